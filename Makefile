@@ -1,0 +1,52 @@
+# SmartLink realtime. `make run` opens a chat that works; `make test` tries everything.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: help setup setup-dev pages run test test-fast check format bench lock wheel clean
+
+help: ## Show what there is to make
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: ## Install what running needs: virtual environment, locked dependencies, built pages
+	@scripts/setup.sh run
+
+setup-dev: ## Install what testing needs too: PostgreSQL, Redis, Chromium, test tools
+	@scripts/setup.sh dev
+
+pages: ## Build the pages again
+	@scripts/pages.sh
+
+run: setup ## Start everything on this machine, with demo data
+	@exec $(BIN)/smartlink serve --demo
+
+test: setup-dev ## Run every test, on real databases, sockets and a real browser
+	@scripts/test.sh
+
+test-fast: ## Run the tests that need no browser and no database server
+	@$(BIN)/pytest -q tests/protocol tests/server tests/broadcasting tests/conformance
+
+check: setup-dev ## Lint and types, Python and pages
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@cd frontend && npm run --silent check
+
+format: ## Bring the Python files into form
+	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
+
+bench: setup-dev ## Measure the server against the floor on this machine
+	@$(BIN)/python benchmarks/run.py
+
+lock: ## Pin the dependencies again, after a change of pyproject.toml
+	@scripts/lock.sh
+
+wheel: setup-dev ## Build wheel and sdist, pages included
+	@$(BIN)/python -m build --no-isolation
+
+clean: ## Remove what was built (data in var/ stays)
+	rm -rf $(VENV) .stamps dist frontend/node_modules src/smartlink/portal/static

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Brings a machine that has Python 3.11+ and make to where SmartLink runs (`run`) or is tested (`dev`).
+# Says nothing and takes under a second when there is nothing to do.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+want=${1:-run}
+mkdir -p .stamps
+
+say() { printf '\033[2m· %s\033[0m\n' "$*" >&2; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+digest() { cat "$@" | sha256sum | cut -d' ' -f1; }
+fresh() { [ "$(cat ".stamps/$1" 2>/dev/null)" = "$2" ]; }
+
+install_packages() {
+  command -v apt-get >/dev/null || die "missing: $*. Install them with your package manager."
+  [ "$(id -u)" = 0 ] || die "missing: $*. As root: apt-get install $*"
+  say "installing Debian packages: $*"
+  apt-get update -qq >/dev/null
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+python=${PYTHON:-python3}
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+  die "needs Python 3.11 or newer; '$python' is not. Set PYTHON=/path/to/python3.11"
+
+if [ ! -x .venv/bin/pip ]; then
+  say "creating .venv"
+  "$python" -m venv .venv 2>/dev/null || { rm -rf .venv; install_packages python3-venv; "$python" -m venv .venv; }
+fi
+
+# The development set holds the other, so a second `make run` never takes packages away.
+lock=run
+if [ "$want" = dev ] || [ -e .stamps/python-dev ]; then lock=dev; fi
+sum=$(digest "requirements/$lock.txt" pyproject.toml)
+if ! fresh "python-$lock" "$sum"; then
+  say "installing Python packages ($lock)"
+  .venv/bin/pip install -q --disable-pip-version-check --require-hashes -r "requirements/$lock.txt"
+  .venv/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+  echo "$sum" > ".stamps/python-$lock"
+fi
+
+scripts/pages.sh --if-changed
+
+if [ "$want" = dev ]; then
+  missing=()
+  ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || missing+=(postgresql)
+  command -v redis-server >/dev/null || missing+=(redis-server)
+  command -v chromium >/dev/null || missing+=(chromium)
+  command -v gcc >/dev/null || missing+=(gcc libc6-dev)
+  [ -e /usr/include/openssl/hmac.h ] || missing+=(libssl-dev)
+  [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
+fi

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Everything `make test` runs: lint and types, the pages' unit tests, then pytest, whose lines come last.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PWD/.venv/bin:$PATH"
+ruff check -q .
+ruff format --check -q .
+mypy --no-error-summary
+lint-imports > /dev/null || { lint-imports; exit 1; }
+(cd frontend && npm run --silent check && npm run --silent test)
+exec pytest -q "$@"
