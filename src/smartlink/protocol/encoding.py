@@ -1,0 +1,107 @@
+"""What the server says: frames as UTF-8 JSON. The only writer of the wire's JSON.
+
+`data` of the protocol's own frames is JSON inside a JSON string, as clients of protocol 7 expect; so is the `data`
+of a published event, because publishers hand it over as text. A client event's `data` is plain JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+__all__ = [
+    "PING",
+    "PONG",
+    "client_event",
+    "connection_established",
+    "error",
+    "event",
+    "member_added",
+    "member_removed",
+    "presence_state",
+    "subscription_error",
+    "subscription_succeeded",
+]
+
+_encode = msgspec.json.Encoder().encode
+
+PING: Final = b'{"event":"pusher:ping","data":"{}"}'
+PONG: Final = b'{"event":"pusher:pong","data":"{}"}'
+
+
+def _text(json: bytes) -> bytes:
+    """JSON as a JSON string: the double encoding."""
+    return _encode(json.decode())
+
+
+def connection_established(socket_id: str, activity_timeout_s: int) -> bytes:
+    """The first frame of a connection. `activity_timeout_s` is a whole number above 0."""
+    data = _text(_encode({"socket_id": socket_id, "activity_timeout": activity_timeout_s}))
+    return b'{"event":"pusher:connection_established","data":%b}' % data
+
+
+def error(message: str, code: int | None) -> bytes:
+    """`pusher:error`; `code` is null where the protocol has none, as for malformed frames."""
+    data = _text(_encode({"code": code, "message": message}))
+    return b'{"event":"pusher:error","data":%b}' % data
+
+
+def presence_state(members: Iterable[tuple[str, bytes]]) -> bytes:
+    """The `data` of a presence channel's `subscription_succeeded`: members as (user id, user_info as JSON)."""
+    ids: list[bytes] = []
+    hash_: list[bytes] = []
+    for user_id, user_info in members:
+        encoded = _encode(user_id)
+        ids.append(encoded)
+        hash_.append(b"%b:%b" % (encoded, user_info))
+    return b'{"presence":{"count":%d,"ids":[%b],"hash":{%b}}}' % (len(ids), b",".join(ids), b",".join(hash_))
+
+
+def subscription_succeeded(channel: str, data: bytes = b"{}") -> bytes:
+    """The answer to a subscription; `data` as `presence_state` gives it on presence channels."""
+    return b'{"event":"pusher_internal:subscription_succeeded","channel":%b,"data":%b}' % (
+        _encode(channel),
+        _text(data),
+    )
+
+
+def subscription_error(channel: str, kind: str, message: str, status: int) -> bytes:
+    """A refused subscription; reaches Echo's `.error()`. `kind`: AuthError, LimitReached or InvalidChannel."""
+    return _encode(
+        {
+            "event": "pusher:subscription_error",
+            "channel": channel,
+            "data": {"type": kind, "error": message, "status": status},
+        }
+    )
+
+
+def member_added(channel: str, user_id: str, user_info: bytes) -> bytes:
+    """A user's first connection on a presence channel. `user_info` is JSON."""
+    data = _text(b'{"user_id":%b,"user_info":%b}' % (_encode(user_id), user_info))
+    return b'{"event":"pusher_internal:member_added","channel":%b,"data":%b}' % (_encode(channel), data)
+
+
+def member_removed(channel: str, user_id: str) -> bytes:
+    """A user's last connection left a presence channel."""
+    data = _text(b'{"user_id":%b}' % _encode(user_id))
+    return b'{"event":"pusher_internal:member_removed","channel":%b,"data":%b}' % (_encode(channel), data)
+
+
+def event(name: str, channel: str, data: str) -> bytes:
+    """A published event; `data` is the text that the publisher handed over."""
+    return b'{"event":%b,"channel":%b,"data":%b}' % (_encode(name), _encode(channel), _encode(data))
+
+
+def client_event(name: str, channel: str, data: str, user_id: str | None = None) -> bytes:
+    """A client event for the other subscribers; `data` is JSON, `user_id` the sender's on presence channels."""
+    if user_id is None:
+        return b'{"event":%b,"channel":%b,"data":%b}' % (_encode(name), _encode(channel), data.encode())
+    return b'{"event":%b,"channel":%b,"data":%b,"user_id":%b}' % (
+        _encode(name),
+        _encode(channel),
+        data.encode(),
+        _encode(user_id),
+    )

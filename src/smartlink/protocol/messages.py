@@ -1,0 +1,180 @@
+"""What clients say: one frame of text decoded into one frozen record, or into what is wrong with it.
+
+`decode` never raises, whatever text comes. Its caller acts on the record it gets back; a `Malformed` is answered
+with `pusher:error` and the connection stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import msgspec
+
+from smartlink.protocol.names import MAX_EVENT_NAME_LENGTH, is_client_event, is_valid_event_name
+
+__all__ = [
+    "MAX_DEPTH",
+    "ClientEvent",
+    "Frame",
+    "Malformed",
+    "Ping",
+    "Pong",
+    "Subscribe",
+    "Unsubscribe",
+    "decode",
+]
+
+MAX_DEPTH = 32
+"""How deep a client's JSON may be nested, counted in brackets."""
+
+_decoder = msgspec.json.Decoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """`pusher:subscribe`. `auth` and `channel_data` are as received: signatures are over these very texts."""
+
+    channel: str
+    auth: str | None = None
+    channel_data: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    """`pusher:unsubscribe`."""
+
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """`pusher:ping`: answer with `pusher:pong`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """`pusher:pong`: a sign of life, nothing to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientEvent:
+    """A `client-*` event for the other subscribers. `data` is JSON text, ready to be put into a frame."""
+
+    event: str
+    channel: str
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """Not a frame of this protocol; `reason` is told to the sender."""
+
+    reason: str
+
+
+Frame: TypeAlias = Subscribe | Unsubscribe | Ping | Pong | ClientEvent | Malformed
+
+_PING = Ping()
+_PONG = Pong()
+
+
+def decode(text: str | bytes) -> Frame:
+    """One text frame, as record. Anything that is not a frame of this protocol is a `Malformed`; never raises."""
+    envelope = _parse(text)
+    if not isinstance(envelope, dict):
+        return Malformed('Not a JSON object: send {"event": …, "data": …}')
+    event = envelope.get("event")
+    if not isinstance(event, str) or not event:
+        return Malformed('No event: "event" must be a non-empty text')
+    if event == "pusher:ping":
+        return _PING
+    if event == "pusher:pong":
+        return _PONG
+    if event == "pusher:subscribe":
+        return _subscribe(envelope.get("data"))
+    if event == "pusher:unsubscribe":
+        return _unsubscribe(envelope.get("data"))
+    if is_client_event(event):
+        return _client_event(event, envelope)
+    if len(event) > MAX_EVENT_NAME_LENGTH:
+        return Malformed(f"Event name longer than {MAX_EVENT_NAME_LENGTH} characters")
+    return Malformed(f"Unknown event {event[:60]!r}: clients send pusher:* requests and client-* events")
+
+
+def _parse(text: str | bytes) -> Any:
+    """The JSON value, or None for whatever is not acceptable JSON."""
+    if _is_too_deep(text):
+        return None
+    try:
+        return _decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError):
+        return None
+
+
+def _is_too_deep(text: str | bytes) -> bool:
+    """A cheap bound first: text with few opening brackets cannot be deep. Brackets in strings count, once counted."""
+    if isinstance(text, bytes):
+        opened = text.count(b"[") + text.count(b"{")
+        if opened <= MAX_DEPTH:
+            return False
+        text = text.decode("utf-8", "replace")
+    elif text.count("[") + text.count("{") <= MAX_DEPTH:
+        return False
+    depth = 0
+    in_string = escaped = False
+    for character in text:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif character == "\\":
+                escaped = True
+            elif character == '"':
+                in_string = False
+        elif character == '"':
+            in_string = True
+        elif character in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        elif character in "]}":
+            depth -= 1
+    return False
+
+
+def _data_object(data: Any) -> dict[str, Any] | None:
+    """`data` of a request: an object, or the same as JSON text, which some clients send."""
+    if isinstance(data, str):
+        data = _parse(data)
+    return data if isinstance(data, dict) else None
+
+
+def _subscribe(data: Any) -> Frame:
+    fields = _data_object(data)
+    if fields is None:
+        return Malformed('pusher:subscribe needs data: {"channel": …}')
+    channel, auth, channel_data = fields.get("channel"), fields.get("auth"), fields.get("channel_data")
+    if not isinstance(channel, str):
+        return Malformed("pusher:subscribe needs a channel name in data.channel")
+    if auth is not None and not isinstance(auth, str):
+        return Malformed("pusher:subscribe: data.auth must be a text")
+    if channel_data is not None and not isinstance(channel_data, str):
+        return Malformed("pusher:subscribe: data.channel_data must be JSON as a text")
+    return Subscribe(channel, auth, channel_data)
+
+
+def _unsubscribe(data: Any) -> Frame:
+    fields = _data_object(data)
+    if fields is None or not isinstance(fields.get("channel"), str):
+        return Malformed("pusher:unsubscribe needs a channel name in data.channel")
+    return Unsubscribe(fields["channel"])
+
+
+def _client_event(event: str, envelope: dict[str, Any]) -> Frame:
+    if not is_valid_event_name(event):
+        return Malformed("A client event's name has 1 to 200 characters, none of them a control character")
+    channel = envelope.get("channel")
+    if not isinstance(channel, str):
+        return Malformed("A client event needs a channel")
+    data = msgspec.json.encode(envelope.get("data")).decode()
+    return ClientEvent(event, channel, data)

@@ -1,0 +1,84 @@
+"""Names on the wire: channels and their kinds, events, socket ids, and how long each may be.
+
+Source: Pusher Channels, "Channel naming conventions" and "Events"; limits as its hosted service sets them.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+
+__all__ = [
+    "MAX_CHANNEL_LENGTH",
+    "MAX_EVENT_NAME_LENGTH",
+    "ChannelKind",
+    "is_client_event",
+    "is_reserved_event",
+    "is_valid_channel",
+    "is_valid_event_name",
+    "is_valid_socket_id",
+    "kind_of",
+]
+
+MAX_CHANNEL_LENGTH = 200
+MAX_EVENT_NAME_LENGTH = 200
+MAX_SOCKET_ID_LENGTH = 64
+
+# `\Z`, never `$`: `$` also matches before a trailing newline. ASCII digits only: `\d` knows other scripts.
+_CHANNEL = re.compile(r"[-a-zA-Z0-9_=@,.;]{1,200}\Z")
+_SOCKET_ID = re.compile(r"[0-9]{1,32}\.[0-9]{1,31}\Z")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class ChannelKind(enum.Enum):
+    """What a channel's prefix says: who may subscribe, and what its members see."""
+
+    PUBLIC = "public"
+    PRIVATE = "private"
+    PRESENCE = "presence"
+    ENCRYPTED = "encrypted"
+
+    @property
+    def needs_authorization(self) -> bool:
+        return self is not ChannelKind.PUBLIC
+
+    @property
+    def takes_client_events(self) -> bool:
+        """Client events go over private and presence channels only; the server cannot read encrypted ones."""
+        return self is ChannelKind.PRIVATE or self is ChannelKind.PRESENCE
+
+
+def is_valid_channel(name: object) -> bool:
+    """Whether `name` is 1 to 200 of the characters a channel may have. Kinds are matched by `kind_of`."""
+    return isinstance(name, str) and _CHANNEL.match(name) is not None
+
+
+def kind_of(channel: str) -> ChannelKind:
+    """The kind a wire name carries. Prefixes are matched whole, dash included, and are case-sensitive."""
+    if channel.startswith("private-"):
+        if channel.startswith("private-encrypted-"):
+            return ChannelKind.ENCRYPTED
+        return ChannelKind.PRIVATE
+    if channel.startswith("presence-"):
+        return ChannelKind.PRESENCE
+    return ChannelKind.PUBLIC
+
+
+def is_valid_socket_id(text: object) -> bool:
+    """Whether `text` has the form `digits.digits`. Check it before signing or excluding anything with it."""
+    return isinstance(text, str) and _SOCKET_ID.match(text) is not None
+
+
+def is_valid_event_name(name: object) -> bool:
+    """Whether a publisher may use `name`: 1 to 200 characters, no control characters."""
+    return isinstance(name, str) and 0 < len(name) <= MAX_EVENT_NAME_LENGTH and not _CONTROL.search(name)
+
+
+def is_client_event(name: str) -> bool:
+    """Whether `name` is one that clients may send to each other."""
+    return name.startswith("client-") and len(name) > len("client-")
+
+
+def is_reserved_event(name: str) -> bool:
+    """Whether only the server itself may say `name`; such a name is never relayed for anybody."""
+    return name.startswith(("pusher:", "pusher_internal:"))

@@ -1,0 +1,151 @@
+"""Signatures of the wire: who may join a channel, who may call the HTTP API, who sent a webhook.
+
+All are HMAC-SHA256 in lower-case hex over a string that joins the parts with `:` or newlines. The parts that a
+stranger chooses (socket id, channel) are checked for form before they are joined, on both sides: otherwise a
+signing endpoint can be talked into signing another channel, even a call of the HTTP API. Verification is over the
+bytes received, in constant time.
+
+Sources: Pusher Channels, "Authentication signatures", "HTTP API reference: authentication", "Webhooks".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping
+from urllib.parse import quote
+
+from smartlink.protocol.names import is_valid_channel, is_valid_socket_id
+
+__all__ = [
+    "AUTH_VERSION",
+    "TIMESTAMP_WINDOW_S",
+    "body_md5",
+    "sign_channel",
+    "sign_request",
+    "sign_user",
+    "sign_webhook",
+    "signed_query",
+    "verify_channel",
+    "verify_request",
+    "verify_user",
+    "verify_webhook",
+]
+
+AUTH_VERSION = "1.0"
+TIMESTAMP_WINDOW_S = 600
+
+
+def _hex(secret: str, message: bytes) -> str:
+    return hmac.digest(secret.encode(), message, "sha256").hex()
+
+
+def _is_same(expected: str, received: str) -> bool:
+    # Bytes, because compare_digest refuses text outside ASCII, and the peer chooses this text.
+    return hmac.compare_digest(expected.encode(), received.encode("utf-8", "surrogatepass"))
+
+
+def _channel_message(socket_id: str, channel: str, channel_data: str | None) -> bytes:
+    message = f"{socket_id}:{channel}" if channel_data is None else f"{socket_id}:{channel}:{channel_data}"
+    return message.encode()
+
+
+def sign_channel(key: str, secret: str, socket_id: str, channel: str, channel_data: str | None = None) -> str:
+    """Authorise one socket for one channel: `key:hex`, to be sent as `auth` in `pusher:subscribe`.
+
+    `channel_data` is the exact JSON text that the client will send along. Raises ValueError when `socket_id` or
+    `channel` does not have its form; nothing is ever signed then.
+    """
+    if not is_valid_socket_id(socket_id):
+        raise ValueError(f"not a socket id: {socket_id[:40]!r}; it has the form digits.digits")
+    if not is_valid_channel(channel):
+        raise ValueError(f"not a channel name: {channel[:40]!r}")
+    return f"{key}:{_hex(secret, _channel_message(socket_id, channel, channel_data))}"
+
+
+def verify_channel(
+    key: str, secret: str, auth: str, socket_id: str, channel: str, channel_data: str | None = None
+) -> bool:
+    """Whether `auth` is what `sign_channel` gives for exactly these texts. Never raises."""
+    if not is_valid_socket_id(socket_id) or not is_valid_channel(channel):
+        return False
+    if channel_data is not None and not channel_data.isascii():
+        try:
+            channel_data.encode()
+        except UnicodeEncodeError:
+            return False
+    return _is_same(f"{key}:{_hex(secret, _channel_message(socket_id, channel, channel_data))}", auth)
+
+
+def sign_user(key: str, secret: str, socket_id: str, user_data: str) -> str:
+    """Sign a user in on one socket: `key:hex`. Raises ValueError when `socket_id` does not have its form."""
+    if not is_valid_socket_id(socket_id):
+        raise ValueError(f"not a socket id: {socket_id[:40]!r}; it has the form digits.digits")
+    return f"{key}:{_hex(secret, f'{socket_id}::user::{user_data}'.encode())}"
+
+
+def verify_user(key: str, secret: str, auth: str, socket_id: str, user_data: str) -> bool:
+    """Whether `auth` is what `sign_user` gives for exactly these texts. Never raises."""
+    if not is_valid_socket_id(socket_id):
+        return False
+    try:
+        message = f"{socket_id}::user::{user_data}".encode()
+    except UnicodeEncodeError:
+        return False
+    return _is_same(f"{key}:{_hex(secret, message)}", auth)
+
+
+def body_md5(body: bytes) -> str:
+    """The `body_md5` parameter of a call of the HTTP API: no secret, a checksum inside the signed query."""
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()
+
+
+def sign_request(secret: str, method: str, path: str, params: Iterable[tuple[str, str]]) -> str:
+    """The `auth_signature` of a call of the HTTP API.
+
+    `path` is without the server's own prefix and without the query; `params` are the query's pairs, unescaped,
+    without `auth_signature`. Keys are lowered and sorted; values are taken as they are.
+    """
+    query = "&".join(f"{key}={value}" for key, value in sorted((key.lower(), value) for key, value in params))
+    return _hex(secret, f"{method}\n{path}\n{query}".encode("utf-8", "surrogatepass"))
+
+
+def verify_request(
+    secret: str, method: str, path: str, params: Iterable[tuple[str, str]], signature: str
+) -> bool:
+    """Whether `signature` is what `sign_request` gives. Never raises."""
+    return _is_same(sign_request(secret, method, path, params), signature)
+
+
+def signed_query(
+    key: str,
+    secret: str,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    *,
+    timestamp: int,
+    params: Mapping[str, str] | None = None,
+) -> str:
+    """The whole query string of a call of the HTTP API, escaped, signature included.
+
+    `timestamp` is in whole seconds since 1970; the server accepts ten minutes either way.
+    """
+    pairs = dict(params or {})
+    pairs |= {"auth_key": key, "auth_timestamp": str(timestamp), "auth_version": AUTH_VERSION}
+    if body:
+        pairs["body_md5"] = body_md5(body)
+    pairs["auth_signature"] = sign_request(secret, method, path, pairs.items())
+    return "&".join(
+        f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted(pairs.items())
+    )
+
+
+def sign_webhook(secret: str, body: bytes) -> str:
+    """The `X-Pusher-Signature` header of a webhook."""
+    return _hex(secret, body)
+
+
+def verify_webhook(secret: str, body: bytes, signature: str) -> bool:
+    """Whether a webhook's body carries the right signature. Never raises."""
+    return _is_same(_hex(secret, body), signature)
