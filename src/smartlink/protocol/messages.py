@@ -6,6 +6,7 @@ with `pusher:error` and the connection stays.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -28,6 +29,8 @@ __all__ = [
 MAX_DEPTH = 32
 """How deep a client's JSON may be nested, counted in brackets."""
 
+_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_BRACKETS = re.compile(r"[\[{\]}]")
 _decoder = msgspec.json.Decoder()
 
 
@@ -113,32 +116,16 @@ def _parse(text: str | bytes) -> Any:
 
 
 def _is_too_deep(text: str | bytes) -> bool:
-    """A cheap bound first: text with few opening brackets cannot be deep. Brackets in strings count, once counted."""
     if isinstance(text, bytes):
-        opened = text.count(b"[") + text.count(b"{")
-        if opened <= MAX_DEPTH:
+        # Few opening brackets cannot be deep: the common case is told without looking closer.
+        if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
             return False
         text = text.decode("utf-8", "replace")
-    elif text.count("[") + text.count("{") <= MAX_DEPTH:
-        return False
     depth = 0
-    in_string = escaped = False
-    for character in text:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif character == "\\":
-                escaped = True
-            elif character == '"':
-                in_string = False
-        elif character == '"':
-            in_string = True
-        elif character in "[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                return True
-        elif character in "]}":
-            depth -= 1
+    for bracket in _BRACKETS.findall(_STRINGS.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        if depth > MAX_DEPTH:
+            return True
     return False
 
 

@@ -110,9 +110,7 @@ def sign_request(secret: str, method: str, path: str, params: Iterable[tuple[str
     return _hex(secret, f"{method}\n{path}\n{query}".encode("utf-8", "surrogatepass"))
 
 
-def verify_request(
-    secret: str, method: str, path: str, params: Iterable[tuple[str, str]], signature: str
-) -> bool:
+def verify_request(secret: str, method: str, path: str, params: Iterable[tuple[str, str]], signature: str) -> bool:
     """Whether `signature` is what `sign_request` gives. Never raises."""
     return _is_same(sign_request(secret, method, path, params), signature)
 
@@ -136,9 +134,7 @@ def signed_query(
     if body:
         pairs["body_md5"] = body_md5(body)
     pairs["auth_signature"] = sign_request(secret, method, path, pairs.items())
-    return "&".join(
-        f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted(pairs.items())
-    )
+    return "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted(pairs.items()))
 
 
 def sign_webhook(secret: str, body: bytes) -> str:
