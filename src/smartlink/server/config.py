@@ -1,0 +1,106 @@
+"""Settings of the realtime server: read once from the environment and `.env`, frozen, each documented.
+
+Names and meaning are Laravel Reverb's where it has one. Sources: `REVERB_SERVER_*` is this process, `REVERB_APP_*` the
+application it serves. `check_start` refuses what would be unsafe.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+__all__ = ["SAMPLE_SECRETS", "ServerSettings", "UnsafeSettings", "is_loopback"]
+
+SAMPLE_SECRETS = frozenset({"app-secret", "secret", "reverb-secret", "your-app-secret", "changeme"})
+MIN_SECRET_LENGTH = 32
+
+
+class UnsafeSettings(ValueError):
+    """Settings that must not be reachable from other machines; the message says what to write instead."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener bound to `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class ServerSettings(BaseSettings):
+    """Everything the realtime server can be told. Durations in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
+
+    # This process
+    reverb_server_host: str = Field("127.0.0.1", description="Address to listen on")
+    reverb_server_port: int = Field(8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one")
+    reverb_server_path: str = Field("", description="Path prefix in front of /app and /apps")
+    reverb_max_request_size: int = Field(262_144, ge=1_024, description="Largest body of an HTTP API call")
+    reverb_server_tls_cert: str | None = Field(None, description="Certificate chain (PEM) to serve TLS with")
+    reverb_server_tls_key: str | None = Field(None, description="Private key (PEM) of the certificate")
+    reverb_server_backlog: int = Field(4_096, ge=1, description="Connections the kernel may hold before accept")
+    reverb_server_max_backlog_bytes: int = Field(
+        1_048_576, ge=65_536, description="Bytes a slow connection may have waiting before it is cut with 4100"
+    )
+    reverb_server_drain_seconds: float = Field(5.0, ge=0, le=300, description="Over how long a stop closes connections")
+
+    # The application
+    reverb_app_id: str = Field("1001", min_length=1, max_length=64, description="Application id, in HTTP API paths")
+    reverb_app_key: str = Field("app-key", min_length=1, max_length=128, description="Public key, in browsers")
+    reverb_app_secret: str = Field("app-secret", min_length=1, description="Secret that signs; never in a browser")
+    reverb_app_max_connections: int = Field(1_000, ge=1, description="Connections the application may have")
+    reverb_app_max_message_size: int = Field(10_240, ge=128, description="Largest frame a client may send")
+    reverb_app_max_event_size: int = Field(10_240, ge=128, description="Largest `data` a publisher may send, as UTF-8")
+    reverb_app_ping_interval: int = Field(15, ge=1, le=3_600, description="Silence after which a connection is pinged")
+    reverb_app_activity_timeout: int = Field(30, ge=1, le=3_600, description="Silence after which clients ping")
+    reverb_app_accept_client_events_from: Literal["all", "members", "none"] = Field(
+        "members", description="Who may send client events; the sender must be subscribed in any case"
+    )
+    reverb_app_client_events_per_second: int = Field(10, ge=1, description="Client events a connection may send")
+    reverb_app_max_channels: int | None = Field(None, ge=1, description="Channels a connection may be on")
+    reverb_app_rate_limiting_enabled: bool = Field(False, description="Limit all messages of a connection")
+    reverb_app_rate_limit_max_attempts: int = Field(60, ge=1, description="Messages per decay time")
+    reverb_app_rate_limit_decay_seconds: int = Field(60, ge=1, description="The decay time")
+    reverb_app_rate_limit_terminate: bool = Field(False, description="End the connection that goes over the limit")
+    reverb_app_allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("*",), description="Origins (scheme://host:port) that may connect, comma-separated; * for any"
+    )
+
+    # Webhooks
+    reverb_webhook_url: str | None = Field(None, description="Where channel and member events are posted")
+    reverb_webhook_grace: float = Field(
+        3.0, ge=0, le=60, description="How long a leave waits for a return before its webhook"
+    )
+
+    @field_validator("reverb_app_allowed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("reverb_server_path")
+    @classmethod
+    def _path(cls, value: str) -> str:
+        value = value.strip("/")
+        return f"/{value}" if value else ""
+
+    def check_start(self) -> None:
+        """Refuse to be reachable with a secret that others know. Raises UnsafeSettings."""
+        if (self.reverb_server_tls_cert is None) != (self.reverb_server_tls_key is None):
+            raise UnsafeSettings("Set both REVERB_SERVER_TLS_CERT and REVERB_SERVER_TLS_KEY, or neither.")
+        if is_loopback(self.reverb_server_host):
+            return
+        secret = self.reverb_app_secret
+        if secret in SAMPLE_SECRETS or len(secret) < MIN_SECRET_LENGTH:
+            raise UnsafeSettings(
+                f"REVERB_APP_SECRET is a sample or shorter than {MIN_SECRET_LENGTH} characters, and "
+                f"REVERB_SERVER_HOST={self.reverb_server_host} lets other machines connect. "
+                "Run `smartlink reverb install` to write a random secret into .env, or bind to 127.0.0.1."
+            )

@@ -1,0 +1,1 @@
+"""Who is on a channel, over all nodes."""

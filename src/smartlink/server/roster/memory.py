@@ -1,0 +1,82 @@
+"""The roster of one node, alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from smartlink.protocol.session import Member
+from smartlink.server.roster.base import Arrival, ChannelCount, Departure
+
+__all__ = ["MemoryRoster"]
+
+
+class _Channel:
+    __slots__ = ("sockets", "tabs", "users")
+
+    def __init__(self) -> None:
+        self.sockets: dict[str, Member | None] = {}
+        self.users: dict[str, Member] = {}
+        self.tabs: dict[str, int] = {}
+        """Connections of each user."""
+
+
+_NOBODY = ChannelCount(0, 0)
+
+
+class MemoryRoster:
+    """A `Roster` within one process. A channel exists while somebody is on it."""
+
+    def __init__(self) -> None:
+        self._apps: dict[str, dict[str, _Channel]] = {}
+
+    async def join(self, app_id: str, channel: str, socket_id: str, member: Member | None) -> Arrival:
+        channels = self._apps.setdefault(app_id, {})
+        entry = channels.get(channel)
+        if entry is None:
+            entry = channels[channel] = _Channel()
+        if socket_id in entry.sockets:
+            return Arrival(False, False)
+        is_first_on_channel = not entry.sockets
+        entry.sockets[socket_id] = member
+        if member is None:
+            return Arrival(is_first_on_channel, False)
+        tabs = entry.tabs[member.user_id] = entry.tabs.get(member.user_id, 0) + 1
+        entry.users.setdefault(member.user_id, member)
+        return Arrival(is_first_on_channel, tabs == 1)
+
+    async def leave(self, app_id: str, channel: str, socket_id: str) -> Departure:
+        channels = self._apps.get(app_id, {})
+        entry = channels.get(channel)
+        if entry is None or socket_id not in entry.sockets:
+            return Departure(False, False)
+        member = entry.sockets.pop(socket_id)
+        is_last_of_user = False
+        if member is not None:
+            entry.tabs[member.user_id] -= 1
+            is_last_of_user = entry.tabs[member.user_id] == 0
+            if is_last_of_user:
+                del entry.tabs[member.user_id], entry.users[member.user_id]
+        if entry.sockets:
+            return Departure(False, is_last_of_user)
+        del channels[channel]
+        if not channels:
+            del self._apps[app_id]
+        return Departure(True, is_last_of_user)
+
+    async def members(self, app_id: str, channel: str) -> Sequence[Member]:
+        entry = self._apps.get(app_id, {}).get(channel)
+        return () if entry is None else tuple(entry.users.values())
+
+    async def count(self, app_id: str, channel: str) -> ChannelCount:
+        entry = self._apps.get(app_id, {}).get(channel)
+        return _NOBODY if entry is None else ChannelCount(len(entry.sockets), len(entry.users))
+
+    async def channels(self, app_id: str, prefix: str = "") -> dict[str, ChannelCount]:
+        return {
+            name: ChannelCount(len(entry.sockets), len(entry.users))
+            for name, entry in self._apps.get(app_id, {}).items()
+            if name.startswith(prefix)
+        }
+
+    async def refresh(self) -> None:
+        """Nothing to renew: the roster ends with the process."""
