@@ -1,0 +1,1 @@
+"""Drivers: one file per service that envelopes can be sent through."""

@@ -1,0 +1,31 @@
+"""The port to a hosted service: how the library sends an event out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from smartlink.broadcasting.envelope import Envelope
+
+__all__ = ["MAX_BATCH", "Driver"]
+
+MAX_BATCH = 10
+"""How many envelopes travel in one call; the limit of the HTTP API."""
+
+
+class Driver(Protocol):
+    """Promises: envelopes are sent in the order given; up to ten go in one call, all or nothing; whatever the
+    peer does, nothing but BroadcastFailed is raised, and every wait has a limit.
+
+    A call that failed may have arrived. `idempotency_key` lets the service see a repeat of the same envelopes.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name settings choose it by."""
+
+    async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
+        """Hand the envelopes to the service. Raises BroadcastUnavailable or BroadcastRefused."""
+
+    async def aclose(self) -> None:
+        """Give connections back. Sending afterwards raises BroadcastUnavailable."""

@@ -1,0 +1,34 @@
+"""An event packed for one channel: what is recorded, carried through the outbox, and handed to a driver."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+__all__ = ["Envelope", "Promise"]
+
+
+class Promise(enum.StrEnum):
+    """What is promised about an event's delivery."""
+
+    DURABLE = "durable"
+    """Recorded with the change it tells of, sent at least once and in order, kept for clients to catch up."""
+    LIVE = "live"
+    """Sent straight after the commit, at most once, never recorded: typing, figures, cursors."""
+    STATE = "state"
+    """Recorded for its order, sent at least once, not listed for catching up: the state itself can be asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """One event for one channel, ready to travel.
+
+    `channel` is the wire name; `name` the event's; `payload` a JSON object as text; `socket_id` the one socket
+    that shall not receive it.
+    """
+
+    channel: str
+    name: str
+    payload: str
+    socket_id: str | None = None
+    promise: Promise = Promise.DURABLE

@@ -1,0 +1,8 @@
+"""The outbox: events are recorded in the transaction of the change they tell of, and sent after it."""
+
+from __future__ import annotations
+
+from smartlink.broadcasting.outbox.record import Outbox, RecordedEvent
+from smartlink.broadcasting.outbox.tables import OutboxTables, define_tables
+
+__all__ = ["Outbox", "OutboxTables", "RecordedEvent", "define_tables"]

@@ -1,0 +1,92 @@
+"""Payloads to JSON text: exact or not at all.
+
+What JSON cannot say exactly is refused with the place it stands at, instead of being sent as something else: NaN,
+bytes, sets (they have no order), times without a zone. Decimals become text (money is never a float), times
+ISO 8601 in UTC. Text is written unescaped, so an emoji takes its four bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import enum
+import math
+import uuid
+from collections.abc import Mapping
+from decimal import Decimal
+
+import msgspec
+
+from smartlink.broadcasting.errors import UnserialisablePayload
+from smartlink.broadcasting.events import public_fields
+
+__all__ = ["encode_payload"]
+
+MAX_DEPTH = 32
+
+
+def encode_payload(payload: object) -> bytes:
+    """`payload`, a mapping, as JSON in UTF-8. Raises UnserialisablePayload."""
+    if not isinstance(payload, Mapping):
+        raise UnserialisablePayload(f"a payload is a mapping of names to values, not {type(payload).__name__}")
+    plain = _plain(payload, "payload", 0)
+    try:
+        return msgspec.json.encode(plain)
+    except (UnicodeEncodeError, OverflowError, ValueError, TypeError) as error:
+        raise UnserialisablePayload(f"the payload has no form in JSON: {error}") from error
+
+
+def _plain(value: object, path: str, depth: int) -> object:
+    kind = type(value)
+    if value is None or kind is str or kind is int or kind is bool:
+        return value
+    if depth > MAX_DEPTH:
+        raise UnserialisablePayload(f"{path[:200]}: nested deeper than {MAX_DEPTH}, or within itself")
+    if isinstance(value, Mapping):
+        return {_key(key, path): _plain(item, f"{path}.{key}", depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
+    return _plain_scalar(value, path, depth)
+
+
+def _plain_scalar(value: object, path: str, depth: int) -> object:
+    if isinstance(value, enum.Enum):
+        return _plain(value.value, path, depth)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise UnserialisablePayload(f"{path}: JSON has no {value}; leave it out or send None")
+        return float(value)
+    if isinstance(value, str | int):
+        return str(value) if isinstance(value, str) else int(value)
+    if isinstance(value, Decimal):
+        if not value.is_finite():
+            raise UnserialisablePayload(f"{path}: JSON has no {value}; leave it out or send None")
+        return format(value, "f")
+    if isinstance(value, dt.datetime):
+        if value.utcoffset() is None:
+            raise UnserialisablePayload(f"{path}: a time without a zone says no instant; make it aware (UTC)")
+        return value.astimezone(dt.UTC)
+    if isinstance(value, dt.date | uuid.UUID):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(public_fields(value), path, depth + 1)
+    if hasattr(type(value), "model_fields"):
+        return _plain(public_fields(value), path, depth + 1)
+    raise UnserialisablePayload(f"{path}: {_advice(value)}")
+
+
+def _key(key: object, path: str) -> str:
+    if isinstance(key, str):
+        return str(key)
+    if isinstance(key, int) and not isinstance(key, bool):
+        return str(key)
+    raise UnserialisablePayload(f"{path}: a name in JSON is text, not {type(key).__name__}")
+
+
+def _advice(value: object) -> str:
+    name = type(value).__name__
+    if isinstance(value, set | frozenset):
+        return f"a {name} has no order in JSON; send a sorted list"
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"{name} has no form in JSON; decode it, or encode it as base64 yourself"
+    return f"{name} has no form in JSON; send a mapping, a list, text or a number from broadcast_with()"
