@@ -57,9 +57,10 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Unsubscribe the connection; nothing of that channel may reach it afterwards."""
+    """Unsubscribe the connection; nothing of that channel may reach it afterwards. `member`: who it was there."""
 
     channel: str
+    member: Member | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +170,7 @@ class Session:
     def _unsubscribe(self, frame: Unsubscribe) -> tuple[Effect, ...]:
         if frame.channel not in self.channels:
             return _NOTHING
-        del self.channels[frame.channel]
-        return (Leave(frame.channel),)
+        return (Leave(frame.channel, self.channels.pop(frame.channel)),)
 
     def _client_event(self, frame: ClientEvent) -> Effect:
         channel = frame.channel

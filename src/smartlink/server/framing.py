@@ -1,0 +1,114 @@
+"""WebSocket frames as bytes: reading a client's, writing the server's. Pure. Source: RFC 6455, section 5."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from smartlink.protocol.errors import Code
+
+__all__ = [
+    "BINARY",
+    "CLOSE",
+    "CONTINUATION",
+    "PING",
+    "PONG",
+    "TEXT",
+    "WireFault",
+    "close_frame",
+    "control_frame",
+    "is_valid_close_code",
+    "parse_frame",
+    "text_frame",
+]
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+_KNOWN = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
+
+
+@final
+class WireFault(Exception):
+    """The peer broke the framing; the connection ends with `code`."""
+
+    def __init__(self, code: Code, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFrame:
+    """One frame of a client, unmasked; `end` is where the next one begins."""
+
+    opcode: int
+    is_final: bool
+    payload: bytes
+    end: int
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A text frame, ready for every subscriber: the server does not mask."""
+    size = len(payload)
+    if size < 126:
+        return b"\x81%c%b" % (size, payload)
+    if size < 65_536:
+        return b"\x81\x7e%b%b" % (size.to_bytes(2, "big"), payload)
+    return b"\x81\x7f%b%b" % (size.to_bytes(8, "big"), payload)
+
+
+def control_frame(opcode: int, payload: bytes = b"") -> bytes:
+    """A ping or pong; `payload` is at most 125 bytes."""
+    return b"%c%c%b" % (0x80 | opcode, len(payload), payload)
+
+
+def close_frame(code: int | None, reason: str = "") -> bytes:
+    """A close frame; the reason is cut to what a control frame holds. None: without a code."""
+    if code is None:
+        return control_frame(CLOSE)
+    return control_frame(CLOSE, code.to_bytes(2, "big") + reason.encode()[:123].decode("utf-8", "ignore").encode())
+
+
+def is_valid_close_code(code: int) -> bool:
+    """Whether a peer may send this code. Source: RFC 6455, section 7.4, and the IANA registry."""
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
+def parse_frame(data: bytes, start: int, max_payload: int) -> ClientFrame | None:
+    """The frame that begins at `start`, or None until more bytes have come. Raises WireFault.
+
+    A length over `max_payload` is refused by its header alone: nothing is held for it.
+    """
+    available = len(data) - start
+    if available < 2:
+        return None
+    first, second = data[start], data[start + 1]
+    opcode, size = first & 0x0F, second & 0x7F
+    if first & 0x70 or opcode not in _KNOWN:
+        raise WireFault(Code.PROTOCOL_ERROR, "Reserved bits or an unknown opcode")
+    if not second & 0x80:
+        raise WireFault(Code.PROTOCOL_ERROR, "Frames of a client must be masked")
+    if opcode >= CLOSE and (size > 125 or not first & 0x80):
+        raise WireFault(Code.PROTOCOL_ERROR, "A control frame is whole and has at most 125 bytes")
+    head = 2
+    if size > 125:
+        head = 4 if size == 126 else 10
+        if available < head:
+            return None
+        size = int.from_bytes(data[start + 2 : start + head], "big")
+        if size < (126 if head == 4 else 65_536) or size >> 63:
+            raise WireFault(Code.PROTOCOL_ERROR, "A length must be written as short as possible")
+    if size > max_payload and opcode < CLOSE:
+        raise WireFault(Code.TOO_BIG, f"Message larger than {max_payload} bytes")
+    body = start + head + 4
+    end = body + size
+    if len(data) < end:
+        return None
+    return ClientFrame(opcode, first >= 0x80, _unmask(data[body:end], data[body - 4 : body]), end)
+
+
+def _unmask(payload: bytes, mask: bytes) -> bytes:
+    size = len(payload)
+    if not size:
+        return payload
+    key = int.from_bytes((mask * (size // 4 + 1))[:size], "little")
+    return (int.from_bytes(payload, "little") ^ key).to_bytes(size, "little")

@@ -1,0 +1,55 @@
+"""Who may call the HTTP API: the signed query. Source: Pusher Channels, "HTTP API reference: authentication"."""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Callable
+from urllib.parse import unquote_plus
+
+from smartlink.protocol.signing import AUTH_VERSION, TIMESTAMP_WINDOW_S, body_md5, verify_request
+from smartlink.server.apps.base import App
+from smartlink.server.requests import HttpError, Request
+
+__all__ = ["authenticate", "parse_query"]
+
+MAX_PARAMETERS = 64
+
+
+def parse_query(query: str) -> dict[str, str]:
+    """A query's parameters, unescaped, names lower-cased. Raises HttpError 400 for one that is given twice."""
+    parameters: dict[str, str] = {}
+    pairs = query.split("&") if query else []
+    if len(pairs) > MAX_PARAMETERS:
+        raise HttpError(400, f"More than {MAX_PARAMETERS} parameters")
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if "%" in pair or "+" in pair:
+            name, value = unquote_plus(name), unquote_plus(value)
+        name = name.lower()
+        if name in parameters:
+            raise HttpError(400, f"The parameter {name[:40]!r} is given twice")
+        parameters[name] = value
+    return parameters
+
+
+def authenticate(
+    app: App, request: Request, parameters: dict[str, str], clock: Callable[[], float] = time.time
+) -> None:
+    """Check that `request` was signed for `app`. Raises HttpError 401, saying which part is wrong."""
+    if not hmac.compare_digest(parameters.get("auth_key", "").encode("utf-8", "replace"), app.key.encode()):
+        raise HttpError(401, "auth_key is not the key of this application")
+    if parameters.get("auth_version") != AUTH_VERSION:
+        raise HttpError(401, f"auth_version must be {AUTH_VERSION}")
+    stamp = parameters.get("auth_timestamp", "")
+    if not (stamp.isascii() and stamp.isdigit() and len(stamp) <= 12):
+        raise HttpError(401, "auth_timestamp must be whole seconds since 1970")
+    if abs(int(stamp) - clock()) > TIMESTAMP_WINDOW_S:
+        raise HttpError(401, f"auth_timestamp is more than {TIMESTAMP_WINDOW_S} seconds off: check the clock")
+    # A checksum of the empty body is tolerated on requests without one: an official client sends it.
+    if (request.body or "body_md5" in parameters) and parameters.get("body_md5") != body_md5(request.body):
+        raise HttpError(401, "body_md5 is missing or not the MD5 of the body")
+    signed = [(name, value) for name, value in parameters.items() if name != "auth_signature"]
+    signature = parameters.get("auth_signature", "")
+    if not verify_request(app.secret, request.method, request.path, signed, signature):
+        raise HttpError(401, "auth_signature does not match: check secret, method, path and parameters")

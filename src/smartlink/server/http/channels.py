@@ -1,0 +1,71 @@
+"""The three `GET channels` calls, `GET connections` and `terminate_connections`."""
+
+from __future__ import annotations
+
+import msgspec
+
+from smartlink.protocol.names import ChannelKind, is_valid_channel, kind_of
+from smartlink.server.apps.base import App
+from smartlink.server.http.events import channel_info, parse_info
+from smartlink.server.node import Node
+from smartlink.server.requests import HttpError, Response
+
+__all__ = ["connections", "list_channels", "list_users", "show_channel", "terminate"]
+
+
+def _json(value: object) -> Response:
+    return Response(msgspec.json.encode(value))
+
+
+async def list_channels(node: Node, app: App, parameters: dict[str, str]) -> Response:
+    """Occupied channels, by prefix, with counts where asked for."""
+    prefix = parameters.get("filter_by_prefix", "")
+    attributes = parse_info(parameters.get("info"))
+    if "user_count" in attributes and not prefix.startswith("presence-"):
+        raise HttpError(400, "user_count needs filter_by_prefix=presence-: only presence channels have users")
+    counts = await node.roster.channels(app.id, prefix)
+    channels: dict[str, dict[str, int]] = {}
+    for name, count in counts.items():
+        info = channels[name] = {}
+        if "user_count" in attributes:
+            info["user_count"] = count.users
+        if "subscription_count" in attributes:
+            info["subscription_count"] = count.subscriptions
+    return _json({"channels": channels})
+
+
+async def show_channel(node: Node, app: App, channel: str, parameters: dict[str, str]) -> Response:
+    """One channel: whether anybody is on it, and counts where asked for."""
+    _check(channel)
+    attributes = parse_info(parameters.get("info"))
+    if "user_count" in attributes and kind_of(channel) is not ChannelKind.PRESENCE:
+        raise HttpError(400, f"user_count is known on presence channels only, and {channel!r} is none")
+    count = await node.roster.count(app.id, channel)
+    return _json({"occupied": count.subscriptions > 0} | await channel_info(node, app, channel, attributes))
+
+
+async def list_users(node: Node, app: App, channel: str) -> Response:
+    """The users on a presence channel, each once."""
+    _check(channel)
+    if kind_of(channel) is not ChannelKind.PRESENCE:
+        raise HttpError(400, f"Only presence channels have users, and {channel!r} is none")
+    members = await node.roster.members(app.id, channel)
+    return _json({"users": [{"id": member.user_id} for member in members]})
+
+
+async def connections(node: Node, app: App) -> Response:
+    """How many connections the app has."""
+    return _json({"connections": node.hub.count(app.id)})
+
+
+async def terminate(node: Node, app: App, user_id: str) -> Response:
+    """End all connections of a user, on all nodes."""
+    if not user_id or len(user_id) > 200:
+        raise HttpError(400, "The user id must have 1 to 200 characters")
+    await node.terminate_user(app, user_id)
+    return Response()
+
+
+def _check(channel: str) -> None:
+    if not is_valid_channel(channel):
+        raise HttpError(400, f"{channel[:40]!r} is not a channel name")

@@ -1,0 +1,98 @@
+"""Method and path to endpoint. Every call below `/apps` and `/users` is signed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+from urllib.parse import unquote
+
+from smartlink.server.apps.base import App, AppManager
+from smartlink.server.brokers.base import BrokerUnavailable
+from smartlink.server.http import channels, events
+from smartlink.server.http.auth import authenticate, parse_query
+from smartlink.server.node import Node
+from smartlink.server.requests import HttpError, Request, Response
+
+__all__ = ["Router"]
+
+Endpoint: TypeAlias = Callable[[dict[str, str]], Coroutine[Any, Any, Response]]
+
+_UP = Response(b'{"health":"OK"}')
+_DRAINING = Response(b'{"health":"draining"}', 503, {"Retry-After": "1"})
+
+
+class Router:
+    """Answers the calls of the HTTP API."""
+
+    def __init__(self, node: Node, apps: AppManager, is_ready: Callable[[], bool]) -> None:
+        self._node = node
+        self._apps = apps
+        self._is_ready = is_ready
+
+    async def answer(self, request: Request) -> Response:
+        """The answer to `request`; an error of the caller is an answer too."""
+        metrics = self._node.metrics
+        metrics.http_requests += 1
+        try:
+            return await self._dispatch(request)
+        except HttpError as error:
+            metrics.http_errors += 1
+            return error.response()
+        except BrokerUnavailable:
+            metrics.http_errors += 1
+            return HttpError(503, "Not published: try again in a moment", {"Retry-After": "1"}).response()
+
+    async def _dispatch(self, request: Request) -> Response:
+        if request.path == "/up":
+            _allow(request, "GET", "HEAD")
+            return _UP if self._is_ready() else _DRAINING
+        parts = request.path.split("/")[1:]
+        if parts[0] == "apps" and len(parts) >= 3:
+            return await self._app_call(request, parts[1], parts[2:])
+        if parts[0] == "users" and len(parts) == 3 and parts[2] == "terminate_connections":
+            # An official client leaves the application out of this path; the key says which it is.
+            parameters = parse_query(request.query)
+            app = self._apps.by_key(parameters.get("auth_key", ""))
+            if app is None:
+                raise HttpError(401, "auth_key is not the key of any application")
+            _allow(request, "POST")
+            authenticate(app, request, parameters)
+            return await channels.terminate(self._node, app, unquote(parts[1]))
+        raise HttpError(404, "No such path: the HTTP API is below /apps/{id}, WebSockets are at /app/{key}")
+
+    async def _app_call(self, request: Request, app_id: str, parts: list[str]) -> Response:
+        app = self._apps.by_id(unquote(app_id))
+        if app is None:
+            raise HttpError(404, f"No application has the id {unquote(app_id)[:40]!r}")
+        call = self._find(request, app, parts)
+        if call is None:
+            raise HttpError(404, "No such call")
+        method, endpoint = call
+        _allow(request, method)
+        parameters = parse_query(request.query)
+        authenticate(app, request, parameters)
+        return await endpoint(parameters)
+
+    def _find(self, request: Request, app: App, parts: list[str]) -> tuple[str, Endpoint] | None:
+        node = self._node
+        match parts:
+            case ["events"]:
+                return "POST", lambda _: events.publish(node, app, request)
+            case ["batch_events"]:
+                return "POST", lambda _: events.publish_batch(node, app, request)
+            case ["channels"]:
+                return "GET", lambda parameters: channels.list_channels(node, app, parameters)
+            case ["channels", name]:
+                return "GET", lambda parameters: channels.show_channel(node, app, unquote(name), parameters)
+            case ["channels", name, "users"]:
+                return "GET", lambda _: channels.list_users(node, app, unquote(name))
+            case ["connections"]:
+                return "GET", lambda _: channels.connections(node, app)
+            case ["users", user_id, "terminate_connections"]:
+                return "POST", lambda _: channels.terminate(node, app, unquote(user_id))
+        return None
+
+
+def _allow(request: Request, *methods: str) -> None:
+    if request.method not in methods:
+        raise HttpError(405, f"Use {' or '.join(methods)} here", {"Allow": ", ".join(methods)})

@@ -1,0 +1,62 @@
+"""Requests and answers of the HTTP API as records, and answers as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+__all__ = ["HttpError", "Request", "Response", "encode"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One whole request. `path` is without the server's prefix, undecoded; header names are lower case."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer; `body` is JSON."""
+
+    body: bytes = b"{}"
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class HttpError(Exception):
+    """The caller's fault, or a passing state of ours: answered with `status` and a sentence that says what to do."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers or {}
+
+    def response(self) -> Response:
+        return Response(msgspec.json.encode({"error": str(self)}), self.status, self.headers)
+
+
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+
+
+def encode(response: Response, *, closes: bool, with_body: bool = True) -> bytes:
+    """An answer as bytes. `closes` says so in the answer."""
+    if response.status == 200 and not closes and with_body and not response.headers:
+        return _OK % (len(response.body), response.body)
+    lines = [f"HTTP/1.1 {response.status} {_PHRASES.get(response.status, 'Unknown')}"]
+    fields: dict[str, Any] = {"Content-Type": "application/json", "Content-Length": len(response.body)}
+    fields |= response.headers
+    if closes:
+        fields["Connection"] = "close"
+    lines += [f"{name}: {value}" for name, value in fields.items()]
+    head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    return head + response.body if with_body else head

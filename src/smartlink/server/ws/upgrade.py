@@ -1,0 +1,130 @@
+"""The upgrade: an HTTP request becomes a WebSocket, or learns why not.
+
+A reason that a client of the protocol must see (no such app, over capacity) is told over the WebSocket, as
+`pusher:error` and close code: browsers do not show HTTP answers to failed upgrades.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import secrets
+from collections.abc import Callable
+from urllib.parse import parse_qs, unquote
+
+from smartlink.protocol import encoding
+from smartlink.protocol.errors import Code
+from smartlink.protocol.session import Session
+from smartlink.server.apps.base import App, AppManager
+from smartlink.server.framing import close_frame, text_frame
+from smartlink.server.link import Link
+from smartlink.server.requests import HttpError, Request
+from smartlink.server.ws.connection import WebSocket, WebSocketSettings
+
+__all__ = ["Upgrader"]
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
+_ANSWER = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+)
+_PROTOCOLS = frozenset({"5", "6", "7"})
+
+
+class Upgrader:
+    """Takes links over from HTTP."""
+
+    def __init__(self, apps: AppManager, shared: WebSocketSettings, is_ready: Callable[[], bool]) -> None:
+        self._apps = apps
+        self._shared = shared
+        self._is_ready = is_ready
+
+    def __call__(self, link: Link, request: Request) -> None:
+        """Upgrade `link`. Raises HttpError when the request is no WebSocket handshake."""
+        accept = _accept(request)
+        if not self._is_ready():
+            raise HttpError(503, "Stopping: connect again", {"Retry-After": "1"})
+        key = unquote(request.path.removeprefix("/app/"))
+        app = self._apps.by_key(key)
+        if app is not None:
+            _check_origin(app, request)
+        link.write(_ANSWER % accept)
+        refusal = self._refusal(app, request)
+        if app is None or refusal is not None:
+            code, reason = refusal or (Code.NO_SUCH_APP, "No application has this key")
+            self._shared.node.metrics.connections_refused += 1
+            _Refused(link, self._shared, code, reason)
+            return
+        session = Session(f"{secrets.randbits(31)}.{secrets.randbits(31)}", app.rules())
+        connection = WebSocket(link, app, session, self._shared)
+        link.handler = connection
+        connection.start()
+
+    def _refusal(self, app: App | None, request: Request) -> tuple[Code, str] | None:
+        if app is None:
+            return Code.NO_SUCH_APP, "No application has this key"
+        protocol = parse_qs(request.query).get("protocol", [""])[0]
+        if not protocol:
+            return Code.NO_PROTOCOL, "Say which protocol you speak: ?protocol=7"
+        if protocol not in _PROTOCOLS:
+            return Code.UNSUPPORTED_PROTOCOL, "Protocol 7 is spoken here"
+        if not self._shared.node.has_room(app):
+            return Code.OVER_CAPACITY, f"The application has {app.max_connections} connections, the most it may have"
+        return None
+
+
+class _Refused:
+    """The short rest of a connection that was not accepted: it reads why, and nothing it sends has any effect."""
+
+    def __init__(self, link: Link, shared: WebSocketSettings, code: Code, reason: str) -> None:
+        self._link = link
+        self._watch = shared.watch
+        self._deadline = shared.watch.now() + 2.0
+        link.handler = self
+        shared.watch.linger(self)
+        link.write(text_frame(encoding.error(reason, code)) + close_frame(code, reason))
+        link.finish()
+
+    def on_bytes(self, data: bytes) -> None:
+        if data[0] & 0x0F == 0x8:
+            self._link.abort()
+
+    def on_closed(self, descriptor: int) -> None:
+        self._watch.forget(self)
+
+    def on_behind(self, descriptor: int) -> None:
+        """A few hundred bytes: the kernel takes them, or the deadline ends it."""
+
+    def on_caught_up(self) -> None:
+        """Nothing was held up."""
+
+    def look_after(self, now: float) -> None:
+        if now >= self._deadline:
+            self._link.abort()
+
+
+def _accept(request: Request) -> bytes:
+    headers = request.headers
+    if request.method != "GET":
+        raise HttpError(405, "A WebSocket begins with GET", {"Allow": "GET"})
+    upgrades = [part.strip().lower() for part in headers.get("upgrade", "").split(",")]
+    connection = [part.strip().lower() for part in headers.get("connection", "").split(",")]
+    if "websocket" not in upgrades or "upgrade" not in connection:
+        raise HttpError(426, "This is a WebSocket: connect with wss:// or ws://", {"Upgrade": "websocket"})
+    if headers.get("sec-websocket-version") != "13":
+        raise HttpError(426, "WebSocket version 13 is spoken here", {"Sec-WebSocket-Version": "13"})
+    key = headers.get("sec-websocket-key", "")
+    try:
+        is_key = len(base64.b64decode(key, validate=True)) == 16
+    except (binascii.Error, ValueError):
+        is_key = False
+    if not is_key:
+        raise HttpError(400, "Sec-WebSocket-Key must be 16 bytes in base64")
+    return base64.b64encode(hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest())
+
+
+def _check_origin(app: App, request: Request) -> None:
+    origin = request.headers.get("origin")
+    if origin is None or "*" in app.allowed_origins or origin in app.allowed_origins:
+        return
+    raise HttpError(403, "This origin may not connect to the application")

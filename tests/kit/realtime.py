@@ -1,0 +1,50 @@
+"""A realtime server on a free port, in the test's own loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+
+from smartlink.protocol.signing import signed_query
+from smartlink.server.bootstrap import build
+from smartlink.server.config import ServerSettings
+from smartlink.server.lifecycle import RealtimeServer
+
+APP_ID, KEY, SECRET = "1001", "app-key", "app-secret"
+
+
+@asynccontextmanager
+async def realtime_server(**settings: Any) -> AsyncIterator[RealtimeServer]:
+    """Start a server with `settings` (names of ServerSettings) and stop it at the end."""
+    values = {"reverb_server_port": 0, "reverb_server_drain_seconds": 0.2} | settings
+    server = build(ServerSettings(_env_file=None, **values))
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+async def call(
+    port: int,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    params: Mapping[str, str] | None = None,
+    *,
+    key: str = KEY,
+    secret: str = SECRET,
+    timestamp: int | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> httpx2.Response:
+    """One signed call of the HTTP API."""
+    stamp = int(time.time()) if timestamp is None else timestamp
+    query = signed_query(key, secret, method, path, body, timestamp=stamp, params=params)
+    async with httpx2.AsyncClient(trust_env=False, timeout=10) as client:
+        return await client.request(
+            method, f"http://127.0.0.1:{port}{path}?{query}", content=body, headers=dict(headers or {})
+        )
