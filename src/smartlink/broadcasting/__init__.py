@@ -20,6 +20,7 @@ from smartlink.broadcasting.errors import (
     UnserialisablePayload,
 )
 from smartlink.broadcasting.events import BroadcastEvent
+from smartlink.broadcasting.manager import DriverManager
 from smartlink.broadcasting.routes import BroadcastingAuth, RequestRefused
 from smartlink.broadcasting.socket_id import SocketIdMiddleware, current_socket_id
 
@@ -37,6 +38,7 @@ __all__ = [
     "ChannelRules",
     "Decision",
     "Driver",
+    "DriverManager",
     "EncryptedPrivateChannel",
     "Envelope",
     "InvalidChannel",

@@ -65,8 +65,13 @@ class BroadcastFailed(BroadcastError):
 class BroadcastUnavailable(BroadcastFailed):
     """The service cannot take anything now: no connection, a timeout, 5xx, 429, or it refuses our keys.
 
-    The envelopes are not at fault: keep them, in order, and send them again.
+    Keep the envelopes, in order, and send them again. `answered` means that the service is there and failed over
+    what was sent: if that goes on, one of the envelopes may be the reason.
     """
+
+    def __init__(self, message: str, *, answered: bool = False) -> None:
+        super().__init__(message)
+        self.answered = answered
 
 
 class BroadcastRefused(BroadcastFailed):

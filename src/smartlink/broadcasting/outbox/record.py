@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, bindparam, func, insert, select, text
+from sqlalchemy import BigInteger, Integer, bindparam, func, insert, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
@@ -66,7 +66,7 @@ class Outbox:
             select(events.c.id, events.c.channel, events.c.name, events.c.payload, events.c.created_at)
             .where(*durable, events.c.id > bindparam("after"))
             .order_by(events.c.id)
-            .limit(bindparam("at_most", literal_execute=True))
+            .limit(bindparam("at_most", type_=Integer))
         )
 
     async def record(self, session: AsyncSession, envelopes: Sequence[Envelope]) -> list[int]:
@@ -108,12 +108,13 @@ class Outbox:
         Complete is False when events after `after` may have been pruned: what is missing is missing for good, the
         client must load its state anew. When `limit` events came, ask again after the last one.
         """
-        pruned_through = await session.scalar(self._watermark) or 0
         found = await session.execute(self._after, {"channel": channel, "after": after, "at_most": limit})
         events = [
             RecordedEvent(event_id, name_of_channel, name, with_event_id(payload, event_id), created_at)
             for event_id, name_of_channel, name, payload, created_at in found
         ]
+        # Asked last: what is pruned between the two questions then shows as incomplete.
+        pruned_through = await session.scalar(self._watermark) or 0
         return events, after >= pruned_through
 
     async def _lock_channels(self, connection: AsyncConnection, channels: Iterable[str]) -> None:

@@ -1,0 +1,36 @@
+"""Writes what would be sent to the log: for development."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from smartlink.broadcasting.envelope import Envelope
+
+__all__ = ["LogDriver"]
+
+
+class LogDriver:
+    """One line for each envelope, at INFO: channel, name, size. Payloads are people's messages and stay out.
+
+    `show_payloads` writes them nevertheless, for a developer's own machine.
+    """
+
+    name = "log"
+
+    def __init__(self, logger: logging.Logger | None = None, *, show_payloads: bool = False) -> None:
+        self._logger = logger or logging.getLogger("smartlink.broadcasting")
+        self._show_payloads = show_payloads
+
+    async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
+        """Never raises."""
+        for envelope in envelopes:
+            size = len(envelope.payload.encode())
+            left_out = f", not to {envelope.socket_id}" if envelope.socket_id else ""
+            payload = f": {envelope.payload}" if self._show_payloads else ""
+            self._logger.info(
+                "broadcast %s on %s, %d bytes%s%s", envelope.name, envelope.channel, size, left_out, payload
+            )
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
