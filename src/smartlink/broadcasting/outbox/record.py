@@ -14,15 +14,19 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, Integer, bindparam, func, insert, select, text
+from sqlalchemy import BigInteger, Integer, Table, bindparam, func, insert, literal_column, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.sql.dml import ReturningInsert
 
 from smartlink.broadcasting.envelope import Envelope, Promise
 from smartlink.broadcasting.errors import BroadcastConfigError
 from smartlink.broadcasting.outbox.tables import OutboxTables
 
 __all__ = ["Outbox", "RecordedEvent", "with_event_id"]
+
+
+_RECORDED = ("channel", "name", "payload", "socket_id", "promise", "created_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class Outbox:
         self.wakeup = asyncio.Event()
         events = tables.recorded_events
         self._insert = insert(events)
+        self._lock_and_insert = _lock_and_insert(events)
         self._insert_many = insert(events).returning(events.c.id, sort_by_parameter_order=True)
         self._lock = text("SELECT pg_advisory_xact_lock(k) FROM unnest(:keys) AS k").bindparams(
             bindparam("keys", type_=ARRAY(BigInteger))
@@ -80,12 +85,13 @@ class Outbox:
             return []
         now = dt.datetime.now(dt.UTC)
         rows = [_row(envelope, now) for envelope in envelopes]
-        await session.flush()
+        if session.new or session.dirty or session.deleted:
+            # What still has to take row locks takes them before the channels', never crosswise.
+            await session.flush()
         connection = await session.connection()
-        await self._lock_channels(connection, {envelope.channel for envelope in envelopes})
         if len(rows) == 1:
-            inserted = await connection.execute(self._insert, rows[0])
-            return list(inserted.inserted_primary_key or ())
+            return [await self._insert_one(connection, rows[0])]
+        await self._lock_channels(connection, {envelope.channel for envelope in envelopes})
         return list((await connection.execute(self._insert_many, rows)).scalars())
 
     def wake(self) -> None:
@@ -117,16 +123,39 @@ class Outbox:
         pruned_through = await session.scalar(self._watermark) or 0
         return events, after >= pruned_through
 
+    async def _insert_one(self, connection: AsyncConnection, row: dict[str, object]) -> int:
+        if _has_one_writer(connection):
+            inserted = await connection.execute(self._insert, row)
+            [event_id] = list(inserted.inserted_primary_key or ())
+        else:
+            key = _lock_key(str(row["channel"]))
+            event_id = await connection.scalar(self._lock_and_insert, {"lock_key": key, **row})
+        return int(event_id)
+
     async def _lock_channels(self, connection: AsyncConnection, channels: Iterable[str]) -> None:
-        dialect = connection.dialect.name
-        if dialect == "sqlite":
-            return
-        if dialect != "postgresql":
-            raise BroadcastConfigError(
-                f"the outbox keeps its order on sqlite and postgresql, not on {dialect}; change DATABASE_URL"
-            )
-        # Sorted, so that two transactions with the same channels never wait for each other.
-        await connection.execute(self._lock, {"keys": sorted({_lock_key(channel) for channel in channels})})
+        if not _has_one_writer(connection):
+            # Sorted, so that two transactions with the same channels never wait for each other.
+            await connection.execute(self._lock, {"keys": sorted({_lock_key(channel) for channel in channels})})
+
+
+def _has_one_writer(connection: AsyncConnection) -> bool:
+    dialect = connection.dialect.name
+    if dialect not in ("sqlite", "postgresql"):
+        raise BroadcastConfigError(
+            f"the outbox keeps its order on sqlite and postgresql, not on {dialect}; change DATABASE_URL"
+        )
+    return dialect == "sqlite"
+
+
+def _lock_and_insert(events: Table) -> ReturningInsert[tuple[int]]:
+    """Lock the one channel and insert the one row, in one round trip.
+
+    OFFSET 0 keeps the lock a step of its own below the insert, so that the row takes its id once it is held.
+    """
+    columns = [events.c[name] for name in _RECORDED]
+    lock = select(func.pg_advisory_xact_lock(bindparam("lock_key", type_=BigInteger))).offset(literal_column("0"))
+    row = select(*(bindparam(column.name, type_=column.type) for column in columns))
+    return insert(events).from_select(columns, row.select_from(lock.subquery("locked"))).returning(events.c.id)
 
 
 def _row(envelope: Envelope, now: dt.datetime) -> dict[str, object]:
