@@ -47,13 +47,14 @@ class HttpSettings:
 class _Begun:
     """A request of which not all has come."""
 
-    __slots__ = ("body", "headers", "size", "url")
+    __slots__ = ("body", "head_bytes", "headers", "size", "url")
 
     def __init__(self) -> None:
         self.url = b""
         self.headers: dict[str, str] = {}
         self.body: list[bytes] = []
         self.size = 0
+        self.head_bytes = 0
 
 
 class HttpConnection:
@@ -120,8 +121,12 @@ class HttpConnection:
 
     def on_url(self, url: bytes) -> None:
         self._begun.url += url
+        self._begun.head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._begun.head_bytes += len(name) + len(value)
+        if self._begun.head_bytes > MAX_HEAD_BYTES:
+            self._fail(HttpError(431, f"Headers larger than {MAX_HEAD_BYTES} bytes"))
         key = name.decode("latin-1").lower()
         headers = self._begun.headers
         if key in headers and key in ("host", "content-length", "sec-websocket-key", "sec-websocket-version"):

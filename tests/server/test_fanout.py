@@ -1,0 +1,115 @@
+"""Fan-out against a naive model: whoever is on a channel gets each frame once, in order, and nobody else any."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smartlink.server import fanout
+from smartlink.server.fanout import FanOut, Subscribers
+from smartlink.server.metrics import Metrics
+
+
+class FakeSubscriber:
+    """A subscriber over a real socket pair; `written` are frames it got while set aside."""
+
+    def __init__(self) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        self.ours.setblocking(False)
+        self.theirs.setblocking(False)
+        self.aside = False
+        self.channel: Subscribers | None = None
+
+    @property
+    def descriptor(self) -> int:
+        return -1 if self.aside else self.ours.fileno()
+
+    def write(self, data: bytes) -> None:
+        os.write(self.ours.fileno(), data)
+
+    def fell_behind(self, rest: bytes) -> None:
+        raise AssertionError("these sockets never fill")
+
+    def vanished(self) -> None:
+        raise AssertionError("these sockets never break")
+
+    def got(self) -> bytes:
+        try:
+            return self.theirs.recv(1 << 20)
+        except BlockingIOError:
+            return b""
+
+    def close(self) -> None:
+        self.ours.close()
+        self.theirs.close()
+
+
+ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("join"), st.integers(0, 7)),
+        st.tuples(st.just("leave"), st.integers(0, 7)),
+        st.tuples(st.just("aside"), st.integers(0, 7)),
+        st.tuples(st.just("back"), st.integers(0, 7)),
+        st.tuples(st.just("publish"), st.integers(-1, 7)),
+        st.tuples(st.just("turn"), st.just(0)),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(ACTIONS)
+def test_every_subscriber_gets_what_was_published_while_it_was_there(actions: list[tuple[str, int]]) -> None:
+    turns: list[object] = []
+    subscribers = [FakeSubscriber() for _ in range(8)]
+    expected = [b""] * 8
+    may_miss = [b""] * 8
+    got = [b""] * 8
+    channel = Subscribers()
+    fan = FanOut(turns.append, lambda _: None, Metrics())
+    slice_before, fanout.SLICE = fanout.SLICE, 3
+    number = 0
+    here: set[int] = set()
+    try:
+        for action, who in actions:
+            if action == "join" and who not in here:
+                here.add(who)
+                channel.add(subscribers[who])
+            elif action == "leave" and who in here:
+                here.discard(who)
+                channel.remove(subscribers[who], subscribers[who].descriptor)
+                got[who] += subscribers[who].got()
+                # What was on its way when it left may be lost, but only from the end, and nothing comes after.
+                assert expected[who].startswith(got[who])
+                expected[who] = got[who]
+                subscribers[who].aside = False
+            elif action == "aside" and who in here and not subscribers[who].aside:
+                descriptor = subscribers[who].descriptor
+                subscribers[who].aside = True
+                channel.set_aside(subscribers[who], descriptor)
+            elif action == "back" and who in here and subscribers[who].aside:
+                subscribers[who].aside = False
+                channel.attach(subscribers[who])
+            elif action == "publish":
+                number += 1
+                frame = b"<%d>" % number
+                left_out = who if who in here else -1
+                fan.publish(channel, frame, subscribers[left_out] if left_out >= 0 else None)
+                for index in here - {left_out}:
+                    expected[index] += frame
+            elif action == "turn" and turns:
+                turns.pop(0)()  # type: ignore[operator]
+        while turns:
+            turns.pop(0)()  # type: ignore[operator]
+        for index, subscriber in enumerate(subscribers):
+            got[index] += subscriber.got()
+        assert got == expected, may_miss
+        assert not channel.is_under_way
+        assert len(channel) == len(here)
+    finally:
+        fanout.SLICE = slice_before
+        for subscriber in subscribers:
+            subscriber.close()
