@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -40,11 +41,13 @@ async def call(
     secret: str = SECRET,
     timestamp: int | None = None,
     headers: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> httpx2.Response:
     """One signed call of the HTTP API."""
     stamp = int(time.time()) if timestamp is None else timestamp
     query = signed_query(key, secret, method, path, body, timestamp=stamp, params=params)
-    async with httpx2.AsyncClient(trust_env=False, timeout=10) as client:
+    scheme = "http" if tls is None else "https"
+    async with httpx2.AsyncClient(trust_env=False, timeout=10, verify=tls or False) as client:
         return await client.request(
-            method, f"http://127.0.0.1:{port}{path}?{query}", content=body, headers=dict(headers or {})
+            method, f"{scheme}://127.0.0.1:{port}{path}?{query}", content=body, headers=dict(headers or {})
         )

@@ -1,0 +1,264 @@
+"""Heartbeat, slow consumers, drain, webhooks, TLS: what takes time or goes wrong around a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kit.client import connected, raw
+from kit.realtime import KEY, SECRET, call, realtime_server
+
+from smartlink.protocol.signing import verify_webhook
+from smartlink.server.config import ServerSettings, UnsafeSettings
+from smartlink.server.lifecycle import RealtimeServer
+
+ANA = {"user_id": "1", "user_info": {"name": "Ana"}}
+
+
+async def until(condition: Any, timeout_s: float = 15.0) -> None:
+    """Wait until `condition()` is true."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_silence_is_asked_about_and_then_ends_the_connection() -> None:
+    async with realtime_server(reverb_app_ping_interval=1) as server, connected(server.port) as client:
+        opcode, _ = await client.frame()
+        assert opcode == 9
+        _, text = await client.frame()
+        assert json.loads(text)["event"] == "pusher:ping"
+
+        opcode, text = await client.frame()
+        assert (opcode, json.loads(json.loads(text)["data"])["code"]) == (1, 4201)
+        opcode, payload = await client.frame()
+        assert (opcode, int.from_bytes(payload[:2], "big")) == (8, 4201)
+        await until(lambda: len(server.node.hub) == 0)
+
+
+async def test_any_byte_counts_as_life() -> None:
+    async with realtime_server(reverb_app_ping_interval=1) as server, connected(server.port) as client:
+        for _ in range(3):
+            while (await client.frame())[0] != 9:
+                pass
+            client.send_frame(10)
+
+        assert len(server.node.hub) == 1
+
+
+async def test_a_slow_consumer_is_cut_with_4100_and_the_others_get_everything() -> None:
+    body = json.dumps({"name": "e", "channel": "chat", "data": "x" * 10_000}).encode()
+    async with realtime_server(reverb_server_max_backlog_bytes=65_536) as server, connected(server.port) as good:
+        await good.subscribe("chat")
+        slow = socket.socket()
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        await asyncio.to_thread(slow.connect, ("127.0.0.1", server.port))
+        reader, writer = await asyncio.open_connection(sock=slow, limit=4_096)
+        writer.write(
+            b"GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        await reader.readuntil(b"activity_timeout")
+        subscribe = b'{"event":"pusher:subscribe","data":{"channel":"chat"}}'
+        writer.write(bytes([0x81, 0x80 | len(subscribe), 0, 0, 0, 0]) + subscribe)
+        await until(lambda: len(server.node.hub.channel("1001", "chat") or ()) == 2)
+
+        sent = 0
+        while server.metrics.slow_consumers == 0 and sent < 3_000:
+            await call(server.port, "POST", "/apps/1001/events", body)
+            sent += 1
+            assert (await good.receive())["event"] == "e"
+        assert server.metrics.slow_consumers == 1
+        assert len(server.node.hub) == 1
+        async with asyncio.timeout(15):
+            rest = await reader.read(-1)
+        writer.close()
+        assert b"4100" in rest[-300:]
+        assert (4100).to_bytes(2, "big") in rest[-200:]
+        await call(server.port, "POST", "/apps/1001/events", body)
+        assert (await good.receive())["event"] == "e"
+
+
+async def test_a_consumer_that_catches_up_has_missed_nothing() -> None:
+    async with realtime_server() as server, connected(server.port) as reader, connected(server.port) as other:
+        await reader.subscribe("chat")
+        await other.subscribe("chat")
+        reader.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        link = server.node.hub.connection("1001", reader.socket_id)
+        number = 0
+        while link is not None and link.descriptor >= 0 and number < 2_000:
+            body = {"name": str(number), "channel": "chat", "data": "x" * 10_000}
+            await call(server.port, "POST", "/apps/1001/events", json.dumps(body).encode())
+            number += 1
+        assert link is not None
+        assert link.descriptor < 0
+        for _ in range(20):
+            body = {"name": str(number), "channel": "chat", "data": "x" * 10_000}
+            await call(server.port, "POST", "/apps/1001/events", json.dumps(body).encode())
+            number += 1
+        reader.reader._transport.resume_reading()  # type: ignore[attr-defined]
+
+        assert [int((await reader.receive())["event"]) for _ in range(number)] == list(range(number))
+        assert [int((await other.receive())["event"]) for _ in range(number)] == list(range(number))
+        await until(lambda: link.descriptor >= 0)
+        await call(server.port, "POST", "/apps/1001/events", b'{"name":"last","channel":"chat","data":""}')
+        assert (await reader.receive())["event"] == "last"
+
+
+async def test_a_stop_tells_every_client_to_come_back() -> None:
+    async with realtime_server() as server, connected(server.port) as one, connected(server.port) as two:
+        await one.subscribe("chat")
+        stopping = asyncio.create_task(server.stop())
+
+        assert {(await one.closed()).code, (await two.closed()).code} == {4200}
+        for client in (one, two):
+            client.send_frame(8, (4200).to_bytes(2, "big"))
+        await stopping
+
+
+async def test_a_client_that_vanishes_leaves_nothing_behind(server: RealtimeServer) -> None:
+    async with connected(server.port) as client:
+        await client.subscribe("presence-chat", ANA)
+    await until(lambda: len(server.node.hub) == 0)
+
+    assert await server.node.roster.channels("1001") == {}
+
+
+async def test_five_hundred_connections_come_and_go(server: RealtimeServer) -> None:
+    async with connected(server.port) as witness:
+        await witness.subscribe("chat")
+        for _ in range(5):
+            clients = [connected(server.port) for _ in range(100)]
+            opened = [await client.__aenter__() for client in clients]
+            for one in opened:
+                await one.subscribe("chat")
+            await call(server.port, "POST", "/apps/1001/events", b'{"name":"e","channel":"chat","data":""}')
+            for one in opened:
+                await one.expect("e")
+            for client in clients:
+                await client.__aexit__(None, None, None)
+            await until(lambda: len(server.node.hub) == 1)
+            await witness.expect("e")
+
+
+@asynccontextmanager
+async def webhook_target(answers: list[int]) -> AsyncIterator[tuple[int, list[dict[str, str]]]]:
+    """A little HTTP server that checks signatures; answers as told, then 200."""
+    events: list[dict[str, str]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:-2])
+                body = await reader.readexactly(int(fields["content-length"]))
+                assert fields["x-pusher-key"] == KEY
+                assert verify_webhook(SECRET, body, fields["x-pusher-signature"])
+                status = answers.pop(0) if answers else 200
+                if status == 200:
+                    events.extend(json.loads(body)["events"])
+                writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n".encode())
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with listener:
+        yield listener.sockets[0].getsockname()[1], events
+
+
+async def test_webhooks_tell_of_first_and_last_and_are_repeated_until_taken() -> None:
+    async with webhook_target([500, 503]) as (port, events):
+        url = f"http://127.0.0.1:{port}/hook"
+        async with realtime_server(reverb_webhook_url=url, reverb_webhook_grace=0.2) as server:
+            async with connected(server.port) as ana, connected(server.port) as tab:
+                await ana.subscribe("presence-chat", ANA)
+                await tab.subscribe("presence-chat", ANA)
+            await until(lambda: len(events) == 4)
+
+    names = [event["name"] for event in events]
+    assert sorted(names[:2]) == ["channel_occupied", "member_added"]
+    assert sorted(names[2:]) == ["channel_vacated", "member_removed"]
+    assert {"name": "member_added", "channel": "presence-chat", "user_id": "1"} in events
+
+
+async def test_a_reload_of_the_page_is_no_news() -> None:
+    async with webhook_target([]) as (port, events):
+        url = f"http://127.0.0.1:{port}/hook"
+        async with realtime_server(reverb_webhook_url=url, reverb_webhook_grace=5) as server:
+            for _ in range(3):
+                async with connected(server.port) as ana:
+                    await ana.subscribe("presence-chat", ANA)
+                await until(lambda: len(server.node.hub) == 0)
+            async with connected(server.port) as ana:
+                await ana.subscribe("presence-chat", ANA)
+                await until(lambda: len(events) >= 2)
+
+                assert sorted(event["name"] for event in events) == ["channel_occupied", "member_added"]
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    return cert, key
+
+
+async def test_the_same_over_tls(certificate: tuple[Path, Path]) -> None:
+    cert, key = map(str, certificate)
+    context = ssl.create_default_context(cafile=cert)
+    async with realtime_server(reverb_server_tls_cert=cert, reverb_server_tls_key=key) as server:
+        async with connected(server.port, tls=context) as ana, connected(server.port, tls=context) as ben:
+            await ana.subscribe("presence-chat", ANA)
+            await ben.subscribe("presence-chat", {"user_id": "2"})
+            await ana.expect("pusher_internal:member_added")
+            for number in range(100):
+                body = {"name": str(number), "channel": "presence-chat", "data": "x" * 10_000}
+                await call(server.port, "POST", "/apps/1001/events", json.dumps(body).encode(), tls=context)
+            assert [int((await ben.receive())["event"]) for _ in range(100)] == list(range(100))
+            ben.send("client-x", {}, channel="presence-chat")
+            assert [int((await ana.receive())["event"]) for _ in range(100)] == list(range(100))
+            assert (await ana.receive())["user_id"] == "2"
+        await until(lambda: len(server.node.hub) == 0)
+        assert server.metrics.internal_errors == 0
+
+
+async def test_plain_text_to_a_tls_port_harms_nobody(certificate: tuple[Path, Path]) -> None:
+    cert, key = map(str, certificate)
+    async with realtime_server(reverb_server_tls_cert=cert, reverb_server_tls_key=key) as server:
+        async with raw(server.port) as client:
+            client.writer.write(b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n")
+            async with asyncio.timeout(10):
+                await client.reader.read()
+        async with connected(server.port, tls=ssl.create_default_context(cafile=cert)) as good:
+            assert await good.is_quiet()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"reverb_server_host": "0.0.0.0"},
+        {"reverb_server_host": "0.0.0.0", "reverb_app_secret": "short"},
+        {"reverb_server_host": "::"},
+        {"reverb_server_tls_cert": "cert.pem"},
+    ],
+)
+def test_an_unsafe_start_is_refused(changed: dict[str, str]) -> None:
+    with pytest.raises(UnsafeSettings, match=r"REVERB_|Set both"):
+        ServerSettings(_env_file=None, **changed).check_start()  # type: ignore[arg-type]
+
+
+def test_a_long_secret_may_listen_everywhere() -> None:
+    ServerSettings(_env_file=None, reverb_server_host="0.0.0.0", reverb_app_secret="s" * 32).check_start()
