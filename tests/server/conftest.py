@@ -3,8 +3,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from kit.realtime import realtime_server
 
+from kit.realtime import realtime_server
 from smartlink.server.lifecycle import RealtimeServer
 
 

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
+
 from kit.client import Client, connected
 from kit.realtime import KEY, SECRET, call, realtime_server
-
 from smartlink.protocol.signing import sign_channel
 from smartlink.server.lifecycle import RealtimeServer
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx2
 import pytest
+
 from kit.client import connected, raw
 from kit.realtime import KEY, SECRET, call, realtime_server
-
 from smartlink.protocol.signing import body_md5, sign_request, signed_query
 from smartlink.server.lifecycle import RealtimeServer
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kit.client import connected, raw
 from kit.realtime import KEY, SECRET, call, realtime_server
-
 from smartlink.protocol.signing import verify_webhook
 from smartlink.server.config import ServerSettings, UnsafeSettings
 from smartlink.server.lifecycle import RealtimeServer

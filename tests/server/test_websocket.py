@@ -6,9 +6,9 @@ import asyncio
 import json
 
 import pytest
+
 from kit.client import Closed, connected, raw
 from kit.realtime import call, realtime_server
-
 from smartlink.server.lifecycle import RealtimeServer
 
 
