@@ -1,0 +1,1 @@
+"""Chat: the general room, direct messages, typing, read receipts."""

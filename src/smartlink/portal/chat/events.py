@@ -1,0 +1,66 @@
+"""What is announced about messages and who types them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from smartlink.broadcasting import BroadcastEvent, Channel, PrivateChannel, Promise
+from smartlink.portal.chat.channels import conversation_channel, general_channel
+from smartlink.portal.chat.schemas import DirectMessageOut, MessageOut
+from smartlink.portal.users.channels import user_channel
+from smartlink.portal.users.schemas import Profile
+
+__all__ = ["MessageRead", "MessageSent", "PrivateMessageSent", "UserTyping"]
+
+
+@dataclass(frozen=True)
+class MessageSent(BroadcastEvent):
+    """Somebody wrote to everybody."""
+
+    message: MessageOut
+
+    def broadcast_on(self) -> Channel:
+        return general_channel()
+
+
+@dataclass(frozen=True)
+class PrivateMessageSent(BroadcastEvent):
+    """Somebody wrote to one user."""
+
+    message: DirectMessageOut
+
+    def broadcast_on(self) -> PrivateChannel:
+        recipient_id = self.message.recipient.id
+        return conversation_channel(self.message.user_id, recipient_id)
+
+
+@dataclass(frozen=True)
+class MessageRead(BroadcastEvent):
+    """`user` has read a message; its sender hears of it."""
+
+    message: DirectMessageOut
+    user: Profile
+
+    def broadcast_on(self) -> PrivateChannel:
+        return user_channel(self.message.user_id)
+
+
+@dataclass(frozen=True)
+class UserTyping(BroadcastEvent):
+    """`user` types, or has stopped: to everybody, or to one."""
+
+    promise: ClassVar[Promise] = Promise.LIVE
+
+    user: Profile
+    typing: bool
+    recipient_id: int | None = None
+
+    def broadcast_on(self) -> Channel:
+        if self.recipient_id is None:
+            return general_channel()
+        return conversation_channel(self.user.id, self.recipient_id)
+
+    def broadcast_with(self) -> Mapping[str, object]:
+        return {"user": self.user, "typing": self.typing}

@@ -1,0 +1,66 @@
+"""`GET /api/events`: the durable events of a channel after one that a client has seen, to close a gap."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
+
+from smartlink.broadcasting import ChannelRules
+from smartlink.portal.shared.errors import Forbidden
+from smartlink.portal.shared.paging import Cursor
+from smartlink.portal.shared.work import Announcer
+from smartlink.portal.users.identity import Caller
+from smartlink.protocol.names import ChannelKind, is_valid_channel, kind_of
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/api", tags=["realtime"])
+
+
+class _Event(msgspec.Struct):
+    id: int
+    event: str
+    channel: str
+    data: msgspec.Raw
+    created_at: str
+
+
+class _Events(msgspec.Struct):
+    events: list[_Event]
+    complete: bool
+
+
+@router.get("/events")
+async def events_after(
+    caller: Caller,
+    request: Request,
+    channel: Annotated[str, Query(max_length=400)],
+    after: Annotated[Cursor, Query()],
+    limit: Annotated[Cursor, Query(ge=1, le=200)] = 200,
+) -> Response:
+    """Events of a channel one may subscribe to, oldest first: `{events: [{id, event, channel, data}], complete}`.
+
+    `complete` is false when older ones than are kept were asked for: load the state anew. When as many came as
+    were asked for, ask again after the last one's id.
+    """
+    rules: ChannelRules = request.app.state.rules
+    announcer: Announcer = request.app.state.announcer
+    if not is_valid_channel(channel):
+        raise Forbidden
+    if kind_of(channel) is not ChannelKind.PUBLIC and not (await rules.decide(caller, channel)).allowed:
+        raise Forbidden
+    async with announcer.database.reading() as session:
+        found, complete = await announcer.outbox.events_after(session, channel, after, limit)
+    listed: list[Any] = [
+        _Event(
+            event.id,
+            event.name,
+            event.channel,
+            msgspec.Raw(event.payload.encode()),
+            event.created_at.isoformat().replace("+00:00", "Z"),
+        )
+        for event in found
+    ]
+    return Response(msgspec.json.encode(_Events(listed, complete)), media_type="application/json")

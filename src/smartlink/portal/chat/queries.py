@@ -1,0 +1,86 @@
+"""The questions chat asks the database; each is served by an index of `chat_messages`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, func, select, union_all
+from sqlalchemy.orm import selectinload
+
+from smartlink.portal.chat.model import ChatMessage
+from smartlink.portal.shared.paging import Page
+
+__all__ = ["between", "direct", "general", "last_of_each", "unread", "unread_of_each"]
+
+
+def general(page: Page) -> Select[tuple[ChatMessage]]:
+    """A page of general chat. Newest first, or, after an id, oldest first."""
+    found = select(ChatMessage).where(ChatMessage.recipient_id.is_(None), *_within(page))
+    return found.options(selectinload(ChatMessage.user)).order_by(_order(page)).limit(page.limit)
+
+
+def between(one: int, other: int, page: Page) -> Select[tuple[ChatMessage]]:
+    """A page of two users' messages, ordered as `general`. Each direction has its index; the two are merged."""
+    directions = []
+    for sender, recipient in ((one, other), (other, one)):
+        direction = (
+            select(ChatMessage.id)
+            .where(ChatMessage.user_id == sender, ChatMessage.recipient_id == recipient, *_within(page))
+            .order_by(_order(page))
+            .limit(page.limit)
+        )
+        directions.append(select(direction.subquery().c.id))
+    ids = union_all(*directions).subquery()
+    found = select(ChatMessage).join(ids, ids.c.id == ChatMessage.id)
+    return _with_both(found).order_by(_order(page)).limit(page.limit)
+
+
+def direct(message_id: int, recipient_id: int) -> Select[tuple[ChatMessage]]:
+    """A message to this user; anybody else's, or a general one, is not found."""
+    found = select(ChatMessage).where(ChatMessage.id == message_id, ChatMessage.recipient_id == recipient_id)
+    return _with_both(found)
+
+
+def last_of_each(user_id: int, limit: int) -> Select[tuple[ChatMessage]]:
+    """The last message of each of a user's conversations, newest first."""
+    sent = (
+        select(ChatMessage.recipient_id.label("peer"), func.max(ChatMessage.id).label("id"))
+        .where(ChatMessage.user_id == user_id, ChatMessage.recipient_id.is_not(None))
+        .group_by(ChatMessage.recipient_id)
+    )
+    received = (
+        select(ChatMessage.user_id.label("peer"), func.max(ChatMessage.id).label("id"))
+        .where(ChatMessage.recipient_id == user_id)
+        .group_by(ChatMessage.user_id)
+    )
+    both = union_all(sent, received).subquery()
+    last = select(func.max(both.c.id).label("id")).group_by(both.c.peer).subquery()
+    found = select(ChatMessage).join(last, last.c.id == ChatMessage.id)
+    return _with_both(found).order_by(ChatMessage.id.desc()).limit(limit)
+
+
+def unread_of_each(user_id: int) -> Select[tuple[int, int]]:
+    """How many messages of each sender this user has not read."""
+    return select(ChatMessage.user_id, func.count()).where(unread(user_id)).group_by(ChatMessage.user_id)
+
+
+def unread(user_id: int) -> ColumnElement[bool]:
+    """What a user has not read. Written as the partial index has it."""
+    return and_(ChatMessage.recipient_id == user_id, ChatMessage.is_read.is_(False))
+
+
+def _with_both(found: Select[tuple[ChatMessage]]) -> Select[tuple[ChatMessage]]:
+    return found.options(selectinload(ChatMessage.user), selectinload(ChatMessage.recipient))
+
+
+def _within(page: Page) -> list[ColumnElement[bool]]:
+    bounds: list[ColumnElement[bool]] = []
+    if page.before is not None:
+        bounds.append(ChatMessage.id < page.before)
+    if page.after is not None:
+        bounds.append(ChatMessage.id > page.after)
+    return bounds
+
+
+def _order(page: Page) -> Any:
+    return ChatMessage.id.desc() if page.after is None else ChatMessage.id.asc()

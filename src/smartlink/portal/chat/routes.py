@@ -1,0 +1,119 @@
+"""Endpoints of chat."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
+
+from smartlink.portal.chat.schemas import (
+    Conversation,
+    DirectMessageOut,
+    MessageOut,
+    NewDirectMessage,
+    NewMessage,
+    Status,
+    Typing,
+)
+from smartlink.portal.chat.service import Chat
+from smartlink.portal.presence.service import Presence
+from smartlink.portal.shared.idempotency import Answer, KeyHeader
+from smartlink.portal.shared.paging import Page, PathId, page
+from smartlink.portal.users.identity import Caller
+from smartlink.portal.users.schemas import Profile
+
+__all__ = ["router"]
+
+EVENT_ID = "X-Event-Id"
+
+router = APIRouter(prefix="/api/chat", tags=["chat"])
+
+
+def _chat(request: Request) -> Chat:
+    chat: Chat = request.app.state.chat
+    return chat
+
+
+def _presence(request: Request) -> Presence:
+    presence: Presence = request.app.state.presence
+    return presence
+
+
+ChatService = Annotated[Chat, Depends(_chat)]
+PresenceService = Annotated[Presence, Depends(_presence)]
+WhichPage = Annotated[Page, Depends(page)]
+
+
+def _respond(answer: Answer) -> Response:
+    return Response(answer.body, answer.status, media_type="application/json")
+
+
+@router.get("/messages")
+async def list_messages(_caller: Caller, which: WhichPage, chat: ChatService, response: Response) -> list[MessageOut]:
+    """General chat: the newest, before or after an id, in ascending order. X-Event-Id: current up to there."""
+    messages, event_id = await chat.messages(which)
+    response.headers[EVENT_ID] = str(event_id)
+    return messages
+
+
+@router.post("/messages", status_code=201, response_model=MessageOut)
+async def send_message(
+    body: NewMessage, caller: Caller, chat: ChatService, idempotency_key: KeyHeader = None
+) -> Response:
+    """Say something to everybody."""
+    return _respond(await chat.send(caller, body.message, idempotency_key))
+
+
+@router.post("/typing")
+async def typing(body: Typing, caller: Caller, chat: ChatService) -> Status:
+    """Tell the others that one types, or has stopped."""
+    await chat.typing(caller, body.typing, body.recipient_id)
+    return Status()
+
+
+@router.get("/users/online")
+async def online_users(_caller: Caller, presence: PresenceService) -> list[Profile]:
+    """Who is online and was seen in the last five minutes."""
+    return [Profile.model_validate(user) for user in await presence.online()]
+
+
+@router.get("/conversations")
+async def conversations(caller: Caller, chat: ChatService, response: Response) -> list[Conversation]:
+    """One's direct conversations, newest first."""
+    found, event_id = await chat.conversations(caller)
+    response.headers[EVENT_ID] = str(event_id)
+    return found
+
+
+@router.post("/messages/private", status_code=201, response_model=DirectMessageOut)
+async def send_private_message(
+    body: NewDirectMessage, caller: Caller, chat: ChatService, idempotency_key: KeyHeader = None
+) -> Response:
+    """Say something to one user."""
+    if body.recipient_id == caller.id:
+        return JSONResponse({"error": "Cannot send message to yourself"}, 400)
+    return _respond(await chat.send_private(caller, body.recipient_id, body.message, idempotency_key))
+
+
+@router.get("/messages/private/{user_id}")
+async def private_history(
+    user_id: PathId, caller: Caller, which: WhichPage, chat: ChatService, response: Response
+) -> list[DirectMessageOut]:
+    """A direct conversation, paged as general chat."""
+    messages, event_id = await chat.history(caller, user_id, which)
+    response.headers[EVENT_ID] = str(event_id)
+    return messages
+
+
+@router.post("/messages/private/{user_id}/read")
+async def read_all(user_id: PathId, caller: Caller, chat: ChatService) -> Status:
+    """Mark all that a user wrote to oneself as read."""
+    await chat.read_all(caller, user_id)
+    return Status()
+
+
+@router.post("/messages/{message_id}/read")
+async def read_message(message_id: PathId, caller: Caller, chat: ChatService) -> DirectMessageOut:
+    """Mark a message to oneself as read."""
+    return await chat.read(caller, message_id)

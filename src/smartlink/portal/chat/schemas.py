@@ -1,0 +1,72 @@
+"""Messages as they are sent and seen."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from smartlink.portal.shared.paging import MAX_ID
+from smartlink.portal.shared.text import MessageText
+from smartlink.portal.users.schemas import Profile
+
+__all__ = ["Conversation", "DirectMessageOut", "MessageOut", "NewDirectMessage", "NewMessage", "Status", "Typing"]
+
+UserId = Annotated[int, Field(strict=True, ge=1, le=MAX_ID)]
+
+
+class NewMessage(BaseModel):
+    """A message to everybody."""
+
+    message: MessageText
+
+
+class NewDirectMessage(BaseModel):
+    """A message to one user."""
+
+    recipient_id: UserId
+    message: MessageText
+
+
+class Typing(BaseModel):
+    """Whether the caller types, to everybody or to one user."""
+
+    typing: Annotated[bool, Field(strict=True)]
+    recipient_id: UserId | None = None
+
+
+class Status(BaseModel):
+    """Done."""
+
+    status: str = "ok"
+
+
+class MessageOut(BaseModel):
+    """A message, with who wrote it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    user_id: int
+    recipient_id: int | None
+    message: str
+    is_read: bool
+    read_at: dt.datetime | None
+    created_at: dt.datetime
+    updated_at: dt.datetime
+    user: Profile
+
+
+class DirectMessageOut(MessageOut):
+    """A direct message, with whom it is for."""
+
+    recipient: Profile
+
+
+class Conversation(BaseModel):
+    """A direct conversation: with whom, what was said last, how much of it the caller has not read."""
+
+    user: Profile
+    last_message: DirectMessageOut
+    unread_count: int

@@ -1,0 +1,207 @@
+"""What can be done in chat."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import select, update
+
+from smartlink.portal.chat import queries
+from smartlink.portal.chat.channels import conversation_channel, general_channel
+from smartlink.portal.chat.events import MessageRead, MessageSent, PrivateMessageSent, UserTyping
+from smartlink.portal.chat.model import ChatMessage
+from smartlink.portal.chat.schemas import Conversation, DirectMessageOut, MessageOut
+from smartlink.portal.chat.typists import Typists
+from smartlink.portal.notifications.service import notify
+from smartlink.portal.presence.service import Presence
+from smartlink.portal.shared import idempotency
+from smartlink.portal.shared.errors import Invalid, NotFound
+from smartlink.portal.shared.idempotency import Answer
+from smartlink.portal.shared.paging import Page
+from smartlink.portal.shared.security import RateLimits
+from smartlink.portal.shared.work import Announcer, Work
+from smartlink.portal.users.channels import user_channel
+from smartlink.portal.users.model import User
+from smartlink.portal.users.schemas import Profile
+from smartlink.portal.users.service import Principal
+
+__all__ = ["Chat"]
+
+MAX_CONVERSATIONS = 200
+EXCERPT_LENGTH = 100
+
+
+class Chat:
+    """General and direct messages, receipts, typing."""
+
+    def __init__(self, announcer: Announcer, presence: Presence, typists: Typists, limits: RateLimits) -> None:
+        self._announcer = announcer
+        self._database = announcer.database
+        self._presence = presence
+        self._typists = typists
+        self._limits = limits
+
+    async def messages(self, page: Page) -> tuple[list[MessageOut], int]:
+        """A page of general chat in ascending order, and the event up to which it is current."""
+        async with self._database.reading() as session:
+            # The event first: messages read after it can only be newer, never miss what it announced.
+            event_id = await self._announcer.outbox.latest_id(session, str(general_channel()))
+            rows = (await session.scalars(queries.general(page))).all()
+            return [MessageOut.model_validate(row) for row in _ascending(rows, page)], event_id
+
+    async def history(self, caller: Principal, peer_id: int, page: Page) -> tuple[list[DirectMessageOut], int]:
+        """A page of a direct conversation. Raises NotFound when there is no such user, or it is the caller."""
+        async with self._database.reading() as session:
+            if peer_id == caller.id or await session.get(User, peer_id) is None:
+                raise NotFound
+            channel = str(conversation_channel(caller.id, peer_id))
+            event_id = await self._announcer.outbox.latest_id(session, channel)
+            rows = (await session.scalars(queries.between(caller.id, peer_id, page))).all()
+            return [DirectMessageOut.model_validate(row) for row in _ascending(rows, page)], event_id
+
+    async def conversations(self, caller: Principal) -> tuple[list[Conversation], int]:
+        """The caller's conversations, newest first."""
+        async with self._database.reading() as session:
+            event_id = await self._announcer.outbox.latest_id(session, str(user_channel(caller.id)))
+            rows = (await session.scalars(queries.last_of_each(caller.id, MAX_CONVERSATIONS))).all()
+            unread = {sender: count for sender, count in await session.execute(queries.unread_of_each(caller.id))}
+            messages = [DirectMessageOut.model_validate(row) for row in rows]
+        return [_conversation(caller, message, unread) for message in messages], event_id
+
+    async def send(self, caller: Principal, text: str, key: str | None) -> Answer:
+        """Say something to everybody. Raises TooMany."""
+        request = None if key is None else idempotency.Request(caller.id, "chat.messages", key, text)
+        if request is None:
+            self._limits.take("message", caller.id)
+        async with self._announcer.work() as work:
+            if request is not None:
+                kept = await idempotency.begin(work.session, request)
+                if kept is not None:
+                    return kept
+                self._limits.take("message", caller.id)
+            row = await self._add(work, caller, text, None)
+            message = MessageOut(**_fields(row), user=_profile(caller))
+            self._end_typing(work, caller, None)
+            work.announce(MessageSent(message), to_others=True)
+            await self._presence.touch(work, caller.id)
+            answer = Answer(201, message.model_dump_json())
+            if request is not None:
+                await idempotency.finish(work.session, request, answer)
+        return answer
+
+    async def send_private(self, caller: Principal, recipient_id: int, text: str, key: str | None) -> Answer:
+        """Say something to one user. Raises Invalid for an unknown recipient, TooMany."""
+        content = f"{recipient_id}\n{text}"
+        request = None if key is None else idempotency.Request(caller.id, "chat.messages.private", key, content)
+        if request is None:
+            self._limits.take("message", caller.id)
+        async with self._announcer.work() as work:
+            if request is not None:
+                kept = await idempotency.begin(work.session, request)
+                if kept is not None:
+                    return kept
+                self._limits.take("message", caller.id)
+            found = await work.session.get(User, recipient_id)
+            if found is None:
+                raise _unknown_recipient()
+            recipient = Profile.model_validate(found)
+            row = await self._add(work, caller, text, recipient_id)
+            message = DirectMessageOut(**_fields(row), user=_profile(caller), recipient=recipient)
+            self._end_typing(work, caller, recipient_id)
+            work.announce(PrivateMessageSent(message), to_others=True)
+            sender = {"id": caller.id, "name": caller.name}
+            data = {"message_id": message.id, "sender": sender, "excerpt": text[:EXCERPT_LENGTH]}
+            await notify(work, recipient, "private_message", data)
+            await self._presence.touch(work, caller.id)
+            answer = Answer(201, message.model_dump_json())
+            if request is not None:
+                await idempotency.finish(work.session, request, answer)
+        return answer
+
+    async def read(self, caller: Principal, message_id: int) -> DirectMessageOut:
+        """Mark one message as read; its sender hears of it once. Raises NotFound when it is not to the caller."""
+        async with self._announcer.work() as work:
+            now = dt.datetime.now(dt.UTC)
+            first_time = await work.session.scalar(
+                update(ChatMessage)
+                .where(ChatMessage.id == message_id, queries.unread(caller.id))
+                .values(is_read=True, read_at=now, updated_at=now)
+                .returning(ChatMessage.id)
+                .execution_options(synchronize_session=False)
+            )
+            row = await work.session.scalar(queries.direct(message_id, caller.id))
+            if row is None:
+                raise NotFound
+            message = DirectMessageOut.model_validate(row)
+            if first_time is not None:
+                work.announce(MessageRead(message, _profile(caller)))
+        return message
+
+    async def read_all(self, caller: Principal, peer_id: int) -> None:
+        """Mark all that a user wrote to the caller as read; each is announced once."""
+        async with self._announcer.work() as work:
+            if peer_id == caller.id or await work.session.get(User, peer_id) is None:
+                raise NotFound
+            now = dt.datetime.now(dt.UTC)
+            changed = await work.session.scalars(
+                update(ChatMessage)
+                .where(ChatMessage.user_id == peer_id, queries.unread(caller.id))
+                .values(is_read=True, read_at=now, updated_at=now)
+                .returning(ChatMessage.id)
+                .execution_options(synchronize_session=False)
+            )
+            for message_id in sorted(changed):
+                row = await work.session.scalar(queries.direct(message_id, caller.id))
+                work.announce(MessageRead(DirectMessageOut.model_validate(row), _profile(caller)))
+
+    async def typing(self, caller: Principal, is_typing: bool, recipient_id: int | None) -> None:
+        """Tell the others at once that the caller types, or has stopped. Raises Invalid, TooMany."""
+        self._limits.take("typing", caller.id)
+        if recipient_id is not None:
+            if recipient_id == caller.id:
+                raise Invalid({"recipient_id": ["You cannot type to yourself."]})
+            async with self._database.reading() as session:
+                if await session.scalar(select(User.id).where(User.id == recipient_id)) is None:
+                    raise _unknown_recipient()
+        if is_typing:
+            self._typists.began(caller.id, recipient_id)
+        else:
+            self._typists.ended(caller.id, recipient_id)
+        self._announcer.say(UserTyping(_profile(caller), is_typing, recipient_id), to_others=True)
+
+    async def _add(self, work: Work, caller: Principal, text: str, recipient_id: int | None) -> ChatMessage:
+        now = dt.datetime.now(dt.UTC)
+        row = ChatMessage(
+            user_id=caller.id, recipient_id=recipient_id, message=text, is_read=False, created_at=now, updated_at=now
+        )
+        work.session.add(row)
+        await work.session.flush()
+        return row
+
+    def _end_typing(self, work: Work, caller: Principal, recipient_id: int | None) -> None:
+        if self._typists.ended(caller.id, recipient_id):
+            work.announce(UserTyping(_profile(caller), typing=False, recipient_id=recipient_id), to_others=True)
+
+
+def _ascending(rows: Sequence[ChatMessage], page: Page) -> Sequence[ChatMessage]:
+    return rows[::-1] if page.after is None else rows
+
+
+def _fields(row: ChatMessage) -> dict[str, Any]:
+    names = ("id", "user_id", "recipient_id", "message", "is_read", "read_at", "created_at", "updated_at")
+    return {name: getattr(row, name) for name in names}
+
+
+def _profile(caller: Principal) -> Profile:
+    return Profile(id=caller.id, name=caller.name)
+
+
+def _unknown_recipient() -> Invalid:
+    return Invalid({"recipient_id": ["The selected recipient does not exist."]})
+
+
+def _conversation(caller: Principal, message: DirectMessageOut, unread: dict[int, int]) -> Conversation:
+    peer = message.recipient if message.user_id == caller.id else message.user
+    return Conversation(user=peer, last_message=message, unread_count=unread.get(peer.id, 0))

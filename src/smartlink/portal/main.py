@@ -1,0 +1,183 @@
+"""The portal, put together: a list of features becomes an ASGI app and a background of work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from sqlalchemy import text
+from starlette.routing import Route
+
+from smartlink.broadcasting import Broadcaster, BroadcastingAuth, ChannelRules, SocketIdMiddleware
+from smartlink.broadcasting.manager import DriverManager
+from smartlink.broadcasting.outbox import Outbox, Relay
+from smartlink.portal import pages
+from smartlink.portal.chat import channels as chat_channels
+from smartlink.portal.chat import gaps
+from smartlink.portal.chat import routes as chat_routes
+from smartlink.portal.chat.service import Chat
+from smartlink.portal.chat.typists import MemoryTypists
+from smartlink.portal.presence import channels as presence_channels
+from smartlink.portal.presence import routes as presence_routes
+from smartlink.portal.presence.service import Presence
+from smartlink.portal.presence.sweep import Sweep
+from smartlink.portal.shared import idempotency
+from smartlink.portal.shared.db import Database, outbox_tables
+from smartlink.portal.shared.errors import DatabaseAway, handle_errors
+from smartlink.portal.shared.security import Passwords, RateLimits
+from smartlink.portal.shared.settings import PortalSettings
+from smartlink.portal.shared.work import Announcer
+from smartlink.portal.users import channels as user_channels
+from smartlink.portal.users import routes as user_routes
+from smartlink.portal.users.identity import Identity
+from smartlink.portal.users.service import Principal, Users
+
+__all__ = ["Portal", "build"]
+
+log = logging.getLogger(__name__)
+
+STATIC = Path(__file__).parent / "static"
+SWEEP_EVERY_S = 60.0
+PRUNE_EVERY_S = 3600.0
+
+
+class Portal:
+    """`app` answers HTTP; `work` relays events and keeps things tidy. `start` before both, `stop` after."""
+
+    def __init__(
+        self, settings: PortalSettings, *, broadcaster: Broadcaster | None = None, passwords: Passwords | None = None
+    ) -> None:
+        self.settings = settings
+        self.database = Database(settings.url)
+        self._drivers = DriverManager(settings.broadcast)
+        own = settings.broadcast
+        self.broadcaster = broadcaster or Broadcaster(self._drivers.driver(), own.namespace, own.max_data_bytes)
+        self.outbox = Outbox(outbox_tables)
+        self.announcer = Announcer(self.database, self.broadcaster, self.outbox)
+        self.passwords = passwords or Passwords()
+        self.users = Users(self.database, self.passwords, settings.session_days)
+        self.presence = Presence(self.announcer)
+        self.limits = RateLimits()
+        self.chat = Chat(self.announcer, self.presence, MemoryTypists(), self.limits)
+        self.sweep = Sweep(self.presence, own)
+        self.rules = _rules()
+        self.relay = Relay(self.database.engine, outbox_tables, self.broadcaster.driver, wake=self.outbox.wakeup)
+        self.app = self._build_app()
+
+    async def start(self) -> None:
+        """Make sure that the database is there, at the revision this code knows. Raises DatabaseAway."""
+        async with self.database.reading() as session:
+            await session.execute(text("SELECT 1"))
+
+    async def stop(self) -> None:
+        """Give everything back. Recorded events wait in the database."""
+        await self.announcer.live.aclose()
+        await self._drivers.aclose()
+        await self.database.aclose()
+
+    async def work(self, stop: asyncio.Event) -> None:
+        """Relay recorded events, sweep presence, prune what is old, until `stop` is set."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.relay.run(stop), name="relay")
+            group.create_task(_every(SWEEP_EVERY_S, self._sweep, stop, first_s=2.0), name="presence sweep")
+            group.create_task(_every(PRUNE_EVERY_S, self.prune, stop, first_s=30.0), name="prune")
+
+    async def prune(self) -> None:
+        """Forget sent events, kept answers and sessions whose time is over."""
+        await self.relay.prune()
+        await self.users.prune()
+        async with self.database.writing() as session:
+            await idempotency.prune(session)
+
+    async def _sweep(self) -> None:
+        if self.settings.broadcast.driver == "reverb":
+            await self.sweep.run_once()
+
+    def _build_app(self) -> FastAPI:
+        settings = self.settings
+        app = FastAPI(title="SmartLink", version="1.0.0", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+        identity = Identity(
+            self.users,
+            app_url=settings.app_url,
+            is_https=settings.is_https,
+            session_s=settings.session_days * 86_400,
+        )
+        app.state.settings = settings
+        app.state.announcer = self.announcer
+        app.state.users = self.users
+        app.state.identity = identity
+        app.state.limits = self.limits
+        app.state.presence = self.presence
+        app.state.chat = self.chat
+        app.state.rules = self.rules
+        app.state.trusted_proxies = frozenset(filter(None, map(str.strip, settings.trusted_proxies.split(","))))
+        handle_errors(app)
+        for router in (user_routes.router, chat_routes.router, gaps.router, presence_routes.router):
+            app.include_router(router)
+        self._add_own_routes(app, identity)
+        app.router.default = pages.Pages(STATIC)
+        app.add_middleware(SocketIdMiddleware)
+        app.add_middleware(pages.GuardMiddleware, settings=settings)
+        return app
+
+    def _add_own_routes(self, app: FastAPI, identity: Identity) -> None:
+        settings = self.settings
+        auth: BroadcastingAuth[Principal] = BroadcastingAuth(
+            self.rules,
+            key=settings.broadcast.reverb_app_key,
+            secret=settings.broadcast.reverb_app_secret.get_secret_value(),
+            authenticate=identity.caller_for_broadcasting,
+            member_of=user_channels.member_of,
+        )
+        for path in ("/broadcasting/auth", "/broadcasting/user-auth"):
+            app.router.routes.append(Route(path, auth, include_in_schema=False))
+        app.router.routes.append(Route("/docs", pages.docs, include_in_schema=False))
+
+        @app.get("/up", tags=["operations"])
+        async def up() -> Response:
+            """Whether the portal can serve: 503 while the database is away."""
+            async with self.database.reading() as session:
+                await session.execute(text("SELECT 1"))
+            return JSONResponse({"status": "ok"})
+
+        @app.get("/api/realtime", tags=["realtime"])
+        async def realtime(_request: Request) -> dict[str, Any]:
+            """Where browsers find the realtime server."""
+            return settings.realtime
+
+
+def build(
+    settings: PortalSettings, *, broadcaster: Broadcaster | None = None, passwords: Passwords | None = None
+) -> Portal:
+    """The portal that `settings` describe. Raises BroadcastConfigError for a driver that lacks something."""
+    return Portal(settings, broadcaster=broadcaster, passwords=passwords)
+
+
+def _rules() -> ChannelRules:
+    rules = ChannelRules()
+    for feature in (user_channels, presence_channels, chat_channels):
+        feature.add_rules(rules)
+    return rules
+
+
+async def _every(seconds: float, job: Callable[[], Awaitable[None]], stop: asyncio.Event, *, first_s: float) -> None:
+    """Do `job` now and then until `stop`; one that fails is told of and done again next time."""
+    pause_s = first_s
+    while True:
+        try:
+            await asyncio.wait_for(stop.wait(), pause_s)
+        except TimeoutError:
+            pause_s = seconds
+        else:
+            return
+        try:
+            await job()
+        except DatabaseAway as error:
+            log.warning("scheduled job postponed: %s", error)
+        except Exception:
+            log.exception("scheduled job failed")

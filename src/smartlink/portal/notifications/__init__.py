@@ -1,0 +1,1 @@
+"""Notifications: what a user should know about, kept until read."""

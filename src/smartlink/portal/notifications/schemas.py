@@ -1,0 +1,22 @@
+"""A notification as its reader sees it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["NotificationOut"]
+
+
+class NotificationOut(BaseModel):
+    """One notification."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    type: str
+    data: dict[str, Any]
+    read_at: dt.datetime | None
+    created_at: dt.datetime

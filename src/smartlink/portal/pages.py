@@ -1,0 +1,161 @@
+"""The built pages, their headers, and the API's documentation page.
+
+Files under `assets/` carry a hash in their names and may be kept for ever; everything else is asked for again. A
+path that is no file is the single page's own affair, when a browser asks for a page.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from smartlink.portal.shared.settings import PortalSettings
+
+__all__ = ["DOCS_HTML", "GuardMiddleware", "Pages", "content_security_policy"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+MAX_BODY_BYTES = 64 * 1024
+_FOR_EVER = "public, max-age=31536000, immutable"
+_NOT_PAGES = ("api/", "broadcasting/", "webhooks/", "assets/", "docs-assets/")
+
+DOCS_HTML = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>SmartLink API</title>
+<link rel="stylesheet" href="/docs-assets/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="/docs-assets/swagger-ui-bundle.js"></script>
+<script src="/docs-assets/init.js"></script>
+</body>
+</html>
+"""
+
+
+class Pages:
+    """Answers what no endpoint does: a file, the single page, or 404 as JSON."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._files = StaticFiles(directory=directory, check_dir=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        response = await self._response(scope)
+        await response(scope, receive, send)
+
+    async def _response(self, scope: Scope) -> Response:
+        path = scope["path"].lstrip("/")
+        if scope["method"] not in ("GET", "HEAD") or "\x00" in path or path.startswith(_NOT_PAGES[:3]):
+            return _not_found()
+        if path in ("", "index.html"):
+            return self._index()
+        try:
+            response = await self._files.get_response(os.path.normpath(path), scope)
+        except (HTTPException, OSError, ValueError):
+            return self._index() if _wants_page(scope, path) else _not_found()
+        response.headers["cache-control"] = _FOR_EVER if path.startswith("assets/") else "no-cache"
+        return response
+
+    def _index(self) -> Response:
+        index = self._directory / "index.html"
+        if not index.is_file():
+            return _not_found()
+        return FileResponse(index, headers={"cache-control": "no-cache"})
+
+
+def _wants_page(scope: Scope, path: str) -> bool:
+    accept = b",".join(value for name, value in scope["headers"] if name == b"accept")
+    return b"text/html" in accept and not path.startswith(_NOT_PAGES)
+
+
+def _not_found() -> Response:
+    return JSONResponse({"message": "Not found."}, 404)
+
+
+async def docs(_request: Any) -> Response:
+    """The documentation page."""
+    return HTMLResponse(DOCS_HTML, headers={"cache-control": "no-cache"})
+
+
+def content_security_policy(settings: PortalSettings) -> str:
+    """Everything from here, nothing inline; sockets to the realtime server."""
+    realtime = settings.realtime
+    host, port = realtime["host"], realtime["port"]
+    secure = realtime["scheme"] == "https"
+    name = f"[{host}]" if ":" in str(host) else host
+    sockets = f"{'wss' if secure else 'ws'}://{name}:{port} {'https' if secure else 'http'}://{name}:{port}"
+    assets = f" {settings.asset_url}" if settings.asset_url else ""
+    return (
+        f"default-src 'self'{assets}; connect-src 'self' {sockets}; img-src 'self' data:{assets}; "
+        "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    )
+
+
+class GuardMiddleware:
+    """Around every answer: headers that browsers keep pages safe by. Around every request: a bounded body."""
+
+    def __init__(self, app: ASGIApp, settings: PortalSettings) -> None:
+        self._app = app
+        self._headers = [
+            (b"content-security-policy", content_security_policy(settings).encode("latin-1", "replace")),
+            (b"x-content-type-options", b"nosniff"),
+            (b"referrer-policy", b"same-origin"),
+        ]
+        if settings.is_https:
+            self._headers.append((b"strict-transport-security", b"max-age=31536000"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        is_private = scope["path"].startswith("/api/")
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [*message.get("headers", ()), *self._headers]
+                if is_private:
+                    headers.append((b"cache-control", b"no-store"))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        if _declared_bytes(scope) > MAX_BODY_BYTES:
+            await _too_large()(scope, receive, with_headers)
+            return
+        received = 0
+
+        async def bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > MAX_BODY_BYTES:
+                raise HTTPException(413, "The body is too large.")
+            return message
+
+        await self._app(scope, bounded, with_headers)
+
+
+def _declared_bytes(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() and len(value) < 12 else MAX_BODY_BYTES + 1
+    return 0
+
+
+def _too_large() -> Response:
+    return JSONResponse({"message": "The body is too large."}, 413, {"connection": "close"})

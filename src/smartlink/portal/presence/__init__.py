@@ -1,0 +1,1 @@
+"""Presence: who is online, as the realtime server's connections say."""

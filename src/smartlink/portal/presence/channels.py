@@ -1,0 +1,23 @@
+"""Who may see who is online."""
+
+from __future__ import annotations
+
+from smartlink.broadcasting import ChannelRules, PresenceChannel
+from smartlink.portal.users.service import Principal
+
+__all__ = ["CHAT_PRESENCE", "add_rules", "chat_presence"]
+
+CHAT_PRESENCE = "presence-chat"
+
+
+def chat_presence() -> PresenceChannel:
+    """The channel whose members are online."""
+    return PresenceChannel("chat")
+
+
+def add_rules(rules: ChannelRules) -> None:
+    """Let every signed-in user in, as `{id, name}`."""
+
+    @rules.presence("chat")
+    def everybody(user: Principal) -> dict[str, object]:
+        return {"id": user.id, "name": user.name}

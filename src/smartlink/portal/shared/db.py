@@ -1,0 +1,140 @@
+"""The database: one engine, transactions that read and transactions that write, and what counts as "away".
+
+SQLite runs in WAL mode. Its driver's own transactions are switched off, and ours begin with `BEGIN IMMEDIATE` when
+they will write: a transaction that reads first and writes later would otherwise fail when another came between.
+Within this process writers queue up behind a lock instead of behind SQLite's busy handler, which is not fair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import BigInteger, Integer, MetaData, event, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase
+
+from smartlink.broadcasting.outbox import define_tables
+from smartlink.broadcasting.outbox.tables import UtcDateTime
+from smartlink.portal.shared.errors import DatabaseAway
+
+__all__ = ["Base", "BigId", "Database", "UtcDateTime", "is_away", "outbox_tables", "prepare_sqlite"]
+
+WAIT_S = 5.0
+_CONSTRAINTS = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+_WRITES = "smartlink_writes"
+
+BigId = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Base(DeclarativeBase):
+    """Base of the portal's tables."""
+
+    metadata = MetaData(naming_convention=_CONSTRAINTS)
+
+
+# The outbox's names are its own; they do not follow our naming convention.
+outbox_tables = define_tables(MetaData())
+
+
+class Database:
+    """Hands out transactions. `reading()` never commits; `writing()` commits when its block ends well.
+
+    Both raise DatabaseAway when the database cannot be reached, is locked, or has gone within the block.
+    """
+
+    def __init__(self, url: str) -> None:
+        parsed = make_url(url)
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            if parsed.database and parsed.database != ":memory:":
+                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            self.engine = create_async_engine(url, pool_timeout=WAIT_S, connect_args={"timeout": WAIT_S})
+            event.listen(self.engine.sync_engine, "connect", prepare_sqlite)
+            event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+        else:
+            self.engine = create_async_engine(
+                url,
+                pool_size=10,
+                pool_timeout=WAIT_S,
+                pool_pre_ping=True,
+                connect_args={
+                    "timeout": WAIT_S,
+                    "command_timeout": 2 * WAIT_S,
+                    "server_settings": {"lock_timeout": "5s", "idle_in_transaction_session_timeout": "30s"},
+                },
+            )
+        self.writer: AsyncEngine = self.engine.execution_options(**{_WRITES: True})
+        self._writing = asyncio.Lock()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """A session for queries: one snapshot on SQLite."""
+        with _away_told():
+            async with AsyncSession(self.engine, expire_on_commit=False, autoflush=False) as session:
+                yield session
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncSession]:
+        """A session whose changes are committed when the block ends, rolled back when it raises."""
+        with _away_told():
+            async with AsyncExitStack() as stack:
+                if self.is_sqlite:
+                    await asyncio.wait_for(stack.enter_async_context(self._writing), WAIT_S)
+                session = await stack.enter_async_context(
+                    AsyncSession(self.writer, expire_on_commit=False, autoflush=False)
+                )
+                yield session
+                await session.commit()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self.engine.dispose()
+
+
+class _away_told:  # noqa: N801 - reads as a statement
+    """Turns the driver's many ways of saying that the database is away into DatabaseAway."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is not None and is_away(error):
+            raise DatabaseAway("The database is not available.") from error
+
+
+_AWAY_STATES = ("08", "53", "57", "55P03", "40P01", "25P03")
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether `error` says that the database cannot serve now, rather than that the statement is wrong."""
+    if isinstance(error, OperationalError | InterfaceError | PoolTimeout | ConnectionError | TimeoutError | OSError):
+        return True
+    if isinstance(error, DBAPIError):
+        state = getattr(error.orig, "sqlstate", None) or ""
+        return error.connection_invalidated or state.startswith(_AWAY_STATES)
+    return False
+
+
+def prepare_sqlite(connection: Any, _record: object) -> None:
+    """Set up one SQLite connection: write-ahead log, foreign keys, patience, our own transactions."""
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Any) -> None:
+    writes = connection.get_execution_options().get(_WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,194 @@
+"""What the API answers when it cannot do what was asked, in one form: `{"message"}`, with `errors` on 422.
+
+PortalError
+├── Unauthenticated      401  the caller: sign in
+├── Forbidden            403  the caller: not allowed
+├── NotFound             404  the caller: not there, or not theirs
+├── CsrfMismatch         419  the page: send X-XSRF-TOKEN
+├── Invalid              422  the caller: `errors` names the fields
+├── TooMany              429  the caller: wait
+└── DatabaseAway         503  the operator; callers wait and try again
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+__all__ = [
+    "CsrfMismatch",
+    "DatabaseAway",
+    "Forbidden",
+    "Invalid",
+    "NotFound",
+    "PortalError",
+    "TooMany",
+    "Unauthenticated",
+    "handle_errors",
+]
+
+log = logging.getLogger(__name__)
+
+
+class PortalError(Exception):
+    """The root. `status` is the answer's; `message` is for the caller."""
+
+    status = 500
+    default = "Server error."
+
+    def __init__(self, message: str | None = None) -> None:
+        self.message = message or self.default
+        super().__init__(self.message)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers the answer carries."""
+        return {}
+
+    @property
+    def body(self) -> dict[str, object]:
+        """The answer's body."""
+        return {"message": self.message}
+
+
+class Unauthenticated(PortalError):
+    """Nobody is signed in."""
+
+    status = 401
+    default = "Unauthenticated."
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"www-authenticate": "Bearer"}
+
+
+class Forbidden(PortalError):
+    """Signed in, but not allowed."""
+
+    status = 403
+    default = "This action is not allowed."
+
+
+class NotFound(PortalError):
+    """Not there, or not the caller's: both look the same."""
+
+    status = 404
+    default = "Not found."
+
+
+class CsrfMismatch(PortalError):
+    """A page's request without the token that only the page can read."""
+
+    status = 419
+    default = "CSRF token mismatch."
+
+
+class Invalid(PortalError):
+    """Input that does not fit; `errors` says which field, and why."""
+
+    status = 422
+
+    def __init__(self, errors: Mapping[str, Sequence[str]]) -> None:
+        self.errors = {field: list(texts) for field, texts in errors.items()}
+        super().__init__(_summary(self.errors))
+
+    @property
+    def body(self) -> dict[str, object]:
+        return {"message": self.message, "errors": self.errors}
+
+
+class TooMany(PortalError):
+    """Too often. `retry_after_s` says when the next one is taken."""
+
+    status = 429
+    default = "Too many attempts."
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__()
+        self.retry_after_s = max(1, math.ceil(retry_after_s))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"retry-after": str(self.retry_after_s)}
+
+
+class DatabaseAway(PortalError):
+    """The database is away or locked; nothing was changed."""
+
+    status = 503
+    default = "Service unavailable."
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"retry-after": "1"}
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Give every error of `app` the one form."""
+
+    @app.exception_handler(PortalError)
+    async def portal_error(_request: Request, error: PortalError) -> JSONResponse:
+        if isinstance(error, DatabaseAway):
+            log.warning("database away: %s", error.__cause__.__class__.__name__)
+        return JSONResponse(error.body, error.status, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        remapped = Invalid(_by_field(error.errors()))
+        return JSONResponse(remapped.body, remapped.status)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"message": error.detail}, error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def unexpected(_request: Request, _error: Exception) -> JSONResponse:
+        return JSONResponse({"message": PortalError.default}, 500)
+
+
+def _by_field(errors: Sequence[Any]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for error in errors:
+        place = [str(part) for part in error["loc"][1:]]
+        field = ".".join(place) if place and error["type"] != "json_invalid" else "body"
+        found.setdefault(field[:80].encode("utf-8", "replace").decode(), []).append(_text(field[:80], error))
+    return found
+
+
+def _text(field: str, error: Any) -> str:
+    kind, limits = error["type"], error.get("ctx", {})
+    label = field.encode("utf-8", "replace").decode().replace("_", " ")
+    if kind == "missing":
+        return f"The {label} field is required."
+    if kind == "json_invalid":
+        return "The body is not JSON."
+    if kind in ("string_type", "string_unicode"):
+        return f"The {label} field must be text."
+    if kind == "bool_type":
+        return f"The {label} field must be true or false."
+    if kind.startswith("int"):
+        return f"The {label} field must be a whole number."
+    if kind == "string_too_long":
+        return f"The {label} field must not be longer than {limits['max_length']} characters."
+    if kind == "string_too_short":
+        return f"The {label} field must have at least {limits['min_length']} characters."
+    if kind == "value_error":
+        return f"The {label} field {limits['error']}."
+    return f"The {label} field is not valid."
+
+
+def _summary(errors: Mapping[str, Sequence[str]]) -> str:
+    texts = [text for field in errors.values() for text in field]
+    if not texts:
+        return "The given data is not valid."
+    if len(texts) == 1:
+        return texts[0]
+    more = len(texts) - 1
+    return f"{texts[0]} (and {more} more error{'s' if more > 1 else ''})"

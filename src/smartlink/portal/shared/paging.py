@@ -1,0 +1,56 @@
+"""Ids in paths and cursors in queries: canonical decimal numbers that fit the database, everything else is refused."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Query
+from pydantic import BeforeValidator
+
+from smartlink.portal.shared.errors import NotFound
+
+__all__ = ["MAX_ID", "Cursor", "Page", "PathId", "page"]
+
+MAX_ID = 2**63 - 1
+_ID = re.compile(r"[1-9][0-9]{0,18}\Z")
+
+
+def _path_id(text: object) -> int:
+    if not isinstance(text, str) or not _ID.match(text) or int(text) > MAX_ID:
+        # Not a ValueError on purpose: a name that no record can have is "not found", not "bad input".
+        raise NotFound
+    return int(text)
+
+
+PathId = Annotated[int, BeforeValidator(_path_id)]
+"""An id in a path. An odd one (`abc`, `-1`, `01`, `9223372036854775808`) is 404 like any that is not there."""
+
+
+def _cursor(text: object) -> object:
+    if isinstance(text, str) and (not re.match(r"[0-9]{1,19}\Z", text) or int(text) > MAX_ID):
+        raise ValueError("must be a whole number")
+    return text
+
+
+Cursor = Annotated[int, BeforeValidator(_cursor)]
+"""An id in a query, or 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which part of a list: at most `limit`, before or after an id."""
+
+    limit: int
+    before: int | None
+    after: int | None
+
+
+def page(
+    limit: Annotated[Cursor, Query(ge=1, le=100)] = 50,
+    before: Annotated[Cursor | None, Query()] = None,
+    after: Annotated[Cursor | None, Query()] = None,
+) -> Page:
+    """The page a request asks for; a dependency."""
+    return Page(limit, before, after)

@@ -1,0 +1,116 @@
+"""Secrets: passwords, opaque tokens, the page's CSRF token, how often is too often, and where a request came from."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import ipaddress
+import secrets
+import time
+from typing import Any
+
+from limits import RateLimitItem, parse
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from pwdlib import PasswordHash
+from pwdlib.exceptions import UnknownHashError
+from pwdlib.hashers.argon2 import Argon2Hasher
+
+from smartlink.portal.shared.errors import TooMany
+
+__all__ = ["Passwords", "RateLimits", "client_address", "csrf_token", "digest", "is_same", "new_token"]
+
+MAX_HASHING = 4
+
+
+class Passwords:
+    """Argon2id, in threads so that the loop goes on; at most four at once, since each takes 64 MiB."""
+
+    def __init__(self, hasher: Argon2Hasher | None = None) -> None:
+        self._hash = PasswordHash((hasher or Argon2Hasher(),))
+        self._room = asyncio.Semaphore(MAX_HASHING)
+        self._nobody: str | None = None
+
+    async def hash(self, password: str) -> str:
+        """The text to store."""
+        async with self._room:
+            return await asyncio.to_thread(self._hash.hash, password)
+
+    async def is_right(self, password: str, stored: str | None) -> bool:
+        """Whether `password` fits. `stored` is None for nobody: that takes as long, and is never right."""
+        if stored is None:
+            if self._nobody is None:
+                self._nobody = await self.hash(secrets.token_hex(16))
+            await self._verify(password, self._nobody)
+            return False
+        return await self._verify(password, stored)
+
+    async def _verify(self, password: str, stored: str) -> bool:
+        async with self._room:
+            try:
+                return await asyncio.to_thread(self._hash.verify, password, stored)
+            except UnknownHashError:
+                return False
+
+
+def new_token() -> str:
+    """An opaque token of 240 bits."""
+    return secrets.token_urlsafe(30)
+
+
+def digest(token: str) -> str:
+    """What is stored of a token: its SHA-256. Tokens are random, so nothing slower is needed."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def csrf_token(session_token: str) -> str:
+    """The token a page sends back as X-XSRF-TOKEN: bound to the session, and of no use for anything else."""
+    return hmac.digest(session_token.encode("utf-8", "surrogatepass"), b"smartlink xsrf", "sha256").hex()
+
+
+def is_same(expected: str, received: str) -> bool:
+    """Compare in constant time."""
+    return hmac.compare_digest(expected.encode(), received.encode("utf-8", "surrogatepass"))
+
+
+class RateLimits:
+    """How often each thing may be done; counted in this process, in a moving window."""
+
+    def __init__(self) -> None:
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._items: dict[str, RateLimitItem] = {
+            "register": parse("30/minute"),
+            "login": parse("10/minute"),
+            "typing": parse("5/second"),
+            "message": parse("20 per 10 seconds"),
+        }
+
+    def take(self, what: str, key: object) -> None:
+        """Count one `what` for `key`. Raises TooMany."""
+        item = self._items[what]
+        if not self._limiter.hit(item, what, str(key)):
+            stats = self._limiter.get_window_stats(item, what, str(key))
+            raise TooMany(stats.reset_time - time.time())
+
+
+def client_address(scope: Any, trusted: frozenset[str]) -> str:
+    """Where a request came from, as a rate limit sees it: an IPv4 address or an IPv6 /64.
+
+    X-Forwarded-For is believed from trusted proxies only, from the right, up to the first that is not one of them.
+    """
+    client = scope.get("client")
+    address: str = client[0] if client else "unknown"
+    if address in trusted:
+        sent = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
+        for hop in reversed([part.strip() for part in sent.split(",") if part.strip()]):
+            address = hop
+            if hop not in trusted:
+                break
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address[:64]
+    if parsed.version == 6:
+        return str(ipaddress.ip_network((parsed, 64), strict=False).network_address)
+    return str(parsed)

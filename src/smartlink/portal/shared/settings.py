@@ -1,0 +1,149 @@
+"""The portal's settings: environment variables and `.env`, read once, frozen. The environment wins."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Literal
+from urllib.parse import quote
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from smartlink.broadcasting.config import BroadcastSettings
+
+__all__ = ["PortalSettings", "UnsafeSettings", "async_url", "check_start", "is_loopback"]
+
+SAMPLE_SECRETS = frozenset(
+    {"app-secret", "app-key", "app-id", "secret", "reverb-secret", "secure_password", "changeme"}
+)
+MIN_SECRET_LENGTH = 32
+
+
+class UnsafeSettings(ValueError):
+    """Settings that must not be reachable from other machines; the message says what to write instead."""
+
+
+def _named(field: str, *variables: str) -> AliasChoices:
+    return AliasChoices(*variables, field)
+
+
+class PortalSettings(BaseSettings):
+    """Each field is set by the variable named beside it, or by its own name in the constructor."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_file=".env", env_ignore_empty=True, populate_by_name=True
+    )
+
+    app_host: str = Field("127.0.0.1", validation_alias=_named("app_host", "APP_HOST"))
+    app_port: int = Field(8000, ge=0, le=65_535, validation_alias=_named("app_port", "APP_PORT"))
+    app_env: str = Field("local", validation_alias=_named("app_env", "APP_ENV"))
+    app_key: SecretStr | None = Field(None, validation_alias=_named("app_key", "APP_KEY"))
+    app_url: str | None = Field(None, validation_alias=_named("app_url", "APP_URL"))
+    """Where browsers find the pages, when a proxy stands in front; an https one makes cookies Secure."""
+    asset_url: str = Field("", validation_alias=_named("asset_url", "ASSET_URL"))
+    """Where browsers load static files from, when a CDN stands in front of them."""
+    trusted_proxies: str = Field("", validation_alias=_named("trusted_proxies", "TRUSTED_PROXIES"))
+    """Addresses, separated by commas, whose X-Forwarded-For is believed."""
+
+    database_url: str | None = Field(None, validation_alias=_named("database_url", "DATABASE_URL"))
+    db_connection: Literal["sqlite", "pgsql"] = Field(
+        "sqlite", validation_alias=_named("db_connection", "DB_CONNECTION")
+    )
+    db_host: str = Field("127.0.0.1", validation_alias=_named("db_host", "DB_HOST"))
+    db_port: int = Field(5432, ge=1, le=65_535, validation_alias=_named("db_port", "DB_PORT"))
+    db_database: str | None = Field(None, validation_alias=_named("db_database", "DB_DATABASE"))
+    """A database's name on PostgreSQL, a file on SQLite."""
+    db_username: str = Field("smartlink", validation_alias=_named("db_username", "DB_USERNAME"))
+    db_password: SecretStr = Field(SecretStr(""), validation_alias=_named("db_password", "DB_PASSWORD"))
+
+    reverb_public_host: str | None = Field(
+        None,
+        validation_alias=_named("reverb_public_host", "REVERB_PUBLIC_HOST", "VITE_REVERB_HOST", "MIX_REVERB_HOST"),
+    )
+    reverb_public_port: int | None = Field(
+        None,
+        ge=1,
+        le=65_535,
+        validation_alias=_named("reverb_public_port", "REVERB_PUBLIC_PORT", "VITE_REVERB_PORT", "MIX_REVERB_PORT"),
+    )
+    reverb_public_scheme: Literal["http", "https"] | None = Field(
+        None,
+        validation_alias=_named(
+            "reverb_public_scheme", "REVERB_PUBLIC_SCHEME", "VITE_REVERB_SCHEME", "MIX_REVERB_SCHEME"
+        ),
+    )
+
+    session_days: int = Field(14, ge=1, le=365, validation_alias=_named("session_days", "SESSION_DAYS"))
+    broadcast: BroadcastSettings = Field(default_factory=BroadcastSettings)
+
+    @field_validator("asset_url")
+    @classmethod
+    def _without_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+    @property
+    def url(self) -> str:
+        """The database's address, with the driver named."""
+        if self.database_url:
+            return async_url(self.database_url)
+        if self.db_connection == "sqlite":
+            return f"sqlite+aiosqlite:///{self.db_database or 'var/smartlink.db'}"
+        password = quote(self.db_password.get_secret_value(), safe="")
+        who = f"{quote(self.db_username, safe='')}:{password}" if password else quote(self.db_username, safe="")
+        return f"postgresql+asyncpg://{who}@{self.db_host}:{self.db_port}/{self.db_database or 'smartlink'}"
+
+    @property
+    def realtime(self) -> dict[str, object]:
+        """What browsers need to reach the realtime server: `key`, `host`, `port`, `scheme`."""
+        own = self.broadcast
+        return {
+            "key": own.reverb_app_key,
+            "host": self.reverb_public_host or own.reverb_host,
+            "port": self.reverb_public_port or own.reverb_port,
+            "scheme": self.reverb_public_scheme or own.reverb_scheme,
+        }
+
+    @property
+    def is_https(self) -> bool:
+        """Whether browsers come over TLS: cookies are Secure then."""
+        if self.app_url is not None:
+            return self.app_url.startswith("https://")
+        return self.reverb_public_scheme == "https"
+
+
+def async_url(url: str) -> str:
+    """`url` with the asynchronous driver that we use, whichever way it is written."""
+    scheme, separator, rest = url.partition("://")
+    if scheme in ("postgres", "postgresql", "pgsql") or scheme.startswith("postgresql+"):
+        return f"postgresql+asyncpg{separator}{rest}"
+    if scheme == "sqlite" or scheme.startswith("sqlite+"):
+        return f"sqlite+aiosqlite{separator}{rest}"
+    raise ValueError(f"DATABASE_URL: {scheme!r} is not known; write sqlite:///path/to/file.db or postgresql://…")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener bound to `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_start(settings: PortalSettings) -> None:
+    """Refuse to serve other machines with sample or short secrets. Raises UnsafeSettings."""
+    if is_loopback(settings.app_host) and settings.app_env == "local":
+        return
+    how = 'write one made by: python -c "import secrets; print(secrets.token_urlsafe(48))"'
+    named = {"REVERB_APP_SECRET": settings.broadcast.reverb_app_secret.get_secret_value()}
+    if settings.app_key is not None:
+        named["APP_KEY"] = settings.app_key.get_secret_value()
+    for name, secret in named.items():
+        if secret in SAMPLE_SECRETS or len(secret) < MIN_SECRET_LENGTH:
+            raise UnsafeSettings(
+                f"{name} is a sample or shorter than {MIN_SECRET_LENGTH} characters, and APP_HOST="
+                f"{settings.app_host}, APP_ENV={settings.app_env} is for others than this machine; {how}"
+            )
+    if settings.db_password.get_secret_value() in SAMPLE_SECRETS:
+        raise UnsafeSettings(f"DB_PASSWORD is a sample that everybody knows; {how}")

@@ -1,0 +1,126 @@
+"""Change, then announce: the one way the portal changes anything.
+
+    async with announcer.work() as work:
+        message = await messages.add(work.session, ...)
+        work.announce(MessageSent(message), to_others=True)
+
+Durable and state events are recorded in the same transaction as its last act, so they are there if and only if the
+change is. After the commit the relay is woken, and live events go out, in order, past the outbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from smartlink.broadcasting import Broadcaster, BroadcastEvent, BroadcastFailed, Envelope, Promise
+from smartlink.broadcasting.outbox import Outbox
+from smartlink.portal.shared.db import Database
+
+__all__ = ["Announcer", "LiveSender", "Work"]
+
+log = logging.getLogger(__name__)
+
+
+class Work:
+    """One transaction and what it announces. `session` is where changes are made."""
+
+    def __init__(self, session: AsyncSession, broadcaster: Broadcaster) -> None:
+        self.session = session
+        self._broadcaster = broadcaster
+        self._envelopes: list[Envelope] = []
+
+    def announce(self, event: BroadcastEvent, *, to_others: bool = False) -> None:
+        """Announce `event` if this work is committed; `to_others` leaves the request's own socket out.
+
+        Raises what `Broadcaster.pack` raises; the work is rolled back then.
+        """
+        self._envelopes += self._broadcaster.pack(event, to_others=to_others)
+
+    def recorded(self) -> list[Envelope]:
+        """What goes through the outbox, in order."""
+        return [envelope for envelope in self._envelopes if envelope.promise is not Promise.LIVE]
+
+    def live(self) -> list[Envelope]:
+        """What goes out straight after the commit, in order."""
+        return [envelope for envelope in self._envelopes if envelope.promise is Promise.LIVE]
+
+
+class Announcer:
+    """Opens works, and sends live events that come with no change."""
+
+    def __init__(self, database: Database, broadcaster: Broadcaster, outbox: Outbox) -> None:
+        self.database = database
+        self.outbox = outbox
+        self.broadcaster = broadcaster
+        self.live = LiveSender(broadcaster)
+
+    @asynccontextmanager
+    async def work(self) -> AsyncIterator[Work]:
+        """A work: committed, and then announced, when the block ends; nothing of both when it raises."""
+        async with self.database.writing() as session:
+            work = Work(session, self.broadcaster)
+            yield work
+            recorded = work.recorded()
+            await self.outbox.record(session, recorded)
+        if recorded:
+            self.outbox.wake()
+        self.live.put(work.live())
+
+    def say(self, event: BroadcastEvent, *, to_others: bool = False) -> None:
+        """Send a live event at once. Raises ValueError for an event that must be recorded."""
+        if event.promise is not Promise.LIVE:
+            raise ValueError(f"{type(event).__name__} is {event.promise}: announce it in a work")
+        self.live.put(self.broadcaster.pack(event, to_others=to_others))
+
+
+class LiveSender:
+    """Sends live events in order, without making anybody wait for the realtime server.
+
+    At most `room` wait; when there is no room the oldest is dropped and counted.
+    """
+
+    def __init__(self, broadcaster: Broadcaster, room: int = 1000) -> None:
+        self.dropped = 0
+        self._broadcaster = broadcaster
+        self._waiting: deque[Envelope] = deque()
+        self._room = room
+        self._task: asyncio.Task[None] | None = None
+
+    def put(self, envelopes: Sequence[Envelope]) -> None:
+        """Queue `envelopes`; they leave as soon as the loop gets to it."""
+        if not envelopes:
+            return
+        for envelope in envelopes:
+            if len(self._waiting) >= self._room:
+                self._waiting.popleft()
+                self.dropped += 1
+            self._waiting.append(envelope)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._send_all(), name="live events")
+
+    async def drained(self) -> None:
+        """Wait until nothing waits any more."""
+        if self._task is not None:
+            await self._task
+
+    async def aclose(self) -> None:
+        """Drop what waits and stop."""
+        self._waiting.clear()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _send_all(self) -> None:
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(10, len(self._waiting)))]
+            try:
+                await self._broadcaster.send_envelopes(batch)
+            except BroadcastFailed as error:
+                self.dropped += len(batch)
+                log.warning("%d live events dropped: %s", len(batch), type(error).__name__)

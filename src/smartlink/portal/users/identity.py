@@ -1,0 +1,136 @@
+"""Who is calling: a bearer token, or the pages' session cookie with its CSRF token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request, Response
+
+from smartlink.broadcasting import RequestRefused
+from smartlink.portal.shared.errors import CsrfMismatch, Forbidden, PortalError, Unauthenticated
+from smartlink.portal.shared.security import csrf_token, is_same
+from smartlink.portal.users.service import Principal, Users
+
+__all__ = ["Caller", "Identity", "identity_of"]
+
+SESSION_COOKIE, CSRF_COOKIE = "smartlink_session", "XSRF-TOKEN"
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+Scope = MutableMapping[str, Any]
+
+
+class Identity:
+    """Finds out who sent a request."""
+
+    def __init__(self, users: Users, *, app_url: str | None, is_https: bool, session_s: int) -> None:
+        self._users = users
+        self._own_host = urlsplit(app_url).netloc.lower() if app_url else None
+        self._is_https = is_https
+        self._session_s = session_s
+
+    async def caller(self, scope: Scope) -> Principal | None:
+        """The user a request comes from, or None. Raises CsrfMismatch, Forbidden and DatabaseAway.
+
+        A bearer token is enough by itself. A cookie comes along whoever made the browser send the request, so an
+        unsafe request with one must also carry what only our own pages can read.
+        """
+        headers = _headers(scope)
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and token.strip():
+            return await self._users.by_token(token.strip())
+        cookie = session_cookie(headers)
+        if cookie is None:
+            return None
+        principal = await self._users.by_session(cookie)
+        if principal is not None and scope["method"] not in SAFE_METHODS:
+            self.check_origin(scope)
+            if not is_same(csrf_token(cookie), headers.get("x-xsrf-token", "")):
+                raise CsrfMismatch
+        return principal
+
+    async def caller_for_broadcasting(self, scope: Scope) -> Principal | None:
+        """As `caller`, with errors in the library's own form."""
+        try:
+            return await self.caller(scope)
+        except PortalError as error:
+            raise RequestRefused(error.status, error.message, error.headers) from error
+
+    def check_origin(self, scope: Scope) -> None:
+        """Raises Forbidden when a browser says that the request comes from another site's page."""
+        headers = _headers(scope)
+        origin = headers.get("origin")
+        if origin is None:
+            return
+        try:
+            from_host = urlsplit(origin).netloc.lower()
+        except ValueError:
+            from_host = ""
+        if not from_host or from_host not in (headers.get("host", "").lower(), self._own_host):
+            raise Forbidden("This origin is not allowed.")
+
+    def remember(self, response: Response, cookie: str) -> None:
+        """Give the browser its session, and the page its CSRF token."""
+        response.set_cookie(
+            SESSION_COOKIE,
+            cookie,
+            max_age=self._session_s,
+            path="/",
+            secure=self._is_https,
+            httponly=True,
+            samesite="lax",
+        )
+        response.set_cookie(
+            CSRF_COOKIE,
+            csrf_token(cookie),
+            max_age=self._session_s,
+            path="/",
+            secure=self._is_https,
+            httponly=False,
+            samesite="lax",
+        )
+
+    def forget(self, response: Response) -> None:
+        """Take both back."""
+        response.delete_cookie(SESSION_COOKIE, path="/", secure=self._is_https, httponly=True, samesite="lax")
+        response.delete_cookie(CSRF_COOKIE, path="/", secure=self._is_https, samesite="lax")
+
+
+def session_cookie(headers: Mapping[str, str]) -> str | None:
+    """The value of the session cookie."""
+    sent = headers.get("cookie")
+    if not sent or SESSION_COOKIE not in sent:
+        return None
+    for part in sent.split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == SESSION_COOKIE:
+            try:
+                jar: SimpleCookie = SimpleCookie(f"{name}={value}")
+            except CookieError:
+                return None
+            morsel = jar.get(SESSION_COOKIE)
+            return morsel.value if morsel is not None and morsel.value else None
+    return None
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def identity_of(request: Request) -> Identity:
+    """The app's identity; a dependency."""
+    identity: Identity = request.app.state.identity
+    return identity
+
+
+async def _signed_in(request: Request) -> Principal:
+    principal = await identity_of(request).caller(request.scope)
+    if principal is None:
+        raise Unauthenticated
+    return principal
+
+
+Caller = Annotated[Principal, Depends(_signed_in)]
+"""The signed-in user; 401 when there is none."""

@@ -1,0 +1,129 @@
+"""Endpoints of users: register, sign in and out, who am I, tokens, the pages' session."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from smartlink.portal.shared.paging import PathId
+from smartlink.portal.shared.security import RateLimits, client_address
+from smartlink.portal.users.identity import Caller, identity_of, session_cookie
+from smartlink.portal.users.model import User
+from smartlink.portal.users.schemas import (
+    Credentials,
+    NewToken,
+    NewTokenOut,
+    Registration,
+    Self,
+    SignedIn,
+    SignedInPage,
+    TokenOut,
+    folded_email,
+)
+from smartlink.portal.users.service import Users
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/api", tags=["users"])
+
+
+def _users(request: Request) -> Users:
+    users: Users = request.app.state.users
+    return users
+
+
+def _limits(request: Request) -> RateLimits:
+    limits: RateLimits = request.app.state.limits
+    return limits
+
+
+UsersService = Annotated[Users, Depends(_users)]
+Limits = Annotated[RateLimits, Depends(_limits)]
+
+
+@router.post("/register", status_code=201)
+async def register(body: Registration, request: Request, users: UsersService, limits: Limits) -> SignedIn:
+    """Create an account; the token is shown this once."""
+    limits.take("register", client_address(request.scope, request.app.state.trusted_proxies))
+    user, token = await users.register(body.name, body.email, body.password)
+    return SignedIn(user=Self.model_validate(user), token=token)
+
+
+async def _verified(body: Credentials, users: Users, limits: RateLimits) -> User:
+    limits.take("login", folded_email(body.email))
+    return await users.verify(body.email, body.password)
+
+
+@router.post("/login")
+async def login(body: Credentials, users: UsersService, limits: Limits) -> SignedIn:
+    """Sign in with a new token."""
+    user = await _verified(body, users, limits)
+    _, token = await users.add_token(user.id, "sign-in")
+    return SignedIn(user=Self.model_validate(user), token=token)
+
+
+@router.post("/logout", status_code=204)
+async def logout(caller: Caller, request: Request, users: UsersService) -> Response:
+    """End the token or session that the request came by."""
+    await users.sign_out(caller)
+    response = Response(status_code=204)
+    if caller.session_id is not None:
+        identity_of(request).forget(response)
+    return response
+
+
+@router.get("/user")
+async def who_am_i(caller: Caller) -> Self:
+    """Who is signed in."""
+    return Self.model_validate(caller)
+
+
+@router.get("/tokens")
+async def list_tokens(caller: Caller, users: UsersService) -> list[TokenOut]:
+    """One's own tokens, newest first."""
+    return [TokenOut.model_validate(token) for token in await users.tokens(caller.id)]
+
+
+@router.post("/tokens", status_code=201)
+async def create_token(body: NewToken, caller: Caller, users: UsersService) -> NewTokenOut:
+    """A new token; its secret is shown this once."""
+    token, secret = await users.add_token(caller.id, body.name, body.abilities, body.expires_at)
+    return NewTokenOut(**TokenOut.model_validate(token).model_dump(), token=secret)
+
+
+@router.delete("/tokens/{token_id}", status_code=204)
+async def revoke_token(token_id: PathId, caller: Caller, users: UsersService) -> Response:
+    """Revoke one of one's own tokens."""
+    await users.revoke(caller.id, token_id)
+    return Response(status_code=204)
+
+
+@router.post("/session")
+async def open_session(
+    body: Credentials, request: Request, response: Response, users: UsersService, limits: Limits
+) -> SignedInPage:
+    """Sign a page in: the session is in an HttpOnly cookie, the CSRF token in one that the page can read."""
+    identity = identity_of(request)
+    identity.check_origin(request.scope)
+    user = await _verified(body, users, limits)
+    identity.remember(response, await users.open_session(user.id))
+    return SignedInPage(user=Self.model_validate(user))
+
+
+@router.get("/session")
+async def current_session(caller: Caller, request: Request, response: Response) -> SignedInPage:
+    """Who is signed in on this page; renews its CSRF token."""
+    cookie = session_cookie({"cookie": request.headers.get("cookie", "")})
+    if caller.session_id is not None and cookie is not None:
+        identity_of(request).remember(response, cookie)
+    return SignedInPage(user=Self.model_validate(caller))
+
+
+@router.delete("/session", status_code=204)
+async def close_session(caller: Caller, request: Request, users: UsersService) -> Response:
+    """Sign the page out."""
+    await users.sign_out(caller)
+    response = Response(status_code=204)
+    identity_of(request).forget(response)
+    return response

@@ -1,0 +1,109 @@
+"""What is said about users, to themselves and to others, and what they may send."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+from smartlink.portal.shared.text import Name, PlainText
+
+__all__ = [
+    "Credentials",
+    "NewToken",
+    "NewTokenOut",
+    "Profile",
+    "Registration",
+    "Self",
+    "SignedIn",
+    "SignedInPage",
+    "TokenOut",
+    "folded_email",
+]
+
+_EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f.]+(\.[^@\s\x00-\x1f\x7f.]+)+\Z")
+
+
+def folded_email(text: str) -> str:
+    """The form in which addresses are stored and compared."""
+    return text.strip().lower()
+
+
+def _email(text: str) -> str:
+    if not _EMAIL.match(text.strip()):
+        raise ValueError("must be an e-mail address")
+    return folded_email(text)
+
+
+class Profile(BaseModel):
+    """What everybody may see of a user."""
+
+    model_config = ConfigDict(from_attributes=True, frozen=True)
+
+    id: int
+    name: str
+
+
+class Self(Profile):
+    """What users see of themselves."""
+
+    email: str
+    is_admin: bool
+    created_at: dt.datetime
+
+
+class Registration(BaseModel):
+    """What it takes to register."""
+
+    name: Name
+    email: Annotated[PlainText, Field(max_length=255), AfterValidator(_email)]
+    password: Annotated[PlainText, Field(min_length=8, max_length=128)]
+
+
+class Credentials(BaseModel):
+    """What it takes to sign in."""
+
+    email: Annotated[PlainText, Field(max_length=255)]
+    password: Annotated[PlainText, Field(max_length=1024)]
+
+
+class SignedIn(BaseModel):
+    """The answer to signing in: the token is shown this once."""
+
+    user: Self
+    token: str
+
+
+class SignedInPage(BaseModel):
+    """The answer to a page signing in; the session is in the cookie."""
+
+    user: Self
+
+
+class NewToken(BaseModel):
+    """A token asked for."""
+
+    name: Name
+    abilities: list[Annotated[PlainText, Field(min_length=1, max_length=100)]] = Field(["*"], max_length=50)
+    expires_at: AwareDatetime | None = None
+
+
+class TokenOut(BaseModel):
+    """A token as its owner sees it later."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    name: str
+    abilities: list[str]
+    last_used_at: dt.datetime | None
+    expires_at: dt.datetime | None
+    created_at: dt.datetime
+
+
+class NewTokenOut(TokenOut):
+    """A token in the answer that creates it: with the secret, once."""
+
+    token: str

@@ -1,0 +1,193 @@
+"""What can be done with users: create, find, sign in and out, tokens and sessions."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from smartlink.portal.shared.db import Database
+from smartlink.portal.shared.errors import Invalid, NotFound
+from smartlink.portal.shared.security import Passwords, digest, new_token
+from smartlink.portal.users.model import Token, User, WebSession
+from smartlink.portal.users.schemas import folded_email
+
+__all__ = ["Principal", "Users", "create", "find"]
+
+TOUCH_EVERY = dt.timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is calling, and by what: a bearer token's id, or the hash of a session's cookie."""
+
+    id: int
+    name: str
+    email: str
+    is_admin: bool
+    created_at: dt.datetime
+    token_id: int | None = None
+    session_id: str | None = None
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+async def create(
+    database: Database,
+    passwords: Passwords,
+    *,
+    name: str,
+    email: str,
+    password: str,
+    is_admin: bool = False,
+) -> User:
+    """Create a user. Raises Invalid when the address is taken, DatabaseAway."""
+    hashed = await passwords.hash(password)
+    now = _now()
+    user = User(
+        name=name, email=folded_email(email), password=hashed, is_admin=is_admin, created_at=now, updated_at=now
+    )
+    try:
+        async with database.writing() as session:
+            session.add(user)
+            await session.flush()
+    except IntegrityError:
+        raise Invalid({"email": ["The email has already been taken."]}) from None
+    return user
+
+
+async def find(session: AsyncSession, user_id: int) -> User | None:
+    """The user with this id."""
+    return await session.get(User, user_id)
+
+
+class Users:
+    """Accounts, tokens and sessions."""
+
+    def __init__(self, database: Database, passwords: Passwords, session_days: int) -> None:
+        self._database = database
+        self._passwords = passwords
+        self._session_life = dt.timedelta(days=session_days)
+
+    async def register(self, name: str, email: str, password: str) -> tuple[User, str]:
+        """A new user and a first token. Raises Invalid when the address is taken."""
+        hashed = await self._passwords.hash(password)
+        now = _now()
+        user = User(name=name, email=folded_email(email), password=hashed, created_at=now, updated_at=now)
+        try:
+            async with self._database.writing() as session:
+                session.add(user)
+                await session.flush()
+                _, secret = await _add_token(session, user.id, "sign-in", ["*"], None)
+        except IntegrityError:
+            raise Invalid({"email": ["The email has already been taken."]}) from None
+        return user, secret
+
+    async def verify(self, email: str, password: str) -> User:
+        """The user with these credentials. Raises Invalid, in the same words and time whatever was wrong."""
+        async with self._database.reading() as session:
+            user = await session.scalar(select(User).where(User.email == folded_email(email)))
+        if not await self._passwords.is_right(password, user.password if user else None) or user is None:
+            raise Invalid({"email": ["These credentials do not match our records."]})
+        return user
+
+    async def by_token(self, token: str) -> Principal | None:
+        """Whose bearer token this is, unless it has expired or was revoked."""
+        now = _now()
+        found = (
+            select(User, Token.id, Token.last_used_at, Token.expires_at)
+            .join(Token, Token.user_id == User.id)
+            .where(Token.token == digest(token.rpartition("|")[2]))
+        )
+        async with self._database.reading() as session:
+            row = (await session.execute(found)).one_or_none()
+        if row is None or (row.expires_at is not None and row.expires_at <= now):
+            return None
+        if row.last_used_at is None or now - row.last_used_at >= TOUCH_EVERY:
+            async with self._database.writing() as session:
+                await session.execute(update(Token).where(Token.id == row.id).values(last_used_at=now))
+        return _principal(row.User, token_id=row.id)
+
+    async def by_session(self, cookie: str) -> Principal | None:
+        """Whose session this cookie is, unless it has expired or was ended."""
+        found = (
+            select(User, WebSession.id)
+            .join(WebSession, WebSession.user_id == User.id)
+            .where(WebSession.id == digest(cookie), WebSession.expires_at > _now())
+        )
+        async with self._database.reading() as session:
+            row = (await session.execute(found)).one_or_none()
+        return None if row is None else _principal(row.User, session_id=row.id)
+
+    async def open_session(self, user_id: int) -> str:
+        """Start a session; returns the cookie's value."""
+        secret, now = new_token(), _now()
+        async with self._database.writing() as session:
+            session.add(
+                WebSession(id=digest(secret), user_id=user_id, created_at=now, expires_at=now + self._session_life)
+            )
+        return secret
+
+    async def sign_out(self, principal: Principal) -> None:
+        """End what the caller came by: this token, or this session."""
+        async with self._database.writing() as session:
+            if principal.token_id is not None:
+                await session.execute(delete(Token).where(Token.id == principal.token_id))
+            if principal.session_id is not None:
+                await session.execute(delete(WebSession).where(WebSession.id == principal.session_id))
+
+    async def tokens(self, user_id: int) -> Sequence[Token]:
+        """A user's tokens, newest first."""
+        async with self._database.reading() as session:
+            found = await session.scalars(select(Token).where(Token.user_id == user_id).order_by(Token.id.desc()))
+            return found.all()
+
+    async def add_token(
+        self, user_id: int, name: str, abilities: list[str] | None = None, expires_at: dt.datetime | None = None
+    ) -> tuple[Token, str]:
+        """A new token and its secret."""
+        async with self._database.writing() as session:
+            return await _add_token(session, user_id, name, abilities or ["*"], expires_at)
+
+    async def revoke(self, user_id: int, token_id: int) -> None:
+        """Take a token back. Raises NotFound when it is not this user's."""
+        async with self._database.writing() as session:
+            gone = await session.execute(
+                delete(Token).where(Token.id == token_id, Token.user_id == user_id).returning(Token.id)
+            )
+            if gone.scalar() is None:
+                raise NotFound
+
+    async def prune(self) -> None:
+        """Forget sessions and tokens that have expired."""
+        async with self._database.writing() as session:
+            await session.execute(delete(WebSession).where(WebSession.expires_at <= _now()))
+            await session.execute(delete(Token).where(Token.expires_at <= _now() - dt.timedelta(days=7)))
+
+
+async def _add_token(
+    session: AsyncSession, user_id: int, name: str, abilities: list[str], expires_at: dt.datetime | None
+) -> tuple[Token, str]:
+    secret, now = new_token(), _now()
+    token = Token(
+        user_id=user_id,
+        name=name,
+        token=digest(secret),
+        abilities=abilities,
+        expires_at=expires_at,
+        created_at=now,
+        updated_at=now,
+    )
+    session.add(token)
+    await session.flush()
+    return token, f"{token.id}|{secret}"
+
+
+def _principal(user: User, *, token_id: int | None = None, session_id: str | None = None) -> Principal:
+    return Principal(user.id, user.name, user.email, user.is_admin, user.created_at, token_id, session_id)
