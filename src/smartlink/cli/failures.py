@@ -1,0 +1,58 @@
+"""What the user sees when a command cannot do its work: one sentence that says what to change, and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+
+__all__ = ["PortTaken", "fail", "settings_errors", "take_port"]
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """Say `message` on standard error and end with `code`."""
+    print(message, file=sys.stderr)  # noqa: T201 — this is the command line
+    raise typer.Exit(code)
+
+
+@contextlib.contextmanager
+def settings_errors() -> Iterator[None]:
+    """Turn what is wrong with the settings into a line each, and exit code 2."""
+    try:
+        yield
+    except ValidationError as error:
+        lines = [_line(problem) for problem in error.errors(include_url=False)]
+        fail("\n".join(lines), 2)
+    except ValueError as error:
+        fail(str(error), 2)
+
+
+def _line(problem: Any) -> str:
+    name = str(problem["loc"][-1]).upper() if problem["loc"] else "settings"
+    given = problem.get("input")
+    shown = "…" if any(word in name for word in ("SECRET", "PASSWORD", "KEY")) else str(given)[:60]
+    return f"{name}={shown}: {problem['msg']}. Change it in the environment or in .env."
+
+
+class PortTaken(Exception):
+    """A port that is needed belongs to somebody else; the message says which variable moves us elsewhere."""
+
+
+@contextlib.contextmanager
+def take_port(host: str, port: int, variable: str) -> Iterator[None]:
+    """Tell a failing bind in words. Raises PortTaken."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortTaken(f"Port {port} on {host} is taken. Set {variable} to another one.") from None
+        if error.errno in (errno.EACCES, errno.EADDRNOTAVAIL):
+            reason = os.strerror(error.errno)
+            raise PortTaken(f"Cannot listen on {host}:{port}: {reason}. Set {variable} or its host.") from None
+        raise

@@ -1,0 +1,119 @@
+"""`smartlink`: the commands, grouped by noun."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from smartlink.cli.failures import PortTaken, fail, settings_errors
+from smartlink.cli.logs import configure
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="smartlink", help="SmartLink realtime: server, portal and worker.", no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)  # fmt: skip
+
+
+def _group(name: str, help_text: str) -> typer.Typer:
+    group = typer.Typer(help=help_text, no_args_is_help=True, pretty_exceptions_enable=False)
+    app.add_typer(group, name=name)
+    return group
+
+
+app_group = _group("app", "The REST API and the pages.")
+worker_group = _group("worker", "The worker: sends recorded events, runs scheduled jobs.")
+
+
+@app.command()
+def serve(demo: Annotated[bool, typer.Option(help="Fill in demo data and print the sign-ins.")] = False) -> None:
+    """Start everything in one process: realtime server, API, pages and worker."""
+    from smartlink.cli import running
+    from smartlink.portal import migrations
+    from smartlink.portal.shared.settings import PortalSettings, check_start, is_loopback
+    from smartlink.server.config import ServerSettings
+
+    configure()
+    with settings_errors():
+        server_settings, portal_settings = ServerSettings(), PortalSettings()
+        server_settings.check_start()
+        check_start(portal_settings)
+        if demo and not (is_loopback(portal_settings.app_host) and is_loopback(server_settings.reverb_server_host)):
+            fail("--demo makes accounts that everybody knows: it needs APP_HOST and REVERB_SERVER_HOST on 127.0.0.1")
+
+    def started(app_port: int, realtime_port: int) -> None:
+        lines = ["", f"  SmartLink is up:  http://{portal_settings.app_host}:{app_port}"]
+        lines += [f"  Realtime server:  ws://{server_settings.reverb_server_host}:{realtime_port}", ""]
+        if demo:
+            lines += ["  Sign in as"]
+            lines += [f"    {user.email:<22} {user.password}" for user in users]
+            lines += [""]
+        lines += ["  Ctrl-C stops it.", ""]
+        print("\n".join(lines), flush=True)  # noqa: T201 — this is the command line
+
+    migrations.upgrade(portal_settings.url)
+    users = []
+    if demo:
+        from smartlink.portal import seed
+
+        users = seed.seed(portal_settings.url)
+    _run(lambda stop: running.serve_all(server_settings, portal_settings, stop, started))
+
+
+@app_group.command("start")
+def app_start() -> None:
+    """Start the REST API and the pages, without realtime server and worker."""
+    from smartlink.cli import running
+    from smartlink.portal.shared.settings import PortalSettings, check_start
+
+    configure()
+    with settings_errors():
+        settings = PortalSettings()
+        check_start(settings)
+    _run(lambda stop: running.serve_portal(settings, stop, lambda port: _say(f"http://{settings.app_host}:{port}")))
+
+
+@worker_group.command("start")
+def worker_start() -> None:
+    """Start a worker. Several may run; one at a time sends."""
+    from smartlink.cli import running
+    from smartlink.portal.shared.settings import PortalSettings
+
+    configure()
+    with settings_errors():
+        settings = PortalSettings()
+    _run(lambda stop: running.serve_worker(settings, stop))
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 — this is the command line
+
+
+def _run(main: object) -> None:
+    from smartlink.cli import running
+
+    try:
+        running.run(main)  # type: ignore[arg-type] # a coroutine function over the stop event
+    except PortTaken as error:
+        fail(str(error))
+
+
+def main() -> None:
+    """Entry point. A missing extra is told in words."""
+    try:
+        from smartlink.cli import data, realtime
+
+        realtime.register(app)
+        data.register(app)
+        app()
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("smartlink"):
+            raise
+        print(  # noqa: T201 — this is the command line
+            f"This command needs {error.name}: install smartlink-realtime[all], or the extra for this part.",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None

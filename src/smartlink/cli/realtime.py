@@ -1,0 +1,133 @@
+"""`smartlink reverb …`: the realtime server alone. Verbs and options are Laravel Reverb's, `status` is ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from smartlink.cli.failures import PortTaken, fail, settings_errors
+from smartlink.cli.logs import configure
+
+__all__ = ["register"]
+
+reverb = typer.Typer(help="The realtime server.", no_args_is_help=True, pretty_exceptions_enable=False)
+TIMEOUT_S = 5.0
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(reverb, name="reverb")
+
+
+@reverb.command()
+def start(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (REVERB_SERVER_HOST).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on (REVERB_SERVER_PORT).")] = None,
+    path: Annotated[str | None, typer.Option(help="Path prefix (REVERB_SERVER_PATH).")] = None,
+    debug: Annotated[bool, typer.Option(help="Say more in the log.")] = False,
+) -> None:
+    """Start the realtime server."""
+    from smartlink.cli import running
+    from smartlink.server.config import ServerSettings
+
+    configure(verbose=debug)
+    given = {"reverb_server_host": host, "reverb_server_port": port, "reverb_server_path": path}
+    with settings_errors():
+        settings = ServerSettings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type] # typed by pydantic
+        settings.check_start()
+    scheme = "ws" if settings.reverb_server_tls_cert is None else "wss"
+
+    def started(bound: int) -> None:
+        _say(f"Realtime server: {scheme}://{settings.reverb_server_host}:{bound}{settings.reverb_server_path}")
+
+    try:
+        running.run(lambda stop: running.serve_realtime(settings, stop, started))
+    except PortTaken as error:
+        fail(str(error))
+
+
+@reverb.command()
+def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Ask the server at REVERB_HOST:REVERB_PORT how it is. Exit code 0 when it is up, 1 when not."""
+    from smartlink.broadcasting import BroadcastSettings
+
+    with settings_errors():
+        settings = BroadcastSettings()
+    report = _ask(settings)
+    if as_json:
+        _say(json.dumps(report))
+    else:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(show_header=False, box=None)
+        for name, value in report.items():
+            table.add_row(name, str(value))
+        Console().print(table)
+    if report["state"] != "up":
+        raise typer.Exit(1)
+
+
+@reverb.command()
+def install(
+    force: Annotated[bool, typer.Option(help="Replace keys that are there; clients with the old ones stop.")] = False,
+) -> None:
+    """Write a random app id, key and secret into .env; other lines stay."""
+    file = Path(".env")
+    lines = file.read_text().splitlines() if file.exists() else []
+    names = ("REVERB_APP_ID", "REVERB_APP_KEY", "REVERB_APP_SECRET")
+    present = [line for line in lines if line.split("=", 1)[0].strip() in names and line.split("=", 1)[-1].strip()]
+    if present and not force:
+        fail(".env has keys already. Use --force to replace them.")
+    lines = [line for line in lines if line.split("=", 1)[0].strip() not in names]
+    values = (str(secrets.randbelow(900_000) + 100_000), secrets.token_hex(10), secrets.token_hex(24))
+    lines += [f"{name}={value}" for name, value in zip(names, values, strict=True)]
+    temporary = file.with_name(".env.new")
+    temporary.write_text("\n".join(lines) + "\n")
+    os.chmod(temporary, 0o600)  # noqa: PTH101 — it holds a secret
+    temporary.replace(file)
+    _say("Wrote REVERB_APP_ID, REVERB_APP_KEY and REVERB_APP_SECRET to .env")
+
+
+def _ask(settings: Any) -> dict[str, Any]:
+    import httpx2
+
+    from smartlink.protocol.signing import signed_query
+
+    base = f"{settings.reverb_scheme}://{settings.reverb_host}:{settings.reverb_port}"
+    report: dict[str, Any] = {"address": base, "state": "down"}
+    app_path = f"/apps/{settings.reverb_app_id}"
+    secret = settings.reverb_app_secret.get_secret_value()
+    try:
+        with httpx2.Client(timeout=TIMEOUT_S, trust_env=False) as client:
+
+            def get(path: str) -> Any:
+                query = signed_query(settings.reverb_app_key, secret, "GET", path, timestamp=int(time.time()))
+                answer = client.get(f"{base}{path}?{query}")
+                if answer.status_code == 401:
+                    raise ValueError("the server refuses REVERB_APP_KEY or REVERB_APP_SECRET")
+                if answer.status_code == 404:
+                    raise ValueError(f"the server does not know REVERB_APP_ID={settings.reverb_app_id}")
+                return answer.raise_for_status().json()
+
+            up = client.get(f"{base}/up")
+            if up.status_code != 200:
+                report["state"] = "draining" if up.status_code == 503 else f"answers {up.status_code}"
+                return report
+            report["connections"] = get(f"{app_path}/connections")["connections"]
+            report["channels"] = len(get(f"{app_path}/channels")["channels"])
+            report["state"] = "up"
+    except ValueError as error:
+        report["problem"] = str(error)
+    except httpx2.HTTPError as error:
+        report["problem"] = f"{type(error).__name__}: nothing answers there. Start it: smartlink reverb start"
+    return report
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 — this is the command line

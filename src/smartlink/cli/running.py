@@ -1,0 +1,182 @@
+"""Runs services in one process until a signal ends them: realtime server, portal, worker, in any combination."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from smartlink.cli.failures import take_port
+
+if TYPE_CHECKING:
+    from smartlink.portal.main import Portal
+    from smartlink.portal.shared.settings import PortalSettings
+    from smartlink.server.config import ServerSettings
+
+__all__ = ["run", "serve_all", "serve_portal", "serve_realtime", "serve_worker"]
+
+log = structlog.get_logger(__name__)
+
+
+def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run `main` on uvloop; SIGINT and SIGTERM set the event it gets. A second signal ends at once."""
+    import uvloop
+
+    async def until_signalled() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def on_signal() -> None:
+            stop.set()
+            for name in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(name)
+
+        for name in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(name, on_signal)
+        await main(stop)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        uvloop.run(until_signalled())
+
+
+async def serve_realtime(settings: ServerSettings, stop: asyncio.Event, started: Callable[[int], None]) -> None:
+    """The realtime server alone. Raises PortTaken."""
+    from smartlink.server.bootstrap import build
+
+    server = build(settings)
+    with take_port(settings.reverb_server_host, settings.reverb_server_port, "REVERB_SERVER_PORT"):
+        await server.start()
+    started(server.port)
+    try:
+        await stop.wait()
+    finally:
+        await server.stop()
+
+
+async def serve_portal(settings: PortalSettings, stop: asyncio.Event, started: Callable[[int], None]) -> None:
+    """The API and the pages alone. Raises PortTaken."""
+    from smartlink.portal.main import build
+
+    listener = _listen(settings.app_host, settings.app_port)
+    portal = build(settings)
+    await portal.start()
+    try:
+        await _serve_http(portal, listener, stop, started)
+    finally:
+        await portal.stop()
+
+
+async def serve_worker(settings: PortalSettings, stop: asyncio.Event) -> None:
+    """The worker alone."""
+    from smartlink.portal.main import build
+
+    portal = build(settings)
+    await portal.start()
+    try:
+        await portal.work(stop)
+    finally:
+        await portal.stop()
+
+
+async def serve_all(
+    server_settings: ServerSettings,
+    portal_settings: PortalSettings,
+    stop: asyncio.Event,
+    started: Callable[[int, int], None],
+) -> None:
+    """Everything in this process; its parts still talk over the wire. Raises PortTaken."""
+    from smartlink.portal.main import build as build_portal
+    from smartlink.server.bootstrap import build as build_server
+
+    listener = _listen(portal_settings.app_host, portal_settings.app_port)
+    app_port = listener.getsockname()[1]
+    if server_settings.reverb_webhook_url is None:
+        url = f"http://{_reachable(portal_settings.app_host)}:{app_port}/webhooks/realtime"
+        server_settings = server_settings.model_copy(update={"reverb_webhook_url": url})
+    server = build_server(server_settings)
+    with take_port(server_settings.reverb_server_host, server_settings.reverb_server_port, "REVERB_SERVER_PORT"):
+        await server.start()
+    own = {
+        "reverb_host": _reachable(server_settings.reverb_server_host),
+        "reverb_port": server.port,
+        "reverb_scheme": "http" if server_settings.reverb_server_tls_cert is None else "https",
+    }
+    broadcast = portal_settings.broadcast.model_copy(update=own)
+    portal = build_portal(portal_settings.model_copy(update={"broadcast": broadcast}))
+    await portal.start()
+    stop_work = asyncio.Event()
+    work = asyncio.create_task(portal.work(stop_work))
+    work.add_done_callback(lambda task: None if task.cancelled() or task.exception() is None else stop.set())
+    try:
+        await _serve_http(portal, listener, stop, lambda port: started(port, server.port))
+    finally:
+        # In this order: no new requests; what they recorded is sent; then the sockets it is sent to.
+        stop_work.set()
+        await asyncio.gather(work, return_exceptions=True)
+        await server.stop()
+        await portal.stop()
+    if not work.cancelled() and (error := work.exception()) is not None:
+        raise error
+
+
+def _reachable(host: str) -> str:
+    """The address at which this machine reaches a listener bound to `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 — compared, not bound
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    with take_port(host, port, "APP_PORT"):
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(1_024)
+        except OSError:
+            listener.close()
+            raise
+        listener.setblocking(False)
+        return listener
+
+
+async def _serve_http(
+    portal: Portal, listener: socket.socket, stop: asyncio.Event, started: Callable[[int], None]
+) -> None:
+    import uvicorn
+
+    port = listener.getsockname()[1]
+
+    class Quiet(uvicorn.Server):
+        """Signals are ours to handle: several services end in an order."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            started(port)
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    config = uvicorn.Config(
+        portal.app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+        proxy_headers=False,
+    )
+    server = Quiet(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    waiting = asyncio.create_task(stop.wait())
+    await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    waiting.cancel()
+    await serving
