@@ -6,7 +6,7 @@ path that is no file is the single page's own affair, when a browser asks for a 
 
 from __future__ import annotations
 
-import os
+import posixpath
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class Pages:
         if path in ("", "index.html"):
             return self._index()
         try:
-            response = await self._files.get_response(os.path.normpath(path), scope)
+            response = await self._files.get_response(posixpath.normpath(path), scope)
         except (HTTPException, OSError, ValueError):
             return self._index() if _wants_page(scope, path) else _not_found()
         response.headers["cache-control"] = _FOR_EVER if path.startswith("assets/") else "no-cache"

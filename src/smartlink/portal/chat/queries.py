@@ -13,13 +13,13 @@ from smartlink.portal.shared.paging import Page
 __all__ = ["between", "direct", "general", "last_of_each", "unread", "unread_of_each"]
 
 
-def general(page: Page) -> Select[tuple[ChatMessage]]:
+def general(page: Page) -> Select[ChatMessage]:
     """A page of general chat. Newest first, or, after an id, oldest first."""
     found = select(ChatMessage).where(ChatMessage.recipient_id.is_(None), *_within(page))
     return found.options(selectinload(ChatMessage.user)).order_by(_order(page)).limit(page.limit)
 
 
-def between(one: int, other: int, page: Page) -> Select[tuple[ChatMessage]]:
+def between(one: int, other: int, page: Page) -> Select[ChatMessage]:
     """A page of two users' messages, ordered as `general`. Each direction has its index; the two are merged."""
     directions = []
     for sender, recipient in ((one, other), (other, one)):
@@ -35,13 +35,13 @@ def between(one: int, other: int, page: Page) -> Select[tuple[ChatMessage]]:
     return _with_both(found).order_by(_order(page)).limit(page.limit)
 
 
-def direct(message_id: int, recipient_id: int) -> Select[tuple[ChatMessage]]:
+def direct(message_id: int, recipient_id: int) -> Select[ChatMessage]:
     """A message to this user; anybody else's, or a general one, is not found."""
     found = select(ChatMessage).where(ChatMessage.id == message_id, ChatMessage.recipient_id == recipient_id)
     return _with_both(found)
 
 
-def last_of_each(user_id: int, limit: int) -> Select[tuple[ChatMessage]]:
+def last_of_each(user_id: int, limit: int) -> Select[ChatMessage]:
     """The last message of each of a user's conversations, newest first."""
     sent = (
         select(ChatMessage.recipient_id.label("peer"), func.max(ChatMessage.id).label("id"))
@@ -59,7 +59,7 @@ def last_of_each(user_id: int, limit: int) -> Select[tuple[ChatMessage]]:
     return _with_both(found).order_by(ChatMessage.id.desc()).limit(limit)
 
 
-def unread_of_each(user_id: int) -> Select[tuple[int, int]]:
+def unread_of_each(user_id: int) -> Select[int, int]:
     """How many messages of each sender this user has not read."""
     return select(ChatMessage.user_id, func.count()).where(unread(user_id)).group_by(ChatMessage.user_id)
 
@@ -69,7 +69,7 @@ def unread(user_id: int) -> ColumnElement[bool]:
     return and_(ChatMessage.recipient_id == user_id, ChatMessage.is_read.is_(False))
 
 
-def _with_both(found: Select[tuple[ChatMessage]]) -> Select[tuple[ChatMessage]]:
+def _with_both(found: Select[ChatMessage]) -> Select[ChatMessage]:
     return found.options(selectinload(ChatMessage.user), selectinload(ChatMessage.recipient))
 
 

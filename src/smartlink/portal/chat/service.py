@@ -66,9 +66,9 @@ class Chat:
         async with self._database.reading() as session:
             event_id = await self._announcer.outbox.latest_id(session, str(user_channel(caller.id)))
             rows = (await session.scalars(queries.last_of_each(caller.id, MAX_CONVERSATIONS))).all()
-            unread = {sender: count for sender, count in await session.execute(queries.unread_of_each(caller.id))}
+            counts = (await session.execute(queries.unread_of_each(caller.id))).all()
             messages = [DirectMessageOut.model_validate(row) for row in rows]
-        return [_conversation(caller, message, unread) for message in messages], event_id
+        return [_conversation(caller, message, dict(counts)) for message in messages], event_id
 
     async def send(self, caller: Principal, text: str, key: str | None) -> Answer:
         """Say something to everybody. Raises TooMany."""

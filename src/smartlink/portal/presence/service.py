@@ -109,7 +109,7 @@ async def _names(work: Work, user_ids: Collection[int]) -> dict[int, str]:
     if not user_ids:
         return {}
     rows = await work.session.execute(select(User.id, User.name).where(User.id.in_(user_ids)))
-    return {user_id: name for user_id, name in rows}
+    return dict(rows.all())
 
 
 async def _set(work: Work, user_id: int, name: str, *, online: bool) -> None:

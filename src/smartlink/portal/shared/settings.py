@@ -14,7 +14,7 @@ from smartlink.broadcasting.config import BroadcastSettings
 __all__ = ["PortalSettings", "UnsafeSettings", "async_url", "check_start", "is_loopback"]
 
 SAMPLE_SECRETS = frozenset(
-    {"app-secret", "app-key", "app-id", "secret", "reverb-secret", "secure_password", "changeme"}
+    {"app-secret", "app-key", "app-id", "secret", "reverb-secret", "your-app-secret", "secure_password", "changeme"}
 )
 MIN_SECRET_LENGTH = 32
 
@@ -74,7 +74,7 @@ class PortalSettings(BaseSettings):
     )
 
     session_days: int = Field(14, ge=1, le=365, validation_alias=_named("session_days", "SESSION_DAYS"))
-    broadcast: BroadcastSettings = Field(default_factory=BroadcastSettings)
+    broadcast: BroadcastSettings = Field(default_factory=lambda: BroadcastSettings())
 
     @field_validator("asset_url")
     @classmethod

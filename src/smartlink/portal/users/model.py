@@ -16,7 +16,7 @@ class User(Base):
     """Somebody with an account. `email` is kept folded, so that it is unique whatever its case."""
 
     __tablename__ = "users"
-    __table_args__ = {"sqlite_autoincrement": True}
+    __table_args__ = ({"sqlite_autoincrement": True},)
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     name: Mapped[str] = mapped_column(String(255))
@@ -31,7 +31,7 @@ class Token(Base):
     """A bearer token; `token` is the SHA-256 of what the user holds."""
 
     __tablename__ = "personal_access_tokens"
-    __table_args__ = {"sqlite_autoincrement": True}
+    __table_args__ = ({"sqlite_autoincrement": True},)
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
