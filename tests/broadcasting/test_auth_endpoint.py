@@ -1,0 +1,292 @@
+"""The endpoint Echo calls: signs what rules allow, and nothing that is malformed, whoever asks."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator, MutableMapping
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx2
+import pytest
+
+from smartlink.broadcasting import BroadcastingAuth, ChannelRules, Member, RequestRefused
+
+KEY, SECRET = "the-key", "the-secret"
+SOCKET = "123.456"
+
+
+async def authenticate(scope: MutableMapping[str, Any]) -> int | None:
+    token = dict(scope["headers"]).get(b"authorization", b"").decode()
+    if token == "expired":
+        raise RequestRefused(419, "CSRF token mismatch.")
+    return int(token) if token else None
+
+
+def build(*, name_user_on_private: bool = True) -> BroadcastingAuth[int]:
+    rules = ChannelRules()
+
+    @rules.private("user.{user_id}")
+    def own(user: int, user_id: int) -> bool:
+        return user == user_id
+
+    @rules.presence("chat")
+    def everybody(user: int) -> bool:
+        return True
+
+    @rules.presence("game")
+    def players(user: int) -> dict[str, object]:
+        return {"score": 3}
+
+    return BroadcastingAuth(
+        rules,
+        key=KEY,
+        secret=SECRET,
+        authenticate=authenticate,
+        member_of=lambda user: Member(user, {"id": user, "name": "Ána"}),
+        name_user_on_private=name_user_on_private,
+    )
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx2.AsyncClient]:
+    transport = httpx2.ASGITransport(build())
+    async with httpx2.AsyncClient(transport=transport, base_url="http://app", headers={"authorization": "7"}) as client:
+        yield client
+
+
+def signed(text: str) -> str:
+    return f"{KEY}:{hmac.new(SECRET.encode(), text.encode(), hashlib.sha256).hexdigest()}"
+
+
+async def test_a_private_authorisation_is_signed_and_names_the_user(client: httpx2.AsyncClient) -> None:
+    answer = await client.post("/broadcasting/auth", data={"socket_id": SOCKET, "channel_name": "private-user.7"})
+
+    data = '{"user_id":"7"}'
+    assert answer.status_code == 200
+    assert answer.json() == {"auth": signed(f"{SOCKET}:private-user.7:{data}"), "channel_data": data}
+    assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_naming_the_user_on_private_channels_is_a_choice() -> None:
+    transport = httpx2.ASGITransport(build(name_user_on_private=False))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://app") as client:
+        answer = await client.post(
+            "/broadcasting/auth",
+            json={"socket_id": SOCKET, "channel_name": "private-user.7"},
+            headers={"authorization": "7"},
+        )
+
+    assert answer.json() == {"auth": signed(f"{SOCKET}:private-user.7")}
+
+
+async def test_a_presence_authorisation_carries_the_member(client: httpx2.AsyncClient) -> None:
+    answer = await client.post("/broadcasting/auth", json={"socket_id": SOCKET, "channel_name": "presence-chat"})
+
+    data = '{"user_id":"7","user_info":{"id":7,"name":"Ána"}}'
+    assert answer.json() == {"auth": signed(f"{SOCKET}:presence-chat:{data}"), "channel_data": data}
+
+
+async def test_a_rule_may_choose_what_others_see(client: httpx2.AsyncClient) -> None:
+    answer = await client.post("/broadcasting/auth", json={"socket_id": SOCKET, "channel_name": "presence-game"})
+
+    assert json.loads(answer.json()["channel_data"]) == {"user_id": "7", "user_info": {"score": 3}}
+
+
+async def test_a_user_is_signed_in(client: httpx2.AsyncClient) -> None:
+    answer = await client.post("/broadcasting/user-auth", data={"socket_id": SOCKET})
+
+    data = '{"id":"7","user_info":{"id":7,"name":"Ána"}}'
+    assert answer.json() == {"auth": signed(f"{SOCKET}::user::{data}"), "user_data": data}
+
+
+@pytest.mark.parametrize("endpoint", ["auth", "user-auth"])
+async def test_without_a_socket_id_there_is_nothing_to_sign(client: httpx2.AsyncClient, endpoint: str) -> None:
+    answer = await client.post(f"/broadcasting/{endpoint}", data={"channel_name": "private-user.7"})
+
+    assert (answer.status_code, answer.json()) == (200, {})
+
+
+@pytest.mark.parametrize("channel", ["private-user.8", "private-user.07", "presence-user.7", "chat", "private-x"])
+async def test_what_no_rule_allows_is_forbidden(client: httpx2.AsyncClient, channel: str) -> None:
+    answer = await client.post("/broadcasting/auth", data={"socket_id": SOCKET, "channel_name": channel})
+
+    assert answer.status_code == 403
+    assert list(answer.json()) == ["message"]
+
+
+@pytest.mark.parametrize("endpoint", ["auth", "user-auth"])
+async def test_a_stranger_is_not_answered(client: httpx2.AsyncClient, endpoint: str) -> None:
+    answer = await client.post(f"/broadcasting/{endpoint}", data={"socket_id": SOCKET}, headers={"authorization": ""})
+
+    assert (answer.status_code, answer.json()) == (401, {"message": "Unauthenticated."})
+
+
+async def test_the_application_may_refuse_in_its_own_way(client: httpx2.AsyncClient) -> None:
+    answer = await client.post("/broadcasting/auth", headers={"authorization": "expired"})
+
+    assert (answer.status_code, answer.json()) == (419, {"message": "CSRF token mismatch."})
+
+
+async def test_only_posts_to_the_two_endpoints_are_answered(client: httpx2.AsyncClient) -> None:
+    assert (await client.get("/broadcasting/auth")).status_code == 405
+    assert (await client.get("/broadcasting/auth")).headers["allow"] == "POST"
+    assert (await client.post("/broadcasting/other")).status_code == 404
+    assert (await client.post("/broadcasting")).status_code == 404
+
+
+BAD_SOCKETS: list[object] = [
+    "1.1:private-x",
+    "POST\n/apps/1/events\nauth_key=x",
+    "1.1\n",
+    "\n1.1",
+    "١.١",
+    "１.１",
+    "1.1 ",
+    "1",
+    "1.",
+    ".1",
+    "1.1.1",
+    "-1.1",
+    "1.1\x00",
+    "",
+    "9" * 40_000 + ".1",
+    "__proto__",
+    "{0.__class__}",
+]
+BAD_CHANNELS: list[object] = [
+    "private-user.7\n",
+    "private-user.7\nx",
+    "private-user.7:x",
+    "private-user.7\x00",
+    "private-user.７",
+    "private-" + "x" * 193,
+    "private-user 7",
+    "",
+    "#server-to-user-7",
+]
+NOT_TEXT: list[object] = [None, 1, 1.1, True, [SOCKET], {"a": SOCKET}, []]
+
+
+@pytest.mark.parametrize("endpoint", ["auth", "user-auth"])
+@pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.parametrize("socket_id", BAD_SOCKETS)
+async def test_a_malformed_socket_id_is_never_signed(
+    client: httpx2.AsyncClient, endpoint: str, as_json: bool, socket_id: str
+) -> None:
+    fields = {"socket_id": socket_id, "channel_name": "private-user.7"}
+    answer = await client.post(f"/broadcasting/{endpoint}", **({"json": fields} if as_json else {"data": fields}))
+
+    assert answer.status_code == 422
+    assert "auth" not in answer.json()
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.parametrize("channel", BAD_CHANNELS)
+async def test_a_malformed_channel_is_never_signed(client: httpx2.AsyncClient, as_json: bool, channel: str) -> None:
+    fields = {"socket_id": SOCKET, "channel_name": channel}
+    answer = await client.post("/broadcasting/auth", **({"json": fields} if as_json else {"data": fields}))
+
+    assert answer.status_code == 403
+    assert "auth" not in answer.json()
+
+
+@pytest.mark.parametrize("value", NOT_TEXT)
+async def test_what_is_not_text_is_never_signed(client: httpx2.AsyncClient, value: object) -> None:
+    bad_socket = await client.post("/broadcasting/auth", json={"socket_id": value, "channel_name": "private-user.7"})
+    bad_channel = await client.post("/broadcasting/auth", json={"socket_id": SOCKET, "channel_name": value})
+
+    assert (bad_socket.status_code, bad_channel.status_code) == (422, 403)
+    assert "auth" not in bad_socket.json()
+    assert "auth" not in bad_channel.json()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [("socket_id[]", SOCKET), ("channel_name", "private-user.7")],
+        [("socket_id[0]", SOCKET), ("channel_name", "private-user.7")],
+        [("socket_id", SOCKET), ("socket_id", "1.1"), ("channel_name", "private-user.7")],
+        [("socket_id", SOCKET), ("channel_name[]", "private-user.7")],
+        [("socket_id", SOCKET), ("channel_name", "private-user.7"), ("channel_name", "presence-chat")],
+        [("socket_id", SOCKET)],
+    ],
+)
+async def test_a_form_that_says_a_field_twice_or_as_a_list_is_never_signed(
+    client: httpx2.AsyncClient, body: list[tuple[str, str]]
+) -> None:
+    answer = await client.post(
+        "/broadcasting/auth",
+        content=urlencode(body).encode(),
+        headers={"content-type": "application/x-www-form-urlencoded"},
+    )
+
+    assert answer.status_code in (403, 422)
+    assert "auth" not in answer.json()
+
+
+@pytest.mark.parametrize("channel", ["private-user.7", "presence-chat"])
+@pytest.mark.parametrize("endpoint", ["auth", "user-auth"])
+async def test_a_body_of_a_megabyte_is_too_large(client: httpx2.AsyncClient, endpoint: str, channel: str) -> None:
+    answer = await client.post(
+        f"/broadcasting/{endpoint}", json={"socket_id": "1" * 1_000_000 + ".1", "channel_name": channel}
+    )
+
+    assert answer.status_code == 413
+    assert "auth" not in answer.json()
+
+
+async def test_a_body_of_unsaid_length_is_bounded_too(client: httpx2.AsyncClient) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b"x" * 1000
+
+    answer = await client.post("/broadcasting/auth", content=endless())
+
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "status"),
+    [
+        ("application/json", b"", 400),
+        ("application/json", b"{", 400),
+        ("application/json", b"[1]", 400),
+        ("application/json", b"null", 400),
+        ("application/json", b"\xff", 400),
+        ("application/json", b"[" * 60_000, 400),
+        ("application/json", b'{"socket_id":"\\ud800"}', 400),
+        ("application/x-www-form-urlencoded", b"socket_id=%ff", 400),
+        ("application/x-www-form-urlencoded", "socket_id=١".encode(), 400),
+        ("application/x-www-form-urlencoded", b"a=1&" * 200, 400),
+        ("application/x-www-form-urlencoded", b"", 403),
+        ("", b"", 403),
+        ("multipart/form-data; boundary=x", b"--x--", 415),
+        ("text/plain", b"hello", 415),
+        ("application/json; charset=utf-8", b"{}", 403),
+    ],
+)
+async def test_an_unreadable_body_is_the_callers_error(
+    client: httpx2.AsyncClient, content_type: str, body: bytes, status: int
+) -> None:
+    answer = await client.post("/broadcasting/auth", content=body, headers={"content-type": content_type})
+
+    assert answer.status_code == status
+    assert "auth" not in answer.json()
+
+
+async def test_it_works_where_it_is_mounted() -> None:
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+
+    app = Starlette(routes=[Mount("/app/broadcasting", build())])
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://app") as client:
+        answer = await client.post(
+            "/app/broadcasting/auth",
+            data={"socket_id": SOCKET, "channel_name": "private-user.7"},
+            headers={"authorization": "7"},
+        )
+
+    assert answer.status_code == 200

@@ -1,0 +1,210 @@
+"""Who may subscribe: denied unless a rule allows; numbers canonical; kinds apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from smartlink.broadcasting import ChannelRules, Member
+
+
+def rules_with(pattern: str, answer: object, kind: str = "private") -> ChannelRules:
+    rules = ChannelRules()
+    getattr(rules, kind)(pattern)(lambda user: answer)
+    return rules
+
+
+@pytest.fixture
+def rules() -> ChannelRules:
+    rules = ChannelRules()
+
+    @rules.private("user.{user_id}")
+    def own(user: int, user_id: int) -> bool:
+        return user == user_id
+
+    @rules.private("chat.{low}.{high}")
+    async def pair(user: int, low: int, high: int) -> bool:
+        return low < high and user in (low, high)
+
+    @rules.presence("chat")
+    def everybody(user: int) -> dict[str, object]:
+        return {"name": f"User {user}"}
+
+    @rules.any("room.{name}")
+    def room(user: int, name: str) -> bool:
+        return name == "blue"
+
+    return rules
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [
+        "private-user.7",
+        "private-chat.7.9",
+        "private-chat.1.7",
+        "presence-chat",
+        "private-room.blue",
+        "presence-room.blue",
+    ],
+)
+async def test_what_a_rule_allows_is_allowed(rules: ChannelRules, channel: str) -> None:
+    assert (await rules.decide(7, channel)).allowed
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [
+        "private-user.8",
+        "private-user.07",
+        "private-user.+7",
+        "private-user.-7",
+        "private-user.7.0",
+        "private-user.7.",
+        "private-user.",
+        "private-user.７",
+        "private-user.7\n",
+        "private-user.9223372036854775808",
+        "private-user.1e3",
+        "private-chat.9.7",
+        "private-chat.7.7",
+        "private-chat.07.9",
+        "private-chat.7.9.1",
+        "private-chat",
+        "presence-user.7",
+        "presence-chat.7.9",
+        "private-private-user.7",
+        "private-room.red",
+        "private-room.blue.x",
+        "Private-user.7",
+        " private-user.7",
+        "private-encrypted-user.7",
+        "private-unknown",
+        "chat",
+        "private-",
+        "",
+        "#server-to-user-7",
+        "private-__proto__",
+        "private-{0.__class__}",
+    ],
+)
+async def test_everything_else_is_denied(rules: ChannelRules, channel: str) -> None:
+    assert not (await rules.decide(7, channel)).allowed
+
+
+async def test_the_largest_id_is_that_of_the_database() -> None:
+    rules = ChannelRules()
+    rules.private("user.{user_id}")(_is_a_number)
+
+    assert (await rules.decide(1, f"private-user.{2**63 - 1}")).allowed
+    assert (await rules.decide(1, "private-user.0")).allowed
+    assert not (await rules.decide(1, f"private-user.{2**63}")).allowed
+
+
+def _is_a_number(user: object, user_id: int) -> bool:
+    return type(user_id) is int
+
+
+async def test_a_decision_says_which_rule_and_why(rules: ChannelRules) -> None:
+    no = await rules.decide(7, "private-user.8")
+    none = await rules.decide(7, "private-unknown")
+
+    assert (no.rule, no.why) == ("private-user.{user_id}", "the rule says no")
+    assert (none.rule, none.why) == (None, "no rule matches")
+
+
+async def test_a_rule_may_describe_the_member(rules: ChannelRules) -> None:
+    assert (await rules.decide(7, "presence-chat")).info == {"name": "User 7"}
+    assert (await rules_with("x", Member(7, {"a": 1}), "presence").decide(7, "presence-x")).member == Member(
+        "7", {"a": 1}
+    )
+
+
+async def test_none_leaves_it_to_the_next_rule_and_false_does_not() -> None:
+    open_first, closed_first = ChannelRules(), ChannelRules()
+    open_first.private("a.{x}")(_unsure)
+    open_first.private("{y}.{x}")(_yes)
+    closed_first.private("a.{x}")(_no)
+    closed_first.private("{y}.{x}")(_yes)
+
+    assert (await open_first.decide(1, "private-a.b")).allowed
+    assert not (await closed_first.decide(1, "private-a.b")).allowed
+
+
+def _unsure(user: object, x: str) -> None:
+    return None
+
+
+def _no(user: object, x: str) -> bool:
+    return False
+
+
+def _yes(user: object, y: str, x: str) -> bool:
+    return True
+
+
+@pytest.mark.parametrize("answer", [1, "yes", object(), [1]])
+async def test_an_answer_that_is_neither_yes_nor_no_is_a_mistake(answer: object) -> None:
+    with pytest.raises(TypeError, match="private-x"):
+        await rules_with("x", answer).decide(1, "private-x")
+
+
+async def test_without_rules_everything_is_denied() -> None:
+    assert not (await ChannelRules().decide(1, "private-x")).allowed
+
+
+@pytest.mark.parametrize(
+    ("pattern", "rule"),
+    [
+        ("private-user.{user_id}", lambda user, user_id: True),
+        ("user.{user_id}", lambda user: True),
+        ("user.{user_id}", lambda user, other: True),
+        ("user", lambda: True),
+        ("user", lambda user, more: True),
+        ("{a}{b}", lambda user, a, b: True),
+        ("{a}.{a}", lambda user, a: True),
+        ("user.{0}", lambda user: True),
+        ("user *", lambda user: True),
+        ("", lambda user: True),
+    ],
+)
+def test_a_pattern_that_does_not_fit_is_refused_where_it_is_written(pattern: str, rule: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match=r"placeholder|prefix|takes|characters"):
+        ChannelRules().private(pattern)(rule)
+
+
+def test_a_placeholder_is_a_number_or_text() -> None:
+    def rule(user: object, x: float) -> bool:
+        return True
+
+    with pytest.raises(ValueError, match="use int or str"):
+        ChannelRules().private("{x}")(rule)
+
+
+def test_a_pattern_has_one_rule_for_each_kind() -> None:
+    rules = rules_with("chat", True)
+    rules.presence("chat")(lambda user: True)
+
+    with pytest.raises(ValueError, match="has a rule already"):
+        rules.any("chat")(lambda user: True)
+
+
+async def test_a_hundred_thousand_characters_do_not_hold_it_up() -> None:
+    rules = ChannelRules()
+    rules.private("{a}x{b}x{c}x{d}")(_four)
+    hostile = "private-" + "x" * 100_000
+
+    # Tried against the pattern itself, this backtracks for hours.
+    assert not (await rules.decide(1, hostile)).allowed
+
+
+def _four(user: object, a: str, b: str, c: str, d: str) -> bool:
+    return True
+
+
+@pytest.mark.parametrize("member_id", ["", True])
+def test_a_member_has_an_id(member_id: Any) -> None:
+    with pytest.raises(ValueError, match="id"):
+        Member(member_id)

@@ -1,0 +1,176 @@
+"""Recording: with the change or not at all, in the order of commits, readable to close a gap."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+
+import pytest
+from sqlalchemy import text, update
+
+from broadcasting.outbox_database import OutboxDatabase, envelope, relaying
+from kit.waiting import eventually
+from smartlink.broadcasting import Promise
+from smartlink.broadcasting.outbox.record import with_event_id
+from smartlink.broadcasting.testing import FakeDriver
+
+
+async def test_what_is_rolled_back_is_not_recorded(database: OutboxDatabase) -> None:
+    async with database.sessions() as session:
+        await database.outbox.record(session, [envelope(1)])
+        await session.rollback()
+
+    assert await database.column("id") == []
+
+
+async def test_events_are_recorded_with_their_transaction_in_order(database: OutboxDatabase) -> None:
+    ids = await database.record(*(envelope(number, f"private-{number % 3}") for number in range(25)))
+
+    assert ids == sorted(set(ids))
+    assert [json.loads(payload)["n"] for payload in await database.column("payload")] == list(range(25))
+    assert set(await database.column("state")) == {"pending"}
+
+
+async def test_nothing_is_recorded_for_nothing(database: OutboxDatabase) -> None:
+    async with database.sessions.begin() as session:
+        assert await database.outbox.record(session, []) == []
+
+
+async def test_live_events_are_never_recorded(database: OutboxDatabase) -> None:
+    with pytest.raises(ValueError, match="live"):
+        await database.record(envelope(1, promise=Promise.LIVE))
+
+
+async def test_an_id_is_never_used_twice(database: OutboxDatabase) -> None:
+    [first] = await database.record(envelope(1))
+    async with database.engine.begin() as connection:
+        await connection.execute(text("DELETE FROM recorded_events"))
+
+    [second] = await database.record(envelope(2))
+
+    assert second > first
+
+
+async def test_waking_without_a_relay_is_harmless(database: OutboxDatabase) -> None:
+    database.outbox.wake()
+    database.outbox.wake()
+
+
+async def test_a_reader_catches_up_on_durable_events_of_its_channel(database: OutboxDatabase) -> None:
+    seen = await database.record(envelope(1))
+    await database.record(envelope(2, "private-b"))
+    await database.record(envelope(3, promise=Promise.STATE))
+    missed = await database.record(envelope(4), envelope(5))
+
+    async with database.sessions() as session:
+        events, complete = await database.outbox.events_after(session, "private-a", seen[0])
+        latest = await database.outbox.latest_id(session, "private-a")
+
+    assert [event.id for event in events] == missed
+    assert [json.loads(event.payload) for event in events] == [
+        {"eventId": missed[0], "n": 4},
+        {"eventId": missed[1], "n": 5},
+    ]
+    assert events[0].created_at.utcoffset() == dt.timedelta(0)
+    assert complete
+    assert latest == missed[1]
+
+
+async def test_a_long_gap_is_read_in_pages(database: OutboxDatabase) -> None:
+    ids = await database.record(*(envelope(number) for number in range(5)))
+
+    async with database.sessions() as session:
+        first, _ = await database.outbox.events_after(session, "private-a", 0, limit=3)
+        rest, _ = await database.outbox.events_after(session, "private-a", first[-1].id, limit=3)
+
+    assert [event.id for event in first + rest] == ids
+
+
+async def test_a_channel_without_events_starts_at_zero(database: OutboxDatabase) -> None:
+    async with database.sessions() as session:
+        assert await database.outbox.latest_id(session, "private-a") == 0
+        assert await database.outbox.events_after(session, "private-a", 0) == ([], True)
+
+
+@pytest.mark.parametrize(("payload", "expected"), [("{}", '{"eventId":7}'), ('{"a":"}"}', '{"eventId":7,"a":"}"}')])
+def test_the_id_is_added_to_the_payload(payload: str, expected: str) -> None:
+    assert with_event_id(payload, 7) == expected
+
+
+async def test_pruning_forgets_old_sent_events_and_says_how_far(database: OutboxDatabase) -> None:
+    old = await database.record(envelope(1), envelope(2), envelope(3, "private-quiet"))
+    driver = FakeDriver()
+    relay = database.relay(driver)
+    await relay.run_once()
+    waiting = await database.record(envelope(4))
+    long_ago = dt.datetime.now(dt.UTC) - dt.timedelta(days=8)
+    async with database.engine.begin() as connection:
+        await connection.execute(update(database.tables.recorded_events).values(created_at=long_ago))
+    young = await database.record(envelope(5))
+
+    assert await relay.prune() == 3
+    assert await relay.prune() == 0
+
+    assert await database.column("id") == [*waiting, *young]
+    async with database.sessions() as session:
+        assert (await database.outbox.events_after(session, "private-a", old[0]))[1] is False
+        assert (await database.outbox.events_after(session, "private-a", old[2]))[1] is True
+        quiet = await database.outbox.latest_id(session, "private-quiet")
+        assert await database.outbox.events_after(session, "private-quiet", quiet) == ([], True)
+
+
+async def test_a_transaction_waits_for_another_on_the_same_channel(postgresql: OutboxDatabase) -> None:
+    outbox = postgresql.outbox
+    async with postgresql.sessions() as first:
+        [low] = await outbox.record(first, [envelope(1)])
+        second = asyncio.create_task(postgresql.record(envelope(2)))
+        [elsewhere] = await postgresql.record(envelope(3, "private-b"))
+        await _until_somebody_waits(postgresql)
+        assert not second.done()
+        await first.commit()
+
+    [high] = await second
+    assert low < elsewhere
+    assert low < high
+
+
+async def test_a_transaction_with_several_channels_waits_too(postgresql: OutboxDatabase) -> None:
+    async with postgresql.sessions() as first:
+        await postgresql.outbox.record(first, [envelope(1), envelope(1, "private-c")])
+        second = asyncio.create_task(postgresql.record(envelope(2, "private-b"), envelope(2, "private-c")))
+        await _until_somebody_waits(postgresql)
+        assert not second.done()
+        await first.rollback()
+
+    await second
+
+
+async def _until_somebody_waits(database: OutboxDatabase) -> None:
+    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    async with asyncio.timeout(10), database.engine.connect() as connection:
+        while not await connection.scalar(waiting):
+            await asyncio.sleep(0.003)
+
+
+async def test_transactions_with_the_same_channels_never_wait_crosswise(postgresql: OutboxDatabase) -> None:
+    there = [envelope(1, f"private-{letter}") for letter in "abcdef"]
+
+    await asyncio.gather(*(postgresql.record(*(there if n % 2 else reversed(there))) for n in range(40)))
+
+    assert len(await postgresql.column("id")) == 40 * 6
+
+
+async def test_a_late_commit_of_a_lower_id_is_not_lost(postgresql: OutboxDatabase) -> None:
+    driver = FakeDriver()
+    async with relaying(postgresql, driver):
+        async with postgresql.sessions() as slow:
+            [low] = await postgresql.outbox.record(slow, [envelope(1, "private-slow")])
+            [high] = await postgresql.record(envelope(2, "private-fast"))
+            await eventually(lambda: driver.sent)
+            await slow.commit()
+        postgresql.outbox.wake()
+        await eventually(lambda: len(driver.sent) == 2)
+
+    assert low < high
+    assert [sent.channel for sent in driver.sent] == ["private-fast", "private-slow"]

@@ -1,0 +1,267 @@
+"""From an event to envelopes: names, channels, payloads exact or refused."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import pydantic
+import pytest
+
+from smartlink.broadcasting import (
+    BroadcastConfigError,
+    Broadcaster,
+    BroadcastEvent,
+    Channel,
+    EncryptedPrivateChannel,
+    InvalidChannel,
+    InvalidEventName,
+    PayloadTooLarge,
+    PresenceChannel,
+    PrivateChannel,
+    Promise,
+    UnserialisablePayload,
+)
+from smartlink.broadcasting.broadcaster import EVENT_ID_BYTES
+from smartlink.broadcasting.drivers.null import NullDriver
+
+BROADCASTER = Broadcaster(NullDriver())
+
+
+@dataclass(frozen=True, slots=True)
+class OrderShipped(BroadcastEvent):
+    order: object
+
+    def broadcast_on(self) -> Channel:
+        return PrivateChannel("orders.1")
+
+
+class LiveOrder(OrderShipped):
+    promise = Promise.LIVE
+
+
+def payload_of(value: object) -> Any:
+    return json.loads(BROADCASTER.pack(OrderShipped(value))[0].payload)["order"]
+
+
+def test_a_dataclass_event_is_packed_with_its_class_name_and_fields() -> None:
+    [envelope] = BROADCASTER.pack(OrderShipped({"id": 1}))
+
+    assert envelope.channel == "private-orders.1"
+    assert envelope.name == "App\\Events\\OrderShipped"
+    assert envelope.payload == '{"order":{"id":1}}'
+    assert envelope.socket_id is None
+    assert envelope.promise is Promise.DURABLE
+
+
+def test_a_pydantic_event_is_packed_with_its_fields() -> None:
+    class Item(pydantic.BaseModel):
+        price: Decimal
+
+    class Sold(pydantic.BaseModel, BroadcastEvent):
+        item: Item
+        count: int = 2
+
+        def broadcast_on(self) -> Channel:
+            return Channel("shop")
+
+    [envelope] = BROADCASTER.pack(Sold(item=Item(price=Decimal("1.50"))))
+
+    assert json.loads(envelope.payload) == {"item": {"price": "1.50"}, "count": 2}
+
+
+def test_a_plain_event_is_packed_with_its_public_attributes() -> None:
+    class Moved(BroadcastEvent):
+        def __init__(self) -> None:
+            self.to = "left"
+            self._secret = "no"
+
+        def broadcast_on(self) -> Channel:
+            return Channel("game")
+
+    assert BROADCASTER.pack(Moved())[0].payload == '{"to":"left"}'
+
+
+def test_the_namespace_is_a_setting_and_may_be_empty() -> None:
+    event = OrderShipped(1)
+
+    assert Broadcaster(NullDriver(), namespace="Shop.").wire_name(event) == "Shop.OrderShipped"
+    assert Broadcaster(NullDriver(), namespace="").wire_name(event) == "OrderShipped"
+
+
+def test_a_name_of_its_own_is_sent_as_it_is() -> None:
+    class Named(OrderShipped):
+        def broadcast_as(self) -> str:
+            return "order.shipped"
+
+    assert BROADCASTER.pack(Named(1))[0].name == "order.shipped"
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201, "a\nb", "pusher:ping", "pusher_internal:member_added"])
+def test_a_name_nobody_may_use_is_refused(name: str) -> None:
+    class Named(OrderShipped):
+        def broadcast_as(self) -> str:
+            return name
+
+    with pytest.raises(InvalidEventName):
+        BROADCASTER.pack(Named(1))
+
+
+def test_an_event_for_several_channels_is_one_envelope_each() -> None:
+    class Everywhere(OrderShipped):
+        def broadcast_on(self) -> Sequence[Channel]:  # type: ignore[override]
+            return [Channel("a"), PresenceChannel("b"), Channel("a")]
+
+    assert [envelope.channel for envelope in BROADCASTER.pack(Everywhere(1))] == ["a", "presence-b"]
+
+
+def test_an_event_that_does_not_want_to_be_sent_is_not_packed() -> None:
+    class Never(OrderShipped):
+        def broadcast_when(self) -> bool:
+            return False
+
+    assert BROADCASTER.pack(Never(1)) == ()
+
+
+@pytest.mark.parametrize("on", ["private-orders.1", ["orders"], None, 7])
+def test_a_channel_that_is_only_text_is_refused(on: object) -> None:
+    class Loose(OrderShipped):
+        def broadcast_on(self) -> Any:
+            return on
+
+    with pytest.raises(InvalidChannel, match="broadcast_on"):
+        BROADCASTER.pack(Loose(1))
+
+
+def test_nothing_is_sent_in_the_clear_on_an_encrypted_channel() -> None:
+    class Secret(OrderShipped):
+        def broadcast_on(self) -> Channel:
+            return EncryptedPrivateChannel("vault")
+
+    with pytest.raises(BroadcastConfigError, match="private-encrypted-vault"):
+        BROADCASTER.pack(Secret(1))
+
+
+@pytest.mark.parametrize("socket_id", ["1", "1.1\n", "١.١", "1.1:private-x", ""])
+def test_a_socket_id_that_is_none_is_refused(socket_id: str) -> None:
+    with pytest.raises(ValueError, match="not a socket id"):
+        BROADCASTER.pack(OrderShipped(1), socket_id=socket_id)
+
+
+def test_the_left_out_socket_travels_with_the_envelope() -> None:
+    assert BROADCASTER.pack(OrderShipped(1), socket_id="1.2")[0].socket_id == "1.2"
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@dataclass
+class Point:
+    x: int
+    _hidden: int = 0
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Decimal("10.50"), '"10.50"'),
+        (Decimal("1E+2"), '"100"'),
+        (dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC), '"2026-01-02T03:04:05Z"'),
+        (dt.datetime(2026, 1, 2, 3, tzinfo=dt.timezone(dt.timedelta(hours=2))), '"2026-01-02T01:00:00Z"'),
+        (dt.date(2026, 1, 2), '"2026-01-02"'),
+        (uuid.UUID(int=1), '"00000000-0000-0000-0000-000000000001"'),
+        (Colour.RED, '"red"'),
+        (Point(3), '{"x":3}'),
+        ((1, None, True, 1.5), "[1,null,true,1.5]"),
+        ({1: "a"}, '{"1":"a"}'),
+        ("🎉\u2028é", '"🎉\u2028é"'),
+        ({"__proto__": {}, "{0.__class__}": ""}, '{"__proto__":{},"{0.__class__}":""}'),
+        (2**63, "9223372036854775808"),
+        ("a\x00b", '"a\\u0000b"'),
+    ],
+)
+def test_what_json_can_say_is_said_exactly(value: object, text: str) -> None:
+    assert BROADCASTER.pack(OrderShipped(value))[0].payload == f'{{"order":{text}}}'
+
+
+def circle() -> list[object]:
+    ring: list[object] = []
+    ring.append(ring)
+    return ring
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        (float("nan"), r"payload\.order: JSON has no nan"),
+        ({"a": [float("inf")]}, r"payload\.order\.a\[0\]: JSON has no inf"),
+        (Decimal("NaN"), "JSON has no NaN"),
+        ({1, 2}, r"payload\.order: a set has no order"),
+        (frozenset(), "sorted list"),
+        (b"bytes", "base64"),
+        (dt.datetime(2026, 1, 2), "without a zone"),  # noqa: DTZ001 - the point
+        (dt.timedelta(1), "timedelta has no form"),
+        (object(), "object has no form"),
+        (Point, "type has no form"),
+        ((number for number in [1]), "generator has no form"),
+        ({None: 1}, "a name in JSON is text"),
+        ({True: 1}, "a name in JSON is text"),
+        (circle(), "within itself"),
+        ("\ud800", "no form in JSON"),
+    ],
+)
+def test_what_json_cannot_say_is_refused_with_its_place(value: object, complaint: str) -> None:
+    with pytest.raises(UnserialisablePayload, match=complaint):
+        BROADCASTER.pack(OrderShipped(value))
+
+
+def test_a_payload_is_a_mapping() -> None:
+    class Listed(OrderShipped):
+        def broadcast_with(self) -> Mapping[str, object]:
+            return [1]  # type: ignore[return-value]
+
+    with pytest.raises(UnserialisablePayload, match="not list"):
+        BROADCASTER.pack(Listed(1))
+
+
+def test_the_size_is_counted_in_bytes_of_utf8() -> None:
+    frame = len('{"order":""}')
+    most = "é" * ((10_240 - frame) // 2)
+
+    [envelope] = BROADCASTER.pack(LiveOrder(most))
+    assert len(envelope.payload.encode()) == 10_240
+
+    with pytest.raises(PayloadTooLarge, match=r"takes 10241 bytes, the limit is 10240") as refused:
+        BROADCASTER.pack(LiveOrder(most + "x"))
+    assert (refused.value.payload_bytes, refused.value.max_bytes) == (10_241, 10_240)
+
+
+def test_a_thousand_emoji_fit() -> None:
+    assert payload_of("🎉" * 1000) == "🎉" * 1000
+
+
+def test_a_durable_payload_leaves_room_for_its_id() -> None:
+    fits = "x" * (10_240 - len('{"order":""}') - EVENT_ID_BYTES)
+
+    BROADCASTER.pack(OrderShipped(fits))
+    with pytest.raises(PayloadTooLarge):
+        BROADCASTER.pack(OrderShipped(fits + "x"))
+
+
+def test_the_name_of_the_id_is_taken_in_durable_payloads() -> None:
+    @dataclass
+    class Clash(BroadcastEvent):
+        eventId: int  # noqa: N815 - the wire's name
+
+        def broadcast_on(self) -> Channel:
+            return Channel("chat")
+
+    with pytest.raises(UnserialisablePayload, match="eventId"):
+        BROADCASTER.pack(Clash(1))

@@ -1,0 +1,351 @@
+"""The relay: at least once, in order per channel, for as long as it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import random
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import text, update
+
+from broadcasting.outbox_database import OutboxDatabase, envelope, open_database, pusher_driver, relaying
+from kit.pusher_service import HANG, LOSE_THE_ANSWER, Call, PusherService, pusher_service
+from kit.waiting import eventually
+from smartlink.broadcasting import Envelope, Promise
+from smartlink.broadcasting.testing import FakeDriver
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[PusherService]:
+    async with pusher_service() as service:
+        yield service
+
+
+def numbers(service: PusherService, channel: str = "private-a") -> list[int]:
+    return [payload["n"] for payload in service.payloads(channel)]
+
+
+async def test_durable_events_carry_their_id_and_state_does_not(
+    database: OutboxDatabase, service: PusherService
+) -> None:
+    [first, _, third] = await database.record(
+        envelope(1), envelope(2, promise=Promise.STATE), Envelope("chat", "Empty", "{}", "1.2")
+    )
+
+    async with relaying(database, pusher_driver(service)):
+        await eventually(lambda: len(service.taken) == 3)
+
+    assert service.payloads() == [{"eventId": first, "n": 1}, {"n": 2}, {"eventId": third}]
+    assert [event.get("socket_id") for event in service.taken] == [None, None, "1.2"]
+    assert await database.column("state") == ["sent"] * 3
+
+
+async def test_a_wake_is_enough(database: OutboxDatabase, service: PusherService) -> None:
+    async with relaying(database, pusher_driver(service), sweep_s=3600):
+        for number in range(3):
+            await database.record(envelope(number))
+            await eventually(lambda number=number: len(service.taken) == number + 1)  # type: ignore[misc]
+
+
+async def test_what_another_process_records_is_found_without_a_wake(
+    database: OutboxDatabase, service: PusherService
+) -> None:
+    async with relaying(database, pusher_driver(service), wake=asyncio.Event()):
+        await database.record(envelope(1))
+        await eventually(lambda: service.taken)
+
+
+async def test_ten_events_travel_in_one_call(database: OutboxDatabase, service: PusherService) -> None:
+    await database.record(*(envelope(number) for number in range(25)))
+
+    async with relaying(database, pusher_driver(service)):
+        await eventually(lambda: len(service.taken) == 25)
+
+    assert [len(call.events) for call in service.calls] == [10, 10, 5]
+    assert numbers(service) == list(range(25))
+
+
+async def test_a_backlog_of_many_rounds_is_sent_in_order(database: OutboxDatabase) -> None:
+    driver = FakeDriver()
+    await database.record(*(envelope(number, f"private-{number % 7}") for number in range(1500)))
+
+    relay = database.relay(driver)
+    counts = [await relay.run_once() for _ in range(9)]
+
+    assert sum(counts) == 1500
+    assert counts[-1] == 0
+    assert [json.loads(sent.payload)["n"] for sent in driver.sent] == list(range(1500))
+
+
+def html(_: Call) -> bytes:
+    return b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 2\r\n\r\nhi"
+
+
+ILLNESSES: dict[str, Callable[[Call], Any]] = {
+    "hangs": lambda _: HANG,
+    "500": lambda _: 500,
+    "503": lambda _: 503,
+    "429": lambda _: 429,
+    "401": lambda _: 401,
+    "not HTTP": lambda _: b"\x00\x01garbage\r\n\r\n",
+    "another site": html,
+}
+
+
+@pytest.mark.parametrize("illness", ILLNESSES)
+async def test_nothing_is_lost_or_reordered_while_the_service_is_ill(
+    database: OutboxDatabase, service: PusherService, illness: str
+) -> None:
+    service.answers = ILLNESSES[illness]
+    async with relaying(database, pusher_driver(service, timeout_s=0.1)):
+        for number in range(30):
+            await database.record(envelope(number, f"private-{number % 2}"))
+        await eventually(lambda: len(service.calls) >= 3)
+        assert service.taken == []
+        service.answers = lambda _: 200
+        await eventually(lambda: len(service.taken) == 30)
+
+    assert numbers(service, "private-0") == list(range(0, 30, 2))
+    assert numbers(service, "private-1") == list(range(1, 30, 2))
+    assert set(await database.column("state")) == {"sent"}
+    assert set(await database.column("error")) == {None}
+
+
+async def test_a_service_that_dies_and_returns_gets_everything_in_order(
+    database: OutboxDatabase, service: PusherService
+) -> None:
+    async with relaying(database, pusher_driver(service)):
+        for round_number in range(3):
+            for number in range(10):
+                await database.record(envelope(round_number * 20 + number))
+            await service.stop()
+            for number in range(10, 20):
+                await database.record(envelope(round_number * 20 + number))
+            await service.start()
+            await eventually(lambda done=round_number * 20 + 20: len(service.taken) >= done)  # type: ignore[misc]
+
+    assert _without_repeats(numbers(service)) == list(range(60))
+
+
+def _without_repeats(values: Sequence[int]) -> list[int]:
+    return list(dict.fromkeys(values))
+
+
+async def test_a_call_whose_answer_is_lost_is_made_again_the_same(
+    database: OutboxDatabase, service: PusherService
+) -> None:
+    lost = iter([LOSE_THE_ANSWER, LOSE_THE_ANSWER])
+    service.answers = lambda _: next(lost, 200)
+    await database.record(*(envelope(number) for number in range(7)))
+    async with relaying(database, pusher_driver(service)):
+        await eventually(lambda: len(service.calls) == 1)
+        await database.record(envelope(7))
+        await eventually(lambda: len(service.calls) >= 4)
+
+    assert [len(call.events) for call in service.calls[:4]] == [7, 7, 7, 1]
+    assert len({call.idempotency_key for call in service.calls[:3]}) == 1
+    assert service.calls[0].events == service.calls[2].events
+    assert service.calls[3].idempotency_key != service.calls[0].idempotency_key
+
+
+async def test_a_killed_relay_is_followed_by_one_that_makes_the_same_call(
+    database: OutboxDatabase, service: PusherService
+) -> None:
+    service.answers = lambda _: HANG
+    await database.record(*(envelope(number, f"private-{number % 3}") for number in range(14)))
+    killed_driver, next_driver = pusher_driver(service), pusher_driver(service)
+    killed = asyncio.create_task(database.relay(killed_driver).run(asyncio.Event()))
+    await eventually(lambda: service.calls)
+    killed.cancel()
+    await asyncio.gather(killed, return_exceptions=True)
+    await killed_driver.aclose()
+
+    service.answers = lambda _: 200
+    await database.record(envelope(14))
+    async with relaying(database, next_driver):
+        await eventually(lambda: len(service.taken) == 15)
+
+    assert service.calls[0].idempotency_key == service.calls[1].idempotency_key
+    assert service.calls[0].events == service.calls[1].events
+    assert [payload["n"] for payload in service.payloads()] == list(range(15))
+
+
+async def test_keys_differ_between_databases_with_the_same_ids(tmp_path: Any) -> None:
+    keys = []
+    for name in ("one", "two"):
+        async with open_database(f"sqlite+aiosqlite:///{tmp_path / name}.db") as database:
+            driver = FakeDriver()
+            assert await database.record(envelope(1)) == [1]
+            await database.relay(driver).run_once()
+            keys += driver.idempotency_keys
+
+    assert None not in keys
+    assert len(set(keys)) == 2
+
+
+def refuses(number: int, status: int) -> Callable[[Call], int]:
+    return lambda call: status if any(json.loads(event["data"])["n"] == number for event in call.events) else 200
+
+
+async def test_poison_alone_is_set_aside_and_its_channel_goes_on(
+    database: OutboxDatabase, service: PusherService
+) -> None:
+    service.answers = refuses(4, 413)
+    ids = await database.record(*(envelope(number, f"private-{number % 2}") for number in range(20)))
+
+    async with relaying(database, pusher_driver(service)):
+        await eventually(lambda: len(service.taken) == 19)
+
+    assert numbers(service, "private-0") == [0, 2, *range(6, 20, 2)]
+    assert numbers(service, "private-1") == list(range(1, 20, 2))
+    states = dict(zip(ids, await database.column("state"), strict=True))
+    assert states.pop(ids[4]) == "failed"
+    assert set(states.values()) == {"sent"}
+
+
+async def test_an_event_that_breaks_the_service_holds_back_its_own_channel_only(
+    database: OutboxDatabase, service: PusherService
+) -> None:
+    service.answers = refuses(0, 500)
+    await database.record(*(envelope(number, f"private-{number % 5}") for number in range(20)))
+
+    async with relaying(database, pusher_driver(service)):
+        await eventually(lambda: len(service.taken) == 16)
+        await database.record(envelope(20, "private-new"))
+        await eventually(lambda: numbers(service, "private-new"))
+        assert numbers(service, "private-0") == []
+        service.answers = lambda _: 200
+        await eventually(lambda: len(service.taken) == 21)
+
+    assert numbers(service, "private-0") == [0, 5, 10, 15]
+    assert numbers(service, "private-1") == [1, 6, 11, 16]
+
+
+class BrokenDriver(FakeDriver):
+    """Raises what no driver may raise, whenever a certain channel is among the envelopes."""
+
+    async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
+        if any(each.channel == "private-bad" for each in envelopes):
+            raise KeyError("bug")
+        await super().send(envelopes, idempotency_key=idempotency_key)
+
+
+async def test_a_driver_that_breaks_its_promise_does_not_end_the_relay(database: OutboxDatabase) -> None:
+    driver = BrokenDriver()
+    await database.record(envelope(1, "private-bad"), envelope(2), envelope(3))
+
+    async with relaying(database, driver):
+        await eventually(lambda: len(driver.sent) == 2)
+
+    assert await database.column("state") == ["pending", "sent", "sent"]
+
+
+async def test_two_relays_never_double(database: OutboxDatabase, service: PusherService) -> None:
+    drivers = [pusher_driver(service) for _ in range(3)]
+    async with relaying(database, *drivers, sweep_s=0.01):
+        for number in range(60):
+            await database.record(envelope(number))
+        await eventually(lambda: len(service.taken) >= 60)
+
+    assert numbers(service) == list(range(60))
+
+
+async def test_a_relay_takes_over_from_one_that_died(database: OutboxDatabase) -> None:
+    dead, living = FakeDriver(), FakeDriver()
+    await database.record(envelope(1))
+    await database.relay(dead, lease_s=1.0, send_timeout_s=0.5).run_once()
+    await database.record(envelope(2))
+
+    successor = database.relay(living, lease_s=1.0, send_timeout_s=0.5)
+    assert await successor.run_once() == 0
+    stop = asyncio.Event()
+    task = asyncio.create_task(successor.run(stop))
+    await eventually(lambda: living.sent)
+    stop.set()
+    await task
+
+    assert [json.loads(sent.payload)["n"] for sent in dead.sent + living.sent] == [1, 2]
+
+
+async def test_a_relay_that_stops_hands_over_at_once(database: OutboxDatabase) -> None:
+    first, second = FakeDriver(), FakeDriver()
+    async with relaying(database, first):
+        await database.record(envelope(1))
+        await eventually(lambda: first.sent)
+    await database.record(envelope(2))
+
+    assert await database.relay(second).run_once() == 1
+
+
+async def test_a_clock_that_was_turned_back_stops_nothing(database: OutboxDatabase) -> None:
+    await database.record(envelope(1))
+    tomorrow = dt.datetime.now(dt.UTC) + dt.timedelta(days=1)
+    async with database.engine.begin() as connection:
+        await connection.execute(
+            database.tables.outbox_lease.insert().values(
+                name="relay", holder="somebody", expires_at=tomorrow.timestamp()
+            )
+        )
+        await connection.execute(update(database.tables.recorded_events).values(available_at=tomorrow))
+
+    assert await database.relay(FakeDriver()).run_once() == 1
+
+
+async def test_the_relay_outlives_a_database_that_fails(
+    database: OutboxDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver = FakeDriver()
+    async with relaying(database, driver):
+        await database.record(envelope(1))
+        await eventually(lambda: driver.sent)
+        await _rename(database, "recorded_events", "gone")
+        database.outbox.wake()
+        await eventually(lambda: "the database failed" in caplog.text)
+        await _rename(database, "gone", "recorded_events")
+        await database.record(envelope(2))
+        await eventually(lambda: len(driver.sent) == 2)
+
+
+async def _rename(database: OutboxDatabase, old: str, new: str) -> None:
+    async with database.engine.begin() as connection:
+        await connection.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
+
+
+async def test_a_lease_is_longer_than_a_call(database: OutboxDatabase) -> None:
+    with pytest.raises(ValueError, match="lease_s"):
+        database.relay(FakeDriver(), lease_s=2, send_timeout_s=2)
+
+
+async def test_transactions_that_overlap_lose_nothing_and_keep_each_channels_order(
+    database: OutboxDatabase, service: PusherService
+) -> None:
+    chance = random.Random(7)
+    committed: dict[str, list[int]] = defaultdict(list)
+
+    async def writer(number: int) -> None:
+        for step in range(12):
+            channels = chance.sample(["private-a", "private-b", "private-c", "private-d"], chance.randint(1, 3))
+            async with database.sessions() as session:
+                ids = await database.outbox.record(
+                    session, [envelope(number * 100 + step, channel) for channel in channels]
+                )
+                await asyncio.sleep(chance.random() / 200)
+                if chance.random() < 0.2:
+                    await session.rollback()
+                    continue
+                await session.commit()
+            database.outbox.wake()
+            for channel, event_id in zip(channels, ids, strict=True):
+                committed[channel].append(event_id)
+
+    async with relaying(database, pusher_driver(service)):
+        await asyncio.gather(*(writer(number) for number in range(8)))
+        await eventually(lambda: len(service.taken) >= sum(len(ids) for ids in committed.values()))
+
+    for channel, ids in committed.items():
+        assert [payload["eventId"] for payload in service.payloads(channel)] == sorted(ids)

@@ -1,0 +1,196 @@
+"""The pusher driver against a service on a real socket, healthy and ill."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from conformance.driver_promises import DriverPromises, envelopes
+from kit.pusher_service import HANG, LOSE_THE_ANSWER, PusherService, pusher_service
+from smartlink.broadcasting import BroadcastRefused, BroadcastUnavailable, Envelope
+from smartlink.broadcasting.drivers.pusher import PusherDriver
+
+
+def driver_for(service: PusherService, **changes: Any) -> PusherDriver:
+    settings: dict[str, Any] = {"secret": service.secret, "host": "127.0.0.1", "port": service.port} | changes
+    return PusherDriver(service.app_id, service.key, **{"scheme": "http", "timeout_s": 2} | settings)
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[PusherService]:
+    async with pusher_service() as service:
+        yield service
+
+
+@pytest.fixture
+async def driver(service: PusherService) -> AsyncIterator[PusherDriver]:
+    driver = driver_for(service)
+    yield driver
+    await driver.aclose()
+
+
+class TestPusherDriver(DriverPromises):
+    @pytest.fixture(autouse=True)
+    def _remember(self, service: PusherService) -> None:
+        self._service = service
+
+    def arrived(self) -> list[Envelope]:
+        return [
+            Envelope(event["channel"], event["name"], event["data"], event.get("socket_id"))
+            for event in self._service.taken
+        ]
+
+    def make_unavailable(self) -> None:
+        self._service.answers = lambda _: 503
+
+    def make_refusing(self) -> None:
+        self._service.answers = lambda _: 400
+
+
+async def test_one_envelope_is_one_event(service: PusherService, driver: PusherDriver) -> None:
+    await driver.send(envelopes(1))
+
+    [call] = service.calls
+    assert call.path == "/apps/77/events"
+    assert call.headers["content-type"] == "application/json"
+    assert "socket_id" not in call.events[0]
+
+
+async def test_ten_are_one_call_and_eleven_are_two(service: PusherService, driver: PusherDriver) -> None:
+    await driver.send(envelopes(10))
+    await driver.send(envelopes(11))
+
+    assert [call.path.rpartition("/")[2] for call in service.calls] == ["batch_events", "batch_events", "events"]
+
+
+async def test_the_connection_is_kept(service: PusherService, driver: PusherDriver) -> None:
+    for _ in range(20):
+        await driver.send(envelopes(2))
+
+    assert service.connections == 1
+
+
+async def test_the_idempotency_key_names_each_call(service: PusherService, driver: PusherDriver) -> None:
+    await driver.send(envelopes(11), idempotency_key="k")
+    await driver.send(envelopes(1))
+
+    keys = [call.idempotency_key for call in service.calls]
+    assert keys[0] == "k"
+    assert keys[1] not in (None, "k")
+    assert keys[2] is None
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_these_answers_blame_the_event(service: PusherService, driver: PusherDriver, status: int) -> None:
+    service.answers = lambda _: status
+
+    with pytest.raises(BroadcastRefused, match=str(status)):
+        await driver.send(envelopes(1))
+
+
+@pytest.mark.parametrize("status", [301, 302, 401, 403, 404, 408, 409, 418, 429, 500, 502, 503, 504])
+async def test_these_answers_do_not(service: PusherService, driver: PusherDriver, status: int) -> None:
+    service.answers = lambda _: status
+
+    with pytest.raises(BroadcastUnavailable, match=str(status)) as raised:
+        await driver.send(envelopes(1))
+    assert raised.value.answered is (status in (500, 502, 504))
+
+
+def http(status: int, body: bytes, kind: str = "application/json", extra: str = "") -> bytes:
+    head = f"HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\n{extra}content-length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x00\xff\x00garbage\r\n\r\n",
+        b"HTTP/1.1 999999 no\r\n\r\n",
+        http(200, b"<html>Sign in to this network</html>", "text/html"),
+        http(200, b"ok"),
+        http(200, b"[1]"),
+        http(200, b"[" * 50_000),
+        http(200, b"\xff\xfe"),
+        http(200, b"{" + b"x" * 1_000_000),
+        http(200, b"not gzip", extra="content-encoding: gzip\r\n"),
+        http(400, b"<html>The plain HTTP request was sent to HTTPS port</html>", "text/html"),
+    ],
+)
+async def test_garbage_is_not_taken_for_an_answer(service: PusherService, driver: PusherDriver, garbage: bytes) -> None:
+    service.answers = lambda _: garbage
+
+    with pytest.raises(BroadcastUnavailable):
+        await driver.send(envelopes(1))
+
+
+async def test_a_wrong_secret_is_the_operators_matter(service: PusherService) -> None:
+    driver = driver_for(service, secret="another")
+
+    with pytest.raises(BroadcastUnavailable, match="check app id, key, secret"):
+        await driver.send(envelopes(1))
+    await driver.aclose()
+
+
+async def test_a_service_that_is_not_there_is_unavailable(service: PusherService, driver: PusherDriver) -> None:
+    await service.stop()
+
+    with pytest.raises(BroadcastUnavailable, match="ConnectError"):
+        await driver.send(envelopes(1))
+
+
+async def test_a_service_that_returns_is_used_again(service: PusherService, driver: PusherDriver) -> None:
+    await driver.send(envelopes(1))
+    await service.stop()
+    with pytest.raises(BroadcastUnavailable):
+        await driver.send(envelopes(1))
+    await service.start()
+
+    await driver.send(envelopes(1))
+
+    assert len(service.taken) == 2
+
+
+async def test_a_service_that_hangs_is_given_up_on(service: PusherService) -> None:
+    service.answers = lambda _: HANG
+    driver = driver_for(service, timeout_s=0.1)
+
+    with pytest.raises(BroadcastUnavailable, match=r"no answer within 0\.1 s"):
+        await driver.send(envelopes(1))
+    await driver.aclose()
+
+
+async def test_a_service_that_dies_over_a_call_is_unavailable(service: PusherService, driver: PusherDriver) -> None:
+    service.answers = lambda _: LOSE_THE_ANSWER
+
+    with pytest.raises(BroadcastUnavailable):
+        await driver.send(envelopes(1))
+
+
+async def test_a_host_that_does_not_exist_is_unavailable(service: PusherService) -> None:
+    driver = driver_for(service, host="no-such-host.invalid")
+
+    with pytest.raises(BroadcastUnavailable):
+        await driver.send(envelopes(1))
+    await driver.aclose()
+
+
+async def test_no_message_carries_the_secret_or_a_signature(service: PusherService, driver: PusherDriver) -> None:
+    failures = []
+    for answer in (400, 401, 500, b"garbage"):
+        service.answers = lambda _, answer=answer: answer  # type: ignore[misc]
+        with pytest.raises((BroadcastUnavailable, BroadcastRefused)) as raised:
+            await driver.send(envelopes(1))
+        failures.append(str(raised.value))
+
+    assert not any(word in " ".join(failures) for word in ("auth_signature", "auth_key", service.secret, '"n"'))
+
+
+async def test_calls_at_the_same_time_do_not_mix(service: PusherService, driver: PusherDriver) -> None:
+    await asyncio.gather(*(driver.send(envelopes(10, channel=f"c{number}")) for number in range(30)))
+
+    assert all(len({event["channel"] for event in call.events}) == 1 for call in service.calls)
+    assert len(service.taken) == 300
