@@ -1,0 +1,147 @@
+"""What every engine of the port `Roster` promises, by example and against a naive model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from smartlink.protocol.session import Member
+from smartlink.server.roster.base import Arrival, ChannelCount, Departure, Roster
+from smartlink.server.roster.memory import MemoryRoster
+
+T = TypeVar("T")
+ANA, BEN = Member("1", b'{"name":"Ana"}'), Member("2")
+
+
+class RosterPromises:
+    """Subclassed per engine."""
+
+    def roster(self) -> Roster:
+        raise NotImplementedError
+
+    async def test_first_and_last_are_told_exactly_once(self) -> None:
+        roster = self.roster()
+
+        assert await roster.join("1", "presence-a", "1.1", ANA) == Arrival(True, True)
+        assert await roster.join("1", "presence-a", "1.2", ANA) == Arrival(False, False)
+        assert await roster.join("1", "presence-a", "1.3", BEN) == Arrival(False, True)
+        assert await roster.leave("1", "presence-a", "1.1") == Departure(False, False)
+        assert await roster.leave("1", "presence-a", "1.2") == Departure(False, True)
+        assert await roster.leave("1", "presence-a", "1.3") == Departure(True, True)
+
+    async def test_repetition_changes_nothing(self) -> None:
+        roster = self.roster()
+        await roster.join("1", "presence-a", "1.1", ANA)
+
+        assert await roster.join("1", "presence-a", "1.1", ANA) == Arrival(False, False)
+        assert await roster.leave("1", "presence-a", "9.9") == Departure(False, False)
+        assert await roster.leave("1", "nowhere", "1.1") == Departure(False, False)
+        assert await roster.leave("1", "presence-a", "1.1") == Departure(True, True)
+        assert await roster.leave("1", "presence-a", "1.1") == Departure(False, False)
+
+    async def test_each_user_is_listed_once(self) -> None:
+        roster = self.roster()
+        for socket_id, member in (("1.1", ANA), ("1.2", BEN), ("1.3", ANA)):
+            await roster.join("1", "presence-a", socket_id, member)
+
+        assert list(await roster.members("1", "presence-a")) == [ANA, BEN]
+        assert await roster.count("1", "presence-a") == ChannelCount(3, 2)
+
+    async def test_apps_do_not_see_each_other(self) -> None:
+        roster = self.roster()
+        await roster.join("1", "presence-a", "1.1", ANA)
+
+        assert await roster.join("2", "presence-a", "1.1", ANA) == Arrival(True, True)
+        await roster.leave("2", "presence-a", "1.1")
+        assert await roster.channels("2") == {}
+        assert await roster.channels("1") == {"presence-a": ChannelCount(1, 1)}
+
+    async def test_channels_are_found_by_prefix(self) -> None:
+        roster = self.roster()
+        await roster.join("1", "chat", "1.1", None)
+        await roster.join("1", "presence-a", "1.1", ANA)
+
+        assert set(await roster.channels("1")) == {"chat", "presence-a"}
+        assert set(await roster.channels("1", "presence-")) == {"presence-a"}
+        assert await roster.count("1", "nobody") == ChannelCount(0, 0)
+
+
+class TestMemoryRoster(RosterPromises):
+    def roster(self) -> Roster:
+        return MemoryRoster()
+
+
+def done(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine of the memory engine: it never waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    raise AssertionError("the memory engine waited")
+
+
+SOCKETS = st.integers(0, 5).map(lambda n: f"1.{n}")
+CHANNELS = st.sampled_from(["presence-a", "presence-b", "chat"])
+MEMBERS = st.sampled_from([ANA, BEN])
+
+
+class AgainstAModel(RuleBasedStateMachine):
+    """A list of (channel, socket, member) is all there is to know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.roster = MemoryRoster()
+        self.entries: list[tuple[str, str, Member | None]] = []
+
+    def on(self, channel: str) -> list[tuple[str, str, Member | None]]:
+        return [entry for entry in self.entries if entry[0] == channel]
+
+    @rule(channel=CHANNELS, socket_id=SOCKETS, member=MEMBERS)
+    def join(self, channel: str, socket_id: str, member: Member) -> None:
+        who = member if channel.startswith("presence-") else None
+        here = self.on(channel)
+        is_there = any(entry[1] == socket_id for entry in here)
+        expected = Arrival(
+            not is_there and not here,
+            not is_there and who is not None and all(entry[2] != who for entry in here),
+        )
+        if not is_there:
+            self.entries.append((channel, socket_id, who))
+
+        assert done(self.roster.join("1", channel, socket_id, who)) == expected
+
+    @rule(channel=CHANNELS, socket_id=SOCKETS)
+    def leave(self, channel: str, socket_id: str) -> None:
+        gone = [entry for entry in self.on(channel) if entry[1] == socket_id]
+        self.entries = [entry for entry in self.entries if entry not in gone]
+        here = self.on(channel)
+        expected = Departure(
+            bool(gone) and not here,
+            bool(gone) and gone[0][2] is not None and all(entry[2] != gone[0][2] for entry in here),
+        )
+
+        assert done(self.roster.leave("1", channel, socket_id)) == expected
+
+    @invariant()
+    def counts_agree(self) -> None:
+        counts = done(self.roster.channels("1"))
+        assert set(counts) == {channel for channel, _, _ in self.entries}
+        for channel, count in counts.items():
+            users = {entry[2] for entry in self.on(channel)} - {None}
+            assert count == ChannelCount(len(self.on(channel)), len(users))
+            assert set(done(self.roster.members("1", channel))) == users
+
+
+TestAgainstAModel = AgainstAModel.TestCase
+TestAgainstAModel.settings = settings(max_examples=60, deadline=None)
+
+
+def test_the_event_loop_is_not_needed_by_the_memory_engine() -> None:
+    assert done(MemoryRoster().count("1", "chat")) == ChannelCount(0, 0)
+    assert asyncio.iscoroutinefunction(MemoryRoster.join)
