@@ -15,8 +15,8 @@ from smartlink.broadcasting.drivers.pusher import PusherDriver
 
 
 def driver_for(service: PusherService, **changes: Any) -> PusherDriver:
-    settings: dict[str, Any] = {"secret": service.secret, "host": "127.0.0.1", "port": service.port} | changes
-    return PusherDriver(service.app_id, service.key, **{"scheme": "http", "timeout_s": 2} | settings)
+    settings: dict[str, Any] = {"host": "127.0.0.1", "port": service.port, "scheme": "http", "timeout_s": 2}
+    return PusherDriver(service.app_id, service.key, changes.pop("secret", service.secret), **settings | changes)
 
 
 @pytest.fixture
