@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -16,8 +19,27 @@ GENERAL = sa.text("recipient_id IS NULL")
 UNREAD = sa.text("is_read = false")
 
 
+@contextmanager
+def _ids_never_used_again() -> Iterator[None]:
+    """SQLite alters a table by copying it, and a copy knows only the ids it holds: keep how far they had come."""
+    connection = op.get_bind()
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    last = connection.scalar(sa.text("SELECT seq FROM sqlite_sequence WHERE name = 'chat_messages'"))
+    yield
+    if last is not None:
+        connection.execute(sa.text("DELETE FROM sqlite_sequence WHERE name = 'chat_messages'"))
+        connection.execute(
+            sa.text("INSERT INTO sqlite_sequence (name, seq) VALUES ('chat_messages', :last)"), {"last": last}
+        )
+
+
 def upgrade() -> None:
-    with op.batch_alter_table("chat_messages", table_kwargs={"sqlite_autoincrement": True}) as table:
+    with (
+        _ids_never_used_again(),
+        op.batch_alter_table("chat_messages", table_kwargs={"sqlite_autoincrement": True}) as table,
+    ):
         table.add_column(sa.Column("recipient_id", BIG_ID))
         table.add_column(sa.Column("is_read", sa.Boolean, nullable=False, server_default=sa.false()))
         table.add_column(sa.Column("read_at", TIME))
@@ -53,7 +75,10 @@ def downgrade() -> None:
     op.execute("DELETE FROM chat_messages WHERE recipient_id IS NOT NULL")
     for name in ("unread", "received", "sent", "general"):
         op.drop_index(f"ix_chat_messages_{name}", "chat_messages")
-    with op.batch_alter_table("chat_messages", table_kwargs={"sqlite_autoincrement": True}) as table:
+    with (
+        _ids_never_used_again(),
+        op.batch_alter_table("chat_messages", table_kwargs={"sqlite_autoincrement": True}) as table,
+    ):
         table.drop_constraint("fk_chat_messages_recipient_id", type_="foreignkey")
         table.drop_column("read_at")
         table.drop_column("is_read")

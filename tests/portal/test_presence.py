@@ -1,0 +1,123 @@
+"""Who is online follows the truth of connections, and changes are told once."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+
+from kit.portal import Person, World, ago
+from kit.realtime import realtime_server
+from smartlink.broadcasting import BroadcastSettings, PresenceChannel
+from smartlink.portal.presence.events import UserJoined, UserLeft
+from smartlink.protocol.signing import sign_webhook
+
+
+async def tell(world: World, *events: dict[str, Any], secret: str = "app-secret") -> httpx2.Response:
+    body = msgspec.json.encode({"time_ms": 1, "events": list(events)})
+    headers = {"x-pusher-key": "app-key", "x-pusher-signature": sign_webhook(secret, body)}
+    return await world.client().post("/webhooks/realtime", content=body, headers=headers)
+
+
+def member(name: str, person: Person) -> dict[str, Any]:
+    return {"name": f"member_{name}", "channel": "presence-chat", "user_id": str(person.id)}
+
+
+async def online(person: Person) -> list[str]:
+    return [profile["name"] for profile in (await person.get("/api/chat/users/online")).json()]
+
+
+async def test_coming_and_going_is_stored_and_told_once(world: World, ana: Person, ben: Person) -> None:
+    for _ in range(2):
+        assert (await tell(world, member("added", ben))).status_code == 200
+    assert await online(ana) == ["Ben"]
+
+    for _ in range(2):
+        await tell(world, member("removed", ben))
+    assert await online(ana) == []
+
+    sent = await world.broadcasts()
+    expected = {"id": ben.id, "name": "Ben"}
+    for event in (UserJoined, UserLeft):
+        sent.assert_broadcast(event, on=PresenceChannel("chat"), times=1, where=lambda data: data == expected)
+
+
+async def test_a_batch_is_applied_in_order(world: World, ana: Person) -> None:
+    await tell(world, member("added", ana), member("removed", ana), member("added", ana))
+
+    assert await online(ana) == ["Ana"]
+    assert [e.name.rpartition("\\")[2] for e in (await world.broadcasts()).sent] == [
+        "UserJoined",
+        "UserLeft",
+        "UserJoined",
+    ]
+
+
+async def test_a_webhook_that_is_not_signed_changes_nothing(world: World, ana: Person) -> None:
+    answer = await tell(world, member("added", ana), secret="wrong")
+
+    assert answer.status_code == 401
+    assert await online(ana) == []
+
+
+@pytest.mark.parametrize("user_id", ["x", "", "01", "-1", "9223372036854775808", 7, None, [], "999999"])
+async def test_members_that_are_no_users_are_passed_over(world: World, ana: Person, user_id: object) -> None:
+    event = {"name": "member_added", "channel": "presence-chat", "user_id": user_id}
+
+    answer = await tell(world, event, {"name": "channel_occupied", "channel": "chat"}, member("added", ana))
+
+    assert answer.status_code == 200
+    assert await online(ana) == ["Ana"]
+
+
+async def test_somebody_not_seen_for_five_minutes_is_not_listed(world: World, ana: Person) -> None:
+    await tell(world, member("added", ana))
+    await world.execute("UPDATE user_presence SET last_seen = '2020-01-01 00:00:00+00:00'" if "postgresql" in world.url
+                        else "UPDATE user_presence SET last_seen = '2020-01-01 00:00:00.000000'")  # fmt: skip
+
+    assert await online(ana) == []
+
+
+async def test_the_sweep_mends_what_a_crash_left(world: World, ana: Person, ben: Person, eve: Person) -> None:
+    await tell(world, member("added", ana), member("added", ben))
+
+    await world.portal.presence.mend({ben.id, eve.id}, dt.datetime.now(dt.UTC))
+
+    assert await online(ana) == ["Ben", "Eve"]
+    sent = await world.broadcasts()
+    sent.assert_broadcast(UserLeft, times=1, where=lambda data: data["id"] == ana.id)
+    sent.assert_broadcast(UserJoined, times=3)
+
+
+async def test_the_sweep_leaves_alone_who_came_after_it_looked(world: World, ana: Person) -> None:
+    await tell(world, member("added", ana))
+
+    await world.portal.presence.mend(set(), ago(seconds=5))
+
+    assert await online(ana) == ["Ana"]
+
+
+async def test_the_sweep_asks_the_realtime_server(database_url: str) -> None:
+    async with realtime_server() as server:
+        world = World(database_url, {"broadcast": BroadcastSettings(_env_file=None, reverb_port=server.port)})
+        ana = await world.person("Ana")
+        await tell(world, member("added", ana))
+
+        assert await world.portal.sweep.run_once() is True
+
+        assert await online(ana) == []
+        await world.aclose()
+
+
+async def test_a_realtime_server_that_is_away_changes_nothing(database_url: str) -> None:
+    world = World(database_url, {"broadcast": BroadcastSettings(_env_file=None, reverb_port=1)})
+    ana = await world.person("Ana")
+    await tell(world, member("added", ana))
+
+    assert await world.portal.sweep.run_once() is False
+
+    assert await online(ana) == ["Ana"]
+    await world.aclose()
