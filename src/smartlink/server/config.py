@@ -35,7 +35,9 @@ def is_loopback(host: str) -> bool:
 class ServerSettings(BaseSettings):
     """Everything the realtime server can be told. Durations in seconds, sizes in bytes."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     # This process
     reverb_server_host: str = Field("127.0.0.1", description="Address to listen on")
