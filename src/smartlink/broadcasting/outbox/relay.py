@@ -102,8 +102,9 @@ class Relay:
         waiting = await self._queue.waiting(_READ_AT_ONCE)
         if not waiting:
             return 0
-        batches = await self._queue.claim(waiting, self._next_batch)
-        self._next_batch += len(batches)
+        # Counted on first: a claim that seems to fail may have been committed, and its numbers are then taken.
+        first, self._next_batch = self._next_batch, self._next_batch + len(waiting)
+        batches = await self._queue.claim(waiting, first)
         sent = await self._deliver_all(batches)
         await self._mark_sent()
         self._has_more = not self._is_down and len(waiting) == _READ_AT_ONCE
