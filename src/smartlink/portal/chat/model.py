@@ -21,7 +21,7 @@ class ChatMessage(Base):
 
     __tablename__ = "chat_messages"
     __table_args__ = (
-        Index("ix_chat_messages_general", "id", sqlite_where=_GENERAL, postgresql_where=_GENERAL),
+        Index("ix_chat_messages_general", "recipient_id", "id", sqlite_where=_GENERAL, postgresql_where=_GENERAL),
         Index("ix_chat_messages_sent", "user_id", "recipient_id", "id"),
         Index("ix_chat_messages_received", "recipient_id", "user_id", "id"),
         Index("ix_chat_messages_unread", "recipient_id", "user_id", sqlite_where=_UNREAD, postgresql_where=_UNREAD),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, select, union_all
+from sqlalchemy import ColumnElement, Select, and_, func, literal_column, select, union_all
 from sqlalchemy.orm import selectinload
 
 from smartlink.portal.chat.model import ChatMessage
@@ -66,7 +66,7 @@ def unread_of_each(user_id: int) -> Select[int, int]:
 
 def unread(user_id: int) -> ColumnElement[bool]:
     """What a user has not read. Written as the partial index has it."""
-    return and_(ChatMessage.recipient_id == user_id, ChatMessage.is_read.is_(False))
+    return and_(ChatMessage.recipient_id == user_id, ChatMessage.is_read == literal_column("false"))
 
 
 def _with_both(found: Select[ChatMessage]) -> Select[ChatMessage]:

@@ -44,7 +44,13 @@ def upgrade() -> None:
         table.add_column(sa.Column("is_read", sa.Boolean, nullable=False, server_default=sa.false()))
         table.add_column(sa.Column("read_at", TIME))
         table.create_foreign_key("fk_chat_messages_recipient_id", "users", ["recipient_id"], ["id"], ondelete="CASCADE")
-    op.create_index("ix_chat_messages_general", "chat_messages", ["id"], sqlite_where=GENERAL, postgresql_where=GENERAL)
+    op.create_index(
+        "ix_chat_messages_general",
+        "chat_messages",
+        ["recipient_id", "id"],
+        sqlite_where=GENERAL,
+        postgresql_where=GENERAL,
+    )
     op.create_index("ix_chat_messages_sent", "chat_messages", ["user_id", "recipient_id", "id"])
     op.create_index("ix_chat_messages_received", "chat_messages", ["recipient_id", "user_id", "id"])
     op.create_index(

@@ -1,0 +1,99 @@
+"""Pages, their headers, and the settings they read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from kit.portal import World
+from smartlink.broadcasting import BroadcastSettings
+from smartlink.portal.pages import Pages
+from smartlink.portal.shared.settings import PortalSettings, UnsafeSettings, async_url, check_start
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Pages:
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / "app-1a2b.js").write_text("export {}")
+    (tmp_path / "index.html").write_text("<title>SmartLink</title>")
+    return Pages(tmp_path)
+
+
+async def _get(site: Pages, path: str, accept: str = "text/html") -> httpx2.Response:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=site), base_url="http://t") as client:
+        return await client.get(path, headers={"accept": accept})
+
+
+async def test_hashed_files_are_kept_for_ever_and_the_page_is_not(site: Pages) -> None:
+    asset, page, deep = (
+        await _get(site, "/assets/app-1a2b.js"),
+        await _get(site, "/"),
+        await _get(site, "/chat/general"),
+    )
+
+    assert asset.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert page.headers["cache-control"] == deep.headers["cache-control"] == "no-cache"
+    assert deep.text == page.text == "<title>SmartLink</title>"
+
+
+@pytest.mark.parametrize("path", ["/api/nothing", "/assets/gone.js", "/broadcasting/x", "/webhooks/x"])
+async def test_what_is_no_page_is_404_even_for_a_browser(site: Pages, path: str) -> None:
+    answer = await _get(site, path)
+
+    assert (answer.status_code, answer.json()) == (404, {"message": "Not found."})
+
+
+async def test_only_who_wants_a_page_gets_one(site: Pages) -> None:
+    assert (await _get(site, "/somewhere", accept="application/json")).status_code == 404
+
+
+async def test_every_answer_tells_browsers_what_may_run(world: World) -> None:
+    client = world.client()
+
+    for path in ("/docs", "/api/realtime", "/api/user", "/nothing"):
+        policy = (await client.get(path)).headers["content-security-policy"]
+        assert policy.startswith("default-src 'self'")
+        assert "ws://127.0.0.1:8080" in policy
+        assert "unsafe-inline" not in policy
+    assert "<script>" not in (await client.get("/docs")).text
+
+
+async def test_pages_learn_at_run_time_where_the_realtime_server_is(database_url: str) -> None:
+    world = World(database_url, {"reverb_public_host": "ws.example.com", "reverb_public_port": 443,
+                                 "reverb_public_scheme": "https"})  # fmt: skip
+
+    answer = await world.client().get("/api/realtime")
+
+    assert answer.json() == {"key": "app-key", "host": "ws.example.com", "port": 443, "scheme": "https"}
+    await world.aclose()
+
+
+@pytest.mark.parametrize("name", ["REVERB_PUBLIC_HOST", "VITE_REVERB_HOST", "MIX_REVERB_HOST"])
+def test_the_public_host_has_aliases(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "ws.example.com")
+
+    assert PortalSettings(_env_file=None).realtime["host"] == "ws.example.com"
+
+
+def test_others_are_not_served_with_sample_or_short_secrets() -> None:
+    open_to_all = {"_env_file": None, "app_host": "0.0.0.0"}
+
+    for secret in ("app-secret", "short", ""):
+        with pytest.raises(UnsafeSettings, match="REVERB_APP_SECRET"):
+            check_start(
+                PortalSettings(**open_to_all, broadcast=BroadcastSettings(_env_file=None, reverb_app_secret=secret))
+            )
+    check_start(PortalSettings(**open_to_all, broadcast=BroadcastSettings(_env_file=None, reverb_app_secret="s" * 40)))
+    check_start(PortalSettings(_env_file=None))
+
+
+def test_databases_are_named_in_several_ways() -> None:
+    parts = PortalSettings(_env_file=None, db_connection="pgsql", db_username="me", db_password="p@:/", db_database="d")
+
+    assert parts.url == "postgresql+asyncpg://me:p%40%3A%2F@127.0.0.1:5432/d"
+    assert async_url("postgres://h/d") == "postgresql+asyncpg://h/d"
+    assert async_url("sqlite:///x.db") == "sqlite+aiosqlite:///x.db"
+    with pytest.raises(ValueError, match="mysql"):
+        async_url("mysql://h/d")
