@@ -1,0 +1,193 @@
+"""laravel-echo over pusher-js, and the npm package `pusher`: all unmodified, in Node."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit.client import connected
+from kit.realtime import APP_ID, KEY, SECRET, realtime_server
+from kit.serve import free_port
+from smartlink.server.lifecycle import RealtimeServer
+
+NODE = Path(__file__).parent / "node"
+EVENT = "App\\Events\\MessageSent"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _packages() -> None:
+    if not (NODE / "node_modules").is_dir():
+        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=NODE, check=True, capture_output=True, timeout=110)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[RealtimeServer]:
+    async with realtime_server() as running:
+        yield running
+
+
+class Echo:
+    """One Echo in a Node process."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.socket_id = ""
+
+    def do(self, what: str, **more: Any) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"do": what} | more).encode() + b"\n")
+
+    async def next(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        async with asyncio.timeout(30):
+            line = await self._process.stdout.readline()
+        assert line, "the Node process ended"
+        observation: dict[str, Any] = json.loads(line)
+        return observation
+
+    async def until(self, what: str, **more: Any) -> dict[str, Any]:
+        """The next observation of this kind; others are passed over."""
+        while True:
+            observation = await self.next()
+            if observation["what"] == what and more.items() <= observation.items():
+                return observation
+
+    async def connected(self) -> None:
+        self.socket_id = (await self.until("state", state="connected"))["socket"]
+
+
+@asynccontextmanager
+async def echo(port: int, user_id: int = 1, name: str = "Ana") -> AsyncIterator[Echo]:
+    options = {"port": port, "key": KEY, "secret": SECRET, "id": user_id, "name": name}
+    process = await asyncio.create_subprocess_exec(
+        "node", "echo.mjs", json.dumps(options), cwd=NODE,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    client = Echo(process)
+    try:
+        yield client
+        client.do("end")
+        async with asyncio.timeout(10):
+            await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def published(port: int, *calls: list[Any]) -> list[dict[str, Any]]:
+    options = {"port": port, "id": APP_ID, "key": KEY, "secret": SECRET, "calls": calls}
+    process = await asyncio.create_subprocess_exec(
+        "node", "publish.mjs", json.dumps(options), cwd=NODE, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(40):
+            output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return [json.loads(line) for line in output.splitlines()]
+
+
+async def test_echo_hears_events_by_their_class_name(server: RealtimeServer) -> None:
+    async with echo(server.port) as ana, echo(server.port, 2, "Ben") as ben:
+        await ana.connected()
+        await ben.connected()
+        for client in (ana, ben):
+            client.do("public", channel="chat")
+            await client.until("subscribed")
+        answers = await published(
+            server.port,
+            ["trigger", "chat", EVENT, {"message": {"id": 1}}, {"socket_id": ana.socket_id}],
+            ["trigger", "chat", EVENT, {"message": {"id": 2}}],
+        )
+
+        assert [answer["status"] for answer in answers] == [200, 200]
+        assert (await ana.until("event"))["data"] == {"message": {"id": 2}}
+        assert [(await ben.until("event"))["data"]["message"]["id"] for _ in range(2)] == [1, 2]
+
+
+async def test_echo_whispers_on_private_channels_and_hears_a_refusal(server: RealtimeServer) -> None:
+    async with echo(server.port) as ana, echo(server.port, 2, "Ben") as ben:
+        for client in (ana, ben):
+            await client.connected()
+            client.do("private", channel="room")
+            await client.until("subscribed")
+        ana.do("whisper", channel="room", data={"typing": True})
+        assert (await ben.until("whisper"))["data"] == {"typing": True}
+        ana.do("private", channel="forbidden")
+
+        assert (await ana.until("refused"))["status"] == 401
+
+
+async def test_echo_sees_who_is_here_joins_and_leaves(server: RealtimeServer) -> None:
+    async with echo(server.port) as ana:
+        await ana.connected()
+        ana.do("presence", channel="chat")
+        assert (await ana.until("here"))["users"] == [{"id": 1, "name": "Ana"}]
+        async with echo(server.port, 2, "Ben") as ben:
+            await ben.connected()
+            ben.do("presence", channel="chat")
+            assert (await ana.until("joining"))["user"] == {"id": 2, "name": "Ben"}
+            assert len((await ben.until("here"))["users"]) == 2
+
+        assert (await ana.until("leaving"))["user"] == {"id": 2, "name": "Ben"}
+
+
+async def test_a_restart_of_the_server_is_hardly_noticed() -> None:
+    port = free_port()
+    async with realtime_server(reverb_server_port=port):
+        client_context = echo(port)
+        client = await client_context.__aenter__()
+        await client.connected()
+        client.do("private", channel="room")
+        await client.until("subscribed")
+    try:
+        async with realtime_server(reverb_server_port=port):
+            await client.until("state", state="connected")
+            await client.until("subscribed")
+            await published(port, ["trigger", "private-room", EVENT, {"n": 1}])
+
+            assert (await client.until("event"))["data"] == {"n": 1}
+    finally:
+        await client_context.__aexit__(None, None, None)
+
+
+async def test_over_capacity_is_a_matter_of_waiting() -> None:
+    async with realtime_server(reverb_app_max_connections=1) as server:
+        async with connected(server.port):
+            context = echo(server.port)
+            client = await context.__aenter__()
+            assert (await client.until("error"))["code"] == 4100
+        await client.connected()
+        await context.__aexit__(None, None, None)
+
+
+async def test_the_npm_publisher_asks_and_is_answered(server: RealtimeServer) -> None:
+    async with connected(server.port) as member:
+        await member.subscribe("presence-a", {"user_id": "7"})
+        await member.subscribe("chat")
+        batch = [{"channel": "chat", "name": str(n), "data": n} for n in range(3)]
+        answers = await published(
+            server.port,
+            ["triggerBatch", batch],
+            ["get", {"path": "/channels", "params": {"filter_by_prefix": "presence-", "info": "user_count"}}],
+            ["get", {"path": "/channels/presence-a/users"}],
+            ["get", {"path": "/channels/chat", "params": {"info": "user_count"}}],
+            ["trigger", ["chat"], "e", "x" * 20_000],
+            ["terminateUserConnections", "7"],
+        )
+
+        assert [answer["status"] for answer in answers] == [200, 200, 200, 400, 413, 200]
+        assert answers[1]["body"] == {"channels": {"presence-a": {"user_count": 1}}}
+        assert answers[2]["body"] == {"users": [{"id": "7"}]}
+        assert [(await member.receive())["event"] for _ in range(3)] == ["0", "1", "2"]
+        assert (await member.closed()).code == 4009
