@@ -1,7 +1,13 @@
 import { createPinia } from 'pinia'
 import { createApp } from 'vue'
+import { whenSignedOut } from '@/api/client'
 import App from '@/app/App.vue'
+import { buildRouter } from '@/app/router'
+import { useSession } from '@/features/users/session'
 import '@/styles/tokens.css'
 import '@/styles/base.css'
+import '@/styles/controls.css'
 
-createApp(App).use(createPinia()).mount('#app')
+const app = createApp(App).use(createPinia())
+whenSignedOut(() => useSession().ended())
+app.use(buildRouter()).mount('#app')

@@ -1,0 +1,55 @@
+/** The chat's endpoints. `personId` null is the general chat, else the other person of a direct conversation. */
+import { api, lastEventId } from './client'
+import type { Conversation, Message, Profile } from './records'
+
+export const PAGE = 50
+
+export interface Page {
+  /** In ascending time. */
+  messages: Message[]
+  /** The channel's last recorded event that this page holds. */
+  eventId: number
+  /** Whether there may be older ones. */
+  hasOlder: boolean
+}
+
+const listPath = (personId: number | null) =>
+  personId === null ? '/api/chat/messages' : `/api/chat/messages/private/${personId}`
+
+export async function messages(personId: number | null, before?: number): Promise<Page> {
+  const query = new URLSearchParams({ limit: String(PAGE) })
+  if (before !== undefined) query.set('before', String(before))
+  const { body, headers } = await api.get<Message[]>(`${listPath(personId)}?${query}`)
+  return { messages: body, eventId: lastEventId(headers), hasOlder: body.length >= PAGE }
+}
+
+export async function send(personId: number | null, text: string, idempotencyKey: string): Promise<Message> {
+  const { body } =
+    personId === null
+      ? await api.post<Message>('/api/chat/messages', { message: text }, { idempotencyKey })
+      : await api.post<Message>(
+          '/api/chat/messages/private',
+          { recipient_id: personId, message: text },
+          { idempotencyKey },
+        )
+  return body
+}
+
+export async function sayTyping(personId: number | null, typing: boolean): Promise<void> {
+  await api.post('/api/chat/typing', personId === null ? { typing } : { typing, recipient_id: personId }, {
+    keepalive: !typing,
+  })
+}
+
+export async function conversations(): Promise<{ list: Conversation[]; eventId: number }> {
+  const { body, headers } = await api.get<Conversation[]>('/api/chat/conversations')
+  return { list: body, eventId: lastEventId(headers) }
+}
+
+export async function readAll(personId: number): Promise<void> {
+  await api.post(`/api/chat/messages/private/${personId}/read`)
+}
+
+export async function usersOnline(): Promise<Profile[]> {
+  return (await api.get<Profile[]>('/api/chat/users/online')).body
+}

@@ -1,0 +1,119 @@
+/**
+ * The one way to the REST API: JSON in and out, session cookie, CSRF token, socket id, and errors as in `errors.ts`.
+ */
+import { Refused, Rejected, SignedOut, TooOften, Unreachable } from './errors'
+
+export interface Answer<T> {
+  body: T
+  headers: Headers
+}
+
+export interface Asking {
+  body?: unknown
+  idempotencyKey?: string
+  signal?: AbortSignal
+  /** Finishes even if the page goes away meanwhile. */
+  keepalive?: boolean
+}
+
+type Method = 'GET' | 'POST' | 'DELETE'
+
+const TIMEOUT_MS = 20_000
+
+let socketId: () => string | null = () => null
+let onSignedOut: () => void = () => undefined
+
+/** Names the socket whose own events it need not hear. */
+export function nameSocket(provider: () => string | null): void {
+  socketId = provider
+}
+
+/** Told whenever the server says that the session is over. */
+export function whenSignedOut(listener: () => void): void {
+  onSignedOut = listener
+}
+
+function csrfToken(): string | null {
+  const found = /(?:^|;\s*)XSRF-TOKEN=([^;]*)/.exec(document.cookie)
+  return found?.[1] ? decodeURIComponent(found[1]) : null
+}
+
+async function attempt(method: Method, path: string, asking: Asking): Promise<Response> {
+  const headers = new Headers({ Accept: 'application/json' })
+  if (asking.body !== undefined) headers.set('Content-Type', 'application/json')
+  if (method !== 'GET') {
+    const token = csrfToken()
+    const socket = socketId()
+    if (token) headers.set('X-XSRF-TOKEN', token)
+    if (socket) headers.set('X-Socket-ID', socket)
+    if (asking.idempotencyKey) headers.set('Idempotency-Key', asking.idempotencyKey)
+  }
+  const timeout = AbortSignal.timeout(TIMEOUT_MS)
+  try {
+    return await fetch(path, {
+      method,
+      headers,
+      credentials: 'same-origin',
+      cache: 'no-store',
+      keepalive: asking.keepalive ?? false,
+      signal: asking.signal ? AbortSignal.any([asking.signal, timeout]) : timeout,
+      ...(asking.body !== undefined && { body: JSON.stringify(asking.body) }),
+    })
+  } catch (error) {
+    if (asking.signal?.aborted) throw error
+    throw new Unreachable()
+  }
+}
+
+function retryAfter(response: Response, otherwise: number): number {
+  const seconds = Number(response.headers.get('Retry-After'))
+  return Number.isFinite(seconds) && seconds > 0 ? Math.ceil(seconds) : otherwise
+}
+
+async function failure(response: Response): Promise<Error> {
+  const body: unknown = await response.json().catch(() => null)
+  const said = (body ?? {}) as { message?: unknown; error?: unknown; errors?: unknown }
+  const text = [said.message, said.error].find((one) => typeof one === 'string')
+  switch (response.status) {
+    case 401:
+      return new SignedOut(text ?? 'You are signed out.')
+    case 422:
+      return new Refused(text ?? 'That cannot be taken.', (said.errors ?? {}) as Record<string, string[]>)
+    case 429:
+      return new TooOften(text ?? 'Too often.', retryAfter(response, 1))
+    case 502:
+    case 503:
+    case 504:
+      return new Unreachable('SmartLink is busy or restarting.', retryAfter(response, 2))
+    default:
+      return new Rejected(text ?? `The server answered ${response.status}.`, response.status)
+  }
+}
+
+async function request<T>(method: Method, path: string, asking: Asking = {}): Promise<Answer<T>> {
+  let response = await attempt(method, path, asking)
+  if (response.status === 419) {
+    // The token belongs to the session and was renewed or lost; asking who we are brings the current one.
+    await attempt('GET', '/api/session', {})
+    response = await attempt(method, path, asking)
+  }
+  if (!response.ok) {
+    const error = await failure(response)
+    if (error instanceof SignedOut) onSignedOut()
+    throw error
+  }
+  const body = response.status === 204 ? undefined : await response.json().catch(() => undefined)
+  return { body: body as T, headers: response.headers }
+}
+
+export const api = {
+  get: <T>(path: string, asking?: Asking) => request<T>('GET', path, asking),
+  post: <T>(path: string, body?: unknown, asking?: Asking) => request<T>('POST', path, { ...asking, body }),
+  delete: (path: string) => request<undefined>('DELETE', path),
+}
+
+/** The recorded event that a list already holds: where closing its gaps starts. */
+export function lastEventId(headers: Headers): number {
+  const id = Number(headers.get('X-Event-Id'))
+  return Number.isSafeInteger(id) && id > 0 ? id : 0
+}

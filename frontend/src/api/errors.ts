@@ -1,0 +1,70 @@
+/**
+ * What a request can end in, grouped by who must act.
+ *
+ * ApiError
+ * ├── Unreachable     nobody answered, or a service behind is down: try again later
+ * ├── SignedOut       401: sign in again
+ * ├── TooOften        429: wait `retryAfterS`
+ * ├── Refused         422: the reader corrects the named fields
+ * └── Rejected        any other answer that is not 2xx
+ */
+export class ApiError extends Error {
+  override name = 'ApiError'
+}
+
+export class Unreachable extends ApiError {
+  override name = 'Unreachable'
+  constructor(
+    message = 'SmartLink cannot be reached right now.',
+    readonly retryAfterS: number | null = null,
+  ) {
+    super(message)
+  }
+}
+
+export class SignedOut extends ApiError {
+  override name = 'SignedOut'
+}
+
+export class TooOften extends ApiError {
+  override name = 'TooOften'
+  constructor(
+    message: string,
+    readonly retryAfterS: number,
+  ) {
+    super(message)
+  }
+}
+
+export class Refused extends ApiError {
+  override name = 'Refused'
+  constructor(
+    message: string,
+    readonly errors: Readonly<Record<string, readonly string[]>>,
+  ) {
+    super(message)
+  }
+
+  /** The first text about a field, or null. */
+  about(field: string): string | null {
+    return this.errors[field]?.[0] ?? null
+  }
+}
+
+export class Rejected extends ApiError {
+  override name = 'Rejected'
+  constructor(
+    message: string,
+    readonly status: number,
+  ) {
+    super(message)
+  }
+}
+
+/** One sentence for the reader, whatever was thrown. */
+export function sentence(error: unknown): string {
+  if (error instanceof TooOften) return `Too often. Try again in ${error.retryAfterS} s.`
+  if (error instanceof Refused) return Object.values(error.errors)[0]?.[0] ?? error.message
+  if (error instanceof ApiError) return error.message
+  return 'Something went wrong.'
+}

@@ -1,0 +1,56 @@
+/** The records of the REST API and of the events: the same shape in both. */
+
+export interface Profile {
+  id: number
+  name: string
+}
+
+/** Oneself: what nobody else gets to see. */
+export interface Account extends Profile {
+  email: string
+  is_admin: boolean
+  created_at: string
+}
+
+export interface Message {
+  id: number
+  user_id: number
+  /** Null in the general chat. */
+  recipient_id: number | null
+  message: string
+  is_read: boolean
+  read_at: string | null
+  created_at: string
+  updated_at: string
+  user: Profile
+  /** On direct messages only. */
+  recipient?: Profile
+}
+
+export interface Conversation {
+  user: Profile
+  last_message: Message | null
+  unread_count: number
+}
+
+/** Where browsers reach the realtime server. */
+export interface RealtimePlace {
+  key: string
+  host: string
+  port: number
+  scheme: 'http' | 'https'
+}
+
+/** A durable event as the server kept it. */
+export interface RecordedEvent {
+  eventId: number
+  /** The wire name, namespace included. */
+  name: string
+  payload: unknown
+}
+
+export interface RecordedEvents {
+  events: RecordedEvent[]
+  /** False when the server no longer keeps all that was asked for. */
+  complete: boolean
+}

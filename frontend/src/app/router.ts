@@ -1,0 +1,34 @@
+import { createRouter, createWebHistory, type Router } from 'vue-router'
+import ChatPage from '@/features/chat/ChatPage.vue'
+import SignInPage from '@/features/users/SignInPage.vue'
+import { useSession } from '@/features/users/session'
+
+/** Where to go after signing in: a path of ours, never another site. */
+export function safeNext(next: unknown): string {
+  return typeof next === 'string' && /^\/(?![/\\])/.test(next) ? next : '/'
+}
+
+export function buildRouter(): Router {
+  const router = createRouter({
+    history: createWebHistory(),
+    routes: [
+      { path: '/sign-in', name: 'sign-in', component: SignInPage, meta: { isOpen: true } },
+      { path: '/register', name: 'register', component: SignInPage, meta: { isOpen: true } },
+      { path: '/', name: 'home', component: ChatPage },
+      { path: '/general', name: 'general', component: ChatPage },
+      { path: '/direct/:id([1-9]\\d{0,15})', name: 'direct', component: ChatPage },
+      { path: '/:rest(.*)*', redirect: '/' },
+    ],
+  })
+  router.beforeEach(async (to) => {
+    const session = useSession()
+    await session.restore()
+    const isOpen = to.meta['isOpen'] === true
+    if (!session.account && !isOpen) {
+      return { name: 'sign-in', query: to.fullPath === '/' ? {} : { next: to.fullPath } }
+    }
+    if (session.account && isOpen) return safeNext(to.query['next'])
+    return true
+  })
+  return router
+}

@@ -1,0 +1,35 @@
+/** What was begun and not sent, per person and room; it outlives a reload. */
+import type { RoomKey } from './rooms'
+
+export type Drafts = Readonly<Partial<Record<RoomKey, string>>>
+
+/** The part of Storage that is needed. */
+export type Shelf = Pick<Storage, 'getItem' | 'setItem' | 'removeItem'>
+
+export function draftsAfter(drafts: Drafts, room: RoomKey, text: string): Drafts {
+  const others = Object.entries(drafts).filter(([key]) => key !== room)
+  return Object.fromEntries(text.trim() === '' ? others : [...others, [room, text]])
+}
+
+const place = (me: number) => `smartlink.drafts.${me}`
+
+export function loadDrafts(shelf: Shelf, me: number): Drafts {
+  try {
+    const read: unknown = JSON.parse(shelf.getItem(place(me)) ?? '{}')
+    if (typeof read !== 'object' || read === null) return {}
+    return Object.fromEntries(Object.entries(read).filter(([, text]) => typeof text === 'string'))
+  } catch {
+    return {}
+  }
+}
+
+/** Keeps one room's draft; the others are read again first, because another tab may have written them. */
+export function keepDraft(shelf: Shelf, me: number, room: RoomKey, text: string): void {
+  const drafts = draftsAfter(loadDrafts(shelf, me), room, text)
+  try {
+    if (Object.keys(drafts).length === 0) shelf.removeItem(place(me))
+    else shelf.setItem(place(me), JSON.stringify(drafts))
+  } catch {
+    // A full or forbidden storage costs the draft after a reload, nothing else.
+  }
+}

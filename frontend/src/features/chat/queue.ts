@@ -1,0 +1,26 @@
+/** Keeps what is on its way through a reload of this tab. The idempotency keys make sending it again harmless. */
+import type { Outgoing } from './state'
+import type { Shelf } from './drafts'
+
+const place = (me: number) => `smartlink.outgoing.${me}`
+
+export function loadQueue(shelf: Shelf, me: number): Outgoing[] {
+  try {
+    const read: unknown = JSON.parse(shelf.getItem(place(me)) ?? '[]')
+    if (!Array.isArray(read)) return []
+    return (read as Outgoing[])
+      .filter((one) => typeof one.key === 'string' && typeof one.text === 'string' && typeof one.room === 'string')
+      .map((one) => ({ ...one, status: one.status === 'failed' ? 'failed' : 'waiting', echo: null }))
+  } catch {
+    return []
+  }
+}
+
+export function keepQueue(shelf: Shelf, me: number, queue: readonly Outgoing[]): void {
+  try {
+    if (queue.length === 0) shelf.removeItem(place(me))
+    else shelf.setItem(place(me), JSON.stringify(queue))
+  } catch {
+    // A full or forbidden storage costs the queue after a reload, nothing else.
+  }
+}

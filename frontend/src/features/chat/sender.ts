@@ -1,0 +1,89 @@
+/**
+ * Sends what waits, one after the other, in the order it was written.
+ *
+ * What cannot go out now stays waiting: without a network until it is back, too often until the server takes more.
+ * What the server refuses is failed, and the writer decides. Each message keeps its idempotency key through all of it.
+ */
+import { Refused, Rejected, SignedOut, TooOften, Unreachable, sentence } from '@/api/errors'
+import type { Message } from '@/api/records'
+import { nextToSend, type ChatEvent, type ChatState, type Outgoing } from './state'
+
+export interface SenderPorts {
+  state(): ChatState
+  dispatch(event: ChatEvent): void
+  send(outgoing: Outgoing): Promise<Message>
+  /** Whether trying makes sense: signed in, with a network. */
+  canTry(): boolean
+  /** Whether the connection is up: then a server that does not answer is a failure, not an absence. */
+  isConnected(): boolean
+  /** Until when the server takes no more; null when it does. */
+  slowedUntil(time: number | null): void
+}
+
+const MOST_TRIES = 3
+const LONGEST_WAIT_S = 15
+
+export class Sender {
+  private pause: ReturnType<typeof setTimeout> | null = null
+  private isOver = false
+
+  constructor(private readonly ports: SenderPorts) {}
+
+  /** Sends on, if there is something, and nothing is under way. */
+  pump(): void {
+    if (this.isOver || this.pause !== null || !this.ports.canTry()) return
+    const next = nextToSend(this.ports.state())
+    if (next) void this.attempt(next)
+  }
+
+  /** The network or the connection is back: no need to wait any longer. */
+  resume(): void {
+    this.endPause()
+    this.pump()
+  }
+
+  stop(): void {
+    this.isOver = true
+    this.endPause()
+  }
+
+  private async attempt(outgoing: Outgoing): Promise<void> {
+    this.ports.dispatch({ type: 'sending', key: outgoing.key })
+    try {
+      const message = await this.ports.send(outgoing)
+      this.ports.dispatch({ type: 'sent', key: outgoing.key, message })
+    } catch (error) {
+      this.settle(outgoing.key, outgoing.tries + 1, error)
+    }
+    this.pump()
+  }
+
+  private settle(key: string, tries: number, error: unknown): void {
+    const { dispatch } = this.ports
+    if (error instanceof TooOften) {
+      dispatch({ type: 'putBack', key })
+      this.ports.slowedUntil(Date.now() + error.retryAfterS * 1000)
+      this.wait(error.retryAfterS)
+    } else if (error instanceof SignedOut) {
+      dispatch({ type: 'putBack', key })
+    } else if (error instanceof Unreachable && (tries < MOST_TRIES || !this.ports.isConnected())) {
+      dispatch({ type: 'putBack', key })
+      if (this.ports.canTry()) this.wait(error.retryAfterS ?? Math.min(LONGEST_WAIT_S, 2 ** (tries - 1)))
+    } else {
+      const isKnown = error instanceof Refused || error instanceof Rejected || error instanceof Unreachable
+      dispatch({ type: 'sendFailed', key, problem: isKnown ? sentence(error) : 'This message could not be sent.' })
+    }
+  }
+
+  private wait(seconds: number): void {
+    this.endPause()
+    this.pause = setTimeout(() => this.resume(), seconds * 1000)
+  }
+
+  private endPause(): void {
+    if (this.pause === null) return
+    clearTimeout(this.pause)
+    this.pause = null
+    this.ports.slowedUntil(null)
+  }
+}

@@ -1,0 +1,309 @@
+/**
+ * The chat as a value, and what each event makes of it. Pure: no clock, no network, no Vue.
+ *
+ * The rule it is tried against: an old state plus the events that followed equals the state fetched again.
+ * Messages are kept once per id and ordered by id, so repeats and late comers change nothing.
+ */
+import type { Conversation, Message, Profile } from '@/api/records'
+import { GENERAL, personIn, roomOf, roomWith, type RoomKey } from './rooms'
+
+/** A message on its way to the server. */
+export interface Outgoing {
+  /** Also the idempotency key: a retry never doubles. */
+  key: string
+  room: RoomKey
+  text: string
+  /** `waiting`: its turn comes; `sending`: a request is under way; `failed`: the writer decides. */
+  status: 'waiting' | 'sending' | 'failed'
+  problem: string | null
+  tries: number
+  made_at: string
+  /** The message that came back by event before the answer did: shown instead. */
+  echo: number | null
+}
+
+export interface Room {
+  phase: 'empty' | 'loading' | 'ready' | 'failed'
+  problem: string | null
+  messages: readonly Message[]
+  hasOlder: boolean
+  older: 'idle' | 'loading' | 'failed'
+  /** The newest message one has read. */
+  seen: number
+  /** The key a sent message had while it was outgoing, so that it stays the same row. */
+  bornAs: Readonly<Record<number, string>>
+}
+
+export interface ChatState {
+  me: number
+  rooms: Readonly<Partial<Record<RoomKey, Room>>>
+  /** Newest first. */
+  conversations: readonly Conversation[]
+  conversationsPhase: Room['phase']
+  outgoing: readonly Outgoing[]
+}
+
+export type ChatEvent =
+  | { type: 'roomLoading'; room: RoomKey }
+  | { type: 'roomFailed'; room: RoomKey; problem: string }
+  | { type: 'roomLoaded'; room: RoomKey; messages: readonly Message[]; hasOlder: boolean }
+  | { type: 'olderLoading'; room: RoomKey }
+  | { type: 'olderFailed'; room: RoomKey }
+  | { type: 'olderLoaded'; room: RoomKey; messages: readonly Message[]; hasOlder: boolean }
+  | { type: 'conversationsLoading' }
+  | { type: 'conversationsFailed' }
+  | { type: 'conversationsLoaded'; list: readonly Conversation[] }
+  | { type: 'conversationOpened'; person: Profile }
+  | { type: 'messageArrived'; message: Message }
+  | { type: 'messageWasRead'; message: Message }
+  | { type: 'roomSeen'; room: RoomKey; upTo: number }
+  | { type: 'queued'; outgoing: Outgoing }
+  | { type: 'sending'; key: string }
+  | { type: 'putBack'; key: string }
+  | { type: 'sendFailed'; key: string; problem: string }
+  | { type: 'sent'; key: string; message: Message }
+  | { type: 'retried'; key: string }
+  | { type: 'discarded'; key: string }
+
+const EMPTY_ROOM: Room = {
+  phase: 'empty',
+  problem: null,
+  messages: [],
+  hasOlder: true,
+  older: 'idle',
+  seen: 0,
+  bornAs: {},
+}
+
+export function initialChat(me: number): ChatState {
+  return { me, rooms: {}, conversations: [], conversationsPhase: 'empty', outgoing: [] }
+}
+
+export function roomIn(state: ChatState, room: RoomKey): Room {
+  return state.rooms[room] ?? EMPTY_ROOM
+}
+
+export function chatAfter(state: ChatState, event: ChatEvent): ChatState {
+  switch (event.type) {
+    case 'roomLoading':
+      return withRoom(state, event.room, (room) => ({
+        ...room,
+        phase: room.phase === 'ready' ? 'ready' : 'loading',
+        problem: null,
+      }))
+    case 'roomFailed':
+      return withRoom(state, event.room, (room) => ({
+        ...room,
+        phase: room.phase === 'ready' ? 'ready' : 'failed',
+        problem: event.problem,
+      }))
+    case 'roomLoaded':
+      return withRoom(state, event.room, (room) => ({ ...room, ...merged(room, event), phase: 'ready', problem: null }))
+    case 'olderLoading':
+      return withRoom(state, event.room, (room) => ({ ...room, older: 'loading' }))
+    case 'olderFailed':
+      return withRoom(state, event.room, (room) => ({ ...room, older: 'failed' }))
+    case 'olderLoaded':
+      return withRoom(state, event.room, (room) => ({
+        ...room,
+        messages: union(room.messages, event.messages),
+        hasOlder: event.hasOlder,
+        older: 'idle',
+      }))
+    case 'conversationsLoading':
+      return state.conversationsPhase === 'ready' ? state : { ...state, conversationsPhase: 'loading' }
+    case 'conversationsFailed':
+      return state.conversationsPhase === 'ready' ? state : { ...state, conversationsPhase: 'failed' }
+    case 'conversationsLoaded':
+      return withConversations(state, event.list)
+    case 'conversationOpened':
+      return state.conversations.some(({ user }) => user.id === event.person.id)
+        ? state
+        : {
+            ...state,
+            conversations: sorted([
+              ...state.conversations,
+              { user: event.person, last_message: null, unread_count: 0 },
+            ]),
+          }
+    case 'messageArrived':
+      return withArrived(state, event.message)
+    case 'messageWasRead':
+      return withRead(state, event.message)
+    case 'roomSeen':
+      return withSeen(state, event.room, event.upTo)
+    case 'queued':
+      return { ...state, outgoing: [...state.outgoing, event.outgoing] }
+    case 'sending':
+      return withOutgoing(state, event.key, (one) => ({ ...one, status: 'sending', tries: one.tries + 1, problem: null }))
+    case 'putBack':
+      return withOutgoing(state, event.key, (one) => ({ ...one, status: 'waiting' }))
+    case 'sendFailed':
+      return withOutgoing(state, event.key, (one) => ({ ...one, status: 'failed', problem: event.problem }))
+    case 'sent':
+      return withSent(state, event.key, event.message)
+    case 'retried': {
+      const one = state.outgoing.find(({ key }) => key === event.key)
+      if (!one) return state
+      // To the end: what was written after it may be out already.
+      const others = state.outgoing.filter(({ key }) => key !== event.key)
+      return { ...state, outgoing: [...others, { ...one, status: 'waiting', tries: 0, problem: null }] }
+    }
+    case 'discarded':
+      return { ...state, outgoing: state.outgoing.filter(({ key }) => key !== event.key) }
+  }
+}
+
+/** How many messages of a room wait to be read. */
+export function unreadIn(state: ChatState, room: RoomKey): number {
+  const person = personIn(room)
+  if (person !== null) {
+    return state.conversations.find(({ user }) => user.id === person)?.unread_count ?? 0
+  }
+  const { messages, seen } = roomIn(state, room)
+  return messages.filter(({ id, user_id }) => id > seen && user_id !== state.me).length
+}
+
+export function unreadTotal(state: ChatState): number {
+  return state.conversations.reduce((sum, { unread_count }) => sum + unread_count, unreadIn(state, GENERAL))
+}
+
+/** What is on its way in a room, without what already came back as a message. */
+export function outgoingIn(state: ChatState, room: RoomKey): Outgoing[] {
+  return state.outgoing.filter((one) => one.room === room && one.echo === null)
+}
+
+/** The next message to send, in the order they were written; null while one is under way or none waits. */
+export function nextToSend(state: ChatState): Outgoing | null {
+  if (state.outgoing.some(({ status }) => status === 'sending')) return null
+  return state.outgoing.find(({ status }) => status === 'waiting') ?? null
+}
+
+function withRoom(state: ChatState, key: RoomKey, change: (room: Room) => Room): ChatState {
+  return { ...state, rooms: { ...state.rooms, [key]: change(roomIn(state, key)) } }
+}
+
+function withOutgoing(state: ChatState, key: string, change: (one: Outgoing) => Outgoing): ChatState {
+  return { ...state, outgoing: state.outgoing.map((one) => (one.key === key ? change(one) : one)) }
+}
+
+/** Both lists in order of id, each id once; `newer` wins where both have it. */
+function union(older: readonly Message[], newer: readonly Message[]): Message[] {
+  const byId = new Map(older.map((message) => [message.id, message]))
+  for (const message of newer) byId.set(message.id, keepRead(byId.get(message.id), message))
+  return [...byId.values()].sort((one, other) => one.id - other.id)
+}
+
+/** What was read stays read, even if an older copy of the message comes late. */
+function keepRead(known: Message | undefined, message: Message): Message {
+  return known?.is_read && !message.is_read
+    ? { ...message, is_read: true, read_at: known.read_at, updated_at: known.updated_at }
+    : message
+}
+
+/** A list loaded again joins what is there if they touch; else it takes its place, and the rest is history. */
+function merged(room: Room, page: { messages: readonly Message[]; hasOlder: boolean }) {
+  const first = page.messages[0]
+  const last = page.messages.at(-1)
+  const known = room.messages
+  const touches = first !== undefined && known.some(({ id }) => id === first.id)
+  if (touches || !page.hasOlder) {
+    return { messages: union(known, page.messages), hasOlder: touches ? room.hasOlder : page.hasOlder }
+  }
+  const live = known.filter(({ id }) => last !== undefined && id > last.id)
+  return { messages: union(page.messages, live), hasOlder: page.hasOlder }
+}
+
+function sorted(list: readonly Conversation[]): Conversation[] {
+  return [...list].sort((one, other) => {
+    // A conversation that was just opened has no message yet: it stands on top.
+    const a = one.last_message?.id ?? Number.MAX_SAFE_INTEGER
+    const b = other.last_message?.id ?? Number.MAX_SAFE_INTEGER
+    return b - a
+  })
+}
+
+function withConversations(state: ChatState, list: readonly Conversation[]): ChatState {
+  const known = new Map(state.conversations.map((one) => [one.user.id, one]))
+  for (const fetched of list) {
+    const have = known.get(fetched.user.id)
+    // An event may have told of a message that was written after the list was read.
+    const isNewer = (have?.last_message?.id ?? 0) > (fetched.last_message?.id ?? 0)
+    if (isNewer) continue
+    const seen = state.rooms[roomWith(fetched.user.id)]?.seen ?? 0
+    const isSeen = seen >= (fetched.last_message?.id ?? 0)
+    known.set(fetched.user.id, isSeen ? { ...fetched, unread_count: 0 } : fetched)
+  }
+  return { ...state, conversations: sorted([...known.values()]), conversationsPhase: 'ready' }
+}
+
+function withArrived(state: ChatState, message: Message): ChatState {
+  const key = roomOf(message, state.me)
+  const isKnown = roomIn(state, key).messages.some(({ id }) => id === message.id)
+  let next = state.rooms[key]
+    ? withRoom(state, key, (room) => ({ ...room, messages: union(room.messages, [message]) }))
+    : state
+  if (message.recipient_id !== null) next = withLastMessage(next, message)
+  if (message.user_id === state.me && !isKnown) {
+    const twin = next.outgoing.find(
+      (one) => one.room === key && one.tries > 0 && one.echo === null && one.text === message.message,
+    )
+    if (twin) next = withOutgoing(next, twin.key, (one) => ({ ...one, echo: message.id }))
+  }
+  return next
+}
+
+function withLastMessage(state: ChatState, message: Message): ChatState {
+  const isMine = message.user_id === state.me
+  const person = isMine ? message.recipient : message.user
+  if (!person) return state
+  const known = state.conversations.find(({ user }) => user.id === person.id)
+  if (known?.last_message && known.last_message.id >= message.id) return state
+  const seen = state.rooms[roomWith(person.id)]?.seen ?? 0
+  const counts = !isMine && !message.is_read && message.id > seen
+  const changed: Conversation = {
+    user: person,
+    last_message: message,
+    unread_count: (known?.unread_count ?? 0) + (counts ? 1 : 0),
+  }
+  const others = state.conversations.filter(({ user }) => user.id !== person.id)
+  return { ...state, conversations: sorted([changed, ...others]) }
+}
+
+function withRead(state: ChatState, message: Message): ChatState {
+  const key = roomOf(message, state.me)
+  const mark = (one: Message): Message =>
+    one.id === message.id
+      ? { ...one, is_read: true, read_at: message.read_at, updated_at: message.updated_at }
+      : one
+  const next = state.rooms[key]
+    ? withRoom(state, key, (room) => ({ ...room, messages: room.messages.map(mark) }))
+    : state
+  return {
+    ...next,
+    conversations: next.conversations.map((one) =>
+      one.last_message?.id === message.id ? { ...one, last_message: mark(one.last_message) } : one,
+    ),
+  }
+}
+
+function withSeen(state: ChatState, key: RoomKey, upTo: number): ChatState {
+  const next = withRoom(state, key, (room) => ({ ...room, seen: Math.max(room.seen, upTo) }))
+  const person = personIn(key)
+  if (person === null) return next
+  return {
+    ...next,
+    conversations: next.conversations.map((one) =>
+      one.user.id === person && (one.last_message?.id ?? 0) <= upTo ? { ...one, unread_count: 0 } : one,
+    ),
+  }
+}
+
+function withSent(state: ChatState, key: string, message: Message): ChatState {
+  const room = roomOf(message, state.me)
+  const next = withArrived(
+    { ...state, outgoing: state.outgoing.filter((one) => one.key !== key) },
+    message,
+  )
+  return withRoom(next, room, (one) => ({ ...one, bornAs: { ...one.bornAs, [message.id]: key } }))
+}

@@ -1,0 +1,349 @@
+/** The chat of whoever is signed in: keeps the state, and connects it with the API, the channels and the other tabs. */
+import { defineStore } from 'pinia'
+import { computed, ref, shallowRef } from 'vue'
+import * as http from '@/api/chat'
+import { sentence } from '@/api/errors'
+import type { Account, Profile } from '@/api/records'
+import { membersAfter, type Member, type MembersEvent } from '@/features/presence/members'
+import { useRealtime } from '@/realtime/store'
+import { joinTabs, type TabNews, type Tabs } from '@/shared/tabs'
+import { draftsAfter, keepDraft, loadDrafts, type Drafts } from './drafts'
+import { LiveChannels } from './live'
+import { keepQueue, loadQueue } from './queue'
+import { GENERAL, personIn, roomWith, type RoomKey } from './rooms'
+import { Sender } from './sender'
+import { loadSeen, keepSeen } from './seen'
+import {
+  chatAfter,
+  initialChat,
+  outgoingIn,
+  roomIn,
+  unreadIn,
+  unreadTotal,
+  type ChatEvent,
+  type ChatState,
+} from './state'
+import { asSent } from './text'
+import { stillTyping, typistsAfter, type Typist } from './typing'
+import { newKey } from '@/shared/keys'
+
+const SWEEP_MS = 500
+
+export const useChat = defineStore('chat', () => {
+  const realtime = useRealtime()
+  const state = shallowRef<ChatState>(initialChat(0))
+  const members = shallowRef<readonly Member[]>([])
+  const typing = shallowRef<Readonly<Partial<Record<RoomKey, readonly Typist[]>>>>({})
+  const drafts = shallowRef<Drafts>({})
+  const room = ref<RoomKey | null>(null)
+  const firstNew = ref<number | null>(null)
+  /** Whether the reader looks at the end of the open room right now. */
+  const isAttending = ref(false)
+  const slowedUntil = ref<number | null>(null)
+
+  const me = computed(() => state.value.me)
+  const current = computed(() => (room.value === null ? null : roomIn(state.value, room.value)))
+  const currentOutgoing = computed(() => (room.value === null ? [] : outgoingIn(state.value, room.value)))
+  const unread = computed(() => unreadTotal(state.value))
+  const onlineIds = computed(() => new Set(members.value.map(({ id }) => id)))
+
+  let live: LiveChannels | null = null
+  let sender: Sender | null = null
+  let tabs: Tabs | null = null
+  let sweeping: ReturnType<typeof setInterval> | undefined
+  let refreshing: ReturnType<typeof setTimeout> | undefined
+
+  function dispatch(event: ChatEvent): void {
+    if (event.type === 'messageArrived') beforeArrival(event.message)
+    const before = state.value
+    state.value = chatAfter(before, event)
+    if (event.type === 'roomLoaded' && roomIn(before, event.room).phase !== 'ready') afterFirstLoad(event.room)
+    if (state.value.outgoing !== before.outgoing) keepQueue(sessionStorage, me.value, state.value.outgoing)
+    if (state.value.conversations !== before.conversations) listenToConversations()
+    if (isAttending.value) markSeen()
+  }
+
+  /** Whoever wrote types no more; and the first message somebody misses gets a line above it. */
+  function beforeArrival(message: { id: number; user_id: number; recipient_id: number | null; user: Profile }): void {
+    const where: RoomKey =
+      message.recipient_id === null
+        ? GENERAL
+        : roomWith(message.user_id === me.value ? message.recipient_id : message.user_id)
+    hearTyping(where, { user: message.user, typing: false })
+    if (where === room.value && !isAttending.value && message.user_id !== me.value) {
+      if (firstUnread(where) === null) firstNew.value = message.id
+    }
+  }
+
+  function hearTyping(where: RoomKey, word: { user: Profile; typing: boolean }): void {
+    if (word.user.id === me.value) return
+    typing.value = { ...typing.value, [where]: typistsAfter(typing.value[where] ?? [], word, Date.now()) }
+  }
+
+  function sweep(): void {
+    const now = Date.now()
+    members.value = membersAfter(members.value, { type: 'swept', now })
+    const keys = Object.keys(typing.value) as RoomKey[]
+    if (keys.some((key) => stillTyping(typing.value[key] ?? [], now) !== typing.value[key])) {
+      typing.value = Object.fromEntries(keys.map((key) => [key, stillTyping(typing.value[key] ?? [], now)]))
+    }
+  }
+
+  /** Starts for a person who signed in. */
+  function start(account: Account): void {
+    stop()
+    state.value = initialChat(account.id)
+    drafts.value = loadDrafts(localStorage, account.id)
+    for (const outgoing of loadQueue(sessionStorage, account.id)) {
+      state.value = chatAfter(state.value, { type: 'queued', outgoing })
+    }
+    state.value = chatAfter(state.value, { type: 'roomSeen', room: GENERAL, upTo: loadSeen(localStorage, account.id) })
+    sender = new Sender({
+      state: () => state.value,
+      dispatch,
+      send: (one) => http.send(personIn(one.room), one.text, one.key),
+      canTry: () => navigator.onLine,
+      isConnected: () => realtime.isConnected,
+      slowedUntil: (time) => (slowedUntil.value = time),
+    })
+    tabs = joinTabs(hearTab)
+    sweeping = setInterval(sweep, SWEEP_MS)
+    window.addEventListener('online', resume)
+    void realtime.start((echo) => {
+      live = new LiveChannels(echo, account.id, {
+        dispatch,
+        typing: hearTyping,
+        members: (event: MembersEvent) => (members.value = membersAfter(members.value, event)),
+        directMessage: hearOfDirectMessage,
+        reloadRoom: fetchRoom,
+        reloadConversations: async () => {
+          const eventId = await fetchConversations()
+          // Receipts came on the same channel: what they said is in the messages.
+          await Promise.all(loadedConversations().map(fetchRoom))
+          return eventId
+        },
+      })
+      listenToConversations()
+      void loadConversations()
+      void loadRoom(GENERAL)
+      if (room.value !== null && room.value !== GENERAL) void loadRoom(room.value)
+    })
+    sender.pump()
+  }
+
+  function stop(): void {
+    live?.stop()
+    live = null
+    sender?.stop()
+    sender = null
+    tabs?.close()
+    tabs = null
+    clearInterval(sweeping)
+    clearTimeout(refreshing)
+    window.removeEventListener('online', resume)
+    realtime.stop()
+    members.value = []
+    typing.value = {}
+    room.value = null
+    firstNew.value = null
+    slowedUntil.value = null
+    state.value = initialChat(0)
+  }
+
+  function resume(): void {
+    sender?.resume()
+  }
+
+  /** The connection came or went. */
+  function connectionChanged(isConnected: boolean): void {
+    if (isConnected) resume()
+    else {
+      live?.lost()
+      typing.value = {}
+    }
+  }
+
+  function hearTab(news: TabNews): void {
+    if (news.type === 'signedOut' || news.me !== me.value) return
+    if (news.type === 'seen') dispatch({ type: 'roomSeen', room: news.room, upTo: news.upTo })
+    else dispatch({ type: 'conversationOpened', person: news.person })
+  }
+
+  /** Notifications tell of messages on channels that are not listened to yet. */
+  function hearOfDirectMessage(person: Profile, messageId: number): void {
+    const known = state.value.conversations.find(({ user }) => user.id === person.id)
+    if ((known?.last_message?.id ?? 0) >= messageId) return
+    clearTimeout(refreshing)
+    refreshing = setTimeout(() => void loadConversations(), known ? 400 : 0)
+  }
+
+  function listenToConversations(): void {
+    for (const { user } of state.value.conversations) live?.listenTo(user.id)
+  }
+
+  const loadedConversations = (): RoomKey[] =>
+    (Object.keys(state.value.rooms) as RoomKey[]).filter(
+      (key) => personIn(key) !== null && roomIn(state.value, key).phase === 'ready',
+    )
+
+  async function fetchConversations(): Promise<number> {
+    const { list, eventId } = await http.conversations()
+    dispatch({ type: 'conversationsLoaded', list })
+    return eventId
+  }
+
+  async function loadConversations(): Promise<void> {
+    dispatch({ type: 'conversationsLoading' })
+    try {
+      const isFirst = state.value.conversationsPhase !== 'ready'
+      const eventId = await fetchConversations()
+      if (isFirst && live) live.loaded(live.userChannel, eventId)
+    } catch {
+      dispatch({ type: 'conversationsFailed' })
+    }
+  }
+
+  async function fetchRoom(key: RoomKey): Promise<number> {
+    const page = await http.messages(personIn(key))
+    dispatch({ type: 'roomLoaded', room: key, messages: page.messages, hasOlder: page.hasOlder })
+    return page.eventId
+  }
+
+  async function loadRoom(key: RoomKey): Promise<void> {
+    dispatch({ type: 'roomLoading', room: key })
+    try {
+      const person = personIn(key)
+      if (person !== null) live?.listenTo(person)
+      const eventId = await fetchRoom(key)
+      live?.loaded(live.wireName(key), eventId)
+    } catch (error) {
+      dispatch({ type: 'roomFailed', room: key, problem: sentence(error) })
+    }
+  }
+
+  /** The line above what is new is drawn once; whoever comes for the first time has read all that was said before. */
+  function afterFirstLoad(key: RoomKey): void {
+    const { seen, messages } = roomIn(state.value, key)
+    const last = messages.at(-1)
+    if (key === GENERAL && seen === 0 && last) {
+      state.value = chatAfter(state.value, { type: 'roomSeen', room: GENERAL, upTo: last.id })
+      keepSeen(localStorage, me.value, last.id)
+    }
+    if (key === room.value) firstNew.value = firstUnread(key)
+  }
+
+  async function loadOlder(key: RoomKey): Promise<void> {
+    const { messages, hasOlder, older, phase } = roomIn(state.value, key)
+    const first = messages[0]
+    if (!first || !hasOlder || older === 'loading' || phase !== 'ready') return
+    dispatch({ type: 'olderLoading', room: key })
+    try {
+      const page = await http.messages(personIn(key), first.id)
+      dispatch({ type: 'olderLoaded', room: key, messages: page.messages, hasOlder: page.hasOlder })
+    } catch {
+      dispatch({ type: 'olderFailed', room: key })
+    }
+  }
+
+  function firstUnread(key: RoomKey): number | null {
+    const { messages, seen } = roomIn(state.value, key)
+    const isDirect = personIn(key) !== null
+    const found = messages.find(
+      ({ id, user_id, is_read }) => user_id !== me.value && id > seen && !(isDirect && is_read),
+    )
+    return found?.id ?? null
+  }
+
+  function open(key: RoomKey | null): void {
+    if (room.value === key) return
+    room.value = key
+    isAttending.value = false
+    firstNew.value = key === null ? null : firstUnread(key)
+    if (key !== null && live && roomIn(state.value, key).phase !== 'ready') void loadRoom(key)
+  }
+
+  function attend(attends: boolean): void {
+    isAttending.value = attends
+    if (attends) markSeen()
+  }
+
+  function markSeen(): void {
+    const key = room.value
+    if (key === null) return
+    const { messages, seen, phase } = roomIn(state.value, key)
+    const last = messages.at(-1)?.id ?? 0
+    if (phase !== 'ready' || last <= seen) return
+    const person = personIn(key)
+    const isUnread = person !== null && firstUnread(key) !== null
+    state.value = chatAfter(state.value, { type: 'roomSeen', room: key, upTo: last })
+    tabs?.tell({ type: 'seen', me: me.value, room: key, upTo: last })
+    if (person === null) keepSeen(localStorage, me.value, last)
+    else if (isUnread) {
+      // Refused or unreachable: it stays unread on the server and is said again with the next message.
+      http.readAll(person).catch(() => undefined)
+    }
+  }
+
+  function send(text: string): void {
+    const key = room.value
+    if (key === null) return
+    firstNew.value = null
+    dispatch({
+      type: 'queued',
+      outgoing: {
+        key: newKey(),
+        room: key,
+        text: asSent(text),
+        status: 'waiting',
+        problem: null,
+        tries: 0,
+        made_at: new Date().toISOString(),
+        echo: null,
+      },
+    })
+    sender?.pump()
+  }
+
+  function retry(key: string): void {
+    dispatch({ type: 'retried', key })
+    sender?.pump()
+  }
+
+  function discard(key: string): void {
+    dispatch({ type: 'discarded', key })
+  }
+
+  function draft(key: RoomKey, text: string): void {
+    drafts.value = draftsAfter(drafts.value, key, text)
+    keepDraft(localStorage, me.value, key, text)
+  }
+
+  function sayTyping(key: RoomKey, isTyping: boolean): void {
+    // Said once and not again: the next key says it anew, and an end that got lost runs out by itself.
+    if (realtime.isConnected) http.sayTyping(personIn(key), isTyping).catch(() => undefined)
+  }
+
+  function openWith(person: Profile): void {
+    dispatch({ type: 'conversationOpened', person: { id: person.id, name: person.name } })
+    tabs?.tell({ type: 'opened', me: me.value, person: { id: person.id, name: person.name } })
+  }
+
+  /** What is known of a person: nobody has to ask for a name that was heard before. */
+  function person(id: number): Profile | null {
+    const conversation = state.value.conversations.find(({ user }) => user.id === id)
+    if (conversation) return conversation.user
+    const online = members.value.find((one) => one.id === id)
+    if (online) return { id, name: online.name }
+    const direct = roomIn(state.value, roomWith(id)).messages[0]
+    if (direct) return direct.user_id === id ? direct.user : (direct.recipient ?? null)
+    return roomIn(state.value, GENERAL).messages.find(({ user_id }) => user_id === id)?.user ?? null
+  }
+
+  const unreadOf = (key: RoomKey): number => unreadIn(state.value, key)
+
+  return {
+    state, me, room, current, currentOutgoing, members, onlineIds, typing, drafts, firstNew, isAttending, unread,
+    slowedUntil, start, stop, open, openWith, attend, send, retry, discard, draft, sayTyping, loadRoom, loadOlder,
+    loadConversations, connectionChanged, person, unreadOf,
+  }
+})

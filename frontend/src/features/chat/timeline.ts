@@ -1,0 +1,93 @@
+/** What a room shows, from top to bottom: days, messages in groups, the line above what is new, what is on its way. */
+import type { Message } from '@/api/records'
+import { dayKey } from '@/shared/clock'
+import type { Outgoing } from './state'
+
+export interface MessageRow {
+  kind: 'message'
+  key: string
+  message: Message
+  isMine: boolean
+  startsGroup: boolean
+  endsGroup: boolean
+  /** On one's own: it reached the server, or its reader. */
+  mark: 'read' | 'sent' | null
+}
+
+export interface OutgoingRow {
+  kind: 'outgoing'
+  key: string
+  outgoing: Outgoing
+  startsGroup: boolean
+  endsGroup: boolean
+}
+
+export type TimelineRow = { kind: 'day'; key: string; at: string } | { kind: 'new'; key: string } | MessageRow | OutgoingRow
+
+export interface TimelineInput {
+  me: number
+  messages: readonly Message[]
+  outgoing: readonly Outgoing[]
+  bornAs: Readonly<Record<number, string>>
+  /** The first message that is new to the reader, or null. */
+  firstNew: number | null
+}
+
+/** Messages of one person that follow each other within this time stand together. */
+const GROUP_MS = 5 * 60_000
+
+interface Placed {
+  author: number
+  at: string
+  row: MessageRow | OutgoingRow
+}
+
+export function timeline(input: TimelineInput): TimelineRow[] {
+  const rows: TimelineRow[] = []
+  let previous: Placed | null = null
+  for (const placed of [...sent(input), ...underWay(input)]) {
+    const { row, at, author } = placed
+    const opensDay = previous === null || dayKey(previous.at) !== dayKey(at)
+    const opensNew = row.kind === 'message' && row.message.id === input.firstNew
+    if (opensDay) rows.push({ kind: 'day', key: `day-${row.key}`, at })
+    if (opensNew) rows.push({ kind: 'new', key: 'new' })
+    row.startsGroup =
+      previous === null ||
+      opensDay ||
+      opensNew ||
+      previous.author !== author ||
+      Date.parse(at) - Date.parse(previous.at) > GROUP_MS
+    if (previous) previous.row.endsGroup = row.startsGroup
+    rows.push(row)
+    previous = placed
+  }
+  return rows
+}
+
+function sent({ me, messages, bornAs }: TimelineInput): Placed[] {
+  return messages.map((message) => {
+    const isMine = message.user_id === me
+    const isRead = message.recipient_id !== null && message.is_read
+    return {
+      author: message.user_id,
+      at: message.created_at,
+      row: {
+        kind: 'message',
+        key: bornAs[message.id] ?? `message-${message.id}`,
+        message,
+        isMine,
+        startsGroup: true,
+        endsGroup: true,
+        mark: isMine ? (isRead ? 'read' : 'sent') : null,
+      },
+    }
+  })
+}
+
+function underWay({ me, outgoing }: TimelineInput): Placed[] {
+  return outgoing.map((one) => ({
+    author: me,
+    at: one.made_at,
+    row: { kind: 'outgoing', key: one.key, outgoing: one, startsGroup: true, endsGroup: true },
+  }))
+}

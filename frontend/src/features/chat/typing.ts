@@ -1,0 +1,72 @@
+/** Who is typing in a room, and when oneself says so. */
+import type { Profile } from '@/api/records'
+
+/** How long somebody's typing is shown without another word of it: twice the pace it is sent at. */
+export const TYPING_SHOWN_MS = 6_000
+/** At most this often one's own typing is said again. */
+export const TYPING_SAID_MS = 3_000
+/** So long after the last key one has stopped. */
+export const TYPING_ENDS_MS = 5_000
+
+export interface Typist extends Profile {
+  until: number
+}
+
+export function typistsAfter(
+  typists: readonly Typist[],
+  { user, typing }: { user: Profile; typing: boolean },
+  now: number,
+): readonly Typist[] {
+  const current = stillTyping(typists, now)
+  const said = { id: user.id, name: user.name, until: now + TYPING_SHOWN_MS }
+  if (!typing) return current.filter(({ id }) => id !== user.id)
+  return current.some(({ id }) => id === user.id)
+    ? current.map((one) => (one.id === user.id ? said : one))
+    : [...current, said]
+}
+
+/** The same list if nobody's time is over. */
+export function stillTyping(typists: readonly Typist[], now: number): readonly Typist[] {
+  return typists.some(({ until }) => until <= now) ? typists.filter(({ until }) => until > now) : typists
+}
+
+/** The names apart from the words, so that each name can stand in its own direction. */
+export function typingParts(typists: readonly Profile[]): { names: readonly string[]; words: string } {
+  const [one, two] = typists
+  if (!one) return { names: [], words: '' }
+  if (!two) return { names: [one.name], words: 'is typing…' }
+  if (typists.length === 2) return { names: [one.name, two.name], words: 'are typing…' }
+  return { names: [], words: 'Several people are typing…' }
+}
+
+/** Says that one types, at the right pace: `say(true)` at most every 3 s, `say(false)` 5 s after the last key. */
+export class TypingPace {
+  private saidAt: number | null = null
+  private end: ReturnType<typeof setTimeout> | undefined
+
+  constructor(
+    private readonly say: (typing: boolean) => void,
+    private readonly now: () => number = Date.now,
+  ) {}
+
+  key(): void {
+    if (this.saidAt === null || this.now() - this.saidAt >= TYPING_SAID_MS) {
+      this.saidAt = this.now()
+      this.say(true)
+    }
+    clearTimeout(this.end)
+    this.end = setTimeout(() => this.stop(), TYPING_ENDS_MS)
+  }
+
+  /** One stopped, left the room or emptied the field. */
+  stop(): void {
+    if (this.saidAt !== null) this.say(false)
+    this.sent()
+  }
+
+  /** The message went out: the server ends the typing by itself. */
+  sent(): void {
+    clearTimeout(this.end)
+    this.saidAt = null
+  }
+}

@@ -1,0 +1,63 @@
+/** Who is signed in. */
+import { defineStore } from 'pinia'
+import { ref } from 'vue'
+import { SignedOut } from '@/api/errors'
+import type { Account } from '@/api/records'
+import * as http from '@/api/session'
+import { joinTabs } from '@/shared/tabs'
+
+export const useSession = defineStore('session', () => {
+  const account = ref<Account | null>(null)
+  /** Whether the session ended by itself: the sign-in page says so. */
+  const hasExpired = ref(false)
+  let isKnown = false
+
+  /** Asks once who is signed in. Raises Unreachable. */
+  async function restore(): Promise<void> {
+    if (isKnown) return
+    try {
+      account.value = await http.currentAccount()
+    } catch (error) {
+      if (!(error instanceof SignedOut)) throw error
+    }
+    isKnown = true
+  }
+
+  async function signIn(email: string, password: string): Promise<void> {
+    account.value = await http.signIn(email, password)
+    hasExpired.value = false
+    isKnown = true
+  }
+
+  async function register(name: string, email: string, password: string): Promise<void> {
+    await http.register(name, email, password)
+    await signIn(email, password)
+  }
+
+  async function signOut(): Promise<void> {
+    try {
+      await http.signOut()
+    } catch (error) {
+      if (!(error instanceof SignedOut)) throw error
+    }
+    forget()
+    const tabs = joinTabs(() => undefined)
+    tabs.tell({ type: 'signedOut' })
+    tabs.close()
+  }
+
+  /** Signed out here or in another tab. */
+  function forget(): void {
+    account.value = null
+    hasExpired.value = false
+  }
+
+  /** The server says that the session is over. */
+  function ended(): void {
+    if (account.value === null) return
+    account.value = null
+    hasExpired.value = true
+  }
+
+  return { account, hasExpired, restore, signIn, register, signOut, forget, ended }
+})

@@ -1,0 +1,92 @@
+/**
+ * The only place that builds Echo. Key and address come from the portal at run time; channels are authorised
+ * through our own API client, so that the CSRF token, an ended session and a restarting portal are treated as
+ * everywhere else.
+ */
+import Echo from 'laravel-echo'
+import Pusher, { type ChannelAuthorizationCallback } from 'pusher-js'
+import { Rejected, SignedOut } from '@/api/errors'
+import type { RealtimePlace } from '@/api/records'
+import { authorizeChannel } from '@/api/realtime'
+import type { ConnectionEvent } from './connection'
+
+export type RealtimeEcho = Echo<'reverb'>
+
+type SocketState = Extract<ConnectionEvent, { type: 'socket' }>['state']
+
+/** Waits between two tries to authorise a channel, in milliseconds; the last one repeats. */
+const AUTHORISE_AGAIN_MS = [500, 1500, 4000, 8000]
+
+export function buildEcho(place: RealtimePlace): RealtimeEcho {
+  const echo: RealtimeEcho = new Echo({
+    broadcaster: 'reverb',
+    Pusher,
+    key: place.key,
+    wsHost: place.host,
+    wsPort: place.port,
+    wssPort: place.port,
+    forceTLS: place.scheme === 'https',
+    enabledTransports: ['ws', 'wss'],
+    enableStats: false,
+    withoutInterceptors: true,
+    channelAuthorization: {
+      customHandler: ({ socketId, channelName }, answer) => {
+        void authorize(socketId, channelName, answer, () => echo.socketId() === socketId)
+      },
+    },
+  })
+  // Naming the connection's user (`echo.connector.signin()`, with a `userAuthentication` handler beside the one
+  // above) belongs here, once the realtime server answers `pusher:signin`.
+  return echo
+}
+
+/**
+ * Asks until there is an answer that will not change: pusher-js asks once per connection only, so a portal that
+ * restarts at the wrong moment would leave the channel silent.
+ */
+async function authorize(
+  socketId: string,
+  channelName: string,
+  answer: ChannelAuthorizationCallback,
+  isCurrent: () => boolean,
+): Promise<void> {
+  for (let tries = 0; isCurrent(); tries += 1) {
+    try {
+      const authorization = await authorizeChannel(socketId, channelName)
+      if (isCurrent()) answer(null, authorization)
+      return
+    } catch (error) {
+      if (error instanceof SignedOut || (error instanceof Rejected && error.status < 500)) {
+        answer(error, null)
+        return
+      }
+      const wait = AUTHORISE_AGAIN_MS[Math.min(tries, AUTHORISE_AGAIN_MS.length - 1)]
+      await new Promise((resolve) => setTimeout(resolve, wait))
+    }
+  }
+}
+
+/** Tells what happens to the connection. Returns how to stop listening. */
+export function watchConnection(echo: RealtimeEcho, tell: (event: ConnectionEvent) => void): () => void {
+  const connection = echo.connector.pusher.connection
+  const onState = ({ current }: { current: SocketState }) => tell({ type: 'socket', state: current, now: Date.now() })
+  const onWait = (seconds: number) => tell({ type: 'retryIn', seconds, now: Date.now() })
+  const onNetwork = () => tell({ type: 'network', hasNetwork: navigator.onLine, now: Date.now() })
+  connection.bind('state_change', onState)
+  connection.bind('connecting_in', onWait)
+  window.addEventListener('online', onNetwork)
+  window.addEventListener('offline', onNetwork)
+  tell({ type: 'socket', state: connection.state as SocketState, now: Date.now() })
+  return () => {
+    connection.unbind('state_change', onState)
+    connection.unbind('connecting_in', onWait)
+    window.removeEventListener('online', onNetwork)
+    window.removeEventListener('offline', onNetwork)
+  }
+}
+
+/** Ends the wait that pusher-js is in and lets it try at once. */
+export function retryNow(echo: RealtimeEcho): void {
+  echo.connector.pusher.disconnect()
+  echo.connector.pusher.connect()
+}

@@ -1,0 +1,20 @@
+/** Keeps the tabs of one browser in step about what the server tells nobody: what was read here, and signing out. */
+import type { Profile } from '@/api/records'
+import type { RoomKey } from '@/features/chat/rooms'
+
+export type TabNews =
+  | { type: 'seen'; me: number; room: RoomKey; upTo: number }
+  | { type: 'opened'; me: number; person: Profile }
+  | { type: 'signedOut' }
+
+export interface Tabs {
+  tell(news: TabNews): void
+  close(): void
+}
+
+export function joinTabs(hear: (news: TabNews) => void): Tabs {
+  if (typeof BroadcastChannel === 'undefined') return { tell: () => undefined, close: () => undefined }
+  const channel = new BroadcastChannel('smartlink')
+  channel.onmessage = ({ data }: MessageEvent<TabNews>) => hear(data)
+  return { tell: (news) => channel.postMessage(news), close: () => channel.close() }
+}

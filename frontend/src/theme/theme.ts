@@ -1,0 +1,41 @@
+/** The reader's choice of colours: light, dark, or as the system has it. `boot.js` applies it before the first paint. */
+import { ref } from 'vue'
+
+export type Choice = 'system' | 'light' | 'dark'
+
+const KEY = 'smartlink.theme'
+const system = matchMedia('(prefers-color-scheme: dark)')
+
+function kept(): Choice {
+  try {
+    const found = localStorage.getItem(KEY)
+    return found === 'light' || found === 'dark' ? found : 'system'
+  } catch {
+    return 'system'
+  }
+}
+
+export const choice = ref<Choice>(kept())
+
+function show(): void {
+  const isDark = choice.value === 'dark' || (choice.value === 'system' && system.matches)
+  document.documentElement.dataset['theme'] = isDark ? 'dark' : 'light'
+}
+
+system.addEventListener('change', show)
+window.addEventListener('storage', ({ key }) => {
+  if (key !== KEY && key !== null) return
+  choice.value = kept()
+  show()
+})
+
+export function chooseTheme(wanted: Choice): void {
+  choice.value = wanted
+  try {
+    if (wanted === 'system') localStorage.removeItem(KEY)
+    else localStorage.setItem(KEY, wanted)
+  } catch {
+    // Not kept: it holds for this page.
+  }
+  show()
+}
