@@ -1,0 +1,63 @@
+"""Real browsers against the whole system as `smartlink serve` starts it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+
+from kit.serve import Smartlink
+
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+]  # fmt: skip
+expect.set_options(timeout=20_000)
+
+SignIn = Callable[[str], Awaitable[Page]]
+
+
+@pytest.fixture
+def smartlink(tmp_path: Path) -> Iterator[Smartlink]:
+    running = Smartlink(tmp_path)
+    running.start()
+    yield running
+    assert running.stop() == 0
+    assert "Traceback" not in running.log.read_text()
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    async with async_playwright() as playwright:
+        started = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield started
+        await started.close()
+
+
+@pytest.fixture
+async def sign_in(smartlink: Smartlink, browser: Browser) -> AsyncIterator[SignIn]:
+    """Opens a browser of its own for a person and signs them in; nothing may be written to its console as error."""
+    contexts: list[BrowserContext] = []
+    problems: list[str] = []
+
+    async def open_as(name: str) -> Page:
+        context = await browser.new_context(viewport={"width": 1280, "height": 800})
+        contexts.append(context)
+        page = await context.new_page()
+        page.on("pageerror", lambda error: problems.append(f"{name}: {error}"))
+        await page.goto(smartlink.url)
+        await page.get_by_test_id("login-email").fill(f"{name}@example.com")
+        await page.get_by_test_id("login-password").fill("password")
+        await page.get_by_test_id("login-submit").click()
+        await expect(page.get_by_role("textbox", name="Message to General")).to_be_visible()
+        await expect(page.get_by_role("navigation")).to_contain_text("Connected")
+        return page
+
+    yield open_as
+    for context in contexts:
+        await context.close()
+    assert problems == []

@@ -1,0 +1,206 @@
+"""Two people, two real browsers, one chat."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import urllib.request
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from playwright.async_api import Locator, Page, expect
+from playwright.async_api import TimeoutError as PlaywrightTimeout
+
+from kit.serve import Smartlink
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+
+SignIn = Callable[[str], Awaitable[Page]]
+
+
+def message(page: Page, text: str) -> Locator:
+    return page.get_by_role("log").get_by_role("listitem").filter(has_text=text)
+
+
+def composer(page: Page) -> Locator:
+    return page.get_by_role("textbox", name=re.compile("^Message to"))
+
+
+def conversation(page: Page, name: str) -> Locator:
+    return page.get_by_role("list", name="Direct messages").get_by_role("link").filter(has_text=name)
+
+
+def online(page: Page, name: str) -> Locator:
+    return page.get_by_role("region", name=re.compile("^Online")).get_by_role("listitem").filter(has_text=name)
+
+
+async def say(page: Page, text: str) -> None:
+    await composer(page).fill(text)
+    await composer(page).press("Enter")
+
+
+async def api(smartlink: Smartlink, method: str, path: str, body: Any = None, token: str = "") -> Any:
+    request = urllib.request.Request(
+        smartlink.url + path,
+        method=method,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {}),
+    )
+
+    def call() -> Any:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.loads(answer.read())
+
+    return await asyncio.to_thread(call)
+
+
+async def token_of(smartlink: Smartlink, name: str) -> str:
+    answer = await api(smartlink, "POST", "/api/login", {"email": f"{name}@example.com", "password": "password"})
+    token: str = answer["token"]
+    return token
+
+
+async def test_a_message_appears_once_in_both_browsers(sign_in: SignIn) -> None:
+    ana, ben = await sign_in("ana"), await sign_in("ben")
+    await say(ana, "Hello from Ana")
+
+    await expect(message(ben, "Hello from Ana")).to_have_count(1)
+    await expect(message(ana, "Hello from Ana")).to_have_count(1)
+    await say(ben, "Hello back")
+    await expect(message(ana, "Hello back")).to_have_count(1)
+
+
+async def test_typing_is_shown_and_ends_with_the_message(sign_in: SignIn) -> None:
+    ana, ben = await sign_in("ana"), await sign_in("ben")
+    await composer(ana).press_sequentially("Thinking")
+
+    await expect(ben.get_by_role("main").get_by_text("Ana is typing…")).to_have_count(1)
+    await composer(ana).press("Enter")
+    await expect(message(ben, "Thinking")).to_have_count(1)
+    await expect(ben.get_by_role("main").get_by_text("Ana is typing…")).to_have_count(0)
+
+
+async def test_text_is_shown_as_text(sign_in: SignIn) -> None:
+    ana, ben = await sign_in("ana"), await sign_in("ben")
+    await say(ana, '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script> javascript:alert(1)')
+
+    await expect(message(ben, "<img src=x")).to_have_count(1)
+    assert await message(ben, "<img src=x").locator("img, script, a").count() == 0
+    assert await ben.evaluate("window.hacked") is None
+
+
+async def test_links_are_safe(sign_in: SignIn) -> None:
+    ana, ben = await sign_in("ana"), await sign_in("ben")
+    await say(ana, "look at https://example.com/a?b=1 please")
+
+    link = message(ben, "look at").locator("a")
+    await expect(link).to_have_attribute("href", "https://example.com/a?b=1")
+    await expect(link).to_have_attribute("rel", "noopener noreferrer")
+
+
+async def test_a_direct_message_reaches_its_reader_and_its_receipt_the_writer(sign_in: SignIn) -> None:
+    ana, ben = await sign_in("ana"), await sign_in("ben")
+    await conversation(ana, "Ben").click()
+    await say(ana, "Only for Ben")
+    await expect(message(ana, "Only for Ben")).to_have_count(1)
+
+    await expect(conversation(ben, "Ana")).to_contain_text("Only for Ben")
+    await conversation(ben, "Ana").click()
+    await expect(message(ben, "Only for Ben")).to_have_count(1)
+    await expect(message(ana, "Only for Ben")).to_contain_text("Read")
+    await ben.get_by_role("link", name=re.compile("^General")).click()
+    await expect(message(ben, "Only for Ben")).to_have_count(0)
+
+
+async def test_who_is_online_is_shown_and_a_leave_too(sign_in: SignIn) -> None:
+    ana, ben = await sign_in("ana"), await sign_in("ben")
+    await expect(online(ana, "Ben")).to_be_visible()
+    await ben.context.close()
+
+    await expect(online(ana, "Ben")).to_have_count(0)
+
+
+async def test_what_was_said_while_offline_arrives_once_and_what_was_written_is_sent(
+    smartlink: Smartlink, sign_in: SignIn
+) -> None:
+    ana, ben = await sign_in("ana"), await sign_in("ben")
+    token = await token_of(smartlink, "ben")
+    await ana.context.set_offline(True)
+    await say(ana, "Written in a tunnel")
+    for number in range(3):
+        await api(smartlink, "POST", "/api/chat/messages", {"message": f"While you were away {number}"}, token)
+    await expect(message(ben, "While you were away 2")).to_have_count(1)
+    assert await message(ana, "While you were away 2").count() == 0
+    await ana.context.set_offline(False)
+
+    for number in range(3):
+        await expect(message(ana, f"While you were away {number}")).to_have_count(1)
+    await expect(message(ben, "Written in a tunnel")).to_have_count(1)
+    await expect(message(ana, "Written in a tunnel")).to_have_count(1)
+
+
+async def test_the_system_restarts_and_the_chat_goes_on(smartlink: Smartlink, sign_in: SignIn) -> None:
+    ana, ben = await sign_in("ana"), await sign_in("ben")
+    assert await asyncio.to_thread(smartlink.stop) == 0
+    await expect(ana.get_by_role("navigation")).not_to_contain_text("Connected")
+    await asyncio.to_thread(smartlink.start)
+    token = await token_of(smartlink, "admin")
+    await api(smartlink, "POST", "/api/chat/messages", {"message": "Back again"}, token)
+
+    for page in (ana, ben):
+        # pusher-js waits longer and longer while nobody listens; the reader need not.
+        retry = page.get_by_role("button", name="Retry now")
+        # It may be back before there is anything to click.
+        with contextlib.suppress(PlaywrightTimeout):
+            await retry.click(timeout=2_000)
+        await expect(message(page, "Back again")).to_have_count(1, timeout=60_000)
+    await say(ana, "We are back")
+    await expect(message(ben, "We are back")).to_have_count(1)
+
+
+async def test_history_is_loaded_by_scrolling_up_without_a_jump(smartlink: Smartlink, sign_in: SignIn) -> None:
+    token = await token_of(smartlink, "admin")
+    ben = await token_of(smartlink, "ben")
+    for number in range(36):
+        await api(smartlink, "POST", "/api/chat/messages", {"message": f"Entry {number}."}, (token, ben)[number % 2])
+    ana = await sign_in("ana")
+    await expect(message(ana, "Entry 35.")).to_be_in_viewport()
+    log = ana.get_by_role("log")
+    await log.evaluate("element => element.scrollTo(0, 0)")
+
+    await expect(message(ana, "Entry 0.")).to_have_count(1)
+
+
+async def test_the_keyboard_alone_is_enough(sign_in: SignIn) -> None:
+    ana = await sign_in("ana")
+    writing = composer(ana)
+    await writing.focus()
+    await ana.keyboard.type("one")
+    await ana.keyboard.press("Shift+Enter")
+    await ana.keyboard.type("two")
+    await expect(writing).to_have_value("one\ntwo")
+    await ana.keyboard.press("Enter")
+
+    await expect(writing).to_have_value("")
+    await expect(message(ana, "two")).to_have_count(1)
+
+
+async def test_a_draft_outlives_a_reload(sign_in: SignIn) -> None:
+    ana = await sign_in("ana")
+    await composer(ana).fill("half a thou")
+    await ana.reload()
+
+    await expect(composer(ana)).to_have_value("half a thou")
+
+
+async def test_wrong_credentials_are_told(smartlink: Smartlink, browser: Any) -> None:
+    page = await browser.new_page()
+    await page.goto(smartlink.url)
+    await page.get_by_test_id("login-email").fill("ana@example.com")
+    await page.get_by_test_id("login-password").fill("wrong password")
+    await page.get_by_test_id("login-submit").click()
+
+    await expect(page.get_by_test_id("login-error")).to_be_visible()
