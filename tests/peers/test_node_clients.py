@@ -6,7 +6,7 @@ import asyncio
 import json
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -144,31 +144,26 @@ async def test_echo_sees_who_is_here_joins_and_leaves(server: RealtimeServer) ->
 
 async def test_a_restart_of_the_server_is_hardly_noticed() -> None:
     port = free_port()
-    async with realtime_server(reverb_server_port=port):
-        client_context = echo(port)
-        client = await client_context.__aenter__()
-        await client.connected()
-        client.do("private", channel="room")
-        await client.until("subscribed")
-    try:
+    async with AsyncExitStack() as clients:
+        async with realtime_server(reverb_server_port=port):
+            client = await clients.enter_async_context(echo(port))
+            await client.connected()
+            client.do("private", channel="room")
+            await client.until("subscribed")
         async with realtime_server(reverb_server_port=port):
             await client.until("state", state="connected")
             await client.until("subscribed")
             await published(port, ["trigger", "private-room", EVENT, {"n": 1}])
 
             assert (await client.until("event"))["data"] == {"n": 1}
-    finally:
-        await client_context.__aexit__(None, None, None)
 
 
 async def test_over_capacity_is_a_matter_of_waiting() -> None:
-    async with realtime_server(reverb_app_max_connections=1) as server:
+    async with realtime_server(reverb_app_max_connections=1) as server, AsyncExitStack() as clients:
         async with connected(server.port):
-            context = echo(server.port)
-            client = await context.__aenter__()
+            client = await clients.enter_async_context(echo(server.port))
             assert (await client.until("error"))["code"] == 4100
         await client.connected()
-        await context.__aexit__(None, None, None)
 
 
 async def test_the_npm_publisher_asks_and_is_answered(server: RealtimeServer) -> None:

@@ -97,3 +97,12 @@ def test_databases_are_named_in_several_ways() -> None:
     assert async_url("sqlite:///x.db") == "sqlite+aiosqlite:///x.db"
     with pytest.raises(ValueError, match="mysql"):
         async_url("mysql://h/d")
+
+
+async def test_static_files_may_come_from_a_cdn(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text('<script src="/assets/app-1a2b.js"></script>')
+
+    page = await _get(Pages(tmp_path, "https://cdn.example"), "/")
+
+    assert page.text == '<script src="https://cdn.example/assets/app-1a2b.js"></script>'
+    assert page.headers["cache-control"] == "no-cache"

@@ -120,7 +120,7 @@ class Portal:
         for router in (user_routes.router, chat_routes.router, gaps.router, presence_routes.router):
             app.include_router(router)
         self._add_own_routes(app, identity)
-        app.router.default = pages.Pages(STATIC)
+        app.router.default = pages.Pages(STATIC, settings.asset_url)
         app.add_middleware(SocketIdMiddleware)
         app.add_middleware(pages.GuardMiddleware, settings=settings)
         return app

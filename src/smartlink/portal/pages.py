@@ -49,7 +49,8 @@ DOCS_HTML = """<!doctype html>
 class Pages:
     """Answers what no endpoint does: a file, the single page, or 404 as JSON."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, asset_url: str = "") -> None:
+        self._asset_url = asset_url
         self._directory = directory
         self._files = StaticFiles(directory=directory, check_dir=False)
 
@@ -76,7 +77,11 @@ class Pages:
         index = self._directory / "index.html"
         if not index.is_file():
             return _not_found()
-        return FileResponse(index, headers={"cache-control": "no-cache"})
+        if not self._asset_url:
+            return FileResponse(index, headers={"cache-control": "no-cache"})
+        # Only the first page names the place; scripts and styles find each other relative to themselves.
+        page = index.read_text().replace('"/assets/', f'"{self._asset_url}/assets/')
+        return HTMLResponse(page, headers={"cache-control": "no-cache"})
 
 
 def _wants_page(scope: Scope, path: str) -> bool:
