@@ -46,7 +46,7 @@ lock: ## Pin the dependencies again, after a change of pyproject.toml
 	@scripts/lock.sh
 
 wheel: setup-dev ## Build wheel and sdist, pages included
-	@$(BIN)/python -m build --no-isolation
+	@$(BIN)/python -m hatchling build
 
 clean: ## Remove what was built (data in var/ stays)
 	rm -rf $(VENV) .stamps dist frontend/node_modules src/smartlink/portal/static

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -102,18 +101,9 @@ def _run(main: object) -> None:
 
 
 def main() -> None:
-    """Entry point. A missing extra is told in words."""
-    try:
-        from smartlink.cli import data, realtime
+    """Run the command line."""
+    from smartlink.cli import data, realtime
 
-        realtime.register(app)
-        data.register(app)
-        app()
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("smartlink"):
-            raise
-        print(  # noqa: T201 — this is the command line
-            f"This command needs {error.name}: install smartlink-realtime[all], or the extra for this part.",
-            file=sys.stderr,
-        )
-        raise SystemExit(1) from None
+    realtime.register(app)
+    data.register(app)
+    app()
