@@ -51,9 +51,9 @@ export class Sender {
     this.ports.dispatch({ type: 'sending', key: outgoing.key })
     try {
       const message = await this.ports.send(outgoing)
-      this.ports.dispatch({ type: 'sent', key: outgoing.key, message })
+      if (!this.isOver) this.ports.dispatch({ type: 'sent', key: outgoing.key, message })
     } catch (error) {
-      this.settle(outgoing.key, outgoing.tries + 1, error)
+      if (!this.isOver) this.settle(outgoing.key, outgoing.tries + 1, error)
     }
     this.pump()
   }
@@ -65,7 +65,9 @@ export class Sender {
       this.ports.slowedUntil(Date.now() + error.retryAfterS * 1000)
       this.wait(error.retryAfterS)
     } else if (error instanceof SignedOut) {
+      // Whoever signs in next gets a sender of their own.
       dispatch({ type: 'putBack', key })
+      this.stop()
     } else if (error instanceof Unreachable && (tries < MOST_TRIES || !this.ports.isConnected())) {
       dispatch({ type: 'putBack', key })
       if (this.ports.canTry()) this.wait(error.retryAfterS ?? Math.min(LONGEST_WAIT_S, 2 ** (tries - 1)))

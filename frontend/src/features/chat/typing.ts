@@ -5,6 +5,8 @@ import type { Profile } from '@/api/records'
 export const TYPING_SHOWN_MS = 6_000
 /** At most this often one's own typing is said again. */
 export const TYPING_SAID_MS = 3_000
+/** Not even a new message makes it be said sooner than this. */
+export const TYPING_AGAIN_MS = 1_000
 /** So long after the last key one has stopped. */
 export const TYPING_ENDS_MS = 5_000
 
@@ -41,7 +43,8 @@ export function typingParts(typists: readonly Profile[]): { names: readonly stri
 
 /** Says that one types, at the right pace: `say(true)` at most every 3 s, `say(false)` 5 s after the last key. */
 export class TypingPace {
-  private saidAt: number | null = null
+  private saidAt = -Infinity
+  private isOpen = false
   private end: ReturnType<typeof setTimeout> | undefined
 
   constructor(
@@ -50,8 +53,9 @@ export class TypingPace {
   ) {}
 
   key(): void {
-    if (this.saidAt === null || this.now() - this.saidAt >= TYPING_SAID_MS) {
+    if (this.now() - this.saidAt >= (this.isOpen ? TYPING_SAID_MS : TYPING_AGAIN_MS)) {
       this.saidAt = this.now()
+      this.isOpen = true
       this.say(true)
     }
     clearTimeout(this.end)
@@ -60,13 +64,13 @@ export class TypingPace {
 
   /** One stopped, left the room or emptied the field. */
   stop(): void {
-    if (this.saidAt !== null) this.say(false)
+    if (this.isOpen) this.say(false)
     this.sent()
   }
 
   /** The message went out: the server ends the typing by itself. */
   sent(): void {
     clearTimeout(this.end)
-    this.saidAt = null
+    this.isOpen = false
   }
 }

@@ -1,0 +1,86 @@
+import { afterEach, beforeEach, expect, it, vi } from 'vitest'
+import { api, lastEventId, nameSocket, whenSignedOut } from '@/api/client'
+import { Refused, Rejected, SignedOut, TooOften, Unreachable } from '@/api/errors'
+
+const fetching = vi.fn<typeof fetch>()
+const answer = (status: number, body: unknown = {}, headers: Record<string, string> = {}) =>
+  new Response(status === 204 ? null : JSON.stringify(body), { status, headers })
+const requests = () => fetching.mock.calls.map(([path, init]) => `${init?.method} ${String(path)}`)
+const headersOf = (call: number) => new Headers(fetching.mock.calls[call]?.[1]?.headers)
+
+beforeEach(() => {
+  fetching.mockReset()
+  vi.stubGlobal('fetch', fetching)
+  document.cookie = 'XSRF-TOKEN=a%2Fb'
+  nameSocket(() => '12.34')
+})
+afterEach(() => {
+  vi.unstubAllGlobals()
+  nameSocket(() => null)
+  whenSignedOut(() => undefined)
+})
+
+it('says which page, which socket and which attempt a change comes from', async () => {
+  fetching.mockResolvedValue(answer(201, { id: 1 }))
+  await api.post('/api/chat/messages', { message: 'hi' }, { idempotencyKey: 'k' })
+
+  expect(headersOf(0).get('X-XSRF-TOKEN')).toBe('a/b')
+  expect(headersOf(0).get('X-Socket-ID')).toBe('12.34')
+  expect(headersOf(0).get('Idempotency-Key')).toBe('k')
+  expect(fetching.mock.calls[0]?.[1]?.body).toBe('{"message":"hi"}')
+})
+
+it('fetches the token anew and tries once more when it does not fit', async () => {
+  fetching.mockResolvedValueOnce(answer(419)).mockResolvedValueOnce(answer(200)).mockResolvedValueOnce(answer(201))
+  await api.post('/api/chat/typing', { typing: true })
+
+  expect(requests()).toEqual(['POST /api/chat/typing', 'GET /api/session', 'POST /api/chat/typing'])
+})
+
+it('tries once only', async () => {
+  fetching.mockImplementation((path) => Promise.resolve(answer(path === '/api/session' ? 200 : 419, { message: 'CSRF' })))
+
+  await expect(api.post('/api/chat/typing')).rejects.toBeInstanceOf(Rejected)
+  expect(fetching).toHaveBeenCalledTimes(3)
+})
+
+it('tells that the session is over', async () => {
+  const told = vi.fn()
+  whenSignedOut(told)
+  fetching.mockResolvedValue(answer(401, { message: 'Unauthenticated.' }))
+
+  await expect(api.get('/api/user')).rejects.toBeInstanceOf(SignedOut)
+  expect(told).toHaveBeenCalledOnce()
+})
+
+it('names the field that was refused', async () => {
+  fetching.mockResolvedValue(answer(422, { message: 'Invalid.', errors: { email: ['is taken'] } }))
+
+  const error = await api.post('/api/register', {}).catch((thrown: unknown) => thrown)
+  expect(error).toBeInstanceOf(Refused)
+  expect((error as Refused).about('email')).toBe('is taken')
+})
+
+it('says how long to wait when it was too often', async () => {
+  fetching.mockResolvedValue(answer(429, { message: 'Too many.' }, { 'Retry-After': '7' }))
+
+  await expect(api.post('/api/chat/messages', {})).rejects.toMatchObject({ retryAfterS: 7 })
+  await expect(api.post('/api/chat/messages', {})).rejects.toBeInstanceOf(TooOften)
+})
+
+it.each([502, 503, 504])('takes %i for a server that is away', async (status) => {
+  fetching.mockResolvedValue(answer(status))
+
+  await expect(api.get('/api/user')).rejects.toBeInstanceOf(Unreachable)
+})
+
+it('takes no answer for a server that is away', async () => {
+  fetching.mockRejectedValue(new TypeError('Failed to fetch'))
+
+  await expect(api.get('/api/user')).rejects.toBeInstanceOf(Unreachable)
+})
+
+it('reads where closing gaps starts', () => {
+  expect(lastEventId(new Headers({ 'X-Event-Id': '41' }))).toBe(41)
+  expect(lastEventId(new Headers())).toBe(0)
+})

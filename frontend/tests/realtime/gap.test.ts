@@ -1,0 +1,100 @@
+import { expect, it } from 'vitest'
+import type { RecordedEvent, RecordedEvents } from '@/api/records'
+import { Follower } from '@/realtime/gap'
+
+/** A channel as the server keeps it, and a page that follows it. */
+function following({ keptFrom = 1 } = {}) {
+  const recorded: RecordedEvent[] = []
+  const applied: number[] = []
+  const reloads: number[] = []
+  const world = { beforeAnswer: (): unknown => undefined }
+  const follower = new Follower({
+    channel: 'chat',
+    fetchAfter: (_channel, after): Promise<RecordedEvents> => {
+      world.beforeAnswer()
+      const events = recorded.filter(({ eventId }) => eventId > after).slice(0, 2)
+      return Promise.resolve({ events, complete: after >= keptFrom - 1 })
+    },
+    apply: ({ eventId }) => applied.push(eventId),
+    reload: () => {
+      const last = recorded.at(-1)?.eventId ?? 0
+      reloads.push(last)
+      return Promise.resolve(last)
+    },
+  })
+  const publish = (...ids: number[]) => ids.forEach((eventId) => recorded.push({ eventId, name: 'E', payload: {} }))
+  const hear = (...ids: number[]) => ids.forEach((id) => follower.heard(id) && applied.push(id))
+  return { follower, applied, reloads, publish, hear, world }
+}
+
+it('fetches what came between the list and the subscription', async () => {
+  const { follower, applied, publish } = following()
+  publish(1, 2, 3, 4, 5)
+  follower.loaded(2)
+  await follower.close()
+
+  expect(applied).toEqual([3, 4, 5])
+  expect(follower.isOpen).toBe(false)
+})
+
+it('applies what comes over the socket once', async () => {
+  const { follower, applied, hear } = following()
+  follower.loaded(0)
+  await follower.close()
+  hear(1, 2, 2, 1, 3)
+
+  expect(applied).toEqual([1, 2, 3])
+})
+
+it('does not take an event after a loss for proof that nothing is missing', async () => {
+  const { follower, applied, publish, hear } = following()
+  follower.loaded(0)
+  await follower.close()
+  publish(1)
+  hear(1)
+  follower.lost()
+  publish(2, 3, 4)
+  hear(4)
+  await follower.close()
+
+  expect(applied.toSorted()).toEqual([1, 2, 3, 4])
+  publish(5)
+  hear(4, 5)
+  expect(applied.toSorted()).toEqual([1, 2, 3, 4, 5])
+})
+
+it('leaves the gap open when the connection is lost while closing it', async () => {
+  const { follower, applied, publish, world } = following()
+  publish(1, 2)
+  follower.loaded(0)
+  world.beforeAnswer = () => follower.lost()
+  await follower.close()
+  expect(applied).toEqual([])
+  expect(follower.isOpen).toBe(true)
+
+  world.beforeAnswer = () => undefined
+  await follower.close()
+  expect(applied).toEqual([1, 2])
+})
+
+it('loads the list again when the server keeps no events that old', async () => {
+  const { follower, applied, reloads, publish } = following({ keptFrom: 50 })
+  publish(50, 51)
+  follower.loaded(10)
+  await follower.close()
+
+  expect(reloads).toEqual([51])
+  expect(applied).toEqual([])
+  expect(follower.isOpen).toBe(false)
+})
+
+it('has nothing to close before its list is loaded', async () => {
+  const { follower, applied, publish, hear } = following()
+  publish(1)
+  await follower.close()
+  hear(1)
+  follower.loaded(1)
+  await follower.close()
+
+  expect(applied).toEqual([1])
+})
