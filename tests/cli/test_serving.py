@@ -92,6 +92,7 @@ def test_a_taken_port_is_told_with_the_variable_to_change(tmp_path: Path, variab
         ("APP_PORT", "99999"),
         ("REVERB_APP_PING_INTERVAL", "0"),
         ("DB_CONNECTION", "oracle"),
+        ("DATABASE_URL", "mysql://user:secret-word@host/db"),
     ],
 )
 def test_a_bad_setting_stops_the_start_and_is_named(tmp_path: Path, variable: str, value: str) -> None:
@@ -99,6 +100,15 @@ def test_a_bad_setting_stops_the_start_and_is_named(tmp_path: Path, variable: st
 
     assert done.returncode == 2
     assert variable in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "secret-word" not in done.stderr
+
+
+def test_a_database_that_is_not_there_is_told(tmp_path: Path) -> None:
+    done = command(tmp_path, "serve", environment={"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"})
+
+    assert done.returncode == 1
+    assert "DATABASE_URL" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from smartlink.cli.failures import fail, settings_errors
+from smartlink.cli.failures import database_errors, fail, settings_errors
 from smartlink.cli.logs import configure
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def upgrade(revision: Annotated[str, typer.Argument(help="Revision to go to.")] 
     """Bring the database up to a revision."""
     from smartlink.portal import migrations
 
-    migrations.upgrade(_settings().url, revision)
+    with database_errors():
+        migrations.upgrade(_settings().url, revision)
     _say(f"The database is at {migrations.current(_settings().url)}")
 
 
@@ -49,7 +50,8 @@ def downgrade(revision: Annotated[str, typer.Argument(help="Revision to go to, o
     """Take the database down to a revision. What the revision does not know is removed, direct messages first."""
     from smartlink.portal import migrations
 
-    migrations.downgrade(_settings().url, revision)
+    with database_errors():
+        migrations.downgrade(_settings().url, revision)
     _say(f"The database is at {migrations.current(_settings().url) or 'base'}")
 
 
@@ -59,8 +61,10 @@ def seed() -> None:
     from smartlink.portal.seed import seed as add
 
     url = _settings().url
-    migrations.upgrade(url)
-    for demo in add(url):
+    with database_errors():
+        migrations.upgrade(url)
+        users = add(url)
+    for demo in users:
         _say(f"{demo.email}  {demo.password}")
 
 
@@ -191,7 +195,9 @@ def _settings() -> PortalSettings:
 
     configure()
     with settings_errors():
-        return PortalSettings()
+        settings = PortalSettings()
+        _ = settings.url  # raises for an address that makes no sense
+        return settings
 
 
 def _with_portal(work: Callable[[Portal], Awaitable[T]]) -> T:

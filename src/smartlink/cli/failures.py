@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import typer
 from pydantic import ValidationError
 
-__all__ = ["PortTaken", "fail", "settings_errors", "take_port"]
+__all__ = ["PortTaken", "database_errors", "fail", "settings_errors", "take_port"]
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
@@ -36,8 +36,20 @@ def settings_errors() -> Iterator[None]:
 def _line(problem: Any) -> str:
     name = str(problem["loc"][-1]).upper() if problem["loc"] else "settings"
     given = problem.get("input")
-    shown = "…" if any(word in name for word in ("SECRET", "PASSWORD", "KEY")) else str(given)[:60]
+    shown = "…" if any(word in name for word in ("SECRET", "PASSWORD", "KEY", "URL")) else str(given)[:60]
     return f"{name}={shown}: {problem['msg']}. Change it in the environment or in .env."
+
+
+@contextlib.contextmanager
+def database_errors() -> Iterator[None]:
+    """Turn a database that cannot be used into a sentence."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, OSError) as error:
+        reason = type(getattr(error, "orig", None) or error).__name__
+        fail(f"The database cannot be used ({reason}). Is it there? Check DATABASE_URL, or the DB_ settings.")
 
 
 class PortTaken(Exception):

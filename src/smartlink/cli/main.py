@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smartlink.cli.failures import PortTaken, fail, settings_errors
+from smartlink.cli.failures import PortTaken, database_errors, fail, settings_errors
 from smartlink.cli.logs import configure
+
+if TYPE_CHECKING:
+    from smartlink.portal.shared.settings import PortalSettings
 
 __all__ = ["app", "main"]
 
@@ -38,6 +41,7 @@ def serve(demo: Annotated[bool, typer.Option(help="Fill in demo data and print t
     configure()
     with settings_errors():
         server_settings, portal_settings = ServerSettings(), PortalSettings()
+        database = portal_settings.url
         server_settings.check_start()
         check_start(portal_settings)
         if demo and not (is_loopback(portal_settings.app_host) and is_loopback(server_settings.reverb_server_host)):
@@ -53,12 +57,13 @@ def serve(demo: Annotated[bool, typer.Option(help="Fill in demo data and print t
         lines += ["  Ctrl-C stops it.", ""]
         print("\n".join(lines), flush=True)  # noqa: T201 — this is the command line
 
-    migrations.upgrade(portal_settings.url)
     users = []
-    if demo:
-        from smartlink.portal import seed
+    with database_errors():
+        migrations.upgrade(database)
+        if demo:
+            from smartlink.portal import seed
 
-        users = seed.seed(portal_settings.url)
+            users = seed.seed(database)
     _run(lambda stop: running.serve_all(server_settings, portal_settings, stop, started))
 
 
@@ -70,7 +75,7 @@ def app_start() -> None:
 
     configure()
     with settings_errors():
-        settings = PortalSettings()
+        settings = _with_database(PortalSettings())
         check_start(settings)
     _run(lambda stop: running.serve_portal(settings, stop, lambda port: _say(f"http://{settings.app_host}:{port}")))
 
@@ -79,12 +84,19 @@ def app_start() -> None:
 def worker_start() -> None:
     """Start a worker. Several may run; one at a time sends."""
     from smartlink.cli import running
-    from smartlink.portal.shared.settings import PortalSettings
+    from smartlink.portal.shared.settings import PortalSettings, check_start
 
     configure()
     with settings_errors():
-        settings = PortalSettings()
+        settings = _with_database(PortalSettings())
+        check_start(settings)
     _run(lambda stop: running.serve_worker(settings, stop))
+
+
+def _with_database(settings: PortalSettings) -> PortalSettings:
+    """`settings`, once their database address makes sense. Raises ValueError."""
+    _ = settings.url
+    return settings
 
 
 def _say(text: str) -> None:
