@@ -26,7 +26,8 @@ export function buildEcho(place: RealtimePlace): RealtimeEcho {
     wsPort: place.port,
     wssPort: place.port,
     forceTLS: place.scheme === 'https',
-    enabledTransports: ['ws', 'wss'],
+    // Without TLS there is no use in trying with it: the page may not even connect there.
+    enabledTransports: place.scheme === 'https' ? ['ws', 'wss'] : ['ws'],
     enableStats: false,
     withoutInterceptors: true,
     channelAuthorization: {

@@ -123,6 +123,15 @@ describe('messages', () => {
     expect(roomIn(state, GENERAL).hasOlder).toBe(true)
   })
 
+  it('are cut back in a page that is open for days, and can be fetched again', () => {
+    const many = Array.from({ length: 401 }, (_, index) => said({ id: index + 1 }))
+    const state = after(start(), loaded(many), { type: 'trimmed', room: GENERAL })
+
+    expect(idsIn(state)[0]).toBe(202)
+    expect(idsIn(state).at(-1)).toBe(401)
+    expect(roomIn(state, GENERAL).hasOlder).toBe(true)
+  })
+
   it('come in above when older ones are loaded', () => {
     const state = after(start(), loaded([said({ id: 9 })], GENERAL, true), {
       type: 'olderLoaded',

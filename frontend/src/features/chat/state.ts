@@ -57,6 +57,7 @@ export type ChatEvent =
   | { type: 'messageArrived'; message: Message }
   | { type: 'messageWasRead'; message: Message }
   | { type: 'roomSeen'; room: RoomKey; upTo: number }
+  | { type: 'trimmed'; room: RoomKey }
   | { type: 'queued'; outgoing: Outgoing }
   | { type: 'sending'; key: string }
   | { type: 'putBack'; key: string }
@@ -64,6 +65,10 @@ export type ChatEvent =
   | { type: 'sent'; key: string; message: Message }
   | { type: 'retried'; key: string }
   | { type: 'discarded'; key: string }
+
+/** A page that is open for days keeps this many messages at most; what is older is fetched again when wanted. */
+const MOST_KEPT = 400
+const KEPT_AFTER_TRIM = 200
 
 const EMPTY_ROOM: Room = {
   phase: 'empty',
@@ -132,6 +137,12 @@ export function chatAfter(state: ChatState, event: ChatEvent): ChatState {
       return withRead(state, event.message)
     case 'roomSeen':
       return withSeen(state, event.room, event.upTo)
+    case 'trimmed':
+      return withRoom(state, event.room, (room) =>
+        room.messages.length > MOST_KEPT
+          ? { ...room, messages: room.messages.slice(-KEPT_AFTER_TRIM), hasOlder: true }
+          : room,
+      )
     case 'queued':
       return { ...state, outgoing: [...state.outgoing, event.outgoing] }
     case 'sending':

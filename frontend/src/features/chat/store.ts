@@ -273,6 +273,7 @@ export const useChat = defineStore('chat', () => {
     const { messages, seen, phase } = roomIn(state.value, key)
     const last = messages.at(-1)?.id ?? 0
     if (phase !== 'ready' || last <= seen) return
+    state.value = chatAfter(state.value, { type: 'trimmed', room: key })
     const person = personIn(key)
     const isUnread = person !== null && firstUnread(key) !== null
     state.value = chatAfter(state.value, { type: 'roomSeen', room: key, upTo: last })
