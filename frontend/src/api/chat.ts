@@ -1,6 +1,6 @@
 /** The chat's endpoints. `personId` null is the general chat, else the other person of a direct conversation. */
 import { api, lastEventId } from './client'
-import type { Conversation, Message, Profile } from './records'
+import type { Conversation, Message } from './records'
 
 export const PAGE = 50
 
@@ -48,8 +48,4 @@ export async function conversations(): Promise<{ list: Conversation[]; eventId: 
 
 export async function readAll(personId: number): Promise<void> {
   await api.post(`/api/chat/messages/private/${personId}/read`)
-}
-
-export async function usersOnline(): Promise<Profile[]> {
-  return (await api.get<Profile[]>('/api/chat/users/online')).body
 }
