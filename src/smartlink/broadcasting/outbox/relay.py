@@ -33,6 +33,8 @@ _ALONE_AFTER_ATTEMPTS = 3
 _MARK_EVERY_S = 0.05
 _PAUSE_AFTER_FAILURE_S = 0.05
 _FIRST_DATABASE_PAUSE_S = 0.05
+_GIVE_UP_S = 2.0
+"""How long the last words to the database of a relay that stops may take."""
 
 _log = logging.getLogger("smartlink.broadcasting.outbox")
 
@@ -82,7 +84,7 @@ class Relay:
         try:
             while not stop.is_set():
                 self._wake.clear()
-                pause_s = await self._cycle()
+                pause_s = await self._cycle_until(stopping)
                 if pause_s is not None:
                     await self._pause(stopping, pause_s)
         finally:
@@ -114,6 +116,19 @@ class Relay:
         """Forget sent events older than that, and remember how far; how many. Waiting and failed ones stay."""
         return await prune(self._engine, self._tables, older_than)
 
+    async def _cycle_until(self, stopping: asyncio.Future[Literal[True]]) -> float | None:
+        """A round, which a stop lets finish for as long as one call may take. Given up, its events are sent again."""
+        cycle = asyncio.ensure_future(self._cycle())
+        try:
+            await asyncio.wait({cycle, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not cycle.done():
+                await asyncio.wait({cycle}, timeout=self._send_timeout_s)
+        finally:
+            if not cycle.done():
+                cycle.cancel()
+                await asyncio.wait({cycle}, timeout=_GIVE_UP_S)
+        return cycle.result() if cycle.done() and not cycle.cancelled() else 0
+
     async def _cycle(self) -> float | None:
         """One round; how long to rest at least, None when there is more to do at once."""
         try:
@@ -141,8 +156,9 @@ class Relay:
 
     async def _hand_over(self) -> None:
         try:
-            await self._mark_sent()
-            await self._lease.release()
+            async with asyncio.timeout(_GIVE_UP_S):
+                await self._mark_sent()
+                await self._lease.release()
         except Exception as error:  # noqa: BLE001 - the lease runs out by itself
             _log.warning("outbox: could not hand over: %s: %s", type(error).__name__, error)
 
