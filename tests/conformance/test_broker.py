@@ -42,9 +42,9 @@ class BrokerPromises:
 
     async def test_a_control_reaches_every_node(self) -> None:
         broker, heard = await self.started()
-        await broker.publish(Control("1", "7"))
+        await broker.publish(Control("1", "terminate_user", "7"))
 
-        assert heard == [Control("1", "7")]
+        assert heard == [Control("1", "terminate_user", "7")]
         await broker.stop()
 
     async def test_after_the_stop_nothing_comes(self) -> None:

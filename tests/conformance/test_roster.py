@@ -27,22 +27,22 @@ class RosterPromises:
     async def test_first_and_last_are_told_exactly_once(self) -> None:
         roster = self.roster()
 
-        assert await roster.join("1", "presence-a", "1.1", ANA) == Arrival(True, True)
-        assert await roster.join("1", "presence-a", "1.2", ANA) == Arrival(False, False)
-        assert await roster.join("1", "presence-a", "1.3", BEN) == Arrival(False, True)
-        assert await roster.leave("1", "presence-a", "1.1") == Departure(False, False)
-        assert await roster.leave("1", "presence-a", "1.2") == Departure(False, True)
-        assert await roster.leave("1", "presence-a", "1.3") == Departure(True, True)
+        assert await roster.join("1", "presence-a", "1.1", ANA) == Arrival(True, True, 1)
+        assert await roster.join("1", "presence-a", "1.2", ANA) == Arrival(False, False, 2)
+        assert await roster.join("1", "presence-a", "1.3", BEN) == Arrival(False, True, 3)
+        assert await roster.leave("1", "presence-a", "1.1") == Departure(False, False, 2)
+        assert await roster.leave("1", "presence-a", "1.2") == Departure(False, True, 1)
+        assert await roster.leave("1", "presence-a", "1.3") == Departure(True, True, 0)
 
     async def test_repetition_changes_nothing(self) -> None:
         roster = self.roster()
         await roster.join("1", "presence-a", "1.1", ANA)
 
-        assert await roster.join("1", "presence-a", "1.1", ANA) == Arrival(False, False)
-        assert await roster.leave("1", "presence-a", "9.9") == Departure(False, False)
-        assert await roster.leave("1", "nowhere", "1.1") == Departure(False, False)
-        assert await roster.leave("1", "presence-a", "1.1") == Departure(True, True)
-        assert await roster.leave("1", "presence-a", "1.1") == Departure(False, False)
+        assert await roster.join("1", "presence-a", "1.1", ANA) == Arrival(False, False, 1)
+        assert await roster.leave("1", "presence-a", "9.9") == Departure(False, False, 1)
+        assert await roster.leave("1", "nowhere", "1.1") == Departure(False, False, 0)
+        assert await roster.leave("1", "presence-a", "1.1") == Departure(True, True, 0)
+        assert await roster.leave("1", "presence-a", "1.1") == Departure(False, False, 0)
 
     async def test_each_user_is_listed_once(self) -> None:
         roster = self.roster()
@@ -56,7 +56,7 @@ class RosterPromises:
         roster = self.roster()
         await roster.join("1", "presence-a", "1.1", ANA)
 
-        assert await roster.join("2", "presence-a", "1.1", ANA) == Arrival(True, True)
+        assert await roster.join("2", "presence-a", "1.1", ANA) == Arrival(True, True, 1)
         await roster.leave("2", "presence-a", "1.1")
         assert await roster.channels("2") == {}
         assert await roster.channels("1") == {"presence-a": ChannelCount(1, 1)}
@@ -110,6 +110,7 @@ class AgainstAModel(RuleBasedStateMachine):
         expected = Arrival(
             not is_there and not here,
             not is_there and who is not None and all(entry[2] != who for entry in here),
+            len(here) + (not is_there),
         )
         if not is_there:
             self.entries.append((channel, socket_id, who))
@@ -124,6 +125,7 @@ class AgainstAModel(RuleBasedStateMachine):
         expected = Departure(
             bool(gone) and not here,
             bool(gone) and gone[0][2] is not None and all(entry[2] != gone[0][2] for entry in here),
+            len(here),
         )
 
         assert done(self.roster.leave("1", channel, socket_id)) == expected

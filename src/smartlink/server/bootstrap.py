@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
-from smartlink.server.apps.base import App, AppManager
+from smartlink.server.apps.base import App, AppManager, Webhook
 from smartlink.server.apps.static import StaticApps
+from smartlink.server.brokers.base import Broker
 from smartlink.server.brokers.memory import MemoryBroker
 from smartlink.server.config import ServerSettings
 from smartlink.server.eager import EagerTasks
 from smartlink.server.fanout import FanOut, Subscriber
+from smartlink.server.history.base import History
+from smartlink.server.history.memory import MemoryHistory
 from smartlink.server.http.connection import HttpConnection, HttpSettings
 from smartlink.server.http.router import Router
 from smartlink.server.hub import Hub
@@ -17,13 +21,16 @@ from smartlink.server.lifecycle import RealtimeServer
 from smartlink.server.link import Poller
 from smartlink.server.metrics import Metrics
 from smartlink.server.node import Node
+from smartlink.server.receipts.base import Receipts
+from smartlink.server.receipts.memory import MemoryReceipts
+from smartlink.server.roster.base import Roster
 from smartlink.server.roster.memory import MemoryRoster
 from smartlink.server.watch import Watch
-from smartlink.server.webhooks import Webhooks
+from smartlink.server.webhooks.delivery import Webhooks
 from smartlink.server.ws.connection import WebSocket, WebSocketSettings
 from smartlink.server.ws.upgrade import Upgrader
 
-__all__ = ["app_from", "build"]
+__all__ = ["Engines", "app_from", "build", "engines_for"]
 
 
 def app_from(settings: ServerSettings) -> App:
@@ -46,13 +53,29 @@ def app_from(settings: ServerSettings) -> App:
         message_rate=rate,
         ends_on_rate_limit=settings.reverb_app_rate_limit_terminate,
         allowed_origins=settings.reverb_app_allowed_origins,
-        webhook_url=settings.reverb_webhook_url,
+        webhooks=() if settings.reverb_webhook_url is None else (Webhook(settings.reverb_webhook_url),),
     )
 
 
-def build(settings: ServerSettings, apps: AppManager | None = None) -> RealtimeServer:
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """What a node shares with the others, or keeps for itself when it is alone."""
+
+    broker: Broker
+    roster: Roster
+    history: History
+    receipts: Receipts
+
+
+def engines_for(settings: ServerSettings) -> Engines:
+    """The engines that `settings` ask for."""
+    return Engines(MemoryBroker(), MemoryRoster(), MemoryHistory(), MemoryReceipts())
+
+
+def build(settings: ServerSettings, apps: AppManager | None = None, engines: Engines | None = None) -> RealtimeServer:
     """A server as `settings` describe it, not yet started. Call within the loop it is to run on."""
     loop = asyncio.get_running_loop()
+    engines = engines or engines_for(settings)
     apps = apps or StaticApps([app_from(settings)])
     metrics, hub, watch = Metrics(), Hub(), Watch()
     tasks = EagerTasks(metrics)
@@ -71,8 +94,11 @@ def build(settings: ServerSettings, apps: AppManager | None = None) -> RealtimeS
     node = Node(
         hub=hub,
         fanout=FanOut(loop.call_soon, by_descriptor, metrics),
-        broker=MemoryBroker(),
-        roster=MemoryRoster(),
+        broker=engines.broker,
+        roster=engines.roster,
+        history=engines.history,
+        receipts=engines.receipts,
+        apps=apps,
         webhooks=webhooks,
         tasks=tasks,
         metrics=metrics,

@@ -18,7 +18,7 @@ from smartlink.server.link import Handler, Link, Poller
 from smartlink.server.metrics import Metrics
 from smartlink.server.node import Node
 from smartlink.server.watch import Watch
-from smartlink.server.webhooks import Webhooks
+from smartlink.server.webhooks.delivery import Webhooks
 from smartlink.server.ws.listener import PlainListener, TlsListener, open_socket
 
 __all__ = ["RealtimeServer"]

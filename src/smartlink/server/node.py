@@ -7,20 +7,23 @@ What is synchronous here must stay so: between joining the hub and saying so to 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
 from smartlink.protocol.names import ChannelKind, kind_of
 from smartlink.protocol.session import Member
-from smartlink.server.apps.base import App
+from smartlink.server.apps.base import App, AppManager
 from smartlink.server.brokers.base import Broker, Control, Publication
 from smartlink.server.eager import EagerTasks
 from smartlink.server.fanout import MAX_PENDING_BYTES, FanOut
 from smartlink.server.framing import text_frame
+from smartlink.server.history.base import History
 from smartlink.server.hub import Connection, Hub
 from smartlink.server.metrics import Metrics
-from smartlink.server.roster.base import Roster
-from smartlink.server.webhooks import Webhooks
+from smartlink.server.receipts.base import Receipts
+from smartlink.server.roster.base import Change, Roster
+from smartlink.server.webhooks.base import WebhookEvent, WebhookSink
 
 __all__ = ["Node"]
 
@@ -35,31 +38,50 @@ class Node:
         fanout: FanOut,
         broker: Broker,
         roster: Roster,
-        webhooks: Webhooks,
+        history: History,
+        receipts: Receipts,
+        apps: AppManager,
+        webhooks: WebhookSink,
         tasks: EagerTasks,
         metrics: Metrics,
     ) -> None:
         self.hub = hub
         self.roster = roster
+        self.history = history
+        self.receipts = receipts
         self.metrics = metrics
         self.tasks = tasks
         self._fanout = fanout
         self._broker = broker
+        self._apps = apps
         self._webhooks = webhooks
+        self._on_control: dict[str, Callable[[Control], None]] = {"terminate_user": self._terminate_here}
 
     async def start(self) -> None:
+        """Begin to hear the other nodes."""
         await self._broker.start(self.deliver)
+        await self.roster.start(self._on_change)
 
     async def stop(self) -> None:
+        await self.roster.stop()
         await self._broker.stop()
+
+    def on_control(self, action: str, act: Callable[[Control], None]) -> None:
+        """Have `act` called for each control of that name. Plain; must not raise."""
+        self._on_control[action] = act
+
+    def connections(self, app: App) -> int:
+        """Connections of the app, on all nodes."""
+        return self.hub.count(app.id) + self.roster.connections_elsewhere(app.id)
 
     def has_room(self, app: App) -> bool:
         """Whether the app may have one more connection."""
-        return self.hub.count(app.id) < app.max_connections
+        return self.connections(app) < app.max_connections
 
     def connect(self, connection: Connection) -> None:
         """A client has been greeted; it counts from now, subscribed or not."""
         self.hub.add(connection)
+        self.roster.report_connections(connection.app.id, self.hub.count(connection.app.id))
         self.metrics.connections_opened += 1
 
     async def subscribe(self, connection: Connection, channel: str, member: Member | None) -> None:
@@ -83,11 +105,9 @@ class Node:
         self.hub.join(connection, channel)
         connection.write(text_frame(session.joined(channel, member, state).frame))
         if arrival.is_first_on_channel:
-            self._webhooks.channel_occupied(app, channel)
+            self._webhooks.tell(app, WebhookEvent("channel_occupied", channel))
         if member is not None and arrival.is_first_of_user:
-            self._webhooks.member_added(app, channel, member.user_id)
-            frame = encoding.member_added(channel, member.user_id, member.user_info)
-            await self._broker.publish(Publication(app.id, channel, frame, session.socket_id))
+            await self._tell_arrival(app, channel, member, session.socket_id)
 
     async def unsubscribe(self, connection: Connection, channel: str, member: Member | None, descriptor: int) -> None:
         """Take a connection off a channel; nothing of it reaches the connection from now on."""
@@ -98,6 +118,7 @@ class Node:
     async def disconnect(self, connection: Connection, descriptor: int) -> None:
         """A connection is gone, however it ended."""
         vacated = self.hub.remove(connection, descriptor)
+        self.roster.report_connections(connection.app.id, self.hub.count(connection.app.id))
         self.metrics.connections_closed += 1
         channels = connection.session.channels
         connection.session.channels = {}
@@ -122,13 +143,13 @@ class Node:
 
     async def terminate_user(self, app: App, user_id: str) -> None:
         """End every connection of a user, on all nodes. Raises BrokerUnavailable."""
-        await self._broker.publish(Control(app.id, user_id))
+        await self._broker.publish(Control(app.id, "terminate_user", user_id))
 
     def deliver(self, publication: Publication | Control) -> None:
         """Hand what the broker brought to those who are here. The broker calls it; plain, never raises."""
         if isinstance(publication, Control):
-            for connection in self.hub.of_user(publication.app_id, publication.terminate_user):
-                connection.close(Code.UNAUTHORIZED, "Connection ended by the application")
+            if (act := self._on_control.get(publication.action)) is not None:
+                act(publication)
             return
         subscribers = self.hub.channel(publication.app_id, publication.channel)
         if subscribers is None:
@@ -140,6 +161,36 @@ class Node:
                 left_out = None
         self._fanout.publish(subscribers, text_frame(publication.frame), left_out)
 
+    def _terminate_here(self, control: Control) -> None:
+        for connection in self.hub.of_user(control.app_id, control.target):
+            connection.close(Code.UNAUTHORIZED, "Connection ended by the application")
+
+    def _on_change(self, change: Change) -> None:
+        """Announce what a dead node left behind."""
+        app = self._apps.by_id(change.app_id)
+        if app is not None:
+            self.tasks.run(self._announce(app, change))
+
+    async def _announce(self, app: App, change: Change) -> None:
+        channel = change.channel
+        if change.is_occupied:
+            self._webhooks.tell(app, WebhookEvent("channel_occupied", channel))
+        for member in change.added:
+            await self._tell_arrival(app, channel, member)
+        for member in change.removed:
+            await self._tell_departure(app, channel, member)
+        if change.is_vacated:
+            self._webhooks.tell(app, WebhookEvent("channel_vacated", channel))
+
+    async def _tell_arrival(self, app: App, channel: str, member: Member, except_socket: str | None = None) -> None:
+        self._webhooks.tell(app, WebhookEvent("member_added", channel, member.user_id))
+        frame = encoding.member_added(channel, member.user_id, member.user_info)
+        await self._broker.publish(Publication(app.id, channel, frame, except_socket))
+
+    async def _tell_departure(self, app: App, channel: str, member: Member) -> None:
+        self._webhooks.tell(app, WebhookEvent("member_removed", channel, member.user_id))
+        await self._broker.publish(Publication(app.id, channel, encoding.member_removed(channel, member.user_id)))
+
     async def _state(self, app: App, channel: str) -> bytes:
         if kind_of(channel) is not ChannelKind.PRESENCE:
             return b"{}"
@@ -149,7 +200,6 @@ class Node:
     async def _depart(self, app: App, channel: str, socket_id: str, member: Member | None) -> None:
         departure = await self.roster.leave(app.id, channel, socket_id)
         if member is not None and departure.is_last_of_user:
-            self._webhooks.member_removed(app, channel, member.user_id)
-            await self._broker.publish(Publication(app.id, channel, encoding.member_removed(channel, member.user_id)))
+            await self._tell_departure(app, channel, member)
         if departure.is_last_on_channel:
-            self._webhooks.channel_vacated(app, channel)
+            self._webhooks.tell(app, WebhookEvent("channel_vacated", channel))

@@ -15,7 +15,7 @@ import datetime as dt
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -120,7 +120,8 @@ class Relay:
         """A round, which a stop lets finish for as long as one call may take. Given up, its events are sent again."""
         cycle = asyncio.ensure_future(self._cycle())
         try:
-            await asyncio.wait({cycle, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {cycle, stopping}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not cycle.done():
                 await asyncio.wait({cycle}, timeout=self._send_timeout_s)
         finally:

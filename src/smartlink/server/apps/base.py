@@ -8,29 +8,62 @@ from typing import Protocol
 
 from smartlink.protocol.session import SessionRules
 
-__all__ = ["App", "AppManager"]
+__all__ = ["App", "AppManager", "Webhook"]
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """One address that hears of an app's events. An empty tuple of events or prefixes means all."""
+
+    url: str
+    events: tuple[str, ...] = ()
+    channel_prefixes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """A tenant: its credentials and limits. Sizes in bytes, durations in seconds."""
+    """A tenant: its credentials and limits. Sizes in bytes, durations in seconds; None: no limit."""
 
     id: str
     key: str
     secret: str = field(repr=False)
+    is_enabled: bool = True
+    """Off, its clients are refused with 4003 and its publishers with 403."""
+
+    # Connections
     max_connections: int = 1_000
-    max_message_bytes: int = 10_240
-    max_event_bytes: int = 10_240
+    max_connections_per_user: int | None = None
+    allowed_origins: tuple[str, ...] = ("*",)
     ping_interval_s: int = 15
     activity_timeout_s: int = 30
+    authorization_timeout_s: int | None = None
+    """A connection that has neither signed in nor joined a private or presence channel by then is closed."""
+
+    # What clients send
+    max_message_bytes: int = 10_240
+    max_channels: int | None = None
+    """Channels one connection may be on."""
     accepts_client_events: bool = True
     client_events_per_s: int = 10
-    max_channels: int | None = None
     message_rate: tuple[int, int] | None = None
-    """Messages and seconds: at most so many in so long. None: no limit."""
+    """Messages and seconds: at most so many in so long."""
     ends_on_rate_limit: bool = False
-    allowed_origins: tuple[str, ...] = ("*",)
-    webhook_url: str | None = None
+    max_presence_members: int | None = None
+    max_user_info_bytes: int = 1_024
+
+    # What publishers send, and what they hear
+    max_event_bytes: int = 10_240
+    max_event_channels: int = 100
+    max_batch: int = 10
+    publishes_per_s: int | None = None
+    reads_per_s: int | None = None
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call the HTTP API; `*` for any."""
+    lists_counts: bool = False
+    """`GET channels` tells each channel's subscription_count unasked."""
+    sends_subscription_counts: bool = False
+    cache_ttl_s: int = 1_800
+    webhooks: tuple[Webhook, ...] = ()
 
     def rules(self) -> SessionRules:
         return SessionRules(

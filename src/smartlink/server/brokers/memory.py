@@ -10,6 +10,8 @@ __all__ = ["MemoryBroker"]
 class MemoryBroker:
     """A `Broker` within one process. Nothing waits, nothing fails."""
 
+    is_available = True
+
     def __init__(self) -> None:
         self._deliver: Deliver | None = None
         self._subscribed: set[tuple[str, str]] = set()

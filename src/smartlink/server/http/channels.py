@@ -55,7 +55,7 @@ async def list_users(node: Node, app: App, channel: str) -> Response:
 
 async def connections(node: Node, app: App) -> Response:
     """How many connections the app has."""
-    return _json({"connections": node.hub.count(app.id)})
+    return _json({"connections": node.connections(app)})
 
 
 async def terminate(node: Node, app: App, user_id: str) -> Response:

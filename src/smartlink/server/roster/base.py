@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from smartlink.protocol.session import Member
 
-__all__ = ["Arrival", "ChannelCount", "Departure", "Roster"]
+__all__ = ["Arrival", "Change", "ChannelCount", "Departure", "OnChange", "Roster"]
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What a join changed."""
+    """What a join changed, and how many connections are on the channel now."""
 
     is_first_on_channel: bool
     is_first_of_user: bool
+    subscriptions: int
 
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """What a leave changed."""
+    """What a leave changed, and how many connections are left on the channel."""
 
     is_last_on_channel: bool
     is_last_of_user: bool
+    subscriptions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +37,38 @@ class ChannelCount:
     users: int
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What changed on a channel without a join or leave of this node: another node died, or was reached again.
+
+    Exactly one node of the cluster is told of each, and announces it.
+    """
+
+    app_id: str
+    channel: str
+    added: tuple[Member, ...] = ()
+    removed: tuple[Member, ...] = ()
+    is_occupied: bool = False
+    """The channel was empty before."""
+    is_vacated: bool = False
+    """The channel is empty now."""
+
+
+OnChange = Callable[[Change], None]
+
+
 class Roster(Protocol):
     """Who is on a channel, over all nodes.
 
     Promises, tried on every engine by tests/conformance/test_roster.py: counts and members are of the whole cluster;
     each user is listed once however many connections; first and last are told exactly once; joining twice with one
     socket id, or leaving without being there, changes nothing and is neither first nor last; a dead node's entries
-    vanish within one lease.
+    vanish within 10 s, and one node is told so. While other nodes cannot be reached, answers are of this node alone;
+    nothing raises and nothing waits for long; afterwards the node's entries are put right.
     """
+
+    async def start(self, on_change: OnChange) -> None:
+        """Begin; `on_change` is a plain function and must not raise."""
 
     async def join(self, app_id: str, channel: str, socket_id: str, member: Member | None) -> Arrival: ...
 
@@ -56,5 +82,14 @@ class Roster(Protocol):
     async def channels(self, app_id: str, prefix: str = "") -> dict[str, ChannelCount]:
         """Occupied channels whose names start with `prefix`."""
 
-    async def refresh(self) -> None:
-        """Renew this node's lease."""
+    def report_connections(self, app_id: str, connections: int) -> None:
+        """How many connections this node has now. Told to the others within a second."""
+
+    def connections_elsewhere(self, app_id: str) -> int:
+        """How many connections the other nodes have, as last heard from them."""
+
+    async def nodes(self) -> int:
+        """How many nodes are alive, this one included."""
+
+    async def stop(self) -> None:
+        """Take this node's entries out; others hear of it as of a leave."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from smartlink.protocol.session import Member
-from smartlink.server.roster.base import Arrival, ChannelCount, Departure
+from smartlink.server.roster.base import Arrival, ChannelCount, Departure, OnChange
 
 __all__ = ["MemoryRoster"]
 
@@ -29,26 +29,29 @@ class MemoryRoster:
     def __init__(self) -> None:
         self._apps: dict[str, dict[str, _Channel]] = {}
 
+    async def start(self, on_change: OnChange) -> None:
+        """Nothing changes here but by `join` and `leave`."""
+
     async def join(self, app_id: str, channel: str, socket_id: str, member: Member | None) -> Arrival:
         channels = self._apps.setdefault(app_id, {})
         entry = channels.get(channel)
         if entry is None:
             entry = channels[channel] = _Channel()
         if socket_id in entry.sockets:
-            return Arrival(False, False)
+            return Arrival(False, False, len(entry.sockets))
         is_first_on_channel = not entry.sockets
         entry.sockets[socket_id] = member
         if member is None:
-            return Arrival(is_first_on_channel, False)
+            return Arrival(is_first_on_channel, False, len(entry.sockets))
         tabs = entry.tabs[member.user_id] = entry.tabs.get(member.user_id, 0) + 1
         entry.users.setdefault(member.user_id, member)
-        return Arrival(is_first_on_channel, tabs == 1)
+        return Arrival(is_first_on_channel, tabs == 1, len(entry.sockets))
 
     async def leave(self, app_id: str, channel: str, socket_id: str) -> Departure:
         channels = self._apps.get(app_id, {})
         entry = channels.get(channel)
         if entry is None or socket_id not in entry.sockets:
-            return Departure(False, False)
+            return Departure(False, False, 0 if entry is None else len(entry.sockets))
         member = entry.sockets.pop(socket_id)
         is_last_of_user = False
         if member is not None:
@@ -57,11 +60,11 @@ class MemoryRoster:
             if is_last_of_user:
                 del entry.tabs[member.user_id], entry.users[member.user_id]
         if entry.sockets:
-            return Departure(False, is_last_of_user)
+            return Departure(False, is_last_of_user, len(entry.sockets))
         del channels[channel]
         if not channels:
             del self._apps[app_id]
-        return Departure(True, is_last_of_user)
+        return Departure(True, is_last_of_user, 0)
 
     async def members(self, app_id: str, channel: str) -> Sequence[Member]:
         entry = self._apps.get(app_id, {}).get(channel)
@@ -78,5 +81,14 @@ class MemoryRoster:
             if name.startswith(prefix)
         }
 
-    async def refresh(self) -> None:
-        """Nothing to renew: the roster ends with the process."""
+    def report_connections(self, app_id: str, connections: int) -> None:
+        """There is nobody to tell."""
+
+    def connections_elsewhere(self, app_id: str) -> int:
+        return 0
+
+    async def nodes(self) -> int:
+        return 1
+
+    async def stop(self) -> None:
+        self._apps.clear()

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import httpx2
 import msgspec
@@ -19,6 +19,7 @@ import structlog
 from smartlink.protocol.signing import sign_webhook
 from smartlink.server.apps.base import App
 from smartlink.server.metrics import Metrics
+from smartlink.server.webhooks.base import WebhookEvent
 
 __all__ = ["Webhooks"]
 
@@ -31,11 +32,22 @@ MAX_BACKOFF_S = 10.0
 log = structlog.get_logger(__name__)
 
 
+_ARRIVALS = frozenset({"channel_occupied", "member_added"})
+_LEAVES = frozenset({"channel_vacated", "member_removed"})
+
+
 @dataclass(frozen=True, slots=True)
 class _Event:
     app: App
-    fields: dict[str, str]
-    key: tuple[str, str, str]
+    event: WebhookEvent
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return (self.app.id, self.event.channel, self.event.user_id or "")
+
+    @property
+    def fields(self) -> dict[str, str | int]:
+        return {name: value for name, value in asdict(self.event).items() if value is not None}
 
 
 class Webhooks:
@@ -50,17 +62,17 @@ class Webhooks:
         self._client: httpx2.AsyncClient | None = None
         self._is_stopping = asyncio.Event()
 
-    def channel_occupied(self, app: App, channel: str) -> None:
-        self._arrive(app, channel, "", {"name": "channel_occupied", "channel": channel})
-
-    def channel_vacated(self, app: App, channel: str) -> None:
-        self._leave(app, channel, "", {"name": "channel_vacated", "channel": channel})
-
-    def member_added(self, app: App, channel: str, user_id: str) -> None:
-        self._arrive(app, channel, user_id, {"name": "member_added", "channel": channel, "user_id": user_id})
-
-    def member_removed(self, app: App, channel: str, user_id: str) -> None:
-        self._leave(app, channel, user_id, {"name": "member_removed", "channel": channel, "user_id": user_id})
+    def tell(self, app: App, event: WebhookEvent) -> None:
+        """Take one event. A leave waits for its grace, and falls away with the arrival that undoes it."""
+        if not app.webhooks:
+            return
+        item = _Event(app, event)
+        if event.name in _LEAVES:
+            self._leave(item)
+        elif event.name in _ARRIVALS:
+            self._arrive(item)
+        else:
+            self._append(item)
 
     async def stop(self, timeout_s: float = 2.0) -> None:
         """Send what waits for at most `timeout_s`. Leaves still in their grace fall away."""
@@ -77,24 +89,18 @@ class Webhooks:
         if self._client is not None:
             await self._client.aclose()
 
-    def _arrive(self, app: App, channel: str, user_id: str, fields: dict[str, str]) -> None:
-        if app.webhook_url is None:
-            return
-        key = (app.id, channel, user_id)
-        leave = self._pending_leaves.pop(key, None)
+    def _arrive(self, item: _Event) -> None:
+        leave = self._pending_leaves.pop(item.key, None)
         if leave is not None:
             leave.cancel()
             return
-        self._append(_Event(app, fields, key))
+        self._append(item)
 
-    def _leave(self, app: App, channel: str, user_id: str, fields: dict[str, str]) -> None:
-        if app.webhook_url is None:
-            return
+    def _leave(self, item: _Event) -> None:
         if self._is_stopping.is_set():
             return  # A restart is not news: clients are back within seconds, and the portal sweeps.
-        event = _Event(app, fields, (app.id, channel, user_id))
         loop = asyncio.get_running_loop()
-        self._pending_leaves[event.key] = loop.call_later(self._grace_s, self._leave_for_good, event)
+        self._pending_leaves[item.key] = loop.call_later(self._grace_s, self._leave_for_good, item)
 
     def _leave_for_good(self, event: _Event) -> None:
         self._pending_leaves.pop(event.key, None)
@@ -139,7 +145,7 @@ class Webhooks:
         backoff_s = 0.25
         while True:
             try:
-                answer = await self._client.post(app.webhook_url or "", content=body, headers=headers)
+                answer = await self._client.post(app.webhooks[0].url, content=body, headers=headers)
                 if answer.is_success:
                     return True
                 reason = f"answered {answer.status_code}"

@@ -1,0 +1,1 @@
+"""The last events of a channel, kept for those who come later."""

@@ -1,0 +1,37 @@
+"""The port `History` and what it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["Entry", "History"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One kept event: the text frame's payload, where it stands on its channel, and for how many seconds more."""
+
+    position: int
+    frame: bytes
+    ttl_s: float
+
+
+class History(Protocol):
+    """Keeps the last events of channels, over all nodes.
+
+    Promises, tried on every engine by tests/conformance/test_history.py: positions on one channel rise by one, from
+    whichever node an event is appended; an event is gone once its time to live is over; `since` says so when what it
+    was asked for is not all kept any more; apps do not see each other. Raises BrokerUnavailable where the other nodes
+    cannot be reached.
+    """
+
+    async def append(self, app_id: str, channel: str, frame: bytes, ttl_s: float) -> int:
+        """Keep `frame` as the channel's latest. Returns its position, from 1."""
+
+    async def latest(self, app_id: str, channel: str) -> Entry | None:
+        """The latest event, or None when there is none or its time is over."""
+
+    async def since(self, app_id: str, channel: str, position: int) -> Sequence[Entry] | None:
+        """What came after `position`, oldest first; None when some of it is no longer kept."""

@@ -1,0 +1,1 @@
+"""Which publishing calls have been answered already."""

@@ -1,0 +1,1 @@
+"""What happens on channels, told to the applications."""

@@ -1,0 +1,40 @@
+"""The port `WebhookSink` and what it is told. Source: Pusher Channels, "Webhooks"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from smartlink.server.apps.base import App
+
+__all__ = ["EVENT_NAMES", "WebhookEvent", "WebhookSink"]
+
+EVENT_NAMES: Final = (
+    "channel_occupied",
+    "channel_vacated",
+    "member_added",
+    "member_removed",
+    "client_event",
+    "cache_miss",
+    "subscription_count",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookEvent:
+    """One event as it stands in a webhook's body; fields that are None are left out there."""
+
+    name: str
+    channel: str
+    user_id: str | None = None
+    event: str | None = None
+    data: str | None = None
+    socket_id: str | None = None
+    subscription_count: int | None = None
+
+
+class WebhookSink(Protocol):
+    """Takes what happened on channels, in order; delivers it to those addresses of the app that want it."""
+
+    def tell(self, app: App, event: WebhookEvent) -> None:
+        """Take one event. Plain; never waits, never raises."""
