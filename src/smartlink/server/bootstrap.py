@@ -9,6 +9,7 @@ from smartlink.server.apps.base import App, AppManager, Webhook
 from smartlink.server.apps.static import StaticApps
 from smartlink.server.brokers.base import Broker
 from smartlink.server.brokers.memory import MemoryBroker
+from smartlink.server.client import ClientConnection, ClientSettings
 from smartlink.server.config import ServerSettings
 from smartlink.server.eager import EagerTasks
 from smartlink.server.fanout import FanOut, Subscriber
@@ -27,7 +28,6 @@ from smartlink.server.roster.base import Roster
 from smartlink.server.roster.memory import MemoryRoster
 from smartlink.server.watch import Watch
 from smartlink.server.webhooks.delivery import Webhooks
-from smartlink.server.ws.connection import WebSocket, WebSocketSettings
 from smartlink.server.ws.upgrade import Upgrader
 
 __all__ = ["Engines", "app_from", "build", "engines_for"]
@@ -84,7 +84,7 @@ def build(settings: ServerSettings, apps: AppManager | None = None, engines: Eng
     def by_descriptor(descriptor: int) -> Subscriber | None:
         link = pollers[0].links.get(descriptor)
         handler = None if link is None else link.handler
-        return handler if isinstance(handler, WebSocket) else None
+        return handler if isinstance(handler, ClientConnection) else None
 
     def make_poller() -> Poller:
         pollers[:] = [Poller(loop)]
@@ -103,7 +103,7 @@ def build(settings: ServerSettings, apps: AppManager | None = None, engines: Eng
         tasks=tasks,
         metrics=metrics,
     )
-    sockets = WebSocketSettings(node, watch, settings.reverb_server_max_backlog_bytes)
+    sockets = ClientSettings(node, watch, settings.reverb_server_max_backlog_bytes)
     http = HttpSettings(
         router=Router(node, apps, lambda: server.is_ready),
         tasks=tasks,

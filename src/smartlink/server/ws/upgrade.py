@@ -9,18 +9,18 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import secrets
 from collections.abc import Callable
-from urllib.parse import parse_qs, unquote
+from urllib.parse import unquote
 
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
-from smartlink.protocol.session import Session
-from smartlink.server.apps.base import App, AppManager
+from smartlink.server.admission import check_origin, new_session, refusal
+from smartlink.server.apps.base import AppManager
+from smartlink.server.client import ClientSettings
 from smartlink.server.framing import close_frame, text_frame
 from smartlink.server.link import Link
 from smartlink.server.requests import HttpError, Request
-from smartlink.server.ws.connection import WebSocket, WebSocketSettings
+from smartlink.server.ws.connection import WebSocket
 
 __all__ = ["Upgrader"]
 
@@ -28,13 +28,12 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 _ANSWER = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
 )
-_PROTOCOLS = frozenset({"5", "6", "7"})
 
 
 class Upgrader:
     """Takes links over from HTTP."""
 
-    def __init__(self, apps: AppManager, shared: WebSocketSettings, is_ready: Callable[[], bool]) -> None:
+    def __init__(self, apps: AppManager, shared: ClientSettings, is_ready: Callable[[], bool]) -> None:
         self._apps = apps
         self._shared = shared
         self._is_ready = is_ready
@@ -47,36 +46,23 @@ class Upgrader:
         key = unquote(request.path.removeprefix("/app/"))
         app = self._apps.by_key(key)
         if app is not None:
-            _check_origin(app, request)
+            check_origin(app, request)
         link.write(_ANSWER % accept)
-        refusal = self._refusal(app, request)
-        if app is None or refusal is not None:
-            code, reason = refusal or (Code.NO_SUCH_APP, "No application has this key")
+        refused = refusal(self._shared.node, app, request.query)
+        if app is None or refused is not None:
+            code, reason = refused or (Code.NO_SUCH_APP, "No application has this key")
             self._shared.node.metrics.connections_refused += 1
             _Refused(link, self._shared, code, reason)
             return
-        session = Session(f"{secrets.randbits(31)}.{secrets.randbits(31)}", app.rules())
-        connection = WebSocket(link, app, session, self._shared)
+        connection = WebSocket(link, app, new_session(app), self._shared)
         link.handler = connection
         connection.start()
-
-    def _refusal(self, app: App | None, request: Request) -> tuple[Code, str] | None:
-        if app is None:
-            return Code.NO_SUCH_APP, "No application has this key"
-        protocol = parse_qs(request.query).get("protocol", [""])[0]
-        if not protocol:
-            return Code.NO_PROTOCOL, "Say which protocol you speak: ?protocol=7"
-        if protocol not in _PROTOCOLS:
-            return Code.UNSUPPORTED_PROTOCOL, "Protocol 7 is spoken here"
-        if not self._shared.node.has_room(app):
-            return Code.OVER_CAPACITY, f"The application has {app.max_connections} connections, the most it may have"
-        return None
 
 
 class _Refused:
     """The short rest of a connection that was not accepted: it reads why, and nothing it sends has any effect."""
 
-    def __init__(self, link: Link, shared: WebSocketSettings, code: Code, reason: str) -> None:
+    def __init__(self, link: Link, shared: ClientSettings, code: Code, reason: str) -> None:
         self._link = link
         self._watch = shared.watch
         self._deadline = shared.watch.now() + 2.0
@@ -121,10 +107,3 @@ def _accept(request: Request) -> bytes:
     if not is_key:
         raise HttpError(400, "Sec-WebSocket-Key must be 16 bytes in base64")
     return base64.b64encode(hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest())
-
-
-def _check_origin(app: App, request: Request) -> None:
-    origin = request.headers.get("origin")
-    if origin is None or "*" in app.allowed_origins or origin in app.allowed_origins:
-        return
-    raise HttpError(403, "This origin may not connect to the application")

@@ -1,0 +1,275 @@
+"""One client: what it says goes to the session, what the session decides goes to node and socket.
+
+Whatever carries the frames (a WebSocket, the HTTP fallback) feeds whole messages to `receive_text`; answers leave
+through the `Link` as WebSocket frames, which are the server's one form of outgoing message.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from smartlink.protocol import encoding
+from smartlink.protocol.errors import Code
+from smartlink.protocol.session import Effect, Join, Leave, Send, Session, Whisper
+from smartlink.server.apps.base import App
+from smartlink.server.brokers.base import BrokerUnavailable
+from smartlink.server.framing import PING, WireFault, close_frame, control_frame, text_frame
+from smartlink.server.limits import TokenBucket
+from smartlink.server.link import Link, PlainLink
+from smartlink.server.node import Node
+from smartlink.server.watch import Watch
+
+__all__ = ["ClientConnection", "ClientSettings"]
+
+MAX_WAITING_FRAMES = 256
+LINGER_S = 2.0
+SLOW_LINGER_S = 15.0
+STALLED_S = 8.0
+"""How long a connection may take nothing at all before it is cut."""
+
+_HEARTBEAT = control_frame(PING) + text_frame(encoding.PING)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """What all connections of a server share."""
+
+    node: Node
+    watch: Watch
+    max_backlog_bytes: int
+
+
+class ClientConnection:
+    """A client's connection, from its greeting to its end.
+
+    A transport derives from it, calls `heard` for each sign of life and `receive_text` for each whole message, and
+    raises or handles WireFault as its framing asks. Ended by `close`, the connection has left every index at once;
+    what the peer sends afterwards has no effect, and the link lingers only so that the peer can read why.
+    """
+
+    __slots__ = (
+        "_behind_since",
+        "_buckets",
+        "_deadline",
+        "_is_busy",
+        "_link",
+        "_shared",
+        "_waiting",
+        "app",
+        "heard_at",
+        "is_open",
+        "pinged_at",
+        "session",
+    )
+
+    def __init__(self, link: Link, app: App, session: Session, shared: ClientSettings) -> None:
+        self._link = link
+        self._shared = shared
+        self.app = app
+        self.session = session
+        self.is_open = True
+        self.heard_at = shared.watch.now()
+        self.pinged_at = 0.0
+        """When the silence was last asked about; 0 while nothing is owed."""
+        self._buckets: tuple[TokenBucket | None, TokenBucket] | None = None
+        self._is_busy = False
+        self._waiting: deque[bytes] | None = None
+        self._behind_since = 0.0
+        self._deadline = 0.0
+
+    def start(self) -> None:
+        """Greet. Whatever opens the transport has been written."""
+        self._shared.node.connect(self)
+        self.write(text_frame(self.session.opened().frame))
+
+    # What the transport tells
+
+    def heard(self) -> None:
+        """Something came from the peer: it lives."""
+        self.heard_at = self._shared.watch.now()
+        self.pinged_at = 0.0
+
+    def receive_text(self, message: bytes) -> None:
+        """Act on one whole message of the peer, in order. Raises WireFault when it is not UTF-8.
+
+        After the end it has no effect.
+        """
+        if not self.is_open:
+            return
+        try:
+            message.decode()
+        except UnicodeDecodeError:
+            raise WireFault(Code.INVALID_TEXT, "Text must be UTF-8") from None
+        self._shared.node.metrics.messages_received += 1
+        if self._is_busy:
+            # A verb of this connection waits for an engine: keep the order of what the client said.
+            if self._waiting is None:
+                self._waiting = deque()
+                self._link.pause()
+            self._waiting.append(message)
+            if len(self._waiting) > MAX_WAITING_FRAMES:
+                self.close(Code.OVER_CAPACITY, "More requests at once than can be held")
+            return
+        self._act_on(message)
+
+    def on_bytes(self, data: bytes) -> None:
+        """Bytes of the link, for transports that read frames from it; here they mean nothing."""
+
+    def on_closed(self, descriptor: int) -> None:
+        self._leave(descriptor)
+        self._shared.watch.forget(self)
+
+    def on_behind(self, descriptor: int) -> None:
+        self._behind_since = self._shared.watch.now()
+        if self.is_open and descriptor >= 0:
+            self._shared.node.hub.set_aside(self, descriptor)
+
+    def on_caught_up(self) -> None:
+        self._behind_since = 0.0
+        if self.is_open and self.descriptor >= 0:
+            self._shared.node.hub.bring_back(self)
+
+    # What fan-out and hub see
+
+    @property
+    def descriptor(self) -> int:
+        return self._link.descriptor
+
+    def write(self, data: bytes) -> None:
+        if not self.is_open:
+            return
+        self._link.write(data)
+        if self._link.buffered > self._shared.max_backlog_bytes:
+            self._cut("Too slow: more is waiting for this connection than it may have waiting")
+
+    def fell_behind(self, rest: bytes) -> None:
+        assert isinstance(self._link, PlainLink)  # noqa: S101 — only those have a descriptor
+        self._link.hold(rest)
+
+    def vanished(self) -> None:
+        self._link.abort()
+
+    def close(self, code: int, reason: str, *, linger_s: float = LINGER_S) -> None:
+        if not self.is_open:
+            return
+        if code >= Code.TLS_ONLY:
+            self._link.write(text_frame(encoding.error(reason, code)))
+        self._link.write(close_frame(code, reason))
+        self._leave(self.descriptor, linger_s)
+        self._link.finish()
+
+    def look_after(self, now: float) -> None:
+        """Called each second: ask about silence, cut what is dead or stands still."""
+        if not self.is_open:
+            if now >= self._deadline:
+                self._link.abort()
+            return
+        if self._behind_since and now - self._behind_since > STALLED_S:
+            self._cut("Too slow: nothing was taken for several seconds")
+            return
+        interval = self.app.ping_interval_s
+        if self.pinged_at:
+            if now - self.pinged_at >= interval:
+                self.close(Code.NO_PONG, "No pong: nothing was heard after a ping")
+        elif now - self.heard_at >= interval:
+            self.pinged_at = now
+            self.write(_HEARTBEAT)
+
+    def _act_on(self, message: bytes) -> None:
+        if self.app.message_rate is not None and not self._may_send(is_client_event=False):
+            if self.app.ends_on_rate_limit:
+                self.close(Code.OVER_CAPACITY, "Too many messages")
+            else:
+                self._say(encoding.error("Too many messages: this one was ignored", Code.CLIENT_EVENT_REFUSED))
+            return
+        for effect in self.session.receive(message):
+            self._carry_out(effect)
+
+    # Effects
+
+    def _carry_out(self, effect: Effect) -> None:
+        if isinstance(effect, Send):
+            self._say(effect.frame)
+        elif isinstance(effect, Whisper):
+            self._whisper(effect)
+        elif isinstance(effect, Join):
+            self._run(self._join(effect))
+        elif isinstance(effect, Leave):
+            node = self._shared.node
+            self._run(node.unsubscribe(self, effect.channel, effect.member, self.descriptor))
+
+    def _say(self, frame: bytes) -> None:
+        self.write(text_frame(frame))
+
+    async def _join(self, effect: Join) -> None:
+        try:
+            await self._shared.node.subscribe(self, effect.channel, effect.member)
+        except BrokerUnavailable:
+            self._say(encoding.subscription_error(effect.channel, "ServerError", "Try again in a moment", 503))
+
+    def _whisper(self, effect: Whisper) -> None:
+        metrics = self._shared.node.metrics
+        if not self._may_send(is_client_event=True):
+            metrics.client_events_refused += 1
+            reason = f"More than {self.app.client_events_per_s} client events a second"
+            self._say(encoding.error(reason, Code.CLIENT_EVENT_REFUSED))
+            return
+        metrics.client_events += 1
+        self._run(self._publish(effect))
+
+    async def _publish(self, effect: Whisper) -> None:
+        try:
+            await self._shared.node.publish(self.app, effect.channel, effect.frame, self.session.socket_id)
+        except BrokerUnavailable:
+            self._say(encoding.error("The event was not sent: try again in a moment", Code.CLIENT_EVENT_REFUSED))
+
+    def _run(self, coroutine: object) -> None:
+        tasks = self._shared.node.tasks
+        self._is_busy = True
+        tasks.run(coroutine, self._on_done, self._on_failed)  # type: ignore[arg-type] # any coroutine of a verb
+
+    def _on_done(self, _result: object) -> None:
+        self._is_busy = False
+        while self._waiting and self.is_open:
+            self._act_on(self._waiting.popleft())
+            if self._is_busy:
+                return
+        if self._waiting is not None and not self._waiting:
+            self._waiting = None
+            self._link.resume()
+
+    def _on_failed(self) -> None:
+        self._is_busy = False
+        self.close(Code.INTERNAL_ERROR, "Internal error")
+
+    def _may_send(self, *, is_client_event: bool) -> bool:
+        now = self._shared.watch.now()
+        if self._buckets is None:
+            rate = self.app.message_rate
+            events = self.app.client_events_per_s
+            self._buckets = (
+                None if rate is None else TokenBucket(rate[0], rate[0] / rate[1], now),
+                TokenBucket(events, events, now),
+            )
+        bucket = self._buckets[1] if is_client_event else self._buckets[0]
+        return bucket is None or bucket.take(now)
+
+    # Ends
+
+    def _cut(self, reason: str) -> None:
+        self._shared.node.metrics.slow_consumers += 1
+        self._link.keep_first_only()
+        self.close(Code.OVER_CAPACITY, reason, linger_s=SLOW_LINGER_S)
+
+    def _leave(self, descriptor: int, linger_s: float = LINGER_S) -> None:
+        if not self.is_open:
+            return
+        self.is_open = False
+        if self._waiting is not None:
+            self._waiting = None
+            self._link.resume()  # so that the peer's own close is read
+        node = self._shared.node
+        self._deadline = self._shared.watch.now() + linger_s
+        node.tasks.run(node.disconnect(self, descriptor))
+        self._shared.watch.linger(self)
