@@ -3,7 +3,7 @@
 The load client (pload), the floor and ping.py come from the folder that LOAD_TOOLS names. Server and floor run in
 turn on core 0, the load on core 1; figures are ratios within one run. Everything is on loopback and ends by itself.
 
-usage: make bench            LOAD_TOOLS=/path/to/tools make bench
+usage: make bench            LOAD_TOOLS=/path/to/tools make bench            benchmarks/run.py SECTION …
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from crowd import Crowd, Publisher, cpu_s
 
 HERE = Path(__file__).parent
 TOOLS = Path(os.environ.get("LOAD_TOOLS", HERE.parent.parent / "shared" / "tools"))
@@ -43,15 +45,19 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: list[str], port: int) -> Iterator[int]:
-    """A process pinned to core 0 that listens on `port`; ended afterwards."""
+def running(command: list[str], port: int, *, pinned: bool = True) -> Iterator[int]:
+    """A process, pinned to core 0, that listens on `port`; ended afterwards."""
     environment = os.environ | {
         "REVERB_SERVER_PORT": str(port),
         "REVERB_APP_MAX_CONNECTIONS": "100000",
         "NO_COLOR": "1",
+        "REVERB_APP_PING_INTERVAL": "300",
     }
     process = subprocess.Popen(
-        ["taskset", "-c", "0", *command], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ["taskset", "-c", "0" if pinned else "0,1", *command],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         until = time.monotonic() + 15
@@ -67,10 +73,10 @@ def running(command: list[str], port: int) -> Iterator[int]:
         process.wait(15)
 
 
-def load(port: int, pid: int, **options: object) -> dict[str, Any]:
+def load(port: int, pids: list[int], **options: object) -> dict[str, Any]:
     """One run of pload on core 1; its last line."""
     command = ["taskset", "-c", "1", str(BIN / "pload"), "--port", str(port), "--app-id", "1001", "--json"]
-    command += ["--server-pid", str(pid)]
+    command += ["--server-pid", ",".join(map(str, pids))]
     for name, value in options.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
@@ -78,10 +84,10 @@ def load(port: int, pid: int, **options: object) -> dict[str, Any]:
     return result
 
 
-def ping_beside_load(port: int, pid: int) -> dict[str, Any]:
+def ping_beside_load(port: int, pids: list[int]) -> dict[str, Any]:
     """The round trip of an unrelated client while 3,000 subscribers receive 8 messages a second."""
     command = ["taskset", "-c", "1", str(BIN / "pload"), "--port", str(port), "--app-id", "1001", "--json"]
-    command += ["--clients", "3000", "--messages", "72", "--rate", "8", "--server-pid", str(pid)]
+    command += ["--clients", "3000", "--messages", "72", "--rate", "8", "--server-pid", str(pids[0])]
     busy = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(2.5)
     ping = [sys.executable, str(TOOLS / "ping.py"), str(port), "app-key", "6"]
@@ -91,38 +97,153 @@ def ping_beside_load(port: int, pid: int) -> dict[str, Any]:
     return result
 
 
+Row = tuple[str, str, str]
+SMARTLINK = str(Path(sys.executable).with_name("smartlink"))
+
+
+def children(pid: int) -> list[int]:
+    """The process and those it started."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(int(child) for child in found)]
+
+
+@contextmanager
+def server(*options: str) -> Iterator[tuple[int, list[int]]]:
+    """A fresh server; its port and its processes."""
+    port = free_port()
+    with running([SMARTLINK, "reverb", "start", *(options or ("--workers", "1"))], port) as pid:
+        yield port, children(pid)
+
+
+@contextmanager
+def floor() -> Iterator[tuple[int, list[int]]]:
+    port = free_port()
+    with running([str(BIN / "floor"), str(port)], port) as pid:
+        yield port, [pid]
+
+
+def fan_out() -> Iterator[Row]:
+    """A thousand subscribers, one message at a time and at full speed, against the floor."""
+    paced = {"clients": 1000, "messages": 200, "rate": 50, "payload": 200}
+    full = {"clients": 1000, "messages": 2000, "rate": 0, "payload": 200}
+    with floor() as (floor_port, floor_pids), server() as (port, pids):
+        a, b = load(floor_port, floor_pids, **paced), load(port, pids, **paced)
+        yield "CPU per delivery at 50/s, x floor", f"{b['cpu_s_per_M'] / a['cpu_s_per_M']:.2f}", "at most 1.25"
+        yield "  us, floor and server", f"{a['cpu_s_per_M']:.2f} {b['cpu_s_per_M']:.2f}", ""
+        yield "  all delivered", str(b["all"]), "True"
+        yield "CPU per handshake and subscribe, us", f"{b['cpu_ms_per_conn'] * 1000:.0f}", "at most 110"
+        a, b = load(floor_port, floor_pids, **full), load(port, pids, **full)
+        yield "deliveries/s at full speed, x floor", f"{b['deliv_per_s'] / a['deliv_per_s']:.2f}", "at least 3.75"
+        yield "  floor and server", f"{a['deliv_per_s']:.0f} {b['deliv_per_s']:.0f}", ""
+        yield "  all delivered", str(b["all"]), "True"
+        ping = ping_beside_load(port, pids)
+        yield "unrelated ping beside 3,000 x 8/s, p99 ms", f"{ping['p99_ms']:.1f}", "at most 15"
+
+
+def batches() -> Iterator[Row]:
+    """Ten events in one call, a thousand subscribers."""
+    with server() as (port, pids):
+        crowd, publisher = Crowd(port), Publisher(port)
+        crowd.connect(1000, lambda _: ["bench"])
+        before = cpu_s(pids)
+        for number in range(1, 51):
+            publisher.publish_batch("bench", ["@@" + "a" * 198] * 10)
+            crowd.drain(number * 10_000)
+        spent = cpu_s(pids) - before
+        yield "ten events in a batch, us CPU per delivery", f"{spent / crowd.marks * 1e6:.2f}", "at most 1.5"
+        yield "  all delivered", str(crowd.marks == 500_000), "True"
+        crowd.close()
+
+
+def held() -> Iterator[Row]:
+    """Memory of many subscribed connections."""
+    for count in (10_000, 18_000):
+        with server() as (port, pids):
+            got = load(port, pids, clients=count, messages=3, rate=1, payload=200, max_wait_ms=60_000)
+            yield f"{count} connections held", str(got["ready"]), str(count)
+            yield "  kB each, idle and subscribed", f"{got['rss_kb_per_conn']:.2f}", "at most 1.0"
+            yield "  all delivered", str(got["all"]), "True"
+
+
+def publishing() -> Iterator[Row]:
+    """Signed publishes that nobody hears."""
+    with server() as (port, pids):
+        got = load(port, pids, clients=0, messages=20_000, rate=0, payload=200)
+        per_s = got["http_ok"] / got["server_cpu_s"]
+        yield "signed publishes per CPU second, no subscribers", f"{per_s:.0f}", "at least 10000"
+
+
+def presence() -> Iterator[Row]:
+    """Joining a presence channel on which a thousand are."""
+    with server() as (port, pids):
+        got = load(port, pids, clients=1000, messages=1, rate=1, payload=200, channel_type="presence")
+        yield "presence channel of 1,000, all in", str(got["ready"]), "1000"
+        yield "  ms CPU per join, on the way there", f"{got['cpu_ms_per_conn']:.2f}", ""
+
+
+def storm() -> Iterator[Row]:
+    """Ten thousand connects at once."""
+    with server() as (port, _pids):
+        crowd = Crowd(port)
+        took = crowd.connect(10_000, lambda _: ["bench"], at_once=10_000)
+        yield "10,000 connects at once, s until all are in", f"{took:.1f}", "at most 15"
+        yield "  in, lost", f"{crowd.subscribed} {crowd.lost}", "10000 0"
+        crowd.close()
+
+
+def scaling() -> Iterator[Row]:
+    """Cost per delivery as channels and connections grow."""
+    for per_connection in (1, 10, 100):
+        with server() as (port, pids):
+            names = [f"bench-{number}" for number in range(per_connection)]
+            crowd, publisher = Crowd(port), Publisher(port)
+            crowd.connect(1000, lambda _, names=names: names)  # type: ignore[misc]
+            before = cpu_s(pids)
+            for number in range(100):
+                publisher.publish([names[number % per_connection]], "@@" + "a" * 198)
+                crowd.drain((number + 1) * 1000)
+            spent = cpu_s(pids) - before
+            label = f"1,000 connections on {per_connection} channels each, us per delivery"
+            yield label, f"{spent / crowd.marks * 1e6:.2f}", "does not grow"
+            crowd.close()
+    for count in (100, 1_000, 10_000):
+        with server() as (port, pids):
+            got = load(port, pids, clients=count, messages=200_000 // count, rate=200_000 / count / 4, payload=200)
+            yield f"{count} connections, us per delivery", f"{got['cpu_s_per_M']:.2f}", "does not grow"
+
+
+def workers() -> Iterator[Row]:
+    """One and two workers; client and servers share two cores here."""
+    for count in ("1", "2"):
+        port = free_port()
+        with running([SMARTLINK, "reverb", "start", "--workers", count], port, pinned=False) as pid:
+            pids = children(pid)
+            full = load(port, pids, clients=1000, messages=1000, rate=0, payload=200)
+            yield f"{count} worker(s): deliveries/s at full speed", f"{full['deliv_per_s']:.0f}", ""
+            yield "  all delivered", str(full["all"]), "True"
+            paced = load(port, pids, clients=1000, messages=200, rate=50, payload=200)
+            yield "  us CPU per delivery at 50/s, all processes", f"{paced['cpu_s_per_M']:.2f}", ""
+            crowd, publisher = Crowd(port), Publisher(port)
+            crowd.connect(500, lambda number: [f"bench-{number % 5}"])
+            counted = json.loads(publisher.call("GET", "/apps/1001/connections"))["connections"]
+            channel = json.loads(publisher.call("GET", "/apps/1001/channels/bench-3", info="subscription_count"))
+            yield "  connections and subscriptions counted", f"{counted} {channel['subscription_count']}", "500 100"
+            crowd.close()
+
+
+SECTIONS = {part.__name__: part for part in (fan_out, batches, held, publishing, presence, storm, scaling, workers)}
+
+
 def main() -> None:
     compile_tools()
-    server_port, floor_port = free_port(), free_port()
-    smartlink = str(Path(sys.executable).with_name("smartlink"))
-    rows: list[tuple[str, str, str]] = []
-    with (
-        running([str(BIN / "floor"), str(floor_port)], floor_port) as floor,
-        running([smartlink, "reverb", "start"], server_port) as server,
-    ):
-        paced = {"clients": 1000, "messages": 200, "rate": 50, "payload": 200}
-        a, b = load(floor_port, floor, **paced), load(server_port, server, **paced)
-        ratio = b["cpu_s_per_M"] / a["cpu_s_per_M"]
-        rows.append(("CPU per delivery at 50/s, x floor", f"{ratio:.2f}", "at most 1.35"))
-        rows.append(("  all delivered", str(b["all"]), "True"))
-        rows.append(("memory per subscribed connection, kB", f"{b['rss_kb_per_conn']:.2f}", "at most 1.5"))
-        rows.append(("CPU per handshake and subscribe, us", f"{b['cpu_ms_per_conn'] * 1000:.0f}", ""))
-        full = {"clients": 1000, "messages": 2000, "rate": 0, "payload": 200}
-        a, b = load(floor_port, floor, **full), load(server_port, server, **full)
-        rows.append(("deliveries/s at full speed", f"{b['deliv_per_s']:.0f}", ""))
-        rows.append(("  x floor", f"{b['deliv_per_s'] / a['deliv_per_s']:.2f}", "at least 2.9"))
-        rows.append(("  all delivered", str(b["all"]), "True"))
-        ping = ping_beside_load(server_port, server)
-        rows.append(("unrelated ping beside 3,000 x 8/s, p99 ms", f"{ping['p99_ms']:.1f}", "at most 15"))
-        held = load(server_port, server, clients=5000, messages=5, rate=5, payload=200)
-        rows.append(("connections held", str(held["ready"]), "5000"))
-        rows.append(("  kB each", f"{held['rss_kb_per_conn']:.2f}", ""))
     machine = (
         f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {sys.version.split()[0]}"
     )
     print(f"{machine}; loopback, server on core 0, load on core 1")
-    for name, value, goal in rows:
-        print(f"{name:<46}{value:>12}  {goal}")
+    for name in sys.argv[1:] or SECTIONS:
+        print(f"[{name}]")
+        for label, value, goal in SECTIONS[name]():
+            print(f"{label:<58}{value:>18}  {goal}", flush=True)
 
 
 if __name__ == "__main__":
