@@ -60,7 +60,8 @@ class Broadcaster:
             socket_id = current_socket_id()
         if socket_id is not None and not is_valid_socket_id(socket_id):
             raise ValueError(f"not a socket id: {socket_id[:40]!r}; it has the form digits.digits")
-        return tuple(Envelope(channel, name, payload, socket_id, event.promise) for channel in channels)
+        queue = event.broadcast_queue
+        return tuple(Envelope(channel, name, payload, socket_id, event.promise, queue) for channel in channels)
 
     async def send(self, event: BroadcastEvent, *, socket_id: str | None = None, to_others: bool = False) -> None:
         """Pack and send now, past any outbox. Raises what `pack` raises, and BroadcastFailed."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-__all__ = ["Envelope", "Promise"]
+__all__ = ["DEFAULT_QUEUE", "Envelope", "Promise"]
+
+DEFAULT_QUEUE = "default"
 
 
 class Promise(enum.StrEnum):
@@ -24,7 +26,8 @@ class Envelope:
     """One event for one channel, ready to travel.
 
     `channel` is the wire name; `name` the event's; `payload` a JSON object as text; `socket_id` the one socket
-    that shall not receive it.
+    that shall not receive it; `queue` where it waits when it is recorded. `event_id` is set by the outbox, the same
+    each time this event is sent, so that a service can take a repeat for what it is.
     """
 
     channel: str
@@ -32,3 +35,5 @@ class Envelope:
     payload: str
     socket_id: str | None = None
     promise: Promise = Promise.DURABLE
+    queue: str = DEFAULT_QUEUE
+    event_id: str | None = None

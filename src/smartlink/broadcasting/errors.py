@@ -65,8 +65,9 @@ class BroadcastFailed(BroadcastError):
 class BroadcastUnavailable(BroadcastFailed):
     """The service cannot take anything now: no connection, a timeout, 5xx, 429, or it refuses our keys.
 
-    Keep the envelopes, in order, and send them again. `answered` means that the service is there and failed over
-    what was sent: if that goes on, one of the envelopes may be the reason.
+    Keep the envelopes, in order, and send them again. `answered` means that the service was reached and gave no
+    verdict: a 5xx, silence, a cut connection, a proxy's page. If that goes on while it takes others, one of the
+    envelopes is the reason.
     """
 
     def __init__(self, message: str, *, answered: bool = False) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from smartlink.broadcasting.channels import Channel
-from smartlink.broadcasting.envelope import Promise
+from smartlink.broadcasting.envelope import DEFAULT_QUEUE, Promise
 
 __all__ = ["BroadcastEvent"]
 
@@ -25,10 +25,12 @@ class BroadcastEvent(ABC):
     """Base of broadcastable events: a dataclass, a pydantic model, or a plain class with public attributes.
 
     Only `broadcast_on` must be written. `promise` says how surely the event arrives; see `Promise`.
+    `broadcast_queue` is where it waits for a worker when it is recorded; a channel keeps its order within a queue.
     """
 
     __slots__ = ()
     promise: ClassVar[Promise] = Promise.DURABLE
+    broadcast_queue: ClassVar[str] = DEFAULT_QUEUE
 
     @abstractmethod
     def broadcast_on(self) -> Channel | Sequence[Channel]:

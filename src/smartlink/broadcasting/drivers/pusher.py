@@ -96,9 +96,10 @@ class PusherDriver:
             async with asyncio.timeout(self._timeout_s):
                 status, kind, answer = await self._post(f"{called}?{query}", body, headers)
         except TimeoutError:
-            raise BroadcastUnavailable(f"{called}: no answer within {self._timeout_s:g} s") from None
+            raise BroadcastUnavailable(f"{called}: no answer within {self._timeout_s:g} s", answered=True) from None
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            raise BroadcastUnavailable(f"{called}: {type(error).__name__}: {error}") from None
+            reached = isinstance(error, httpx2.ReadError | httpx2.ReadTimeout | httpx2.RemoteProtocolError)
+            raise BroadcastUnavailable(f"{called}: {type(error).__name__}: {error}", answered=reached) from None
         _judge(called, status, kind, answer)
 
     async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[int, str, bytes]:
@@ -117,12 +118,14 @@ def _judge(called: str, status: int, content_type: str, answer: bytes) -> None:
     if 200 <= status < 300:
         if not _is_json_object(answer):
             raise BroadcastUnavailable(f"{said}; that is not this API, check host, port and scheme")
-    elif status in _REFUSED and not content_type.startswith("text/html"):
+    elif 400 <= status < 500 and status != 429 and content_type.startswith("text/html"):
+        # A proxy's page: the service has not spoken, but the proxy may never let this through.
+        raise BroadcastUnavailable(said, answered=True)
+    elif status in _REFUSED:
         raise BroadcastRefused(said)
     elif status in (401, 403, 404):
         raise BroadcastUnavailable(f"{said}; check app id, key, secret, and this host's clock")
     else:
-        # A refusal in HTML is a proxy's: neither the service nor the event has been heard.
         raise BroadcastUnavailable(said, answered=status >= 500 and status != 503)
 
 
