@@ -55,6 +55,8 @@ class Node:
         self._broker = broker
         self._apps = apps
         self._webhooks = webhooks
+        self._joining: dict[tuple[str, str], int] = {}
+        """Connections on their way onto a channel, while engines are waited for."""
         self._on_control: dict[str, Callable[[Control], None]] = {"terminate_user": self._terminate_here}
 
     async def start(self) -> None:
@@ -93,26 +95,33 @@ class Node:
         if channel in session.channels:
             connection.write(text_frame(session.joined(channel, member, await self._state(app, channel)).frame))
             return
-        await self._broker.subscribe(app.id, channel)
-        arrival = await self.roster.join(app.id, channel, session.socket_id, member)
-        state = await self._state(app, channel)
-        if not connection.is_open:
-            # It went away while an engine was waited for.
-            await self._depart(app, channel, session.socket_id, member)
-            if self.hub.channel(app.id, channel) is None:
-                await self._broker.unsubscribe(app.id, channel)
-            return
-        self.hub.join(connection, channel)
-        connection.write(text_frame(session.joined(channel, member, state).frame))
+        key = (app.id, channel)
+        self._joining[key] = self._joining.get(key, 0) + 1
+        try:
+            await self._broker.subscribe(app.id, channel)
+            arrival = await self.roster.join(app.id, channel, session.socket_id, member)
+            state = await self._state(app, channel)
+            is_here = connection.is_open
+            if is_here:
+                self.hub.join(connection, channel)
+                connection.write(text_frame(session.joined(channel, member, state).frame))
+        finally:
+            self._joining[key] -= 1
+            if not self._joining[key]:
+                del self._joining[key]
         if arrival.is_first_on_channel:
             self._webhooks.tell(app, WebhookEvent("channel_occupied", channel))
         if member is not None and arrival.is_first_of_user:
             await self._tell_arrival(app, channel, member, session.socket_id)
+        if not is_here:
+            # It went away while an engine was waited for.
+            await self._hear_no_more(app.id, channel)
+            await self._depart(app, channel, session.socket_id, member)
 
     async def unsubscribe(self, connection: Connection, channel: str, member: Member | None, descriptor: int) -> None:
         """Take a connection off a channel; nothing of it reaches the connection from now on."""
         if self.hub.leave(connection, channel, descriptor):
-            await self._broker.unsubscribe(connection.app.id, channel)
+            await self._hear_no_more(connection.app.id, channel)
         await self._depart(connection.app, channel, connection.session.socket_id, member)
 
     async def disconnect(self, connection: Connection, descriptor: int) -> None:
@@ -123,7 +132,7 @@ class Node:
         channels = connection.session.channels
         connection.session.channels = {}
         for channel in vacated:
-            await self._broker.unsubscribe(connection.app.id, channel)
+            await self._hear_no_more(connection.app.id, channel)
         for channel, member in channels.items():
             await self._depart(connection.app, channel, connection.session.socket_id, member)
 
@@ -190,6 +199,11 @@ class Node:
     async def _tell_departure(self, app: App, channel: str, member: Member) -> None:
         self._webhooks.tell(app, WebhookEvent("member_removed", channel, member.user_id))
         await self._broker.publish(Publication(app.id, channel, encoding.member_removed(channel, member.user_id)))
+
+    async def _hear_no_more(self, app_id: str, channel: str) -> None:
+        """Unsubscribe this node, unless somebody is here or about to be."""
+        if self.hub.channel(app_id, channel) is None and (app_id, channel) not in self._joining:
+            await self._broker.unsubscribe(app_id, channel)
 
     async def _state(self, app: App, channel: str) -> bytes:
         if kind_of(channel) is not ChannelKind.PRESENCE:

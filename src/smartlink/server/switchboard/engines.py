@@ -1,0 +1,181 @@
+"""A worker's engines: each port carried over its line to the switchboard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from smartlink.protocol.session import Member
+from smartlink.server.apps.base import App
+from smartlink.server.brokers.base import BrokerUnavailable, Control, Deliver, Publication
+from smartlink.server.history.base import Entry
+from smartlink.server.receipts.base import Pending
+from smartlink.server.roster.base import Arrival, ChannelCount, Departure, OnChange
+from smartlink.server.switchboard import messages as say
+from smartlink.server.switchboard.line import Line
+from smartlink.server.webhooks.base import WebhookEvent
+
+__all__ = ["ForwardedWebhooks", "SwitchboardBroker", "SwitchboardHistory", "SwitchboardReceipts", "SwitchboardRoster"]
+
+
+class SwitchboardBroker:
+    """A `Broker` over the line. Publishing is a write: no answer is waited for."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._subscribed: set[tuple[str, str]] = set()
+
+    @property
+    def is_available(self) -> bool:
+        return self._line.is_up
+
+    async def start(self, deliver: Deliver) -> None:
+        self._line.deliver = deliver
+
+    async def subscribe(self, app_id: str, channel: str) -> None:
+        if (app_id, channel) not in self._subscribed:
+            self._subscribed.add((app_id, channel))
+            self._line.tell(say.Subscribe(app_id, channel))
+
+    async def unsubscribe(self, app_id: str, channel: str) -> None:
+        if (app_id, channel) in self._subscribed:
+            self._subscribed.discard((app_id, channel))
+            self._line.tell(say.Unsubscribe(app_id, channel))
+
+    async def publish(self, publication: Publication | Control) -> None:
+        """A durable publication is in the kernel's hands when this returns: it survives this process."""
+        line = self._line
+        if not line.is_up:
+            raise BrokerUnavailable("the switchboard is gone")
+        if isinstance(publication, Control):
+            line.tell(say.Signal(publication.app_id, publication.action, publication.target, publication.data))
+            return
+        line.tell(
+            say.Publish(
+                publication.app_id,
+                publication.channel,
+                publication.frame,
+                publication.except_socket,
+                publication.is_live,
+            )
+        )
+        if not publication.is_live:
+            await line.hand_over()
+
+    async def stop(self) -> None:
+        self._line.deliver = None
+        for app_id, channel in tuple(self._subscribed):
+            await self.unsubscribe(app_id, channel)
+
+
+class SwitchboardRoster:
+    """A `Roster` over the line. With the switchboard gone, it knows of nobody: the process is about to end."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    async def start(self, on_change: OnChange) -> None:
+        self._line.on_change = on_change
+
+    async def join(self, app_id: str, channel: str, socket_id: str, member: Member | None) -> Arrival:
+        try:
+            arrived = await self._line.join(app_id, channel, socket_id, member)
+        except BrokerUnavailable:
+            return Arrival(False, False, 1)
+        return arrived.arrival
+
+    async def leave(self, app_id: str, channel: str, socket_id: str) -> Departure:
+        try:
+            departed: say.Departed = await self._line.ask(lambda n: say.Leave(n, app_id, channel, socket_id))
+        except BrokerUnavailable:
+            return Departure(False, False, 0)
+        return departed.departure
+
+    async def members(self, app_id: str, channel: str) -> Sequence[Member]:
+        fresh = self._line.fresh_members(app_id, channel)
+        if fresh is not None:
+            return fresh
+        try:
+            present: say.Present = await self._line.ask(lambda n: say.Members(n, app_id, channel))
+        except BrokerUnavailable:
+            return ()
+        return present.members
+
+    async def count(self, app_id: str, channel: str) -> ChannelCount:
+        try:
+            counted: say.Counted = await self._line.ask(lambda n: say.Count(n, app_id, channel))
+        except BrokerUnavailable:
+            return ChannelCount(0, 0)
+        return counted.count
+
+    async def channels(self, app_id: str, prefix: str = "") -> dict[str, ChannelCount]:
+        try:
+            listed: say.Listed = await self._line.ask(lambda n: say.Channels(n, app_id, prefix))
+        except BrokerUnavailable:
+            return {}
+        return listed.channels
+
+    def report_connections(self, app_id: str, connections: int) -> None:
+        self._line.report_connections(app_id, connections)
+
+    def connections_elsewhere(self, app_id: str) -> int:
+        return self._line.elsewhere.get(app_id, 0)
+
+    async def nodes(self) -> int:
+        try:
+            answered: say.Answered = await self._line.ask(say.Workers)
+        except BrokerUnavailable:
+            return 1
+        return answered.number
+
+    async def stop(self) -> None:
+        self._line.on_change = None
+        self._line.tell(say.Withdraw())
+
+
+class SwitchboardHistory:
+    """A `History` over the line."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    async def append(self, app_id: str, channel: str, frame: bytes, ttl_s: float) -> int:
+        appended: say.Appended = await self._line.ask(lambda n: say.Append(n, app_id, channel, frame, ttl_s))
+        return appended.position
+
+    async def latest(self, app_id: str, channel: str) -> Entry | None:
+        kept: say.Kept = await self._line.ask(lambda n: say.Latest(n, app_id, channel))
+        return kept.entries[0] if kept.entries else None
+
+    async def since(self, app_id: str, channel: str, position: int) -> Sequence[Entry] | None:
+        kept: say.Kept = await self._line.ask(lambda n: say.Since(n, app_id, channel, position))
+        return kept.entries
+
+
+class SwitchboardReceipts:
+    """`Receipts` over the line."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    async def claim(self, app_id: str, key: str) -> bytes | None:
+        claimed: say.Claimed = await self._line.ask(lambda n: say.Claim(n, app_id, key))
+        if claimed.is_pending:
+            raise Pending
+        return claimed.answer
+
+    async def complete(self, app_id: str, key: str, answer: bytes) -> None:
+        self._line.tell(say.Complete(app_id, key, answer))
+
+    async def release(self, app_id: str, key: str) -> None:
+        self._line.tell(say.Release(app_id, key))
+
+
+class ForwardedWebhooks:
+    """A `WebhookSink` that leaves delivery to the switchboard's process, in order with joins and leaves."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def tell(self, app: App, event: WebhookEvent) -> None:
+        if app.webhooks:
+            self._line.tell(say.Tell(app.id, event))
