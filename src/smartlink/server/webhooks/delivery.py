@@ -1,159 +1,341 @@
-"""Webhooks: what happens on channels, posted to the application. Batched, signed, retried.
+"""Webhooks: what happens on channels, posted to the applications. Batched, signed, retried from a queue.
 
-A leave waits `grace_s` and falls away, together with the arrival that would follow it, if the user or the channel is
-back by then: a reload of a page is not news. Events of one app leave in order, at most `BATCH_S` after they happened.
+`tell` puts an event into a buffer; a task of ours brings the buffer to the queue at once, looks at what is due there,
+and has a sender for each address with something to send. Whatever fails stays in the queue: this node's, or where the
+queue is shared, anybody's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, replace
 
-import httpx2
 import msgspec
 import structlog
 
 from smartlink.protocol.signing import sign_webhook
-from smartlink.server.apps.base import App
+from smartlink.server.apps.base import App, AppManager, Webhook
 from smartlink.server.metrics import Metrics
 from smartlink.server.webhooks.base import WebhookEvent
+from smartlink.server.webhooks.post import Poster, Posting
+from smartlink.server.webhooks.queue import Address, Batch, Check, QueueUnavailable, Report, Subject, WebhookQueue
 
-__all__ = ["Webhooks"]
+__all__ = ["Occupants", "WebhookTimes", "Webhooks"]
 
-BATCH_S = 0.1
+MAX_BUFFERED = 20_000
+MAX_RECORDED = 500
+MAX_CHECKED = 500
 MAX_BATCH = 100
-MAX_WAITING = 10_000
-RETRY_FOR_S = 300.0
-MAX_BACKOFF_S = 10.0
+MAX_SENDERS = 128
+BATCH_S = 0.1
+POLL_S = 1.0
+CHECK_LEASE_S = 10.0
+FIRST_PAUSE_S = 0.5
+MAX_PAUSE_S = 30.0
+
+Occupants = Callable[[str, str], Awaitable[Collection[str] | None]]
+"""The ids of the users on a channel (app id, channel), over all nodes; None when nobody is on it."""
 
 log = structlog.get_logger(__name__)
 
-
-_ARRIVALS = frozenset({"channel_occupied", "member_added"})
-_LEAVES = frozenset({"channel_vacated", "member_removed"})
+_LEAVE_OF = {"channel_occupied": "channel_vacated", "member_added": "member_removed"}
+_ARRIVAL_OF = {leave: arrival for arrival, leave in _LEAVE_OF.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class _Event:
+class WebhookTimes:
+    """Durations in seconds."""
+
+    grace_s: float = 3.0
+    """How long a leave waits for a return."""
+    restart_grace_s: float = 20.0
+    """How long after a start the clients of before have to come back."""
+    cache_miss_s: float = 10.0
+    """At most one `cache_miss` per channel in this time."""
+    retry_s: float = 300.0
+    """How long an address that fails is tried before its events are kept as failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
     app: App
     event: WebhookEvent
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        return (self.app.id, self.event.channel, self.event.user_id or "")
-
-    @property
-    def fields(self) -> dict[str, str | int]:
-        return {name: value for name, value in asdict(self.event).items() if value is not None}
+    at: float
+    monotonic: float
 
 
 class Webhooks:
-    """Collects events and posts them. Does nothing for apps without a webhook address."""
+    """A `WebhookSink` over a queue. Opens the queue with the first app that has a webhook, and not before."""
 
-    def __init__(self, metrics: Metrics, grace_s: float = 3.0) -> None:
+    def __init__(
+        self,
+        *,
+        apps: AppManager,
+        queue: WebhookQueue,
+        poster: Poster,
+        occupants: Occupants,
+        metrics: Metrics,
+        times: WebhookTimes,
+    ) -> None:
+        self._apps = apps
+        self._queue = queue
+        self._poster = poster
+        self._occupants = occupants
         self._metrics = metrics
-        self._grace_s = grace_s
-        self._waiting: dict[str, deque[_Event]] = {}
-        self._pending_leaves: dict[tuple[str, str, str], asyncio.TimerHandle] = {}
-        self._senders: dict[str, asyncio.Task[None]] = {}
-        self._client: httpx2.AsyncClient | None = None
-        self._is_stopping = asyncio.Event()
+        self._times = times
+        self._buffer: deque[_Told] = deque()
+        self._senders: dict[Address, asyncio.Task[None]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._wake_at = float("inf")
+        self._is_open = False
+        self._is_stopping = False
+        self._has_overflown = self._is_away = False
+
+    async def start(self) -> None:
+        """Take up what a previous run has left, if any app has webhooks. Raises QueueUnavailable."""
+        if any(app.webhooks for app in self._apps.all()):
+            await self._open()
+        self._task = asyncio.get_running_loop().create_task(self._run())
 
     def tell(self, app: App, event: WebhookEvent) -> None:
-        """Take one event. A leave waits for its grace, and falls away with the arrival that undoes it."""
-        if not app.webhooks:
+        """Take one event. Plain; never waits. When too many wait for the queue it is dropped and counted."""
+        names = (event.name, _LEAVE_OF.get(event.name) or _ARRIVAL_OF.get(event.name) or event.name)
+        if self._is_stopping or not any(_wants(hook, name, event.channel) for hook in app.webhooks for name in names):
             return
-        item = _Event(app, event)
-        if event.name in _LEAVES:
-            self._leave(item)
-        elif event.name in _ARRIVALS:
-            self._arrive(item)
-        else:
-            self._append(item)
+        if len(self._buffer) >= MAX_BUFFERED:
+            self._drop(1, "the queue does not keep up")
+            return
+        self._buffer.append(_Told(app, event, time.time(), time.monotonic()))
+        self._wake.set()
 
     async def stop(self, timeout_s: float = 2.0) -> None:
-        """Send what waits for at most `timeout_s`. Leaves still in their grace fall away."""
-        self._is_stopping.set()
-        for handle in self._pending_leaves.values():
-            handle.cancel()
-        self._pending_leaves.clear()
-        if self._senders:
-            _, pending = await asyncio.wait(tuple(self._senders.values()), timeout=timeout_s)
-            for task in pending:
-                task.cancel()
-            if pending:
-                await asyncio.wait(pending)
-        if self._client is not None:
-            await self._client.aclose()
-
-    def _arrive(self, item: _Event) -> None:
-        leave = self._pending_leaves.pop(item.key, None)
-        if leave is not None:
-            leave.cancel()
-            return
-        self._append(item)
-
-    def _leave(self, item: _Event) -> None:
-        if self._is_stopping.is_set():
-            return  # A restart is not news: clients are back within seconds, and the portal sweeps.
-        loop = asyncio.get_running_loop()
-        self._pending_leaves[item.key] = loop.call_later(self._grace_s, self._leave_for_good, item)
-
-    def _leave_for_good(self, event: _Event) -> None:
-        self._pending_leaves.pop(event.key, None)
-        self._append(event)
-
-    def _append(self, event: _Event) -> None:
-        waiting = self._waiting.setdefault(event.app.id, deque())
-        if len(waiting) >= MAX_WAITING:
-            self._metrics.webhooks_failed += 1
-            return
-        waiting.append(event)
-        if event.app.id not in self._senders:
-            task = asyncio.get_running_loop().create_task(self._send_all(event.app))
-            self._senders[event.app.id] = task
-
-    async def _send_all(self, app: App) -> None:
-        waiting = self._waiting[app.id]
-        try:
-            while waiting:
-                if not self._is_stopping.is_set():
-                    await asyncio.sleep(BATCH_S)
-                batch = [waiting.popleft() for _ in range(min(MAX_BATCH, len(waiting)))]
-                if await self._post(app, batch):
-                    self._metrics.webhooks_sent += len(batch)
-                else:
-                    self._metrics.webhooks_failed += len(batch)
-                    log.error("webhooks given up", app=app.id, events=len(batch))
-        finally:
-            self._senders.pop(app.id, None)
-
-    async def _post(self, app: App, batch: list[_Event]) -> bool:
-        """Post one batch until it is taken; False when the target did not take it for five minutes."""
-        if self._client is None:
-            self._client = httpx2.AsyncClient(timeout=5.0, follow_redirects=False, trust_env=False)
-        body = msgspec.json.encode({"time_ms": int(time.time() * 1000), "events": [event.fields for event in batch]})
-        headers = {
-            "Content-Type": "application/json",
-            "X-Pusher-Key": app.key,
-            "X-Pusher-Signature": sign_webhook(app.secret, body),
-        }
-        give_up = time.monotonic() + RETRY_FOR_S
-        backoff_s = 0.25
-        while True:
-            try:
-                answer = await self._client.post(app.webhooks[0].url, content=body, headers=headers)
-                if answer.is_success:
-                    return True
-                reason = f"answered {answer.status_code}"
-            except httpx2.HTTPError as error:
-                reason = type(error).__name__
-            log.warning("webhook not taken", app=app.id, reason=reason, again_in_s=backoff_s)
-            if time.monotonic() + backoff_s > give_up or self._is_stopping.is_set():
-                return False
+        """Bring the buffer to the queue and send what can be sent, for at most `timeout_s`. The queue keeps the rest."""
+        self._is_stopping = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+        if self._is_open:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._is_stopping.wait(), backoff_s)
-            backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
+                async with asyncio.timeout(timeout_s):
+                    await self._finish()
+            await self._end_senders()
+            await self._queue.stop()
+            self._is_open = False
+        self._drop(len(self._buffer), "the server stops and the queue cannot be reached")
+        self._buffer.clear()
+
+    async def _finish(self) -> None:
+        try:
+            await self._flush()
+            await self._send_what_is_ready()
+            while self._senders:
+                await asyncio.wait(tuple(self._senders.values()))
+                await self._send_what_is_ready()
+        except QueueUnavailable as error:
+            log.error("webhook queue away", reason=str(error))
+
+    async def _end_senders(self) -> None:
+        senders = tuple(self._senders.values())
+        for task in senders:
+            task.cancel()
+        if senders:
+            await asyncio.wait(senders)
+
+    async def _open(self) -> None:
+        if not self._is_open:
+            await self._queue.start()
+            self._is_open = True
+            await self._queue.recheck(max(self._times.restart_grace_s, self._times.grace_s))
+            self._wake_by(max(self._times.restart_grace_s, self._times.grace_s))
+
+    # The task
+
+    async def _run(self) -> None:
+        while True:
+            pause_s = POLL_S
+            try:
+                if self._buffer:
+                    await self._open()
+                if self._is_open:
+                    await self._flush()
+                    await self._look_at_due()
+                    await self._send_what_is_ready()
+                if self._is_away:
+                    self._is_away = False
+                    log.warning("webhook queue back")
+            except QueueUnavailable as error:
+                if not self._is_away:
+                    self._is_away = True
+                    log.error("webhook queue away", reason=str(error))
+                await asyncio.sleep(POLL_S)
+            except Exception:  # the edge: the task must outlive a bug in a turn
+                self._metrics.internal_errors += 1
+                log.exception("internal error")
+                await asyncio.sleep(POLL_S)
+            if self._is_open or self._buffer:
+                pause_s = max(0.0, min(POLL_S, self._wake_at - time.monotonic()))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), pause_s)
+            else:
+                await self._wake.wait()
+            self._wake.clear()
+            if self._wake_at <= time.monotonic():
+                self._wake_at = float("inf")
+
+    def _wake_by(self, in_s: float) -> None:
+        self._wake_at = min(self._wake_at, time.monotonic() + in_s)
+
+    async def _flush(self) -> None:
+        grace_s = self._times.grace_s
+        while self._buffer:
+            told = [self._buffer[n] for n in range(min(MAX_RECORDED, len(self._buffer)))]
+            began = time.monotonic()
+            reports = [report for entry in told if (report := self._report(entry, began)) is not None]
+            dropped = await self._queue.record(reports)
+            for _ in told:
+                self._buffer.popleft()
+            self._drop(dropped, "too many wait for their address")
+            self._wake_by(grace_s)
+            # Between an arrival and its record another node may have told, and settled, the leave that came after it.
+            if time.monotonic() - told[0].monotonic >= grace_s:
+                late = [
+                    replace(report, check_in_s=grace_s)
+                    for report in reports
+                    if report.kind == "arrival" and report.check_in_s is None
+                ]
+                if late:
+                    await self._queue.record(late)
+        self._has_overflown = False
+
+    def _report(self, told: _Told, now: float) -> Report | None:
+        event, name = told.event, told.event.name
+        subject = Subject(told.app.id, event.channel, event.user_id or "" if name != "client_event" else "")
+        urls = _urls(told.app, name, event.channel)
+        if name in _ARRIVAL_OF:
+            return Report("leave", subject, told.at, "", (), self._times.grace_s)
+        if name in _LEAVE_OF:
+            is_late = now - told.monotonic >= self._times.grace_s / 2
+            check_in_s = self._times.grace_s if is_late else None
+            return Report("arrival", subject, told.at, _text(event), urls, check_in_s)
+        once_for_s = self._times.cache_miss_s if name == "cache_miss" else 0.0
+        return Report("event", subject, told.at, _text(event), urls, once_for_s=once_for_s) if urls else None
+
+    async def _look_at_due(self) -> None:
+        while True:
+            checks = await self._queue.claim(MAX_CHECKED, CHECK_LEASE_S)
+            there: dict[tuple[str, str], Collection[str] | None] = {}
+            for check in checks:
+                channel = (check.subject.app_id, check.subject.channel)
+                # Read after the claim: whoever comes or goes later gives the subject another version.
+                if channel not in there:
+                    there[channel] = await self._occupants(*channel)
+                await self._settle(check, there[channel])
+            if len(checks) < MAX_CHECKED:
+                return
+
+    async def _settle(self, check: Check, users: Collection[str] | None) -> None:
+        subject = check.subject
+        app = self._apps.by_id(subject.app_id)
+        if app is None:
+            await self._queue.settle(check, is_announced=False, told=None)
+            return
+        is_there = users is not None and (not subject.user_id or subject.user_id in users)
+        told = None
+        if is_there != check.is_announced:
+            if subject.user_id:
+                name = "member_added" if is_there else "member_removed"
+                event = WebhookEvent(name, subject.channel, subject.user_id)
+            else:
+                event = WebhookEvent("channel_occupied" if is_there else "channel_vacated", subject.channel)
+            urls = _urls(app, event.name, subject.channel)
+            told = Report("event", subject, time.time(), _text(event), urls)
+        if not await self._queue.settle(check, is_announced=is_there, told=told):
+            self._wake_by(0.0)
+
+    async def _send_what_is_ready(self) -> None:
+        for address in await self._queue.ready(MAX_SENDERS):
+            if address not in self._senders and len(self._senders) < MAX_SENDERS:
+                task = asyncio.get_running_loop().create_task(self._send_all(address))
+                self._senders[address] = task
+                task.add_done_callback(lambda _, address=address: self._on_sent(address))  # type: ignore[misc]
+
+    def _on_sent(self, address: Address) -> None:
+        self._senders.pop(address, None)
+        self._wake.set()
+
+    async def _send_all(self, address: Address) -> None:
+        """Post what waits for an address, batch by batch, until nothing does or one is not taken."""
+        if not self._is_stopping:
+            await asyncio.sleep(BATCH_S)
+        try:
+            async with self._poster.posting() as post:
+                # A dead sender's lease must end soon after its post could have.
+                while (batch := await self._queue.take(address, MAX_BATCH, self._poster.timeout_s + 2)) is not None:
+                    if not await self._send(post, batch):
+                        return
+        except QueueUnavailable as error:
+            log.error("webhook queue away", reason=str(error))
+        except Exception:  # the edge: one address must not end the others
+            self._metrics.internal_errors += 1
+            log.exception("internal error")
+
+    async def _send(self, post: Posting, batch: Batch) -> bool:
+        """Post one batch; whether the next may follow at once."""
+        app = self._apps.by_id(batch.address.app_id)
+        if app is None or all(hook.url != batch.address.url for hook in app.webhooks):
+            given_up = await self._queue.give_up(batch, "not an address of the application any more")
+            self._metrics.webhooks_failed += given_up
+            return True
+        reason = await post(batch.address.url, *_signed(app, batch))
+        if reason is None:
+            await self._queue.done(batch)
+            self._metrics.webhooks_sent += len(batch.entries)
+            return True
+        pause_s = min(FIRST_PAUSE_S * 2 ** min(batch.attempts, 16), MAX_PAUSE_S) * random.uniform(0.75, 1.0)  # noqa: S311 — spreads tries
+        given_up = await self._queue.defer(batch, pause_s, self._times.retry_s, reason)
+        self._wake_by(pause_s)
+        self._metrics.webhooks_retried += max(0, len(batch.entries) - given_up)
+        self._metrics.webhooks_failed += given_up
+        log.warning("webhook not taken", app=app.id, reason=reason, again_in_s=round(pause_s, 2), given_up=given_up)
+        return False
+
+    def _drop(self, count: int, why: str) -> None:
+        if not count:
+            return
+        self._metrics.webhooks_dropped += count
+        if not self._has_overflown:
+            self._has_overflown = True
+            log.error("webhook events dropped", reason=why)
+
+
+def _wants(hook: Webhook, name: str, channel: str) -> bool:
+    if hook.events and name not in hook.events:
+        return False
+    return not hook.channel_prefixes or channel.startswith(hook.channel_prefixes)
+
+
+def _urls(app: App, name: str, channel: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(hook.url for hook in app.webhooks if _wants(hook, name, channel)))
+
+
+def _text(event: WebhookEvent) -> str:
+    fields = {name: value for name, value in asdict(event).items() if value is not None}
+    return msgspec.json.encode(fields).decode()
+
+
+def _signed(app: App, batch: Batch) -> tuple[bytes, dict[str, str]]:
+    """The body, and the headers that go with it. The time is the newest event's, the same on every try."""
+    events: Sequence[str] = [entry.event for entry in batch.entries]
+    time_ms = int(max(entry.at for entry in batch.entries) * 1000)
+    body = f'{{"time_ms":{time_ms},"events":[{",".join(events)}]}}'.encode()
+    return body, {
+        "Content-Type": "application/json",
+        "X-Pusher-Key": app.key,
+        "X-Pusher-Signature": sign_webhook(app.secret, body),
+    }

@@ -1,0 +1,82 @@
+"""Where webhooks may go: never to addresses inside, unless allowed. Source: OWASP, "Server Side Request Forgery".
+
+A name is resolved once, what it resolved to is checked, and the very address that was checked is connected to: a name
+that changes its mind between the two gains nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
+
+__all__ = ["Guard", "Target", "TargetRefused", "is_public"]
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+class TargetRefused(Exception):
+    """A webhook may not go there; the message says why and what would allow it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A URL whose host is the address to connect to, and the name the request is for."""
+
+    url: str
+    host_header: str
+    name: str
+
+
+def is_public(address: str) -> bool:
+    """Whether `address` is one of the open internet, not inside: private, loopback, link-local, multicast, reserved."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return is_public(str(ip.ipv4_mapped))
+        if ip.sixtofour is not None:
+            return is_public(str(ip.sixtofour))
+        if ip in _NAT64:
+            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)))
+        if ip.teredo is not None or ip.is_site_local:
+            return False
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified or ip.is_link_local)
+
+
+class Guard:
+    """Decides about targets. `inside` names hosts (`host` or `host:port`) inside that webhooks may go to, plainly too."""
+
+    def __init__(self, *, allow_private: bool = False, allow_plain: bool = False, inside: tuple[str, ...] = ()) -> None:
+        self._allow_private = allow_private
+        self._allow_plain = allow_plain or allow_private
+        self._inside = frozenset(entry.lower() for entry in inside)
+
+    async def resolve(self, url: str) -> Target:
+        """Where to connect for `url`. Raises TargetRefused, and OSError when the name cannot be resolved."""
+        try:
+            parts = urlsplit(url)
+            name, port = parts.hostname or "", parts.port
+        except ValueError:
+            raise TargetRefused("its URL is malformed") from None
+        if parts.scheme not in ("http", "https") or not name or "@" in parts.netloc:
+            raise TargetRefused("its URL must be http(s)://host/…, without a user name")
+        port = port or (443 if parts.scheme == "https" else 80)
+        is_inside = bool(self._inside & {name, _join(name, port)})
+        if parts.scheme == "http" and not (self._allow_plain or is_inside):
+            raise TargetRefused("it is plain http: use https, or set REVERB_WEBHOOK_ALLOW_HTTP=true")
+        found = await asyncio.get_running_loop().getaddrinfo(name, port, type=socket.SOCK_STREAM)
+        addresses = [str(entry[4][0]) for entry in found]
+        if not (self._allow_private or is_inside):
+            addresses = [address for address in addresses if is_public(address)]
+        if not addresses:
+            raise TargetRefused(
+                "it is an address inside: name it in REVERB_WEBHOOK_ALLOWED_HOSTS, or set REVERB_WEBHOOK_ALLOW_PRIVATE=true"
+            )
+        url = urlunsplit((parts.scheme, _join(addresses[0], port), parts.path or "/", parts.query, ""))
+        return Target(url, parts.netloc, name)
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,66 @@
+"""One post of a webhook: to a checked address, within a time, reading little of the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import httpx2
+
+from smartlink.server.webhooks.guard import Guard, TargetRefused
+
+__all__ = ["Poster", "Posting"]
+
+MAX_ANSWER_BYTES = 65_536
+
+
+class Posting:
+    """Posts to one address after another; a connection is kept while this lives."""
+
+    def __init__(self, client: httpx2.AsyncClient, guard: Guard, timeout_s: float) -> None:
+        self._client = client
+        self._guard = guard
+        self._timeout_s = timeout_s
+
+    async def __call__(self, url: str, body: bytes, headers: Mapping[str, str]) -> str | None:
+        """None when the receiver took it (2xx), else why not. Redirects are not followed."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                target = await self._guard.resolve(url)
+                all_headers = {"Host": target.host_header, "Accept-Encoding": "identity", **headers}
+                async with self._client.stream(
+                    "POST", target.url, content=body, headers=all_headers, extensions={"sni_hostname": target.name}
+                ) as answer:
+                    read = 0
+                    async for piece in answer.aiter_raw():
+                        read += len(piece)
+                        if read > MAX_ANSWER_BYTES:
+                            break
+        except TimeoutError:
+            return f"no answer within {self._timeout_s:g} s"
+        except TargetRefused as refused:
+            return f"refused: {refused}"
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, UnicodeError) as error:
+            return f"not reached: {type(error).__name__}"
+        return None if answer.is_success else f"answered {answer.status_code}"
+
+
+class Poster:
+    """Makes postings. Nothing of the environment (proxies, netrc) plays a part."""
+
+    def __init__(self, guard: Guard, timeout_s: float) -> None:
+        self._guard = guard
+        self._tls: ssl.SSLContext | None = None
+        self.timeout_s = timeout_s
+
+    @asynccontextmanager
+    async def posting(self) -> AsyncIterator[Posting]:
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+        client = httpx2.AsyncClient(
+            verify=self._tls, timeout=self.timeout_s, follow_redirects=False, trust_env=False
+        )  # fmt: skip
+        async with client:
+            yield Posting(client, self._guard, self.timeout_s)
