@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 
 from smartlink.protocol.signing import signed_query
+from smartlink.server.apps.base import AppManager
 from smartlink.server.bootstrap import build
 from smartlink.server.config import ServerSettings
 from smartlink.server.lifecycle import RealtimeServer
@@ -19,10 +20,15 @@ APP_ID, KEY, SECRET = "1001", "app-key", "app-secret"
 
 
 @asynccontextmanager
-async def realtime_server(**settings: Any) -> AsyncIterator[RealtimeServer]:
+async def realtime_server(apps: AppManager | None = None, **settings: Any) -> AsyncIterator[RealtimeServer]:
     """Start a server with `settings` (names of ServerSettings) and stop it at the end."""
-    values = {"reverb_server_port": 0, "reverb_server_drain_seconds": 0.2} | settings
-    server = build(ServerSettings(_env_file=None, **values))
+    values = {
+        "reverb_server_port": 0,
+        "reverb_server_drain_seconds": 0.2,
+        "reverb_webhook_queue": "memory",
+        "reverb_webhook_allow_private": True,
+    } | settings
+    server = build(ServerSettings(_env_file=None, **values), apps)
     await server.start()
     try:
         yield server

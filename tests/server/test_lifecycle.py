@@ -1,4 +1,4 @@
-"""Heartbeat, slow consumers, drain, webhooks, TLS: what takes time or goes wrong around a connection."""
+"""Heartbeat, slow consumers, drain, TLS: what takes time or goes wrong around a connection."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import json
 import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kit.client import connected, raw
-from kit.realtime import KEY, SECRET, call, realtime_server
-from smartlink.protocol.signing import verify_webhook
+from kit.realtime import call, realtime_server
 from smartlink.server.config import ServerSettings, UnsafeSettings
 from smartlink.server.lifecycle import RealtimeServer
 
@@ -147,61 +144,6 @@ async def test_five_hundred_connections_come_and_go(server: RealtimeServer) -> N
                 await client.__aexit__(None, None, None)
             await until(lambda: len(server.node.hub) == 1)
             await witness.expect("e")
-
-
-@asynccontextmanager
-async def webhook_target(answers: list[int]) -> AsyncIterator[tuple[int, list[dict[str, str]]]]:
-    """A little HTTP server that checks signatures; answers as told, then 200."""
-    events: list[dict[str, str]] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-                fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:-2])
-                body = await reader.readexactly(int(fields["content-length"]))
-                assert fields["x-pusher-key"] == KEY
-                assert verify_webhook(SECRET, body, fields["x-pusher-signature"])
-                status = answers.pop(0) if answers else 200
-                if status == 200:
-                    events.extend(json.loads(body)["events"])
-                writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n".encode())
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-
-    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with listener:
-        yield listener.sockets[0].getsockname()[1], events
-
-
-async def test_webhooks_tell_of_first_and_last_and_are_repeated_until_taken() -> None:
-    async with webhook_target([500, 503]) as (port, events):
-        url = f"http://127.0.0.1:{port}/hook"
-        async with realtime_server(reverb_webhook_url=url, reverb_webhook_grace=0.2) as server:
-            async with connected(server.port) as ana, connected(server.port) as tab:
-                await ana.subscribe("presence-chat", ANA)
-                await tab.subscribe("presence-chat", ANA)
-            await until(lambda: len(events) == 4)
-
-    names = [event["name"] for event in events]
-    assert sorted(names[:2]) == ["channel_occupied", "member_added"]
-    assert sorted(names[2:]) == ["channel_vacated", "member_removed"]
-    assert {"name": "member_added", "channel": "presence-chat", "user_id": "1"} in events
-
-
-async def test_a_reload_of_the_page_is_no_news() -> None:
-    async with webhook_target([]) as (port, events):
-        url = f"http://127.0.0.1:{port}/hook"
-        async with realtime_server(reverb_webhook_url=url, reverb_webhook_grace=5) as server:
-            for _ in range(3):
-                async with connected(server.port) as ana:
-                    await ana.subscribe("presence-chat", ANA)
-                await until(lambda: len(server.node.hub) == 0)
-            async with connected(server.port) as ana:
-                await ana.subscribe("presence-chat", ANA)
-                await until(lambda: len(events) >= 2)
-
-                assert sorted(event["name"] for event in events) == ["channel_occupied", "member_added"]
 
 
 @pytest.fixture(scope="session")

@@ -96,8 +96,13 @@ async def serve_all(
     listener = _listen(portal_settings.app_host, portal_settings.app_port)
     app_port = listener.getsockname()[1]
     if server_settings.reverb_webhook_url is None:
-        url = f"http://{_reachable(portal_settings.app_host)}:{app_port}/webhooks/realtime"
-        server_settings = server_settings.model_copy(update={"reverb_webhook_url": url})
+        host = _reachable(portal_settings.app_host)
+        own_portal = f"[{host}]:{app_port}" if ":" in host else f"{host}:{app_port}"
+        update = {
+            "reverb_webhook_url": f"http://{own_portal}/webhooks/realtime",
+            "reverb_webhook_allowed_hosts": (*server_settings.reverb_webhook_allowed_hosts, own_portal),
+        }
+        server_settings = server_settings.model_copy(update=update)
     server = build_server(server_settings)
     with take_port(server_settings.reverb_server_host, server_settings.reverb_server_port, "REVERB_SERVER_PORT"):
         await server.start()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from pathlib import Path
 
+from smartlink.protocol.names import ChannelKind, kind_of
 from smartlink.server.apps.base import App, AppManager, Webhook
 from smartlink.server.apps.static import StaticApps
 from smartlink.server.brokers.base import Broker
@@ -27,10 +29,15 @@ from smartlink.server.receipts.memory import MemoryReceipts
 from smartlink.server.roster.base import Roster
 from smartlink.server.roster.memory import MemoryRoster
 from smartlink.server.watch import Watch
-from smartlink.server.webhooks.delivery import Webhooks
+from smartlink.server.webhooks.delivery import Webhooks, WebhookTimes
+from smartlink.server.webhooks.guard import Guard
+from smartlink.server.webhooks.memory import MemoryQueue
+from smartlink.server.webhooks.post import Poster
+from smartlink.server.webhooks.queue import QueueUnavailable, WebhookQueue
+from smartlink.server.webhooks.sqlite import SqliteQueue
 from smartlink.server.ws.upgrade import Upgrader
 
-__all__ = ["Engines", "app_from", "build", "engines_for"]
+__all__ = ["Engines", "app_from", "build", "engines_for", "webhook_queue_for", "webhooks_for"]
 
 
 def app_from(settings: ServerSettings) -> App:
@@ -38,6 +45,10 @@ def app_from(settings: ServerSettings) -> App:
     rate = None
     if settings.reverb_app_rate_limiting_enabled:
         rate = (settings.reverb_app_rate_limit_max_attempts, settings.reverb_app_rate_limit_decay_seconds)
+    webhooks: tuple[Webhook, ...] = ()
+    if settings.reverb_webhook_url is not None:
+        filters = (settings.reverb_webhook_events, settings.reverb_webhook_channel_prefixes)
+        webhooks = (Webhook(settings.reverb_webhook_url, *filters),)
     return App(
         id=settings.reverb_app_id,
         key=settings.reverb_app_key,
@@ -53,7 +64,7 @@ def app_from(settings: ServerSettings) -> App:
         message_rate=rate,
         ends_on_rate_limit=settings.reverb_app_rate_limit_terminate,
         allowed_origins=settings.reverb_app_allowed_origins,
-        webhooks=() if settings.reverb_webhook_url is None else (Webhook(settings.reverb_webhook_url),),
+        webhooks=webhooks,
     )
 
 
@@ -70,6 +81,46 @@ class Engines:
 def engines_for(settings: ServerSettings) -> Engines:
     """The engines that `settings` ask for."""
     return Engines(MemoryBroker(), MemoryRoster(), MemoryHistory(), MemoryReceipts())
+
+
+def webhook_queue_for(settings: ServerSettings) -> WebhookQueue:
+    """The webhook queue that `settings` ask for, not yet started."""
+    where = settings.reverb_webhook_queue
+    if where == "memory":
+        return MemoryQueue()
+    if where == "redis":
+        raise QueueUnavailable("not yet")
+    return SqliteQueue(Path(where.removeprefix("sqlite:///")))
+
+
+def webhooks_for(settings: ServerSettings, apps: AppManager, roster: Roster, metrics: Metrics) -> Webhooks:
+    """What posts webhooks, asking `roster` who is there."""
+
+    async def occupants(app_id: str, channel: str) -> frozenset[str] | None:
+        if not (await roster.count(app_id, channel)).subscriptions:
+            return None
+        if kind_of(channel) is not ChannelKind.PRESENCE:
+            return frozenset()
+        return frozenset(member.user_id for member in await roster.members(app_id, channel))
+
+    guard = Guard(
+        allow_private=settings.reverb_webhook_allow_private,
+        allow_plain=settings.reverb_webhook_allow_http,
+        inside=settings.reverb_webhook_allowed_hosts,
+    )
+    return Webhooks(
+        apps=apps,
+        queue=webhook_queue_for(settings),
+        poster=Poster(guard, settings.reverb_webhook_timeout),
+        occupants=occupants,
+        metrics=metrics,
+        times=WebhookTimes(
+            grace_s=settings.reverb_webhook_grace,
+            restart_grace_s=settings.reverb_webhook_restart_grace,
+            cache_miss_s=settings.reverb_webhook_cache_miss_seconds,
+            retry_s=settings.reverb_webhook_retry_seconds,
+        ),
+    )
 
 
 def build(settings: ServerSettings, apps: AppManager | None = None, engines: Engines | None = None) -> RealtimeServer:
@@ -90,7 +141,7 @@ def build(settings: ServerSettings, apps: AppManager | None = None, engines: Eng
         pollers[:] = [Poller(loop)]
         return pollers[0]
 
-    webhooks = Webhooks(metrics, settings.reverb_webhook_grace)
+    webhooks = webhooks_for(settings, apps, engines.roster, metrics)
     node = Node(
         hub=hub,
         fanout=FanOut(loop.call_soon, by_descriptor, metrics),

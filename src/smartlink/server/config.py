@@ -76,16 +76,56 @@ class ServerSettings(BaseSettings):
 
     # Webhooks
     reverb_webhook_url: str | None = Field(None, description="Where channel and member events are posted")
+    reverb_webhook_events: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Names of the events to post, comma-separated; all when empty"
+    )
+    reverb_webhook_channel_prefixes: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Beginnings of the channels to post about, comma-separated; all when empty"
+    )
     reverb_webhook_grace: float = Field(
         3.0, ge=0, le=60, description="How long a leave waits for a return before its webhook"
     )
+    reverb_webhook_restart_grace: float = Field(
+        20.0, ge=0, le=300, description="How long after a start the clients of before have to come back"
+    )
+    reverb_webhook_cache_miss_seconds: float = Field(
+        10.0, ge=0, le=300, description="At most one cache_miss per channel in this time"
+    )
+    reverb_webhook_timeout: float = Field(5.0, gt=0, le=60, description="How long a post may take")
+    reverb_webhook_retry_seconds: float = Field(
+        300.0,
+        ge=0,
+        le=86_400,
+        description="How long a failing address is tried before its events are kept as failed",
+    )
+    reverb_webhook_queue: str = Field(
+        "sqlite:///var/webhooks.db", description="Where webhooks wait: memory, sqlite:///path or redis"
+    )
+    reverb_webhook_allow_private: bool = Field(False, description="Let webhooks go to addresses inside, plainly too")
+    reverb_webhook_allow_http: bool = Field(False, description="Let webhooks go without TLS")
+    reverb_webhook_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Hosts (host or host:port) inside that webhooks may go to, comma-separated"
+    )
 
-    @field_validator("reverb_app_allowed_origins", mode="before")
+    @field_validator(
+        "reverb_app_allowed_origins",
+        "reverb_webhook_events",
+        "reverb_webhook_channel_prefixes",
+        "reverb_webhook_allowed_hosts",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("reverb_webhook_queue")
+    @classmethod
+    def _queue(cls, value: str) -> str:
+        if value in ("memory", "redis") or (value.startswith("sqlite:///") and len(value) > len("sqlite:///")):
+            return value
+        raise ValueError("must be memory, sqlite:///path or redis")
 
     @field_validator("reverb_server_path")
     @classmethod

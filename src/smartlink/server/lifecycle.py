@@ -69,6 +69,7 @@ class RealtimeServer:
         self.port = listener.getsockname()[1]
         self._poller = self._make_poller()
         await self.node.start()
+        await self._webhooks.start()
         self._watch.over(self._hub)
         self._watch.start()
         self.is_ready = True
@@ -88,6 +89,7 @@ class RealtimeServer:
         if self._poller is None:
             return
         self.is_ready = False
+        self._webhooks.drain()
         await self._close_connections()
         if self._listener is not None:
             self._listener.close()

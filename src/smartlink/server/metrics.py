@@ -24,6 +24,8 @@ class Metrics:
     http_errors: int = 0
     webhooks_sent: int = 0
     webhooks_failed: int = 0
+    webhooks_retried: int = 0
+    webhooks_dropped: int = 0
     internal_errors: int = 0
 
     def snapshot(self) -> dict[str, int]:

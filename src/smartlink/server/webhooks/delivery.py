@@ -35,7 +35,6 @@ MAX_SENDERS = 128
 BATCH_S = 0.1
 POLL_S = 1.0
 CHECK_LEASE_S = 10.0
-FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 30.0
 
 Occupants = Callable[[str, str], Awaitable[Collection[str] | None]]
@@ -57,6 +56,8 @@ class WebhookTimes:
     """How long after a start the clients of before have to come back."""
     cache_miss_s: float = 10.0
     """At most one `cache_miss` per channel in this time."""
+    first_pause_s: float = 0.5
+    """How long an address is spared after its first failure; doubled with each, up to `MAX_PAUSE_S`."""
     retry_s: float = 300.0
     """How long an address that fails is tried before its events are kept as failed."""
 
@@ -93,8 +94,8 @@ class Webhooks:
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._wake_at = float("inf")
-        self._is_open = False
-        self._is_stopping = False
+        self._is_open = self._is_draining = False
+        self._stopping = asyncio.Event()
         self._has_overflown = self._is_away = False
 
     async def start(self) -> None:
@@ -105,8 +106,7 @@ class Webhooks:
 
     def tell(self, app: App, event: WebhookEvent) -> None:
         """Take one event. Plain; never waits. When too many wait for the queue it is dropped and counted."""
-        names = (event.name, _LEAVE_OF.get(event.name) or _ARRIVAL_OF.get(event.name) or event.name)
-        if self._is_stopping or not any(_wants(hook, name, event.channel) for hook in app.webhooks for name in names):
+        if self._stopping.is_set() or not any(_concerns(hook, event) for hook in app.webhooks):
             return
         if len(self._buffer) >= MAX_BUFFERED:
             self._drop(1, "the queue does not keep up")
@@ -114,12 +114,20 @@ class Webhooks:
         self._buffer.append(_Told(app, event, time.time(), time.monotonic()))
         self._wake.set()
 
+    def drain(self) -> None:
+        """Clients are sent away and cannot come back here: what they leave is looked at by other nodes, or later."""
+        self._is_draining = True
+
     async def stop(self, timeout_s: float = 2.0) -> None:
-        """Bring the buffer to the queue and send what can be sent, for at most `timeout_s`. The queue keeps the rest."""
-        self._is_stopping = True
+        """Bring the buffer to the queue and send, for about `timeout_s`. The queue keeps the rest."""
+        self._stopping.set()
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait((self._task,))
+            # Not cancelled in the middle of a record: what it brings to the queue would be brought twice.
+            self._wake.set()
+            _, late = await asyncio.wait((self._task,), timeout=timeout_s)
+            if late:
+                self._task.cancel()
+                await asyncio.wait(late)
         if self._is_open:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
@@ -157,14 +165,14 @@ class Webhooks:
     # The task
 
     async def _run(self) -> None:
-        while True:
-            pause_s = POLL_S
+        while not self._stopping.is_set():
             try:
                 if self._buffer:
                     await self._open()
                 if self._is_open:
                     await self._flush()
-                    await self._look_at_due()
+                    if not self._is_draining:
+                        await self._look_at_due()
                     await self._send_what_is_ready()
                 if self._is_away:
                     self._is_away = False
@@ -173,20 +181,28 @@ class Webhooks:
                 if not self._is_away:
                     self._is_away = True
                     log.error("webhook queue away", reason=str(error))
-                await asyncio.sleep(POLL_S)
+                await self._pause(POLL_S)
             except Exception:  # the edge: the task must outlive a bug in a turn
                 self._metrics.internal_errors += 1
                 log.exception("internal error")
-                await asyncio.sleep(POLL_S)
-            if self._is_open or self._buffer:
-                pause_s = max(0.0, min(POLL_S, self._wake_at - time.monotonic()))
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), pause_s)
-            else:
-                await self._wake.wait()
-            self._wake.clear()
-            if self._wake_at <= time.monotonic():
-                self._wake_at = float("inf")
+                await self._pause(POLL_S)
+            await self._sleep()
+
+    async def _sleep(self) -> None:
+        """Until something is told, something of ours is due, or it is time to look after what others left."""
+        if self._is_open or self._buffer:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), max(0.0, min(POLL_S, self._wake_at - time.monotonic())))
+        else:
+            await self._wake.wait()
+        self._wake.clear()
+        if self._wake_at <= time.monotonic():
+            self._wake_at = float("inf")
+
+    async def _pause(self, seconds: float) -> None:
+        """A wait that only a stop cuts short."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
 
     def _wake_by(self, in_s: float) -> None:
         self._wake_at = min(self._wake_at, time.monotonic() + in_s)
@@ -271,8 +287,7 @@ class Webhooks:
 
     async def _send_all(self, address: Address) -> None:
         """Post what waits for an address, batch by batch, until nothing does or one is not taken."""
-        if not self._is_stopping:
-            await asyncio.sleep(BATCH_S)
+        await self._pause(BATCH_S)
         try:
             async with self._poster.posting() as post:
                 # A dead sender's lease must end soon after its post could have.
@@ -297,7 +312,7 @@ class Webhooks:
             await self._queue.done(batch)
             self._metrics.webhooks_sent += len(batch.entries)
             return True
-        pause_s = min(FIRST_PAUSE_S * 2 ** min(batch.attempts, 16), MAX_PAUSE_S) * random.uniform(0.75, 1.0)  # noqa: S311 — spreads tries
+        pause_s = min(self._times.first_pause_s * 2 ** min(batch.attempts, 16), MAX_PAUSE_S) * random.uniform(0.75, 1.0)  # noqa: S311 — spreads tries
         given_up = await self._queue.defer(batch, pause_s, self._times.retry_s, reason)
         self._wake_by(pause_s)
         self._metrics.webhooks_retried += max(0, len(batch.entries) - given_up)
@@ -318,6 +333,12 @@ def _wants(hook: Webhook, name: str, channel: str) -> bool:
     if hook.events and name not in hook.events:
         return False
     return not hook.channel_prefixes or channel.startswith(hook.channel_prefixes)
+
+
+def _concerns(hook: Webhook, event: WebhookEvent) -> bool:
+    """Whether `hook` wants the event, or what undoes it: both must be known to tell either rightly."""
+    other = _LEAVE_OF.get(event.name) or _ARRIVAL_OF.get(event.name)
+    return _wants(hook, event.name, event.channel) or (other is not None and _wants(hook, other, event.channel))
 
 
 def _urls(app: App, name: str, channel: str) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ def is_public(address: str) -> bool:
 
 
 class Guard:
-    """Decides about targets. `inside` names hosts (`host` or `host:port`) inside that webhooks may go to, plainly too."""
+    """Decides about targets. `inside` names hosts (`host`, `host:port`) inside that webhooks may go to, plainly too."""
 
     def __init__(self, *, allow_private: bool = False, allow_plain: bool = False, inside: tuple[str, ...] = ()) -> None:
         self._allow_private = allow_private
@@ -72,7 +72,8 @@ class Guard:
             addresses = [address for address in addresses if is_public(address)]
         if not addresses:
             raise TargetRefused(
-                "it is an address inside: name it in REVERB_WEBHOOK_ALLOWED_HOSTS, or set REVERB_WEBHOOK_ALLOW_PRIVATE=true"
+                "it is an address inside: name it in REVERB_WEBHOOK_ALLOWED_HOSTS,"
+                " or set REVERB_WEBHOOK_ALLOW_PRIVATE=true"
             )
         url = urlunsplit((parts.scheme, _join(addresses[0], port), parts.path or "/", parts.query, ""))
         return Target(url, parts.netloc, name)

@@ -83,7 +83,7 @@ class MemoryQueue:
 
     async def recheck(self, in_s: float) -> None:
         due = self._now() + in_s
-        for key, subject in self._subjects.items():
+        for key, subject in sorted(self._subjects.items(), key=lambda item: not item[0].user_id):
             self._set_due(key, subject, due)
 
     async def claim(self, limit: int, lease_s: float) -> Sequence[Check]:

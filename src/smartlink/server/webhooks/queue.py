@@ -126,7 +126,10 @@ class WebhookQueue(Protocol):
         """Take reports, in order. Returns how many events were dropped because their address has too many waiting."""
 
     async def recheck(self, in_s: float) -> None:
-        """Have everything announced or due looked at, `in_s` from now: nodes may have died without a word."""
+        """Have everything announced or due looked at, `in_s` from now, channels last.
+
+        Nodes may have died without a word. What others look at anyway may keep its time.
+        """
 
     async def claim(self, limit: int, lease_s: float) -> Sequence[Check]:
         """Subjects that are due, longest due first. Not given to others for `lease_s`; due again afterwards."""

@@ -1,7 +1,7 @@
 """The webhook queue in Redis: for several nodes. As durable as Redis is told to be (`appendonly yes`).
 
-Every call is one script, hence all or nothing. Times are Redis's own clock, so that nodes need not agree. All keys share
-one hash tag, as a cluster demands of the keys of one script.
+Every call is one script, hence all or nothing. Times are Redis's own clock, so that nodes need not agree. All keys
+share one hash tag, as a cluster demands of the keys of one script.
 
     subjects   hash    subject → "{announced}{version}"     due      zset  subject by when it is due
     ready      zset    address by when it may be taken      counter  number of the latest version or failed batch
@@ -106,15 +106,18 @@ return dropped
 
 _RECHECK = """
 local cursor = '0'
-local due = text(now + ARGV[1])
+local function due(subject)
+  local is_channel = string.sub(subject, -4) == ',""]'
+  return text(now + ARGV[1] + (is_channel and 0.000001 or 0))
+end
 repeat
   local page = redis.call('HSCAN', key('subjects'), cursor, 'COUNT', 1000)
   cursor = page[1]
-  for i = 1, #page[2], 2 do redis.call('ZADD', key('due'), 'NX', due, page[2][i]) end
+  for i = 1, #page[2], 2 do redis.call('ZADD', key('due'), 'NX', due(page[2][i]), page[2][i]) end
 until cursor == '0'
 -- What is due for long was due while no node lived: the clients are on their way back too.
 for _, subject in ipairs(redis.call('ZRANGEBYSCORE', key('due'), '-inf', text(now - 5))) do
-  redis.call('ZADD', key('due'), due, subject)
+  redis.call('ZADD', key('due'), due(subject), subject)
 end
 """
 
@@ -309,9 +312,7 @@ class RedisQueue:
 
     async def defer(self, batch: Batch, again_in_s: float, give_up_after_s: float, reason: str) -> int:
         name, size = self._name(batch.address), max(1, len(batch.entries))
-        return int(
-            await self._run(_DEFER, name, batch.lease, again_in_s, give_up_after_s, reason, size, MAX_FAILED)
-        )
+        return int(await self._run(_DEFER, name, batch.lease, again_in_s, give_up_after_s, reason, size, MAX_FAILED))
 
     async def give_up(self, batch: Batch, reason: str) -> int:
         name = self._name(batch.address)

@@ -101,7 +101,7 @@ class SqliteQueue:
 
     async def recheck(self, in_s: float) -> None:
         def work(db: sqlite3.Connection) -> None:
-            db.execute("UPDATE subjects SET due = ?", (self._now() + in_s,))
+            db.execute("UPDATE subjects SET due = ? + (user_id = '') * ?", (self._now() + in_s, TICK_S))
             db.execute("DELETE FROM seen WHERE until < ?", (self._now(),))
 
         await self._transaction(work)

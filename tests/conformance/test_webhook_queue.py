@@ -1,0 +1,447 @@
+"""What every engine of the port `WebhookQueue` promises."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from kit.waiting import eventually
+from smartlink.server.webhooks import queue as limits
+from smartlink.server.webhooks.memory import MemoryQueue
+from smartlink.server.webhooks.queue import Address, Batch, Report, Subject, WebhookQueue
+from smartlink.server.webhooks.redis import RedisQueue
+from smartlink.server.webhooks.sqlite import SqliteQueue
+
+ANA, CHANNEL = Subject("1", "presence-a", "7"), Subject("1", "presence-a")
+ONE, TWO = "https://one.test/hook", "https://two.test/hook"
+A = Address("1", ONE)
+
+
+def event(text: str, *urls: str, subject: Subject = CHANNEL, once_for_s: float = 0.0) -> Report:
+    return Report("event", subject, 1_000.5, f'"{text}"', urls or (ONE,), once_for_s=once_for_s)
+
+
+def arrival(subject: Subject = ANA, check_in_s: float | None = None) -> Report:
+    return Report("arrival", subject, 1_000.5, '"added"', (ONE,), check_in_s)
+
+
+def leave(subject: Subject = ANA, check_in_s: float = 0.0) -> Report:
+    return Report("leave", subject, 1_000.5, "", (), check_in_s)
+
+
+def texts(batch: Batch | None) -> list[str]:
+    return [] if batch is None else [entry.event.strip('"') for entry in batch.entries]
+
+
+async def drain(queue: WebhookQueue, address: Address = A) -> list[str]:
+    """All that waits for an address, taken."""
+    found: list[str] = []
+    while (batch := await queue.take(address, 100, 30)) is not None:
+        found += texts(batch)
+        await queue.done(batch)
+    return found
+
+
+class WebhookQueuePromises:
+    """Subclassed per engine, which gives the fixture `queue`."""
+
+    # Subjects
+
+    async def test_an_arrival_is_told_once(self, queue: WebhookQueue) -> None:
+        await queue.record([arrival()])
+        await queue.record([arrival(), arrival(CHANNEL)])
+
+        assert await drain(queue) == ["added", "added"]
+
+    async def test_a_leave_is_looked_at_when_it_is_due(self, queue: WebhookQueue) -> None:
+        await queue.record([arrival(), leave(check_in_s=60)])
+        assert await queue.claim(10, 5) == []
+
+        await queue.record([leave()])
+        (check,) = await queue.claim(10, 5)
+
+        assert (check.subject, check.is_announced) == (ANA, True)
+        assert await queue.claim(10, 5) == []
+
+    async def test_leaves_of_one_call_are_due_in_their_order(self, queue: WebhookQueue) -> None:
+        people = [Subject("1", "presence-a", name) for name in ("9", "1", "5", "ž")]
+        await queue.record([leave(subject) for subject in (*people, CHANNEL)])
+        found: list[Subject] = []
+
+        async def all_due() -> bool:
+            found.extend(check.subject for check in await queue.claim(10, 5))
+            return len(found) == 5
+
+        await _until(all_due)
+        assert found == [*people, CHANNEL]
+
+    async def test_a_settled_leave_is_told_and_the_next_arrival_too(self, queue: WebhookQueue) -> None:
+        await queue.record([arrival(), leave()])
+        (check,) = await queue.claim(10, 5)
+
+        assert await queue.settle(check, is_announced=False, told=event("removed", subject=ANA))
+        await queue.record([arrival()])
+
+        assert await drain(queue) == ["added", "removed", "added"]
+        assert await queue.claim(10, 5) == []
+
+    async def test_a_look_that_finds_the_user_there_tells_nothing(self, queue: WebhookQueue) -> None:
+        await queue.record([arrival(), leave()])
+        (check,) = await queue.claim(10, 5)
+
+        assert await queue.settle(check, is_announced=True, told=None)
+        await queue.record([arrival()])
+
+        assert await drain(queue) == ["added"]
+        assert await queue.claim(10, 5) == []
+
+    @pytest.mark.parametrize("between", [arrival(), leave()])
+    async def test_a_report_between_claim_and_settle_makes_the_look_void(
+        self, queue: WebhookQueue, between: Report
+    ) -> None:
+        await queue.record([arrival(), leave()])
+        (check,) = await queue.claim(10, 60)
+        await queue.record([between])
+
+        assert not await queue.settle(check, is_announced=False, told=event("removed", subject=ANA))
+        (again,) = await queue.claim(10, 60)
+        assert again.version != check.version
+        assert await drain(queue) == ["added"]
+
+    async def test_a_version_never_returns(self, queue: WebhookQueue) -> None:
+        await queue.record([arrival(), leave()])
+        (stale,) = await queue.claim(10, 60)
+        await queue.record([leave()])
+        (check,) = await queue.claim(10, 60)
+        assert await queue.settle(check, is_announced=False, told=None)
+        await queue.record([arrival(), leave()])
+
+        assert not await queue.settle(stale, is_announced=False, told=None)
+
+    async def test_a_leave_before_its_arrival_is_looked_at_after_it(self, queue: WebhookQueue) -> None:
+        await queue.record([leave(check_in_s=60)])
+        await queue.record([arrival()])
+        await queue.record([leave()])
+        (check,) = await queue.claim(10, 60)
+
+        assert check.is_announced
+
+    async def test_a_late_arrival_is_looked_at(self, queue: WebhookQueue) -> None:
+        await queue.record([arrival(check_in_s=0)])
+        assert [check.subject for check in await queue.claim(10, 60)] == [ANA]
+
+    async def test_a_claim_that_is_not_settled_is_due_again(self, queue: WebhookQueue) -> None:
+        await queue.record([leave()])
+        (first,) = await queue.claim(10, 0.05)
+
+        async def again() -> bool:
+            return [check.version for check in await queue.claim(10, 60)] == [first.version]
+
+        await _until(again)
+
+    async def test_after_a_start_everything_announced_is_looked_at(self, queue: WebhookQueue) -> None:
+        await queue.record([arrival(CHANNEL), arrival()])
+        assert await queue.claim(10, 60) == []
+
+        await queue.recheck(-1)
+
+        assert [check.subject for check in await queue.claim(10, 60)] == [ANA, CHANNEL]
+
+    async def test_users_of_other_channels_and_apps_are_other_subjects(self, queue: WebhookQueue) -> None:
+        others = [Subject("2", "presence-a", "7"), Subject("1", "presence-b", "7"), Subject("1", "presence-a", '7","')]
+        await queue.record([arrival(), *(arrival(subject) for subject in others)])
+
+        assert await drain(queue) == ["added"] * 3
+        assert await drain(queue, Address("2", ONE)) == ["added"]
+
+    async def test_an_event_may_be_told_once_in_a_time(self, queue: WebhookQueue) -> None:
+        await queue.record([event("miss", once_for_s=60), event("miss", once_for_s=60)])
+        await queue.record([event("other", subject=Subject("1", "cache-b"), once_for_s=0.05)])
+
+        assert await drain(queue) == ["miss", "other"]
+
+        async def told_again() -> bool:
+            await queue.record([event("other", subject=Subject("1", "cache-b"), once_for_s=0.05)])
+            return await drain(queue) == ["other"]
+
+        await _until(told_again)
+
+    # Waiting events
+
+    async def test_events_are_taken_in_order_and_only_from_their_address(self, queue: WebhookQueue) -> None:
+        await queue.record([event(str(n), *((ONE, TWO) if n % 2 else (ONE,))) for n in range(10)])
+        await queue.record([event(str(n)) for n in range(10, 20)])
+
+        assert sorted(await queue.ready(10), key=lambda address: address.url) == [A, Address("1", TWO)]
+        assert await drain(queue) == [str(n) for n in range(20)]
+        assert await drain(queue, Address("1", TWO)) == ["1", "3", "5", "7", "9"]
+        assert await queue.ready(10) == []
+
+    async def test_an_entry_keeps_its_time_and_its_text(self, queue: WebhookQueue) -> None:
+        text = '{"name":"client_event","data":"\\u0000 ž 😀 \\" / {0.__class__}"}'
+        await queue.record([Report("event", CHANNEL, 1_700_000_000.25, text, (ONE,))])
+        batch = await queue.take(A, 10, 30)
+
+        assert batch is not None
+        (entry,) = batch.entries
+        assert (entry.at, entry.event) == (1_700_000_000.25, text)
+
+    async def test_one_address_is_taken_by_one_caller(self, queue: WebhookQueue) -> None:
+        await queue.record([event("1"), event("2", TWO)])
+        batch = await queue.take(A, 1, 30)
+
+        assert texts(batch) == ["1"]
+        assert await queue.take(A, 1, 30) is None
+        assert await queue.ready(10) == [Address("1", TWO)]
+
+    async def test_what_comes_while_an_address_is_taken_is_next(self, queue: WebhookQueue) -> None:
+        await queue.record([event("1")])
+        batch = await queue.take(A, 10, 30)
+        assert batch is not None
+        await queue.record([event("2")])
+        assert await queue.ready(10) == []
+        await queue.done(batch)
+
+        assert await queue.ready(10) == [A]
+        assert await drain(queue) == ["2"]
+
+    async def test_a_dead_callers_batch_is_taken_by_another_and_it_changes_nothing_any_more(
+        self, queue: WebhookQueue
+    ) -> None:
+        await queue.record([event("1"), event("2")])
+        dead = await queue.take(A, 1, 0.05)
+        assert dead is not None
+        taken: list[Batch] = []
+
+        async def take_over() -> bool:
+            batch = await queue.take(A, 1, 30)
+            taken.extend([] if batch is None else [batch])
+            return bool(taken)
+
+        await _until(take_over)
+        await queue.done(dead)
+        assert await queue.defer(dead, 0, 0, "late") == 0
+        assert await queue.give_up(dead, "late") == 0
+
+        assert texts(taken[0]) == ["1"]
+        await queue.done(taken[0])
+        assert await drain(queue) == ["2"]
+        assert await queue.failed() == []
+
+    async def test_a_deferred_batch_waits_and_counts_its_attempts(self, queue: WebhookQueue) -> None:
+        await queue.record([event("1")])
+        batch = await queue.take(A, 10, 30)
+        assert batch is not None
+        assert batch.attempts == 0
+        assert await queue.defer(batch, 60, 300, "answered 500") == 0
+
+        assert await queue.ready(10) == []
+        assert await queue.take(A, 10, 30) is None
+
+    async def test_a_deferred_batch_comes_again_first(self, queue: WebhookQueue) -> None:
+        await queue.record([event("1")])
+        batch = await queue.take(A, 10, 30)
+        assert batch is not None
+        await queue.record([event("2")])
+        await queue.defer(batch, 0, 300, "answered 500")
+        again = await queue.take(A, 10, 30)
+
+        assert again is not None
+        assert (texts(again), again.attempts) == (["1", "2"], 1)
+        await queue.done(again)
+        await queue.record([event("3")])
+        fresh = await queue.take(A, 10, 30)
+        assert fresh is not None
+        assert fresh.attempts == 0
+
+    # Failed events
+
+    async def test_what_failed_for_long_is_kept_and_replayed_behind_what_waits(self, queue: WebhookQueue) -> None:
+        await queue.record([event("1"), event("2"), event("3")])
+        batch = await queue.take(A, 2, 30)
+        assert batch is not None
+        assert await queue.defer(batch, 60, 0, "answered 500") == 3
+
+        older, newer = reversed(await queue.failed())
+        assert [entry.event for entry in (*older.entries, *newer.entries)] == ['"1"', '"2"', '"3"']
+        assert (older.address, older.reason, older.entries[0].at) == (A, "answered 500", 1_000.5)
+        assert abs(older.failed_at - time.time()) < 60
+        assert await queue.ready(10) == []
+        await queue.record([event("4", TWO), event("5")])
+        assert await queue.retry(older.id) == 1
+        assert await queue.retry(older.id) == 0
+
+        assert await drain(queue) == ["5", "1", "2"]
+        assert await queue.retry(None) == 1
+        assert await drain(queue) == ["3"]
+        assert await queue.failed() == []
+
+    async def test_young_events_of_a_failing_address_get_their_time(self, queue: WebhookQueue) -> None:
+        await queue.record([event("1")])
+        batch = await queue.take(A, 10, 30)
+        assert batch is not None
+        assert await queue.defer(batch, 0, 300, "x") == 0
+        again = await queue.take(A, 10, 30)
+        assert again is not None
+
+        assert await queue.defer(again, 0, 0.5, "x") == 0
+        assert await queue.failed() == []
+
+    async def test_a_batch_is_given_up_at_once(self, queue: WebhookQueue) -> None:
+        await queue.record([event("1"), event("2")])
+        batch = await queue.take(A, 1, 30)
+        assert batch is not None
+        assert await queue.give_up(batch, "gone") == 1
+
+        assert await drain(queue) == ["2"]
+        (failed,) = await queue.failed()
+        assert failed.reason == "gone"
+
+    async def test_failed_batches_are_forgotten(self, queue: WebhookQueue) -> None:
+        for text in ("1", "2", "3"):
+            await queue.record([event(text)])
+            batch = await queue.take(A, 10, 30)
+            assert batch is not None
+            await queue.give_up(batch, "gone")
+        third, second, _ = await queue.failed()
+
+        assert await queue.forget(second.id) == 1
+        assert await queue.forget(second.id) == 0
+        assert await queue.forget(999_999_999) == 0
+        assert (await queue.failed(1))[0].id == third.id
+        assert await queue.forget(None) == 2
+        assert await queue.failed() == []
+
+    async def test_an_address_holds_so_much_and_others_are_not_harmed(
+        self, queue: WebhookQueue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for engine in ("memory", "sqlite", "redis"):
+            monkeypatch.setattr(f"smartlink.server.webhooks.{engine}.MAX_WAITING", 3)
+            monkeypatch.setattr(f"smartlink.server.webhooks.{engine}.MAX_FAILED", 2)
+        assert await queue.record([event(str(n)) for n in range(5)]) == 2
+        assert await queue.record([event("x", ONE, TWO)]) == 1
+        for _ in range(3):
+            batch = await queue.take(A, 1, 30)
+            assert batch is not None
+            await queue.give_up(batch, "gone")
+
+        assert [failed.entries[0].event for failed in await queue.failed()] == ['"2"', '"1"']
+        assert await drain(queue, Address("1", TWO)) == ["x"]
+
+
+async def _until(condition: object, within_s: float = 10.0) -> None:
+    results: list[bool] = []
+
+    async def once() -> bool:
+        results.append(await condition())  # type: ignore[operator]
+        return results[-1]
+
+    limit = time.monotonic() + within_s
+    while not await once():
+        assert time.monotonic() < limit, "not in time"
+        await eventually(lambda: True)
+
+
+class TestMemoryQueue(WebhookQueuePromises):
+    @pytest.fixture
+    def queue(self) -> WebhookQueue:
+        return MemoryQueue()
+
+
+class TestSqliteQueue(WebhookQueuePromises):
+    @pytest.fixture
+    async def queue(self, tmp_path: Path) -> AsyncIterator[WebhookQueue]:
+        queue = SqliteQueue(tmp_path / "new" / "webhooks.db")
+        await queue.start()
+        yield queue
+        await queue.stop()
+
+    async def test_two_over_one_file_and_a_third_after_them(self, tmp_path: Path) -> None:
+        one, two, three = (SqliteQueue(tmp_path / "w.db") for _ in range(3))
+        await one.start()
+        await two.start()
+        await one.record([event("1"), arrival()])
+        await two.record([event("2"), arrival()])
+        batch = await one.take(A, 1, 30)
+
+        assert texts(batch) == ["1"]
+        assert await two.take(A, 1, 30) is None
+        assert batch is not None
+        await one.done(batch)
+        await one.stop()
+        await two.stop()
+        await three.start()
+        assert await drain(three) == ["added", "2"]
+        await three.stop()
+
+    async def test_a_clock_that_was_set_back_holds_nothing_up(self, tmp_path: Path) -> None:
+        now = [10_000.0]
+        queue = SqliteQueue(tmp_path / "w.db", now=lambda: now[0])
+        await queue.start()
+        await queue.record([event("1"), leave()])
+        batch = await queue.take(A, 1, 30)
+        now[0] = 1_000.0
+
+        assert len(await queue.claim(10, 5)) == 1
+        assert texts(await queue.take(A, 1, 30)) == texts(batch) == ["1"]
+        await queue.stop()
+
+    async def test_a_file_that_cannot_be_used_is_told(self, tmp_path: Path) -> None:
+        (tmp_path / "w.db").write_text("not a database, but long enough to look at: " * 100)
+        with pytest.raises(limits.QueueUnavailable, match=r"w\.db cannot be used"):
+            await SqliteQueue(tmp_path / "w.db").start()
+
+
+@pytest.fixture(scope="module")
+def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    folder = tmp_path_factory.mktemp("redis")
+    server = subprocess.Popen(
+        ["redis-server", "--port", str(port), "--save", "", "--dir", str(folder), "--bind", "127.0.0.1"],
+        stdout=subprocess.DEVNULL,
+    )
+    limit = time.monotonic() + 20
+    while time.monotonic() < limit:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            break
+        except OSError:
+            assert server.poll() is None
+            time.sleep(0.02)
+    yield port
+    server.terminate()
+    server.wait(10)
+
+
+class TestRedisQueue(WebhookQueuePromises):
+    prefixes = itertools.count()
+
+    @pytest.fixture
+    async def queue(self, redis_port: int) -> AsyncIterator[WebhookQueue]:
+        async with redis_queue(redis_port, f"test{next(self.prefixes)}") as queue:
+            yield queue
+
+    async def test_a_redis_that_is_away_is_told(self) -> None:
+        async with redis_queue(1, "x") as queue:
+            with pytest.raises(limits.QueueUnavailable, match="ConnectionError"):
+                await queue.record([event("1")])
+
+
+@asynccontextmanager
+async def redis_queue(port: int, prefix: str) -> AsyncIterator[RedisQueue]:
+    from redis.asyncio import Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    queue = RedisQueue(Redis(host="127.0.0.1", port=port, retry=Retry(NoBackoff(), 0)), prefix)
+    await queue.start()
+    yield queue
+    await queue.stop()

@@ -1,0 +1,474 @@
+"""Webhooks: who hears of what, in which order, and what happens when a receiver or a server does not do well."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from kit.client import connected
+from kit.realtime import SECRET, realtime_server
+from kit.receiver import DROP, HANG, Receiver, receiver
+from kit.serve import SMARTLINK, free_port
+from kit.waiting import eventually
+from smartlink.server.apps.base import App, Webhook
+from smartlink.server.apps.static import StaticApps
+from smartlink.server.metrics import Metrics
+from smartlink.server.webhooks.base import WebhookEvent
+from smartlink.server.webhooks.delivery import MAX_BUFFERED, Webhooks, WebhookTimes
+from smartlink.server.webhooks.guard import Guard
+from smartlink.server.webhooks.memory import MemoryQueue
+from smartlink.server.webhooks.post import Poster
+from smartlink.server.webhooks.queue import QueueUnavailable, Report, WebhookQueue
+from smartlink.server.webhooks.sqlite import SqliteQueue
+
+ANA, BEN = {"user_id": "1", "user_info": {"name": "Ana"}}, {"user_id": "2"}
+
+
+class World:
+    """Who is where, as the roster would tell it."""
+
+    def __init__(self) -> None:
+        self.users: dict[tuple[str, str], set[str]] = {}
+
+    async def occupants(self, app_id: str, channel: str) -> set[str] | None:
+        await asyncio.sleep(0)
+        return set(self.users.get((app_id, channel), ())) or None
+
+
+def app_with(*hooks: Webhook, number: str = "1001") -> App:
+    return App(number, "app-key" if number == "1001" else f"key-{number}", SECRET, webhooks=hooks)
+
+
+@asynccontextmanager
+async def sink(
+    *apps: App,
+    world: World | None = None,
+    queue: WebhookQueue | None = None,
+    timeout_s: float = 5.0,
+    restart_grace_s: float = 0.0,
+    **times: float,
+) -> AsyncIterator[tuple[Webhooks, Metrics]]:
+    metrics = Metrics()
+    webhooks = Webhooks(
+        apps=StaticApps(apps),
+        queue=queue or MemoryQueue(),
+        poster=Poster(Guard(allow_private=True), timeout_s),
+        occupants=(world or World()).occupants,
+        metrics=metrics,
+        times=WebhookTimes(restart_grace_s=restart_grace_s, first_pause_s=0.05, **times),
+    )
+    await webhooks.start()
+    try:
+        yield webhooks, metrics
+    finally:
+        await webhooks.stop()
+        assert metrics.internal_errors == 0
+
+
+# From a server, over sockets
+
+
+async def test_they_tell_of_first_and_last_and_are_repeated_until_taken() -> None:
+    async with receiver(500, 503) as target:
+        async with realtime_server(reverb_webhook_url=target.url, reverb_webhook_grace=0.2) as server:
+            async with connected(server.port) as ana, connected(server.port) as tab:
+                await ana.subscribe("presence-chat", ANA)
+                await tab.subscribe("presence-chat", ANA)
+            await eventually(lambda: len(target.events) == 4)
+            assert server.metrics.webhooks_sent == 4
+            assert server.metrics.webhooks_retried >= 2
+
+    assert sorted(target.names[:2]) == ["channel_occupied", "member_added"]
+    assert target.names[2:] == ["member_removed", "channel_vacated"]
+    assert {"name": "member_added", "channel": "presence-chat", "user_id": "1"} in target.events
+
+
+async def test_a_reload_of_the_page_is_no_news() -> None:
+    async with receiver() as target:
+        async with realtime_server(reverb_webhook_url=target.url, reverb_webhook_grace=5) as server:
+            for _ in range(3):
+                async with connected(server.port) as ana:
+                    await ana.subscribe("presence-chat", ANA)
+                await eventually(lambda: len(server.node.hub) == 0)
+            async with connected(server.port) as ana:
+                await ana.subscribe("presence-chat", ANA)
+                await eventually(lambda: len(target.events) >= 2)
+
+                assert sorted(target.names) == ["channel_occupied", "member_added"]
+
+
+async def test_two_apps_do_not_hear_of_each_other() -> None:
+    secrets = {"app-key": SECRET, "key-2": "secret-2"}
+    async with receiver(secrets=secrets) as one, receiver(secrets=secrets) as two:
+        apps = StaticApps(
+            [
+                App("1001", "app-key", SECRET, webhooks=(Webhook(one.url),)),
+                App("2", "key-2", "secret-2", webhooks=(Webhook(two.url),)),
+            ]
+        )
+        async with realtime_server(apps) as server:
+            async with connected(server.port) as ana, connected(server.port, key="key-2") as ben:
+                await ana.subscribe("chat")
+                await ben.subscribe("other")
+                await ben.subscribe("chat")
+                await eventually(lambda: len(one.events) == 1 and len(two.events) == 2)
+
+    assert {post["key"] for post in one.posts} == {"app-key"}
+    assert {post["key"] for post in two.posts} == {"key-2"}
+    assert [event["channel"] for event in two.events] == ["other", "chat"]
+
+
+async def test_an_address_hears_only_of_what_it_asked_for() -> None:
+    async with receiver() as all_of_it, receiver() as few:
+        hooks = (Webhook(all_of_it.url), Webhook(few.url, ("member_added", "channel_vacated"), ("presence-room-",)))
+        async with realtime_server(StaticApps([app_with(*hooks)]), reverb_webhook_grace=0.1) as server:
+            async with connected(server.port) as ana:
+                await ana.subscribe("presence-chat", ANA)
+                await ana.subscribe("presence-room-1", ANA)
+                await ana.subscribe("public")
+            await eventually(lambda: len(all_of_it.events) == 10 and len(few.events) == 2)
+
+    assert few.events == [
+        {"name": "member_added", "channel": "presence-room-1", "user_id": "1"},
+        {"name": "channel_vacated", "channel": "presence-room-1"},
+    ]
+
+
+async def test_without_webhooks_no_file_is_made(tmp_path: Path) -> None:
+    file = tmp_path / "var" / "webhooks.db"
+    async with realtime_server(reverb_webhook_queue=f"sqlite:///{file}") as server, connected(server.port) as ana:
+        await ana.subscribe("presence-chat", ANA)
+    assert not file.parent.exists()
+
+
+# The sink alone
+
+
+async def test_events_look_as_documented() -> None:
+    events = [
+        WebhookEvent("client_event", "private-a", "7", "client-x", '{"a":"ž"}', "1.2"),
+        WebhookEvent("cache_miss", "cache-a"),
+        WebhookEvent("subscription_count", "chat", subscription_count=3),
+    ]
+    async with receiver() as target, sink(app_with(Webhook(target.url))) as (webhooks, _):
+        for event in events:
+            webhooks.tell(app_with(Webhook(target.url)), event)
+        webhooks.tell(app_with(Webhook(target.url)), WebhookEvent("cache_miss", "cache-a"))
+        await eventually(lambda: len(target.events) == 3)
+
+    assert len(target.posts) == 1
+    assert target.events == [
+        {"name": "client_event", "channel": "private-a", "user_id": "7", "event": "client-x", "data": '{"a":"ž"}',
+         "socket_id": "1.2"},
+        {"name": "cache_miss", "channel": "cache-a"},
+        {"name": "subscription_count", "channel": "chat", "subscription_count": 3},
+    ]  # fmt: skip
+
+
+def client_event(number: int) -> WebhookEvent:
+    return WebhookEvent("client_event", "private-a", event="client-x", data=str(number))
+
+
+@pytest.mark.parametrize(
+    ("answers", "more"),
+    [
+        ([500, 404, 429], {}),
+        ([301, 302, 307], {"headers": "Location: http://127.0.0.1:1/elsewhere\r\n"}),
+        ([DROP, DROP, DROP], {}),
+        ([HANG, HANG], {}),
+        ([500, 500], {"body": b"x" * 1_000_000}),
+    ],
+)
+async def test_a_receiver_in_trouble_gets_everything_once_and_in_order(answers: list[int], more: Any) -> None:
+    async with receiver(*answers, **more) as target:
+        app = app_with(Webhook(target.url))
+        async with sink(app, timeout_s=0.3) as (webhooks, metrics):
+            for number in range(250):
+                webhooks.tell(app, client_event(number))
+            await eventually(lambda: len(target.events) == 250, within_s=20)
+
+    assert [event["data"] for event in target.events] == [str(number) for number in range(250)]
+    assert [len(post["events"]) for post in target.posts] == [100, 100, 50]
+    assert metrics.webhooks_failed == 0
+    assert {request.split(" ")[1] for request in target.requests} == {"/hook"}
+
+
+async def test_a_dead_receiver_does_not_hold_up_the_others() -> None:
+    async with receiver(then=HANG) as dead, receiver() as good:
+        app = app_with(Webhook(dead.url), Webhook(good.url))
+        async with sink(app) as (webhooks, _):
+            for number in range(3):
+                webhooks.tell(app, client_event(number))
+                await eventually(lambda number=number: len(good.events) == number + 1)
+
+
+async def test_what_no_one_took_is_kept_and_replayed() -> None:
+    queue = MemoryQueue()
+    async with receiver(then=500) as target:
+        app = app_with(Webhook(target.url))
+        async with sink(app, queue=queue, retry_s=0.0) as (webhooks, metrics):
+            webhooks.tell(app, client_event(1))
+            await eventually(lambda: metrics.webhooks_failed == 1)
+            (failed,) = await queue.failed()
+            assert failed.reason == "answered 500"
+
+            target.then = 204
+            await queue.retry(failed.id)
+            await eventually(lambda: len(target.events) == 1)
+
+
+async def test_an_address_that_was_taken_away_is_not_posted_to() -> None:
+    queue = MemoryQueue()
+    async with receiver() as target:
+        gone = app_with(Webhook(target.url))
+        async with sink(app_with(Webhook("https://new.invalid/")), queue=queue) as (webhooks, metrics):
+            webhooks.tell(gone, client_event(1))
+            await eventually(lambda: metrics.webhooks_failed == 1)
+            (failed,) = await queue.failed()
+
+    assert failed.reason == "not an address of the application any more"
+    assert target.requests == []
+
+
+async def test_addresses_inside_are_refused_and_that_is_said() -> None:
+    queue = MemoryQueue()
+    async with receiver() as target:
+        app, metrics = app_with(Webhook(target.url)), Metrics()
+        webhooks = Webhooks(
+            apps=StaticApps([app]), queue=queue, poster=Poster(Guard(), 5), occupants=World().occupants,
+            metrics=metrics, times=WebhookTimes(retry_s=0),
+        )  # fmt: skip
+        await webhooks.start()
+        webhooks.tell(app, client_event(1))
+        await eventually(lambda: metrics.webhooks_failed == 1)
+        await webhooks.stop()
+
+    assert (await queue.failed())[0].reason.startswith("refused: it is plain http")
+    assert target.requests == []
+
+
+class FlakyQueue(MemoryQueue):
+    """Away while `is_away`."""
+
+    is_away = False
+
+    async def record(self, reports: Any) -> int:
+        if self.is_away:
+            raise QueueUnavailable("away")
+        return await super().record(reports)
+
+
+async def test_a_queue_that_is_away_loses_nothing_but_what_does_not_fit() -> None:
+    queue = FlakyQueue()
+    queue.is_away = True
+    async with receiver() as target:
+        app = app_with(Webhook(target.url))
+        async with sink(app, queue=queue) as (webhooks, metrics):
+            for number in range(MAX_BUFFERED + 5):
+                webhooks.tell(app, client_event(number))
+            assert metrics.webhooks_dropped == 5
+            await asyncio.sleep(0)
+            queue.is_away = False
+            await eventually(lambda: len(target.events) == MAX_BUFFERED, within_s=30)
+
+    assert [event["data"] for event in target.events] == [str(number) for number in range(MAX_BUFFERED)]
+
+
+async def test_a_stop_sends_what_waits() -> None:
+    async with receiver() as target:
+        app = app_with(Webhook(target.url))
+        async with sink(app) as (webhooks, _):
+            webhooks.tell(app, client_event(1))
+        assert len(target.events) == 1
+
+
+async def test_a_leave_in_its_grace_outlives_a_restart_and_falls_away_with_the_return(tmp_path: Path) -> None:
+    world = World()
+    async with receiver() as target:
+        app = app_with(Webhook(target.url))
+        async with sink(app, world=world, queue=SqliteQueue(tmp_path / "w.db"), grace_s=0.2) as (webhooks, _):
+            for user in ("1", "2"):
+                webhooks.tell(app, WebhookEvent("member_added", "presence-a", user))
+            await eventually(lambda: len(target.events) == 2)
+            for user in ("1", "2"):
+                webhooks.tell(app, WebhookEvent("member_removed", "presence-a", user))
+        async with sink(app, world=world, queue=SqliteQueue(tmp_path / "w.db"), restart_grace_s=0.5, grace_s=0.1) as (
+            webhooks,
+            _,
+        ):
+            world.users["1001", "presence-a"] = {"2"}
+            webhooks.tell(app, WebhookEvent("member_added", "presence-a", "2"))
+            await eventually(lambda: len(target.events) == 3)
+
+    assert target.events[2] == {"name": "member_removed", "channel": "presence-a", "user_id": "1"}
+
+
+# Several nodes over one queue
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_order_the_nodes_reports_come_in_the_last_word_is_true(seed: int) -> None:
+    """Three nodes tell of users who come, go and move between them; each brings its reports when it pleases."""
+    chance = random.Random(seed)
+    world, queue = World(), MemoryQueue()
+    there = world.users.setdefault(("1001", "presence-a"), set())
+    where: dict[str, set[int]] = {str(user): set() for user in range(20)}
+    told: dict[str, list[str]] = {}
+
+    class Slow:
+        """The queue as a node that is slow sees it."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(queue, name)
+
+        async def record(self, reports: list[Report]) -> int:
+            await asyncio.sleep(chance.choice([0, 0, 0.01, 0.1, 0.2]))
+            return await queue.record(reports)
+
+    async with receiver() as target:
+        app = app_with(Webhook(target.url))
+        times = {"grace_s": 0.05}
+        async with (
+            sink(app, world=world, queue=Slow(), **times) as (one, _),  # type: ignore[arg-type]
+            sink(app, world=world, queue=Slow(), **times) as (two, _),  # type: ignore[arg-type]
+            sink(app, world=world, queue=Slow(), **times) as (three, _),  # type: ignore[arg-type]
+        ):
+            nodes = (one, two, three)
+            for _ in range(1_500):
+                user, number = str(chance.randrange(20)), chance.randrange(3)
+                tabs = where[user]
+                if number in tabs:
+                    tabs.discard(number)
+                    if not tabs:
+                        there.discard(user)
+                        nodes[number].tell(app, WebhookEvent("member_removed", "presence-a", user))
+                else:
+                    tabs.add(number)
+                    if len(tabs) == 1:
+                        there.add(user)
+                        nodes[number].tell(app, WebhookEvent("member_added", "presence-a", user))
+                await asyncio.sleep(chance.choice([0, 0, 0, 0.002]))
+
+            def believed() -> set[str]:
+                told.clear()
+                for event in target.events:
+                    told.setdefault(event["user_id"], []).append(event["name"])
+                return {user for user, names in told.items() if names[-1] == "member_added"}
+
+            await eventually(lambda: believed() == there, what="what was told is what is true")
+            await asyncio.sleep(0.5)
+            await eventually(lambda: believed() == there, what="and stays so")
+
+    for names in told.values():
+        assert all(one != next_one for one, next_one in itertools.pairwise(names)), names
+
+
+async def test_two_nodes_send_each_event_once_and_in_order() -> None:
+    queue = MemoryQueue()
+    async with receiver() as target:
+        app = app_with(Webhook(target.url))
+        async with sink(app, queue=queue) as (one, first), sink(app, queue=queue) as (two, second):
+            for number in range(400):
+                (one if number % 2 else two).tell(app, client_event(number))
+                if number % 40 == 0:
+                    await asyncio.sleep(0.01)
+            await eventually(lambda: len(target.events) == 400)
+
+    numbers = [int(event["data"]) for event in target.events]
+    assert sorted(numbers) == list(range(400))
+    assert [n for n in numbers if n % 2] == list(range(1, 400, 2))
+    assert first.webhooks_sent + second.webhooks_sent == 400
+
+
+# A server that is killed
+
+
+class Server:
+    """`smartlink reverb start` in a process of its own."""
+
+    def __init__(self, folder: Path, target: Receiver, **settings: str) -> None:
+        self.folder, self.port = folder, free_port()
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("REVERB_", "APP_"))} | {
+            "REVERB_SERVER_PORT": str(self.port),
+            "REVERB_WEBHOOK_URL": target.url,
+            "REVERB_WEBHOOK_ALLOWED_HOSTS": f"127.0.0.1:{target.port}",
+            "REVERB_WEBHOOK_GRACE": "0.2",
+            "REVERB_WEBHOOK_RESTART_GRACE": "0.5",
+            "REVERB_WEBHOOK_TIMEOUT": "0.5",
+            **settings,
+        }
+        self.log = folder / "server.log"
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [SMARTLINK, "reverb", "start"], cwd=self.folder, env=self.environment, stdout=log, stderr=log
+            )
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        for _ in range(1_000):
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                writer.close()
+                return self
+            except OSError:
+                await asyncio.sleep(0.02)
+        raise AssertionError(self.log.read_text())
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.end(signal.SIGTERM)
+
+    async def end(self, how: int) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return await asyncio.to_thread(self.process.wait, 20)
+
+    def command(self, *words: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [SMARTLINK, *words], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=30
+        )
+        return done.returncode, done.stdout + done.stderr
+
+
+async def test_what_was_told_before_a_kill_is_delivered_by_the_next_process(tmp_path: Path) -> None:
+    async with receiver(then=503) as target:
+        server = Server(tmp_path, target)
+        async with server:
+            async with connected(server.port) as ana:
+                await ana.subscribe("presence-chat", ANA)
+                await eventually(lambda: any(len(post["events"]) == 2 for post in target.refused))
+                await server.end(signal.SIGKILL)
+        target.then = 200
+        async with server:
+            await eventually(lambda: len(target.events) == 4, within_s=20)
+
+    assert target.names[2:] == ["member_removed", "channel_vacated"]
+
+
+async def test_a_restart_tells_nothing_of_who_comes_back(tmp_path: Path) -> None:
+    async with receiver() as target:
+        server = Server(tmp_path, target, REVERB_WEBHOOK_RESTART_GRACE="3")
+        async with server:
+            async with connected(server.port) as ana, connected(server.port) as ben:
+                await ana.subscribe("presence-chat", ANA)
+                await ben.subscribe("presence-chat", BEN)
+                await eventually(lambda: len(target.events) == 3)
+                assert await server.end(signal.SIGTERM) == 0
+        async with server, connected(server.port) as ana:
+            await ana.subscribe("presence-chat", ANA)
+            await eventually(lambda: len(target.events) == 4, within_s=20)
+
+    assert target.events[3] == {"name": "member_removed", "channel": "presence-chat", "user_id": "2"}
+    assert "Traceback" not in server.log.read_text()
