@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from smartlink.portal.shared.security import Passwords
 from smartlink.portal.shared.settings import PortalSettings
 from smartlink.portal.users import service
 
-__all__ = ["PASSWORD", "Person", "World", "ago"]
+__all__ = ["PASSWORD", "Person", "World", "ago", "payloads"]
 
 PASSWORD = "correct horse"
 _numbers = itertools.count(1)
@@ -37,6 +38,12 @@ class Person:
 
     async def post(self, path: str, json: Any = None, **options: Any) -> httpx2.Response:
         return await self.client.post(path, json=json, **options)
+
+    async def patch(self, path: str, json: Any = None, **options: Any) -> httpx2.Response:
+        return await self.client.patch(path, json=json, **options)
+
+    async def put(self, path: str, json: Any = None, **options: Any) -> httpx2.Response:
+        return await self.client.put(path, json=json, **options)
 
     async def delete(self, path: str) -> httpx2.Response:
         return await self.client.delete(path)
@@ -103,6 +110,15 @@ class World:
         for client in self._clients:
             await client.aclose()
         await self.portal.stop()
+
+
+def payloads(sent: FakeBroadcaster, name: str, on: object = None) -> list[dict[str, Any]]:
+    """The payloads of what was broadcast under this name, as clients hear them, in order."""
+    return [
+        json.loads(envelope.payload)
+        for envelope in sent.sent
+        if envelope.name.rpartition("\\")[2] == name and (on is None or envelope.channel == str(on))
+    ]
 
 
 def ago(**units: float) -> dt.datetime:

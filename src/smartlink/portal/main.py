@@ -17,11 +17,18 @@ from smartlink.broadcasting import Broadcaster, BroadcastingAuth, ChannelRules, 
 from smartlink.broadcasting.manager import DriverManager
 from smartlink.broadcasting.outbox import Outbox, Relay
 from smartlink.portal import pages
+from smartlink.portal.campaigns import channels as campaign_channels
+from smartlink.portal.campaigns import routes as campaign_routes
+from smartlink.portal.campaigns.service import Campaigns
 from smartlink.portal.chat import channels as chat_channels
 from smartlink.portal.chat import gaps
 from smartlink.portal.chat import routes as chat_routes
 from smartlink.portal.chat.service import Chat
 from smartlink.portal.chat.typists import MemoryTypists
+from smartlink.portal.finance import routes as finance_routes
+from smartlink.portal.finance.service import Finance
+from smartlink.portal.notifications import routes as notification_routes
+from smartlink.portal.notifications.service import Notifications
 from smartlink.portal.presence import channels as presence_channels
 from smartlink.portal.presence import routes as presence_routes
 from smartlink.portal.presence.service import Presence
@@ -64,8 +71,11 @@ class Portal:
         self.presence = Presence(self.announcer)
         self.limits = RateLimits()
         self.chat = Chat(self.announcer, self.presence, MemoryTypists(), self.limits)
+        self.notifications = Notifications(self.announcer)
+        self.campaigns = Campaigns(self.announcer)
+        self.finance = Finance(self.announcer, self.limits)
         self.sweep = Sweep(self.presence, own)
-        self.rules = _rules()
+        self.rules = _rules(self.database)
         self.relay = Relay(self.database.engine, outbox_tables, self.broadcaster.driver, wake=self.outbox.wakeup)
         self.app = self._build_app()
 
@@ -114,10 +124,22 @@ class Portal:
         app.state.limits = self.limits
         app.state.presence = self.presence
         app.state.chat = self.chat
+        app.state.notifications = self.notifications
+        app.state.campaigns = self.campaigns
+        app.state.finance = self.finance
         app.state.rules = self.rules
         app.state.trusted_proxies = frozenset(filter(None, map(str.strip, settings.trusted_proxies.split(","))))
         handle_errors(app)
-        for router in (user_routes.router, chat_routes.router, gaps.router, presence_routes.router):
+        features = (
+            user_routes,
+            chat_routes,
+            gaps,
+            presence_routes,
+            notification_routes,
+            campaign_routes,
+            finance_routes,
+        )
+        for router in (feature.router for feature in features):
             app.include_router(router)
         self._add_own_routes(app, identity)
         app.router.default = pages.Pages(STATIC, settings.asset_url)
@@ -158,10 +180,11 @@ def build(
     return Portal(settings, broadcaster=broadcaster, passwords=passwords)
 
 
-def _rules() -> ChannelRules:
+def _rules(database: Database) -> ChannelRules:
     rules = ChannelRules()
     for feature in (user_channels, presence_channels, chat_channels):
         feature.add_rules(rules)
+    campaign_channels.add_rules(rules, database)
     return rules
 
 

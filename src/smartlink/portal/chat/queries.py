@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import ColumnElement, Select, and_, func, literal_column, select, union_all
 from sqlalchemy.orm import selectinload
 
 from smartlink.portal.chat.model import ChatMessage
-from smartlink.portal.shared.paging import Page
+from smartlink.portal.shared.paging import Page, ordered, within
 
 __all__ = ["between", "direct", "general", "last_of_each", "unread", "unread_of_each"]
 
 
 def general(page: Page) -> Select[ChatMessage]:
     """A page of general chat. Newest first, or, after an id, oldest first."""
-    found = select(ChatMessage).where(ChatMessage.recipient_id.is_(None), *_within(page))
-    return found.options(selectinload(ChatMessage.user)).order_by(_order(page)).limit(page.limit)
+    found = select(ChatMessage).where(ChatMessage.recipient_id.is_(None), *within(ChatMessage.id, page))
+    return found.options(selectinload(ChatMessage.user)).order_by(ordered(ChatMessage.id, page)).limit(page.limit)
 
 
 def between(one: int, other: int, page: Page) -> Select[ChatMessage]:
@@ -25,14 +23,14 @@ def between(one: int, other: int, page: Page) -> Select[ChatMessage]:
     for sender, recipient in ((one, other), (other, one)):
         direction = (
             select(ChatMessage.id)
-            .where(ChatMessage.user_id == sender, ChatMessage.recipient_id == recipient, *_within(page))
-            .order_by(_order(page))
+            .where(ChatMessage.user_id == sender, ChatMessage.recipient_id == recipient, *within(ChatMessage.id, page))
+            .order_by(ordered(ChatMessage.id, page))
             .limit(page.limit)
         )
         directions.append(select(direction.subquery().c.id))
     ids = union_all(*directions).subquery()
     found = select(ChatMessage).join(ids, ids.c.id == ChatMessage.id)
-    return _with_both(found).order_by(_order(page)).limit(page.limit)
+    return _with_both(found).order_by(ordered(ChatMessage.id, page)).limit(page.limit)
 
 
 def direct(message_id: int, recipient_id: int) -> Select[ChatMessage]:
@@ -71,16 +69,3 @@ def unread(user_id: int) -> ColumnElement[bool]:
 
 def _with_both(found: Select[ChatMessage]) -> Select[ChatMessage]:
     return found.options(selectinload(ChatMessage.user), selectinload(ChatMessage.recipient))
-
-
-def _within(page: Page) -> list[ColumnElement[bool]]:
-    bounds: list[ColumnElement[bool]] = []
-    if page.before is not None:
-        bounds.append(ChatMessage.id < page.before)
-    if page.after is not None:
-        bounds.append(ChatMessage.id > page.after)
-    return bounds
-
-
-def _order(page: Page) -> Any:
-    return ChatMessage.id.desc() if page.after is None else ChatMessage.id.asc()

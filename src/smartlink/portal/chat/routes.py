@@ -13,19 +13,17 @@ from smartlink.portal.chat.schemas import (
     MessageOut,
     NewDirectMessage,
     NewMessage,
-    Status,
     Typing,
 )
 from smartlink.portal.chat.service import Chat
 from smartlink.portal.presence.service import Presence
 from smartlink.portal.shared.idempotency import Answer, KeyHeader
-from smartlink.portal.shared.paging import Page, PathId, page
+from smartlink.portal.shared.paging import EVENT_ID, PathId, WhichPage
+from smartlink.portal.shared.schemas import Status
 from smartlink.portal.users.identity import Caller
 from smartlink.portal.users.schemas import Profile
 
 __all__ = ["router"]
-
-EVENT_ID = "X-Event-Id"
 
 router = APIRouter(prefix="/api/chat", tags=["chat"])
 
@@ -42,7 +40,6 @@ def _presence(request: Request) -> Presence:
 
 ChatService = Annotated[Chat, Depends(_chat)]
 PresenceService = Annotated[Presence, Depends(_presence)]
-WhichPage = Annotated[Page, Depends(page)]
 
 
 def _respond(answer: Answer) -> Response:

@@ -11,7 +11,7 @@ from smartlink.portal.shared.paging import MAX_ID
 from smartlink.portal.shared.text import MessageText
 from smartlink.portal.users.schemas import Profile
 
-__all__ = ["Conversation", "DirectMessageOut", "MessageOut", "NewDirectMessage", "NewMessage", "Status", "Typing"]
+__all__ = ["Conversation", "DirectMessageOut", "MessageOut", "NewDirectMessage", "NewMessage", "Typing"]
 
 UserId = Annotated[int, Field(strict=True, ge=1, le=MAX_ID)]
 
@@ -34,12 +34,6 @@ class Typing(BaseModel):
 
     typing: Annotated[bool, Field(strict=True)]
     recipient_id: UserId | None = None
-
-
-class Status(BaseModel):
-    """Done."""
-
-    status: str = "ok"
 
 
 class MessageOut(BaseModel):

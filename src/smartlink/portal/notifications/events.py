@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from smartlink.broadcasting import BroadcastEvent, PrivateChannel
@@ -9,7 +10,7 @@ from smartlink.portal.notifications.schemas import NotificationOut
 from smartlink.portal.users.channels import user_channel
 from smartlink.portal.users.schemas import Profile
 
-__all__ = ["NotificationCreated"]
+__all__ = ["EchoNotification", "NotificationCreated", "NotificationRead"]
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,34 @@ class NotificationCreated(BroadcastEvent):
     """A notification came for `user`."""
 
     notification: NotificationOut
+    user: Profile
+
+    def broadcast_on(self) -> PrivateChannel:
+        return user_channel(self.user.id)
+
+
+@dataclass(frozen=True)
+class EchoNotification(BroadcastEvent):
+    """The same in the form that Echo's `.notification()` listens for."""
+
+    notification: NotificationOut
+    user_id: int
+
+    def broadcast_on(self) -> PrivateChannel:
+        return user_channel(self.user_id)
+
+    def broadcast_as(self) -> str:
+        return "Illuminate\\Notifications\\Events\\BroadcastNotificationCreated"
+
+    def broadcast_with(self) -> Mapping[str, object]:
+        return self.notification.data | {"id": self.notification.id, "type": self.notification.type}
+
+
+@dataclass(frozen=True)
+class NotificationRead(BroadcastEvent):
+    """`user` has read a notification, on whichever of their pages."""
+
+    notificationId: int  # noqa: N815 - the payload's key
     user: Profile
 
     def broadcast_on(self) -> PrivateChannel:

@@ -1,24 +1,94 @@
-"""Notify somebody, within the work that gives the reason."""
+"""What can be done with notifications: notify somebody, list, mark as read."""
 
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import dataclass
 from typing import Any
 
-from smartlink.portal.notifications.events import NotificationCreated
+from sqlalchemy import Select, func, select, update
+
+from smartlink.portal.notifications.events import EchoNotification, NotificationCreated, NotificationRead
 from smartlink.portal.notifications.model import Notification
 from smartlink.portal.notifications.schemas import NotificationOut
-from smartlink.portal.shared.work import Work
+from smartlink.portal.shared.errors import NotFound
+from smartlink.portal.shared.paging import Page, ordered, within
+from smartlink.portal.shared.work import Announcer, Work
+from smartlink.portal.users.channels import user_channel
 from smartlink.portal.users.schemas import Profile
+from smartlink.portal.users.service import Principal
 
-__all__ = ["notify"]
+__all__ = ["Listed", "Notifications", "listed", "notify", "unread_count"]
 
 
 async def notify(work: Work, user: Profile, kind: str, data: dict[str, Any]) -> NotificationOut:
-    """Add a notification for `user` and announce it."""
+    """Add a notification for `user`, within the work that gives the reason, and announce it."""
     row = Notification(user_id=user.id, type=kind, data=data, created_at=dt.datetime.now(dt.UTC))
     work.session.add(row)
     await work.session.flush()
     notification = NotificationOut.model_validate(row)
     work.announce(NotificationCreated(notification, user))
+    work.announce(EchoNotification(notification, user.id))
     return notification
+
+
+def listed(user_id: int, page: Page, *, unread: bool) -> Select[Notification]:
+    """A page of a user's notifications. Newest first, or, after an id, oldest first."""
+    found = select(Notification).where(Notification.user_id == user_id, *within(Notification.id, page))
+    if unread:
+        found = found.where(Notification.read_at.is_(None))
+    return found.order_by(ordered(Notification.id, page)).limit(page.limit)
+
+
+def unread_count(user_id: int) -> Select[int]:
+    """How many notifications a user has not read."""
+    return select(func.count()).where(Notification.user_id == user_id, Notification.read_at.is_(None))
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A page, how many are unread in all, and the event up to which both are current."""
+
+    notifications: list[NotificationOut]
+    unread: int
+    event_id: int
+
+
+class Notifications:
+    """One's own notifications."""
+
+    def __init__(self, announcer: Announcer) -> None:
+        self._announcer = announcer
+
+    async def page(self, caller: Principal, which: Page, *, unread: bool) -> Listed:
+        """A page of them, newest first."""
+        async with self._announcer.database.reading() as session:
+            event_id = await self._announcer.outbox.latest_id(session, str(user_channel(caller.id)))
+            rows = (await session.scalars(listed(caller.id, which, unread=unread))).all()
+            count = await session.scalar(unread_count(caller.id)) or 0
+        return Listed([NotificationOut.model_validate(row) for row in rows], count, event_id)
+
+    async def read(self, caller: Principal, notification_id: int) -> NotificationOut:
+        """Mark one as read; announced once. Raises NotFound when it is not the caller's."""
+        async with self._announcer.work() as work:
+            await self._mark(work, caller, Notification.id == notification_id)
+            row = await work.session.get(Notification, notification_id)
+            if row is None or row.user_id != caller.id:
+                raise NotFound
+            return NotificationOut.model_validate(row)
+
+    async def read_all(self, caller: Principal) -> None:
+        """Mark all as read; each is announced once."""
+        async with self._announcer.work() as work:
+            await self._mark(work, caller)
+
+    async def _mark(self, work: Work, caller: Principal, *which: Any) -> None:
+        marked = await work.session.scalars(
+            update(Notification)
+            .where(Notification.user_id == caller.id, Notification.read_at.is_(None), *which)
+            .values(read_at=dt.datetime.now(dt.UTC))
+            .returning(Notification.id)
+            .execution_options(synchronize_session=False)
+        )
+        for notification_id in sorted(marked):
+            work.announce(NotificationRead(notification_id, Profile(id=caller.id, name=caller.name)))

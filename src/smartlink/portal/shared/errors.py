@@ -4,6 +4,7 @@ PortalError
 ├── Unauthenticated      401  the caller: sign in
 ├── Forbidden            403  the caller: not allowed
 ├── NotFound             404  the caller: not there, or not theirs
+├── Conflict             409  the caller: somebody else was first; `version` is the present one
 ├── CsrfMismatch         419  the page: send X-XSRF-TOKEN
 ├── Invalid              422  the caller: `errors` names the fields
 ├── TooMany              429  the caller: wait
@@ -23,6 +24,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 __all__ = [
+    "Conflict",
     "CsrfMismatch",
     "DatabaseAway",
     "Forbidden",
@@ -81,6 +83,21 @@ class NotFound(PortalError):
 
     status = 404
     default = "Not found."
+
+
+class Conflict(PortalError):
+    """The caller knows an older version than the present one; nothing was changed."""
+
+    status = 409
+    default = "This was changed meanwhile. Load it again."
+
+    def __init__(self, version: int) -> None:
+        super().__init__()
+        self.version = version
+
+    @property
+    def body(self) -> dict[str, object]:
+        return {"message": self.message, "version": self.version}
 
 
 class CsrfMismatch(PortalError):

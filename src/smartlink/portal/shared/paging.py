@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import Query
+from fastapi import Depends, Query
 from pydantic import BeforeValidator
+from sqlalchemy import ColumnElement
+from sqlalchemy.orm import InstrumentedAttribute
 
 from smartlink.portal.shared.errors import NotFound
 
-__all__ = ["MAX_ID", "Cursor", "Page", "PathId", "page"]
+__all__ = ["EVENT_ID", "MAX_ID", "Cursor", "Page", "PathId", "WhichPage", "ordered", "page", "within"]
+
+EVENT_ID = "X-Event-Id"
+"""Header of a list: up to which event of its channel it is current."""
 
 MAX_ID = 2**63 - 1
 _ID = re.compile(r"[1-9][0-9]{0,18}\Z")
@@ -54,3 +59,21 @@ def page(
 ) -> Page:
     """The page a request asks for; a dependency."""
     return Page(limit, before, after)
+
+
+WhichPage = Annotated[Page, Depends(page)]
+
+
+def within(column: InstrumentedAttribute[int], page: Page) -> list[ColumnElement[bool]]:
+    """The conditions that bound a page."""
+    bounds: list[ColumnElement[bool]] = []
+    if page.before is not None:
+        bounds.append(column < page.before)
+    if page.after is not None:
+        bounds.append(column > page.after)
+    return bounds
+
+
+def ordered(column: InstrumentedAttribute[int], page: Page) -> Any:
+    """Newest first; after an id, oldest first, so that nothing is passed over."""
+    return column.desc() if page.after is None else column.asc()

@@ -84,6 +84,7 @@ class RateLimits:
             "login": parse("10/minute"),
             "typing": parse("5/second"),
             "message": parse("20 per 10 seconds"),
+            "wallet": parse("60/second"),
         }
 
     def take(self, what: str, key: object) -> None:

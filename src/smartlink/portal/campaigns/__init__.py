@@ -1,0 +1,1 @@
+"""Campaigns: what is advertised, for how much, and whether it runs."""

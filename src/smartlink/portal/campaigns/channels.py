@@ -1,0 +1,35 @@
+"""Where a campaign's changes are heard, and by whom."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from smartlink.broadcasting import ChannelRules, PrivateChannel
+from smartlink.portal.campaigns.model import Campaign
+from smartlink.portal.shared.db import Database
+from smartlink.portal.users.channels import member_of
+from smartlink.portal.users.service import Principal
+
+__all__ = ["add_rules", "campaign_channel"]
+
+
+def campaign_channel(campaign_id: int) -> PrivateChannel:
+    """The channel of one campaign's changes. Who looks at it is on the presence channel of the same name."""
+    return PrivateChannel(f"campaign.{campaign_id}")
+
+
+def add_rules(rules: ChannelRules, database: Database) -> None:
+    """Let owners and admins in."""
+
+    async def may_look(user: Principal, campaign_id: int) -> bool:
+        async with database.reading() as session:
+            owner = await session.scalar(select(Campaign.user_id).where(Campaign.id == campaign_id))
+        return owner is not None and (user.is_admin or owner == user.id)
+
+    @rules.private("campaign.{campaign_id}")
+    async def changes(user: Principal, campaign_id: int) -> bool:
+        return await may_look(user, campaign_id)
+
+    @rules.presence("campaign.{campaign_id}")
+    async def lookers(user: Principal, campaign_id: int) -> object:
+        return member_of(user) if await may_look(user, campaign_id) else False

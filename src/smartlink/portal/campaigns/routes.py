@@ -1,0 +1,143 @@
+"""Endpoints of campaigns."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+
+from smartlink.portal.campaigns.schemas import (
+    ActivityOut,
+    CampaignChange,
+    CampaignOut,
+    NewBudget,
+    NewCampaign,
+    Status,
+    StatusChange,
+)
+from smartlink.portal.campaigns.service import Campaigns
+from smartlink.portal.shared.errors import Invalid
+from smartlink.portal.shared.paging import EVENT_ID, PathId, WhichPage
+from smartlink.portal.users.identity import Caller
+
+__all__ = ["router"]
+
+_ETAG = re.compile(r'(?:W/)?"?([1-9][0-9]{0,9})"?\Z')
+
+router = APIRouter(prefix="/api/campaigns", tags=["campaigns"])
+
+
+def _campaigns(request: Request) -> Campaigns:
+    campaigns: Campaigns = request.app.state.campaigns
+    return campaigns
+
+
+def _if_match(
+    if_match: Annotated[str | None, Header(description='The version it is meant for, as "3"')] = None,
+) -> int | None:
+    """The version in the header. `*` stands for any."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    found = _ETAG.match(if_match.strip())
+    if found is None:
+        raise Invalid({"If-Match": ['If-Match holds the version, as in If-Match: "3".']})
+    return int(found[1])
+
+
+Service = Annotated[Campaigns, Depends(_campaigns)]
+Matching = Annotated[int | None, Depends(_if_match)]
+
+
+def _tagged(response: Response, campaign: CampaignOut) -> CampaignOut:
+    response.headers["ETag"] = f'"{campaign.version}"'
+    return campaign
+
+
+@router.get("")
+async def list_campaigns(
+    caller: Caller,
+    which: WhichPage,
+    service: Service,
+    response: Response,
+    status: Annotated[Status | None, Query(description="Only those")] = None,
+) -> list[CampaignOut]:
+    """One's own campaigns, newest first; admins see all."""
+    campaigns, event_id = await service.page(caller, which, status)
+    response.headers[EVENT_ID] = str(event_id)
+    return campaigns
+
+
+@router.post("", status_code=201)
+async def create_campaign(body: NewCampaign, caller: Caller, service: Service, response: Response) -> CampaignOut:
+    """A new campaign."""
+    return _tagged(response, await service.create(caller, body))
+
+
+@router.get("/{campaign_id}")
+async def show_campaign(campaign_id: PathId, caller: Caller, service: Service, response: Response) -> CampaignOut:
+    """One campaign. ETag: its version. X-Event-Id: current up to there."""
+    campaign, event_id = await service.show(caller, campaign_id)
+    response.headers[EVENT_ID] = str(event_id)
+    return _tagged(response, campaign)
+
+
+@router.get("/{campaign_id}/activity")
+async def campaign_activity(
+    campaign_id: PathId, caller: Caller, which: WhichPage, service: Service
+) -> list[ActivityOut]:
+    """What was done to a campaign, newest first."""
+    return await service.activity(caller, campaign_id, which)
+
+
+@router.patch("/{campaign_id}")
+async def change_campaign(
+    campaign_id: PathId, body: CampaignChange, caller: Caller, service: Service, matching: Matching, response: Response
+) -> CampaignOut:
+    """Change what is given. 409 when `version` or If-Match is not the present version."""
+    version = body.version if body.version is not None else matching
+    return _tagged(response, await service.change(caller, campaign_id, body, version))
+
+
+@router.put("/{campaign_id}/budget")
+async def set_budget(
+    campaign_id: PathId, body: NewBudget, caller: Caller, service: Service, matching: Matching, response: Response
+) -> CampaignOut:
+    """Change the budget."""
+    version = body.version if body.version is not None else matching
+    return _tagged(response, await service.set_budget(caller, campaign_id, body.budget, version))
+
+
+@router.post("/{campaign_id}/activate")
+async def activate(
+    campaign_id: PathId,
+    caller: Caller,
+    service: Service,
+    matching: Matching,
+    response: Response,
+    body: StatusChange | None = None,
+) -> CampaignOut:
+    """Let it run."""
+    version = body.version if body is not None and body.version is not None else matching
+    return _tagged(response, await service.set_status(caller, campaign_id, "active", version))
+
+
+@router.post("/{campaign_id}/deactivate")
+async def deactivate(
+    campaign_id: PathId,
+    caller: Caller,
+    service: Service,
+    matching: Matching,
+    response: Response,
+    body: StatusChange | None = None,
+) -> CampaignOut:
+    """Stop it."""
+    version = body.version if body is not None and body.version is not None else matching
+    return _tagged(response, await service.set_status(caller, campaign_id, "inactive", version))
+
+
+@router.delete("/{campaign_id}", status_code=204)
+async def delete_campaign(campaign_id: PathId, caller: Caller, service: Service) -> Response:
+    """Delete it."""
+    await service.delete(caller, campaign_id)
+    return Response(status_code=204)

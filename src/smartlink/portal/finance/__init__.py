@@ -1,0 +1,1 @@
+"""Wallets: a double-entry ledger, and what moved in it."""

@@ -1,0 +1,86 @@
+"""Endpoints of wallets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import AwareDatetime
+
+from smartlink.portal.finance.schemas import Movement, MovementType, TransactionOut, WalletOut
+from smartlink.portal.finance.service import Filter, Finance
+from smartlink.portal.shared.idempotency import KeyHeader
+from smartlink.portal.shared.paging import EVENT_ID, WhichPage
+from smartlink.portal.users.identity import Caller
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/api/wallet", tags=["wallet"])
+
+
+def _finance(request: Request) -> Finance:
+    finance: Finance = request.app.state.finance
+    return finance
+
+
+def _filter(
+    type: Annotated[MovementType | None, Query(description="Only these")] = None,  # noqa: A002 - the parameter's name
+    since: Annotated[AwareDatetime | None, Query(description="From this time on")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="Before this time")] = None,
+) -> Filter:
+    return Filter(type, since, until)
+
+
+Service = Annotated[Finance, Depends(_finance)]
+Which = Annotated[Filter, Depends(_filter)]
+
+
+@router.get("")
+async def show_wallet(caller: Caller, service: Service, response: Response) -> WalletOut:
+    """One's balance. X-Event-Id: current up to there."""
+    wallet, event_id = await service.wallet(caller)
+    response.headers[EVENT_ID] = str(event_id)
+    return wallet
+
+
+@router.get("/transactions")
+async def list_transactions(caller: Caller, which: WhichPage, service: Service, only: Which) -> list[TransactionOut]:
+    """One's movements, newest first; after an id, oldest first."""
+    return await service.transactions(caller, which, only)
+
+
+@router.get(
+    "/transactions.csv",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+)
+async def export_transactions(caller: Caller, service: Service, only: Which) -> StreamingResponse:
+    """One's movements as a file, oldest first."""
+
+    async def lines() -> AsyncIterator[str]:
+        yield ",".join(TransactionOut.model_fields) + "\r\n"
+        async for rows in service.export(caller, only):
+            for row in rows:
+                yield ",".join(map(str, row.model_dump(mode="json").values())) + "\r\n"
+
+    headers = {"content-disposition": 'attachment; filename="transactions.csv"'}
+    return StreamingResponse(lines(), media_type="text/csv", headers=headers)
+
+
+async def _move(service: Finance, caller: Caller, kind: MovementType, body: Movement, key: str | None) -> Response:
+    answer = await service.move(caller, kind, body.amount, key)
+    return Response(answer.body, answer.status, media_type="application/json")
+
+
+@router.post("/deposits", status_code=201, response_model=TransactionOut)
+async def deposit(body: Movement, caller: Caller, service: Service, idempotency_key: KeyHeader = None) -> Response:
+    """Put money in."""
+    return await _move(service, caller, "deposit", body, idempotency_key)
+
+
+@router.post("/withdrawals", status_code=201, response_model=TransactionOut)
+async def withdraw(body: Movement, caller: Caller, service: Service, idempotency_key: KeyHeader = None) -> Response:
+    """Take money out."""
+    return await _move(service, caller, "withdrawal", body, idempotency_key)

@@ -1,0 +1,170 @@
+"""What can be done with money: look, deposit, withdraw, read the ledger."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Select, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from smartlink.portal.finance.channels import financial_channel
+from smartlink.portal.finance.events import BalanceUpdated, DepositCompleted, WithdrawalProcessed
+from smartlink.portal.finance.model import OUTSIDE, Entry, Transaction, Wallet
+from smartlink.portal.finance.schemas import MovementType, TransactionOut, WalletOut
+from smartlink.portal.notifications.service import notify
+from smartlink.portal.shared import idempotency
+from smartlink.portal.shared.errors import Invalid
+from smartlink.portal.shared.idempotency import Answer
+from smartlink.portal.shared.money import MAX_AMOUNT, money_text
+from smartlink.portal.shared.paging import Page, ordered, within
+from smartlink.portal.shared.security import RateLimits
+from smartlink.portal.shared.work import Announcer, Work
+from smartlink.portal.users.schemas import Profile
+from smartlink.portal.users.service import Principal
+
+__all__ = ["Filter", "Finance", "ledger"]
+
+CURRENCY = "EUR"
+EXPORTED_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which movements: of one type, from a time on, before a time."""
+
+    type: MovementType | None = None
+    since: dt.datetime | None = None
+    until: dt.datetime | None = None
+
+
+def ledger(user_id: int, page: Page, which: Filter) -> Select[Transaction]:
+    """A page of a user's movements. Newest first, or, after an id, oldest first."""
+    found = (
+        select(Transaction)
+        .join(Wallet, Wallet.id == Transaction.wallet_id)
+        .where(Wallet.user_id == user_id, *within(Transaction.id, page))
+    )
+    if which.type is not None:
+        found = found.where(Transaction.type == which.type)
+    if which.since is not None:
+        found = found.where(Transaction.created_at >= which.since)
+    if which.until is not None:
+        found = found.where(Transaction.created_at < which.until)
+    return found.order_by(ordered(Transaction.id, page)).limit(page.limit)
+
+
+class Finance:
+    """The caller's own wallet. Everything raises TooMany."""
+
+    def __init__(self, announcer: Announcer, limits: RateLimits) -> None:
+        self._announcer = announcer
+        self._limits = limits
+
+    async def wallet(self, caller: Principal) -> tuple[WalletOut, int]:
+        """Balance and version, and the event of the money channel up to which they are current."""
+        self._limits.take("wallet", caller.id)
+        async with self._announcer.database.reading() as session:
+            event_id = await self._announcer.outbox.latest_id(session, str(financial_channel(caller.id)))
+            row = await session.scalar(select(Wallet).where(Wallet.user_id == caller.id))
+        if row is None:
+            return WalletOut(balance=Decimal(0), currency=CURRENCY, version=0), event_id
+        return WalletOut.model_validate(row), event_id
+
+    async def transactions(self, caller: Principal, page: Page, which: Filter) -> list[TransactionOut]:
+        """A page of the ledger."""
+        self._limits.take("wallet", caller.id)
+        async with self._announcer.database.reading() as session:
+            return await _page(session, caller, page, which)
+
+    async def export(self, caller: Principal, which: Filter) -> AsyncIterator[list[TransactionOut]]:
+        """The whole ledger, oldest first, in pieces."""
+        self._limits.take("wallet", caller.id)
+        after = 0
+        while True:
+            async with self._announcer.database.reading() as session:
+                rows = await _page(session, caller, Page(EXPORTED_AT_ONCE, None, after), which)
+            if rows:
+                yield rows
+            if len(rows) < EXPORTED_AT_ONCE:
+                return
+            after = rows[-1].id
+
+    async def move(self, caller: Principal, kind: MovementType, amount: Decimal, key: str | None) -> Answer:
+        """Deposit or withdraw. Raises Invalid when the balance would fall below zero or grow out of bounds."""
+        self._limits.take("wallet", caller.id)
+        request = None if key is None else idempotency.Request(caller.id, f"wallet.{kind}", key, money_text(amount))
+        async with self._announcer.work() as work:
+            if request is not None:
+                kept = await idempotency.begin(work.session, request)
+                if kept is not None:
+                    return kept
+            transaction = await self._move(work, caller, kind, amount)
+            answer = Answer(201, transaction.model_dump_json())
+            if request is not None:
+                await idempotency.finish(work.session, request, answer)
+        return answer
+
+    async def _move(self, work: Work, caller: Principal, kind: MovementType, amount: Decimal) -> TransactionOut:
+        now = dt.datetime.now(dt.UTC)
+        gained = amount if kind == "deposit" else -amount
+        wallet = await _changed(work.session, caller.id, gained, now)
+        row = Transaction(
+            wallet_id=wallet.id,
+            type=kind,
+            amount=amount,
+            balance_after=wallet.balance,
+            version=wallet.version,
+            created_at=now,
+        )
+        work.session.add(row)
+        await work.session.flush()
+        work.session.add_all(
+            (
+                Entry(transaction_id=row.id, account=f"wallet:{wallet.id}", amount=gained),
+                Entry(transaction_id=row.id, account=OUTSIDE, amount=-gained),
+            )
+        )
+        transaction = TransactionOut.model_validate(row)
+        user = Profile(id=caller.id, name=caller.name)
+        event = DepositCompleted if kind == "deposit" else WithdrawalProcessed
+        work.announce(event(user, transaction))
+        work.announce(BalanceUpdated(user, wallet.balance - gained, wallet.balance, wallet.version))
+        data = {
+            "transaction_id": transaction.id,
+            "amount": money_text(amount),
+            "currency": wallet.currency,
+            "balance": money_text(wallet.balance),
+        }
+        await notify(work, user, kind, data)
+        return transaction
+
+
+async def _page(session: AsyncSession, caller: Principal, page: Page, which: Filter) -> list[TransactionOut]:
+    rows = (await session.scalars(ledger(caller.id, page, which))).all()
+    return [TransactionOut.model_validate(row) for row in rows]
+
+
+async def _changed(session: AsyncSession, user_id: int, gained: Decimal, now: dt.datetime) -> Wallet:
+    """The wallet with `gained` added, locked until the transaction ends. Raises Invalid out of bounds."""
+    if gained > 0:
+        insert: Any = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+        opened = insert(Wallet).values(
+            user_id=user_id, currency=CURRENCY, balance=Decimal(0), version=0, created_at=now, updated_at=now
+        )
+        await session.execute(opened.on_conflict_do_nothing(index_elements=["user_id"]))
+    changed = await session.scalar(
+        update(Wallet)
+        .where(Wallet.user_id == user_id, Wallet.balance >= -gained, Wallet.balance <= MAX_AMOUNT - gained)
+        .values(balance=Wallet.balance + gained, version=Wallet.version + 1, updated_at=now)
+        .returning(Wallet)
+        .execution_options(synchronize_session=False)
+    )
+    if changed is None:
+        text = "The balance would grow out of bounds." if gained > 0 else "The balance is not enough."
+        raise Invalid({"amount": [text]})
+    return changed

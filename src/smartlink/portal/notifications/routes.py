@@ -1,0 +1,55 @@
+"""Endpoints of notifications."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from smartlink.portal.notifications.schemas import NotificationOut
+from smartlink.portal.notifications.service import Notifications
+from smartlink.portal.shared.paging import EVENT_ID, PathId, WhichPage
+from smartlink.portal.shared.schemas import Status
+from smartlink.portal.users.identity import Caller
+
+__all__ = ["router"]
+
+UNREAD = "X-Unread-Count"
+
+router = APIRouter(prefix="/api/notifications", tags=["notifications"])
+
+
+def _service(request: Request) -> Notifications:
+    service: Notifications = request.app.state.notifications
+    return service
+
+
+Service = Annotated[Notifications, Depends(_service)]
+
+
+@router.get("")
+async def list_notifications(
+    caller: Caller,
+    which: WhichPage,
+    service: Service,
+    response: Response,
+    unread: Annotated[bool, Query(description="Only those not read yet")] = False,
+) -> list[NotificationOut]:
+    """One's notifications, newest first. X-Unread-Count: how many are unread in all."""
+    found = await service.page(caller, which, unread=unread)
+    response.headers[UNREAD] = str(found.unread)
+    response.headers[EVENT_ID] = str(found.event_id)
+    return found.notifications
+
+
+@router.post("/read")
+async def read_all(caller: Caller, service: Service) -> Status:
+    """Mark all as read."""
+    await service.read_all(caller)
+    return Status()
+
+
+@router.post("/{notification_id}/read")
+async def read_one(notification_id: PathId, caller: Caller, service: Service) -> NotificationOut:
+    """Mark one as read."""
+    return await service.read(caller, notification_id)
