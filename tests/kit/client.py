@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from kit.realtime import KEY, SECRET
-from smartlink.protocol.signing import sign_channel
+from smartlink.protocol.signing import sign_channel, sign_user
 
 TIMEOUT_S = 10.0
 
@@ -108,6 +108,18 @@ class Client:
         assert answer["channel"] == channel
         decoded: dict[str, Any] = json.loads(answer["data"])
         return decoded
+
+    async def sign_in(self, user_id: str, **more: Any) -> None:
+        """Sign in with a right signature."""
+        user_data = json.dumps({"id": user_id} | more)
+        self.send("pusher:signin", {"auth": sign_user(KEY, SECRET, self.socket_id, user_data), "user_data": user_data})
+        answer = await self.expect("pusher:signin_success")
+        assert json.loads(answer["data"]) == {"user_data": user_data}
+
+    async def error(self) -> int | None:
+        """The code of the next message, which is an error."""
+        code: int | None = json.loads((await self.expect("pusher:error"))["data"])["code"]
+        return code
 
     async def is_quiet(self) -> bool:
         """Whether nothing is on its way: a ping's answer comes next."""

@@ -11,24 +11,33 @@ from typing import Any
 import httpx2
 
 from smartlink.protocol.signing import signed_query
-from smartlink.server.apps.base import AppManager
-from smartlink.server.bootstrap import build
+from smartlink.server.apps.base import App, AppManager
+from smartlink.server.apps.static import StaticApps
+from smartlink.server.bootstrap import Engines, build
 from smartlink.server.config import ServerSettings
 from smartlink.server.lifecycle import RealtimeServer
 
 APP_ID, KEY, SECRET = "1001", "app-key", "app-secret"
 
 
+def an_app(**fields: Any) -> App:
+    """The application that the tests' clients and publishers use, with `fields` as `App` has them."""
+    return App(id=APP_ID, key=KEY, secret=SECRET, **fields)
+
+
 @asynccontextmanager
-async def realtime_server(apps: AppManager | None = None, **settings: Any) -> AsyncIterator[RealtimeServer]:
-    """Start a server with `settings` (names of ServerSettings) and stop it at the end."""
+async def realtime_server(
+    apps: AppManager | App | None = None, *others: App, engines: Engines | None = None, **settings: Any
+) -> AsyncIterator[RealtimeServer]:
+    """Start a server with `settings` (names of ServerSettings), or for `apps`, and stop it at the end."""
     values = {
         "reverb_server_port": 0,
         "reverb_server_drain_seconds": 0.2,
         "reverb_webhook_queue": "memory",
         "reverb_webhook_allow_private": True,
     } | settings
-    server = build(ServerSettings(_env_file=None, **values), apps)
+    manager = StaticApps([apps, *others]) if isinstance(apps, App) else apps
+    server = build(ServerSettings(_env_file=None, **values), manager, engines)
     await server.start()
     try:
         yield server

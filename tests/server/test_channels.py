@@ -97,7 +97,22 @@ async def test_no_wrong_signature_opens_a_private_channel(server: RealtimeServer
 
 
 @pytest.mark.parametrize(
-    "channel", ["", "a" * 201, "a b", "a/b", "ünï", "a\n", "*", "#server-to-user-1", "\u0000", "private-a\u200b"]
+    "channel",
+    [
+        "",
+        "a" * 201,
+        "a b",
+        "a/b",
+        "ünï",
+        "a\n",
+        "*",
+        "#user-1",
+        "#watch-1",
+        "#",
+        "#server-to-user-",
+        "\u0000",
+        "private-a\u200b",
+    ],
 )
 async def test_a_name_that_is_none_is_refused(server: RealtimeServer, channel: str) -> None:
     async with connected(server.port) as client:

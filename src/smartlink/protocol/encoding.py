@@ -6,7 +6,7 @@ of a published event, because publishers hand it over as text. A client event's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -14,6 +14,7 @@ import msgspec
 __all__ = [
     "PING",
     "PONG",
+    "cache_miss",
     "client_event",
     "connection_established",
     "error",
@@ -21,8 +22,11 @@ __all__ = [
     "member_added",
     "member_removed",
     "presence_state",
+    "signin_success",
+    "subscription_count",
     "subscription_error",
     "subscription_succeeded",
+    "watchlist_events",
 ]
 
 _encode = msgspec.json.Encoder().encode
@@ -76,6 +80,28 @@ def subscription_error(channel: str, kind: str, message: str, status: int) -> by
             "data": {"type": kind, "error": message, "status": status},
         }
     )
+
+
+def cache_miss(channel: str) -> bytes:
+    """There is no last event on this cache channel."""
+    return b'{"event":"pusher:cache_miss","channel":%b,"data":"{}"}' % _encode(channel)
+
+
+def signin_success(user_data: str) -> bytes:
+    """The answer to a sign-in; `user_data` is the text that was signed."""
+    return b'{"event":"pusher:signin_success","data":%b}' % _text(_encode({"user_data": user_data}))
+
+
+def watchlist_events(user_ids: Mapping[str, Sequence[str]]) -> bytes:
+    """Who of those watched came and went: user ids by `online` and `offline`; empty lists are left out."""
+    events = [{"name": name, "user_ids": ids} for name, ids in user_ids.items() if ids]
+    return b'{"event":"pusher_internal:watchlist_events","data":%b}' % _text(_encode({"events": events}))
+
+
+def subscription_count(channel: str, count: int) -> bytes:
+    """How many connections are on a channel now."""
+    data = _text(_encode({"subscription_count": count}))
+    return b'{"event":"pusher_internal:subscription_count","channel":%b,"data":%b}' % (_encode(channel), data)
 
 
 def member_added(channel: str, user_id: str, user_info: bytes) -> bytes:

@@ -38,3 +38,4 @@ class Code(enum.IntEnum):
     NO_PONG = 4201
     IDLE = 4202
     CLIENT_EVENT_REFUSED = 4301
+    WATCHLIST_TOO_LONG = 4302

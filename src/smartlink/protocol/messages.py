@@ -21,6 +21,7 @@ __all__ = [
     "Malformed",
     "Ping",
     "Pong",
+    "SignIn",
     "Subscribe",
     "Unsubscribe",
     "decode",
@@ -51,6 +52,14 @@ class Unsubscribe:
 
 
 @dataclass(frozen=True, slots=True)
+class SignIn:
+    """`pusher:signin`. Both as received: the signature is over the very text of `user_data`."""
+
+    auth: str
+    user_data: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ping:
     """`pusher:ping`: answer with `pusher:pong`."""
 
@@ -76,7 +85,7 @@ class Malformed:
     reason: str
 
 
-Frame: TypeAlias = Subscribe | Unsubscribe | Ping | Pong | ClientEvent | Malformed
+Frame: TypeAlias = Subscribe | Unsubscribe | SignIn | Ping | Pong | ClientEvent | Malformed
 
 _PING = Ping()
 _PONG = Pong()
@@ -98,6 +107,8 @@ def decode(text: str | bytes) -> Frame:
         return _subscribe(envelope.get("data"))
     if event == "pusher:unsubscribe":
         return _unsubscribe(envelope.get("data"))
+    if event == "pusher:signin":
+        return _sign_in(envelope.get("data"))
     if is_client_event(event):
         return _client_event(event, envelope)
     if len(event) > MAX_EVENT_NAME_LENGTH:
@@ -155,6 +166,13 @@ def _unsubscribe(data: Any) -> Frame:
     if fields is None or not isinstance(fields.get("channel"), str):
         return Malformed("pusher:unsubscribe needs a channel name in data.channel")
     return Unsubscribe(fields["channel"])
+
+
+def _sign_in(data: Any) -> Frame:
+    fields = _data_object(data)
+    if fields is None or not isinstance(fields.get("auth"), str) or not isinstance(fields.get("user_data"), str):
+        return Malformed("pusher:signin needs data.auth, and data.user_data as JSON in a text")
+    return SignIn(fields["auth"], fields["user_data"])
 
 
 def _client_event(event: str, envelope: dict[str, Any]) -> Frame:

@@ -11,23 +11,32 @@ import re
 __all__ = [
     "MAX_CHANNEL_LENGTH",
     "MAX_EVENT_NAME_LENGTH",
+    "MAX_USER_ID_LENGTH",
     "ChannelKind",
+    "is_cache",
     "is_client_event",
+    "is_internal",
     "is_reserved_event",
+    "is_user_channel",
     "is_valid_channel",
     "is_valid_event_name",
     "is_valid_socket_id",
+    "is_valid_user_id",
     "kind_of",
+    "user_channel",
 ]
 
 MAX_CHANNEL_LENGTH = 200
 MAX_EVENT_NAME_LENGTH = 200
 MAX_SOCKET_ID_LENGTH = 64
+MAX_USER_ID_LENGTH = 128
 
 # `\Z`, never `$`: `$` also matches before a trailing newline. ASCII digits only: `\d` knows other scripts.
 _CHANNEL = re.compile(r"[-a-zA-Z0-9_=@,.;]{1,200}\Z")
 _SOCKET_ID = re.compile(r"[0-9]{1,32}\.[0-9]{1,31}\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_USER_CHANNEL = "#server-to-user-"
+_CACHE = ("cache-", "private-cache-", "private-encrypted-cache-", "presence-cache-")
 
 
 class ChannelKind(enum.Enum):
@@ -62,6 +71,31 @@ def kind_of(channel: str) -> ChannelKind:
     if channel.startswith("presence-"):
         return ChannelKind.PRESENCE
     return ChannelKind.PUBLIC
+
+
+def is_cache(channel: str) -> bool:
+    """Whether a channel keeps its last event for those who come later."""
+    return channel.startswith(_CACHE)
+
+
+def user_channel(user_id: str) -> str:
+    """The channel on which a signed-in user hears what is sent to them alone."""
+    return _USER_CHANNEL + user_id
+
+
+def is_user_channel(name: str) -> bool:
+    """Whether `name` is a `user_channel`: the one kind outside the grammar of channels that publishers may use."""
+    return name.startswith(_USER_CHANNEL) and is_valid_user_id(name[len(_USER_CHANNEL) :])
+
+
+def is_internal(channel: str) -> bool:
+    """Whether a channel is the server's own: never listed, never told of in webhooks."""
+    return channel.startswith("#")
+
+
+def is_valid_user_id(user_id: object) -> bool:
+    """Whether `user_id` is a text of 1 to 128 characters, none of them a control character."""
+    return isinstance(user_id, str) and 0 < len(user_id) <= MAX_USER_ID_LENGTH and not _CONTROL.search(user_id)
 
 
 def is_valid_socket_id(text: object) -> bool:

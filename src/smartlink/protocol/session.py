@@ -1,7 +1,7 @@
 """One connection's side of the protocol, as a state machine: text in, effects out.
 
 The caller feeds frames to `receive` and carries out the effects in order; when a `Join` went through it says so
-with `joined`, when a channel is left by other means with `left`. Nothing the peer sends makes a session raise, and
+with `joined`, when a `SignIn` did with `signed_in`. Nothing the peer sends makes a session raise, and
 a session never sees another connection.
 """
 
@@ -15,9 +15,21 @@ import msgspec
 from smartlink.protocol import encoding, signing
 from smartlink.protocol.errors import Code
 from smartlink.protocol.messages import ClientEvent, Malformed, Ping, Subscribe, Unsubscribe, decode
-from smartlink.protocol.names import MAX_CHANNEL_LENGTH, ChannelKind, is_valid_channel, kind_of
+from smartlink.protocol.messages import SignIn as SignInFrame
+from smartlink.protocol.names import (
+    MAX_CHANNEL_LENGTH,
+    MAX_USER_ID_LENGTH,
+    ChannelKind,
+    is_user_channel,
+    is_valid_channel,
+    is_valid_user_id,
+    kind_of,
+    user_channel,
+)
 
 __all__ = [
+    "MAX_WATCHED",
+    "Close",
     "Effect",
     "Join",
     "Leave",
@@ -25,11 +37,13 @@ __all__ = [
     "Send",
     "Session",
     "SessionRules",
+    "SignIn",
+    "User",
     "Whisper",
 ]
 
-MAX_USER_ID_LENGTH = 128
-MAX_USER_INFO_BYTES = 1_024
+MAX_WATCHED = 100
+"""Users that one connection may watch. Source: Pusher Channels, "Watchlist events"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +52,21 @@ class Member:
 
     user_id: str
     user_info: bytes = b"{}"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who signed in on a connection: `user_data` as it was signed, and what stands in it."""
+
+    user_data: str
+    member: Member
+    """Who the user is on presence channels joined without `channel_data`."""
+    watchlist: tuple[str, ...] | None = ()
+    """The ids of the users it wants to watch; None when it named more than it may."""
+
+    @property
+    def id(self) -> str:
+        return self.member.user_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +98,27 @@ class Whisper:
 
     channel: str
     event: str
+    data: str
     frame: bytes
+    user_id: str | None = None
 
 
-Effect: TypeAlias = Send | Join | Leave | Whisper
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """Sign the user in; the signature has been checked. Answer with `Session.signed_in`."""
+
+    user: User
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Tell the peer why and end the connection."""
+
+    code: Code
+    reason: str
+
+
+Effect: TypeAlias = Send | Join | Leave | Whisper | SignIn | Close
 
 _PONG = (Send(encoding.PONG),)
 _NOTHING: tuple[Effect, ...] = ()
@@ -87,17 +133,19 @@ class SessionRules:
     activity_timeout_s: int = 30
     accepts_client_events: bool = True
     max_channels: int | None = None
+    max_user_info_bytes: int = 1_024
 
 
 class Session:
-    """State of one connection: its socket id and the channels it is on, with the member it is there."""
+    """State of one connection: its socket id, its user, and the channels it is on, with the member it is there."""
 
-    __slots__ = ("channels", "rules", "socket_id")
+    __slots__ = ("channels", "rules", "socket_id", "user")
 
     def __init__(self, socket_id: str, rules: SessionRules) -> None:
         self.socket_id = socket_id
         self.rules = rules
         self.channels: dict[str, Member | None] = {}
+        self.user: User | None = None
 
     def opened(self) -> Send:
         """The greeting; the first thing to write."""
@@ -114,6 +162,8 @@ class Session:
             return (self._client_event(frame),)
         if isinstance(frame, Unsubscribe):
             return self._unsubscribe(frame)
+        if isinstance(frame, SignInFrame):
+            return self._sign_in(frame)
         if isinstance(frame, Malformed):
             return (Send(encoding.error(frame.reason, None)),)
         return _NOTHING  # Pong: a sign of life
@@ -123,9 +173,14 @@ class Session:
         self.channels[channel] = member
         return Send(encoding.subscription_succeeded(channel, state))
 
-    def left(self, channel: str) -> None:
-        """The connection is no longer on the channel."""
-        self.channels.pop(channel, None)
+    def signed_in(self, user: User) -> Send:
+        """The sign-in went through."""
+        self.user = user
+        return Send(encoding.signin_success(user.user_data))
+
+    def watchlist_refused(self) -> Send:
+        """The watchlist was none; the sign-in stands without it."""
+        return Send(encoding.error(f"A watchlist is a list of at most {MAX_WATCHED} user ids", Code.WATCHLIST_TOO_LONG))
 
     def refused(self, channel: str, message: str) -> Send:
         """The subscription did not go through for a limit of the server."""
@@ -134,6 +189,8 @@ class Session:
     def _subscribe(self, frame: Subscribe) -> Effect:
         channel = frame.channel
         if not is_valid_channel(channel):
+            if is_user_channel(channel):
+                return self._subscribe_to_user(channel)
             return Send(
                 encoding.subscription_error(
                     channel[:MAX_CHANNEL_LENGTH],
@@ -159,10 +216,29 @@ class Session:
             )
         if kind is not ChannelKind.PRESENCE:
             return Join(channel)
-        member = _member(frame.channel_data)
+        if frame.channel_data is None and self.user is not None:
+            return Join(channel, self.user.member)
+        member = _member(frame.channel_data, self.rules.max_user_info_bytes)
         if isinstance(member, str):
             return self._unauthorized(channel, member)
         return Join(channel, member)
+
+    def _subscribe_to_user(self, channel: str) -> Effect:
+        if self.user is None or channel != user_channel(self.user.id):
+            return self._unauthorized(channel, "Only the user who is signed in here may subscribe to this channel")
+        return Join(channel)
+
+    def _sign_in(self, frame: SignInFrame) -> tuple[Effect, ...]:
+        if not signing.verify_user(self.rules.key, self.rules.secret, frame.auth, self.socket_id, frame.user_data):
+            return (Close(Code.UNAUTHORIZED, "Invalid signature: sign socket id and user_data as they are sent here"),)
+        user = _user(frame.user_data, self.rules.max_user_info_bytes)
+        if isinstance(user, str):
+            return (Close(Code.UNAUTHORIZED, user),)
+        if self.user is not None:
+            if user.id != self.user.id:
+                return (Send(encoding.error("Another user is signed in here: connect anew to change", None)),)
+            return (Send(encoding.signin_success(self.user.user_data)),)
+        return (SignIn(user),)
 
     def _unauthorized(self, channel: str, message: str) -> Send:
         return Send(encoding.subscription_error(channel, "AuthError", message, 401))
@@ -182,31 +258,69 @@ class Session:
             return _refuse_event(f"Subscribe to {channel} before sending client events on it")
         member = self.channels[channel]
         user_id = None if member is None else member.user_id
-        return Whisper(channel, frame.event, encoding.client_event(frame.event, channel, frame.data, user_id))
+        text = encoding.client_event(frame.event, channel, frame.data, user_id)
+        return Whisper(channel, frame.event, frame.data, text, user_id)
 
 
 def _refuse_event(message: str) -> Send:
     return Send(encoding.error(message, Code.CLIENT_EVENT_REFUSED))
 
 
-def _member(channel_data: str | None) -> Member | str:
+def _member(channel_data: str | None, max_info_bytes: int) -> Member | str:
     """The member that signed `channel_data` names, or what is wrong with it."""
     if channel_data is None:
-        return "A presence channel needs channel_data with a user_id"
-    try:
-        fields: Any = msgspec.json.decode(channel_data)
-    except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError):
-        return "channel_data is not JSON"
-    if not isinstance(fields, dict):
+        return "A presence channel needs channel_data with a user_id, or a user who is signed in"
+    fields = _object(channel_data)
+    if fields is None:
         return "channel_data must be a JSON object"
-    user_id = fields.get("user_id")
-    # Server libraries write numeric ids as numbers; on the wire a user id is a text.
-    if isinstance(user_id, int) and not isinstance(user_id, bool):
-        user_id = str(user_id)
-    if not isinstance(user_id, str) or not 0 < len(user_id) <= MAX_USER_ID_LENGTH:
+    user_id = _user_id(fields.get("user_id"))
+    if user_id is None:
         return f"channel_data.user_id must be a text of 1 to {MAX_USER_ID_LENGTH} characters"
+    user_info = _user_info(fields)
+    if len(user_info) > max_info_bytes:
+        return f"channel_data.user_info is {len(user_info)} bytes, more than {max_info_bytes}"
+    return Member(user_id, user_info)
+
+
+def _user(user_data: str, max_info_bytes: int) -> User | str:
+    """The user that signed `user_data` names, or what is wrong with it."""
+    fields = _object(user_data)
+    if fields is None:
+        return "user_data must be a JSON object"
+    user_id = _user_id(fields.get("id"))
+    if user_id is None:
+        return f"user_data.id must be a text of 1 to {MAX_USER_ID_LENGTH} characters"
+    user_info = _user_info(fields)
+    if len(user_info) > max_info_bytes:
+        return f"user_data.user_info is {len(user_info)} bytes, more than {max_info_bytes}"
+    return User(user_data, Member(user_id, user_info), _watchlist(fields.get("watchlist")))
+
+
+def _watchlist(value: Any) -> tuple[str, ...] | None:
+    """The ids to watch, each once; None for what is no list of at most 100 ids."""
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > MAX_WATCHED:
+        return None
+    ids = [_user_id(item) for item in value]
+    return None if None in ids else tuple(dict.fromkeys(user_id for user_id in ids if user_id is not None))
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        fields: Any = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError):
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+def _user_id(value: Any) -> str | None:
+    # Server libraries write numeric ids as numbers; on the wire a user id is a text.
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 64:
+        value = str(value)
+    return value if is_valid_user_id(value) else None
+
+
+def _user_info(fields: dict[str, Any]) -> bytes:
     user_info = fields.get("user_info")
-    encoded = b"{}" if user_info is None else msgspec.json.encode(user_info)
-    if len(encoded) > MAX_USER_INFO_BYTES:
-        return f"channel_data.user_info is {len(encoded)} bytes, more than {MAX_USER_INFO_BYTES}"
-    return Member(user_id, encoded)
+    return b"{}" if user_info is None else msgspec.json.encode(user_info)

@@ -2,37 +2,60 @@
 
 from __future__ import annotations
 
+import re
 import secrets
-from urllib.parse import parse_qs
+from collections.abc import Iterable
+from functools import lru_cache
+from urllib.parse import parse_qs, urlsplit
 
 from smartlink.protocol.errors import Code
-from smartlink.protocol.session import Session
+from smartlink.protocol.session import Session, SessionRules
 from smartlink.server.apps.base import App
 from smartlink.server.node import Node
 from smartlink.server.requests import HttpError, Request
 
-__all__ = ["check_origin", "new_session", "refusal"]
+__all__ = ["check_origin", "is_allowed_origin", "new_session", "refusal"]
 
 _PROTOCOLS = frozenset({"5", "6", "7"})
+_VERSION = re.compile(r"[-+. _0-9A-Za-z]{1,64}\Z")
+_PORTS = {"http": 80, "https": 443}
 
 
 def check_origin(app: App, request: Request) -> None:
     """Raises HttpError 403 when a page of this origin may not connect. Clients that are no browser send none."""
     origin = request.headers.get("origin")
-    if origin is None or "*" in app.allowed_origins or origin in app.allowed_origins:
-        return
-    raise HttpError(403, "This origin may not connect to the application")
+    if origin is not None and not is_allowed_origin(origin, app.allowed_origins):
+        raise HttpError(403, "This origin may not connect to the application")
+
+
+def is_allowed_origin(origin: str, allowed: Iterable[str]) -> bool:
+    """Whether one of `allowed` names this origin.
+
+    `https://example.com:8443` is that origin and no other, with a scheme's own port left out or not; `example.com` is
+    that host with any scheme and port; `*.example.com`, with or without a scheme, is every host below it; `*` is all.
+    """
+    allowed = tuple(allowed)
+    if "*" in allowed or origin in allowed:
+        return True
+    parts = _parts(origin)
+    return parts is not None and any(_matches(parts, pattern) for pattern in allowed)
 
 
 def refusal(node: Node, app: App | None, query: str) -> tuple[Code, str] | None:
     """Why a client with this query may not connect: what it must be told before the end. None when it may."""
     if app is None:
         return Code.NO_SUCH_APP, "No application has this key"
-    protocol = parse_qs(query).get("protocol", [""])[0]
+    if not app.is_enabled:
+        return Code.APP_DISABLED, "This application is switched off"
+    parameters = parse_qs(query)
+    protocol = parameters.get("protocol", [""])[0]
     if not protocol:
         return Code.NO_PROTOCOL, "Say which protocol you speak: ?protocol=7"
     if protocol not in _PROTOCOLS:
         return Code.UNSUPPORTED_PROTOCOL, "Protocol 7 is spoken here"
+    version = parameters.get("version")
+    if version is not None and _VERSION.match(version[0]) is None:
+        return Code.INVALID_VERSION, "version must be that of the client's library, as 8.6.0"
     if not node.has_room(app):
         return Code.OVER_CAPACITY, f"The application has {app.max_connections} connections, the most it may have"
     return None
@@ -40,4 +63,37 @@ def refusal(node: Node, app: App | None, query: str) -> tuple[Code, str] | None:
 
 def new_session(app: App) -> Session:
     """A session with a socket id that nobody can guess."""
-    return Session(f"{secrets.randbits(31)}.{secrets.randbits(31)}", app.rules())
+    return Session(f"{secrets.randbits(31)}.{secrets.randbits(31)}", _rules(app))
+
+
+@lru_cache(maxsize=1_024)
+def _rules(app: App) -> SessionRules:
+    """One record for all connections of an application."""
+    return app.rules()
+
+
+@lru_cache(maxsize=1_024)
+def _parts(origin: str) -> tuple[str, str, int | None] | None:
+    """Scheme, host and port of an origin, lower case; None for what is none, as `null`."""
+    try:
+        split = urlsplit(origin.lower())
+        port = split.port
+    except ValueError:
+        return None
+    if not split.scheme or not split.hostname or split.path or split.query or split.fragment or "@" in split.netloc:
+        return None
+    return split.scheme, split.hostname, port or _PORTS.get(split.scheme)
+
+
+def _matches(origin: tuple[str, str, int | None], pattern: str) -> bool:
+    scheme, host, port = origin
+    if "://" not in pattern:
+        return _matches_host(host, pattern.lower())
+    wanted = _parts(pattern)
+    return wanted is not None and (scheme, port) == (wanted[0], wanted[2]) and _matches_host(host, wanted[1])
+
+
+def _matches_host(host: str, pattern: str) -> bool:
+    if pattern.startswith("*."):
+        return host.endswith(pattern[1:]) and len(host) > len(pattern) - 1
+    return host == pattern

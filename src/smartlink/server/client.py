@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
-from smartlink.protocol.session import Effect, Join, Leave, Send, Session, Whisper
+from smartlink.protocol.names import kind_of
+from smartlink.protocol.session import Close, Effect, Join, Leave, Send, Session, SignIn, Whisper
 from smartlink.server.apps.base import App
-from smartlink.server.brokers.base import BrokerUnavailable
 from smartlink.server.framing import PING, WireFault, close_frame, control_frame, text_frame
 from smartlink.server.limits import TokenBucket
 from smartlink.server.link import Link, PlainLink
@@ -76,7 +76,9 @@ class ClientConnection:
         self._is_busy = False
         self._waiting: deque[bytes] | None = None
         self._behind_since = 0.0
-        self._deadline = 0.0
+        timeout_s = app.authorization_timeout_s
+        self._deadline = 0.0 if timeout_s is None else self.heard_at + timeout_s
+        """While open: until when it must have shown a right to be here, 0 once it has. Then: when lingering ends."""
 
     def start(self) -> None:
         """Greet. Whatever opens the transport has been written."""
@@ -136,6 +138,10 @@ class ClientConnection:
     def descriptor(self) -> int:
         return self._link.descriptor
 
+    @property
+    def backlog(self) -> int:
+        return self._link.buffered
+
     def write(self, data: bytes) -> None:
         if not self.is_open:
             return
@@ -168,6 +174,10 @@ class ClientConnection:
         if self._behind_since and now - self._behind_since > STALLED_S:
             self._cut("Too slow: nothing was taken for several seconds")
             return
+        if self._deadline and now >= self._deadline:
+            reason = f"Neither signed in nor on a private channel within {self.app.authorization_timeout_s} s"
+            self.close(Code.UNAUTHORIZED, reason)
+            return
         interval = self.app.ping_interval_s
         if self.pinged_at:
             if now - self.pinged_at >= interval:
@@ -198,15 +208,23 @@ class ClientConnection:
         elif isinstance(effect, Leave):
             node = self._shared.node
             self._run(node.unsubscribe(self, effect.channel, effect.member, self.descriptor))
+        elif isinstance(effect, SignIn):
+            self._run(self._sign_in(effect))
+        elif isinstance(effect, Close):
+            self.close(effect.code, effect.reason)
 
     def _say(self, frame: bytes) -> None:
         self.write(text_frame(frame))
 
     async def _join(self, effect: Join) -> None:
-        try:
-            await self._shared.node.subscribe(self, effect.channel, effect.member)
-        except BrokerUnavailable:
-            self._say(encoding.subscription_error(effect.channel, "ServerError", "Try again in a moment", 503))
+        await self._shared.node.subscribe(self, effect.channel, effect.member)
+        if self.is_open and effect.channel in self.session.channels and kind_of(effect.channel).needs_authorization:
+            self._deadline = 0.0
+
+    async def _sign_in(self, effect: SignIn) -> None:
+        await self._shared.node.sign_in(self, effect.user)
+        if self.is_open:
+            self._deadline = 0.0
 
     def _whisper(self, effect: Whisper) -> None:
         metrics = self._shared.node.metrics
@@ -216,13 +234,7 @@ class ClientConnection:
             self._say(encoding.error(reason, Code.CLIENT_EVENT_REFUSED))
             return
         metrics.client_events += 1
-        self._run(self._publish(effect))
-
-    async def _publish(self, effect: Whisper) -> None:
-        try:
-            await self._shared.node.publish(self.app, effect.channel, effect.frame, self.session.socket_id)
-        except BrokerUnavailable:
-            self._say(encoding.error("The event was not sent: try again in a moment", Code.CLIENT_EVENT_REFUSED))
+        self._run(self._shared.node.whisper(self, effect))
 
     def _run(self, coroutine: object) -> None:
         tasks = self._shared.node.tasks

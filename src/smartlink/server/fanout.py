@@ -8,7 +8,8 @@ While a batch is under way the array has three parts: [0, written) have it, [wri
 later. Taking a descriptor out fills the hole from the end of its own part, so nobody is passed over or written twice,
 and a descriptor number that the kernel gives to a newcomer is never in an old batch.
 
-Subscribers that cannot be written directly (a backlog, TLS) are kept apart in `others` and get `write` instead.
+Subscribers that cannot be written directly (a backlog, TLS) are kept apart in `others` and get `write` instead. Those
+of them that have much waiting get a batch without its live frames: what may be lost gives way to what may not.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ __all__ = ["MAX_PENDING_BYTES", "FanOut", "Subscriber", "Subscribers"]
 SLICE = 250
 MAX_PENDING_BYTES = 262_144
 """Bytes a channel may have waiting before its publishers are made to wait."""
+MAX_LIVE_BACKLOG_BYTES = 131_072
+"""Bytes a subscriber may have waiting before live frames are left out for it."""
 
 
 class Subscriber(Protocol):
@@ -35,6 +38,10 @@ class Subscriber(Protocol):
     @property
     def descriptor(self) -> int:
         """The descriptor to write to directly, or -1: then `write` is used."""
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait for this subscriber."""
 
     def write(self, data: bytes) -> None:
         """Take whole frames; never waits, never raises."""
@@ -54,6 +61,7 @@ class Subscribers:
         "_end",
         "_late",
         "_left_out",
+        "_live",
         "_own",
         "_position",
         "_written",
@@ -75,6 +83,8 @@ class Subscribers:
         """How many of the pending frames were there before this subscriber came."""
         self._left_out: dict[Subscriber, set[int]] = {}
         """Which of the pending frames this subscriber does not get."""
+        self._live: set[int] | None = None
+        """Which of the pending frames are live."""
         self._batch = b""
         self._own: dict[int, bytes] = {}
         """By descriptor: what some get instead of the batch."""
@@ -124,8 +134,12 @@ class Subscribers:
         if owed:
             subscriber.write(owed)
 
-    def publish(self, frame: bytes, left_out: Subscriber | None) -> None:
+    def publish(self, frame: bytes, left_out: Subscriber | None, *, is_live: bool = False) -> None:
         """Append a frame to what goes out next."""
+        if is_live:
+            if self._live is None:
+                self._live = set()
+            self._live.add(len(self.pending))
         if left_out is not None:
             self._left_out.setdefault(left_out, set()).add(len(self.pending))
         self.pending.append(frame)
@@ -135,35 +149,48 @@ class Subscribers:
     def is_under_way(self) -> bool:
         return self._written < self._end
 
-    def begin(self) -> int:
-        """Join what is pending into a batch and hand it to `others`. Returns how many frames it holds."""
+    def begin(self) -> tuple[int, int]:
+        """Join what is pending into a batch and hand it to `others`.
+
+        Returns how many frames it holds, and how many live ones were left out for those who have much waiting.
+        """
         frames = self.pending
+        late, left_out = self._late, self._left_out
+        live, self._live = self._live, None
+        dropped = 0
         self.pending = []
         self.pending_bytes = 0
         self._batch = frames[0] if len(frames) == 1 else b"".join(frames)
         own: dict[Subscriber, bytes] = {}
-        if self._late or self._left_out:
-            for subscriber in self._late.keys() | self._left_out.keys():
-                without = self._left_out.get(subscriber, ())
+        if late or left_out:
+            self._late, self._left_out = {}, {}
+            for subscriber in late.keys() | left_out.keys():
+                without = left_out.get(subscriber, ())
                 own[subscriber] = b"".join(
                     frame
                     for index, frame in enumerate(frames)
-                    if index >= self._late.get(subscriber, 0) and index not in without
+                    if index >= late.get(subscriber, 0) and index not in without
                 )
-            self._late.clear()
-            self._left_out.clear()
         self._own = {s.descriptor: data for s, data in own.items() if s.descriptor >= 0} if own else {}
         self._written = 0
         self._end = len(self.descriptors)
         for subscriber in tuple(self.others):
             data = own.get(subscriber, self._batch) if own else self._batch
+            if live and subscriber.backlog > MAX_LIVE_BACKLOG_BYTES:
+                start, without = late.get(subscriber, 0), left_out.get(subscriber, set())
+                data = b"".join(
+                    frame
+                    for index, frame in enumerate(frames)
+                    if index >= start and index not in without and index not in live
+                )
+                dropped += sum(index >= start and index not in without for index in live)
             if data:
                 subscriber.write(data)
         waiters, self.waiters = self.waiters, []
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        return len(frames)
+        return len(frames), dropped
 
     def advance(self, count: int) -> tuple[int, list[tuple[int, bytes]], list[int]]:
         """Write the batch to the next `count` subscribers.
@@ -240,9 +267,11 @@ class FanOut:
         self._queue: deque[Subscribers] = deque()
         self._is_scheduled = False
 
-    def publish(self, channel: Subscribers, frame: bytes, left_out: Subscriber | None = None) -> None:
+    def publish(
+        self, channel: Subscribers, frame: bytes, left_out: Subscriber | None = None, *, is_live: bool = False
+    ) -> None:
         """Send `frame`, ready for the wire, to all of `channel` but `left_out`. Returns at once."""
-        channel.publish(frame, left_out)
+        channel.publish(frame, left_out, is_live=is_live)
         if not channel.is_queued:
             channel.is_queued = True
             self._queue.append(channel)
@@ -261,7 +290,9 @@ class FanOut:
                     channel.is_queued = False
                     continue
                 receivers = len(channel)
-                self._metrics.deliveries += channel.begin() * receivers
+                frames, dropped = channel.begin()
+                self._metrics.deliveries += frames * receivers - dropped
+                self._metrics.live_dropped += dropped
                 budget -= 1 + len(channel.others)
             if channel.is_under_way:
                 count, behind, broken = channel.advance(max(budget, 1))

@@ -6,10 +6,11 @@ another connection's a moment later.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Protocol
 
-from smartlink.protocol.session import Session
+from smartlink.protocol.session import Member, Session
 from smartlink.server.apps.base import App
 from smartlink.server.fanout import Subscriber, Subscribers
 
@@ -34,11 +35,15 @@ class Connection(Subscriber, Protocol):
 class Tenant:
     """What one app has in this process."""
 
-    __slots__ = ("channels", "connections")
+    __slots__ = ("channels", "connections", "users", "watching")
 
     def __init__(self) -> None:
         self.connections: dict[str, Connection] = {}
         self.channels: dict[str, Subscribers] = {}
+        self.users: dict[str, set[Connection]] = {}
+        """By user id: those who are signed in as that user, or are that member of a presence channel."""
+        self.watching: dict[Connection, tuple[str, ...]] = {}
+        """The channels that a connection hears without having subscribed to them."""
 
 
 class Hub:
@@ -62,34 +67,57 @@ class Hub:
 
     def remove(self, connection: Connection, descriptor: int) -> list[str]:
         """Take a connection out of every index. Returns the channels on which it was the last one here."""
+        tenant, session = self.tenant(connection.app.id), connection.session
+        tenant.connections.pop(session.socket_id, None)
+        heard = tuple(self._heard(tenant, connection))
+        tenant.watching.pop(connection, None)
+        user_ids = {member.user_id for member in session.channels.values() if member is not None}
+        if session.user is not None:
+            user_ids.add(session.user.id)
+        for user_id in user_ids:
+            self._forget_user(tenant, connection, user_id)
+        return [name for name in heard if self._leave(tenant, connection, name, descriptor)]
+
+    def join(self, connection: Connection, channel: str, member: Member | None = None) -> None:
+        """Subscribe a connection that is not on the channel yet, as `member` on a presence channel."""
         tenant = self.tenant(connection.app.id)
-        tenant.connections.pop(connection.session.socket_id, None)
-        return [name for name in connection.session.channels if self._leave(tenant, connection, name, descriptor)]
+        self._join(tenant, connection, channel)
+        if member is not None:
+            tenant.users.setdefault(member.user_id, set()).add(connection)
 
-    def join(self, connection: Connection, channel: str) -> None:
-        """Subscribe a connection that is not on the channel yet."""
-        channels = self.tenant(connection.app.id).channels
-        subscribers = channels.get(channel)
-        if subscribers is None:
-            subscribers = channels[channel] = Subscribers()
-        subscribers.add(connection)
+    def leave(self, connection: Connection, channel: str, member: Member | None, descriptor: int) -> bool:
+        """Unsubscribe a connection, of whose session the channel is gone. Returns whether it was the last one here."""
+        tenant, session = self.tenant(connection.app.id), connection.session
+        if member is not None and not (
+            (session.user is not None and session.user.id == member.user_id)
+            or any(other is not None and other.user_id == member.user_id for other in session.channels.values())
+        ):
+            self._forget_user(tenant, connection, member.user_id)
+        return self._leave(tenant, connection, channel, descriptor)
 
-    def leave(self, connection: Connection, channel: str, descriptor: int) -> bool:
-        """Unsubscribe a connection. Returns whether it was the last one here."""
-        return self._leave(self.tenant(connection.app.id), connection, channel, descriptor)
+    def sign_in(self, connection: Connection, user_id: str) -> None:
+        """The connection is this user's from now on."""
+        self.tenant(connection.app.id).users.setdefault(user_id, set()).add(connection)
+
+    def watch(self, connection: Connection, channels: tuple[str, ...]) -> None:
+        """Let a connection hear channels that it has not subscribed to."""
+        tenant = self.tenant(connection.app.id)
+        tenant.watching[connection] = channels
+        for channel in channels:
+            self._join(tenant, connection, channel)
 
     def set_aside(self, connection: Connection, descriptor: int) -> None:
         """The connection fell behind: no channel may write to its descriptor until `bring_back`."""
-        channels = self.tenant(connection.app.id).channels
-        for name in connection.session.channels:
-            if (subscribers := channels.get(name)) is not None:
+        tenant = self.tenant(connection.app.id)
+        for name in self._heard(tenant, connection):
+            if (subscribers := tenant.channels.get(name)) is not None:
                 subscribers.set_aside(connection, descriptor)
 
     def bring_back(self, connection: Connection) -> None:
         """The connection has caught up."""
-        channels = self.tenant(connection.app.id).channels
-        for name in connection.session.channels:
-            if (subscribers := channels.get(name)) is not None:
+        tenant = self.tenant(connection.app.id)
+        for name in self._heard(tenant, connection):
+            if (subscribers := tenant.channels.get(name)) is not None:
                 subscribers.attach(connection)
 
     def connection(self, app_id: str, socket_id: str) -> Connection | None:
@@ -101,12 +129,9 @@ class Hub:
         return 0 if tenant is None else len(tenant.connections)
 
     def of_user(self, app_id: str, user_id: str) -> list[Connection]:
-        """The connections that some presence channel here knows as this user's."""
-        return [
-            connection
-            for connection in self.tenant(app_id).connections.values()
-            if any(member is not None and member.user_id == user_id for member in connection.session.channels.values())
-        ]
+        """The connections here that are this user's, by sign-in or on a presence channel."""
+        tenant = self._tenants.get(app_id)
+        return [] if tenant is None else list(tenant.users.get(user_id, ()))
 
     def __iter__(self) -> Iterator[Connection]:
         for tenant in self._tenants.values():
@@ -114,6 +139,27 @@ class Hub:
 
     def __len__(self) -> int:
         return sum(len(tenant.connections) for tenant in self._tenants.values())
+
+    @staticmethod
+    def _heard(tenant: Tenant, connection: Connection) -> Iterable[str]:
+        watching = tenant.watching.get(connection)
+        channels = connection.session.channels
+        return channels if watching is None else chain(channels, watching)
+
+    @staticmethod
+    def _join(tenant: Tenant, connection: Connection, channel: str) -> None:
+        subscribers = tenant.channels.get(channel)
+        if subscribers is None:
+            subscribers = tenant.channels[channel] = Subscribers()
+        subscribers.add(connection)
+
+    @staticmethod
+    def _forget_user(tenant: Tenant, connection: Connection, user_id: str) -> None:
+        connections = tenant.users.get(user_id)
+        if connections is not None:
+            connections.discard(connection)
+            if not connections:
+                del tenant.users[user_id]
 
     def _leave(self, tenant: Tenant, connection: Connection, channel: str, descriptor: int) -> bool:
         subscribers = tenant.channels.get(channel)

@@ -19,6 +19,8 @@ class Metrics:
     client_events_refused: int = 0
     publications: int = 0
     deliveries: int = 0
+    live_dropped: int = 0
+    """Live events left out for subscribers that had much waiting."""
     slow_consumers: int = 0
     http_requests: int = 0
     http_errors: int = 0

@@ -11,21 +11,27 @@ from collections.abc import Callable
 
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
-from smartlink.protocol.names import ChannelKind, kind_of
-from smartlink.protocol.session import Member
+from smartlink.protocol.names import ChannelKind, is_cache, is_internal, kind_of
+from smartlink.protocol.session import Member, User, Whisper
 from smartlink.server.apps.base import App, AppManager
-from smartlink.server.brokers.base import Broker, Control, Publication
+from smartlink.server.brokers.base import Broker, BrokerUnavailable, Control, Publication
+from smartlink.server.counts import CountPace
 from smartlink.server.eager import EagerTasks
 from smartlink.server.fanout import MAX_PENDING_BYTES, FanOut
 from smartlink.server.framing import text_frame
 from smartlink.server.history.base import History
 from smartlink.server.hub import Connection, Hub
+from smartlink.server.listening import Listening
 from smartlink.server.metrics import Metrics
 from smartlink.server.receipts.base import Receipts
-from smartlink.server.roster.base import Change, Roster
+from smartlink.server.roster.base import Arrival, Change, Roster
+from smartlink.server.users import Users
 from smartlink.server.webhooks.base import WebhookEvent, WebhookSink
 
 __all__ = ["Node"]
+
+_MISS = b""
+"""Stands for: no event is kept."""
 
 
 class Node:
@@ -55,8 +61,9 @@ class Node:
         self._broker = broker
         self._apps = apps
         self._webhooks = webhooks
-        self._joining: dict[tuple[str, str], int] = {}
-        """Connections on their way onto a channel, while engines are waited for."""
+        self._listening = Listening(hub, broker)
+        self._users = Users(hub, roster, self._listening, self._tell_here_at_least)
+        self._counts = CountPace(self._tell_count)
         self._on_control: dict[str, Callable[[Control], None]] = {"terminate_user": self._terminate_here}
 
     async def start(self) -> None:
@@ -65,8 +72,14 @@ class Node:
         await self.roster.start(self._on_change)
 
     async def stop(self) -> None:
+        self._counts.stop()
         await self.roster.stop()
         await self._broker.stop()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the other nodes can be reached now."""
+        return self._broker.is_available
 
     def on_control(self, action: str, act: Callable[[Control], None]) -> None:
         """Have `act` called for each control of that name. Plain; must not raise."""
@@ -87,59 +100,84 @@ class Node:
         self.metrics.connections_opened += 1
 
     async def subscribe(self, connection: Connection, channel: str, member: Member | None) -> None:
-        """Put a connection on a channel and tell it so. Raises BrokerUnavailable.
+        """Put a connection on a channel and tell it so, or why not.
 
-        Its right to be there has been checked. Subscribing twice tells the present state again.
+        Its right to be there has been checked. Subscribing twice tells the present state again. While engines are
+        waited for, the connection may end, and others may come and go: nothing is left behind, nothing missed.
         """
         app, session = connection.app, connection.session
         if channel in session.channels:
-            connection.write(text_frame(session.joined(channel, member, await self._state(app, channel)).frame))
+            state = await self._state(app, channel)
+            if connection.is_open:
+                connection.write(text_frame(session.joined(channel, session.channels[channel], state).frame))
             return
-        key = (app.id, channel)
-        self._joining[key] = self._joining.get(key, 0) + 1
+        if member is not None and await self._is_full(app, channel, member):
+            reason = f"{channel} has {app.max_presence_members} members, the most it may have"
+            connection.write(text_frame(session.refused(channel, reason).frame))
+            return
+        listening = self._listening
+        arriving = listening.expect(app.id, channel, session.socket_id)
+        cached: bytes | None = None
         try:
-            await self._broker.subscribe(app.id, channel)
+            await listening.begin(app.id, channel)
+            if is_cache(channel):
+                cached = await self._cached(app, channel)
+            # From here to telling of the arrival nothing but the state is waited for: it tells the arrival in order.
             arrival = await self.roster.join(app.id, channel, session.socket_id, member)
             state = await self._state(app, channel)
-            is_here = connection.is_open
-            if is_here:
-                self.hub.join(connection, channel)
-                connection.write(text_frame(session.joined(channel, member, state).frame))
         finally:
-            self._joining[key] -= 1
-            if not self._joining[key]:
-                del self._joining[key]
-        if arrival.is_first_on_channel:
-            self._webhooks.tell(app, WebhookEvent("channel_occupied", channel))
-        if member is not None and arrival.is_first_of_user:
-            await self._tell_arrival(app, channel, member, session.socket_id)
-        if not is_here:
-            # It went away while an engine was waited for.
-            await self._hear_no_more(app.id, channel)
+            listening.arrived(app.id, channel, arriving)
+        if arriving.is_swamped:
+            connection.close(Code.OVER_CAPACITY, f"More came on {channel} at once than can be held")
+        if not connection.is_open:
+            # Others may have come between its arrival and its departure: both are told.
+            await self._arrive(app, channel, session.socket_id, member, arrival)
+            await listening.end(app.id, channel)
             await self._depart(app, channel, session.socket_id, member)
+            return
+        self.hub.join(connection, channel, member)
+        frames = [session.joined(channel, member, state).frame]
+        if cached is not None and not any(_is_event(frame) for frame in arriving.frames):
+            # An event that came on the way is younger than the one that was kept, or is that one.
+            if cached == _MISS:
+                self._tell_webhook(app, WebhookEvent("cache_miss", channel))
+            frames.append(encoding.cache_miss(channel) if cached == _MISS else cached)
+        connection.write(b"".join(map(text_frame, frames + arriving.frames)))
+        if connection.is_open:
+            await self._arrive(app, channel, session.socket_id, member, arrival)
 
     async def unsubscribe(self, connection: Connection, channel: str, member: Member | None, descriptor: int) -> None:
         """Take a connection off a channel; nothing of it reaches the connection from now on."""
-        if self.hub.leave(connection, channel, descriptor):
-            await self._hear_no_more(connection.app.id, channel)
+        self.hub.leave(connection, channel, member, descriptor)
+        await self._listening.end(connection.app.id, channel)
         await self._depart(connection.app, channel, connection.session.socket_id, member)
+
+    async def sign_in(self, connection: Connection, user: User) -> None:
+        """Make a connection this user's and tell it so, or end it when the user has too many."""
+        await self._users.sign_in(connection, user)
 
     async def disconnect(self, connection: Connection, descriptor: int) -> None:
         """A connection is gone, however it ended."""
+        app, session = connection.app, connection.session
         vacated = self.hub.remove(connection, descriptor)
-        self.roster.report_connections(connection.app.id, self.hub.count(connection.app.id))
+        self.roster.report_connections(app.id, self.hub.count(app.id))
         self.metrics.connections_closed += 1
-        channels = connection.session.channels
-        connection.session.channels = {}
+        channels, session.channels = session.channels, {}
+        user, session.user = session.user, None
         for channel in vacated:
-            await self._hear_no_more(connection.app.id, channel)
+            await self._listening.end(app.id, channel)
         for channel, member in channels.items():
-            await self._depart(connection.app, channel, connection.session.socket_id, member)
+            await self._depart(app, channel, session.socket_id, member)
+        if user is not None:
+            await self._users.sign_out(app, session.socket_id, user.id)
 
-    async def publish(self, app: App, channel: str, frame: bytes, except_socket: str | None = None) -> None:
-        """Send a frame's payload to every subscriber on every node. Raises BrokerUnavailable.
+    async def publish(
+        self, app: App, channel: str, frame: bytes, except_socket: str | None = None, *, is_live: bool = False
+    ) -> None:
+        """Send a frame's payload to every subscriber on every node; on a cache channel keep it, unless it is live.
 
-        Waits while more is on its way to the channel here than it can take.
+        Raises BrokerUnavailable, but not for what is live. Waits while more is on its way to the channel here than
+        it can take.
         """
         subscribers = self.hub.channel(app.id, channel)
         while subscribers is not None and subscribers.pending_bytes > MAX_PENDING_BYTES:
@@ -148,11 +186,26 @@ class Node:
             await waiter
             subscribers = self.hub.channel(app.id, channel)
         self.metrics.publications += 1
-        await self._broker.publish(Publication(app.id, channel, frame, except_socket))
+        if is_cache(channel) and not is_live:
+            await self.history.append(app.id, channel, frame, app.cache_ttl_s)
+        await self._broker.publish(Publication(app.id, channel, frame, except_socket, is_live))
+
+    async def whisper(self, connection: Connection, event: Whisper) -> None:
+        """Send a client event to the others on its channel. Never raises: while nodes are apart, those here have it."""
+        app, socket_id = connection.app, connection.session.socket_id
+        if app.webhooks:
+            told = WebhookEvent("client_event", event.channel, event.user_id, event.event, event.data, socket_id)
+            self._webhooks.tell(app, told)
+        await self.publish(app, event.channel, event.frame, socket_id, is_live=True)
 
     async def terminate_user(self, app: App, user_id: str) -> None:
-        """End every connection of a user, on all nodes. Raises BrokerUnavailable."""
-        await self._broker.publish(Control(app.id, "terminate_user", user_id))
+        """End every connection of a user, on all nodes. Raises BrokerUnavailable; those here are ended even then."""
+        control = Control(app.id, "terminate_user", user_id)
+        try:
+            await self._broker.publish(control)
+        except BrokerUnavailable:
+            self._terminate_here(control)
+            raise
 
     def deliver(self, publication: Publication | Control) -> None:
         """Hand what the broker brought to those who are here. The broker calls it; plain, never raises."""
@@ -160,6 +213,7 @@ class Node:
             if (act := self._on_control.get(publication.action)) is not None:
                 act(publication)
             return
+        self._listening.take(publication)
         subscribers = self.hub.channel(publication.app_id, publication.channel)
         if subscribers is None:
             return
@@ -168,7 +222,7 @@ class Node:
             left_out = self.hub.connection(publication.app_id, publication.except_socket)
             if left_out is not None and publication.channel not in left_out.session.channels:
                 left_out = None
-        self._fanout.publish(subscribers, text_frame(publication.frame), left_out)
+        self._fanout.publish(subscribers, text_frame(publication.frame), left_out, is_live=publication.is_live)
 
     def _terminate_here(self, control: Control) -> None:
         for connection in self.hub.of_user(control.app_id, control.target):
@@ -182,28 +236,72 @@ class Node:
 
     async def _announce(self, app: App, change: Change) -> None:
         channel = change.channel
+        await self._users.took_place(app, change)
         if change.is_occupied:
-            self._webhooks.tell(app, WebhookEvent("channel_occupied", channel))
+            self._tell_webhook(app, WebhookEvent("channel_occupied", channel))
         for member in change.added:
             await self._tell_arrival(app, channel, member)
         for member in change.removed:
             await self._tell_departure(app, channel, member)
         if change.is_vacated:
-            self._webhooks.tell(app, WebhookEvent("channel_vacated", channel))
+            self._tell_webhook(app, WebhookEvent("channel_vacated", channel))
+        if app.sends_subscription_counts:
+            self._count(app, channel, (await self.roster.count(app.id, channel)).subscriptions)
 
     async def _tell_arrival(self, app: App, channel: str, member: Member, except_socket: str | None = None) -> None:
         self._webhooks.tell(app, WebhookEvent("member_added", channel, member.user_id))
         frame = encoding.member_added(channel, member.user_id, member.user_info)
-        await self._broker.publish(Publication(app.id, channel, frame, except_socket))
+        await self._tell_here_at_least(Publication(app.id, channel, frame, except_socket))
 
     async def _tell_departure(self, app: App, channel: str, member: Member) -> None:
         self._webhooks.tell(app, WebhookEvent("member_removed", channel, member.user_id))
-        await self._broker.publish(Publication(app.id, channel, encoding.member_removed(channel, member.user_id)))
+        frame = encoding.member_removed(channel, member.user_id)
+        await self._tell_here_at_least(Publication(app.id, channel, frame))
 
-    async def _hear_no_more(self, app_id: str, channel: str) -> None:
-        """Unsubscribe this node, unless somebody is here or about to be."""
-        if self.hub.channel(app_id, channel) is None and (app_id, channel) not in self._joining:
-            await self._broker.unsubscribe(app_id, channel)
+    async def _tell_here_at_least(self, publication: Publication) -> None:
+        """Publish what the roster will put right elsewhere when the nodes reach each other again."""
+        try:
+            await self._broker.publish(publication)
+        except BrokerUnavailable:
+            self.deliver(publication)
+
+    def _tell_webhook(self, app: App, event: WebhookEvent) -> None:
+        if not is_internal(event.channel):
+            self._webhooks.tell(app, event)
+
+    def _count(self, app: App, channel: str, count: int) -> None:
+        """Have the subscribers told how many they are, where the app wants it and they cannot know."""
+        if app.sends_subscription_counts and not is_internal(channel) and kind_of(channel) is not ChannelKind.PRESENCE:
+            self._counts.changed(app.id, channel, count)
+
+    def _tell_count(self, app_id: str, channel: str, count: int | None) -> None:
+        app = self._apps.by_id(app_id)
+        if app is not None:
+            self.tasks.run(self._publish_count(app, channel, count))
+
+    async def _publish_count(self, app: App, channel: str, count: int | None) -> None:
+        if count is None:
+            count = (await self.roster.count(app.id, channel)).subscriptions
+        self._webhooks.tell(app, WebhookEvent("subscription_count", channel, subscription_count=count))
+        if count:
+            frame = encoding.subscription_count(channel, count)
+            await self._tell_here_at_least(Publication(app.id, channel, frame))
+
+    async def _is_full(self, app: App, channel: str, member: Member) -> bool:
+        """Whether a newcomer would be one member too many; of several at once, some may still pass."""
+        most = app.max_presence_members
+        if most is None or (await self.roster.count(app.id, channel)).users < most:
+            return False
+        members = await self.roster.members(app.id, channel)
+        return all(other.user_id != member.user_id for other in members)
+
+    async def _cached(self, app: App, channel: str) -> bytes | None:
+        """The last event on a cache channel, `_MISS` when there is none, None when that cannot be known."""
+        try:
+            entry = await self.history.latest(app.id, channel)
+        except BrokerUnavailable:
+            return None
+        return _MISS if entry is None else entry.frame
 
     async def _state(self, app: App, channel: str) -> bytes:
         if kind_of(channel) is not ChannelKind.PRESENCE:
@@ -211,9 +309,22 @@ class Node:
         members = await self.roster.members(app.id, channel)
         return encoding.presence_state((member.user_id, member.user_info) for member in members)
 
+    async def _arrive(self, app: App, channel: str, socket_id: str, member: Member | None, arrival: Arrival) -> None:
+        if arrival.is_first_on_channel:
+            self._tell_webhook(app, WebhookEvent("channel_occupied", channel))
+        if member is not None and arrival.is_first_of_user:
+            await self._tell_arrival(app, channel, member, socket_id)
+        self._count(app, channel, arrival.subscriptions)
+
     async def _depart(self, app: App, channel: str, socket_id: str, member: Member | None) -> None:
         departure = await self.roster.leave(app.id, channel, socket_id)
         if member is not None and departure.is_last_of_user:
             await self._tell_departure(app, channel, member)
         if departure.is_last_on_channel:
-            self._webhooks.tell(app, WebhookEvent("channel_vacated", channel))
+            self._tell_webhook(app, WebhookEvent("channel_vacated", channel))
+        self._count(app, channel, departure.subscriptions)
+
+
+def _is_event(frame: bytes) -> bool:
+    """Whether a frame carries a published event, and not the channel's own state."""
+    return not frame.startswith(b'{"event":"pusher_internal:')

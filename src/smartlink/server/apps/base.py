@@ -72,6 +72,7 @@ class App:
             activity_timeout_s=self.activity_timeout_s,
             accepts_client_events=self.accepts_client_events,
             max_channels=self.max_channels,
+            max_user_info_bytes=self.max_user_info_bytes,
         )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
-from smartlink.protocol.names import ChannelKind, is_valid_channel, kind_of
+from smartlink.protocol.names import ChannelKind, is_cache, is_internal, is_valid_channel, kind_of
 from smartlink.server.apps.base import App
-from smartlink.server.http.events import channel_info, parse_info
+from smartlink.server.http.events import COUNTS, channel_info, parse_info
 from smartlink.server.node import Node
 from smartlink.server.requests import HttpError, Response
 
@@ -18,7 +20,7 @@ def _json(value: object) -> Response:
 
 
 async def list_channels(node: Node, app: App, parameters: dict[str, str]) -> Response:
-    """Occupied channels, by prefix, with counts where asked for."""
+    """Occupied channels, by prefix, with counts where asked for, or where the application lists them."""
     prefix = parameters.get("filter_by_prefix", "")
     attributes = parse_info(parameters.get("info"))
     if "user_count" in attributes and not prefix.startswith("presence-"):
@@ -26,22 +28,30 @@ async def list_channels(node: Node, app: App, parameters: dict[str, str]) -> Res
     counts = await node.roster.channels(app.id, prefix)
     channels: dict[str, dict[str, int]] = {}
     for name, count in counts.items():
+        if is_internal(name):
+            continue
         info = channels[name] = {}
         if "user_count" in attributes:
             info["user_count"] = count.users
-        if "subscription_count" in attributes:
+        if "subscription_count" in attributes or app.lists_counts:
             info["subscription_count"] = count.subscriptions
     return _json({"channels": channels})
 
 
 async def show_channel(node: Node, app: App, channel: str, parameters: dict[str, str]) -> Response:
-    """One channel: whether anybody is on it, and counts where asked for."""
+    """One channel: whether anybody is on it, and what else is asked for; no `cache` where nothing is kept."""
     _check(channel)
-    attributes = parse_info(parameters.get("info"))
+    attributes = parse_info(parameters.get("info"), COUNTS | {"cache"})
     if "user_count" in attributes and kind_of(channel) is not ChannelKind.PRESENCE:
         raise HttpError(400, f"user_count is known on presence channels only, and {channel!r} is none")
+    if "cache" in attributes and not is_cache(channel):
+        raise HttpError(400, f"Only cache channels keep their last event, and {channel!r} is none")
     count = await node.roster.count(app.id, channel)
-    return _json({"occupied": count.subscriptions > 0} | await channel_info(node, app, channel, attributes))
+    shown: dict[str, object] = {"occupied": count.subscriptions > 0}
+    shown |= await channel_info(node, app, channel, attributes)
+    if "cache" in attributes and (entry := await node.history.latest(app.id, channel)) is not None:
+        shown["cache"] = {"data": msgspec.json.decode(entry.frame)["data"], "ttl": math.ceil(entry.ttl_s)}
+    return _json(shown)
 
 
 async def list_users(node: Node, app: App, channel: str) -> Response:

@@ -175,9 +175,11 @@ class HttpConnection:
     def _answer_next(self, rest: bytes = b"") -> None:
         while self._ready and not self._is_answering and not self._is_over:
             request, keeps_alive = self._ready.popleft()
-            if request.path.startswith("/app/"):
+            if request.path.startswith("/app/") or (self._is_upgrade and not self._ready and _is_handshake(request)):
                 self._upgrade(request, rest)
                 return
+            # Any other upgrade is not taken up: the answer is in plain HTTP, and the last one.
+            keeps_alive = keeps_alive and not self._is_upgrade
             self._is_answering = True
             self._link.pause()
             self._shared.tasks.run(
@@ -191,8 +193,6 @@ class HttpConnection:
             return
         if self._fault is not None:
             self._refuse(self._fault)
-        elif self._is_upgrade:
-            self._refuse(HttpError(400, "Only /app/{key} can be upgraded"))
         else:
             self._link.resume()
 
@@ -243,3 +243,8 @@ class HttpConnection:
         self._deadline = self._shared.watch.now() + LINGER_S
         self._link.resume()
         self._link.finish()
+
+
+def _is_handshake(request: Request) -> bool:
+    """Whether the request is the beginning of a WebSocket."""
+    return "websocket" in request.headers.get("upgrade", "").lower()

@@ -1,8 +1,15 @@
-"""`POST events` and `POST batch_events`: publishing."""
+"""`POST events` and `POST batch_events`: publishing.
+
+A call with an `Idempotency-Key`, and an event with an `id`, are carried out once: repeated within two minutes, over
+whichever node, the call gets the same answer and the event is not delivered again.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -11,6 +18,7 @@ from smartlink.protocol.names import (
     MAX_CHANNEL_LENGTH,
     ChannelKind,
     is_reserved_event,
+    is_user_channel,
     is_valid_channel,
     is_valid_event_name,
     is_valid_socket_id,
@@ -18,22 +26,26 @@ from smartlink.protocol.names import (
 )
 from smartlink.server.apps.base import App
 from smartlink.server.node import Node
+from smartlink.server.receipts.base import Pending
 from smartlink.server.requests import HttpError, Request, Response
 
-__all__ = ["channel_info", "parse_info", "publish", "publish_batch"]
+__all__ = ["COUNTS", "channel_info", "parse_info", "publish", "publish_batch"]
 
-MAX_CHANNELS = 100
-MAX_BATCH = 10
-_ATTRIBUTES = frozenset({"user_count", "subscription_count"})
+MAX_EVENT_ID_LENGTH = 200
+COUNTS = frozenset({"user_count", "subscription_count"})
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,200}\Z")
+_PUBLISHED = b"published"
 
 
 class _Event(msgspec.Struct):
     name: str
     data: str | msgspec.Raw
     channel: str | None = None
-    channels: Annotated[list[str], msgspec.Meta(max_length=MAX_CHANNELS)] | None = None
+    channels: list[str] | None = None
     socket_id: str | None = None
     info: str | None = None
+    id: str | None = None
+    live: bool = False
 
 
 class _Batch(msgspec.Struct):
@@ -45,59 +57,134 @@ _batch_decoder = msgspec.json.Decoder(_Batch)
 _EMPTY = Response()
 
 
+@dataclass(frozen=True, slots=True)
+class _Posting:
+    """One event on its way to one channel, checked."""
+
+    channel: str
+    frame: bytes
+    event: _Event
+    attributes: frozenset[str]
+
+    @property
+    def receipt(self) -> str | None:
+        """What its repeat is recognised by."""
+        return None if self.event.id is None else f"event\n{self.channel}\n{self.event.id}"
+
+
 async def publish(node: Node, app: App, request: Request) -> Response:
-    """One event to up to 100 channels."""
-    event = _decode(_event_decoder, request.body)
-    channels = event.channels if event.channels is not None else [event.channel] if event.channel else []
-    if not channels:
-        raise HttpError(400, "channels (or channel) must name at least one channel")
-    data = _check(app, event, channels)
-    attributes = parse_info(event.info)
-    infos: dict[str, dict[str, Any]] = {}
-    for channel in dict.fromkeys(channels):
-        _check_attributes(channel, attributes)
-    for channel in dict.fromkeys(channels):
-        await node.publish(app, channel, encoding.event(event.name, channel, data), event.socket_id)
-        if attributes:
-            infos[channel] = await channel_info(node, app, channel, attributes)
-    return Response(msgspec.json.encode({"channels": infos})) if attributes else _EMPTY
+    """One event to as many channels as the application may name, by default 100."""
+
+    async def carry_out() -> Response:
+        event = _decode(_event_decoder, request.body)
+        channels = event.channels if event.channels is not None else [event.channel] if event.channel else []
+        if not channels:
+            raise HttpError(400, "channels (or channel) must name at least one channel")
+        if len(channels) > app.max_event_channels:
+            raise HttpError(400, f"{len(channels)} channels, more than {app.max_event_channels}")
+        postings = _postings(app, event, channels)
+        infos = await _post(node, app, postings)
+        if not postings[0].attributes:
+            return _EMPTY
+        named = {posting.channel: info for posting, info in zip(postings, infos, strict=True)}
+        return Response(msgspec.json.encode({"channels": named}))
+
+    return await _once(node, app, request, "events", carry_out)
 
 
 async def publish_batch(node: Node, app: App, request: Request) -> Response:
-    """Up to ten events, each on one channel: all are published, in order, or none."""
-    events = _decode(_batch_decoder, request.body).batch
-    if not events:
-        raise HttpError(400, "batch is empty")
-    if len(events) > MAX_BATCH:
-        raise HttpError(400, f"batch has {len(events)} events, more than {MAX_BATCH}")
-    checked: list[tuple[_Event, str, str, frozenset[str]]] = []
-    for event in events:
-        if event.channel is None:
-            raise HttpError(400, "each event of a batch names one channel")
-        data = _check(app, event, [event.channel])
-        attributes = parse_info(event.info)
-        _check_attributes(event.channel, attributes)
-        checked.append((event, event.channel, data, attributes))
+    """Several events, by default up to ten, each on one channel: all are published, in order, or none."""
+
+    async def carry_out() -> Response:
+        events = _decode(_batch_decoder, request.body).batch
+        if not events:
+            raise HttpError(400, "batch is empty")
+        if len(events) > app.max_batch:
+            raise HttpError(400, f"batch has {len(events)} events, more than {app.max_batch}")
+        postings: list[_Posting] = []
+        for event in events:
+            if event.channel is None:
+                raise HttpError(400, "each event of a batch names one channel")
+            postings += _postings(app, event, [event.channel])
+        infos = await _post(node, app, postings)
+        return Response(msgspec.json.encode({"batch": infos})) if any(infos) else _EMPTY
+
+    return await _once(node, app, request, "batch_events", carry_out)
+
+
+async def _once(
+    node: Node, app: App, request: Request, call: str, carry_out: Callable[[], Awaitable[Response]]
+) -> Response:
+    """Carry a call out, or answer as it was answered before. Raises HttpError 409 while that is not known yet."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return await carry_out()
+    if _IDEMPOTENCY_KEY.match(key) is None:
+        raise HttpError(400, "Idempotency-Key must have 1 to 200 visible ASCII characters")
+    receipt = f"{call}\n{key}"
+    answer = await _claim(node, app, receipt)
+    if answer is not None:
+        return Response(answer)
+    try:
+        response = await carry_out()
+    except BaseException:
+        await node.receipts.release(app.id, receipt)
+        raise
+    await node.receipts.complete(app.id, receipt, response.body)
+    return response
+
+
+async def _post(node: Node, app: App, postings: list[_Posting]) -> list[dict[str, Any]]:
+    """Publish what has not been published before, in order; returns the attributes asked for, of each.
+
+    Where publishing fails half-way, what is out stays known as published: a repeat sends the rest.
+    """
+    receipts = node.receipts
+    claimed: dict[str, _Posting] = {}
+    repeated: set[int] = set()
     infos: list[dict[str, Any]] = []
-    for event, channel, data, attributes in checked:
-        await node.publish(app, channel, encoding.event(event.name, channel, data), event.socket_id)
-        infos.append(await channel_info(node, app, channel, attributes))
-    return Response(msgspec.json.encode({"batch": infos})) if any(infos) else _EMPTY
+    try:
+        for index, posting in enumerate(postings):
+            if (receipt := posting.receipt) is not None:
+                if receipt in claimed or await _claim(node, app, receipt) is not None:
+                    repeated.add(index)
+                else:
+                    claimed[receipt] = posting
+        for index, posting in enumerate(postings):
+            if index not in repeated:
+                event = posting.event
+                await node.publish(app, posting.channel, posting.frame, event.socket_id, is_live=event.live)
+                if (receipt := posting.receipt) is not None:
+                    del claimed[receipt]
+                    await receipts.complete(app.id, receipt, _PUBLISHED)
+            infos.append(await channel_info(node, app, posting.channel, posting.attributes))
+    finally:
+        for receipt in claimed:
+            await receipts.release(app.id, receipt)
+    return infos
 
 
-def parse_info(info: str | None) -> frozenset[str]:
-    """The attributes a caller asks for. Raises HttpError 400 for one that does not exist."""
+async def _claim(node: Node, app: App, receipt: str) -> bytes | None:
+    try:
+        return await node.receipts.claim(app.id, receipt)
+    except Pending:
+        raise HttpError(409, "The same is being published now: try again in a moment", {"Retry-After": "1"}) from None
+
+
+def parse_info(info: str | None, known: frozenset[str] = COUNTS) -> frozenset[str]:
+    """The attributes a caller asks for. Raises HttpError 400 for one that does not exist here."""
     if not info:
         return frozenset()
     attributes = frozenset(part.strip() for part in info.split(","))
-    if unknown := attributes - _ATTRIBUTES:
-        raise HttpError(400, f"info knows user_count and subscription_count, not {', '.join(sorted(unknown))[:60]!r}")
+    if unknown := attributes - known:
+        names = " and ".join(sorted(known, reverse=True))
+        raise HttpError(400, f"info knows {names} here, not {', '.join(sorted(unknown))[:60]!r}")
     return attributes
 
 
 async def channel_info(node: Node, app: App, channel: str, attributes: frozenset[str]) -> dict[str, Any]:
-    """The attributes asked for, of the whole cluster."""
-    if not attributes:
+    """The counts asked for, of the whole cluster."""
+    if not attributes & COUNTS:
         return {}
     count = await node.roster.count(app.id, channel)
     info: dict[str, Any] = {}
@@ -120,22 +207,29 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
         raise HttpError(400, f"The body is not what is expected here: {str(error)[:200]}") from None
 
 
-def _check(app: App, event: _Event, channels: list[str]) -> str:
-    """Check one event; returns its data as text. Raises HttpError 400 or 413."""
+def _postings(app: App, event: _Event, channels: list[str]) -> list[_Posting]:
+    """Check one event; returns what is to be published, each channel once. Raises HttpError 400 or 413."""
     if not is_valid_event_name(event.name):
         raise HttpError(400, "name must have 1 to 200 characters, none of them a control character")
     if is_reserved_event(event.name):
         raise HttpError(400, "names that begin with pusher: or pusher_internal: are the server's own")
+    attributes = parse_info(event.info)
     for channel in channels:
-        if not is_valid_channel(channel):
+        if not is_valid_channel(channel) and not is_user_channel(channel):
             raise HttpError(
                 400, f"{channel[:40]!r} is not a channel: 1 to {MAX_CHANNEL_LENGTH} of A-Z a-z 0-9 _ - = @ , . ;"
             )
+        _check_attributes(channel, attributes)
     if event.socket_id is not None and not is_valid_socket_id(event.socket_id):
         raise HttpError(400, "socket_id must have the form digits.digits")
+    if event.id is not None and not 0 < len(event.id) <= MAX_EVENT_ID_LENGTH:
+        raise HttpError(400, f"id must have 1 to {MAX_EVENT_ID_LENGTH} characters")
     if not isinstance(event.data, str):
         raise HttpError(400, "data must be a text: encode objects as JSON first")
     size = len(event.data) if event.data.isascii() else len(event.data.encode())
     if size > app.max_event_bytes:
         raise HttpError(413, f"data is {size} bytes, more than the {app.max_event_bytes} this application may send")
-    return event.data
+    return [
+        _Posting(channel, encoding.event(event.name, channel, event.data), event, attributes)
+        for channel in dict.fromkeys(channels)
+    ]

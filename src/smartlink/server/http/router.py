@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 from urllib.parse import unquote
@@ -10,6 +11,7 @@ from smartlink.server.apps.base import App, AppManager
 from smartlink.server.brokers.base import BrokerUnavailable
 from smartlink.server.http import channels, events
 from smartlink.server.http.auth import authenticate, parse_query
+from smartlink.server.limits import TokenBucket
 from smartlink.server.node import Node
 from smartlink.server.requests import HttpError, Request, Response
 
@@ -18,6 +20,7 @@ __all__ = ["Router"]
 Endpoint: TypeAlias = Callable[[dict[str, str]], Coroutine[Any, Any, Response]]
 
 _UP = Response(b'{"health":"OK"}')
+_DEGRADED = Response(b'{"health":"degraded"}', 503, {"Retry-After": "1"})
 _DRAINING = Response(b'{"health":"draining"}', 503, {"Retry-After": "1"})
 
 
@@ -28,6 +31,8 @@ class Router:
         self._node = node
         self._apps = apps
         self._is_ready = is_ready
+        self._buckets: dict[tuple[str, bool], TokenBucket] = {}
+        """Of applications whose calls are limited, by app id and whether the call is a POST."""
 
     async def answer(self, request: Request) -> Response:
         """The answer to `request`; an error of the caller is an answer too."""
@@ -40,12 +45,15 @@ class Router:
             return error.response()
         except BrokerUnavailable:
             metrics.http_errors += 1
-            return HttpError(503, "Not published: try again in a moment", {"Retry-After": "1"}).response()
+            away = HttpError(503, "Other nodes cannot be reached: try again in a moment", {"Retry-After": "1"})
+            return away.response()
 
     async def _dispatch(self, request: Request) -> Response:
         if request.path == "/up":
             _allow(request, "GET", "HEAD")
-            return _UP if self._is_ready() else _DRAINING
+            if not self._is_ready():
+                return _DRAINING
+            return _UP if self._node.is_whole else _DEGRADED
         parts = request.path.split("/")[1:]
         if parts[0] == "apps" and len(parts) >= 3:
             return await self._app_call(request, parts[1], parts[2:])
@@ -57,6 +65,7 @@ class Router:
                 raise HttpError(401, "auth_key is not the key of any application")
             _allow(request, "POST")
             authenticate(app, request, parameters)
+            self._check_app(app, request)
             return await channels.terminate(self._node, app, unquote(parts[1]))
         raise HttpError(404, "No such path: the HTTP API is below /apps/{id}, WebSockets are at /app/{key}")
 
@@ -71,7 +80,24 @@ class Router:
         _allow(request, method)
         parameters = parse_query(request.query)
         authenticate(app, request, parameters)
+        self._check_app(app, request)
         return await endpoint(parameters)
+
+    def _check_app(self, app: App, request: Request) -> None:
+        """Raises HttpError 403 for an application that is switched off, 429 for one that calls too often."""
+        if not app.is_enabled:
+            raise HttpError(403, "This application is switched off")
+        is_write = request.method == "POST"
+        most = app.publishes_per_s if is_write else app.reads_per_s
+        if most is None:
+            return
+        now = time.monotonic()
+        bucket = self._buckets.get((app.id, is_write))
+        if bucket is None or bucket.capacity != most:
+            bucket = self._buckets[app.id, is_write] = TokenBucket(most, most, now)
+        if not bucket.take(now):
+            what = "POST" if is_write else "GET"
+            raise HttpError(429, f"More than {most} {what} calls a second", {"Retry-After": "1"})
 
     def _find(self, request: Request, app: App, parts: list[str]) -> tuple[str, Endpoint] | None:
         node = self._node

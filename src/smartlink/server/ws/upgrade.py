@@ -41,14 +41,17 @@ class Upgrader:
     def __call__(self, link: Link, request: Request) -> None:
         """Upgrade `link`. Raises HttpError when the request is no WebSocket handshake."""
         accept = _accept(request)
-        if not self._is_ready():
-            raise HttpError(503, "Stopping: connect again", {"Retry-After": "1"})
-        key = unquote(request.path.removeprefix("/app/"))
-        app = self._apps.by_key(key)
+        is_path = request.path.startswith("/app/")
+        app = self._apps.by_key(unquote(request.path.removeprefix("/app/"))) if is_path else None
         if app is not None:
             check_origin(app, request)
+        if not self._is_ready():
+            raise HttpError(503, "Stopping: connect again", {"Retry-After": "1"})
         link.write(_ANSWER % accept)
-        refused = refusal(self._shared.node, app, request.query)
+        if is_path:
+            refused = refusal(self._shared.node, app, request.query)
+        else:
+            refused = Code.WRONG_PATH, "WebSockets are at /app/{key}"
         if app is None or refused is not None:
             code, reason = refused or (Code.NO_SUCH_APP, "No application has this key")
             self._shared.node.metrics.connections_refused += 1

@@ -1,0 +1,73 @@
+"""Which channels this node hears from the broker: those somebody here is on, or is on the way to.
+
+Between asking the broker for a channel and standing in the hub a connection may have to wait for engines. What comes
+on the channel meanwhile is kept in its `Arriving`, so that the state it is told and what it hears afterwards leave no
+gap.
+"""
+
+from __future__ import annotations
+
+from smartlink.server.brokers.base import Broker, Publication
+from smartlink.server.fanout import MAX_PENDING_BYTES
+from smartlink.server.hub import Hub
+
+__all__ = ["Arriving", "Listening"]
+
+
+class Arriving:
+    """A connection on its way onto a channel, and the durable frames that came meanwhile."""
+
+    __slots__ = ("_size", "frames", "socket_id")
+
+    def __init__(self, socket_id: str) -> None:
+        self.socket_id = socket_id
+        self.frames: list[bytes] = []
+        self._size = 0
+
+    @property
+    def is_swamped(self) -> bool:
+        """Whether more came than can be held: then `frames` is not whole."""
+        return self._size > MAX_PENDING_BYTES
+
+    def take(self, publication: Publication) -> None:
+        self._size += len(publication.frame)
+        if not self.is_swamped and not publication.is_live and publication.except_socket != self.socket_id:
+            self.frames.append(publication.frame)
+
+
+class Listening:
+    """Asks the broker for channels, and gives them up when nobody here needs them any more."""
+
+    def __init__(self, hub: Hub, broker: Broker) -> None:
+        self._hub = hub
+        self._broker = broker
+        self._arriving: dict[tuple[str, str], list[Arriving]] = {}
+
+    def expect(self, app_id: str, channel: str, socket_id: str) -> Arriving:
+        """Keep for a connection what comes on the channel, until `arrived`."""
+        arriving = Arriving(socket_id)
+        self._arriving.setdefault((app_id, channel), []).append(arriving)
+        return arriving
+
+    async def begin(self, app_id: str, channel: str) -> None:
+        """Hear the channel from now on."""
+        if self._hub.channel(app_id, channel) is None:
+            await self._broker.subscribe(app_id, channel)
+
+    def arrived(self, app_id: str, channel: str, arriving: Arriving) -> None:
+        """The way is over, wherever it led; join the hub in the same step."""
+        on_their_way = self._arriving[app_id, channel]
+        on_their_way.remove(arriving)
+        if not on_their_way:
+            del self._arriving[app_id, channel]
+
+    async def end(self, app_id: str, channel: str) -> None:
+        """Hear the channel no more, unless somebody here is on it or on the way to it."""
+        if self._hub.channel(app_id, channel) is None and (app_id, channel) not in self._arriving:
+            await self._broker.unsubscribe(app_id, channel)
+
+    def take(self, publication: Publication) -> None:
+        """Hand what came to those who are on their way."""
+        if self._arriving:
+            for arriving in self._arriving.get((publication.app_id, publication.channel), ()):
+                arriving.take(publication)

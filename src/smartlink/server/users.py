@@ -1,0 +1,105 @@
+"""Who is signed in, over all nodes, and who watches whom.
+
+A signed-in connection stands on the roster's internal channel `#user-{id}`: first and last there are when the user
+comes online and goes offline. Watchers hear the internal channel `#watch-{id}`, on which that is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from smartlink.protocol import encoding
+from smartlink.protocol.errors import Code
+from smartlink.protocol.session import User
+from smartlink.server.apps.base import App
+from smartlink.server.brokers.base import Publication
+from smartlink.server.framing import text_frame
+from smartlink.server.hub import Connection, Hub
+from smartlink.server.listening import Arriving, Listening
+from smartlink.server.roster.base import Change, Roster
+
+__all__ = ["Users"]
+
+_USER = "#user-"
+_WATCH = "#watch-"
+
+Announce = Callable[[Publication], Awaitable[None]]
+
+
+class Users:
+    """Signs connections in and out and tells watchers. `announce` publishes, on this node at least."""
+
+    def __init__(self, hub: Hub, roster: Roster, listening: Listening, announce: Announce) -> None:
+        self._hub = hub
+        self._roster = roster
+        self._listening = listening
+        self._announce = announce
+
+    async def sign_in(self, connection: Connection, user: User) -> None:
+        """Make a connection this user's and tell it so, or end it when the user has too many."""
+        app, session = connection.app, connection.session
+        arrival = await self._roster.join(app.id, _USER + user.id, session.socket_id, None)
+        most = app.max_connections_per_user
+        if not connection.is_open or (most is not None and arrival.subscriptions > most):
+            if arrival.is_first_on_channel:
+                await self._tell(app, user.id, "online")
+            connection.close(Code.OVER_CAPACITY, f"The user has {most} connections, the most a user may have")
+            await self.sign_out(app, session.socket_id, user.id)
+            return
+        success = session.signed_in(user)
+        self._hub.sign_in(connection, user.id)
+        connection.write(text_frame(success.frame))
+        if not connection.is_open:
+            return
+        if arrival.is_first_on_channel:
+            await self._tell(app, user.id, "online")
+        if user.watchlist is None:
+            connection.write(text_frame(session.watchlist_refused().frame))
+        elif user.watchlist and connection.is_open:
+            await self._watch(connection, user.watchlist)
+
+    async def sign_out(self, app: App, socket_id: str, user_id: str) -> None:
+        """The connection is gone, and with it, perhaps, the user."""
+        departure = await self._roster.leave(app.id, _USER + user_id, socket_id)
+        if departure.is_last_on_channel:
+            await self._tell(app, user_id, "offline")
+
+    async def took_place(self, app: App, change: Change) -> None:
+        """Tell what another node left behind, if it is about a user."""
+        if change.channel.startswith(_USER):
+            user_id = change.channel[len(_USER) :]
+            if change.is_occupied:
+                await self._tell(app, user_id, "online")
+            if change.is_vacated:
+                await self._tell(app, user_id, "offline")
+
+    async def _tell(self, app: App, user_id: str, what: str) -> None:
+        frame = encoding.watchlist_events({what: [user_id]})
+        await self._announce(Publication(app.id, _WATCH + user_id, frame))
+
+    async def _watch(self, connection: Connection, user_ids: tuple[str, ...]) -> None:
+        """Tell who of these is here, then each coming and going."""
+        app_id = connection.app.id
+        channels = tuple(_WATCH + user_id for user_id in user_ids)
+        on_their_way: list[tuple[str, Arriving]] = []
+        states: dict[str, list[str]] = {"online": [], "offline": []}
+        try:
+            for channel in channels:
+                arriving = self._listening.expect(app_id, channel, connection.session.socket_id)
+                on_their_way.append((channel, arriving))
+                await self._listening.begin(app_id, channel)
+            for user_id in user_ids:
+                count = await self._roster.count(app_id, _USER + user_id)
+                states["online" if count.subscriptions else "offline"].append(user_id)
+        finally:
+            for channel, arriving in on_their_way:
+                self._listening.arrived(app_id, channel, arriving)
+        if connection.is_open:
+            self._hub.watch(connection, channels)
+            # What came meanwhile comes again: the last word about each user is the true one.
+            frames = [encoding.watchlist_events(states)]
+            frames += [frame for _, arriving in on_their_way for frame in arriving.frames]
+            connection.write(b"".join(map(text_frame, frames)))
+        else:
+            for channel in channels:
+                await self._listening.end(app_id, channel)

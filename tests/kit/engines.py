@@ -1,0 +1,156 @@
+"""Engines as many nodes have them, in one process: shared, waiting when told to, away when told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from smartlink.protocol.session import Member
+from smartlink.server.bootstrap import Engines
+from smartlink.server.brokers.base import BrokerUnavailable, Control, Deliver, Publication
+from smartlink.server.history.base import Entry
+from smartlink.server.history.memory import MemoryHistory
+from smartlink.server.receipts.memory import MemoryReceipts
+from smartlink.server.roster.base import Arrival, ChannelCount
+from smartlink.server.roster.memory import MemoryRoster
+
+
+class Gate:
+    """Lets callers through until it is shut; then they wait until it opens."""
+
+    def __init__(self) -> None:
+        self._open = asyncio.Event()
+        self._open.set()
+        self.waiting = 0
+
+    def shut(self) -> None:
+        self._open.clear()
+
+    def open(self) -> None:
+        self._open.set()
+
+    async def passed(self) -> None:
+        self.waiting += 1
+        try:
+            await self._open.wait()
+        finally:
+            self.waiting -= 1
+
+
+class Between:
+    """What lies between the nodes of a test: `is_away` cuts it, the gates hold its answers back."""
+
+    def __init__(self) -> None:
+        self.is_away = False
+        self.joining = Gate()
+        """Waited at by `Roster.join`, after it has taken effect."""
+        self.reading = Gate()
+        """Waited at by `Roster.members` and `Roster.count`, after what they answer was read."""
+        self.claiming = Gate()
+        """Waited at by `Receipts.complete`, before it takes effect."""
+        self.nodes: list[SharedBroker] = []
+        self.roster = SharedRoster(self)
+        self.history = SharedHistory(self)
+        self.receipts = SharedReceipts(self)
+
+    def engines(self) -> Engines:
+        """The engines of one more node."""
+        broker = SharedBroker(self)
+        self.nodes.append(broker)
+        return Engines(broker, self.roster, self.history, self.receipts)
+
+    def check(self) -> None:
+        if self.is_away:
+            raise BrokerUnavailable("cut by the test")
+
+
+class SharedBroker:
+    """A `Broker` of several nodes in one process."""
+
+    def __init__(self, between: Between) -> None:
+        self._between = between
+        self._deliver: Deliver | None = None
+        self.subscribed: set[tuple[str, str]] = set()
+
+    @property
+    def is_available(self) -> bool:
+        return not self._between.is_away
+
+    async def start(self, deliver: Deliver) -> None:
+        self._deliver = deliver
+
+    async def subscribe(self, app_id: str, channel: str) -> None:
+        self.subscribed.add((app_id, channel))
+
+    async def unsubscribe(self, app_id: str, channel: str) -> None:
+        self.subscribed.discard((app_id, channel))
+
+    async def publish(self, publication: Publication | Control) -> None:
+        nodes = self._between.nodes
+        if self._between.is_away:
+            if isinstance(publication, Control) or not publication.is_live:
+                self._between.check()
+            nodes = [self]
+        for node in nodes:
+            if node._deliver is not None and (
+                isinstance(publication, Control) or (publication.app_id, publication.channel) in node.subscribed
+            ):
+                node._deliver(publication)
+
+    async def stop(self) -> None:
+        self._deliver = None
+        self.subscribed.clear()
+
+
+class SharedRoster(MemoryRoster):
+    def __init__(self, between: Between) -> None:
+        super().__init__()
+        self._between = between
+
+    async def join(self, app_id: str, channel: str, socket_id: str, member: Member | None) -> Arrival:
+        arrival = await super().join(app_id, channel, socket_id, member)
+        await self._between.joining.passed()
+        return arrival
+
+    async def members(self, app_id: str, channel: str) -> Sequence[Member]:
+        members = await super().members(app_id, channel)
+        await self._between.reading.passed()
+        return members
+
+    async def count(self, app_id: str, channel: str) -> ChannelCount:
+        count = await super().count(app_id, channel)
+        await self._between.reading.passed()
+        return count
+
+    async def stop(self) -> None:
+        """Other nodes may still be there."""
+
+
+class SharedHistory(MemoryHistory):
+    def __init__(self, between: Between) -> None:
+        super().__init__()
+        self._between = between
+
+    async def append(self, app_id: str, channel: str, frame: bytes, ttl_s: float) -> int:
+        self._between.check()
+        return await super().append(app_id, channel, frame, ttl_s)
+
+    async def latest(self, app_id: str, channel: str) -> Entry | None:
+        self._between.check()
+        entry = await super().latest(app_id, channel)
+        await self._between.reading.passed()
+        return entry
+
+
+class SharedReceipts(MemoryReceipts):
+    def __init__(self, between: Between) -> None:
+        super().__init__()
+        self._between = between
+
+    async def claim(self, app_id: str, key: str) -> bytes | None:
+        self._between.check()
+        return await super().claim(app_id, key)
+
+    async def complete(self, app_id: str, key: str, answer: bytes) -> None:
+        await self._between.claiming.passed()
+        await super().complete(app_id, key, answer)

@@ -1,0 +1,84 @@
+"""Subscribers are told how many they are, where the application wants it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+
+from kit.client import Client, connected
+from kit.realtime import an_app, realtime_server
+from kit.waiting import eventually
+from smartlink.server.counts import PACED_ABOVE, CountPace
+from smartlink.server.lifecycle import RealtimeServer
+
+
+async def count(client: Client) -> int:
+    message = await client.expect("pusher_internal:subscription_count")
+    number: int = json.loads(message["data"])["subscription_count"]
+    return number
+
+
+async def test_each_coming_and_going_is_told_to_all() -> None:
+    async with (
+        realtime_server(an_app(sends_subscription_counts=True)) as server,
+        connected(server.port) as one,
+        connected(server.port) as two,
+    ):
+        await one.subscribe("chat")
+        assert await count(one) == 1
+        await two.subscribe("chat")
+        assert (await count(one), await count(two)) == (2, 2)
+        two.send("pusher:unsubscribe", {"channel": "chat"})
+        assert await count(one) == 1
+        assert await two.is_quiet()
+
+
+async def test_nothing_is_told_on_presence_channels_or_unasked(server: RealtimeServer) -> None:
+    async with connected(server.port) as client:
+        await client.subscribe("chat")
+        assert await client.is_quiet()
+    async with (
+        realtime_server(an_app(sends_subscription_counts=True)) as wanting,
+        connected(wanting.port) as client,
+    ):
+        await client.subscribe("presence-a", {"user_id": "1"})
+        assert await client.is_quiet()
+        await client.sign_in("1")
+        await client.subscribe("#server-to-user-1")
+        assert await client.is_quiet()
+
+
+async def test_a_hundred_and_more_are_told_seldom_but_of_the_last_change() -> None:
+    told: list[int | None] = []
+    pace = CountPace(lambda app_id, channel, count: told.append(count), pace_s=0.05)
+    for number in range(1, PACED_ABOVE + 20):
+        pace.changed("1", "chat", number)
+
+    assert told == list(range(1, PACED_ABOVE + 2))
+    await eventually(lambda: told[-1] is None)
+    assert told[:-1] == list(range(1, PACED_ABOVE + 2))
+    await eventually(lambda: not pace._resting)
+    assert told.count(None) == 1
+    pace.changed("1", "chat", 150)
+    assert told[-1] == 150
+    pace.changed("1", "chat", 151)
+    pace.changed("1", "chat", 100)
+    assert told[-1] == 100
+    pace.stop()
+
+
+async def test_a_trailing_count_is_that_of_its_time() -> None:
+    async with (
+        realtime_server(an_app(sends_subscription_counts=True)) as server,
+        AsyncExitStack() as clients,
+        connected(server.port) as first,
+    ):
+        server.node._counts._pace_s = 0.2
+        await first.subscribe("chat")
+        others = [await clients.enter_async_context(connected(server.port)) for _ in range(PACED_ABOVE + 5)]
+        for client in others:
+            client.send("pusher:subscribe", {"channel": "chat"})
+        async with asyncio.timeout(10):
+            while await count(first) != PACED_ABOVE + 6:
+                pass

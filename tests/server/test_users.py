@@ -1,0 +1,283 @@
+"""Signing in, what is sent to one user, who is online, over real sockets and two nodes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from kit.client import Client, connected
+from kit.engines import Between
+from kit.realtime import KEY, SECRET, an_app, call, realtime_server
+from kit.waiting import eventually
+from smartlink.protocol.signing import sign_channel, sign_user
+from smartlink.server.lifecycle import RealtimeServer
+
+
+async def send_to(server: RealtimeServer, user_id: str, data: str = "{}") -> None:
+    body = json.dumps({"name": "e", "channel": f"#server-to-user-{user_id}", "data": data}).encode()
+    answer = await call(server.port, "POST", "/apps/1001/events", body)
+    assert answer.status_code == 200, answer.text
+
+
+def sign_in(client: Client, user_data: str, auth: str | None = None) -> None:
+    if auth is None:
+        auth = sign_user(KEY, SECRET, client.socket_id, user_data)
+    client.send("pusher:signin", {"auth": auth, "user_data": user_data})
+
+
+async def watchlist(client: Client) -> dict[str, list[str]]:
+    """The next message, which tells who came and went."""
+    data = json.loads((await client.expect("pusher_internal:watchlist_events"))["data"])
+    return {event["name"]: event["user_ids"] for event in data["events"]}
+
+
+@asynccontextmanager
+async def two_nodes() -> AsyncIterator[tuple[RealtimeServer, RealtimeServer]]:
+    between = Between()
+    async with (
+        realtime_server(engines=between.engines()) as one,
+        realtime_server(engines=between.engines()) as two,
+    ):
+        yield one, two
+        assert one.metrics.internal_errors == two.metrics.internal_errors == 0
+
+
+async def test_a_user_hears_what_is_sent_to_them_alone() -> None:
+    async with two_nodes() as (one, two), connected(one.port) as ana, connected(one.port) as ben:
+        await ana.sign_in("1")
+        await ben.sign_in("2")
+        await ana.subscribe("#server-to-user-1")
+        await ben.subscribe("#server-to-user-2")
+        await send_to(two, "1", "hello")
+
+        assert await ana.receive() == {"event": "e", "channel": "#server-to-user-1", "data": "hello"}
+        assert await ben.is_quiet()
+
+
+async def test_only_one_s_own_channel_may_be_subscribed_to(server: RealtimeServer) -> None:
+    async with connected(server.port) as client:
+        for signed_in in (False, True):
+            for channel in ("#server-to-user-2", "#server-to-user-", "#user-1", "#watch-1", "#server-to-user-1 "):
+                auth = sign_channel(KEY, SECRET, client.socket_id, "private-a")
+                client.send("pusher:subscribe", {"channel": channel, "auth": auth})
+                await client.expect("pusher:subscription_error")
+            if not signed_in:
+                client.send("pusher:subscribe", {"channel": "#server-to-user-1"})
+                await client.expect("pusher:subscription_error")
+                await client.sign_in("1")
+
+
+WRONG: dict[str, Any] = {
+    "no id": "{}",
+    "id null": '{"id":null}',
+    "id empty": '{"id":""}',
+    "id an object": '{"id":{}}',
+    "id true": '{"id":true}',
+    "id too long": json.dumps({"id": "u" * 129}),
+    "id with a newline": json.dumps({"id": "1\n2"}),
+    "id a huge number": '{"id":%s}' % ("9" * 5_000),
+    "not JSON": "x",
+    "a list": "[]",
+    "deep": "[" * 3_000,
+    "user_info too large": json.dumps({"id": "1", "user_info": "i" * 2_000}),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+async def test_user_data_that_names_nobody_ends_the_connection(server: RealtimeServer, name: str) -> None:
+    async with connected(server.port) as client:
+        sign_in(client, WRONG[name])
+
+        assert await client.error() == 4009
+        assert (await client.closed()).code == 4009
+
+
+async def test_a_wrong_signature_ends_the_connection_and_nothing_after_it_has_effect(server: RealtimeServer) -> None:
+    user_data = json.dumps({"id": "1"})
+    async with connected(server.port) as other:
+        for auth in (
+            "", "x", f"{KEY}:{'0' * 64}",
+            sign_user(KEY, "guess", "1.1", user_data),
+            sign_user(KEY, SECRET, other.socket_id, user_data),
+        ):  # fmt: skip
+            async with connected(server.port) as client:
+                sign_in(client, user_data, auth)
+                client.send("pusher:subscribe", {"channel": "chat"})
+
+                assert await client.error() == 4009
+                assert (await client.closed()).code == 4009
+    assert (await call(server.port, "GET", "/apps/1001/channels")).json() == {"channels": {}}
+
+
+@pytest.mark.parametrize("data", [None, "x", {}, {"auth": 1, "user_data": "{}"}, {"auth": "", "user_data": {}}])
+async def test_a_malformed_sign_in_gets_an_error_and_the_connection_stays(server: RealtimeServer, data: Any) -> None:
+    async with connected(server.port) as client:
+        client.send("pusher:signin", data)
+
+        assert await client.error() is None
+        assert await client.is_quiet()
+
+
+async def test_signing_in_again_is_harmless_but_not_as_somebody_else(server: RealtimeServer) -> None:
+    async with connected(server.port) as client:
+        await client.sign_in("1")
+        await client.sign_in("1")
+        sign_in(client, json.dumps({"id": "2"}))
+        assert await client.error() is None
+        client.send("pusher:subscribe", {"channel": "#server-to-user-2"})
+        await client.expect("pusher:subscription_error")
+        await client.subscribe("#server-to-user-1")
+
+
+async def test_a_numeric_id_is_taken_as_its_text(server: RealtimeServer) -> None:
+    async with connected(server.port) as client:
+        sign_in(client, '{"id":7}')
+        await client.expect("pusher:signin_success")
+        await client.subscribe("#server-to-user-7")
+
+
+async def test_presence_needs_no_channel_data_after_signing_in(server: RealtimeServer) -> None:
+    async with connected(server.port) as client:
+        await client.sign_in("1", user_info={"name": "Ana"})
+        data = await client.subscribe("presence-a")
+
+        assert data == {"presence": {"count": 1, "ids": ["1"], "hash": {"1": {"name": "Ana"}}}}
+
+
+async def test_terminating_finds_a_user_by_sign_in_or_presence_on_every_node() -> None:
+    async with (
+        two_nodes() as (one, two),
+        connected(one.port) as signed_in,
+        connected(two.port) as also_signed_in,
+        connected(one.port) as member,
+        connected(one.port) as left,
+        connected(two.port) as other,
+    ):
+        await signed_in.sign_in("1")
+        await also_signed_in.sign_in("1")
+        await member.subscribe("presence-a", {"user_id": "1"})
+        await left.subscribe("presence-b", {"user_id": "1"})
+        left.send("pusher:unsubscribe", {"channel": "presence-b"})
+        assert await left.is_quiet()
+        await other.sign_in("2")
+        answer = await call(two.port, "POST", "/apps/1001/users/1/terminate_connections", b"{}")
+
+        assert (answer.status_code, answer.json()) == (200, {})
+        for client in (signed_in, also_signed_in, member):
+            assert (await client.closed()).code == 4009
+        assert await left.is_quiet()
+        assert await other.is_quiet()
+        await eventually(lambda: len(one.node.hub) == 1)
+        assert one.node.hub.of_user("1001", "1") == []
+
+
+async def test_internal_channels_are_never_listed_nor_told_of(server: RealtimeServer) -> None:
+    async with connected(server.port) as client:
+        await client.sign_in("1", watchlist=["2"])
+        assert await watchlist(client) == {"offline": ["2"]}
+        await client.subscribe("#server-to-user-1")
+        listed = await call(server.port, "GET", "/apps/1001/channels")
+        below = await call(server.port, "GET", "/apps/1001/channels", params={"filter_by_prefix": "#"})
+        shown = await call(server.port, "GET", "/apps/1001/channels/%23user-1")
+
+        assert listed.json() == below.json() == {"channels": {}}
+        assert shown.status_code == 400
+
+
+async def test_who_watches_hears_the_first_and_last_connection_over_all_nodes() -> None:
+    async with two_nodes() as (one, two), connected(one.port) as ana, connected(two.port) as early:
+        await early.sign_in("5")
+        await ana.sign_in("1", watchlist=["5", "6", 7])
+        assert await watchlist(ana) == {"online": ["5"], "offline": ["6", "7"]}
+        async with connected(two.port) as ben, connected(one.port) as tab:
+            await ben.sign_in("6")
+            assert await watchlist(ana) == {"online": ["6"]}
+            await tab.sign_in("6")
+            assert await ana.is_quiet()
+            ben.writer.transport.abort()
+            await eventually(lambda: len(two.node.hub) == 1)
+            assert await ana.is_quiet()
+        assert await watchlist(ana) == {"offline": ["6"]}
+        assert await early.is_quiet()
+
+
+@pytest.mark.parametrize(
+    "wrong", [[str(number) for number in range(101)], "5", {"5": 1}, [None], [{}], ["5", ""], [True]]
+)
+async def test_a_watchlist_that_is_none_is_told_and_the_sign_in_stands(server: RealtimeServer, wrong: Any) -> None:
+    async with connected(server.port) as ana, connected(server.port) as ben:
+        await ana.sign_in("1", watchlist=wrong)
+        assert await ana.error() == 4302
+        await ben.sign_in("5")
+
+        assert await ana.is_quiet()
+        await ana.subscribe("#server-to-user-1")
+
+
+async def test_a_hundred_users_may_be_watched(server: RealtimeServer) -> None:
+    async with connected(server.port) as ana:
+        await ana.sign_in("0", watchlist=[str(number) for number in range(100)])
+
+        assert len((await watchlist(ana))["offline"]) == 99
+    await eventually(lambda: len(server.node.hub) == 0)
+    assert server.node.hub.channel("1001", "#watch-5") is None
+
+
+async def test_a_change_while_the_state_is_read_is_told_after_it() -> None:
+    between = Between()
+    async with (
+        realtime_server(engines=between.engines()) as server,
+        connected(server.port) as ana,
+        connected(server.port) as ben,
+    ):
+        between.reading.shut()
+        await ana.sign_in("1", watchlist=["2"])
+        await eventually(lambda: between.reading.waiting)
+        await ben.sign_in("2")
+        between.reading.open()
+
+        assert await watchlist(ana) == {"offline": ["2"]}
+        assert await watchlist(ana) == {"online": ["2"]}
+
+
+async def test_a_user_may_have_so_many_connections_over_all_nodes() -> None:
+    between = Between()
+    app = an_app(max_connections_per_user=2)
+    async with (
+        realtime_server(app, engines=between.engines()) as one,
+        realtime_server(app, engines=between.engines()) as two,
+        connected(one.port) as first,
+        connected(two.port) as third,
+    ):
+        await first.sign_in("1")
+        async with connected(two.port) as second:
+            await second.sign_in("1")
+            sign_in(third, json.dumps({"id": "1"}))
+            assert await third.error() == 4100
+            assert (await third.closed()).code == 4100
+        await eventually(lambda: len(two.node.hub) == 0)
+        async with connected(two.port) as fourth:
+            await fourth.sign_in("1")
+
+
+@pytest.mark.parametrize("how", ["nothing", "public"])
+async def test_who_shows_no_right_to_be_here_in_time_is_closed(how: str) -> None:
+    async with (
+        realtime_server(an_app(authorization_timeout_s=1, ping_interval_s=60)) as server,
+        connected(server.port) as client,
+        connected(server.port) as private,
+        connected(server.port) as user,
+    ):
+        if how == "public":
+            await client.subscribe("chat")
+        await private.subscribe("private-a")
+        await user.sign_in("1")
+
+        assert await client.error() == 4009
+        assert (await client.closed()).code == 4009
+        assert await private.is_quiet()
+        assert await user.is_quiet()
