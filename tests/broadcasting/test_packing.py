@@ -103,7 +103,30 @@ def test_a_name_of_its_own_is_sent_as_it_is() -> None:
     assert BROADCASTER.pack(Named(1))[0].name == "order.shipped"
 
 
-@pytest.mark.parametrize("name", ["", "x" * 201, "a\nb", "pusher:ping", "pusher_internal:member_added"])
+class Names(enum.Enum):
+    SHIPPED = "order.shipped"
+    SENT = 1
+
+
+@pytest.mark.parametrize(
+    ("given", "wire"),
+    [
+        (".order.shipped", "order.shipped"),
+        ("\\Shop\\Shipped", "Shop\\Shipped"),
+        ("..order", ".order"),
+        (Names.SHIPPED, "order.shipped"),
+        (Names.SENT, "SENT"),
+    ],
+)
+def test_a_name_may_be_marked_as_echo_marks_it_or_be_an_enums_member(given: str | enum.Enum, wire: str) -> None:
+    class Named(OrderShipped):
+        def broadcast_as(self) -> str | enum.Enum:
+            return given
+
+    assert BROADCASTER.pack(Named(1))[0].name == wire
+
+
+@pytest.mark.parametrize("name", ["", ".", "x" * 201, "a\nb", "pusher:ping", "pusher_internal:member_added"])
 def test_a_name_nobody_may_use_is_refused(name: str) -> None:
     class Named(OrderShipped):
         def broadcast_as(self) -> str:
@@ -144,7 +167,7 @@ def test_nothing_is_sent_in_the_clear_on_an_encrypted_channel() -> None:
         def broadcast_on(self) -> Channel:
             return EncryptedPrivateChannel("vault")
 
-    with pytest.raises(BroadcastConfigError, match="private-encrypted-vault"):
+    with pytest.raises(BroadcastConfigError, match="BROADCAST_ENCRYPTION_MASTER_KEY"):
         BROADCASTER.pack(Secret(1))
 
 
@@ -183,7 +206,8 @@ class Point:
         ({1: "a"}, '{"1":"a"}'),
         ("🎉\u2028é", '"🎉\u2028é"'),
         ({"__proto__": {}, "{0.__class__}": ""}, '{"__proto__":{},"{0.__class__}":""}'),
-        (2**63, "9223372036854775808"),
+        (2**53 - 1, "9007199254740991"),
+        (-(2**53) + 1, "-9007199254740991"),
         ("a\x00b", '"a\\u0000b"'),
     ],
 )
@@ -215,6 +239,10 @@ def circle() -> list[object]:
         ({True: 1}, "a name in JSON is text"),
         (circle(), "within itself"),
         ("\ud800", "no form in JSON"),
+        (2**53, r"payload\.order: a browser reads a whole number beyond 2\*\*53 as another one"),
+        ([-(2**53)], r"payload\.order\[0\]: .*send it as text"),
+        ([10**5000], "send it as text"),
+        ({1: "a", "1": "b"}, r"payload\.order: two of its keys are the same text"),
     ],
 )
 def test_what_json_cannot_say_is_refused_with_its_place(value: object, complaint: str) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from conformance.driver_promises import DriverPromises
+from conformance.driver_promises import DriverPromises, RefusingDriverPromises
 from smartlink.broadcasting import BroadcastRefused, BroadcastUnavailable, Envelope
 from smartlink.broadcasting.testing import FakeDriver
 
 
-class TestFakeDriver(DriverPromises):
+class TestFakeDriver(RefusingDriverPromises, DriverPromises):
     @pytest.fixture
     def driver(self) -> FakeDriver:
         self._driver = FakeDriver()

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from conformance.driver_promises import DriverPromises, envelopes
+from conformance.driver_promises import DriverPromises, RefusingDriverPromises, envelopes
 from kit.pusher_service import HANG, LOSE_THE_ANSWER, PusherService, pusher_service
-from smartlink.broadcasting import BroadcastRefused, BroadcastUnavailable, Envelope
+from smartlink.broadcasting import BroadcastRefused, BroadcastUnavailable, Envelope, Promise
 from smartlink.broadcasting.drivers.pusher import PusherDriver
 
 
@@ -32,7 +32,7 @@ async def driver(service: PusherService) -> AsyncIterator[PusherDriver]:
     await driver.aclose()
 
 
-class TestPusherDriver(DriverPromises):
+class TestPusherDriver(RefusingDriverPromises, DriverPromises):
     @pytest.fixture(autouse=True)
     def _remember(self, service: PusherService) -> None:
         self._service = service
@@ -64,6 +64,79 @@ async def test_ten_are_one_call_and_eleven_are_two(service: PusherService, drive
     await driver.send(envelopes(11))
 
     assert [call.path.rpartition("/")[2] for call in service.calls] == ["batch_events", "batch_events", "events"]
+
+
+async def test_one_event_for_many_channels_goes_in_chunks_of_a_hundred(
+    service: PusherService, driver: PusherDriver
+) -> None:
+    await driver.send([Envelope(f"private-{n}", "E", "{}", "1.2") for n in range(250)])
+
+    assert [(call.path, len(call.events)) for call in service.calls] == [
+        ("/apps/77/events", 100),
+        ("/apps/77/events", 100),
+        ("/apps/77/events", 50),
+    ]
+    assert [event["channel"] for event in service.taken] == [f"private-{n}" for n in range(250)]
+
+
+async def test_what_is_said_twice_on_a_channel_arrives_twice(service: PusherService, driver: PusherDriver) -> None:
+    await driver.send([Envelope("a", "E", "{}"), Envelope("a", "E", "{}"), Envelope("b", "E", "{}")])
+
+    assert [event["channel"] for event in service.taken] == ["a", "a", "b"]
+
+
+async def test_mixed_events_keep_their_order_across_calls(service: PusherService, driver: PusherDriver) -> None:
+    sent = [Envelope("a", "First", "{}")]
+    sent += [Envelope(f"b.{n}", "Many", "{}") for n in range(30)]
+    sent += envelopes(12)
+
+    await driver.send(sent)
+
+    assert [(event["channel"], event["name"]) for event in service.taken] == [(e.channel, e.name) for e in sent]
+    assert len(service.calls) <= 4
+
+
+async def test_only_our_own_server_is_told_more_than_the_api_has(service: PusherService) -> None:
+    sent = [
+        Envelope("a", "E", "{}", promise=Promise.LIVE),
+        Envelope("b", "E", '{"eventId":7}', event_id="7"),
+    ]
+    plain, own = driver_for(service), driver_for(service, is_smartlink=True)
+    await plain.send(sent)
+    await own.send(sent)
+
+    assert [set(event) for event in service.taken[:2]] == [{"name", "channel", "data"}] * 2
+    assert [(event.get("live"), event.get("id")) for event in service.taken[2:]] == [(True, None), (None, "7")]
+    await plain.aclose()
+    await own.aclose()
+
+
+@pytest.mark.parametrize(
+    ("is_smartlink", "key", "calls"), [(True, "k", 2), (True, None, 1), (False, "k", 1), (False, None, 1)]
+)
+@pytest.mark.parametrize("failure", [500, LOSE_THE_ANSWER])
+async def test_a_call_that_may_have_arrived_is_repeated_only_where_a_repeat_is_known(
+    service: PusherService, is_smartlink: bool, key: str | None, calls: int, failure: int | str
+) -> None:
+    service.answers = lambda _: failure
+    driver = driver_for(service, is_smartlink=is_smartlink)
+
+    with pytest.raises(BroadcastUnavailable):
+        await driver.send(envelopes(1), idempotency_key=key)
+
+    assert [call.idempotency_key for call in service.calls] == [key] * calls
+    await driver.aclose()
+
+
+async def test_the_repeat_may_succeed(service: PusherService) -> None:
+    answers = iter([502, 200])
+    service.answers = lambda _: next(answers)
+    driver = driver_for(service, is_smartlink=True)
+
+    await driver.send(envelopes(1), idempotency_key="k")
+
+    assert len(service.taken) == 1
+    await driver.aclose()
 
 
 async def test_the_connection_is_kept(service: PusherService, driver: PusherDriver) -> None:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from smartlink.broadcasting.anonymous import AnonymousBroadcast
 from smartlink.broadcasting.authorization import ChannelRules, Decision, Member
 from smartlink.broadcasting.broadcaster import Broadcaster
-from smartlink.broadcasting.channels import Channel, EncryptedPrivateChannel, PresenceChannel, PrivateChannel
+from smartlink.broadcasting.channels import (
+    CacheChannel,
+    Channel,
+    EncryptedPrivateCacheChannel,
+    EncryptedPrivateChannel,
+    PresenceCacheChannel,
+    PresenceChannel,
+    PrivateCacheChannel,
+    PrivateChannel,
+)
 from smartlink.broadcasting.config import BroadcastSettings
 from smartlink.broadcasting.drivers.base import Driver
+from smartlink.broadcasting.encryption import ChannelEncryption
 from smartlink.broadcasting.envelope import Envelope, Promise
 from smartlink.broadcasting.errors import (
     BroadcastConfigError,
@@ -19,37 +30,48 @@ from smartlink.broadcasting.errors import (
     PayloadTooLarge,
     UnserialisablePayload,
 )
-from smartlink.broadcasting.events import BroadcastEvent
+from smartlink.broadcasting.events import AnonymousEvent, BroadcastEvent, BroadcastNotification, BroadcastNow
 from smartlink.broadcasting.manager import DriverManager
 from smartlink.broadcasting.routes import BroadcastingAuth, RequestRefused
 from smartlink.broadcasting.socket_id import SocketIdMiddleware, current_socket_id
+from smartlink.broadcasting.sync import SyncBroadcaster
 
 __all__ = [
+    "AnonymousBroadcast",
+    "AnonymousEvent",
     "BroadcastConfigError",
     "BroadcastError",
     "BroadcastEvent",
     "BroadcastFailed",
+    "BroadcastNotification",
+    "BroadcastNow",
     "BroadcastRefused",
     "BroadcastSettings",
     "BroadcastUnavailable",
     "Broadcaster",
     "BroadcastingAuth",
+    "CacheChannel",
     "Channel",
+    "ChannelEncryption",
     "ChannelRules",
     "Decision",
     "Driver",
     "DriverManager",
+    "EncryptedPrivateCacheChannel",
     "EncryptedPrivateChannel",
     "Envelope",
     "InvalidChannel",
     "InvalidEventName",
     "Member",
     "PayloadTooLarge",
+    "PresenceCacheChannel",
     "PresenceChannel",
+    "PrivateCacheChannel",
     "PrivateChannel",
     "Promise",
     "RequestRefused",
     "SocketIdMiddleware",
+    "SyncBroadcaster",
     "UnserialisablePayload",
     "current_socket_id",
 ]

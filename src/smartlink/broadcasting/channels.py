@@ -14,9 +14,19 @@ from typing import ClassVar
 from smartlink.broadcasting.errors import InvalidChannel
 from smartlink.protocol.names import MAX_CHANNEL_LENGTH, ChannelKind, is_valid_channel, kind_of
 
-__all__ = ["Channel", "EncryptedPrivateChannel", "PresenceChannel", "PrivateChannel"]
+__all__ = [
+    "CacheChannel",
+    "Channel",
+    "EncryptedPrivateCacheChannel",
+    "EncryptedPrivateChannel",
+    "PresenceCacheChannel",
+    "PresenceChannel",
+    "PrivateCacheChannel",
+    "PrivateChannel",
+    "name_without_prefix",
+]
 
-_PREFIXES = ("private-", "presence-")
+_PREFIXES = ("private-", "presence-", "cache-")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -44,7 +54,7 @@ class Channel:
         if name.startswith(_PREFIXES):
             raise InvalidChannel(
                 f"{own}({name[:60]!r}): leave the prefix out; the class adds it (private-: PrivateChannel, "
-                "presence-: PresenceChannel, private-encrypted-: EncryptedPrivateChannel)"
+                "presence-: PresenceChannel, private-encrypted-: EncryptedPrivateChannel; cache-: the class with Cache)"
             )
         wire_name = self.prefix + name
         if not is_valid_channel(wire_name):
@@ -85,3 +95,57 @@ class EncryptedPrivateChannel(Channel):
     __slots__ = ()
     prefix = "private-encrypted-"
     kind = ChannelKind.ENCRYPTED
+
+
+class CacheChannel(Channel):
+    """A public channel that tells newcomers its last event: `cache-{name}`."""
+
+    __slots__ = ()
+    prefix = "cache-"
+
+
+class PrivateCacheChannel(PrivateChannel):
+    """A private channel that tells newcomers its last event: `private-cache-{name}`."""
+
+    __slots__ = ()
+    prefix = "private-cache-"
+
+
+class PresenceCacheChannel(PresenceChannel):
+    """A presence channel that tells newcomers its last event: `presence-cache-{name}`."""
+
+    __slots__ = ()
+    prefix = "presence-cache-"
+
+
+class EncryptedPrivateCacheChannel(EncryptedPrivateChannel):
+    """An encrypted channel that tells newcomers its last event: `private-encrypted-cache-{name}`."""
+
+    __slots__ = ()
+    prefix = "private-encrypted-cache-"
+
+
+_ALL_PREFIXES = sorted(
+    (
+        each.prefix
+        for each in (
+            PrivateChannel,
+            PresenceChannel,
+            EncryptedPrivateChannel,
+            CacheChannel,
+            PrivateCacheChannel,
+            PresenceCacheChannel,
+            EncryptedPrivateCacheChannel,
+        )
+    ),
+    key=len,
+    reverse=True,
+)
+
+
+def name_without_prefix(wire_name: str) -> str:
+    """The name a channel class was given, of whatever kind it is: `chat.1` of `private-encrypted-cache-chat.1`."""
+    for prefix in _ALL_PREFIXES:
+        if wire_name.startswith(prefix):
+            return wire_name[len(prefix) :]
+    return wire_name

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from typing import Literal
+from urllib.parse import quote
 
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ["BroadcastSettings"]
+from smartlink.broadcasting.errors import BroadcastConfigError
+
+__all__ = ["BroadcastSettings", "required", "revealed", "split_ably_key"]
 
 Scheme = Literal["http", "https"]
 
@@ -28,13 +31,25 @@ class BroadcastSettings(BaseSettings):
     )
 
     driver: str = Field("reverb", validation_alias=_named("driver", "BROADCAST_DRIVER", "BROADCAST_CONNECTION"))
-    """`reverb`, `pusher`, `log`, `null`, or a name given to `DriverManager.extend`."""
+    """`reverb`, `pusher`, `ably`, `redis`, `log`, `null`, or a name given to `DriverManager.extend`."""
     namespace: str = Field("App\\Events\\", validation_alias=_named("namespace", "BROADCAST_NAMESPACE"))
     """Stands before event class names on the wire; Echo's `namespace` is the same."""
     max_data_bytes: int = Field(10_240, gt=0, validation_alias=_named("max_data_bytes", "BROADCAST_MAX_DATA_BYTES"))
     """The most bytes of UTF-8 that an event's data may take."""
     timeout_s: float = Field(5.0, gt=0, le=60, validation_alias=_named("timeout_s", "BROADCAST_TIMEOUT"))
-    """How long one call of the service may take, in seconds."""
+    """How long one call of the service may take, in seconds, connecting included."""
+    connect_timeout_s: float = Field(
+        3.0, gt=0, le=60, validation_alias=_named("connect_timeout_s", "BROADCAST_CONNECT_TIMEOUT")
+    )
+    """How long connecting may take, in seconds."""
+    encryption_master_key: SecretStr | None = Field(
+        None, validation_alias=_named("encryption_master_key", "BROADCAST_ENCRYPTION_MASTER_KEY")
+    )
+    """32 random bytes in base64, for encrypted channels; see `ChannelEncryption`."""
+    encryption_master_key_previous: SecretStr | None = Field(
+        None, validation_alias=_named("encryption_master_key_previous", "BROADCAST_ENCRYPTION_MASTER_KEY_PREVIOUS")
+    )
+    """Master keys of before, separated by commas."""
 
     reverb_app_id: str = Field("1001", validation_alias=_named("reverb_app_id", "REVERB_APP_ID"))
     reverb_app_key: str = Field("app-key", validation_alias=_named("reverb_app_key", "REVERB_APP_KEY"))
@@ -53,3 +68,62 @@ class BroadcastSettings(BaseSettings):
     pusher_port: int = Field(443, ge=1, le=65535, validation_alias=_named("pusher_port", "PUSHER_PORT"))
     pusher_scheme: Scheme = Field("https", validation_alias=_named("pusher_scheme", "PUSHER_SCHEME"))
     pusher_app_cluster: str = Field("mt1", validation_alias=_named("pusher_app_cluster", "PUSHER_APP_CLUSTER"))
+
+    ably_key: SecretStr | None = Field(None, validation_alias=_named("ably_key", "ABLY_KEY"))
+    """`appId.keyId:secret`, as Ably's dashboard shows it."""
+    ably_host: str = Field("rest.ably.io", validation_alias=_named("ably_host", "ABLY_HOST"))
+
+    redis_url: SecretStr | None = Field(None, validation_alias=_named("redis_url", "REDIS_URL"))
+    """`redis://user:password@host:port/0`, `rediss://` over TLS; where given, it stands instead of the parts."""
+    redis_host: str = Field("127.0.0.1", validation_alias=_named("redis_host", "REDIS_HOST"))
+    redis_port: int = Field(6379, ge=1, le=65535, validation_alias=_named("redis_port", "REDIS_PORT"))
+    redis_password: SecretStr | None = Field(None, validation_alias=_named("redis_password", "REDIS_PASSWORD"))
+    redis_prefix: str = Field("", validation_alias=_named("redis_prefix", "BROADCAST_REDIS_PREFIX"))
+    """Stands before channel names on Redis; the server listens with the same one."""
+
+    def signing_key(self) -> tuple[str, str]:
+        """Key and secret that authorisations are signed with: those of the chosen driver's service.
+
+        The drivers `redis`, `log`, `null` and your own have none; clients are on our server then, and `reverb_*`
+        counts. Raises BroadcastConfigError when one is missing.
+        """
+        if self.driver == "pusher":
+            return required("pusher", PUSHER_APP_KEY=self.pusher_app_key), required(
+                "pusher", PUSHER_APP_SECRET=revealed(self.pusher_app_secret)
+            )
+        if self.driver == "ably":
+            return split_ably_key(required("ably", ABLY_KEY=revealed(self.ably_key)))
+        return required(self.driver, REVERB_APP_KEY=self.reverb_app_key), required(
+            self.driver, REVERB_APP_SECRET=revealed(self.reverb_app_secret)
+        )
+
+    @property
+    def redis_address(self) -> str:
+        """The Redis that the `redis` driver publishes to, as a URL, password included."""
+        if self.redis_url is not None:
+            return self.redis_url.get_secret_value()
+        password = revealed(self.redis_password)
+        who = f":{quote(password, safe='')}@" if password else ""
+        host = f"[{self.redis_host}]" if ":" in self.redis_host else self.redis_host
+        return f"redis://{who}{host}:{self.redis_port}/0"
+
+
+def revealed(secret: SecretStr | None) -> str | None:
+    """A secret's text."""
+    return None if secret is None else secret.get_secret_value()
+
+
+def required(driver: str, **variables: str | None) -> str:
+    """The one value given, by the name of its variable. Raises BroadcastConfigError when it is missing."""
+    [(variable, value)] = variables.items()
+    if not value:
+        raise BroadcastConfigError(f"BROADCAST_DRIVER={driver} needs {variable}; set it in the environment or .env")
+    return value
+
+
+def split_ably_key(key: str) -> tuple[str, str]:
+    """The public and the secret part of an Ably key. Raises BroadcastConfigError."""
+    name, colon, secret = key.partition(":")
+    if not colon or not secret or not name.partition(".")[2]:
+        raise BroadcastConfigError("ABLY_KEY has the form appId.keyId:secret; copy all of it from Ably's dashboard")
+    return name, secret

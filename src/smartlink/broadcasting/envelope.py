@@ -27,7 +27,8 @@ class Envelope:
 
     `channel` is the wire name; `name` the event's; `payload` a JSON object as text; `socket_id` the one socket
     that shall not receive it; `queue` where it waits when it is recorded. `event_id` is set by the outbox, the same
-    each time this event is sent, so that a service can take a repeat for what it is.
+    each time this event is sent, so that a service can take a repeat for what it is. `connection` names the driver
+    it goes through, None for the default one; `except_user` the user whose sockets shall all be left out.
     """
 
     channel: str
@@ -37,3 +38,5 @@ class Envelope:
     promise: Promise = Promise.DURABLE
     queue: str = DEFAULT_QUEUE
     event_id: str | None = None
+    connection: str | None = None
+    except_user: str | None = None

@@ -11,14 +11,20 @@ class OrderShipped(BroadcastEvent):
 from __future__ import annotations
 
 import dataclasses
+import enum
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from smartlink.broadcasting.channels import Channel
 from smartlink.broadcasting.envelope import DEFAULT_QUEUE, Promise
 
-__all__ = ["BroadcastEvent"]
+__all__ = ["AnonymousEvent", "BroadcastEvent", "BroadcastNotification", "BroadcastNow"]
+
+NOTIFICATION_EVENT = "Illuminate\\Notifications\\Events\\BroadcastNotificationCreated"
+"""The one event name that Echo's `.notification()` listens to."""
 
 
 class BroadcastEvent(ABC):
@@ -26,21 +32,27 @@ class BroadcastEvent(ABC):
 
     Only `broadcast_on` must be written. `promise` says how surely the event arrives; see `Promise`.
     `broadcast_queue` is where it waits for a worker when it is recorded; a channel keeps its order within a queue.
+    `broadcast_connections` are the drivers it goes through, by name, all of them; none named means the default one.
+    With `broadcast_rescue`, an event that cannot be sent is reported instead of raising: for what must never stop
+    the work it tells of.
     """
 
     __slots__ = ()
     promise: ClassVar[Promise] = Promise.DURABLE
     broadcast_queue: ClassVar[str] = DEFAULT_QUEUE
+    broadcast_connections: ClassVar[Sequence[str]] = ()
+    broadcast_rescue: ClassVar[bool] = False
 
     @abstractmethod
     def broadcast_on(self) -> Channel | Sequence[Channel]:
         """The channel or channels the event goes to; none at all sends nothing."""
 
-    def broadcast_as(self) -> str:
+    def broadcast_as(self) -> str | enum.Enum:
         """The event's name on the wire.
 
         Not overridden, it is the class name behind the broadcaster's namespace, as Echo's `.listen('OrderShipped')`
-        expects. A name returned by an override is sent as it is, for Echo's `.listen('.order.shipped')`.
+        expects. What an override gives is sent as it is, for Echo's `.listen('.order.shipped')`; a dot or backslash
+        in front, which is how Echo marks such names, is taken off. An enum's member stands for its value.
         """
         return type(self).__name__
 
@@ -48,14 +60,73 @@ class BroadcastEvent(ABC):
         """The payload, by default the public fields. Override it to choose what strangers may see."""
         return public_fields(self)
 
+    def broadcast_with_for(self, connection: str) -> Mapping[str, object]:
+        """The payload for one connection, by its name: by default the same for all."""
+        del connection
+        return self.broadcast_with()
+
     def broadcast_when(self) -> bool:
         """Whether to send at all."""
         return True
 
 
-def has_own_name(event: BroadcastEvent) -> bool:
-    """Whether the event's class chose its wire name itself."""
-    return type(event).broadcast_as is not BroadcastEvent.broadcast_as
+class BroadcastNow(BroadcastEvent):
+    """An event that no queue delays: sent straight after the commit, at most once, never recorded."""
+
+    __slots__ = ()
+    promise: ClassVar[Promise] = Promise.LIVE
+
+
+@dataclass(frozen=True, slots=True)
+class AnonymousEvent(BroadcastEvent):
+    """An event without a class of its own; `Broadcaster.on` builds it. `name` is sent as it is."""
+
+    channels: tuple[Channel, ...]
+    name: str | enum.Enum = "AnonymousEvent"
+    payload: Mapping[str, object] = field(default_factory=dict)
+    broadcast_connections: Sequence[str] = ()  # type: ignore[misc]
+    broadcast_rescue: bool = False  # type: ignore[misc]
+
+    def broadcast_on(self) -> Sequence[Channel]:
+        return self.channels
+
+    def broadcast_as(self) -> str | enum.Enum:
+        return self.name
+
+    def broadcast_with(self) -> Mapping[str, object]:
+        return self.payload
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastNotification(BroadcastEvent):
+    """A notification as Echo's `.notification()` and `useEchoNotification` hear it.
+
+    The payload is `data` with `id` and `type` added; `type` is what listeners choose by, in Laravel a class name.
+    """
+
+    channel: Channel
+    type: str
+    data: Mapping[str, object] = field(default_factory=dict)
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    def broadcast_on(self) -> Channel:
+        return self.channel
+
+    def broadcast_as(self) -> str:
+        return NOTIFICATION_EVENT
+
+    def broadcast_with(self) -> Mapping[str, object]:
+        return {**self.data, "id": self.id, "type": self.type}
+
+
+def own_name(event: BroadcastEvent) -> str | None:
+    """The wire name that the event's class chose itself; None when it is to be named after the class."""
+    if type(event).broadcast_as is BroadcastEvent.broadcast_as:
+        return None
+    name = event.broadcast_as()
+    if isinstance(name, enum.Enum):
+        name = name.value if isinstance(name.value, str) else name.name
+    return name[1:] if name.startswith((".", "\\")) else name
 
 
 def public_fields(event: object) -> dict[str, object]:

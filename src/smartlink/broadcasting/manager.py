@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pydantic import SecretStr
-
-from smartlink.broadcasting.config import BroadcastSettings
+from smartlink.broadcasting.config import BroadcastSettings, required, revealed
+from smartlink.broadcasting.drivers.ably import AblyDriver
 from smartlink.broadcasting.drivers.base import Driver
 from smartlink.broadcasting.drivers.log import LogDriver
 from smartlink.broadcasting.drivers.null import NullDriver
 from smartlink.broadcasting.drivers.pusher import PusherDriver
+from smartlink.broadcasting.drivers.redis import RedisDriver
 from smartlink.broadcasting.errors import BroadcastConfigError
 
 __all__ = ["DriverFactory", "DriverManager"]
@@ -27,6 +27,8 @@ class DriverManager:
         self._factories: dict[str, DriverFactory] = {
             "reverb": _reverb,
             "pusher": _pusher,
+            "ably": _ably,
+            "redis": _redis,
             "log": lambda _: LogDriver(),
             "null": lambda _: NullDriver(),
         }
@@ -58,13 +60,15 @@ class DriverManager:
 
 def _reverb(settings: BroadcastSettings) -> Driver:
     return PusherDriver(
-        _present("reverb", REVERB_APP_ID=settings.reverb_app_id),
-        _present("reverb", REVERB_APP_KEY=settings.reverb_app_key),
-        _present("reverb", REVERB_APP_SECRET=_revealed(settings.reverb_app_secret)),
-        host=_present("reverb", REVERB_HOST=settings.reverb_host),
+        required("reverb", REVERB_APP_ID=settings.reverb_app_id),
+        required("reverb", REVERB_APP_KEY=settings.reverb_app_key),
+        required("reverb", REVERB_APP_SECRET=revealed(settings.reverb_app_secret)),
+        host=required("reverb", REVERB_HOST=settings.reverb_host),
         port=settings.reverb_port,
         scheme=settings.reverb_scheme,
         timeout_s=settings.timeout_s,
+        connect_timeout_s=settings.connect_timeout_s,
+        is_smartlink=True,
         name="reverb",
     )
 
@@ -72,24 +76,32 @@ def _reverb(settings: BroadcastSettings) -> Driver:
 def _pusher(settings: BroadcastSettings) -> Driver:
     host = settings.pusher_host or f"api-{settings.pusher_app_cluster}.pusher.com"
     return PusherDriver(
-        _present("pusher", PUSHER_APP_ID=settings.pusher_app_id),
-        _present("pusher", PUSHER_APP_KEY=settings.pusher_app_key),
-        _present("pusher", PUSHER_APP_SECRET=_revealed(settings.pusher_app_secret)),
+        required("pusher", PUSHER_APP_ID=settings.pusher_app_id),
+        required("pusher", PUSHER_APP_KEY=settings.pusher_app_key),
+        required("pusher", PUSHER_APP_SECRET=revealed(settings.pusher_app_secret)),
         host=host,
         port=settings.pusher_port,
         scheme=settings.pusher_scheme,
         timeout_s=settings.timeout_s,
+        connect_timeout_s=settings.connect_timeout_s,
         trust_env=settings.pusher_host is None,
         name="pusher",
     )
 
 
-def _revealed(secret: SecretStr | None) -> str | None:
-    return None if secret is None else secret.get_secret_value()
+def _ably(settings: BroadcastSettings) -> Driver:
+    return AblyDriver(
+        required("ably", ABLY_KEY=revealed(settings.ably_key)),
+        host=settings.ably_host,
+        timeout_s=settings.timeout_s,
+        connect_timeout_s=settings.connect_timeout_s,
+    )
 
 
-def _present(driver: str, **variables: str | None) -> str:
-    [(variable, value)] = variables.items()
-    if not value:
-        raise BroadcastConfigError(f"BROADCAST_DRIVER={driver} needs {variable}; set it in the environment or .env")
-    return value
+def _redis(settings: BroadcastSettings) -> Driver:
+    return RedisDriver(
+        settings.redis_address,
+        prefix=settings.redis_prefix,
+        timeout_s=settings.timeout_s,
+        connect_timeout_s=settings.connect_timeout_s,
+    )

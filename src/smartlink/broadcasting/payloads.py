@@ -1,8 +1,9 @@
 """Payloads to JSON text: exact or not at all.
 
 What JSON cannot say exactly is refused with the place it stands at, instead of being sent as something else: NaN,
-bytes, sets (they have no order), times without a zone. Decimals become text (money is never a float), times
-ISO 8601 in UTC. Text is written unescaped, so an emoji takes its four bytes.
+bytes, sets (they have no order), times without a zone, whole numbers beyond 2**53, which JavaScript rounds. Decimals
+become text (money is never a float), times ISO 8601 in UTC. Text is written unescaped, so an emoji takes its four
+bytes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from smartlink.broadcasting.events import public_fields
 __all__ = ["encode_payload"]
 
 MAX_DEPTH = 32
+MAX_EXACT_INT = 2**53 - 1
 
 
 def encode_payload(payload: object) -> bytes:
@@ -38,12 +40,17 @@ def encode_payload(payload: object) -> bytes:
 
 def _plain(value: object, path: str, depth: int) -> object:
     kind = type(value)
-    if value is None or kind is str or kind is int or kind is bool:
+    if value is None or kind is str or kind is bool:
         return value
+    if kind is int:
+        return _exact(value, path)
     if depth > MAX_DEPTH:
         raise UnserialisablePayload(f"{path[:200]}: nested deeper than {MAX_DEPTH}, or within itself")
     if isinstance(value, Mapping):
-        return {_key(key, path): _plain(item, f"{path}.{key}", depth + 1) for key, item in value.items()}
+        plain = {_key(key, path): _plain(item, f"{path}.{key}", depth + 1) for key, item in value.items()}
+        if len(plain) < len(value):
+            raise UnserialisablePayload(f"{path}: two of its keys are the same text in JSON; one would be lost")
+        return plain
     if isinstance(value, list | tuple):
         return [_plain(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
     return _plain_scalar(value, path, depth)
@@ -57,7 +64,7 @@ def _plain_scalar(value: object, path: str, depth: int) -> object:
             raise UnserialisablePayload(f"{path}: JSON has no {value}; leave it out or send None")
         return float(value)
     if isinstance(value, str | int):
-        return str(value) if isinstance(value, str) else int(value)
+        return str(value) if isinstance(value, str) else _exact(int(value), path)
     if isinstance(value, Decimal):
         if not value.is_finite():
             raise UnserialisablePayload(f"{path}: JSON has no {value}; leave it out or send None")
@@ -73,6 +80,14 @@ def _plain_scalar(value: object, path: str, depth: int) -> object:
     if hasattr(type(value), "model_fields"):
         return _plain(public_fields(value), path, depth + 1)
     raise UnserialisablePayload(f"{path}: {_advice(value)}")
+
+
+def _exact(number: object, path: str) -> object:
+    if isinstance(number, int) and abs(number) > MAX_EXACT_INT:
+        raise UnserialisablePayload(
+            f"{path}: a browser reads a whole number beyond 2**53 as another one; send it as text"
+        )
+    return number
 
 
 def _key(key: object, path: str) -> str:

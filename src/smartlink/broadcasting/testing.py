@@ -67,10 +67,15 @@ class FakeBroadcaster(Broadcaster):
         return tuple(self.fake_driver.sent)
 
     def pack(
-        self, event: BroadcastEvent, *, socket_id: str | None = None, to_others: bool = False
+        self,
+        event: BroadcastEvent,
+        *,
+        socket_id: str | None = None,
+        to_others: bool = False,
+        to_other_users: str | int | None = None,
     ) -> tuple[Envelope, ...]:
         """As `Broadcaster.pack`; also remembers of which class the envelopes are."""
-        envelopes = super().pack(event, socket_id=socket_id, to_others=to_others)
+        envelopes = super().pack(event, socket_id=socket_id, to_others=to_others, to_other_users=to_other_users)
         for envelope in envelopes:
             self._classes.setdefault((envelope.channel, envelope.name), set()).add(type(event))
             if to_others or envelope.socket_id is not None:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from smartlink.broadcasting.envelope import Envelope
 
-__all__ = ["MAX_BATCH", "Driver"]
+__all__ = ["MAX_BATCH", "Driver", "leaves_out_users"]
 
 MAX_BATCH = 10
 """How many envelopes travel in one call; the limit of the HTTP API."""
@@ -17,7 +17,9 @@ class Driver(Protocol):
     """Promises: envelopes are sent in the order given; up to ten go in one call, all or nothing; whatever the
     peer does, nothing but BroadcastFailed is raised, and every wait has a limit.
 
-    A call that failed may have arrived. `idempotency_key` lets the service see a repeat of the same envelopes.
+    A call that failed may have arrived. `idempotency_key` lets the service see a repeat of the same envelopes; a
+    service without such a call for ten takes the key for each envelope instead, so that a repeat mends what was
+    half done. A driver whose service can leave out all sockets of a user says so by `leaves_out_users = True`.
     """
 
     @property
@@ -29,3 +31,8 @@ class Driver(Protocol):
 
     async def aclose(self) -> None:
         """Give connections back. Sending afterwards raises BroadcastUnavailable."""
+
+
+def leaves_out_users(driver: Driver) -> bool:
+    """Whether the driver's service can leave out every socket of a user."""
+    return getattr(driver, "leaves_out_users", False) is True

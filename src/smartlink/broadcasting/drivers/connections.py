@@ -1,0 +1,85 @@
+"""Several drivers as one: each envelope goes through the connection it names, sealed where its channel says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from smartlink.broadcasting.drivers.base import Driver
+from smartlink.broadcasting.encryption import ChannelEncryption
+from smartlink.broadcasting.envelope import Envelope
+from smartlink.broadcasting.errors import BroadcastConfigError, BroadcastFailed, BroadcastRefused
+from smartlink.protocol.names import ChannelKind, kind_of
+
+__all__ = ["Connections"]
+
+
+class Connections:
+    """A driver over others. `find` gives one by its name, and raises BroadcastConfigError for one it does not know.
+
+    Order is kept on each connection. When one fails the others have had theirs nevertheless, and the failure is
+    raised: a repeat with the same idempotency key is a repeat for those that took it.
+    """
+
+    def __init__(
+        self, default: Driver, find: Callable[[str], Driver] | None = None, encryption: ChannelEncryption | None = None
+    ) -> None:
+        self._default = default
+        self._find = find
+        self._encryption = encryption
+
+    @property
+    def name(self) -> str:
+        """The default driver's."""
+        return self._default.name
+
+    def driver(self, connection: str | None) -> Driver:
+        """The driver of a connection; the default one for None and its own name. Raises BroadcastConfigError."""
+        if connection is None or connection == self._default.name:
+            return self._default
+        if self._find is None:
+            raise BroadcastConfigError(
+                f"there is no connection {connection!r}: this broadcaster has {self._default.name} alone; "
+                "give it find_driver, or build it with Broadcaster.from_settings"
+            )
+        return self._find(connection)
+
+    async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
+        """Hand the envelopes to their drivers. Raises BroadcastUnavailable or BroadcastRefused."""
+        by_driver: dict[str | None, list[Envelope]] = {}
+        for envelope in envelopes:
+            by_driver.setdefault(envelope.connection, []).append(self._sealed(envelope))
+        failures: list[BroadcastFailed] = []
+        for connection, own in by_driver.items():
+            key = f"{idempotency_key}.{connection}" if idempotency_key and connection else idempotency_key
+            try:
+                await self._driver_of(connection).send(own, idempotency_key=key)
+            except BroadcastFailed as failure:
+                failures.append(failure)
+        if failures:
+            # One that may yet succeed weighs more than one that never will.
+            failures.sort(key=lambda failure: isinstance(failure, BroadcastRefused))
+            for other in failures[1:]:
+                failures[0].add_note(str(other))
+            raise failures[0]
+
+    async def aclose(self) -> None:
+        """Close the default driver; the others are closed by whoever finds them."""
+        await self._default.aclose()
+
+    def _driver_of(self, connection: str | None) -> Driver:
+        try:
+            return self.driver(connection)
+        except BroadcastConfigError as error:
+            # A recorded envelope may name what settings no longer do; drivers raise BroadcastFailed only.
+            raise BroadcastRefused(str(error)) from None
+
+    def _sealed(self, envelope: Envelope) -> Envelope:
+        if kind_of(envelope.channel) is not ChannelKind.ENCRYPTED:
+            return envelope
+        if self._encryption is None:
+            raise BroadcastRefused(
+                f"{envelope.channel}: there is no key to encrypt with, and nothing is sent in the clear; set "
+                "BROADCAST_ENCRYPTION_MASTER_KEY"
+            )
+        return replace(envelope, payload=self._encryption.seal(envelope.channel, envelope.payload))

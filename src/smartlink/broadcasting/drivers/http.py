@@ -1,0 +1,121 @@
+"""Calls over HTTP as drivers make them: kept connections, every wait limited, repeated only where that is safe."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import httpx2
+import msgspec
+
+from smartlink.broadcasting.errors import BroadcastUnavailable
+
+__all__ = ["Answer", "HttpService"]
+
+_MAX_ANSWER_BYTES = 64 * 1024
+_QUOTED_CHARACTERS = 200
+_ATTEMPTS = 2
+_NOT_REACHED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+_NO_VERDICT = (httpx2.ReadError, httpx2.ReadTimeout, httpx2.RemoteProtocolError)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a service said; `body` is cut off at 64 KiB."""
+
+    called: str
+    status: int
+    content_type: str
+    body: bytes
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it is a web page: then a proxy or a wrong server spoke, not the API."""
+        return self.content_type.startswith("text/html")
+
+    def json(self) -> object:
+        """The body decoded; None when it is not JSON."""
+        try:
+            return msgspec.json.decode(self.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+
+    def __str__(self) -> str:
+        quoted = repr(self.body[:_QUOTED_CHARACTERS].decode("utf-8", "replace"))
+        return f"{self.called} answered {self.status}: {quoted}"
+
+
+class HttpService:
+    """One host's API. `timeout_s` bounds a whole call, repeats and connecting included; `connect_timeout_s` the
+    latter alone. `trust_env` lets proxy variables of the environment apply; for a server on this host or network
+    they must not.
+    """
+
+    def __init__(
+        self, *, host: str, port: int, scheme: str, timeout_s: float, connect_timeout_s: float, trust_env: bool
+    ) -> None:
+        bracketed = f"[{host}]" if ":" in host else host
+        self.origin = f"{scheme}://{bracketed}:{port}"
+        self._timeout_s = timeout_s
+        self._closed = False
+        self._client = httpx2.AsyncClient(
+            timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, connect_timeout_s)),
+            trust_env=trust_env,
+            verify=scheme == "https",
+            headers={"content-type": "application/json", "accept-encoding": "identity"},
+            limits=httpx2.Limits(max_connections=20, max_keepalive_connections=20, keepalive_expiry=30),
+        )
+
+    async def post(
+        self, path: str, body: bytes, *, query: str = "", headers: Mapping[str, str] | None = None, repeat: bool = False
+    ) -> Answer:
+        """Post `body`. Raises BroadcastUnavailable when no answer comes; the query stays out of every message.
+
+        A call that reached nobody is made once more. With `repeat` so is one that got a 5xx or no answer: say it only
+        where the service knows a repeat when it sees one.
+        """
+        called = f"{self.origin}{path}"
+        if self._closed:
+            raise BroadcastUnavailable(f"{called}: the driver has been closed")
+        url = f"{called}?{query}" if query else called
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._attempts(called, url, body, dict(headers or {}), repeat=repeat)
+        except TimeoutError:
+            raise BroadcastUnavailable(f"{called}: no answer within {self._timeout_s:g} s", answered=True) from None
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+            reached = isinstance(error, _NO_VERDICT)
+            raise BroadcastUnavailable(f"{called}: {type(error).__name__}: {error}", answered=reached) from None
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        self._closed = True
+        await self._client.aclose()
+
+    async def _attempts(self, called: str, url: str, body: bytes, headers: dict[str, str], *, repeat: bool) -> Answer:
+        for attempt in range(1, _ATTEMPTS + 1):
+            is_last = attempt == _ATTEMPTS
+            try:
+                answer = await self._once(called, url, body, headers)
+            except _NOT_REACHED:
+                if is_last:
+                    raise
+            except _NO_VERDICT:
+                if is_last or not repeat:
+                    raise
+            else:
+                if answer.status < 500 or is_last or not repeat:
+                    return answer
+            await asyncio.sleep(random.uniform(0.02, 0.1))  # noqa: S311 - spreads repeats, keeps no secret
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _once(self, called: str, url: str, body: bytes, headers: dict[str, str]) -> Answer:
+        async with self._client.stream("POST", url, content=body, headers=headers) as response:
+            answer = bytearray()
+            async for chunk in response.aiter_raw():
+                answer += chunk
+                if len(answer) > _MAX_ANSWER_BYTES:
+                    break
+            return Answer(called, response.status_code, response.headers.get("content-type", ""), bytes(answer))

@@ -1,0 +1,89 @@
+"""Laravel's Redis broadcasts: `{"event", "data", "socket"}`, published to the Redis channel of the wire channel's name.
+
+Whoever serves the sockets listens there. Redis keeps nothing: what nobody listens to is gone. Needs the extra `redis`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from smartlink.broadcasting.envelope import Envelope
+from smartlink.broadcasting.errors import BroadcastConfigError, BroadcastUnavailable
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+__all__ = ["RedisDriver"]
+
+
+class RedisDriver:
+    """Publishes through one Redis or Valkey. `prefix` stands before each channel's name.
+
+    All envelopes of a call are published in one transaction, in order. `timeout_s` bounds the whole call. Raises
+    BroadcastConfigError for an address that is none, and without the redis package.
+    """
+
+    name = "redis"
+
+    def __init__(self, url: str, *, prefix: str = "", timeout_s: float = 5.0, connect_timeout_s: float = 3.0) -> None:
+        self._prefix = prefix
+        self._timeout_s = timeout_s
+        self._client = _client(url, timeout_s, min(timeout_s, connect_timeout_s))
+        self._closed = False
+
+    async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
+        """Raises BroadcastUnavailable. Redis knows no repeats: what may have arrived is not sent again here."""
+        from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+
+        if self._closed:
+            raise BroadcastUnavailable("redis: the driver has been closed")
+        if not envelopes:
+            return
+        try:
+            async with asyncio.timeout(self._timeout_s), self._client.pipeline(transaction=True) as pipeline:
+                for envelope in envelopes:
+                    pipeline.publish(self._prefix + envelope.channel, _message(envelope))
+                await pipeline.execute()
+        except (AuthenticationError, NoPermissionError) as error:
+            raise BroadcastUnavailable(f"redis refuses us: {error}; check REDIS_URL or REDIS_PASSWORD") from None
+        except TimeoutError:
+            raise BroadcastUnavailable(f"redis: no answer within {self._timeout_s:g} s", answered=True) from None
+        except (RedisError, OSError, ValueError) as error:
+            # A ValueError is how the client tells of bytes that are not Redis's.
+            raise BroadcastUnavailable(f"redis: {type(error).__name__}: {error}") from None
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        self._closed = True
+        await self._client.aclose()
+
+
+def _message(envelope: Envelope) -> bytes:
+    return msgspec.json.encode(
+        {"event": envelope.name, "data": msgspec.Raw(envelope.payload.encode()), "socket": envelope.socket_id}
+    )
+
+
+def _client(url: str, timeout_s: float, connect_timeout_s: float) -> Redis:
+    try:
+        from redis.asyncio import Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+    except ImportError:
+        raise BroadcastConfigError(
+            "BROADCAST_DRIVER=redis needs the redis package: pip install 'smartlink-realtime[redis]'"
+        ) from None
+    try:
+        return Redis.from_url(
+            url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=connect_timeout_s,
+            health_check_interval=15,
+            retry=Retry(NoBackoff(), 0),
+        )
+    except ValueError as error:
+        raise BroadcastConfigError(f"REDIS_URL: {error}; write redis://:password@host:6379/0") from None

@@ -1,0 +1,157 @@
+"""Broadcasting from plain, blocking code: Django and Flask views, scripts, Celery tasks.
+
+broadcaster = SyncBroadcaster.from_settings()
+broadcaster.send(OrderShipped(order), to_others=True)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from smartlink.broadcasting.anonymous import AnonymousBroadcast
+from smartlink.broadcasting.broadcaster import Broadcaster
+from smartlink.broadcasting.channels import Channel, PresenceChannel, PrivateChannel
+from smartlink.broadcasting.config import BroadcastSettings
+from smartlink.broadcasting.envelope import Envelope
+from smartlink.broadcasting.errors import BroadcastError, BroadcastUnavailable
+from smartlink.broadcasting.events import AnonymousEvent, BroadcastEvent
+
+__all__ = ["SyncBroadcaster"]
+
+
+class _Worker:
+    """A thread with a loop of its own, in which a broadcaster lives."""
+
+    def __init__(self, build: Callable[[], Broadcaster]) -> None:
+        self.pid = os.getpid()
+        self.loop = asyncio.new_event_loop()
+        try:
+            self.broadcaster = build()
+        except BaseException:
+            self.loop.close()
+            raise
+        # A daemon: a process that forgets to close must still be able to end.
+        self._thread = threading.Thread(target=self._run, name="smartlink-broadcasting", daemon=True)
+        self._thread.start()
+
+    def call(self, what: Coroutine[Any, Any, None], within_s: float) -> None:
+        doing = asyncio.run_coroutine_threadsafe(what, self.loop)
+        try:
+            doing.result(within_s)
+        except TimeoutError:
+            doing.cancel()
+            raise BroadcastUnavailable(f"not done within {within_s:g} s", answered=True) from None
+
+    def stop(self, within_s: float) -> None:
+        self.call(self.broadcaster.aclose(), within_s)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(within_s)
+
+    def _run(self) -> None:
+        self.loop.run_forever()
+        self.loop.close()
+
+
+class SyncBroadcaster:
+    """A `Broadcaster` for code that does not await. Make one per process and keep it: its connections are kept too.
+
+    `build` makes the broadcaster. It works in a thread of its own, which starts with the first use, and again after
+    a fork. Any number of threads may send at once. No call takes longer than `wait_s`. Inside a running event loop
+    every call raises RuntimeError: it would hold up the loop; use `await Broadcaster.send(...)` there.
+    """
+
+    def __init__(self, build: Callable[[], Broadcaster], *, wait_s: float = 30.0) -> None:
+        self._build = build
+        self._wait_s = wait_s
+        self._lock = threading.Lock()
+        self._worker: _Worker | None = None
+
+    @classmethod
+    def from_settings(cls, settings: BroadcastSettings | None = None) -> Self:
+        """As `Broadcaster.from_settings`; settings are checked now. Raises BroadcastConfigError."""
+        settings = settings or BroadcastSettings()
+        Broadcaster.from_settings(settings)  # Built only to be checked: nothing is connected yet.
+        return cls(lambda: Broadcaster.from_settings(settings))
+
+    def send(
+        self,
+        event: BroadcastEvent,
+        *,
+        socket_id: str | None = None,
+        to_others: bool = False,
+        to_other_users: str | int | None = None,
+    ) -> None:
+        """As `Broadcaster.send`, and done when this returns. Raises the same, and RuntimeError inside a loop."""
+        worker = self._started()
+        try:
+            # Packed here, where the request's own context is.
+            packed = worker.broadcaster.pack(
+                event, socket_id=socket_id, to_others=to_others, to_other_users=to_other_users
+            )
+            worker.call(worker.broadcaster.send_envelopes(packed), self._wait_s)
+        except BroadcastError as error:
+            worker.broadcaster.rescue(event, error)
+
+    def pack(
+        self,
+        event: BroadcastEvent,
+        *,
+        socket_id: str | None = None,
+        to_others: bool = False,
+        to_other_users: str | int | None = None,
+    ) -> tuple[Envelope, ...]:
+        """As `Broadcaster.pack`."""
+        broadcaster = self._started().broadcaster
+        return broadcaster.pack(event, socket_id=socket_id, to_others=to_others, to_other_users=to_other_users)
+
+    def send_envelopes(self, envelopes: Sequence[Envelope]) -> None:
+        """As `Broadcaster.send_envelopes`."""
+        worker = self._started()
+        worker.call(worker.broadcaster.send_envelopes(envelopes), self._wait_s)
+
+    def on(self, *channels: Channel) -> AnonymousBroadcast[None]:
+        """Begin an event without a class: `broadcaster.on(Channel("news")).as_("news.out").send()`."""
+        return AnonymousBroadcast(self.send, AnonymousEvent(channels))
+
+    def private(self, name: str) -> AnonymousBroadcast[None]:
+        """As `on(PrivateChannel(name))`."""
+        return self.on(PrivateChannel(name))
+
+    def presence(self, name: str) -> AnonymousBroadcast[None]:
+        """As `on(PresenceChannel(name))`."""
+        return self.on(PresenceChannel(name))
+
+    def close(self) -> None:
+        """Give connections and the thread back. A later use starts anew."""
+        with self._lock:
+            worker, self._worker = self._worker, None
+        if worker is not None and worker.pid == os.getpid():
+            worker.stop(self._wait_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _started(self) -> _Worker:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            raise RuntimeError(
+                "SyncBroadcaster would hold up the event loop that runs here; use `await Broadcaster.send(...)`"
+            )
+        with self._lock:
+            # After a fork the parent's thread is not there, and its sockets are not ours.
+            if self._worker is None or self._worker.pid != os.getpid():
+                self._worker = _Worker(self._build)
+            return self._worker

@@ -1,0 +1,111 @@
+"""Broadcasting from blocking code: threads, forks, requests, and the loop it must not hold up."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from smartlink.broadcasting import (
+    BroadcastConfigError,
+    Broadcaster,
+    BroadcastSettings,
+    BroadcastUnavailable,
+    Channel,
+    Envelope,
+    SyncBroadcaster,
+)
+from smartlink.broadcasting.testing import FakeBroadcaster
+
+
+@pytest.fixture
+def fake() -> FakeBroadcaster:
+    return FakeBroadcaster()
+
+
+@pytest.fixture
+def broadcaster(fake: FakeBroadcaster) -> Iterator[SyncBroadcaster]:
+    with SyncBroadcaster(lambda: fake) as broadcaster:
+        yield broadcaster
+
+
+def test_an_event_is_sent_when_send_returns(fake: FakeBroadcaster, broadcaster: SyncBroadcaster) -> None:
+    broadcaster.on(Channel("news")).as_("news.out").with_({"n": 1}).send()
+
+    assert fake.sent == (Envelope("news", "news.out", '{"n":1}'),)
+
+
+def test_many_threads_may_send_at_once(fake: FakeBroadcaster, broadcaster: SyncBroadcaster) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: broadcaster.private(f"room.{n}").send(), range(200)))
+
+    assert len(fake.sent) == 200
+    assert [thread.name for thread in threading.enumerate()].count("smartlink-broadcasting") == 1
+
+
+def test_what_fails_is_raised_to_the_caller(fake: FakeBroadcaster, broadcaster: SyncBroadcaster) -> None:
+    fake.fake_driver.fails_with = BroadcastUnavailable("away")
+
+    with pytest.raises(BroadcastUnavailable, match="away"):
+        broadcaster.presence("room").send()
+    broadcaster.presence("room").rescue().send()
+
+
+async def test_inside_a_running_loop_it_says_what_to_use_instead(broadcaster: SyncBroadcaster) -> None:
+    with pytest.raises(RuntimeError, match=r"use `await Broadcaster\.send"):
+        broadcaster.on(Channel("news")).send()
+
+
+def test_closed_it_gives_its_thread_back_and_may_start_anew(fake: FakeBroadcaster) -> None:
+    broadcaster = SyncBroadcaster(lambda: Broadcaster(fake.fake_driver))
+    broadcaster.on(Channel("news")).send()
+    broadcaster.close()
+    broadcaster.close()
+
+    assert "smartlink-broadcasting" not in [thread.name for thread in threading.enumerate()]
+    broadcaster.on(Channel("news")).send()
+    broadcaster.close()
+    assert len(fake.sent) == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_sends_through_a_thread_of_its_own(
+    fake: FakeBroadcaster, broadcaster: SyncBroadcaster
+) -> None:
+    broadcaster.on(Channel("news")).send()
+    child = os.fork()
+    if child == 0:
+        try:
+            broadcaster.on(Channel("news")).send()
+            os._exit(0 if len(fake.sent) == 2 else 1)
+        finally:
+            os._exit(2)
+
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_settings_are_looked_at_when_it_is_made() -> None:
+    with pytest.raises(BroadcastConfigError, match="PUSHER_APP_ID"):
+        SyncBroadcaster.from_settings(BroadcastSettings(_env_file=None, driver="pusher"))
+
+
+def test_a_driver_that_never_ends_is_given_up_on(fake: FakeBroadcaster) -> None:
+    import asyncio
+    from collections.abc import Sequence
+
+    class Endless:
+        name = "endless"
+
+        async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
+            await asyncio.Event().wait()
+
+        async def aclose(self) -> None:
+            return
+
+    with SyncBroadcaster(lambda: Broadcaster(Endless()), wait_s=0.1) as broadcaster:
+        with pytest.raises(BroadcastUnavailable, match=r"not done within 0\.1 s"):
+            broadcaster.on(Channel("news")).send()
