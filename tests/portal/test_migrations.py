@@ -77,8 +77,14 @@ def test_the_migrated_database_is_the_one_the_models_describe(empty_url: str) ->
     for table in (*Base.metadata.sorted_tables, *outbox_tables.recorded_events.metadata.sorted_tables):
         table.to_metadata(wanted)
 
+    # The index of words is of another kind on each database, and in no model.
+    own = {
+        "include_object": lambda _object, name, *_: (
+            not (name or "").removeprefix("ix_").startswith("chat_messages_text")
+        )
+    }
     with Data(empty_url).engine.connect() as connection:
-        differences = compare_metadata(MigrationContext.configure(connection), wanted)
+        differences = compare_metadata(MigrationContext.configure(connection, opts=own), wanted)
 
     assert differences == []
 

@@ -36,6 +36,7 @@ from smartlink.portal.presence.sweep import Sweep
 from smartlink.portal.shared import idempotency
 from smartlink.portal.shared.db import Database, outbox_tables
 from smartlink.portal.shared.errors import DatabaseAway, handle_errors
+from smartlink.portal.shared.realtime import RealtimeApi
 from smartlink.portal.shared.security import Passwords, RateLimits
 from smartlink.portal.shared.settings import PortalSettings
 from smartlink.portal.shared.work import Announcer
@@ -67,14 +68,15 @@ class Portal:
         self.outbox = Outbox(outbox_tables)
         self.announcer = Announcer(self.database, self.broadcaster, self.outbox)
         self.passwords = passwords or Passwords()
-        self.users = Users(self.database, self.passwords, settings.session_days)
+        self.realtime = RealtimeApi(own)
+        self.users = Users(self.database, self.passwords, settings.session_days, self.realtime)
         self.presence = Presence(self.announcer)
         self.limits = RateLimits()
         self.chat = Chat(self.announcer, self.presence, MemoryTypists(), self.limits)
         self.notifications = Notifications(self.announcer)
         self.campaigns = Campaigns(self.announcer)
         self.finance = Finance(self.announcer, self.limits)
-        self.sweep = Sweep(self.presence, own)
+        self.sweep = Sweep(self.presence, self.realtime)
         self.rules = _rules(self.database)
         self.relay = Relay(self.database.engine, outbox_tables, self.broadcaster.driver, wake=self.outbox.wakeup)
         self.app = self._build_app()
@@ -87,6 +89,7 @@ class Portal:
     async def stop(self) -> None:
         """Give everything back. Recorded events wait in the database."""
         await self.announcer.live.aclose()
+        await self.realtime.aclose()
         await self._drivers.aclose()
         await self.database.aclose()
 

@@ -17,7 +17,11 @@ _UNREAD = text("is_read = false")
 
 
 class ChatMessage(Base):
-    """A message to everybody (`recipient_id` null) or to one user."""
+    """A message to everybody (`recipient_id` null) or to one user.
+
+    Beside the indexes here there is one of words, `chat_messages_text`, of a kind that only its migration can tell:
+    a GIN index on PostgreSQL, a table kept by triggers on SQLite.
+    """
 
     __tablename__ = "chat_messages"
     __table_args__ = (

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Select, and_, func, literal_column, select, union_all
+from sqlalchemy import ColumnElement, Select, and_, func, literal_column, or_, select, text, union_all
 from sqlalchemy.orm import selectinload
 
 from smartlink.portal.chat.model import ChatMessage
 from smartlink.portal.shared.paging import Page, ordered, within
 
-__all__ = ["between", "direct", "general", "last_of_each", "unread", "unread_of_each"]
+__all__ = ["between", "direct", "general", "last_of_each", "search", "unread", "unread_of_each"]
 
 
 def general(page: Page) -> Select[ChatMessage]:
@@ -65,6 +65,28 @@ def unread_of_each(user_id: int) -> Select[int, int]:
 def unread(user_id: int) -> ColumnElement[bool]:
     """What a user has not read. Written as the partial index has it."""
     return and_(ChatMessage.recipient_id == user_id, ChatMessage.is_read == literal_column("false"))
+
+
+def search(user_id: int, words: str, page: Page, *, is_sqlite: bool) -> Select[ChatMessage]:
+    """Messages this user may see in which each word begins one of the message's, newest first.
+
+    `words` are letters and digits apart by spaces. The full-text index finds them, then what is others' is left out.
+    """
+    if is_sqlite:
+        match = " ".join(f'"{word}"*' for word in words.split())
+        rows = text("SELECT rowid FROM chat_messages_text WHERE chat_messages_text MATCH :match").bindparams(
+            match=match
+        )
+        found = select(ChatMessage).where(ChatMessage.id.in_(rows))
+    else:
+        match = " & ".join(f"{word}:*" for word in words.split())
+        vector = func.to_tsvector(literal_column("'simple'"), ChatMessage.message)
+        found = select(ChatMessage).where(vector.op("@@")(func.to_tsquery(literal_column("'simple'"), match)))
+    may_see = or_(
+        ChatMessage.recipient_id.is_(None), ChatMessage.recipient_id == user_id, ChatMessage.user_id == user_id
+    )
+    found = found.where(may_see, *within(ChatMessage.id, page))
+    return _with_both(found).order_by(ChatMessage.id.desc()).limit(page.limit)
 
 
 def _with_both(found: Select[ChatMessage]) -> Select[ChatMessage]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from smartlink.portal.chat.schemas import (
     Conversation,
     DirectMessageOut,
+    FoundMessage,
     MessageOut,
     NewDirectMessage,
     NewMessage,
@@ -20,6 +21,7 @@ from smartlink.portal.presence.service import Presence
 from smartlink.portal.shared.idempotency import Answer, KeyHeader
 from smartlink.portal.shared.paging import EVENT_ID, PathId, WhichPage
 from smartlink.portal.shared.schemas import Status
+from smartlink.portal.shared.text import PlainText
 from smartlink.portal.users.identity import Caller
 from smartlink.portal.users.schemas import Profile
 
@@ -67,6 +69,17 @@ async def typing(body: Typing, caller: Caller, chat: ChatService) -> Status:
     """Tell the others that one types, or has stopped."""
     await chat.typing(caller, body.typing, body.recipient_id)
     return Status()
+
+
+@router.get("/search")
+async def search_messages(
+    caller: Caller,
+    which: WhichPage,
+    chat: ChatService,
+    q: Annotated[PlainText, Query(min_length=1, max_length=200, description="Words, or how they begin")],
+) -> list[FoundMessage]:
+    """Messages one may see with these words in them, newest first."""
+    return await chat.search(caller, q, which)
 
 
 @router.get("/users/online")

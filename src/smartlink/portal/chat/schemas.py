@@ -11,7 +11,7 @@ from smartlink.portal.shared.paging import MAX_ID
 from smartlink.portal.shared.text import MessageText
 from smartlink.portal.users.schemas import Profile
 
-__all__ = ["Conversation", "DirectMessageOut", "MessageOut", "NewDirectMessage", "NewMessage", "Typing"]
+__all__ = ["Conversation", "DirectMessageOut", "FoundMessage", "MessageOut", "NewDirectMessage", "NewMessage", "Typing"]
 
 UserId = Annotated[int, Field(strict=True, ge=1, le=MAX_ID)]
 
@@ -56,6 +56,12 @@ class DirectMessageOut(MessageOut):
     """A direct message, with whom it is for."""
 
     recipient: Profile
+
+
+class FoundMessage(MessageOut):
+    """A message that was searched for; `recipient` is null in general chat."""
+
+    recipient: Profile | None
 
 
 class Conversation(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from smartlink.portal.chat import queries
 from smartlink.portal.chat.channels import conversation_channel, general_channel
 from smartlink.portal.chat.events import MessageRead, MessageSent, PrivateMessageSent, UserTyping
 from smartlink.portal.chat.model import ChatMessage
-from smartlink.portal.chat.schemas import Conversation, DirectMessageOut, MessageOut
+from smartlink.portal.chat.schemas import Conversation, DirectMessageOut, FoundMessage, MessageOut
 from smartlink.portal.chat.typists import Typists
 from smartlink.portal.notifications.service import notify
 from smartlink.portal.presence.service import Presence
@@ -31,6 +32,7 @@ __all__ = ["Chat"]
 
 MAX_CONVERSATIONS = 200
 EXCERPT_LENGTH = 100
+MAX_WORDS = 10
 
 
 class Chat:
@@ -60,6 +62,15 @@ class Chat:
             event_id = await self._announcer.outbox.latest_id(session, channel)
             rows = (await session.scalars(queries.between(caller.id, peer_id, page))).all()
             return [DirectMessageOut.model_validate(row) for row in _ascending(rows, page)], event_id
+
+    async def search(self, caller: Principal, asked: str, page: Page) -> list[FoundMessage]:
+        """Messages the caller may see with these words in them, newest first; none without a word."""
+        words = " ".join(re.findall(r"\w+", asked.replace("_", " "))[:MAX_WORDS])
+        if not words:
+            return []
+        async with self._database.reading() as session:
+            found = queries.search(caller.id, words, page, is_sqlite=self._database.is_sqlite)
+            return [FoundMessage.model_validate(row) for row in (await session.scalars(found)).all()]
 
     async def conversations(self, caller: Principal) -> tuple[list[Conversation], int]:
         """The caller's conversations, newest first."""

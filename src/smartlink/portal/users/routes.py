@@ -14,6 +14,8 @@ from smartlink.portal.users.schemas import (
     Credentials,
     NewToken,
     NewTokenOut,
+    PasswordChange,
+    ProfileChange,
     Registration,
     Self,
     SignedIn,
@@ -77,6 +79,32 @@ async def logout(caller: Caller, request: Request, users: UsersService) -> Respo
 async def who_am_i(caller: Caller) -> Self:
     """Who is signed in."""
     return Self.model_validate(caller)
+
+
+@router.patch("/user")
+async def change_profile(body: ProfileChange, caller: Caller, users: UsersService, limits: Limits) -> Self:
+    """Change one's name or address; a new address needs `current_password`."""
+    if body.email is not None:
+        limits.take("login", caller.email)
+    return Self.model_validate(await users.change_profile(caller, body))
+
+
+@router.put("/user/password", status_code=204)
+async def change_password(body: PasswordChange, caller: Caller, users: UsersService, limits: Limits) -> Response:
+    """Change one's password: all other sessions, tokens and connections end."""
+    limits.take("login", caller.email)
+    await users.change_password(caller, body.current_password, body.password)
+    return Response(status_code=204)
+
+
+@router.post("/logout/everywhere", status_code=204)
+async def logout_everywhere(caller: Caller, request: Request, users: UsersService) -> Response:
+    """End all one's sessions, tokens and connections, this one included."""
+    await users.sign_out_everywhere(caller)
+    response = Response(status_code=204)
+    if caller.session_id is not None:
+        identity_of(request).forget(response)
+    return response
 
 
 @router.get("/tokens")

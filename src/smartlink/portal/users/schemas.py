@@ -14,7 +14,9 @@ __all__ = [
     "Credentials",
     "NewToken",
     "NewTokenOut",
+    "PasswordChange",
     "Profile",
+    "ProfileChange",
     "Registration",
     "Self",
     "SignedIn",
@@ -24,6 +26,9 @@ __all__ = [
 ]
 
 _EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f.]+(\.[^@\s\x00-\x1f\x7f.]+)+\Z")
+
+
+Password = Annotated[PlainText, Field(min_length=8, max_length=128)]
 
 
 def folded_email(text: str) -> str:
@@ -59,7 +64,7 @@ class Registration(BaseModel):
 
     name: Name
     email: Annotated[PlainText, Field(max_length=255), AfterValidator(_email)]
-    password: Annotated[PlainText, Field(min_length=8, max_length=128)]
+    password: Password
 
 
 class Credentials(BaseModel):
@@ -67,6 +72,21 @@ class Credentials(BaseModel):
 
     email: Annotated[PlainText, Field(max_length=255)]
     password: Annotated[PlainText, Field(max_length=1024)]
+
+
+class ProfileChange(BaseModel):
+    """What users change of themselves; what is left out stays. A new address needs the password."""
+
+    name: Name | None = None
+    email: Annotated[PlainText, Field(max_length=255), AfterValidator(_email)] | None = None
+    current_password: Annotated[PlainText, Field(max_length=1024)] | None = None
+
+
+class PasswordChange(BaseModel):
+    """A new password, and the one it replaces."""
+
+    current_password: Annotated[PlainText, Field(max_length=1024)]
+    password: Password
 
 
 class SignedIn(BaseModel):

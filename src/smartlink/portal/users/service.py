@@ -11,10 +11,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from smartlink.portal.shared.db import Database
-from smartlink.portal.shared.errors import Invalid, NotFound
+from smartlink.portal.shared.errors import Forbidden, Invalid, NotFound
+from smartlink.portal.shared.realtime import RealtimeApi
 from smartlink.portal.shared.security import Passwords, digest, new_token
 from smartlink.portal.users.model import Token, User, WebSession
-from smartlink.portal.users.schemas import folded_email
+from smartlink.portal.users.schemas import ProfileChange, folded_email
 
 __all__ = ["Principal", "Users", "create", "find"]
 
@@ -70,9 +71,10 @@ async def find(session: AsyncSession, user_id: int) -> User | None:
 class Users:
     """Accounts, tokens and sessions."""
 
-    def __init__(self, database: Database, passwords: Passwords, session_days: int) -> None:
+    def __init__(self, database: Database, passwords: Passwords, session_days: int, realtime: RealtimeApi) -> None:
         self._database = database
         self._passwords = passwords
+        self._realtime = realtime
         self._session_life = dt.timedelta(days=session_days)
 
     async def register(self, name: str, email: str, password: str) -> tuple[User, str]:
@@ -90,11 +92,16 @@ class Users:
         return user, secret
 
     async def verify(self, email: str, password: str) -> User:
-        """The user with these credentials. Raises Invalid, in the same words and time whatever was wrong."""
+        """The user with these credentials. Raises Invalid, in the same words and time whatever was wrong.
+
+        Raises Forbidden for a blocked user, to whom knows the password only.
+        """
         async with self._database.reading() as session:
             user = await session.scalar(select(User).where(User.email == folded_email(email)))
         if not await self._passwords.is_right(password, user.password if user else None) or user is None:
             raise Invalid({"email": ["These credentials do not match our records."]})
+        if user.blocked_at is not None:
+            raise Forbidden("This account is blocked.")
         return user
 
     async def by_token(self, token: str) -> Principal | None:
@@ -103,7 +110,7 @@ class Users:
         found = (
             select(User, Token.id, Token.last_used_at, Token.expires_at)
             .join(Token, Token.user_id == User.id)
-            .where(Token.token == digest(token.rpartition("|")[2]))
+            .where(Token.token == digest(token.rpartition("|")[2]), User.blocked_at.is_(None))
         )
         async with self._database.reading() as session:
             row = (await session.execute(found)).one_or_none()
@@ -119,7 +126,7 @@ class Users:
         found = (
             select(User, WebSession.id)
             .join(WebSession, WebSession.user_id == User.id)
-            .where(WebSession.id == digest(cookie), WebSession.expires_at > _now())
+            .where(WebSession.id == digest(cookie), WebSession.expires_at > _now(), User.blocked_at.is_(None))
         )
         async with self._database.reading() as session:
             row = (await session.execute(found)).one_or_none()
@@ -141,6 +148,67 @@ class Users:
                 await session.execute(delete(Token).where(Token.id == principal.token_id))
             if principal.session_id is not None:
                 await session.execute(delete(WebSession).where(WebSession.id == principal.session_id))
+
+    async def sign_out_everywhere(self, principal: Principal) -> None:
+        """End all the caller's sessions, tokens and connections, this one included."""
+        async with self._database.writing() as session:
+            await _end_all(session, principal.id)
+        self._realtime.end_connections(principal.id)
+
+    async def change_profile(self, principal: Principal, change: ProfileChange) -> User:
+        """Change name or address. Raises Invalid for a taken address, or one without the right password."""
+        values: dict[str, object] = {}
+        if change.name is not None:
+            values["name"] = change.name
+        if change.email is not None and change.email != principal.email:
+            await self._check_password(principal.id, change.current_password or "")
+            values["email"] = change.email
+        try:
+            async with self._database.writing() as session:
+                if values:
+                    values["updated_at"] = _now()
+                    await session.execute(update(User).where(User.id == principal.id).values(values))
+                user = await session.get(User, principal.id, populate_existing=True)
+        except IntegrityError:
+            raise Invalid({"email": ["The email has already been taken."]}) from None
+        if user is None:
+            raise NotFound
+        return user
+
+    async def change_password(self, principal: Principal, current: str, new: str) -> None:
+        """Change the password; every other session and token, and every connection, is ended.
+
+        The page that asked keeps its session and connects again. Raises Invalid when `current` is not right.
+        """
+        await self._check_password(principal.id, current)
+        hashed = await self._passwords.hash(new)
+        async with self._database.writing() as session:
+            values = {"password": hashed, "updated_at": _now()}
+            await session.execute(update(User).where(User.id == principal.id).values(values))
+            await _end_all(session, principal.id, but=principal)
+        self._realtime.end_connections(principal.id)
+
+    async def set_blocked(self, work: AsyncSession, user_id: int, *, blocked: bool) -> User:
+        """Block a user, ending all their sessions and tokens, or let them in again. Raises NotFound.
+
+        Call `end_connections` once the transaction is committed.
+        """
+        user = await work.get(User, user_id)
+        if user is None:
+            raise NotFound
+        if blocked != (user.blocked_at is not None):
+            user.blocked_at = user.updated_at = _now()
+            if not blocked:
+                user.blocked_at = None
+        if blocked:
+            await _end_all(work, user_id)
+        return user
+
+    async def _check_password(self, user_id: int, password: str) -> None:
+        async with self._database.reading() as session:
+            stored = await session.scalar(select(User.password).where(User.id == user_id))
+        if not await self._passwords.is_right(password, stored):
+            raise Invalid({"current_password": ["The current password is not right."]})
 
     async def tokens(self, user_id: int) -> Sequence[Token]:
         """A user's tokens, newest first."""
@@ -169,6 +237,17 @@ class Users:
         async with self._database.writing() as session:
             await session.execute(delete(WebSession).where(WebSession.expires_at <= _now()))
             await session.execute(delete(Token).where(Token.expires_at <= _now() - dt.timedelta(days=7)))
+
+
+async def _end_all(session: AsyncSession, user_id: int, *, but: Principal | None = None) -> None:
+    tokens = delete(Token).where(Token.user_id == user_id)
+    sessions = delete(WebSession).where(WebSession.user_id == user_id)
+    if but is not None and but.token_id is not None:
+        tokens = tokens.where(Token.id != but.token_id)
+    if but is not None and but.session_id is not None:
+        sessions = sessions.where(WebSession.id != but.session_id)
+    await session.execute(tokens)
+    await session.execute(sessions)
 
 
 async def _add_token(

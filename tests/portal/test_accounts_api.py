@@ -1,0 +1,141 @@
+"""What users change of themselves, and what a changed password, a sign-out or a block ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kit.client import connected
+from kit.portal import PASSWORD, Person, World
+from kit.realtime import realtime_server
+from smartlink.broadcasting import BroadcastSettings
+
+NEW = "a new battery staple"
+
+
+async def sign_in(world: World, person: Person, password: str = PASSWORD) -> int:
+    return (await world.client().post("/api/login", json={"email": person.email, "password": password})).status_code
+
+
+async def test_a_name_is_changed(world: World, ana: Person) -> None:
+    answer = await ana.patch("/api/user", {"name": "Anna", "is_admin": True, "id": 7})
+
+    assert answer.status_code == 200
+    assert set(answer.json()) == {"id", "name", "email", "is_admin", "created_at"}
+    assert (answer.json()["id"], answer.json()["name"], answer.json()["is_admin"]) == (ana.id, "Anna", False)
+    assert (await ana.get("/api/user")).json()["name"] == "Anna"
+
+
+async def test_a_new_address_needs_the_password_and_must_be_free(world: World, ana: Person, ben: Person) -> None:
+    address = {"email": "New.Address@example.com"}
+
+    assert (await ana.patch("/api/user", address)).json()["errors"].keys() == {"current_password"}
+    wrong = await ana.patch("/api/user", address | {"current_password": "wrong"})
+    assert wrong.json()["errors"].keys() == {"current_password"}
+    right = {"current_password": PASSWORD}
+    assert (await ana.patch("/api/user", {"email": ben.email} | right)).json()["errors"].keys() == {"email"}
+    assert (await ana.patch("/api/user", {"email": "nonsense"} | right)).json()["errors"].keys() == {"email"}
+    assert (await ana.patch("/api/user", address | right)).json()["email"] == "new.address@example.com"
+
+
+@pytest.mark.parametrize(
+    "body", [{"name": ""}, {"name": "\u200b"}, {"name": "a\tb"}, {"name": 7}, {"email": 7}, [], "x"]
+)
+async def test_odd_profiles_are_refused(ana: Person, body: Any) -> None:
+    assert (await ana.patch("/api/user", body)).status_code == 422
+
+
+async def test_a_new_password_ends_everything_else(world: World, ana: Person) -> None:
+    other = (await ana.post("/api/tokens", {"name": "phone"})).json()["token"]
+    phone = world.client(authorization=f"Bearer {other}")
+    page = world.client()
+    await page.post("/api/session", json={"email": ana.email, "password": PASSWORD})
+    assert (await page.get("/api/session")).status_code == 200
+
+    answer = await ana.put("/api/user/password", {"current_password": PASSWORD, "password": NEW})
+
+    assert answer.status_code == 204
+    assert (await ana.get("/api/user")).status_code == 200
+    assert (await phone.get("/api/user")).status_code == 401
+    assert (await page.get("/api/session")).status_code == 401
+    assert await sign_in(world, ana) == 422
+    assert await sign_in(world, ana, NEW) == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"current_password": "wrong", "password": NEW}, "current_password"),
+        ({"current_password": PASSWORD, "password": "short"}, "password"),
+        ({"current_password": PASSWORD, "password": "x" * 129}, "password"),
+        ({"password": NEW}, "current_password"),
+        ({"current_password": PASSWORD}, "password"),
+        ({"current_password": PASSWORD, "password": "with \u0000 in it"}, "password"),
+    ],
+)
+async def test_a_password_that_cannot_be_changes_nothing(
+    world: World, ana: Person, body: dict[str, str], field: str
+) -> None:
+    answer = await ana.put("/api/user/password", body)
+
+    assert answer.status_code == 422
+    assert set(answer.json()["errors"]) == {field}
+    assert await sign_in(world, ana) == 200
+
+
+async def test_guessing_the_present_password_is_limited(ana: Person) -> None:
+    guesses = [
+        (await ana.put("/api/user/password", {"current_password": f"guess {n}", "password": NEW})).status_code
+        for n in range(12)
+    ]
+
+    assert guesses[0] == 422
+    assert guesses[-1] == 429
+
+
+async def test_signing_out_everywhere_ends_this_too(world: World, ana: Person) -> None:
+    page = world.client()
+    await page.post("/api/session", json={"email": ana.email, "password": PASSWORD})
+
+    assert (await ana.post("/api/logout/everywhere")).status_code == 204
+
+    assert (await ana.get("/api/user")).status_code == 401
+    assert (await page.get("/api/session")).status_code == 401
+    assert await sign_in(world, ana) == 200
+
+
+async def test_sockets_end_with_the_password_they_were_opened_under(database_url: str) -> None:
+    async with realtime_server() as server:
+        world = World(database_url, {"broadcast": BroadcastSettings(_env_file=None, reverb_port=server.port)})
+        ana, ben = await world.person("Ana"), await world.person("Ben")
+        async with connected(server.port) as hers, connected(server.port) as his:
+            for client, person in ((hers, ana), (his, ben)):
+                asked = {"socket_id": client.socket_id, "channel_name": "presence-chat"}
+                auth = (await person.post("/broadcasting/auth", asked)).json()
+                client.send("pusher:subscribe", {"channel": "presence-chat"} | auth)
+                await client.expect("pusher_internal:subscription_succeeded")
+
+            await ana.put("/api/user/password", {"current_password": PASSWORD, "password": NEW})
+
+            assert (await hers.closed()).code == 4009
+            his.send("pusher:ping", {})
+            while (await his.receive())["event"] != "pusher:pong":
+                pass
+        await world.portal.realtime.ended()
+        await world.aclose()
+
+
+async def test_blocked_users_are_out_and_cannot_come_back_in(world: World, ana: Person) -> None:
+    async with world.portal.database.writing() as session:
+        await world.portal.users.set_blocked(session, ana.id, blocked=True)
+
+    assert (await ana.get("/api/user")).status_code == 401
+    assert await sign_in(world, ana) == 403
+    assert await sign_in(world, ana, "wrong") == 422
+    asked = {"socket_id": "1.1", "channel_name": f"private-user.{ana.id}"}
+    assert (await ana.post("/broadcasting/auth", asked)).status_code == 401
+
+    async with world.portal.database.writing() as session:
+        await world.portal.users.set_blocked(session, ana.id, blocked=False)
+    assert await sign_in(world, ana) == 200
