@@ -1,14 +1,16 @@
 """One HTTP connection: requests in, answers out in order, and the upgrade to WebSocket.
 
-A malformed request gets one answer and then the connection ends: nothing behind it is read.
+A malformed request gets one answer and then the connection ends: nothing behind it is read. What the parser lets
+through and two servers could read differently is refused here: RFC 9112, sections 3.2, 6.1 and 7.1.
 """
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import httptools
 
@@ -27,6 +29,15 @@ HEAD_TIMEOUT_S = 10.0
 BODY_TIMEOUT_S = 30.0
 IDLE_TIMEOUT_S = 75.0
 LINGER_S = 1.0
+STALLED_S = 10.0
+"""How long a peer may take nothing of its answers."""
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"})
+_GIVEN_ONCE = frozenset(
+    {"content-length", "expect", "host", "idempotency-key", "origin", "sec-websocket-key", "sec-websocket-version"}
+    | {"transfer-encoding"}
+)
+_HOST = re.compile(r"(?:[-A-Za-z0-9._~!$&'()*+,;=%]+|\[[0-9A-Fa-f:.]+\])?(?::[0-9]{0,5})?\Z")
 
 Upgrade = Callable[[Link, Request], None]
 
@@ -45,15 +56,17 @@ class HttpSettings:
 
 
 class _Begun:
-    """A request of which not all has come."""
+    """A request of which not all has come. `raw_size`: bytes read since its head, chunk sizes and trailers included."""
 
-    __slots__ = ("body", "head_bytes", "headers", "size", "url")
+    __slots__ = ("body", "has_head", "head_bytes", "headers", "raw_size", "size", "url")
 
     def __init__(self) -> None:
         self.url = b""
         self.headers: dict[str, str] = {}
+        self.has_head = False
         self.body: list[bytes] = []
         self.size = 0
+        self.raw_size = 0
         self.head_bytes = 0
 
 
@@ -69,9 +82,12 @@ class HttpConnection:
         self._fault: HttpError | None = None
         self._head_bytes = 0
         self._is_in_head = True
-        self._is_upgrade = False
+        self._is_loop = False
         self._is_answering = False
         self._is_over = False
+        self._behind_since = 0.0
+        self._rest = b""
+        """What came behind a handshake: the first bytes of the WebSocket."""
         self._deadline = shared.watch.now() + HEAD_TIMEOUT_S
         shared.watch.linger(self)
 
@@ -85,34 +101,55 @@ class HttpConnection:
             if not self._head_bytes:
                 self._deadline = now + HEAD_TIMEOUT_S
             self._head_bytes += len(data)
-        rest = b""
+        else:
+            self._begun.raw_size += len(data)
+        while data and self._fault is None:
+            data = self._feed(data)
+        if self._is_in_head and self._head_bytes > MAX_HEAD_BYTES:
+            self._fault = self._fault or HttpError(431, f"Headers larger than {MAX_HEAD_BYTES} bytes")
+        if self._begun.raw_size > 2 * self._shared.max_body_bytes + MAX_HEAD_BYTES:
+            self._fault = self._fault or HttpError(413, "More around the chunks of the body than in them")
+        self._answer_next()
+
+    def _feed(self, data: bytes) -> bytes:
+        """Parse `data`; returns what is to be parsed anew."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._is_upgrade = True
             rest = data[upgrade.args[0] :]
+            if self._ready and _is_socket(self._ready[-1][0]):
+                self._rest = rest
+                return b""
+            # An offer of another protocol may be ignored: RFC 9110, section 7.8. Java's client offers HTTP/2 so.
+            self._parser = httptools.HttpRequestParser(self)
+            return rest
         except httptools.HttpParserError as error:
             # A fault found in a callback of ours comes wrapped; it says more than the parser does.
             self._fault = self._fault or HttpError(400, f"Malformed request: {str(error)[:100]}")
-        if self._is_in_head and self._head_bytes > MAX_HEAD_BYTES:
-            self._fault = self._fault or HttpError(431, f"Headers larger than {MAX_HEAD_BYTES} bytes")
-        self._answer_next(rest)
+        return b""
 
     def on_closed(self, descriptor: int) -> None:
         self._is_over = True
         self._shared.watch.forget(self)
 
     def on_behind(self, descriptor: int) -> None:
+        # Whoever asks without reading the answers is not read either.
+        self._behind_since = self._shared.watch.now()
         self._link.pause()
 
     def on_caught_up(self) -> None:
-        self._link.resume()
+        self._behind_since = 0.0
+        self._answer_next()
 
     def look_after(self, now: float) -> None:
         """Called each second: ends what takes too long."""
-        if now < self._deadline or self._is_answering:
+        if self._behind_since and now - self._behind_since > STALLED_S:
+            self._link.abort()
+        elif now < self._deadline or (self._is_answering and not self._is_over):
             return
-        if self._is_over or (self._is_in_head and not self._head_bytes):
+        elif self._is_over and self._link.buffered:
+            self._behind_since = self._behind_since or now
+        elif self._is_over or (self._is_in_head and not self._head_bytes):
             self._link.abort()
         else:
             self._refuse(HttpError(408, "The request did not arrive in time"))
@@ -124,30 +161,55 @@ class HttpConnection:
         self._begun.head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._begun.head_bytes += len(name) + len(value)
-        if self._begun.head_bytes > MAX_HEAD_BYTES:
+        begun = self._begun
+        begun.head_bytes += len(name) + len(value)
+        if begun.head_bytes > MAX_HEAD_BYTES:
             self._fail(HttpError(431, f"Headers larger than {MAX_HEAD_BYTES} bytes"))
+        if begun.has_head:
+            return  # a trailer: nothing that comes behind a body may change what its head said
         key = name.decode("latin-1").lower()
-        headers = self._begun.headers
-        if key in headers and key in ("host", "content-length", "sec-websocket-key", "sec-websocket-version"):
-            self._fail(HttpError(400, f"The header {key} is given twice"))
+        headers = begun.headers
+        text = value.decode("latin-1").strip(" \t")
+        if key in headers:
+            if key in _GIVEN_ONCE:
+                self._fail(HttpError(400, f"The header {key} is given twice"))
+            text = f"{headers[key]}, {text}"
         if len(headers) >= MAX_HEADERS:
             self._fail(HttpError(431, f"More than {MAX_HEADERS} headers"))
-        headers[key] = value.decode("latin-1")
+        headers[key] = text
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
+        self._begun.has_head = True
         self._deadline = self._shared.watch.now() + BODY_TIMEOUT_S
         headers = self._begun.headers
-        if self._parser.get_http_version() not in ("1.1", "1.0"):
-            self._fail(HttpError(505, "HTTP/1.1 is spoken here"))
-        if self._parser.get_http_version() == "1.1" and "host" not in headers:
-            self._fail(HttpError(400, "A Host header is missing"))
-        size = headers.get("content-length", "")
-        if size.isdigit() and int(size) > self._shared.max_body_bytes:
-            self._fail(self._too_large(int(size)))
-        if headers.get("expect", "").lower() == "100-continue":
+        fault = self._fault_of_head(self._parser.get_http_version(), self._parser.get_method().decode("latin-1"))
+        if fault is not None:
+            self._fail(fault)
+        # With earlier answers under way it would come in their place; the peer sends its body without it, too.
+        is_first = not (self._ready or self._is_answering)
+        if "expect" in headers and self._parser.get_http_version() == "1.1" and is_first:
             self._link.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _fault_of_head(self, version: str, method: str) -> HttpError | None:
+        headers = self._begun.headers
+        if version not in ("1.1", "1.0"):
+            return HttpError(505, "HTTP/1.1 is spoken here")
+        if method not in _METHODS:
+            return HttpError(501, f"The method {method[:20]} is not known here")
+        if version == "1.1" and "host" not in headers:
+            return HttpError(400, "A Host header is missing")
+        if not _HOST.match(headers.get("host", "")):
+            return HttpError(400, "The Host header is no host and port")
+        if "transfer-encoding" in headers:
+            if version == "1.0":
+                return HttpError(400, "HTTP/1.0 knows no Transfer-Encoding")
+            if headers["transfer-encoding"].lower() != "chunked":
+                return HttpError(501, "The only Transfer-Encoding known here is chunked")
+        if headers.get("expect", "100-continue").lower() != "100-continue":
+            return HttpError(417, "The only expectation known here is 100-continue")
+        size = int(headers.get("content-length", "0"))
+        return self._too_large(size) if size > self._shared.max_body_bytes else None
 
     def on_body(self, body: bytes) -> None:
         begun = self._begun
@@ -161,7 +223,7 @@ class HttpConnection:
         self._is_in_head = True
         self._head_bytes = 0
         self._deadline = self._shared.watch.now() + IDLE_TIMEOUT_S
-        path, _, query = begun.url.decode("latin-1").partition("?")
+        path, _, query = self._origin_form(begun).partition("?")
         prefix = self._shared.path_prefix
         if prefix and path.startswith(f"{prefix}/"):
             path = path[len(prefix) :]
@@ -170,26 +232,40 @@ class HttpConnection:
         if len(self._ready) > MAX_PIPELINED:
             self._fail(HttpError(429, f"More than {MAX_PIPELINED} requests at once on one connection"))
 
+    def _origin_form(self, begun: _Begun) -> str:
+        """The request's target from its path on. RFC 9112, section 3.2.2: a whole URL must be taken, too."""
+        target = begun.url.decode("latin-1")
+        if target.startswith("/"):
+            return target
+        scheme, _, rest = target.partition("://")
+        authority, slash, path = rest.partition("/")
+        if scheme.lower() not in ("http", "https") or authority.lower() != begun.headers.get("host", "").lower():
+            self._fail(HttpError(400, "The request's target must be a path, or a URL of the host that Host names"))
+        return slash + path
+
     # Answers
 
-    def _answer_next(self, rest: bytes = b"") -> None:
-        while self._ready and not self._is_answering and not self._is_over:
+    def _answer_next(self) -> None:
+        if self._is_loop:
+            return
+        self._is_loop = True
+        while self._ready and not (self._is_answering or self._is_over or self._behind_since):
             request, keeps_alive = self._ready.popleft()
-            if request.path.startswith("/app/") or (self._is_upgrade and not self._ready and _is_handshake(request)):
-                self._upgrade(request, rest)
+            if _is_socket(request):
+                self._upgrade(request)
                 return
-            # Any other upgrade is not taken up: the answer is in plain HTTP, and the last one.
-            keeps_alive = keeps_alive and not self._is_upgrade
             self._is_answering = True
-            self._link.pause()
-            self._shared.tasks.run(
+            is_answered = self._shared.tasks.run(
                 self._shared.router.answer(request),
                 lambda response, request=request, keeps=keeps_alive: self._on_answer(  # type: ignore[misc]
                     response, request, keeps
                 ),
                 self._on_failed,
             )
-        if self._is_answering or self._is_over:
+            if not is_answered:
+                self._link.pause()
+        self._is_loop = False
+        if self._is_answering or self._is_over or self._behind_since:
             return
         if self._fault is not None:
             self._refuse(self._fault)
@@ -197,25 +273,27 @@ class HttpConnection:
             self._link.resume()
 
     def _on_answer(self, response: Response, request: Request, keeps_alive: bool) -> None:
-        waited = self._is_answering
         self._is_answering = False
         if self._is_over:
             return
         self._link.write(encode(response, closes=not keeps_alive, with_body=request.method != "HEAD"))
         if not keeps_alive:
             self._finish()
-        elif waited and not self._ready:
+        else:
             self._answer_next()
 
     def _on_failed(self) -> None:
         self._is_answering = False
-        self._refuse(HttpError(500, "Internal error"))
+        if not self._is_over:
+            self._refuse(HttpError(500, "Internal error"))
 
-    def _upgrade(self, request: Request, rest: bytes) -> None:
-        if self._fault is not None and not self._is_upgrade:
-            self._refuse(self._fault)
-            return
+    def _upgrade(self, request: Request) -> None:
+        rest, self._rest = self._rest, b""
         try:
+            if request.body or "transfer-encoding" in request.headers:
+                raise HttpError(400, "A WebSocket's handshake has no body")
+            if self._ready or self._fault is not None:
+                raise HttpError(400, "Nothing but a WebSocket may follow its handshake")
             self._shared.upgrade(self._link, request)
         except HttpError as error:
             self._refuse(error)
@@ -226,7 +304,7 @@ class HttpConnection:
         if rest:
             self._link.handler.on_bytes(rest)
 
-    def _fail(self, error: HttpError) -> None:
+    def _fail(self, error: HttpError) -> NoReturn:
         self._fault = self._fault or error
         raise error
 
@@ -245,6 +323,5 @@ class HttpConnection:
         self._link.finish()
 
 
-def _is_handshake(request: Request) -> bool:
-    """Whether the request is the beginning of a WebSocket."""
-    return "websocket" in request.headers.get("upgrade", "").lower()
+def _is_socket(request: Request) -> bool:
+    return request.path.startswith("/app/")
