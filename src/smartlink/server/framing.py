@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass
 from typing import final
 
@@ -14,6 +15,7 @@ __all__ = [
     "PING",
     "PONG",
     "TEXT",
+    "TextInPieces",
     "WireFault",
     "close_frame",
     "control_frame",
@@ -23,6 +25,7 @@ __all__ = [
 ]
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+MAX_FRAGMENTS = 1_024
 _KNOWN = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 
 
@@ -73,7 +76,7 @@ def is_valid_close_code(code: int) -> bool:
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
-def parse_frame(data: bytes, start: int, max_payload: int) -> ClientFrame | None:
+def parse_frame(data: bytes | bytearray, start: int, max_payload: int) -> ClientFrame | None:
     """The frame that begins at `start`, or None until more bytes have come. Raises WireFault.
 
     A length over `max_payload` is refused by its header alone: nothing is held for it.
@@ -106,9 +109,63 @@ def parse_frame(data: bytes, start: int, max_payload: int) -> ClientFrame | None
     return ClientFrame(opcode, first >= 0x80, _unmask(data[body:end], data[body - 4 : body]), end)
 
 
-def _unmask(payload: bytes, mask: bytes) -> bytes:
+@final
+class TextInPieces:
+    """A text message of which not all has come: whole fragments, and a look at the frame under way.
+
+    What cannot become UTF-8 any more is refused at its first wrong byte, with WireFault 1007: RFC 6455, section 8.1.
+    """
+
+    __slots__ = ("_decoder", "_fragments", "_seen", "_size")
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._fragments: list[bytes] = []
+        self._seen = 0
+        self._size = 0
+
+    @property
+    def is_fragmented(self) -> bool:
+        """Whether a whole fragment has come, so that a continuation must follow."""
+        return bool(self._fragments)
+
+    def look_at(self, data: bytes | bytearray, start: int) -> None:
+        """Check what has come of the frame that begins at `start` and is not whole. Raises WireFault."""
+        length = data[start + 1] & 0x7F
+        body = start + (6 if length < 126 else 8 if length == 126 else 14)
+        turn = self._seen % 4
+        mask = data[body - 4 : body]
+        self._check(_unmask(data[body + self._seen :], mask[turn:] + mask[:turn]))
+
+    def add(self, frame: ClientFrame, max_bytes: int) -> None:
+        """Take a whole fragment. Raises WireFault, for the sum of the sizes and for the number of fragments, too."""
+        self._fragments.append(frame.payload)
+        self._size += len(frame.payload)
+        if len(self._fragments) > MAX_FRAGMENTS or self._size > max_bytes:
+            raise WireFault(Code.TOO_BIG, f"Message larger than {max_bytes} bytes or too fragmented")
+        self._check(frame.payload[self._seen :])
+        self._seen = 0
+
+    def join(self) -> bytes:
+        """The whole message. That it does not end within a character is for the reader to check."""
+        return b"".join(self._fragments)
+
+    def _check(self, piece: bytes) -> None:
+        self._seen += len(piece)
+        try:
+            self._decoder.decode(piece)
+            begun = self._decoder.getstate()[0]
+            if len(begun) == 2 and begun[0] == 0xED:
+                # Half a surrogate, for which Python's decoder waits on a third byte; no character begins so.
+                begun.decode()
+        except UnicodeDecodeError as error:
+            if error.reason != "unexpected end of data":
+                raise WireFault(Code.INVALID_TEXT, "Text must be UTF-8") from None
+
+
+def _unmask(payload: bytes | bytearray, mask: bytes | bytearray) -> bytes:
     size = len(payload)
     if not size:
-        return payload
+        return b""
     key = int.from_bytes((mask * (size // 4 + 1))[:size], "little")
     return (int.from_bytes(payload, "little") ^ key).to_bytes(size, "little")

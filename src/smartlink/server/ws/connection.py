@@ -16,6 +16,7 @@ from smartlink.server.framing import (
     PONG,
     TEXT,
     ClientFrame,
+    TextInPieces,
     WireFault,
     close_frame,
     control_frame,
@@ -26,46 +27,65 @@ from smartlink.server.link import Link
 
 __all__ = ["WebSocket"]
 
-MAX_FRAGMENTS = 1_024
-
 
 @final
 class WebSocket(ClientConnection):
     """A client over a WebSocket, from the upgrade to the end of the socket."""
 
-    __slots__ = ("_buffer", "_fragments")
+    __slots__ = ("_buffer", "_is_lost", "_text")
 
     def __init__(self, link: Link, app: App, session: Session, shared: ClientSettings) -> None:
         super().__init__(link, app, session, shared)
-        self._buffer = b""
-        self._fragments: list[bytes] | None = None
+        self._buffer: bytearray | None = None
+        self._text: TextInPieces | None = None
+        self._is_lost = False
+        """Nothing that comes means anything any more: the framing broke, or the peer has said its close."""
 
-    def on_bytes(self, data: bytes) -> None:
-        if not self.is_open:
-            self._on_bytes_after_close(data)
+    def on_bytes(self, data: bytes | bytearray) -> None:
+        if self._is_lost:
             return
-        self.heard()
-        if self._buffer:
-            data = self._buffer + data
-        position = 0
+        if self.is_open:
+            self.heard()
+        if self._buffer is not None:
+            self._buffer += data
+            data = self._buffer
         try:
-            while self.is_open:
-                frame = parse_frame(data, position, self.app.max_message_bytes)
-                if frame is None:
-                    break
-                position = frame.end
-                self._on_frame(frame)
+            position = self._read(data)
         except WireFault as fault:
+            self._is_lost = True
+            self._buffer = None
             self.close(fault.code, fault.reason)
-        self._buffer = data[position:]
+            return
+        if data is self._buffer:
+            del self._buffer[:position]
+            if not self._buffer:
+                self._buffer = None
+        elif position < len(data):
+            self._buffer = bytearray(data[position:])
 
     # Frames
+
+    def _read(self, data: bytes | bytearray) -> int:
+        """Act on the whole frames in `data`; returns where they end. Raises WireFault."""
+        position = 0
+        while not self._is_lost and (frame := parse_frame(data, position, self.app.max_message_bytes)) is not None:
+            position = frame.end
+            if self.is_open:
+                self._on_frame(frame)
+            elif frame.opcode == CLOSE:
+                # The answer to our close. Nothing else has an effect any more.
+                self._is_lost = True
+                self._link.abort()
+        if self.is_open and len(data) - position >= 2:
+            self._look_ahead(data, position)
+        return position
 
     def _on_frame(self, frame: ClientFrame) -> None:
         opcode = frame.opcode
         if opcode == TEXT and frame.is_final:
-            if self._fragments is not None:
-                raise WireFault(Code.PROTOCOL_ERROR, "A new message inside a fragmented one")
+            if self._text is not None:
+                self._expect(opcode)
+                self._text = None
             self.receive_text(frame.payload)
         elif opcode == PING:
             self.write(control_frame(PONG, frame.payload))
@@ -79,28 +99,28 @@ class WebSocket(ClientConnection):
             self._on_fragment(frame)
 
     def _on_fragment(self, frame: ClientFrame) -> None:
-        if frame.opcode == CONTINUATION:
-            if self._fragments is None:
-                raise WireFault(Code.PROTOCOL_ERROR, "A continuation of nothing")
-        elif self._fragments is not None:
-            raise WireFault(Code.PROTOCOL_ERROR, "A new message inside a fragmented one")
-        else:
-            self._fragments = []
-        fragments = self._fragments
-        fragments.append(frame.payload)
-        if len(fragments) > MAX_FRAGMENTS or sum(map(len, fragments)) > self.app.max_message_bytes:
-            raise WireFault(Code.TOO_BIG, f"Message larger than {self.app.max_message_bytes} bytes or too fragmented")
-        message = b"".join(fragments)
+        self._expect(frame.opcode)
+        text = self._text = self._text or TextInPieces()
+        text.add(frame, self.app.max_message_bytes)
         if frame.is_final:
-            self._fragments = None
-            self.receive_text(message)
-            return
-        try:
-            message.decode()
-        except UnicodeDecodeError as error:
-            # A character may be cut in two where the fragment ends, and only there.
-            if error.reason != "unexpected end of data":
-                raise WireFault(Code.INVALID_TEXT, "Text must be UTF-8") from None
+            self._text = None
+            self.receive_text(text.join())
+
+    def _look_ahead(self, data: bytes | bytearray, position: int) -> None:
+        """Refuse what is already wrong in a frame that is not whole."""
+        opcode = data[position] & 0x0F
+        if opcode in (TEXT, CONTINUATION):
+            self._expect(opcode)
+            self._text = self._text or TextInPieces()
+            self._text.look_at(data, position)
+
+    def _expect(self, opcode: int) -> None:
+        """A text begins, or goes on, only where it may."""
+        is_fragmented = self._text is not None and self._text.is_fragmented
+        if is_fragmented and opcode == TEXT:
+            raise WireFault(Code.PROTOCOL_ERROR, "A new message inside a fragmented one")
+        if not is_fragmented and opcode == CONTINUATION:
+            raise WireFault(Code.PROTOCOL_ERROR, "A continuation of nothing")
 
     def _on_close(self, payload: bytes) -> None:
         code: int | None = None
@@ -112,23 +132,11 @@ class WebSocket(ClientConnection):
                 payload[2:].decode()
             except UnicodeDecodeError:
                 raise WireFault(Code.INVALID_TEXT, "Text must be UTF-8") from None
+        self._is_lost = True
         self._link.write(close_frame(code))
         self._leave(self.descriptor)
         self._link.finish()
 
     def _leave(self, descriptor: int, linger_s: float = LINGER_S) -> None:
         super()._leave(descriptor, linger_s)
-        self._fragments = None
-
-    def _on_bytes_after_close(self, data: bytes) -> None:
-        """Nothing has an effect any more; the peer's close frame, or its end, ends the socket."""
-        self._buffer = (self._buffer + data)[-256:]
-        try:
-            position = 0
-            while (frame := parse_frame(self._buffer, position, self.app.max_message_bytes)) is not None:
-                position = frame.end
-                if frame.opcode == CLOSE:
-                    self._link.abort()
-                    return
-        except WireFault:
-            self._link.abort()
+        self._text = None
