@@ -81,6 +81,7 @@ class HttpConnection:
         self._ready: deque[tuple[Request, bool]] = deque()
         self._fault: HttpError | None = None
         self._head_bytes = 0
+        self._has_begun = False
         self._is_in_head = True
         self._is_loop = False
         self._is_answering = False
@@ -96,10 +97,7 @@ class HttpConnection:
     def on_bytes(self, data: bytes) -> None:
         if self._is_over:
             return
-        now = self._shared.watch.now()
         if self._is_in_head:
-            if not self._head_bytes:
-                self._deadline = now + HEAD_TIMEOUT_S
             self._head_bytes += len(data)
         else:
             self._begun.raw_size += len(data)
@@ -117,12 +115,13 @@ class HttpConnection:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             rest = data[upgrade.args[0] :]
-            if self._ready and _is_socket(self._ready[-1][0]):
+            if _is_socket(self._ready[-1][0]):
                 self._rest = rest
                 return b""
-            # An offer of another protocol may be ignored: RFC 9110, section 7.8. Java's client offers HTTP/2 so.
+            # An offer of another protocol may be ignored: RFC 9110, section 7.8. Java's client offers HTTP/2 so. But
+            # the parser stops behind the head, whatever body follows: it reads the request again, without the offer.
             self._parser = httptools.HttpRequestParser(self)
-            return rest
+            return _without_offer(self._ready.pop()[0]) + rest
         except httptools.HttpParserError as error:
             # A fault found in a callback of ours comes wrapped; it says more than the parser does.
             self._fault = self._fault or HttpError(400, f"Malformed request: {str(error)[:100]}")
@@ -149,12 +148,16 @@ class HttpConnection:
             return
         elif self._is_over and self._link.buffered:
             self._behind_since = self._behind_since or now
-        elif self._is_over or (self._is_in_head and not self._head_bytes):
+        elif self._is_over or not self._has_begun:
             self._link.abort()
         else:
             self._refuse(HttpError(408, "The request did not arrive in time"))
 
     # What the parser sees
+
+    def on_message_begin(self) -> None:
+        self._has_begun = True
+        self._deadline = self._shared.watch.now() + HEAD_TIMEOUT_S
 
     def on_url(self, url: bytes) -> None:
         self._begun.url += url
@@ -201,11 +204,10 @@ class HttpConnection:
             return HttpError(400, "A Host header is missing")
         if not _HOST.match(headers.get("host", "")):
             return HttpError(400, "The Host header is no host and port")
-        if "transfer-encoding" in headers:
-            if version == "1.0":
-                return HttpError(400, "HTTP/1.0 knows no Transfer-Encoding")
-            if headers["transfer-encoding"].lower() != "chunked":
-                return HttpError(501, "The only Transfer-Encoding known here is chunked")
+        if version == "1.0" and ("transfer-encoding" in headers or "upgrade" in headers):
+            return HttpError(400, "HTTP/1.0 knows no Transfer-Encoding and no Upgrade: have the proxy speak HTTP/1.1")
+        if headers.get("transfer-encoding", "chunked").lower() != "chunked":
+            return HttpError(501, "The only Transfer-Encoding known here is chunked")
         if headers.get("expect", "100-continue").lower() != "100-continue":
             return HttpError(417, "The only expectation known here is 100-continue")
         size = int(headers.get("content-length", "0"))
@@ -220,6 +222,7 @@ class HttpConnection:
 
     def on_message_complete(self) -> None:
         begun, self._begun = self._begun, _Begun()
+        self._has_begun = False
         self._is_in_head = True
         self._head_bytes = 0
         self._deadline = self._shared.watch.now() + IDLE_TIMEOUT_S
@@ -290,7 +293,7 @@ class HttpConnection:
     def _upgrade(self, request: Request) -> None:
         rest, self._rest = self._rest, b""
         try:
-            if request.body or "transfer-encoding" in request.headers:
+            if int(request.headers.get("content-length", "0")) or "transfer-encoding" in request.headers:
                 raise HttpError(400, "A WebSocket's handshake has no body")
             if self._ready or self._fault is not None:
                 raise HttpError(400, "Nothing but a WebSocket may follow its handshake")
@@ -325,3 +328,13 @@ class HttpConnection:
 
 def _is_socket(request: Request) -> bool:
     return request.path.startswith("/app/")
+
+
+def _without_offer(request: Request) -> bytes:
+    """The head of `request` as it would be without an offer of another protocol."""
+    headers = {name: value for name, value in request.headers.items() if name != "upgrade"}
+    options = headers.get("connection", "").split(",")
+    headers["connection"] = ",".join(option for option in options if option.strip().lower() != "upgrade")
+    target = f"{request.path}?{request.query}" if request.query else request.path
+    lines = [f"{request.method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
