@@ -118,7 +118,7 @@ async def test_versions_of_real_clients_are_fine(server: RealtimeServer, version
 async def test_another_upgrade_is_answered_in_plain_http(server: RealtimeServer) -> None:
     async with raw(server.port) as client:
         client.writer.write(
-            b"GET /up HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+            b"GET /up HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\n"
             b"HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n"
         )
         async with asyncio.timeout(10):

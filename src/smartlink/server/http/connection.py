@@ -327,7 +327,11 @@ class HttpConnection:
 
 
 def _is_socket(request: Request) -> bool:
-    return request.path.startswith("/app/")
+    """Whether the request is the beginning of a WebSocket, at whatever path: a wrong one is told over the WebSocket."""
+    if request.path.startswith("/app/"):
+        return True
+    upgrade, connection = request.headers.get("upgrade", ""), request.headers.get("connection", "")
+    return request.method == "GET" and "websocket" in upgrade.lower() and "upgrade" in connection.lower()
 
 
 def _without_offer(request: Request) -> bytes:
