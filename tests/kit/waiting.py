@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-__all__ = ["eventually"]
+__all__ = ["eventually", "eventually_told"]
 
 
 async def eventually(is_true: Callable[[], object], *, within_s: float = 10.0, what: str = "") -> None:
@@ -15,4 +15,13 @@ async def eventually(is_true: Callable[[], object], *, within_s: float = 10.0, w
     while not is_true():
         if time.monotonic() > limit:
             raise AssertionError(f"not within {within_s:g} s: {what or is_true}")
+        await asyncio.sleep(0.003)
+
+
+async def eventually_told(ask: Callable[[], Awaitable[object]], *, within_s: float = 10.0, what: str = "") -> None:
+    """Return as soon as `ask()` answers something true; raise AssertionError when it does not in time."""
+    limit = time.monotonic() + within_s
+    while not await ask():
+        if time.monotonic() > limit:
+            raise AssertionError(f"not within {within_s:g} s: {what or ask}")
         await asyncio.sleep(0.003)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kit.client import connected
-from kit.realtime import APP_ID, KEY, SECRET, realtime_server
+from kit.realtime import APP_ID, KEY, SECRET, an_app, realtime_server
 from kit.serve import free_port
+from kit.waiting import eventually_told
 from smartlink.server.lifecycle import RealtimeServer
 
 NODE = Path(__file__).parent / "node"
+MASTER_KEY = base64.b64encode(b"an encryption key of 32 bytes ok").decode()
 EVENT = "App\\Events\\MessageSent"
 
 
@@ -34,7 +37,7 @@ async def server() -> AsyncIterator[RealtimeServer]:
 
 
 class Echo:
-    """One Echo in a Node process."""
+    """One client in a Node process."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -64,10 +67,9 @@ class Echo:
 
 
 @asynccontextmanager
-async def echo(port: int, user_id: int = 1, name: str = "Ana") -> AsyncIterator[Echo]:
-    options = {"port": port, "key": KEY, "secret": SECRET, "id": user_id, "name": name}
+async def running(script: str, **options: Any) -> AsyncIterator[Echo]:
     process = await asyncio.create_subprocess_exec(
-        "node", "echo.mjs", json.dumps(options), cwd=NODE,
+        "node", script, json.dumps({"key": KEY, "secret": SECRET} | options), cwd=NODE,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     client = Echo(process)
@@ -82,8 +84,18 @@ async def echo(port: int, user_id: int = 1, name: str = "Ana") -> AsyncIterator[
             await process.wait()
 
 
+def echo(port: int, user_id: int = 1, name: str = "Ana") -> AbstractAsyncContextManager[Echo]:
+    return running("echo.mjs", port=port, id=user_id, name=name)
+
+
+def pusher(port: int, user_id: str = "1", watchlist: list[str] | None = None) -> AbstractAsyncContextManager[Echo]:
+    return running("pusher.mjs", port=port, appId=APP_ID, id=user_id, watchlist=watchlist or [], masterKey=MASTER_KEY)
+
+
 async def published(port: int, *calls: list[Any]) -> list[dict[str, Any]]:
-    options = {"port": port, "id": APP_ID, "key": KEY, "secret": SECRET, "calls": calls}
+    options = {
+        "port": port, "id": APP_ID, "key": KEY, "secret": SECRET, "masterKey": MASTER_KEY, "calls": calls,
+    }  # fmt: skip
     process = await asyncio.create_subprocess_exec(
         "node", "publish.mjs", json.dumps(options), cwd=NODE, stdout=asyncio.subprocess.PIPE
     )
@@ -186,3 +198,74 @@ async def test_the_npm_publisher_asks_and_is_answered(server: RealtimeServer) ->
         assert answers[2]["body"] == {"users": [{"id": "7"}]}
         assert [(await member.receive())["event"] for _ in range(3)] == ["0", "1", "2"]
         assert (await member.closed()).code == 4009
+
+
+async def test_pusher_js_signs_in_and_hears_what_is_sent_to_its_user(server: RealtimeServer) -> None:
+    async with pusher(server.port, "7") as ana:
+        await ana.until("state", state="connected")
+        ana.do("signin")
+        ana.do("subscribe", channel="presence-a")
+        # The endpoint signs without channel_data: the member comes from the sign-in.
+        assert await ana.until("subscribed") == {
+            "what": "subscribed", "channel": "presence-a", "count": 1, "me": {"id": "7", "info": {"name": "7"}},
+        }  # fmt: skip
+
+        async def reach() -> bool:
+            return (await server.node.roster.count(APP_ID, "#server-to-user-7")).subscriptions == 1
+
+        await eventually_told(reach)
+        answers = await published(server.port, ["sendToUser", "7", "greeting", {"hello": "you"}])
+
+        assert answers[0]["status"] == 200
+        assert (await ana.until("to user"))["data"] == {"hello": "you"}
+
+
+async def test_pusher_js_sees_its_watchlist_come_and_go(server: RealtimeServer) -> None:
+    async with pusher(server.port, "1", ["2", "3"]) as ana:
+        await ana.until("state", state="connected")
+        ana.do("signin")
+        assert (await ana.until("offline"))["users"] == ["2", "3"]
+        async with pusher(server.port, "3") as ben:
+            await ben.until("state", state="connected")
+            ben.do("signin")
+            assert (await ana.until("online"))["users"] == ["3"]
+
+        assert (await ana.until("offline"))["users"] == ["3"]
+
+
+async def test_pusher_js_reads_cache_channels_and_misses(server: RealtimeServer) -> None:
+    async with pusher(server.port) as ana:
+        await ana.until("state", state="connected")
+        ana.do("subscribe", channel="private-cache-a")
+        assert (await ana.next())["what"] == "subscribed"
+        assert (await ana.next())["what"] == "miss"
+        await published(server.port, ["trigger", "private-cache-b", "greeting", {"n": 1}])
+        ana.do("subscribe", channel="private-cache-b")
+
+        assert (await ana.next())["what"] == "subscribed"
+        assert (await ana.next())["data"] == {"n": 1}
+
+
+async def test_pusher_js_opens_what_the_npm_publisher_sealed(server: RealtimeServer) -> None:
+    async with pusher(server.port) as ana:
+        await ana.until("state", state="connected")
+        for channel in ("private-encrypted-a", "private-encrypted-cache-a"):
+            ana.do("subscribe", channel=channel)
+            await ana.until("subscribed")
+            await published(server.port, ["trigger", channel, "greeting", {"secret": 42}])
+
+            assert await ana.until("event") == {"what": "event", "channel": channel, "data": {"secret": 42}}
+
+
+async def test_pusher_js_is_told_how_many_subscribe() -> None:
+    async with (
+        realtime_server(an_app(sends_subscription_counts=True)) as server,
+        pusher(server.port) as ana,
+        connected(server.port) as other,
+    ):
+        await ana.until("state", state="connected")
+        ana.do("subscribe", channel="chat")
+        assert (await ana.until("count"))["count"] == 1
+        await other.subscribe("chat")
+
+        assert await ana.until("count") == {"what": "count", "channel": "chat", "count": 2, "kept": 2}

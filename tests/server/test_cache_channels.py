@@ -10,7 +10,7 @@ import pytest
 from kit.client import connected
 from kit.engines import Between
 from kit.realtime import KEY, SECRET, an_app, call, realtime_server
-from kit.waiting import eventually
+from kit.waiting import eventually, eventually_told
 from smartlink.protocol.signing import sign_channel
 from smartlink.server.lifecycle import RealtimeServer
 
@@ -78,8 +78,7 @@ async def test_what_is_kept_has_a_time_to_live() -> None:
         async def is_over() -> bool:
             return await history.latest("1001", "cache-a") is None
 
-        while not await is_over():
-            await eventually(lambda: True)
+        await eventually_told(is_over)
         async with connected(server.port) as client:
             await client.subscribe("cache-a")
             await client.expect("pusher:cache_miss")

@@ -1,0 +1,219 @@
+"""Engines that wait, and nodes that cannot reach each other: nothing is doubled, left behind or missed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+import pytest
+
+from kit.client import Client, connected
+from kit.engines import Between
+from kit.realtime import KEY, SECRET, call, realtime_server
+from kit.waiting import eventually, eventually_told
+from smartlink.protocol import encoding
+from smartlink.protocol.session import Member
+from smartlink.protocol.signing import sign_channel, sign_user
+from smartlink.server.lifecycle import RealtimeServer
+
+
+@asynccontextmanager
+async def node(between: Between) -> AsyncIterator[RealtimeServer]:
+    async with realtime_server(engines=between.engines()) as server:
+        yield server
+        assert server.metrics.internal_errors == 0
+
+
+async def publish(server: RealtimeServer, channel: str, data: str, **more: Any) -> httpx2.Response:
+    body = json.dumps({"name": "e", "channel": channel, "data": data} | more).encode()
+    return await call(server.port, "POST", "/apps/1001/events", body)
+
+
+def ask_for(client: Client, channel: str, user_id: str | None = None) -> None:
+    """Send a right subscription; the answer is for the test to read."""
+    data = {"channel": channel}
+    if user_id is not None:
+        data["channel_data"] = json.dumps({"user_id": user_id})
+        data["auth"] = sign_channel(KEY, SECRET, client.socket_id, channel, data["channel_data"])
+    client.send("pusher:subscribe", data)
+
+
+async def counts(server: RealtimeServer) -> dict[str, Any]:
+    answer = await call(server.port, "GET", "/apps/1001/channels", params={"info": "subscription_count"})
+    channels: dict[str, Any] = answer.json()["channels"]
+    return channels
+
+
+async def test_two_subscriptions_to_one_channel_at_once_do_not_double() -> None:
+    between = Between()
+    async with node(between) as server, connected(server.port) as client:
+        between.joining.shut()
+        ask_for(client, "chat")
+        ask_for(client, "chat")
+        await eventually(lambda: between.joining.waiting)
+        between.joining.open()
+        for _ in range(2):
+            await client.expect("pusher_internal:subscription_succeeded")
+        await publish(server, "chat", "once")
+
+        assert (await client.receive())["data"] == "once"
+        assert await client.is_quiet()
+        assert await counts(server) == {"chat": {"subscription_count": 1}}
+
+
+async def test_what_is_said_while_an_engine_is_waited_for_is_done_in_order() -> None:
+    between = Between()
+    async with node(between) as server, connected(server.port) as client:
+        between.joining.shut()
+        ask_for(client, "chat")
+        client.send("pusher:unsubscribe", {"channel": "chat"})
+        ask_for(client, "news")
+        await eventually(lambda: between.joining.waiting)
+        between.joining.open()
+        assert (await client.receive())["channel"] == "chat"
+        assert (await client.receive())["channel"] == "news"
+        await publish(server, "chat", "x")
+
+        assert await client.is_quiet()
+        assert await counts(server) == {"news": {"subscription_count": 1}}
+        assert between.nodes[0].subscribed == {("1001", "news")}
+
+
+@pytest.mark.parametrize("gate", ["joining", "reading"])
+async def test_who_goes_while_joining_leaves_nothing_behind(gate: str) -> None:
+    between = Between()
+    async with node(between) as server, connected(server.port) as other:
+        await other.subscribe("presence-a", {"user_id": "2"})
+        async with connected(server.port) as client:
+            getattr(between, gate).shut()
+            ask_for(client, "presence-a", "1")
+            await eventually(lambda: getattr(between, gate).waiting)
+            client.writer.transport.abort()
+            await eventually(lambda: len(server.node.hub) == 1)
+        getattr(between, gate).open()
+        users = [json.loads((await other.receive())["data"])["user_id"] for _ in range(2)]
+
+        assert users == ["1", "1"]
+        assert await other.is_quiet()
+        assert await counts(server) == {"presence-a": {"subscription_count": 1}}
+        await publish(server, "presence-a", "still heard")
+        await other.expect("e")
+    await eventually(lambda: not between.nodes[0].subscribed)
+
+
+async def test_who_goes_while_signing_in_leaves_nothing_behind() -> None:
+    between = Between()
+    async with node(between) as server:
+        async with connected(server.port) as client:
+            between.joining.shut()
+            user_data = json.dumps({"id": "1", "watchlist": ["2"]})
+            auth = sign_user(KEY, SECRET, client.socket_id, user_data)
+            client.send("pusher:signin", {"auth": auth, "user_data": user_data})
+            await eventually(lambda: between.joining.waiting)
+            client.writer.transport.abort()
+            await eventually(lambda: len(server.node.hub) == 0)
+        between.joining.open()
+
+        async def is_offline() -> bool:
+            return (await between.roster.count("1001", "#user-1")).subscriptions == 0
+
+        await eventually_told(is_offline)
+        assert not between.nodes[0].subscribed
+        assert server.node.hub.of_user("1001", "1") == []
+
+
+async def test_one_who_leaves_does_not_deafen_one_who_is_joining() -> None:
+    between = Between()
+    async with node(between) as server, connected(server.port) as first, connected(server.port) as second:
+        await first.subscribe("chat")
+        between.joining.shut()
+        ask_for(second, "chat")
+        await eventually(lambda: between.joining.waiting)
+        first.send("pusher:unsubscribe", {"channel": "chat"})
+        assert await first.is_quiet()
+        between.joining.open()
+        await second.expect("pusher_internal:subscription_succeeded")
+        await publish(server, "chat", "heard")
+
+        assert (await second.receive())["data"] == "heard"
+
+
+async def test_members_who_come_while_the_state_is_read_are_told() -> None:
+    between = Between()
+    async with (
+        node(between) as one,
+        node(between) as two,
+        connected(one.port) as ana,
+        connected(two.port) as ben,
+        connected(two.port) as cleo,
+    ):
+        await cleo.subscribe("presence-a", {"user_id": "3"})
+        between.reading.shut()
+        ask_for(ana, "presence-a", "1")
+        await eventually(lambda: between.reading.waiting == 1)
+        ask_for(ben, "presence-a", "2")
+        await eventually(lambda: between.reading.waiting == 2)
+        cleo.send("pusher:unsubscribe", {"channel": "presence-a"})
+        assert await cleo.is_quiet()
+        between.reading.open()
+        seen: dict[str, set[str]] = {}
+        for name, client in (("ana", ana), ("ben", ben)):
+            data = json.loads((await client.expect("pusher_internal:subscription_succeeded"))["data"])
+            seen[name] = set(data["presence"]["ids"])
+            client.send("pusher:ping", {})
+            while (message := await client.receive())["event"] != "pusher:pong":
+                user_id = json.loads(message["data"])["user_id"]
+                change = seen[name].add if message["event"].endswith("added") else seen[name].discard
+                change(user_id)
+
+        assert seen == {"ana": {"1", "2"}, "ben": {"1", "2"}}
+
+
+async def test_while_the_nodes_are_apart_this_one_goes_on_as_well_as_it_can() -> None:
+    between = Between()
+    async with node(between) as server, connected(server.port) as ana, connected(server.port) as ben:
+        between.is_away = True
+        up = await call(server.port, "GET", "/up")
+        assert (up.status_code, up.json()) == (503, {"health": "degraded"})
+        for client in (ana, ben):
+            await client.subscribe("private-a")
+        ana.send("client-x", {"typing": True}, channel="private-a")
+        assert (await ben.receive())["data"] == {"typing": True}
+        refused = await publish(server, "private-a", "durable")
+        fleeting = await publish(server, "private-a", "live", live=True)
+        assert (refused.status_code, refused.headers["Retry-After"], fleeting.status_code) == (503, "1", 200)
+        assert (await ben.receive())["data"] == "live"
+        await ana.expect("e")
+
+        await ana.subscribe("presence-a", {"user_id": "1"})
+        await ben.subscribe("presence-a", {"user_id": "2"})
+        await ana.expect("pusher_internal:member_added")
+        ben.send("pusher:unsubscribe", {"channel": "presence-a"})
+        await ana.expect("pusher_internal:member_removed")
+        terminated = await call(server.port, "POST", "/apps/1001/users/1/terminate_connections", b"{}")
+        assert terminated.status_code == 503
+        assert (await ana.closed()).code == 4009
+
+        between.is_away = False
+        assert (await call(server.port, "GET", "/up")).json() == {"health": "OK"}
+        await publish(server, "private-a", "after")
+        assert (await ben.receive())["data"] == "after"
+
+
+async def test_the_thousand_and_first_member_costs_one_state_and_one_member_added(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[str] = []
+    for name in ("presence_state", "member_added"):
+        plain = getattr(encoding, name)
+        monkeypatch.setattr(encoding, name, lambda *a, n=name, f=plain: (calls.append(n), f(*a))[1])
+    async with realtime_server() as server, connected(server.port) as client:
+        for number in range(1_000):
+            await server.node.roster.join("1001", "presence-a", f"9.{number}", Member(f"m{number}"))
+        data = await client.subscribe("presence-a", {"user_id": "new"})
+
+        assert data["presence"]["count"] == 1_001
+        assert calls == ["presence_state", "member_added"]
