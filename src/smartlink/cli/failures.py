@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import typer
 from pydantic import ValidationError
 
-__all__ = ["PortTaken", "database_errors", "fail", "settings_errors", "take_port"]
+__all__ = ["PortTaken", "database_errors", "describe", "fail", "settings_errors", "take_port"]
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
@@ -27,10 +27,14 @@ def settings_errors() -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        lines = [_line(problem) for problem in error.errors(include_url=False)]
-        fail("\n".join(lines), 2)
+        fail(describe(error), 2)
     except ValueError as error:
         fail(str(error), 2)
+
+
+def describe(error: ValidationError) -> str:
+    """A line for each setting that is wrong."""
+    return "\n".join(_line(problem) for problem in error.errors(include_url=False))
 
 
 def _line(problem: Any) -> str:

@@ -18,6 +18,7 @@ __all__ = ["register"]
 
 reverb = typer.Typer(help="The realtime server.", no_args_is_help=True, pretty_exceptions_enable=False)
 TIMEOUT_S = 5.0
+RESTART_S = 60.0
 
 
 def register(app: typer.Typer) -> None:
@@ -29,31 +30,89 @@ def start(
     host: Annotated[str | None, typer.Option(help="Address to listen on (REVERB_SERVER_HOST).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on (REVERB_SERVER_PORT).")] = None,
     path: Annotated[str | None, typer.Option(help="Path prefix (REVERB_SERVER_PATH).")] = None,
-    debug: Annotated[bool, typer.Option(help="Say more in the log.")] = False,
+    hostname: Annotated[
+        str | None, typer.Option(help="Name under which clients reach the server (REVERB_SERVER_HOSTNAME).")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes; one per core when not given (REVERB_SERVER_WORKERS).")
+    ] = None,
+    debug: Annotated[bool, typer.Option(help="Show every frame, secrets taken out, and say more in the log.")] = False,
 ) -> None:
     """Start the realtime server."""
-    from smartlink.cli import running
+    from smartlink.cli import running, worker
+    from smartlink.cli.frames import show_frame
     from smartlink.server.config import ServerSettings
+    from smartlink.server.sockets import raise_descriptor_limit
+    from smartlink.server.supervisor import WorkersFailed
 
     configure(verbose=debug)
-    given = {"reverb_server_host": host, "reverb_server_port": port, "reverb_server_path": path}
+    raise_descriptor_limit()
+    options = {
+        "reverb_server_host": host,
+        "reverb_server_port": port,
+        "reverb_server_path": path,
+        "reverb_server_hostname": hostname,
+        "reverb_server_workers": workers,
+    }
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     with settings_errors():
-        settings = ServerSettings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type] # typed by pydantic
+        settings = ServerSettings(**given)
         settings.check_start()
     scheme = "ws" if settings.reverb_server_tls_cert is None else "wss"
 
     def started(bound: int) -> None:
-        _say(f"Realtime server: {scheme}://{settings.reverb_server_host}:{bound}{settings.reverb_server_path}")
+        name = settings.reverb_server_hostname or settings.reverb_server_host
+        _say(f"Realtime server: {scheme}://{name}:{bound}{settings.reverb_server_path}")
 
+    command = worker.command(given, debug=debug)
+    shown = show_frame if debug else None
     try:
-        running.run(lambda stop: running.serve_realtime(settings, stop, started))
-    except PortTaken as error:
+        running.run(
+            lambda stop: running.serve_realtime(settings, stop, started, worker_command=command, show_frames=shown)
+        )
+    except (PortTaken, WorkersFailed) as error:
         fail(str(error))
+    except ValueError as error:
+        fail(str(error), 2)
+
+
+@reverb.command()
+def restart(
+    host: Annotated[str | None, typer.Option(help="Address that the server listens on (REVERB_SERVER_HOST).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port that the server listens on (REVERB_SERVER_PORT).")] = None,
+) -> None:
+    """Replace the running server by a new one, code and settings too; no connection is refused meanwhile.
+
+    Waits until the successor serves. Exit code 0 then; 1 when it cannot start (the old one goes on); 3 when no server
+    runs on this machine and port.
+    """
+    from smartlink.server.config import ServerSettings
+    from smartlink.server.control import CommandFailed, NotRunning, ask, control_path
+
+    options = {"reverb_server_host": host, "reverb_server_port": port}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    with settings_errors():
+        settings = ServerSettings(**given)
+    try:
+        answer = ask(control_path(settings, settings.reverb_server_port), "restart", RESTART_S)
+    except NotRunning:
+        fail(
+            f"No realtime server runs here on {settings.reverb_server_host}:{settings.reverb_server_port}. "
+            "Start it: smartlink reverb start",
+            3,
+        )
+    except CommandFailed as error:
+        fail(f"Not restarted: {error}\nThe server goes on as before.")
+    _say(f"Restarted: process {answer['pid']}, workers {', '.join(map(str, answer['workers']))}")
 
 
 @reverb.command()
 def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Ask the server at REVERB_HOST:REVERB_PORT how it is. Exit code 0 when it is up, 1 when not."""
+    """Ask the server at REVERB_HOST:REVERB_PORT how it is. Exit code 0 when it is up, 1 when not.
+
+    Connections and channels are the application's, over all workers and nodes; messages a second those of the machine
+    that answers.
+    """
     from smartlink.broadcasting import BroadcastSettings
 
     with settings_errors():
@@ -67,7 +126,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
         table = Table(show_header=False, box=None)
         for name, value in report.items():
-            table.add_row(name, str(value))
+            table.add_row(name.replace("_per_s", " a second").replace("_s", " (s)").replace("_", " "), str(value))
         Console().print(table)
     if report["state"] != "up":
         raise typer.Exit(1)
@@ -119,9 +178,8 @@ def _ask(settings: Any) -> dict[str, Any]:
             if up.status_code != 200:
                 report["state"] = "draining" if up.status_code == 503 else f"answers {up.status_code}"
                 return report
-            report["connections"] = get(f"{app_path}/connections")["connections"]
-            report["channels"] = len(get(f"{app_path}/channels")["channels"])
-            report["state"] = "up"
+            report |= get(f"{app_path}/status")
+            report["state"] = "degraded" if report["redis"] == "down" else "up"
     except ValueError as error:
         report["problem"] = str(error)
     except httpx2.HTTPError as error:

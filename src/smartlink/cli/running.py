@@ -44,18 +44,26 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
         uvloop.run(until_signalled())
 
 
-async def serve_realtime(settings: ServerSettings, stop: asyncio.Event, started: Callable[[int], None]) -> None:
-    """The realtime server alone. Raises PortTaken."""
-    from smartlink.server.bootstrap import build
+async def serve_realtime(
+    settings: ServerSettings,
+    stop: asyncio.Event,
+    started: Callable[[int], None],
+    *,
+    worker_command: list[str],
+    show_frames: Callable[[str], None] | None = None,
+) -> None:
+    """The realtime server alone, in as many workers as `settings` ask for. Raises PortTaken, WorkersFailed."""
+    from smartlink.server.machine import Machine
 
-    server = build(settings)
+    machine = Machine(settings, worker_command, show_frames)
     with take_port(settings.reverb_server_host, settings.reverb_server_port, "REVERB_SERVER_PORT"):
-        await server.start()
-    started(server.port)
+        await machine.start()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, machine.reload)
+    started(machine.port)
     try:
         await stop.wait()
     finally:
-        await server.stop()
+        await machine.stop()
 
 
 async def serve_portal(settings: PortalSettings, stop: asyncio.Event, started: Callable[[int], None]) -> None:

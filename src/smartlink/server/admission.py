@@ -56,6 +56,8 @@ def refusal(node: Node, app: App | None, query: str) -> tuple[Code, str] | None:
     version = parameters.get("version")
     if version is not None and _VERSION.match(version[0]) is None:
         return Code.INVALID_VERSION, "version must be that of the client's library, as 8.6.0"
+    if not node.has_descriptors():
+        return Code.OVER_CAPACITY, "This server has as many connections as it can hold"
     if not node.has_room(app):
         return Code.OVER_CAPACITY, f"The application has {app.max_connections} connections, the most it may have"
     return None

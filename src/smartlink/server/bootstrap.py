@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
+import resource
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import structlog
 
 from smartlink.protocol.names import ChannelKind, kind_of
 from smartlink.server.apps.base import App, AppManager, Webhook
@@ -19,25 +24,55 @@ from smartlink.server.history.base import History
 from smartlink.server.history.memory import MemoryHistory
 from smartlink.server.http.connection import HttpConnection, HttpSettings
 from smartlink.server.http.router import Router
+from smartlink.server.http.status import Status
 from smartlink.server.hub import Hub
 from smartlink.server.lifecycle import RealtimeServer
-from smartlink.server.link import Poller
+from smartlink.server.link import Handler, Link, Poller
 from smartlink.server.metrics import Metrics
 from smartlink.server.node import Node
+from smartlink.server.proxies import TrustedProxies
+from smartlink.server.pulse import Overview, OwnOverview, Pulse
 from smartlink.server.receipts.base import Receipts
 from smartlink.server.receipts.memory import MemoryReceipts
 from smartlink.server.roster.base import Roster
 from smartlink.server.roster.memory import MemoryRoster
+from smartlink.server.switchboard.engines import (
+    SwitchboardBroker,
+    SwitchboardHistory,
+    SwitchboardReceipts,
+    SwitchboardRoster,
+)
+from smartlink.server.switchboard.exchange import Exchange
+from smartlink.server.switchboard.home import HomeBroker, HomeRoster
+from smartlink.server.switchboard.line import Line
+from smartlink.server.tap import Tap
 from smartlink.server.watch import Watch
+from smartlink.server.webhooks.base import WebhookEvent, WebhookSink
 from smartlink.server.webhooks.delivery import Webhooks, WebhookTimes
 from smartlink.server.webhooks.guard import Guard
 from smartlink.server.webhooks.memory import MemoryQueue
 from smartlink.server.webhooks.post import Poster
 from smartlink.server.webhooks.queue import QueueUnavailable, WebhookQueue
 from smartlink.server.webhooks.sqlite import SqliteQueue
+from smartlink.server.ws.listener import Links
 from smartlink.server.ws.upgrade import Upgrader
 
-__all__ = ["Engines", "app_from", "build", "engines_for", "webhook_queue_for", "webhooks_for"]
+__all__ = [
+    "Engines",
+    "Parent",
+    "app_from",
+    "apps_for",
+    "build",
+    "engines_for",
+    "parent_for",
+    "uses_redis",
+    "webhook_queue_for",
+    "webhooks_for",
+    "worker_engines",
+]
+
+
+log = structlog.get_logger(__name__)
 
 
 def app_from(settings: ServerSettings) -> App:
@@ -83,6 +118,18 @@ def engines_for(settings: ServerSettings) -> Engines:
     return Engines(MemoryBroker(), MemoryRoster(), MemoryHistory(), MemoryReceipts())
 
 
+def _version() -> str:
+    try:
+        return importlib.metadata.version("smartlink-realtime")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def uses_redis(settings: ServerSettings) -> bool:
+    """Whether nodes are joined by Redis."""
+    return bool(getattr(settings, "reverb_scaling_enabled", False))
+
+
 def webhook_queue_for(settings: ServerSettings) -> WebhookQueue:
     """The webhook queue that `settings` ask for, not yet started."""
     where = settings.reverb_webhook_queue
@@ -123,12 +170,80 @@ def webhooks_for(settings: ServerSettings, apps: AppManager, roster: Roster, met
     )
 
 
-def build(settings: ServerSettings, apps: AppManager | None = None, engines: Engines | None = None) -> RealtimeServer:
-    """A server as `settings` describe it, not yet started. Call within the loop it is to run on."""
+def apps_for(settings: ServerSettings) -> AppManager:
+    """The tenants that `settings` name."""
+    return StaticApps([app_from(settings)])
+
+
+def _reload(apps: AppManager) -> None:
+    """Have a manager that can read its tenants again do so."""
+    reload = getattr(apps, "reload", None)
+    if reload is None:
+        return
+    try:
+        reload()
+    except ValueError as error:
+        log.error("the applications stay as they are", reason=str(error))
+    else:
+        log.info("applications read again")
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """What the workers of one machine share: held by their parent, or by the one process there is."""
+
+    exchange: Exchange
+    engines: Engines
+    """For a node in this very process."""
+    webhooks: Webhooks
+    apps: AppManager
+
+    def reload(self) -> None:
+        _reload(self.apps)
+
+
+def parent_for(settings: ServerSettings) -> Parent:
+    """The switchboard and the webhooks of a machine."""
+    apps, roster = apps_for(settings), HomeRoster()
+    webhooks = webhooks_for(settings, apps, roster, Metrics())
+
+    def tell(app_id: str, event: WebhookEvent) -> None:
+        app = apps.by_id(app_id)
+        if app is not None:
+            webhooks.tell(app, event)
+
+    exchange = Exchange(roster=roster, history=MemoryHistory(), receipts=MemoryReceipts(), tell=tell)
+    roster.use(exchange)
+    engines = Engines(HomeBroker(exchange, roster), roster, exchange.history, exchange.receipts)
+    return Parent(exchange, engines, webhooks, apps)
+
+
+def worker_engines(line: Line) -> Engines:
+    """The engines of a worker, at the other end of its line."""
+    return Engines(
+        SwitchboardBroker(line), SwitchboardRoster(line), SwitchboardHistory(line), SwitchboardReceipts(line)
+    )
+
+
+def build(
+    settings: ServerSettings,
+    apps: AppManager | None = None,
+    engines: Engines | None = None,
+    *,
+    webhooks: WebhookSink | None = None,
+    overview: Overview | None = None,
+    show_frames: Callable[[str], None] | None = None,
+) -> RealtimeServer:
+    """A server as `settings` describe it, not yet started. Call within the loop it is to run on.
+
+    What is given is used and left alone: whoever made `webhooks` starts and ends them. `show_frames` gets a line for
+    each frame in and out.
+    """
     loop = asyncio.get_running_loop()
     engines = engines or engines_for(settings)
-    apps = apps or StaticApps([app_from(settings)])
+    apps = apps or apps_for(settings)
     metrics, hub, watch = Metrics(), Hub(), Watch()
+    pulse, links = Pulse(metrics, hub), Links(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     tasks = EagerTasks(metrics)
     pollers: list[Poller] = []
 
@@ -141,7 +256,9 @@ def build(settings: ServerSettings, apps: AppManager | None = None, engines: Eng
         pollers[:] = [Poller(loop)]
         return pollers[0]
 
-    webhooks = webhooks_for(settings, apps, engines.roster, metrics)
+    own_webhooks = None
+    if webhooks is None:
+        webhooks = own_webhooks = webhooks_for(settings, apps, engines.roster, metrics)
     node = Node(
         hub=hub,
         fanout=FanOut(loop.call_soon, by_descriptor, metrics),
@@ -154,24 +271,44 @@ def build(settings: ServerSettings, apps: AppManager | None = None, engines: Eng
         tasks=tasks,
         metrics=metrics,
     )
+    node.has_descriptors = lambda: links.has_room_for_client
+    status = Status(overview or OwnOverview(pulse), _version(), uses_redis(settings))
     sockets = ClientSettings(node, watch, settings.reverb_server_max_backlog_bytes)
     http = HttpSettings(
-        router=Router(node, apps, lambda: server.is_ready),
+        router=Router(node, apps, lambda: server.is_ready, status),
         tasks=tasks,
         watch=watch,
         upgrade=Upgrader(apps, sockets, lambda: server.is_ready),
         path_prefix=settings.reverb_server_path,
         max_body_bytes=settings.reverb_max_request_size,
+        proxies=TrustedProxies(settings.reverb_server_trusted_proxies),
+        is_ready=lambda: server.is_ready,
     )
+
+    def handler(link: Link) -> Handler:
+        if show_frames is None:
+            return HttpConnection(link, http)
+        tap = Tap(link, show_frames)
+        tap.handler = HttpConnection(tap, http)
+        return tap
+
+    def retire() -> None:
+        for connection in tuple(http.open):
+            connection.retire()
+
     server = RealtimeServer(
         settings,
         node=node,
         hub=hub,
         tasks=tasks,
-        webhooks=webhooks,
+        webhooks=own_webhooks,
         watch=watch,
         metrics=metrics,
+        pulse=pulse,
+        links=links,
         poller=make_poller,
-        handler=lambda link: HttpConnection(link, http),
+        handler=handler,
+        retire=retire,
+        reload_apps=lambda: _reload(apps),
     )
     return server

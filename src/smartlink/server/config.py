@@ -42,6 +42,18 @@ class ServerSettings(BaseSettings):
     # This process
     reverb_server_host: str = Field("127.0.0.1", description="Address to listen on")
     reverb_server_port: int = Field(8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one")
+    reverb_server_workers: int | None = Field(
+        None, ge=1, le=1_024, description="Worker processes of `smartlink reverb start`; one per core when unset"
+    )
+    reverb_server_hostname: str | None = Field(
+        None, description="Name under which clients reach the server; with TLS, the certificate must be for it"
+    )
+    reverb_server_unix_socket: str | None = Field(None, description="Path of a Unix socket to listen on, too")
+    reverb_server_unix_socket_mode: int = Field(0o660, description="Its permissions, in octal digits")
+    reverb_server_trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Proxies whose X-Forwarded-For is believed: addresses, networks, or unix; comma-separated"
+    )
+    reverb_server_runtime_dir: str | None = Field(None, description="Where the control socket of `restart` is kept")
     reverb_server_path: str = Field("", description="Path prefix in front of /app and /apps")
     reverb_max_request_size: int = Field(262_144, ge=1_024, description="Largest body of an HTTP API call")
     reverb_server_tls_cert: str | None = Field(None, description="Certificate chain (PEM) to serve TLS with")
@@ -112,6 +124,7 @@ class ServerSettings(BaseSettings):
         "reverb_webhook_events",
         "reverb_webhook_channel_prefixes",
         "reverb_webhook_allowed_hosts",
+        "reverb_server_trusted_proxies",
         mode="before",
     )
     @classmethod
@@ -126,6 +139,26 @@ class ServerSettings(BaseSettings):
         if value in ("memory", "redis") or (value.startswith("sqlite:///") and len(value) > len("sqlite:///")):
             return value
         raise ValueError("must be memory, sqlite:///path or redis")
+
+    @field_validator("reverb_server_trusted_proxies")
+    @classmethod
+    def _proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name != "unix":
+                ipaddress.ip_network(name, strict=False)
+        return value
+
+    @field_validator("reverb_server_unix_socket_mode", mode="before")
+    @classmethod
+    def _mode(cls, value: object) -> object:
+        if isinstance(value, str):
+            try:
+                value = int(value, 8)
+            except ValueError:
+                raise ValueError("write it in octal digits, as in 660") from None
+        if not isinstance(value, int) or not 0 <= value <= 0o777:
+            raise ValueError("permissions are 000 to 777")
+        return value
 
     @field_validator("reverb_server_path")
     @classmethod

@@ -1,12 +1,12 @@
-"""The life of one server: start, drain, stop."""
+"""The life of one server: start, reload, drain, stop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import gc
-import ssl
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -17,9 +17,12 @@ from smartlink.server.hub import Hub
 from smartlink.server.link import Handler, Link, Poller
 from smartlink.server.metrics import Metrics
 from smartlink.server.node import Node
+from smartlink.server.pulse import Pulse
+from smartlink.server.sockets import open_listeners
+from smartlink.server.tls import Certificate
 from smartlink.server.watch import Watch
 from smartlink.server.webhooks.delivery import Webhooks
-from smartlink.server.ws.listener import PlainListener, TlsListener, open_socket
+from smartlink.server.ws.listener import Links, PlainListener, TlsListener
 
 __all__ = ["RealtimeServer"]
 
@@ -41,15 +44,21 @@ class RealtimeServer:
         node: Node,
         hub: Hub,
         tasks: EagerTasks,
-        webhooks: Webhooks,
+        webhooks: Webhooks | None,
         watch: Watch,
         metrics: Metrics,
+        pulse: Pulse,
+        links: Links,
         poller: Callable[[], Poller],
         handler: Callable[[Link], Handler],
+        retire: Callable[[], None],
+        reload_apps: Callable[[], None],
     ) -> None:
+        """`webhooks`: those that start and end with this server. `retire` ends the HTTP connections that are idle."""
         self.settings = settings
         self.metrics = metrics
         self.node = node
+        self.pulse = pulse
         self.port = settings.reverb_server_port
         self.is_ready = False
         self._hub = hub
@@ -58,43 +67,69 @@ class RealtimeServer:
         self._watch = watch
         self._make_poller = poller
         self._handler = handler
+        self._links = links
+        self._retire = retire
+        self._reload_apps = reload_apps
+        self._certificate: Certificate | None = None
         self._poller: Poller | None = None
-        self._listener: PlainListener | TlsListener | None = None
+        self._listeners: list[PlainListener | TlsListener] = []
+        self._is_stopping = False
 
-    async def start(self) -> None:
-        """Listen. Raises OSError when the port cannot be had, UnsafeSettings when it must not be."""
+    async def start(self, listeners: Sequence[socket.socket] | None = None) -> None:
+        """Listen, on `listeners` where they are given: then they belong to this server.
+
+        Raises OSError when the port cannot be had, UnsafeSettings when it must not be, and BadCertificate.
+        """
         settings = self.settings
         settings.check_start()
-        listener = open_socket(settings.reverb_server_host, settings.reverb_server_port, settings.reverb_server_backlog)
-        self.port = listener.getsockname()[1]
+        self._certificate = Certificate.of(settings)
+        sockets = open_listeners(settings)[0] if listeners is None else listeners
+        self.port = next((s.getsockname()[1] for s in sockets if s.family != socket.AF_UNIX), self.port)
         self._poller = self._make_poller()
         await self.node.start()
-        await self._webhooks.start()
+        if self._webhooks is not None:
+            await self._webhooks.start()
         self._watch.over(self._hub)
+        self._watch.over(self.pulse)
         self._watch.start()
         self.is_ready = True
-        if settings.reverb_server_tls_cert is None:
-            self._listener = PlainListener(listener, self._poller, self._handler)
-        else:
-            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            context.load_cert_chain(settings.reverb_server_tls_cert, settings.reverb_server_tls_key)
-            self._listener = await TlsListener.open(listener, context, self._handler)
+        for listener in sockets:
+            # Who reaches the Unix socket is on this machine, mostly a proxy: there is nothing to hide from.
+            if self._certificate is None or listener.family == socket.AF_UNIX:
+                self._listeners.append(PlainListener(listener, self._poller, self._links, self._handler))
+            else:
+                opened = await TlsListener.open(listener, self._certificate.context, self._links, self._handler)
+                self._listeners.append(opened)
         # What exists now lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
         log.info("realtime server listening", host=settings.reverb_server_host, port=self.port)
 
-    async def stop(self) -> None:
-        """Drain: unready at once, closes paced with 4200, calls under way finished. Then stop."""
-        if self._poller is None:
+    def reload(self) -> None:
+        """Read applications and certificate again. What is wrong with them is logged, and changes nothing."""
+        self._reload_apps()
+        if self._certificate is not None:
+            self._certificate.reload()
+
+    async def stop(self, *, is_replaced: bool = False) -> None:
+        """Drain: unready at once, closes paced with 4200, calls under way finished. Then stop.
+
+        With `is_replaced` somebody else accepts at the same sockets already, and this server no more from now on;
+        else it accepts until the end, to say that it is about to end.
+        """
+        if self._poller is None or self._is_stopping:
             return
+        self._is_stopping = True
         self.is_ready = False
-        self._webhooks.drain()
+        if is_replaced:
+            self._close_listeners()
+        if self._webhooks is not None:
+            self._webhooks.drain()
         await self._close_connections()
-        if self._listener is not None:
-            self._listener.close()
+        self._close_listeners()
         await self._tasks.stop()
-        await self._webhooks.stop()
+        if self._webhooks is not None:
+            await self._webhooks.stop()
         await self._watch.stop()
         await self.node.stop()
         self._poller.close()
@@ -109,6 +144,13 @@ class RealtimeServer:
             for connection in connections[start : start + step]:
                 connection.close(Code.RECONNECT, "The server restarts: connect again")
             await asyncio.sleep(PACE_S)
+        # HTTP connections with calls under way end with their answers.
+        self._retire()
         # The peers answer the close; those that do not within the time are ended with the poller.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._watch.nothing_lingers(), FAREWELL_S)
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()

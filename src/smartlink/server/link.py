@@ -127,10 +127,17 @@ class PlainLink:
 
     @property
     def peer(self) -> str:
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._descriptor)) as copy:
-            name = copy.getpeername()
-            return str(name[0]) if isinstance(name, tuple) else "unix"
-        return "gone"
+        if self._descriptor < 0:
+            return "gone"
+        # Told the kind, Python does not ask the kernel for it; what family it is shows in the name.
+        view = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, self._descriptor)
+        try:
+            name = view.getpeername()
+        except OSError:
+            return "gone"
+        finally:
+            view.detach()
+        return str(name[0]) if isinstance(name, tuple) else "unix"
 
     def write(self, data: bytes) -> None:
         if self._descriptor < 0 or self._is_finishing:

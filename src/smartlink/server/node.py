@@ -64,6 +64,8 @@ class Node:
         self._listening = Listening(hub, broker)
         self._users = Users(hub, roster, self._listening, self._tell_here_at_least)
         self._counts = CountPace(self._tell_count)
+        self.has_descriptors: Callable[[], bool] = lambda: True
+        """Whether this process can hold one more connection."""
         self._on_control: dict[str, Callable[[Control], None]] = {"terminate_user": self._terminate_here}
 
     async def start(self) -> None:

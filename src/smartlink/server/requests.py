@@ -21,6 +21,8 @@ class Request:
     query: str
     headers: Mapping[str, str]
     body: bytes = b""
+    client_address: str = ""
+    """Of the client itself, behind whatever trusted proxies; `unix` on a Unix socket."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import httptools
@@ -17,6 +17,7 @@ import httptools
 from smartlink.server.eager import EagerTasks
 from smartlink.server.http.router import Router
 from smartlink.server.link import Link
+from smartlink.server.proxies import TrustedProxies
 from smartlink.server.requests import HttpError, Request, Response, encode
 from smartlink.server.watch import Watch
 
@@ -53,6 +54,10 @@ class HttpSettings:
     """Takes the link over, or raises HttpError."""
     path_prefix: str
     max_body_bytes: int
+    proxies: TrustedProxies
+    is_ready: Callable[[], bool]
+    """While not, connections end with their next answer."""
+    open: set[HttpConnection] = field(default_factory=set)
 
 
 class _Begun:
@@ -89,8 +94,10 @@ class HttpConnection:
         self._behind_since = 0.0
         self._rest = b""
         """What came behind a handshake: the first bytes of the WebSocket."""
+        self._peer: str | None = None
         self._deadline = shared.watch.now() + HEAD_TIMEOUT_S
         shared.watch.linger(self)
+        shared.open.add(self)
 
     # What the link sees
 
@@ -130,6 +137,7 @@ class HttpConnection:
     def on_closed(self, descriptor: int) -> None:
         self._is_over = True
         self._shared.watch.forget(self)
+        self._shared.open.discard(self)
 
     def on_behind(self, descriptor: int) -> None:
         # Whoever asks without reading the answers is not read either.
@@ -152,6 +160,11 @@ class HttpConnection:
             self._link.abort()
         else:
             self._refuse(HttpError(408, "The request did not arrive in time"))
+
+    def retire(self) -> None:
+        """End now when nothing is under way; else with the answer."""
+        if not (self._is_over or self._is_answering or self._ready or self._has_begun):
+            self._finish()
 
     # What the parser sees
 
@@ -230,7 +243,14 @@ class HttpConnection:
         prefix = self._shared.path_prefix
         if prefix and path.startswith(f"{prefix}/"):
             path = path[len(prefix) :]
-        request = Request(self._parser.get_method().decode("latin-1"), path, query, begun.headers, b"".join(begun.body))
+        request = Request(
+            self._parser.get_method().decode("latin-1"),
+            path,
+            query,
+            begun.headers,
+            b"".join(begun.body),
+            self._client(begun.headers),
+        )
         self._ready.append((request, self._parser.should_keep_alive()))
         if len(self._ready) > MAX_PIPELINED:
             self._fail(HttpError(429, f"More than {MAX_PIPELINED} requests at once on one connection"))
@@ -245,6 +265,11 @@ class HttpConnection:
         if scheme.lower() not in ("http", "https") or authority.lower() != begun.headers.get("host", "").lower():
             self._fail(HttpError(400, "The request's target must be a path, or a URL of the host that Host names"))
         return slash + path
+
+    def _client(self, headers: dict[str, str]) -> str:
+        if self._peer is None:
+            self._peer = self._link.peer
+        return self._shared.proxies.client(self._peer, headers.get("x-forwarded-for"))
 
     # Answers
 
@@ -279,6 +304,7 @@ class HttpConnection:
         self._is_answering = False
         if self._is_over:
             return
+        keeps_alive = keeps_alive and self._shared.is_ready()
         self._link.write(encode(response, closes=not keeps_alive, with_body=request.method != "HEAD"))
         if not keeps_alive:
             self._finish()
@@ -304,6 +330,7 @@ class HttpConnection:
         self._is_over = True
         self._parser = None
         self._shared.watch.forget(self)
+        self._shared.open.discard(self)
         if rest:
             self._link.handler.on_bytes(rest)
 

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 from smartlink.server.apps.base import App, AppManager
 from smartlink.server.brokers.base import BrokerUnavailable
 from smartlink.server.http import channels, events
+from smartlink.server.http import status as status_call
 from smartlink.server.http.auth import authenticate, parse_query
 from smartlink.server.limits import TokenBucket
 from smartlink.server.node import Node
@@ -27,12 +28,13 @@ _DRAINING = Response(b'{"health":"draining"}', 503, {"Retry-After": "1"})
 class Router:
     """Answers the calls of the HTTP API."""
 
-    def __init__(self, node: Node, apps: AppManager, is_ready: Callable[[], bool]) -> None:
+    def __init__(self, node: Node, apps: AppManager, is_ready: Callable[[], bool], status: status_call.Status) -> None:
         self._node = node
         self._apps = apps
         self._is_ready = is_ready
         self._buckets: dict[tuple[str, bool], TokenBucket] = {}
         """Of applications whose calls are limited, by app id and whether the call is a POST."""
+        self._status = status
 
     async def answer(self, request: Request) -> Response:
         """The answer to `request`; an error of the caller is an answer too."""
@@ -112,6 +114,8 @@ class Router:
                 return "GET", lambda parameters: channels.show_channel(node, app, unquote(name), parameters)
             case ["channels", name, "users"]:
                 return "GET", lambda _: channels.list_users(node, app, unquote(name))
+            case ["status"]:
+                return "GET", lambda _: status_call.status(node, app, self._status)
             case ["connections"]:
                 return "GET", lambda _: channels.connections(node, app)
             case ["users", user_id, "terminate_connections"]:

@@ -8,13 +8,21 @@ from smartlink.protocol.session import Member
 from smartlink.server.apps.base import App
 from smartlink.server.brokers.base import BrokerUnavailable, Control, Deliver, Publication
 from smartlink.server.history.base import Entry
+from smartlink.server.pulse import Totals
 from smartlink.server.receipts.base import Pending
 from smartlink.server.roster.base import Arrival, ChannelCount, Departure, OnChange
 from smartlink.server.switchboard import messages as say
 from smartlink.server.switchboard.line import Line
 from smartlink.server.webhooks.base import WebhookEvent
 
-__all__ = ["ForwardedWebhooks", "SwitchboardBroker", "SwitchboardHistory", "SwitchboardReceipts", "SwitchboardRoster"]
+__all__ = [
+    "ForwardedWebhooks",
+    "SwitchboardBroker",
+    "SwitchboardHistory",
+    "SwitchboardOverview",
+    "SwitchboardReceipts",
+    "SwitchboardRoster",
+]
 
 
 class SwitchboardBroker:
@@ -179,3 +187,17 @@ class ForwardedWebhooks:
     def tell(self, app: App, event: WebhookEvent) -> None:
         if app.webhooks:
             self._line.tell(say.Tell(app.id, event))
+
+
+class SwitchboardOverview:
+    """How all workers are doing, over the line."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    async def totals(self) -> Totals:
+        try:
+            summed: say.Summed = await self._line.ask(say.TotalsAsked)
+        except BrokerUnavailable:
+            return Totals(1, 0.0, {})
+        return summed.totals

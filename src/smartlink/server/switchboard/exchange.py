@@ -25,6 +25,7 @@ from smartlink.protocol.names import ChannelKind, kind_of
 from smartlink.protocol.session import Member
 from smartlink.server.brokers.base import Control, Publication
 from smartlink.server.history.base import Entry, History
+from smartlink.server.pulse import Totals
 from smartlink.server.receipts.base import Pending, Receipts
 from smartlink.server.roster.base import Change, Roster
 from smartlink.server.switchboard import messages as say
@@ -238,9 +239,9 @@ class Exchange:
 
     def workers(self) -> int:
         """How many serve now."""
-        return sum(seat.is_ready for seat in self.seats) + (self.home is not None)
+        return sum(seat.is_ready and not seat.is_leaving for seat in self.seats) + (self.home_figures is not None)
 
-    def totals(self) -> say.Totals:
+    def totals(self) -> Totals:
         """The figures of all workers."""
         figures: dict[str, float] = {}
         sources = [seat.figures for seat in self.seats]
@@ -249,7 +250,7 @@ class Exchange:
         for source in sources:
             for name, value in source.items():
                 figures[name] = figures.get(name, 0) + value
-        return say.Totals(0, self.workers(), self._now() - self._started_at, figures)
+        return Totals(self.workers(), self._now() - self._started_at, figures)
 
     def look_after(self, now: float) -> None:
         """Called each second: a turn that nobody ends is over."""
@@ -472,6 +473,4 @@ class Exchange:
         _now(self.receipts.release(message.app_id, message.key))
 
     def _totals(self, seat: Seat, message: say.TotalsAsked) -> None:
-        totals = self.totals()
-        totals.id = message.id
-        seat.say(totals)
+        seat.say(say.Summed(message.id, self.totals()))

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from smartlink.server.brokers.base import Control, Deliver, Publication
 from smartlink.server.brokers.memory import MemoryBroker
+from smartlink.server.pulse import Totals
 from smartlink.server.roster.base import Change, OnChange
 from smartlink.server.roster.memory import MemoryRoster
 from smartlink.server.switchboard.exchange import Exchange
 
-__all__ = ["HomeBroker", "HomeRoster"]
+__all__ = ["HomeBroker", "HomeOverview", "HomeRoster"]
 
 
 class HomeBroker(MemoryBroker):
@@ -57,7 +58,8 @@ class HomeRoster(MemoryRoster):
         self._exchange: Exchange | None = None
         self._on_change: OnChange | None = None
 
-    def join_exchange(self, exchange: Exchange) -> None:
+    def use(self, exchange: Exchange) -> None:
+        """Be the roster of `exchange`."""
         self._exchange = exchange
 
     async def start(self, on_change: OnChange) -> None:
@@ -80,3 +82,13 @@ class HomeRoster(MemoryRoster):
     async def stop(self) -> None:
         """What this node entered has left with its connections; what workers entered stays."""
         self._on_change = None
+
+
+class HomeOverview:
+    """The overview of a server that is its own switchboard."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    async def totals(self) -> Totals:
+        return self._exchange.totals()

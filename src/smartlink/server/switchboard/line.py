@@ -36,7 +36,7 @@ _ANSWERS = frozenset(
         say.Appended,
         say.Kept,
         say.Claimed,
-        say.Totals,
+        say.Summed,
     }
 )
 

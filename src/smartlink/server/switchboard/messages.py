@@ -13,6 +13,7 @@ import msgspec
 
 from smartlink.protocol.session import Member
 from smartlink.server.history.base import Entry
+from smartlink.server.pulse import Totals
 from smartlink.server.roster.base import Arrival, Change, ChannelCount, Departure
 from smartlink.server.webhooks.base import WebhookEvent
 
@@ -54,8 +55,8 @@ __all__ = [
     "Signal",
     "Since",
     "Subscribe",
+    "Summed",
     "Tell",
-    "Totals",
     "TotalsAsked",
     "Unsubscribe",
     "Withdraw",
@@ -299,13 +300,9 @@ class Claimed(msgspec.Struct, array_like=True, tag=80):
     answer: bytes | None
 
 
-class Totals(msgspec.Struct, array_like=True, tag=81):
-    """The figures of all workers, added up."""
-
+class Summed(msgspec.Struct, array_like=True, tag=81):
     id: int
-    workers: int
-    uptime_s: float
-    figures: dict[str, float]
+    totals: Totals
 
 
 class Drain(msgspec.Struct, array_like=True, tag=90):
@@ -359,7 +356,7 @@ FromSwitchboard: TypeAlias = (
     | Appended
     | Kept
     | Claimed
-    | Totals
+    | Summed
     | Drain
     | Reload
 )

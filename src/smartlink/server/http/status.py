@@ -1,0 +1,40 @@
+"""`GET /apps/{id}/status`: how the server is doing, over all its workers. Ours; Pusher has no such call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from smartlink.server.apps.base import App
+from smartlink.server.node import Node
+from smartlink.server.pulse import Overview
+from smartlink.server.requests import Response
+
+__all__ = ["Status", "status"]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the call tells of. `uses_redis`: nodes are joined by Redis."""
+
+    overview: Overview
+    version: str
+    uses_redis: bool
+
+
+async def status(node: Node, app: App, about: Status) -> Response:
+    """Connections and channels are the app's, over all nodes; rates are this machine's, of all apps."""
+    totals = await about.overview.totals()
+    redis = ("up" if node.is_whole else "down") if about.uses_redis else "off"
+    report = {
+        "version": about.version,
+        "connections": node.connections(app),
+        "channels": len(await node.roster.channels(app.id)),
+        "nodes": await node.roster.nodes() if about.uses_redis else 1,
+        "workers": totals.workers,
+        "redis": redis,
+        "uptime_s": int(totals.uptime_s),
+    }
+    rates = {name: round(value, 1) for name, value in totals.figures.items() if name.endswith("_per_s")}
+    return Response(msgspec.json.encode(report | rates))

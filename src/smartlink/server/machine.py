@@ -1,0 +1,148 @@
+"""The realtime server of one machine: in this very process, or in workers with this process as their parent.
+
+One process that is told to restart starts its successor as a worker, drains, and stays as the parent: what started it
+(systemd, a container) keeps the process it knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from smartlink.server.bootstrap import build, parent_for, uses_redis
+from smartlink.server.config import ServerSettings
+from smartlink.server.control import CommandFailed, Control, control_path
+from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.sockets import open_listeners
+from smartlink.server.supervisor import Supervisor, WorkersFailed
+from smartlink.server.switchboard.home import HomeOverview
+
+__all__ = ["Machine", "worker_count"]
+
+log = structlog.get_logger(__name__)
+
+
+def worker_count(settings: ServerSettings) -> int:
+    """How many workers `settings` ask for: one per core that this process may use, unless they say."""
+    if settings.reverb_server_workers is not None:
+        return settings.reverb_server_workers
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Machine:
+    """Starts, restarts, reloads and stops all there is of a server on this machine.
+
+    `command` starts a worker, when the descriptors of its line and sockets are appended.
+    """
+
+    def __init__(
+        self, settings: ServerSettings, command: Sequence[str], show_frames: Callable[[str], None] | None = None
+    ) -> None:
+        self._settings = settings
+        self._command = command
+        self._show_frames = show_frames
+        self._workers = worker_count(settings)
+        self._parent = parent_for(settings)
+        self._delivers_webhooks = not uses_redis(settings)
+        """Joined by Redis, each worker is a node of its own, and delivers itself."""
+        self._slots: list[list[socket.socket]] = []
+        self._supervisor: Supervisor | None = None
+        self._server: RealtimeServer | None = None
+        self._retiring: asyncio.Task[None] | None = None
+        self._control: Control | None = None
+        self.port = settings.reverb_server_port
+
+    async def start(self) -> None:
+        """Listen, and serve. Raises OSError when the port cannot be had, WorkersFailed, BadCertificate."""
+        settings = self._settings
+        settings.check_start()
+        self._slots = open_listeners(settings, self._workers)
+        try:
+            self.port = self._slots[0][0].getsockname()[1]
+            self._supervisor = Supervisor(
+                self._parent.exchange, self._command, self._slots, settings.reverb_server_drain_seconds
+            )
+            if self._delivers_webhooks:
+                await self._parent.webhooks.start()
+            if self._workers == 1:
+                await self._serve_here()
+            else:
+                await self._supervisor.replace()
+            self._control = Control(
+                control_path(settings, self.port), {"restart": self._restart, "reload": self._reload}
+            )
+            await self._control.start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    def reload(self) -> None:
+        """Read applications and certificates again."""
+        self._parent.reload()
+        if self._server is not None:
+            self._server.reload()
+        if self._supervisor is not None:
+            self._supervisor.reload()
+
+    async def stop(self) -> None:
+        """Drain, and end all."""
+        if self._control is not None:
+            await self._control.stop()
+        if self._delivers_webhooks:
+            self._parent.webhooks.drain()
+        ends = [] if self._supervisor is None else [self._supervisor.stop()]
+        if self._server is not None:
+            ends.append(self._server.stop())
+        await asyncio.gather(*ends)
+        if self._retiring is not None:
+            await self._retiring
+        if self._delivers_webhooks:
+            await self._parent.webhooks.stop()
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        for listener in {listener for own in self._slots for listener in own}:
+            listener.close()
+        if self._settings.reverb_server_unix_socket is not None and self._slots:
+            Path(self._settings.reverb_server_unix_socket).unlink(missing_ok=True)
+
+    async def _serve_here(self) -> None:
+        parent, settings = self._parent, self._settings
+        if uses_redis(settings):
+            server = build(settings, parent.apps, show_frames=self._show_frames)
+        else:
+            server = build(
+                settings,
+                parent.apps,
+                parent.engines,
+                webhooks=parent.webhooks,
+                overview=HomeOverview(parent.exchange),
+                show_frames=self._show_frames,
+            )
+        parent.exchange.home_figures = server.pulse.figures
+        await server.start([listener.dup() for listener in self._slots[0]])
+        self._server = server
+
+    async def _restart(self) -> dict[str, Any]:
+        """New workers, then the old ones drain. Raises CommandFailed: then all is as before."""
+        assert self._supervisor is not None  # noqa: S101 — commands come after the start
+        try:
+            await self._supervisor.replace()
+        except WorkersFailed as error:
+            log.error("restart failed: the server goes on as before", reason=str(error))
+            raise CommandFailed(str(error)) from None
+        server, self._server = self._server, None
+        if server is not None:
+            self._parent.exchange.home_figures = None
+            self._retiring = asyncio.get_running_loop().create_task(server.stop(is_replaced=True))
+        return {"pid": os.getpid(), "workers": self._supervisor.pids}
+
+    async def _reload(self) -> dict[str, Any]:
+        self.reload()
+        return {"pid": os.getpid()}
