@@ -25,6 +25,7 @@ __all__ = [
     "Subscribe",
     "Unsubscribe",
     "decode",
+    "parse",
 ]
 
 MAX_DEPTH = 32
@@ -93,7 +94,7 @@ _PONG = Pong()
 
 def decode(text: str | bytes) -> Frame:
     """One text frame, as record. Anything that is not a frame of this protocol is a `Malformed`; never raises."""
-    envelope = _parse(text)
+    envelope = parse(text)
     if not isinstance(envelope, dict):
         return Malformed('Not a JSON object: send {"event": …, "data": …}')
     event = envelope.get("event")
@@ -116,8 +117,8 @@ def decode(text: str | bytes) -> Frame:
     return Malformed(f"Unknown event {event[:60]!r}: clients send pusher:* requests and client-* events")
 
 
-def _parse(text: str | bytes) -> Any:
-    """The JSON value, or None for whatever is not acceptable JSON."""
+def parse(text: str | bytes) -> Any:
+    """The JSON value, or None for whatever is not acceptable JSON, nested deeper than `MAX_DEPTH` too. Never raises."""
     if _is_too_deep(text):
         return None
     try:
@@ -143,7 +144,7 @@ def _is_too_deep(text: str | bytes) -> bool:
 def _data_object(data: Any) -> dict[str, Any] | None:
     """`data` of a request: an object, or the same as JSON text, which some clients send."""
     if isinstance(data, str):
-        data = _parse(data)
+        data = parse(data)
     return data if isinstance(data, dict) else None
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from smartlink.protocol import encoding, signing
 from smartlink.protocol.errors import Code
-from smartlink.protocol.messages import ClientEvent, Malformed, Ping, Subscribe, Unsubscribe, decode
+from smartlink.protocol.messages import ClientEvent, Malformed, Ping, Subscribe, Unsubscribe, decode, parse
 from smartlink.protocol.messages import SignIn as SignInFrame
 from smartlink.protocol.names import (
     MAX_CHANNEL_LENGTH,
@@ -307,10 +307,7 @@ def _watchlist(value: Any) -> tuple[str, ...] | None:
 
 
 def _object(text: str) -> dict[str, Any] | None:
-    try:
-        fields: Any = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError):
-        return None
+    fields = parse(text)
     return fields if isinstance(fields, dict) else None
 
 
