@@ -23,6 +23,7 @@ __all__ = ["ONE", "TWO", "Api", "Stage", "stage", "subscription"]
 
 ONE = App(id="1001", key="app-key", secret="app-secret", client_events_per_s=1_000)
 TWO = App(id="1002", key="other-key", secret="other-secret", client_events_per_s=1_000)
+CHANNELS = ("chat", "private-room", "presence-room")
 TIMEOUT_S = 10.0
 
 
@@ -113,10 +114,11 @@ class Stage:
         self._rounds += 1
         for app in (ONE, TWO):
             name = f"still-{app.id}-{self._rounds}"
-            for channel in ("chat", "private-room", "presence-room"):
-                assert await self.api.publish(app, channel, name) == (200, {})
-                message = await self.watching[app.id].receive()
-                assert (message["event"], message["channel"]) == (name, channel)
+            body = json.dumps({"name": name, "channels": list(CHANNELS), "data": "{}"}).encode()
+            assert await self.api.call(app, "POST", f"/apps/{app.id}/events", body) == (200, {})
+            messages = [await self.watching[app.id].receive() for _ in CHANNELS]
+            assert [message["event"] for message in messages] == [name] * len(CHANNELS)
+            assert {message["channel"] for message in messages} == set(CHANNELS)
         assert self.server.metrics.internal_errors == 0
         assert self.problems == []
 
@@ -146,7 +148,7 @@ async def stage(**settings: Any) -> AsyncIterator[Stage]:
         stack.callback(loop.set_exception_handler, None)
         for app in (ONE, TWO):
             client = await stack.enter_async_context(connected(server.port, key=app.key))
-            for channel in ("chat", "private-room", "presence-room"):
+            for channel in CHANNELS:
                 await it.join(client, app, channel, "bystander")
             it.watching[app.id] = client
         yield it
