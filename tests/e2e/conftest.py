@@ -54,7 +54,7 @@ async def sign_in(smartlink: Smartlink, browser: Browser) -> AsyncIterator[SignI
         await page.get_by_test_id("login-password").fill("password")
         await page.get_by_test_id("login-submit").click()
         await expect(page.get_by_role("textbox", name="Message to General")).to_be_visible()
-        await expect(page.get_by_role("navigation")).to_contain_text("Connected")
+        await expect(page.get_by_role("navigation", name="Conversations")).to_contain_text("Connected")
         return page
 
     yield open_as

@@ -145,7 +145,7 @@ async def test_what_was_said_while_offline_arrives_once_and_what_was_written_is_
 async def test_the_system_restarts_and_the_chat_goes_on(smartlink: Smartlink, sign_in: SignIn) -> None:
     ana, ben = await sign_in("ana"), await sign_in("ben")
     assert await asyncio.to_thread(smartlink.stop) == 0
-    await expect(ana.get_by_role("navigation")).not_to_contain_text("Connected")
+    await expect(ana.get_by_role("navigation", name="Conversations")).not_to_contain_text("Connected")
     await asyncio.to_thread(smartlink.start)
     token = await token_of(smartlink, "admin")
     await api(smartlink, "POST", "/api/chat/messages", {"message": "Back again"}, token)

@@ -1,7 +1,7 @@
 /**
  * The one way to the REST API: JSON in and out, session cookie, CSRF token, socket id, and errors as in `errors.ts`.
  */
-import { Refused, Rejected, SignedOut, TooOften, Unreachable } from './errors'
+import { Refused, Rejected, SignedOut, Stale, TooOften, Unreachable } from './errors'
 
 export interface Answer<T> {
   body: T
@@ -16,7 +16,7 @@ export interface Asking {
   keepalive?: boolean
 }
 
-type Method = 'GET' | 'POST' | 'DELETE'
+type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
 
 const TIMEOUT_MS = 20_000
 
@@ -77,6 +77,8 @@ async function failure(response: Response): Promise<Error> {
   switch (response.status) {
     case 401:
       return new SignedOut(text ?? 'You are signed out.')
+    case 409:
+      return new Stale(text ?? 'This was changed meanwhile.')
     case 422:
       return new Refused(text ?? 'That cannot be taken.', (said.errors ?? {}) as Record<string, string[]>)
     case 429:
@@ -109,6 +111,8 @@ async function request<T>(method: Method, path: string, asking: Asking = {}): Pr
 export const api = {
   get: <T>(path: string, asking?: Asking) => request<T>('GET', path, asking),
   post: <T>(path: string, body?: unknown, asking?: Asking) => request<T>('POST', path, { ...asking, body }),
+  put: <T>(path: string, body?: unknown, asking?: Asking) => request<T>('PUT', path, { ...asking, body }),
+  patch: <T>(path: string, body?: unknown, asking?: Asking) => request<T>('PATCH', path, { ...asking, body }),
   delete: (path: string) => request<undefined>('DELETE', path),
 }
 

@@ -5,6 +5,7 @@
  * ├── Unreachable     nobody answered, or a service behind is down: try again later
  * ├── SignedOut       401: sign in again
  * ├── TooOften        429: wait `retryAfterS`
+ * ├── Stale           409: somebody else was first; load it again
  * ├── Refused         422: the reader corrects the named fields
  * └── Rejected        any other answer that is not 2xx
  */
@@ -34,6 +35,10 @@ export class TooOften extends ApiError {
   ) {
     super(message)
   }
+}
+
+export class Stale extends ApiError {
+  override name = 'Stale'
 }
 
 export class Refused extends ApiError {

@@ -54,3 +54,11 @@ export interface RecordedEvents {
   /** False when the server no longer keeps all that was asked for. */
   complete: boolean
 }
+
+export interface Notification {
+  id: number
+  type: string
+  data: Record<string, unknown>
+  read_at: string | null
+  created_at: string
+}

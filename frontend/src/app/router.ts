@@ -17,6 +17,12 @@ export function buildRouter(): Router {
       { path: '/', name: 'home', component: ChatPage },
       { path: '/general', name: 'general', component: ChatPage },
       { path: '/direct/:id([1-9]\\d{0,15})', name: 'direct', component: ChatPage },
+      {
+        path: '/notifications',
+        name: 'notifications',
+        component: () => import('@/features/notifications/NotificationsPage.vue'),
+        meta: { section: 'notifications', title: 'Notifications' },
+      },
       { path: '/:rest(.*)*', redirect: '/' },
     ],
   })

@@ -2,9 +2,23 @@
 import { defineStore } from 'pinia'
 import { computed, ref, shallowRef } from 'vue'
 import { nameSocket } from '@/api/client'
+import type { Profile } from '@/api/records'
 import { realtimePlace } from '@/api/realtime'
 import { connectionAfter, initialConnection, isUp, viewOf, type ConnectionEvent } from './connection'
 import { buildEcho, retryNow, watchConnection, type RealtimeEcho } from './echo'
+import { Lines, type Feed, type Line } from './lines'
+
+export interface PresenceEar {
+  here(members: Profile[]): void
+  joining(member: Profile): void
+  leaving(member: Profile): void
+}
+
+/** A line or a presence that was asked for, with what it is on the present Echo. */
+interface Wish {
+  attach(echo: RealtimeEcho, lines: Lines): void
+  detach(): void
+}
 
 const PLACE_AGAIN_MS = 3_000
 const TICK_MS = 500
@@ -16,6 +30,8 @@ export const useRealtime = defineStore('realtime', () => {
   const isConnected = computed(() => isUp(connection.value))
   const view = computed(() => viewOf(connection.value, now.value))
 
+  const wishes = new Set<Wish>()
+  let lines: Lines | null = null
   let round = 0
   let unwatch: (() => void) | null = null
   let ticking: ReturnType<typeof setInterval> | undefined
@@ -23,13 +39,15 @@ export const useRealtime = defineStore('realtime', () => {
 
   function tell(event: ConnectionEvent): void {
     now.value = event.now
+    const wasUp = isUp(connection.value)
     connection.value = connectionAfter(connection.value, event)
+    if (wasUp && !isUp(connection.value)) lines?.lost()
     clearInterval(ticking)
     if (!isUp(connection.value)) ticking = setInterval(() => (now.value = Date.now()), TICK_MS)
   }
 
-  /** Opens the connection; `ready` receives Echo before it connects, so that nothing is missed. */
-  async function start(ready: (echo: RealtimeEcho) => void): Promise<void> {
+  /** Opens the connection, and on it whatever was asked for, before it connects: nothing is missed. */
+  async function start(): Promise<void> {
     stop()
     round += 1
     const current = round
@@ -41,7 +59,9 @@ export const useRealtime = defineStore('realtime', () => {
         echo.value = built
         nameSocket(() => built.socketId() ?? null)
         unwatch = watchConnection(built, tell)
-        ready(built)
+        const opened = new Lines(built)
+        lines = opened
+        wishes.forEach((wish) => wish.attach(built, opened))
         return
       } catch {
         if (current !== round) return
@@ -57,6 +77,9 @@ export const useRealtime = defineStore('realtime', () => {
 
   function stop(): void {
     round += 1
+    lines?.lost()
+    wishes.forEach((wish) => wish.detach())
+    lines = null
     unwatch?.()
     unwatch = null
     clearInterval(ticking)
@@ -66,10 +89,61 @@ export const useRealtime = defineStore('realtime', () => {
     connection.value = initialConnection(navigator.onLine)
   }
 
+  function wish(one: Wish): () => void {
+    wishes.add(one)
+    if (echo.value && lines) one.attach(echo.value, lines)
+    return () => {
+      wishes.delete(one)
+      one.detach()
+    }
+  }
+
+  /** Follows a channel from now until `stop`, over every Echo that comes and goes. */
+  function follow(feed: Feed): Line {
+    let line: Line | null = null
+    let upTo: number | null = null
+    const stopWishing = wish({
+      attach: (_, opened) => {
+        line = opened.open(feed)
+        if (upTo !== null) line.loaded(upTo)
+      },
+      detach: () => {
+        line?.stop()
+        line = null
+      },
+    })
+    return {
+      loaded: (eventId) => {
+        upTo = eventId
+        line?.loaded(eventId)
+      },
+      stop: stopWishing,
+    }
+  }
+
+  /** Is on a presence channel, given without its prefix, until the returned function is called. */
+  function join(name: string, ear: PresenceEar): () => void {
+    let joined: RealtimeEcho | null = null
+    return wish({
+      attach: (built) => {
+        joined = built
+        built
+          .join(name)
+          .here((members: Profile[]) => ear.here(members))
+          .joining((member: Profile) => ear.joining(member))
+          .leaving((member: Profile) => ear.leaving(member))
+      },
+      detach: () => {
+        joined?.leaveChannel(`presence-${name}`)
+        joined = null
+      },
+    })
+  }
+
   function retry(): void {
     if (echo.value) retryNow(echo.value)
     else wake?.()
   }
 
-  return { connection, echo, view, isConnected, start, stop, retry }
+  return { connection, echo, view, isConnected, start, stop, follow, join, retry }
 })

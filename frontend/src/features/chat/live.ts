@@ -1,10 +1,8 @@
-/** The channels the chat listens to, and how each closes its gap after a loss of the connection. */
-import { Rejected, SignedOut } from '@/api/errors'
-import { eventsAfter } from '@/api/realtime'
+/** The channels the chat listens to. */
 import type { Message, Profile, RecordedEvent } from '@/api/records'
 import type { MembersEvent } from '@/features/presence/members'
-import type { RealtimeEcho } from '@/realtime/echo'
-import { Follower } from '@/realtime/gap'
+import type { Line } from '@/realtime/lines'
+import type { useRealtime } from '@/realtime/store'
 import { conversationChannel, GENERAL, personIn, roomWith, type RoomKey } from './rooms'
 import type { ChatEvent } from './state'
 
@@ -19,30 +17,32 @@ export interface LivePorts {
   reloadConversations(): Promise<number>
 }
 
-interface Line {
-  follower: Follower
-  isSubscribed: boolean
-  wasSubscribed: boolean
-  timer: ReturnType<typeof setTimeout> | undefined
-}
-
-type Payload = Record<string, unknown>
-
-/** After a reconnect all pages ask at once, if nobody spreads them. */
-const SPREAD_MS = 3_000
-const AGAIN_MS = 4_000
+type Realtime = Pick<ReturnType<typeof useRealtime>, 'follow' | 'join'>
 
 export class LiveChannels {
   private readonly lines = new Map<string, Line>()
+  private readonly leavePresence: () => void
 
   constructor(
-    private readonly echo: RealtimeEcho,
+    private readonly realtime: Realtime,
     private readonly me: number,
     private readonly ports: LivePorts,
   ) {
-    this.listenToGeneral()
-    this.listenToUser()
-    this.listenToPresence()
+    this.listenToRoom(GENERAL, 'MessageSent')
+    this.lines.set(
+      this.userChannel,
+      realtime.follow({
+        channel: this.userChannel,
+        events: ['MessageRead', 'NotificationCreated'],
+        apply: (event) => this.apply(event),
+        reload: () => ports.reloadConversations(),
+      }),
+    )
+    this.leavePresence = realtime.join('chat', {
+      here: (members) => ports.members({ type: 'here', members }),
+      joining: (member) => ports.members({ type: 'joined', member }),
+      leaving: (member) => ports.members({ type: 'left', id: Number(member.id), now: Date.now() }),
+    })
   }
 
   /** The channel a room's messages come on, by its wire name. */
@@ -56,106 +56,37 @@ export class LiveChannels {
 
   /** A list was loaded; it holds its channel's events up to `eventId`. */
   loaded(channel: string, eventId: number): void {
-    const line = this.lines.get(channel)
-    if (!line) return
-    line.follower.loaded(eventId)
-    this.close(channel, 0)
-  }
-
-  /** The connection is gone. */
-  lost(): void {
-    for (const line of this.lines.values()) {
-      line.isSubscribed = false
-      line.follower.lost()
-      clearTimeout(line.timer)
-    }
+    this.lines.get(channel)?.loaded(eventId)
   }
 
   stop(): void {
-    this.lost()
+    this.leavePresence()
+    for (const line of this.lines.values()) line.stop()
     this.lines.clear()
   }
 
   listenTo(personId: number): void {
-    const room = roomWith(personId)
-    const wire = this.wireName(room)
-    if (this.lines.has(wire)) return
-    this.follow(wire, () => this.ports.reloadRoom(room))
-    this.echo
-      .private(conversationChannel(this.me, personId))
-      .subscribed(() => this.subscribed(wire))
-      .listen('PrivateMessageSent', (payload: Payload) => this.heard(wire, 'PrivateMessageSent', payload))
-      .listen('UserTyping', (word: { user: Profile; typing: boolean }) => this.ports.typing(room, word))
+    this.listenToRoom(roomWith(personId), 'PrivateMessageSent')
   }
 
-  private listenToGeneral(): void {
-    this.follow('chat', () => this.ports.reloadRoom(GENERAL))
-    this.echo
-      .channel('chat')
-      .subscribed(() => this.subscribed('chat'))
-      .listen('MessageSent', (payload: Payload) => this.heard('chat', 'MessageSent', payload))
-      .listen('UserTyping', (word: { user: Profile; typing: boolean }) => this.ports.typing(GENERAL, word))
-  }
-
-  private listenToUser(): void {
-    const wire = this.userChannel
-    this.follow(wire, () => this.ports.reloadConversations())
-    this.echo
-      .private(`user.${this.me}`)
-      .subscribed(() => this.subscribed(wire))
-      .listen('MessageRead', (payload: Payload) => this.heard(wire, 'MessageRead', payload))
-      .listen('NotificationCreated', (payload: Payload) => this.heard(wire, 'NotificationCreated', payload))
-  }
-
-  private listenToPresence(): void {
-    this.echo
-      .join('chat')
-      .here((members: Profile[]) => this.ports.members({ type: 'here', members }))
-      .joining((member: Profile) => this.ports.members({ type: 'joined', member }))
-      .leaving((member: Profile) => this.ports.members({ type: 'left', id: Number(member.id), now: Date.now() }))
-  }
-
-  private follow(wire: string, reload: () => Promise<number>): void {
-    const follower = new Follower({
-      channel: wire,
-      fetchAfter: eventsAfter,
-      apply: (event) => this.apply(event),
-      reload,
-    })
-    this.lines.set(wire, { follower, isSubscribed: false, wasSubscribed: false, timer: undefined })
-  }
-
-  private subscribed(wire: string): void {
-    const line = this.lines.get(wire)
-    if (!line) return
-    const spread = line.wasSubscribed ? Math.random() * SPREAD_MS : 0
-    line.isSubscribed = true
-    line.wasSubscribed = true
-    this.close(wire, spread)
-  }
-
-  /** Closes the gap of a channel once its list is loaded and it is subscribed; tries again until it worked. */
-  private close(wire: string, delayMs: number): void {
-    const line = this.lines.get(wire)
-    if (!line?.isSubscribed || !line.follower.isOpen) return
-    clearTimeout(line.timer)
-    line.timer = setTimeout(() => {
-      line.follower.close().catch((error: unknown) => {
-        const isFinal = error instanceof SignedOut || error instanceof Rejected
-        if (!isFinal) this.close(wire, AGAIN_MS + Math.random() * SPREAD_MS)
-      })
-    }, delayMs)
-  }
-
-  private heard(wire: string, name: string, payload: Payload): void {
-    const eventId = Number(payload['eventId'])
-    const isNew = !Number.isSafeInteger(eventId) || this.lines.get(wire)?.follower.heard(eventId) !== false
-    if (isNew) this.apply({ eventId, name, payload })
+  private listenToRoom(room: RoomKey, event: string): void {
+    const channel = this.wireName(room)
+    if (this.lines.has(channel)) return
+    this.lines.set(
+      channel,
+      this.realtime.follow({
+        channel,
+        events: [event],
+        apply: (one) => this.apply(one),
+        reload: () => this.ports.reloadRoom(room),
+        live: { UserTyping: (word) => this.ports.typing(room, word as unknown as { user: Profile; typing: boolean }) },
+      }),
+    )
   }
 
   private apply({ name, payload }: RecordedEvent): void {
-    const data = payload as Payload
-    switch (name.slice(name.lastIndexOf('\\') + 1)) {
+    const data = payload as Record<string, unknown>
+    switch (name) {
       case 'MessageSent':
       case 'PrivateMessageSent':
         this.ports.dispatch({ type: 'messageArrived', message: data['message'] as Message })

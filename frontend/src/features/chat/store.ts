@@ -40,6 +40,8 @@ export const useChat = defineStore('chat', () => {
   /** Whether the reader looks at the end of the open room right now. */
   const isAttending = ref(false)
   const slowedUntil = ref<number | null>(null)
+  /** What the open room is called. */
+  const title = ref('Chat')
 
   const me = computed(() => state.value.me)
   const current = computed(() => (room.value === null ? null : roomIn(state.value, room.value)))
@@ -109,25 +111,22 @@ export const useChat = defineStore('chat', () => {
     tabs = joinTabs(hearTab)
     sweeping = setInterval(sweep, SWEEP_MS)
     window.addEventListener('online', resume)
-    void realtime.start((echo) => {
-      live = new LiveChannels(echo, account.id, {
-        dispatch,
-        typing: hearTyping,
-        members: (event: MembersEvent) => (members.value = membersAfter(members.value, event)),
-        directMessage: hearOfDirectMessage,
-        reloadRoom: fetchRoom,
-        reloadConversations: async () => {
-          const eventId = await fetchConversations()
-          // Receipts came on the same channel: what they said is in the messages.
-          await Promise.all(loadedConversations().map(fetchRoom))
-          return eventId
-        },
-      })
-      listenToConversations()
-      void loadConversations()
-      void loadRoom(GENERAL)
-      if (room.value !== null && room.value !== GENERAL) void loadRoom(room.value)
+    live = new LiveChannels(realtime, account.id, {
+      dispatch,
+      typing: hearTyping,
+      members: (event: MembersEvent) => (members.value = membersAfter(members.value, event)),
+      directMessage: hearOfDirectMessage,
+      reloadRoom: fetchRoom,
+      reloadConversations: async () => {
+        const eventId = await fetchConversations()
+        // Receipts came on the same channel: what they said is in the messages.
+        await Promise.all(loadedConversations().map(fetchRoom))
+        return eventId
+      },
     })
+    listenToConversations()
+    void loadConversations()
+    void loadRoom(GENERAL)
     sender.pump()
   }
 
@@ -141,7 +140,6 @@ export const useChat = defineStore('chat', () => {
     clearInterval(sweeping)
     clearTimeout(refreshing)
     window.removeEventListener('online', resume)
-    realtime.stop()
     members.value = []
     typing.value = {}
     room.value = null
@@ -157,10 +155,7 @@ export const useChat = defineStore('chat', () => {
   /** The connection came or went. */
   function connectionChanged(isConnected: boolean): void {
     if (isConnected) resume()
-    else {
-      live?.lost()
-      typing.value = {}
-    }
+    else typing.value = {}
   }
 
   function hearTab(news: TabNews): void {
@@ -259,7 +254,7 @@ export const useChat = defineStore('chat', () => {
     room.value = key
     isAttending.value = false
     firstNew.value = key === null ? null : firstUnread(key)
-    if (key !== null && live && roomIn(state.value, key).phase !== 'ready') void loadRoom(key)
+    if (key !== null && live && ['empty', 'failed'].includes(roomIn(state.value, key).phase)) void loadRoom(key)
   }
 
   function attend(attends: boolean): void {
@@ -344,7 +339,7 @@ export const useChat = defineStore('chat', () => {
 
   return {
     state, me, room, current, currentOutgoing, members, onlineIds, typing, drafts, firstNew, isAttending, unread,
-    slowedUntil, start, stop, open, openWith, attend, send, retry, discard, draft, sayTyping, loadRoom, loadOlder,
+    slowedUntil, title, start, stop, open, openWith, attend, send, retry, discard, draft, sayTyping, loadRoom, loadOlder,
     loadConversations, connectionChanged, person, unreadOf,
   }
 })

@@ -1,0 +1,143 @@
+/** Notifications of whoever is signed in: the list, the badge, and what pops up. */
+import { defineStore } from 'pinia'
+import { computed, ref, shallowRef } from 'vue'
+import * as http from '@/api/notifications'
+import type { Account, Notification as Note, RecordedEvent } from '@/api/records'
+import type { Line } from '@/realtime/lines'
+import { useRealtime } from '@/realtime/store'
+import { initialNotifications, notificationsAfter, type NotificationEvent } from './state'
+import { worded } from './words'
+
+const MOST_TOASTS = 3
+
+export const useNotifications = defineStore('notifications', () => {
+  const realtime = useRealtime()
+  const state = shallowRef(initialNotifications)
+  const toasts = shallowRef<readonly Note[]>([])
+  const trouble = ref(false)
+  const isLoadingOlder = ref(false)
+  const unread = computed(() => state.value.unread)
+  /** Unread ones but those of direct messages, which the chat counts. */
+  const unreadElsewhere = computed(
+    () => state.value.list.filter(({ type, read_at }) => type !== 'private_message' && read_at === null).length,
+  )
+  /** What the browser lets us show outside the page; asked for by a click only. */
+  const permission = ref(typeof Notification === 'undefined' ? 'denied' : Notification.permission)
+
+  let line: Line | null = null
+  /** Whether a notification is about what the reader looks at right now. */
+  let isSeen: (notification: Note) => boolean = () => false
+
+  function dispatch(event: NotificationEvent): void {
+    state.value = notificationsAfter(state.value, event)
+  }
+
+  function start(account: Account, seen: (notification: Note) => boolean): void {
+    stop()
+    isSeen = seen
+    line = realtime.follow({
+      channel: `private-user.${account.id}`,
+      events: ['NotificationCreated', 'NotificationRead'],
+      apply: hear,
+      reload: fetchList,
+    })
+    void load()
+  }
+
+  function stop(): void {
+    line?.stop()
+    line = null
+    state.value = initialNotifications
+    toasts.value = []
+  }
+
+  async function fetchList(): Promise<number> {
+    const page = await http.notifications()
+    dispatch({ type: 'loaded', list: page.notifications, unread: page.unread, hasOlder: page.hasOlder })
+    return page.eventId
+  }
+
+  async function load(): Promise<void> {
+    dispatch({ type: 'loading' })
+    try {
+      line?.loaded(await fetchList())
+    } catch {
+      dispatch({ type: 'failed' })
+    }
+  }
+
+  async function loadOlder(): Promise<void> {
+    const last = state.value.list.at(-1)
+    if (!last || !state.value.hasOlder || isLoadingOlder.value) return
+    isLoadingOlder.value = true
+    try {
+      const page = await http.notifications(last.id)
+      dispatch({ type: 'olderLoaded', list: page.notifications, hasOlder: page.hasOlder })
+    } finally {
+      isLoadingOlder.value = false
+    }
+  }
+
+  function hear({ name, payload }: RecordedEvent): void {
+    const data = payload as Record<string, unknown>
+    if (name === 'NotificationRead') {
+      const id = Number(data['notificationId'])
+      dispatch({ type: 'read', id, at: new Date().toISOString() })
+      dismiss(id)
+      return
+    }
+    const notification = data['notification'] as Note
+    const isNew = !state.value.list.some(({ id }) => id === notification.id)
+    dispatch({ type: 'created', notification })
+    if (isNew && notification.read_at === null && !isSeen(notification)) show(notification)
+  }
+
+  function show(notification: Note): void {
+    toasts.value = [...toasts.value, notification].slice(-MOST_TOASTS)
+    if (permission.value === 'granted' && document.hidden) {
+      const { title, text, to } = worded(notification)
+      // One tag for all tabs: the browser shows it once.
+      const shown = new Notification(title, { body: text, tag: `smartlink-${notification.id}` })
+      shown.onclick = () => {
+        window.focus()
+        window.location.assign(to)
+      }
+    }
+  }
+
+  function dismiss(id: number): void {
+    toasts.value = toasts.value.filter((one) => one.id !== id)
+  }
+
+  /** Marks one as read here at once; the server's word follows for the other tabs. */
+  async function read(id: number): Promise<void> {
+    dismiss(id)
+    const known = state.value.list.find((one) => one.id === id)
+    if (known && known.read_at !== null) return
+    dispatch({ type: 'read', id, at: new Date().toISOString() })
+    await attempt(() => http.readNotification(id))
+  }
+
+  async function readAll(): Promise<void> {
+    toasts.value = []
+    await attempt(() => http.readAllNotifications())
+  }
+
+  async function attempt(act: () => Promise<void>): Promise<void> {
+    try {
+      await act()
+      trouble.value = false
+    } catch {
+      trouble.value = true
+      await load()
+    }
+  }
+
+  async function askPermission(): Promise<void> {
+    permission.value = await Notification.requestPermission()
+  }
+
+  return {
+    state, unread, unreadElsewhere, toasts, trouble, permission, isLoadingOlder, start, stop, load, loadOlder, read, readAll, dismiss, askPermission,
+  }
+})
