@@ -69,6 +69,22 @@ async def test_all_workers_hear_one_order_and_only_those_that_subscribed(board: 
         assert own == sorted(own)
 
 
+async def test_what_is_published_after_an_answer_comes_later_whichever_worker_it_is_published_at(
+    board: Switchboard,
+) -> None:
+    brokers = [SwitchboardBroker(await board.line()) for _ in range(3)]
+    heard: list[Publication | Control] = []
+    await brokers[0].start(heard.append)
+    await brokers[0].subscribe("1", "chat")
+
+    sent = [Publication("1", "chat", b"%d" % number) for number in range(300)]
+    for number, publication in enumerate(sent):
+        await brokers[number % 3].publish(publication)
+    await eventually(lambda: len(heard) == 300)
+
+    assert heard == sent
+
+
 async def test_a_control_reaches_every_worker(board: Switchboard) -> None:
     heard: list[Publication | Control] = []
     brokers = [SwitchboardBroker(await board.line()) for _ in range(3)]
@@ -226,12 +242,12 @@ async def test_what_is_said_after_an_answer_is_heard_after_its_asker_ran() -> No
     for kind in (messages.Hello, messages.Join, messages.Join, messages.Join):
         assert isinstance(messages.from_worker(await board.heard()), kind)
     await board.say(
-        messages.Publish("1", "presence-a", b"before", None, False),
+        messages.Publish(0, "1", "presence-a", b"before", None, False),
         messages.Arrived(1, Arrival(True, True, 1), (ANA,), 1),
-        messages.Publish("1", "presence-a", b"between", None, False),
+        messages.Publish(0, "1", "presence-a", b"between", None, False),
         messages.Arrived(2, Arrival(False, True, 2), (ANA, BEN), 2),
         messages.Arrived(3, Arrival(False, False, 3), (ANA, BEN), 0),
-        messages.Publish("1", "presence-a", b"after", None, False),
+        messages.Publish(0, "1", "presence-a", b"after", None, False),
     )
     await asyncio.gather(*joins)
     await eventually(lambda: "after" in log)

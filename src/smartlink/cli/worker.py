@@ -83,8 +83,15 @@ async def _serve(settings: ServerSettings, end: socket.socket, listeners: list[s
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, on_signal)
     line.on_drain = drain
-    # Without the parent nobody replaces this worker: leave the port to whoever starts next.
-    line.on_lost = lambda: drain(True)
+
+    def lost() -> None:
+        if stop.is_set():
+            # The parent was told twice to end: so at once.
+            os._exit(1)
+        # Without the parent nobody replaces this worker: leave the port to whoever starts next.
+        drain(True)
+
+    line.on_lost = lost
     shown = show_frame if debug else None
     overview = SwitchboardOverview(line)
     if uses_redis(settings):

@@ -26,7 +26,7 @@ __all__ = [
 
 
 class SwitchboardBroker:
-    """A `Broker` over the line. Publishing is a write: no answer is waited for."""
+    """A `Broker` over the line."""
 
     def __init__(self, line: Line) -> None:
         self._line = line
@@ -50,29 +50,39 @@ class SwitchboardBroker:
             self._line.tell(say.Unsubscribe(app_id, channel))
 
     async def publish(self, publication: Publication | Control) -> None:
-        """A durable publication is in the kernel's hands when this returns: it survives this process."""
+        """A durable publication is waited for: who publishes the next one at another worker comes after it.
+
+        A live one is a write; it falls away while the switchboard does not keep up.
+        """
         line = self._line
-        if not line.is_up:
-            raise BrokerUnavailable("the switchboard is gone")
         if isinstance(publication, Control):
+            if not line.is_up:
+                raise BrokerUnavailable("the switchboard is gone")
             line.tell(say.Signal(publication.app_id, publication.action, publication.target, publication.data))
-            return
-        line.tell(
-            say.Publish(
-                publication.app_id,
-                publication.channel,
-                publication.frame,
-                publication.except_socket,
-                publication.is_live,
-            )
-        )
-        if not publication.is_live:
             await line.hand_over()
+        elif not publication.is_live:
+            await line.ask(lambda number: _publish(number, publication))
+        elif line.is_up:
+            if not line.is_swamped:
+                line.tell(_publish(0, publication))
+        elif line.deliver is not None:
+            line.deliver(publication)
 
     async def stop(self) -> None:
         self._line.deliver = None
         for app_id, channel in tuple(self._subscribed):
             await self.unsubscribe(app_id, channel)
+
+
+def _publish(number: int, publication: Publication) -> say.Publish:
+    return say.Publish(
+        number,
+        publication.app_id,
+        publication.channel,
+        publication.frame,
+        publication.except_socket,
+        publication.is_live,
+    )
 
 
 class SwitchboardRoster:

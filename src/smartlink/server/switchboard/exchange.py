@@ -182,6 +182,8 @@ class Exchange:
         """Carry out what a worker said."""
         if isinstance(message, say.Publish):
             self._hand_on(message, record)
+            if message.id:
+                seat.say(say.Accepted(message.id))
         elif isinstance(message, say.Signal):
             for other in self.seats:
                 other.stream.send(record)
@@ -217,6 +219,7 @@ class Exchange:
         if seats:
             record = say.encode(
                 say.Publish(
+                    0,
                     publication.app_id,
                     publication.channel,
                     publication.frame,

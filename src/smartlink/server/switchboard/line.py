@@ -24,9 +24,11 @@ __all__ = ["Line"]
 ANSWER_S = 5.0
 """How long an answer may take."""
 REPORT_S = 1.0
+MAX_LIVE_BYTES = 4 * 1024 * 1024
 
 _ANSWERS = frozenset(
     {
+        say.Accepted,
         say.Arrived,
         say.Departed,
         say.Present,
@@ -77,6 +79,11 @@ class Line:
     @property
     def is_up(self) -> bool:
         return self._stream.is_open
+
+    @property
+    def is_swamped(self) -> bool:
+        """Whether so much waits for the switchboard that what may be dropped should be."""
+        return self._stream.waiting_bytes > MAX_LIVE_BYTES
 
     def tell(self, message: msgspec.Struct) -> None:
         """Say something that has no answer."""
@@ -186,26 +193,37 @@ class Line:
 
     def _act(self, message: say.FromSwitchboard) -> None:
         match message:
-            case say.Publish(app_id, channel, frame, except_socket, is_live):
+            case say.Publish(_, app_id, channel, frame, except_socket, is_live):
                 if self.deliver is not None:
                     self.deliver(Publication(app_id, channel, frame, except_socket, is_live))
             case say.Signal(app_id, action, target, data):
                 if self.deliver is not None:
                     self.deliver(Control(app_id, action, target, data))
+            case say.Accepted(number):
+                self._accepted(number)
             case say.Elsewhere(app_id, connections):
                 self.elsewhere[app_id] = connections
             case say.Changed(change, turn):
                 if self.on_change is not None:
                     self.on_change(change)
                 self._settle_later(turn)
-            case say.Drain(is_replaced):
-                if self.on_drain is not None:
-                    self.on_drain(is_replaced)
-            case say.Reload():
-                if self.on_reload is not None:
-                    self.on_reload()
+            case say.Drain() | say.Reload():
+                self._obey(message)
             case _:
                 self._answer(message)
+
+    def _obey(self, message: say.Drain | say.Reload) -> None:
+        if isinstance(message, say.Drain):
+            if self.on_drain is not None:
+                self.on_drain(message.is_replaced)
+        elif self.on_reload is not None:
+            self.on_reload()
+
+    def _accepted(self, number: int) -> None:
+        """Wake a publisher. It learned no state that what follows would change: what follows need not wait for it."""
+        question = self._questions.pop(number, None)
+        if question is not None and not question[0].done():
+            question[0].set_result(None)
 
     def _answer(self, answer: Any) -> None:
         question = self._questions.pop(answer.id, None)

@@ -20,6 +20,7 @@ from smartlink.server.webhooks.base import WebhookEvent
 __all__ = [
     "MAX_BYTES",
     "VERSION",
+    "Accepted",
     "Answered",
     "Append",
     "Appended",
@@ -103,8 +104,9 @@ class Unsubscribe(msgspec.Struct, array_like=True, tag=11):
 
 
 class Publish(msgspec.Struct, array_like=True, tag=12):
-    """A publication, on its way in or out: handed on as it came."""
+    """A publication, on its way in or out: handed on as it came. With an `id` other than 0 its sender is answered."""
 
+    id: int
     app_id: str
     channel: str
     frame: bytes
@@ -273,6 +275,12 @@ class Elsewhere(msgspec.Struct, array_like=True, tag=76):
     connections: int
 
 
+class Accepted(msgspec.Struct, array_like=True, tag=82):
+    """The publication has its place in the order of its channel: whatever is published from now on comes later."""
+
+    id: int
+
+
 class Changed(msgspec.Struct, array_like=True, tag=77):
     """What a dead worker left behind, for this worker to announce."""
 
@@ -352,6 +360,7 @@ FromSwitchboard: TypeAlias = (
     | Listed
     | Answered
     | Elsewhere
+    | Accepted
     | Changed
     | Appended
     | Kept

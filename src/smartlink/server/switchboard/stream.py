@@ -27,7 +27,8 @@ class Stream:
         self._read_buffer = bytearray()
         self._pieces: list[bytes] = []
         self._waiting = memoryview(b"")
-        self._waiting_bytes = 0
+        self.waiting_bytes = 0
+        """Bytes that were sent and that the kernel has not taken."""
         self._is_scheduled = False
         self._waiters: list[asyncio.Future[None]] = []
         self.is_open = True
@@ -43,11 +44,11 @@ class Stream:
         if not self.is_open:
             return
         self._pieces += (len(record).to_bytes(4, "big"), record)
-        self._waiting_bytes += len(record) + 4
+        self.waiting_bytes += len(record) + 4
         if not self._is_scheduled:
             self._is_scheduled = True
             self._loop.call_soon(self.flush)
-        if self._waiting_bytes > MAX_WAITING_BYTES:
+        if self.waiting_bytes > MAX_WAITING_BYTES:
             self._loop.call_soon(self.close)
 
     def flush(self) -> None:
@@ -77,7 +78,7 @@ class Stream:
         self._loop.remove_reader(descriptor)
         self._loop.remove_writer(descriptor)
         self._socket.close()
-        self._waiting, self._waiting_bytes = memoryview(b""), 0
+        self._waiting, self.waiting_bytes = memoryview(b""), 0
         self._pieces.clear()
         self._wake()
         self._on_end()
@@ -116,7 +117,7 @@ class Stream:
         except OSError:
             self.close()
             return
-        self._waiting_bytes -= sent
+        self.waiting_bytes -= sent
         self._waiting = self._waiting[sent:]
         if self._waiting:
             return

@@ -1,0 +1,237 @@
+"""Several workers behind one port, as real processes: they are one server, and stay it through deaths and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from kit.client import Client, Closed, connected
+from kit.realtime import call
+from kit.reverb import Reverb, reverb
+from kit.waiting import eventually
+
+MANY = 16
+"""Connections of which some are on each of two workers: all on one happens once in 32,768 times."""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Reverb]:
+    with reverb(tmp_path, "--workers", "2") as running:
+        yield running
+
+
+@asynccontextmanager
+async def clients(port: int, count: int = MANY) -> AsyncIterator[list[Client]]:
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(connected(port)) for _ in range(count)]
+
+
+async def publish(port: int, channel: str, name: str, data: str = "") -> None:
+    body = json.dumps({"name": name, "channel": channel, "data": data}).encode()
+    assert (await call(port, "POST", "/apps/1001/events", body)).status_code == 200
+
+
+async def get(port: int, path: str, **params: str) -> Any:
+    answer = await call(port, "GET", f"/apps/1001{path}", params=params)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_presence_counts_and_members_are_of_all_workers(server: Reverb) -> None:
+    async with clients(server.port) as all_of_them:
+        for number, client in enumerate(all_of_them):
+            state = await client.subscribe("presence-chat", {"user_id": str(number)})
+            assert state["presence"]["count"] == number + 1
+        for number, client in enumerate(all_of_them):
+            added = [
+                json.loads((await client.expect("pusher_internal:member_added"))["data"])["user_id"]
+                for _ in range(MANY - number - 1)
+            ]
+            assert added == [str(later) for later in range(number + 1, MANY)]
+        for _ in range(4):
+            users = await get(server.port, "/channels/presence-chat/users")
+            assert {user["id"] for user in users["users"]} == {str(number) for number in range(MANY)}
+            counts = await get(server.port, "/channels/presence-chat", info="user_count,subscription_count")
+            assert (counts["user_count"], counts["subscription_count"]) == (MANY, MANY)
+            assert (await get(server.port, "/connections"))["connections"] == MANY
+
+        for client in all_of_them[1:]:
+            client.writer.transport.abort()
+        gone = {
+            json.loads((await all_of_them[0].expect("pusher_internal:member_removed"))["data"])["user_id"]
+            for _ in range(MANY - 1)
+        }
+        assert gone == {str(number) for number in range(1, MANY)}
+
+
+async def test_every_subscriber_hears_every_event_once_in_one_order(server: Reverb) -> None:
+    async with clients(server.port) as all_of_them:
+        for client in all_of_them:
+            await client.subscribe("chat")
+
+        async def publish_many(publisher: int) -> None:
+            for number in range(25):
+                await publish(server.port, "chat", f"{publisher}.{number}")
+
+        await asyncio.gather(*(publish_many(publisher) for publisher in range(4)))
+        heard = [[(await client.receive())["event"] for _ in range(100)] for client in all_of_them]
+
+        assert all(one == heard[0] for one in heard)
+        for publisher in range(4):
+            own = [name for name in heard[0] if name.startswith(f"{publisher}.")]
+            assert own == [f"{publisher}.{number}" for number in range(25)]
+
+
+async def test_client_events_reach_other_workers_and_not_their_sender(server: Reverb) -> None:
+    async with clients(server.port) as all_of_them:
+        for client in all_of_them:
+            await client.subscribe("private-a")
+        all_of_them[0].send("client-hello", {"a": 1}, channel="private-a")
+
+        for client in all_of_them[1:]:
+            assert (await client.expect("client-hello"))["data"] == {"a": 1}
+        assert await all_of_them[0].is_quiet()
+
+
+async def test_terminating_a_user_reaches_all_workers(server: Reverb) -> None:
+    async with clients(server.port) as all_of_them:
+        for client in all_of_them:
+            await client.subscribe("presence-chat", {"user_id": "7"})
+        answer = await call(server.port, "POST", "/apps/1001/users/7/terminate_connections", b"{}")
+
+        assert answer.status_code == 200
+        assert {(await client.closed()).code for client in all_of_them} == {4009}
+
+
+async def test_a_repeated_call_is_carried_out_once_whichever_worker_has_it(server: Reverb) -> None:
+    body = b'{"name":"once","channel":"chat","data":""}'
+    async with connected(server.port) as client:
+        await client.subscribe("chat")
+        for _ in range(12):
+            answer = await call(server.port, "POST", "/apps/1001/events", body, headers={"Idempotency-Key": "k"})
+            assert answer.status_code == 200
+
+        await client.expect("once")
+        assert await client.is_quiet()
+
+
+async def test_a_killed_worker_takes_its_members_along_and_is_replaced(server: Reverb) -> None:
+    victim, survivor = server.workers()
+    async with clients(server.port) as all_of_them:
+        for number, client in enumerate(all_of_them):
+            await client.subscribe("presence-chat", {"user_id": str(number)})
+        os.kill(victim, signal.SIGKILL)
+
+        async def listen(client: Client) -> set[str] | None:
+            """The users that were heard leaving; None when the connection ended."""
+            gone: set[str] = set()
+            try:
+                while True:
+                    async with asyncio.timeout(2):
+                        message = await client.receive()
+                    if message["event"] == "pusher_internal:member_removed":
+                        gone.add(json.loads(message["data"])["user_id"])
+            except Closed:
+                return None
+            except TimeoutError:
+                return gone
+
+        heard = await asyncio.gather(*(listen(client) for client in all_of_them))
+        ended = {str(number) for number, gone in enumerate(heard) if gone is None}
+        assert 0 < len(ended) < MANY
+        assert all(gone in (None, ended) for gone in heard)
+        users = await get(server.port, "/channels/presence-chat/users")
+        assert {user["id"] for user in users["users"]} == {str(number) for number in range(MANY)} - ended
+    await eventually(lambda: len(server.workers()) == 2)
+    assert survivor in server.workers()
+
+    async def both_serve() -> bool:
+        return bool((await get(server.port, "/status"))["workers"] == 2)
+
+    for _ in range(200):
+        if await both_serve():
+            break
+        await asyncio.sleep(0.05)
+    assert await both_serve()
+    async with clients(server.port) as newcomers:
+        for client in newcomers:
+            await client.subscribe("chat")
+        await publish(server.port, "chat", "e")
+        for client in newcomers:
+            await client.expect("e")
+
+
+async def test_a_worker_that_stands_still_is_replaced_within_ten_seconds(server: Reverb) -> None:
+    stuck, _ = server.workers()
+    os.kill(stuck, signal.SIGSTOP)
+
+    await eventually(lambda: stuck not in server.workers(), within_s=12)
+    await eventually(lambda: len(server.workers()) == 2)
+
+    assert "does not answer: killed" in server.said
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_stop_says_so_tells_every_client_to_come_back_and_ends_with_0(
+    tmp_path: Path, how: int, workers: int
+) -> None:
+    with reverb(tmp_path, "--workers", str(workers)) as server:
+        async with clients(server.port) as all_of_them, httpx2.AsyncClient(trust_env=False) as http:
+            url = f"http://127.0.0.1:{server.port}/up"
+            assert (await http.get(url)).status_code == 200
+            server.signal(how)
+            assert {(await client.closed()).code for client in all_of_them} == {4200}
+            # The clients have not answered: the server waits for them, and says meanwhile that it is ending.
+            answer = await http.get(url)
+            assert answer.status_code == 503
+            assert answer.headers["connection"] == "close"
+            for client in all_of_them:
+                client.send_frame(8, (4200).to_bytes(2, "big"))
+            code = await asyncio.to_thread(server.wait)
+
+        assert code == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_second_signal_ends_at_once(tmp_path: Path, workers: int) -> None:
+    with reverb(tmp_path, "--workers", str(workers), reverb_server_drain_seconds=60) as server:
+        processes = [server.process.pid, *server.workers()]
+        async with clients(server.port, 4):
+            server.signal(signal.SIGTERM)
+            async with httpx2.AsyncClient(trust_env=False) as http:
+                while (await http.get(f"http://127.0.0.1:{server.port}/up")).status_code == 200:
+                    await asyncio.sleep(0.01)
+            server.signal(signal.SIGTERM)
+            code = await asyncio.to_thread(server.wait, 5)
+            await eventually(lambda: not any(_is_alive(pid) for pid in processes), within_s=5)
+
+        assert code == -signal.SIGTERM
+
+
+async def test_workers_end_when_their_parent_is_killed(server: Reverb) -> None:
+    workers = server.workers()
+    async with clients(server.port, 4) as all_of_them:
+        server.signal(signal.SIGKILL)
+
+        assert {(await client.closed()).code for client in all_of_them} == {4200}
+        for client in all_of_them:
+            client.send_frame(8, (4200).to_bytes(2, "big"))
+    server.wait()
+    await eventually(lambda: not any(_is_alive(pid) for pid in workers))
+
+
+def _is_alive(pid: int) -> bool:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False

@@ -1,0 +1,98 @@
+"""`smartlink reverb start` in a process of its own, on a free port, in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kit.serve import SMARTLINK, free_port
+
+__all__ = ["Reverb", "reverb"]
+
+
+class Reverb:
+    """One running server and its commands."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.log = folder / "reverb.log"
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("REVERB_", "APP_", "DB_"))}
+        self.environment = kept | {
+            "REVERB_SERVER_PORT": str(self.port),
+            "REVERB_PORT": str(self.port),
+            "REVERB_SERVER_RUNTIME_DIR": str(folder / "run"),
+            "REVERB_SERVER_DRAIN_SECONDS": "0.5",
+            "REVERB_WEBHOOK_QUEUE": "memory",
+            **{name.upper(): str(value) for name, value in settings.items()},
+        }
+        self.process: subprocess.Popen[bytes]
+
+    def start(self, *arguments: str, before: Any = None) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [SMARTLINK, "reverb", "start", *arguments], cwd=self.folder, env=self.environment, stdout=log,
+                stderr=log, preexec_fn=before,
+            )  # fmt: skip
+        until = time.monotonic() + 30
+        while "Realtime server:" not in self.said:
+            assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.said}"
+            assert time.monotonic() < until, f"not up:\n{self.said}"
+            time.sleep(0.02)
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def workers(self) -> list[int]:
+        """The pids of the processes that the server started."""
+        listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(pid) for pid in listed.split()]
+
+    def command(self, *words: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [SMARTLINK, "reverb", *words], cwd=self.folder, env=self.environment | (environment or {}),
+            capture_output=True, text=True, timeout=90, check=False,
+        )  # fmt: skip
+
+    def signal(self, how: int) -> None:
+        self.process.send_signal(how)
+
+    def wait(self, timeout_s: float = 30) -> int:
+        """The exit code."""
+        return self.process.wait(timeout_s)
+
+    def end(self) -> None:
+        """End it and all it started, whatever the test did."""
+        children = self.workers() if self.process.poll() is None else []
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(5)
+        for pid in children:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+@contextmanager
+def reverb(folder: Path, *arguments: str, before: Any = None, **settings: Any) -> Iterator[Reverb]:
+    """A running server; at the end it is ended, and has said nothing that looks like a bug of ours."""
+    running = Reverb(folder, settings)
+    running.start(*arguments, before=before)
+    try:
+        yield running
+    finally:
+        running.end()
+    assert "Traceback" not in running.said, running.said
+    assert "internal error" not in running.said, running.said
