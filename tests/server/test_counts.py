@@ -82,3 +82,23 @@ async def test_a_trailing_count_is_that_of_its_time() -> None:
         async with asyncio.timeout(10):
             while await count(first) != PACED_ABOVE + 6:
                 pass
+
+
+async def test_nodes_that_hear_each_other_do_not_all_speak() -> None:
+    told: list[str] = []
+    nodes: list[CountPace] = []
+
+    def tell(name: str) -> None:
+        told.append(name)
+        for node in nodes:
+            node.heard("1", "chat", 200)
+
+    nodes += [CountPace(lambda *_, n=name: tell(n), pace_s=0.05) for name in "abcd"]  # type: ignore[misc]
+    for node in nodes:
+        node.changed("1", "chat", 200)
+
+    assert told == ["a"]
+    await eventually(lambda: not any(node._changed or node._resting for node in nodes))
+    assert sorted(told) == ["a", "b", "c", "d"]
+    for node in nodes:
+        node.stop()

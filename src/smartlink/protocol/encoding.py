@@ -24,6 +24,7 @@ __all__ = [
     "presence_state",
     "signin_success",
     "subscription_count",
+    "subscription_count_in",
     "subscription_error",
     "subscription_succeeded",
     "watchlist_events",
@@ -33,6 +34,7 @@ _encode = msgspec.json.Encoder().encode
 
 PING: Final = b'{"event":"pusher:ping","data":"{}"}'
 PONG: Final = b'{"event":"pusher:pong","data":"{}"}'
+_SUBSCRIPTION_COUNT: Final = b'{"event":"pusher_internal:subscription_count"'
 
 
 def _text(json: bytes) -> bytes:
@@ -101,7 +103,18 @@ def watchlist_events(user_ids: Mapping[str, Sequence[str]]) -> bytes:
 def subscription_count(channel: str, count: int) -> bytes:
     """How many connections are on a channel now."""
     data = _text(_encode({"subscription_count": count}))
-    return b'{"event":"pusher_internal:subscription_count","channel":%b,"data":%b}' % (_encode(channel), data)
+    return b'%b,"channel":%b,"data":%b}' % (_SUBSCRIPTION_COUNT, _encode(channel), data)
+
+
+def subscription_count_in(frame: bytes) -> int | None:
+    """The count in a frame of `subscription_count`; None for any other bytes."""
+    if not frame.startswith(_SUBSCRIPTION_COUNT):
+        return None
+    try:
+        data = msgspec.json.decode(frame, type=dict[str, str])["data"]
+        return msgspec.json.decode(data, type=dict[str, int])["subscription_count"]
+    except (msgspec.DecodeError, KeyError):
+        return None
 
 
 def member_added(channel: str, user_id: str, user_info: bytes) -> bytes:

@@ -7,6 +7,7 @@ a session never sees another connection.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -170,7 +171,8 @@ class Session:
 
     def joined(self, channel: str, member: Member | None, state: bytes = b"{}") -> Send:
         """The subscription went through; `state` as `encoding.presence_state` gives it on presence channels."""
-        self.channels[channel] = member
+        # One text for all who are on the channel, however many.
+        self.channels[sys.intern(channel)] = member
         return Send(encoding.subscription_succeeded(channel, state))
 
     def signed_in(self, user: User) -> Send:

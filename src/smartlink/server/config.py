@@ -83,7 +83,9 @@ class ServerSettings(BaseSettings):
     reverb_app_rate_limit_decay_seconds: int = Field(60, ge=1, description="The decay time")
     reverb_app_rate_limit_terminate: bool = Field(False, description="End the connection that goes over the limit")
     reverb_app_allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("*",), description="Origins (scheme://host:port) that may connect, comma-separated; * for any"
+        ("*",),
+        description="Who may connect: scheme://host:port is that origin, a bare host any origin of it, *.host those "
+        "below it; comma-separated; * for any",
     )
 
     # Webhooks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 
 __all__ = ["PACED_ABOVE", "PACE_S", "CountPace"]
@@ -10,6 +11,8 @@ __all__ = ["PACED_ABOVE", "PACE_S", "CountPace"]
 PACED_ABOVE = 100
 """Subscribers above which a count is told at most every `PACE_S`."""
 PACE_S = 5.0
+SPREAD = 0.1
+"""By how much of the pace nodes may differ, so that one speaks first and the others hear it."""
 
 
 class CountPace:
@@ -38,6 +41,14 @@ class CountPace:
             self._rest(key)
             self._tell(app_id, channel, count)
 
+    def heard(self, app_id: str, channel: str, count: int) -> None:
+        """A node, perhaps this one, has told this count. What changed here since may not be in it."""
+        if count > PACED_ABOVE:
+            key = (app_id, channel)
+            if (timer := self._resting.get(key)) is not None:
+                timer.cancel()
+            self._rest(key)
+
     def stop(self) -> None:
         for timer in self._resting.values():
             timer.cancel()
@@ -45,7 +56,8 @@ class CountPace:
         self._changed.clear()
 
     def _rest(self, key: tuple[str, str]) -> None:
-        self._resting[key] = asyncio.get_running_loop().call_later(self._pace_s, self._rested, key)
+        pace_s = self._pace_s * random.uniform(1.0, 1.0 + SPREAD)  # noqa: S311 — no secret
+        self._resting[key] = asyncio.get_running_loop().call_later(pace_s, self._rested, key)
 
     def _rested(self, key: tuple[str, str]) -> None:
         del self._resting[key]

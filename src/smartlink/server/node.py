@@ -216,6 +216,8 @@ class Node:
                 act(publication)
             return
         self._listening.take(publication)
+        if (count := encoding.subscription_count_in(publication.frame)) is not None:
+            self._counts.heard(publication.app_id, publication.channel, count)
         subscribers = self.hub.channel(publication.app_id, publication.channel)
         if subscribers is None:
             return

@@ -34,6 +34,7 @@ class App:
     max_connections: int = 1_000
     max_connections_per_user: int | None = None
     allowed_origins: tuple[str, ...] = ("*",)
+    """`https://example.com:8443` is that origin, `example.com` any origin of that host, `*.example.com` those below."""
     ping_interval_s: int = 15
     activity_timeout_s: int = 30
     authorization_timeout_s: int | None = None

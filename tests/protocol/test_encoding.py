@@ -1,0 +1,51 @@
+"""What the server says, as clients of protocol 7 read it: data is JSON inside a JSON string."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from smartlink.protocol import encoding
+
+
+def read(frame: bytes) -> dict[str, Any]:
+    message: dict[str, Any] = json.loads(frame)
+    message["data"] = json.loads(message["data"])
+    return message
+
+
+def test_a_watchlist_leaves_empty_lists_out() -> None:
+    assert read(encoding.watchlist_events({"online": ["1", "ž"], "offline": []})) == {
+        "event": "pusher_internal:watchlist_events",
+        "data": {"events": [{"name": "online", "user_ids": ["1", "ž"]}]},
+    }
+
+
+def test_a_sign_in_is_answered_with_the_text_that_was_signed() -> None:
+    text = '{ "id" : "1" }'
+
+    assert read(encoding.signin_success(text)) == {"event": "pusher:signin_success", "data": {"user_data": text}}
+
+
+def test_a_cache_miss_names_its_channel() -> None:
+    assert read(encoding.cache_miss("cache-a")) == {"event": "pusher:cache_miss", "channel": "cache-a", "data": {}}
+
+
+def test_a_count_can_be_read_back() -> None:
+    frame = encoding.subscription_count("a", 5)
+
+    assert read(frame) == {
+        "event": "pusher_internal:subscription_count", "channel": "a", "data": {"subscription_count": 5},
+    }  # fmt: skip
+    assert encoding.subscription_count_in(frame) == 5
+
+
+@pytest.mark.parametrize(
+    "other",
+    [b"", encoding.event("e", "a", "{}"), encoding.subscription_count("a", 5)[:-9],
+     b'{"event":"pusher_internal:subscription_count"}', b'{"event":"pusher_internal:subscription_count","data":"{}"}'],
+)  # fmt: skip
+def test_no_count_is_read_from_anything_else(other: bytes) -> None:
+    assert encoding.subscription_count_in(other) is None

@@ -1,0 +1,123 @@
+"""Signing in as the session decides it: who is taken, who is ended, and what that opens."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from smartlink.protocol.errors import Code
+from smartlink.protocol.names import is_cache, is_user_channel, is_valid_user_id, user_channel
+from smartlink.protocol.session import Close, Join, Member, Send, Session, SessionRules, SignIn
+from smartlink.protocol.signing import sign_channel, sign_user
+
+
+def session() -> Session:
+    return Session("1.1", SessionRules(key="key", secret="secret"))
+
+
+def sign_in(user: Any, socket_id: str = "1.1") -> str:
+    user_data = user if isinstance(user, str) else json.dumps(user)
+    auth = sign_user("key", "secret", socket_id, user_data)
+    return json.dumps({"event": "pusher:signin", "data": {"auth": auth, "user_data": user_data}})
+
+
+def subscribe(channel: str, **fields: str) -> str:
+    return json.dumps({"event": "pusher:subscribe", "data": {"channel": channel} | fields})
+
+
+def signed_in(user: Any) -> Session:
+    one = session()
+    (effect,) = one.receive(sign_in(user))
+    assert isinstance(effect, SignIn)
+    one.signed_in(effect.user)
+    return one
+
+
+def test_a_signed_user_is_who_it_says() -> None:
+    (effect,) = session().receive(sign_in({"id": "7", "user_info": {"a": 1}, "watchlist": ["1", 2, "1"]}))
+
+    assert isinstance(effect, SignIn)
+    assert effect.user.member == Member("7", b'{"a":1}')
+    assert effect.user.watchlist == ("1", "2")
+
+
+@pytest.mark.parametrize("user", ["", "x", "[]", "null", {}, {"id": None}, {"id": ""}, {"id": []}, {"id": True}])
+def test_a_user_without_an_id_is_ended(user: Any) -> None:
+    (effect,) = session().receive(sign_in(user))
+
+    assert isinstance(effect, Close)
+    assert effect.code is Code.UNAUTHORIZED
+
+
+def test_another_socket_s_signature_is_ended() -> None:
+    (effect,) = session().receive(sign_in({"id": "1"}, "1.2"))
+
+    assert isinstance(effect, Close)
+
+
+def test_data_may_be_a_text() -> None:
+    envelope = json.loads(sign_in({"id": "1"}))
+    (effect,) = session().receive(json.dumps(envelope | {"data": json.dumps(envelope["data"])}))
+
+    assert isinstance(effect, SignIn)
+
+
+def test_the_same_user_again_is_told_so_and_another_refused() -> None:
+    one = signed_in({"id": "1"})
+    (same,) = one.receive(sign_in({"id": "1", "user_info": {}}))
+    (other,) = one.receive(sign_in({"id": "2"}))
+
+    assert isinstance(same, Send)
+    assert b"pusher:signin_success" in same.frame
+    assert isinstance(other, Send)
+    assert b"pusher:error" in other.frame
+    assert one.user is not None
+    assert one.user.id == "1"
+
+
+def test_only_one_s_own_user_channel_opens() -> None:
+    one = signed_in({"id": "1"})
+
+    assert one.receive(subscribe("#server-to-user-1")) == (Join("#server-to-user-1"),)
+    (other,) = one.receive(subscribe("#server-to-user-11"))
+    assert isinstance(other, Send)
+    (nobody,) = session().receive(subscribe("#server-to-user-1"))
+    assert isinstance(nobody, Send)
+
+
+def test_the_user_is_the_member_where_no_channel_data_is_signed() -> None:
+    one = signed_in({"id": "1", "user_info": {"name": "Ana"}})
+    auth = sign_channel("key", "secret", "1.1", "presence-a")
+
+    assert one.receive(subscribe("presence-a", auth=auth)) == (Join("presence-a", Member("1", b'{"name":"Ana"}')),)
+    (refused,) = session().receive(subscribe("presence-a", auth=auth))
+    assert isinstance(refused, Send)
+
+
+@pytest.mark.parametrize("watched", ["1", {}, 1, [None], [[]], [""], [str(n) for n in range(101)], ["u" * 129]])
+def test_a_watchlist_that_is_none_does_not_stand_in_the_way(watched: Any) -> None:
+    (effect,) = session().receive(sign_in({"id": "1", "watchlist": watched}))
+
+    assert isinstance(effect, SignIn)
+    assert effect.user.watchlist is None
+
+
+@pytest.mark.parametrize(
+    ("channel", "keeps"),
+    [
+        ("cache-a", True), ("private-cache-a", True), ("private-encrypted-cache-a", True), ("presence-cache-a", True),
+        ("cache", False), ("cachea", False), ("Cache-a", False), ("private-a-cache-", False), ("a-cache-", False),
+        ("presence-encrypted-cache-a", False), ("private-encryptedcache-a", False),
+    ],
+)  # fmt: skip
+def test_cache_prefixes_are_matched_whole(channel: str, keeps: bool) -> None:
+    assert is_cache(channel) is keeps
+
+
+@pytest.mark.parametrize(("user_id", "is_valid"), [("1", True), ("a b@ž", True), ("u" * 128, True), ("u" * 129, False),
+                                                   ("", False), ("1\n", False), ("\0", False), (1, False)])  # fmt: skip
+def test_what_a_user_id_is(user_id: Any, is_valid: bool) -> None:
+    assert is_valid_user_id(user_id) is is_valid
+    assert is_user_channel(user_channel(str(user_id))) is (is_valid or user_id == 1)
