@@ -19,6 +19,8 @@ from smartlink.server.brokers.memory import MemoryBroker
 from smartlink.server.client import ClientConnection, ClientSettings
 from smartlink.server.config import ServerSettings
 from smartlink.server.eager import EagerTasks
+from smartlink.server.fallback.endpoint import Fallback
+from smartlink.server.fallback.sessions import Sessions
 from smartlink.server.fanout import FanOut, Subscriber
 from smartlink.server.history.base import History
 from smartlink.server.history.memory import MemoryHistory
@@ -279,6 +281,7 @@ def build(
         tasks=tasks,
         watch=watch,
         upgrade=Upgrader(apps, sockets, lambda: server.is_ready),
+        fallback=Fallback(apps, Sessions(sockets, lambda: server.is_ready)),
         path_prefix=settings.reverb_server_path,
         max_body_bytes=settings.reverb_max_request_size,
         proxies=TrustedProxies(settings.reverb_server_trusted_proxies),

@@ -159,9 +159,10 @@ class ClientConnection:
     def close(self, code: int, reason: str, *, linger_s: float = LINGER_S) -> None:
         if not self.is_open:
             return
+        farewell = close_frame(code, reason)
         if code >= Code.TLS_ONLY:
-            self._link.write(text_frame(encoding.error(reason, code)))
-        self._link.write(close_frame(code, reason))
+            farewell = text_frame(encoding.error(reason, code)) + farewell
+        self._link.write(farewell)
         self._leave(self.descriptor, linger_s)
         self._link.finish()
 

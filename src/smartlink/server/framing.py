@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
 
@@ -21,6 +22,7 @@ __all__ = [
     "control_frame",
     "is_valid_close_code",
     "parse_frame",
+    "server_frames",
     "text_frame",
 ]
 
@@ -69,6 +71,18 @@ def close_frame(code: int | None, reason: str = "") -> bytes:
     if code is None:
         return control_frame(CLOSE)
     return control_frame(CLOSE, code.to_bytes(2, "big") + reason.encode()[:123].decode("utf-8", "ignore").encode())
+
+
+def server_frames(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Opcode and payload of each frame in `data`: whole frames as this module writes them."""
+    position = 0
+    while position < len(data):
+        size, body = data[position + 1], position + 2
+        if size > 125:
+            body = position + (4 if size == 126 else 10)
+            size = int.from_bytes(data[position + 2 : body], "big")
+        yield data[position] & 0x0F, data[body : body + size]
+        position = body + size
 
 
 def is_valid_close_code(code: int) -> bool:

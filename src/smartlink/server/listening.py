@@ -7,6 +7,8 @@ gap.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from smartlink.server.brokers.base import Broker, Publication
 from smartlink.server.fanout import MAX_PENDING_BYTES
 from smartlink.server.hub import Hub
@@ -42,6 +44,7 @@ class Listening:
         self._hub = hub
         self._broker = broker
         self._arriving: dict[tuple[str, str], list[Arriving]] = {}
+        self._ears: dict[tuple[str, str], Callable[[bytes], None]] = {}
 
     def expect(self, app_id: str, channel: str, socket_id: str) -> Arriving:
         """Keep for a connection what comes on the channel, until `arrived`."""
@@ -63,11 +66,23 @@ class Listening:
 
     async def end(self, app_id: str, channel: str) -> None:
         """Hear the channel no more, unless somebody here is on it or on the way to it."""
-        if self._hub.channel(app_id, channel) is None and (app_id, channel) not in self._arriving:
+        key = (app_id, channel)
+        if self._hub.channel(app_id, channel) is None and key not in self._arriving and key not in self._ears:
             await self._broker.unsubscribe(app_id, channel)
 
+    async def attend(self, app_id: str, channel: str, ear: Callable[[bytes], None]) -> None:
+        """Hand what comes on one of the server's own channels to `ear`, until `ignore`."""
+        self._ears[app_id, channel] = ear
+        await self._broker.subscribe(app_id, channel)
+
+    async def ignore(self, app_id: str, channel: str) -> None:
+        self._ears.pop((app_id, channel), None)
+        await self.end(app_id, channel)
+
     def take(self, publication: Publication) -> None:
-        """Hand what came to those who are on their way."""
+        """Hand what came to those who are on their way, and to whoever attends."""
+        if self._ears and (ear := self._ears.get((publication.app_id, publication.channel))) is not None:
+            ear(publication.frame)
         if self._arriving:
             for arriving in self._arriving.get((publication.app_id, publication.channel), ()):
                 arriving.take(publication)

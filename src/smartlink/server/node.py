@@ -87,6 +87,17 @@ class Node:
         """Have `act` called for each control of that name. Plain; must not raise."""
         self._on_control[action] = act
 
+    async def tell(self, word: Publication | Control) -> None:
+        """Send to other nodes what is no client's business. Raises BrokerUnavailable."""
+        await self._broker.publish(word)
+
+    async def attend(self, app_id: str, channel: str, ear: Callable[[bytes], None]) -> None:
+        """Hand what is told on one of the server's own channels to `ear`: plain, must not raise. Ends with `ignore`."""
+        await self._listening.attend(app_id, channel, ear)
+
+    async def ignore(self, app_id: str, channel: str) -> None:
+        await self._listening.ignore(app_id, channel)
+
     def connections(self, app: App) -> int:
         """Connections of the app, on all nodes."""
         return self.hub.count(app.id) + self.roster.connections_elsewhere(app.id)

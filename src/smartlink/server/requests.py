@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-__all__ = ["HttpError", "Request", "Response", "encode"]
+__all__ = ["HttpError", "Request", "Response", "Stream", "StreamListener", "encode"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,49 @@ class HttpError(Exception):
         return Response(msgspec.json.encode({"error": str(self)}), self.status, self.headers)
 
 
+class StreamListener(Protocol):
+    """What a `Stream` tells."""
+
+    def on_lost(self) -> None:
+        """The peer is gone before the end; told once, and nothing afterwards."""
+
+    def on_behind(self) -> None:
+        """The peer does not take what is written as fast as it comes."""
+
+    def on_caught_up(self) -> None: ...
+
+
+class Stream(Protocol):
+    """An answer that is written as its parts come, and may stay open. After its end nothing has an effect."""
+
+    listener: StreamListener | None
+
+    @property
+    def is_lost(self) -> bool: ...
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that were written and that the kernel has not taken."""
+
+    @property
+    def peer(self) -> str: ...
+
+    def begin(self, headers: Mapping[str, str]) -> None:
+        """Take the request over: status 200, these headers. They leave with the first part."""
+
+    def write(self, data: bytes) -> None:
+        """Write a part, which may be empty. Never waits, never raises."""
+
+    def keep_first_only(self) -> None:
+        """Forget the parts that wait, but for the one that has been begun."""
+
+    def end(self) -> None:
+        """The answer is whole."""
+
+    def abort(self) -> None:
+        """Cut the answer off, so that the peer knows it is not whole."""
+
+
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
 
@@ -55,7 +98,9 @@ def encode(response: Response, *, closes: bool, with_body: bool = True) -> bytes
     if response.status == 200 and not closes and with_body and not response.headers:
         return _OK % (len(response.body), response.body)
     lines = [f"HTTP/1.1 {response.status} {_PHRASES.get(response.status, 'Unknown')}"]
-    fields: dict[str, Any] = {"Content-Type": "application/json", "Content-Length": len(response.body)}
+    fields: dict[str, Any] = {}
+    if response.status != 204:
+        fields = {"Content-Type": "application/json", "Content-Length": len(response.body)}
     fields |= response.headers
     if closes:
         fields["Connection"] = "close"

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import httptools
 
 from smartlink.server.eager import EagerTasks
 from smartlink.server.http.router import Router
+from smartlink.server.http.stream import HttpStream
 from smartlink.server.link import Link
 from smartlink.server.proxies import TrustedProxies
-from smartlink.server.requests import HttpError, Request, Response, encode
+from smartlink.server.requests import HttpError, Request, Response, Stream, encode
 from smartlink.server.watch import Watch
 
 __all__ = ["HttpConnection", "HttpSettings"]
@@ -43,6 +44,15 @@ _HOST = re.compile(r"(?:[-A-Za-z0-9._~!$&'()*+,;=%]+|\[[0-9A-Fa-f:.]+\])?(?::[0-
 Upgrade = Callable[[Link, Request], None]
 
 
+class Fallback(Protocol):
+    """Answers the requests of clients that cannot have a WebSocket."""
+
+    def takes(self, path: str) -> bool: ...
+
+    def answer(self, request: Request, stream: Stream) -> Coroutine[Any, Any, Response | None]:
+        """A whole answer, or None: then it leaves through `stream`."""
+
+
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
     """What all HTTP connections of a server share."""
@@ -52,6 +62,7 @@ class HttpSettings:
     watch: Watch
     upgrade: Upgrade
     """Takes the link over, or raises HttpError."""
+    fallback: Fallback
     path_prefix: str
     max_body_bytes: int
     proxies: TrustedProxies
@@ -89,6 +100,9 @@ class HttpConnection:
         self._has_begun = False
         self._is_in_head = True
         self._is_loop = False
+        self._is_old = False
+        """HTTP/1.0, as some proxies speak it: nothing chunked."""
+        self._stream: HttpStream | None = None
         self._is_answering = False
         self._is_over = False
         self._behind_since = 0.0
@@ -114,7 +128,11 @@ class HttpConnection:
             self._fault = self._fault or HttpError(431, f"Headers larger than {MAX_HEAD_BYTES} bytes")
         if self._begun.raw_size > 2 * self._shared.max_body_bytes + MAX_HEAD_BYTES:
             self._fault = self._fault or HttpError(413, "More around the chunks of the body than in them")
-        self._answer_next()
+        if self._stream is not None and (self._fault is not None or len(self._ready) > 1):
+            # Nothing behind an answer that may never end can be answered.
+            self._link.abort()
+        else:
+            self._answer_next()
 
     def _feed(self, data: bytes) -> bytes:
         """Parse `data`; returns what is to be parsed anew."""
@@ -138,13 +156,21 @@ class HttpConnection:
         self._is_over = True
         self._shared.watch.forget(self)
         self._shared.open.discard(self)
+        if self._stream is not None:
+            self._stream.lose()
 
     def on_behind(self, descriptor: int) -> None:
+        if self._stream is not None and self._stream.listener is not None:
+            self._stream.listener.on_behind()
+            return
         # Whoever asks without reading the answers is not read either.
         self._behind_since = self._shared.watch.now()
         self._link.pause()
 
     def on_caught_up(self) -> None:
+        if self._stream is not None and self._stream.listener is not None:
+            self._stream.listener.on_caught_up()
+            return
         self._behind_since = 0.0
         self._answer_next()
 
@@ -199,6 +225,7 @@ class HttpConnection:
         self._begun.has_head = True
         self._deadline = self._shared.watch.now() + BODY_TIMEOUT_S
         headers = self._begun.headers
+        self._is_old = self._parser.get_http_version() == "1.0"
         fault = self._fault_of_head(self._parser.get_http_version(), self._parser.get_method().decode("latin-1"))
         if fault is not None:
             self._fail(fault)
@@ -279,12 +306,13 @@ class HttpConnection:
         self._is_loop = True
         while self._ready and not (self._is_answering or self._is_over or self._behind_since):
             request, keeps_alive = self._ready.popleft()
-            if _is_socket(request):
+            is_fallback = self._shared.fallback.takes(request.path)
+            if not is_fallback and _is_socket(request):
                 self._upgrade(request)
                 return
             self._is_answering = True
             is_answered = self._shared.tasks.run(
-                self._shared.router.answer(request),
+                self._fall_back(request, keeps_alive) if is_fallback else self._shared.router.answer(request),
                 lambda response, request=request, keeps=keeps_alive: self._on_answer(  # type: ignore[misc]
                     response, request, keeps
                 ),
@@ -300,7 +328,33 @@ class HttpConnection:
         else:
             self._link.resume()
 
-    def _on_answer(self, response: Response, request: Request, keeps_alive: bool) -> None:
+    async def _fall_back(self, request: Request, keeps_alive: bool) -> Response | None:
+        stream = HttpStream(self._link, self._on_stream_end, is_chunked=not self._is_old, keeps_alive=keeps_alive)
+        self._stream = stream
+        answer = await self._shared.fallback.answer(request, stream)
+        if answer is not None:
+            self._stream = None
+        return answer
+
+    def _on_stream_end(self) -> None:
+        stream, self._stream = self._stream, None
+        self._is_answering = False
+        if stream is None or self._is_over:
+            return
+        if not (stream.keeps_alive and self._shared.is_ready()):
+            self._finish()
+            return
+        self._deadline = self._shared.watch.now() + IDLE_TIMEOUT_S
+        if self._link.buffered:
+            self.on_behind(-1)
+        self._answer_next()
+
+    def _on_answer(self, response: Response | None, request: Request, keeps_alive: bool) -> None:
+        if response is None:
+            if self._stream is not None:
+                # A client that leaves says nothing: its end is to be noticed.
+                self._link.resume()
+            return
         self._is_answering = False
         if self._is_over:
             return

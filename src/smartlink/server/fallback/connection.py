@@ -1,0 +1,45 @@
+"""One client over HTTP: messages come in requests, answers leave through an `XhrLink`."""
+
+from __future__ import annotations
+
+from typing import final
+
+from smartlink.protocol.errors import Code
+from smartlink.protocol.session import Session
+from smartlink.server.apps.base import App
+from smartlink.server.client import ClientConnection, ClientSettings
+from smartlink.server.fallback.link import Outlet, XhrLink
+
+__all__ = ["XhrConnection"]
+
+
+@final
+class XhrConnection(ClientConnection):
+    """A client over the HTTP fallback, from its first stream or poll to its end."""
+
+    __slots__ = ("_xhr",)
+
+    def __init__(self, link: XhrLink, app: App, session: Session, shared: ClientSettings) -> None:
+        super().__init__(link, app, session, shared)
+        self._xhr = link
+        link.handler = self
+
+    def attach(self, outlet: Outlet) -> None:
+        """The client asks for what there is: a sign of life."""
+        self.heard()
+        self._xhr.attach(outlet)
+
+    def take(self, messages: list[str]) -> None:
+        """Act on what the client sent; nothing at all is a question whether the connection stands."""
+        self.heard()
+        if not messages:
+            self._xhr.sign_of_life()
+        for text in messages:
+            message = text.encode()
+            if len(message) > self.app.max_message_bytes:
+                self.close(Code.TOO_BIG, f"Message larger than {self.app.max_message_bytes} bytes")
+            self.receive_text(message)
+
+    def look_after(self, now: float) -> None:
+        super().look_after(now)
+        self._xhr.look_after(now)

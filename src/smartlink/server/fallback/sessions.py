@@ -1,0 +1,135 @@
+"""The sessions of clients over HTTP: those of this node, and the way to those that other nodes own.
+
+Each request of a session may reach another node. The one that the first request reached owns the session; the roster
+knows that there is an owner, and words between nodes go to all of them: the owner acts.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+import msgspec
+
+from smartlink.server.admission import new_session, refusal
+from smartlink.server.apps.base import App
+from smartlink.server.brokers.base import Control
+from smartlink.server.client import ClientSettings
+from smartlink.server.fallback.connection import XhrConnection
+from smartlink.server.fallback.link import XhrLink
+from smartlink.server.fallback.outlets import ATTACH, LOST, FarOutlet, FarStream, NearOutlet, session_channel
+from smartlink.server.requests import HttpError, Stream
+
+__all__ = ["INPUT", "Refused", "Sessions", "Unknown"]
+
+INPUT = "xhr_input"
+
+
+class Unknown(Exception):
+    """No node has this session."""
+
+
+class Refused(Exception):
+    """The client may not connect; it is told the code and the reason."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class _Here:
+    """A session of this node."""
+
+    __slots__ = ("connection", "link")
+
+    def __init__(self, link: XhrLink, connection: XhrConnection) -> None:
+        self.link = link
+        self.connection = connection
+
+
+class Sessions:
+    """Finds the connection that a request belongs to, here or elsewhere, or makes it."""
+
+    def __init__(self, shared: ClientSettings, is_ready: Callable[[], bool]) -> None:
+        self._shared = shared
+        self._is_ready = is_ready
+        self._node = shared.node
+        self._here: dict[tuple[str, str], _Here] = {}
+        shared.node.on_control(INPUT, self._on_input)
+        shared.node.on_control(ATTACH, self._on_attach)
+        shared.node.on_control(LOST, self._on_lost)
+
+    def __len__(self) -> int:
+        return len(self._here)
+
+    async def open(self, app: App, session: str, query: str, stream: Stream, *, is_poll: bool) -> None:
+        """Let the session's lines leave through `stream`; a session that nobody has begins.
+
+        Raises Refused, HttpError while stopping, or BrokerUnavailable when another node has it and cannot be reached.
+        """
+        here = self._here.get((app.id, session))
+        if here is None and not await self._is_elsewhere(app, session):
+            here = self._here.get((app.id, session)) or await self._begin(app, session, query, stream)
+        if here is not None:
+            here.connection.attach(NearOutlet(stream, here.link, is_poll=is_poll))
+        elif not stream.is_lost:
+            stream_id = secrets.token_hex(8)
+            await FarStream(self._shared, app.id, session, stream_id, stream).open(is_poll=is_poll)
+
+    async def send(self, app: App, session: str, messages: list[str]) -> None:
+        """Hand on what a client sent. Raises Unknown, or BrokerUnavailable."""
+        here = self._here.get((app.id, session))
+        if here is not None:
+            here.connection.take(messages)
+        elif await self._is_elsewhere(app, session):
+            await self._node.tell(Control(app.id, INPUT, session, msgspec.json.encode(messages).decode()))
+        else:
+            raise Unknown
+
+    async def _is_elsewhere(self, app: App, session: str) -> bool:
+        return (await self._node.roster.count(app.id, session_channel(session))).subscriptions > 0
+
+    async def _begin(self, app: App, session: str, query: str, stream: Stream) -> _Here | None:
+        """Begin a session; None when another node was quicker, or the client is gone."""
+        if not self._is_ready():
+            raise HttpError(503, "Stopping: connect again", {"Retry-After": "1"})
+        refused = refusal(self._node, app, query)
+        if refused is not None:
+            raise Refused(*refused)
+        state = new_session(app)
+        arrival = await self._node.roster.join(app.id, session_channel(session), state.socket_id, None)
+        if not arrival.is_first_on_channel or stream.is_lost:
+            await self._node.roster.leave(app.id, session_channel(session), state.socket_id)
+            return self._here.get((app.id, session))
+
+        def forget() -> None:
+            del self._here[app.id, session]
+            self._node.tasks.run(self._node.roster.leave(app.id, session_channel(session), state.socket_id))
+
+        link = XhrLink(stream.peer, self._shared.watch.now, forget)
+        here = self._here[app.id, session] = _Here(link, XhrConnection(link, app, state, self._shared))
+        here.connection.start()
+        return here
+
+    # Words of other nodes
+
+    def _on_input(self, control: Control) -> None:
+        here = self._here.get((control.app_id, control.target))
+        if here is not None:
+            here.connection.take(msgspec.json.decode(control.data, type=list[str]))
+
+    def _on_attach(self, control: Control) -> None:
+        here = self._here.get((control.app_id, control.target))
+        if here is None:
+            return
+        kind, _, stream_id = control.data.partition(" ")
+        outlet = FarOutlet(self._node, control.app_id, stream_id, here.link, is_poll=kind == "poll")
+        here.connection.attach(outlet)
+
+    def _on_lost(self, control: Control) -> None:
+        here = self._here.get((control.app_id, control.target))
+        outlet = None if here is None else here.link.outlet
+        if here is not None and isinstance(outlet, FarOutlet) and outlet.stream == control.data:
+            outlet.is_lost = True
+            here.link.lost(outlet)

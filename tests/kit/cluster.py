@@ -1,0 +1,92 @@
+"""Several nodes in one process: engines that share what they know, and can be cut off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from smartlink.server.bootstrap import Engines, build
+from smartlink.server.brokers.base import BrokerUnavailable, Control, Deliver, Publication
+from smartlink.server.config import ServerSettings
+from smartlink.server.history.memory import MemoryHistory
+from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.receipts.memory import MemoryReceipts
+from smartlink.server.roster.base import OnChange
+from smartlink.server.roster.memory import MemoryRoster
+
+__all__ = ["Cluster", "cluster"]
+
+
+class SharedRoster(MemoryRoster):
+    """One roster for all nodes; each answer takes a turn of the loop, as over a network."""
+
+    async def start(self, on_change: OnChange) -> None: ...
+
+    async def count(self, app_id: str, channel: str) -> Any:
+        await asyncio.sleep(0)
+        return await super().count(app_id, channel)
+
+    async def stop(self) -> None: ...
+
+
+class NodeBroker:
+    """One node's broker. Away, it raises and hears nothing."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.is_available = True
+        self.deliver: Deliver | None = None
+        self.subscribed: set[tuple[str, str]] = set()
+        self._cluster = cluster
+
+    async def start(self, deliver: Deliver) -> None:
+        self.deliver = deliver
+
+    async def subscribe(self, app_id: str, channel: str) -> None:
+        await asyncio.sleep(0)
+        self.subscribed.add((app_id, channel))
+
+    async def unsubscribe(self, app_id: str, channel: str) -> None:
+        self.subscribed.discard((app_id, channel))
+
+    async def publish(self, publication: Publication | Control) -> None:
+        await asyncio.sleep(0)
+        if not self.is_available:
+            raise BrokerUnavailable
+        for broker in self._cluster.brokers:
+            is_wanted = isinstance(publication, Control) or (
+                (publication.app_id, publication.channel) in broker.subscribed
+            )
+            if broker.deliver is not None and broker.is_available and is_wanted:
+                broker.deliver(publication)
+
+    async def stop(self) -> None:
+        self.deliver = None
+
+
+class Cluster:
+    def __init__(self) -> None:
+        self.brokers: list[NodeBroker] = []
+        self.roster = SharedRoster()
+        self.nodes: list[RealtimeServer] = []
+
+    def build(self, **settings: Any) -> RealtimeServer:
+        broker = NodeBroker(self)
+        self.brokers.append(broker)
+        engines = Engines(broker, self.roster, MemoryHistory(), MemoryReceipts())
+        values = {"reverb_server_port": 0, "reverb_server_drain_seconds": 0.2} | settings
+        return build(ServerSettings(_env_file=None, **values), engines=engines)
+
+
+@asynccontextmanager
+async def cluster(size: int = 2, **settings: Any) -> AsyncIterator[Cluster]:
+    """`size` nodes, started."""
+    made = Cluster()
+    async with AsyncExitStack() as stack:
+        for _ in range(size):
+            node = made.build(**settings)
+            made.nodes.append(node)
+            await node.start()
+            stack.push_async_callback(node.stop)
+        yield made

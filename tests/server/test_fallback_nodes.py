@@ -1,0 +1,131 @@
+"""The HTTP fallback where each request of a session reaches another node."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from kit.client import connected
+from kit.cluster import cluster
+from kit.realtime import call
+from kit.waiting import eventually
+from kit.xhr import XhrClient, request
+
+KINDS = pytest.mark.parametrize("is_poll", [False, True], ids=["streaming", "polling"])
+
+
+async def publish(port: int, channel: str, data: str, name: str) -> None:
+    body = json.dumps({"name": name, "channel": channel, "data": data}).encode()
+    assert (await call(port, "POST", "/apps/1001/events", body)).status_code == 200
+
+
+@KINDS
+async def test_a_session_goes_on_wherever_its_requests_arrive(is_poll: bool) -> None:
+    async with cluster() as both:
+        one, two = (node.port for node in both.nodes)
+        async with XhrClient(one, two, is_poll=is_poll) as client, connected(two) as other:
+            await client.subscribe("presence-a", {"user_id": "1"})
+            assert (await other.subscribe("presence-a", {"user_id": "2"}))["presence"]["count"] == 2
+            await client.expect("pusher_internal:member_added")
+            for number in range(80):
+                await publish(one if number % 2 else two, "presence-a", "ö" * 4_900, str(number))
+            received = [(await client.receive())["event"] for _ in range(80)]
+
+            assert received == [str(number) for number in range(80)]
+            assert client.streams >= 2
+            await client.send("client-a", {"n": 1}, channel="presence-a")
+            await client.send("client-a", {"n": 2}, channel="presence-a")
+            while (message := await other.receive())["event"] != "client-a":
+                pass
+            assert message["user_id"] == "1"
+            assert (await other.expect("client-a"))["data"] == {"n": 2}
+            await client.post(b"[]")
+            await client.post(b"[]")
+            counts = [(await call(port, "GET", "/apps/1001/connections")).json() for port in (one, two)]
+            assert sorted(count["connections"] for count in counts) == [1, 1]
+
+
+@KINDS
+async def test_leaving_by_another_node_is_noticed_at_once(is_poll: bool) -> None:
+    async with cluster() as both:
+        one, two = (node.port for node in both.nodes)
+        async with connected(one) as other:
+            await other.subscribe("presence-a", {"user_id": "2"})
+            async with XhrClient(one, is_poll=is_poll) as client:
+                await client.subscribe("presence-a", {"user_id": "1"})
+                verb = "xhr" if is_poll else "xhr_streaming"
+                async with request(two, f"{client.base}/{verb}?protocol=7"):
+                    if not is_poll:
+                        assert client.answer is not None
+                        assert await client.answer.lines() == []
+                client.is_over = True
+            await other.expect("pusher_internal:member_added")
+            await other.expect("pusher_internal:member_removed")
+        await eventually(lambda: all("#xhr" not in channel for b in both.brokers for _, channel in b.subscribed))
+        await eventually(lambda: sum(node.metrics.connections_closed for node in both.nodes) == 2)
+        assert await both.roster.channels("1001") == {}
+
+
+@KINDS
+async def test_the_owner_s_stop_reaches_the_client(is_poll: bool) -> None:
+    async with cluster() as both:
+        owner, other = both.nodes
+        async with XhrClient(owner.port, other.port, is_poll=is_poll) as client:
+            asked = asyncio.create_task(client.closed())
+            await asyncio.sleep(0)
+            await owner.stop()
+
+            assert (await asked).code == 4200
+
+
+async def test_an_owner_that_died_lets_its_streams_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smartlink.server.fallback.outlets.ASK_EVERY_S", 0.5)
+    async with cluster() as both:
+        owner, other = both.nodes
+        async with XhrClient(owner.port, is_poll=False) as client:
+            async with request(other.port, f"{client.base}/xhr_streaming?protocol=7") as stream:
+                assert client.answer is not None
+                assert await client.answer.lines() == []
+                for broker in both.brokers:
+                    broker.is_available = False
+                await both.roster.leave("1001", f"#xhr-{client.session.replace('/', '.')}", client.socket_id)
+                with pytest.raises(asyncio.IncompleteReadError):
+                    await stream.body()
+
+
+async def test_while_nodes_are_apart_a_session_elsewhere_is_told_so() -> None:
+    async with cluster() as both:
+        owner, other = both.nodes
+        async with XhrClient(owner.port) as client:
+            for broker in both.brokers:
+                broker.is_available = False
+            async with request(other.port, f"{client.base}/xhr_send", b"[]") as answer:
+                assert answer.status == 503
+            async with request(other.port, f"{client.base}/xhr_streaming?protocol=7") as answer:
+                assert answer.status == 503
+            await client.post(b"[]")
+
+
+async def test_a_session_that_nobody_has_is_unknown_everywhere() -> None:
+    async with cluster() as both:
+        for node in both.nodes:
+            async with request(node.port, "/app/app-key/1/abcdefgh/xhr_send", b"[]") as answer:
+                assert answer.status == 404
+
+
+async def test_a_slow_reader_at_another_node_is_cut() -> None:
+    async with cluster(reverb_server_max_backlog_bytes=65_536) as both:
+        owner, other = both.nodes
+        async with XhrClient(owner.port) as client:
+            await client.subscribe("room")
+            async with request(other.port, f"{client.base}/xhr_streaming?protocol=7"):
+                assert client.answer is not None
+                assert await client.answer.lines() == []
+                for number in range(2_000):
+                    await publish(owner.port, "room", "x" * 10_000, str(number))
+                    if owner.metrics.connections_closed:
+                        break
+
+                await eventually(lambda: owner.metrics.connections_closed == 1)
