@@ -140,7 +140,7 @@ class HttpConnection:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             rest = data[upgrade.args[0] :]
-            if _is_socket(self._ready[-1][0]):
+            if self._is_socket(self._ready[-1][0]):
                 self._rest = rest
                 return b""
             # An offer of another protocol may be ignored: RFC 9110, section 7.8. Java's client offers HTTP/2 so. But
@@ -306,13 +306,12 @@ class HttpConnection:
         self._is_loop = True
         while self._ready and not (self._is_answering or self._is_over or self._behind_since):
             request, keeps_alive = self._ready.popleft()
-            is_fallback = self._shared.fallback.takes(request.path)
-            if not is_fallback and _is_socket(request):
+            if self._is_socket(request):
                 self._upgrade(request)
                 return
             self._is_answering = True
             is_answered = self._shared.tasks.run(
-                self._fall_back(request, keeps_alive) if is_fallback else self._shared.router.answer(request),
+                self._answer(request, keeps_alive),
                 lambda response, request=request, keeps=keeps_alive: self._on_answer(  # type: ignore[misc]
                     response, request, keeps
                 ),
@@ -327,6 +326,18 @@ class HttpConnection:
             self._refuse(self._fault)
         else:
             self._link.resume()
+
+    def _is_socket(self, request: Request) -> bool:
+        """Whether the request is the beginning of a WebSocket, at whatever path: a wrong one is told over it."""
+        upgrade, connection = request.headers.get("upgrade", ""), request.headers.get("connection", "")
+        if request.method == "GET" and "websocket" in upgrade.lower() and "upgrade" in connection.lower():
+            return True
+        return request.path.startswith("/app/") and not self._shared.fallback.takes(request.path)
+
+    def _answer(self, request: Request, keeps_alive: bool) -> Coroutine[Any, Any, Response | None]:
+        if self._shared.fallback.takes(request.path):
+            return self._fall_back(request, keeps_alive)
+        return self._shared.router.answer(request)
 
     async def _fall_back(self, request: Request, keeps_alive: bool) -> Response | None:
         stream = HttpStream(self._link, self._on_stream_end, is_chunked=not self._is_old, keeps_alive=keeps_alive)
@@ -405,14 +416,6 @@ class HttpConnection:
         self._deadline = self._shared.watch.now() + LINGER_S
         self._link.resume()
         self._link.finish()
-
-
-def _is_socket(request: Request) -> bool:
-    """Whether the request is the beginning of a WebSocket, at whatever path: a wrong one is told over the WebSocket."""
-    if request.path.startswith("/app/"):
-        return True
-    upgrade, connection = request.headers.get("upgrade", ""), request.headers.get("connection", "")
-    return request.method == "GET" and "websocket" in upgrade.lower() and "upgrade" in connection.lower()
 
 
 def _without_offer(request: Request) -> bytes:
