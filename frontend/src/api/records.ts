@@ -62,3 +62,47 @@ export interface Notification {
   read_at: string | null
   created_at: string
 }
+
+export type CampaignStatus = 'draft' | 'active' | 'inactive'
+
+export interface Campaign {
+  id: number
+  user_id: number
+  name: string
+  description: string | null
+  status: CampaignStatus
+  /** Money: a decimal with two places. */
+  budget: string
+  starts_at: string | null
+  ends_at: string | null
+  version: number
+  created_at: string
+  updated_at: string
+}
+
+export interface CampaignActivity {
+  id: number
+  action: string
+  /** What it changed: the old and the new value of each field. */
+  changes: Record<string, [unknown, unknown]>
+  user: Profile
+  created_at: string
+}
+
+export interface Wallet {
+  balance: string
+  currency: string
+  /** Rises by one with every movement. */
+  version: number
+}
+
+export type MovementType = 'deposit' | 'withdrawal'
+
+export interface Transaction {
+  id: number
+  type: MovementType
+  amount: string
+  balance_after: string
+  version: number
+  created_at: string
+}

@@ -23,6 +23,24 @@ export function buildRouter(): Router {
         component: () => import('@/features/notifications/NotificationsPage.vue'),
         meta: { section: 'notifications', title: 'Notifications' },
       },
+      {
+        path: '/campaigns',
+        name: 'campaigns',
+        component: () => import('@/features/campaigns/CampaignsPage.vue'),
+        meta: { section: 'campaigns', title: 'Campaigns' },
+      },
+      {
+        path: '/campaigns/:id([1-9]\\d{0,15})',
+        name: 'campaign',
+        component: () => import('@/features/campaigns/CampaignPage.vue'),
+        meta: { section: 'campaigns', title: 'Campaign' },
+      },
+      {
+        path: '/wallet',
+        name: 'wallet',
+        component: () => import('@/features/wallet/WalletPage.vue'),
+        meta: { section: 'wallet', title: 'Wallet' },
+      },
       { path: '/:rest(.*)*', redirect: '/' },
     ],
   })

@@ -1,0 +1,27 @@
+/** Campaigns as this page knows them. Pure: versions decide what is newer, in whatever order things come. */
+import type { Campaign } from '@/api/records'
+
+/** Newest first. */
+export type CampaignList = readonly Campaign[]
+
+export const newer = (known: Campaign | null, come: Campaign): Campaign =>
+  known !== null && known.version > come.version ? known : come
+
+/** A campaign that came new or changed. One that is not listed is added only when it `isNew`. */
+export function withCampaign(list: CampaignList, come: Campaign, isNew: boolean): CampaignList {
+  const known = list.find(({ id }) => id === come.id)
+  if (!known) return isNew ? [come, ...list].sort((one, other) => other.id - one.id) : list
+  return list.map((one) => (one.id === come.id ? newer(one, come) : one))
+}
+
+export const without = (list: CampaignList, id: number): CampaignList => list.filter((one) => one.id !== id)
+
+/** A list loaded again: what an event told meanwhile is kept where it is newer. */
+export function loadedAgain(list: CampaignList, come: CampaignList): CampaignList {
+  return come.map((one) => newer(list.find(({ id }) => id === one.id) ?? null, one))
+}
+
+export function withOlder(list: CampaignList, older: CampaignList): CampaignList {
+  const known = new Set(list.map(({ id }) => id))
+  return [...list, ...older.filter(({ id }) => !known.has(id))]
+}

@@ -1,0 +1,45 @@
+/** The wallet as this page knows it. Pure. The balance is always one that the server named, never reckoned here. */
+import type { Transaction, Wallet } from '@/api/records'
+
+export interface WalletState {
+  phase: 'empty' | 'loading' | 'ready' | 'failed'
+  wallet: Wallet | null
+  /** Newest first, as far as loaded, under the present filter. */
+  list: readonly Transaction[]
+  hasOlder: boolean
+}
+
+export type WalletEvent =
+  | { type: 'loading' }
+  | { type: 'failed' }
+  | { type: 'walletLoaded'; wallet: Wallet }
+  | { type: 'listLoaded'; list: readonly Transaction[]; hasOlder: boolean }
+  | { type: 'olderLoaded'; list: readonly Transaction[]; hasOlder: boolean }
+  | { type: 'balanceUpdated'; newBalance: string; version: number }
+
+export const initialWallet: WalletState = { phase: 'empty', wallet: null, list: [], hasOlder: false }
+
+export function walletAfter(state: WalletState, event: WalletEvent): WalletState {
+  switch (event.type) {
+    case 'loading':
+      return { ...state, phase: state.phase === 'ready' ? 'ready' : 'loading' }
+    case 'failed':
+      return { ...state, phase: state.phase === 'ready' ? 'ready' : 'failed' }
+    case 'walletLoaded': {
+      // An answer may be overtaken by an event that came meanwhile.
+      const isOlder = state.wallet !== null && state.wallet.version > event.wallet.version
+      return { ...state, phase: 'ready', wallet: isOlder ? state.wallet : event.wallet }
+    }
+    case 'listLoaded':
+      return { ...state, list: event.list, hasOlder: event.hasOlder }
+    case 'olderLoaded': {
+      const known = new Set(state.list.map(({ id }) => id))
+      return { ...state, list: [...state.list, ...event.list.filter(({ id }) => !known.has(id))], hasOlder: event.hasOlder }
+    }
+    case 'balanceUpdated': {
+      const { wallet } = state
+      if (wallet === null || event.version <= wallet.version) return state
+      return { ...state, wallet: { ...wallet, balance: event.newBalance, version: event.version } }
+    }
+  }
+}

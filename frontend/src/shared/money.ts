@@ -1,0 +1,22 @@
+/** Money as it is read. Amounts stay text until here: arithmetic is the server's. */
+
+const formats = new Map<string, Intl.NumberFormat>()
+
+function format(currency: string): Intl.NumberFormat {
+  const known = formats.get(currency)
+  if (known) return known
+  const made = new Intl.NumberFormat(undefined, { style: 'currency', currency })
+  formats.set(currency, made)
+  return made
+}
+
+export function money(amount: string, currency = 'EUR'): string {
+  // Browsers format decimal text exactly; the type does not know it yet.
+  return format(currency).format(amount as unknown as number)
+}
+
+/** What somebody typed as an amount, in the form the server takes; null when it is none. A comma is a point. */
+export function typedAmount(text: string): string | null {
+  const plain = text.trim().replace(/\s/gu, '').replace(',', '.')
+  return /^(0|[1-9]\d{0,11})(\.\d{1,2})?$/.test(plain) && Number(plain) > 0 ? plain : null
+}
