@@ -1,7 +1,7 @@
 /** Campaigns plus the events that followed are the campaigns fetched again, in whatever order they come. */
 import { describe, expect, it } from 'vitest'
 import type { Campaign } from '@/api/records'
-import { loadedAgain, newer, without, withCampaign, withOlder } from '@/features/campaigns/state'
+import { loadedAgain, newer, without, withCampaign, withOlder, type CampaignList } from '@/features/campaigns/state'
 import { changeTexts } from '@/features/campaigns/words'
 
 const at = '2026-01-01T00:00:00Z'
@@ -11,9 +11,9 @@ const one = (id: number, version = 1, name = `v${version}`): Campaign => ({
 
 describe('a list of campaigns', () => {
   it('takes the newest version, whatever comes first', () => {
-    const list = [one(2), one(1)]
-    const inOrder = [one(1, 2), one(1, 3)].reduce((now, come) => withCampaign(now, come, false), list)
-    const reversed = [one(1, 3), one(1, 2)].reduce((now, come) => withCampaign(now, come, false), list)
+    const list: CampaignList = [one(2), one(1)]
+    const inOrder = [one(1, 2), one(1, 3)].reduce<CampaignList>((now, come) => withCampaign(now, come, false), list)
+    const reversed = [one(1, 3), one(1, 2)].reduce<CampaignList>((now, come) => withCampaign(now, come, false), list)
 
     expect(inOrder).toEqual([one(2), one(1, 3)])
     expect(reversed).toEqual(inOrder)
