@@ -9,7 +9,10 @@ __all__ = ["TokenBucket"]
 
 @final
 class TokenBucket:
-    """Lets `capacity` pass at once and refills at `per_second`; what goes over is refused, not queued."""
+    """Lets `capacity` pass at once and refills at `per_second`; what goes over is refused, not queued.
+
+    What costs more than the capacity passes when the bucket is full, and is owed.
+    """
 
     __slots__ = ("_at", "_tokens", "capacity", "per_second")
 
@@ -19,11 +22,15 @@ class TokenBucket:
         self._tokens = capacity
         self._at = now
 
-    def take(self, now: float) -> bool:
-        """Take one token if there is one. `now` in seconds of a clock that never goes back."""
+    def take(self, now: float, cost: float = 1) -> bool:
+        """Take `cost` tokens if they are there. `now` in seconds of a clock that never goes back."""
         self._tokens = min(self.capacity, self._tokens + max(0.0, now - self._at) * self.per_second)
         self._at = now
-        if self._tokens < 1:
+        if self._tokens < min(cost, self.capacity):
             return False
-        self._tokens -= 1
+        self._tokens -= cost
         return True
+
+    def wait_s(self, cost: float = 1) -> float:
+        """In how many seconds, after a refusal, `cost` tokens will be there."""
+        return max(0.0, (min(cost, self.capacity) - self._tokens) / self.per_second)

@@ -25,6 +25,7 @@ from smartlink.protocol.names import (
     kind_of,
 )
 from smartlink.server.apps.base import App
+from smartlink.server.http.rates import Charge
 from smartlink.server.node import Node
 from smartlink.server.receipts.base import Pending
 from smartlink.server.requests import HttpError, Request, Response
@@ -72,7 +73,7 @@ class _Posting:
         return None if self.event.id is None else f"event\n{self.channel}\n{self.event.id}"
 
 
-async def publish(node: Node, app: App, request: Request) -> Response:
+async def publish(node: Node, app: App, request: Request, charge: Charge) -> Response:
     """One event to as many channels as the application may name, by default 100."""
 
     async def carry_out() -> Response:
@@ -83,6 +84,7 @@ async def publish(node: Node, app: App, request: Request) -> Response:
         if len(channels) > app.max_event_channels:
             raise HttpError(400, f"{len(channels)} channels, more than {app.max_event_channels}")
         postings = _postings(app, event, channels)
+        charge(len(postings))
         infos = await _post(node, app, postings)
         if not postings[0].attributes:
             return _EMPTY
@@ -92,7 +94,7 @@ async def publish(node: Node, app: App, request: Request) -> Response:
     return await _once(node, app, request, "events", carry_out)
 
 
-async def publish_batch(node: Node, app: App, request: Request) -> Response:
+async def publish_batch(node: Node, app: App, request: Request, charge: Charge) -> Response:
     """Several events, by default up to ten, each on one channel: all are published, in order, or none."""
 
     async def carry_out() -> Response:
@@ -106,6 +108,7 @@ async def publish_batch(node: Node, app: App, request: Request) -> Response:
             if event.channel is None:
                 raise HttpError(400, "each event of a batch names one channel")
             postings += _postings(app, event, [event.channel])
+        charge(len(postings))
         infos = await _post(node, app, postings)
         return Response(msgspec.json.encode({"batch": infos})) if any(infos) else _EMPTY
 

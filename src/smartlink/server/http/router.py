@@ -1,9 +1,13 @@
-"""Method and path to endpoint. Every call below `/apps` and `/users` is signed."""
+"""Method and path to endpoint. Every call below `/apps` and `/users` is signed, and limited per app.
+
+Pages of other origins may call where the app lists their origin. Cookies play no part here, so none are allowed for.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
@@ -12,7 +16,7 @@ from smartlink.server.brokers.base import BrokerUnavailable
 from smartlink.server.http import channels, events
 from smartlink.server.http import status as status_call
 from smartlink.server.http.auth import authenticate, parse_query
-from smartlink.server.limits import TokenBucket
+from smartlink.server.http.rates import Rates
 from smartlink.server.node import Node
 from smartlink.server.requests import HttpError, Request, Response
 
@@ -20,6 +24,12 @@ __all__ = ["Router"]
 
 Endpoint: TypeAlias = Callable[[dict[str, str]], Coroutine[Any, Any, Response]]
 
+_PUBLISHING = ("/events", "/batch_events")
+_PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Allow-Headers": "Content-Type, Idempotency-Key",
+    "Access-Control-Max-Age": "600",
+}
 _UP = Response(b'{"health":"OK"}')
 _DEGRADED = Response(b'{"health":"degraded"}', 503, {"Retry-After": "1"})
 _DRAINING = Response(b'{"health":"draining"}', 503, {"Retry-After": "1"})
@@ -32,14 +42,17 @@ class Router:
         self._node = node
         self._apps = apps
         self._is_ready = is_ready
-        self._buckets: dict[tuple[str, bool], TokenBucket] = {}
-        """Of applications whose calls are limited, by app id and whether the call is a POST."""
         self._status = status
+        self.rates = Rates()
 
     async def answer(self, request: Request) -> Response:
         """The answer to `request`; an error of the caller is an answer too."""
+        self._node.metrics.http_requests += 1
+        response = await self._answer(request)
+        return self._to_origin(request, response) if "origin" in request.headers else response
+
+    async def _answer(self, request: Request) -> Response:
         metrics = self._node.metrics
-        metrics.http_requests += 1
         try:
             return await self._dispatch(request)
         except HttpError as error:
@@ -66,8 +79,7 @@ class Router:
             if app is None:
                 raise HttpError(401, "auth_key is not the key of any application")
             _allow(request, "POST")
-            authenticate(app, request, parameters)
-            self._check_app(app, request)
+            self._admit(app, request, parameters)
             return await channels.terminate(self._node, app, unquote(parts[1]))
         raise HttpError(404, "No such path: the HTTP API is below /apps/{id}, WebSockets are at /app/{key}")
 
@@ -79,35 +91,43 @@ class Router:
         if call is None:
             raise HttpError(404, "No such call")
         method, endpoint = call
+        if request.method == "OPTIONS":
+            return _preflight(app, request)
         _allow(request, method)
         parameters = parse_query(request.query)
-        authenticate(app, request, parameters)
-        self._check_app(app, request)
+        self._admit(app, request, parameters)
         return await endpoint(parameters)
 
-    def _check_app(self, app: App, request: Request) -> None:
-        """Raises HttpError 403 for an application that is switched off, 429 for one that calls too often."""
+    def _admit(self, app: App, request: Request, parameters: dict[str, str]) -> None:
+        """Raises HttpError when the caller is not the app, is switched off, or asks too often."""
+        authenticate(app, request, parameters)
         if not app.is_enabled:
             raise HttpError(403, "This application is switched off")
-        is_write = request.method == "POST"
-        most = app.publishes_per_s if is_write else app.reads_per_s
-        if most is None:
-            return
-        now = time.monotonic()
-        bucket = self._buckets.get((app.id, is_write))
-        if bucket is None or bucket.capacity != most:
-            bucket = self._buckets[app.id, is_write] = TokenBucket(most, most, now)
-        if not bucket.take(now):
-            what = "POST" if is_write else "GET"
-            raise HttpError(429, f"More than {most} {what} calls a second", {"Retry-After": "1"})
+        if not request.path.endswith(_PUBLISHING):
+            self.rates.read(app)
+
+    def _to_origin(self, request: Request, response: Response) -> Response:
+        """The answer, so that a page of an origin that the app lists may read it."""
+        parts = request.path.split("/")
+        app = self._apps.by_id(unquote(parts[2])) if len(parts) > 3 and parts[1] == "apps" else None
+        if app is None or not app.cors_origins:
+            return response
+        headers = dict(response.headers) | {"Vary": "Origin"}
+        if "*" in app.cors_origins:
+            headers["Access-Control-Allow-Origin"] = "*"
+        elif request.headers["origin"] in app.cors_origins:
+            headers["Access-Control-Allow-Origin"] = request.headers["origin"]
+        headers["Access-Control-Expose-Headers"] = "Retry-After"
+        return replace(response, headers=headers)
 
     def _find(self, request: Request, app: App, parts: list[str]) -> tuple[str, Endpoint] | None:
         node = self._node
+        charge = partial(self.rates.publish, app)
         match parts:
             case ["events"]:
-                return "POST", lambda _: events.publish(node, app, request)
+                return "POST", lambda _: events.publish(node, app, request, charge)
             case ["batch_events"]:
-                return "POST", lambda _: events.publish_batch(node, app, request)
+                return "POST", lambda _: events.publish_batch(node, app, request, charge)
             case ["channels"]:
                 return "GET", lambda parameters: channels.list_channels(node, app, parameters)
             case ["channels", name]:
@@ -126,3 +146,10 @@ class Router:
 def _allow(request: Request, *methods: str) -> None:
     if request.method not in methods:
         raise HttpError(405, f"Use {' or '.join(methods)} here", {"Allow": ", ".join(methods)})
+
+
+def _preflight(app: App, request: Request) -> Response:
+    """The answer to a browser that asks before it calls. Raises HttpError 403 for an origin that is not listed."""
+    if "*" not in app.cors_origins and request.headers.get("origin") not in app.cors_origins:
+        raise HttpError(403, "Pages of this origin may not call the HTTP API of this application")
+    return Response(headers=_PREFLIGHT)
