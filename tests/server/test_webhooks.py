@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import random
 import signal
@@ -85,7 +86,7 @@ async def test_they_tell_of_first_and_last_and_are_repeated_until_taken() -> Non
                 await ana.subscribe("presence-chat", ANA)
                 await tab.subscribe("presence-chat", ANA)
             await eventually(lambda: len(target.events) == 4)
-            assert server.metrics.webhooks_sent == 4
+            await eventually(lambda: server.metrics.webhooks_sent == 4)
             assert server.metrics.webhooks_retried >= 2
 
     assert sorted(target.names[:2]) == ["channel_occupied", "member_added"]
@@ -472,3 +473,31 @@ async def test_a_restart_tells_nothing_of_who_comes_back(tmp_path: Path) -> None
 
     assert target.events[3] == {"name": "member_removed", "channel": "presence-chat", "user_id": "2"}
     assert "Traceback" not in server.log.read_text()
+
+
+async def test_failed_ones_are_shown_replayed_and_forgotten_from_the_command_line(tmp_path: Path) -> None:
+    async with receiver(then=500) as target:
+        server = Server(tmp_path, target, REVERB_WEBHOOK_RETRY_SECONDS="0")
+        code, said = await asyncio.to_thread(server.command, "webhooks", "failed")
+        assert (code, "no queue yet" in said) == (1, True)
+        async with server, connected(server.port) as ana:
+            await ana.subscribe("chat")
+            await eventually(lambda: target.refused)
+
+            async def failed() -> list[dict[str, Any]]:
+                code, said = await asyncio.to_thread(server.command, "webhooks", "failed", "--json")
+                assert code == 0
+                found: list[dict[str, Any]] = json.loads(said)
+                return found
+
+            while not (batches := await failed()):
+                pass
+            assert (batches[0]["reason"], batches[0]["events"][0]["name"]) == ("answered 500", "channel_occupied")
+            target.then = 200
+            code, said = await asyncio.to_thread(server.command, "webhooks", "retry", str(batches[0]["id"]))
+            assert (code, said) == (0, "1 batch waiting to be sent again\n")
+            await eventually(lambda: target.names == ["channel_occupied"])
+            assert (await asyncio.to_thread(server.command, "webhooks", "failed"))[1] == "No failed webhooks\n"
+            assert await asyncio.to_thread(server.command, "webhooks", "forget", "all") == (0, "0 batches forgotten\n")
+            code, said = await asyncio.to_thread(server.command, "webhooks", "retry", "x")
+            assert (code, said) == (1, "'x' is not an id\n")

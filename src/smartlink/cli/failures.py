@@ -12,7 +12,15 @@ from typing import Any, NoReturn
 import typer
 from pydantic import ValidationError
 
-__all__ = ["PortTaken", "database_errors", "describe", "fail", "settings_errors", "take_port"]
+__all__ = [
+    "PortTaken",
+    "database_errors",
+    "describe",
+    "fail",
+    "server_errors",
+    "settings_errors",
+    "take_port",
+]
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
@@ -54,6 +62,20 @@ def database_errors() -> Iterator[None]:
     except (SQLAlchemyError, OSError) as error:
         reason = type(getattr(error, "orig", None) or error).__name__
         fail(f"The database cannot be used ({reason}). Is it there? Check DATABASE_URL, or the DB_ settings.")
+
+
+@contextlib.contextmanager
+def server_errors() -> Iterator[None]:
+    """Turn what a realtime server needs and cannot use, its apps or the webhook queue, into a sentence."""
+    from smartlink.server.apps.base import AppsInvalid
+    from smartlink.server.webhooks.queue import QueueUnavailable
+
+    try:
+        yield
+    except AppsInvalid as error:
+        fail(str(error), 2)
+    except QueueUnavailable as error:
+        fail(f"{error}. See REVERB_WEBHOOK_QUEUE.")
 
 
 class PortTaken(Exception):

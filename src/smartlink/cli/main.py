@@ -114,8 +114,10 @@ def _run(main: object) -> None:
 
 def main() -> None:
     """Run the command line."""
-    from smartlink.cli import data, realtime
+    from smartlink.cli import apps, data, realtime, webhooks
 
     realtime.register(app)
+    apps.register(app)
+    webhooks.register(app)
     data.register(app)
     app()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from smartlink.cli.failures import take_port
+from smartlink.cli.failures import server_errors, take_port
 
 if TYPE_CHECKING:
     from smartlink.portal.main import Portal
@@ -55,8 +55,11 @@ async def serve_realtime(
     """The realtime server alone, in as many workers as `settings` ask for. Raises PortTaken, WorkersFailed."""
     from smartlink.server.machine import Machine
 
-    machine = Machine(settings, worker_command, show_frames)
-    with take_port(settings.reverb_server_host, settings.reverb_server_port, "REVERB_SERVER_PORT"):
+    with (
+        server_errors(),
+        take_port(settings.reverb_server_host, settings.reverb_server_port, "REVERB_SERVER_PORT"),
+    ):
+        machine = Machine(settings, worker_command, show_frames)
         await machine.start()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, machine.reload)
     started(machine.port)
@@ -111,8 +114,11 @@ async def serve_all(
             "reverb_webhook_allowed_hosts": (*server_settings.reverb_webhook_allowed_hosts, own_portal),
         }
         server_settings = server_settings.model_copy(update=update)
-    server = build_server(server_settings)
-    with take_port(server_settings.reverb_server_host, server_settings.reverb_server_port, "REVERB_SERVER_PORT"):
+    with (
+        server_errors(),
+        take_port(server_settings.reverb_server_host, server_settings.reverb_server_port, "REVERB_SERVER_PORT"),
+    ):
+        server = build_server(server_settings)
         await server.start()
     own = {
         "reverb_host": _reachable(server_settings.reverb_server_host),
@@ -126,6 +132,7 @@ async def serve_all(
     work = asyncio.create_task(portal.work(stop_work))
     work.add_done_callback(lambda task: None if task.cancelled() or task.exception() is None else stop.set())
     try:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
         await _serve_http(portal, listener, stop, lambda port: started(port, server.port))
     finally:
         # In this order: no new requests; what they recorded is sent; then the sockets it is sent to.

@@ -21,6 +21,7 @@ from smartlink.server.sockets import raise_descriptor_limit
 from smartlink.server.switchboard import messages
 from smartlink.server.switchboard.engines import ForwardedWebhooks, SwitchboardOverview
 from smartlink.server.switchboard.line import Line
+from smartlink.server.webhooks.queue import QueueUnavailable
 
 __all__ = ["command", "main"]
 
@@ -101,7 +102,7 @@ async def _serve(settings: ServerSettings, end: socket.socket, listeners: list[s
         server = build(settings, engines=worker_engines(line), webhooks=webhooks, overview=overview, show_frames=shown)
     try:
         await server.start(listeners)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, QueueUnavailable) as error:
         line.tell(messages.Failed(str(error)))
         await line.close()
         return 1

@@ -6,18 +6,17 @@ import asyncio
 import importlib.metadata
 import resource
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import structlog
-
 from smartlink.protocol.names import ChannelKind, kind_of
-from smartlink.server.apps.base import App, AppManager, Webhook
+from smartlink.server.apps.base import App, AppManager, AppsInvalid, Webhook
+from smartlink.server.apps.file import FileApps
 from smartlink.server.apps.static import StaticApps
 from smartlink.server.brokers.base import Broker
 from smartlink.server.brokers.memory import MemoryBroker
 from smartlink.server.client import ClientConnection, ClientSettings
-from smartlink.server.config import ServerSettings
+from smartlink.server.config import MIN_SECRET_LENGTH, ServerSettings, is_safe_secret
 from smartlink.server.eager import EagerTasks
 from smartlink.server.fallback.endpoint import Fallback
 from smartlink.server.fallback.sessions import Sessions
@@ -74,18 +73,11 @@ __all__ = [
 ]
 
 
-log = structlog.get_logger(__name__)
-
-
 def app_from(settings: ServerSettings) -> App:
     """The application that the environment describes."""
     rate = None
     if settings.reverb_app_rate_limiting_enabled:
         rate = (settings.reverb_app_rate_limit_max_attempts, settings.reverb_app_rate_limit_decay_seconds)
-    webhooks: tuple[Webhook, ...] = ()
-    if settings.reverb_webhook_url is not None:
-        filters = (settings.reverb_webhook_events, settings.reverb_webhook_channel_prefixes)
-        webhooks = (Webhook(settings.reverb_webhook_url, *filters),)
     return App(
         id=settings.reverb_app_id,
         key=settings.reverb_app_key,
@@ -101,8 +93,50 @@ def app_from(settings: ServerSettings) -> App:
         message_rate=rate,
         ends_on_rate_limit=settings.reverb_app_rate_limit_terminate,
         allowed_origins=settings.reverb_app_allowed_origins,
-        webhooks=webhooks,
+        max_connections_per_user=settings.reverb_app_max_connections_per_user,
+        authorization_timeout_s=settings.reverb_app_authorization_timeout,
+        max_presence_members=settings.reverb_app_max_presence_members,
+        max_user_info_bytes=settings.reverb_app_max_user_info_size,
+        max_event_channels=settings.reverb_app_max_event_channels,
+        max_batch=settings.reverb_app_max_batch,
+        publishes_per_s=settings.reverb_app_publishes_per_second,
+        reads_per_s=settings.reverb_app_reads_per_second,
+        cors_origins=settings.reverb_app_cors_origins,
+        lists_counts=settings.reverb_app_list_counts,
+        sends_subscription_counts=settings.reverb_app_subscription_counts,
+        cache_ttl_s=settings.reverb_app_cache_ttl,
     )
+
+
+def apps_for(settings: ServerSettings) -> AppManager:
+    """The apps that `settings` name, not yet read. Raises AppsInvalid.
+
+    `REVERB_WEBHOOK_URL` belongs to the app `REVERB_APP_ID`, wherever that is described.
+    """
+    filters = (settings.reverb_webhook_events, settings.reverb_webhook_channel_prefixes)
+
+    def prepare(app: App) -> App:
+        if not is_safe_secret(app.secret, settings.reverb_server_host):
+            raise AppsInvalid(
+                f"app {app.id!r}: its secret is a sample or shorter than {MIN_SECRET_LENGTH} characters, and "
+                f"REVERB_SERVER_HOST={settings.reverb_server_host} lets other machines connect"
+            )
+        url = settings.reverb_webhook_url
+        if app.id != settings.reverb_app_id or url is None or any(hook.url == url for hook in app.webhooks):
+            return app
+        return replace(app, webhooks=(*app.webhooks, Webhook(url, *filters)))
+
+    if settings.reverb_apps_file is not None:
+        return FileApps(settings.reverb_apps_file, prepare)
+    if settings.reverb_apps_database_url is not None:
+        try:
+            from smartlink.server.apps.database import DatabaseApps
+        except ImportError:
+            raise AppsInvalid(
+                "REVERB_APPS_DATABASE_URL needs more packages: pip install 'smartlink-realtime[server,apps-sql]'"
+            ) from None
+        return DatabaseApps(settings.reverb_apps_database_url, prepare, settings.reverb_apps_poll_seconds)
+    return StaticApps([app_from(settings)], prepare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,24 +206,6 @@ def webhooks_for(settings: ServerSettings, apps: AppManager, roster: Roster, met
     )
 
 
-def apps_for(settings: ServerSettings) -> AppManager:
-    """The tenants that `settings` name."""
-    return StaticApps([app_from(settings)])
-
-
-def _reload(apps: AppManager) -> None:
-    """Have a manager that can read its tenants again do so."""
-    reload = getattr(apps, "reload", None)
-    if reload is None:
-        return
-    try:
-        reload()
-    except ValueError as error:
-        log.error("the applications stay as they are", reason=str(error))
-    else:
-        log.info("applications read again")
-
-
 @dataclass(frozen=True, slots=True)
 class Parent:
     """What the workers of one machine share: held by their parent, or by the one process there is."""
@@ -200,8 +216,14 @@ class Parent:
     webhooks: Webhooks
     apps: AppManager
 
-    def reload(self) -> None:
-        _reload(self.apps)
+    async def start(self) -> None:
+        """Read the apps, take the webhooks up. Raises AppsInvalid, QueueUnavailable."""
+        await self.apps.start(lambda changes: None)
+        await self.webhooks.start()
+
+    async def stop(self) -> None:
+        await self.webhooks.stop()
+        await self.apps.stop()
 
 
 def parent_for(settings: ServerSettings) -> Parent:
@@ -276,8 +298,9 @@ def build(
     node.has_descriptors = lambda: links.has_room_for_client
     status = Status(overview or OwnOverview(pulse), _version(), uses_redis(settings))
     sockets = ClientSettings(node, watch, settings.reverb_server_max_backlog_bytes)
+    router = Router(node, apps, lambda: server.is_ready, status)
     http = HttpSettings(
-        router=Router(node, apps, lambda: server.is_ready, status),
+        router=router,
         tasks=tasks,
         watch=watch,
         upgrade=Upgrader(apps, sockets, lambda: server.is_ready),
@@ -303,6 +326,8 @@ def build(
         settings,
         node=node,
         hub=hub,
+        apps=apps,
+        forget_rates=router.rates.forget,
         tasks=tasks,
         webhooks=own_webhooks,
         watch=watch,
@@ -312,6 +337,5 @@ def build(
         poller=make_poller,
         handler=handler,
         retire=retire,
-        reload_apps=lambda: _reload(apps),
     )
     return server

@@ -7,12 +7,13 @@ application it serves. `check_start` refuses what would be unsafe.
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-__all__ = ["SAMPLE_SECRETS", "ServerSettings", "UnsafeSettings", "is_loopback"]
+__all__ = ["SAMPLE_SECRETS", "ServerSettings", "UnsafeSettings", "is_loopback", "is_safe_secret"]
 
 SAMPLE_SECRETS = frozenset({"app-secret", "secret", "reverb-secret", "your-app-secret", "changeme"})
 MIN_SECRET_LENGTH = 32
@@ -30,6 +31,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_safe_secret(secret: str, host: str) -> bool:
+    """Whether an application with this secret may be served on `host`: on this machine any, elsewhere long ones."""
+    return is_loopback(host) or (secret not in SAMPLE_SECRETS and len(secret) >= MIN_SECRET_LENGTH)
 
 
 class ServerSettings(BaseSettings):
@@ -64,7 +70,16 @@ class ServerSettings(BaseSettings):
     )
     reverb_server_drain_seconds: float = Field(5.0, ge=0, le=300, description="Over how long a stop closes connections")
 
-    # The application
+    # The applications, where there are several
+    reverb_apps_file: Path | None = Field(None, description="File (TOML) that describes the applications served")
+    reverb_apps_database_url: str | None = Field(
+        None, description="Database whose table realtime_apps holds the applications served"
+    )
+    reverb_apps_poll_seconds: float = Field(
+        5.0, ge=0.1, le=3_600, description="How often the table of applications is read"
+    )
+
+    # The application, where there is one
     reverb_app_id: str = Field("1001", min_length=1, max_length=64, description="Application id, in HTTP API paths")
     reverb_app_key: str = Field("app-key", min_length=1, max_length=128, description="Public key, in browsers")
     reverb_app_secret: str = Field("app-secret", min_length=1, description="Secret that signs; never in a browser")
@@ -87,6 +102,28 @@ class ServerSettings(BaseSettings):
         description="Who may connect: scheme://host:port is that origin, a bare host any origin of it, *.host those "
         "below it; comma-separated; * for any",
     )
+    reverb_app_max_connections_per_user: int | None = Field(
+        None, ge=1, description="Connections one signed-in user may have"
+    )
+    reverb_app_authorization_timeout: int | None = Field(
+        None, ge=1, le=3_600, description="By when a connection must have signed in or joined a channel not public"
+    )
+    reverb_app_max_presence_members: int | None = Field(None, ge=1, description="Users a presence channel may have")
+    reverb_app_max_user_info_size: int = Field(
+        1_024, ge=2, le=1_048_576, description="Largest user_info of a presence member, as JSON"
+    )
+    reverb_app_max_event_channels: int = Field(100, ge=1, le=10_000, description="Channels one event may go to")
+    reverb_app_max_batch: int = Field(10, ge=1, le=1_000, description="Events a batch may have")
+    reverb_app_publishes_per_second: int | None = Field(
+        None, ge=1, description="Events that may be published a second, counted per channel"
+    )
+    reverb_app_reads_per_second: int | None = Field(None, ge=1, description="Other HTTP API calls a second")
+    reverb_app_cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Origins whose pages may call the HTTP API, comma-separated; * for any"
+    )
+    reverb_app_list_counts: bool = Field(False, description="GET channels tells subscription counts unasked")
+    reverb_app_subscription_counts: bool = Field(False, description="Tell subscribers how many there are")
+    reverb_app_cache_ttl: int = Field(1_800, ge=1, le=604_800, description="How long a cache channel keeps its event")
 
     # Webhooks
     reverb_webhook_url: str | None = Field(None, description="Where channel and member events are posted")
@@ -123,6 +160,7 @@ class ServerSettings(BaseSettings):
 
     @field_validator(
         "reverb_app_allowed_origins",
+        "reverb_app_cors_origins",
         "reverb_webhook_events",
         "reverb_webhook_channel_prefixes",
         "reverb_webhook_allowed_hosts",
@@ -168,14 +206,20 @@ class ServerSettings(BaseSettings):
         value = value.strip("/")
         return f"/{value}" if value else ""
 
+    @property
+    def has_own_app(self) -> bool:
+        """Whether the application of `REVERB_APP_*` is the one that is served."""
+        return self.reverb_apps_file is None and self.reverb_apps_database_url is None
+
     def check_start(self) -> None:
         """Refuse to be reachable with a secret that others know. Raises UnsafeSettings."""
         if (self.reverb_server_tls_cert is None) != (self.reverb_server_tls_key is None):
             raise UnsafeSettings("Set both REVERB_SERVER_TLS_CERT and REVERB_SERVER_TLS_KEY, or neither.")
-        if is_loopback(self.reverb_server_host):
-            return
-        secret = self.reverb_app_secret
-        if secret in SAMPLE_SECRETS or len(secret) < MIN_SECRET_LENGTH:
+        if self.reverb_apps_file is not None and self.reverb_apps_database_url is not None:
+            raise UnsafeSettings("Set REVERB_APPS_FILE or REVERB_APPS_DATABASE_URL, not both.")
+        if not self.has_own_app:
+            return  # The secrets of others are checked when they are read.
+        if not is_safe_secret(self.reverb_app_secret, self.reverb_server_host):
             raise UnsafeSettings(
                 f"REVERB_APP_SECRET is a sample or shorter than {MIN_SECRET_LENGTH} characters, and "
                 f"REVERB_SERVER_HOST={self.reverb_server_host} lets other machines connect. "

@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from smartlink.protocol.errors import Code
+from smartlink.server.apps.base import App, AppChange, AppManager
+from smartlink.server.apps.reloading import reload_apps
 from smartlink.server.config import ServerSettings
 from smartlink.server.eager import EagerTasks
-from smartlink.server.hub import Hub
+from smartlink.server.hub import Connection, Hub
 from smartlink.server.link import Handler, Link, Poller
 from smartlink.server.metrics import Metrics
 from smartlink.server.node import Node
@@ -43,6 +45,8 @@ class RealtimeServer:
         *,
         node: Node,
         hub: Hub,
+        apps: AppManager,
+        forget_rates: Callable[[App], None],
         tasks: EagerTasks,
         webhooks: Webhooks | None,
         watch: Watch,
@@ -52,7 +56,6 @@ class RealtimeServer:
         poller: Callable[[], Poller],
         handler: Callable[[Link], Handler],
         retire: Callable[[], None],
-        reload_apps: Callable[[], None],
     ) -> None:
         """`webhooks`: those that start and end with this server. `retire` ends the HTTP connections that are idle."""
         self.settings = settings
@@ -62,6 +65,8 @@ class RealtimeServer:
         self.port = settings.reverb_server_port
         self.is_ready = False
         self._hub = hub
+        self._apps = apps
+        self._forget_rates = forget_rates
         self._tasks = tasks
         self._webhooks = webhooks
         self._watch = watch
@@ -69,7 +74,7 @@ class RealtimeServer:
         self._handler = handler
         self._links = links
         self._retire = retire
-        self._reload_apps = reload_apps
+        self._reloads: set[asyncio.Task[None]] = set()
         self._certificate: Certificate | None = None
         self._poller: Poller | None = None
         self._listeners: list[PlainListener | TlsListener] = []
@@ -78,17 +83,24 @@ class RealtimeServer:
     async def start(self, listeners: Sequence[socket.socket] | None = None) -> None:
         """Listen, on `listeners` where they are given: then they belong to this server.
 
-        Raises OSError when the port cannot be had, UnsafeSettings when it must not be, and BadCertificate.
+        Raises OSError when the port cannot be had, UnsafeSettings when it must not be, BadCertificate, AppsInvalid, and
+        QueueUnavailable.
         """
         settings = self.settings
         settings.check_start()
         self._certificate = Certificate.of(settings)
         sockets = open_listeners(settings)[0] if listeners is None else listeners
         self.port = next((s.getsockname()[1] for s in sockets if s.family != socket.AF_UNIX), self.port)
+        try:
+            await self._apps.start(self._on_app_changes)
+            await self.node.start()
+            if self._webhooks is not None:
+                await self._webhooks.start()
+        except BaseException:
+            for listener in sockets:
+                listener.close()
+            raise
         self._poller = self._make_poller()
-        await self.node.start()
-        if self._webhooks is not None:
-            await self._webhooks.start()
         self._watch.over(self._hub)
         self._watch.over(self.pulse)
         self._watch.start()
@@ -107,7 +119,9 @@ class RealtimeServer:
 
     def reload(self) -> None:
         """Read applications and certificate again. What is wrong with them is logged, and changes nothing."""
-        self._reload_apps()
+        task = asyncio.get_running_loop().create_task(reload_apps(self._apps))
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
         if self._certificate is not None:
             self._certificate.reload()
 
@@ -132,9 +146,33 @@ class RealtimeServer:
             await self._webhooks.stop()
         await self._watch.stop()
         await self.node.stop()
+        for task in self._reloads:
+            task.cancel()
+        await self._apps.stop()
         self._poller.close()
         self._poller = None
         log.info("realtime server stopped")
+
+    def _on_app_changes(self, changes: Sequence[AppChange]) -> None:
+        """End the connections of apps that are not what they were. New limits are for those who come."""
+        for change in changes:
+            before, now = change.before, change.now
+            self._forget_rates(before)
+            connections = list(self._hub.tenant(before.id).connections.values())
+            if now is None or now.key != before.key:
+                self._tasks.run(self._close(connections, Code.NO_SUCH_APP, "The application is gone"))
+            elif not now.is_enabled:
+                self._tasks.run(self._close(connections, Code.APP_DISABLED, "The application is disabled"))
+            elif now.secret != before.secret:
+                # What they were let in with is no longer signed with: they come back and are let in anew.
+                self._tasks.run(self._close(connections, Code.RECONNECT, "The application's secret has changed"))
+
+    async def _close(self, connections: Sequence[Connection], code: Code, reason: str) -> None:
+        step = max(1, int(CLOSES_PER_S * PACE_S))
+        for start in range(0, len(connections), step):
+            for connection in connections[start : start + step]:
+                connection.close(code, reason)
+            await asyncio.sleep(PACE_S)
 
     async def _close_connections(self) -> None:
         connections = list(self._hub)

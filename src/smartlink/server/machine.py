@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from smartlink.server.apps.reloading import reload_apps
 from smartlink.server.bootstrap import build, parent_for, uses_redis
 from smartlink.server.config import ServerSettings
 from smartlink.server.control import CommandFailed, Control, control_path
@@ -55,6 +56,7 @@ class Machine:
         self._supervisor: Supervisor | None = None
         self._server: RealtimeServer | None = None
         self._retiring: asyncio.Task[None] | None = None
+        self._reloads: set[asyncio.Task[None]] = set()
         self._control: Control | None = None
         self.port = settings.reverb_server_port
 
@@ -69,7 +71,7 @@ class Machine:
                 self._parent.exchange, self._command, self._slots, settings.reverb_server_drain_seconds
             )
             if self._delivers_webhooks:
-                await self._parent.webhooks.start()
+                await self._parent.start()
             if self._workers == 1:
                 await self._serve_here()
             else:
@@ -84,7 +86,10 @@ class Machine:
 
     def reload(self) -> None:
         """Read applications and certificates again."""
-        self._parent.reload()
+        if self._delivers_webhooks:
+            task = asyncio.get_running_loop().create_task(reload_apps(self._parent.apps))
+            self._reloads.add(task)
+            task.add_done_callback(self._reloads.discard)
         if self._server is not None:
             self._server.reload()
         if self._supervisor is not None:
@@ -103,7 +108,9 @@ class Machine:
         if self._retiring is not None:
             await self._retiring
         if self._delivers_webhooks:
-            await self._parent.webhooks.stop()
+            for task in self._reloads:
+                task.cancel()
+            await self._parent.stop()
         self._close_sockets()
 
     def _close_sockets(self) -> None:
@@ -115,11 +122,11 @@ class Machine:
     async def _serve_here(self) -> None:
         parent, settings = self._parent, self._settings
         if uses_redis(settings):
-            server = build(settings, parent.apps, show_frames=self._show_frames)
+            server = build(settings, show_frames=self._show_frames)
         else:
             server = build(
                 settings,
-                parent.apps,
+                None,
                 parent.engines,
                 webhooks=parent.webhooks,
                 overview=HomeOverview(parent.exchange),

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from smartlink.protocol.session import SessionRules
 
-__all__ = ["App", "AppManager", "Webhook"]
+__all__ = ["EVENT_NAMES", "App", "AppChange", "AppManager", "AppsInvalid", "OnAppChanges", "Webhook"]
+
+
+EVENT_NAMES: Final = (
+    "channel_occupied",
+    "channel_vacated",
+    "member_added",
+    "member_removed",
+    "client_event",
+    "cache_miss",
+    "subscription_count",
+)
+"""What webhooks tell of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +89,36 @@ class App:
         )
 
 
+class AppsInvalid(ValueError):
+    """Apps that cannot be served as they are described; a line for each fault, none with a secret in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppChange:
+    """What became of one app: `now` is None when it is gone."""
+
+    before: App
+    now: App | None
+
+
+OnAppChanges = Callable[[Sequence[AppChange]], None]
+
+
 class AppManager(Protocol):
     """Knows the tenants.
 
     Promises, tried on every engine by tests/conformance/test_apps.py: an app found by key or id is the same record;
-    unknown is None and never an error.
+    unknown is None and never an error; looking up never waits. What is changed where the apps come from is told to
+    `on_change` once, after look-ups know it; what cannot be read or makes no sense changes nothing.
     """
+
+    async def start(self, on_change: OnAppChanges) -> None:
+        """Read the apps and begin to watch. `on_change` is plain and must not raise. Raises AppsInvalid."""
+
+    async def reload(self) -> None:
+        """Read the apps again, now. Raises AppsInvalid, and then the old ones stay."""
+
+    async def stop(self) -> None: ...
 
     def by_key(self, key: str) -> App | None: ...
 

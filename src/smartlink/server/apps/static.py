@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from smartlink.server.apps.base import App
+from smartlink.server.apps.base import App, OnAppChanges
+from smartlink.server.apps.table import AppTable, Prepare
 
 __all__ = ["StaticApps"]
 
 
 class StaticApps:
-    """An `AppManager` over a fixed list. Raises ValueError when two apps share an id or a key."""
+    """An `AppManager` over a fixed list. Raises AppsInvalid when two apps share an id or a key."""
 
-    def __init__(self, apps: Iterable[App]) -> None:
-        self._apps = tuple(apps)
-        self._by_key = {app.key: app for app in self._apps}
-        self._by_id = {app.id: app for app in self._apps}
-        if len(self._by_key) != len(self._apps) or len(self._by_id) != len(self._apps):
-            raise ValueError("Two applications share an id or a key")
+    def __init__(self, apps: Iterable[App], prepare: Prepare | None = None) -> None:
+        self._table = AppTable(prepare)
+        self._table.replace(apps)
+        self.by_key = self._table.by_key
+        self.by_id = self._table.by_id
+        self.all = self._table.all
 
-    def by_key(self, key: str) -> App | None:
-        return self._by_key.get(key)
+    async def start(self, on_change: OnAppChanges) -> None:
+        """Nothing changes here."""
 
-    def by_id(self, app_id: str) -> App | None:
-        return self._by_id.get(app_id)
+    async def reload(self) -> None:
+        """They are what they are."""
 
-    def all(self) -> Iterable[App]:
-        return self._apps
+    async def stop(self) -> None:
+        """Nothing is open."""

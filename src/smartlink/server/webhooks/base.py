@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from smartlink.server.apps.base import App
 
-__all__ = ["EVENT_NAMES", "WebhookEvent", "WebhookSink"]
-
-EVENT_NAMES: Final = (
-    "channel_occupied",
-    "channel_vacated",
-    "member_added",
-    "member_removed",
-    "client_event",
-    "cache_miss",
-    "subscription_count",
-)
+__all__ = ["WebhookEvent", "WebhookSink"]
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookEvent:
-    """One event as it stands in a webhook's body; fields that are None are left out there."""
+    """One event, named as in `EVENT_NAMES`, as it stands in a body; fields that are None are left out there."""
 
     name: str
     channel: str

@@ -1,0 +1,140 @@
+"""`smartlink apps …`: the applications that the realtime server serves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from smartlink.cli.failures import fail, server_errors, settings_errors
+from smartlink.cli.logs import configure
+
+if TYPE_CHECKING:
+    from smartlink.server.apps.base import App
+    from smartlink.server.apps.database import DatabaseApps
+    from smartlink.server.config import ServerSettings
+
+__all__ = ["register"]
+
+T = TypeVar("T")
+apps = typer.Typer(
+    help="The applications of the realtime server.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(apps, name="apps")
+
+
+@apps.command("list")
+def list_apps(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show the applications as the server would serve them; secrets are left out."""
+    found = _read(_settings())
+    if as_json:
+        _say(json.dumps([_shown(app) for app in found]))
+        return
+    for app in found:
+        state = "enabled " if app.is_enabled else "disabled"
+        _say(f"{app.id:<16} {app.key:<24} {state}  {app.max_connections} connections  {len(app.webhooks)} webhooks")
+    if not found:
+        _say("No applications")
+
+
+@apps.command()
+def check(
+    file: Annotated[Path | None, typer.Argument(help="A file to check instead of the one in use.")] = None,
+) -> None:
+    """Say whether the applications can be served as they are described, and what is wrong. Exit code 2 when not."""
+    settings = _settings()
+    if file is not None:
+        settings = settings.model_copy(update={"reverb_apps_file": file, "reverb_apps_database_url": None})
+    _say(f"{len(_read(settings))} applications, all as they should be")
+
+
+@apps.command()
+def new(
+    app_id: Annotated[str | None, typer.Option("--id", help="Its id; random when left out.")] = None,
+) -> None:
+    """Make an application with random key and secret: a row where a database is in use, else a block to paste."""
+    from smartlink.server.apps.description import app_from_description
+
+    settings = _settings()
+    description = {
+        "id": app_id or str(secrets.randbelow(900_000) + 100_000),
+        "key": secrets.token_hex(10),
+        "secret": secrets.token_hex(24),
+    }
+    with server_errors():
+        app = app_from_description(description, "the new app")
+    block = "\n".join(f'{name} = "{value}"' for name, value in description.items())
+    if settings.reverb_apps_database_url is not None:
+        _with_database(settings, lambda database: database.add(app))
+        _say(block)
+    else:
+        _say(f"[[apps]]\n{block}")
+
+
+@apps.command()
+def install() -> None:
+    """Create the table realtime_apps in the database of REVERB_APPS_DATABASE_URL, where it is missing."""
+    settings = _settings()
+    if settings.reverb_apps_database_url is None:
+        fail("Set REVERB_APPS_DATABASE_URL first: the database that is to hold the applications", 2)
+    _with_database(settings, lambda database: database.create_table())
+    _say("The table realtime_apps is there")
+
+
+def _settings() -> ServerSettings:
+    from smartlink.server.config import ServerSettings
+
+    configure()
+    with settings_errors():
+        settings = ServerSettings()
+        settings.check_start()
+    return settings
+
+
+def _read(settings: ServerSettings) -> list[App]:
+    from smartlink.server.bootstrap import apps_for
+
+    async def main() -> list[App]:
+        manager = apps_for(settings)
+        try:
+            await manager.start(lambda changes: None)
+            return list(manager.all())
+        finally:
+            await manager.stop()
+
+    with server_errors():
+        return asyncio.run(main())
+
+
+def _with_database(settings: ServerSettings, work: Callable[[DatabaseApps], Awaitable[T]]) -> T:
+    from smartlink.server.apps.database import DatabaseApps
+    from smartlink.server.bootstrap import apps_for
+
+    async def main() -> T:
+        manager = apps_for(settings)
+        assert isinstance(manager, DatabaseApps)  # noqa: S101 — its address is set, so it is one
+        try:
+            return await work(manager)
+        finally:
+            await manager.stop()
+
+    with server_errors():
+        return asyncio.run(main())
+
+
+def _shown(app: App) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return {name: value for name, value in asdict(app).items() if name != "secret"}
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 — this is the command line

@@ -1,0 +1,110 @@
+"""`smartlink webhooks …`: events that no receiver took, kept to be sent again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+from urllib.parse import urlsplit
+
+import typer
+
+from smartlink.cli.failures import fail, server_errors, settings_errors
+from smartlink.cli.logs import configure
+
+if TYPE_CHECKING:
+    from smartlink.server.webhooks.queue import FailedBatch, WebhookQueue
+
+__all__ = ["register"]
+
+T = TypeVar("T")
+webhooks = typer.Typer(help="Webhooks that no receiver took.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(webhooks, name="webhooks")
+
+
+@webhooks.command("failed")
+def list_failed(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the events.")] = False) -> None:
+    """Show batches of events that were given up, newest first."""
+    batches = _with_queue(lambda queue: queue.failed())
+    if as_json:
+        _say(json.dumps([_fields(batch) for batch in batches]))
+        return
+    for batch in batches:
+        at = datetime.fromtimestamp(batch.failed_at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        where = urlsplit(batch.address.url)
+        target = f"{where.scheme}://{where.netloc}{where.path}"
+        _say(f"{batch.id:>8}  {at}  app {batch.address.app_id}  {target}  {len(batch.entries)} events  {batch.reason}")
+    if not batches:
+        _say("No failed webhooks")
+
+
+@webhooks.command()
+def retry(batch: Annotated[str, typer.Argument(metavar="ID", help="An id, or all.")]) -> None:
+    """Let a failed batch, or all of them, be sent again, behind what waits already."""
+    _tell(_with_queue(lambda queue: queue.retry(_id(batch))), batch, "waiting to be sent again")
+
+
+@webhooks.command()
+def forget(batch: Annotated[str, typer.Argument(metavar="ID", help="An id, or all.")]) -> None:
+    """Delete a failed batch, or all of them, for good."""
+    _tell(_with_queue(lambda queue: queue.forget(_id(batch))), batch, "forgotten")
+
+
+def _fields(batch: FailedBatch) -> dict[str, object]:
+    return {
+        "id": batch.id,
+        "app_id": batch.address.app_id,
+        "url": batch.address.url,
+        "failed_at": datetime.fromtimestamp(batch.failed_at, UTC).isoformat(),
+        "reason": batch.reason,
+        "events": [{"at": entry.at} | json.loads(entry.event) for entry in batch.entries],
+    }
+
+
+def _id(text: str) -> int | None:
+    if text == "all":
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        fail(f"{text!r} is not an id")
+    return int(text)
+
+
+def _tell(count: int, batch: str, what: str) -> None:
+    if not count and batch != "all":
+        fail("No failed webhook has this id")
+    _say(f"{count} {'batch' if count == 1 else 'batches'} {what}")
+
+
+def _with_queue(work: Callable[[WebhookQueue], Awaitable[T]]) -> T:
+    from smartlink.server.bootstrap import webhook_queue_for
+    from smartlink.server.config import ServerSettings
+
+    configure()
+    with settings_errors():
+        settings = ServerSettings()
+    where = settings.reverb_webhook_queue
+    if where == "memory":
+        fail("REVERB_WEBHOOK_QUEUE=memory: what failed is known to the server's process alone, and ends with it")
+    if where.startswith("sqlite:///") and not Path(where.removeprefix("sqlite:///")).exists():
+        fail(f"There is no queue yet at {where}: no webhook has been told since it was chosen (REVERB_WEBHOOK_QUEUE)")
+
+    async def main() -> T:
+        queue = webhook_queue_for(settings)
+        await queue.start()
+        try:
+            return await work(queue)
+        finally:
+            await queue.stop()
+
+    with server_errors():
+        return asyncio.run(main())
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 — this is the command line

@@ -1,0 +1,176 @@
+"""Tenants in a table of an SQL database, read every few seconds. Needs the extra `apps-sql`.
+
+Look-ups never ask the database: all apps are held in memory, so an unknown key costs it nothing. While it is away, the
+apps last read stay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, fields
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from smartlink.server.apps.base import App, AppsInvalid, OnAppChanges
+from smartlink.server.apps.description import app_from_description
+from smartlink.server.apps.table import AppTable, Prepare
+
+__all__ = ["DatabaseApps", "realtime_apps", "row_of"]
+
+TIMEOUT_S = 10.0
+
+log = structlog.get_logger(__name__)
+metadata = sa.MetaData()
+
+realtime_apps = sa.Table(
+    "realtime_apps",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("key", sa.String(128), nullable=False, unique=True),
+    sa.Column("secret", sa.String(256), nullable=False),
+    sa.Column("is_enabled", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("settings", sa.Text, nullable=False, server_default="{}"),
+)
+"""`settings` holds every other field of `App` as a JSON object; those left out have their defaults."""
+
+_COLUMNS = ("id", "key", "secret", "is_enabled")
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
+
+
+class DatabaseApps:
+    """An `AppManager` over the table `realtime_apps`, read every `poll_s`.
+
+    A row that makes no sense is told, and the app stays as it was; the others are served.
+    """
+
+    def __init__(self, url: str, prepare: Prepare | None = None, poll_s: float = 5.0) -> None:
+        self._url = url
+        self._prepare = prepare
+        self._poll_s = poll_s
+        self._table = AppTable()
+        self.by_key = self._table.by_key
+        self.by_id = self._table.by_id
+        self.all = self._table.all
+        self._on_change: OnAppChanges = lambda changes: None
+        self._faults: list[str] = []
+        self._is_away = False
+        self._engine: AsyncEngine | None = None
+        self._reading = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, on_change: OnAppChanges) -> None:
+        self._table.replace(await self._read())
+        self._on_change = on_change
+        self._task = asyncio.get_running_loop().create_task(self._watch())
+
+    async def reload(self) -> None:
+        # One at a time: what was read earlier must not replace what was read later.
+        async with self._reading:
+            changes = self._table.replace(await self._read())
+        if changes:
+            log.info("apps read", apps=len(tuple(self.all())), changed=len(changes))
+            self._on_change(changes)
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+        if self._engine is not None:
+            await self._engine.dispose()
+            self._engine = None
+
+    async def create_table(self) -> None:
+        """Create the table where it is missing. Raises AppsInvalid."""
+        async with _told(), self._connect().begin() as connection:
+            await connection.run_sync(metadata.create_all)
+
+    async def add(self, app: App) -> None:
+        """Write one app. Raises AppsInvalid, as when its id or key is there."""
+        async with _told(), self._connect().begin() as connection:
+            await connection.execute(realtime_apps.insert().values(row_of(app)))
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._poll_s)
+            try:
+                await self.reload()
+                if self._is_away:
+                    self._is_away = False
+                    log.warning("apps are read again")
+            except AppsInvalid as error:
+                if not self._is_away:
+                    self._is_away = True
+                    log.error("apps not read, the old ones stay", faults=str(error).splitlines())
+
+    def _connect(self) -> AsyncEngine:
+        if self._engine is None:
+            scheme, separator, rest = self._url.partition("://")
+            try:
+                self._engine = create_async_engine(f"{_DRIVERS.get(scheme, scheme)}{separator}{rest}")
+            except (SQLAlchemyError, ImportError, ValueError) as error:
+                raise AppsInvalid(f"REVERB_APPS_DATABASE_URL cannot be used: {type(error).__name__}") from None
+        return self._engine
+
+    async def _read(self) -> list[App]:
+        async with _told(), self._connect().connect() as connection:
+            rows = (await connection.execute(sa.select(realtime_apps).order_by(realtime_apps.c.id))).mappings().all()
+        apps: list[App] = []
+        old_ones: list[App] = []
+        faults: list[str] = []
+        for row in rows:
+            try:
+                app = app_from_description(_description(row), f"app {row['id']!r}")
+                apps.append(app if self._prepare is None else self._prepare(app))
+            except AppsInvalid as error:
+                faults += str(error).splitlines()
+                old = self.by_id(row["id"])
+                old_ones += [] if old is None else [old]
+        if faults != self._faults:
+            self._faults = faults
+            log.error("apps that make no sense stay as they were", faults=faults)
+        # The key of one that stays may be another's by now.
+        keys = {app.key for app in apps}
+        return apps + [old for old in old_ones if old.key not in keys]
+
+
+def row_of(app: App) -> dict[str, Any]:
+    """An app as it stands in the table."""
+    known = {name: value for name, value in asdict(app).items() if name not in _COLUMNS}
+    defaults = {field.name: field.default for field in fields(App)}
+    settings = {name: value for name, value in known.items() if value != defaults[name]}
+    return {name: getattr(app, name) for name in _COLUMNS} | {"settings": msgspec.json.encode(settings).decode()}
+
+
+def _description(row: sa.RowMapping) -> dict[str, Any]:
+    try:
+        settings = msgspec.json.decode(row["settings"] or "{}", type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        raise AppsInvalid(f"app {row['id']!r}: settings is not a JSON object") from None
+    if twice := set(settings) & set(_COLUMNS):
+        raise AppsInvalid(f"app {row['id']!r}: {min(twice)} is a column, not one of its settings")
+    return settings | {name: row[name] for name in _COLUMNS}
+
+
+@asynccontextmanager
+async def _told() -> AsyncIterator[None]:
+    """Turns what a database says into AppsInvalid, without its address."""
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            yield
+    except TimeoutError:
+        raise AppsInvalid(f"The database of REVERB_APPS_DATABASE_URL did not answer in {TIMEOUT_S:g} s") from None
+    except IntegrityError:
+        raise AppsInvalid("An app with this id or key is there already") from None
+    except (SQLAlchemyError, OSError) as error:
+        original = getattr(error, "orig", None)
+        if "realtime_apps" in str(original):
+            raise AppsInvalid("The table realtime_apps is missing: create it with `smartlink apps install`") from None
+        reason = type(original or error).__name__
+        raise AppsInvalid(f"The database of REVERB_APPS_DATABASE_URL cannot be used ({reason})") from None

@@ -1,0 +1,176 @@
+"""From a description of an app, as a file or a database holds it, to the record, and what is wrong with it."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
+from typing import Any, Final, Union, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
+
+from smartlink.server.apps.base import EVENT_NAMES, App, AppsInvalid, Webhook
+
+__all__ = ["app_from_description", "apps_from_descriptions"]
+
+MAX_APPS = 100_000
+_MAX_NUMBER: Final = 2**31 - 1
+
+_RANGES: Final = {
+    "id": (1, 64),
+    "key": (1, 128),
+    "secret": (1, 256),
+    "max_message_bytes": (128, 16_777_216),
+    "max_event_bytes": (128, 16_777_216),
+    "max_event_channels": (1, 10_000),
+    "max_batch": (1, 1_000),
+    "max_user_info_bytes": (2, 1_048_576),
+    "ping_interval_s": (1, 3_600),
+    "activity_timeout_s": (1, 3_600),
+    "authorization_timeout_s": (1, 3_600),
+    "cache_ttl_s": (1, 604_800),
+}
+"""Lengths of texts, sizes of numbers; every other number is at least 1."""
+
+_ORIGINS: Final = frozenset({"allowed_origins", "cors_origins"})
+
+
+class _Fault(Exception):
+    """What is wrong with one value, to be put behind its name."""
+
+
+def apps_from_descriptions(descriptions: object) -> list[App]:
+    """The apps of a list of descriptions. Raises AppsInvalid, with a line for each fault of each app."""
+    if not isinstance(descriptions, Sequence) or isinstance(descriptions, str):
+        raise AppsInvalid("apps must be a list: write each as [[apps]]")
+    if len(descriptions) > MAX_APPS:
+        raise AppsInvalid(f"{len(descriptions)} apps, more than {MAX_APPS}")
+    apps: list[App] = []
+    faults: list[str] = []
+    for number, description in enumerate(descriptions, 1):
+        try:
+            apps.append(app_from_description(description, f"app number {number}"))
+        except AppsInvalid as error:
+            faults.append(str(error))
+    if faults:
+        raise AppsInvalid("\n".join(faults))
+    return apps
+
+
+def app_from_description(description: object, where: str) -> App:
+    """One app. Keys are the fields of `App`; those left out have its defaults. Raises AppsInvalid."""
+    if not isinstance(description, Mapping):
+        raise AppsInvalid(f"{where}: must be a table of keys and values")
+    if isinstance(description.get("id"), str):
+        where = f"app {description['id']!r}"
+    values, faults = _values(App, description)
+    if not faults:
+        return App(**values)
+    raise AppsInvalid("\n".join(f"{where}: {fault}" for fault in faults))
+
+
+def _values(record: type[App | Webhook], description: Mapping[Any, Any]) -> tuple[dict[str, Any], list[str]]:
+    types_of = get_type_hints(record)
+    known = {field.name: field for field in fields(record)}
+    values: dict[str, Any] = {}
+    faults: list[str] = []
+    for name, value in description.items():
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1)
+            faults.append(f"{str(name)[:40]!r} is no key" + (f"; did you mean {near[0]!r}?" if near else ""))
+            continue
+        try:
+            values[name] = _value(name, types_of[name], value)
+        except _Fault as fault:
+            faults.append(f"{name}: {fault}")
+    faults += [
+        f"{name}: is missing"
+        for name, field in known.items()
+        if name not in description and field.default is MISSING and field.default_factory is MISSING
+    ]
+    return values, faults
+
+
+def _value(name: str, wanted: Any, value: object) -> Any:
+    if get_origin(wanted) in (Union, types.UnionType):
+        if value is None:
+            return None
+        wanted = next(choice for choice in get_args(wanted) if choice is not type(None))
+    if wanted is bool:
+        if not isinstance(value, bool):
+            raise _Fault("must be true or false")
+        return value
+    if wanted is int:
+        return _number(name, value)
+    if wanted is str:
+        return _text(name, value)
+    if get_origin(wanted) is tuple:
+        return _tuple(name, get_args(wanted), value)
+    raise TypeError(f"no rule for {name}: {wanted}")
+
+
+def _number(name: str, value: object) -> int:
+    low, high = _RANGES.get(name, (1, _MAX_NUMBER))
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise _Fault(f"must be a whole number from {low} to {high}")
+    return value
+
+
+def _text(name: str, value: object) -> str:
+    low, high = _RANGES.get(name, (1, 2_048))
+    if not isinstance(value, str) or not low <= len(value) <= high:
+        raise _Fault(f"must be a text of {low} to {high} characters")
+    if not value.isprintable() or value != value.strip():
+        raise _Fault("must not hold control characters, nor begin or end with a blank")
+    if name in ("id", "key") and not value.isascii():
+        raise _Fault("must be ASCII")
+    if name in ("id", "key") and any(sign in value for sign in "/?#%:& "):
+        raise _Fault("must not hold any of / ? # % : & or a blank: it stands in URLs and signatures")
+    if name == "url":
+        return _url(value)
+    return value
+
+
+def _tuple(name: str, parts: tuple[Any, ...], value: object) -> tuple[Any, ...]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise _Fault("must be a list")
+    if parts == (int, int):
+        if len(value) != 2:
+            raise _Fault("must be two numbers: how many, in how many seconds")
+        return tuple(_number(name, part) for part in value)
+    if parts[0] is Webhook:
+        return tuple(_webhook(number, part) for number, part in enumerate(value, 1))
+    texts = tuple(_text("", part) for part in value)
+    if name in _ORIGINS and (wrong := [text for text in texts if not _is_origin(text)]):
+        raise _Fault(f"{wrong[0][:60]!r} is no origin: write scheme://host or scheme://host:port, or *")
+    if name == "events" and (unknown := [text for text in texts if text not in EVENT_NAMES]):
+        near = difflib.get_close_matches(unknown[0], EVENT_NAMES, 1)
+        raise _Fault(f"{unknown[0][:40]!r} is no event" + (f"; did you mean {near[0]!r}?" if near else ""))
+    return texts
+
+
+def _webhook(number: int, value: object) -> Webhook:
+    if not isinstance(value, Mapping):
+        raise _Fault(f"number {number} must be a table: write each as [[apps.webhooks]]")
+    values, faults = _values(Webhook, value)
+    if faults:
+        raise _Fault(f"number {number}: {'; '.join(faults)}")
+    return Webhook(**values)
+
+
+def _url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url or "@" in parts.netloc:
+        raise _Fault("must be http(s)://host/…, without a user name")
+    return value
+
+
+def _is_origin(text: str) -> bool:
+    if text == "*":
+        return True
+    scheme, separator, host = text.partition("://")
+    return bool(separator and scheme and host) and "/" not in host
