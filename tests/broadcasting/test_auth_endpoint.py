@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import httpx2
 import pytest
 
-from smartlink.broadcasting import BroadcastingAuth, ChannelRules, Member, RequestRefused
+from smartlink.broadcasting import BroadcastingAuth, ChannelEncryption, ChannelRules, Member, RequestRefused, Signatory
 
 KEY, SECRET = "the-key", "the-secret"
 SOCKET = "123.456"
@@ -25,7 +25,7 @@ async def authenticate(scope: MutableMapping[str, Any]) -> int | None:
     return int(token) if token else None
 
 
-def build(*, name_user_on_private: bool = True) -> BroadcastingAuth[int]:
+def build(*, name_user_on_private: bool = True, encryption: ChannelEncryption | None = None) -> BroadcastingAuth[int]:
     rules = ChannelRules()
 
     @rules.private("user.{user_id}")
@@ -40,14 +40,15 @@ def build(*, name_user_on_private: bool = True) -> BroadcastingAuth[int]:
     def players(user: int) -> dict[str, object]:
         return {"score": 3}
 
-    return BroadcastingAuth(
+    signatory = Signatory(
         rules,
         key=KEY,
         secret=SECRET,
-        authenticate=authenticate,
         member_of=lambda user: Member(user, {"id": user, "name": "Ána"}),
         name_user_on_private=name_user_on_private,
+        encryption=encryption,
     )
+    return BroadcastingAuth(signatory, authenticate)
 
 
 @pytest.fixture
@@ -130,9 +131,9 @@ async def test_the_application_may_refuse_in_its_own_way(client: httpx2.AsyncCli
     assert (answer.status_code, answer.json()) == (419, {"message": "CSRF token mismatch."})
 
 
-async def test_only_posts_to_the_two_endpoints_are_answered(client: httpx2.AsyncClient) -> None:
-    assert (await client.get("/broadcasting/auth")).status_code == 405
-    assert (await client.get("/broadcasting/auth")).headers["allow"] == "POST"
+async def test_only_gets_and_posts_to_the_two_endpoints_are_answered(client: httpx2.AsyncClient) -> None:
+    assert (await client.put("/broadcasting/auth")).status_code == 405
+    assert (await client.put("/broadcasting/auth")).headers["allow"] == "GET, POST"
     assert (await client.post("/broadcasting/other")).status_code == 404
     assert (await client.post("/broadcasting")).status_code == 404
 
@@ -217,7 +218,7 @@ async def test_what_is_not_text_is_never_signed(client: httpx2.AsyncClient, valu
         [("socket_id[]", SOCKET), ("channel_name", "private-user.7")],
         [("socket_id[0]", SOCKET), ("channel_name", "private-user.7")],
         [("socket_id", SOCKET), ("socket_id", "1.1"), ("channel_name", "private-user.7")],
-        [("socket_id", SOCKET), ("channel_name[]", "private-user.7")],
+        [("socket_id", SOCKET), ("channel_name[]", "private-user.7"), ("channel_name", "private-user.7")],
         [("socket_id", SOCKET), ("channel_name", "private-user.7"), ("channel_name", "presence-chat")],
         [("socket_id", SOCKET)],
     ],
@@ -298,3 +299,114 @@ async def test_it_works_where_it_is_mounted() -> None:
         )
 
     assert answer.status_code == 200
+
+
+async def test_a_get_is_answered_as_a_post_is(client: httpx2.AsyncClient) -> None:
+    fields = {"socket_id": SOCKET, "channel_name": "private-user.7"}
+    asked = await client.get("/broadcasting/auth", params=fields)
+    posted = await client.post("/broadcasting/auth", data=fields)
+
+    assert asked.status_code == 200
+    assert asked.json() == posted.json()
+    assert (await client.get("/broadcasting/auth", params=fields | {"socket_id": "1.1\n"})).status_code == 422
+
+
+async def test_many_channels_are_authorised_in_one_call(client: httpx2.AsyncClient) -> None:
+    names = ["private-user.7", "presence-chat", "private-user.8", "chat", "private-x\n"]
+    as_json = await client.post("/broadcasting/auth", json={"socket_id": SOCKET, "channels": names})
+    as_form = await client.post("/broadcasting/auth", data={"socket_id": SOCKET, "channel_name[]": names})
+
+    assert as_json.status_code == 200
+    assert as_json.json() == as_form.json()
+    channels = as_json.json()["channels"]
+    assert {name: answer["status"] for name, answer in channels.items()} == dict(
+        zip(names, [200, 200, 403, 403, 403], strict=True)
+    )
+    for name in ("private-user.7", "presence-chat"):
+        one = await client.post("/broadcasting/auth", json={"socket_id": SOCKET, "channel_name": name})
+        assert channels[name]["data"] == one.json()
+    assert "auth" not in channels["private-user.8"]["data"]
+
+
+@pytest.mark.parametrize(
+    "channels", [[], "private-user.7", {"a": 1}, [1], ["private-user.7", None], ["private-user.7"] * 101]
+)
+async def test_what_is_no_list_of_names_is_refused_as_a_whole(client: httpx2.AsyncClient, channels: object) -> None:
+    answer = await client.post("/broadcasting/auth", json={"socket_id": SOCKET, "channels": channels})
+
+    assert answer.status_code == 422
+
+
+async def test_many_channels_for_a_malformed_socket_are_never_signed(client: httpx2.AsyncClient) -> None:
+    answer = await client.post("/broadcasting/auth", json={"socket_id": "1.1:x", "channels": ["private-user.7"]})
+
+    assert answer.status_code == 422
+    assert "channels" not in answer.json()
+
+
+async def test_an_encrypted_channel_is_authorised_with_its_secret() -> None:
+    encryption = ChannelEncryption("a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=")
+    transport = httpx2.ASGITransport(build(encryption=encryption))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://app") as client:
+        answer = await client.post(
+            "/broadcasting/auth",
+            json={"socket_id": SOCKET, "channel_name": "private-encrypted-user.7"},
+            headers={"authorization": "7"},
+        )
+
+    data = '{"user_id":"7"}'
+    assert answer.json() == {
+        "auth": signed(f"{SOCKET}:private-encrypted-user.7:{data}"),
+        "channel_data": data,
+        "shared_secret": encryption.shared_secret("private-encrypted-user.7"),
+    }
+
+
+async def test_without_a_master_key_encrypted_channels_are_nobodys(client: httpx2.AsyncClient) -> None:
+    fields = {"socket_id": SOCKET, "channel_name": "private-encrypted-user.7"}
+
+    assert (await client.post("/broadcasting/auth", json=fields)).status_code == 403
+
+
+class TestGuards:
+    """Two ways to be known; an admin's rule is for the admins' guard alone."""
+
+    @pytest.fixture
+    async def client(self) -> AsyncIterator[httpx2.AsyncClient]:
+        rules = ChannelRules()
+
+        @rules.private("orders.{order_id}", guards=["admin"])
+        def any_order(user: int, order_id: int) -> bool:
+            return True
+
+        @rules.private("orders.{order_id}")
+        def own_order(user: int, order_id: int) -> bool:
+            return user == order_id
+
+        async def admin(scope: MutableMapping[str, Any]) -> int | None:
+            return int(dict(scope["headers"]).get(b"x-admin", b"0")) or None
+
+        signatory = Signatory(rules, key=KEY, secret=SECRET, member_of=lambda user: Member(user))
+        app = BroadcastingAuth(signatory, {"web": authenticate, "admin": admin})
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://app") as client:
+            yield client
+
+    @pytest.mark.parametrize(
+        ("headers", "order", "status", "user"),
+        [
+            ({"authorization": "7"}, 7, 200, "7"),
+            ({"authorization": "7"}, 8, 403, None),
+            ({"authorization": "7", "x-admin": "1"}, 8, 200, "1"),
+            ({"x-admin": "1"}, 8, 200, "1"),
+            ({}, 8, 401, None),
+        ],
+    )
+    async def test_a_rule_sees_the_user_of_its_guard(
+        self, client: httpx2.AsyncClient, headers: dict[str, str], order: int, status: int, user: str | None
+    ) -> None:
+        fields = {"socket_id": SOCKET, "channel_name": f"private-orders.{order}"}
+        answer = await client.post("/broadcasting/auth", json=fields, headers=headers)
+
+        assert answer.status_code == status
+        if user is not None:
+            assert json.loads(answer.json()["channel_data"]) == {"user_id": user}

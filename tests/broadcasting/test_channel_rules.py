@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -80,7 +82,9 @@ async def test_what_a_rule_allows_is_allowed(rules: ChannelRules, channel: str) 
         "private-room.blue.x",
         "Private-user.7",
         " private-user.7",
-        "private-encrypted-user.7",
+        "private-encrypted-user.8",
+        "private-cache-private-user.7",
+        "presence-encrypted-user.7",
         "private-unknown",
         "chat",
         "private-",
@@ -179,7 +183,7 @@ def test_a_placeholder_is_a_number_or_text() -> None:
     def rule(user: object, x: float) -> bool:
         return True
 
-    with pytest.raises(ValueError, match="use int or str"):
+    with pytest.raises(ValueError, match="use str, int or UUID"):
         ChannelRules().private("{x}")(rule)
 
 
@@ -208,3 +212,87 @@ def _four(user: object, a: str, b: str, c: str, d: str) -> bool:
 def test_a_member_has_an_id(member_id: Any) -> None:
     with pytest.raises(ValueError, match="id"):
         Member(member_id)
+
+
+@dataclass(frozen=True)
+class Order:
+    id: int
+    owner: int
+
+
+async def load_order(order_id: int) -> Order | None:
+    return Order(order_id, owner=7) if order_id < 100 else None
+
+
+class OwnOrder:
+    """A rule as a class."""
+
+    def join(self, user: int, order: Order) -> bool:
+        return user == order.owner
+
+
+@pytest.fixture
+def loading() -> ChannelRules:
+    rules = ChannelRules()
+    rules.resolve(Order, load_order)
+    rules.private("orders.{order}")(OwnOrder)
+
+    @rules.private("orders.{order}.lines")
+    def lines(user: int, order: Order) -> bool:
+        return user == order.owner
+
+    @rules.private("files.{file}")
+    def file(user: int, file: UUID) -> bool:
+        return file.version == 4
+
+    @rules.private("orders.{anything}")
+    def never_reached_for_missing_orders(user: int, anything: str) -> bool:
+        return True
+
+    return rules
+
+
+@pytest.mark.parametrize(
+    ("user", "channel", "allowed"),
+    [
+        (7, "private-orders.1", True),
+        (7, "private-cache-orders.1", True),
+        (7, "private-encrypted-orders.1", True),
+        (7, "private-encrypted-cache-orders.1", True),
+        (8, "private-orders.1", False),
+        (7, "private-orders.100", False),
+        (7, "private-orders.1.lines", True),
+        (7, "private-orders.100.lines", False),
+        (7, "private-orders.01", True),
+        (7, "presence-orders.1", False),
+        (7, "private-files.b4a3c0de-0000-4000-8000-000000000000", True),
+        (7, "private-files.B4A3C0DE-0000-4000-8000-000000000000", False),
+        (7, "private-files.b4a3c0de", False),
+    ],
+)
+async def test_a_placeholder_may_be_loaded(loading: ChannelRules, user: int, channel: str, allowed: bool) -> None:
+    assert (await loading.decide(user, channel)).allowed is allowed
+
+
+def test_a_decision_needs_no_loop_even_for_rules_that_await(loading: ChannelRules) -> None:
+    assert loading.decide_sync(7, "private-orders.1").allowed
+    assert loading.decide_sync(7, "private-orders.100").why == "there is no Order 100"
+
+
+async def test_inside_a_loop_a_rule_that_awaits_cannot_be_waited_for(loading: ChannelRules) -> None:
+    with pytest.raises(RuntimeError, match="await"):
+        loading.decide_sync(7, "private-orders.1")
+    assert loading.decide_sync(7, "private-files.b4a3c0de-0000-4000-8000-000000000000").allowed
+
+
+def test_a_type_nobody_loads_is_told_of_when_the_rule_is_added() -> None:
+    rules = ChannelRules()
+
+    with pytest.raises(ValueError, match=r"rules\.resolve\(Order, load_order\)"):
+        rules.private("orders.{order}")(OwnOrder)
+
+
+@pytest.mark.parametrize("pattern", ["private-x", "presence-x", "cache-x", "private-encrypted-x"])
+def test_a_pattern_has_no_prefix(pattern: str) -> None:
+    with pytest.raises(ValueError, match="leave the prefix out"):
+        ChannelRules().any(pattern)(lambda user: True)

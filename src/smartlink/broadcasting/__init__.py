@@ -32,9 +32,16 @@ from smartlink.broadcasting.errors import (
 )
 from smartlink.broadcasting.events import AnonymousEvent, BroadcastEvent, BroadcastNotification, BroadcastNow
 from smartlink.broadcasting.manager import DriverManager
-from smartlink.broadcasting.routes import BroadcastingAuth, RequestRefused
-from smartlink.broadcasting.socket_id import SocketIdMiddleware, current_socket_id
+from smartlink.broadcasting.routes import BroadcastingAuth
+from smartlink.broadcasting.signatory import RequestRefused, Signatory
+from smartlink.broadcasting.socket_id import (
+    SocketIdMiddleware,
+    SocketIdWsgiMiddleware,
+    current_socket_id,
+    from_socket,
+)
 from smartlink.broadcasting.sync import SyncBroadcaster
+from smartlink.broadcasting.wsgi import BroadcastingAuthWsgi
 
 __all__ = [
     "AnonymousBroadcast",
@@ -50,6 +57,7 @@ __all__ = [
     "BroadcastUnavailable",
     "Broadcaster",
     "BroadcastingAuth",
+    "BroadcastingAuthWsgi",
     "CacheChannel",
     "Channel",
     "ChannelEncryption",
@@ -70,8 +78,11 @@ __all__ = [
     "PrivateChannel",
     "Promise",
     "RequestRefused",
+    "Signatory",
     "SocketIdMiddleware",
+    "SocketIdWsgiMiddleware",
     "SyncBroadcaster",
     "UnserialisablePayload",
     "current_socket_id",
+    "from_socket",
 ]

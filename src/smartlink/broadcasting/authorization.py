@@ -1,23 +1,32 @@
 """Who may subscribe: a table of channel patterns, each with a rule. Denied unless a rule allows.
 
     rules = ChannelRules()
+    rules.resolve(Order, load_order)
 
     @rules.private("user.{user_id}")
     def own_channel(user: User, user_id: int) -> bool:
         return user.id == user_id
 
-A placeholder stands for one or more characters without a dot, or, where the rule's parameter is annotated `int`, for
-a canonical decimal number: `7`, never `07`, `-7` or a digit of another script. The rule gets the value by name.
+    @rules.private("orders.{order}")
+    def own_order(user: User, order: Order) -> bool:
+        return user.id == order.owner_id
+
+A placeholder stands for one or more characters without a dot. The rule gets the value by name, as its annotation says:
+text; `int`, a canonical decimal number (`7`, never `07`, `-7` or a digit of another script); `UUID`, in its canonical
+form; or whatever a loader makes of it, where what it does not find is denied.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from uuid import UUID
 
+from smartlink.broadcasting.channels import name_without_prefix
+from smartlink.broadcasting.steps import Steps, settle, settle_sync
 from smartlink.protocol.names import ChannelKind, is_valid_channel, kind_of
 
 __all__ = ["ChannelRule", "ChannelRules", "Decision", "Member"]
@@ -25,9 +34,17 @@ __all__ = ["ChannelRule", "ChannelRules", "Decision", "Member"]
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _LITERAL = re.compile(r"[-a-zA-Z0-9_=@,.;]*\Z")
 _MAX_INT = 2**63 - 1
-_PREFIX = {ChannelKind.PRIVATE: "private-", ChannelKind.PRESENCE: "presence-"}
+_FORMS: Mapping[type, str] = {
+    str: "[^.]+",
+    int: "0|[1-9][0-9]{0,18}",
+    UUID: "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
+}
+_PRIVATE = frozenset({ChannelKind.PRIVATE, ChannelKind.ENCRYPTED})
+_PRESENCE = frozenset({ChannelKind.PRESENCE})
 
-RuleFunction = TypeVar("RuleFunction", bound=Callable[..., object])
+Rule = TypeVar("Rule", bound=Callable[..., object])
+Loaded = TypeVar("Loaded")
+UserOf = Callable[[Sequence[str]], Steps[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +65,8 @@ class Decision:
     """What the rules say about one user and one channel.
 
     `member` or `info` is set when the rule told who the user is on the channel, or what others may see of them;
-    `rule` is the pattern that decided, None when none matched; `why` is for operators, not for the user.
+    `rule` is the pattern that decided, None when none matched; `why` is for operators, not for the user; `user` is
+    whom the deciding rule's guard knew.
     """
 
     allowed: bool
@@ -56,128 +74,215 @@ class Decision:
     rule: str | None = None
     member: Member | None = None
     info: Mapping[str, object] | None = None
+    user: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Placeholder:
+    """How a placeholder's text becomes a value: `kind` is `str`, `int` or `UUID`; `load` makes more of it."""
+
+    kind: type
+    load: Callable[[Any], object] | None = None
+    of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelRule:
-    """A pattern, the kinds of channel it stands for, and the function that decides."""
+    """A pattern, the kinds of channel it stands for, the guards whose users it is for, and what decides."""
 
     pattern: str
     kinds: frozenset[ChannelKind]
     function: Callable[..., object]
+    guards: tuple[str, ...]
     matcher: re.Pattern[str]
-    ints: frozenset[str]
+    placeholders: Mapping[str, _Placeholder]
 
     def matches(self, name: str) -> dict[str, object] | None:
-        """The placeholders' values in `name`, a channel name without its prefix; None when it does not match."""
+        """The placeholders' values in `name`, a channel name without its prefix; None when it does not match.
+
+        What loaders make of them comes later.
+        """
         found = self.matcher.fullmatch(name)
         if found is None:
             return None
-        values: dict[str, object] = dict(found.groupdict())
-        for parameter in self.ints:
-            number = int(found[parameter])
-            if number > _MAX_INT:
+        values: dict[str, object] = {}
+        for parameter, placeholder in self.placeholders.items():
+            value = placeholder.kind(found[parameter])
+            if isinstance(value, int) and value > _MAX_INT:
                 return None
-            values[parameter] = number
+            values[parameter] = value
         return values
 
 
 class ChannelRules:
     """The table. Rules are tried in the order they were added; the first that says yes or no decides.
 
-    A rule is a plain or async function of the user and the placeholders. True allows; False denies; None leaves it
-    to the next rule that matches; on a presence channel a mapping (what others see) or a `Member` allows as well.
+    A rule is a plain or async function of the user and the placeholders, or a class whose `join` is one. True allows;
+    False denies; None leaves it to the next rule that matches; on a presence channel a mapping (what others see) or a
+    `Member` allows as well. Rules for a name hold for its cache channel too, those for private ones also for the
+    encrypted one. With `guards`, a rule is for the users of these guards (see `BroadcastingAuth`), and is passed over
+    when none of them knows the caller.
     """
 
     def __init__(self) -> None:
         self._rules: list[ChannelRule] = []
+        self._loaders: dict[type, Callable[[Any], object]] = {}
 
     @property
     def rules(self) -> tuple[ChannelRule, ...]:
         """The rules, in order."""
         return tuple(self._rules)
 
-    def private(self, pattern: str) -> Callable[[RuleFunction], RuleFunction]:
+    @property
+    def guards(self) -> frozenset[str]:
+        """Every guard that a rule names."""
+        return frozenset(guard for rule in self._rules for guard in rule.guards)
+
+    def resolve(self, kind: type[Loaded], load: Callable[[Any], Loaded | Awaitable[Loaded | None] | None]) -> None:
+        """Have parameters annotated `kind` loaded by `load`, a plain or async function of the placeholder.
+
+        It gets text, or, where it says so, an `int` or `UUID`. What it does not find (None) is denied at once. Say it
+        before the rules that need it.
+        """
+        self._loaders[kind] = load
+
+    def private(self, pattern: str, *, guards: Sequence[str] = ()) -> Callable[[Rule], Rule]:
         """A rule for `private-{pattern}`. Raises ValueError for a pattern that the function does not fit."""
-        return self._adder(pattern, frozenset({ChannelKind.PRIVATE}))
+        return self._adder(pattern, _PRIVATE, guards)
 
-    def presence(self, pattern: str) -> Callable[[RuleFunction], RuleFunction]:
+    def presence(self, pattern: str, *, guards: Sequence[str] = ()) -> Callable[[Rule], Rule]:
         """A rule for `presence-{pattern}`. Raises ValueError for a pattern that the function does not fit."""
-        return self._adder(pattern, frozenset({ChannelKind.PRESENCE}))
+        return self._adder(pattern, _PRESENCE, guards)
 
-    def any(self, pattern: str) -> Callable[[RuleFunction], RuleFunction]:
+    def any(self, pattern: str, *, guards: Sequence[str] = ()) -> Callable[[Rule], Rule]:
         """A rule for both. Raises ValueError for a pattern that the function does not fit."""
-        return self._adder(pattern, frozenset({ChannelKind.PRIVATE, ChannelKind.PRESENCE}))
+        return self._adder(pattern, _PRIVATE | _PRESENCE, guards)
 
     async def decide(self, user: object, wire_name: str) -> Decision:
         """Whether `user` may subscribe to `wire_name`. Malformed and public names are denied, not errors.
 
         Raises TypeError when a rule gives something that is neither yes, no nor a member; and what rules raise.
         """
+        return await settle(self.deciding(_always(user), wire_name))
+
+    def decide_sync(self, user: object, wire_name: str) -> Decision:
+        """As `decide`, blocking; async rules run in a loop of their own. Raises RuntimeError for one in a loop."""
+        return settle_sync(self.deciding(_always(user), wire_name))
+
+    def deciding(self, user_of: UserOf, wire_name: str) -> Steps[Decision]:
+        """The steps of `decide`; `user_of` gives the user that one of some guards knows, None for nobody."""
         if not is_valid_channel(wire_name):
             return Decision(False, "not a channel name")
         kind = kind_of(wire_name)
-        prefix = _PREFIX.get(kind)
-        if prefix is None:
+        if not kind.needs_authorization:
             return Decision(False, f"{kind.value} channels have no rules")
-        name = wire_name[len(prefix) :]
+        name = name_without_prefix(wire_name)
+        prefix = wire_name[: len(wire_name) - len(name)]
         why, decided_by = "no rule matches", None
         for rule in self._rules:
             values = rule.matches(name) if kind in rule.kinds else None
             if values is None:
                 continue
-            answer = rule.function(user, **values)
-            if inspect.isawaitable(answer):
-                answer = await answer
             decided_by = prefix + rule.pattern
+            user = yield from user_of(rule.guards)
+            if user is None:
+                why = f"no user of {', '.join(rule.guards)}"
+                continue
+            missing = yield from _load(rule, values)
+            if missing is not None:
+                return Decision(False, missing, decided_by)
+            answer = yield rule.function(user, **values)
             if answer is not None:
-                return _decision(answer, decided_by, kind)
+                return _decision(answer, decided_by, kind, user)
             why = "the rule left it open, and no other matches"
         return Decision(False, why, decided_by)
 
-    def _adder(self, pattern: str, kinds: frozenset[ChannelKind]) -> Callable[[RuleFunction], RuleFunction]:
-        def add(function: RuleFunction) -> RuleFunction:
+    def _adder(self, pattern: str, kinds: frozenset[ChannelKind], guards: Sequence[str]) -> Callable[[Rule], Rule]:
+        def add(function: Rule) -> Rule:
             for rule in self._rules:
-                if rule.pattern == pattern and rule.kinds & kinds:
+                if rule.pattern == pattern and rule.kinds & kinds and set(rule.guards) == set(guards):
                     raise ValueError(f"{pattern!r} has a rule already: {_name_of(rule.function)}")
-            self._rules.append(_compiled(pattern, kinds, function))
+            self._rules.append(self._compiled(pattern, kinds, tuple(guards), function))
             return function
 
         return add
 
+    def _compiled(
+        self, pattern: str, kinds: frozenset[ChannelKind], guards: tuple[str, ...], function: Callable[..., object]
+    ) -> ChannelRule:
+        if pattern != name_without_prefix(pattern):
+            raise ValueError(f"{pattern!r}: leave the prefix out; private(), presence() and any() say it")
+        pieces = _PLACEHOLDER.split(pattern)
+        literals, names = pieces[0::2], pieces[1::2]
+        if not pattern or not all(_LITERAL.match(piece) for piece in literals):
+            raise ValueError(f"{pattern!r} has characters that no channel name has; placeholders look like {{user_id}}")
+        if len(set(names)) != len(names) or any(not piece for piece in literals[1:-1]):
+            raise ValueError(f"{pattern!r}: placeholders need different names, and something between them")
+        decide = _callable(function)
+        annotations = _annotations(decide, pattern, names)
+        placeholders = {name: self._placeholder(annotations[name], pattern, name) for name in names}
+        parts = [re.escape(literals[0])]
+        for name, following in zip(names, literals[1:], strict=True):
+            parts.append(f"(?P<{name}>{_FORMS[placeholders[name].kind]}){re.escape(following)}")
+        return ChannelRule(pattern, kinds, decide, guards, re.compile("".join(parts)), placeholders)
 
-def _decision(answer: object, rule: str, kind: ChannelKind) -> Decision:
+    def _placeholder(self, annotation: Any, pattern: str, name: str) -> _Placeholder:
+        if (kind := _plain_kind(annotation)) is not None:
+            return _Placeholder(kind)
+        for loaded, load in self._loaders.items():
+            if annotation is loaded or (isinstance(annotation, str) and _last(annotation) == loaded.__name__):
+                argument = next(iter(inspect.signature(load).parameters.values()), None)
+                kind = None if argument is None else _plain_kind(argument.annotation)
+                if kind is None:
+                    raise ValueError(f"the loader of {loaded.__name__} takes one value: text, an int or a UUID")
+                return _Placeholder(kind, load, loaded.__name__)
+        raise ValueError(
+            f"the rule of {pattern!r}: {name} is annotated {annotation!r}; use str, int or UUID, or say how to load "
+            "it first: rules.resolve(Order, load_order)"
+        )
+
+
+def _always(user: object) -> UserOf:
+    def user_of(_: Sequence[str]) -> Steps[Any]:
+        return user
+        yield
+
+    return user_of
+
+
+def _load(rule: ChannelRule, values: dict[str, object]) -> Steps[str | None]:
+    """Put what loaders find in place of the placeholders' text; says what is missing."""
+    for parameter, placeholder in rule.placeholders.items():
+        if placeholder.load is not None:
+            found = yield placeholder.load(values[parameter])
+            if found is None:
+                return f"there is no {placeholder.of} {values[parameter]}"
+            values[parameter] = found
+    return None
+
+
+def _decision(answer: object, rule: str, kind: ChannelKind, user: object) -> Decision:
     if answer is True:
-        return Decision(True, "the rule says yes", rule)
+        return Decision(True, "the rule says yes", rule, user=user)
     if answer is False:
-        return Decision(False, "the rule says no", rule)
+        return Decision(False, "the rule says no", rule, user=user)
     if isinstance(answer, Member):
-        return Decision(True, "the rule names the member", rule, member=answer)
+        return Decision(True, "the rule names the member", rule, member=answer, user=user)
     if isinstance(answer, Mapping):
         info = answer if kind is ChannelKind.PRESENCE else None
-        return Decision(True, "the rule describes the member", rule, info=info)
+        return Decision(True, "the rule describes the member", rule, info=info, user=user)
     raise TypeError(f"the rule of {rule} gave {type(answer).__name__}; give True, False, None, a mapping or a Member")
 
 
-def _compiled(pattern: str, kinds: frozenset[ChannelKind], function: Callable[..., object]) -> ChannelRule:
-    if pattern.startswith(("private-", "presence-")):
-        raise ValueError(f"{pattern!r}: leave the prefix out; private(), presence() and any() say it")
-    pieces = _PLACEHOLDER.split(pattern)
-    literals, names = pieces[0::2], pieces[1::2]
-    if not pattern or not all(_LITERAL.match(piece) for piece in literals):
-        raise ValueError(f"{pattern!r} has characters that no channel name has; placeholders look like {{user_id}}")
-    if len(set(names)) != len(names) or any(not piece for piece in literals[1:-1]):
-        raise ValueError(f"{pattern!r}: placeholders need different names, and something between them")
-    kinds_of_values = _annotations(function, pattern, names)
-    parts = [re.escape(literals[0])]
-    for name, following in zip(names, literals[1:], strict=True):
-        form = "0|[1-9][0-9]{0,18}" if kinds_of_values[name] is int else "[^.]+"
-        parts.append(f"(?P<{name}>{form}){re.escape(following)}")
-    ints = frozenset(name for name, kind in kinds_of_values.items() if kind is int)
-    return ChannelRule(pattern, kinds, function, re.compile("".join(parts)), ints)
+def _callable(function: Callable[..., object]) -> Callable[..., object]:
+    """A rule's function; a class, or an object of one, decides by its `join`."""
+    if inspect.isroutine(function):
+        return function
+    join = getattr(function() if inspect.isclass(function) else function, "join", None)
+    return join if callable(join) else function
 
 
-def _annotations(function: Callable[..., object], pattern: str, names: list[str]) -> dict[str, type]:
+def _annotations(function: Callable[..., object], pattern: str, names: list[str]) -> dict[str, Any]:
     parameters = list(inspect.signature(function).parameters.values())
     if not parameters or parameters[0].kind not in (
         inspect.Parameter.POSITIONAL_ONLY,
@@ -191,16 +296,22 @@ def _annotations(function: Callable[..., object], pattern: str, names: list[str]
             f"the rule of {pattern!r} takes (user, {', '.join(names)}), but {_name_of(function)} takes "
             f"{inspect.signature(function)}"
         )
-    return {name: _value_type(known[name].annotation, pattern, name) for name in names}
+    return {name: known[name].annotation for name in names}
 
 
-def _value_type(annotation: Any, pattern: str, name: str) -> type:
-    # Annotations are text where a module postpones them; only two are known, so nothing need be evaluated.
-    if annotation in (int, "int"):
-        return int
+def _plain_kind(annotation: Any) -> type | None:
+    # Annotations are text where a module postpones them; by their names, nothing need be evaluated.
     if annotation in (str, "str", inspect.Parameter.empty):
         return str
-    raise ValueError(f"the rule of {pattern!r}: {name} is annotated {annotation!r}; use int or str")
+    if annotation in (int, "int"):
+        return int
+    if annotation is UUID or (isinstance(annotation, str) and _last(annotation) == "UUID"):
+        return UUID
+    return None
+
+
+def _last(annotation: str) -> str:
+    return annotation.strip("'\"").rpartition(".")[2]
 
 
 def _name_of(function: Callable[..., object]) -> str:

@@ -6,18 +6,20 @@ nothing is ever authorised by it, and a malformed one is ignored, since it ends 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 from smartlink.protocol.names import is_valid_socket_id
 
-__all__ = ["SocketIdMiddleware", "current_socket_id"]
+__all__ = ["SocketIdMiddleware", "SocketIdWsgiMiddleware", "current_socket_id", "from_socket"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _HEADER = b"x-socket-id"
@@ -30,6 +32,19 @@ def current_socket_id() -> str | None:
     return _current.get()
 
 
+@contextmanager
+def from_socket(socket_id: str | None) -> Iterator[None]:
+    """Take `socket_id` for the current request's, within the block: in jobs that a request left behind, in tests.
+
+    One that is malformed is ignored, as in a request.
+    """
+    token = _current.set(socket_id if is_valid_socket_id(socket_id) else None)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
 class SocketIdMiddleware:
     """ASGI middleware that makes `current_socket_id()` work within each HTTP request."""
 
@@ -40,16 +55,25 @@ class SocketIdMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        token = _current.set(_socket_id_in(scope))
-        try:
+        with from_socket(_socket_id_in(scope)):
             await self._app(scope, receive, send)
-        finally:
-            _current.reset(token)
+
+
+class SocketIdWsgiMiddleware:
+    """WSGI middleware that makes `current_socket_id()` work within each request: Flask, Django behind WSGI."""
+
+    def __init__(self, app: WSGIApp) -> None:
+        self._app = app
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        # Set and left set: the body may be produced after this returns. The thread's next request sets its own.
+        socket_id = environ.get("HTTP_X_SOCKET_ID")
+        _current.set(socket_id if is_valid_socket_id(socket_id) else None)
+        return self._app(environ, start_response)
 
 
 def _socket_id_in(scope: Scope) -> str | None:
-    named = [value for name, value in scope["headers"] if name == _HEADER]
+    named: list[bytes] = [value for name, value in scope["headers"] if name == _HEADER]
     if len(named) != 1:
         return None
-    text = named[0].decode("latin-1")
-    return text if is_valid_socket_id(text) else None
+    return named[0].decode("latin-1")

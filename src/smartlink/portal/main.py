@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from sqlalchemy import text
 from starlette.routing import Route
 
-from smartlink.broadcasting import Broadcaster, BroadcastingAuth, ChannelRules, SocketIdMiddleware
+from smartlink.broadcasting import Broadcaster, BroadcastingAuth, ChannelRules, Signatory, SocketIdMiddleware
 from smartlink.broadcasting.manager import DriverManager
 from smartlink.broadcasting.outbox import Outbox, Relay
 from smartlink.portal import pages
@@ -43,7 +43,7 @@ from smartlink.portal.shared.work import Announcer
 from smartlink.portal.users import channels as user_channels
 from smartlink.portal.users import routes as user_routes
 from smartlink.portal.users.identity import Identity
-from smartlink.portal.users.service import Principal, Users
+from smartlink.portal.users.service import Users
 
 __all__ = ["Portal", "build"]
 
@@ -152,13 +152,8 @@ class Portal:
 
     def _add_own_routes(self, app: FastAPI, identity: Identity) -> None:
         settings = self.settings
-        auth: BroadcastingAuth[Principal] = BroadcastingAuth(
-            self.rules,
-            key=settings.broadcast.reverb_app_key,
-            secret=settings.broadcast.reverb_app_secret.get_secret_value(),
-            authenticate=identity.caller_for_broadcasting,
-            member_of=user_channels.member_of,
-        )
+        signatory = Signatory.from_settings(self.rules, user_channels.member_of, settings.broadcast)
+        auth = BroadcastingAuth(signatory, identity.caller_for_broadcasting)
         for path in ("/broadcasting/auth", "/broadcasting/user-auth"):
             app.router.routes.append(Route(path, auth, include_in_schema=False))
         app.router.routes.append(Route("/docs", pages.docs, include_in_schema=False))

@@ -1,0 +1,55 @@
+"""Flask: a blueprint whose user comes from a function of yours, within the request's context.
+
+app.register_blueprint(broadcasting_blueprint(signatory, current_user), url_prefix="/broadcasting")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from smartlink.broadcasting.signatory import MAX_BODY_BYTES, Question, RequestRefused, Signatory
+
+__all__ = ["broadcasting_blueprint"]
+
+User = TypeVar("User")
+UserOf = Callable[[], User | None]
+
+
+def broadcasting_blueprint(
+    signatory: Signatory[User], current_user: UserOf[User] | Mapping[str, UserOf[User]], name: str = "broadcasting"
+) -> Blueprint:
+    """`/auth` and `/user-auth`, for GET and POST.
+
+    `current_user` gives the user or None for 401; it may raise `RequestRefused`, or abort as Flask does; a mapping
+    makes several guards.
+    """
+    blueprint = Blueprint(name, __name__)
+    guards = current_user if isinstance(current_user, Mapping) else {"default": current_user}
+
+    def answer() -> Response:
+        question = Question(
+            method=request.method,
+            path=request.path,
+            read=_read,
+            content_type=request.headers.get("content-type", ""),
+            query=request.query_string.decode("latin-1"),
+        )
+        said = signatory.answer_sync(question, guards)
+        headers = {name: value for name, value in said.all_headers.items() if name != "connection"}
+        return Response(said.body, said.status, headers)
+
+    for path in ("/auth", "/user-auth"):
+        blueprint.add_url_rule(path, path.strip("/"), answer, methods=["GET", "POST"])
+    return blueprint
+
+
+def _read() -> bytes:
+    request.max_content_length = MAX_BODY_BYTES
+    try:
+        return request.get_data(cache=False)
+    except RequestEntityTooLarge:
+        raise RequestRefused(413, f"The body is larger than {MAX_BODY_BYTES} bytes.") from None

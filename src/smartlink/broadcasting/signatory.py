@@ -1,0 +1,309 @@
+"""What the authorisation endpoints answer, whatever framework carries question and answer.
+
+What is signed is chosen by strangers, so the form of every part is checked before anything else is looked at, and
+whatever is malformed gets its error without a signature.
+Source: Pusher Channels, "Authorizing users" and "Authenticating users".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Self, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from smartlink.broadcasting.authorization import ChannelRules, Decision, Member
+from smartlink.broadcasting.config import BroadcastSettings
+from smartlink.broadcasting.encryption import ChannelEncryption
+from smartlink.broadcasting.errors import BroadcastConfigError
+from smartlink.broadcasting.payloads import encode_payload
+from smartlink.broadcasting.steps import Steps, settle, settle_sync
+from smartlink.protocol.names import ChannelKind, is_valid_channel, is_valid_socket_id, kind_of
+from smartlink.protocol.signing import sign_channel, sign_user
+
+__all__ = ["MAX_BODY_BYTES", "MAX_CHANNELS_AT_ONCE", "Answer", "Question", "RequestRefused", "Signatory"]
+
+MAX_BODY_BYTES = 64 * 1024
+MAX_CHANNELS_AT_ONCE = 100
+
+User = TypeVar("User")
+Guard = Callable[[], Any]
+
+
+class RequestRefused(Exception):
+    """Raised by an application's own checks to answer with a status and message of its own, such as 419 or 503."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = dict(headers or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request: `path` ends in `auth` or `user-auth`; `read` gives the body, or something to await for it."""
+
+    method: str
+    path: str
+    read: Callable[[], bytes | Awaitable[bytes]]
+    content_type: str = ""
+    query: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response: JSON, never to be cached."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def all_headers(self) -> dict[str, str]:
+        """Every header, names in lower case."""
+        own = {"content-type": "application/json", "content-length": str(len(self.body)), "cache-control": "no-store"}
+        return own | dict(self.headers)
+
+
+class Signatory(Generic[User]):
+    """Signs subscriptions and sign-ins for users whom `rules` let in.
+
+    `member_of` says who a user is on the wire. With `name_user_on_private`, private authorisations also carry
+    `channel_data` with the user's id: clients ignore it, the server counts and ends connections by it. Without
+    `encryption`, encrypted channels are denied to everybody.
+
+    `auth` with `socket_id` and `channel_name` answers 200 `{"auth"}`, with `channel_data` and `shared_secret` where
+    the channel has them. With up to 100 names as `channels` (JSON) or `channel_name[]` (form) it answers each:
+    200 `{"channels": {name: {"status": 200, "data": {"auth"}}}}`. `user-auth` answers 200 `{"auth", "user_data"}`.
+    Without any `socket_id` there is nothing to sign: 200 and no `auth`. Else: 400 for an unreadable body; 401; 403;
+    404; 405; 413 above 64 KiB; 415; 422 for a malformed `socket_id`.
+    """
+
+    def __init__(
+        self,
+        rules: ChannelRules,
+        *,
+        key: str,
+        secret: str,
+        member_of: Callable[[User], Member],
+        name_user_on_private: bool = True,
+        encryption: ChannelEncryption | None = None,
+    ) -> None:
+        self.rules = rules
+        self._key = key
+        self._secret = secret
+        self._member_of = member_of
+        self._name_user_on_private = name_user_on_private
+        self._encryption = encryption
+
+    @classmethod
+    def from_settings(
+        cls,
+        rules: ChannelRules,
+        member_of: Callable[[User], Member],
+        settings: BroadcastSettings | None = None,
+        *,
+        name_user_on_private: bool = True,
+    ) -> Self:
+        """Signs for the service that `settings` choose; with a driver that has none, for our own server.
+
+        Raises BroadcastConfigError for a key that is missing.
+        """
+        settings = settings or BroadcastSettings()
+        key, secret = settings.signing_key()
+        return cls(
+            rules,
+            key=key,
+            secret=secret,
+            member_of=member_of,
+            name_user_on_private=name_user_on_private,
+            encryption=ChannelEncryption.from_settings(settings),
+        )
+
+    async def answer(self, question: Question, guards: Mapping[str, Guard]) -> Answer:
+        """Answer for the user that `guards` know: functions, by name, that give the user or None, or are awaited.
+
+        The first is for rules that name no guard. They may raise `RequestRefused`. Raises what rules raise.
+        """
+        return await settle(self._answering(question, guards))
+
+    def answer_sync(self, question: Question, guards: Mapping[str, Guard]) -> Answer:
+        """As `answer`, blocking."""
+        return settle_sync(self._answering(question, guards))
+
+    def _answering(self, question: Question, guards: Mapping[str, Guard]) -> Steps[Answer]:
+        try:
+            said = yield from self._saying(question, guards)
+        except RequestRefused as refused:
+            return Answer(refused.status, msgspec.json.encode({"message": refused.message}), refused.headers)
+        return Answer(200, msgspec.json.encode(said))
+
+    def _saying(self, question: Question, guards: Mapping[str, Guard]) -> Steps[Mapping[str, object]]:
+        endpoint = question.path.rstrip("/").rpartition("/")[2]
+        if endpoint not in ("auth", "user-auth"):
+            raise RequestRefused(404, "Not found.")
+        if question.method not in ("GET", "POST"):
+            raise RequestRefused(405, "Use POST.", {"allow": "GET, POST"})
+        users = _Users[User](guards)
+        user = yield from users.anybody()
+        if user is None:
+            raise RequestRefused(401, "Unauthenticated.")
+        if question.method == "GET":
+            fields = _Fields.of_form(question.query)
+        else:
+            body = yield question.read()
+            fields = _Fields.of_body(question.content_type, body)
+        socket_id = fields.socket_id()
+        if endpoint == "user-auth":
+            return self._sign_in(user, socket_id)
+        if (names := fields.channel_names()) is not None:
+            return (yield from self._authorize_all(users, socket_id, names))
+        return (yield from self._authorize(users, socket_id, fields.channel_name()))
+
+    def _authorize_all(
+        self, users: _Users[User], socket_id: str | None, channels: Sequence[str]
+    ) -> Steps[Mapping[str, object]]:
+        answers: dict[str, object] = {}
+        for channel in dict.fromkeys(channels):
+            try:
+                data = yield from self._authorize(users, socket_id, channel)
+            except RequestRefused as refused:
+                answers[channel] = {"status": refused.status, "data": {"message": refused.message}}
+            else:
+                answers[channel] = {"status": 200, "data": data}
+        return {"channels": answers}
+
+    def _authorize(self, users: _Users[User], socket_id: str | None, channel: str) -> Steps[Mapping[str, object]]:
+        if kind_of(channel) is ChannelKind.ENCRYPTED and self._encryption is None:
+            raise RequestRefused(403, "You may not subscribe to this channel.")
+        decision = yield from self.rules.deciding(users.of, channel)
+        if not decision.allowed:
+            raise RequestRefused(403, "You may not subscribe to this channel.")
+        if socket_id is None:
+            return {}
+        channel_data = self._channel_data(channel, decision)
+        answer = {"auth": sign_channel(self._key, self._secret, socket_id, channel, channel_data)}
+        if channel_data is not None:
+            answer["channel_data"] = channel_data
+        if kind_of(channel) is ChannelKind.ENCRYPTED and self._encryption is not None:
+            answer["shared_secret"] = self._encryption.shared_secret(channel)
+        return answer
+
+    def _channel_data(self, channel: str, decision: Decision) -> str | None:
+        if kind_of(channel) is ChannelKind.PRESENCE:
+            member = decision.member or self._member_of(decision.user)
+            info = member.info if decision.info is None else decision.info
+            return encode_payload({"user_id": member.id, "user_info": info}).decode()
+        if not self._name_user_on_private:
+            return None
+        return encode_payload({"user_id": (decision.member or self._member_of(decision.user)).id}).decode()
+
+    def _sign_in(self, user: User, socket_id: str | None) -> Mapping[str, object]:
+        if socket_id is None:
+            return {}
+        member = self._member_of(user)
+        user_data = encode_payload({"id": member.id, "user_info": member.info}).decode()
+        return {"auth": sign_user(self._key, self._secret, socket_id, user_data), "user_data": user_data}
+
+
+class _Users(Generic[User]):
+    """Whom the guards know, each asked once."""
+
+    def __init__(self, guards: Mapping[str, Guard]) -> None:
+        self._guards = guards
+        self._known: dict[str, User | None] = {}
+
+    def of(self, names: Sequence[str]) -> Steps[User | None]:
+        """The user that one of the guards `names` knows; of the first guard when none is named."""
+        for name in names or tuple(self._guards)[:1]:
+            if name not in self._guards:
+                raise BroadcastConfigError(f"a rule names the guard {name!r}; known are {', '.join(self._guards)}")
+            if name not in self._known:
+                self._known[name] = yield self._guards[name]()
+            if (user := self._known[name]) is not None:
+                return user
+        return None
+
+    def anybody(self) -> Steps[User | None]:
+        """The user of the first guard that knows one."""
+        return (yield from self.of(tuple(self._guards)))
+
+
+class _Fields:
+    """What a request says: single values, and lists."""
+
+    def __init__(self, values: Mapping[str, object], names: Sequence[object] | None) -> None:
+        self._values = values
+        self._names = names
+
+    @classmethod
+    def of_body(cls, content_type: str, body: bytes) -> Self:
+        if len(body) > MAX_BODY_BYTES:
+            raise RequestRefused(413, f"The body is larger than {MAX_BODY_BYTES} bytes.")
+        kind = content_type.partition(";")[0].strip().lower()
+        if kind == "application/json":
+            return cls.of_json(body)
+        if kind not in ("", "application/x-www-form-urlencoded"):
+            raise RequestRefused(415, "Send application/x-www-form-urlencoded or application/json.")
+        try:
+            return cls.of_form(body.decode("ascii"))
+        except UnicodeDecodeError:
+            raise RequestRefused(400, "The body is not a form in UTF-8.") from None
+
+    @classmethod
+    def of_json(cls, body: bytes) -> Self:
+        try:
+            fields = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise RequestRefused(400, "The body is not JSON.") from None
+        if not isinstance(fields, dict):
+            raise RequestRefused(400, "The body is not a JSON object.")
+        if "channels" not in fields:
+            return cls(fields, None)
+        channels = fields["channels"]
+        return cls(fields, channels if isinstance(channels, list) else ())
+
+    @classmethod
+    def of_form(cls, text: str) -> Self:
+        """One that comes twice is a list, and so never a socket id or a channel; `name[]` is a list on purpose."""
+        try:
+            pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=2 * MAX_CHANNELS_AT_ONCE)
+        except ValueError:
+            raise RequestRefused(400, "The body is not a form in UTF-8 of at most 200 fields.") from None
+        values: dict[str, object] = {}
+        names: list[object] = []
+        for raw_name, value in pairs:
+            name, bracket, _ = raw_name.partition("[")
+            if bracket and name in ("channel_name", "channels"):
+                names.append(value)
+            else:
+                values[name] = [value] if bracket or name in values else value
+        return cls(values, names or None)
+
+    def socket_id(self) -> str | None:
+        if "socket_id" not in self._values:
+            return None
+        socket_id = self._values["socket_id"]
+        if not isinstance(socket_id, str) or not is_valid_socket_id(socket_id):
+            raise RequestRefused(422, "The socket_id is malformed; it has the form digits.digits.")
+        return socket_id
+
+    def channel_names(self) -> Sequence[str] | None:
+        """The names asked about together; None when it is one as usual. Malformed ones are answered with 403."""
+        if self._names is None:
+            return None
+        if "channel_name" in self._values:
+            raise RequestRefused(422, "Send one channel_name, or several channels, not both.")
+        names = [name for name in self._names if isinstance(name, str)]
+        if not names or len(names) < len(self._names) or len(names) > MAX_CHANNELS_AT_ONCE:
+            raise RequestRefused(422, f"The channels are a list of 1 to {MAX_CHANNELS_AT_ONCE} names.")
+        return names
+
+    def channel_name(self) -> str:
+        channel = self._values.get("channel_name")
+        if not isinstance(channel, str) or not is_valid_channel(channel):
+            raise RequestRefused(403, "You may not subscribe to this channel.")
+        return channel

@@ -1,0 +1,62 @@
+"""The WSGI app behind Echo, for Flask and whatever else speaks WSGI; `routes` has its ASGI twin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Generic, TypeVar
+
+from smartlink.broadcasting.signatory import MAX_BODY_BYTES, Question, RequestRefused, Signatory
+
+__all__ = ["BroadcastingAuthWsgi"]
+
+User = TypeVar("User")
+Environ = dict[str, Any]
+Authenticate = Callable[[Environ], User | None]
+
+
+class BroadcastingAuthWsgi(Generic[User]):
+    """Answers as `Signatory` does, for users that `authenticate` knows.
+
+    `authenticate` gets the WSGI environ and gives the user, or None for 401; it may raise `RequestRefused`. A mapping
+    of names to such functions makes several guards; the first is for rules that name none.
+    """
+
+    def __init__(
+        self, signatory: Signatory[User], authenticate: Authenticate[User] | Mapping[str, Authenticate[User]]
+    ) -> None:
+        self._signatory = signatory
+        self._guards = authenticate if isinstance(authenticate, Mapping) else {"default": authenticate}
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        question = Question(
+            method=environ["REQUEST_METHOD"],
+            path=environ.get("PATH_INFO", ""),
+            read=partial(_read, environ),
+            content_type=environ.get("CONTENT_TYPE", ""),
+            query=environ.get("QUERY_STRING", ""),
+        )
+        guards = {name: partial(guard, environ) for name, guard in self._guards.items()}
+        answer = self._signatory.answer_sync(question, guards)
+        # The connection is not WSGI's to speak of.
+        headers = [(name, value) for name, value in answer.all_headers.items() if name != "connection"]
+        start_response(f"{answer.status} {_phrase(answer.status)}", headers)
+        return [answer.body]
+
+
+def _read(environ: Environ) -> bytes:
+    declared = environ.get("CONTENT_LENGTH") or "0"
+    if not (declared.isascii() and declared.isdigit()):
+        raise RequestRefused(400, "The Content-Length is not a number.")
+    if len(declared) > 9 or int(declared) > MAX_BODY_BYTES:
+        raise RequestRefused(413, f"The body is larger than {MAX_BODY_BYTES} bytes.")
+    body: bytes = environ["wsgi.input"].read(int(declared))
+    return body
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Refused"

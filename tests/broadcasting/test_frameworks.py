@@ -1,0 +1,241 @@
+"""The authorisation endpoints in FastAPI, Django, Flask and plain WSGI: one question, one answer everywhere."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+from wsgiref.util import setup_testing_defaults
+
+import django
+import httpx2
+import pytest
+from django.conf import settings as django_settings
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.wsgi import WSGIHandler
+from django.urls import include, path
+from fastapi import FastAPI, HTTPException, Request
+from flask import Flask
+from flask import request as flask_request
+
+from smartlink.broadcasting import (
+    BroadcastingAuthWsgi,
+    ChannelRules,
+    Member,
+    Signatory,
+    SocketIdMiddleware,
+    SocketIdWsgiMiddleware,
+    current_socket_id,
+)
+from smartlink.broadcasting.integrations.django import broadcasting_urls
+from smartlink.broadcasting.integrations.fastapi import broadcasting_router
+from smartlink.broadcasting.integrations.flask import broadcasting_blueprint
+from smartlink.protocol.signing import sign_channel
+
+SOCKET = "123.456"
+rules = ChannelRules()
+
+
+@rules.private("user.{user_id}")
+def own(user: int, user_id: int) -> bool:
+    return user == user_id
+
+
+@rules.private("slow.{user_id}")
+async def own_slowly(user: int, user_id: int) -> bool:
+    return user == user_id
+
+
+signatory: Signatory[int] = Signatory(
+    rules, key="k", secret="s", member_of=lambda user: Member(user), name_user_on_private=False
+)
+
+
+def number(text: str | None) -> int | None:
+    return int(text) if text else None
+
+
+def django_user(request: Any) -> int | None:
+    return number(request.headers.get("authorization"))
+
+
+def django_socket(_: Any) -> Any:
+    from django.http import JsonResponse
+
+    return JsonResponse({"socket": current_socket_id()})
+
+
+urlpatterns = [
+    path("broadcasting/", include(broadcasting_urls(signatory, django_user))),
+    path("async/broadcasting/", include(broadcasting_urls(signatory, django_user, is_async=True))),
+    path("socket", django_socket),
+    path("async/socket", django_socket),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _django() -> None:
+    if not django_settings.configured:
+        django_settings.configure(
+            ROOT_URLCONF=__name__,
+            SECRET_KEY="x" * 50,
+            ALLOWED_HOSTS=["*"],
+            MIDDLEWARE=["django.middleware.csrf.CsrfViewMiddleware"],
+        )
+        django.setup()
+
+
+def fastapi_app() -> Any:
+    app = FastAPI()
+
+    async def current_user(request: Request) -> int:
+        user = number(request.headers.get("authorization"))
+        if user is None:
+            raise HTTPException(401)
+        return user
+
+    app.include_router(broadcasting_router(signatory, current_user), prefix="/broadcasting")
+
+    @app.get("/socket")
+    async def socket() -> dict[str, str | None]:
+        return {"socket": current_socket_id()}
+
+    return SocketIdMiddleware(app)
+
+
+def flask_app() -> Any:
+    app = Flask(__name__)
+    blueprint = broadcasting_blueprint(signatory, lambda: number(flask_request.headers.get("authorization")))
+    app.register_blueprint(blueprint, url_prefix="/broadcasting")
+    app.add_url_rule("/socket", view_func=lambda: {"socket": current_socket_id()})
+    return SocketIdWsgiMiddleware(app)
+
+
+def plain_wsgi() -> Any:
+    auth = BroadcastingAuthWsgi(signatory, lambda environ: number(environ.get("HTTP_AUTHORIZATION")))
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        if environ["PATH_INFO"] != "/socket":
+            return auth(environ, start_response)
+        start_response("200 OK", [("content-type", "application/json")])
+        return [json.dumps({"socket": current_socket_id()}).encode()]
+
+    return SocketIdWsgiMiddleware(app)
+
+
+Call = Callable[..., tuple[int, Any, dict[str, str]]]
+
+
+def over_asgi(app: Any, prefix: str = "") -> Call:
+    def call(method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, Any, dict[str, str]]:
+        import asyncio
+
+        async def once() -> httpx2.Response:
+            transport = httpx2.ASGITransport(app)
+            async with httpx2.AsyncClient(transport=transport, base_url="http://app") as client:
+                return await client.request(
+                    method, prefix + path, content=body, headers={k.replace("_", "-"): v for k, v in headers.items()}
+                )
+
+        response = asyncio.run(once())
+        return response.status_code, response.json(), dict(response.headers)
+
+    return call
+
+
+def over_wsgi(app: Any) -> Call:
+    def call(method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, Any, dict[str, str]]:
+        path, _, query = path.partition("?")
+        environ: dict[str, Any] = {
+            "REQUEST_METHOD": method,
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "CONTENT_LENGTH": str(len(body)),
+            "CONTENT_TYPE": headers.pop("content_type", ""),
+            "wsgi.input": io.BytesIO(body),
+        }
+        environ |= {f"HTTP_{name.upper()}": value for name, value in headers.items()}
+        setup_testing_defaults(environ)
+        started: list[Any] = []
+        chunks = app(environ, lambda status, headers, exc_info=None: started.extend((status, headers)))
+        content = b"".join(chunks)
+        if hasattr(chunks, "close"):
+            chunks.close()
+        return int(started[0][:3]), json.loads(content), {name.lower(): value for name, value in started[1]}
+
+    return call
+
+
+@pytest.fixture(params=["fastapi", "flask", "wsgi", "django over wsgi", "django over asgi", "async django"])
+def call(request: pytest.FixtureRequest) -> Call:
+    builders: dict[str, Callable[[], Call]] = {
+        "fastapi": lambda: over_asgi(fastapi_app()),
+        "flask": lambda: over_wsgi(flask_app()),
+        "wsgi": lambda: over_wsgi(plain_wsgi()),
+        "django over wsgi": lambda: over_wsgi(SocketIdWsgiMiddleware(WSGIHandler())),
+        "django over asgi": lambda: over_asgi(SocketIdMiddleware(ASGIHandler())),
+        "async django": lambda: over_asgi(SocketIdMiddleware(ASGIHandler()), "/async"),
+    }
+    return builders[request.param]()
+
+
+def form(**fields: str) -> dict[str, Any]:
+    return {"body": urlencode(fields).encode(), "content_type": "application/x-www-form-urlencoded"}
+
+
+@pytest.mark.parametrize("name", ["private-user.7", "private-slow.7"])
+def test_an_own_channel_is_signed(call: Call, name: str) -> None:
+    status, body, headers = call(
+        "POST", "/broadcasting/auth", authorization="7", **form(socket_id=SOCKET, channel_name=name)
+    )
+
+    assert (status, body) == (200, {"auth": sign_channel("k", "s", SOCKET, name)})
+    assert headers["cache-control"] == "no-store"
+
+
+def test_json_and_get_are_understood_too(call: Call) -> None:
+    fields = {"socket_id": SOCKET, "channel_name": "private-user.7"}
+    as_json = call(
+        "POST", "/broadcasting/auth", json.dumps(fields).encode(), content_type="application/json", authorization="7"
+    )
+    as_get = call("GET", f"/broadcasting/auth?{urlencode(fields)}", authorization="7")
+
+    assert as_json[:2] == as_get[:2] == (200, {"auth": sign_channel("k", "s", SOCKET, "private-user.7")})
+
+
+def test_a_user_is_signed_in(call: Call) -> None:
+    status, body, _ = call("POST", "/broadcasting/user-auth", authorization="7", **form(socket_id=SOCKET))
+
+    assert status == 200
+    assert json.loads(body["user_data"])["id"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"socket_id": SOCKET, "channel_name": "private-user.8"}, 403),
+        ({"socket_id": "1.1:x", "channel_name": "private-user.7"}, 422),
+        ({"socket_id": SOCKET, "channel_name": "x" * 70_000}, 413),
+        ({"channel_name": "private-user.7"}, 200),
+    ],
+)
+def test_whatever_is_wrong_is_never_signed(call: Call, fields: dict[str, str], status: int) -> None:
+    answered, body, _ = call("POST", "/broadcasting/auth", authorization="7", **form(**fields))
+
+    assert answered == status
+    assert "auth" not in body
+
+
+def test_a_stranger_is_not_answered(call: Call) -> None:
+    status, body, _ = call("POST", "/broadcasting/auth", **form(socket_id=SOCKET, channel_name="private-user.7"))
+
+    assert status == 401
+    assert "auth" not in body
+
+
+@pytest.mark.parametrize(("sent", "seen"), [("12.34", "12.34"), ("1.1:x", None), ("", None), ("1.1.1", None)])
+def test_a_view_knows_the_socket_that_its_request_came_from(call: Call, sent: str, seen: str | None) -> None:
+    assert call("GET", "/socket", x_socket_id=sent)[1] == {"socket": seen}
+    assert call("GET", "/socket")[1] == {"socket": None}
