@@ -171,5 +171,6 @@ def test_an_event_that_nothing_delays_is_live() -> None:
 
 @pytest.mark.parametrize("user_id", ["7", 7])
 async def test_a_service_that_cannot_leave_out_a_user_is_told_of(drivers: Drivers, user_id: str | int) -> None:
+    drivers.default.leaves_out_users = False
     with pytest.raises(BroadcastConfigError, match="fake cannot leave out all sockets of a user"):
         await drivers.broadcaster.on(Channel("news")).to_other_users(user_id).send()

@@ -6,8 +6,26 @@ from dataclasses import dataclass
 
 import pytest
 
-from smartlink.broadcasting import BroadcastEvent, Channel, PrivateChannel
-from smartlink.broadcasting.testing import FakeBroadcaster
+from smartlink.broadcasting import (
+    Broadcaster,
+    BroadcastEvent,
+    Channel,
+    ChannelRules,
+    EncryptedPrivateChannel,
+    PresenceChannel,
+    PrivateChannel,
+    SyncBroadcaster,
+    from_socket,
+)
+from smartlink.broadcasting.drivers.null import NullDriver
+from smartlink.broadcasting.testing import (
+    FakeBroadcaster,
+    assert_authorized,
+    assert_authorized_async,
+    assert_forbidden,
+    assert_forbidden_async,
+    fake_broadcasts,
+)
 
 
 @dataclass(frozen=True)
@@ -54,3 +72,68 @@ async def test_packing_alone_is_not_broadcasting() -> None:
     broadcaster.pack(Shipped(1))
 
     broadcaster.assert_nothing_broadcast()
+
+
+async def test_a_broadcaster_is_faked_for_as_long_as_the_block_lasts() -> None:
+    broadcaster = Broadcaster(NullDriver())
+
+    with fake_broadcasts(broadcaster) as broadcasts, from_socket("1.2"):
+        await broadcaster.send(Shipped(1), to_others=True)
+        await broadcaster.on(EncryptedPrivateChannel("vault")).as_("opened").with_({"gold": 1}).via("ably").send()
+    await broadcaster.send(Shipped(2))
+
+    broadcasts.assert_broadcast(Shipped, on="feed", to_others=True, times=1)
+    broadcasts.assert_broadcast("opened", via="ably", where=lambda payload: payload == {"gold": 1})
+    broadcasts.assert_not_broadcast(Renamed)
+    with pytest.raises(AssertionError, match="Shipped on feed 0 times, found 1"):
+        broadcasts.assert_not_broadcast(Shipped, on="feed")
+
+
+async def test_who_was_left_out_can_be_asked() -> None:
+    broadcaster = FakeBroadcaster()
+    await broadcaster.send(Shipped(1), to_other_users=7)
+
+    broadcaster.assert_broadcast(Shipped, to_other_users="7")
+    with pytest.raises(AssertionError):
+        broadcaster.assert_broadcast(Shipped, to_other_users=8)
+
+
+def test_a_plain_broadcaster_is_faked_too() -> None:
+    with SyncBroadcaster(lambda: Broadcaster(NullDriver())) as broadcaster, fake_broadcasts(broadcaster) as broadcasts:
+        broadcasts.assert_nothing_broadcast()
+        broadcaster.send(Shipped(1))
+
+        broadcasts.assert_broadcast(Shipped, times=2)
+
+
+def rules_for_orders() -> ChannelRules:
+    rules = ChannelRules()
+
+    @rules.private("orders.{order}")
+    def own(user: int, order: int) -> bool:
+        return user == order
+
+    @rules.presence("room")
+    async def everybody(user: int) -> dict[str, object]:
+        return {"id": user}
+
+    return rules
+
+
+def test_rules_are_asked_about_users() -> None:
+    rules = rules_for_orders()
+
+    assert_authorized(rules, 1, PrivateChannel("orders.1"))
+    assert assert_authorized(rules, 1, "presence-room").info == {"id": 1}
+    assert_forbidden(rules, 1, PrivateChannel("orders.2"))
+    with pytest.raises(AssertionError, match=r"expected 1 on private-orders\.2, but the rule says no \(private-orders"):
+        assert_authorized(rules, 1, PrivateChannel("orders.2"))
+    with pytest.raises(AssertionError, match="kept from"):
+        assert_forbidden(rules, 1, PrivateChannel("orders.1"))
+
+
+async def test_rules_that_await_are_asked_in_async_tests() -> None:
+    rules = rules_for_orders()
+
+    await assert_authorized_async(rules, 1, PresenceChannel("room"))
+    await assert_forbidden_async(rules, 1, PresenceChannel("rooms"))

@@ -37,6 +37,7 @@ EVENT_ID_BYTES = len('"eventId":9223372036854775807,')
 _log = logging.getLogger("smartlink.broadcasting")
 
 Report = Callable[[BroadcastEvent, BroadcastError], None]
+Watch = Callable[[BroadcastEvent, Sequence[Envelope], bool], None]
 
 
 class Broadcaster:
@@ -58,12 +59,13 @@ class Broadcaster:
         encryption: ChannelEncryption | None = None,
         report: Report | None = None,
     ) -> None:
-        self._connections = Connections(driver, find_driver, encryption)
+        self._connections = Connections(driver, find_driver, None if encryption is None else encryption.seal)
         self._namespace = namespace
         self._max_data_bytes = max_data_bytes
         self._encryption = encryption
         self._report = report or _logged
         self._manager: DriverManager | None = None
+        self._watch: Watch | None = None
 
     @classmethod
     def from_settings(
@@ -135,7 +137,7 @@ class Broadcaster:
                     f"{driver.name} cannot leave out all sockets of a user: its service knows to_others() only; "
                     "use the reverb driver with a SmartLink server, or let clients drop what names themselves"
                 )
-            payload = self._payload(event, name, driver.name, channels)
+            payload = self._payload(event, name, connection or driver.name, channels)
             envelopes += (
                 Envelope(
                     str(channel),
@@ -149,6 +151,8 @@ class Broadcaster:
                 )
                 for channel in channels
             )
+        if self._watch is not None:
+            self._watch(event, envelopes, to_others or socket_id is not None)
         return tuple(envelopes)
 
     async def send(
@@ -204,14 +208,17 @@ class Broadcaster:
         return wire_name
 
     @contextmanager
-    def driven_by(self, driver: Driver) -> Iterator[None]:
-        """For as long as the block lasts, send everything through `driver`, whatever connection events name."""
-        before = self._connections
-        self._connections = Connections(driver, lambda _: driver, None)
+    def driven_by(self, driver: Driver, watch: Watch | None = None) -> Iterator[None]:
+        """For as long as the block lasts, send everything through `driver`, unsealed, whatever events name.
+
+        `watch` is told of each event packed, its envelopes, and whether it is for others only. For tests.
+        """
+        before = self._connections, self._watch
+        self._connections, self._watch = Connections.all_through(driver), watch
         try:
             yield
         finally:
-            self._connections = before
+            self._connections, self._watch = before
 
     async def aclose(self) -> None:
         """Close the drivers, if this broadcaster was made from settings; those handed in are their owner's."""
@@ -237,7 +244,7 @@ class Broadcaster:
                 )
             size += EVENT_ID_BYTES
         if any(channel.kind is ChannelKind.ENCRYPTED for channel in channels):
-            if self._encryption is None:
+            if not self._connections.can_seal:
                 raise BroadcastConfigError(
                     f"{name} goes to an encrypted channel, and there is no key to encrypt it with: set "
                     "BROADCAST_ENCRYPTION_MASTER_KEY (32 random bytes in base64); it is never sent in the clear"

@@ -78,6 +78,11 @@ class SyncBroadcaster:
         Broadcaster.from_settings(settings)  # Built only to be checked: nothing is connected yet.
         return cls(lambda: Broadcaster.from_settings(settings))
 
+    @property
+    def broadcaster(self) -> Broadcaster:
+        """The broadcaster that does the work. Pack with it; what it awaits belongs to its own thread."""
+        return self._started().broadcaster
+
     def send(
         self,
         event: BroadcastEvent,

@@ -1,25 +1,39 @@
-"""Public test helpers: a broadcaster that keeps what it is given, and says what was sent.
+"""Public test helpers: broadcasts that are kept instead of sent, and rules asked about users.
 
-broadcaster = FakeBroadcaster()
-await place_order(broadcaster)
+with fake_broadcasts(app.broadcaster) as broadcasts:
+    await place_order()
 
-broadcaster.assert_broadcast(OrderShipped, on=PrivateChannel("orders.1"), to_others=True)
+broadcasts.assert_broadcast(OrderShipped, on=PrivateChannel("orders.1"), to_others=True)
+assert_forbidden(rules, ben, PrivateChannel("orders.1"))
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
+from smartlink.broadcasting.authorization import ChannelRules, Decision
 from smartlink.broadcasting.broadcaster import Broadcaster
 from smartlink.broadcasting.channels import Channel
+from smartlink.broadcasting.drivers.connections import Connections
 from smartlink.broadcasting.envelope import Envelope
 from smartlink.broadcasting.errors import BroadcastFailed, BroadcastUnavailable
 from smartlink.broadcasting.events import BroadcastEvent
+from smartlink.broadcasting.sync import SyncBroadcaster
 
-__all__ = ["FakeBroadcaster", "FakeDriver"]
+__all__ = [
+    "Broadcasts",
+    "FakeBroadcaster",
+    "FakeDriver",
+    "assert_authorized",
+    "assert_authorized_async",
+    "assert_forbidden",
+    "assert_forbidden_async",
+    "fake_broadcasts",
+]
 
 Payload = Mapping[str, Any]
 
@@ -28,6 +42,7 @@ class FakeDriver:
     """Keeps envelopes in the order they were sent. `fails_with`, when set, is raised instead."""
 
     name = "fake"
+    leaves_out_users = True
 
     def __init__(self) -> None:
         self.sent: list[Envelope] = []
@@ -49,15 +64,14 @@ class FakeDriver:
         self._closed = True
 
 
-class FakeBroadcaster(Broadcaster):
-    """A broadcaster whose driver is a `FakeDriver`: nothing leaves the process, everything is packed for real.
+class Broadcasts:
+    """What was broadcast, and assertions about it.
 
     Events count as broadcast when they reach the driver, so one that is recorded and rolled back does not.
     """
 
-    def __init__(self, namespace: str = "App\\Events\\", max_data_bytes: int = 10_240) -> None:
-        self.fake_driver = FakeDriver()
-        super().__init__(self.fake_driver, namespace, max_data_bytes)
+    def __init__(self, driver: FakeDriver | None = None) -> None:
+        self.fake_driver = driver or FakeDriver()
         self._classes: dict[tuple[str, str], set[type[BroadcastEvent]]] = {}
         self._to_others: set[tuple[str, str, str | None]] = set()
 
@@ -66,35 +80,29 @@ class FakeBroadcaster(Broadcaster):
         """Every envelope sent, in order."""
         return tuple(self.fake_driver.sent)
 
-    def pack(
-        self,
-        event: BroadcastEvent,
-        *,
-        socket_id: str | None = None,
-        to_others: bool = False,
-        to_other_users: str | int | None = None,
-    ) -> tuple[Envelope, ...]:
-        """As `Broadcaster.pack`; also remembers of which class the envelopes are."""
-        envelopes = super().pack(event, socket_id=socket_id, to_others=to_others, to_other_users=to_other_users)
+    def note(self, event: BroadcastEvent, envelopes: Sequence[Envelope], to_others: bool) -> None:
+        """Remember of which class envelopes are, and whether they are for others; `Broadcaster.driven_by` calls it."""
         for envelope in envelopes:
             self._classes.setdefault((envelope.channel, envelope.name), set()).add(type(event))
-            if to_others or envelope.socket_id is not None:
+            if to_others:
                 self._to_others.add((envelope.channel, envelope.name, envelope.socket_id))
-        return envelopes
 
     def assert_broadcast(
         self,
-        event: type[BroadcastEvent],
+        event: type[BroadcastEvent] | str,
         *,
         on: Channel | str | None = None,
         to_others: bool | None = None,
+        to_other_users: str | int | None = None,
+        via: str | None = None,
         times: int | None = None,
         where: Callable[[Payload], bool] | None = None,
     ) -> None:
         """Raise AssertionError, naming what was sent, unless `event` was broadcast.
 
-        `on` is a channel or its wire name; `to_others` asks that the sender's socket was, or was not, to be left
-        out; `where` is given the payload as clients hear it; `times` counts envelopes, one for each channel.
+        `event` is a class or a wire name, `on` a channel or its wire name; `to_others` asks that the sender's socket
+        was, or was not, to be left out, `to_other_users` that a user was; `via` is a connection; `where` is given the
+        payload as clients hear it; `times` counts envelopes, one for each channel.
         """
         found = [
             envelope
@@ -102,19 +110,34 @@ class FakeBroadcaster(Broadcaster):
             if self._is_of(event, envelope)
             and (on is None or envelope.channel == str(on))
             and (to_others is None or self._was_to_others(envelope) is to_others)
+            and (to_other_users is None or envelope.except_user == str(to_other_users))
+            and (via is None or envelope.connection == via)
             and (where is None or where(msgspec.json.decode(envelope.payload)))
         ]
         if (times is None and not found) or (times is not None and len(found) != times):
-            wanted = f"{event.__name__}{f' on {on}' if on is not None else ''}"
+            name = event if isinstance(event, str) else event.__name__
+            wanted = f"{name}{f' on {on}' if on is not None else ''}"
             expected = "at least once" if times is None else f"{times} times"
             raise AssertionError(f"expected {wanted} {expected}, found {len(found)}; sent: {self._listing()}")
+
+    def assert_not_broadcast(
+        self,
+        event: type[BroadcastEvent] | str,
+        *,
+        on: Channel | str | None = None,
+        where: Callable[[Payload], bool] | None = None,
+    ) -> None:
+        """Raise AssertionError, naming what was sent, if `event` was broadcast."""
+        self.assert_broadcast(event, on=on, where=where, times=0)
 
     def assert_nothing_broadcast(self) -> None:
         """Raise AssertionError, naming what was sent, if anything was."""
         if self.sent:
             raise AssertionError(f"expected no broadcast; sent: {self._listing()}")
 
-    def _is_of(self, event: type[BroadcastEvent], envelope: Envelope) -> bool:
+    def _is_of(self, event: type[BroadcastEvent] | str, envelope: Envelope) -> bool:
+        if isinstance(event, str):
+            return envelope.name == event
         classes = self._classes.get((envelope.channel, envelope.name), set())
         return any(issubclass(each, event) for each in classes)
 
@@ -123,3 +146,61 @@ class FakeBroadcaster(Broadcaster):
 
     def _listing(self) -> str:
         return ", ".join(f"{envelope.name} on {envelope.channel}" for envelope in self.sent) or "nothing"
+
+
+@contextmanager
+def fake_broadcasts(broadcaster: Broadcaster | SyncBroadcaster) -> Iterator[Broadcasts]:
+    """For as long as the block lasts, nothing leaves the process: everything is packed for real, and kept.
+
+    Encrypted channels are kept as they were before sealing. What was kept can be asked about after the block too.
+    """
+    broadcasts = Broadcasts()
+    own = broadcaster if isinstance(broadcaster, Broadcaster) else broadcaster.broadcaster
+    with own.driven_by(broadcasts.fake_driver, broadcasts.note):
+        yield broadcasts
+
+
+class FakeBroadcaster(Broadcaster, Broadcasts):
+    """A broadcaster that is a fake for good, to be handed to what needs one."""
+
+    def __init__(self, namespace: str = "App\\Events\\", max_data_bytes: int = 10_240) -> None:
+        Broadcasts.__init__(self)
+        Broadcaster.__init__(self, self.fake_driver, namespace, max_data_bytes)
+        self._connections = Connections.all_through(self.fake_driver)
+        self._watch = self.note
+
+
+def assert_authorized(rules: ChannelRules, user: object, channel: Channel | str) -> Decision:
+    """Raise AssertionError, with the reason, unless `user` may subscribe to `channel`; gives the decision.
+
+    For plain tests; async rules run in a loop of their own.
+    """
+    return _authorized(rules.decide_sync(user, str(channel)), user, channel)
+
+
+def assert_forbidden(rules: ChannelRules, user: object, channel: Channel | str) -> Decision:
+    """Raise AssertionError, with the rule that allows it, if `user` may subscribe to `channel`; gives the decision."""
+    return _forbidden(rules.decide_sync(user, str(channel)), user, channel)
+
+
+async def assert_authorized_async(rules: ChannelRules, user: object, channel: Channel | str) -> Decision:
+    """As `assert_authorized`, in async tests whose rules await."""
+    return _authorized(await rules.decide(user, str(channel)), user, channel)
+
+
+async def assert_forbidden_async(rules: ChannelRules, user: object, channel: Channel | str) -> Decision:
+    """As `assert_forbidden`, in async tests whose rules await."""
+    return _forbidden(await rules.decide(user, str(channel)), user, channel)
+
+
+def _authorized(decision: Decision, user: object, channel: Channel | str) -> Decision:
+    if not decision.allowed:
+        by = f" ({decision.rule})" if decision.rule else ""
+        raise AssertionError(f"expected {user!r} on {channel}, but {decision.why}{by}")
+    return decision
+
+
+def _forbidden(decision: Decision, user: object, channel: Channel | str) -> Decision:
+    if decision.allowed:
+        raise AssertionError(f"expected {user!r} to be kept from {channel}, but {decision.why} ({decision.rule})")
+    return decision

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Self
 
 from smartlink.broadcasting.drivers.base import Driver
-from smartlink.broadcasting.encryption import ChannelEncryption
 from smartlink.broadcasting.envelope import Envelope
 from smartlink.broadcasting.errors import BroadcastConfigError, BroadcastFailed, BroadcastRefused
 from smartlink.protocol.names import ChannelKind, kind_of
@@ -15,23 +15,37 @@ __all__ = ["Connections"]
 
 
 class Connections:
-    """A driver over others. `find` gives one by its name, and raises BroadcastConfigError for one it does not know.
+    """A driver over others. `find` gives one by its name, and raises BroadcastConfigError for one it does not know;
+    `seal` encrypts a payload for a channel.
 
     Order is kept on each connection. When one fails the others have had theirs nevertheless, and the failure is
     raised: a repeat with the same idempotency key is a repeat for those that took it.
     """
 
     def __init__(
-        self, default: Driver, find: Callable[[str], Driver] | None = None, encryption: ChannelEncryption | None = None
+        self,
+        default: Driver,
+        find: Callable[[str], Driver] | None = None,
+        seal: Callable[[str, str], str] | None = None,
     ) -> None:
         self._default = default
         self._find = find
-        self._encryption = encryption
+        self._seal = seal
+
+    @classmethod
+    def all_through(cls, driver: Driver) -> Self:
+        """Every connection is `driver`, and nothing is sealed: for fakes."""
+        return cls(driver, lambda _: driver, lambda _, payload: payload)
 
     @property
     def name(self) -> str:
         """The default driver's."""
         return self._default.name
+
+    @property
+    def can_seal(self) -> bool:
+        """Whether there is a key for encrypted channels."""
+        return self._seal is not None
 
     def driver(self, connection: str | None) -> Driver:
         """The driver of a connection; the default one for None and its own name. Raises BroadcastConfigError."""
@@ -77,9 +91,9 @@ class Connections:
     def _sealed(self, envelope: Envelope) -> Envelope:
         if kind_of(envelope.channel) is not ChannelKind.ENCRYPTED:
             return envelope
-        if self._encryption is None:
+        if self._seal is None:
             raise BroadcastRefused(
                 f"{envelope.channel}: there is no key to encrypt with, and nothing is sent in the clear; set "
                 "BROADCAST_ENCRYPTION_MASTER_KEY"
             )
-        return replace(envelope, payload=self._encryption.seal(envelope.channel, envelope.payload))
+        return replace(envelope, payload=self._seal(envelope.channel, envelope.payload))

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from smartlink.broadcasting.webhooks import MemberAdded, MemberRemoved
 from smartlink.portal.presence.channels import CHAT_PRESENCE
 from smartlink.portal.presence.events import UserJoined, UserLeft
 from smartlink.portal.presence.model import UserPresence
@@ -140,13 +141,12 @@ def _now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
-def member_events(events: Iterable[Any]) -> list[MemberEvent]:
+def member_events(events: Iterable[object]) -> list[MemberEvent]:
     """What a webhook's events say about our presence channel; everything else in them is for others."""
     found = []
     for event in events:
-        if not isinstance(event, dict) or event.get("channel") != CHAT_PRESENCE:
-            continue
-        user_id = user_id_of(event.get("user_id"))
-        if user_id is not None and event.get("name") in ("member_added", "member_removed"):
-            found.append(MemberEvent(user_id, event["name"] == "member_added"))
+        if isinstance(event, MemberAdded | MemberRemoved) and event.channel == CHAT_PRESENCE:
+            user_id = user_id_of(event.user_id)
+            if user_id is not None:
+                found.append(MemberEvent(user_id, isinstance(event, MemberAdded)))
     return found

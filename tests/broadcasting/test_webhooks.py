@@ -1,0 +1,164 @@
+"""Webhooks received: who sent them is checked first, then each event is what it says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx2
+import pytest
+
+from smartlink.broadcasting.webhooks import (
+    CacheMiss,
+    ChannelOccupied,
+    ChannelVacated,
+    ClientEvent,
+    MemberAdded,
+    MemberRemoved,
+    SubscriptionCount,
+    UnknownEvent,
+    Webhook,
+    WebhookEvent,
+    WebhookReceiver,
+    WebhookRefused,
+)
+from smartlink.protocol.signing import sign_webhook
+
+KEY, SECRET, OLD = "app-key", "new-secret", "old-secret"
+
+
+def webhook(*events: object, **more: object) -> bytes:
+    return json.dumps({"time_ms": 1_700_000_000_000, "events": list(events)} | more).encode()
+
+
+def received(body: bytes, key: str = KEY, secret: str = SECRET) -> Webhook:
+    receiver = WebhookReceiver({KEY: [SECRET, OLD], "other": "other-secret"})
+    return receiver.receive(body, key=key, signature=sign_webhook(secret, body))
+
+
+@pytest.mark.parametrize(
+    ("fields", "event"),
+    [
+        ({"name": "channel_occupied", "channel": "chat"}, ChannelOccupied("chat")),
+        ({"name": "channel_vacated", "channel": "chat"}, ChannelVacated("chat")),
+        ({"name": "member_added", "channel": "presence-a", "user_id": "7"}, MemberAdded("presence-a", "7")),
+        ({"name": "member_removed", "channel": "presence-a", "user_id": "7"}, MemberRemoved("presence-a", "7")),
+        ({"name": "cache_miss", "channel": "cache-a"}, CacheMiss("cache-a")),
+        ({"name": "subscription_count", "channel": "a", "subscription_count": 5}, SubscriptionCount("a", 5)),
+        (
+            {"name": "client_event", "channel": "private-a", "event": "client-x", "data": "{}", "socket_id": "1.2"},
+            ClientEvent("private-a", "client-x", "{}", "1.2"),
+        ),
+        ({"name": "member_added", "channel": "presence-a", "user_id": "7", "new": 1}, MemberAdded("presence-a", "7")),
+    ],
+)
+def test_each_kind_of_event_is_typed(fields: dict[str, Any], event: WebhookEvent) -> None:
+    told = received(webhook(fields))
+
+    assert told == Webhook(KEY, 1_700_000_000_000, (event,))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "from_the_future", "channel": "a"},
+        {"name": "member_added", "channel": "presence-a", "user_id": 7},
+        {"name": "member_added", "channel": "presence-a"},
+        {"name": ["member_added"]},
+        {"name": "__proto__"},
+        {},
+        1,
+        None,
+    ],
+)
+def test_what_is_not_known_is_told_as_what_it_is(fields: object) -> None:
+    [event] = received(webhook(fields)).events
+
+    assert isinstance(event, UnknownEvent)
+
+
+@pytest.mark.parametrize(("key", "secret"), [(KEY, SECRET), (KEY, OLD), ("other", "other-secret")])
+def test_any_secret_of_the_named_app_is_right(key: str, secret: str) -> None:
+    assert received(webhook(), key, secret).key == key
+
+
+@pytest.mark.parametrize(
+    ("key", "secret"), [(KEY, "wrong"), ("other", SECRET), ("unknown", SECRET), ("", ""), ("unknown", "")]
+)
+def test_a_signature_that_does_not_match_is_refused(key: str, secret: str) -> None:
+    with pytest.raises(WebhookRefused) as refused:
+        received(webhook(), key, secret)
+    assert refused.value.status == 401
+
+
+def test_a_changed_body_is_refused() -> None:
+    receiver = WebhookReceiver({KEY: SECRET})
+
+    with pytest.raises(WebhookRefused):
+        receiver.receive(webhook() + b" ", key=KEY, signature=sign_webhook(SECRET, webhook()))
+    with pytest.raises(WebhookRefused):
+        receiver.receive(webhook(), key=KEY, signature="é\udc80")
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 10_000, b"{}", b'{"events":{}}'])
+def test_a_signed_body_that_is_no_webhook_is_refused(body: bytes) -> None:
+    with pytest.raises(WebhookRefused) as refused:
+        received(body)
+    assert refused.value.status == 400
+
+
+def build() -> tuple[WebhookReceiver, list[object]]:
+    receiver, heard = WebhookReceiver({KEY: SECRET}), []
+
+    @receiver.on(Webhook)
+    def whole(told: Webhook) -> None:
+        heard.append(len(told.events))
+
+    @receiver.on(MemberAdded)
+    async def came(event: MemberAdded) -> None:
+        heard.append(event)
+
+    @receiver.on(WebhookEvent)
+    def anything(event: WebhookEvent) -> None:
+        heard.append(event.channel)
+
+    return receiver, heard
+
+
+JOINED = {"name": "member_added", "channel": "presence-a", "user_id": "7"}
+EXPECTED = [2, "chat", MemberAdded("presence-a", "7"), "presence-a"]
+
+
+async def test_handlers_hear_what_they_asked_for_in_order() -> None:
+    receiver, heard = build()
+    body = webhook({"name": "channel_occupied", "channel": "chat"}, JOINED)
+
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(receiver), base_url="http://app") as client:
+        headers = {"x-pusher-key": KEY, "x-pusher-signature": sign_webhook(SECRET, body)}
+        answer = await client.post("/webhooks", content=body, headers=headers)
+        again = await client.post("/webhooks", content=body + b" ", headers=headers)
+        nothing = await client.get("/webhooks")
+        large = await client.post("/webhooks", content=b"x" * 1_100_000, headers=headers)
+
+    assert [each.status_code for each in (answer, again, nothing, large)] == [200, 401, 405, 413]
+    assert heard == EXPECTED
+
+
+def test_plain_code_hears_too() -> None:
+    receiver, heard = build()
+    body = webhook({"name": "channel_occupied", "channel": "chat"}, JOINED)
+
+    receiver.handle_sync(receiver.receive(body, key=KEY, signature=sign_webhook(SECRET, body)))
+
+    assert heard == EXPECTED
+
+
+async def test_a_handler_that_raises_has_it_sent_again() -> None:
+    receiver = WebhookReceiver({KEY: SECRET})
+
+    @receiver.on(MemberAdded)
+    def fails(event: MemberAdded) -> None:
+        raise OSError("the database is away")
+
+    with pytest.raises(OSError, match="away"):
+        await receiver.handle(received(webhook(JOINED)))
