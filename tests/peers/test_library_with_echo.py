@@ -1,0 +1,155 @@
+"""The broadcasting library's two ends against unmodified laravel-echo: what it authorises, and what it sends."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+
+from kit.realtime import APP_ID, KEY, SECRET, realtime_server
+from kit.serve import free_port
+from peers.test_node_clients import NODE, Echo
+from peers.test_node_clients import _packages as _packages
+from smartlink.broadcasting import (
+    Broadcaster,
+    BroadcastingAuth,
+    BroadcastNotification,
+    ChannelEncryption,
+    ChannelRules,
+    EncryptedPrivateChannel,
+    Member,
+    PrivateChannel,
+    Signatory,
+)
+from smartlink.broadcasting.drivers.pusher import PusherDriver
+
+OLD, NEW = (base64.b64encode(letter * 32).decode() for letter in (b"o", b"n"))
+
+
+async def authenticate(scope: MutableMapping[str, Any]) -> int:
+    return int(dict(scope["headers"])[b"authorization"])
+
+
+class World:
+    """A realtime server, an application with the endpoint, and a publisher."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.auth_port = free_port()
+        self._driver = PusherDriver(
+            APP_ID, KEY, SECRET, host="127.0.0.1", port=port, scheme="http", is_smartlink=True, name="reverb"
+        )
+        self.use_key(OLD)
+
+    def use_key(self, key: str, *previous: str) -> None:
+        encryption = ChannelEncryption(key, previous)
+        rules = ChannelRules()
+        rules.private("{model}.{rest}")(lambda user, model, rest: True)
+        rules.private("App.Models.{name}.{key}")(lambda user, name, key: True)
+        rules.private("vault")(lambda user: user == 7)
+        signatory: Signatory[int] = Signatory(
+            rules, key=KEY, secret=SECRET, member_of=lambda user: Member(user), encryption=encryption
+        )
+        self._auth = BroadcastingAuth(signatory, authenticate)
+        self.broadcaster = Broadcaster(self._driver, encryption=encryption)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._auth(scope, receive, send)
+
+    @asynccontextmanager
+    async def echo(self, user: int = 7, *, together: bool = False) -> AsyncIterator[Echo]:
+        endpoint = f"http://127.0.0.1:{self.auth_port}/broadcasting/auth"
+        options = {"port": self.port, "key": KEY, "endpoint": endpoint, "user": str(user), "together": together}
+        process = await asyncio.create_subprocess_exec(
+            "node", "library.mjs", json.dumps(options), cwd=NODE,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        client = Echo(process)
+        try:
+            await client.until("state", state="connected")
+            yield client
+            client.do("end")
+            async with asyncio.timeout(10):
+                await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+    async def aclose(self) -> None:
+        await self._driver.aclose()
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with realtime_server() as server:
+        world = World(server.port)
+        app = uvicorn.Server(uvicorn.Config(world, port=world.auth_port, log_level="error", lifespan="off", ws="none"))
+        serving = asyncio.create_task(app.serve())
+        async with asyncio.timeout(10):
+            while not app.started:
+                await asyncio.sleep(0.01)
+        yield world
+        app.should_exit = True
+        await serving
+        await world.aclose()
+
+
+async def test_echo_opens_what_the_library_sealed(world: World) -> None:
+    async with world.echo() as ana:
+        ana.do("encrypted", channel="vault")
+        await ana.until("subscribed")
+        await world.broadcaster.on(EncryptedPrivateChannel("vault")).as_("opened").with_({"gold": "🥇"}).send()
+
+        assert (await ana.until("event"))["data"] == {"gold": "🥇"}
+
+
+async def test_after_a_change_of_keys_a_subscriber_asks_for_the_new_secret_by_itself(world: World) -> None:
+    async with world.echo() as ana:
+        ana.do("encrypted", channel="vault")
+        await ana.until("subscribed")
+        world.use_key(NEW, OLD)
+        await world.broadcaster.on(EncryptedPrivateChannel("vault")).as_("opened").with_({"gold": 7}).send()
+
+        assert (await ana.until("event"))["data"] == {"gold": 7}
+
+
+async def test_who_is_denied_gets_no_secret(world: World) -> None:
+    async with world.echo(user=8) as eve:
+        eve.do("encrypted", channel="vault")
+
+        assert (await eve.until("refused"))["status"] == 403
+
+
+async def test_echo_hears_notifications(world: World) -> None:
+    async with world.echo() as ana:
+        ana.do("private", channel="App.Models.User.7")
+        await ana.until("subscribed")
+        channel = PrivateChannel("App.Models.User.7")
+        await world.broadcaster.send(BroadcastNotification(channel, "invoice.paid", {"amount": "1.50"}, id="n-1"))
+
+        assert (await ana.until("notification"))["data"] == {"amount": "1.50", "id": "n-1", "type": "invoice.paid"}
+
+
+async def test_many_channels_are_authorised_in_one_call(world: World) -> None:
+    async with world.echo(user=8, together=True) as ben:
+        for number in range(5):
+            ben.do("private", channel=f"room.{number}")
+        ben.do("encrypted", channel="vault")
+
+        told: list[str] = []
+        calls = 0
+        while len(told) < 6:
+            observation = await ben.next()
+            calls += observation["what"] == "asked"
+            told += [observation["channel"]] if observation["what"] in ("subscribed", "refused") else []
+        assert sorted(told) == ["room.0", "room.1", "room.2", "room.3", "room.4", "vault"]
+        assert calls < 6
+        await world.broadcaster.private("room.3").as_("e").with_({"n": 3}).send()
+        assert (await ben.until("event", channel="room.3"))["data"] == {"n": 3}
