@@ -1,0 +1,65 @@
+"""The wheel with `[broadcasting]` alone: the library and what it needs, nothing of the server or the portal."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LOOK = """
+import json, sys
+import smartlink.broadcasting, smartlink.broadcasting.outbox, smartlink.broadcasting.testing
+import smartlink.broadcasting.webhooks
+from smartlink.broadcasting import Broadcaster, BroadcastSettings, Channel, ChannelEncryption, SyncBroadcaster
+settings = BroadcastSettings(_env_file=None, driver="log")
+with SyncBroadcaster.from_settings(settings) as broadcaster:
+    broadcaster.on(Channel("news")).as_("e").send()
+complaints = []
+for needs in (dict(driver="redis"), dict(encryption_master_key="a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=")):
+    try:
+        Broadcaster.from_settings(BroadcastSettings(_env_file=None, **needs))
+    except Exception as error:
+        complaints.append(f"{type(error).__name__}: {error}")
+print(json.dumps({"modules": sorted(sys.modules), "complaints": complaints}))
+"""
+
+
+@pytest.mark.wheel
+@pytest.mark.timeout(300)
+def test_the_library_alone_brings_nothing_of_the_rest(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT, check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    [wheel] = tmp_path.glob("*.whl")
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    # The same releases as everywhere else; without hashes, which a wheel just built has none of.
+    locked = [
+        line.split(" \\")[0].split(" ;")[0]
+        for line in (ROOT / "requirements" / "run.txt").read_text().splitlines()
+        if "==" in line
+    ]
+    (tmp_path / "locked.txt").write_text("\n".join(locked))
+    subprocess.run(
+        [*install, "-c", str(tmp_path / "locked.txt"), f"smartlink-realtime[broadcasting] @ {wheel.as_uri()}"],
+        check=True, capture_output=True, timeout=240,
+    )  # fmt: skip
+
+    looked = subprocess.run(
+        [str(python), "-c", LOOK], cwd=tmp_path, env={"PATH": ""}, check=True, capture_output=True, timeout=60
+    )
+
+    told = json.loads(looked.stdout)
+    modules = set(told["modules"])
+    unwanted = {"smartlink.server", "smartlink.portal", "smartlink.cli", "fastapi", "starlette", "uvicorn", "uvloop"}
+    unwanted |= {"django", "flask", "redis", "nacl", "alembic", "typer", "httptools", "asyncpg"}
+    assert unwanted & modules == set()
+    assert {name.split(".")[1] for name in modules if name.startswith("smartlink.")} == {"broadcasting", "protocol"}
+    assert ["[redis]" in told["complaints"][0], "[encryption]" in told["complaints"][1]] == [True, True]
