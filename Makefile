@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup setup-dev pages run test test-fast check format bench lock wheel clean
+.PHONY: help setup setup-dev pages run test test-fast check format reference bench lock wheel clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ check: setup-dev ## Lint and types, Python and pages
 
 format: ## Bring the Python files into form
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
+
+reference: setup-dev ## Write docs/reference from the docstrings
+	@$(BIN)/python scripts/reference.py
 
 bench: setup-dev ## Measure the server against the floor on this machine
 	@$(BIN)/python benchmarks/run.py

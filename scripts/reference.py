@@ -1,0 +1,132 @@
+"""Writes docs/reference/broadcasting.md from the library's docstrings. With --check only says whether it is current."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+TARGET = Path(__file__).parents[1] / "docs" / "reference" / "broadcasting.md"
+MODULES = (
+    "smartlink.broadcasting",
+    "smartlink.broadcasting.sessions",
+    "smartlink.broadcasting.models",
+    "smartlink.broadcasting.outbox",
+    "smartlink.broadcasting.webhooks",
+    "smartlink.broadcasting.testing",
+    "smartlink.broadcasting.integrations.fastapi",
+    "smartlink.broadcasting.integrations.django",
+    "smartlink.broadcasting.integrations.flask",
+)
+_CODE = re.compile(r"    \S|@|class |with |async with |await |urlpatterns|app\.|[a-z_]+ = |[a-z_]+\.[a-z_]+\(")
+HEAD = """# The broadcasting library
+
+Every public name, from its docstring (`make reference` writes this page). Errors are grouped by who must act: see
+`BroadcastError`. Settings are those of `BroadcastSettings`; `.env.example` lists their variables.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for name in MODULES:
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+            continue
+        parts += [f"## `{name}`", _text(module)]
+        if name == MODULES[0]:
+            parts.append("```text\n" + _text(importlib.import_module("smartlink.broadcasting.errors")) + "\n```")
+        for public in sorted(module.__all__, key=str.lower):
+            parts += _described(public, getattr(module, public))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _described(name: str, value: object) -> Iterator[str]:
+    if inspect.isclass(value):
+        yield f"### `{name}{_signature(value)}`"
+        yield _text(value)
+        if issubclass(value, enum.Enum):
+            return
+        yield "\n".join(_members(value))
+    elif callable(value):
+        yield f"### `{name}{_signature(value)}`"
+        yield _text(value)
+    else:
+        yield f"### `{name}`"
+
+
+def _members(kind: type) -> Iterator[str]:
+    for name, member in vars(kind).items():
+        if name.startswith("_") or name == "model_config":
+            continue
+        function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+        if not inspect.isfunction(function) or not function.__doc__:
+            continue
+        awaited = "await " if inspect.iscoroutinefunction(function) else ""
+        shown = name if isinstance(member, property) else f"{awaited}{name}{_signature(function)}"
+        yield f"- `{shown}`: {_text(function, indent='  ')}"
+
+
+def _signature(value: object) -> str:
+    if inspect.isclass(value) and (issubclass(value, enum.Enum | BaseException) or hasattr(value, "model_fields")):
+        return ""
+    try:
+        signature = inspect.signature(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return ""
+    if inspect.isclass(value) and any(name.startswith("_") for name in signature.parameters):
+        return ""  # Made by others, never by its user.
+    parameters = [each for name, each in signature.parameters.items() if name not in ("self", "cls") and name[0] != "_"]
+    if any(each.name == "args" and each.kind is each.VAR_POSITIONAL for each in parameters):
+        return ""
+    shown = str(signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
+    return re.sub(r"<factory>", "…", re.sub(r"smartlink\.broadcasting\.[a-z_.]+\.", "", shown.replace("'", "")))
+
+
+def _text(value: object, indent: str = "") -> str:
+    text = inspect.getdoc(value) if not dataclasses.is_dataclass(value) else value.__doc__
+    text = inspect.cleandoc(text or "")
+    if inspect.ismodule(value):
+        text = _with_code(text)
+    return f"\n{indent}".join(text.splitlines()).replace(f"\n{indent}\n", "\n\n")
+
+
+def _with_code(text: str) -> str:
+    """A module's docstring, its example as a block of code."""
+    paragraphs: list[str] = []
+    for paragraph in text.split("\n\n"):
+        is_code = _CODE.match(paragraph)
+        if is_code and paragraphs and paragraphs[-1].endswith("```"):
+            paragraphs[-1] = paragraphs[-1][:-4] + f"\n\n{inspect.cleandoc(paragraph)}\n```"
+        elif is_code:
+            paragraphs.append(f"```python\n{inspect.cleandoc(paragraph)}\n```")
+        elif "├──" in paragraph:
+            paragraphs.append(paragraph)
+        else:
+            paragraphs.append(paragraph)
+    return "\n\n".join(paragraphs)
+
+
+def main() -> int:
+    """Write or check the page."""
+    wanted = page()
+    if "--check" in sys.argv:
+        if not TARGET.exists() or TARGET.read_text() != wanted:
+            print(f"{TARGET.name} is not current: make reference", file=sys.stderr)
+            return 1
+        return 0
+    TARGET.parent.mkdir(parents=True, exist_ok=True)
+    TARGET.write_text(wanted)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""The reference says what the docstrings say, and every public name has one."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_reference_is_current() -> None:
+    checked = subprocess.run(
+        [sys.executable, "scripts/reference.py", "--check"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+
+    assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize("name", ["", ".outbox", ".webhooks", ".testing"])
+def test_every_public_name_is_described(name: str) -> None:
+    module = importlib.import_module(f"smartlink.broadcasting{name}")
+    undescribed = [
+        public
+        for public in module.__all__
+        if (callable(value := getattr(module, public)) and inspect.getmodule(value) is not None) and not value.__doc__
+    ]
+
+    assert undescribed == []
