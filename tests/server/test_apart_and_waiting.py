@@ -12,7 +12,7 @@ import pytest
 
 from kit.client import Client, connected
 from kit.engines import Between
-from kit.realtime import KEY, SECRET, call, realtime_server
+from kit.realtime import KEY, SECRET, an_app, call, realtime_server
 from kit.waiting import eventually, eventually_told
 from smartlink.protocol import encoding
 from smartlink.protocol.session import Member
@@ -217,3 +217,70 @@ async def test_the_thousand_and_first_member_costs_one_state_and_one_member_adde
 
         assert data["presence"]["count"] == 1_001
         assert calls == ["presence_state", "member_added"]
+
+
+async def test_more_than_can_be_held_for_one_who_joins_ends_the_connection() -> None:
+    between = Between()
+    async with node(between) as server, connected(server.port) as client:
+        between.reading.shut()
+        ask_for(client, "presence-a", "1")
+        await eventually(lambda: between.reading.waiting)
+        for _ in range(27):
+            await publish(server, "presence-a", "x" * 10_000)
+        between.reading.open()
+
+        assert await client.error() == 4100
+        assert (await client.closed()).code == 4100
+        await eventually(lambda: not between.nodes[0].subscribed)
+    assert await counts_of(between) == {}
+
+
+async def test_requests_beyond_what_can_be_held_at_once_end_the_connection() -> None:
+    between = Between()
+    ping = b'{"event":"pusher:ping"}'
+    frame = bytes([0x81, 0x80 | len(ping), 0, 0, 0, 0]) + ping
+    async with node(between) as server, connected(server.port) as client:
+        between.joining.shut()
+        ask_for(client, "chat")
+        await eventually(lambda: between.joining.waiting)
+        client.writer.write(frame * 300)
+        assert await client.error() == 4100
+        assert (await client.closed()).code == 4100
+        between.joining.open()
+        await eventually(lambda: not between.nodes[0].subscribed)
+    assert await counts_of(between) == {}
+
+
+async def test_requests_made_meanwhile_are_all_answered_in_order() -> None:
+    between = Between()
+    names = [f"c{number}" for number in range(200)]
+    async with node(between) as server, connected(server.port) as client:
+        between.joining.shut()
+        for name in names:
+            ask_for(client, name)
+        await eventually(lambda: between.joining.waiting)
+        between.joining.open()
+
+        assert [(await client.receive())["channel"] for _ in names] == names
+
+
+async def counts_of(between: Between) -> dict[str, Any]:
+    return await between.roster.channels("1001")
+
+
+async def test_a_right_shown_in_time_counts_even_while_engines_are_slow() -> None:
+    between = Between()
+    async with (
+        realtime_server(an_app(authorization_timeout_s=1, ping_interval_s=60), engines=between.engines()) as server,
+        connected(server.port) as client,
+    ):
+        await client.subscribe("private-a")
+        between.joining.shut()
+        ask_for(client, "chat")
+        await eventually(lambda: between.joining.waiting)
+        held = server.node.hub.connection("1001", client.socket_id)
+        assert held is not None
+        held.look_after(held.heard_at + 30)  # type: ignore[attr-defined]
+        between.joining.open()
+        await client.expect("pusher_internal:subscription_succeeded")
+        assert await client.is_quiet()

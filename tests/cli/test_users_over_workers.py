@@ -1,0 +1,58 @@
+"""Signed-in users over several workers, as real processes: they are one server."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from kit.client import Client, connected
+from kit.realtime import call
+from kit.reverb import reverb
+
+MANY = 12
+"""Connections of which some are on each of two workers: all on one happens once in 2,048 times."""
+
+
+async def watchlist(client: Client) -> dict[str, list[str]]:
+    data = json.loads((await client.expect("pusher_internal:watchlist_events"))["data"])
+    return {event["name"]: event["user_ids"] for event in data["events"]}
+
+
+async def test_who_is_online_and_who_is_ended_is_known_to_all_workers(tmp_path: Path) -> None:
+    ids = [f"u{number}" for number in range(MANY)]
+    with reverb(tmp_path, "--workers", "2") as server:
+        async with AsyncExitStack() as stack:
+            watchers = [await stack.enter_async_context(connected(server.port)) for _ in range(MANY)]
+            for number, watcher in enumerate(watchers):
+                await watcher.sign_in(f"w{number}", watchlist=ids)
+                assert await watchlist(watcher) == {"offline": ids}
+            for user_id in ids:
+                users = await stack.enter_async_context(connected(server.port))
+                await users.sign_in(user_id)
+                for watcher in watchers:
+                    assert await watchlist(watcher) == {"online": [user_id]}
+                if user_id == ids[-1]:
+                    await users.subscribe(f"#server-to-user-{user_id}")
+                    body = json.dumps({"name": "e", "channel": f"#server-to-user-{user_id}", "data": ""}).encode()
+                    assert (await call(server.port, "POST", "/apps/1001/events", body)).status_code == 200
+                    await users.expect("e")
+                answer = await call(server.port, "POST", f"/apps/1001/users/{user_id}/terminate_connections", b"{}")
+                assert answer.status_code == 200
+                assert (await users.closed()).code == 4009
+                for watcher in watchers:
+                    assert await watchlist(watcher) == {"offline": [user_id]}
+
+
+async def test_what_is_kept_and_what_was_published_is_known_to_all_workers(tmp_path: Path) -> None:
+    with reverb(tmp_path, "--workers", "2") as server:
+        for number in range(MANY):
+            body = {"name": "e", "channel": "cache-a", "data": str(number), "id": "once"}
+            answer = await call(server.port, "POST", "/apps/1001/events", json.dumps(body).encode())
+            assert answer.status_code == 200
+        async with AsyncExitStack() as stack:
+            for _ in range(MANY):
+                client = await stack.enter_async_context(connected(server.port))
+                await client.subscribe("cache-a")
+
+                assert (await client.receive())["data"] == "0"
