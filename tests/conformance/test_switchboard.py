@@ -10,6 +10,9 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
+from conformance.test_broker import BrokerPromises
+from conformance.test_history import HistoryPromises
+from conformance.test_receipts import ReceiptPromises
 from conformance.test_roster import RosterPromises
 from kit.switchboard import Switchboard, switchboard
 from kit.waiting import eventually
@@ -33,6 +36,33 @@ ANA, BEN = Member("1", b'{"name":"Ana"}'), Member("2")
 async def board() -> AsyncIterator[Switchboard]:
     async with switchboard() as running:
         yield running
+
+
+class TestSwitchboardBroker(BrokerPromises):
+    @pytest.fixture(autouse=True)
+    async def _line(self, board: Switchboard) -> None:
+        self._broker = SwitchboardBroker(await board.line())
+
+    def broker(self) -> SwitchboardBroker:
+        return self._broker
+
+
+class TestSwitchboardHistory(HistoryPromises):
+    @pytest.fixture(autouse=True)
+    async def _line(self, board: Switchboard) -> None:
+        self._history = SwitchboardHistory(await board.line())
+
+    def history(self, keep: int = 1) -> SwitchboardHistory:
+        return self._history
+
+
+class TestSwitchboardReceipts(ReceiptPromises):
+    @pytest.fixture(autouse=True)
+    async def _line(self, board: Switchboard) -> None:
+        self._receipts = SwitchboardReceipts(await board.line())
+
+    def receipts(self) -> SwitchboardReceipts:
+        return self._receipts
 
 
 class TestSwitchboardRoster(RosterPromises):

@@ -28,6 +28,7 @@ from smartlink.server.http.router import Router
 from smartlink.server.http.status import Status
 from smartlink.server.hub import Hub
 from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.limits import AddressRate
 from smartlink.server.link import Handler, Link, Poller
 from smartlink.server.metrics import Metrics
 from smartlink.server.node import Node
@@ -299,12 +300,13 @@ def build(
     status = Status(overview or OwnOverview(pulse), _version(), uses_redis(settings))
     sockets = ClientSettings(node, watch, settings.reverb_server_max_backlog_bytes)
     router = Router(node, apps, lambda: server.is_ready, status)
+    rate = settings.reverb_server_connects_per_second
     http = HttpSettings(
         router=router,
         tasks=tasks,
         watch=watch,
-        upgrade=Upgrader(apps, sockets, lambda: server.is_ready),
         fallback=Fallback(apps, Sessions(sockets, lambda: server.is_ready)),
+        upgrade=Upgrader(apps, sockets, lambda: server.is_ready, AddressRate(rate) if rate else None),
         path_prefix=settings.reverb_server_path,
         max_body_bytes=settings.reverb_max_request_size,
         proxies=TrustedProxies(settings.reverb_server_trusted_proxies),

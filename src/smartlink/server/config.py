@@ -59,6 +59,9 @@ class ServerSettings(BaseSettings):
     reverb_server_trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Proxies whose X-Forwarded-For is believed: addresses, networks, or unix; comma-separated"
     )
+    reverb_server_connects_per_second: int | None = Field(
+        None, ge=1, description="WebSockets that one address may open a second, at each worker; unlimited when unset"
+    )
     reverb_server_runtime_dir: str | None = Field(None, description="Where the control socket of `restart` is kept")
     reverb_server_path: str = Field("", description="Path prefix in front of /app and /apps")
     reverb_max_request_size: int = Field(262_144, ge=1_024, description="Largest body of an HTTP API call")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
+from collections import OrderedDict
 from typing import final
 
-__all__ = ["TokenBucket"]
+__all__ = ["AddressRate", "TokenBucket"]
+
+MAX_ADDRESSES = 10_000
+"""Addresses that are remembered; beyond, the one that was heard of longest ago is forgotten."""
 
 
 @final
@@ -34,3 +39,31 @@ class TokenBucket:
     def wait_s(self, cost: float = 1) -> float:
         """In how many seconds, after a refusal, `cost` tokens will be there."""
         return max(0.0, (min(cost, self.capacity) - self._tokens) / self.per_second)
+
+
+class AddressRate:
+    """At most so many a second from one address, and ten times as many at once. IPv6 counts by network of 64 bits."""
+
+    def __init__(self, per_second: float) -> None:
+        self._per_second = per_second
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def take(self, address: str, now: float) -> bool:
+        """Whether one more from this address may pass."""
+        key = _network(address)
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = TokenBucket(10 * self._per_second, self._per_second, now)
+            if len(self._buckets) > MAX_ADDRESSES:
+                self._buckets.popitem(last=False)
+        self._buckets.move_to_end(key)
+        return bucket.take(now)
+
+
+def _network(address: str) -> str:
+    if ":" not in address:
+        return address
+    try:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    except ValueError:
+        return address

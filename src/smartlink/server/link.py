@@ -15,7 +15,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 __all__ = ["Handler", "Link", "PlainLink", "Poller", "TransportLink"]
 
@@ -274,9 +274,9 @@ class TransportLink(asyncio.Protocol):
         self._is_finishing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 — what create_server gives
-        self._transport = transport
-        transport.set_write_buffer_limits(high=65_536, low=0)
+        # What create_server gives; uvloop's TLS transports have its methods without being of its class.
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=65_536, low=0)
         self.handler = self._make_handler(self)
 
     @property

@@ -23,6 +23,7 @@ from smartlink.server.lifecycle import RealtimeServer
 from smartlink.server.sockets import open_listeners
 from smartlink.server.supervisor import Supervisor, WorkersFailed
 from smartlink.server.switchboard.home import HomeOverview
+from smartlink.server.tls import Certificate
 
 __all__ = ["Machine", "worker_count"]
 
@@ -61,9 +62,13 @@ class Machine:
         self.port = settings.reverb_server_port
 
     async def start(self) -> None:
-        """Listen, and serve. Raises OSError when the port cannot be had, WorkersFailed, BadCertificate."""
+        """Listen, and serve.
+
+        Raises OSError when the port cannot be had, SocketUnusable, BadCertificate, UnsafeSettings, WorkersFailed.
+        """
         settings = self._settings
         settings.check_start()
+        Certificate.of(settings)  # so that a bad one is told before anything is started
         self._slots = open_listeners(settings, self._workers)
         try:
             self.port = self._slots[0][0].getsockname()[1]

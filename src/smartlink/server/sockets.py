@@ -11,7 +11,11 @@ from pathlib import Path
 
 from smartlink.server.config import ServerSettings
 
-__all__ = ["open_listeners", "open_socket", "open_unix_socket", "raise_descriptor_limit"]
+__all__ = ["SocketUnusable", "open_listeners", "open_socket", "open_unix_socket", "raise_descriptor_limit"]
+
+
+class SocketUnusable(ValueError):
+    """The Unix socket cannot be opened; the message says why."""
 
 
 def raise_descriptor_limit() -> int:
@@ -66,7 +70,7 @@ def open_listeners(settings: ServerSettings, workers: int = 1) -> list[list[sock
     """The sockets of each worker: one of its own on the port, and the Unix socket, which all share.
 
     Whoever opens them keeps them open: a connection that waits at a dead worker's socket is taken by the next one.
-    Raises OSError.
+    Raises OSError when the port cannot be had, and SocketUnusable.
     """
     host, port, backlog = settings.reverb_server_host, settings.reverb_server_port, settings.reverb_server_backlog
     if workers == 1:
@@ -81,10 +85,12 @@ def open_listeners(settings: ServerSettings, workers: int = 1) -> list[list[sock
             shared = open_unix_socket(
                 Path(settings.reverb_server_unix_socket), settings.reverb_server_unix_socket_mode, backlog
             )
-        except OSError:
+        except OSError as error:
             for (listener,) in listeners:
                 listener.close()
-            raise
+            raise SocketUnusable(
+                f"REVERB_SERVER_UNIX_SOCKET={settings.reverb_server_unix_socket}: {error.strerror}"
+            ) from None
         for own in listeners:
             own.append(shared)
     return listeners

@@ -50,16 +50,13 @@ class SwitchboardBroker:
             self._line.tell(say.Unsubscribe(app_id, channel))
 
     async def publish(self, publication: Publication | Control) -> None:
-        """A durable publication is waited for: who publishes the next one at another worker comes after it.
+        """What is durable, and a control, is waited for: who publishes next, at another worker, comes after it.
 
-        A live one is a write; it falls away while the switchboard does not keep up.
+        What is live is a write; it falls away while the switchboard does not keep up.
         """
         line = self._line
         if isinstance(publication, Control):
-            if not line.is_up:
-                raise BrokerUnavailable("the switchboard is gone")
-            line.tell(say.Signal(publication.app_id, publication.action, publication.target, publication.data))
-            await line.hand_over()
+            await line.ask(lambda number: _signal(number, publication))
         elif not publication.is_live:
             await line.ask(lambda number: _publish(number, publication))
         elif line.is_up:
@@ -72,6 +69,10 @@ class SwitchboardBroker:
         self._line.deliver = None
         for app_id, channel in tuple(self._subscribed):
             await self.unsubscribe(app_id, channel)
+
+
+def _signal(number: int, control: Control) -> say.Signal:
+    return say.Signal(number, control.app_id, control.action, control.target, control.data)
 
 
 def _publish(number: int, publication: Publication) -> say.Publish:

@@ -189,6 +189,8 @@ class Exchange:
                 other.stream.send(record)
             if self.home is not None:
                 self.home.deliver(Control(message.app_id, message.action, message.target, message.data))
+            if message.id:
+                seat.say(say.Accepted(message.id))
         else:
             self._actions[type(message)](seat, message)
 
@@ -210,7 +212,7 @@ class Exchange:
         """Send what this process's own node publishes to the workers."""
         if isinstance(publication, Control):
             record = say.encode(
-                say.Signal(publication.app_id, publication.action, publication.target, publication.data)
+                say.Signal(0, publication.app_id, publication.action, publication.target, publication.data)
             )
             for seat in self.seats:
                 seat.stream.send(record)

@@ -112,12 +112,6 @@ class Line:
         """The members as the last answer had them, within the turn of the loop in which it came."""
         return self._fresh.get((app_id, channel))
 
-    async def hand_over(self) -> None:
-        """Wait until all that was said by now is in the kernel: this process may die, it will arrive."""
-        self._stream.flush()
-        if self._stream.is_behind:
-            await self._stream.caught_up()
-
     def report_connections(self, app_id: str, connections: int) -> None:
         """Tell a count; of several within one turn of the loop, the last."""
         if not self._counts:
@@ -196,7 +190,7 @@ class Line:
             case say.Publish(_, app_id, channel, frame, except_socket, is_live):
                 if self.deliver is not None:
                     self.deliver(Publication(app_id, channel, frame, except_socket, is_live))
-            case say.Signal(app_id, action, target, data):
+            case say.Signal(_, app_id, action, target, data):
                 if self.deliver is not None:
                     self.deliver(Control(app_id, action, target, data))
             case say.Accepted(number):

@@ -115,8 +115,9 @@ class Publish(msgspec.Struct, array_like=True, tag=12):
 
 
 class Signal(msgspec.Struct, array_like=True, tag=13):
-    """A control, on its way in or out."""
+    """A control, on its way in or out; answered like a publication."""
 
+    id: int
     app_id: str
     action: str
     target: str

@@ -34,11 +34,6 @@ class Stream:
         self.is_open = True
         self._loop.add_reader(end.fileno(), self._read)
 
-    @property
-    def is_behind(self) -> bool:
-        """Whether the kernel has not taken all that was sent and flushed."""
-        return bool(self._waiting)
-
     def send(self, record: bytes) -> None:
         """Send with what else is sent in this turn of the loop."""
         if not self.is_open:

@@ -18,6 +18,7 @@ from smartlink.server.admission import check_origin, new_session, refusal
 from smartlink.server.apps.base import AppManager
 from smartlink.server.client import ClientSettings
 from smartlink.server.framing import close_frame, text_frame
+from smartlink.server.limits import AddressRate
 from smartlink.server.link import Link
 from smartlink.server.requests import HttpError, Request
 from smartlink.server.ws.connection import WebSocket
@@ -33,7 +34,14 @@ _ANSWER = (
 class Upgrader:
     """Takes links over from HTTP."""
 
-    def __init__(self, apps: AppManager, shared: ClientSettings, is_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        apps: AppManager,
+        shared: ClientSettings,
+        is_ready: Callable[[], bool],
+        address_rate: AddressRate | None = None,
+    ) -> None:
+        self._address_rate = address_rate
         self._apps = apps
         self._shared = shared
         self._is_ready = is_ready
@@ -48,7 +56,10 @@ class Upgrader:
         if not self._is_ready():
             raise HttpError(503, "Stopping: connect again", {"Retry-After": "1"})
         link.write(_ANSWER % accept)
-        if is_path:
+        refused: tuple[Code, str] | None
+        if not self._may_come(request):
+            refused = Code.OVER_CAPACITY, "Too many connections at once from this address"
+        elif is_path:
             refused = refusal(self._shared.node, app, request.query)
         else:
             refused = Code.WRONG_PATH, "WebSockets are at /app/{key}"
@@ -60,6 +71,10 @@ class Upgrader:
         connection = WebSocket(link, app, new_session(app), self._shared)
         link.handler = connection
         connection.start()
+
+    def _may_come(self, request: Request) -> bool:
+        rate = self._address_rate
+        return rate is None or rate.take(request.client_address, self._shared.watch.now())
 
 
 class _Refused:
