@@ -16,7 +16,7 @@ from kit.waiting import eventually
 from smartlink.server.webhooks import queue as limits
 from smartlink.server.webhooks.memory import MemoryQueue
 from smartlink.server.webhooks.queue import Address, Batch, Report, Subject, WebhookQueue
-from smartlink.server.webhooks.redis import RedisQueue
+from smartlink.server.webhooks.redis import RedisQueue, open_queue
 from smartlink.server.webhooks.sqlite import SqliteQueue
 
 ANA, CHANNEL = Subject("1", "presence-a", "7"), Subject("1", "presence-a")
@@ -437,11 +437,7 @@ class TestRedisQueue(WebhookQueuePromises):
 
 @asynccontextmanager
 async def redis_queue(port: int, prefix: str) -> AsyncIterator[RedisQueue]:
-    from redis.asyncio import Redis
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
-
-    queue = RedisQueue(Redis(host="127.0.0.1", port=port, retry=Retry(NoBackoff(), 0)), prefix)
+    queue = open_queue(f"redis://127.0.0.1:{port}/0", prefix)
     await queue.start()
     yield queue
     await queue.stop()

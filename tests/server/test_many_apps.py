@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from kit.realtime import call, realtime_server
 from kit.receiver import receiver
 from kit.waiting import eventually
 from smartlink.protocol.signing import sign_channel
-from smartlink.server.apps.base import App, AppsInvalid
+from smartlink.server.apps.base import App, AppsInvalid, Webhook
 from smartlink.server.apps.static import StaticApps
 from smartlink.server.apps.table import AppTable
 from smartlink.server.bootstrap import apps_for
@@ -255,3 +255,10 @@ async def test_pages_of_listed_origins_may_call(app: App, origin: str, allowed: 
 async def test_a_preflight_elsewhere_is_refused(path: str) -> None:
     async with two_apps(LISTED) as (server, _):
         assert (await preflight(server, ORIGIN, path)).status_code in (404, 405)
+
+
+def test_every_key_of_an_app_is_documented() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "howto" / "apps.md").read_text()
+
+    assert [field.name for field in fields(App) if f"| `{field.name}` |" not in guide] == []
+    assert [field.name for field in fields(Webhook) if f"`{field.name}`" not in guide] == []

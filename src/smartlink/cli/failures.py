@@ -48,7 +48,7 @@ def describe(error: ValidationError) -> str:
 def _line(problem: Any) -> str:
     name = str(problem["loc"][-1]).upper() if problem["loc"] else "settings"
     given = problem.get("input")
-    shown = "…" if any(word in name for word in ("SECRET", "PASSWORD", "KEY", "URL")) else str(given)[:60]
+    shown = "…" if any(word in name for word in ("SECRET", "PASSWORD", "KEY", "URL", "QUEUE")) else str(given)[:60]
     return f"{name}={shown}: {problem['msg']}. Change it in the environment or in .env."
 
 

@@ -168,12 +168,16 @@ def uses_redis(settings: ServerSettings) -> bool:
 
 
 def webhook_queue_for(settings: ServerSettings) -> WebhookQueue:
-    """The webhook queue that `settings` ask for, not yet started."""
+    """The webhook queue that `settings` ask for, not yet started. Raises QueueUnavailable."""
     where = settings.reverb_webhook_queue
     if where == "memory":
         return MemoryQueue()
-    if where == "redis":
-        raise QueueUnavailable("not yet")
+    if where.startswith(("redis://", "rediss://")):
+        try:
+            from smartlink.server.webhooks.redis import open_queue
+        except ImportError:
+            raise QueueUnavailable("It needs more packages: pip install 'smartlink-realtime[server,redis]'") from None
+        return open_queue(where)
     return SqliteQueue(Path(where.removeprefix("sqlite:///")))
 
 

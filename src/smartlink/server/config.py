@@ -153,7 +153,8 @@ class ServerSettings(BaseSettings):
         description="How long a failing address is tried before its events are kept as failed",
     )
     reverb_webhook_queue: str = Field(
-        "sqlite:///var/webhooks.db", description="Where webhooks wait: memory, sqlite:///path or redis"
+        "sqlite:///var/webhooks.db",
+        description="Where webhooks wait: memory, sqlite:///path or redis://host:port/number",
     )
     reverb_webhook_allow_private: bool = Field(False, description="Let webhooks go to addresses inside, plainly too")
     reverb_webhook_allow_http: bool = Field(False, description="Let webhooks go without TLS")
@@ -179,9 +180,10 @@ class ServerSettings(BaseSettings):
     @field_validator("reverb_webhook_queue")
     @classmethod
     def _queue(cls, value: str) -> str:
-        if value in ("memory", "redis") or (value.startswith("sqlite:///") and len(value) > len("sqlite:///")):
+        scheme, _, rest = value.partition("://")
+        if value == "memory" or (scheme in ("redis", "rediss") and rest) or (scheme == "sqlite" and len(rest) > 1):
             return value
-        raise ValueError("must be memory, sqlite:///path or redis")
+        raise ValueError("must be memory, sqlite:///path or redis://host:port/number")
 
     @field_validator("reverb_server_trusted_proxies")
     @classmethod

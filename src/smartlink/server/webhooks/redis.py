@@ -12,10 +12,14 @@ share one hash tag, as a cluster demands of the keys of one script.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
 import msgspec
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from smartlink.server.webhooks.queue import (
     MAX_FAILED,
@@ -30,7 +34,9 @@ from smartlink.server.webhooks.queue import (
     Subject,
 )
 
-__all__ = ["RedisQueue", "Scripts"]
+__all__ = ["RedisQueue", "Scripts", "open_queue"]
+
+TIMEOUT_S = 5.0
 
 _LIBRARY = """
 local prefix = KEYS[1]
@@ -244,9 +250,9 @@ return popped
 class Scripts(Protocol):
     """What is needed of a Redis client: to run a script. `redis.asyncio`'s clients are ones."""
 
-    async def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Any: ...
+    def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Awaitable[Any]: ...
 
-    async def aclose(self) -> None: ...
+    def aclose(self) -> Awaitable[None]: ...
 
 
 def _as_text(value: str | bytes) -> str:
@@ -329,8 +335,6 @@ class RedisQueue:
         return int(await self._run(_POP_FAILED, "" if batch_id is None else batch_id, "forget"))
 
     async def _run(self, script: str, *arguments: Any) -> Any:
-        from redis.exceptions import RedisError
-
         try:
             return await self._client.eval(_LIBRARY + script, 1, self._key, *arguments)
         except (RedisError, OSError) as error:
@@ -349,6 +353,17 @@ class RedisQueue:
         return FailedBatch(
             int(number), self._address(address), float(failed_at), reason, tuple(_entry(entry) for entry in entries)
         )
+
+
+def open_queue(url: str, prefix: str = "smartlink") -> RedisQueue:
+    """The queue at an address `redis://…` or `rediss://…`. Raises QueueUnavailable when that makes no sense."""
+    # A script whose answer was lost may have run: it is for the caller to decide what a second try would mean.
+    once = Retry(NoBackoff(), 0)
+    try:
+        client = Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=once)
+    except ValueError:
+        raise QueueUnavailable("Its address is malformed: write redis://host:port/number") from None
+    return RedisQueue(client, prefix)
 
 
 def _report(report: Report) -> str:
