@@ -43,7 +43,7 @@ class OutboxDatabase:
 
     def relay(self, driver: Driver, **options: Any) -> Relay:
         """A relay that the outbox wakes."""
-        return Relay(self.engine, self.tables, driver, **{"wake": self.outbox.wakeup} | options)
+        return Relay(self.engine, self.tables, driver, **{"wakeup": self.outbox.wakeup} | options)
 
 
 def envelope(

@@ -33,7 +33,7 @@ async def test_failed_events_are_listed_newest_first_with_their_reason(database:
 async def test_a_failed_event_is_sent_again_on_request(database: OutboxDatabase) -> None:
     driver = FakeDriver()
     [event_id] = await fail(database, driver, 1)
-    relay = database.relay(driver, lease_s=0.4, send_timeout_s=0.1)
+    relay = database.relay(driver)
 
     async with database.sessions.begin() as session:
         assert await FailedEvents(database.tables).retry(session, event_id)

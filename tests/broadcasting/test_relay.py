@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broadcasting.outbox_database import OutboxDatabase, envelope, open_database, pusher_driver, relaying
-from kit.pusher_service import HANG, LOSE_THE_ANSWER, Call, PusherService, pusher_service
+from kit.pusher_service import HANG, Call, PusherService, pusher_service
 from kit.waiting import eventually
-from smartlink.broadcasting import Envelope, Promise
+from smartlink.broadcasting import BroadcastUnavailable, Envelope, Promise
+from smartlink.broadcasting.outbox import FailedEvents, Wakeup
+from smartlink.broadcasting.outbox.relay import PROBE_CHANNEL
 from smartlink.broadcasting.testing import FakeDriver
 
 
@@ -30,6 +33,11 @@ def numbers(service: PusherService, channel: str = "private-a") -> list[int]:
     return [payload["n"] for payload in service.payloads(channel)]
 
 
+def taken(service: PusherService) -> int:
+    """How many events the service has taken, those apart by which the relay asks whether it takes any."""
+    return sum(event["channel"] != PROBE_CHANNEL for event in service.taken)
+
+
 async def test_durable_events_carry_their_id_and_state_does_not(
     database: OutboxDatabase, service: PusherService
 ) -> None:
@@ -38,7 +46,7 @@ async def test_durable_events_carry_their_id_and_state_does_not(
     )
 
     async with relaying(database, pusher_driver(service)):
-        await eventually(lambda: len(service.taken) == 3)
+        await eventually(lambda: taken(service) == 3)
 
     assert service.payloads() == [{"eventId": first, "n": 1}, {"n": 2}, {"eventId": third}]
     assert [event.get("socket_id") for event in service.taken] == [None, None, "1.2"]
@@ -49,13 +57,13 @@ async def test_a_wake_is_enough(database: OutboxDatabase, service: PusherService
     async with relaying(database, pusher_driver(service), sweep_s=3600):
         for number in range(3):
             await database.record(envelope(number))
-            await eventually(lambda number=number: len(service.taken) == number + 1)  # type: ignore[misc]
+            await eventually(lambda number=number: taken(service) == number + 1)  # type: ignore[misc]
 
 
 async def test_what_another_process_records_is_found_without_a_wake(
     database: OutboxDatabase, service: PusherService
 ) -> None:
-    async with relaying(database, pusher_driver(service), wake=asyncio.Event()):
+    async with relaying(database, pusher_driver(service), wakeup=Wakeup()):
         await database.record(envelope(1))
         await eventually(lambda: service.taken)
 
@@ -64,7 +72,7 @@ async def test_ten_events_travel_in_one_call(database: OutboxDatabase, service: 
     await database.record(*(envelope(number) for number in range(25)))
 
     async with relaying(database, pusher_driver(service)):
-        await eventually(lambda: len(service.taken) == 25)
+        await eventually(lambda: taken(service) == 25)
 
     assert [len(call.events) for call in service.calls] == [10, 10, 5]
     assert numbers(service) == list(range(25))
@@ -79,7 +87,9 @@ async def test_a_backlog_of_many_rounds_is_sent_in_order(database: OutboxDatabas
 
     assert sum(counts) == 1500
     assert counts[-1] == 0
-    assert [json.loads(sent.payload)["n"] for sent in driver.sent] == list(range(1500))
+    for channel in range(7):
+        sent = [json.loads(sent.payload)["n"] for sent in driver.sent if sent.channel == f"private-{channel}"]
+        assert sent == list(range(channel, 1500, 7))
 
 
 def html(_: Call) -> bytes:
@@ -108,7 +118,7 @@ async def test_nothing_is_lost_or_reordered_while_the_service_is_ill(
         await eventually(lambda: len(service.calls) >= 3)
         assert service.taken == []
         service.answers = lambda _: 200
-        await eventually(lambda: len(service.taken) == 30)
+        await eventually(lambda: taken(service) == 30)
 
     assert numbers(service, "private-0") == list(range(0, 30, 2))
     assert numbers(service, "private-1") == list(range(1, 30, 2))
@@ -127,7 +137,7 @@ async def test_a_service_that_dies_and_returns_gets_everything_in_order(
             for number in range(10, 20):
                 await database.record(envelope(round_number * 20 + number))
             await service.start()
-            await eventually(lambda done=round_number * 20 + 20: len(service.taken) >= done)  # type: ignore[misc]
+            await eventually(lambda done=round_number * 20 + 20: taken(service) >= done)  # type: ignore[misc]
 
     assert _without_repeats(numbers(service)) == list(range(60))
 
@@ -136,30 +146,46 @@ def _without_repeats(values: Sequence[int]) -> list[int]:
     return list(dict.fromkeys(values))
 
 
-async def test_a_call_whose_answer_is_lost_is_made_again_the_same(
-    database: OutboxDatabase, service: PusherService
-) -> None:
-    lost = iter([LOSE_THE_ANSWER, LOSE_THE_ANSWER])
-    service.answers = lambda _: next(lost, 200)
+async def test_an_event_has_one_id_however_often_it_is_sent(database: OutboxDatabase) -> None:
+    driver = Forgetful(losing=3)
     await database.record(*(envelope(number) for number in range(7)))
-    async with relaying(database, pusher_driver(service)):
-        await eventually(lambda: len(service.calls) == 1)
-        await database.record(envelope(7))
-        await eventually(lambda: len(service.calls) >= 4)
+    async with relaying(database, driver):
+        await eventually(lambda: driver.calls)
+        await database.record(envelope(7, promise=Promise.STATE))
+        await eventually(lambda: any(each.payload == '{"n":7}' for each in driver.sent))
 
-    assert [len(call.events) for call in service.calls[:4]] == [7, 7, 7, 1]
-    assert len({call.idempotency_key for call in service.calls[:3]}) == 1
-    assert service.calls[0].events == service.calls[2].events
-    assert service.calls[3].idempotency_key != service.calls[0].idempotency_key
+    ids = defaultdict(set)
+    for sent in driver.tried:
+        ids[sent.payload].add(sent.event_id)
+    assert [len(each) for each in ids.values()] == [1] * 8
+    assert len(set.union(*ids.values())) == 8
+    assert None not in set.union(*ids.values())
 
 
-async def test_a_killed_relay_is_followed_by_one_that_makes_the_same_call(
+class Forgetful(FakeDriver):
+    """Takes the first few calls, and says that they failed."""
+
+    def __init__(self, losing: int) -> None:
+        super().__init__()
+        self.losing = losing
+        self.calls = 0
+        self.tried: list[Envelope] = []
+
+    async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
+        self.calls += 1
+        self.tried += [each for each in envelopes if each.channel != PROBE_CHANNEL]
+        if self.calls <= self.losing:
+            raise BroadcastUnavailable("the answer was lost", answered=True)
+        await super().send(envelopes, idempotency_key=idempotency_key)
+
+
+async def test_a_killed_relay_is_followed_by_one_that_sends_what_was_under_way(
     database: OutboxDatabase, service: PusherService
 ) -> None:
     service.answers = lambda _: HANG
     await database.record(*(envelope(number, f"private-{number % 3}") for number in range(14)))
     killed_driver, next_driver = pusher_driver(service), pusher_driver(service)
-    killed = asyncio.create_task(database.relay(killed_driver).run(asyncio.Event()))
+    killed = asyncio.create_task(database.relay(killed_driver, lease_s=0.5).run(asyncio.Event()))
     await eventually(lambda: service.calls)
     killed.cancel()
     await asyncio.gather(killed, return_exceptions=True)
@@ -167,25 +193,25 @@ async def test_a_killed_relay_is_followed_by_one_that_makes_the_same_call(
 
     service.answers = lambda _: 200
     await database.record(envelope(14))
-    async with relaying(database, next_driver):
-        await eventually(lambda: len(service.taken) == 15)
+    async with relaying(database, next_driver, lease_s=0.5):
+        await eventually(lambda: taken(service) == 15)
 
-    assert service.calls[0].idempotency_key == service.calls[1].idempotency_key
-    assert service.calls[0].events == service.calls[1].events
-    assert [payload["n"] for payload in service.payloads()] == list(range(15))
+    for channel in range(3):
+        assert numbers(service, f"private-{channel}") == list(range(channel, 14, 3))
 
 
-async def test_keys_differ_between_databases_with_the_same_ids(tmp_path: Any) -> None:
-    keys = []
+async def test_ids_differ_between_databases_with_the_same_numbers(tmp_path: Any) -> None:
+    ids, keys = [], []
     for name in ("one", "two"):
         async with open_database(f"sqlite+aiosqlite:///{tmp_path / name}.db") as database:
             driver = FakeDriver()
             assert await database.record(envelope(1)) == [1]
             await database.relay(driver).run_once()
+            ids += [sent.event_id for sent in driver.sent]
             keys += driver.idempotency_keys
 
     assert None not in keys
-    assert len(set(keys)) == 2
+    assert len(set(keys)) == len(set(ids)) == 2
 
 
 def refuses(number: int, status: int) -> Callable[[Call], int]:
@@ -199,7 +225,7 @@ async def test_poison_alone_is_set_aside_and_its_channel_goes_on(
     ids = await database.record(*(envelope(number, f"private-{number % 2}") for number in range(20)))
 
     async with relaying(database, pusher_driver(service)):
-        await eventually(lambda: len(service.taken) == 19)
+        await eventually(lambda: taken(service) == 19)
 
     assert numbers(service, "private-0") == [0, 2, *range(6, 20, 2)]
     assert numbers(service, "private-1") == list(range(1, 20, 2))
@@ -208,22 +234,82 @@ async def test_poison_alone_is_set_aside_and_its_channel_goes_on(
     assert set(states.values()) == {"sent"}
 
 
-async def test_an_event_that_breaks_the_service_holds_back_its_own_channel_only(
+async def test_an_event_that_breaks_the_service_delays_its_own_channel_only(
     database: OutboxDatabase, service: PusherService
 ) -> None:
     service.answers = refuses(0, 500)
     await database.record(*(envelope(number, f"private-{number % 5}") for number in range(20)))
 
-    async with relaying(database, pusher_driver(service)):
-        await eventually(lambda: len(service.taken) == 16)
+    async with relaying(database, pusher_driver(service), max_strikes=1000):
+        await eventually(lambda: taken(service) == 16)
         await database.record(envelope(20, "private-new"))
         await eventually(lambda: numbers(service, "private-new"))
         assert numbers(service, "private-0") == []
         service.answers = lambda _: 200
-        await eventually(lambda: len(service.taken) == 21)
+        await eventually(lambda: taken(service) == 21)
 
     assert numbers(service, "private-0") == [0, 5, 10, 15]
     assert numbers(service, "private-1") == [1, 6, 11, 16]
+
+
+def proxy_page(status: int) -> bytes:
+    return f"HTTP/1.1 {status} No\r\ncontent-type: text/html\r\ncontent-length: 2\r\n\r\nno".encode()
+
+
+POISONS: dict[str, Any] = {
+    "500": 500,
+    "hangs": HANG,
+    "cut off": b"",
+    "a proxy's 403": proxy_page(403),
+    "404 page": proxy_page(404),
+}
+
+
+@pytest.mark.parametrize("illness", POISONS)
+async def test_an_event_that_never_gets_a_verdict_is_set_aside_and_its_channel_goes_on(
+    database: OutboxDatabase, service: PusherService, illness: str
+) -> None:
+    service.answers = lambda call: POISONS[illness] if _has(call, 0) else 200
+    [poison, *_] = await database.record(*(envelope(number, "private-a") for number in range(3)))
+
+    async with relaying(database, pusher_driver(service, timeout_s=0.1), max_strikes=2):
+        await eventually(lambda: numbers(service) == [1, 2])
+
+    assert await database.column("state") == ["failed", "sent", "sent"]
+    assert sum(_has(call, 0) for call in service.calls) == 3
+    async with database.sessions() as session:
+        [event] = await FailedEvents(database.tables).list(session)
+    assert event.id == poison
+    assert event.error.startswith("tried 3 times: ")
+
+
+def _has(call: Call, number: int) -> bool:
+    return any(json.loads(event["data"]).get("n") == number for event in call.events)
+
+
+async def test_events_that_hang_leave_the_other_channels_alone(
+    database: OutboxDatabase, service: PusherService
+) -> None:
+    service.answers = lambda call: HANG if any(_has(call, number) for number in range(5)) else 200
+    await database.record(*(envelope(number, f"private-bad-{number}") for number in range(5)))
+    async with relaying(database, pusher_driver(service, timeout_s=1.0), concurrency=2):
+        await eventually(lambda: sum(len(call.events) == 1 and _has(call, 0) for call in service.calls))
+        for number in range(5, 25):
+            await database.record(envelope(number, "private-good"))
+            await eventually(lambda number=number: numbers(service, "private-good")[-1:] == [number])  # type: ignore[misc]
+
+    assert set((await database.column("state"))[:5]) == {"pending"}
+
+
+async def test_an_outage_sets_nothing_aside_however_long(database: OutboxDatabase, service: PusherService) -> None:
+    service.answers = lambda _: 500
+    await database.record(*(envelope(number, f"private-{number % 3}") for number in range(12)))
+    async with relaying(database, pusher_driver(service), max_strikes=2):
+        await eventually(lambda: len(service.calls) >= 12, within_s=30)
+        service.answers = lambda _: 200
+        await eventually(lambda: taken(service) == 12)
+
+    assert set(await database.column("state")) == {"sent"}
 
 
 class BrokenDriver(FakeDriver):
@@ -239,8 +325,8 @@ async def test_a_driver_that_breaks_its_promise_does_not_end_the_relay(database:
     driver = BrokenDriver()
     await database.record(envelope(1, "private-bad"), envelope(2), envelope(3))
 
-    async with relaying(database, driver):
-        await eventually(lambda: len(driver.sent) == 2)
+    async with relaying(database, driver, max_strikes=1000):
+        await eventually(lambda: sum(sent.channel == "private-a" for sent in driver.sent) == 2)
 
     assert await database.column("state") == ["pending", "sent", "sent"]
 
@@ -250,7 +336,7 @@ async def test_two_relays_never_double(database: OutboxDatabase, service: Pusher
     async with relaying(database, *drivers, sweep_s=0.01):
         for number in range(60):
             await database.record(envelope(number))
-        await eventually(lambda: len(service.taken) >= 60)
+        await eventually(lambda: taken(service) >= 60)
 
     assert numbers(service) == list(range(60))
 
@@ -258,10 +344,10 @@ async def test_two_relays_never_double(database: OutboxDatabase, service: Pusher
 async def test_a_relay_takes_over_from_one_that_died(database: OutboxDatabase) -> None:
     dead, living = FakeDriver(), FakeDriver()
     await database.record(envelope(1))
-    await database.relay(dead, lease_s=1.0, send_timeout_s=0.5).run_once()
+    await database.relay(dead, lease_s=1.0).run_once()
     await database.record(envelope(2))
 
-    successor = database.relay(living, lease_s=1.0, send_timeout_s=0.5)
+    successor = database.relay(living, lease_s=1.0)
     assert await successor.run_once() == 0
     stop = asyncio.Event()
     task = asyncio.create_task(successor.run(stop))
@@ -288,7 +374,7 @@ async def test_a_clock_that_was_turned_back_stops_nothing(database: OutboxDataba
     async with database.engine.begin() as connection:
         await connection.execute(
             database.tables.outbox_lease.insert().values(
-                name="relay", holder="somebody", expires_at=tomorrow.timestamp()
+                name="default:8", holder="somebody", expires_at=tomorrow.timestamp()
             )
         )
         await connection.execute(update(database.tables.recorded_events).values(available_at=tomorrow))
@@ -316,9 +402,27 @@ async def _rename(database: OutboxDatabase, old: str, new: str) -> None:
         await connection.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
 
 
-async def test_a_lease_is_longer_than_a_call(database: OutboxDatabase) -> None:
-    with pytest.raises(ValueError, match="lease_s"):
-        database.relay(FakeDriver(), lease_s=2, send_timeout_s=2)
+async def test_a_stop_ends_in_bounded_time_whatever_holds_the_database(postgresql: OutboxDatabase) -> None:
+    driver = FakeDriver()
+    relay = postgresql.relay(driver)
+    stop = asyncio.Event()
+    running = asyncio.create_task(relay.run(stop))
+    await postgresql.record(envelope(1))
+    await eventually(lambda: driver.sent)
+
+    async with postgresql.engine.begin() as locker:
+        await locker.execute(text("LOCK TABLE outbox_lease, recorded_events, outbox_workers IN ACCESS EXCLUSIVE MODE"))
+        postgresql.outbox.wake()
+        await _until_somebody_waits_for_a_table(locker)
+        stop.set()
+        await asyncio.wait_for(running, 15)
+
+
+async def _until_somebody_waits_for_a_table(connection: AsyncConnection) -> None:
+    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'relation' AND NOT granted")
+    async with asyncio.timeout(10):
+        while not await connection.scalar(waiting):
+            await asyncio.sleep(0.003)
 
 
 async def test_transactions_that_overlap_lose_nothing_and_keep_each_channels_order(
@@ -345,7 +449,7 @@ async def test_transactions_that_overlap_lose_nothing_and_keep_each_channels_ord
 
     async with relaying(database, pusher_driver(service)):
         await asyncio.gather(*(writer(number) for number in range(8)))
-        await eventually(lambda: len(service.taken) >= sum(len(ids) for ids in committed.values()))
+        await eventually(lambda: taken(service) >= sum(len(ids) for ids in committed.values()))
 
     for channel, ids in committed.items():
         assert [payload["eventId"] for payload in service.payloads(channel)] == sorted(ids)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from starlette.routing import Route
 
 from smartlink.broadcasting import Broadcaster, BroadcastingAuth, ChannelRules, Signatory, SocketIdMiddleware
 from smartlink.broadcasting.manager import DriverManager
-from smartlink.broadcasting.outbox import Outbox, Relay
+from smartlink.broadcasting.outbox import Relay, Schedule
 from smartlink.portal import pages
 from smartlink.portal.campaigns import channels as campaign_channels
 from smartlink.portal.campaigns import routes as campaign_routes
@@ -33,9 +31,10 @@ from smartlink.portal.presence import channels as presence_channels
 from smartlink.portal.presence import routes as presence_routes
 from smartlink.portal.presence.service import Presence
 from smartlink.portal.presence.sweep import Sweep
-from smartlink.portal.shared import idempotency
+from smartlink.portal.shared import background, idempotency
+from smartlink.portal.shared.background import WorkerOptions
 from smartlink.portal.shared.db import Database, outbox_tables
-from smartlink.portal.shared.errors import DatabaseAway, handle_errors
+from smartlink.portal.shared.errors import handle_errors
 from smartlink.portal.shared.realtime import RealtimeApi
 from smartlink.portal.shared.security import Passwords, RateLimits
 from smartlink.portal.shared.settings import PortalSettings
@@ -46,8 +45,6 @@ from smartlink.portal.users.identity import Identity
 from smartlink.portal.users.service import Users
 
 __all__ = ["Portal", "build"]
-
-log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 SWEEP_EVERY_S = 60.0
@@ -65,7 +62,7 @@ class Portal:
         self._drivers = DriverManager(settings.broadcast)
         own = settings.broadcast
         self.broadcaster = broadcaster or Broadcaster(self._drivers.driver(), own.namespace, own.max_data_bytes)
-        self.outbox = Outbox(outbox_tables)
+        self.outbox = background.outbox(own)
         self.announcer = Announcer(self.database, self.broadcaster, self.outbox)
         self.passwords = passwords or Passwords()
         self.realtime = RealtimeApi(own)
@@ -78,7 +75,7 @@ class Portal:
         self.finance = Finance(self.announcer, self.limits)
         self.sweep = Sweep(self.presence, self.realtime)
         self.rules = _rules(self.database)
-        self.relay = Relay(self.database.engine, outbox_tables, self.broadcaster.driver, wake=self.outbox.wakeup)
+        self.relay = self._relay(WorkerOptions())
         self.app = self._build_app()
 
     async def start(self) -> None:
@@ -89,16 +86,23 @@ class Portal:
     async def stop(self) -> None:
         """Give everything back. Recorded events wait in the database."""
         await self.announcer.live.aclose()
+        self.outbox.close()
         await self.realtime.aclose()
         await self._drivers.aclose()
         await self.database.aclose()
 
-    async def work(self, stop: asyncio.Event) -> None:
-        """Relay recorded events, sweep presence, prune what is old, until `stop` is set."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.relay.run(stop), name="relay")
-            group.create_task(_every(SWEEP_EVERY_S, self._sweep, stop, first_s=2.0), name="presence sweep")
-            group.create_task(_every(PRUNE_EVERY_S, self.prune, stop, first_s=30.0), name="prune")
+    async def work(self, stop: asyncio.Event, options: WorkerOptions | None = None) -> None:
+        """Relay recorded events and do what is scheduled, until `stop` is set or `options` say that it is time."""
+        options = options or WorkerOptions()
+        schedule = Schedule(self.database.engine, outbox_tables)
+        schedule.every(SWEEP_EVERY_S, "presence sweep", self._sweep, first_s=2.0)
+        schedule.every(PRUNE_EVERY_S, "prune", self.prune, first_s=30.0)
+        await background.work(self._relay(options), schedule, stop, options)
+
+    def _relay(self, options: WorkerOptions) -> Relay:
+        return background.relay(
+            self.database, self.broadcaster.driver, self.settings.broadcast, self.outbox.wakeup, options
+        )
 
     async def prune(self) -> None:
         """Forget sent events, kept answers and sessions whose time is over."""
@@ -184,21 +188,3 @@ def _rules(database: Database) -> ChannelRules:
         feature.add_rules(rules)
     campaign_channels.add_rules(rules, database)
     return rules
-
-
-async def _every(seconds: float, job: Callable[[], Awaitable[None]], stop: asyncio.Event, *, first_s: float) -> None:
-    """Do `job` now and then until `stop`; one that fails is told of and done again next time."""
-    pause_s = first_s
-    while True:
-        try:
-            await asyncio.wait_for(stop.wait(), pause_s)
-        except TimeoutError:
-            pause_s = seconds
-        else:
-            return
-        try:
-            await job()
-        except DatabaseAway as error:
-            log.warning("scheduled job postponed: %s", error)
-        except Exception:
-            log.exception("scheduled job failed")

@@ -4,7 +4,26 @@ from __future__ import annotations
 
 from smartlink.broadcasting.outbox.failed import FailedEvent, FailedEvents
 from smartlink.broadcasting.outbox.record import Outbox, RecordedEvent
-from smartlink.broadcasting.outbox.relay import Relay
+from smartlink.broadcasting.outbox.relay import Relay, Until
+from smartlink.broadcasting.outbox.schedule import Schedule
+from smartlink.broadcasting.outbox.status import OutboxStatus, read_status
 from smartlink.broadcasting.outbox.tables import OutboxTables, define_tables
+from smartlink.broadcasting.outbox.wakeup import PostgresListener, RedisBell, RedisListener, Wakeup
 
-__all__ = ["FailedEvent", "FailedEvents", "Outbox", "OutboxTables", "RecordedEvent", "Relay", "define_tables"]
+__all__ = [
+    "FailedEvent",
+    "FailedEvents",
+    "Outbox",
+    "OutboxStatus",
+    "OutboxTables",
+    "PostgresListener",
+    "RecordedEvent",
+    "RedisBell",
+    "RedisListener",
+    "Relay",
+    "Schedule",
+    "Until",
+    "Wakeup",
+    "define_tables",
+    "read_status",
+]

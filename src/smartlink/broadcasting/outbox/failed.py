@@ -22,6 +22,7 @@ class FailedEvent:
     channel: str
     name: str
     payload: str
+    queue: str
     attempts: int
     error: str
     created_at: dt.datetime
@@ -36,7 +37,7 @@ class FailedEvents:
         self._again = (
             update(self._events)
             .where(self._has_failed)
-            .values(state=PENDING, attempts=0, batch=None, available_at=None, error=None)
+            .values(state=PENDING, attempts=0, strikes=0, available_at=None, error=None)
         )
 
     async def list(self, session: AsyncSession, *, limit: int = 100, before: int | None = None) -> list[FailedEvent]:
@@ -59,6 +60,10 @@ class FailedEvents:
         """Delete it for good; clients that catch up miss it. False when it has not failed."""
         gone = delete(self._events).where(self._has_failed, self._events.c.id == event_id)
         return await self._change(session, gone) > 0
+
+    async def forget_all(self, session: AsyncSession) -> int:
+        """Delete all that have failed, for good; how many."""
+        return await self._change(session, delete(self._events).where(self._has_failed))
 
     async def _change(self, session: AsyncSession, statement: Update | Delete) -> int:
         result = await session.execute(statement)

@@ -1,36 +1,38 @@
-"""The relay's side of `recorded_events`: what waits, in which calls it travels, and what became of it.
+"""A worker's side of `recorded_events`: what waits, and what became of it.
 
-A row that waits is given the number of the call it will travel in (`batch`) before that call is made. A relay that
-takes over after a crash makes the very same call again, and a service that knows idempotency keys sees a repeat.
-Numbers rise in the order of claims, so that working through them in order keeps every channel's order.
+Each call is one statement in a transaction of its own. What is written about an event holds only while it still
+waits: a worker that has lost its part to another one cannot undo what that one did.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from typing import Any
 
-from sqlalchemy import BindParameter, Integer, bindparam, func, literal_column, select, update
+import msgspec
+from sqlalchemy import BigInteger, SmallInteger, Text, bindparam, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from smartlink.broadcasting.drivers.base import MAX_BATCH
 from smartlink.broadcasting.envelope import Envelope, Promise
 from smartlink.broadcasting.outbox.record import with_event_id
-from smartlink.broadcasting.outbox.tables import FAILED, PENDING, SENT, OutboxTables
+from smartlink.broadcasting.outbox.tables import FAILED, PENDING, SENT, OutboxTables, UtcDateTime
 
-__all__ = ["MAX_BACKOFF_S", "PendingQueue", "Waiting", "batch_key"]
+__all__ = ["MAX_BACKOFF_S", "PendingQueue", "Waiting", "backoff_s", "batch_key"]
 
 MAX_BACKOFF_S = 2.0
 _FIRST_BACKOFF_S = 0.1
 _MAX_ERROR_CHARACTERS = 500
+_COLUMNS = "id, channel, name, payload, socket_id, promise, connection, except_user, queue, part, attempts, strikes"
+_LISTS = {"ids": BigInteger, "parts": SmallInteger, "passed_over": Text, "queues": Text}
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A recorded event that waits to be sent."""
+    """A recorded event that waits to be sent. `strikes` counts how often it failed where others did not."""
 
     id: int
     channel: str
@@ -38,108 +40,143 @@ class Waiting:
     payload: str
     socket_id: str | None
     promise: str
-    batch: int | None
+    connection: str | None
+    except_user: str | None
+    queue: str
+    part: int
     attempts: int
-    created_at: dt.datetime
+    strikes: int
+    created_at: str
 
     def envelope(self) -> Envelope:
-        """The event as it travels; a durable one carries its id."""
+        """The event as it travels; the payload of a durable one carries its id."""
         promise = Promise(self.promise)
         payload = with_event_id(self.payload, self.id) if promise is Promise.DURABLE else self.payload
-        return Envelope(self.channel, self.name, payload, self.socket_id, promise)
+        return Envelope(
+            self.channel,
+            self.name,
+            payload,
+            self.socket_id,
+            promise,
+            self.queue,
+            self.event_id(),
+            self.connection,
+            self.except_user,
+        )
+
+    def event_id(self) -> str:
+        """The same each time this event is sent, and never that of another one: not even of a database that was
+        emptied and counts from one again."""
+        text_of_it = f"{self.created_at}\n{self.channel}\n{self.name}\n{self.payload}"
+        return f"{self.id}-{hashlib.blake2b(text_of_it.encode(), digest_size=8).hexdigest()}"
+
+    def struck(self) -> Waiting:
+        """The same event, one strike on."""
+        return replace(self, strikes=self.strikes + 1)
 
 
-def batch_key(batch: Sequence[Waiting]) -> str:
-    """The idempotency key of one call: the same for the same events, and never for those of another database."""
-    digest = hashlib.sha256()
-    for event in batch:
-        fields = f"{event.id}\n{event.created_at.timestamp():.6f}\n{event.channel}\n{event.name}\n{event.payload}\n"
-        digest.update(fields.encode())
-    return digest.hexdigest()[:40]
+def batch_key(envelopes: Sequence[Envelope]) -> str:
+    """The idempotency key of one call: the same for the same events, and for no others."""
+    return hashlib.sha256("\n".join(each.event_id or "" for each in envelopes).encode()).hexdigest()[:40]
+
+
+def backoff_s(failures: int) -> float:
+    """How long to leave what has failed so often: 0.1 s at first, twice as long each time, 2 s at most."""
+    return min(MAX_BACKOFF_S, _FIRST_BACKOFF_S * 2.0 ** min(max(failures - 1, 0), 10))
 
 
 class PendingQueue:
-    """Reads and writes the states of recorded events; only the holder of the lease may use it."""
+    """Reads and writes the states of recorded events. All of it raises what the database raises."""
 
     def __init__(self, engine: AsyncEngine, tables: OutboxTables) -> None:
-        self._engine = engine
-        self._events = events = tables.recorded_events
-        # Written out, not bound: only so does PostgreSQL see that its partial indexes fit.
-        self._is_pending = events.c.state == literal_column(f"'{PENDING}'")
-        held = (
-            select(events.c.channel)
-            .where(
-                self._is_pending,
-                events.c.available_at.is_not(None),
-                events.c.available_at > bindparam("now"),
-                events.c.available_at <= bindparam("horizon"),
-            )
-            .scalar_subquery()
+        self._is_sqlite = engine.dialect.name == "sqlite"
+        # On PostgreSQL a statement is its own transaction: one round trip instead of three.
+        self._engine = engine if self._is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
+        table = tables.recorded_events.fullname
+        # As text that no session's time zone changes: it is part of the event's id.
+        made = "created_at" if self._is_sqlite else "CAST(EXTRACT(EPOCH FROM created_at) AS VARCHAR(40))"
+        # States are written out, not bound: only so does PostgreSQL see that its partial indexes fit.
+        self._waiting = self._statement(
+            f"SELECT {_COLUMNS}, {made} FROM {table} WHERE state = '{PENDING}' AND queue = :queue "  # noqa: S608
+            f"AND {self._in('part', 'parts')} AND NOT {self._in('channel', 'passed_over')} "
+            f"AND channel NOT IN (SELECT channel FROM {table} WHERE state = '{PENDING}' AND available_at IS NOT NULL "
+            "AND available_at > :now AND available_at <= :horizon AND queue = :queue) ORDER BY id LIMIT :at_most",
+            now=UtcDateTime,
+            horizon=UtcDateTime,
         )
-        self._waiting = (
-            select(*(events.c[name] for name in Waiting.__slots__))
-            .where(self._is_pending, events.c.channel.not_in(held))
-            .order_by(events.c.id)
-            .limit(bindparam("at_most", type_=Integer))
+        change = f"UPDATE {table} SET {{}} WHERE {self._in('id', 'ids')} AND state = '{PENDING}'"  # noqa: S608
+        self._sent = self._statement(
+            change.format(f"state = '{SENT}', sent_at = :now, attempts = attempts + 1, error = NULL"), now=UtcDateTime
         )
-        members: list[BindParameter[int]] = [bindparam(f"member_{index}") for index in range(MAX_BATCH)]
-        self._claim = update(events).where(events.c.id.in_(members)).values(batch=bindparam("claim"))
+        self._failed = self._statement(
+            change.format(f"state = '{FAILED}', attempts = attempts + 1, strikes = :strikes, error = :error")
+        )
+        self._held = self._statement(
+            change.format("attempts = attempts + 1, strikes = :strikes, error = :error, available_at = :available_at"),
+            available_at=UtcDateTime,
+        )
+        self._any_waiting = self._statement(
+            f"SELECT 1 FROM {table} WHERE state = '{PENDING}' AND {self._in('queue', 'queues')} LIMIT 1"  # noqa: S608
+        )
 
-    async def last_batch(self) -> int:
-        """The highest number given to a call that has not been made yet, 0 without any."""
-        async with self._engine.connect() as connection:
-            return await connection.scalar(select(func.max(self._events.c.batch)).where(self._is_pending)) or 0
-
-    async def waiting(self, at_most: int) -> list[Waiting]:
-        """What can be sent now, lowest ids first: all that waits, but for channels that are held back."""
+    async def waiting(
+        self, queue: str, parts: Sequence[int], passed_over: Sequence[str], at_most: int
+    ) -> list[Waiting]:
+        """What can be sent now of these parts of `queue`, lowest ids first: all that waits, but for channels that
+        are held back or `passed_over`."""
         now = dt.datetime.now(dt.UTC)
         # Nothing is held for longer than the horizon; what seems to be is from a clock that was turned back.
-        horizon = now + dt.timedelta(seconds=2 * MAX_BACKOFF_S)
+        values = {
+            "queue": queue,
+            "parts": self._list(parts),
+            "passed_over": self._list(passed_over),
+            "now": now,
+            "horizon": now + dt.timedelta(seconds=2 * MAX_BACKOFF_S),
+            "at_most": at_most,
+        }
         async with self._engine.connect() as connection:
-            found = await connection.execute(self._waiting, {"now": now, "horizon": horizon, "at_most": at_most})
-            return [Waiting(*row) for row in found]
+            return [Waiting(*row) for row in await connection.execute(self._waiting, values)]
 
-    async def claim(self, events: Sequence[Waiting], next_batch: int) -> list[Sequence[Waiting]]:
-        """Give numbers from `next_batch` on to those that have none; all of them by call, in the order to make."""
-        fresh = [event for event in events if event.batch is None]
-        claimed = [event for event in events if event.batch is not None]
-        claims = []
-        for number, batch in enumerate(_tens(fresh), start=next_batch):
-            ids = [event.id for event in batch]
-            ids += [ids[-1]] * (MAX_BATCH - len(ids))
-            claims.append({"claim": number, **{f"member_{index}": each for index, each in enumerate(ids)}})
-            claimed += [replace(event, batch=number) for event in batch]
-        if claims:
-            async with self._engine.begin() as connection:
-                await connection.execute(self._claim, claims)
-        claimed.sort(key=lambda event: (event.batch or 0, event.id))
-        batches = [list(group) for _, group in groupby(claimed, key=lambda event: event.batch)]
-        return [batch for group in batches for batch in _tens(group)]
+    async def has_waiting(self, queues: Sequence[str]) -> bool:
+        """Whether anything waits on `queues`, held back or not, whoever's part it is."""
+        async with self._engine.connect() as connection:
+            found = await connection.scalar(self._any_waiting, {"queues": self._list(queues)})
+            return found is not None
 
     async def mark_sent(self, ids: Sequence[int]) -> None:
         """The service has taken these."""
-        await self._change(ids, state=SENT, sent_at=dt.datetime.now(dt.UTC), error=None)
+        await self._write(self._sent, {"ids": self._list(ids), "now": dt.datetime.now(dt.UTC)})
 
     async def mark_failed(self, event: Waiting, error: str) -> None:
         """The service will never take this one: out of the way, for a person to look at."""
-        await self._change([event.id], state=FAILED, attempts=event.attempts + 1, error=error[:_MAX_ERROR_CHARACTERS])
+        values = {"ids": self._list([event.id]), "strikes": event.strikes, "error": error[:_MAX_ERROR_CHARACTERS]}
+        await self._write(self._failed, values)
 
-    async def hold(self, batch: Sequence[Waiting], error: str) -> None:
-        """Keep these, and with them their channels, for a while that grows to two seconds."""
-        attempts = max(event.attempts for event in batch)
-        delay_s = min(MAX_BACKOFF_S, _FIRST_BACKOFF_S * 2.0 ** min(attempts, 10))
-        await self._change(
-            [event.id for event in batch],
-            attempts=self._events.c.attempts + 1,
-            available_at=dt.datetime.now(dt.UTC) + dt.timedelta(seconds=delay_s),
-            error=error[:_MAX_ERROR_CHARACTERS],
-        )
+    async def hold(self, events: Sequence[Waiting], strikes: int, error: str) -> float:
+        """Keep these, and with them their channels, for a while; how long."""
+        delay_s = backoff_s(max(event.attempts for event in events) + 1)
+        values = {
+            "ids": self._list([event.id for event in events]),
+            "strikes": strikes,
+            "error": error[:_MAX_ERROR_CHARACTERS],
+            "available_at": dt.datetime.now(dt.UTC) + dt.timedelta(seconds=delay_s),
+        }
+        await self._write(self._held, values)
+        return delay_s
 
-    async def _change(self, ids: Sequence[int], **values: object) -> None:
-        statement = update(self._events).where(self._events.c.id.in_(ids), self._is_pending).values(**values)
+    async def _write(self, statement: Any, values: Mapping[str, object]) -> None:
         async with self._engine.begin() as connection:
-            await connection.execute(statement)
+            await connection.execute(statement, values)
 
+    def _in(self, column: str, name: str) -> str:
+        if self._is_sqlite:
+            return f"{column} IN (SELECT value FROM json_each(:{name}))"  # noqa: S608 - names of ours
+        return f"({column} = ANY(:{name}))"
 
-def _tens(events: Sequence[Waiting]) -> Iterable[Sequence[Waiting]]:
-    return (events[start : start + MAX_BATCH] for start in range(0, len(events), MAX_BATCH))
+    def _list(self, values: Iterable[object]) -> object:
+        return msgspec.json.encode(list(values)).decode() if self._is_sqlite else list(values)
+
+    def _statement(self, sql: str, **types: Any) -> Any:
+        if not self._is_sqlite:
+            types |= {name: ARRAY(kind) for name, kind in _LISTS.items() if f":{name}" in sql}
+        return text(sql).bindparams(*(bindparam(name, type_=kind) for name, kind in types.items()))

@@ -8,25 +8,20 @@ SQLite has one writer at a time and keeps that order by itself.
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, Integer, Table, bindparam, func, insert, literal_column, select, text
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import Connection, Integer, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-from sqlalchemy.sql.dml import ReturningInsert
+from sqlalchemy.orm import Session
 
-from smartlink.broadcasting.envelope import Envelope, Promise
-from smartlink.broadcasting.errors import BroadcastConfigError
+from smartlink.broadcasting.envelope import DEFAULT_QUEUE, Envelope, Promise
+from smartlink.broadcasting.outbox.statements import Statements, statements_for
 from smartlink.broadcasting.outbox.tables import OutboxTables
+from smartlink.broadcasting.outbox.wakeup import RedisBell, Wakeup
 
 __all__ = ["Outbox", "RecordedEvent", "with_event_id"]
-
-
-_RECORDED = ("channel", "name", "payload", "socket_id", "promise", "created_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +44,18 @@ def with_event_id(payload: str, event_id: int) -> str:
 class Outbox:
     """Records events in the caller's transaction; a `Relay` sends them after it.
 
-    `wakeup` is the event a relay in the same event loop waits on; a relay elsewhere looks by itself.
+    `wakeup` rings for relays in this process. `bell` rings for workers elsewhere over Redis; with `notify` their
+    PostgreSQL connections hear of the commit. Without either a worker elsewhere finds events by itself, when it
+    sweeps. NOTIFY makes transactions that record commit one after the other: switch it off where Redis rings.
     """
 
-    def __init__(self, tables: OutboxTables) -> None:
-        self.wakeup = asyncio.Event()
+    def __init__(self, tables: OutboxTables, *, notify: bool = True, bell: RedisBell | None = None) -> None:
+        self.wakeup = Wakeup()
+        self._bell = bell
+        self._notify = notify
+        self._statements: dict[tuple[str, str], Statements] = {}
         events = tables.recorded_events
-        self._insert = insert(events)
-        self._lock_and_insert = _lock_and_insert(events)
-        self._insert_many = insert(events).returning(events.c.id, sort_by_parameter_order=True)
-        self._lock = text("SELECT pg_advisory_xact_lock(k) FROM unnest(:keys) AS k").bindparams(
-            bindparam("keys", type_=ARRAY(BigInteger))
-        )
+        self._table = events.fullname
         durable = (events.c.channel == bindparam("channel"), events.c.promise == Promise.DURABLE.value)
         self._watermark = select(func.max(tables.outbox_watermark.c.pruned_through))
         self._latest = select(
@@ -74,29 +69,49 @@ class Outbox:
             .limit(bindparam("at_most", type_=Integer))
         )
 
-    async def record(self, session: AsyncSession, envelopes: Sequence[Envelope]) -> list[int]:
-        """Record `envelopes` in the session's transaction and return their ids, in order.
+    async def record(self, into: AsyncSession | AsyncConnection, envelopes: Sequence[Envelope]) -> list[int]:
+        """Record `envelopes` in the transaction of `into` and return their ids, in order.
 
         Call it once, as the transaction's last act before the commit: on PostgreSQL it holds a lock for each
         channel until then, and a second call could meet another transaction crosswise. After the commit call
-        `wake()`. Raises ValueError for a live envelope, which is never recorded: send it after the commit.
+        `wake()`. Raises ValueError for a live envelope, which is never recorded: send it after the commit; and
+        BroadcastConfigError for a database that keeps no order, and for a queue's name that cannot be.
         """
+        return await into.run_sync(self.record_sync, envelopes) if envelopes else []
+
+    def record_sync(self, into: Session | Connection, envelopes: Sequence[Envelope]) -> list[int]:
+        """As `record`, for the sessions and connections of applications that do not await."""
         if not envelopes:
             return []
-        now = dt.datetime.now(dt.UTC)
-        rows = [_row(envelope, now) for envelope in envelopes]
-        if session.new or session.dirty or session.deleted:
-            # What still has to take row locks takes them before the channels', never crosswise.
-            await session.flush()
-        connection = await session.connection()
-        if len(rows) == 1:
-            return [await self._insert_one(connection, rows[0])]
-        await self._lock_channels(connection, {envelope.channel for envelope in envelopes})
-        return list((await connection.execute(self._insert_many, rows)).scalars())
+        if isinstance(into, Session):
+            if into.new or into.deleted or into.dirty:
+                # What still has to take row locks takes them before the channels', never crosswise.
+                into.flush()
+            connection = into.connection()
+        else:
+            connection = into
+        dialect = connection.dialect
+        statements = self._statements.get((dialect.name, dialect.paramstyle))
+        if statements is None:
+            statements = statements_for(dialect.name, dialect.paramstyle, self._table, notify=self._notify)
+            self._statements[dialect.name, dialect.paramstyle] = statements
+        recording = statements.recording(envelopes)
+        result = connection.exec_driver_sql(recording.sql, recording.values)
+        if not recording.returns_ids:
+            return [int(result.lastrowid)]
+        # In the order of rows by their making: ids were taken in that order.
+        return sorted(result.scalars())
 
-    def wake(self) -> None:
-        """Tell the relay of this process that something was committed. Harmless when there is none."""
+    def wake(self, queues: Iterable[str] = (DEFAULT_QUEUE,)) -> None:
+        """Tell the workers that something was committed on `queues`. Never waits; harmless when there is none."""
         self.wakeup.set()
+        if self._bell is not None:
+            self._bell.ring(set(queues))
+
+    def close(self) -> None:
+        """End what rings over Redis."""
+        if self._bell is not None:
+            self._bell.close()
 
     async def latest_id(self, session: AsyncSession, channel: str) -> int:
         """Where a reader of `channel` who has seen everything stands: give it to `events_after` later.
@@ -122,55 +137,3 @@ class Outbox:
         # Asked last: what is pruned between the two questions then shows as incomplete.
         pruned_through = await session.scalar(self._watermark) or 0
         return events, after >= pruned_through
-
-    async def _insert_one(self, connection: AsyncConnection, row: dict[str, object]) -> int:
-        if _has_one_writer(connection):
-            inserted = await connection.execute(self._insert, row)
-            [event_id] = list(inserted.inserted_primary_key or ())
-        else:
-            key = _lock_key(str(row["channel"]))
-            event_id = await connection.scalar(self._lock_and_insert, {"lock_key": key, **row})
-        return int(event_id)
-
-    async def _lock_channels(self, connection: AsyncConnection, channels: Iterable[str]) -> None:
-        if not _has_one_writer(connection):
-            # Sorted, so that two transactions with the same channels never wait for each other.
-            await connection.execute(self._lock, {"keys": sorted({_lock_key(channel) for channel in channels})})
-
-
-def _has_one_writer(connection: AsyncConnection) -> bool:
-    dialect = connection.dialect.name
-    if dialect not in ("sqlite", "postgresql"):
-        raise BroadcastConfigError(
-            f"the outbox keeps its order on sqlite and postgresql, not on {dialect}; change DATABASE_URL"
-        )
-    return dialect == "sqlite"
-
-
-def _lock_and_insert(events: Table) -> ReturningInsert[tuple[int]]:
-    """Lock the one channel and insert the one row, in one round trip.
-
-    OFFSET 0 keeps the lock a step of its own below the insert, so that the row takes its id once it is held.
-    """
-    columns = [events.c[name] for name in _RECORDED]
-    lock = select(func.pg_advisory_xact_lock(bindparam("lock_key", type_=BigInteger))).offset(literal_column("0"))
-    row = select(*(bindparam(column.name, type_=column.type) for column in columns))
-    return insert(events).from_select(columns, row.select_from(lock.subquery("locked"))).returning(events.c.id)
-
-
-def _row(envelope: Envelope, now: dt.datetime) -> dict[str, object]:
-    if envelope.promise is Promise.LIVE:
-        raise ValueError(f"{envelope.name} is live: it is never recorded; send it after the commit")
-    return {
-        "channel": envelope.channel,
-        "name": envelope.name,
-        "payload": envelope.payload,
-        "socket_id": envelope.socket_id,
-        "promise": envelope.promise.value,
-        "created_at": now,
-    }
-
-
-def _lock_key(channel: str) -> int:
-    digest = hashlib.blake2b(channel.encode(), digest_size=8, person=b"smartlink-outbox").digest()
-    return int.from_bytes(digest, "big", signed=True)

@@ -1,50 +1,71 @@
 """The outbox's back: sends what was recorded, each channel in order, at least once, for as long as it takes.
 
-    waiting ──sent──▶ sent
+    waiting ──taken──▶ sent
        │ ▲
-       │ └─ the service is away: held, with its channel, tried again for ever
-       └─── the service refuses it, also alone: failed, its channel goes on
+       │ ├─ the service is away: nothing is counted, tried again for ever
+       │ └─ no verdict (5xx, silence): held, with its channel, and alone from then on; a strike where others are taken
+       └─── refused, or too many strikes: failed, its channel goes on
 
-Several relays may run; the lease lets one work. Channels are independent: what is held for one delays no other.
+Several relays share the parts of the queues among themselves (`shares`); a channel belongs to one part, so one relay
+at a time sends it. Channels are independent: what is held for one delays no other.
 """
 
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from smartlink.broadcasting.drivers.base import Driver
+from smartlink.broadcasting.drivers.base import MAX_BATCH, Driver
+from smartlink.broadcasting.envelope import Envelope, Promise
 from smartlink.broadcasting.errors import BroadcastFailed, BroadcastRefused, BroadcastUnavailable
-from smartlink.broadcasting.outbox.lease import Lease
+from smartlink.broadcasting.outbox.lanes import Call, Lanes
+from smartlink.broadcasting.outbox.partition import check_queue
 from smartlink.broadcasting.outbox.pruning import RETENTION, prune
-from smartlink.broadcasting.outbox.queue import MAX_BACKOFF_S, PendingQueue, Waiting, batch_key
+from smartlink.broadcasting.outbox.queue import MAX_BACKOFF_S, PendingQueue, Waiting, backoff_s, batch_key
+from smartlink.broadcasting.outbox.shares import LEASE_S, Shares, grouped
 from smartlink.broadcasting.outbox.tables import OutboxTables
+from smartlink.broadcasting.outbox.wakeup import Listener, Wakeup
 
-__all__ = ["Relay"]
+__all__ = ["MAX_STRIKES", "PROBE_CHANNEL", "Relay", "Until"]
 
-_READ_AT_ONCE = 200
-_ALONE_AFTER_ATTEMPTS = 3
-_MARK_EVERY_S = 0.05
-_PAUSE_AFTER_FAILURE_S = 0.05
-_FIRST_DATABASE_PAUSE_S = 0.05
+MAX_STRIKES = 5
+"""How often an event may fail, alone, where others are taken, before it is set aside."""
+PROBE_CHANNEL = "smartlink-outbox-probe"
+"""Nobody listens here: an event on it shows whether the service takes events at all."""
+
+_ROOM = 500
+"""How many events of one queue are in memory at most."""
+_BEATS_PER_LEASE = 6
 _GIVE_UP_S = 2.0
 """How long the last words to the database of a relay that stops may take."""
+_PAUSE_AFTER_FAILURE_S = 0.05
 
 _log = logging.getLogger("smartlink.broadcasting.outbox")
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """When a relay ends by itself: after so many events, so many seconds, or once nothing waits on its queues."""
+
+    max_jobs: int | None = None
+    max_time_s: float | None = None
+    is_empty: bool = False
 
 
 class Relay:
     """Sends recorded events through `driver`.
 
-    `wake` is the `wakeup` of the outbox in the same event loop; without it, and for what other processes record,
-    the relay looks every `sweep_s`. `send_timeout_s` bounds one call whatever the driver does, and must be at most
-    three quarters of `lease_s`: nobody sends on a lease that could run out meanwhile.
+    `wakeup` is the bell of an outbox in this process, `listeners` hear those elsewhere; what nobody rings for is
+    found every `sweep_s`. `send_timeout_s` bounds one call whatever the driver does. `concurrency` calls are under
+    way at once, and as many again for events that travel alone. `queues` are taken in their order; None takes all
+    queues as they come. `lease_s` is how long a relay that died keeps its share from the others.
     """
 
     def __init__(
@@ -53,210 +74,501 @@ class Relay:
         tables: OutboxTables,
         driver: Driver,
         *,
-        wake: asyncio.Event | None = None,
+        wakeup: Wakeup | None = None,
+        listeners: Sequence[Listener] = (),
+        queues: Sequence[str] | None = None,
+        concurrency: int = 4,
         sweep_s: float = 0.25,
         send_timeout_s: float = 5.0,
-        lease_s: float = 8.0,
+        lease_s: float = LEASE_S,
+        max_strikes: int = MAX_STRIKES,
     ) -> None:
-        if send_timeout_s > lease_s * 0.75:
-            raise ValueError(f"send_timeout_s ({send_timeout_s}) is above three quarters of lease_s ({lease_s})")
+        if concurrency < 1:
+            raise ValueError(f"concurrency is {concurrency}; at least one call must be possible")
+        self.sent = 0
+        self.failed = 0
         self._engine = engine
         self._tables = tables
         self._driver = driver
-        self._wake = wake or asyncio.Event()
+        self._wakeup = wakeup or Wakeup()
+        self._listeners = listeners
+        self._concurrency = concurrency
         self._sweep_s = sweep_s
         self._send_timeout_s = send_timeout_s
-        self._lease = Lease(engine, tables, lease_s=lease_s)
+        self._max_strikes = max_strikes
+        named = None if queues is None else [check_queue(each) for each in queues]
+        self._shares = Shares(engine, tables, named, lease_s)
         self._queue = PendingQueue(engine, tables)
-        self._term = 0
-        self._next_batch = 1
-        self._unmarked: list[int] = []
-        self._marked_at = 0.0
-        self._alone: set[int] = set()
-        self._is_down = False
+        self._lanes = Lanes()
+        self._bell = asyncio.Event()
+        self._calls: dict[asyncio.Task[None], Call] = {}
+        self._alone = 0
+        self._sent_unmarked: list[Waiting] = []
+        self._fetching: asyncio.Task[None] | None = None
+        self._marking: asyncio.Task[None] | None = None
+        self._beating: asyncio.Task[None] | None = None
+        self._must_fetch = True
+        self._may_fetch_at = 0.0
+        self._swept_at = 0.0
+        self._has_more: set[str] = set()
+        """Queues of which there is more to read than there was room for."""
+        self._beat_at = 0.0
+        self._failures = 0
+        """Calls that failed since one was taken; while there are any, one call at a time tries."""
+        self._try_at = 0.0
+        self._taken_at: dict[str | None, float] = {}
+        self._probes: dict[str | None, asyncio.Task[bool]] = {}
         self._is_reported = False
-        self._database_failures = 0
-        self._has_more = False
+        self._database_failures: dict[str, int] = {}
+        self._jobs_left: int | None = None
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Relay until `stop` is set, whatever the service and the database do; then give the lease back."""
+    @property
+    def worker_id(self) -> str:
+        """What this relay is called among the workers."""
+        return self._shares.worker_id
+
+    async def run(self, stop: asyncio.Event, until: Until | None = None) -> None:
+        """Relay until `stop` is set, or `until` it is time, whatever the service and the database do; then finish
+        what is under way and give the share back, in bounded time."""
+        until = until or Until()
+        self._jobs_left = until.max_jobs
+        ends_at = float("inf") if until.max_time_s is None else time.monotonic() + until.max_time_s
         stopping = asyncio.ensure_future(stop.wait())
+        stopping.add_done_callback(lambda _: self._bell.set())
+        listening = [asyncio.create_task(each.listen(self._ring)) for each in self._listeners]
         try:
-            while not stop.is_set():
-                self._wake.clear()
-                pause_s = await self._cycle_until(stopping)
-                if pause_s is not None:
-                    await self._pause(stopping, pause_s)
+            with ExitStack() as stack:
+                stack.enter_context(self._wakeup.heard_by(self._ring))
+                while not stop.is_set() and time.monotonic() < ends_at and not self._has_done_its_jobs():
+                    self._bell.clear()
+                    self._advance()
+                    if until.is_empty and self._is_at_rest() and await self._is_empty():
+                        break
+                    await self._rest(ends_at)
         finally:
-            stopping.cancel()
-            await self._hand_over()
+            for task in (stopping, *listening):
+                task.cancel()
+            await asyncio.gather(stopping, *listening, return_exceptions=True)
+            await self._finish()
 
     async def run_once(self) -> int:
-        """Send what waits now, at most some hundreds; how many were sent. 0 while another relay is at work.
+        """Send what waits now and is ours to send; how many were sent. Keeps the share.
 
-        Raises what the database raises.
+        Raises what the database raises. Ends at the first sign that the service is away.
         """
-        self._has_more = False
-        await self._mark_sent()
-        if not await self._lease.hold():
-            return 0
-        await self._begin_term()
-        waiting = await self._queue.waiting(_READ_AT_ONCE)
-        if not waiting:
-            return 0
-        # Counted on first: a claim that seems to fail may have been committed, and its numbers are then taken.
-        first, self._next_batch = self._next_batch, self._next_batch + len(waiting)
-        batches = await self._queue.claim(waiting, first)
-        sent = await self._deliver_all(batches)
-        await self._mark_sent()
-        self._has_more = not self._is_down and len(waiting) == _READ_AT_ONCE
-        return sent
+        before, self._failures = self.sent, 0
+        await self._shares.beat(self.sent, self.failed)
+        self._lanes.drop(self._shares.surplus)
+        while True:
+            await self._fetch()
+            self._start_calls()
+            if not self._calls:
+                break
+            while self._calls:
+                await asyncio.wait(self._calls, return_when=asyncio.FIRST_COMPLETED)
+                self._start_calls()
+            await self._mark()
+            if self._failures:
+                break
+        return self.sent - before
 
-    async def prune(self, older_than: dt.timedelta = RETENTION) -> int:
+    async def prune(self, older_than: Any = RETENTION) -> int:
         """Forget sent events older than that, and remember how far; how many. Waiting and failed ones stay."""
         return await prune(self._engine, self._tables, older_than)
 
-    async def _cycle_until(self, stopping: asyncio.Future[Literal[True]]) -> float | None:
-        """A round, which a stop lets finish for as long as one call may take. Given up, its events are sent again."""
-        cycle = asyncio.ensure_future(self._cycle())
-        try:
-            either: set[asyncio.Future[Any]] = {cycle, stopping}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not cycle.done():
-                await asyncio.wait({cycle}, timeout=self._send_timeout_s)
-        finally:
-            if not cycle.done():
-                cycle.cancel()
-                await asyncio.wait({cycle}, timeout=_GIVE_UP_S)
-        return cycle.result() if cycle.done() and not cycle.cancelled() else 0
+    # One round: plain code that starts what can be started; each task rings when it is done.
 
-    async def _cycle(self) -> float | None:
-        """One round; how long to rest at least, None when there is more to do at once."""
+    def _ring(self) -> None:
+        self._must_fetch = True
+        self._bell.set()
+
+    def _advance(self) -> None:
+        now = time.monotonic()
+        if not self._shares.is_valid():
+            self._lose_share()
+        if self._beating is None and now >= self._beat_at:
+            self._beat_at = now + self._shares.lease_s / _BEATS_PER_LEASE
+            self._beating = self._spawn(self._to_database("share", self._beat), "_beating")
+        if self._sent_unmarked and self._marking is None:
+            self._marking = self._spawn(self._to_database("mark", self._mark), "_marking")
+        if now - self._swept_at >= self._sweep_s or any(self._has_room(queue) for queue in self._has_more):
+            self._must_fetch = True
+        if self._must_fetch and self._fetching is None and now >= self._may_fetch_at:
+            self._must_fetch = False
+            self._swept_at = now
+            self._fetching = self._spawn(self._to_database("read", self._fetch), "_fetching")
+        self._start_calls()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        def done(_: asyncio.Task[None]) -> None:
+            setattr(self, name, None)
+            self._bell.set()
+
+        task = asyncio.create_task(work)
+        task.add_done_callback(done)
+        return task
+
+    async def _rest(self, ends_at: float) -> None:
+        """Until somebody rings, or something is due."""
+        now = time.monotonic()
+        due = [max(self._swept_at, now) + self._sweep_s, ends_at]
+        if self._beating is None:
+            due.append(self._beat_at)
+        if self._shares.is_valid():
+            due.append(self._shares.valid_until)
+        if self._failures and now < self._try_at:
+            due.append(self._try_at)
+        if self._must_fetch and now < self._may_fetch_at:
+            due.append(self._may_fetch_at)
+        if not self._bell.is_set():
+            timer = asyncio.get_running_loop().call_later(max(0.0, min(due) - now), self._bell.set)
+            await self._bell.wait()
+            timer.cancel()
+        else:
+            await asyncio.sleep(0)
+
+    def _has_done_its_jobs(self) -> bool:
+        return self._jobs_left is not None and self._jobs_left <= 0
+
+    def _is_at_rest(self) -> bool:
+        under_way = self._calls or self._fetching or self._marking or self._sent_unmarked or len(self._lanes)
+        return not under_way and not self._must_fetch and self._shares.is_valid()
+
+    async def _is_empty(self) -> bool:
         try:
-            await self.run_once()
+            return not await self._queue.has_waiting(self._shares.queues)
+        except Exception as error:  # noqa: BLE001 - as in `_to_database`
+            self._report_database("read", error)
+            return False
+
+    # The share.
+
+    async def _beat(self) -> None:
+        before = set(self._shares.held)
+        await self._shares.beat(self.sent, self.failed)
+        lost = before - self._shares.held
+        if lost:
+            self._lanes.drop(lost)
+        if self._shares.held - before:
+            self._must_fetch = True
+        if self._shares.surplus:
+            self._lanes.drop(self._shares.surplus)
+            idle = [part for part in self._shares.surplus if self._lanes.is_idle(part)]
+            if idle:
+                await self._shares.release(idle)
+
+    def _lose_share(self) -> None:
+        """The leases have run out, unrenewed: what is under way may be under way elsewhere as well."""
+        if self._shares.held:
+            _log.warning("outbox: the database did not renew this worker's share in time; others may have it")
+            self._lanes.drop(self._shares.held)
+            self._shares.lapse()
+        for task in self._calls:
+            task.cancel()
+
+    def _is_ours(self, event: Waiting) -> bool:
+        part = (event.queue, event.part)
+        return part in self._shares.held and part not in self._shares.surplus
+
+    # Reading and marking.
+
+    async def _to_database(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do `work`; what the database does is outlived."""
+        try:
+            await work()
         except Exception as error:  # noqa: BLE001 - whatever a database does, the relay outlives it
-            self._database_failures += 1
-            if self._database_failures == 1:
-                _log.warning("outbox: the database failed, trying again: %s: %s", type(error).__name__, error)
-            return min(MAX_BACKOFF_S, _FIRST_DATABASE_PAUSE_S * 2.0 ** min(self._database_failures, 10))
-        if self._database_failures:
-            _log.info("outbox: the database is back after %d failures", self._database_failures)
-            self._database_failures = 0
-        if self._has_more:
-            return None
-        return _PAUSE_AFTER_FAILURE_S if self._is_down else 0
+            pause_s = self._report_database(what, error)
+            self._must_fetch = True
+            self._may_fetch_at = time.monotonic() + pause_s
+            if what != "share":
+                await asyncio.sleep(pause_s)
+            return
+        if failures := self._database_failures.pop(what, 0):
+            _log.info("outbox: the database is back after %d failures (%s)", failures, what)
 
-    async def _pause(self, stopping: asyncio.Future[Literal[True]], at_least_s: float) -> None:
-        if at_least_s:
-            await asyncio.wait({stopping}, timeout=at_least_s)
-        waking = asyncio.ensure_future(self._wake.wait())
+    def _report_database(self, what: str, error: Exception) -> float:
+        """Count a failure and tell of the first one; how long to leave the database, in seconds."""
+        failures = self._database_failures[what] = self._database_failures.get(what, 0) + 1
+        if failures == 1:
+            _log.warning("outbox: the database failed (%s), trying again: %s: %s", what, type(error).__name__, error)
+        return backoff_s(failures)
+
+    def _has_room(self, queue: str) -> bool:
+        return self._lanes.count(queue) <= _ROOM // 2
+
+    async def _fetch(self) -> None:
+        """Read what waits, as far as there is room."""
+        parts = grouped(part for part in self._shares.held if part not in self._shares.surplus)
+        for queue in self._shares.queues:
+            if queue not in parts:
+                continue
+            if not self._has_room(queue):
+                self._has_more.add(queue)
+                continue
+            self._has_more.discard(queue)
+            room = _ROOM - self._lanes.count(queue)
+            found = await self._queue.waiting(queue, parts[queue], self._lanes.passed_over(queue), room)
+            # The share may have changed meanwhile.
+            self._lanes.add(event for event in found if self._shares.is_valid() and self._is_ours(event))
+            if len(found) == room:
+                self._has_more.add(queue)
+            if found:
+                self._start_calls()
+
+    async def _mark(self) -> None:
+        """Write down what was sent."""
+        sent, self._sent_unmarked = self._sent_unmarked, []
+        if not sent:
+            return
         try:
-            await asyncio.wait({waking, stopping}, timeout=self._sweep_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waking.cancel()
+            await self._queue.mark_sent([event.id for event in sent])
+        except BaseException:
+            self._sent_unmarked += sent
+            raise
+        self._written(sent)
 
-    async def _hand_over(self) -> None:
-        try:
-            async with asyncio.timeout(_GIVE_UP_S):
-                await self._mark_sent()
-                await self._lease.release()
-        except Exception as error:  # noqa: BLE001 - the lease runs out by itself
-            _log.warning("outbox: could not hand over: %s: %s", type(error).__name__, error)
+    def _written(self, events: Sequence[Waiting]) -> None:
+        if self._lanes.marked(events):
+            self._must_fetch = True
 
-    async def _begin_term(self) -> None:
-        if self._lease.term != self._term:
-            self._next_batch = await self._queue.last_batch() + 1
-            self._alone.clear()
-            self._term = self._lease.term
+    # Calls.
 
-    async def _deliver_all(self, batches: Iterable[Sequence[Waiting]]) -> int:
-        """Make these calls, in order, as far as the service goes along; how many events were sent."""
-        self._is_down = False
-        blocked: set[str] = set()
-        sent = 0
-        for batch in self._apart(batches):
-            sent += await self._deliver(batch, blocked)
-            if self._is_down:
+    def _start_calls(self) -> None:
+        if not self._shares.is_valid():
+            return
+        while self._may_call():
+            at_most = MAX_BATCH if self._jobs_left is None else min(MAX_BATCH, self._jobs_left - self._under_way())
+            call = self._lanes.take(self._shares.queues, at_most) if at_most > 0 else None
+            if call is None:
                 break
-        return sent
+            self._begin(call)
+        while self._may_call_alone():
+            call = self._lanes.take_suspect()
+            if call is None:
+                break
+            self._begin(call)
 
-    def _apart(self, batches: Iterable[Sequence[Waiting]]) -> Iterator[Sequence[Waiting]]:
-        """The batches, those taken apart whose repeated failure may be the fault of one of them."""
-        for batch in batches:
-            if self._alone.isdisjoint(event.id for event in batch):
-                yield batch
-            else:
-                yield from ([event] for event in batch)
+    def _under_way(self) -> int:
+        return sum(len(call.events) for call in self._calls.values())
 
-    async def _deliver(self, batch: Sequence[Waiting], blocked: set[str]) -> int:
-        """Make one call, but for channels that are blocked; how many events were sent."""
-        events = [event for event in batch if event.channel not in blocked]
-        if not events:
-            return 0
-        if not await self._lease.hold():
-            self._is_down = True
-            return 0
+    def _may_call(self) -> bool:
+        others = len(self._calls) - self._alone
+        if self._failures:
+            return not others and time.monotonic() >= self._try_at
+        return others < self._concurrency
+
+    def _may_call_alone(self) -> bool:
+        if self._jobs_left is not None and self._jobs_left <= self._under_way():
+            return False
+        if self._failures:
+            # The service may be away. If nothing else is there to find out with, this is.
+            is_only_one = not self._calls and not self._lanes.has_ready(self._shares.queues)
+            return is_only_one and time.monotonic() >= self._try_at
+        return self._alone < self._concurrency
+
+    def _begin(self, call: Call) -> None:
+        task = asyncio.create_task(self._carry_out(call))
+        self._calls[task] = call
+        self._alone += call.is_alone
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        call = self._calls.pop(task)
+        self._alone -= call.is_alone
+        self._bell.set()
+
+    async def _carry_out(self, call: Call) -> None:
+        """Make one call and see to what becomes of its events."""
+        started_at = time.monotonic()
         try:
-            await self._send(events)
+            await self._send([event.envelope() for event in call.events])
         except BroadcastRefused as refusal:
-            return await self._sort_out(events, str(refusal), blocked)
+            self._note_reached()
+            await self._sort_out(call.events, str(refusal))
         except BroadcastFailed as failure:
-            await self._hold(events, failure)
-            blocked.update(event.channel for event in events)
-            return 0
-        await self._note_sent([event.id for event in events])
-        return len(events)
+            await self._see_to_failure(call, failure, started_at)
+        except asyncio.CancelledError:
+            self._put_back(call.events)
+            raise
+        else:
+            self._note_reached()
+            self._note_sent(call.events)
 
-    async def _send(self, events: Sequence[Waiting]) -> None:
+    async def _send(self, envelopes: Sequence[Envelope]) -> None:
         """Raises BroadcastFailed only, whatever the driver does."""
-        envelopes = [event.envelope() for event in events]
         try:
             async with asyncio.timeout(self._send_timeout_s):
-                await self._driver.send(envelopes, idempotency_key=batch_key(events))
+                await self._driver.send(envelopes, idempotency_key=batch_key(envelopes))
         except BroadcastFailed:
             raise
         except TimeoutError:
-            raise BroadcastUnavailable(f"{self._driver.name} gave no answer in {self._send_timeout_s:g} s") from None
+            said = f"{self._driver.name} gave no answer in {self._send_timeout_s:g} s"
+            raise BroadcastUnavailable(said, answered=True) from None
         except Exception as error:
-            _log.exception("outbox: driver %s raised what it may not raise", self._driver.name)
+            # A bug, of which one trace is enough.
+            tell = _log.warning if self._is_reported else _log.exception
+            tell("outbox: driver %s raised what it may not raise: %r", self._driver.name, error)
             raise BroadcastUnavailable(f"{type(error).__name__}: {error}", answered=True) from error
 
-    async def _sort_out(self, events: Sequence[Waiting], refusal: str, blocked: set[str]) -> int:
-        """The service refuses these: set the one aside, or find out which of them it is."""
-        if len(events) > 1:
-            sent = 0
-            for event in events:
-                sent += await self._deliver([event], blocked)
-                if self._is_down:
-                    break
-            return sent
-        [event] = events
-        _log.error("outbox: event %d (%s on %s) set aside: %s", event.id, event.name, event.channel, refusal)
-        await self._queue.mark_failed(event, refusal)
-        self._alone.discard(event.id)
-        return 0
-
-    async def _hold(self, events: Sequence[Waiting], failure: BroadcastFailed) -> None:
-        answered = isinstance(failure, BroadcastUnavailable) and failure.answered
-        self._is_down = not answered
-        if answered:
-            self._alone.update(event.id for event in events if event.attempts + 1 >= _ALONE_AFTER_ATTEMPTS)
-        if not self._is_reported:
-            _log.warning("outbox: keeping events until %s takes them: %s", self._driver.name, failure)
-            self._is_reported = True
-        await self._queue.hold(events, str(failure))
-
-    async def _note_sent(self, ids: Sequence[int]) -> None:
+    def _note_reached(self) -> None:
+        """The service has given a verdict."""
+        self._failures = 0
         if self._is_reported:
             _log.info("outbox: %s takes events again", self._driver.name)
             self._is_reported = False
-        self._alone.difference_update(ids)
-        self._unmarked.extend(ids)
-        if time.monotonic() - self._marked_at > _MARK_EVERY_S:
-            await self._mark_sent()
 
-    async def _mark_sent(self) -> None:
-        self._marked_at = time.monotonic()
-        if self._unmarked:
-            await self._queue.mark_sent(self._unmarked)
-            self._unmarked.clear()
+    def _note_sent(self, events: Sequence[Waiting]) -> None:
+        self.sent += len(events)
+        self._taken_at[events[0].connection] = time.monotonic()
+        if self._jobs_left is not None:
+            self._jobs_left -= len(events)
+        self._lanes.finish(events)
+        self._sent_unmarked.extend(events)
+
+    def _put_back(self, events: Sequence[Waiting]) -> None:
+        self._lanes.put_back(events)
+        lost = {(event.queue, event.part) for event in events if not self._is_ours(event)}
+        if lost:
+            self._lanes.drop(lost)
+
+    async def _sort_out(self, events: Sequence[Waiting], refusal: str) -> None:
+        """The service refuses these: set the one aside, or find out which of them it is."""
+        if len(events) == 1:
+            await self._set_aside(events[0], refusal)
+            return
+        for place, event in enumerate(events):
+            started_at = time.monotonic()
+            try:
+                await self._send([event.envelope()])
+            except BroadcastRefused as alone:
+                await self._set_aside(event, str(alone))
+            except BroadcastFailed as failure:
+                await self._see_to_failure(Call([event], is_alone=True), failure, started_at, events[place + 1 :])
+                return
+            except asyncio.CancelledError:
+                self._put_back(events[place:])
+                raise
+            else:
+                self._note_reached()
+                self._note_sent([event])
+
+    async def _see_to_failure(
+        self, call: Call, failure: BroadcastFailed, started_at: float, behind: Sequence[Waiting] = ()
+    ) -> None:
+        """No verdict: leave it for a while. `behind` are events of the same call that were not tried."""
+        is_suspicious = isinstance(failure, BroadcastUnavailable) and failure.answered
+        if not (is_suspicious and self._has_taken_since(started_at, call)):
+            # Others were not taken meanwhile: the service itself may be away.
+            self._failures += 1
+            pause_s = _PAUSE_AFTER_FAILURE_S * 2.0 ** min(self._failures - 1, 10)
+            self._try_at = time.monotonic() + min(MAX_BACKOFF_S, pause_s)
+        if not self._is_reported and not call.is_alone:
+            _log.warning("outbox: keeping events until %s takes them: %s", self._driver.name, failure)
+            self._is_reported = True
+        if not is_suspicious:
+            # It was not even reached: nothing can be said about the events, and nothing need be written.
+            self._put_back([*call.events, *behind])
+            return
+        if behind:
+            self._put_back(behind)
+        if call.is_alone and await self._others_are_taken(call, started_at):
+            [event] = call.events
+            struck = event.struck()
+            if struck.strikes > self._max_strikes:
+                await self._set_aside(struck, f"tried {event.attempts + 1} times: {failure}")
+            else:
+                await self._hold(call.events, struck.strikes, str(failure))
+            return
+        await self._hold(call.events, max(1, *(event.strikes for event in call.events)), str(failure))
+
+    def _has_taken_since(self, since: float, call: Call) -> bool:
+        return self._taken_at.get(call.events[0].connection, float("-inf")) > since
+
+    async def _others_are_taken(self, call: Call, since: float) -> bool:
+        """Whether the service took another event meanwhile, or takes one now."""
+        if self._has_taken_since(since, call):
+            return True
+        connection = call.events[0].connection
+        probe = self._probes.get(connection)
+        if probe is None:
+            probe = self._probes[connection] = asyncio.create_task(self._probe(connection))
+            probe.add_done_callback(lambda _: self._probes.pop(connection))
+        try:
+            return await asyncio.shield(probe)
+        except asyncio.CancelledError:
+            self._put_back(call.events)
+            raise
+
+    async def _probe(self, connection: str | None) -> bool:
+        try:
+            await self._send([Envelope(PROBE_CHANNEL, "probe", "{}", None, Promise.LIVE, connection=connection)])
+        except BroadcastFailed:
+            return False
+        self._note_reached()
+        return True
+
+    async def _set_aside(self, event: Waiting, reason: str) -> None:
+        _log.error("outbox: event %d (%s on %s) set aside: %s", event.id, event.name, event.channel, reason)
+        self.failed += 1
+        if self._jobs_left is not None:
+            self._jobs_left -= 1
+        self._lanes.finish([event])
+        await self._surely(lambda: self._queue.mark_failed(event, reason), [event])
+
+    async def _hold(self, events: Sequence[Waiting], strikes: int, error: str) -> None:
+        self._lanes.finish(events, let_go={event.id for event in events})
+
+        async def hold() -> None:
+            delay_s = await self._queue.hold(events, strikes, error)
+            asyncio.get_running_loop().call_later(delay_s + 0.001, self._ring)
+
+        await self._surely(hold, events)
+
+    async def _surely(self, write: Callable[[], Awaitable[None]], events: Sequence[Waiting]) -> None:
+        """Write what became of `events`, however long the database takes; until then their channels wait.
+
+        Cancelled, nothing has become of them: they wait as before.
+        """
+        try:
+            await self._write_until_written(write)
+        finally:
+            self._written(events)
+
+    async def _write_until_written(self, write: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await write()
+            except Exception as error:  # noqa: BLE001 - as in `_to_database`
+                await asyncio.sleep(self._report_database("mark", error))
+            else:
+                break
+
+    # The end.
+
+    async def _finish(self) -> None:
+        """Let calls that are under way end, write down what they brought, give the share back: each in bounded time."""
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=self._send_timeout_s + _GIVE_UP_S)
+        running = [*self._calls, *self._probes.values(), self._fetching, self._marking, self._beating]
+        rest = [task for task in running if task is not None and not task.done()]
+        if self._marking is not None:
+            await asyncio.wait({self._marking}, timeout=_GIVE_UP_S)
+        for task in rest:
+            task.cancel()
+        if rest:
+            await asyncio.wait(rest, timeout=_GIVE_UP_S)
+        handing_over = asyncio.ensure_future(self._hand_over())
+        await asyncio.wait({handing_over}, timeout=_GIVE_UP_S)
+        if not handing_over.done():
+            handing_over.cancel()
+            await asyncio.wait({handing_over}, timeout=_GIVE_UP_S)
+        self._lanes = Lanes()
+
+    async def _hand_over(self) -> None:
+        try:
+            await self._mark()
+            await self._shares.release()
+        except asyncio.CancelledError:
+            _log.warning("outbox: could not hand over in %g s; the share runs out by itself", _GIVE_UP_S)
+        except Exception as error:  # noqa: BLE001 - the share runs out by itself
+            _log.warning("outbox: could not hand over: %s: %s", type(error).__name__, error)

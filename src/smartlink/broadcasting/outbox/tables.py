@@ -1,7 +1,7 @@
 """The outbox's tables, for the application's own metadata, so that its migrations create them.
 
 `recorded_events.id` is the `eventId` of clients: it only rises and is never used twice. Per channel, ids rise in
-the order of commits. `batch` keeps together what is sent in one call, so that a repeat is the same call.
+the order of commits. `part` follows from the channel; workers share a queue's parts out among themselves.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    SmallInteger,
     String,
     Table,
     Text,
     TypeDecorator,
     text,
 )
+
+from smartlink.broadcasting.envelope import DEFAULT_QUEUE
 
 __all__ = ["OutboxTables", "UtcDateTime", "define_tables"]
 
@@ -56,6 +59,7 @@ class OutboxTables:
     recorded_events: Table
     outbox_watermark: Table
     outbox_lease: Table
+    outbox_workers: Table
 
 
 def define_tables(metadata: MetaData) -> OutboxTables:
@@ -70,16 +74,20 @@ def define_tables(metadata: MetaData) -> OutboxTables:
         Column("socket_id", String(64)),
         Column("promise", String(8), nullable=False),
         Column("state", String(8), nullable=False, server_default=PENDING),
-        Column("batch", _BigId),
+        Column("queue", String(32), nullable=False, server_default=DEFAULT_QUEUE),
+        Column("part", SmallInteger, nullable=False, server_default="0"),
         Column("attempts", Integer, nullable=False, server_default="0"),
+        Column("connection", String(64)),
+        Column("except_user", String(200)),
+        Column("strikes", Integer, nullable=False, server_default="0"),
         Column("available_at", UtcDateTime),
         Column("error", Text),
         Column("created_at", UtcDateTime, nullable=False),
         Column("sent_at", UtcDateTime),
         Index("ix_recorded_events_channel", "channel", "id"),
-        _partial_index("ix_recorded_events_pending", "id", "state = 'pending'"),
-        _partial_index("ix_recorded_events_held", "channel", "state = 'pending' AND available_at IS NOT NULL"),
-        _partial_index("ix_recorded_events_failed", "id", "state = 'failed'"),
+        _partial_index("ix_recorded_events_waiting", "state = 'pending'", "queue", "id"),
+        _partial_index("ix_recorded_events_held", "state = 'pending' AND available_at IS NOT NULL", "channel"),
+        _partial_index("ix_recorded_events_failed", "state = 'failed'", "id"),
         sqlite_autoincrement=True,
     )
     outbox_watermark = Table(
@@ -95,8 +103,20 @@ def define_tables(metadata: MetaData) -> OutboxTables:
         Column("holder", String(64), nullable=False),
         Column("expires_at", Float(53), nullable=False),
     )
-    return OutboxTables(recorded_events, outbox_watermark, outbox_lease)
+    outbox_workers = Table(
+        "outbox_workers",
+        metadata,
+        Column("id", String(64), primary_key=True),
+        Column("host", String(255), nullable=False),
+        Column("pid", Integer, nullable=False),
+        Column("queues", Text, nullable=False),
+        Column("started_at", Float(53), nullable=False),
+        Column("seen_at", Float(53), nullable=False),
+        Column("sent", _BigId, nullable=False, server_default="0"),
+        Column("failed", _BigId, nullable=False, server_default="0"),
+    )
+    return OutboxTables(recorded_events, outbox_watermark, outbox_lease, outbox_workers)
 
 
-def _partial_index(name: str, column: str, where: str) -> Index:
-    return Index(name, column, sqlite_where=text(where), postgresql_where=text(where))
+def _partial_index(name: str, where: str, *columns: str) -> Index:
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))

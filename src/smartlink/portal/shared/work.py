@@ -69,7 +69,7 @@ class Announcer:
             recorded = work.recorded()
             await self.outbox.record(session, recorded)
         if recorded:
-            self.outbox.wake()
+            self.outbox.wake({envelope.queue for envelope in recorded})
         self.live.put(work.live())
 
     def say(self, event: BroadcastEvent, *, to_others: bool = False) -> None:

@@ -1,0 +1,237 @@
+"""Which parts of which queues this worker works on: leases in the database, on the database's clock.
+
+A queue has `PARTS` parts, each with a lease of its own; live workers share them out evenly. Leases are renewed while
+their holder works and run out by themselves when it dies. A holder counts its time from before it asked, on its own
+monotonic clock, so it stops before anybody else may start. A lease further in the future than one can be is left over
+from a clock that was turned back, and counts as run out.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+
+from sqlalchemy import Float, Table, cast, delete, extract, func, literal_column, or_, select, true, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.sql.elements import ColumnElement
+
+from smartlink.broadcasting.envelope import DEFAULT_QUEUE
+from smartlink.broadcasting.outbox.partition import PARTS
+from smartlink.broadcasting.outbox.tables import PENDING, OutboxTables
+
+__all__ = ["LEASE_S", "Leases", "Shares", "database_clock"]
+
+LEASE_S = 2.4
+"""How long a worker that died keeps its parts from the others."""
+_FORGOTTEN_AFTER_S = 3600.0
+_ALL_QUEUES = "*"
+
+Part = tuple[str, int]
+
+
+def database_clock(engine: AsyncEngine) -> ColumnElement[float]:
+    """Seconds since 1970 as the database has them."""
+    if engine.dialect.name == "sqlite":
+        return literal_column("((julianday('now') - 2440587.5) * 86400.0)", Float)
+    return cast(extract("epoch", func.clock_timestamp()), Float(53))
+
+
+class Leases:
+    """Named leases of `lease_s` seconds for one holder."""
+
+    def __init__(self, engine: AsyncEngine, table: Table, holder: str, lease_s: float) -> None:
+        self._engine = engine
+        self._table = table
+        self._holder = holder
+        self._lease_s = lease_s
+        self._is_ours = table.c.holder == holder
+        self._now = database_clock(engine)
+        self._insert = sqlite.insert if engine.dialect.name == "sqlite" else postgresql.insert
+        expires_at = table.c.expires_at
+        self._has_run_out = or_(expires_at <= self._now, expires_at > self._now + lease_s + 1)
+        self._renewal = (
+            update(table)
+            .where(self._is_ours, ~self._has_run_out)
+            .values(expires_at=self._now + lease_s)
+            .returning(table.c.name)
+        )
+
+    async def renew(self, connection: AsyncConnection) -> set[str]:
+        """Renew what is held; which those are."""
+        return set((await connection.execute(self._renewal)).scalars())
+
+    async def held_by_others(self) -> set[str]:
+        """Leases that cannot be taken now."""
+        held = select(self._table.c.name).where(~self._is_ours, ~self._has_run_out)
+        async with self._engine.connect() as connection:
+            return set((await connection.execute(held)).scalars())
+
+    async def take(self, names: Iterable[str]) -> set[str]:
+        """Take what is free of `names`; which those are."""
+        # Sorted, so that two workers that take at the same time never wait for each other crosswise.
+        rows = [
+            {"name": name, "holder": self._holder, "expires_at": self._now + self._lease_s} for name in sorted(names)
+        ]
+        if not rows:
+            return set()
+        insert = self._insert(self._table).values(rows)
+        take = insert.on_conflict_do_update(
+            index_elements=["name"],
+            set_={"holder": insert.excluded.holder, "expires_at": insert.excluded.expires_at},
+            where=self._has_run_out,
+        ).returning(self._table.c.name)
+        async with self._engine.begin() as connection:
+            return set((await connection.execute(take)).scalars())
+
+    async def release(self, names: Collection[str] | None = None) -> None:
+        """Let others have `names` at once; without them, all that is held."""
+        which = true() if names is None else self._table.c.name.in_(names)
+        async with self._engine.begin() as connection:
+            await connection.execute(update(self._table).where(self._is_ours, which).values(expires_at=0))
+
+
+class Shares:
+    """One worker's share. `queues` in the order of their priority; None takes every queue there is, as equals."""
+
+    def __init__(
+        self, engine: AsyncEngine, tables: OutboxTables, queues: Sequence[str] | None, lease_s: float = LEASE_S
+    ) -> None:
+        self.worker_id = secrets.token_hex(8)
+        self.lease_s = lease_s
+        self.held: set[Part] = set()
+        """Parts that are ours, until `valid_until`."""
+        self.surplus: set[Part] = set()
+        """Parts of ours that another worker waits for: give them back when nothing of them is under way."""
+        self.queues: tuple[str, ...] = tuple(queues or (DEFAULT_QUEUE,))
+        self.valid_until = 0.0
+        self._given = None if queues is None else tuple(queues)
+        self._engine = engine
+        self._tables = tables
+        self._leases = Leases(engine, tables.outbox_lease, self.worker_id, lease_s)
+        self._now = database_clock(engine)
+        self._insert = sqlite.insert if engine.dialect.name == "sqlite" else postgresql.insert
+        self._is_known = False
+
+    def is_valid(self) -> bool:
+        """Whether what is `held` is still held."""
+        return time.monotonic() < self.valid_until
+
+    def lapse(self) -> None:
+        """Count nothing as held any more."""
+        self.held.clear()
+        self.surplus.clear()
+        self.valid_until = 0.0
+
+    async def beat(self, sent: int, failed: int) -> None:
+        """Say that we live, renew our leases, and take or offer what an even share asks for.
+
+        Raises what the database raises; leases then run out, unless a later beat is in time.
+        """
+        asked_at = time.monotonic()
+        async with self._engine.begin() as connection:
+            await self._show_life(connection, sent, failed)
+            renewed = {part for part in map(_part, await self._leases.renew(connection)) if part is not None}
+        # A part that was ours and ran out may have been somebody else's since: it begins anew when it is taken again.
+        self.held = renewed & self.held if self.is_valid() else set()
+        stray = renewed - self.held
+        self.valid_until = asked_at + self.lease_s
+        workers = await self._workers()
+        await self._find_queues()
+        taken = await self._leases.held_by_others()
+        wanted: set[Part] = set(stray)
+        self.surplus = set()
+        for queue in self.queues:
+            fair = -(-PARTS // max(1, sum(queue in served or _ALL_QUEUES in served for served in workers)))
+            ours = sorted(part for part in self.held | stray if part[0] == queue)
+            free = [(queue, number) for number in range(PARTS) if _name((queue, number)) not in taken]
+            free = [part for part in free if part not in self.held and part not in stray]
+            wanted.update(free[: max(0, fair - len(ours))])
+            self.surplus.update(part for part in ours[fair:] if part in self.held)
+        fresh = wanted - stray
+        if fresh:
+            names = await self._leases.take([_name(part) for part in fresh])
+            fresh = {part for part in map(_part, names) if part is not None}
+        self.held |= fresh | stray
+
+    async def release(self, parts: Collection[Part] | None = None) -> None:
+        """Let others have `parts` at once; without them everything, and be gone."""
+        if parts is not None:
+            self.held.difference_update(parts)
+            self.surplus.difference_update(parts)
+            await self._leases.release([_name(part) for part in parts])
+            return
+        was_known, self._is_known = self._is_known, False
+        self.lapse()
+        if was_known:
+            await self._leases.release()
+            workers = self._tables.outbox_workers
+            async with self._engine.begin() as connection:
+                await connection.execute(delete(workers).where(workers.c.id == self.worker_id))
+
+    async def _show_life(self, connection: AsyncConnection, sent: int, failed: int) -> None:
+        workers = self._tables.outbox_workers
+        # The first statement of the transaction writes: on SQLite one that read first could not become a writer.
+        changing = {"seen_at": self._now, "sent": sent, "failed": failed}
+        row = self._insert(workers).values(
+            id=self.worker_id,
+            host=socket.gethostname()[:255],
+            pid=os.getpid(),
+            queues=",".join(self._given or (_ALL_QUEUES,)),
+            started_at=self._now,
+            **changing,
+        )
+        await connection.execute(row.on_conflict_do_update(index_elements=["id"], set_=changing))
+        if not self._is_known:
+            await connection.execute(delete(workers).where(workers.c.seen_at < self._now - _FORGOTTEN_AFTER_S))
+        self._is_known = True
+
+    async def _workers(self) -> list[list[str]]:
+        """The queues of each live worker, us among them."""
+        workers = self._tables.outbox_workers
+        # As for leases: what was seen in the future was seen on a clock that has been turned back.
+        alive = select(workers.c.queues).where(
+            workers.c.seen_at > self._now - self.lease_s, workers.c.seen_at < self._now + 1
+        )
+        async with self._engine.connect() as connection:
+            return [queues.split(",") for queues in (await connection.execute(alive)).scalars()]
+
+    async def _find_queues(self) -> None:
+        if self._given is not None:
+            return
+        # From one queue's name to the next one through the index: as fast as there are few queues.
+        events = self._tables.recorded_events
+        is_pending = events.c.state == literal_column(f"'{PENDING}'")
+        found: list[str] = []
+        async with self._engine.connect() as connection:
+            after = ""
+            while True:
+                following = select(events.c.queue).where(is_pending, events.c.queue > after)
+                name = await connection.scalar(following.order_by(events.c.queue).limit(1))
+                if name is None:
+                    break
+                found.append(name)
+                after = name
+        ours = {queue for queue, _ in self.held}
+        self.queues = (DEFAULT_QUEUE, *sorted((ours | set(found)) - {DEFAULT_QUEUE}))
+
+
+def grouped(parts: Iterable[Part]) -> dict[str, list[int]]:
+    """The numbers of `parts` by queue."""
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for queue, number in parts:
+        numbers[queue].append(number)
+    return numbers
+
+
+def _name(part: Part) -> str:
+    return f"{part[0]}:{part[1]}"
+
+
+def _part(name: str) -> Part | None:
+    queue, separator, number = name.rpartition(":")
+    return (queue, int(number)) if separator and number.isdigit() else None

@@ -1,0 +1,125 @@
+"""The statements that record: written out per database and driver, so that recording compiles and plans nothing.
+
+On PostgreSQL one statement takes the channels' locks, lets the rows take their ids once it has them, and notifies the
+workers at the commit: one round trip, however many events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import msgspec
+
+from smartlink.broadcasting.envelope import Envelope, Promise
+from smartlink.broadcasting.errors import BroadcastConfigError
+from smartlink.broadcasting.outbox.partition import check_queue, lock_and_part
+
+__all__ = ["NOTIFY_CHANNEL", "Recording", "Statements", "statements_for"]
+
+NOTIFY_CHANNEL = "smartlink_outbox"
+
+_COLUMNS = "channel, name, payload, socket_id, promise, connection, except_user, queue, part"
+_TYPES = ("text", "text", "text", "text", "text", "text", "text", "text", "smallint")
+_SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One statement and its values; where it does not give the ids back, there is one: the last row's."""
+
+    sql: str
+    values: tuple[object, ...]
+    returns_ids: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """How to record on one database through one driver."""
+
+    is_sqlite: bool
+    one: str
+    many: str
+
+    def recording(self, envelopes: Sequence[Envelope]) -> Recording:
+        """What records `envelopes`; ids rise in their order. Raises ValueError for a live one, and
+        BroadcastConfigError for a queue that cannot be."""
+        if len(envelopes) == 1:
+            key, row = _row(envelopes[0])
+            return Recording(self.one, row if self.is_sqlite else (*row, key), not self.is_sqlite)
+        keyed = [_row(envelope) for envelope in envelopes]
+        rows = [row for _, row in keyed]
+        if self.is_sqlite:
+            return Recording(self.many, (msgspec.json.encode(rows).decode(),), True)
+        # Sorted, so that two transactions with the same channels never wait for each other.
+        keys = sorted({key for key, _ in keyed})
+        return Recording(self.many, (*(list(column) for column in zip(*rows, strict=True)), keys), True)
+
+
+def statements_for(dialect: str, paramstyle: str, table: str, *, notify: bool) -> Statements:
+    """The statements for `dialect`. Raises BroadcastConfigError for one that keeps no order."""
+    if dialect == "sqlite":
+        return _sqlite(paramstyle, table)
+    if dialect == "postgresql":
+        return _postgresql(paramstyle, table, notify)
+    raise BroadcastConfigError(
+        f"the outbox keeps its order on sqlite and postgresql, not on {dialect}; change DATABASE_URL"
+    )
+
+
+def _sqlite(paramstyle: str, table: str) -> Statements:
+    # Its one writer at a time keeps the order; no lock is needed.
+    mark = "?" if paramstyle == "qmark" else "%s"
+    # Where values are marked with %s, a % of the statement itself is doubled.
+    now = _SQLITE_NOW if mark == "?" else _SQLITE_NOW.replace("%", "%%")
+    fields = ", ".join(f"json_extract(value, '$[{index}]')" for index in range(len(_TYPES)))
+    return Statements(
+        is_sqlite=True,
+        one=f"INSERT INTO {table} ({_COLUMNS}, created_at) VALUES ({', '.join([mark] * len(_TYPES))}, {now})",  # noqa: S608
+        many=f"INSERT INTO {table} ({_COLUMNS}, created_at) "  # noqa: S608 - the table's name is ours
+        f"SELECT {fields}, {now} FROM json_each({mark}) ORDER BY key RETURNING id",
+    )
+
+
+def _postgresql(paramstyle: str, table: str, notify: bool) -> Statements:
+    numbers = count(1)
+
+    def mark(kind: str) -> str:
+        return f"CAST({f'${next(numbers)}' if paramstyle == 'numeric_dollar' else '%s'} AS {kind})"
+
+    told = f", pg_notify('{NOTIFY_CHANNEL}', '')" if notify else ""
+    fields = ", ".join(mark(kind) for kind in _TYPES)
+    # OFFSET 0 keeps the lock a step of its own below the insert, so that the row takes its id once it is held.
+    one = (
+        f"INSERT INTO {table} ({_COLUMNS}, created_at) SELECT {fields}, clock_timestamp() "  # noqa: S608
+        f"FROM (SELECT pg_advisory_xact_lock({mark('bigint')}){told} OFFSET 0) AS locked RETURNING id"
+    )
+    numbers = count(1)
+    arrays = ", ".join(mark(f"{kind}[]") for kind in _TYPES)
+    # The count must be known before a row comes out, and rows take their ids above the sort.
+    many = (
+        f"INSERT INTO {table} ({_COLUMNS}, created_at) SELECT {_COLUMNS}, clock_timestamp() "  # noqa: S608
+        f"FROM unnest({arrays}) WITH ORDINALITY AS row ({_COLUMNS}, place), "
+        f"(SELECT count(pg_advisory_xact_lock(key)) AS locks{told} FROM unnest({mark('bigint[]')}) AS key) AS locked "
+        f"WHERE locked.locks > 0 ORDER BY place RETURNING id"
+    )
+    return Statements(is_sqlite=False, one=one, many=many)
+
+
+def _row(envelope: Envelope) -> tuple[int, tuple[object, ...]]:
+    if envelope.promise is Promise.LIVE:
+        raise ValueError(f"{envelope.name} is live: it is never recorded; send it after the commit")
+    channel = envelope.channel
+    key, part = lock_and_part(channel)
+    return key, (
+        channel,
+        envelope.name,
+        envelope.payload,
+        envelope.socket_id,
+        envelope.promise.value,
+        envelope.connection,
+        envelope.except_user,
+        check_queue(envelope.queue),
+        part,
+    )

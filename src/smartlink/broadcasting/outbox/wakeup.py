@@ -1,0 +1,208 @@
+"""How a worker hears that something was committed: a bell in this process, PostgreSQL's NOTIFY, or Redis.
+
+A bell is a convenience, never a promise: whatever is not heard is found by the worker's sweep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from smartlink.broadcasting.outbox.statements import NOTIFY_CHANNEL
+
+__all__ = ["Listener", "PostgresListener", "RedisBell", "RedisListener", "Wakeup"]
+
+_REDIS_CHANNEL = "smartlink:outbox"
+_TRY_AGAIN_S = 1.0
+_ASK_EVERY_S = 10.0
+_REDIS_TIMEOUT_S = 2.0
+
+_log = logging.getLogger("smartlink.broadcasting.outbox")
+
+
+class Wakeup:
+    """A bell that may be rung from any thread, and rings in the loops of those who listen."""
+
+    def __init__(self) -> None:
+        self._listeners: tuple[tuple[asyncio.AbstractEventLoop, Callable[[], None]], ...] = ()
+
+    def set(self) -> None:
+        """Ring. Harmless when nobody listens."""
+        for loop, heard in self._listeners:
+            if asyncio._get_running_loop() is loop:  # noqa: SLF001 - get_running_loop raises, and costs more
+                heard()
+            else:
+                with contextlib.suppress(RuntimeError):  # that loop has been closed
+                    loop.call_soon_threadsafe(heard)
+
+    @contextlib.contextmanager
+    def heard_by(self, heard: Callable[[], None]) -> Any:
+        """Call `heard` in the running loop at each ring, within this block."""
+        listener = (asyncio.get_running_loop(), heard)
+        self._listeners = (*self._listeners, listener)
+        try:
+            yield
+        finally:
+            self._listeners = tuple(each for each in self._listeners if each is not listener)
+
+
+class Listener(Protocol):
+    """Hears rings from other processes."""
+
+    async def listen(self, heard: Callable[[], None]) -> None:
+        """Call `heard` at each ring, until cancelled; trouble is outlived."""
+
+
+async def _for_ever(
+    name: str, listen_once: Callable[[], Awaitable[None]], troubles: tuple[type[Exception], ...]
+) -> None:
+    is_reported = False
+    while True:
+        try:
+            await listen_once()
+        except troubles as error:
+            if not is_reported:
+                _log.warning("outbox: cannot listen to %s, sweeping instead: %s", name, type(error).__name__)
+            is_reported = True
+        await asyncio.sleep(_TRY_AGAIN_S)
+
+
+class PostgresListener:
+    """Hears NOTIFY on a connection of its own, taken out of the engine's pool. Needs the driver asyncpg."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def listen(self, heard: Callable[[], None]) -> None:
+        """Call `heard` at each ring, until cancelled; trouble is outlived."""
+
+        async def once() -> None:
+            async with self._engine.connect() as connection:
+                # Not the pool's any more: it is ours for as long as it lasts, and nobody gets it afterwards.
+                await connection.run_sync(lambda own: own.detach())
+                raw: Any = (await connection.get_raw_connection()).driver_connection
+                gone = asyncio.Event()
+                raw.add_termination_listener(lambda _: gone.set())
+                await raw.add_listener(NOTIFY_CHANNEL, lambda *_: heard())
+                heard()
+                while not gone.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(gone.wait(), _ASK_EVERY_S)
+                        break
+                    # A connection whose other end has vanished says nothing by itself.
+                    await raw.execute("SELECT 1", timeout=_ASK_EVERY_S)
+
+        import asyncpg
+
+        troubles = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+        await _for_ever("PostgreSQL", once, troubles)
+
+
+class RedisListener:
+    """Hears what a `RedisBell` publishes; only of `queues`, when they are given."""
+
+    def __init__(self, url: str, queues: tuple[str, ...] | None = None) -> None:
+        self._url = url
+        self._channels = [_REDIS_CHANNEL] if queues is None else [f"{_REDIS_CHANNEL}:{queue}" for queue in queues]
+        self._takes_all = queues is None
+
+    async def listen(self, heard: Callable[[], None]) -> None:
+        """Call `heard` at each ring, until cancelled; trouble is outlived."""
+        import redis.asyncio
+        from redis.exceptions import RedisError
+
+        async def once() -> None:
+            client = redis.asyncio.Redis.from_url(
+                self._url, socket_timeout=2 * _ASK_EVERY_S, socket_connect_timeout=_REDIS_TIMEOUT_S
+            )
+            try:
+                async with client.pubsub() as subscription:
+                    if self._takes_all:
+                        await subscription.psubscribe(f"{_REDIS_CHANNEL}:*")
+                    else:
+                        await subscription.subscribe(*self._channels)
+                    heard()
+                    await self._hear(subscription, heard)
+            finally:
+                await client.aclose()
+
+        await _for_ever("Redis", once, (RedisError, OSError))
+
+    async def _hear(self, subscription: Any, heard: Callable[[], None]) -> None:
+        """Until a ping on this very connection stays unanswered: a dead subscription says nothing by itself."""
+        is_asked = False
+        while True:
+            message = await subscription.get_message(timeout=_ASK_EVERY_S)
+            if message is not None:
+                is_asked = False
+                if message["type"] in ("message", "pmessage"):
+                    heard()
+            elif is_asked:
+                raise OSError("the subscription is dead")
+            else:
+                await subscription.ping()
+                is_asked = True
+
+
+class RedisBell:
+    """Tells workers on other machines, over Redis. A thread of its own publishes: ringing never waits, never raises.
+
+    Rings that come while it publishes are one ring.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._queues: set[str] = set()
+        self._lock = threading.Lock()
+        self._is_rung = threading.Event()
+        self._is_closed = False
+        self._thread: threading.Thread | None = None
+
+    def ring(self, queues: set[str]) -> None:
+        """Tell the workers of `queues`."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._queues |= queues
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._publish, name="outbox bell", daemon=True)
+                self._thread.start()
+        self._is_rung.set()
+
+    def close(self) -> None:
+        """Publish what was rung, and end the thread."""
+        with self._lock:
+            self._is_closed = True
+        self._is_rung.set()
+        if self._thread is not None:
+            self._thread.join(2 * _REDIS_TIMEOUT_S)
+
+    def _publish(self) -> None:
+        import redis
+        from redis.exceptions import RedisError
+
+        client = redis.Redis.from_url(
+            self._url, socket_timeout=_REDIS_TIMEOUT_S, socket_connect_timeout=_REDIS_TIMEOUT_S
+        )
+        is_reported = False
+        while not (self._is_closed and not self._queues):
+            self._is_rung.wait()
+            self._is_rung.clear()
+            with self._lock:
+                queues, self._queues = self._queues, set()
+            try:
+                for queue in queues:
+                    client.publish(f"{_REDIS_CHANNEL}:{queue}", queue)
+                is_reported = False
+            except (RedisError, OSError) as error:
+                if not is_reported:
+                    _log.warning("outbox: cannot ring over Redis, workers sweep instead: %s", type(error).__name__)
+                is_reported = True
+        client.close()
