@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup setup-dev pages run test test-fast check format reference bench lock wheel clean
+.PHONY: help setup setup-dev pages run test test-fast test-kill check format reference bench lock wheel clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ test: setup-dev ## Run every test, on real databases, sockets and a real browser
 
 test-fast: ## Run the tests that need no browser and no database server
 	@$(BIN)/pytest -q tests/protocol tests/server tests/broadcasting tests/conformance
+
+test-kill: setup-dev ## Kill workers for minutes while events are recorded, and look for what was lost
+	@$(BIN)/pytest -q -s -m kill tests/faults
 
 check: setup-dev ## Lint and types, Python and pages
 	@$(BIN)/ruff check .

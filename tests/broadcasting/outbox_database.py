@@ -16,7 +16,7 @@ from smartlink.broadcasting import Driver, Envelope, Promise
 from smartlink.broadcasting.drivers.pusher import PusherDriver
 from smartlink.broadcasting.outbox import Outbox, OutboxTables, Relay, define_tables
 
-__all__ = ["OutboxDatabase", "envelope", "open_database", "pusher_driver", "relaying"]
+__all__ = ["OutboxDatabase", "envelope", "open_database", "open_engine", "pusher_driver", "relaying", "service_driver"]
 
 
 class OutboxDatabase:
@@ -55,12 +55,17 @@ def envelope(
 
 def pusher_driver(service: PusherService, timeout_s: float = 2.0) -> PusherDriver:
     """A driver that reaches `service`."""
+    return service_driver(service.port, timeout_s)
+
+
+def service_driver(port: int, timeout_s: float = 2.0) -> PusherDriver:
+    """A driver that reaches the service at `port`."""
     return PusherDriver(
-        service.app_id,
-        service.key,
-        service.secret,
+        PusherService.app_id,
+        PusherService.key,
+        PusherService.secret,
         host="127.0.0.1",
-        port=service.port,
+        port=port,
         scheme="http",
         timeout_s=timeout_s,
     )
@@ -69,11 +74,8 @@ def pusher_driver(service: PusherService, timeout_s: float = 2.0) -> PusherDrive
 @asynccontextmanager
 async def open_database(url: str) -> AsyncIterator[OutboxDatabase]:
     """Create the tables anew; drop them at the end."""
-    engine = create_async_engine(url)
-    if make_url(url).get_backend_name() == "sqlite":
-        event.listen(engine.sync_engine, "connect", _use_wal)
-    metadata = MetaData()
-    tables = define_tables(metadata)
+    engine, tables = open_engine(url)
+    metadata = tables.recorded_events.metadata
     async with engine.begin() as connection:
         await connection.run_sync(metadata.drop_all)
         await connection.run_sync(metadata.create_all)
@@ -83,6 +85,14 @@ async def open_database(url: str) -> AsyncIterator[OutboxDatabase]:
         async with engine.begin() as connection:
             await connection.run_sync(metadata.drop_all)
         await engine.dispose()
+
+
+def open_engine(url: str) -> tuple[AsyncEngine, OutboxTables]:
+    """An engine, and the tables as they are or will be there."""
+    engine = create_async_engine(url)
+    if make_url(url).get_backend_name() == "sqlite":
+        event.listen(engine.sync_engine, "connect", _use_wal)
+    return engine, define_tables(MetaData())
 
 
 def _use_wal(connection: Any, _: object) -> None:

@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from smartlink.portal.main import Portal
     from smartlink.portal.shared.settings import PortalSettings
 
-__all__ = ["register"]
+__all__ = ["register", "settings_with_database", "with_portal"]
 
 T = TypeVar("T")
 
 db = typer.Typer(help="The database.", no_args_is_help=True, pretty_exceptions_enable=False)
 user = typer.Typer(help="Accounts.", no_args_is_help=True, pretty_exceptions_enable=False)
 channels = typer.Typer(help="Channels and who may subscribe.", no_args_is_help=True, pretty_exceptions_enable=False)
-failed = typer.Typer(help="Events that were refused for good.", no_args_is_help=True, pretty_exceptions_enable=False)
+failed = typer.Typer(help="Events that were set aside.", no_args_is_help=True, pretty_exceptions_enable=False)
+event = typer.Typer(help="Events.", no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def register(app: typer.Typer) -> None:
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(user, name="user")
     app.add_typer(channels, name="channels")
     app.add_typer(failed, name="failed")
+    app.add_typer(event, name="event")
     app.command()(seed)
 
 
@@ -41,8 +43,8 @@ def upgrade(revision: Annotated[str, typer.Argument(help="Revision to go to.")] 
     from smartlink.portal import migrations
 
     with database_errors():
-        migrations.upgrade(_settings().url, revision)
-    _say(f"The database is at {migrations.current(_settings().url)}")
+        migrations.upgrade(settings_with_database().url, revision)
+    _say(f"The database is at {migrations.current(settings_with_database().url)}")
 
 
 @db.command()
@@ -51,8 +53,8 @@ def downgrade(revision: Annotated[str, typer.Argument(help="Revision to go to, o
     from smartlink.portal import migrations
 
     with database_errors():
-        migrations.downgrade(_settings().url, revision)
-    _say(f"The database is at {migrations.current(_settings().url) or 'base'}")
+        migrations.downgrade(settings_with_database().url, revision)
+    _say(f"The database is at {migrations.current(settings_with_database().url) or 'base'}")
 
 
 def seed() -> None:
@@ -60,7 +62,7 @@ def seed() -> None:
     from smartlink.portal import migrations
     from smartlink.portal.seed import seed as add
 
-    url = _settings().url
+    url = settings_with_database().url
     with database_errors():
         migrations.upgrade(url)
         users = add(url)
@@ -82,7 +84,7 @@ def create_user(
     from smartlink.portal.shared.errors import Invalid
     from smartlink.portal.users.schemas import Registration
 
-    url = _settings().url
+    url = settings_with_database().url
     try:
         Registration.model_validate({"name": name, "email": email, "password": password})
         user_id = create(url, name=name, email=email, password=password, is_admin=admin)
@@ -102,73 +104,138 @@ def list_channels() -> None:
             kinds = ", ".join(sorted(kind.value for kind in rule.kinds))
             _say(f"{rule.pattern:<28} {kinds}")
 
-    _with_portal(work)
+    with_portal(work)
 
 
 @channels.command()
 def check(
-    user_id: Annotated[int, typer.Argument(metavar="USER", help="The user's id.")],
+    user_id: Annotated[str, typer.Argument(metavar="USER", help="The user's id.")],
     channel: Annotated[str, typer.Argument(help="The channel's name on the wire.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say whether a user may subscribe to a channel, which rule decides, and why. Exit code 1 when not."""
+    number = _id(user_id, "a user's id")
 
     async def work(portal: Portal) -> bool:
         from smartlink.portal.users.service import Principal, find
+        from smartlink.protocol.names import ChannelKind, is_valid_channel, kind_of
 
         async with portal.database.reading() as session:
-            found = await find(session, user_id)
+            found = await find(session, number)
         if found is None:
-            fail(f"No user has the id {user_id}")
-        caller = Principal(found.id, found.name, found.email, found.is_admin, found.created_at)
-        decision = await portal.rules.decide(caller, channel)
-        _say(f"{'allowed' if decision.allowed else 'denied'}: {decision.why} (rule: {decision.rule or 'none'})")
-        return decision.allowed
+            fail(f"No user has the id {number}")
+        if is_valid_channel(channel) and kind_of(channel) is ChannelKind.PUBLIC:
+            allowed, why, rule = True, "public channels are open to everybody who has the app key", None
+        else:
+            caller = Principal(found.id, found.name, found.email, found.is_admin, found.created_at)
+            decision = await portal.rules.decide(caller, channel)
+            allowed, why, rule = decision.allowed, decision.why, decision.rule
+        if as_json:
+            _say(json.dumps({"user": number, "channel": channel, "allowed": allowed, "rule": rule, "why": why}))
+        else:
+            _say(f"{'allowed' if allowed else 'denied'}: {why} (rule: {rule or 'none'})")
+        return allowed
 
-    if not _with_portal(work):
+    if not with_portal(work):
         raise typer.Exit(1)
 
 
+@event.command()
+def trigger(
+    channel: Annotated[str, typer.Argument(help="The channel's name on the wire.")],
+    name: Annotated[str, typer.Argument(metavar="EVENT", help="The event's name on the wire, as it is.")],
+    data: Annotated[str, typer.Argument(metavar="JSON", help="The payload, a JSON object.")] = "{}",
+    socket_id: Annotated[str | None, typer.Option(help="A socket that shall not receive it.")] = None,
+) -> None:
+    """Send an event now, through the configured driver, past the outbox. Exit code 1 when it was not taken."""
+    from smartlink.broadcasting import BroadcastConfigError, Broadcaster, BroadcastFailed, Envelope, Promise
+    from smartlink.protocol.names import is_reserved_event, is_valid_channel, is_valid_event_name, is_valid_socket_id
+
+    if not is_valid_channel(channel):
+        fail(f"{channel[:80]!r} is not a channel: 1 to 200 of letters, digits and _ - = @ , . ;", 2)
+    if not is_valid_event_name(name) or is_reserved_event(name):
+        fail(f"{name[:80]!r} is not an event: 1 to 200 characters, not starting with pusher: or pusher_internal:", 2)
+    if socket_id is not None and not is_valid_socket_id(socket_id):
+        fail(f"--socket-id {socket_id[:80]!r}: a socket id has the form digits.digits", 2)
+    payload = _payload(data)
+
+    async def work() -> str:
+        broadcaster = Broadcaster.from_settings(settings.broadcast)
+        try:
+            await broadcaster.send_envelopes([Envelope(channel, name, payload, socket_id, Promise.LIVE)])
+            return broadcaster.driver.name
+        finally:
+            await broadcaster.aclose()
+
+    settings = settings_with_database()
+    try:
+        driver = asyncio.run(work())
+    except BroadcastConfigError as error:
+        fail(str(error), 2)
+    except BroadcastFailed as error:
+        fail(f"Not sent: {error}")
+    _say(f"Sent {name} on {channel} through {driver}")
+
+
+def _payload(data: str) -> str:
+    try:
+        decoded = json.loads(data)
+    except ValueError as error:
+        fail(f"The payload is not JSON: {error}", 2)
+    if not isinstance(decoded, dict):
+        fail(f"The payload is {type(decoded).__name__}; give a JSON object, such as '{{\"id\": 1}}'", 2)
+    return json.dumps(decoded, ensure_ascii=False, separators=(",", ":"))
+
+
 @failed.command("list")
-def list_failed(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show events that were refused for good, newest first."""
+def list_failed(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many to show.")] = 100,
+) -> None:
+    """Show events that were set aside, newest first."""
 
     async def work(portal: Portal) -> None:
         async with portal.database.reading() as session:
-            events = await _failed_events().list(session)
+            events = await _failed_events().list(session, limit=limit)
         if as_json:
-            rows = [{"id": e.id, "channel": e.channel, "name": e.name, "error": e.error} for e in events]
-            _say(json.dumps(rows))
+            names = ("id", "channel", "name", "queue", "attempts", "error", "created_at")
+            _say(json.dumps([{name: getattr(event, name) for name in names} for event in events], default=str))
             return
         for event in events:
-            _say(f"{event.id:>8}  {event.channel}  {event.name}  {event.error}")
+            _say(f"{event.id:>8}  {event.created_at:%Y-%m-%d %H:%M:%S}  {event.channel}  {event.name}  {event.error}")
         if not events:
             _say("No failed events")
 
-    _with_portal(work)
+    with_portal(work)
 
 
 @failed.command()
-def retry(event: Annotated[str, typer.Argument(help="An id, or all.")]) -> None:
-    """Send a failed event again, or all of them."""
+def retry(which: Annotated[str, typer.Argument(metavar="ID|all", help="An event's id, or all.")]) -> None:
+    """Send a failed event again, or all of them. Later events of its channel have gone ahead."""
 
     async def work(portal: Portal) -> int:
         async with portal.database.writing() as session:
-            if event == "all":
-                return await _failed_events().retry_all(session)
-            return int(await _failed_events().retry(session, _id(event)))
+            failed_events = _failed_events()
+            if number is None:
+                return await failed_events.retry_all(session)
+            return int(await failed_events.retry(session, number))
 
-    _tell(_with_portal(work), "waiting to be sent again")
+    number = None if which == "all" else _id(which, "an event's id; give one, or all")
+    _tell(with_portal(work), which, "waiting to be sent again")
 
 
 @failed.command()
-def forget(event: Annotated[str, typer.Argument(help="An id.")]) -> None:
-    """Delete a failed event for good."""
+def forget(which: Annotated[str, typer.Argument(metavar="ID|all", help="An event's id, or all.")]) -> None:
+    """Delete a failed event for good, or all of them."""
 
     async def work(portal: Portal) -> int:
         async with portal.database.writing() as session:
-            return int(await _failed_events().forget(session, _id(event)))
+            if number is None:
+                return await _failed_events().forget_all(session)
+            return int(await _failed_events().forget(session, number))
 
-    _tell(_with_portal(work), "forgotten")
+    number = None if which == "all" else _id(which, "an event's id; give one, or all")
+    _tell(with_portal(work), which, "forgotten")
 
 
 def _failed_events() -> FailedEvents:
@@ -178,19 +245,21 @@ def _failed_events() -> FailedEvents:
     return FailedEvents(outbox_tables)
 
 
-def _id(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        fail(f"{text!r} is not an id")
+def _id(text: str, what: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        fail(f"{text[:60]!r} is not {what}", 2)
     return int(text)
 
 
-def _tell(count: int, what: str) -> None:
+def _tell(count: int, which: str, what: str) -> None:
     if not count:
-        fail("No failed event has this id")
+        none = "No event has failed" if which == "all" else f"No failed event has the id {which}"
+        fail(f"{none}. See: smartlink failed list")
     _say(f"{count} {what}")
 
 
-def _settings() -> PortalSettings:
+def settings_with_database() -> PortalSettings:
+    """The settings, once their database address makes sense; else says what is wrong, and ends."""
     from smartlink.portal.shared.settings import PortalSettings
 
     configure()
@@ -200,11 +269,12 @@ def _settings() -> PortalSettings:
         return settings
 
 
-def _with_portal(work: Callable[[Portal], Awaitable[T]]) -> T:
+def with_portal(work: Callable[[Portal], Awaitable[T]]) -> T:
+    """Do `work` with a portal that serves nobody; a database that cannot be used is told in a sentence."""
     from smartlink.portal.main import build
     from smartlink.portal.shared.errors import DatabaseAway
 
-    settings = _settings()
+    settings = settings_with_database()
 
     async def main() -> T:
         portal = build(settings)
@@ -215,7 +285,8 @@ def _with_portal(work: Callable[[Portal], Awaitable[T]]) -> T:
             await portal.stop()
 
     try:
-        return asyncio.run(main())
+        with database_errors():
+            return asyncio.run(main())
     except DatabaseAway as error:
         fail(str(error))
 

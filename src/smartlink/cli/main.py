@@ -27,7 +27,6 @@ def _group(name: str, help_text: str) -> typer.Typer:
 
 
 app_group = _group("app", "The REST API and the pages.")
-worker_group = _group("worker", "The worker: sends recorded events, runs scheduled jobs.")
 
 
 @app.command()
@@ -80,19 +79,6 @@ def app_start() -> None:
     _run(lambda stop: running.serve_portal(settings, stop, lambda port: _say(f"http://{settings.app_host}:{port}")))
 
 
-@worker_group.command("start")
-def worker_start() -> None:
-    """Start a worker. Several may run; one at a time sends."""
-    from smartlink.cli import running
-    from smartlink.portal.shared.settings import PortalSettings, check_start
-
-    configure()
-    with settings_errors():
-        settings = _with_database(PortalSettings())
-        check_start(settings)
-    _run(lambda stop: running.serve_worker(settings, stop))
-
-
 def _with_database(settings: PortalSettings) -> PortalSettings:
     """`settings`, once their database address makes sense. Raises ValueError."""
     _ = settings.url
@@ -114,10 +100,11 @@ def _run(main: object) -> None:
 
 def main() -> None:
     """Run the command line."""
-    from smartlink.cli import apps, data, realtime, webhooks
+    from smartlink.cli import apps, data, queue_worker, realtime, webhooks
 
     realtime.register(app)
     apps.register(app)
+    queue_worker.register(app)
     webhooks.register(app)
     data.register(app)
     app()

@@ -15,6 +15,7 @@ from smartlink.cli.failures import server_errors, take_port
 
 if TYPE_CHECKING:
     from smartlink.portal.main import Portal
+    from smartlink.portal.shared.background import WorkerOptions
     from smartlink.portal.shared.settings import PortalSettings
     from smartlink.server.config import ServerSettings
 
@@ -82,14 +83,14 @@ async def serve_portal(settings: PortalSettings, stop: asyncio.Event, started: C
         await portal.stop()
 
 
-async def serve_worker(settings: PortalSettings, stop: asyncio.Event) -> None:
-    """The worker alone."""
+async def serve_worker(settings: PortalSettings, stop: asyncio.Event, options: WorkerOptions) -> None:
+    """The worker alone. Raises DatabaseAway when the database cannot be reached at the start."""
     from smartlink.portal.main import build
 
     portal = build(settings)
     await portal.start()
     try:
-        await portal.work(stop)
+        await portal.work(stop, options)
     finally:
         await portal.stop()
 

@@ -99,6 +99,14 @@ class Portal:
         schedule.every(PRUNE_EVERY_S, "prune", self.prune, first_s=30.0)
         await background.work(self._relay(options), schedule, stop, options)
 
+    async def send_once(self, options: WorkerOptions) -> int:
+        """Send what waits now and is this worker's to send; how many were sent."""
+        relay = self._relay(options)
+        try:
+            return await relay.run_once()
+        finally:
+            await relay.release()
+
     def _relay(self, options: WorkerOptions) -> Relay:
         return background.relay(
             self.database, self.broadcaster.driver, self.settings.broadcast, self.outbox.wakeup, options

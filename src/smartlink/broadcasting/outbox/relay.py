@@ -172,6 +172,10 @@ class Relay:
                 break
         return self.sent - before
 
+    async def release(self) -> None:
+        """Give the share back after `run_once`; others may begin at once. Raises what the database raises."""
+        await self._shares.release()
+
     async def prune(self, older_than: Any = RETENTION) -> int:
         """Forget sent events older than that, and remember how far; how many. Waiting and failed ones stay."""
         return await prune(self._engine, self._tables, older_than)

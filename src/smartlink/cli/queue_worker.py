@@ -1,0 +1,139 @@
+"""`smartlink worker …`: who sends recorded events, and how far behind they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from smartlink.cli.data import settings_with_database, with_portal
+from smartlink.cli.failures import fail, settings_errors
+from smartlink.cli.logs import configure
+
+if TYPE_CHECKING:
+    from smartlink.broadcasting.outbox import OutboxStatus
+    from smartlink.portal.main import Portal
+    from smartlink.portal.shared.background import WorkerOptions
+
+__all__ = ["register"]
+
+worker = typer.Typer(
+    help="The worker: sends recorded events, runs scheduled jobs.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+_QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,32}\Z")
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(worker, name="worker")
+
+
+@worker.command()
+def start(
+    queue: Annotated[
+        str | None, typer.Option(help="Queues to take, first one first: high,default,low. All of them when not given.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Calls of the service that may go side by side.")] = 4,
+    once: Annotated[bool, typer.Option("--once", help="Send what waits now, then end.")] = False,
+    stop_when_empty: Annotated[bool, typer.Option("--stop-when-empty", help="End once nothing waits.")] = False,
+    max_jobs: Annotated[int | None, typer.Option(min=1, help="End after so many events.")] = None,
+    max_time: Annotated[float | None, typer.Option(min=0, help="End after so many seconds.")] = None,
+) -> None:
+    """Start a worker. Several share the work: each channel is one worker's at a time."""
+    from smartlink.broadcasting.outbox import Until
+    from smartlink.cli import running
+    from smartlink.portal.shared.background import WorkerOptions
+    from smartlink.portal.shared.errors import DatabaseAway
+    from smartlink.portal.shared.settings import check_start
+
+    queues = None if queue is None else _queues(queue)
+    until = Until(max_jobs=max_jobs, max_time_s=max_time, is_empty=stop_when_empty)
+    options = WorkerOptions(queues=queues, concurrency=concurrency, until=until)
+    settings = settings_with_database()
+    with settings_errors():
+        check_start(settings)
+    if once:
+        _send_once(options)
+        return
+    try:
+        running.run(lambda stop: running.serve_worker(settings, stop, options))
+    except DatabaseAway as error:
+        fail(str(error))
+
+
+@worker.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    max_lag: Annotated[float, typer.Option(min=0, help="How old the oldest waiting event may be, in seconds.")] = 30.0,
+) -> None:
+    """Say what waits, since when, what failed, and who works. Exit code 1 when nobody works or the lag is too long."""
+    configure()
+
+    async def work(portal: Portal) -> OutboxStatus:
+        from smartlink.broadcasting.outbox import read_status
+        from smartlink.portal.shared.db import outbox_tables
+
+        return await read_status(portal.database.engine, outbox_tables)
+
+    found = with_portal(work)
+    problems = _problems(found, max_lag)
+    if as_json:
+        _say(json.dumps({"ok": not problems, "problems": problems, **dataclasses.asdict(found)}))
+    else:
+        _show(found)
+        for problem in problems:
+            _say(problem)
+    if problems:
+        raise typer.Exit(1)
+
+
+def _problems(found: OutboxStatus, max_lag_s: float) -> list[str]:
+    problems = []
+    if not found.has_worker:
+        problems.append("No worker is running: nothing is sent. Start one: smartlink worker start")
+    else:
+        problems += [
+            f"No worker takes the queue {queue.name}: {queue.waiting} events wait. "
+            f"Start one: smartlink worker start --queue {queue.name}"
+            for queue in found.queues
+            if not queue.has_worker
+        ]
+    if found.lag_s > max_lag_s:
+        problems.append(f"The oldest event has waited for {found.lag_s:.0f} s, more than {max_lag_s:g} s")
+        if found.last_error:
+            problems.append(f"What was said last: {found.last_error}")
+    return problems
+
+
+def _show(found: OutboxStatus) -> None:
+    _say(f"waiting {found.waiting}   lag {found.lag_s:.1f} s   failed {found.failed}")
+    for queue in found.queues:
+        _say(f"queue {queue.name:<20} waiting {queue.waiting}   lag {queue.lag_s:.1f} s")
+    for each in found.workers:
+        state = "alive" if each.is_alive else "dead"
+        queues = "all queues" if each.queues == ("*",) else ",".join(each.queues)
+        _say(
+            f"worker {each.id} {state}: {each.host}, process {each.pid}, {queues}, last heard of {each.seen_s:.1f} s "
+            f"ago, up {each.up_s:.0f} s, sent {each.sent}, failed {each.failed}"
+        )
+
+
+def _send_once(options: WorkerOptions) -> None:
+    async def work(portal: Portal) -> int:
+        return await portal.send_once(options)
+
+    _say(f"{with_portal(work)} sent")
+
+
+def _queues(text: str) -> tuple[str, ...]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if not _QUEUE.match(name):
+            fail(f"--queue: {name[:60]!r} is not a queue's name: 1 to 32 of letters, digits, hyphen, _ and dot", 2)
+    return tuple(dict.fromkeys(names))
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 — this is the command line
