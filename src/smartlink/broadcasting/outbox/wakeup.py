@@ -12,7 +12,6 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from smartlink.broadcasting.outbox.statements import NOTIFY_CHANNEL
@@ -60,16 +59,15 @@ class Listener(Protocol):
         """Call `heard` at each ring, until cancelled; trouble is outlived."""
 
 
-async def _for_ever(
-    name: str, listen_once: Callable[[], Awaitable[None]], troubles: tuple[type[Exception], ...]
-) -> None:
+async def _for_ever(name: str, listen_once: Callable[[], Awaitable[None]]) -> None:
     is_reported = False
     while True:
         try:
             await listen_once()
-        except troubles as error:
+            is_reported = False
+        except Exception as error:  # noqa: BLE001 - whatever keeps us from listening, the sweep goes on
             if not is_reported:
-                _log.warning("outbox: cannot listen to %s, sweeping instead: %s", name, type(error).__name__)
+                _log.warning("outbox: cannot listen to %s, sweeping instead: %s: %s", name, type(error).__name__, error)
             is_reported = True
         await asyncio.sleep(_TRY_AGAIN_S)
 
@@ -85,9 +83,9 @@ class PostgresListener:
 
         async def once() -> None:
             async with self._engine.connect() as connection:
+                raw: Any = (await connection.get_raw_connection()).driver_connection
                 # Not the pool's any more: it is ours for as long as it lasts, and nobody gets it afterwards.
                 await connection.run_sync(lambda own: own.detach())
-                raw: Any = (await connection.get_raw_connection()).driver_connection
                 gone = asyncio.Event()
                 raw.add_termination_listener(lambda _: gone.set())
                 await raw.add_listener(NOTIFY_CHANNEL, lambda *_: heard())
@@ -99,10 +97,7 @@ class PostgresListener:
                     # A connection whose other end has vanished says nothing by itself.
                     await raw.execute("SELECT 1", timeout=_ASK_EVERY_S)
 
-        import asyncpg
-
-        troubles = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
-        await _for_ever("PostgreSQL", once, troubles)
+        await _for_ever("PostgreSQL", once)
 
 
 class RedisListener:
@@ -116,7 +111,6 @@ class RedisListener:
     async def listen(self, heard: Callable[[], None]) -> None:
         """Call `heard` at each ring, until cancelled; trouble is outlived."""
         import redis.asyncio
-        from redis.exceptions import RedisError
 
         async def once() -> None:
             client = redis.asyncio.Redis.from_url(
@@ -133,7 +127,7 @@ class RedisListener:
             finally:
                 await client.aclose()
 
-        await _for_ever("Redis", once, (RedisError, OSError))
+        await _for_ever("Redis", once)
 
     async def _hear(self, subscription: Any, heard: Callable[[], None]) -> None:
         """Until a ping on this very connection stays unanswered: a dead subscription says nothing by itself."""
