@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup setup-dev pages run test test-fast test-kill check format reference bench lock wheel clean
+.PHONY: help setup setup-dev pages run test test-fast test-kill test-peers soak check format reference bench lock wheel clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -31,6 +31,13 @@ test-fast: ## Run the tests that need no browser and no database server
 
 test-kill: setup-dev ## Kill workers for minutes while events are recorded, and look for what was lost
 	@$(BIN)/pytest -q -s -m kill tests/faults
+
+test-peers: setup-dev ## Run unmodified clients and publishers, those that need Go and Java too
+	@SMARTLINK_TEST_PEERS=1 $(BIN)/pytest -q tests/peers
+
+SOAK_SECONDS ?= 300
+soak: setup-dev ## Come and go for minutes (SOAK_SECONDS), and report the slope of the memory
+	@SMARTLINK_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/pytest -q tests/server/test_churn.py
 
 check: setup-dev ## Lint and types, Python and pages
 	@$(BIN)/ruff check .

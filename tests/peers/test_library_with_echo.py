@@ -15,7 +15,6 @@ import uvicorn
 from kit.realtime import APP_ID, KEY, SECRET, realtime_server
 from kit.serve import free_port
 from peers.test_node_clients import NODE, Echo
-from peers.test_node_clients import _packages as _packages
 from smartlink.broadcasting import (
     Broadcaster,
     BroadcastingAuth,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -22,12 +21,6 @@ from smartlink.server.lifecycle import RealtimeServer
 NODE = Path(__file__).parent / "node"
 MASTER_KEY = base64.b64encode(b"an encryption key of 32 bytes ok").decode()
 EVENT = "App\\Events\\MessageSent"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _packages() -> None:
-    if not (NODE / "node_modules").is_dir():
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=NODE, check=True, capture_output=True, timeout=110)
 
 
 @pytest.fixture
