@@ -65,13 +65,14 @@ def refusal(node: Node, app: App | None, query: str) -> tuple[Code, str] | None:
 
 def new_session(app: App) -> Session:
     """A session with a socket id that nobody can guess."""
-    return Session(f"{secrets.randbits(31)}.{secrets.randbits(31)}", _rules(app))
+    bits = secrets.randbits(62)
+    return Session(f"{bits >> 31}.{bits & 0x7FFFFFFF}", _one(app.rules()))
 
 
 @lru_cache(maxsize=1_024)
-def _rules(app: App) -> SessionRules:
-    """One record for all connections of an application."""
-    return app.rules()
+def _one(rules: SessionRules) -> SessionRules:
+    """One record for all connections with the same rules."""
+    return rules
 
 
 @lru_cache(maxsize=1_024)
