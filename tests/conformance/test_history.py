@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
+import pytest
+
+from kit.redis import RedisServer, shared_redis
+from kit.redis_engines import RedisEngines, redis_engines
 from smartlink.server.history.base import Entry, History
 from smartlink.server.history.memory import MemoryHistory
+from smartlink.server.history.redis import RedisHistory
+
+__all__ = ["shared_redis"]
 
 
 class HistoryPromises:
@@ -61,3 +69,14 @@ def frames(entries: object) -> list[tuple[int, bytes]]:
 class TestMemoryHistory(HistoryPromises):
     def history(self, keep: int = 1) -> History:
         return MemoryHistory(keep)
+
+
+class TestRedisHistory(HistoryPromises):
+    @pytest.fixture(autouse=True)
+    async def _engines(self, shared_redis: RedisServer) -> AsyncIterator[None]:
+        async with redis_engines(shared_redis.url) as engines:
+            self._made: RedisEngines = engines
+            yield
+
+    def history(self, keep: int = 1) -> History:
+        return RedisHistory(self._made.commands, self._made.names, keep)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 
+from kit.redis import RedisServer, shared_redis
+from kit.redis_engines import RedisEngines, redis_engines
 from smartlink.server.receipts.base import KEPT_S, Pending, Receipts
 from smartlink.server.receipts.memory import MemoryReceipts
+
+__all__ = ["shared_redis"]
 
 
 class ReceiptPromises:
@@ -51,3 +57,14 @@ class TestMemoryReceipts(ReceiptPromises):
         assert await receipts.claim("1", "k") == b"{}"
         now += 2
         assert await receipts.claim("1", "k") is None
+
+
+class TestRedisReceipts(ReceiptPromises):
+    @pytest.fixture(autouse=True)
+    async def _engines(self, shared_redis: RedisServer) -> AsyncIterator[None]:
+        async with redis_engines(shared_redis.url) as engines:
+            self._made: RedisEngines = engines
+            yield
+
+    def receipts(self) -> Receipts:
+        return self._made.receipts

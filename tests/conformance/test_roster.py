@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import random
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from kit.redis import RedisServer, shared_redis
+from kit.redis_engines import RedisEngines, redis_engines
 from smartlink.protocol.session import Member
 from smartlink.server.roster.base import Arrival, ChannelCount, Departure, Roster
 from smartlink.server.roster.memory import MemoryRoster
+
+__all__ = ["shared_redis"]
 
 T = TypeVar("T")
 ANA, BEN = Member("1", b'{"name":"Ana"}'), Member("2")
@@ -147,3 +153,48 @@ TestAgainstAModel.settings = settings(max_examples=60, deadline=None)
 def test_the_event_loop_is_not_needed_by_the_memory_engine() -> None:
     assert done(MemoryRoster().count("1", "chat")) == ChannelCount(0, 0)
     assert asyncio.iscoroutinefunction(MemoryRoster.join)
+
+
+class TestRedisRoster(RosterPromises):
+    @pytest.fixture(autouse=True)
+    async def _engines(self, shared_redis: RedisServer) -> AsyncIterator[None]:
+        async with redis_engines(shared_redis.url) as engines:
+            self._made: RedisEngines = engines
+            yield
+
+    def roster(self) -> Roster:
+        return self._made.roster
+
+
+async def test_two_nodes_agree_with_the_model(shared_redis: RedisServer) -> None:
+    """Any joins and leaves on two nodes, one after the other, against a list of who is where."""
+    dice = random.Random(7)
+    async with redis_engines(shared_redis.url) as one, redis_engines(shared_redis.url, one.names.prefix) as two:
+        rosters = (one.roster, two.roster)
+        entries: set[tuple[str, int, str, Member | None]] = set()
+        for _ in range(400):
+            node, channel = dice.randrange(2), dice.choice(["presence-a", "presence-b", "chat"])
+            socket_id = f"{node}.{dice.randrange(4)}"
+            member = dice.choice([ANA, BEN]) if channel.startswith("presence-") else None
+            here = {entry for entry in entries if entry[0] == channel}
+            mine = {entry for entry in here if entry[1:3] == (node, socket_id)}
+            if dice.random() < 0.5:
+                arrival = await rosters[node].join("1", channel, socket_id, member)
+                is_first_of_user = not mine and member is not None and all(entry[3] != member for entry in here)
+                assert (arrival.is_first_on_channel, arrival.is_first_of_user) == (not here, is_first_of_user)
+                entries |= mine or {(channel, node, socket_id, member)}
+            else:
+                departure = await rosters[node].leave("1", channel, socket_id)
+                left = here - mine
+                users = {entry[3] for entry in mine} - {None} - {entry[3] for entry in left}
+                assert (departure.is_last_on_channel, departure.is_last_of_user) == (
+                    bool(mine) and not left,
+                    bool(users),
+                )
+                entries -= mine
+            there = [entry for entry in entries if entry[0] == channel]
+            members = {entry[3] for entry in there} - {None}
+            other = rosters[1 - node]
+            assert await other.count("1", channel) == ChannelCount(len(there), len(members))
+            assert set(await other.members("1", channel)) == members
+        assert set(await one.roster.channels("1")) == {entry[0] for entry in entries}

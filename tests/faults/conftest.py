@@ -1,7 +1,28 @@
-"""The outbox's databases, for tests that kill."""
+"""Where the tests that kill find their databases and Redis, and how they wait less."""
 
 from __future__ import annotations
+
+import pytest
 
 from broadcasting.conftest import database as database
 from broadcasting.conftest import outbox_postgres_url as outbox_postgres_url
 from broadcasting.conftest import postgres_url as postgres_url
+from kit.redis import shared_redis as shared_redis
+from smartlink.server.brokers import redis as broker
+from smartlink.server.redis import commands, connect, ear
+from smartlink.server.roster import redis as roster
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All waits of the Redis engines a few times shorter, in proportion; the true ones are tried by one test each."""
+    for module in (connect, commands):
+        monkeypatch.setattr(module, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(ear, "SILENCE_S", 0.8)
+    monkeypatch.setattr(broker, "BEAT_EVERY_S", 0.2)
+    monkeypatch.setattr(roster, "BEAT_EVERY_S", 0.2)
+    monkeypatch.setattr(roster, "LEASE_MS", 1_500)
+    monkeypatch.setattr(roster, "STALL_MS", 600)
+    monkeypatch.setattr(roster, "SETTLE_S", 0.6)
+    for module in (commands, broker):
+        monkeypatch.setattr(module, "LAST_BACKOFF_S", 0.2)

@@ -91,11 +91,14 @@ def _say(text: str) -> None:
 
 def _run(main: object) -> None:
     from smartlink.cli import running
+    from smartlink.server.config import UnsafeSettings
 
     try:
         running.run(main)  # type: ignore[arg-type] # a coroutine function over the stop event
     except PortTaken as error:
         fail(str(error))
+    except UnsafeSettings as error:
+        fail(str(error), 2)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from smartlink.server.apps.file import FileApps
 from smartlink.server.apps.static import StaticApps
 from smartlink.server.brokers.base import Broker
 from smartlink.server.brokers.memory import MemoryBroker
+from smartlink.server.brokers.redis import BROKER_SCRIPTS, RedisBroker
 from smartlink.server.client import ClientConnection, ClientSettings
 from smartlink.server.config import MIN_SECRET_LENGTH, ServerSettings, is_safe_secret
 from smartlink.server.eager import EagerTasks
@@ -23,10 +24,12 @@ from smartlink.server.fallback.sessions import Sessions
 from smartlink.server.fanout import FanOut, Subscriber
 from smartlink.server.history.base import History
 from smartlink.server.history.memory import MemoryHistory
+from smartlink.server.history.redis import HISTORY_SCRIPTS, RedisHistory
 from smartlink.server.http.connection import HttpConnection, HttpSettings
 from smartlink.server.http.router import Router
 from smartlink.server.http.status import Status
 from smartlink.server.hub import Hub
+from smartlink.server.ingest import RedisIngest
 from smartlink.server.lifecycle import RealtimeServer
 from smartlink.server.limits import AddressRate
 from smartlink.server.link import Handler, Link, Poller
@@ -36,8 +39,14 @@ from smartlink.server.proxies import TrustedProxies
 from smartlink.server.pulse import Overview, OwnOverview, Pulse
 from smartlink.server.receipts.base import Receipts
 from smartlink.server.receipts.memory import MemoryReceipts
+from smartlink.server.receipts.redis import RECEIPT_SCRIPTS, RedisReceipts
+from smartlink.server.redis.commands import RedisCommands
+from smartlink.server.redis.naming import Names
+from smartlink.server.redis_address import Kind
 from smartlink.server.roster.base import Roster
+from smartlink.server.roster.lua import ROSTER_SCRIPTS
 from smartlink.server.roster.memory import MemoryRoster
+from smartlink.server.roster.redis import RedisRoster
 from smartlink.server.switchboard.engines import (
     SwitchboardBroker,
     SwitchboardHistory,
@@ -150,9 +159,19 @@ class Engines:
     receipts: Receipts
 
 
-def engines_for(settings: ServerSettings) -> Engines:
-    """The engines that `settings` ask for."""
-    return Engines(MemoryBroker(), MemoryRoster(), MemoryHistory(), MemoryReceipts())
+def engines_for(settings: ServerSettings, metrics: Metrics) -> Engines:
+    """The engines that `settings` ask for. Raises UnsafeSettings."""
+    if not uses_redis(settings):
+        return Engines(MemoryBroker(), MemoryRoster(), MemoryHistory(), MemoryReceipts())
+    address = settings.redis_address
+    scripts = (*BROKER_SCRIPTS, *ROSTER_SCRIPTS, *HISTORY_SCRIPTS, *RECEIPT_SCRIPTS)
+    commands, names = RedisCommands(address, scripts), Names(settings.reverb_scaling_channel)
+    return Engines(
+        RedisBroker(commands, names, metrics, is_sharded=address.kind is Kind.CLUSTER),
+        RedisRoster(commands, names),
+        RedisHistory(commands, names),
+        RedisReceipts(commands, names),
+    )
 
 
 def _version() -> str:
@@ -164,7 +183,7 @@ def _version() -> str:
 
 def uses_redis(settings: ServerSettings) -> bool:
     """Whether nodes are joined by Redis."""
-    return bool(getattr(settings, "reverb_scaling_enabled", False))
+    return settings.reverb_scaling_enabled
 
 
 def webhook_queue_for(settings: ServerSettings) -> WebhookQueue:
@@ -269,9 +288,9 @@ def build(
     each frame in and out.
     """
     loop = asyncio.get_running_loop()
-    engines = engines or engines_for(settings)
     apps = apps or apps_for(settings)
     metrics, hub, watch = Metrics(), Hub(), Watch()
+    engines = engines or engines_for(settings, metrics)
     pulse, links = Pulse(metrics, hub), Links(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     tasks = EagerTasks(metrics)
     pollers: list[Poller] = []
@@ -343,5 +362,6 @@ def build(
         poller=make_poller,
         handler=handler,
         retire=retire,
+        ingest=RedisIngest(settings, apps, node) if settings.reads_events_from_redis else None,
     )
     return server

@@ -7,11 +7,14 @@ application it serves. `check_start` refuses what would be unsafe.
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from smartlink.server.redis_address import BadAddress, Kind, RedisAddress, parse_hosts, parse_url
 
 __all__ = ["SAMPLE_SECRETS", "ServerSettings", "UnsafeSettings", "is_loopback", "is_safe_secret"]
 
@@ -38,11 +41,20 @@ def is_safe_secret(secret: str, host: str) -> bool:
     return is_loopback(host) or (secret not in SAMPLE_SECRETS and len(secret) >= MIN_SECRET_LENGTH)
 
 
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
 class ServerSettings(BaseSettings):
     """Everything the realtime server can be told. Durations in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
     )
 
     # This process
@@ -127,6 +139,34 @@ class ServerSettings(BaseSettings):
     reverb_app_list_counts: bool = Field(False, description="GET channels tells subscription counts unasked")
     reverb_app_subscription_counts: bool = Field(False, description="Tell subscribers how many there are")
     reverb_app_cache_ttl: int = Field(1_800, ge=1, le=604_800, description="How long a cache channel keeps its event")
+
+    # Several nodes
+    reverb_scaling_enabled: bool = Field(False, description="Share channels with other nodes, over Redis")
+    reverb_scaling_channel: str = Field(
+        "reverb",
+        pattern=r"\A[-A-Za-z0-9_.:]{1,64}\z",
+        description="Beginning of all names in Redis; nodes with the same one belong together",
+    )
+    redis_url: SecretStr | None = Field(None, description="Where Redis is; else its parts")
+    redis_host: str = Field("127.0.0.1", description="Redis' host")
+    redis_port: int = Field(6379, ge=1, le=65_535, description="Redis' port")
+    redis_username: str | None = Field(None, description="Whom Redis knows this server as")
+    redis_password: SecretStr | None = Field(None, description="The password that goes with it")
+    redis_db: int = Field(0, ge=0, le=65_535, description="Number of the database in Redis")
+    redis_cluster: bool = Field(False, description="Redis is a Cluster")
+    redis_sentinels: str = Field("", description="Sentinels that know the master, host:port, comma-separated")
+    redis_sentinel_service: str = Field("mymaster", min_length=1, description="What the Sentinels call it")
+    redis_sentinel_password: SecretStr | None = Field(None, description="Password of the Sentinels themselves")
+    redis_ca_file: str | None = Field(None, description="Certificates (PEM) to trust with rediss://")
+    broadcast_driver: str = Field(
+        "reverb",
+        validation_alias=AliasChoices("BROADCAST_DRIVER", "BROADCAST_CONNECTION", "broadcast_driver"),
+        description="How the application sends its events",
+    )
+    broadcast_redis_prefix: str = Field("", max_length=200, description="Stands before channel names on Redis")
+    reverb_redis_ingest: bool | None = Field(
+        None, description="Deliver events that the redis driver publishes; on with BROADCAST_DRIVER=redis when unset"
+    )
 
     # Webhooks
     reverb_webhook_url: str | None = Field(None, description="Where channel and member events are posted")
@@ -216,12 +256,62 @@ class ServerSettings(BaseSettings):
         """Whether the application of `REVERB_APP_*` is the one that is served."""
         return self.reverb_apps_file is None and self.reverb_apps_database_url is None
 
+    @property
+    def reads_events_from_redis(self) -> bool:
+        """Whether what the `redis` broadcast driver publishes is delivered."""
+        return self.broadcast_driver == "redis" if self.reverb_redis_ingest is None else self.reverb_redis_ingest
+
+    @property
+    def redis_address(self) -> RedisAddress:
+        """Where Redis is. Raises UnsafeSettings that names what is wrong."""
+        sentinel_password = _revealed(self.redis_sentinel_password)
+        try:
+            if self.redis_url is not None:
+                address = parse_url(
+                    self.redis_url.get_secret_value(),
+                    ca_file=self.redis_ca_file,
+                    sentinel_password=sentinel_password,
+                )
+                if self.redis_cluster and address.kind is Kind.SINGLE:
+                    if address.database:
+                        raise BadAddress("A Redis Cluster has database 0 only: leave the database out of REDIS_URL.")
+                    address = replace(address, kind=Kind.CLUSTER)
+                return address
+            if self.redis_cluster and self.redis_sentinels:
+                raise BadAddress("Set REDIS_CLUSTER or REDIS_SENTINELS, not both: a Cluster fails over by itself.")
+            if self.redis_cluster and self.redis_db:
+                raise BadAddress("A Redis Cluster has database 0 only: unset REDIS_DB.")
+            kind = Kind.CLUSTER if self.redis_cluster else Kind.SENTINEL if self.redis_sentinels else Kind.SINGLE
+            return RedisAddress(
+                hosts=(
+                    parse_hosts(self.redis_sentinels, "REDIS_SENTINELS", 26_379)
+                    if kind is Kind.SENTINEL
+                    else ((self.redis_host, self.redis_port),)
+                ),
+                kind=kind,
+                username=self.redis_username,
+                password=_revealed(self.redis_password),
+                database=self.redis_db,
+                ca_file=self.redis_ca_file,
+                service=self.redis_sentinel_service,
+                sentinel_password=sentinel_password,
+            )
+        except BadAddress as error:
+            raise UnsafeSettings(str(error)) from None
+
     def check_start(self) -> None:
         """Refuse to be reachable with a secret that others know. Raises UnsafeSettings."""
         if (self.reverb_server_tls_cert is None) != (self.reverb_server_tls_key is None):
             raise UnsafeSettings("Set both REVERB_SERVER_TLS_CERT and REVERB_SERVER_TLS_KEY, or neither.")
         if self.reverb_apps_file is not None and self.reverb_apps_database_url is not None:
             raise UnsafeSettings("Set REVERB_APPS_FILE or REVERB_APPS_DATABASE_URL, not both.")
+        if self.reverb_scaling_enabled or self.reads_events_from_redis:
+            address = self.redis_address
+            if self.reads_events_from_redis and address.kind is Kind.CLUSTER:
+                raise UnsafeSettings(
+                    "The redis broadcast driver's events cannot be read from a Redis Cluster: use "
+                    "BROADCAST_DRIVER=reverb, or unset REVERB_REDIS_INGEST."
+                )
         if not self.has_own_app:
             return  # The secrets of others are checked when they are read.
         if not is_safe_secret(self.reverb_app_secret, self.reverb_server_host):

@@ -133,6 +133,16 @@ class Hub:
         tenant = self._tenants.get(app_id)
         return [] if tenant is None else list(tenant.users.get(user_id, ()))
 
+    def on_channel(self, app_id: str, channel: str) -> list[Connection]:
+        """The connections here that are subscribed to a channel."""
+        if self.channel(app_id, channel) is None:
+            return []
+        return [
+            connection
+            for connection in self.tenant(app_id).connections.values()
+            if channel in connection.session.channels
+        ]
+
     def __iter__(self) -> Iterator[Connection]:
         for tenant in self._tenants.values():
             yield from tuple(tenant.connections.values())

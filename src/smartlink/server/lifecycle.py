@@ -16,6 +16,7 @@ from smartlink.server.apps.reloading import reload_apps
 from smartlink.server.config import ServerSettings
 from smartlink.server.eager import EagerTasks
 from smartlink.server.hub import Connection, Hub
+from smartlink.server.ingest import RedisIngest
 from smartlink.server.link import Handler, Link, Poller
 from smartlink.server.metrics import Metrics
 from smartlink.server.node import Node
@@ -56,6 +57,7 @@ class RealtimeServer:
         poller: Callable[[], Poller],
         handler: Callable[[Link], Handler],
         retire: Callable[[], None],
+        ingest: RedisIngest | None = None,
     ) -> None:
         """`webhooks`: those that start and end with this server. `retire` ends the HTTP connections that are idle."""
         self.settings = settings
@@ -76,6 +78,7 @@ class RealtimeServer:
         self._retire = retire
         self._reloads: set[asyncio.Task[None]] = set()
         self._certificate: Certificate | None = None
+        self._ingest = ingest
         self._poller: Poller | None = None
         self._listeners: list[PlainListener | TlsListener] = []
         self._is_stopping = False
@@ -83,8 +86,8 @@ class RealtimeServer:
     async def start(self, listeners: Sequence[socket.socket] | None = None) -> None:
         """Listen, on `listeners` where they are given: then they belong to this server.
 
-        Raises OSError when the port cannot be had, UnsafeSettings when it must not be, BadCertificate, AppsInvalid, and
-        QueueUnavailable.
+        Raises OSError when the port cannot be had, UnsafeSettings when it must not be or Redis refuses us,
+        BadCertificate, AppsInvalid, and QueueUnavailable.
         """
         settings = self.settings
         settings.check_start()
@@ -99,8 +102,11 @@ class RealtimeServer:
         except BaseException:
             for listener in sockets:
                 listener.close()
+            await self.node.stop()
             raise
         self._poller = self._make_poller()
+        if self._ingest is not None:
+            self._ingest.start()
         self._watch.over(self._hub)
         self._watch.over(self.pulse)
         self._watch.start()
@@ -139,6 +145,8 @@ class RealtimeServer:
             self._close_listeners()
         if self._webhooks is not None:
             self._webhooks.drain()
+        if self._ingest is not None:
+            await self._ingest.stop()
         await self._close_connections()
         self._close_listeners()
         await self._tasks.stop()

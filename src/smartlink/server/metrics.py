@@ -28,6 +28,9 @@ class Metrics:
     webhooks_failed: int = 0
     webhooks_retried: int = 0
     webhooks_dropped: int = 0
+    bus_messages_dropped: int = 0
+    ingested: int = 0
+    ingest_dropped: int = 0
     internal_errors: int = 0
 
     def snapshot(self) -> dict[str, int]:

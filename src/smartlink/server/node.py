@@ -66,7 +66,10 @@ class Node:
         self._counts = CountPace(self._tell_count)
         self.has_descriptors: Callable[[], bool] = lambda: True
         """Whether this process can hold one more connection."""
-        self._on_control: dict[str, Callable[[Control], None]] = {"terminate_user": self._terminate_here}
+        self._on_control: dict[str, Callable[[Control], None]] = {
+            "terminate_user": self._terminate_here,
+            "missed": self._reconnect_here,
+        }
 
     async def start(self) -> None:
         """Begin to hear the other nodes."""
@@ -242,6 +245,11 @@ class Node:
     def _terminate_here(self, control: Control) -> None:
         for connection in self.hub.of_user(control.app_id, control.target):
             connection.close(Code.UNAUTHORIZED, "Connection ended by the application")
+
+    def _reconnect_here(self, control: Control) -> None:
+        """What was published on a channel cannot be brought to those who are here: have them ask for what they miss."""
+        for connection in self.hub.on_channel(control.app_id, control.target):
+            connection.close(Code.RECONNECT, "Events were missed: connect again")
 
     def _on_change(self, change: Change) -> None:
         """Announce what a dead node left behind."""

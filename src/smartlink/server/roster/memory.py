@@ -81,6 +81,21 @@ class MemoryRoster:
             if name.startswith(prefix)
         }
 
+    def here(self, app_id: str, channel: str) -> tuple[int, tuple[Member, ...]]:
+        """Connections and members of a channel, at once."""
+        entry = self._apps.get(app_id, {}).get(channel)
+        return (0, ()) if entry is None else (len(entry.sockets), tuple(entry.users.values()))
+
+    def user_of(self, app_id: str, channel: str, socket_id: str) -> str | None:
+        """Whose connection it is; None when it is nobody's, or not there."""
+        entry = self._apps.get(app_id, {}).get(channel)
+        member = None if entry is None else entry.sockets.get(socket_id)
+        return None if member is None else member.user_id
+
+    def occupied(self) -> list[tuple[str, str]]:
+        """App and name of every channel somebody is on, at once."""
+        return [(app_id, name) for app_id, channels in self._apps.items() for name in channels]
+
     def report_connections(self, app_id: str, connections: int) -> None:
         """There is nobody to tell."""
 

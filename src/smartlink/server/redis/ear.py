@@ -1,0 +1,132 @@
+"""One subscription connection: hears channels of one server until it breaks, and notices when it does.
+
+A subscription that was killed, or whose bytes are swallowed, looks like one on which nothing happens. So a heartbeat is
+heard on the same connection, and silence ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+
+from redis.asyncio.connection import Connection
+
+__all__ = ["Ear", "Moved"]
+
+NAMES_PER_COMMAND = 200
+SILENCE_S = 3.0
+"""Without a heartbeat for this long the connection is taken for dead."""
+LOOK_EVERY_S = 0.25
+
+OnMessage = Callable[[str, bytes], None]
+
+
+class Silence(OSError):
+    """No heartbeat came back."""
+
+
+class Moved(OSError):
+    """A channel is no longer served here: its slot moved to another server."""
+
+
+class Ear:
+    """Subscriptions on one connection. `listen` runs until it raises; then the connection is over."""
+
+    def __init__(self, connection: Connection, heartbeat: str, on_message: OnMessage, *, is_sharded: bool) -> None:
+        self._connection = connection
+        self._heartbeat = heartbeat
+        self._on_message = on_message
+        self._names_per_command = 1 if is_sharded else NAMES_PER_COMMAND  # names of one command must share a slot
+        self._verbs = ("SSUBSCRIBE", "SUNSUBSCRIBE") if is_sharded else ("SUBSCRIBE", "UNSUBSCRIBE")
+        self._wanted: set[str] = set()
+        self._outgoing: list[tuple[str, str]] = []
+        self._awaited: dict[str, list[asyncio.Future[None]]] = {}
+        self._wake = asyncio.Event()
+        self._heard_at = time.monotonic()
+        self.subscribe(heartbeat)
+
+    def subscribe(self, name: str) -> asyncio.Future[None]:
+        """Ask for a channel. The future is done when its messages come, or when the connection is over."""
+        self._wanted.add(name)
+        self._outgoing.append((self._verbs[0], name))
+        self._wake.set()
+        acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._awaited.setdefault(name, []).append(acknowledged)
+        return acknowledged
+
+    def unsubscribe(self, name: str) -> None:
+        self._wanted.discard(name)
+        self._outgoing.append((self._verbs[1], name))
+        self._wake.set()
+
+    async def subscribed(self, names: Iterable[str]) -> None:
+        """Ask for many channels and wait until they come."""
+        acknowledged = [self.subscribe(name) for name in names]
+        if acknowledged:
+            await asyncio.wait(acknowledged)
+
+    async def listen(self) -> None:
+        """Hear until the connection breaks, falls silent, or a channel moves away; then raise."""
+        tasks = [asyncio.create_task(work) for work in (self._read(), self._write(), self._watch())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            for task in tasks:
+                if not task.cancelled():
+                    task.exception()
+            await self._connection.disconnect(nowait=True)
+            for futures in self._awaited.values():
+                for future in futures:
+                    if not future.done():
+                        future.set_result(None)
+
+    async def _read(self) -> None:
+        while True:
+            message = await self._connection.read_response(disable_decoding=True)
+            if not isinstance(message, list) or len(message) != 3:
+                raise ConnectionError("no message where only messages come")
+            kind, name, payload = message
+            channel = name.decode(errors="replace")
+            if kind in (b"message", b"smessage"):
+                if channel == self._heartbeat:
+                    self._heard_at = time.monotonic()
+                self._on_message(channel, payload)
+            elif kind in (b"subscribe", b"ssubscribe"):
+                waiting = self._awaited.get(channel)
+                if waiting:
+                    future = waiting.pop(0)
+                    if not future.done():
+                        future.set_result(None)
+                    if not waiting:
+                        del self._awaited[channel]
+            elif kind == b"sunsubscribe" and channel in self._wanted and channel not in self._awaited:
+                raise Moved(f"{channel} is served elsewhere now")
+
+    async def _write(self) -> None:
+        while True:
+            while not self._outgoing:
+                self._wake.clear()
+                await self._wake.wait()
+            outgoing, self._outgoing = self._outgoing, []
+            packed: list[bytes] = []
+            start = 0
+            while start < len(outgoing):
+                verb, end = outgoing[start][0], start + 1
+                last = min(len(outgoing), start + self._names_per_command)
+                while end < last and outgoing[end][0] == verb:
+                    end += 1
+                packed += self._connection.pack_command(verb, *(name for _, name in outgoing[start:end]))
+                start = end
+            await self._connection.send_packed_command(packed)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if time.monotonic() - self._heard_at > SILENCE_S:
+                raise Silence(f"no heartbeat for {SILENCE_S:g} s")

@@ -1,0 +1,231 @@
+"""What the Redis roster does in Redis, each step atomic.
+
+Of each channel (keys share a hash tag): `c` node → its connections; `r` user → how many nodes have them; `o` users in
+order of arrival; `i` user → info; `m:<node>` that node's users → info; `t` who was last told to have left ("" for the
+channel itself), for ten minutes: so that two nodes do not tell the same, and what was told in error is taken back.
+"""
+
+from __future__ import annotations
+
+from smartlink.server.redis.commands import Script
+
+__all__ = ["AUDIT", "BEAT", "COUNT", "JOIN", "LEAVE", "MEMBERS", "REMOVE", "ROSTER_SCRIPTS", "SETTLE", "SYNC"]
+
+_TOLD_S = "600"
+
+_COMMON = (
+    """
+local counts, mine, holders, order, infos, told = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local function total()
+  local sum = 0
+  for _, count in ipairs(redis.call('HVALS', counts)) do sum = sum + tonumber(count) end
+  return sum
+end
+local function add(user, info)
+  redis.call('HSET', infos, user, info)
+  if redis.call('ZSCORE', order, user) then return end
+  local last = redis.call('ZREVRANGE', order, 0, 0, 'WITHSCORES')
+  redis.call('ZADD', order, last[2] and last[2] + 1 or 1, user)
+end
+local function drop(user)
+  redis.call('HDEL', holders, user)
+  redis.call('ZREM', order, user)
+  redis.call('HDEL', infos, user)
+end
+local function tell(user)
+  redis.call('HSET', told, user, 1)
+  redis.call('EXPIRE', told, """
+    + _TOLD_S
+    + """)
+end
+"""
+)
+
+JOIN = Script(
+    _COMMON
+    + """
+local node, count, user, info = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local first_on_channel, first_of_user = 0, 0
+if total() == 0 then first_on_channel = 1; redis.call('HDEL', told, '') end
+redis.call('HSET', counts, node, count)
+if user ~= '' then
+  if redis.call('HSET', mine, user, info) == 1 and redis.call('HINCRBY', holders, user, 1) == 1 then
+    first_of_user = 1
+    add(user, info)
+  end
+  redis.call('HDEL', told, user)
+end
+return {first_on_channel, first_of_user, total()}
+"""
+)
+
+LEAVE = Script(
+    _COMMON
+    + """
+local node, count, user = ARGV[1], ARGV[2], ARGV[3]
+local last_on_channel, last_of_user = 0, 0
+if count == '0' then redis.call('HDEL', counts, node) else redis.call('HSET', counts, node, count) end
+local left = total()
+if left == 0 then last_on_channel = 1; tell('') end
+if user ~= '' then
+  local holders_left
+  if redis.call('HDEL', mine, user) == 1 then
+    holders_left = redis.call('HINCRBY', holders, user, -1)
+  else
+    holders_left = tonumber(redis.call('HGET', holders, user) or '0')
+  end
+  if holders_left <= 0 then last_of_user = 1; drop(user); tell(user) end
+end
+return {last_on_channel, last_of_user, left}
+"""
+)
+
+REMOVE = Script(
+    _COMMON
+    + """
+local node = ARGV[1]
+local result = {0}
+for _, user in ipairs(redis.call('HKEYS', mine)) do
+  if redis.call('HINCRBY', holders, user, -1) <= 0 then
+    drop(user)
+    tell(user)
+    result[#result + 1] = user
+  end
+end
+redis.call('DEL', mine)
+if redis.call('HDEL', counts, node) == 1 and total() == 0 then result[1] = 1; tell('') end
+return result
+"""
+)
+"""A node is gone from a channel. Returns whether it is empty now, and the users who were only there."""
+
+SYNC = Script(
+    _COMMON
+    + """
+local node, former, count, was_on = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local users, left = tonumber(ARGV[5]), tonumber(ARGV[6])
+local candidates = {}
+if former ~= '' then
+  for _, user in ipairs(redis.call('HKEYS', KEYS[7])) do
+    redis.call('HINCRBY', holders, user, -1)
+    candidates[user] = true
+  end
+  redis.call('DEL', KEYS[7])
+  if redis.call('HDEL', counts, former) == 1 then was_on = '1' end
+end
+if redis.call('HDEL', counts, node) == 1 then was_on = '1' end
+local others = total()
+local occupied, vacated = 0, 0
+if count == '0' then
+  if others == 0 and was_on == '1' then vacated = 1 end
+else
+  redis.call('HSET', counts, node, count)
+  if redis.call('HDEL', told, '') == 1 or was_on ~= '1' then
+    if others == 0 then occupied = 1 end
+  end
+end
+local here, added, at = {}, {}, 7
+for _ = 1, users do
+  local user, info, is_new = ARGV[at], ARGV[at + 1], ARGV[at + 2] == '1'
+  at = at + 3
+  here[user] = true
+  local holding
+  if redis.call('HSET', mine, user, info) == 1 then
+    holding = redis.call('HINCRBY', holders, user, 1)
+  else
+    holding = tonumber(redis.call('HGET', holders, user))
+  end
+  add(user, info)
+  local was_told = redis.call('HDEL', told, user) == 1
+  if holding == 1 and (is_new or was_told) then added[#added + 1] = user end
+end
+for _, user in ipairs(redis.call('HKEYS', mine)) do
+  if not here[user] then
+    redis.call('HDEL', mine, user)
+    redis.call('HINCRBY', holders, user, -1)
+    candidates[user] = true
+  end
+end
+for _ = 1, left do candidates[ARGV[at]] = true; at = at + 1 end
+local gone = {}
+for user in pairs(candidates) do
+  if not here[user] and tonumber(redis.call('HGET', holders, user) or '0') <= 0 then
+    drop(user)
+    gone[#gone + 1] = user
+  end
+end
+return {occupied, vacated, added, gone}
+"""
+)
+"""Make what Redis has of a node on a channel what is true. Nothing is told yet of those who are `gone`: see SETTLE."""
+
+SETTLE = Script(
+    _COMMON
+    + """
+local result = {0}
+if ARGV[1] == '1' and total() == 0 and redis.call('HSETNX', told, '', 1) == 1 then result[1] = 1; tell('') end
+for at = 2, #ARGV do
+  local user = ARGV[at]
+  if redis.call('HEXISTS', holders, user) == 0 and redis.call('HSETNX', told, user, 1) == 1 then
+    tell(user)
+    result[#result + 1] = user
+  end
+end
+return result
+"""
+)
+"""Of users who left while their node was away: those nobody has and nobody was told of. Likewise the channel."""
+
+AUDIT = Script(
+    _COMMON
+    + """
+local count = redis.call('HGET', counts, ARGV[1]) or '0'
+if count == ARGV[2] and redis.call('HLEN', mine) == tonumber(ARGV[3]) then return 1 end
+return 0
+"""
+)
+
+COUNT = Script(_COMMON + "return {total(), redis.call('HLEN', holders)}")
+
+MEMBERS = Script(
+    _COMMON
+    + """
+local result = {}
+for _, user in ipairs(redis.call('ZRANGE', order, 0, -1)) do
+  result[#result + 1] = user
+  result[#result + 1] = redis.call('HGET', infos, user) or '{}'
+end
+return result
+"""
+)
+
+BEAT = Script("""
+local alive, claimed, connections, last = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local node, lease_ms, stall_ms, report, is_new = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if is_new ~= '1' and not redis.call('ZSCORE', alive, node) then return {0} end
+local before = tonumber(redis.call('GET', last) or now)
+if now - before > stall_ms or now < before then
+  for _, other in ipairs(redis.call('ZRANGE', alive, 0, -1)) do redis.call('ZADD', alive, now + lease_ms, other) end
+end
+redis.call('SET', last, now)
+redis.call('ZADD', alive, now + lease_ms, node)
+redis.call('HSET', connections, node, report)
+local dead = {}
+for _, other in ipairs(redis.call('ZRANGEBYSCORE', alive, '-inf', '(' .. now)) do
+  redis.call('ZREM', alive, other)
+  redis.call('HDEL', connections, other)
+  redis.call('ZADD', claimed, now + 2 * lease_ms, other)
+  dead[#dead + 1] = other
+end
+for _, other in ipairs(redis.call('ZRANGEBYSCORE', claimed, '-inf', '(' .. now)) do
+  redis.call('ZADD', claimed, now + 2 * lease_ms, other)
+  dead[#dead + 1] = other
+end
+return {1, dead, redis.call('HGETALL', connections)}
+""")
+"""A node lives. Returns 0 when it was taken for dead (or Redis was emptied); else which dead nodes it is to clear up
+after, and what all nodes report. When nobody was heard for a while, it was Redis that was away: all get a new lease."""
+
+ROSTER_SCRIPTS = (JOIN, LEAVE, REMOVE, SYNC, SETTLE, AUDIT, COUNT, MEMBERS, BEAT)

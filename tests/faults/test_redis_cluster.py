@@ -1,0 +1,164 @@
+"""The Redis engines on a Cluster of three masters, and on a master that Sentinels look after."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from kit.client import connected
+from kit.realtime import call, realtime_server
+from kit.redis import RedisServer, cluster, fresh_prefix, redis_server, sentinel
+from kit.redis_engines import RedisEngines, redis_engines
+from kit.waiting import eventually
+from smartlink.protocol.session import Member
+from smartlink.server.brokers.base import BrokerUnavailable, Control, Publication
+from smartlink.server.receipts.base import Pending
+from smartlink.server.roster.base import Arrival, Change, ChannelCount, Departure
+
+ANA, BEN = Member("1"), Member("2")
+CHANNELS = [f"presence-{number}" for number in range(40)]
+
+
+@pytest.fixture(scope="module")
+def masters() -> Iterator[list[RedisServer]]:
+    with cluster(3) as servers:
+        yield servers
+
+
+def url(masters: list[RedisServer]) -> str:
+    return f"redis+cluster://127.0.0.1:{masters[0].port},127.0.0.1:{masters[1].port}"
+
+
+@pytest.fixture
+async def pair(masters: list[RedisServer]) -> AsyncIterator[tuple[RedisEngines, RedisEngines]]:
+    async with redis_engines(url(masters)) as one, redis_engines(url(masters), one.names.prefix) as two:
+        yield one, two
+
+
+async def test_publications_go_over_all_masters_in_order(pair: tuple[RedisEngines, RedisEngines]) -> None:
+    one, two = pair
+    for channel in CHANNELS:
+        await one.broker.subscribe("1", channel)
+    sent = [Publication("1", channel, b"%d" % number) for number in range(10) for channel in CHANNELS]
+    for publication in sent:
+        await two.broker.publish(publication)
+    await two.broker.publish(Control("1", "terminate_user", "7"))
+    await one.broker.publish(Publication("1", CHANNELS[0], b"{}", is_live=True))
+
+    await eventually(lambda: len(one.heard) == len(sent) + 2)
+    for channel in CHANNELS:
+        came = [p for p in one.heard if isinstance(p, Publication) and p.channel == channel and p.frame != b"{}"]
+        assert came == [p for p in sent if p.channel == channel]
+    assert two.heard == [Control("1", "terminate_user", "7")]
+
+
+async def test_the_roster_is_the_same_on_a_cluster(pair: tuple[RedisEngines, RedisEngines]) -> None:
+    one, two = pair
+    for channel in CHANNELS:
+        assert await one.roster.join("1", channel, "1.1", ANA) == Arrival(True, True, 1)
+        assert await two.roster.join("1", channel, "2.1", ANA) == Arrival(False, False, 2)
+        assert await two.roster.join("1", channel, "2.2", BEN) == Arrival(False, True, 3)
+    assert await one.roster.channels("1") == dict.fromkeys(CHANNELS, ChannelCount(3, 2))
+    await two.die()
+    await eventually(lambda: len(one.changes) == len(CHANNELS), within_s=10)
+    assert one.changes[0].removed == (BEN,)
+    assert await one.roster.leave("1", CHANNELS[0], "1.1") == Departure(True, True, 0)
+
+
+async def test_history_and_receipts_are_the_same_on_a_cluster(pair: tuple[RedisEngines, RedisEngines]) -> None:
+    one, two = pair
+    for number, channel in enumerate(CHANNELS):
+        assert await one.history.append("1", channel, b"%d" % number, 60) == 1
+        latest = await two.history.latest("1", channel)
+        assert latest is not None
+        assert latest.frame == b"%d" % number
+        assert await one.receipts.claim("1", channel) is None
+        with pytest.raises(Pending):
+            await two.receipts.claim("1", channel)
+
+
+async def test_slots_may_move_while_nodes_speak(
+    masters: list[RedisServer], pair: tuple[RedisEngines, RedisEngines]
+) -> None:
+    one, two = pair
+    for channel in CHANNELS:
+        await one.broker.subscribe("1", channel)
+    ids = [str(server.call("CLUSTER", "MYID"), "ascii") for server in masters]  # type: ignore[call-overload]
+    resharding = reshard(masters[0].port, ids[0], ids[1], slots=1_000)
+    sent: list[Publication] = []
+    number = 0
+    while resharding.poll() is None or number < 50:
+        for channel in CHANNELS:
+            publication = Publication("1", channel, b"%d" % number)
+            try:
+                await two.broker.publish(publication)
+            except BrokerUnavailable:
+                continue
+            sent.append(publication)
+        number += 1
+    assert resharding.returncode == 0
+
+    def heard(channel: str) -> list[bytes]:
+        return [p.frame for p in one.heard if isinstance(p, Publication) and p.channel == channel]
+
+    await eventually(lambda: len(one.heard) >= len(sent), within_s=20)
+    for channel in CHANNELS:
+        assert heard(channel) == [publication.frame for publication in sent if publication.channel == channel]
+
+
+def reshard(port: int, source: str, target: str, *, slots: int) -> subprocess.Popen[bytes]:
+    command = [shutil.which("redis-cli") or "redis-cli", "--cluster", "reshard", f"127.0.0.1:{port}", "--cluster-yes"]
+    command += ["--cluster-from", source, "--cluster-to", target, "--cluster-slots", str(slots)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+
+async def test_servers_on_a_cluster_serve_clients(masters: list[RedisServer]) -> None:
+    settings = {
+        "reverb_scaling_enabled": True,
+        "reverb_scaling_channel": fresh_prefix(),
+        "redis_cluster": True,
+        "redis_port": masters[2].port,
+    }
+    async with realtime_server(**settings) as one, realtime_server(**settings) as two:
+        async with connected(one.port) as ana, connected(two.port) as ben:
+            await ana.subscribe("presence-a", {"user_id": "1"})
+            await ben.subscribe("presence-a", {"user_id": "2"})
+            await ana.expect("pusher_internal:member_added")
+            body = b'{"name":"e","channel":"presence-a","data":"x"}'
+            assert (await call(two.port, "POST", "/apps/1001/events", body)).status_code == 200
+            await ana.expect("e")
+            await ben.expect("e")
+
+
+async def test_after_a_sentinel_failover_all_goes_on_with_the_new_master() -> None:
+    with ExitStack() as stack:
+        master = stack.enter_context(redis_server())
+        replica = stack.enter_context(redis_server("--replicaof", f"127.0.0.1 {master.port}"))
+        await eventually(lambda: info(replica).get("master_link_status") == "up")
+        watching = stack.enter_context(sentinel(master.port))
+        await eventually(lambda: info(watching).get("master0", {}).get("slaves") in (1, "1"), within_s=20)
+        address = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{watching.port}/mymaster"
+        async with redis_engines(address) as one, redis_engines(address, one.names.prefix) as two:
+            await one.roster.join("1", "presence-a", "1.1", ANA)
+            await one.broker.subscribe("1", "presence-a")
+            master.kill()
+            await eventually(lambda: not one.broker.is_available and not two.broker.is_available)
+            await two.roster.join("1", "presence-a", "2.1", BEN)
+            await eventually(lambda: one.broker.is_available and two.broker.is_available, within_s=30)
+            await two.broker.publish(Publication("1", "presence-a", b"{}"))
+
+            await eventually(lambda: Publication("1", "presence-a", b"{}") in one.heard)
+            await eventually(lambda: two.changes == [Change("1", "presence-a", added=(BEN,))])
+            assert await one.roster.count("1", "presence-a") == ChannelCount(2, 2)
+            assert one.changes == []
+
+
+def info(server: RedisServer) -> dict[str, Any]:
+    answer = server.call("INFO")
+    assert isinstance(answer, dict)
+    return answer

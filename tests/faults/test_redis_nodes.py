@@ -1,0 +1,206 @@
+"""Several servers with Redis between them, seen by clients and publishers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit.client import Client, connected
+from kit.realtime import call, realtime_server
+from kit.redis import RedisServer, free_port, fresh_prefix, redis_server
+from kit.serve import SMARTLINK
+from kit.waiting import eventually
+from smartlink.server.brokers.base import Control
+from smartlink.server.lifecycle import RealtimeServer
+
+ANA, BEN = {"user_id": "1", "user_info": {"name": "Ana"}}, {"user_id": "2"}
+
+
+@asynccontextmanager
+async def nodes(redis: RedisServer, number: int = 2, **settings: Any) -> AsyncIterator[list[RealtimeServer]]:
+    """Servers of one cluster."""
+    prefix = fresh_prefix()
+    async with AsyncExitStack() as stack:
+        servers = [
+            await stack.enter_async_context(
+                realtime_server(
+                    reverb_scaling_enabled=True, reverb_scaling_channel=prefix, redis_url=redis.url, **settings
+                )
+            )
+            for _ in range(number)
+        ]
+        yield servers
+        assert [server.metrics.internal_errors for server in servers] == [0] * number
+
+
+async def publish(server: RealtimeServer, channel: str, data: str, **more: Any) -> int:
+    headers = more.pop("headers", None)
+    body = json.dumps({"name": "e", "channel": channel, "data": data} | more).encode()
+    return (await call(server.port, "POST", "/apps/1001/events", body, headers=headers)).status_code
+
+
+async def get(server: RealtimeServer, path: str, **params: str) -> Any:
+    return (await call(server.port, "GET", f"/apps/1001{path}", params=params)).json()
+
+
+async def next_event(client: Client, event: str) -> dict[str, Any]:
+    """The next message of that name, past any other."""
+    while (message := await client.receive())["event"] != event:
+        pass
+    return message
+
+
+async def test_a_user_arrives_and_leaves_once_over_all_nodes(shared_redis: RedisServer) -> None:
+    async with nodes(shared_redis, 3) as (one, two, three):
+        async with connected(one.port) as watcher, connected(three.port) as other:
+            await watcher.subscribe("presence-a", BEN)
+            await other.subscribe("presence-a", BEN)
+            async with connected(two.port) as first, connected(three.port) as second:
+                state = await first.subscribe("presence-a", ANA)
+                assert state["presence"] == {"count": 2, "ids": ["2", "1"], "hash": {"2": {}, "1": {"name": "Ana"}}}
+                await second.subscribe("presence-a", ANA)
+                for client in (watcher, other):
+                    added = await client.expect("pusher_internal:member_added")
+                    assert json.loads(added["data"]) == ANA
+                assert await get(one, "/channels/presence-a/users") == {"users": [{"id": "2"}, {"id": "1"}]}
+                counts = await get(two, "/channels/presence-a", info="user_count,subscription_count")
+                assert counts == {"occupied": True, "user_count": 2, "subscription_count": 4}
+                assert set((await get(three, "/channels"))["channels"]) == {"presence-a"}
+                first.send("pusher:unsubscribe", {"channel": "presence-a"})
+                assert await first.is_quiet()
+                assert await watcher.is_quiet()
+            for client in (watcher, other):
+                removed = await client.expect("pusher_internal:member_removed")
+                assert json.loads(removed["data"]) == {"user_id": "1"}
+                assert await client.is_quiet()
+
+
+async def test_events_whispers_and_terminations_cross_nodes(shared_redis: RedisServer) -> None:
+    async with nodes(shared_redis) as (one, two), connected(one.port) as ana, connected(two.port) as ben:
+        await ana.subscribe("presence-a", ANA)
+        await ben.subscribe("presence-a", BEN)
+        await ana.expect("pusher_internal:member_added")
+        assert await publish(two, "presence-a", "x", socket_id=ben.socket_id) == 200
+        assert (await ana.expect("e"))["data"] == "x"
+        ana.send("client-typing", {"on": True}, channel="presence-a")
+        assert (await ben.expect("client-typing"))["data"] == {"on": True}
+        await call(one.port, "POST", "/apps/1001/users/2/terminate_connections", b"{}")
+
+        assert (await ben.closed()).code == 4009
+        await ana.expect("pusher_internal:member_removed")
+
+
+async def test_what_a_cache_channel_holds_and_what_was_published_is_known_to_all(shared_redis: RedisServer) -> None:
+    async with nodes(shared_redis) as (one, two):
+        key = {"Idempotency-Key": "k1"}
+        assert await publish(one, "cache-a", "first", headers=key) == 200
+        assert await publish(two, "cache-a", "first", headers=key) == 200
+        async with connected(two.port) as client:
+            await client.subscribe("cache-a")
+            assert (await client.expect("e"))["data"] == "first"
+            assert await client.is_quiet()
+            assert await publish(one, "cache-a", "second", headers={"Idempotency-Key": "k2"}) == 200
+            assert await publish(two, "cache-a", "second", headers={"Idempotency-Key": "k2"}) == 200
+            assert (await client.expect("e"))["data"] == "second"
+            assert await client.is_quiet()
+
+
+async def test_the_limit_of_connections_is_the_clusters(shared_redis: RedisServer) -> None:
+    async with nodes(shared_redis, reverb_app_max_connections=2) as (one, two):
+        async with connected(one.port), connected(one.port):
+            await eventually(lambda: two.node.roster.connections_elsewhere("1001") == 2)
+            async with connected(two.port) as refused:
+                assert refused.socket_id == ""
+            assert await get(two, "/connections") == {"connections": 2}
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_clients_stay_connected_while_redis_is_away_and_find_all_in_order_afterwards() -> None:
+    with redis_server() as redis:
+        async with nodes(redis) as (one, two), connected(one.port) as ana, connected(two.port) as ben:
+            await ana.subscribe("presence-a", ANA)
+            await ben.subscribe("presence-a", BEN)
+            await ana.expect("pusher_internal:member_added")
+            redis.kill()
+            await eventually(lambda: not one.node.is_whole and not two.node.is_whole)
+
+            assert await publish(one, "presence-a", "lost") == 503
+            async with connected(one.port) as cleo:
+                await cleo.subscribe("presence-a", {"user_id": "3"})
+                await ana.expect("pusher_internal:member_added")
+                cleo.send("client-hi", {}, channel="presence-a")
+                await ana.expect("client-hi")
+                redis.start()
+                await eventually(lambda: one.node.is_whole and two.node.is_whole)
+                added = await next_event(ben, "pusher_internal:member_added")
+                assert json.loads(added["data"])["user_id"] == "3"
+                assert await publish(two, "presence-a", "found") == 200
+                assert (await next_event(ana, "e"))["data"] == "found"
+                assert (await next_event(ben, "e"))["data"] == "found"
+                users = await get(one, "/channels/presence-a/users")
+                assert {user["id"] for user in users["users"]} == {"1", "2", "3"}
+            await next_event(ben, "pusher_internal:member_removed")
+
+
+async def test_those_on_a_channel_whose_events_were_missed_connect_again(shared_redis: RedisServer) -> None:
+    async with nodes(shared_redis, 1) as (node,), connected(node.port) as missing, connected(node.port) as other:
+        await missing.subscribe("chat")
+        await other.subscribe("elsewhere")
+        node.node.deliver(Control("1001", "missed", "chat"))
+
+        assert (await missing.closed()).code == 4200
+        assert await other.is_quiet()
+
+
+def start_node(environment: dict[str, str], folder: Path) -> subprocess.Popen[bytes]:
+    """One more node, in a process of its own."""
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen([SMARTLINK, "reverb", "start"], cwd=folder, env=environment, stdout=log, stderr=log)
+
+
+async def test_a_node_killed_with_its_process_is_missed_in_ten_seconds(
+    shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    port = free_port()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("REVERB_", "REDIS_"))}
+    async with nodes(shared_redis, 1) as (node,), connected(node.port) as ben:
+        environment |= {
+            "REVERB_SERVER_PORT": str(port),
+            "REVERB_SCALING_ENABLED": "true",
+            "REVERB_SCALING_CHANNEL": node.settings.reverb_scaling_channel,
+            "REDIS_URL": shared_redis.url,
+        }
+        process = start_node(environment, tmp_path)
+        try:
+            until = time.monotonic() + 20
+            while True:
+                try:
+                    async with connected(port) as ana:
+                        await ben.subscribe("presence-a", BEN)
+                        await ana.subscribe("presence-a", ANA)
+                        await ben.expect("pusher_internal:member_added")
+                        process.send_signal(signal.SIGKILL)
+                        killed_at = time.monotonic()
+                        async with asyncio.timeout(10):
+                            await ben.expect("pusher_internal:member_removed")
+                        assert time.monotonic() - killed_at < 10
+                    break
+                except OSError:
+                    is_over = time.monotonic() > until or process.poll() is not None
+                    assert not is_over, (tmp_path / "log").read_text()
+                    await asyncio.sleep(0.1)
+            users = await get(node, "/channels/presence-a/users")
+            assert users == {"users": [{"id": "2"}]}
+        finally:
+            process.kill()
+            process.wait(10)

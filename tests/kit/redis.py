@@ -1,0 +1,274 @@
+"""Redis servers of our own for the tests: on free ports, without a disk, gone when they are done."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from redis import Redis, RedisError
+
+__all__ = [
+    "Proxy",
+    "RedisServer",
+    "cluster",
+    "free_port",
+    "fresh_prefix",
+    "proxy",
+    "redis_server",
+    "sentinel",
+    "shared_redis",
+]
+
+START_S = 10.0
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def fresh_prefix() -> str:
+    """A prefix of names in Redis that no other test uses."""
+    return f"t{uuid4().hex[:12]}"
+
+
+def _cluster_port() -> int:
+    """A free port, of which the one 10,000 higher is free too: the bus of a Cluster uses it."""
+    while True:
+        port = free_port()
+        if port < 55_000:
+            with contextlib.suppress(OSError), socket.socket() as listener:
+                listener.bind(("127.0.0.1", port + 10_000))
+                return port
+
+
+class RedisServer:
+    """One process; it can be stopped, started again empty, frozen, and killed."""
+
+    def __init__(
+        self,
+        *arguments: str,
+        port: int | None = None,
+        mode: str | None = None,
+        config: str = "",
+        password: str | None = None,
+    ) -> None:
+        self.port = free_port() if port is None else port
+        self._arguments = arguments
+        self._mode = mode
+        self._config = config
+        self._password = password
+        self._directory = Path(tempfile.mkdtemp(prefix="smartlink-redis-"))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        binary = shutil.which("redis-server")
+        if binary is None:
+            raise FileNotFoundError("redis-server is missing; `make setup-dev` installs Redis")
+        command = [binary]
+        if self._config or self._mode:
+            file = self._directory / "redis.conf"
+            file.write_text(self._config)
+            command.append(str(file))
+        command += ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._directory)]
+        if self._mode == "sentinel":
+            command.append("--sentinel")
+        else:
+            command += ["--save", "", "--appendonly", "no"]
+        self._process = subprocess.Popen(
+            [*command, *self._arguments], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+        )
+        limit = time.monotonic() + START_S
+        while True:
+            try:
+                self.call("PING")
+            except RedisError:
+                if time.monotonic() > limit or self._process.poll() is not None:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
+
+    def call(self, *command: str | int) -> object:
+        """One command, on a connection of its own."""
+        with Redis(port=self.port, socket_timeout=5, password=self._password) as client:
+            return client.execute_command(*command)
+
+    def kill(self) -> None:
+        """As `kill -9`; what it held is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+            self._process = None
+
+    def freeze(self) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        with contextlib.suppress(AssertionError, ProcessLookupError):
+            self.thaw()
+        self.kill()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+@contextmanager
+def redis_server(*arguments: str, port: int | None = None, password: str | None = None) -> Iterator[RedisServer]:
+    """A server of the test's own, that it may harm."""
+    server = RedisServer(*arguments, port=port, password=password)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@contextmanager
+def sentinel(master_port: int, service: str = "mymaster") -> Iterator[RedisServer]:
+    """A Sentinel that looks after one master and calls it down after half a second."""
+    config = (
+        f"sentinel monitor {service} 127.0.0.1 {master_port} 1\n"
+        f"sentinel down-after-milliseconds {service} 500\n"
+        f"sentinel failover-timeout {service} 3000\n"
+    )
+    server = RedisServer(mode="sentinel", config=config)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@contextmanager
+def cluster(number: int) -> Iterator[list[RedisServer]]:
+    """A Cluster of masters on loopback."""
+    servers: list[RedisServer] = []
+    try:
+        while len(servers) < number:
+            server = RedisServer("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", port=_cluster_port())
+            servers.append(server)
+            server.start()
+        addresses = [f"127.0.0.1:{server.port}" for server in servers]
+        subprocess.run(
+            [shutil.which("redis-cli") or "redis-cli", "--cluster", "create", *addresses, "--cluster-yes"],
+            check=True,
+            timeout=30,
+            stdout=subprocess.DEVNULL,
+        )
+        limit = time.monotonic() + START_S
+        while any("cluster_state:ok" not in str(server.call("CLUSTER", "INFO")) for server in servers):
+            if time.monotonic() > limit:
+                raise TimeoutError("the Redis Cluster did not form")
+            time.sleep(0.05)
+        yield servers
+    finally:
+        for server in servers:
+            server.close()
+
+
+@pytest.fixture(scope="session")
+def shared_redis() -> Iterator[RedisServer]:
+    """A server that all tests share, each under its own prefix; nobody harms it."""
+    with redis_server() as server:
+        yield server
+
+
+class Proxy:
+    """Forwards TCP to a port; can swallow every byte with all connections left open."""
+
+    def __init__(self, target_port: int) -> None:
+        self.port = 0
+        self._target_port = target_port
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def swallow(self) -> None:
+        """Forward nothing any more; new connections are taken, and hear nothing."""
+        self._flows.clear()
+
+    def heal(self) -> None:
+        """Forward again, for connections made from now on; the others end, their bytes are lost."""
+        self.cut()
+        self._flows.set()
+
+    def cut(self) -> None:
+        """End every connection."""
+        for writer in tuple(self._writers):
+            writer.transport.abort()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._target_port)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers.add(back)
+        for source, sink in ((reader, back), (there, writer)):
+            task = asyncio.create_task(self._pump(source, sink, writer, back))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *both: asyncio.StreamWriter
+    ) -> None:
+        try:
+            while data := await source.read(65_536):
+                if not self._flows.is_set():
+                    continue
+                sink.write(data)
+                await sink.drain()
+        except OSError:
+            pass
+        finally:
+            for writer in both:
+                writer.transport.abort()
+                self._writers.discard(writer)
+
+    async def close(self) -> None:
+        self.cut()
+        for task in tuple(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+@asynccontextmanager
+async def proxy(target_port: int) -> AsyncIterator[Proxy]:
+    between = Proxy(target_port)
+    server = await asyncio.start_server(between.serve, "127.0.0.1", 0)
+    between.port = server.sockets[0].getsockname()[1]
+    try:
+        yield between
+    finally:
+        server.close()
+        await between.close()
+        await server.wait_closed()
