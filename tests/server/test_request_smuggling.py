@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from kit.client import Client, connected, raw
+from kit.engines import Between
 from kit.realtime import KEY, SECRET, call, realtime_server
 from kit.waiting import eventually
 from smartlink.protocol.signing import signed_query
@@ -370,6 +371,24 @@ async def test_many_requests_at_once_are_answered_in_order(server: RealtimeServe
         client.writer.write(get(b"GET /up HTTP/1.1", H + b"Connection: close\r\n"))
 
         assert answers(await everything(client)) == [200, 404] * 20 + [200]
+
+
+async def test_requests_behind_one_that_waits_for_an_engine_are_answered_in_order() -> None:
+    between = Between()
+    path = "/apps/1001/channels/chat"
+    query = signed_query(
+        KEY, SECRET, "GET", path, timestamp=int(time.time()), params={"info": "subscription_count"}
+    ).encode()
+    async with realtime_server(engines=between.engines()) as server, raw(server.port) as client:
+        between.reading.shut()
+        client.writer.write(get(b"GET %b?%b HTTP/1.1" % (path.encode(), query)) + get(b"GET /nothing HTTP/1.1") * 3)
+        client.writer.write(b"nonsense\r\n\r\n" + publishing())
+        await eventually(lambda: server.metrics.http_requests == 1)
+        await settled(server)
+        between.reading.open()
+
+        assert answers(await everything(client)) == [200, 404, 404, 404, 400]
+        assert server.metrics.publications == 0
 
 
 async def test_more_requests_at_once_than_can_be_held_are_refused(server: RealtimeServer) -> None:
