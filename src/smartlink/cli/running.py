@@ -104,6 +104,7 @@ async def serve_all(
     """Everything in this process; its parts still talk over the wire. Raises PortTaken."""
     from smartlink.portal.main import build as build_portal
     from smartlink.server.bootstrap import build as build_server
+    from smartlink.server.bootstrap import endpoint_for
 
     listener = _listen(portal_settings.app_host, portal_settings.app_port)
     app_port = listener.getsockname()[1]
@@ -115,11 +116,16 @@ async def serve_all(
             "reverb_webhook_allowed_hosts": (*server_settings.reverb_webhook_allowed_hosts, own_portal),
         }
         server_settings = server_settings.model_copy(update=update)
+    with server_errors():
+        server = build_server(server_settings)
+    observed = endpoint_for(server_settings, lambda: server.port, server.pulse.figures)
+    if observed is not None:
+        with take_port(server_settings.reverb_metrics_host, observed.port, "REVERB_METRICS_PORT"):
+            await observed.start()
     with (
         server_errors(),
         take_port(server_settings.reverb_server_host, server_settings.reverb_server_port, "REVERB_SERVER_PORT"),
     ):
-        server = build_server(server_settings)
         await server.start()
     own = {
         "reverb_host": _reachable(server_settings.reverb_server_host),
@@ -140,6 +146,8 @@ async def serve_all(
         stop_work.set()
         await asyncio.gather(work, return_exceptions=True)
         await server.stop()
+        if observed is not None:
+            await observed.stop()
         await portal.stop()
     if not work.cancelled() and (error := work.exception()) is not None:
         raise error

@@ -33,8 +33,10 @@ from smartlink.server.ingest import RedisIngest
 from smartlink.server.lifecycle import RealtimeServer
 from smartlink.server.limits import AddressRate
 from smartlink.server.link import Handler, Link, Poller
-from smartlink.server.metrics import Metrics
+from smartlink.server.metrics import Metrics, Samples
 from smartlink.server.node import Node
+from smartlink.server.observe.endpoint import ObserveEndpoint
+from smartlink.server.observe.samples import Observer
 from smartlink.server.proxies import TrustedProxies
 from smartlink.server.pulse import Overview, OwnOverview, Pulse
 from smartlink.server.receipts.base import Receipts
@@ -74,6 +76,7 @@ __all__ = [
     "app_from",
     "apps_for",
     "build",
+    "endpoint_for",
     "engines_for",
     "parent_for",
     "uses_redis",
@@ -239,6 +242,8 @@ class Parent:
     """For a node in this very process."""
     webhooks: Webhooks
     apps: AppManager
+    metrics: Metrics
+    """What became of webhooks."""
 
     async def start(self) -> None:
         """Read the apps, take the webhooks up. Raises AppsInvalid, QueueUnavailable."""
@@ -252,8 +257,8 @@ class Parent:
 
 def parent_for(settings: ServerSettings) -> Parent:
     """The switchboard and the webhooks of a machine."""
-    apps, roster = apps_for(settings), HomeRoster()
-    webhooks = webhooks_for(settings, apps, roster, Metrics())
+    apps, roster, metrics = apps_for(settings), HomeRoster(), Metrics()
+    webhooks = webhooks_for(settings, apps, roster, metrics)
 
     def tell(app_id: str, event: WebhookEvent) -> None:
         app = apps.by_id(app_id)
@@ -263,7 +268,17 @@ def parent_for(settings: ServerSettings) -> Parent:
     exchange = Exchange(roster=roster, history=MemoryHistory(), receipts=MemoryReceipts(), tell=tell)
     roster.use(exchange)
     engines = Engines(HomeBroker(exchange, roster), roster, exchange.history, exchange.receipts)
-    return Parent(exchange, engines, webhooks, apps)
+    return Parent(exchange, engines, webhooks, apps, metrics)
+
+
+def endpoint_for(
+    settings: ServerSettings, server_port: Callable[[], int], samples: Callable[[], Samples]
+) -> ObserveEndpoint | None:
+    """The port of the operators, not yet started; None when there shall be none."""
+    if not settings.reverb_metrics_enabled:
+        return None
+    host, port = settings.reverb_metrics_host, settings.reverb_metrics_port
+    return ObserveEndpoint(host, port, server_port, samples)
 
 
 def worker_engines(line: Line) -> Engines:
@@ -319,6 +334,8 @@ def build(
         tasks=tasks,
         metrics=metrics,
     )
+    observer = Observer(node, hub, metrics, lambda: server.is_ready)
+    pulse.more = observer.samples
     node.has_descriptors = lambda: links.has_room_for_client
     status = Status(overview or OwnOverview(pulse), _version(), uses_redis(settings))
     sockets = ClientSettings(node, watch, settings.reverb_server_max_backlog_bytes)
@@ -328,8 +345,8 @@ def build(
         router=router,
         tasks=tasks,
         watch=watch,
-        fallback=Fallback(apps, Sessions(sockets, lambda: server.is_ready)),
         upgrade=Upgrader(apps, sockets, lambda: server.is_ready, AddressRate(rate) if rate else None),
+        fallback=Fallback(apps, Sessions(sockets, lambda: server.is_ready), metrics),
         path_prefix=settings.reverb_server_path,
         max_body_bytes=settings.reverb_max_request_size,
         proxies=TrustedProxies(settings.reverb_server_trusted_proxies),
@@ -362,6 +379,7 @@ def build(
         poller=make_poller,
         handler=handler,
         retire=retire,
+        observer=observer,
         ingest=RedisIngest(settings, apps, node) if settings.reads_events_from_redis else None,
     )
     return server

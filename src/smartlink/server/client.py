@@ -103,7 +103,11 @@ class ClientConnection:
             message.decode()
         except UnicodeDecodeError:
             raise WireFault(Code.INVALID_TEXT, "Text must be UTF-8") from None
-        self._shared.node.metrics.messages_received += 1
+        metrics = self._shared.node.metrics
+        metrics.messages_received += 1
+        of_app = metrics.app(self.app.id)
+        of_app.messages_received += 1
+        of_app.bytes_received += len(message)
         if self._is_busy:
             # A verb of this connection waits for an engine: keep the order of what the client said.
             if self._waiting is None:
@@ -146,6 +150,7 @@ class ClientConnection:
         if not self.is_open:
             return
         self._link.write(data)
+        self._shared.node.metrics.bytes_sent += len(data)
         if self._link.buffered > self._shared.max_backlog_bytes:
             self._cut("Too slow: more is waiting for this connection than it may have waiting")
 
@@ -189,6 +194,7 @@ class ClientConnection:
 
     def _act_on(self, message: bytes) -> None:
         if self.app.message_rate is not None and not self._may_send(is_client_event=False):
+            self._shared.node.metrics.messages_limited += 1
             if self.app.ends_on_rate_limit:
                 self.close(Code.OVER_CAPACITY, "Too many messages")
             else:

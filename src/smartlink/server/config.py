@@ -85,6 +85,11 @@ class ServerSettings(BaseSettings):
     )
     reverb_server_drain_seconds: float = Field(5.0, ge=0, le=300, description="Over how long a stop closes connections")
 
+    # What operators see
+    reverb_metrics_enabled: bool = Field(False, description="Serve /metrics, /healthz and /readyz on a port of its own")
+    reverb_metrics_host: str = Field("127.0.0.1", description="Address of that port")
+    reverb_metrics_port: int = Field(9_601, ge=0, le=65_535, description="That port; 0 takes a free one")
+
     # The applications, where there are several
     reverb_apps_file: Path | None = Field(None, description="File (TOML) that describes the applications served")
     reverb_apps_database_url: str | None = Field(

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from array import array
 from collections import deque
 from collections.abc import Callable
@@ -70,6 +71,7 @@ class Subscribers:
         "others",
         "pending",
         "pending_bytes",
+        "queued_at",
         "waiters",
     )
 
@@ -90,6 +92,8 @@ class Subscribers:
         """By descriptor: what some get instead of the batch."""
         self._written = self._end = 0
         self.is_queued = False
+        self.queued_at = 0.0
+        """When the first of the frames pending or under way came."""
         self.waiters: list[asyncio.Future[None]] = []
 
     def __len__(self) -> int:
@@ -144,6 +148,11 @@ class Subscribers:
             self._left_out.setdefault(left_out, set()).add(len(self.pending))
         self.pending.append(frame)
         self.pending_bytes += len(frame)
+
+    @property
+    def batch_bytes(self) -> int:
+        """Bytes of the batch under way."""
+        return len(self._batch)
 
     @property
     def is_under_way(self) -> bool:
@@ -274,6 +283,7 @@ class FanOut:
         channel.publish(frame, left_out, is_live=is_live)
         if not channel.is_queued:
             channel.is_queued = True
+            channel.queued_at = time.perf_counter()
             self._queue.append(channel)
             if not self._is_scheduled:
                 self._is_scheduled = True
@@ -293,12 +303,18 @@ class FanOut:
                 frames, dropped = channel.begin()
                 self._metrics.deliveries += frames * receivers - dropped
                 self._metrics.live_dropped += dropped
+                # What the others get is counted where it is written.
+                self._metrics.bytes_sent += channel.batch_bytes * len(channel.descriptors)
                 budget -= 1 + len(channel.others)
             if channel.is_under_way:
                 count, behind, broken = channel.advance(max(budget, 1))
                 budget -= count
                 if behind or broken:
                     self._tend(behind, broken)
+            if not channel.is_under_way:
+                now = time.perf_counter()
+                self._metrics.fanout.observe(now - channel.queued_at)
+                channel.queued_at = now
             if len(queue) > 1:
                 queue.rotate(-1)
         if queue:

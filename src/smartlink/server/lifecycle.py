@@ -23,7 +23,7 @@ from smartlink.server.node import Node
 from smartlink.server.pulse import Pulse
 from smartlink.server.sockets import open_listeners
 from smartlink.server.tls import Certificate
-from smartlink.server.watch import Watch
+from smartlink.server.watch import Watch, Watched
 from smartlink.server.webhooks.delivery import Webhooks
 from smartlink.server.ws.listener import Links, PlainListener, TlsListener
 
@@ -57,6 +57,7 @@ class RealtimeServer:
         poller: Callable[[], Poller],
         handler: Callable[[Link], Handler],
         retire: Callable[[], None],
+        observer: Watched,
         ingest: RedisIngest | None = None,
     ) -> None:
         """`webhooks`: those that start and end with this server. `retire` ends the HTTP connections that are idle."""
@@ -76,6 +77,7 @@ class RealtimeServer:
         self._handler = handler
         self._links = links
         self._retire = retire
+        self._observer = observer
         self._reloads: set[asyncio.Task[None]] = set()
         self._certificate: Certificate | None = None
         self._ingest = ingest
@@ -109,6 +111,7 @@ class RealtimeServer:
             self._ingest.start()
         self._watch.over(self._hub)
         self._watch.over(self.pulse)
+        self._watch.over((self._observer,))
         self._watch.start()
         self.is_ready = True
         for listener in sockets:

@@ -16,10 +16,13 @@ from typing import Any
 import structlog
 
 from smartlink.server.apps.reloading import reload_apps
-from smartlink.server.bootstrap import build, parent_for, uses_redis
+from smartlink.server.bootstrap import build, endpoint_for, parent_for, uses_redis
 from smartlink.server.config import ServerSettings
 from smartlink.server.control import CommandFailed, Control, control_path
 from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.metrics import Samples, merge
+from smartlink.server.observe.endpoint import ObserveEndpoint
+from smartlink.server.observe.samples import webhook_samples
 from smartlink.server.sockets import open_listeners
 from smartlink.server.supervisor import Supervisor, WorkersFailed
 from smartlink.server.switchboard.home import HomeOverview
@@ -59,6 +62,7 @@ class Machine:
         self._retiring: asyncio.Task[None] | None = None
         self._reloads: set[asyncio.Task[None]] = set()
         self._control: Control | None = None
+        self._observed = endpoint_for(settings, lambda: self.port, self._samples)
         self.port = settings.reverb_server_port
 
     async def start(self) -> None:
@@ -85,6 +89,8 @@ class Machine:
                 control_path(settings, self.port), {"restart": self._restart, "reload": self._reload}
             )
             await self._control.start()
+            if self._observed is not None:
+                await self._observe(self._observed)
         except BaseException:
             await self.stop()
             raise
@@ -110,6 +116,8 @@ class Machine:
         if self._server is not None:
             ends.append(self._server.stop())
         await asyncio.gather(*ends)
+        if self._observed is not None:
+            await self._observed.stop()
         if self._retiring is not None:
             await self._retiring
         if self._delivers_webhooks:
@@ -117,6 +125,20 @@ class Machine:
                 task.cancel()
             await self._parent.stop()
         self._close_sockets()
+
+    async def _observe(self, observed: ObserveEndpoint) -> None:
+        try:
+            await observed.start()
+        except OSError as error:
+            raise WorkersFailed(
+                f"REVERB_METRICS_PORT={observed.port} at {self._settings.reverb_metrics_host} cannot be had: "
+                f"{error.strerror or error}"
+            ) from None
+
+    def _samples(self) -> Samples:
+        """Of all workers, past ones included where that makes sense."""
+        parent = self._parent
+        return merge((parent.exchange.totals().figures, webhook_samples(parent.metrics)))
 
     def _close_sockets(self) -> None:
         for listener in {listener for own in self._slots for listener in own}:
@@ -151,7 +173,7 @@ class Machine:
             raise CommandFailed(str(error)) from None
         server, self._server = self._server, None
         if server is not None:
-            self._parent.exchange.home_figures = None
+            self._parent.exchange.leave_home()
             self._retiring = asyncio.get_running_loop().create_task(server.stop(is_replaced=True))
         return {"pid": os.getpid(), "workers": self._supervisor.pids}
 

@@ -7,6 +7,7 @@ What is synchronous here must stay so: between joining the hub and saying so to 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from smartlink.protocol import encoding
@@ -114,6 +115,7 @@ class Node:
         self.hub.add(connection)
         self.roster.report_connections(connection.app.id, self.hub.count(connection.app.id))
         self.metrics.connections_opened += 1
+        self.metrics.app(connection.app.id).connections_opened += 1
 
     async def subscribe(self, connection: Connection, channel: str, member: Member | None) -> None:
         """Put a connection on a channel and tell it so, or why not.
@@ -178,6 +180,7 @@ class Node:
         vacated = self.hub.remove(connection, descriptor)
         self.roster.report_connections(app.id, self.hub.count(app.id))
         self.metrics.connections_closed += 1
+        self.metrics.app(app.id).connections_closed += 1
         channels, session.channels = session.channels, {}
         user, session.user = session.user, None
         for channel in vacated:
@@ -202,9 +205,11 @@ class Node:
             await waiter
             subscribers = self.hub.channel(app.id, channel)
         self.metrics.publications += 1
+        began_at = time.perf_counter()
         if is_cache(channel) and not is_live:
             await self.history.append(app.id, channel, frame, app.cache_ttl_s)
         await self._broker.publish(Publication(app.id, channel, frame, except_socket, is_live))
+        self.metrics.publish.observe(time.perf_counter() - began_at)
 
     async def whisper(self, connection: Connection, event: Whisper) -> None:
         """Send a client event to the others on its channel. Never raises: while nodes are apart, those here have it."""

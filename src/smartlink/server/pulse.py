@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from smartlink.server.metrics import Metrics
+from smartlink.server.watch import EVERY_S
 
 __all__ = ["Overview", "OwnOverview", "Pulse", "Totals"]
 
@@ -23,6 +24,9 @@ class Pulse:
         self._metrics = metrics
         self._connections = connections
         self._now = now
+        self.more: Callable[[], dict[str, float]] = dict
+        """What else there is to tell: samples for operators."""
+        self._looked_at = 0.0
         self._samples: deque[tuple[float, dict[str, int]]] = deque(maxlen=OVER_S + 1)
         self.started_at = now()
 
@@ -31,17 +35,20 @@ class Pulse:
         yield self
 
     def look_after(self, now: float) -> None:
+        if self._looked_at:
+            self._metrics.loop_lag_s = max(0.0, now - self._looked_at - EVERY_S)
+        self._looked_at = now
         self._samples.append((now, self._counters()))
 
     def figures(self) -> dict[str, float]:
-        """Connections, and messages a second: received from clients, published, delivered."""
+        """Connections, messages a second (received from clients, published, delivered), and samples for operators."""
         figures: dict[str, float] = {"connections": len(self._connections)}
         counters = self._counters()
         since, before = self._samples[0] if self._samples else (self.started_at, dict.fromkeys(counters, 0))
         elapsed_s = max(self._now() - since, 1e-3)
         for name, value in counters.items():
             figures[f"{name}_per_s"] = (value - before[name]) / elapsed_s
-        return figures
+        return figures | self.more()
 
     def _counters(self) -> dict[str, int]:
         metrics = self._metrics

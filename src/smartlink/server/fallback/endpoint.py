@@ -22,6 +22,7 @@ from smartlink.server.apps.base import App, AppManager
 from smartlink.server.brokers.base import BrokerUnavailable
 from smartlink.server.fallback.link import OPEN_LINE, close_line, message_line
 from smartlink.server.fallback.sessions import Refused, Sessions, Unknown
+from smartlink.server.metrics import Metrics
 from smartlink.server.requests import HttpError, Request, Response, Stream
 
 __all__ = ["Fallback"]
@@ -44,8 +45,9 @@ _messages = msgspec.json.Decoder(list[str])
 class Fallback:
     """Answers the requests of clients over HTTP."""
 
-    def __init__(self, apps: AppManager, sessions: Sessions) -> None:
+    def __init__(self, apps: AppManager, sessions: Sessions, metrics: Metrics) -> None:
         self._apps = apps
+        self._metrics = metrics
         self._sessions = sessions
 
     def takes(self, path: str) -> bool:
@@ -62,6 +64,7 @@ class Fallback:
                 check_origin(app, request)
             return await self._answer(request, app, session, verb, stream)
         except Refused as refused:
+            self._metrics.refuse(refused.code.name.lower())
             return _farewell(refused.code, refused.reason, cors(app, request))
         except Unknown:
             return _error(HttpError(404, "No such session: it has ended, or never began"), cors(app, request))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from smartlink.protocol.errors import Code
 from smartlink.server.admission import new_session, refusal
 from smartlink.server.apps.base import App
 from smartlink.server.brokers.base import Control
@@ -32,7 +33,7 @@ class Unknown(Exception):
 class Refused(Exception):
     """The client may not connect; it is told the code and the reason."""
 
-    def __init__(self, code: int, reason: str) -> None:
+    def __init__(self, code: Code, reason: str) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason

@@ -47,8 +47,10 @@ class Router:
 
     async def answer(self, request: Request) -> Response:
         """The answer to `request`; an error of the caller is an answer too."""
-        self._node.metrics.http_requests += 1
+        metrics = self._node.metrics
+        metrics.http_requests += 1
         response = await self._answer(request)
+        metrics.answered(response.status)
         return self._to_origin(request, response) if "origin" in request.headers else response
 
     async def _answer(self, request: Request) -> Response:
@@ -96,7 +98,12 @@ class Router:
         _allow(request, method)
         parameters = parse_query(request.query)
         self._admit(app, request, parameters)
-        return await endpoint(parameters)
+        counted = self._node.metrics.app(app.id)
+        counted.http_calls += 1
+        counted.http_bytes_received += len(request.body)
+        response = await endpoint(parameters)
+        counted.http_bytes_sent += len(response.body)
+        return response
 
     def _admit(self, app: App, request: Request, parameters: dict[str, str]) -> None:
         """Raises HttpError when the caller is not the app, is switched off, or asks too often."""

@@ -25,6 +25,7 @@ from smartlink.protocol.names import ChannelKind, kind_of
 from smartlink.protocol.session import Member
 from smartlink.server.brokers.base import Control, Publication
 from smartlink.server.history.base import Entry, History
+from smartlink.server.metrics import lasting, merge
 from smartlink.server.pulse import Totals
 from smartlink.server.receipts.base import Pending, Receipts
 from smartlink.server.roster.base import Change, Roster
@@ -139,6 +140,8 @@ class Exchange:
         self.home: Home | None = None
         self.home_connections: dict[str, int] = {}
         self.home_figures: Callable[[], dict[str, float]] | None = None
+        self._past: dict[str, float] = {}
+        """What workers had counted that are no more: totals must not go down."""
         self.seats: dict[Seat, None] = {}
         self._now = now
         self._started_at = now()
@@ -198,6 +201,7 @@ class Exchange:
         """A worker is gone: so is all it entered. One of the others announces it."""
         if self.seats.pop(seat, 0) == 0:
             return
+        self._past = merge((self._past, lasting(seat.figures)))
         for key in seat.subscriptions:
             self._unroute(seat, key)
         seat.subscriptions.clear()
@@ -248,14 +252,16 @@ class Exchange:
 
     def totals(self) -> Totals:
         """The figures of all workers."""
-        figures: dict[str, float] = {}
-        sources = [seat.figures for seat in self.seats]
+        sources = [self._past, *(seat.figures for seat in self.seats)]
         if self.home_figures is not None:
             sources.append(self.home_figures())
-        for source in sources:
-            for name, value in source.items():
-                figures[name] = figures.get(name, 0) + value
-        return Totals(self.workers(), self._now() - self._started_at, figures)
+        return Totals(self.workers(), self._now() - self._started_at, merge(sources))
+
+    def leave_home(self) -> None:
+        """The server of this very process serves no more; what it has counted stays."""
+        if self.home_figures is not None:
+            self._past = merge((self._past, lasting(self.home_figures())))
+            self.home_figures = None
 
     def look_after(self, now: float) -> None:
         """Called each second: a turn that nobody ends is over."""

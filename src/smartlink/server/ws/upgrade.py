@@ -51,9 +51,15 @@ class Upgrader:
         accept = _accept(request)
         is_path = request.path.startswith("/app/")
         app = self._apps.by_key(unquote(request.path.removeprefix("/app/"))) if is_path else None
+        metrics = self._shared.node.metrics
         if app is not None:
-            check_origin(app, request)
+            try:
+                check_origin(app, request)
+            except HttpError:
+                metrics.refuse("origin")
+                raise
         if not self._is_ready():
+            metrics.refuse("stopping")
             raise HttpError(503, "Stopping: connect again", {"Retry-After": "1"})
         link.write(_ANSWER % accept)
         refused: tuple[Code, str] | None
@@ -65,7 +71,7 @@ class Upgrader:
             refused = Code.WRONG_PATH, "WebSockets are at /app/{key}"
         if app is None or refused is not None:
             code, reason = refused or (Code.NO_SUCH_APP, "No application has this key")
-            self._shared.node.metrics.connections_refused += 1
+            self._shared.node.metrics.refuse(code.name.lower())
             _Refused(link, self._shared, code, reason)
             return
         connection = WebSocket(link, app, new_session(app), self._shared)

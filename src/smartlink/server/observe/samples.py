@@ -1,0 +1,115 @@
+"""What one process has to tell: its counters, and gauges read where the things themselves are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from smartlink.server.hub import Hub
+from smartlink.server.metrics import Metrics, Samples, sample_name
+from smartlink.server.node import Node
+
+__all__ = ["Observer", "webhook_samples"]
+
+NODES_EVERY_S = 5.0
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def webhook_samples(metrics: Metrics) -> Samples:
+    """What became of webhook events: told by whoever delivers them."""
+    outcomes = {
+        "sent": metrics.webhooks_sent,
+        "retried": metrics.webhooks_retried,
+        "failed": metrics.webhooks_failed,
+        "dropped": metrics.webhooks_dropped,
+    }
+    name = "smartlink_webhook_events_total"
+    return {sample_name(name, outcome=outcome): value for outcome, value in outcomes.items()}
+
+
+class Observer:
+    """Takes the samples of this process. Looked after once a second."""
+
+    def __init__(self, node: Node, hub: Hub, metrics: Metrics, is_ready: Callable[[], bool]) -> None:
+        self._node = node
+        self._hub = hub
+        self._metrics = metrics
+        self._is_ready = is_ready
+        self._nodes = 1
+        self._asked_at = 0.0
+
+    def look_after(self, now: float) -> None:
+        if now - self._asked_at >= NODES_EVERY_S:
+            self._asked_at = now
+            self._node.tasks.run(self._node.roster.nodes(), self._count_nodes)
+
+    def samples(self) -> Samples:
+        return self._counted() | self._by_app() | self._of_process()
+
+    def _count_nodes(self, nodes: int) -> None:
+        self._nodes = nodes
+
+    def _counted(self) -> Samples:
+        metrics = self._metrics
+        samples: Samples = {
+            "smartlink_client_events_total": metrics.client_events,
+            "smartlink_publications_total": metrics.publications,
+            "smartlink_deliveries_total": metrics.deliveries,
+            "smartlink_sent_bytes_total": metrics.bytes_sent,
+            "smartlink_live_dropped_total": metrics.live_dropped,
+            "smartlink_slow_consumers_total": metrics.slow_consumers,
+            "smartlink_internal_errors_total": metrics.internal_errors,
+        }
+        labelled = (
+            ("smartlink_connections_refused_total", "reason", metrics.refusals),
+            ("smartlink_http_requests_total", "status", metrics.http_statuses),
+            (
+                "smartlink_rate_limited_total",
+                "kind",
+                {
+                    "message": metrics.messages_limited,
+                    "client_event": metrics.client_events_refused,
+                    "http": metrics.http_limited,
+                },
+            ),
+        )
+        for name, label, values in labelled:
+            samples |= {sample_name(name, **{label: key}): value for key, value in values.items()}
+        samples |= webhook_samples(metrics)
+        samples |= metrics.fanout.samples("smartlink_fanout_seconds")
+        samples |= metrics.publish.samples("smartlink_publish_seconds")
+        return samples
+
+    def _by_app(self) -> Samples:
+        samples: Samples = {}
+        worker = str(os.getpid())
+        for app_id, app in self._metrics.apps.items():
+            channels = self._hub.tenant(app_id).channels
+            values = {
+                "smartlink_connections": self._hub.count(app_id),
+                "smartlink_connections_opened_total": app.connections_opened,
+                "smartlink_connections_closed_total": app.connections_closed,
+                "smartlink_subscriptions": sum(map(len, channels.values())),
+                "smartlink_messages_received_total": app.messages_received,
+                "smartlink_received_bytes_total": app.bytes_received,
+                "smartlink_http_calls_total": app.http_calls,
+                "smartlink_http_received_bytes_total": app.http_bytes_received,
+                "smartlink_http_sent_bytes_total": app.http_bytes_sent,
+            }
+            samples |= {sample_name(name, app_id=app_id): value for name, value in values.items()}
+            samples[sample_name("smartlink_channels", app_id=app_id, worker=worker)] = len(channels)
+        return samples
+
+    def _of_process(self) -> Samples:
+        worker = str(os.getpid())
+        values = {
+            "smartlink_nodes": self._nodes,
+            "smartlink_event_loop_lag_seconds": self._metrics.loop_lag_s,
+            "smartlink_resident_memory_bytes": int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES,
+            "smartlink_open_descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208 — names alone
+        }
+        return {sample_name(name, worker=worker): value for name, value in values.items()} | {
+            "smartlink_workers_ready": int(self._is_ready()),
+            "smartlink_workers_apart": int(not self._node.is_whole),
+        }
