@@ -76,6 +76,8 @@ class Machine:
         self._slots = open_listeners(settings, self._workers)
         try:
             self.port = self._slots[0][0].getsockname()[1]
+            if self._observed is not None:
+                await self._observe(self._observed)
             self._supervisor = Supervisor(
                 self._parent.exchange, self._command, self._slots, settings.reverb_server_drain_seconds
             )
@@ -89,8 +91,6 @@ class Machine:
                 control_path(settings, self.port), {"restart": self._restart, "reload": self._reload}
             )
             await self._control.start()
-            if self._observed is not None:
-                await self._observe(self._observed)
         except BaseException:
             await self.stop()
             raise

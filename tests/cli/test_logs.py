@@ -1,0 +1,131 @@
+"""The log of a busy server, read as somebody would who looks for secrets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.test_serving import wait_for
+from kit.client import connected
+from kit.realtime import APP_ID, KEY, call
+from kit.serve import SMARTLINK, free_port
+from kit.xhr import XhrClient
+
+SECRET = "s3cret-that-nobody-may-read-0123456789"
+BODY = "what-they-said-to-each-other"
+PUBLISHED = "smartlink_publications_total"
+TOKEN = re.compile(r"[0-9a-f]{64}")
+"""What a signature looks like."""
+
+
+class Server:
+    """`smartlink reverb start` with its log in a file."""
+
+    def __init__(self, folder: Path, *options: str, **settings: Any) -> None:
+        self.port, self.metrics_port = free_port(), free_port()
+        self.log = folder / "log"
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("REVERB_")} | {
+            "REVERB_SERVER_PORT": str(self.port),
+            "REVERB_APP_SECRET": SECRET,
+            "REVERB_METRICS_ENABLED": "true",
+            "REVERB_METRICS_PORT": str(self.metrics_port),
+            **{name.upper(): str(value) for name, value in settings.items()},
+        }
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [SMARTLINK, "reverb", "start", *options], cwd=folder, env=environment, stdout=log, stderr=log
+            )
+        wait_for(f"http://127.0.0.1:{self.port}/up")
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def samples(self) -> dict[str, float]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
+
+
+async def use(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connect, subscribe, publish, misbehave."""
+    for module in ("kit.client", "kit.xhr"):
+        monkeypatch.setattr(f"{module}.SECRET", SECRET)
+    async with connected(port) as ana, connected(port) as ben, XhrClient(port, port) as cem:
+        for client in (ana, ben):
+            await client.subscribe("presence-room", {"user_id": "1", "user_info": {"name": BODY}})
+        await cem.subscribe("private-room")
+        ana.send("client-a", {"text": BODY}, channel="presence-room")
+        while (await ben.receive())["event"] != "client-a":
+            pass  # of the other worker's member it may hear first
+        ana.send_text(f'{{"event": "{BODY}"')
+        await ana.expect("pusher:error")
+        ana.send("pusher:subscribe", {"channel": "private-x", "auth": f"{KEY}:{'a' * 64}"})
+        await ana.expect("pusher:subscription_error")
+        ben.send_frame(1, b"\xff\xfe" + BODY.encode())
+        assert (await ben.closed()).code == 1007
+        event = json.dumps({"name": "e", "channel": "private-room", "data": BODY}).encode()
+        assert (await call(port, "POST", f"/apps/{APP_ID}/events", event, secret=SECRET)).status_code == 200
+        assert (await call(port, "POST", f"/apps/{APP_ID}/events", event, secret="wrong")).status_code == 401
+        assert (
+            await call(port, "POST", f"/apps/{APP_ID}/events", b"{" + BODY.encode(), secret=SECRET)
+        ).status_code == 400
+        await cem.expect("e")
+        await cem.post(f'["{BODY}"'.encode(), status=400)
+
+
+@pytest.mark.parametrize(("workers", "options"), [(1, ["--debug"]), (2, [])], ids=["debug", "workers"])
+async def test_a_busy_server_logs_json_and_no_secrets_and_is_scraped_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, options: list[str]
+) -> None:
+    server = Server(tmp_path, *options, reverb_server_workers=workers)
+    try:
+        await use(server.port, monkeypatch)
+        samples = server.samples()
+        while samples.get(f'smartlink_connections{{app_id="{APP_ID}"}}') != 0 or samples[PUBLISHED] != 2:
+            await asyncio.sleep(0.1)  # workers report each second; the test's own limit ends this
+            samples = server.samples()
+    finally:
+        assert server.stop() == 0
+
+    assert samples[f'smartlink_connections_opened_total{{app_id="{APP_ID}"}}'] == 3
+    assert samples["smartlink_workers_ready"] == workers
+    assert len([name for name in samples if name.startswith("smartlink_resident_memory_bytes{")]) == workers
+    text = server.log.read_text()
+    assert SECRET not in text
+    assert options or BODY not in text  # --debug is for reading along; it hides signatures alone
+    assert TOKEN.search(text) is None
+    assert re.search("auth_signature=[^…]", text) is None
+    assert "Traceback" not in text
+    logged = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    assert any(entry["event"] == "realtime server listening" for entry in logged)
+    assert all({"event", "level", "timestamp"} <= entry.keys() for entry in logged)
+
+
+def test_a_taken_metrics_port_is_told_in_a_sentence(tmp_path: Path) -> None:
+    first = Server(tmp_path)
+    try:
+        environment = os.environ | {
+            "REVERB_SERVER_PORT": str(free_port()),
+            "REVERB_METRICS_ENABLED": "true",
+            "REVERB_METRICS_PORT": str(first.metrics_port),
+        }
+        done = subprocess.run(
+            [SMARTLINK, "reverb", "start"], cwd=tmp_path, env=environment, capture_output=True, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+    finally:
+        assert first.stop() == 0
+
+    assert done.returncode != 0
+    assert f"REVERB_METRICS_PORT={first.metrics_port}" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
