@@ -172,6 +172,18 @@ async def test_who_may_not_connect_is_told_why(
         assert server.metrics.connections_opened == 1
 
 
+async def test_one_address_may_not_begin_too_many_at_once() -> None:
+    async with realtime_server(reverb_server_connects_per_second=1) as server:
+        ends = []
+        for _ in range(15):  # ten times the rate at once
+            async with request(server.port, f"/app/{KEY}/{session_name()}/xhr?protocol=7") as answer:
+                ends.append((await answer.lines())[-1])
+
+        assert "c[4100" in ends[-1]
+        assert "c[4100" not in ends[9]
+        assert set(server.metrics.refusals) == {"over_capacity"}
+
+
 async def test_it_counts_as_a_connection() -> None:
     async with realtime_server(reverb_app_max_connections=1) as server:
         async with XhrClient(server.port), XhrClient(server.port) as second:

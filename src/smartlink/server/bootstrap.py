@@ -341,12 +341,13 @@ def build(
     sockets = ClientSettings(node, watch, settings.reverb_server_max_backlog_bytes)
     router = Router(node, apps, lambda: server.is_ready, status)
     rate = settings.reverb_server_connects_per_second
+    address_rate = AddressRate(rate) if rate else None
     http = HttpSettings(
         router=router,
         tasks=tasks,
         watch=watch,
-        upgrade=Upgrader(apps, sockets, lambda: server.is_ready, AddressRate(rate) if rate else None),
-        fallback=Fallback(apps, Sessions(sockets, lambda: server.is_ready), metrics),
+        upgrade=Upgrader(apps, sockets, lambda: server.is_ready, address_rate),
+        fallback=Fallback(apps, Sessions(sockets, lambda: server.is_ready, address_rate), metrics),
         path_prefix=settings.reverb_server_path,
         max_body_bytes=settings.reverb_max_request_size,
         proxies=TrustedProxies(settings.reverb_server_trusted_proxies),

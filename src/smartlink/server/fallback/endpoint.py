@@ -98,7 +98,7 @@ class Fallback:
         if app is None:
             raise Refused(Code.NO_SUCH_APP, "No application has this key")
         stream.begin(_STREAM | headers)
-        await self._sessions.open(app, session, request.query, stream, is_poll=verb == "xhr")
+        await self._sessions.open(app, session, request, stream, is_poll=verb == "xhr")
         return None
 
 

@@ -19,7 +19,8 @@ from smartlink.server.client import ClientSettings
 from smartlink.server.fallback.connection import XhrConnection
 from smartlink.server.fallback.link import XhrLink
 from smartlink.server.fallback.outlets import ATTACH, LOST, FarOutlet, FarStream, NearOutlet, session_channel
-from smartlink.server.requests import HttpError, Stream
+from smartlink.server.limits import AddressRate
+from smartlink.server.requests import HttpError, Request, Stream
 
 __all__ = ["INPUT", "Refused", "Sessions", "Unknown"]
 
@@ -52,7 +53,10 @@ class _Here:
 class Sessions:
     """Finds the connection that a request belongs to, here or elsewhere, or makes it."""
 
-    def __init__(self, shared: ClientSettings, is_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, shared: ClientSettings, is_ready: Callable[[], bool], address_rate: AddressRate | None = None
+    ) -> None:
+        self._address_rate = address_rate
         self._shared = shared
         self._is_ready = is_ready
         self._node = shared.node
@@ -64,14 +68,14 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._here)
 
-    async def open(self, app: App, session: str, query: str, stream: Stream, *, is_poll: bool) -> None:
+    async def open(self, app: App, session: str, request: Request, stream: Stream, *, is_poll: bool) -> None:
         """Let the session's lines leave through `stream`; a session that nobody has begins.
 
         Raises Refused, HttpError while stopping, or BrokerUnavailable when another node has it and cannot be reached.
         """
         here = self._here.get((app.id, session))
         if here is None and not await self._is_elsewhere(app, session):
-            here = self._here.get((app.id, session)) or await self._begin(app, session, query, stream)
+            here = self._here.get((app.id, session)) or await self._begin(app, session, request, stream)
         if here is not None:
             here.connection.attach(NearOutlet(stream, here.link, is_poll=is_poll))
         elif not stream.is_lost:
@@ -91,11 +95,14 @@ class Sessions:
     async def _is_elsewhere(self, app: App, session: str) -> bool:
         return (await self._node.roster.count(app.id, session_channel(session))).subscriptions > 0
 
-    async def _begin(self, app: App, session: str, query: str, stream: Stream) -> _Here | None:
+    async def _begin(self, app: App, session: str, request: Request, stream: Stream) -> _Here | None:
         """Begin a session; None when another node was quicker, or the client is gone."""
         if not self._is_ready():
             raise HttpError(503, "Stopping: connect again", {"Retry-After": "1"})
-        refused = refusal(self._node, app, query)
+        rate = self._address_rate
+        if rate is not None and not rate.take(request.client_address, self._shared.watch.now()):
+            raise Refused(Code.OVER_CAPACITY, "Too many connections at once from this address")
+        refused = refusal(self._node, app, request.query)
         if refused is not None:
             raise Refused(*refused)
         state = new_session(app)
