@@ -27,7 +27,7 @@ from smartlink.protocol.names import is_valid_socket_id
 from smartlink.server.brokers.base import BrokerUnavailable, Control, Deliver, Publication
 from smartlink.server.metrics import Metrics
 from smartlink.server.redis.commands import RedisAway, RedisCommands, Script
-from smartlink.server.redis.connect import LOST, Endpoint, Topology, open_connection
+from smartlink.server.redis.connect import LOST, Endpoint, Refused, Topology, open_connection
 from smartlink.server.redis.ear import Ear, Moved
 from smartlink.server.redis.naming import Names
 
@@ -213,13 +213,15 @@ class RedisBroker:
             self._moved.clear()
             try:
                 await self._hear()
-            except (*LOST, RedisAway) as error:
+            except (*LOST, RedisAway, Refused) as error:
                 if self._is_hearing:
                     backoff_s = FIRST_BACKOFF_S
                 if isinstance(error, Moved | MovedError):
                     self._commands.look_again()
                 else:
                     self._complain("redis subscription lost", error)
+            except Exception:  # the edge: a bug of ours must not leave the node deaf for ever
+                log.exception("internal error")
             finally:
                 self._is_hearing = False
                 self._ears = {}

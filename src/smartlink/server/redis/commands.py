@@ -208,9 +208,11 @@ class RedisCommands:
                 self._come_back()
                 try:
                     await self._work()
-                except LOST as error:
+                except (*LOST, Refused) as error:
                     away_since = time.monotonic()
                     log.warning("redis is away", reason=_words(error))
+                except Exception:  # the edge: a bug of ours must not leave the node alone for ever
+                    log.exception("internal error")
                 finally:
                     self._lose()
                     await self._disconnect()
