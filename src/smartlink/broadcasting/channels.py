@@ -23,6 +23,7 @@ __all__ = [
     "PresenceChannel",
     "PrivateCacheChannel",
     "PrivateChannel",
+    "channel_of",
     "name_without_prefix",
 ]
 
@@ -125,27 +126,32 @@ class EncryptedPrivateCacheChannel(EncryptedPrivateChannel):
     prefix = "private-encrypted-cache-"
 
 
-_ALL_PREFIXES = sorted(
+_PREFIXED = sorted(
     (
-        each.prefix
-        for each in (
-            PrivateChannel,
-            PresenceChannel,
-            EncryptedPrivateChannel,
-            CacheChannel,
-            PrivateCacheChannel,
-            PresenceCacheChannel,
-            EncryptedPrivateCacheChannel,
-        )
+        PrivateChannel,
+        PresenceChannel,
+        EncryptedPrivateChannel,
+        CacheChannel,
+        PrivateCacheChannel,
+        PresenceCacheChannel,
+        EncryptedPrivateCacheChannel,
     ),
-    key=len,
+    key=lambda kind: len(kind.prefix),
     reverse=True,
 )
 
 
+def channel_of(wire_name: str) -> Channel:
+    """The channel that has this name on the wire. Raises InvalidChannel when none can."""
+    for kind in _PREFIXED:
+        if wire_name.startswith(kind.prefix):
+            return kind(wire_name[len(kind.prefix) :])
+    return Channel(wire_name)
+
+
 def name_without_prefix(wire_name: str) -> str:
     """The name a channel class was given, of whatever kind it is: `chat.1` of `private-encrypted-cache-chat.1`."""
-    for prefix in _ALL_PREFIXES:
-        if wire_name.startswith(prefix):
-            return wire_name[len(prefix) :]
+    for kind in _PREFIXED:
+        if wire_name.startswith(kind.prefix):
+            return wire_name[len(kind.prefix) :]
     return wire_name

@@ -15,6 +15,10 @@ from smartlink.broadcasting import Broadcaster, BroadcastingAuth, ChannelRules, 
 from smartlink.broadcasting.manager import DriverManager
 from smartlink.broadcasting.outbox import Relay, Schedule
 from smartlink.portal import pages
+from smartlink.portal.admin import routes as admin_routes
+from smartlink.portal.admin.console import Console
+from smartlink.portal.admin.figures import FigureBoard
+from smartlink.portal.admin.service import Admin
 from smartlink.portal.campaigns import channels as campaign_channels
 from smartlink.portal.campaigns import routes as campaign_routes
 from smartlink.portal.campaigns.service import Campaigns
@@ -49,6 +53,7 @@ __all__ = ["Portal", "build"]
 STATIC = Path(__file__).parent / "static"
 SWEEP_EVERY_S = 60.0
 PRUNE_EVERY_S = 3600.0
+SAMPLE_EVERY_S = 10.0
 
 
 class Portal:
@@ -73,6 +78,11 @@ class Portal:
         self.notifications = Notifications(self.announcer)
         self.campaigns = Campaigns(self.announcer)
         self.finance = Finance(self.announcer, self.limits)
+        self._errors = 0
+        self.board = FigureBoard(self.announcer, self.realtime, lambda: self._errors)
+        self.console = Console(self.announcer, self.board)
+        self.announcer.listeners.append(self.console.envelopes)
+        self.admin = Admin(self.announcer, self.realtime, self.users, self.board, self.console)
         self.sweep = Sweep(self.presence, self.realtime)
         self.rules = _rules(self.database)
         self.relay = self._relay(WorkerOptions())
@@ -85,6 +95,7 @@ class Portal:
 
     async def stop(self) -> None:
         """Give everything back. Recorded events wait in the database."""
+        await self.console.aclose()
         await self.announcer.live.aclose()
         self.outbox.close()
         await self.realtime.aclose()
@@ -97,7 +108,13 @@ class Portal:
         schedule = Schedule(self.database.engine, outbox_tables)
         schedule.every(SWEEP_EVERY_S, "presence sweep", self._sweep, first_s=2.0)
         schedule.every(PRUNE_EVERY_S, "prune", self.prune, first_s=30.0)
-        await background.work(self._relay(options), schedule, stop, options)
+        schedule.every(SAMPLE_EVERY_S, "figures", self.board.sample, first_s=1.0)
+        showing = asyncio.create_task(self.board.show(stop), name="live figures")
+        try:
+            await background.work(self._relay(options), schedule, stop, options)
+        finally:
+            showing.cancel()
+            await asyncio.gather(showing, return_exceptions=True)
 
     async def send_once(self, options: WorkerOptions) -> int:
         """Send what waits now and is this worker's to send; how many were sent."""
@@ -118,6 +135,10 @@ class Portal:
         await self.users.prune()
         async with self.database.writing() as session:
             await idempotency.prune(session)
+
+    def _on_error(self, kind: str, where: str) -> None:
+        self._errors += 1
+        self.console.error(kind, where)
 
     async def _sweep(self) -> None:
         if self.settings.broadcast.driver == "reverb":
@@ -144,7 +165,9 @@ class Portal:
         app.state.finance = self.finance
         app.state.rules = self.rules
         app.state.trusted_proxies = frozenset(filter(None, map(str.strip, settings.trusted_proxies.split(","))))
-        handle_errors(app)
+        app.state.admin = self.admin
+        app.state.webhook_listeners = [self.console.webhooks]
+        handle_errors(app, self._on_error)
         features = (
             user_routes,
             chat_routes,
@@ -153,6 +176,7 @@ class Portal:
             notification_routes,
             campaign_routes,
             finance_routes,
+            admin_routes,
         )
         for router in (feature.router for feature in features):
             app.include_router(router)

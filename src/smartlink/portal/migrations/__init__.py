@@ -19,7 +19,7 @@ from smartlink.portal.shared.settings import async_url
 
 __all__ = ["HEAD", "current", "downgrade", "upgrade"]
 
-HEAD = "0006"
+HEAD = "0007"
 _LOCK = 5_127_004_918
 """Two processes that start at once migrate one after the other: a PostgreSQL advisory lock."""
 

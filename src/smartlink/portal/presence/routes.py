@@ -30,4 +30,6 @@ async def realtime_webhook(request: Request) -> dict[str, str]:
             raise Unauthenticated(refused.message) from None
         raise Invalid({"body": [refused.message]}) from None
     await presence.hear(member_events(webhook.events))
+    for listener in request.app.state.webhook_listeners:
+        listener(webhook.events)
     return {"status": "ok"}

@@ -8,6 +8,7 @@ PortalError
 ├── CsrfMismatch         419  the page: send X-XSRF-TOKEN
 ├── Invalid              422  the caller: `errors` names the fields
 ├── TooMany              429  the caller: wait
+├── RealtimeUnavailable  503  the operator; callers wait and try again
 └── DatabaseAway         503  the operator; callers wait and try again
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -31,6 +32,7 @@ __all__ = [
     "Invalid",
     "NotFound",
     "PortalError",
+    "RealtimeUnavailable",
     "TooMany",
     "Unauthenticated",
     "handle_errors",
@@ -147,8 +149,19 @@ class DatabaseAway(PortalError):
         return {"retry-after": "1"}
 
 
-def handle_errors(app: FastAPI) -> None:
-    """Give every error of `app` the one form."""
+class RealtimeUnavailable(PortalError):
+    """The realtime server does not answer; nothing was changed."""
+
+    status = 503
+    default = "The realtime server does not answer."
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"retry-after": "1"}
+
+
+def handle_errors(app: FastAPI, on_error: Callable[[str, str], None]) -> None:
+    """Give every error of `app` the one form. `on_error` hears the kind and the path of each that is our fault."""
 
     @app.exception_handler(PortalError)
     async def portal_error(_request: Request, error: PortalError) -> JSONResponse:
@@ -166,7 +179,9 @@ def handle_errors(app: FastAPI) -> None:
         return JSONResponse({"message": error.detail}, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
-    async def unexpected(_request: Request, _error: Exception) -> JSONResponse:
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        route = request.scope.get("route")
+        on_error(type(error).__name__, getattr(route, "path", "unknown"))
         return JSONResponse({"message": PortalError.default}, 500)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -59,6 +59,8 @@ class Announcer:
         self.outbox = outbox
         self.broadcaster = broadcaster
         self.live = LiveSender(broadcaster)
+        self.listeners: list[Callable[[Sequence[Envelope]], None]] = []
+        """Told of what was committed or sent live. Plain; must not raise."""
 
     @asynccontextmanager
     async def work(self) -> AsyncIterator[Work]:
@@ -71,12 +73,19 @@ class Announcer:
         if recorded:
             self.outbox.wake({envelope.queue for envelope in recorded})
         self.live.put(work.live())
+        self._tell([*recorded, *work.live()])
 
     def say(self, event: BroadcastEvent, *, to_others: bool = False) -> None:
         """Send a live event at once. Raises ValueError for an event that must be recorded."""
         if event.promise is not Promise.LIVE:
             raise ValueError(f"{type(event).__name__} is {event.promise}: announce it in a work")
-        self.live.put(self.broadcaster.pack(event, to_others=to_others))
+        envelopes = self.broadcaster.pack(event, to_others=to_others)
+        self.live.put(envelopes)
+        self._tell(envelopes)
+
+    def _tell(self, envelopes: Sequence[Envelope]) -> None:
+        for listener in self.listeners if envelopes else ():
+            listener(envelopes)
 
 
 class LiveSender:

@@ -1,0 +1,1 @@
+"""What admins see and do: figures, people, channels, failed events, and a record of what they did."""

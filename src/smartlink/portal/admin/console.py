@@ -1,0 +1,89 @@
+"""The live console: what is announced, who comes and goes, what goes wrong, told to admins who look."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from smartlink.broadcasting import Envelope
+from smartlink.broadcasting.webhooks import (
+    ChannelOccupied,
+    ChannelVacated,
+    ClientEvent,
+    MemberAdded,
+    MemberRemoved,
+    UnknownEvent,
+    WebhookEvent,
+)
+from smartlink.portal.admin.events import AdminEvent, admin_channel
+from smartlink.portal.admin.figures import FigureBoard
+from smartlink.portal.admin.schemas import ConsoleEntry
+from smartlink.portal.shared.work import Announcer
+
+__all__ = ["Console"]
+
+MAX_WAITING = 200
+"""Entries that may wait; beyond, the oldest are left out. The console shows, it does not keep."""
+
+_KINDS: dict[type[WebhookEvent], Any] = {
+    ChannelOccupied: "occupied",
+    ChannelVacated: "vacated",
+    MemberAdded: "join",
+    MemberRemoved: "leave",
+    ClientEvent: "client_event",
+}
+
+
+class Console:
+    """Takes notes of everything; says them on `private-admin` while somebody listens there."""
+
+    def __init__(self, announcer: Announcer, board: FigureBoard) -> None:
+        self._announcer = announcer
+        self._board = board
+        self._waiting: deque[ConsoleEntry] = deque(maxlen=MAX_WAITING)
+        self._task: asyncio.Task[None] | None = None
+
+    def envelopes(self, sent: Sequence[Envelope]) -> None:
+        """Events were committed, or sent live. Those for admins are left out: they would tell of themselves."""
+        for envelope in sent:
+            if envelope.channel != str(admin_channel()):
+                self.note("event", envelope.channel, envelope.name, {"promise": str(envelope.promise.value)})
+
+    def webhooks(self, events: Sequence[WebhookEvent | UnknownEvent]) -> None:
+        """The realtime server told who came and went."""
+        for event in events:
+            kind = None if isinstance(event, UnknownEvent) else _KINDS.get(type(event))
+            if isinstance(event, UnknownEvent) or kind is None or event.channel == str(admin_channel()):
+                continue
+            detail = {}
+            if isinstance(event, MemberAdded | MemberRemoved | ClientEvent) and event.user_id is not None:
+                detail["user_id"] = event.user_id
+            self.note(kind, event.channel, event.event if isinstance(event, ClientEvent) else None, detail)
+
+    def error(self, what: str, where: str) -> None:
+        """An answer went wrong on our side: the kind of the error, and the endpoint. Never its text."""
+        self.note("error", None, what, {"where": where})
+
+    def note(self, kind: Any, channel: str | None, name: str | None, detail: dict[str, Any]) -> None:
+        """Add an entry."""
+        entry = ConsoleEntry(kind=kind, at=dt.datetime.now(dt.UTC), channel=channel, name=name, detail=detail)
+        self._waiting.append(entry)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._say_all(), name="console")
+
+    async def aclose(self) -> None:
+        """Drop what waits and stop."""
+        self._waiting.clear()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _say_all(self) -> None:
+        while self._waiting:
+            if not await self._board.is_looked_at():
+                self._waiting.clear()
+                return
+            self._announcer.say(AdminEvent(self._waiting.popleft()))

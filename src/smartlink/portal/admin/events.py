@@ -1,0 +1,59 @@
+"""What is announced to admins, live; and events that they write by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from smartlink.broadcasting import BroadcastEvent, Channel, PrivateChannel, Promise
+from smartlink.portal.admin.schemas import ConsoleEntry, Figures
+
+__all__ = ["AdminEvent", "AdminFigures", "WrittenByHand", "admin_channel"]
+
+
+def admin_channel() -> PrivateChannel:
+    """What admins hear."""
+    return PrivateChannel("admin")
+
+
+@dataclass(frozen=True)
+class AdminFigures(BroadcastEvent):
+    """How the system is doing, each second while an admin looks."""
+
+    promise: ClassVar[Promise] = Promise.LIVE
+
+    figures: Figures
+
+    def broadcast_on(self) -> PrivateChannel:
+        return admin_channel()
+
+
+@dataclass(frozen=True)
+class AdminEvent(BroadcastEvent):
+    """Something happened, for the live console."""
+
+    promise: ClassVar[Promise] = Promise.LIVE
+
+    entry: ConsoleEntry
+
+    def broadcast_on(self) -> PrivateChannel:
+        return admin_channel()
+
+
+@dataclass(frozen=True)
+class WrittenByHand(BroadcastEvent):
+    """An event as an admin wrote it."""
+
+    channel: Channel
+    name: str
+    data: Mapping[str, Any]
+
+    def broadcast_on(self) -> Channel:
+        return self.channel
+
+    def broadcast_as(self) -> str:
+        return self.name
+
+    def broadcast_with(self) -> Mapping[str, object]:
+        return self.data

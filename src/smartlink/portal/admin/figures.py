@@ -1,0 +1,124 @@
+"""How the system is doing: asked of the realtime server, the outbox and the database, sampled over an hour."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import delete, func, select
+
+from smartlink.broadcasting.outbox import read_status
+from smartlink.portal.admin.events import AdminFigures, admin_channel
+from smartlink.portal.admin.model import FigureSample
+from smartlink.portal.admin.schemas import Figures
+from smartlink.portal.presence.model import UserPresence
+from smartlink.portal.shared.db import outbox_tables
+from smartlink.portal.shared.errors import DatabaseAway
+from smartlink.portal.shared.realtime import RealtimeApi, RealtimeAway
+from smartlink.portal.shared.work import Announcer
+
+__all__ = ["FigureBoard"]
+
+log = logging.getLogger(__name__)
+
+LIVE_EVERY_S = 1.0
+KEPT = dt.timedelta(hours=1)
+LATENCY_OF = 200
+LATENCY_WITHIN = dt.timedelta(minutes=1)
+_OF_REALTIME = (
+    "connections", "channels", "nodes", "workers", "redis", "received_per_s", "published_per_s", "delivered_per_s",
+)  # fmt: skip
+
+
+class FigureBoard:
+    """Collects the figures; keeps samples; shows them each second while an admin looks."""
+
+    def __init__(self, announcer: Announcer, realtime: RealtimeApi, errors: Callable[[], int]) -> None:
+        self._announcer = announcer
+        self._database = announcer.database
+        self._realtime = realtime
+        self._errors = errors
+        self._looked_at: tuple[float, bool] = (-1e9, False)
+
+    async def collect(self) -> Figures:
+        """The figures now. Raises DatabaseAway."""
+        realtime, (latency_ms, online), queue = await asyncio.gather(
+            self._ask_realtime(), self._ask_database(), read_status(self._database.engine, outbox_tables)
+        )
+        return Figures(
+            at=dt.datetime.now(dt.UTC),
+            realtime="down" if realtime is None else "up",
+            publish_latency_ms=latency_ms,
+            queue_waiting=queue.waiting,
+            queue_lag_s=queue.lag_s,
+            queue_workers=sum(worker.is_alive for worker in queue.workers),
+            failed_jobs=queue.failed,
+            users_online=online,
+            errors=self._errors(),
+            **{name: (realtime or {}).get(name) for name in _OF_REALTIME},
+        )
+
+    async def history(self) -> list[FigureSample]:
+        """The samples of the last hour, oldest first."""
+        since = dt.datetime.now(dt.UTC) - KEPT
+        async with self._database.reading() as session:
+            found = select(FigureSample).where(FigureSample.at >= since).order_by(FigureSample.at)
+            return list((await session.scalars(found)).all())
+
+    async def sample(self) -> None:
+        """Keep the figures of now; forget those of more than an hour ago."""
+        figures = await self.collect()
+        async with self._database.writing() as session:
+            session.add(FigureSample(at=figures.at, figures=figures.model_dump(mode="json", exclude={"at"})))
+            await session.execute(delete(FigureSample).where(FigureSample.at < figures.at - KEPT))
+
+    async def is_looked_at(self, max_age_s: float = 2.0) -> bool:
+        """Whether an admin's page is open, as known at most so many seconds ago."""
+        asked, answer = self._looked_at
+        if time.monotonic() - asked > max_age_s:
+            try:
+                channel = await self._realtime.get(f"/channels/{admin_channel()}")
+                answer = isinstance(channel, dict) and channel.get("occupied") is True
+            except RealtimeAway:
+                answer = False
+            self._looked_at = (time.monotonic(), answer)
+        return answer
+
+    async def show(self, stop: asyncio.Event) -> None:
+        """Announce the figures each second while an admin looks, until `stop` is set."""
+        while not stop.is_set():
+            try:
+                if await self.is_looked_at(LIVE_EVERY_S / 2):
+                    self._announcer.say(AdminFigures(await self.collect()))
+            except DatabaseAway as error:
+                log.warning("no figures: %s", error)
+            try:
+                await asyncio.wait_for(stop.wait(), LIVE_EVERY_S)
+            except TimeoutError:
+                continue
+
+    async def _ask_realtime(self) -> dict[str, Any] | None:
+        try:
+            answer = await self._realtime.get("/status")
+        except RealtimeAway:
+            return None
+        return answer if isinstance(answer, dict) else None
+
+    async def _ask_database(self) -> tuple[float | None, int]:
+        events = outbox_tables.recorded_events.c
+        async with self._database.reading() as session:
+            last = await session.scalar(select(func.max(events.id))) or 0
+            sent = await session.execute(
+                select(events.created_at, events.sent_at).where(
+                    events.id > last - LATENCY_OF,
+                    events.sent_at.is_not(None),
+                    events.created_at >= dt.datetime.now(dt.UTC) - LATENCY_WITHIN,
+                )
+            )
+            took_ms = [(row.sent_at - row.created_at).total_seconds() * 1000 for row in sent]
+            online = await session.scalar(select(func.count()).where(UserPresence.is_online)) or 0
+        return (round(sum(took_ms) / len(took_ms), 1) if took_ms else None), online

@@ -1,0 +1,180 @@
+"""What admins send and see."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from smartlink.portal.shared.text import PlainText
+from smartlink.portal.users.schemas import Profile
+from smartlink.protocol.names import is_reserved_event, is_valid_channel, is_valid_event_name
+
+__all__ = [
+    "AdminUser",
+    "AuditOut",
+    "ChannelOut",
+    "ConnectionsOut",
+    "ConsoleEntry",
+    "Event",
+    "FailedJob",
+    "Figures",
+    "ManualEvent",
+    "Overview",
+    "Sample",
+    "UserChange",
+    "Who",
+]
+
+
+class Figures(BaseModel):
+    """How the system is doing. Null: the part that knows did not answer."""
+
+    at: dt.datetime
+    realtime: Literal["up", "down"]
+    connections: int | None = None
+    channels: int | None = None
+    nodes: int | None = None
+    workers: int | None = None
+    redis: str | None = None
+    received_per_s: float | None = None
+    published_per_s: float | None = None
+    delivered_per_s: float | None = None
+    publish_latency_ms: float | None = Field(None, description="Commit to acceptance, mean of the last minute")
+    queue_waiting: int
+    queue_lag_s: float
+    queue_workers: int
+    failed_jobs: int
+    users_online: int
+    errors: int = Field(description="Answers 5xx of this process since it started")
+
+
+class Sample(BaseModel):
+    """The figures at one time of the last hour."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    at: dt.datetime
+    figures: dict[str, Any]
+
+
+class Overview(BaseModel):
+    """The figures now, and over the last hour, oldest first."""
+
+    now: Figures
+    history: list[Sample]
+
+
+class AdminUser(BaseModel):
+    """A user as admins see them."""
+
+    id: int
+    name: str
+    email: str
+    is_admin: bool
+    blocked_at: dt.datetime | None
+    is_online: bool
+    last_seen: dt.datetime | None
+    created_at: dt.datetime
+
+
+class UserChange(BaseModel):
+    """What is to change of a user; what is left out stays."""
+
+    is_admin: Annotated[bool, Field(strict=True)] | None = None
+    is_blocked: Annotated[bool, Field(strict=True)] | None = None
+
+
+class Who(BaseModel):
+    """A user on presence channels."""
+
+    id: str
+    name: str | None
+    channels: list[str]
+
+
+class ConnectionsOut(BaseModel):
+    """How many connections there are, and which users are on which presence channels."""
+
+    connections: int
+    users: list[Who]
+
+
+class ChannelOut(BaseModel):
+    """An occupied channel. `user_count` on presence channels only."""
+
+    name: str
+    subscription_count: int
+    user_count: int | None
+
+
+class Event(BaseModel):
+    """A recorded event. What two people tell each other is not shown: `payload` is null there."""
+
+    id: int
+    channel: str
+    name: str
+    payload: Any
+    state: str
+    created_at: dt.datetime
+    sent_at: dt.datetime | None
+
+
+class FailedJob(BaseModel):
+    """An event that the service refused; `error` is what it said."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    channel: str
+    name: str
+    payload: str
+    attempts: int
+    error: str
+    created_at: dt.datetime
+
+
+class AuditOut(BaseModel):
+    """One thing that an admin did."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    action: str
+    target: str
+    detail: dict[str, Any]
+    admin: Profile
+    created_at: dt.datetime
+
+
+class ConsoleEntry(BaseModel):
+    """One line of the live console."""
+
+    kind: Literal["event", "join", "leave", "occupied", "vacated", "client_event", "error", "audit"]
+    at: dt.datetime
+    channel: str | None = None
+    name: str | None = None
+    detail: dict[str, Any] = Field(default_factory=dict)
+
+
+def _channel(text: str) -> str:
+    if not is_valid_channel(text):
+        raise ValueError("must have 1 to 200 of the characters A-Z a-z 0-9 _ - = @ , . ;")
+    return text
+
+
+def _event_name(text: str) -> str:
+    if not is_valid_event_name(text):
+        raise ValueError("must have 1 to 200 characters, none of them a control character")
+    if is_reserved_event(text):
+        raise ValueError("must not begin with pusher: or pusher_internal:")
+    return text
+
+
+class ManualEvent(BaseModel):
+    """An event written by hand: the wire name of its channel, its own wire name, and an object as payload."""
+
+    channel: Annotated[PlainText, AfterValidator(_channel)]
+    event: Annotated[PlainText, AfterValidator(_event_name)]
+    data: dict[str, Any] = Field(default_factory=dict)

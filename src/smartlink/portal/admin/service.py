@@ -1,0 +1,270 @@
+"""What admins can do. Everything they change is written down in the same transaction."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import Any
+
+from sqlalchemy import Select, or_, select
+from sqlalchemy.orm import selectinload
+
+from smartlink.broadcasting.channels import channel_of
+from smartlink.broadcasting.errors import BroadcastError
+from smartlink.broadcasting.outbox import FailedEvents
+from smartlink.portal.admin.console import Console
+from smartlink.portal.admin.events import WrittenByHand
+from smartlink.portal.admin.figures import FigureBoard
+from smartlink.portal.admin.model import AuditEntry
+from smartlink.portal.admin.schemas import (
+    AdminUser,
+    AuditOut,
+    ChannelOut,
+    ConnectionsOut,
+    Event,
+    FailedJob,
+    ManualEvent,
+    Overview,
+    Sample,
+    UserChange,
+    Who,
+)
+from smartlink.portal.presence.model import UserPresence
+from smartlink.portal.presence.service import user_id_of
+from smartlink.portal.shared.db import outbox_tables
+from smartlink.portal.shared.errors import Invalid, NotFound, RealtimeUnavailable
+from smartlink.portal.shared.paging import Page, within
+from smartlink.portal.shared.realtime import RealtimeApi, RealtimeAway
+from smartlink.portal.shared.work import Announcer, Work
+from smartlink.portal.users.model import User
+from smartlink.portal.users.service import Principal, Users
+
+__all__ = ["Admin", "audited", "listed_users", "recent_events"]
+
+MAX_CHANNELS = 500
+MAX_PRESENCE_CHANNELS = 50
+_DIRECT_MESSAGES = "private-chat."
+
+
+def listed_users(page: Page, search: str | None) -> Select[User, UserPresence]:
+    """A page of users, newest first, with their presence; `search` in name or address."""
+    found = select(User, UserPresence).outerjoin(UserPresence, UserPresence.user_id == User.id)
+    if search:
+        found = found.where(
+            or_(User.name.icontains(search, autoescape=True), User.email.contains(search.lower(), autoescape=True))
+        )
+    return found.where(*within(User.id, page)).order_by(User.id.desc()).limit(page.limit)
+
+
+def recent_events(page: Page, channel: str | None) -> Select[Any]:
+    """A page of recorded events, newest first."""
+    events = outbox_tables.recorded_events.c
+    found = select(
+        events.id, events.channel, events.name, events.payload, events.state, events.created_at, events.sent_at
+    )
+    if channel is not None:
+        found = found.where(events.channel == channel)
+    if page.before is not None:
+        found = found.where(events.id < page.before)
+    return found.order_by(events.id.desc()).limit(page.limit)
+
+
+def audited(page: Page) -> Select[AuditEntry]:
+    """A page of what admins did, newest first."""
+    found = select(AuditEntry).where(*within(AuditEntry.id, page)).options(selectinload(AuditEntry.admin))
+    return found.order_by(AuditEntry.id.desc()).limit(page.limit)
+
+
+class Admin:
+    """For admins only: who calls has been checked."""
+
+    def __init__(
+        self, announcer: Announcer, realtime: RealtimeApi, users: Users, board: FigureBoard, console: Console
+    ) -> None:
+        self._announcer = announcer
+        self._database = announcer.database
+        self._realtime = realtime
+        self._users = users
+        self._board = board
+        self._console = console
+        self._failed = FailedEvents(outbox_tables)
+
+    # Looking
+
+    async def overview(self) -> Overview:
+        """The figures now and over the last hour."""
+        samples = [Sample.model_validate(row) for row in await self._board.history()]
+        return Overview(now=await self._board.collect(), history=samples)
+
+    async def users(self, page: Page, search: str | None) -> list[AdminUser]:
+        """A page of users, newest first."""
+        async with self._database.reading() as session:
+            rows = (await session.execute(listed_users(page, search))).all()
+        return [_user(user, presence) for user, presence in rows]
+
+    async def connections(self) -> ConnectionsOut:
+        """How many there are, and who is on which presence channel. Raises RealtimeUnavailable."""
+        try:
+            count = (await self._realtime.get("/connections"))["connections"]
+            channels = (await self._realtime.get("/channels", filter_by_prefix="presence-"))["channels"]
+            present = {name: await self._realtime.present(name) for name in sorted(channels)[:MAX_PRESENCE_CHANNELS]}
+        except (RealtimeAway, KeyError, TypeError) as error:
+            raise RealtimeUnavailable from error
+        where: dict[str, list[str]] = {}
+        for name, ids in present.items():
+            for user_id in ids:
+                where.setdefault(user_id, []).append(name)
+        names = await self._names(where)
+        return ConnectionsOut(
+            connections=count,
+            users=[Who(id=user_id, name=names.get(user_id), channels=where[user_id]) for user_id in sorted(where)],
+        )
+
+    async def channels(self) -> list[ChannelOut]:
+        """Occupied channels by name. Raises RealtimeUnavailable."""
+        try:
+            counted = await self._realtime.get("/channels", info="subscription_count")
+            users = await self._realtime.get(
+                "/channels", filter_by_prefix="presence-", info="user_count,subscription_count"
+            )
+            found = counted["channels"] | users["channels"]
+            return [
+                ChannelOut(
+                    name=name,
+                    subscription_count=found[name].get("subscription_count", 0),
+                    user_count=found[name].get("user_count"),
+                )
+                for name in sorted(found)[:MAX_CHANNELS]
+            ]
+        except (RealtimeAway, KeyError, TypeError, AttributeError) as error:
+            raise RealtimeUnavailable from error
+
+    async def events(self, page: Page, channel: str | None) -> list[Event]:
+        """Recorded events, newest first."""
+        async with self._database.reading() as session:
+            rows = (await session.execute(recent_events(page, channel))).all()
+        return [
+            Event(
+                id=row.id,
+                channel=row.channel,
+                name=row.name,
+                payload=None if row.channel.startswith(_DIRECT_MESSAGES) else json.loads(row.payload),
+                state=row.state,
+                created_at=row.created_at,
+                sent_at=row.sent_at,
+            )
+            for row in rows
+        ]
+
+    async def failed_jobs(self, page: Page) -> list[FailedJob]:
+        """Events that were refused, newest first."""
+        async with self._database.reading() as session:
+            rows = await self._failed.list(session, limit=page.limit, before=page.before)
+        return [FailedJob.model_validate(row) for row in rows]
+
+    async def audit(self, page: Page) -> list[AuditOut]:
+        """What admins did, newest first."""
+        async with self._database.reading() as session:
+            rows = (await session.scalars(audited(page))).all()
+            return [AuditOut.model_validate(row) for row in rows]
+
+    # Doing
+
+    async def retry(self, caller: Principal, event_id: int) -> None:
+        """Send a failed event again. Raises NotFound."""
+        async with self._announcer.work() as work:
+            if not await self._failed.retry(work.session, event_id):
+                raise NotFound
+            self._note(work, caller, "retry", str(event_id), {})
+        self._announcer.outbox.wake()
+
+    async def retry_all(self, caller: Principal) -> int:
+        """Send all failed events again; how many."""
+        async with self._announcer.work() as work:
+            count = await self._failed.retry_all(work.session)
+            self._note(work, caller, "retry all", "failed jobs", {"count": count})
+        self._announcer.outbox.wake()
+        return count
+
+    async def forget(self, caller: Principal, event_id: int) -> None:
+        """Delete a failed event. Raises NotFound."""
+        async with self._announcer.work() as work:
+            if not await self._failed.forget(work.session, event_id):
+                raise NotFound
+            self._note(work, caller, "forget", str(event_id), {})
+
+    async def forget_all(self, caller: Principal) -> int:
+        """Delete all failed events; how many."""
+        async with self._announcer.work() as work:
+            count = await self._failed.forget_all(work.session)
+            self._note(work, caller, "forget all", "failed jobs", {"count": count})
+        return count
+
+    async def disconnect(self, caller: Principal, user_id: int) -> None:
+        """End a user's connections; they may come back. Raises NotFound, RealtimeUnavailable."""
+        async with self._announcer.work() as work:
+            if await work.session.get(User, user_id) is None:
+                raise NotFound
+            self._note(work, caller, "disconnect", f"user {user_id}", {})
+            try:
+                await self._realtime.terminate(user_id)
+            except RealtimeAway as error:
+                raise RealtimeUnavailable from error
+
+    async def change_user(self, caller: Principal, user_id: int, change: UserChange) -> AdminUser:
+        """Make a user an admin or not, block or let in again. Raises NotFound; Invalid for oneself."""
+        if user_id == caller.id:
+            field = "is_blocked" if change.is_blocked is not None else "is_admin"
+            raise Invalid({field: ["Ask another admin to change your own account."]})
+        changed = change.model_dump(exclude_none=True)
+        async with self._announcer.work() as work:
+            user = await work.session.get(User, user_id)
+            if user is None:
+                raise NotFound
+            if change.is_admin is not None:
+                user.is_admin = change.is_admin
+                user.updated_at = dt.datetime.now(dt.UTC)
+            if change.is_blocked is not None:
+                await self._users.set_blocked(work.session, user_id, blocked=change.is_blocked)
+            if changed:
+                self._note(work, caller, "change user", f"user {user_id}", changed)
+            await work.session.flush()
+            presence = await work.session.scalar(select(UserPresence).where(UserPresence.user_id == user_id))
+            answer = _user(user, presence)
+        if change.is_blocked or change.is_admin is False:
+            # What the user may hear is decided when they subscribe: they must subscribe anew.
+            self._realtime.end_connections(user_id)
+        return answer
+
+    async def broadcast(self, caller: Principal, event: ManualEvent) -> None:
+        """Announce an event as it was written. Raises Invalid for a channel or payload that cannot be."""
+        async with self._announcer.work() as work:
+            try:
+                work.announce(WrittenByHand(channel_of(event.channel), event.event, event.data))
+            except BroadcastError as error:
+                raise Invalid({"data": [str(error)]}) from None
+            self._note(work, caller, "broadcast", event.channel, {"event": event.event})
+
+    def _note(self, work: Work, caller: Principal, action: str, target: str, detail: dict[str, Any]) -> None:
+        now = dt.datetime.now(dt.UTC)
+        work.session.add(AuditEntry(admin_id=caller.id, action=action, target=target, detail=detail, created_at=now))
+        self._console.note("audit", None, action, {"admin": caller.name, "target": target})
+
+    async def _names(self, ids: Any) -> dict[str, str]:
+        known = [user_id for user_id in map(user_id_of, ids) if user_id is not None]
+        async with self._database.reading() as session:
+            rows = await session.execute(select(User.id, User.name).where(User.id.in_(known)))
+            return {str(user_id): name for user_id, name in rows}
+
+
+def _user(user: User, presence: UserPresence | None) -> AdminUser:
+    return AdminUser(
+        id=user.id,
+        name=user.name,
+        email=user.email,
+        is_admin=user.is_admin,
+        blocked_at=user.blocked_at,
+        is_online=presence is not None and presence.is_online,
+        last_seen=None if presence is None else presence.last_seen,
+        created_at=user.created_at,
+    )
