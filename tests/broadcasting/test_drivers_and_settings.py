@@ -8,14 +8,14 @@ from typing import Any
 import pydantic
 import pytest
 
-from smartlink.broadcasting import BroadcastConfigError, BroadcastSettings, DriverManager, Envelope
+from smartlink.broadcasting import BroadcastConfigError, Broadcaster, BroadcastSettings, DriverManager, Envelope
 from smartlink.broadcasting.drivers.log import LogDriver
 from smartlink.broadcasting.testing import FakeDriver
 
 
 @pytest.fixture(autouse=True)
 def _empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    for prefix in ("BROADCAST_", "REVERB_", "PUSHER_"):
+    for prefix in ("BROADCAST_", "REVERB_", "PUSHER_", "ABLY_", "REDIS_"):
         for name in BroadcastSettings.model_fields:
             monkeypatch.delenv(prefix + name.upper(), raising=False)
             monkeypatch.delenv(name.upper(), raising=False)
@@ -109,3 +109,64 @@ async def test_the_log_driver_shows_payloads_when_told_to(caplog: pytest.LogCapt
 
 async def test_the_null_driver_takes_everything() -> None:
     await DriverManager(BroadcastSettings()).driver("null").send([Envelope("private-a", "Said", "{}")])
+
+
+PUSHER = {"pusher_app_id": "1", "pusher_app_key": "p-key", "pusher_app_secret": "p-secret"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({}, ("app-key", "app-secret")),
+        ({"driver": "log"}, ("app-key", "app-secret")),
+        ({"driver": "null"}, ("app-key", "app-secret")),
+        ({"driver": "redis"}, ("app-key", "app-secret")),
+        ({"driver": "mine", "reverb_app_key": "r"}, ("r", "app-secret")),
+        ({"driver": "pusher", **PUSHER}, ("p-key", "p-secret")),
+        ({"driver": "ably", "ably_key": "app.key:secret:part"}, ("app.key", "secret:part")),
+    ],
+)
+def test_authorisations_are_signed_whatever_the_driver(settings: dict[str, Any], key: tuple[str, str]) -> None:
+    assert BroadcastSettings(**settings).signing_key() == key
+
+
+@pytest.mark.parametrize(
+    ("settings", "missing"),
+    [
+        ({"driver": "pusher"}, "PUSHER_APP_KEY"),
+        ({"driver": "ably"}, "ABLY_KEY"),
+        ({"driver": "ably", "ably_key": "secret"}, r"appId\.keyId:secret"),
+        ({"driver": "log", "reverb_app_secret": ""}, "REVERB_APP_SECRET"),
+    ],
+)
+def test_what_signing_misses_is_said(settings: dict[str, Any], missing: str) -> None:
+    with pytest.raises(BroadcastConfigError, match=missing):
+        BroadcastSettings(**settings).signing_key()
+
+
+@pytest.mark.parametrize(
+    ("settings", "address"),
+    [
+        ({}, "redis://127.0.0.1:6379/0"),
+        ({"redis_host": "::1", "redis_port": 7000}, "redis://[::1]:7000/0"),
+        ({"redis_password": "p@ss/word"}, "redis://:p%40ss%2Fword@127.0.0.1:6379/0"),
+        ({"redis_password": "x", "redis_url": "rediss://r:1/2"}, "rediss://r:1/2"),
+    ],
+)
+def test_redis_is_one_address_or_its_parts(settings: dict[str, Any], address: str) -> None:
+    assert BroadcastSettings(**settings).redis_address == address
+
+
+@pytest.mark.parametrize("driver", ["ably", "redis", "pusher", "reverb"])
+async def test_every_driver_is_built_from_settings_alone(driver: str) -> None:
+    settings = BroadcastSettings(driver=driver, ably_key="a.b:c", **PUSHER)
+    manager = DriverManager(settings)
+
+    assert manager.driver().name == driver
+    await manager.aclose()
+
+
+@pytest.mark.parametrize("key", ["short", "x" * 44])
+def test_a_master_key_that_is_none_is_told_of_at_the_start(key: str) -> None:
+    with pytest.raises(BroadcastConfigError, match="BROADCAST_ENCRYPTION_MASTER_KEY"):
+        Broadcaster.from_settings(BroadcastSettings(driver="null", encryption_master_key=key))

@@ -267,3 +267,15 @@ async def test_calls_at_the_same_time_do_not_mix(service: PusherService, driver:
 
     assert all(len({event["channel"] for event in call.events}) == 1 for call in service.calls)
     assert len(service.taken) == 300
+
+
+async def test_a_service_that_does_not_know_users_is_not_sent_what_one_must_not_hear(service: PusherService) -> None:
+    driver = driver_for(service, is_smartlink=True)
+    assert driver.leaves_out_users
+
+    with pytest.raises(BroadcastRefused, match="only a SmartLink server can"):
+        await driver.send(envelopes(1, except_user="7"))
+
+    assert service.taken == []
+    assert not driver.leaves_out_users
+    await driver.aclose()

@@ -85,6 +85,9 @@ class PusherService:
         request_line, *lines = head.rstrip().split("\r\n")
         method, target, _ = request_line.split(" ")
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        if method == "GET":
+            writer.write(_response(404, b'{"error":"no such call"}'))
+            return True
         body = await reader.readexactly(int(headers["content-length"]))
         if not self._is_signed(method, target, body):
             writer.write(_response(401, b'{"error":"bad signature"}'))

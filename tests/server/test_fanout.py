@@ -108,14 +108,14 @@ def test_every_subscriber_gets_what_was_published_while_it_was_there(actions: li
                 number += 1
                 frame = b"<%d>" % number
                 left_out = who if who in here else -1
-                fan.publish(channel, frame, subscribers[left_out] if left_out >= 0 else None)
+                fan.publish(channel, frame, *(subscribers[who] for who in (left_out,) if who >= 0))
                 for index in here - {left_out}:
                     expected[index] += frame
             elif action == "publish live":
                 number += 1
                 frame = b"<live %d>" % number
                 left_out = who if who in here else -1
-                fan.publish(channel, frame, subscribers[left_out] if left_out >= 0 else None, is_live=True)
+                fan.publish(channel, frame, *(subscribers[who] for who in (left_out,) if who >= 0), is_live=True)
                 for index in here - {left_out}:
                     expected[index] += frame
             elif action == "pile up":

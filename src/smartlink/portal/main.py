@@ -66,7 +66,7 @@ class Portal:
         self.database = Database(settings.url)
         self._drivers = DriverManager(settings.broadcast)
         own = settings.broadcast
-        self.broadcaster = broadcaster or Broadcaster(self._drivers.driver(), own.namespace, own.max_data_bytes)
+        self.broadcaster = broadcaster or Broadcaster.from_settings(own, manager=self._drivers)
         self.outbox = background.outbox(own)
         self.announcer = Announcer(self.database, self.broadcaster, self.outbox)
         self.passwords = passwords or Passwords()

@@ -138,14 +138,14 @@ class Subscribers:
         if owed:
             subscriber.write(owed)
 
-    def publish(self, frame: bytes, left_out: Subscriber | None, *, is_live: bool = False) -> None:
+    def publish(self, frame: bytes, *left_out: Subscriber, is_live: bool = False) -> None:
         """Append a frame to what goes out next."""
         if is_live:
             if self._live is None:
                 self._live = set()
             self._live.add(len(self.pending))
-        if left_out is not None:
-            self._left_out.setdefault(left_out, set()).add(len(self.pending))
+        for subscriber in left_out:
+            self._left_out.setdefault(subscriber, set()).add(len(self.pending))
         self.pending.append(frame)
         self.pending_bytes += len(frame)
 
@@ -276,11 +276,9 @@ class FanOut:
         self._queue: deque[Subscribers] = deque()
         self._is_scheduled = False
 
-    def publish(
-        self, channel: Subscribers, frame: bytes, left_out: Subscriber | None = None, *, is_live: bool = False
-    ) -> None:
-        """Send `frame`, ready for the wire, to all of `channel` but `left_out`. Returns at once."""
-        channel.publish(frame, left_out, is_live=is_live)
+    def publish(self, channel: Subscribers, frame: bytes, *left_out: Subscriber, is_live: bool = False) -> None:
+        """Send `frame`, ready for the wire, to all of `channel` but those left out. Returns at once."""
+        channel.publish(frame, *left_out, is_live=is_live)
         if not channel.is_queued:
             channel.is_queued = True
             channel.queued_at = time.perf_counter()

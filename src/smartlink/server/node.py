@@ -15,7 +15,7 @@ from smartlink.protocol.errors import Code
 from smartlink.protocol.names import ChannelKind, is_cache, is_internal, kind_of
 from smartlink.protocol.session import Member, User, Whisper
 from smartlink.server.apps.base import App, AppManager
-from smartlink.server.brokers.base import Broker, BrokerUnavailable, Control, Publication
+from smartlink.server.brokers.base import Broker, BrokerUnavailable, Control, Publication, left_out_parts
 from smartlink.server.counts import CountPace
 from smartlink.server.eager import EagerTasks
 from smartlink.server.fanout import MAX_PENDING_BYTES, FanOut
@@ -240,12 +240,18 @@ class Node:
         subscribers = self.hub.channel(publication.app_id, publication.channel)
         if subscribers is None:
             return
-        left_out = None
-        if publication.except_socket is not None:
-            left_out = self.hub.connection(publication.app_id, publication.except_socket)
-            if left_out is not None and publication.channel not in left_out.session.channels:
-                left_out = None
-        self._fanout.publish(subscribers, text_frame(publication.frame), left_out, is_live=publication.is_live)
+        left_out = () if publication.except_socket is None else self._left_out(publication, publication.except_socket)
+        self._fanout.publish(subscribers, text_frame(publication.frame), *left_out, is_live=publication.is_live)
+
+    def _left_out(self, publication: Publication, text: str) -> list[Connection]:
+        """The connections on the channel that are not to hear a publication."""
+        app_id, channel = publication.app_id, publication.channel
+        socket_id, user_id = left_out_parts(text)
+        found = [] if user_id is None else self.hub.of_user(app_id, user_id)
+        connection = self.hub.connection(app_id, socket_id)
+        if connection is not None and connection not in found:
+            found.append(connection)
+        return [each for each in found if channel in each.session.channels]
 
     def _terminate_here(self, control: Control) -> None:
         for connection in self.hub.of_user(control.app_id, control.target):

@@ -76,29 +76,39 @@ class HttpService:
         A call that reached nobody is made once more. With `repeat` so is one that got a 5xx or no answer: say it only
         where the service knows a repeat when it sees one.
         """
+        return await self._call("POST", path, query, body, dict(headers or {}), repeat=repeat)
+
+    async def _call(
+        self, method: str, path: str, query: str, body: bytes, headers: dict[str, str], *, repeat: bool
+    ) -> Answer:
         called = f"{self.origin}{path}"
         if self._closed:
             raise BroadcastUnavailable(f"{called}: the driver has been closed")
         url = f"{called}?{query}" if query else called
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._attempts(called, url, body, dict(headers or {}), repeat=repeat)
+                request = self._client.build_request(method, url, content=body, headers=headers)
+                return await self._attempts(called, request, repeat=repeat)
         except TimeoutError:
             raise BroadcastUnavailable(f"{called}: no answer within {self._timeout_s:g} s", answered=True) from None
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
             reached = isinstance(error, _NO_VERDICT)
             raise BroadcastUnavailable(f"{called}: {type(error).__name__}: {error}", answered=reached) from None
 
+    async def get(self, path: str, *, query: str = "") -> Answer:
+        """Ask for `path`, once. Raises BroadcastUnavailable when no answer comes."""
+        return await self._call("GET", path, query, b"", {}, repeat=False)
+
     async def aclose(self) -> None:
         """Close the connections."""
         self._closed = True
         await self._client.aclose()
 
-    async def _attempts(self, called: str, url: str, body: bytes, headers: dict[str, str], *, repeat: bool) -> Answer:
+    async def _attempts(self, called: str, request: httpx2.Request, *, repeat: bool) -> Answer:
         for attempt in range(1, _ATTEMPTS + 1):
             is_last = attempt == _ATTEMPTS
             try:
-                answer = await self._once(called, url, body, headers)
+                answer = await self._once(called, request)
             except _NOT_REACHED:
                 if is_last:
                     raise
@@ -111,11 +121,14 @@ class HttpService:
             await asyncio.sleep(random.uniform(0.02, 0.1))  # noqa: S311 - spreads repeats, keeps no secret
         raise AssertionError("the last attempt returns or raises")
 
-    async def _once(self, called: str, url: str, body: bytes, headers: dict[str, str]) -> Answer:
-        async with self._client.stream("POST", url, content=body, headers=headers) as response:
+    async def _once(self, called: str, request: httpx2.Request) -> Answer:
+        response = await self._client.send(request, stream=True)
+        try:
             answer = bytearray()
             async for chunk in response.aiter_raw():
                 answer += chunk
                 if len(answer) > _MAX_ANSWER_BYTES:
                     break
             return Answer(called, response.status_code, response.headers.get("content-type", ""), bytes(answer))
+        finally:
+            await response.aclose()

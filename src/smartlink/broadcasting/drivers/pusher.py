@@ -56,6 +56,7 @@ class PusherDriver:
         self._secret = secret
         self._clock = clock
         self._is_smartlink = is_smartlink
+        self._can_leave_out_users: bool | None = None
         self._path = f"/apps/{app_id}"
         self._service = HttpService(
             host=host,
@@ -66,11 +67,18 @@ class PusherDriver:
             trust_env=trust_env,
         )
 
+    @property
+    def leaves_out_users(self) -> bool:
+        """Whether all sockets of a user can be left out; taken for true until the server has been asked."""
+        return self._is_smartlink and self._can_leave_out_users is not False
+
     async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
         """Send in order, in as few calls as the API allows. Raises BroadcastUnavailable or BroadcastRefused.
 
         When several calls are needed, those before the one that failed have been taken.
         """
+        if any(envelope.except_user is not None for envelope in envelopes):
+            await self._check_abilities()
         for start, call in _calls(envelopes):
             key = f"{idempotency_key}.{start}" if idempotency_key and start else idempotency_key
             if len({envelope.channel for envelope in call}) == len(call) and _is_one_event(call):
@@ -83,6 +91,23 @@ class PusherDriver:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._service.aclose()
+
+    async def _check_abilities(self) -> None:
+        """Raise BroadcastRefused unless the server leaves out users: one that does not know would tell them."""
+        if self._is_smartlink and self._can_leave_out_users is None:
+            path = f"{self._path}/status"
+            query = signed_query(self._key, self._secret, "GET", path, timestamp=int(self._clock()))
+            answer = await self._service.get(path, query=query)
+            if answer.status != 404:
+                _judge(answer)
+            said = answer.json()
+            abilities = said.get("abilities") if isinstance(said, dict) else None
+            self._can_leave_out_users = isinstance(abilities, list) and "except_user" in abilities
+        if not self.leaves_out_users:
+            raise BroadcastRefused(
+                f"{self._service.origin} cannot leave out all sockets of a user: only a SmartLink server can; "
+                "use to_others() there"
+            )
 
     async def _call(self, endpoint: str, message: object, idempotency_key: str | None) -> None:
         path = self._path + endpoint
@@ -101,6 +126,8 @@ class PusherDriver:
                 event["id"] = envelope.event_id
             if envelope.promise is Promise.LIVE:
                 event["live"] = True
+            if envelope.except_user is not None:
+                event["except_user"] = envelope.except_user
         return event
 
 

@@ -96,11 +96,15 @@ class PortalSettings(BaseSettings):
     def realtime(self) -> dict[str, object]:
         """What browsers need to reach the realtime server: `key`, `host`, `port`, `scheme`."""
         own = self.broadcast
+        host, port, scheme = own.reverb_host, own.reverb_port, own.reverb_scheme
+        if own.driver == "pusher":
+            host = own.pusher_host or f"ws-{own.pusher_app_cluster}.pusher.com"
+            port, scheme = own.pusher_port, own.pusher_scheme
         return {
-            "key": own.reverb_app_key,
-            "host": self.reverb_public_host or own.reverb_host,
-            "port": self.reverb_public_port or own.reverb_port,
-            "scheme": self.reverb_public_scheme or own.reverb_scheme,
+            "key": own.signing_key()[0],
+            "host": self.reverb_public_host or host,
+            "port": self.reverb_public_port or port,
+            "scheme": self.reverb_public_scheme or scheme,
         }
 
     @property

@@ -6,7 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Broker", "BrokerUnavailable", "Control", "Deliver", "Publication"]
+from smartlink.protocol.names import is_valid_socket_id
+
+__all__ = [
+    "Broker",
+    "BrokerUnavailable",
+    "Control",
+    "Deliver",
+    "Publication",
+    "is_left_out",
+    "left_out",
+    "left_out_parts",
+]
 
 
 class BrokerUnavailable(Exception):
@@ -17,8 +28,9 @@ class BrokerUnavailable(Exception):
 class Publication:
     """One frame on its way to the subscribers of one channel of one app.
 
-    `frame` is the text frame's payload, encoded once; `except_socket` is left out. `is_live` marks what may be
-    dropped under pressure and, while the nodes cannot reach each other, goes to this node's subscribers only.
+    `frame` is the text frame's payload, encoded once; `except_socket` says who is left out (see `left_out`). `is_live`
+    marks what may be dropped under pressure and, while the nodes cannot reach each other, goes to this node's
+    subscribers only.
     """
 
     app_id: str
@@ -26,6 +38,23 @@ class Publication:
     frame: bytes
     except_socket: str | None = None
     is_live: bool = False
+
+
+def left_out(socket_id: str | None, user_id: str | None) -> str | None:
+    """Who is left out, as one text: a socket id, `@` and a user's id for all their sockets, or the two together."""
+    return socket_id if user_id is None else f"{socket_id or ''}@{user_id}"
+
+
+def left_out_parts(text: str) -> tuple[str, str | None]:
+    """The socket id, empty for none, and the user's id of such a text."""
+    socket_id, at, user_id = text.partition("@")
+    return socket_id, user_id if at else None
+
+
+def is_left_out(text: str) -> bool:
+    """Whether a neighbour's text is one of these."""
+    socket_id, user_id = left_out_parts(text)
+    return is_valid_socket_id(socket_id) or (not socket_id and bool(user_id))
 
 
 @dataclass(frozen=True, slots=True)

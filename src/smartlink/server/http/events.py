@@ -25,6 +25,7 @@ from smartlink.protocol.names import (
     kind_of,
 )
 from smartlink.server.apps.base import App
+from smartlink.server.brokers.base import left_out
 from smartlink.server.http.rates import Charge
 from smartlink.server.node import Node
 from smartlink.server.receipts.base import Pending
@@ -47,6 +48,7 @@ class _Event(msgspec.Struct):
     info: str | None = None
     id: str | None = None
     live: bool = False
+    except_user: str | None = None
 
 
 class _Batch(msgspec.Struct):
@@ -156,7 +158,8 @@ async def _post(node: Node, app: App, postings: list[_Posting]) -> list[dict[str
         for index, posting in enumerate(postings):
             if index not in repeated:
                 event = posting.event
-                await node.publish(app, posting.channel, posting.frame, event.socket_id, is_live=event.live)
+                except_who = left_out(event.socket_id, event.except_user)
+                await node.publish(app, posting.channel, posting.frame, except_who, is_live=event.live)
                 if (receipt := posting.receipt) is not None:
                     del claimed[receipt]
                     await receipts.complete(app.id, receipt, _PUBLISHED)
@@ -225,6 +228,8 @@ def _postings(app: App, event: _Event, channels: list[str]) -> list[_Posting]:
         _check_attributes(channel, attributes)
     if event.socket_id is not None and not is_valid_socket_id(event.socket_id):
         raise HttpError(400, "socket_id must have the form digits.digits")
+    if event.except_user is not None and not is_valid_event_name(event.except_user):
+        raise HttpError(400, "except_user must have 1 to 200 characters, none of them a control character")
     if event.id is not None and not 0 < len(event.id) <= MAX_EVENT_ID_LENGTH:
         raise HttpError(400, f"id must have 1 to {MAX_EVENT_ID_LENGTH} characters")
     if not isinstance(event.data, str):

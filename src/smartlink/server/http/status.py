@@ -11,7 +11,10 @@ from smartlink.server.node import Node
 from smartlink.server.pulse import Overview
 from smartlink.server.requests import Response
 
-__all__ = ["Status", "status"]
+__all__ = ["ABILITIES", "Status", "status"]
+
+ABILITIES = ("except_user", "id", "live")
+"""What events may carry here beyond Pusher's API; publishers look before they rely on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ async def status(node: Node, app: App, about: Status) -> Response:
     redis = ("up" if node.is_whole else "down") if about.uses_redis else "off"
     report = {
         "version": about.version,
+        "abilities": ABILITIES,
         "connections": node.connections(app),
         "channels": len(await node.roster.channels(app.id)),
         "nodes": await node.roster.nodes() if about.uses_redis else 1,
