@@ -21,7 +21,7 @@ def test_the_reference_is_current() -> None:
     assert checked.returncode == 0, checked.stderr
 
 
-@pytest.mark.parametrize("name", ["", ".outbox", ".webhooks", ".testing"])
+@pytest.mark.parametrize("name", ["", ".outbox", ".webhooks", ".testing", ".sessions", ".models"])
 def test_every_public_name_is_described(name: str) -> None:
     module = importlib.import_module(f"smartlink.broadcasting{name}")
     undescribed = [

@@ -7,10 +7,13 @@ import base64
 import json
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from kit.realtime import APP_ID, KEY, SECRET, realtime_server
 from kit.serve import free_port
@@ -27,6 +30,9 @@ from smartlink.broadcasting import (
     Signatory,
 )
 from smartlink.broadcasting.drivers.pusher import PusherDriver
+from smartlink.broadcasting.models import BroadcastsChanges
+from smartlink.broadcasting.outbox import Outbox, Relay, define_tables
+from smartlink.broadcasting.sessions import SessionBroadcasts
 
 OLD, NEW = (base64.b64encode(letter * 32).decode() for letter in (b"o", b"n"))
 
@@ -152,3 +158,42 @@ async def test_many_channels_are_authorised_in_one_call(world: World) -> None:
         assert calls < 6
         await world.broadcaster.private("room.3").as_("e").with_({"n": 3}).send()
         assert (await ben.until("event", channel="room.3"))["data"] == {"n": 3}
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Order(BroadcastsChanges, Base):
+    __tablename__ = "orders"
+    broadcast_fields = ("id", "status")
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    status: Mapped[str] = mapped_column(default="new")
+
+
+tables = define_tables(Base.metadata)
+
+
+async def test_echo_hears_a_models_changes_where_use_echo_model_listens(world: World, tmp_path: Path) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'orders.db'}")
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    sessions = async_sessionmaker(engine)
+    SessionBroadcasts(world.broadcaster, Outbox(tables)).attach(sessions)
+    relay = Relay(engine, tables, world.broadcaster.driver)
+
+    async with world.echo() as ana:
+        ana.do("private", channel="App.Models.Order.7")
+        await ana.until("subscribed")
+        async with sessions.begin() as session:
+            session.add(Order(id=7))
+        async with sessions.begin() as session:
+            (await session.get_one(Order, 7)).status = "shipped"
+        await relay.run_once()
+
+        told = [await ana.until("event") for _ in range(2)]
+        assert [each["event"] for each in told] == [".OrderCreated", ".OrderUpdated"]
+        assert told[1]["data"]["model"] == {"id": 7, "status": "shipped"}
+        assert told[0]["data"]["eventId"] < told[1]["data"]["eventId"]
+    await engine.dispose()

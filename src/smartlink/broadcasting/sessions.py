@@ -1,0 +1,165 @@
+"""Announcing in SQLAlchemy's transactions: recorded with the change, sent after the commit, gone with a rollback.
+
+broadcasts = SessionBroadcasts(broadcaster, outbox)
+broadcasts.attach(async_sessions)
+
+async with async_sessions.begin() as session:
+    order.status = "shipped"
+    broadcasts.announce(session, OrderShipped(order), to_others=True)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import event, inspect
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction
+
+from smartlink.broadcasting.broadcaster import Broadcaster
+from smartlink.broadcasting.envelope import Envelope, Promise
+from smartlink.broadcasting.errors import BroadcastConfigError
+from smartlink.broadcasting.events import BroadcastEvent
+from smartlink.broadcasting.models import BroadcastsChanges, Change, ModelChanged
+from smartlink.broadcasting.outbox import Outbox
+
+__all__ = ["SessionBroadcasts"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Announced:
+    """What one savepoint, or the transaction itself (None), announced."""
+
+    within: SessionTransaction | None
+    envelopes: Callable[[], Sequence[Envelope]]
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What a session will announce when it commits, and what has been recorded by then."""
+
+    announced: list[_Announced] = field(default_factory=list)
+    recorded: list[Envelope] = field(default_factory=list)
+    live: list[Envelope] = field(default_factory=list)
+    is_ending: bool = False
+
+
+class SessionBroadcasts:
+    """Records what sessions announce, and the changes of models that broadcast them (`BroadcastsChanges`).
+
+    `send_live` takes live envelopes after the commit and must not wait long: `SyncBroadcaster.send_envelopes`, or
+    something that queues. Without it live events are refused.
+    """
+
+    def __init__(
+        self,
+        broadcaster: Broadcaster,
+        outbox: Outbox,
+        *,
+        send_live: Callable[[Sequence[Envelope]], object] | None = None,
+    ) -> None:
+        self._broadcaster = broadcaster
+        self._outbox = outbox
+        self._send_live = send_live
+        self._key = f"smartlink.broadcasts.{id(self):x}"
+
+    def attach(self, sessions: Any) -> None:
+        """Do so for `sessions`: a `sessionmaker`, `async_sessionmaker`, a class of sessions, or one session."""
+        target = sessions
+        if isinstance(sessions, AsyncSession):
+            target = sessions.sync_session
+        elif isinstance(sessions, async_sessionmaker):
+            # An async maker cannot be listened to; the class of the sessions inside its own can.
+            base: type[Session] = sessions.kw.get("sync_session_class") or sessions.class_.sync_session_class
+            target = type("BroadcastingSession", (base,), {})
+            sessions.configure(sync_session_class=target)
+        event.listen(target, "after_flush", self._after_flush)
+        event.listen(target, "before_commit", self._before_commit)
+        event.listen(target, "after_commit", self._after_commit)
+        event.listen(target, "after_soft_rollback", self._after_rollback)
+
+    def announce(
+        self,
+        session: Session | AsyncSession,
+        what: BroadcastEvent,
+        *,
+        to_others: bool = False,
+        to_other_users: str | int | None = None,
+    ) -> None:
+        """Announce `what` if the session's transaction is committed. Raises what `Broadcaster.pack` raises, now;
+        and BroadcastConfigError for a live event without `send_live`.
+        """
+        own = session.sync_session if isinstance(session, AsyncSession) else session
+        if what.promise is Promise.LIVE and self._send_live is None:
+            raise BroadcastConfigError(f"{type(what).__name__} is live: give SessionBroadcasts a send_live")
+        envelopes = self._broadcaster.pack(what, to_others=to_others, to_other_users=to_other_users)
+        self._pending(own).announced.append(_Announced(own.get_nested_transaction(), lambda: envelopes))
+
+    def _pending(self, session: Session) -> _Pending:
+        pending: _Pending = session.info.setdefault(self._key, _Pending())
+        return pending
+
+    def _after_flush(self, session: Session, _: UOWTransaction) -> None:
+        within = session.get_nested_transaction()
+        for model, change in _changes(session):
+            self._pending(session).announced.append(_Announced(within, self._packed(model, change)))
+
+    def _packed(self, model: BroadcastsChanges, change: Change) -> Callable[[], Sequence[Envelope]]:
+        """Packed at the commit, when the row is as it will be; what is deleted, while it can still be looked at."""
+        changed = ModelChanged.of(model, change)
+        to_others = model.broadcast_to_others
+        if change != "deleted":
+            return lambda: self._broadcaster.pack(changed, to_others=to_others)
+        envelopes = self._broadcaster.pack(changed, to_others=to_others)
+        return lambda: envelopes
+
+    def _before_commit(self, session: Session) -> None:
+        pending = self._pending(session)
+        if session.in_nested_transaction() or pending.is_ending:
+            return
+        pending.is_ending = True
+        try:
+            session.flush()
+            announced, pending.announced = pending.announced, []
+            envelopes = [envelope for each in announced for envelope in each.envelopes()]
+            pending.live = [envelope for envelope in envelopes if envelope.promise is Promise.LIVE]
+            pending.recorded = [envelope for envelope in envelopes if envelope.promise is not Promise.LIVE]
+            self._outbox.record_sync(session, pending.recorded)
+        finally:
+            pending.is_ending = False
+
+    def _after_commit(self, session: Session) -> None:
+        if session.in_nested_transaction():
+            return
+        pending: _Pending = session.info.pop(self._key, _Pending())
+        if pending.recorded:
+            self._outbox.wake({envelope.queue for envelope in pending.recorded})
+        if pending.live and self._send_live is not None:
+            self._send_live(pending.live)
+
+    def _after_rollback(self, session: Session, ended: SessionTransaction) -> None:
+        if not ended.nested:
+            if ended.parent is None:
+                session.info.pop(self._key, None)
+            return
+        pending = self._pending(session)
+        pending.announced = [each for each in pending.announced if ended not in _around(each.within)]
+
+
+def _changes(session: Session) -> Iterator[tuple[BroadcastsChanges, Change]]:
+    """What a flush has written of models that broadcast it, as far as they want."""
+    found: list[tuple[object, Change]] = [(model, "created") for model in session.new]
+    found += [(model, "updated") for model in session.dirty if session.is_modified(model, include_collections=False)]
+    found += [(model, "deleted") for model in session.deleted]
+    for model, change in found:
+        if isinstance(model, BroadcastsChanges) and change in model.broadcast_changes and inspect(model) is not None:
+            yield model, change
+
+
+def _around(within: SessionTransaction | None) -> Iterator[SessionTransaction]:
+    """A savepoint and those around it."""
+    while within is not None:
+        yield within
+        within = within.parent

@@ -1,0 +1,304 @@
+"""Announcing in SQLAlchemy's transactions, plain and async: with the change or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from sqlalchemy import Engine, create_engine, select
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+
+from smartlink.broadcasting import (
+    BroadcastConfigError,
+    BroadcastEvent,
+    BroadcastNow,
+    Channel,
+    Envelope,
+    InvalidChannel,
+    Promise,
+    UnserialisablePayload,
+    from_socket,
+)
+from smartlink.broadcasting.envelope import DEFAULT_QUEUE
+from smartlink.broadcasting.models import BroadcastsChanges
+from smartlink.broadcasting.outbox import Outbox, define_tables
+from smartlink.broadcasting.sessions import SessionBroadcasts
+from smartlink.broadcasting.testing import FakeBroadcaster
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Order(BroadcastsChanges, Base):
+    __tablename__ = "orders"
+    broadcast_fields = ("id", "status")
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    status: Mapped[str] = mapped_column(default="new")
+    secret: Mapped[str] = mapped_column(default="hidden")
+
+
+class Quiet(BroadcastsChanges, Base):
+    __tablename__ = "quiet"
+    broadcast_fields = ("id",)
+    broadcast_changes = ("deleted",)
+    broadcast_queue = "low"
+    broadcast_to_others = True
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    n: Mapped[int] = mapped_column(default=0)
+
+
+tables = define_tables(Base.metadata)
+
+
+@dataclass(frozen=True)
+class Said(BroadcastEvent):
+    text: str
+
+    def broadcast_on(self) -> Channel:
+        return Channel("chat")
+
+
+@dataclass(frozen=True)
+class Blinked(BroadcastNow):
+    def broadcast_on(self) -> Channel:
+        return Channel("lamp")
+
+
+class RingingOutbox(Outbox):
+    """An outbox that remembers whom it woke."""
+
+    def __init__(self) -> None:
+        super().__init__(tables)
+        self.rung: list[set[str]] = []
+
+    def wake(self, queues: Iterable[str] = (DEFAULT_QUEUE,)) -> None:
+        self.rung.append(set(queues))
+        super().wake(queues)
+
+
+@dataclass(frozen=True)
+class World:
+    engine: Engine
+    sessions: sessionmaker[Session]
+    broadcasts: SessionBroadcasts
+    outbox: RingingOutbox
+    live: list[Envelope]
+
+    def recorded(self) -> list[tuple[str, str, Any]]:
+        events = tables.recorded_events
+        columns = (events.c.channel, events.c.name, events.c.payload)
+        with self.engine.connect() as connection:
+            return [
+                (channel, name, json.loads(payload))
+                for channel, name, payload in connection.execute(select(*columns).order_by(events.c.id))
+            ]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    engine = create_engine(f"sqlite:///{tmp_path / 'w.db'}")
+    Base.metadata.create_all(engine)
+    sessions = sessionmaker(engine)
+    outbox, live = RingingOutbox(), []
+    broadcasts = SessionBroadcasts(FakeBroadcaster(), outbox, send_live=live.extend)
+    broadcasts.attach(sessions)
+    yield World(engine, sessions, broadcasts, outbox, live)
+    engine.dispose()
+
+
+def test_a_models_changes_are_recorded_as_echo_expects_them(world: World) -> None:
+    with world.sessions.begin() as session:
+        order = Order(id=7)
+        session.add(order)
+    with world.sessions.begin() as session:
+        session.get_one(Order, 7).status = "shipped"
+    with world.sessions.begin() as session:
+        session.delete(session.get_one(Order, 7))
+
+    channel = "private-App.Models.Order.7"
+    assert world.recorded() == [
+        (channel, "OrderCreated", {"model": {"id": 7, "status": "new"}}),
+        (channel, "OrderUpdated", {"model": {"id": 7, "status": "shipped"}}),
+        (channel, "OrderDeleted", {"model": 7}),
+    ]
+
+
+def test_a_rolled_back_change_is_never_told(world: World) -> None:
+    def fail() -> None:
+        with world.sessions.begin() as session:
+            session.add(Order(id=1))
+            session.flush()
+            world.broadcasts.announce(session, Said("no"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with world.sessions() as session:
+        session.add(Order(id=2))
+        session.flush()
+        session.rollback()
+        session.commit()
+
+    assert world.recorded() == []
+    assert world.outbox.rung == []
+
+
+def test_what_a_savepoint_takes_back_is_not_told_and_what_it_keeps_is(world: World) -> None:
+    with world.sessions.begin() as session:
+        world.broadcasts.announce(session, Said("before"))
+        with session.begin_nested():
+            session.add(Order(id=1))
+            world.broadcasts.announce(session, Said("kept"))
+        outer = session.begin_nested()
+        with session.begin_nested():
+            session.add(Order(id=2))
+            world.broadcasts.announce(session, Said("lost"))
+        outer.rollback()
+        world.broadcasts.announce(session, Said("after"))
+
+    told = [payload.get("text") or payload["model"]["id"] for _, _, payload in world.recorded()]
+    assert told == ["before", 1, "kept", "after"] or told == ["before", "kept", 1, "after"]
+
+
+def test_setting_what_is_there_already_is_no_change(world: World) -> None:
+    with world.sessions.begin() as session:
+        session.add(Order(id=1))
+    with world.sessions.begin() as session:
+        session.get_one(Order, 1).status = "new"
+
+    assert [name for _, name, _ in world.recorded()] == ["OrderCreated"]
+
+
+def test_a_model_may_tell_of_some_changes_only_and_to_others_on_a_queue_of_its_own(world: World) -> None:
+    with from_socket("1.2"), world.sessions.begin() as session:
+        quiet = Quiet(id=1)
+        session.add(quiet)
+        session.flush()
+        session.delete(quiet)
+
+    events = tables.recorded_events
+    with world.engine.connect() as connection:
+        assert connection.execute(select(events.c.name, events.c.socket_id, events.c.queue)).all() == [
+            ("QuietDeleted", "1.2", "low")
+        ]
+
+
+def test_after_the_commit_the_worker_is_woken_and_live_events_go_out(world: World) -> None:
+    with world.sessions.begin() as session:
+        world.broadcasts.announce(session, Said("hi"))
+        world.broadcasts.announce(session, Blinked())
+        assert world.live == []
+
+    assert world.outbox.rung == [{"default"}]
+    assert [(envelope.channel, envelope.promise) for envelope in world.live] == [("lamp", Promise.LIVE)]
+    assert [name for _, name, _ in world.recorded()] == ["App\\Events\\Said"]
+
+
+def test_a_session_can_be_used_again_after_its_commit(world: World) -> None:
+    with world.sessions() as session:
+        for n in range(3):
+            world.broadcasts.announce(session, Said(str(n)))
+            session.add(Order(id=n + 1))
+            session.commit()
+
+    assert [payload.get("text") for _, name, payload in world.recorded() if name.endswith("Said")] == ["0", "1", "2"]
+    assert len(world.recorded()) == 6
+
+
+def test_a_model_that_says_nothing_about_its_fields_is_refused() -> None:
+    with pytest.raises(TypeError, match="name the attributes that others may see"):
+
+        class Leaky(BroadcastsChanges, Base):
+            __tablename__ = "leaky"
+            id: Mapped[int] = mapped_column(primary_key=True)
+
+
+def test_what_cannot_be_sent_rolls_the_change_back(world: World) -> None:
+    class Naming(BroadcastsChanges, Base):
+        __tablename__ = "naming"
+        broadcast_fields: ClassVar[Sequence[str]] = ("metadata",)
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    Base.metadata.create_all(world.engine)
+    with pytest.raises(UnserialisablePayload, match=r"payload\.model\.metadata"), world.sessions.begin() as session:
+        session.add(Naming(id=1))
+    with world.sessions() as session:
+        assert session.scalars(select(Naming)).all() == []
+
+
+def test_a_composite_key_needs_a_channel_of_its_own(world: World) -> None:
+    class Pair(BroadcastsChanges, Base):
+        __tablename__ = "pairs"
+        broadcast_fields: ClassVar[Sequence[str]] = ("a",)
+        a: Mapped[int] = mapped_column(primary_key=True)
+        b: Mapped[int] = mapped_column(primary_key=True)
+
+    Base.metadata.create_all(world.engine)
+    with pytest.raises(InvalidChannel, match="key of 2 parts"), world.sessions.begin() as session:
+        session.add(Pair(a=1, b=2))
+
+
+def test_live_events_need_somebody_to_send_them(world: World) -> None:
+    broadcasts = SessionBroadcasts(FakeBroadcaster(), world.outbox)
+
+    with pytest.raises(BroadcastConfigError, match="send_live"), world.sessions.begin() as session:
+        broadcasts.announce(session, Blinked())
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def async_engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AsyncEngine]:
+    is_sqlite = request.param == "sqlite"
+    url = f"sqlite+aiosqlite:///{tmp_path / 'a.db'}" if is_sqlite else request.getfixturevalue("outbox_postgres_url")
+    engine = create_async_engine(url)
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.drop_all)
+        await connection.run_sync(Base.metadata.create_all)
+    yield engine
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.drop_all)
+    await engine.dispose()
+
+
+async def test_async_sessions_announce_too(async_engine: AsyncEngine) -> None:
+    sessions = async_sessionmaker(async_engine)
+    broadcasts = SessionBroadcasts(FakeBroadcaster(), Outbox(tables))
+    broadcasts.attach(sessions)
+    plain = async_sessionmaker(async_engine)
+
+    with from_socket("3.4"):
+        async with sessions.begin() as session:
+            session.add(Order())
+            broadcasts.announce(session, Said("hi"), to_others=True)
+    async with plain.begin() as session:
+        session.add(Order())
+
+    events = tables.recorded_events
+    async with async_engine.connect() as connection:
+        rows = (await connection.execute(select(events.c.name, events.c.socket_id).order_by(events.c.id))).all()
+    assert rows == [("App\\Events\\Said", "3.4"), ("OrderCreated", None)]
+
+
+async def test_an_async_savepoint_that_is_taken_back_is_not_told(async_engine: AsyncEngine) -> None:
+    sessions = async_sessionmaker(async_engine)
+    broadcasts = SessionBroadcasts(FakeBroadcaster(), Outbox(tables))
+    broadcasts.attach(sessions)
+
+    async with sessions.begin() as session:
+        savepoint = await session.begin_nested()
+        session.add(Order())
+        await session.flush()
+        await savepoint.rollback()
+        session.add(Quiet())
+        broadcasts.announce(session, Said("kept"))
+
+    events = tables.recorded_events
+    async with async_engine.connect() as connection:
+        assert (await connection.scalars(select(events.c.name))).all() == ["App\\Events\\Said"]
