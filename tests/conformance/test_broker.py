@@ -9,7 +9,7 @@ import pytest
 from kit.redis import RedisServer, shared_redis
 from kit.redis_engines import RedisEngines, redis_engines
 from kit.waiting import eventually
-from smartlink.server.brokers.base import Broker, Control, Publication
+from smartlink.server.brokers.base import Broker, Control, Publication, left_out
 from smartlink.server.brokers.memory import MemoryBroker
 
 __all__ = ["shared_redis"]
@@ -40,6 +40,17 @@ class BrokerPromises:
         await broker.subscribe("1", "chat")
         await broker.subscribe("1", "chat")
         sent = [Publication("1", "chat", b"%d" % number, "1.1") for number in range(100)]
+        for publication in sent:
+            await broker.publish(publication)
+
+        assert await all_heard(broker, heard) == sent
+        await broker.stop()
+
+    async def test_who_is_left_out_travels_along(self) -> None:
+        broker, heard = await self.started()
+        await broker.subscribe("1", "chat")
+        whom = [None, left_out("1.1", None), left_out(None, "7"), left_out("1.1", "a@b: ü")]
+        sent = [Publication("1", "chat", b"{}", each) for each in whom]
         for publication in sent:
             await broker.publish(publication)
 

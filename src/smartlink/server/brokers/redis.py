@@ -23,8 +23,7 @@ import msgspec
 import structlog
 from redis.exceptions import MovedError
 
-from smartlink.protocol.names import is_valid_socket_id
-from smartlink.server.brokers.base import BrokerUnavailable, Control, Deliver, Publication
+from smartlink.server.brokers.base import BrokerUnavailable, Control, Deliver, Publication, is_left_out
 from smartlink.server.metrics import Metrics
 from smartlink.server.redis.commands import RedisAway, RedisCommands, Script
 from smartlink.server.redis.connect import LOST, Endpoint, Refused, Topology, open_connection
@@ -446,7 +445,7 @@ def _checked(message: _Message, wanted: _Channel | None) -> Publication | Contro
         if body is None:
             raise ValueError("no control")
         return Control(body.app_id, body.action, body.target, body.data)
-    if not bytes(message.f) or (message.x is not None and not is_valid_socket_id(message.x)):
+    if not bytes(message.f) or (message.x is not None and not is_left_out(message.x)):
         raise ValueError("no publication")
     frame = bytes(message.f)
     frame.decode()
