@@ -1,0 +1,247 @@
+"""Several workers: they share the parts of the queues, take over from each other, and say how they are."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from broadcasting.outbox_database import OutboxDatabase, envelope, relaying
+from kit.waiting import eventually
+from smartlink.broadcasting import BroadcastConfigError, Envelope
+from smartlink.broadcasting.outbox import (
+    Outbox,
+    PostgresListener,
+    RedisBell,
+    RedisListener,
+    Schedule,
+    Until,
+    Wakeup,
+    read_status,
+)
+from smartlink.broadcasting.outbox.partition import PARTS
+from smartlink.broadcasting.testing import FakeDriver
+
+
+def on(queue: str, number: int, channel: str = "private-a") -> Envelope:
+    return replace(envelope(number, channel), queue=queue)
+
+
+def sent(driver: FakeDriver) -> list[int]:
+    return [json.loads(each.payload)["n"] for each in driver.sent]
+
+
+async def test_two_workers_share_the_channels_and_double_nothing(database: OutboxDatabase) -> None:
+    first, second = FakeDriver(), FakeDriver()
+    async with relaying(database, first, second, lease_s=1.0) as relays:
+        await eventually(lambda: sum(bool(relay._shares.held) for relay in relays) == 2)
+        for number in range(10):
+            await database.record(*(envelope(number, f"private-{channel}") for channel in range(60)))
+        await eventually(lambda: len(first.sent) + len(second.sent) >= 600)
+        assert not relays[0]._shares.held & relays[1]._shares.held
+
+    assert len(first.sent) + len(second.sent) == 600
+    assert first.sent
+    assert second.sent
+    for channel in range(60):
+        by_worker = [[e for e in driver.sent if e.channel == f"private-{channel}"] for driver in (first, second)]
+        for own in by_worker:
+            numbers = [json.loads(each.payload)["n"] for each in own]
+            assert numbers == sorted(numbers)
+
+
+async def test_a_dead_workers_share_is_taken_over_within_three_seconds(database: OutboxDatabase) -> None:
+    driver = FakeDriver()
+    await database.relay(FakeDriver()).run_once()  # it holds everything, and never says a word again
+    await database.record(*(envelope(number, f"private-{number}") for number in range(40)))
+    loop = asyncio.get_running_loop()
+
+    started_at = loop.time()
+    async with relaying(database, driver):
+        await eventually(lambda: len(driver.sent) == 40)
+
+    # A lease of 2.4 s and a beat of 0.4 s; the rest is for a busy machine.
+    assert loop.time() - started_at < 8
+
+
+async def test_queues_are_taken_by_priority(database: OutboxDatabase) -> None:
+    driver = FakeDriver()
+    for number, queue in enumerate(["low", "default", "high"]):
+        await database.record(*(on(queue, number * 100 + n, f"private-{queue}-{n}") for n in range(30)))
+
+    await database.relay(driver, queues=["high", "default", "low"], concurrency=1).run_once()
+
+    assert [each.queue for each in driver.sent] == ["high"] * 30 + ["default"] * 30 + ["low"] * 30
+
+
+async def test_a_worker_takes_its_queues_alone_and_one_without_names_takes_all(database: OutboxDatabase) -> None:
+    high, every = FakeDriver(), FakeDriver()
+    await database.record(on("high", 1), on("reports", 2), on("default", 3))
+
+    assert await database.relay(high, queues=["high"]).run_once() == 1
+    assert await database.relay(every).run_once() == 2
+
+    assert sent(high) == [1]
+    assert sorted(sent(every)) == [2, 3]
+
+
+@pytest.mark.parametrize("name", ["", "with space", "x" * 33, "a,b", "a:b"])
+async def test_a_queue_that_cannot_be_is_refused(database: OutboxDatabase, name: str) -> None:
+    with pytest.raises(BroadcastConfigError, match="not a queue"):
+        await database.record(on(name, 1))
+    with pytest.raises(BroadcastConfigError, match="not a queue"):
+        database.relay(FakeDriver(), queues=[name])
+
+
+async def test_a_worker_ends_once_nothing_waits(database: OutboxDatabase) -> None:
+    driver = FakeDriver()
+    await database.record(*(envelope(number, f"private-{number % 3}") for number in range(25)))
+
+    await asyncio.wait_for(database.relay(driver).run(asyncio.Event(), Until(is_empty=True)), 20)
+
+    assert len(driver.sent) == 25
+    assert (await read_status(database.engine, database.tables)).workers == ()
+
+
+async def test_a_worker_ends_after_its_jobs_and_no_later(database: OutboxDatabase) -> None:
+    driver = FakeDriver()
+    await database.record(*(envelope(number, f"private-{number % 3}") for number in range(40)))
+
+    await asyncio.wait_for(database.relay(driver).run(asyncio.Event(), Until(max_jobs=17)), 20)
+
+    assert len(driver.sent) == 17
+    assert (await database.column("state")).count("sent") == 17
+
+
+async def test_a_worker_ends_when_its_time_is_over(database: OutboxDatabase) -> None:
+    await asyncio.wait_for(database.relay(FakeDriver()).run(asyncio.Event(), Until(max_time_s=0.05)), 20)
+
+
+async def test_notify_wakes_a_worker_elsewhere(postgresql: OutboxDatabase) -> None:
+    driver = FakeDriver()
+    listeners = [PostgresListener(postgresql.engine)]
+    async with relaying(postgresql, driver, wakeup=Wakeup(), listeners=listeners, sweep_s=3600) as [relay]:
+        await eventually(lambda: relay._shares.held)
+        for number in range(3):
+            await postgresql.record(envelope(number))
+            await eventually(lambda number=number: len(driver.sent) == number + 1)  # type: ignore[misc]
+
+
+async def test_a_cut_connection_is_listened_to_again(postgresql: OutboxDatabase) -> None:
+    driver = FakeDriver()
+    listeners = [PostgresListener(postgresql.engine)]
+    async with relaying(postgresql, driver, wakeup=Wakeup(), listeners=listeners, sweep_s=3600) as [relay]:
+        await eventually(lambda: relay._shares.held)
+        async with postgresql.engine.connect() as connection:
+            await connection.exec_driver_sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+            )
+        await postgresql.record(envelope(1))
+        await eventually(lambda: driver.sent)
+
+
+async def test_redis_wakes_a_worker_elsewhere_and_its_return_is_noticed(database: OutboxDatabase) -> None:
+    driver = FakeDriver()
+    async with redis_server() as (url, restart):
+        bell = RedisBell(url)
+        outbox = Outbox(database.tables, notify=False, bell=bell)
+        listeners = [RedisListener(url, ("default",))]
+        async with relaying(database, driver, wakeup=Wakeup(), listeners=listeners, sweep_s=3600) as [relay]:
+            await eventually(lambda: relay._shares.held)
+            for number in range(6):
+                if number == 3:
+                    await restart()
+                async with database.sessions.begin() as session:
+                    await outbox.record(session, [envelope(number)])
+                outbox.wake()
+                await eventually(lambda number=number: len(driver.sent) == number + 1)  # type: ignore[misc]
+        outbox.close()
+
+
+async def test_without_redis_the_sweep_finds_events(database: OutboxDatabase) -> None:
+    driver = FakeDriver()
+    nowhere = "redis://127.0.0.1:1/0"
+    outbox = Outbox(database.tables, notify=False, bell=RedisBell(nowhere))
+    async with relaying(database, driver, wakeup=Wakeup(), listeners=[RedisListener(nowhere)]):
+        async with database.sessions.begin() as session:
+            await outbox.record(session, [envelope(1)])
+        outbox.wake()
+        await eventually(lambda: driver.sent)
+    outbox.close()
+
+
+async def test_a_scheduled_job_is_done_once_over_all_workers(database: OutboxDatabase) -> None:
+    done: list[int] = []
+    stop = asyncio.Event()
+
+    def job(worker: int) -> Schedule:
+        async def note() -> None:
+            done.append(worker)
+
+        schedule = Schedule(database.engine, database.tables)
+        schedule.every(3600, "tidy", note, first_s=0.01)
+        return schedule
+
+    running = [asyncio.create_task(job(worker).run(stop)) for worker in range(4)]
+    await eventually(lambda: done)
+    await asyncio.sleep(0.3)
+    stop.set()
+    await asyncio.gather(*running)
+
+    assert len(done) == 1
+
+
+async def test_the_status_tells_lag_counts_and_who_works(database: OutboxDatabase) -> None:
+    nobody = await read_status(database.engine, database.tables)
+    await database.record(on("high", 1), on("default", 2), on("default", 3))
+    relay = database.relay(FakeDriver(), queues=["high"])
+    assert await relay.run_once() == 1
+
+    status = await read_status(database.engine, database.tables)
+
+    assert not nobody.has_worker
+    assert (nobody.waiting, nobody.lag_s, nobody.queues) == (0, 0.0, ())
+    assert status.has_worker
+    assert [(queue.name, queue.waiting, queue.has_worker) for queue in status.queues] == [("default", 2, False)]
+    assert status.lag_s >= 0
+    [worker] = status.workers
+    assert (worker.id, worker.queues, worker.is_alive) == (relay.worker_id, ("high",), True)
+
+
+async def test_a_share_is_whole_for_one_worker(database: OutboxDatabase) -> None:
+    relay = database.relay(FakeDriver())
+    await relay.run_once()
+
+    assert relay._shares.held == {("default", number) for number in range(PARTS)}
+
+
+@asynccontextmanager
+async def redis_server() -> AsyncIterator[tuple[str, object]]:
+    """A Redis on a free port, and a function that ends it and starts another one there."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    running: list[asyncio.subprocess.Process] = []
+
+    async def restart() -> None:
+        for process in running:
+            process.kill()
+            await process.wait()
+        running[:] = [
+            await asyncio.create_subprocess_exec(
+                "redis-server", "--port", str(port), "--save", "", stdout=asyncio.subprocess.DEVNULL
+            )
+        ]
+
+    await restart()
+    try:
+        yield f"redis://127.0.0.1:{port}/0", restart
+    finally:
+        for process in running:
+            process.kill()
+            await process.wait()
