@@ -45,7 +45,7 @@ class Leases:
     """Named leases of `lease_s` seconds for one holder."""
 
     def __init__(self, engine: AsyncEngine, table: Table, holder: str, lease_s: float) -> None:
-        self._engine = engine
+        self._engine = _in_few_round_trips(engine)
         self._table = table
         self._holder = holder
         self._lease_s = lease_s
@@ -110,7 +110,7 @@ class Shares:
         self.queues: tuple[str, ...] = tuple(queues or (DEFAULT_QUEUE,))
         self.valid_until = 0.0
         self._given = None if queues is None else tuple(queues)
-        self._engine = engine
+        self._engine = _in_few_round_trips(engine)
         self._tables = tables
         self._leases = Leases(engine, tables.outbox_lease, self.worker_id, lease_s)
         self._now = database_clock(engine)
@@ -134,8 +134,9 @@ class Shares:
         """
         asked_at = time.monotonic()
         async with self._engine.begin() as connection:
-            await self._show_life(connection, sent, failed)
+            # The first statement of the transaction writes: on SQLite one that read first could not become a writer.
             renewed = {part for part in map(_part, await self._leases.renew(connection)) if part is not None}
+            await self._show_life(connection, sent, failed)
         # A part that was ours and ran out may have been somebody else's since: it begins anew when it is taken again.
         self.held = renewed & self.held if self.is_valid() else set()
         stray = renewed - self.held
@@ -175,7 +176,6 @@ class Shares:
 
     async def _show_life(self, connection: AsyncConnection, sent: int, failed: int) -> None:
         workers = self._tables.outbox_workers
-        # The first statement of the transaction writes: on SQLite one that read first could not become a writer.
         changing = {"seen_at": self._now, "sent": sent, "failed": failed}
         row = self._insert(workers).values(
             id=self.worker_id,
@@ -218,6 +218,11 @@ class Shares:
                 after = name
         ours = {queue for queue, _ in self.held}
         self.queues = (DEFAULT_QUEUE, *sorted((ours | set(found)) - {DEFAULT_QUEUE}))
+
+
+def _in_few_round_trips(engine: AsyncEngine) -> AsyncEngine:
+    """Where statements need no transaction around them, none is begun: each stands for itself here."""
+    return engine if engine.dialect.name == "sqlite" else engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def grouped(parts: Iterable[Part]) -> dict[str, list[int]]:
