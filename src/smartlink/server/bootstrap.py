@@ -346,7 +346,7 @@ def build(
         router=router,
         tasks=tasks,
         watch=watch,
-        upgrade=Upgrader(apps, sockets, lambda: server.is_ready, address_rate),
+        upgrade=Upgrader(apps, sockets, lambda: server.is_ready, lambda: server.is_replaced, address_rate),
         fallback=Fallback(apps, Sessions(sockets, lambda: server.is_ready, address_rate), metrics),
         path_prefix=settings.reverb_server_path,
         max_body_bytes=settings.reverb_max_request_size,

@@ -67,6 +67,8 @@ class RealtimeServer:
         self.pulse = pulse
         self.port = settings.reverb_server_port
         self.is_ready = False
+        self.is_replaced = False
+        """It ends, and a successor accepts already."""
         self._hub = hub
         self._apps = apps
         self._forget_rates = forget_rates
@@ -144,6 +146,7 @@ class RealtimeServer:
             return
         self._is_stopping = True
         self.is_ready = False
+        self.is_replaced = is_replaced
         if is_replaced:
             self._close_listeners()
         if self._webhooks is not None:

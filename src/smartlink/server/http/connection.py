@@ -98,6 +98,7 @@ class HttpConnection:
         self._fault: HttpError | None = None
         self._head_bytes = 0
         self._has_begun = False
+        self._has_asked = False
         self._is_in_head = True
         self._is_loop = False
         self._is_old = False
@@ -188,8 +189,11 @@ class HttpConnection:
             self._refuse(HttpError(408, "The request did not arrive in time"))
 
     def retire(self) -> None:
-        """End now when nothing is under way; else with the answer."""
-        if not (self._is_over or self._is_answering or self._ready or self._has_begun):
+        """End now when nothing is under way; else with the answer.
+
+        Whoever has not asked anything yet is about to: its request is answered.
+        """
+        if self._has_asked and not (self._is_over or self._is_answering or self._ready or self._has_begun):
             self._finish()
 
     # What the parser sees
@@ -263,6 +267,7 @@ class HttpConnection:
     def on_message_complete(self) -> None:
         begun, self._begun = self._begun, _Begun()
         self._has_begun = False
+        self._has_asked = True
         self._is_in_head = True
         self._head_bytes = 0
         self._deadline = self._shared.watch.now() + IDLE_TIMEOUT_S

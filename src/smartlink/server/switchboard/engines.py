@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from smartlink.protocol.session import Member
@@ -104,7 +105,7 @@ class SwitchboardRoster:
 
     async def leave(self, app_id: str, channel: str, socket_id: str) -> Departure:
         try:
-            departed: say.Departed = await self._line.ask(lambda n: say.Leave(n, app_id, channel, socket_id))
+            departed: say.Departed = await self._line.ask(lambda n: say.Leave(n, app_id, channel, socket_id), math.inf)
         except BrokerUnavailable:
             return Departure(False, False, 0)
         return departed.departure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import time
@@ -89,20 +90,21 @@ class Line:
         """Say something that has no answer."""
         self._stream.send(say.encode(message))
 
-    def ask(self, question: Callable[[int], msgspec.Struct]) -> asyncio.Future[Any]:
-        """Ask, pipelined; the future has the answer, or BrokerUnavailable when none comes."""
+    def ask(self, question: Callable[[int], msgspec.Struct], answer_s: float = ANSWER_S) -> asyncio.Future[Any]:
+        """Ask, pipelined; the future has the answer, or BrokerUnavailable when none comes in time or at all."""
         future: asyncio.Future[Any] = self._loop.create_future()
         if not self.is_up:
             future.set_exception(BrokerUnavailable("the switchboard is gone"))
             return future
         self._last_id += 1
-        self._questions[self._last_id] = (future, time.monotonic() + ANSWER_S)
+        self._questions[self._last_id] = (future, time.monotonic() + answer_s)
         self.tell(question(self._last_id))
         return future
 
     async def join(self, app_id: str, channel: str, socket_id: str, member: Member | None) -> say.Arrived:
         """Ask for a join. Until the caller waits again, `fresh_members` knows who is there."""
-        future = self.ask(lambda number: say.Join(number, app_id, channel, socket_id, member))
+        # A parent that only stands still will carry it out: to give up would leave an entry that nobody takes out.
+        future = self.ask(lambda number: say.Join(number, app_id, channel, socket_id, member), math.inf)
         if not future.done():
             self._joins[self._last_id] = (app_id, channel)
         arrived: say.Arrived = await future

@@ -39,8 +39,11 @@ class Upgrader:
         apps: AppManager,
         shared: ClientSettings,
         is_ready: Callable[[], bool],
+        is_replaced: Callable[[], bool],
         address_rate: AddressRate | None = None,
     ) -> None:
+        """`is_replaced`: not ready, while a successor is. Whoever comes now is sent there at once."""
+        self._is_replaced = is_replaced
         self._address_rate = address_rate
         self._apps = apps
         self._shared = shared
@@ -58,12 +61,14 @@ class Upgrader:
             except HttpError:
                 metrics.refuse("origin")
                 raise
-        if not self._is_ready():
+        if not (self._is_ready() or self._is_replaced()):
             metrics.refuse("stopping")
             raise HttpError(503, "Stopping: connect again", {"Retry-After": "1"})
         link.write(_ANSWER % accept)
         refused: tuple[Code, str] | None
-        if not self._may_come(request):
+        if self._is_replaced():
+            refused = Code.RECONNECT, "The server was replaced: connect again"
+        elif not self._may_come(request):
             refused = Code.OVER_CAPACITY, "Too many connections at once from this address"
         elif is_path:
             refused = refusal(self._shared.node, app, request.query)
