@@ -9,11 +9,51 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from smartlink.server.brokers.base import Broker, Publication
 from smartlink.server.fanout import MAX_PENDING_BYTES
 from smartlink.server.hub import Hub
 
-__all__ = ["Arriving", "Listening"]
+__all__ = ["Arriving", "Listening", "without_known"]
+
+_MEMBER = b'{"event":"pusher_internal:member_'
+
+
+class _MemberFrame(msgspec.Struct):
+    event: str
+    data: str
+
+
+class _User(msgspec.Struct):
+    user_id: str
+
+
+class _Ids(msgspec.Struct):
+    ids: frozenset[str]
+
+
+class _State(msgspec.Struct):
+    presence: _Ids
+
+
+_member_frame = msgspec.json.Decoder(_MemberFrame).decode
+_user = msgspec.json.Decoder(_User).decode
+_state = msgspec.json.Decoder(_State).decode
+
+
+def without_known(frames: list[bytes], state: bytes) -> list[bytes]:
+    """`frames` without the comings and goings that `state`, read after them or among them, shows already.
+
+    The last word about each user counts: agrees it with the state, nothing about that user is news.
+    """
+    members = {frame: _member_frame(frame) for frame in frames if frame.startswith(_MEMBER)}
+    if not members:
+        return frames
+    users = {frame: _user(member.data).user_id for frame, member in members.items()}
+    present = _state(state).presence.ids
+    comes = {users[frame]: members[frame].event.endswith("added") for frame in frames if frame in members}
+    return [frame for frame in frames if frame not in users or comes[users[frame]] != (users[frame] in present)]
 
 
 class Arriving:

@@ -22,7 +22,7 @@ from smartlink.server.fanout import MAX_PENDING_BYTES, FanOut
 from smartlink.server.framing import text_frame
 from smartlink.server.history.base import History
 from smartlink.server.hub import Connection, Hub
-from smartlink.server.listening import Listening
+from smartlink.server.listening import Listening, without_known
 from smartlink.server.metrics import Metrics
 from smartlink.server.receipts.base import Receipts
 from smartlink.server.roster.base import Arrival, Change, Roster
@@ -160,7 +160,7 @@ class Node:
             if cached == _MISS:
                 self._tell_webhook(app, WebhookEvent("cache_miss", channel))
             frames.append(encoding.cache_miss(channel) if cached == _MISS else cached)
-        connection.write(b"".join(map(text_frame, frames + arriving.frames)))
+        connection.write(b"".join(map(text_frame, frames + without_known(arriving.frames, state))))
         if connection.is_open:
             await self._arrive(app, channel, session.socket_id, member, arrival)
 
