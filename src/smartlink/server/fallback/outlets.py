@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import Protocol
 
+import msgspec
+
 from smartlink.server.brokers.base import BrokerUnavailable, Control, Publication
 from smartlink.server.client import ClientSettings
 from smartlink.server.fallback.link import Outlet
@@ -15,6 +17,8 @@ __all__ = ["ATTACH", "LOST", "FarOutlet", "FarStream", "NearOutlet", "OutletOwne
 
 ATTACH, LOST = "xhr_attach", "xhr_lost"
 STALLED_S = 8.0
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(str).decode
 ASK_EVERY_S = 10.0
 """How often a node with a stream makes sure that its owner lives."""
 
@@ -25,7 +29,7 @@ def session_channel(session: str) -> str:
 
 
 def far_channel(stream: str) -> str:
-    """Where the owner of a session tells the node that holds this stream what to write; empty is its end."""
+    """Where the owner of a session tells the node that holds this stream what to write, as JSON text; "" is its end."""
     return f"#xhr-out-{stream}"
 
 
@@ -128,10 +132,10 @@ class FarOutlet:
                 lines = b"".join(self._waiting)
                 self._waiting.clear()
                 self._on_its_way = len(lines)
-                await self._node.tell(Publication(self._app_id, channel, lines))
+                await self._node.tell(Publication(self._app_id, channel, _encode(lines.decode())))
             if self._is_ending:
                 self._is_over = True
-                await self._node.tell(Publication(self._app_id, channel, b""))
+                await self._node.tell(Publication(self._app_id, channel, _encode("")))
         except BrokerUnavailable:
             # What was on the way is lost: the client has to begin anew.
             self.is_lost = self._is_over = True
@@ -200,9 +204,10 @@ class FarStream:
         with contextlib.suppress(BrokerUnavailable):
             await self._node.tell(Control(self._app_id, LOST, self._session, self._id))
 
-    def _hear(self, lines: bytes) -> None:
+    def _hear(self, frame: bytes) -> None:
         if self._is_over:
             return
+        lines = _decode(frame).encode()
         if lines:
             self._stream.write(lines)
             if self._stream.buffered > self._max_backlog_bytes:

@@ -59,6 +59,9 @@ class Observer:
             "smartlink_sent_bytes_total": metrics.bytes_sent,
             "smartlink_live_dropped_total": metrics.live_dropped,
             "smartlink_slow_consumers_total": metrics.slow_consumers,
+            "smartlink_bus_messages_dropped_total": metrics.bus_messages_dropped,
+            "smartlink_ingested_total": metrics.ingested,
+            "smartlink_ingest_dropped_total": metrics.ingest_dropped,
             "smartlink_internal_errors_total": metrics.internal_errors,
         }
         labelled = (
