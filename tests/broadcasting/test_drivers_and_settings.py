@@ -150,6 +150,7 @@ def test_what_signing_misses_is_said(settings: dict[str, Any], missing: str) -> 
         ({}, "redis://127.0.0.1:6379/0"),
         ({"redis_host": "::1", "redis_port": 7000}, "redis://[::1]:7000/0"),
         ({"redis_password": "p@ss/word"}, "redis://:p%40ss%2Fword@127.0.0.1:6379/0"),
+        ({"redis_username": "app", "redis_password": "x"}, "redis://app:x@127.0.0.1:6379/0"),
         ({"redis_password": "x", "redis_url": "rediss://r:1/2"}, "rediss://r:1/2"),
     ],
 )

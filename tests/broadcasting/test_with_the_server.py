@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from sqlalchemy import MetaData
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from kit.client import Client, connected
 from kit.realtime import realtime_server
-from smartlink.broadcasting import Broadcaster, BroadcastSettings, Channel, Envelope, PresenceChannel
+from kit.redis import RedisServer, redis_server
+from kit.waiting import eventually_told
+from smartlink.broadcasting import Broadcaster, BroadcastEvent, BroadcastSettings, Channel, Envelope, PresenceChannel
+from smartlink.broadcasting.drivers.redis import RedisDriver
+from smartlink.broadcasting.outbox import Outbox, Relay, define_tables
 from smartlink.server.lifecycle import RealtimeServer
 
 
@@ -75,3 +83,63 @@ async def test_what_is_sent_again_with_its_id_arrives_once(server: RealtimeServe
         await broadcaster.driver.send([Envelope("chat", "said", '{"n":3}')])
 
         assert [await heard(client) for _ in range(3)] == [{"n": 1}, {"n": 2}, {"n": 3}]
+
+
+async def test_what_goes_over_redis_is_delivered_too() -> None:
+    with redis_server() as redis:
+        settings = {"broadcast_redis_prefix": "shop_"}
+        driver = RedisDriver(redis.url, prefix="shop_")
+        async with (
+            realtime_server(redis_url=redis.url, broadcast_driver="redis", **settings) as server,
+            connected(server.port) as one,
+            connected(server.port) as other,
+        ):
+            for client in (one, other):
+                await client.subscribe("chat")
+            await eventually_told(lambda: is_listened_to(redis))
+            await driver.send([Envelope("chat", "said", '{"n":1}', one.socket_id), Envelope("chat", "said", '{"n":2}')])
+
+            assert [await heard(other) for _ in range(2)] == [{"n": 1}, {"n": 2}]
+            assert await heard(one) == {"n": 2}
+        await driver.aclose()
+
+
+async def is_listened_to(redis: RedisServer) -> bool:
+    return redis.call("PUBSUB", "NUMPAT") != 0
+
+
+@dataclass(frozen=True)
+class Said(BroadcastEvent):
+    broadcast_connections = ("reverb", "null")
+
+    n: int
+
+    def broadcast_on(self) -> Channel:
+        return Channel("chat")
+
+    def broadcast_as(self) -> str:
+        return "said"
+
+
+async def test_who_is_left_out_and_what_it_goes_through_are_recorded_too(
+    server: RealtimeServer, broadcaster: Broadcaster, tmp_path: Path
+) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'outbox.db'}")
+    metadata = MetaData()
+    outbox = Outbox(tables := define_tables(metadata))
+    async with engine.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+    async with connected(server.port) as seven, connected(server.port) as sender, connected(server.port) as other:
+        await seven.sign_in("7")
+        for client in (seven, sender, other):
+            await client.subscribe("chat")
+        plain = broadcaster.on(Channel("chat")).as_("said").with_({"n": 1}).event
+        async with engine.begin() as connection:
+            packed = broadcaster.pack(plain, socket_id=sender.socket_id, to_other_users=7)
+            await outbox.record(connection, [*packed, *broadcaster.pack(Said(2))])
+        await Relay(engine, tables, broadcaster.driver).run_once()
+
+        assert [await heard(other) for _ in range(2)] == [{"eventId": 1, "n": 1}, {"eventId": 2, "n": 2}]
+        assert await heard(seven) == {"eventId": 2, "n": 2}
+        assert await heard(sender) == {"eventId": 2, "n": 2}
+    await engine.dispose()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,19 +12,19 @@ import pytest
 from redis.asyncio import Redis
 
 from conformance.driver_promises import envelopes
-from kit.redis_service import RedisService, redis_service
+from kit.redis import RedisServer, redis_server
 from smartlink.broadcasting import BroadcastConfigError, BroadcastUnavailable, Driver, Envelope
 from smartlink.broadcasting.drivers.redis import RedisDriver
 
 
 @pytest.fixture
-async def service() -> AsyncIterator[RedisService]:
-    async with redis_service() as service:
-        yield service
+def service() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
 
 
 @pytest.fixture
-async def driver(service: RedisService) -> AsyncIterator[RedisDriver]:
+async def driver(service: RedisServer) -> AsyncIterator[RedisDriver]:
     driver = RedisDriver(service.url, timeout_s=2)
     yield driver
     await driver.aclose()
@@ -45,7 +45,7 @@ class Listener:
 
 
 @asynccontextmanager
-async def listening(service: RedisService) -> AsyncIterator[Listener]:
+async def listening(service: RedisServer) -> AsyncIterator[Listener]:
     client = Redis.from_url(service.url)
     pubsub = client.pubsub()
     await pubsub.psubscribe("*")
@@ -57,7 +57,7 @@ async def listening(service: RedisService) -> AsyncIterator[Listener]:
         await client.aclose()
 
 
-async def test_what_is_sent_is_published_as_laravel_publishes_it(service: RedisService, driver: Driver) -> None:
+async def test_what_is_sent_is_published_as_laravel_publishes_it(service: RedisServer, driver: Driver) -> None:
     async with listening(service) as listener:
         await driver.send([Envelope("presence-chat", "App\\Events\\E", '{"text":"🎉"}', "12.34")])
 
@@ -67,7 +67,7 @@ async def test_what_is_sent_is_published_as_laravel_publishes_it(service: RedisS
         )
 
 
-async def test_without_a_socket_to_leave_out_it_is_null(service: RedisService, driver: Driver) -> None:
+async def test_without_a_socket_to_leave_out_it_is_null(service: RedisServer, driver: Driver) -> None:
     async with listening(service) as listener:
         await driver.send([Envelope("chat", "E", "{}")])
 
@@ -75,14 +75,14 @@ async def test_without_a_socket_to_leave_out_it_is_null(service: RedisService, d
 
 
 @pytest.mark.parametrize("count", [1, 10, 25])
-async def test_order_is_kept(service: RedisService, driver: Driver, count: int) -> None:
+async def test_order_is_kept(service: RedisServer, driver: Driver, count: int) -> None:
     async with listening(service) as listener:
         await driver.send(envelopes(count))
 
         assert [(await listener.next())[1]["data"]["n"] for _ in range(count)] == list(range(count))
 
 
-async def test_the_prefix_stands_before_the_channel(service: RedisService) -> None:
+async def test_the_prefix_stands_before_the_channel(service: RedisServer) -> None:
     driver = RedisDriver(service.url, prefix="laravel_database_")
     async with listening(service) as listener:
         await driver.send([Envelope("private-a", "E", "{}")])
@@ -98,24 +98,24 @@ async def test_nothing_to_send_needs_no_redis() -> None:
     await driver.aclose()
 
 
-async def test_a_redis_that_is_not_there_is_unavailable(service: RedisService, driver: Driver) -> None:
-    await service.stop()
+async def test_a_redis_that_is_not_there_is_unavailable(service: RedisServer, driver: Driver) -> None:
+    service.kill()
 
     with pytest.raises(BroadcastUnavailable, match="redis: ConnectionError"):
         await driver.send(envelopes(1))
 
 
-async def test_a_redis_that_returns_is_used_again(service: RedisService, driver: Driver) -> None:
+async def test_a_redis_that_returns_is_used_again(service: RedisServer, driver: Driver) -> None:
     await driver.send(envelopes(1))
-    await service.stop()
+    service.kill()
     with pytest.raises(BroadcastUnavailable):
         await driver.send(envelopes(1))
-    await service.start()
+    service.start()
 
     await driver.send(envelopes(1))
 
 
-async def test_a_redis_that_hangs_is_given_up_on(service: RedisService) -> None:
+async def test_a_redis_that_hangs_is_given_up_on(service: RedisServer) -> None:
     driver = RedisDriver(service.url, timeout_s=0.2)
     service.freeze()
 
@@ -126,8 +126,8 @@ async def test_a_redis_that_hangs_is_given_up_on(service: RedisService) -> None:
 
 
 async def test_a_wrong_password_is_the_operators_matter() -> None:
-    async with redis_service(password="right") as service:
-        driver = RedisDriver(service.url.replace("right", "wrong"))
+    with redis_server("--requirepass", "right", password="right") as service:
+        driver = RedisDriver(service.url.replace("//", "//:wrong@"))
 
         with pytest.raises(BroadcastUnavailable, match="REDIS_PASSWORD") as raised:
             await driver.send(envelopes(1))

@@ -77,6 +77,7 @@ class BroadcastSettings(BaseSettings):
     """`redis://user:password@host:port/0`, `rediss://` over TLS; where given, it stands instead of the parts."""
     redis_host: str = Field("127.0.0.1", validation_alias=_named("redis_host", "REDIS_HOST"))
     redis_port: int = Field(6379, ge=1, le=65535, validation_alias=_named("redis_port", "REDIS_PORT"))
+    redis_username: str | None = Field(None, validation_alias=_named("redis_username", "REDIS_USERNAME"))
     redis_password: SecretStr | None = Field(None, validation_alias=_named("redis_password", "REDIS_PASSWORD"))
     redis_prefix: str = Field("", validation_alias=_named("redis_prefix", "BROADCAST_REDIS_PREFIX"))
     """Stands before channel names on Redis; the server listens with the same one."""
@@ -103,7 +104,8 @@ class BroadcastSettings(BaseSettings):
         if self.redis_url is not None:
             return self.redis_url.get_secret_value()
         password = revealed(self.redis_password)
-        who = f":{quote(password, safe='')}@" if password else ""
+        user = quote(self.redis_username or "", safe="")
+        who = f"{user}:{quote(password or '', safe='')}@" if user or password else ""
         host = f"[{self.redis_host}]" if ":" in self.redis_host else self.redis_host
         return f"redis://{who}{host}:{self.redis_port}/0"
 
