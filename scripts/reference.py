@@ -105,7 +105,9 @@ def _with_code(text: str) -> str:
     for paragraph in text.split("\n\n"):
         is_code = _CODE.match(paragraph)
         if is_code and paragraphs and paragraphs[-1].endswith("```"):
-            paragraphs[-1] = paragraphs[-1][:-4] + f"\n\n{inspect.cleandoc(paragraph)}\n```"
+            # As the formatter has it: what is defined stands apart.
+            gap = "\n\n\n" if paragraph.lstrip().startswith(("@", "class ")) else "\n\n"
+            paragraphs[-1] = paragraphs[-1][:-4] + f"{gap}{inspect.cleandoc(paragraph)}\n```"
         elif is_code:
             paragraphs.append(f"```python\n{inspect.cleandoc(paragraph)}\n```")
         elif "├──" in paragraph:
