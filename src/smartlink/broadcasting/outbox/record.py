@@ -12,12 +12,12 @@ import datetime as dt
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Integer, bindparam, func, select
+from sqlalchemy import Connection, Integer, bindparam, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
 from smartlink.broadcasting.envelope import DEFAULT_QUEUE, Envelope, Promise
-from smartlink.broadcasting.outbox.statements import Statements, statements_for
+from smartlink.broadcasting.outbox.statements import statements_for
 from smartlink.broadcasting.outbox.tables import OutboxTables
 from smartlink.broadcasting.outbox.wakeup import RedisBell, Wakeup
 
@@ -53,7 +53,7 @@ class Outbox:
         self.wakeup = Wakeup()
         self._bell = bell
         self._notify = notify
-        self._statements: dict[tuple[str, str], Statements] = {}
+        self._statements: dict[str, _Prepared] = {}
         events = tables.recorded_events
         self._table = events.fullname
         durable = (events.c.channel == bindparam("channel"), events.c.promise == Promise.DURABLE.value)
@@ -90,17 +90,11 @@ class Outbox:
             connection = into.connection()
         else:
             connection = into
-        dialect = connection.dialect
-        statements = self._statements.get((dialect.name, dialect.paramstyle))
+        dialect = connection.dialect.name
+        statements = self._statements.get(dialect)
         if statements is None:
-            statements = statements_for(dialect.name, dialect.paramstyle, self._table, notify=self._notify)
-            self._statements[dialect.name, dialect.paramstyle] = statements
-        recording = statements.recording(envelopes)
-        result = connection.exec_driver_sql(recording.sql, recording.values)
-        if not recording.returns_ids:
-            return [int(result.lastrowid)]
-        # In the order of rows by their making: ids were taken in that order.
-        return sorted(result.scalars())
+            statements = self._statements[dialect] = _Prepared(dialect, self._table, notify=self._notify)
+        return statements.record(connection, envelopes)
 
     def wake(self, queues: Iterable[str] = (DEFAULT_QUEUE,)) -> None:
         """Tell the workers that something was committed on `queues`. Never waits; harmless when there is none."""
@@ -137,3 +131,20 @@ class Outbox:
         # Asked last: what is pruned between the two questions then shows as incomplete.
         pruned_through = await session.scalar(self._watermark) or 0
         return events, after >= pruned_through
+
+
+class _Prepared:
+    """The statements as SQLAlchemy keeps them: compiled once, their results described once."""
+
+    def __init__(self, dialect: str, table: str, *, notify: bool) -> None:
+        self._statements = statements_for(dialect, "named", table, notify=notify)
+        self._texts = {sql: text(sql) for sql in (self._statements.one, self._statements.many)}
+
+    def record(self, connection: Connection, envelopes: Sequence[Envelope]) -> list[int]:
+        recording = self._statements.recording(envelopes)
+        values = {f"p{number}": value for number, value in enumerate(recording.values, 1)}
+        result = connection.execute(self._texts[recording.sql], values)
+        if not recording.returns_ids:
+            return [int(result.lastrowid)]
+        # In the order of rows by their making: ids were taken in that order.
+        return sorted(row[0] for row in result)

@@ -58,7 +58,10 @@ class Statements:
 
 
 def statements_for(dialect: str, paramstyle: str, table: str, *, notify: bool) -> Statements:
-    """The statements for `dialect`. Raises BroadcastConfigError for one that keeps no order."""
+    """The statements for `dialect`, values marked `:p1`, `:p2` … (`named`) or `%s` (`format`).
+
+    Raises BroadcastConfigError for one that keeps no order.
+    """
     if dialect == "sqlite":
         return _sqlite(paramstyle, table)
     if dialect == "postgresql":
@@ -70,15 +73,15 @@ def statements_for(dialect: str, paramstyle: str, table: str, *, notify: bool) -
 
 def _sqlite(paramstyle: str, table: str) -> Statements:
     # Its one writer at a time keeps the order; no lock is needed.
-    mark = "?" if paramstyle == "qmark" else "%s"
+    marks = [f":p{number}" if paramstyle == "named" else "%s" for number in range(1, len(_TYPES) + 1)]
     # Where values are marked with %s, a % of the statement itself is doubled.
-    now = _SQLITE_NOW if mark == "?" else _SQLITE_NOW.replace("%", "%%")
+    now = _SQLITE_NOW if paramstyle == "named" else _SQLITE_NOW.replace("%", "%%")
     fields = ", ".join(f"json_extract(value, '$[{index}]')" for index in range(len(_TYPES)))
     return Statements(
         is_sqlite=True,
-        one=f"INSERT INTO {table} ({_COLUMNS}, created_at) VALUES ({', '.join([mark] * len(_TYPES))}, {now})",  # noqa: S608
+        one=f"INSERT INTO {table} ({_COLUMNS}, created_at) VALUES ({', '.join(marks)}, {now})",  # noqa: S608
         many=f"INSERT INTO {table} ({_COLUMNS}, created_at) "  # noqa: S608 - the table's name is ours
-        f"SELECT {fields}, {now} FROM json_each({mark}) ORDER BY key RETURNING id",
+        f"SELECT {fields}, {now} FROM json_each({marks[0]}) ORDER BY key RETURNING id",
     )
 
 
@@ -86,7 +89,7 @@ def _postgresql(paramstyle: str, table: str, notify: bool) -> Statements:
     numbers = count(1)
 
     def mark(kind: str) -> str:
-        return f"CAST({f'${next(numbers)}' if paramstyle == 'numeric_dollar' else '%s'} AS {kind})"
+        return f"CAST({f':p{next(numbers)}' if paramstyle == 'named' else '%s'} AS {kind})"
 
     told = f", pg_notify('{NOTIFY_CHANNEL}', '')" if notify else ""
     fields = ", ".join(mark(kind) for kind in _TYPES)
