@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import shutil
 from collections.abc import AsyncIterator
@@ -14,13 +15,16 @@ import pytest
 from playwright.async_api import Browser, async_playwright
 
 from kit.client import connected
-from kit.realtime import KEY, SECRET, call, realtime_server
+from kit.realtime import APP_ID, KEY, SECRET, call, realtime_server
+from smartlink.broadcasting import Broadcaster, ChannelEncryption, EncryptedPrivateChannel
+from smartlink.broadcasting.drivers.pusher import PusherDriver
 from smartlink.protocol.errors import Code
 from smartlink.protocol.signing import sign_channel
 
 pytestmark = pytest.mark.browser
 
-PUSHER_JS = Path(__file__).parent / "node" / "node_modules" / "pusher-js" / "dist" / "web" / "pusher.js"
+WEB_BUILDS = Path(__file__).parent / "node" / "node_modules" / "pusher-js" / "dist" / "web"
+PUSHER_JS = WEB_BUILDS / "pusher.js"
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -64,8 +68,9 @@ async def browser() -> AsyncIterator[Browser]:
 class Page:
     """A page with pusher-js in it, and what it told."""
 
-    def __init__(self, page: Any) -> None:
+    def __init__(self, page: Any, encryption: ChannelEncryption | None = None) -> None:
         self._page = page
+        self.encryption = encryption
         self._told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     async def open(self, port: int, user_id: str) -> None:
@@ -73,13 +78,16 @@ class Page:
             if channel == "private-forbidden":
                 return {"auth": f"{KEY}:{'0' * 64}"}
             if not channel.startswith("presence-"):
-                return {"auth": sign_channel(KEY, SECRET, socket_id, channel)}
+                auth = {"auth": sign_channel(KEY, SECRET, socket_id, channel)}
+                secret = {} if self.encryption is None else {"shared_secret": self.encryption.shared_secret(channel)}
+                return auth | secret
             member = json.dumps({"user_id": user_id, "user_info": {"name": f"<{user_id}>"}})
             return {"auth": sign_channel(KEY, SECRET, socket_id, channel, member), "channel_data": member}
 
         await self._page.expose_function("tell", self._told.put_nowait)
         await self._page.expose_function("sign", sign)
-        await self._page.add_script_tag(path=PUSHER_JS)
+        build = PUSHER_JS if self.encryption is None else WEB_BUILDS / "pusher-with-encryption.js"
+        await self._page.add_script_tag(path=build)
         await self.run(f"({CLIENT})({port})")
 
     async def run(self, script: str) -> None:
@@ -99,9 +107,11 @@ class Page:
 
 
 @asynccontextmanager
-async def page(browser: Browser, port: int, user_id: str) -> AsyncIterator[Page]:
+async def page(
+    browser: Browser, port: int, user_id: str, encryption: ChannelEncryption | None = None
+) -> AsyncIterator[Page]:
     context = await browser.new_context()
-    it = Page(await context.new_page())
+    it = Page(await context.new_page(), encryption)
     await it.open(port, user_id)
     yield it
     await context.close()
@@ -180,3 +190,24 @@ async def test_over_capacity_it_waits_and_comes_back(browser: Browser) -> None:
             ana = await stack.enter_async_context(page(browser, server.port, "ana"))
             assert (await ana.until("error"))["code"] == 4100
         await ana.until("state", state="connected")
+
+
+async def test_the_build_with_encryption_opens_what_the_library_sealed_also_after_a_change_of_keys(
+    browser: Browser,
+) -> None:
+    old, new = (base64.b64encode(letter * 32).decode() for letter in (b"o", b"n"))
+    async with realtime_server() as server, page(browser, server.port, "ana", ChannelEncryption(old)) as ana:
+        driver = PusherDriver(APP_ID, KEY, SECRET, host="127.0.0.1", port=server.port, scheme="http")
+        vault = EncryptedPrivateChannel("vault")
+        await ana.until("state", state="connected")
+        await ana.listen("private-encrypted-vault")
+
+        first = Broadcaster(driver, encryption=ChannelEncryption(old))
+        await first.on(vault).as_("greeting").with_({"gold": "🥇"}).send()
+        assert (await ana.until("event"))["data"] == {"gold": "🥇"}
+
+        ana.encryption = ChannelEncryption(new, (old,))
+        second = Broadcaster(driver, encryption=ana.encryption)
+        await second.on(vault).as_("greeting").with_({"silver": "🥈"}).send()
+        assert (await ana.until("event"))["data"] == {"silver": "🥈"}
+        await driver.aclose()
