@@ -8,4 +8,4 @@ ruff format --check -q .
 mypy --no-error-summary
 lint-imports > /dev/null || { lint-imports; exit 1; }
 (cd frontend && npm run --silent check && npm run --silent test)
-exec pytest -q "$@"
+exec pytest -q -n "${PYTEST_WORKERS:-2}" --dist worksteal "$@"
