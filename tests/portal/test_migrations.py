@@ -119,7 +119,20 @@ async def test_demo_data_is_there_once_and_its_people_can_sign_in(database_url: 
 
     assert [answer.status_code for answer in answers] == [200, 200, 200]
     assert [answer.json()["user"]["is_admin"] for answer in answers] == [False, False, True]
-    assert len(await world.rows("SELECT id FROM chat_messages")) == 6
+    counts = {
+        table: (await world.rows(f"SELECT count(*) FROM {table}"))[0][0]
+        for table in ("chat_messages", "campaigns", "wallet_transactions", "ledger_entries", "notifications")
+    }
+    assert counts == {
+        "chat_messages": 6,
+        "campaigns": 3,
+        "wallet_transactions": 3,
+        "ledger_entries": 6,
+        "notifications": 5,
+    }
+    assert [row[0] for row in await world.rows("SELECT sum(amount) FROM ledger_entries")] == [0]
+    balances = "SELECT balance, version FROM wallets ORDER BY id"
+    assert len(await world.rows(balances)) == 2
     await world.aclose()
 
 

@@ -71,6 +71,42 @@ async def test_all_are_read_at_once(world: World, ana: Person, ben: Person) -> N
     (await world.broadcasts()).assert_broadcast(NotificationRead, times=2)
 
 
+@pytest.mark.parametrize("how", ["one", "all of the sender's"])
+async def test_reading_a_message_reads_what_told_of_it(
+    world: World, ana: Person, ben: Person, eve: Person, how: str
+) -> None:
+    await world.direct_message(eve, ana, "from somebody else")
+    message_id = await world.direct_message(ben, ana, "the last")
+    await ana.post("/api/wallet/deposits", {"amount": "5"})
+    money, about_it, others = await listed(ana)
+
+    where = message_id if how == "one" else f"private/{ben.id}"
+    for _ in range(2):
+        assert (await ana.post(f"/api/chat/messages/{where}/read")).status_code == 200
+
+    assert await listed(ana, "?unread=1") == [money, others]
+    (await world.broadcasts()).assert_broadcast(
+        NotificationRead,
+        on=PrivateChannel(f"user.{ana.id}"),
+        times=1,
+        where=lambda data: data["notificationId"] == about_it,
+    )
+
+
+async def test_reading_at_once_in_many_pages_waits_for_nobody_for_ever(world: World, ana: Person, ben: Person) -> None:
+    for number in range(8):
+        await world.direct_message(ben, ana, str(number))
+
+    answers = await asyncio.gather(
+        *(ana.post(f"/api/chat/messages/private/{ben.id}/read") for _ in range(3)),
+        *(ana.post("/api/notifications/read") for _ in range(3)),
+    )
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert await listed(ana, "?unread=1") == []
+    (await world.broadcasts()).assert_broadcast(NotificationRead, times=8)
+
+
 @pytest.mark.parametrize("odd", ["0", "-1", "abc", "01", "9223372036854775808", "999999"])
 async def test_what_is_not_there_is_not_found(ana: Person, odd: str) -> None:
     assert (await ana.post(f"/api/notifications/{odd}/read")).status_code == 404

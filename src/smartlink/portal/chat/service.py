@@ -15,7 +15,7 @@ from smartlink.portal.chat.events import MessageRead, MessageSent, PrivateMessag
 from smartlink.portal.chat.model import ChatMessage
 from smartlink.portal.chat.schemas import Conversation, DirectMessageOut, FoundMessage, MessageOut
 from smartlink.portal.chat.typists import Typists
-from smartlink.portal.notifications.service import notify
+from smartlink.portal.notifications.service import mark_about, notify
 from smartlink.portal.presence.service import Presence
 from smartlink.portal.shared import idempotency
 from smartlink.portal.shared.errors import Invalid, NotFound
@@ -132,7 +132,10 @@ class Chat:
         return answer
 
     async def read(self, caller: Principal, message_id: int) -> DirectMessageOut:
-        """Mark one message as read; its sender hears of it once. Raises NotFound when it is not to the caller."""
+        """Mark one message, and what told of it, as read; its sender hears of it once.
+
+        Raises NotFound when it is not to the caller.
+        """
         async with self._announcer.work() as work:
             now = dt.datetime.now(dt.UTC)
             first_time = await work.session.scalar(
@@ -148,10 +151,11 @@ class Chat:
             message = DirectMessageOut.model_validate(row)
             if first_time is not None:
                 work.announce(MessageRead(message, _profile(caller)))
+            await mark_about(work, _profile(caller), "private_message", "message_id", [message_id])
         return message
 
     async def read_all(self, caller: Principal, peer_id: int) -> None:
-        """Mark all that a user wrote to the caller as read; each is announced once."""
+        """Mark all that a user wrote to the caller, and what told of it, as read; each is announced once."""
         async with self._announcer.work() as work:
             if peer_id == caller.id or await work.session.get(User, peer_id) is None:
                 raise NotFound
@@ -163,9 +167,11 @@ class Chat:
                 .returning(ChatMessage.id)
                 .execution_options(synchronize_session=False)
             )
-            for message_id in sorted(changed):
+            message_ids = sorted(changed)
+            for message_id in message_ids:
                 row = await work.session.scalar(queries.direct(message_id, caller.id))
                 work.announce(MessageRead(DirectMessageOut.model_validate(row), _profile(caller)))
+            await mark_about(work, _profile(caller), "private_message", "message_id", message_ids)
 
     async def typing(self, caller: Principal, is_typing: bool, recipient_id: int | None) -> None:
         """Tell the others at once that the caller types, or has stopped. Raises Invalid, TooMany."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import ColumnElement, Select, func, select, update
 
 from smartlink.portal.notifications.events import EchoNotification, NotificationCreated, NotificationRead
 from smartlink.portal.notifications.model import Notification
@@ -18,7 +19,9 @@ from smartlink.portal.users.channels import user_channel
 from smartlink.portal.users.schemas import Profile
 from smartlink.portal.users.service import Principal
 
-__all__ = ["Listed", "Notifications", "listed", "notify", "unread_count"]
+__all__ = ["Listed", "Notifications", "listed", "mark_about", "notify", "unread_count"]
+
+ABOUT_AT_ONCE = 500
 
 
 async def notify(work: Work, user: Profile, kind: str, data: dict[str, Any]) -> NotificationOut:
@@ -30,6 +33,31 @@ async def notify(work: Work, user: Profile, kind: str, data: dict[str, Any]) -> 
     work.announce(NotificationCreated(notification, user))
     work.announce(EchoNotification(notification, user.id))
     return notification
+
+
+async def mark_about(work: Work, user: Profile, kind: str, key: str, ids: Sequence[int]) -> None:
+    """Mark what tells `user` of these records as read, within the work that shows them; each is announced once.
+
+    `kind` and `key` say which: notifications of that type whose `data[key]` is one of `ids`.
+    """
+    about = Notification.data[key].as_numeric(19, 0)
+    for first in range(0, len(ids), ABOUT_AT_ONCE):
+        await _mark(work, user, Notification.type == kind, about.in_(ids[first : first + ABOUT_AT_ONCE]))
+
+
+async def _mark(work: Work, user: Profile, *which: ColumnElement[bool]) -> None:
+    unread = (Notification.user_id == user.id, Notification.read_at.is_(None), *which)
+    # In one order, so that two who mark at once wait for each other instead of for ever.
+    locked = select(Notification.id).where(*unread).order_by(Notification.id).with_for_update()
+    marked = await work.session.scalars(
+        update(Notification)
+        .where(Notification.id.in_(locked), Notification.read_at.is_(None))
+        .values(read_at=dt.datetime.now(dt.UTC))
+        .returning(Notification.id)
+        .execution_options(synchronize_session=False)
+    )
+    for notification_id in sorted(marked):
+        work.announce(NotificationRead(notification_id, user))
 
 
 def listed(user_id: int, page: Page, *, unread: bool) -> Select[Notification]:
@@ -71,7 +99,7 @@ class Notifications:
     async def read(self, caller: Principal, notification_id: int) -> NotificationOut:
         """Mark one as read; announced once. Raises NotFound when it is not the caller's."""
         async with self._announcer.work() as work:
-            await self._mark(work, caller, Notification.id == notification_id)
+            await _mark(work, _profile(caller), Notification.id == notification_id)
             row = await work.session.get(Notification, notification_id)
             if row is None or row.user_id != caller.id:
                 raise NotFound
@@ -80,15 +108,8 @@ class Notifications:
     async def read_all(self, caller: Principal) -> None:
         """Mark all as read; each is announced once."""
         async with self._announcer.work() as work:
-            await self._mark(work, caller)
+            await _mark(work, _profile(caller))
 
-    async def _mark(self, work: Work, caller: Principal, *which: Any) -> None:
-        marked = await work.session.scalars(
-            update(Notification)
-            .where(Notification.user_id == caller.id, Notification.read_at.is_(None), *which)
-            .values(read_at=dt.datetime.now(dt.UTC))
-            .returning(Notification.id)
-            .execution_options(synchronize_session=False)
-        )
-        for notification_id in sorted(marked):
-            work.announce(NotificationRead(notification_id, Profile(id=caller.id, name=caller.name)))
+
+def _profile(caller: Principal) -> Profile:
+    return Profile(id=caller.id, name=caller.name)
