@@ -106,3 +106,16 @@ export interface Transaction {
   version: number
   created_at: string
 }
+
+export interface Token {
+  id: number
+  name: string
+  last_used_at: string | null
+  expires_at: string | null
+  created_at: string
+}
+
+/** With the secret, which is told this once. */
+export interface NewToken extends Token {
+  token: string
+}

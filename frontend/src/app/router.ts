@@ -41,6 +41,12 @@ export function buildRouter(): Router {
         component: () => import('@/features/wallet/WalletPage.vue'),
         meta: { section: 'wallet', title: 'Wallet' },
       },
+      {
+        path: '/account',
+        name: 'account',
+        component: () => import('@/features/users/AccountPage.vue'),
+        meta: { section: 'account', title: 'Your account' },
+      },
       { path: '/:rest(.*)*', redirect: '/' },
     ],
   })

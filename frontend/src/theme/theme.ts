@@ -3,6 +3,12 @@ import { ref } from 'vue'
 
 export type Choice = 'system' | 'light' | 'dark'
 
+export const THEMES: readonly { value: Choice; label: string }[] = [
+  { value: 'system', label: 'As the system' },
+  { value: 'light', label: 'Light' },
+  { value: 'dark', label: 'Dark' },
+]
+
 const KEY = 'smartlink.theme'
 const system = matchMedia('(prefers-color-scheme: dark)')
 

@@ -1,6 +1,7 @@
 /** Who is signed in. */
 import { defineStore } from 'pinia'
 import { ref } from 'vue'
+import { signOutEverywhere as endAll } from '@/api/account'
 import { SignedOut } from '@/api/errors'
 import type { Account } from '@/api/records'
 import * as http from '@/api/session'
@@ -34,9 +35,14 @@ export const useSession = defineStore('session', () => {
     await signIn(email, password)
   }
 
-  async function signOut(): Promise<void> {
+  const signOut = () => leave(http.signOut)
+
+  /** Ends all sessions, tokens and connections, this page's too. */
+  const signOutEverywhere = () => leave(endAll)
+
+  async function leave(end: () => Promise<void>): Promise<void> {
     try {
-      await http.signOut()
+      await end()
     } catch (error) {
       if (!(error instanceof SignedOut)) throw error
     }
@@ -44,6 +50,11 @@ export const useSession = defineStore('session', () => {
     const tabs = joinTabs(() => undefined)
     tabs.tell({ type: 'signedOut' })
     tabs.close()
+  }
+
+  /** Something of the account is different. */
+  function changed(now: Account): void {
+    account.value = now
   }
 
   /** Signed out here or in another tab. */
@@ -59,5 +70,5 @@ export const useSession = defineStore('session', () => {
     hasExpired.value = true
   }
 
-  return { account, hasExpired, restore, signIn, register, signOut, forget, ended }
+  return { account, hasExpired, restore, signIn, register, signOut, signOutEverywhere, changed, forget, ended }
 })

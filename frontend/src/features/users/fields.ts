@@ -1,0 +1,48 @@
+/** The errors of a form, each at its field, and the one that belongs to none. */
+import { nextTick, ref } from 'vue'
+import { Refused, sentence, TooOften } from '@/api/errors'
+
+export type FieldErrors = Readonly<Record<string, string>>
+
+/** What a refusal says about each field. */
+export function fieldErrors(error: unknown): FieldErrors {
+  if (!(error instanceof Refused)) return {}
+  return Object.fromEntries(Object.entries(error.errors).map(([field, texts]) => [field, texts[0] ?? error.message]))
+}
+
+export function useForm(form: () => HTMLElement | null) {
+  const errors = ref<FieldErrors>({})
+  const trouble = ref<string | null>(null)
+  const isBusy = ref(false)
+
+  async function show(found: FieldErrors): Promise<void> {
+    errors.value = found
+    await nextTick()
+    form()?.querySelector<HTMLElement>('[aria-invalid="true"]')?.focus()
+  }
+
+  /** Does it unless something is missing; whether it went through. */
+  async function submit(missing: FieldErrors, act: () => Promise<void>): Promise<boolean> {
+    if (isBusy.value) return false
+    trouble.value = null
+    errors.value = {}
+    if (Object.keys(missing).length > 0) {
+      await show(missing)
+      return false
+    }
+    isBusy.value = true
+    try {
+      await act()
+      return true
+    } catch (error) {
+      const found = fieldErrors(error)
+      if (error instanceof TooOften || Object.keys(found).length === 0) trouble.value = sentence(error)
+      else await show(found)
+      return false
+    } finally {
+      isBusy.value = false
+    }
+  }
+
+  return { errors, trouble, isBusy, submit }
+}
