@@ -82,6 +82,24 @@ async def test_what_is_said_while_an_engine_is_waited_for_is_done_in_order() -> 
         assert between.nodes[0].subscribed == {("1001", "news")}
 
 
+async def test_as_much_as_may_wait_is_done_when_the_engine_answers() -> None:
+    between = Between()
+    async with node(between) as server, connected(server.port) as client:
+        await client.subscribe("chat")
+        between.joining.shut()
+        texts = [json.dumps({"event": "pusher:subscribe", "data": {"channel": name}}) for name in ("news", "chat")]
+        first, again = (bytes((0x81, 0x80 | len(text))) + bytes(4) + text.encode() for text in texts)
+        client.writer.write(first + again * 250)  # at once; of those after the first, nothing waits
+        await eventually(lambda: between.joining.waiting)
+        between.joining.open()
+        answered = [(await client.receive())["channel"] for _ in range(251)]
+
+        assert answered == ["news"] + ["chat"] * 250
+        client.send("pusher:unsubscribe", {"channel": "chat"})
+        ask_for(client, "other")
+        assert (await client.receive())["channel"] == "other"
+
+
 @pytest.mark.parametrize("gate", ["joining", "reading"])
 async def test_who_goes_while_joining_leaves_nothing_behind(gate: str) -> None:
     between = Between()

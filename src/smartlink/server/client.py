@@ -250,13 +250,16 @@ class ClientConnection:
 
     def _on_done(self, _result: object) -> None:
         self._is_busy = False
-        while self._waiting and self.is_open:
-            self._act_on(self._waiting.popleft())
-            if self._is_busy:
+        # Taken out meanwhile: a message that is done at once comes here again, however many wait behind it.
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            return
+        while waiting and self.is_open:
+            self._act_on(waiting.popleft())
+            if self._is_busy and self.is_open:
+                self._waiting = waiting
                 return
-        if self._waiting is not None and not self._waiting:
-            self._waiting = None
-            self._link.resume()
+        self._link.resume()
 
     def _on_failed(self) -> None:
         self._is_busy = False
