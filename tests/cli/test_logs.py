@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -129,3 +130,32 @@ def test_a_taken_metrics_port_is_told_in_a_sentence(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert f"REVERB_METRICS_PORT={first.metrics_port}" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("on_a_terminal", [False, True])
+def test_tracebacks_do_not_show_the_values_of_variables(on_a_terminal: bool) -> None:
+    program = """
+import sys
+import structlog
+from smartlink.cli.logs import configure
+sys.stderr.isatty = lambda: TERMINAL
+configure()
+
+def fail(value):
+    raise RuntimeError("broken")
+
+try:
+    fail("".join(["s3cret", "-value"]))
+except RuntimeError:
+    structlog.get_logger().exception("internal error")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program.replace("TERMINAL", str(on_a_terminal))],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+
+    assert "broken" in done.stderr
+    assert "s3cret-value" not in done.stderr

@@ -1,4 +1,7 @@
-"""How logs look: pretty on a terminal, JSON lines elsewhere. Secrets never reach them: nobody logs any."""
+"""How logs look: pretty on a terminal, JSON lines elsewhere.
+
+Secrets never reach them: nobody logs any, and tracebacks are shown without the values of variables.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,12 @@ def configure(*, verbose: bool = False) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if sys.stderr.isatty():
-        render: list[structlog.typing.Processor] = [structlog.dev.ConsoleRenderer()]
+        render: list[structlog.typing.Processor] = [
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        ]
     else:
-        render = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        bare = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        render = [structlog.processors.ExceptionRenderer(bare), structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=[*shared, *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
