@@ -86,6 +86,22 @@ def test_a_taken_port_is_told_with_the_variable_to_change(tmp_path: Path, variab
 
 
 @pytest.mark.parametrize(
+    ("variable", "words"),
+    [("APP_HOST", ("serve",)), ("REVERB_SERVER_HOST", ("serve",)), ("REVERB_SERVER_HOST", ("reverb", "start"))],
+)
+def test_a_host_that_is_no_address_is_told_with_the_variable_to_change(
+    tmp_path: Path, variable: str, words: tuple[str, ...]
+) -> None:
+    secret = {"REVERB_APP_SECRET": "x" * 40}
+    done = command(tmp_path, *words, environment=Smartlink(tmp_path).environment | secret | {variable: "host.invalid"})
+
+    assert done.returncode == 1
+    assert "host.invalid" in done.stderr
+    assert variable in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
     ("variable", "value"),
     [
         ("REVERB_SERVER_PORT", "abc"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -87,10 +88,19 @@ def take_port(host: str, port: int, variable: str) -> Iterator[None]:
     """Tell a failing bind in words. Raises PortTaken."""
     try:
         yield
+    except socket.gaierror as error:
+        raise PortTaken(f"{host} is no address of this machine: {error.strerror}. Set {_host_of(variable)}.") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortTaken(f"Port {port} on {host} is taken. Set {variable} to another one.") from None
         if error.errno in (errno.EACCES, errno.EADDRNOTAVAIL):
             reason = os.strerror(error.errno)
-            raise PortTaken(f"Cannot listen on {host}:{port}: {reason}. Set {variable} or its host.") from None
+            raise PortTaken(
+                f"Cannot listen on {host}:{port}: {reason}. Set {variable} or {_host_of(variable)}."
+            ) from None
         raise
+
+
+def _host_of(variable: str) -> str:
+    """The setting of the host that goes with a port's."""
+    return variable.removesuffix("PORT") + "HOST"
