@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import socket
+import stat
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -125,8 +126,9 @@ def ask(path: Path, command: str, timeout_s: float) -> dict[str, Any]:
 def _listen(path: Path) -> socket.socket:
     folder = path.parent
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = folder.stat()
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+    # Not where a link points: in the temporary folder anybody could have laid one that leads into a folder of ours.
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise PermissionError(f"{folder} must belong to this user, and only it may write there")
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
