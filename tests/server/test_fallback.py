@@ -8,6 +8,7 @@ import json
 import pytest
 
 from kit.client import connected
+from kit.engines import Between
 from kit.realtime import KEY, call, realtime_server
 from kit.waiting import eventually
 from kit.xhr import XhrClient, request, session_name
@@ -301,3 +302,28 @@ async def test_a_client_that_reads_nothing_is_cut_as_slow() -> None:
 
             assert (await client.closed()).code == 4100
             assert server.metrics.slow_consumers == 1
+
+
+async def test_who_comes_while_the_roster_is_waited_for_does_not_exceed_the_limit() -> None:
+    between = Between()
+    async with (
+        realtime_server(reverb_app_max_connections=1, engines=between.engines()) as server,
+        asyncio.timeout(20),
+    ):
+        between.joining.shut()
+        openings = [
+            asyncio.create_task(ask_once(server.port, f"/app/{KEY}/{session_name()}/xhr?protocol=7")) for _ in range(5)
+        ]
+        await eventually(lambda: between.joining.waiting == 5)
+        between.joining.open()
+        bodies = [await opening for opening in openings]
+
+        assert sum(b"connection_established" in body for body in bodies) == 1
+        assert sum(b"c[4100" in body for body in bodies) == 4
+        assert len(server.node.hub) == 1
+
+
+async def ask_once(port: int, path: str) -> bytes:
+    """The whole answer to one request."""
+    async with request(port, path) as answer:
+        return await answer.body()

@@ -110,6 +110,10 @@ class Sessions:
         if not arrival.is_first_on_channel or stream.is_lost:
             await self._node.roster.leave(app.id, session_channel(session), state.socket_id)
             return self._here.get((app.id, session))
+        if (refused := refusal(self._node, app, request.query)) is not None:
+            # While the roster was waited for, others have taken what room there was.
+            await self._node.roster.leave(app.id, session_channel(session), state.socket_id)
+            raise Refused(*refused)
 
         def forget() -> None:
             del self._here[app.id, session]
