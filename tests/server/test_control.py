@@ -10,23 +10,26 @@ from smartlink.server.config import ServerSettings
 from smartlink.server.control import Control, NotRunning, ask, control_path
 
 
-async def start(folder: Path) -> Path:
-    """Start a control socket below `folder`; returns where it should be."""
-    settings = ServerSettings(_env_file=None, reverb_server_runtime_dir=str(folder))
-    path = control_path(settings, 8080)
+def place(folder: Path) -> Path:
+    """Where the control socket of a server with this runtime folder should be."""
+    return control_path(ServerSettings(_env_file=None, reverb_server_runtime_dir=str(folder)), 8080)
+
+
+async def start(path: Path) -> None:
+    """Start a control socket, and stop it."""
     control = Control(path, {})
     await control.start()
     await control.stop()
-    return path
 
 
 async def test_a_link_in_place_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     ours = tmp_path / "ours"
     ours.mkdir(mode=0o700)
-    (ours / "reverb-127.0.0.1-8080.sock").write_text("something else")
     (tmp_path / "run").symlink_to(ours)
+    path = place(tmp_path / "run")
+    path.write_text("something else")
 
-    path = await start(tmp_path / "run")
+    await start(path)
 
     assert path.read_text() == "something else"
 
@@ -35,7 +38,9 @@ async def test_a_folder_that_others_may_write_to_is_not_used(tmp_path: Path) -> 
     (tmp_path / "run").mkdir()
     (tmp_path / "run").chmod(0o777)
 
-    path = await start(tmp_path / "run")
+    path = place(tmp_path / "run")
+
+    await start(path)
 
     assert not path.exists()
     with pytest.raises(NotRunning):
