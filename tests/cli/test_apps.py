@@ -67,7 +67,7 @@ def test_a_database_is_made_ready_and_added_to(tmp_path: Path) -> None:
         ({"REVERB_APPS_FILE": "nowhere.toml"}, "nowhere.toml cannot be read"),
         ({"REVERB_APPS_FILE": "a", "REVERB_APPS_DATABASE_URL": "sqlite:///b"}, "not both"),
         ({"REVERB_APPS_DATABASE_URL": "sqlite:///b.db"}, "smartlink apps install"),
-        ({"REVERB_WEBHOOK_QUEUE": "elsewhere"}, "must be memory, sqlite:///path or redis://"),
+        ({"REVERB_WEBHOOK_QUEUE": "elsewhere"}, "must be memory, sqlite:///path, redis, or redis://"),
         (
             {"REVERB_WEBHOOK_QUEUE": "sqlite:////proc/x/y.db", "REVERB_WEBHOOK_URL": "https://a.test/"},
             "See REVERB_WEBHOOK_QUEUE",

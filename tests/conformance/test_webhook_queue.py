@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
-import socket
-import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from kit.redis import RedisServer, fresh_prefix
+from kit.redis import shared_redis as shared_redis
 from kit.waiting import eventually
+from smartlink.server.redis.commands import RedisCommands
+from smartlink.server.redis.naming import Names
+from smartlink.server.redis_address import parse_url
 from smartlink.server.webhooks import queue as limits
 from smartlink.server.webhooks.memory import MemoryQueue
 from smartlink.server.webhooks.queue import Address, Batch, Report, Subject, WebhookQueue
-from smartlink.server.webhooks.redis import RedisQueue, open_queue
+from smartlink.server.webhooks.redis import WEBHOOK_SCRIPTS, RedisQueue
 from smartlink.server.webhooks.sqlite import SqliteQueue
 
 ANA, CHANNEL = Subject("1", "presence-a", "7"), Subject("1", "presence-a")
@@ -399,45 +401,28 @@ class TestSqliteQueue(WebhookQueuePromises):
             await SqliteQueue(tmp_path / "w.db").start()
 
 
-@pytest.fixture(scope="module")
-def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    folder = tmp_path_factory.mktemp("redis")
-    server = subprocess.Popen(
-        ["redis-server", "--port", str(port), "--save", "", "--dir", str(folder), "--bind", "127.0.0.1"],
-        stdout=subprocess.DEVNULL,
-    )
-    limit = time.monotonic() + 20
-    while time.monotonic() < limit:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            break
-        except OSError:
-            assert server.poll() is None
-            time.sleep(0.02)
-    yield port
-    server.terminate()
-    server.wait(10)
-
-
 class TestRedisQueue(WebhookQueuePromises):
-    prefixes = itertools.count()
-
     @pytest.fixture
-    async def queue(self, redis_port: int) -> AsyncIterator[WebhookQueue]:
-        async with redis_queue(redis_port, f"test{next(self.prefixes)}") as queue:
+    async def queue(self, shared_redis: RedisServer) -> AsyncIterator[WebhookQueue]:
+        async with redis_queue(shared_redis.url) as queue:
             yield queue
 
     async def test_a_redis_that_is_away_is_told(self) -> None:
-        async with redis_queue(1, "x") as queue:
-            with pytest.raises(limits.QueueUnavailable, match="ConnectionError"):
+        async with redis_queue("redis://127.0.0.1:1/0") as queue:
+            with pytest.raises(limits.QueueUnavailable, match="Redis is away"):
                 await queue.record([event("1")])
+
+    async def test_a_redis_that_will_not_have_us_is_told_at_the_start(self, shared_redis: RedisServer) -> None:
+        with pytest.raises(limits.QueueUnavailable, match="REDIS_DB"):
+            async with redis_queue(f"redis://127.0.0.1:{shared_redis.port}/999"):
+                pass
 
 
 @asynccontextmanager
-async def redis_queue(port: int, prefix: str) -> AsyncIterator[RedisQueue]:
-    queue = open_queue(f"redis://127.0.0.1:{port}/0", prefix)
+async def redis_queue(url: str) -> AsyncIterator[RedisQueue]:
+    queue = RedisQueue(RedisCommands(parse_url(url), WEBHOOK_SCRIPTS), Names(fresh_prefix()))
     await queue.start()
-    yield queue
-    await queue.stop()
+    try:
+        yield queue
+    finally:
+        await queue.stop()

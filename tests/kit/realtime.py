@@ -33,7 +33,7 @@ async def realtime_server(
     values = {
         "reverb_server_port": 0,
         "reverb_server_drain_seconds": 0.2,
-        "reverb_webhook_queue": "memory",
+        "reverb_webhook_queue": None if settings.get("reverb_scaling_enabled") else "memory",
         "reverb_webhook_allow_private": True,
     } | settings
     manager = StaticApps([apps, *others]) if isinstance(apps, App) else apps

@@ -29,7 +29,7 @@ class Reverb:
             "REVERB_PORT": str(self.port),
             "REVERB_SERVER_RUNTIME_DIR": str(folder / "run"),
             "REVERB_SERVER_DRAIN_SECONDS": "0.5",
-            "REVERB_WEBHOOK_QUEUE": "memory",
+            "REVERB_WEBHOOK_QUEUE": "" if settings.get("reverb_scaling_enabled") else "memory",
             **{name.upper(): str(value) for name, value in settings.items()},
         }
         self.process: subprocess.Popen[bytes]

@@ -88,14 +88,14 @@ def _with_queue(work: Callable[[WebhookQueue], Awaitable[T]]) -> T:
     configure()
     with settings_errors():
         settings = ServerSettings()
-    where = settings.reverb_webhook_queue
+        queue = webhook_queue_for(settings)
+    where = settings.webhook_queue
     if where == "memory":
         fail("REVERB_WEBHOOK_QUEUE=memory: what failed is known to the server's process alone, and ends with it")
     if where.startswith("sqlite:///") and not Path(where.removeprefix("sqlite:///")).exists():
         fail(f"There is no queue yet at {where}: no webhook has been told since it was chosen (REVERB_WEBHOOK_QUEUE)")
 
     async def main() -> T:
-        queue = webhook_queue_for(settings)
         await queue.start()
         try:
             return await work(queue)

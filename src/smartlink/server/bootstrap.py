@@ -44,7 +44,7 @@ from smartlink.server.receipts.memory import MemoryReceipts
 from smartlink.server.receipts.redis import RECEIPT_SCRIPTS, RedisReceipts
 from smartlink.server.redis.commands import RedisCommands
 from smartlink.server.redis.naming import Names
-from smartlink.server.redis_address import Kind
+from smartlink.server.redis_address import Kind, parse_url
 from smartlink.server.roster.base import Roster
 from smartlink.server.roster.lua import ROSTER_SCRIPTS
 from smartlink.server.roster.memory import MemoryRoster
@@ -66,6 +66,7 @@ from smartlink.server.webhooks.guard import Guard
 from smartlink.server.webhooks.memory import MemoryQueue
 from smartlink.server.webhooks.post import Poster
 from smartlink.server.webhooks.queue import QueueUnavailable, WebhookQueue
+from smartlink.server.webhooks.redis import WEBHOOK_SCRIPTS, RedisQueue
 from smartlink.server.webhooks.sqlite import SqliteQueue
 from smartlink.server.ws.listener import Links
 from smartlink.server.ws.upgrade import Upgrader
@@ -160,6 +161,8 @@ class Engines:
     roster: Roster
     history: History
     receipts: Receipts
+    redis: RedisCommands | None = None
+    """The connection they share, where it is Redis that joins the nodes."""
 
 
 def engines_for(settings: ServerSettings, metrics: Metrics) -> Engines:
@@ -167,13 +170,14 @@ def engines_for(settings: ServerSettings, metrics: Metrics) -> Engines:
     if not uses_redis(settings):
         return Engines(MemoryBroker(), MemoryRoster(), MemoryHistory(), MemoryReceipts())
     address = settings.redis_address
-    scripts = (*BROKER_SCRIPTS, *ROSTER_SCRIPTS, *HISTORY_SCRIPTS, *RECEIPT_SCRIPTS)
+    scripts = (*BROKER_SCRIPTS, *ROSTER_SCRIPTS, *HISTORY_SCRIPTS, *RECEIPT_SCRIPTS, *WEBHOOK_SCRIPTS)
     commands, names = RedisCommands(address, scripts), Names(settings.reverb_scaling_channel)
     return Engines(
         RedisBroker(commands, names, metrics, is_sharded=address.kind is Kind.CLUSTER),
         RedisRoster(commands, names),
         RedisHistory(commands, names),
         RedisReceipts(commands, names),
+        commands,
     )
 
 
@@ -189,24 +193,35 @@ def uses_redis(settings: ServerSettings) -> bool:
     return settings.reverb_scaling_enabled
 
 
-def webhook_queue_for(settings: ServerSettings) -> WebhookQueue:
-    """The webhook queue that `settings` ask for, not yet started. Raises QueueUnavailable."""
-    where = settings.reverb_webhook_queue
+def webhook_queue_for(settings: ServerSettings, shared: RedisCommands | None = None) -> WebhookQueue:
+    """The webhook queue that `settings` ask for, not yet started; over `shared` where it is in the nodes' Redis.
+
+    Raises UnsafeSettings.
+    """
+    where = settings.webhook_queue
     if where == "memory":
         return MemoryQueue()
-    if where.startswith(("redis://", "rediss://")):
-        try:
-            from smartlink.server.webhooks.redis import open_queue
-        except ImportError:
-            raise QueueUnavailable("It needs more packages: pip install 'smartlink-realtime[server,redis]'") from None
-        return open_queue(where)
-    return SqliteQueue(Path(where.removeprefix("sqlite:///")))
+    if where.startswith("sqlite:///"):
+        return SqliteQueue(Path(where.removeprefix("sqlite:///")))
+    if where != "redis":
+        address = parse_url(where, ca_file=settings.redis_ca_file)
+        shared = RedisCommands(address, WEBHOOK_SCRIPTS)
+    elif shared is None:
+        shared = RedisCommands(settings.redis_address, WEBHOOK_SCRIPTS)
+    return RedisQueue(shared, Names(settings.reverb_scaling_channel))
 
 
-def webhooks_for(settings: ServerSettings, apps: AppManager, roster: Roster, metrics: Metrics) -> Webhooks:
-    """What posts webhooks, asking `roster` who is there."""
+def webhooks_for(settings: ServerSettings, apps: AppManager, engines: Engines, metrics: Metrics) -> Webhooks:
+    """What posts webhooks, asking the roster who is there."""
+    roster = engines.roster
 
     async def occupants(app_id: str, channel: str) -> frozenset[str] | None:
+        users = await on_channel(app_id, channel)
+        if not engines.broker.is_available:
+            raise QueueUnavailable("Other nodes cannot be reached: who is on their side is not known")
+        return users
+
+    async def on_channel(app_id: str, channel: str) -> frozenset[str] | None:
         if not (await roster.count(app_id, channel)).subscriptions:
             return None
         if kind_of(channel) is not ChannelKind.PRESENCE:
@@ -220,7 +235,7 @@ def webhooks_for(settings: ServerSettings, apps: AppManager, roster: Roster, met
     )
     return Webhooks(
         apps=apps,
-        queue=webhook_queue_for(settings),
+        queue=webhook_queue_for(settings, engines.redis),
         poster=Poster(guard, settings.reverb_webhook_timeout),
         occupants=occupants,
         metrics=metrics,
@@ -258,7 +273,6 @@ class Parent:
 def parent_for(settings: ServerSettings) -> Parent:
     """The switchboard and the webhooks of a machine."""
     apps, roster, metrics = apps_for(settings), HomeRoster(), Metrics()
-    webhooks = webhooks_for(settings, apps, roster, metrics)
 
     def tell(app_id: str, event: WebhookEvent) -> None:
         app = apps.by_id(app_id)
@@ -268,6 +282,7 @@ def parent_for(settings: ServerSettings) -> Parent:
     exchange = Exchange(roster=roster, history=MemoryHistory(), receipts=MemoryReceipts(), tell=tell)
     roster.use(exchange)
     engines = Engines(HomeBroker(exchange, roster), roster, exchange.history, exchange.receipts)
+    webhooks = webhooks_for(settings, apps, engines, metrics)
     return Parent(exchange, engines, webhooks, apps, metrics)
 
 
@@ -321,7 +336,7 @@ def build(
 
     own_webhooks = None
     if webhooks is None:
-        webhooks = own_webhooks = webhooks_for(settings, apps, engines.roster, metrics)
+        webhooks = own_webhooks = webhooks_for(settings, apps, engines, metrics)
     node = Node(
         hub=hub,
         fanout=FanOut(loop.call_soon, by_descriptor, metrics),

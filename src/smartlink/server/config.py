@@ -197,9 +197,9 @@ class ServerSettings(BaseSettings):
         le=86_400,
         description="How long a failing address is tried before its events are kept as failed",
     )
-    reverb_webhook_queue: str = Field(
-        "sqlite:///var/webhooks.db",
-        description="Where webhooks wait: memory, sqlite:///path or redis://host:port/number",
+    reverb_webhook_queue: str | None = Field(
+        None,
+        description="Where webhooks wait: memory, sqlite:///path, redis (the nodes' own) or an address as in REDIS_URL",
     )
     reverb_webhook_allow_private: bool = Field(False, description="Let webhooks go to addresses inside, plainly too")
     reverb_webhook_allow_http: bool = Field(False, description="Let webhooks go without TLS")
@@ -224,11 +224,14 @@ class ServerSettings(BaseSettings):
 
     @field_validator("reverb_webhook_queue")
     @classmethod
-    def _queue(cls, value: str) -> str:
-        scheme, _, rest = value.partition("://")
-        if value == "memory" or (scheme in ("redis", "rediss") and rest) or (scheme == "sqlite" and len(rest) > 1):
+    def _queue(cls, value: str | None) -> str | None:
+        if value in (None, "memory", "redis") or (value.startswith("sqlite:///") and len(value) > len("sqlite:///")):
             return value
-        raise ValueError("must be memory, sqlite:///path or redis://host:port/number")
+        try:
+            parse_url(value)
+        except BadAddress:
+            raise ValueError("must be memory, sqlite:///path, redis, or redis://host:port/number") from None
+        return value
 
     @field_validator("reverb_server_trusted_proxies")
     @classmethod
@@ -265,6 +268,12 @@ class ServerSettings(BaseSettings):
     def reads_events_from_redis(self) -> bool:
         """Whether what the `redis` broadcast driver publishes is delivered."""
         return self.broadcast_driver == "redis" if self.reverb_redis_ingest is None else self.reverb_redis_ingest
+
+    @property
+    def webhook_queue(self) -> str:
+        """`REVERB_WEBHOOK_QUEUE`, or what suits the number of nodes."""
+        default = "redis" if self.reverb_scaling_enabled else "sqlite:///var/webhooks.db"
+        return self.reverb_webhook_queue or default
 
     @property
     def redis_address(self) -> RedisAddress:
@@ -310,7 +319,12 @@ class ServerSettings(BaseSettings):
             raise UnsafeSettings("Set both REVERB_SERVER_TLS_CERT and REVERB_SERVER_TLS_KEY, or neither.")
         if self.reverb_apps_file is not None and self.reverb_apps_database_url is not None:
             raise UnsafeSettings("Set REVERB_APPS_FILE or REVERB_APPS_DATABASE_URL, not both.")
-        if self.reverb_scaling_enabled or self.reads_events_from_redis:
+        if self.reverb_scaling_enabled and (queue := self.webhook_queue.partition(":")[0]) in ("sqlite", "memory"):
+            raise UnsafeSettings(
+                f"REVERB_WEBHOOK_QUEUE={queue} is of one machine alone, and REVERB_SCALING_ENABLED joins several: "
+                "who arrives at one and leaves at another would not be told of. Unset it, and webhooks wait in Redis."
+            )
+        if self.reverb_scaling_enabled or self.reads_events_from_redis or self.webhook_queue == "redis":
             address = self.redis_address
             if self.reads_events_from_redis and address.kind is Kind.CLUSTER:
                 raise UnsafeSettings(

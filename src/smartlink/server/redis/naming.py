@@ -18,6 +18,8 @@ class Names:
         self.prefix = prefix
         self.control = f"{prefix}:b:{{control}}"
         self.control_log = f"{prefix}:q:{{control}}"
+        self.webhooks = f"{prefix}:{{webhooks}}:"
+        """The beginning of the keys of the webhook queue."""
 
     def publications(self, app_id: str, channel: str) -> str:
         """The Redis channel on which a channel's publications travel."""

@@ -96,10 +96,10 @@ class Webhooks:
         self._wake_at = float("inf")
         self._is_open = self._is_draining = False
         self._stopping = asyncio.Event()
-        self._has_overflown = self._is_away = False
+        self._has_overflown = self._is_away = self._has_taken_up = False
 
     async def start(self) -> None:
-        """Take up what a previous run has left, if any app has webhooks. Raises QueueUnavailable."""
+        """Open the queue if any app has webhooks. Raises QueueUnavailable where that cannot succeed later either."""
         if any(app.webhooks for app in self._apps.all()):
             await self._open()
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -159,8 +159,14 @@ class Webhooks:
         if not self._is_open:
             await self._queue.start()
             self._is_open = True
-            await self._queue.recheck(max(self._times.restart_grace_s, self._times.grace_s))
-            self._wake_by(max(self._times.restart_grace_s, self._times.grace_s))
+
+    async def _take_up(self) -> None:
+        """Have looked at, once, what a previous run has left."""
+        if not self._has_taken_up:
+            in_s = max(self._times.restart_grace_s, self._times.grace_s)
+            await self._queue.recheck(in_s)
+            self._has_taken_up = True
+            self._wake_by(in_s)
 
     # The task
 
@@ -170,6 +176,7 @@ class Webhooks:
                 if self._buffer:
                     await self._open()
                 if self._is_open:
+                    await self._take_up()
                     await self._flush()
                     if not self._is_draining:
                         await self._look_at_due()

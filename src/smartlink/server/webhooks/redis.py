@@ -1,7 +1,8 @@
 """The webhook queue in Redis: for several nodes. As durable as Redis is told to be (`appendonly yes`).
 
 Every call is one script, hence all or nothing. Times are Redis's own clock, so that nodes need not agree. All keys
-share one hash tag, as a cluster demands of the keys of one script.
+share one hash tag, as a Cluster demands of the keys of one script. A script whose answer was lost may have run; it is
+for the caller to decide what a second try would mean.
 
     subjects   hash    subject → "{announced}{version}"     due      zset  subject by when it is due
     ready      zset    address by when it may be taken      counter  number of the latest version or failed batch
@@ -12,15 +13,14 @@ share one hash tag, as a cluster demands of the keys of one script.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
+from smartlink.server.redis.commands import RedisAway, RedisCommands, Script
+from smartlink.server.redis.connect import Refused
+from smartlink.server.redis.naming import Names
 from smartlink.server.webhooks.queue import (
     MAX_FAILED,
     MAX_WAITING,
@@ -34,9 +34,7 @@ from smartlink.server.webhooks.queue import (
     Subject,
 )
 
-__all__ = ["RedisQueue", "Scripts", "open_queue"]
-
-TIMEOUT_S = 5.0
+__all__ = ["WEBHOOK_SCRIPTS", "RedisQueue"]
 
 _LIBRARY = """
 local prefix = KEYS[1]
@@ -83,7 +81,9 @@ local function keep_failed(address, entries, reason, max_failed)
 end
 """
 
-_RECORD = """
+_RECORD = Script(
+    _LIBRARY
+    + """
 local dropped = 0
 for i = 2, #ARGV do
   local report = cjson.decode(ARGV[i])
@@ -109,8 +109,11 @@ for i = 2, #ARGV do
 end
 return dropped
 """
+)
 
-_RECHECK = """
+_RECHECK = Script(
+    _LIBRARY
+    + """
 local cursor = '0'
 local function due(subject)
   local is_channel = string.sub(subject, -4) == ',""]'
@@ -126,8 +129,11 @@ for _, subject in ipairs(redis.call('ZRANGEBYSCORE', key('due'), '-inf', text(no
   redis.call('ZADD', key('due'), due(subject), subject)
 end
 """
+)
 
-_CLAIM = """
+_CLAIM = Script(
+    _LIBRARY
+    + """
 local due = redis.call('ZRANGEBYSCORE', key('due'), '-inf', text(now), 'LIMIT', 0, ARGV[1])
 local checks = {}
 for _, subject in ipairs(due) do
@@ -137,8 +143,11 @@ for _, subject in ipairs(due) do
 end
 return checks
 """
+)
 
-_SETTLE = """
+_SETTLE = Script(
+    _LIBRARY
+    + """
 local subject, version, announced = ARGV[2], ARGV[3], ARGV[4]
 local state = redis.call('HGET', key('subjects'), subject) or '0'
 if string.sub(state, 2) ~= version then
@@ -154,10 +163,13 @@ end
 if ARGV[5] ~= '' then append(cjson.decode(ARGV[5])) end
 return 1
 """
+)
 
-_READY = "return redis.call('ZRANGEBYSCORE', key('ready'), '-inf', text(now), 'LIMIT', 0, ARGV[1])"
+_READY = Script(_LIBRARY + "return redis.call('ZRANGEBYSCORE', key('ready'), '-inf', text(now), 'LIMIT', 0, ARGV[1])")
 
-_TAKE = """
+_TAKE = Script(
+    _LIBRARY
+    + """
 local address = ARGV[1]
 local at = redis.call('ZSCORE', key('ready'), address)
 if at == false or tonumber(at) > now then return false end
@@ -171,16 +183,22 @@ redis.call('ZADD', key('ready'), text(now + ARGV[3]), address)
 redis.call('HSET', key('state:' .. address), 'lease', lease)
 return {lease, redis.call('HGET', key('state:' .. address), 'attempts') or '0', entries}
 """
+)
 
-_DONE = """
+_DONE = Script(
+    _LIBRARY
+    + """
 local address = ARGV[1]
 if not is_leased(address, ARGV[2]) then return 0 end
 redis.call('LTRIM', key('wait:' .. address), ARGV[3], -1)
 free(address)
 return 1
 """
+)
 
-_DEFER = """
+_DEFER = Script(
+    _LIBRARY
+    + """
 local address, wait, state = ARGV[1], key('wait:' .. ARGV[1]), key('state:' .. ARGV[1])
 if not is_leased(address, ARGV[2]) then return 0 end
 redis.call('HSET', state, 'lease', '')
@@ -207,8 +225,11 @@ if tonumber(redis.call('HGET', state, 'failing')) <= limit then
 end
 return given_up
 """
+)
 
-_GIVE_UP = """
+_GIVE_UP = Script(
+    _LIBRARY
+    + """
 local address, wait = ARGV[1], key('wait:' .. ARGV[1])
 if not is_leased(address, ARGV[2]) then return 0 end
 local entries = redis.call('LRANGE', wait, 0, ARGV[3] - 1)
@@ -217,10 +238,13 @@ redis.call('LTRIM', wait, ARGV[3], -1)
 free(address)
 return #entries
 """
+)
 
-_FAILED = "return redis.call('HVALS', key('failed'))"
+_FAILED = Script(_LIBRARY + "return redis.call('HVALS', key('failed'))")
 
-_POP_FAILED = """
+_POP_FAILED = Script(
+    _LIBRARY
+    + """
 local ids = ARGV[1] ~= '' and {ARGV[1]} or redis.call('HKEYS', key('failed'))
 table.sort(ids, function(a, b) return tonumber(a) < tonumber(b) end)
 local popped = 0
@@ -245,18 +269,22 @@ for _, id in ipairs(ids) do
 end
 return popped
 """
+)
 
 
-class Scripts(Protocol):
-    """What is needed of a Redis client: to run a script. `redis.asyncio`'s clients are ones."""
-
-    def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Awaitable[Any]: ...
-
-    def aclose(self) -> Awaitable[None]: ...
-
-
-def _as_text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+WEBHOOK_SCRIPTS = (
+    _RECORD,
+    _RECHECK,
+    _CLAIM,
+    _SETTLE,
+    _READY,
+    _TAKE,
+    _DONE,
+    _DEFER,
+    _GIVE_UP,
+    _FAILED,
+    _POP_FAILED,
+)
 
 
 def _join(*parts: str) -> str:
@@ -273,17 +301,21 @@ def _entry(text: str) -> Entry:
 
 
 class RedisQueue:
-    """A `WebhookQueue` in Redis, under keys that begin with `prefix`."""
+    """A `WebhookQueue` in Redis, over `commands` that know WEBHOOK_SCRIPTS and may be shared with other engines."""
 
-    def __init__(self, client: Scripts, prefix: str = "smartlink") -> None:
-        self._client = client
-        self._key = f"{{{prefix}:webhooks}}:"
+    def __init__(self, commands: RedisCommands, names: Names) -> None:
+        self._commands = commands
+        self._key = names.webhooks
 
     async def start(self) -> None:
-        """Connections are made when needed."""
+        """Connect. Raises QueueUnavailable where Redis will not have us; is it away, it is waited for afterwards."""
+        try:
+            await self._commands.open()
+        except Refused as error:
+            raise QueueUnavailable(str(error).removesuffix(".")) from None
 
     async def stop(self) -> None:
-        await self._client.aclose()
+        await self._commands.close()
 
     async def record(self, reports: Sequence[Report]) -> int:
         return int(await self._run(_RECORD, MAX_WAITING, *(_report(report) for report in reports)))
@@ -292,7 +324,7 @@ class RedisQueue:
         await self._run(_RECHECK, in_s)
 
     async def claim(self, limit: int, lease_s: float) -> Sequence[Check]:
-        found = [_as_text(part) for part in await self._run(_CLAIM, limit, lease_s)]
+        found = [part.decode() for part in await self._run(_CLAIM, limit, lease_s)]
         return [
             Check(_subject(subject), state[1:], state[0] == "1")
             for subject, state in zip(found[::2], found[1::2], strict=True)
@@ -304,14 +336,14 @@ class RedisQueue:
         return bool(await self._run(_SETTLE, MAX_WAITING, subject, check.version, int(is_announced), event))
 
     async def ready(self, limit: int) -> Sequence[Address]:
-        return [self._address(_as_text(name)) for name in await self._run(_READY, limit)]
+        return [self._address(name.decode()) for name in await self._run(_READY, limit)]
 
     async def take(self, address: Address, limit: int, lease_s: float) -> Batch | None:
         found = await self._run(_TAKE, self._name(address), limit, lease_s)
         if not found:
             return None
         lease, attempts, entries = found
-        return Batch(address, _as_text(lease), tuple(_entry(_as_text(entry)) for entry in entries), int(attempts))
+        return Batch(address, lease.decode(), tuple(_entry(entry.decode()) for entry in entries), int(attempts))
 
     async def done(self, batch: Batch) -> None:
         await self._run(_DONE, self._name(batch.address), batch.lease, len(batch.entries))
@@ -325,7 +357,7 @@ class RedisQueue:
         return int(await self._run(_GIVE_UP, name, batch.lease, len(batch.entries), reason, MAX_FAILED))
 
     async def failed(self, limit: int = 1_000) -> Sequence[FailedBatch]:
-        batches = [self._failed_batch(_as_text(text)) for text in await self._run(_FAILED)]
+        batches = [self._failed_batch(text.decode()) for text in await self._run(_FAILED)]
         return sorted(batches, key=lambda batch: batch.id, reverse=True)[:limit]
 
     async def retry(self, batch_id: int | None) -> int:
@@ -334,11 +366,11 @@ class RedisQueue:
     async def forget(self, batch_id: int | None) -> int:
         return int(await self._run(_POP_FAILED, "" if batch_id is None else batch_id, "forget"))
 
-    async def _run(self, script: str, *arguments: Any) -> Any:
+    async def _run(self, script: Script, *arguments: Any) -> Any:
         try:
-            return await self._client.eval(_LIBRARY + script, 1, self._key, *arguments)
-        except (RedisError, OSError) as error:
-            raise QueueUnavailable(f"The webhook queue in Redis cannot be used: {type(error).__name__}") from None
+            return await self._commands.run(script, (self._key,), *arguments)
+        except RedisAway as error:
+            raise QueueUnavailable(f"The webhook queue in Redis cannot be used: {error}") from None
 
     def _name(self, address: Address) -> str:
         return _join(address.app_id, address.url)
@@ -353,17 +385,6 @@ class RedisQueue:
         return FailedBatch(
             int(number), self._address(address), float(failed_at), reason, tuple(_entry(entry) for entry in entries)
         )
-
-
-def open_queue(url: str, prefix: str = "smartlink") -> RedisQueue:
-    """The queue at an address `redis://…` or `rediss://…`. Raises QueueUnavailable when that makes no sense."""
-    # A script whose answer was lost may have run: it is for the caller to decide what a second try would mean.
-    once = Retry(NoBackoff(), 0)
-    try:
-        client = Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=once)
-    except ValueError:
-        raise QueueUnavailable("Its address is malformed: write redis://host:port/number") from None
-    return RedisQueue(client, prefix)
 
 
 def _report(report: Report) -> str:
