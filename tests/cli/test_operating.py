@@ -20,8 +20,12 @@ from kit.client import connected, raw
 from kit.realtime import call
 from kit.receiver import receiver
 from kit.reverb import Reverb, reverb
-from kit.waiting import eventually
+from kit.serve import free_port
+from kit.waiting import eventually, eventually_told
 from smartlink.protocol.signing import sign_channel
+
+MANY = 16
+"""Connections of which some are on each of two workers: all on one happens once in 32,768 times."""
 
 
 def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
@@ -221,3 +225,62 @@ async def test_webhooks_come_once_and_in_order_from_several_workers(tmp_path: Pa
 
         assert sorted(target.names[:2]) == ["channel_occupied", "member_added"]
         assert sorted(target.names[2:]) == ["channel_vacated", "member_removed"]
+
+
+async def test_metrics_and_status_are_of_all_workers_and_of_their_parent(tmp_path: Path) -> None:
+    app, webhooks = '{app_id="1001"}', "smartlink_webhook_events_total"
+    async with receiver(500) as target:
+        settings = {
+            "reverb_metrics_enabled": "true",
+            "reverb_metrics_port": free_port(),
+            "reverb_webhook_url": target.url,
+            "reverb_webhook_allowed_hosts": f"127.0.0.1:{target.port}",
+            "reverb_webhook_grace": 0,
+        }
+
+        async def samples() -> dict[str, float]:
+            async with httpx2.AsyncClient(trust_env=False) as http:
+                text = (await http.get(f"http://127.0.0.1:{settings['reverb_metrics_port']}/metrics")).text
+            lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+            return {name: float(value) for name, _, value in lines}
+
+        async def tells(**expected: float) -> bool:
+            found = await samples()
+            return all(found.get(name, 0) == value for name, value in expected.items())
+
+        with reverb(tmp_path, "--workers", "2", **settings) as server:
+            async with AsyncExitStack() as stack:
+                for _ in range(MANY):
+                    client = await stack.enter_async_context(connected(server.port))
+                    await client.subscribe("presence-chat", {"user_id": "1"})
+                await call(
+                    server.port, "POST", "/apps/1001/events", b'{"name":"e","channel":"presence-chat","data":""}'
+                )
+                await eventually(lambda: len(target.events) == 2)
+                busy = {
+                    f"smartlink_connections{app}": MANY,
+                    f"smartlink_subscriptions{app}": MANY,
+                    f"smartlink_messages_received_total{app}": MANY,
+                    "smartlink_workers_ready": 2,
+                    f'{webhooks}{{outcome="sent"}}': 2,
+                }
+                await eventually_told(lambda: tells(**busy))
+                found = await samples()
+                assert found["smartlink_deliveries_total"] >= MANY
+                channels = {name: value for name, value in found.items() if name.startswith("smartlink_channels{")}
+                assert list(channels.values()) == [1, 1]
+                status = json.loads((await asyncio.to_thread(server.command, "status", "--json")).stdout)
+                assert (status["webhooks_sent"], status["webhooks_failed"]) == (2, 0)
+                assert status["webhooks_retried"] >= 1
+            await eventually(lambda: len(target.events) == 4)
+            quiet = {
+                f"smartlink_connections{app}": 0,
+                f"smartlink_subscriptions{app}": 0,
+                f"smartlink_connections_closed_total{app}": MANY,
+                f'{webhooks}{{outcome="sent"}}': 4,
+            }
+            await eventually_told(lambda: tells(**quiet))
+            assert all(v == 0 for name, v in (await samples()).items() if name.startswith("smartlink_channels{"))
+            await asyncio.to_thread(server.command, "restart")
+            # What a worker counted last is told by its end at the latest, and stays.
+            await eventually_told(lambda: tells(**quiet | {"smartlink_workers_ready": 2}))

@@ -126,10 +126,16 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
         table = Table(show_header=False, box=None)
         for name, value in report.items():
-            table.add_row(name.replace("_per_s", " a second").replace("_s", " (s)").replace("_", " "), str(value))
+            table.add_row(_words(name), str(value))
         Console().print(table)
     if report["state"] != "up":
         raise typer.Exit(1)
+
+
+def _words(name: str) -> str:
+    if name.endswith("_per_s"):
+        return f"{name.removesuffix('_per_s')} a second"
+    return f"{name.removesuffix('_s')} (s)" if name.endswith("_s") else name.replace("_", " ")
 
 
 @reverb.command()

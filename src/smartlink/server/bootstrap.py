@@ -36,7 +36,7 @@ from smartlink.server.link import Handler, Link, Poller
 from smartlink.server.metrics import Metrics, Samples
 from smartlink.server.node import Node
 from smartlink.server.observe.endpoint import ObserveEndpoint
-from smartlink.server.observe.samples import Observer
+from smartlink.server.observe.samples import Observer, webhook_samples
 from smartlink.server.proxies import TrustedProxies
 from smartlink.server.pulse import Overview, OwnOverview, Pulse
 from smartlink.server.receipts.base import Receipts
@@ -281,6 +281,7 @@ def parent_for(settings: ServerSettings) -> Parent:
 
     exchange = Exchange(roster=roster, history=MemoryHistory(), receipts=MemoryReceipts(), tell=tell)
     roster.use(exchange)
+    exchange.own_figures = lambda: webhook_samples(metrics)
     engines = Engines(HomeBroker(exchange, roster), roster, exchange.history, exchange.receipts)
     webhooks = webhooks_for(settings, apps, engines, metrics)
     return Parent(exchange, engines, webhooks, apps, metrics)

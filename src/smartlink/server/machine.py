@@ -20,9 +20,8 @@ from smartlink.server.bootstrap import build, endpoint_for, parent_for, uses_red
 from smartlink.server.config import ServerSettings
 from smartlink.server.control import CommandFailed, Control, control_path
 from smartlink.server.lifecycle import RealtimeServer
-from smartlink.server.metrics import Samples, merge
+from smartlink.server.metrics import Samples
 from smartlink.server.observe.endpoint import ObserveEndpoint
-from smartlink.server.observe.samples import webhook_samples
 from smartlink.server.sockets import open_listeners
 from smartlink.server.supervisor import Supervisor, WorkersFailed
 from smartlink.server.switchboard.home import HomeOverview
@@ -137,8 +136,7 @@ class Machine:
 
     def _samples(self) -> Samples:
         """Of all workers, past ones included where that makes sense."""
-        parent = self._parent
-        return merge((parent.exchange.totals().figures, webhook_samples(parent.metrics)))
+        return self._parent.exchange.totals().figures
 
     def _close_sockets(self) -> None:
         for listener in {listener for own in self._slots for listener in own}:

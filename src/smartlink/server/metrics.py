@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, final
 
-__all__ = ["AppMetrics", "Histogram", "Metrics", "Samples", "lasting", "merge", "sample_name"]
+__all__ = ["WEBHOOK_SAMPLES", "AppMetrics", "Histogram", "Metrics", "Samples", "lasting", "merge", "sample_name"]
 
 Samples: TypeAlias = dict[str, float]
 """Values by Prometheus' sample names, labels included: `smartlink_connections{app_id="1"}`. All may be added up: what
@@ -29,6 +29,13 @@ def sample_name(name: str, **labels: str) -> str:
     }
     pairs = ",".join(f'{key}="{value}"' for key, value in escaped.items())
     return f"{name}{{{pairs}}}"
+
+
+WEBHOOK_SAMPLES = {
+    outcome: sample_name("smartlink_webhook_events_total", outcome=outcome)
+    for outcome in ("sent", "retried", "failed", "dropped")
+}
+"""The samples that tell what became of webhook events."""
 
 
 def merge(sources: Iterable[Mapping[str, float]]) -> Samples:

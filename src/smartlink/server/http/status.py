@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from smartlink.server.apps.base import App
+from smartlink.server.metrics import WEBHOOK_SAMPLES
 from smartlink.server.node import Node
 from smartlink.server.pulse import Overview
 from smartlink.server.requests import Response
@@ -27,7 +28,7 @@ class Status:
 
 
 async def status(node: Node, app: App, about: Status) -> Response:
-    """Connections and channels are the app's, over all nodes; rates are this machine's, of all apps."""
+    """Connections and channels are the app's, over all nodes; rates and webhooks are this machine's, of all apps."""
     totals = await about.overview.totals()
     redis = ("up" if node.is_whole else "down") if about.uses_redis else "off"
     report = {
@@ -41,4 +42,5 @@ async def status(node: Node, app: App, about: Status) -> Response:
         "uptime_s": int(totals.uptime_s),
     }
     rates = {name: round(value, 1) for name, value in totals.figures.items() if name.endswith("_per_s")}
-    return Response(msgspec.json.encode(report | rates))
+    webhooks = {f"webhooks_{outcome}": int(totals.figures.get(name, 0)) for outcome, name in WEBHOOK_SAMPLES.items()}
+    return Response(msgspec.json.encode(report | rates | webhooks))

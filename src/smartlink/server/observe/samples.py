@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from smartlink.server.hub import Hub
-from smartlink.server.metrics import Metrics, Samples, sample_name
+from smartlink.server.metrics import WEBHOOK_SAMPLES, Metrics, Samples, sample_name
 from smartlink.server.node import Node
 
 __all__ = ["Observer", "webhook_samples"]
@@ -18,14 +18,12 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 def webhook_samples(metrics: Metrics) -> Samples:
     """What became of webhook events: told by whoever delivers them."""
-    outcomes = {
-        "sent": metrics.webhooks_sent,
-        "retried": metrics.webhooks_retried,
-        "failed": metrics.webhooks_failed,
-        "dropped": metrics.webhooks_dropped,
+    return {
+        WEBHOOK_SAMPLES["sent"]: metrics.webhooks_sent,
+        WEBHOOK_SAMPLES["retried"]: metrics.webhooks_retried,
+        WEBHOOK_SAMPLES["failed"]: metrics.webhooks_failed,
+        WEBHOOK_SAMPLES["dropped"]: metrics.webhooks_dropped,
     }
-    name = "smartlink_webhook_events_total"
-    return {sample_name(name, outcome=outcome): value for outcome, value in outcomes.items()}
 
 
 class Observer:

@@ -140,6 +140,8 @@ class Exchange:
         self.home: Home | None = None
         self.home_connections: dict[str, int] = {}
         self.home_figures: Callable[[], dict[str, float]] | None = None
+        self.own_figures: Callable[[], dict[str, float]] = dict
+        """What this process has to tell beside its node, if it has one."""
         self._past: dict[str, float] = {}
         """What workers had counted that are no more: totals must not go down."""
         self.seats: dict[Seat, None] = {}
@@ -252,7 +254,7 @@ class Exchange:
 
     def totals(self) -> Totals:
         """The figures of all workers."""
-        sources = [self._past, *(seat.figures for seat in self.seats)]
+        sources = [self._past, self.own_figures(), *(seat.figures for seat in self.seats)]
         if self.home_figures is not None:
             sources.append(self.home_figures())
         return Totals(self.workers(), self._now() - self._started_at, merge(sources))

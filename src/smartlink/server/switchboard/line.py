@@ -66,6 +66,7 @@ class Line:
         self._fresh: dict[tuple[str, str], tuple[Member, ...]] = {}
         self._joins: dict[int, tuple[str, str]] = {}
         self._counts: dict[str, int] = {}
+        self._figures: Callable[[], dict[str, float]] = dict
         self._reporting: asyncio.Task[None] | None = None
         self.elsewhere: dict[str, int] = {}
         self.deliver: Deliver | None = None
@@ -123,23 +124,25 @@ class Line:
     def ready(self, figures: Callable[[], dict[str, float]]) -> None:
         """Say that this worker accepts, and from now on each second how it is doing."""
         self.tell(say.Ready())
-        self._reporting = self._loop.create_task(self._report(figures))
+        self._figures = figures
+        self._reporting = self._loop.create_task(self._report())
 
     async def close(self) -> None:
-        """End the line; what was said before arrives."""
+        """End the line; what was said before arrives, and what was counted since the last report."""
         self.on_lost = None
         if self._reporting is not None:
             self._reporting.cancel()
             await asyncio.wait((self._reporting,))
+            self.tell(say.Report(self._figures()))
         self._stream.flush()
         waiting = self._loop.call_later(ANSWER_S, self._stream.close)
         await self._stream.caught_up()
         waiting.cancel()
         self._stream.close()
 
-    async def _report(self, figures: Callable[[], dict[str, float]]) -> None:
+    async def _report(self) -> None:
         while True:
-            self.tell(say.Report(figures()))
+            self.tell(say.Report(self._figures()))
             await asyncio.sleep(REPORT_S)
             self._give_up(time.monotonic())
 

@@ -1,0 +1,85 @@
+"""Webhooks of several nodes, whose queue is in the Redis that joins them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit.client import connected
+from kit.realtime import realtime_server
+from kit.receiver import Receiver, receiver
+from kit.redis import RedisServer, free_port, fresh_prefix, redis_server
+from kit.reverb import reverb
+from kit.waiting import eventually
+from smartlink.server.config import ServerSettings, UnsafeSettings
+
+ANA, BEN = {"user_id": "1"}, {"user_id": "2"}
+GRACE_S = 0.5
+
+
+def settings(redis_url: str, target: Receiver, prefix: str) -> dict[str, Any]:
+    return {
+        "reverb_scaling_enabled": True,
+        "reverb_scaling_channel": prefix,
+        "redis_url": redis_url,
+        "reverb_webhook_url": target.url,
+        "reverb_webhook_allowed_hosts": f"127.0.0.1:{target.port}",
+        "reverb_webhook_grace": GRACE_S,
+    }
+
+
+def told(target: Receiver, name: str, user_id: str | None = None) -> int:
+    return sum(event["name"] == name and event.get("user_id") == user_id for event in target.events)
+
+
+async def test_two_servers_tell_each_event_once_and_one_that_was_killed_is_told_for(
+    shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    async with receiver() as target:
+        shared = settings(shared_redis.url, target, fresh_prefix())
+        with (
+            reverb(folders[0], "--workers", "1", **shared) as one,
+            reverb(folders[1], "--workers", "1", **shared) as two,
+        ):
+            async with connected(one.port) as ana, connected(two.port) as tab, connected(two.port) as ben:
+                await ana.subscribe("presence-a", ANA)
+                await tab.subscribe("presence-a", ANA)
+                await ben.subscribe("presence-a", BEN)
+                await eventually(lambda: told(target, "member_added", "2") == 1)
+                ana.send("client-hi", {}, channel="presence-a")
+                await eventually(lambda: "client_event" in target.names)
+                os.kill(two.process.pid, signal.SIGKILL)
+                await eventually(lambda: told(target, "member_removed", "2"), within_s=10 + GRACE_S)
+                assert told(target, "member_removed", "1") == 0
+            await eventually(lambda: told(target, "channel_vacated"))
+
+    assert sorted(target.names) == sorted(
+        ["channel_occupied", *["member_added"] * 2, "client_event", *["member_removed"] * 2, "channel_vacated"]
+    )
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_what_happens_while_redis_is_away_is_told_when_it_is_back() -> None:
+    port = free_port()
+    async with receiver() as target:
+        shared = settings(f"redis://127.0.0.1:{port}/0", target, fresh_prefix())
+        async with realtime_server(**shared) as server, connected(server.port) as ana:
+            await ana.subscribe("presence-a", ANA)
+            with redis_server(port=port):
+                await eventually(lambda: sorted(target.names) == ["channel_occupied", "member_added"])
+
+
+@pytest.mark.parametrize("queue", ["memory", "sqlite:///webhooks.db"])
+def test_a_queue_of_one_machine_is_refused_where_several_are_joined(queue: str) -> None:
+    asked = ServerSettings(_env_file=None, reverb_scaling_enabled=True, reverb_webhook_queue=queue)
+
+    with pytest.raises(UnsafeSettings, match=r"REVERB_WEBHOOK_QUEUE=(memory|sqlite) is of one machine alone"):
+        asked.check_start()
+    assert ServerSettings(_env_file=None, reverb_scaling_enabled=True).webhook_queue == "redis"
