@@ -29,6 +29,9 @@ event = typer.Typer(help="Events.", no_args_is_help=True, pretty_exceptions_enab
 
 
 def register(app: typer.Typer) -> None:
+    from smartlink.cli import backups
+
+    backups.register(db)
     app.add_typer(db, name="db")
     app.add_typer(user, name="user")
     app.add_typer(channels, name="channels")

@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 
 from smartlink.portal.shared.settings import async_url
 
-__all__ = ["HEAD", "current", "downgrade", "upgrade"]
+__all__ = ["HEAD", "current", "downgrade", "revisions", "upgrade"]
 
 HEAD = "0007"
 _LOCK = 5_127_004_918
@@ -42,6 +42,11 @@ def current(url: str) -> str | None:
     found: list[str | None] = []
     _on_postgresql(url, lambda connection: found.append(_revision(connection)))
     return found[0]
+
+
+def revisions() -> frozenset[str]:
+    """All that this version knows."""
+    return frozenset(script.name[:4] for script in (Path(__file__).parent / "versions").glob("[0-9]*.py"))
 
 
 def upgrade(url: str, revision: str = "head") -> None:

@@ -1,0 +1,68 @@
+"""`smartlink db backup` and `smartlink db restore`."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smartlink.cli.data import settings_with_database
+from smartlink.cli.failures import fail
+
+__all__ = ["register"]
+
+
+def register(group: typer.Typer) -> None:
+    """Add the commands to the group of the database's."""
+    group.command()(backup)
+    group.command()(restore)
+
+
+def backup(
+    target: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="A new file, or a folder to make one in.")],
+) -> None:
+    """Copy the database while everything runs. The file holds what the database holds: keep it as safe."""
+    from smartlink.portal.backups import backup as take
+
+    url = settings_with_database().url
+    with _failures():
+        file, manifest = take(url, target)
+    _say(f"{file}  revision {manifest.revision}  {manifest.bytes} bytes  sha256 {manifest.sha256}")
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `smartlink db backup` made.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a database that holds data.")] = False,
+) -> None:
+    """Put a backup in the place of the database: all of it, or nothing. Stop app and workers first."""
+    from smartlink.portal import migrations
+    from smartlink.portal.backups import restore as bring_back
+
+    url = settings_with_database().url
+    with _failures():
+        manifest = bring_back(url, source, force=force)
+    _say(f"Restored what was there at {manifest.taken_at:%Y-%m-%d %H:%M:%S} UTC, revision {manifest.revision}")
+    if manifest.revision != migrations.HEAD:
+        _say("It is of an older version. Now run: smartlink db upgrade")
+
+
+@contextlib.contextmanager
+def _failures() -> Iterator[None]:
+    from smartlink.portal.backups import BackupFailed
+
+    try:
+        yield
+    except BackupFailed as error:
+        fail(str(error))
+    except sqlite3.Error as error:
+        fail(f"SQLite: {error}")
+    except OSError as error:
+        fail(f"{error.filename or 'The file'}: {error.strerror or error}")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 — this is the command line
