@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup setup-dev pages run test test-fast test-kill test-peers soak check format reference bench lock wheel clean
+.PHONY: help setup setup-dev pages run test test-fast test-kill test-deploy test-peers soak check format reference bench lock wheel clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ test-fast: ## Run the tests that need no browser and no database server
 
 test-kill: setup-dev ## Kill workers for minutes while events are recorded, and look for what was lost
 	@$(BIN)/pytest -q -s -m kill tests/faults
+
+test-deploy: setup-dev ## Run the five services behind a proxy, break them, lose the database and bring it back
+	@$(BIN)/pytest -q -m deploy tests/deploy
 
 test-peers: setup-dev ## Run unmodified clients and publishers, those that need Go and Java too
 	@SMARTLINK_TEST_PEERS=1 $(BIN)/pytest -q tests/peers

@@ -40,7 +40,7 @@ from smartlink.portal.shared.background import WorkerOptions
 from smartlink.portal.shared.db import Database, outbox_tables
 from smartlink.portal.shared.errors import handle_errors
 from smartlink.portal.shared.realtime import RealtimeApi
-from smartlink.portal.shared.security import Passwords, RateLimits
+from smartlink.portal.shared.security import Passwords, RateLimits, TrustedProxies
 from smartlink.portal.shared.settings import PortalSettings
 from smartlink.portal.shared.work import Announcer
 from smartlink.portal.users import channels as user_channels
@@ -164,7 +164,7 @@ class Portal:
         app.state.campaigns = self.campaigns
         app.state.finance = self.finance
         app.state.rules = self.rules
-        app.state.trusted_proxies = frozenset(filter(None, map(str.strip, settings.trusted_proxies.split(","))))
+        app.state.trusted_proxies = TrustedProxies(settings.trusted_proxies)
         app.state.admin = self.admin
         app.state.webhook_listeners = [self.console.webhooks]
         handle_errors(app, self._on_error)

@@ -113,7 +113,8 @@ class _away_told:  # noqa: N801 - reads as a statement
             raise DatabaseAway("The database is not available.") from error
 
 
-_AWAY_STATES = ("08", "53", "57", "55P03", "40P01", "25P03")
+# 3D000: the database is not there, because it is being restored.
+_AWAY_STATES = ("08", "53", "57", "55P03", "40P01", "25P03", "3D000")
 
 
 def is_away(error: BaseException) -> bool:

@@ -19,7 +19,16 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 
 from smartlink.portal.shared.errors import TooMany
 
-__all__ = ["Passwords", "RateLimits", "client_address", "csrf_token", "digest", "is_same", "new_token"]
+__all__ = [
+    "Passwords",
+    "RateLimits",
+    "TrustedProxies",
+    "client_address",
+    "csrf_token",
+    "digest",
+    "is_same",
+    "new_token",
+]
 
 MAX_HASHING = 4
 
@@ -95,7 +104,25 @@ class RateLimits:
             raise TooMany(stats.reset_time - time.time())
 
 
-def client_address(scope: Any, trusted: frozenset[str]) -> str:
+class TrustedProxies:
+    """Those whose X-Forwarded-For is believed: addresses and networks, separated by commas.
+
+    Raises ValueError for anything else.
+    """
+
+    def __init__(self, listed: str = "") -> None:
+        names = filter(None, map(str.strip, listed.split(",")))
+        self._networks = tuple(ipaddress.ip_network(name, strict=False) for name in names)
+
+    def __contains__(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._networks)
+
+
+def client_address(scope: Any, trusted: TrustedProxies) -> str:
     """Where a request came from, as a rate limit sees it: an IPv4 address or an IPv6 /64.
 
     X-Forwarded-For is believed from trusted proxies only, from the right, up to the first that is not one of them.

@@ -43,7 +43,7 @@ class PortalSettings(BaseSettings):
     asset_url: str = Field("", validation_alias=_named("asset_url", "ASSET_URL"))
     """Where browsers load static files from, when a CDN stands in front of them."""
     trusted_proxies: str = Field("", validation_alias=_named("trusted_proxies", "TRUSTED_PROXIES"))
-    """Addresses, separated by commas, whose X-Forwarded-For is believed."""
+    """Addresses and networks, separated by commas, whose X-Forwarded-For is believed."""
 
     database_url: str | None = Field(None, validation_alias=_named("database_url", "DATABASE_URL"))
     db_connection: Literal["sqlite", "pgsql"] = Field(
@@ -80,6 +80,13 @@ class PortalSettings(BaseSettings):
     @classmethod
     def _without_slash(cls, value: str) -> str:
         return value.rstrip("/")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, value: str) -> str:
+        for name in filter(None, map(str.strip, value.split(","))):
+            ipaddress.ip_network(name, strict=False)
+        return value
 
     @property
     def url(self) -> str:

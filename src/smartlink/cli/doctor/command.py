@@ -1,0 +1,87 @@
+"""The command: all checks in their order, one line each."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from smartlink.cli.doctor.finding import Finding, State
+from smartlink.cli.failures import fail
+from smartlink.cli.logs import configure
+
+__all__ = ["doctor"]
+
+CHECKS = ("settings", "keys", "database", "redis", "ports", "descriptors", "realtime", "proxy")
+_MARKS = {State.FINE: "✓", State.WARNING: "!", State.FAILED: "✗", State.SKIPPED: "–"}
+_ASCII = {State.FINE: "ok", State.WARNING: "!!", State.FAILED: "XX", State.SKIPPED: "--"}
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    only: Annotated[str | None, typer.Option(help=f"Some checks only, comma-separated: {', '.join(CHECKS)}.")] = None,
+) -> None:
+    """Look at everything that must be right, and say how to mend what is not. Exit code 1 when something is wrong.
+
+    Before services start, ask for what can be right by then: --only settings,keys,database,redis.
+    """
+    configure()
+    wanted = CHECKS if only is None else tuple(name.strip() for name in only.split(","))
+    if unknown := sorted(set(wanted) - set(CHECKS)):
+        fail(f"--only: {unknown[0][:40]!r} is no check; there are {', '.join(CHECKS)}", 2)
+    found = asyncio.run(_examine(frozenset(wanted)))
+    is_well = all(finding.state is not State.FAILED for finding in found)
+    if as_json:
+        listed = [dataclasses.asdict(finding) | {"state": finding.state.value} for finding in found]
+        _say(json.dumps({"ok": is_well, "checks": listed}, ensure_ascii=False))
+    else:
+        for finding in found:
+            _say(_line(finding))
+    if not is_well:
+        raise typer.Exit(1)
+
+
+async def _examine(wanted: frozenset[str]) -> list[Finding]:
+    from smartlink.cli.doctor import configuration, data, machine, realtime
+
+    server, portal, found = configuration.read_settings()
+    if "settings" not in wanted:
+        found = [finding for finding in found if finding.state is State.FAILED]
+    if server is None or portal is None or not _has_database(portal):
+        return found  # The rest asks what they say.
+    if "keys" in wanted:
+        found += configuration.check_keys(portal)
+    if "database" in wanted:
+        found += await data.check_database(portal)
+    if "redis" in wanted:
+        found += await data.check_redis(server, portal)
+    if "ports" in wanted:
+        found += machine.check_ports(server, portal)
+    if "descriptors" in wanted:
+        found.append(machine.check_descriptors(server))
+    if "realtime" in wanted:
+        found.append(await realtime.check_realtime(portal))
+    if "proxy" in wanted:
+        found += await realtime.check_public(portal)
+    return found
+
+
+def _has_database(settings: object) -> bool:
+    try:
+        return bool(getattr(settings, "url"))  # noqa: B009 — it raises for an address that makes no sense
+    except ValueError:
+        return False
+
+
+def _line(finding: Finding) -> str:
+    is_utf = (sys.stdout.encoding or "").lower().startswith("utf")
+    line = f"{(_MARKS if is_utf else _ASCII)[finding.state]} {finding.check}: {finding.said}"
+    return f"{line}\n    {'→' if is_utf else '->'} {finding.fix}" if finding.fix else line
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 — this is the command line

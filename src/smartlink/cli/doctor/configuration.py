@@ -1,0 +1,94 @@
+"""The settings themselves, and the keys among them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from smartlink.cli.doctor.finding import Finding, failed, fine, warning
+from smartlink.cli.failures import describe
+from smartlink.portal.shared.settings import SAMPLE_SECRETS, PortalSettings, check_start
+from smartlink.server.config import ServerSettings
+
+__all__ = ["check_keys", "read_settings"]
+
+T = TypeVar("T")
+
+
+def read_settings() -> tuple[ServerSettings | None, PortalSettings | None, list[Finding]]:
+    """The settings of both houses, as far as they can be read, and what is wrong with them."""
+    server, server_problem = _read(ServerSettings)
+    if server is not None:
+        server_problem = _told(server.check_start)
+    portal, portal_problem = _read(PortalSettings)
+    if portal is not None:
+        portal_problem = _told(partial(_check_portal, portal))
+    problems = dict.fromkeys(filter(None, (server_problem, portal_problem)))
+    if not problems:
+        return server, portal, [fine("settings", "they make sense")]
+    return server, portal, [failed("settings", text, "change it in the environment or in .env") for text in problems]
+
+
+def check_keys(settings: PortalSettings) -> list[Finding]:
+    """Whether what signs and what encrypts is random, and ours alone."""
+    own = settings.broadcast
+    found = []
+    samples = [
+        name
+        for name, value in (
+            ("REVERB_APP_KEY", own.reverb_app_key),
+            ("REVERB_APP_SECRET", own.reverb_app_secret.get_secret_value()),
+        )
+        if value in SAMPLE_SECRETS
+    ]
+    if samples:
+        found.append(
+            warning(
+                "keys",
+                f"{' and '.join(samples)}: a sample that everybody knows, good for this machine alone",
+                "smartlink reverb install",
+            )
+        )
+    listed = [own.encryption_master_key, own.encryption_master_key_previous]
+    keys = [key for each in listed if each is not None for key in each.get_secret_value().split(",")]
+    if not all(_is_master_key(key.strip()) for key in keys):
+        found.append(
+            failed(
+                "keys",
+                "BROADCAST_ENCRYPTION_MASTER_KEY is not 32 bytes in base64",
+                'write one made by: python -c "import base64, os; print(base64.b64encode(os.urandom(32)).decode())"',
+            )
+        )
+    return found or [fine("keys", f"application {own.reverb_app_id}, a key and a secret of its own")]
+
+
+def _read(kind: Callable[[], T]) -> tuple[T | None, str | None]:
+    try:
+        return kind(), None
+    except ValidationError as error:
+        return None, describe(error)
+
+
+def _told(check: Callable[[], None]) -> str | None:
+    try:
+        check()
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _check_portal(settings: PortalSettings) -> None:
+    _ = settings.url
+    check_start(settings)
+
+
+def _is_master_key(text: str) -> bool:
+    try:
+        return len(base64.b64decode(text, validate=True)) == 32
+    except (binascii.Error, ValueError):
+        return False

@@ -1,0 +1,72 @@
+"""This machine: ports and descriptors."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+
+import httpx2
+
+from smartlink.cli.doctor.finding import Finding, failed, fine, warning
+from smartlink.portal.shared.settings import PortalSettings
+from smartlink.server.config import ServerSettings
+
+__all__ = ["check_descriptors", "check_ports"]
+
+TIMEOUT_S = 3.0
+KEPT = 128
+"""Descriptors for what is no client's connection."""
+
+
+def check_ports(server: ServerSettings, portal: PortalSettings) -> list[Finding]:
+    """Whether the ports are ours, or free."""
+    return [
+        _check_port("APP_PORT", portal.app_host, portal.app_port),
+        _check_port("REVERB_SERVER_PORT", server.reverb_server_host, server.reverb_server_port),
+    ]
+
+
+def check_descriptors(server: ServerSettings) -> Finding:
+    """Whether there are as many as connections are allowed; each worker has as many of its own."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = server.reverb_app_max_connections + KEPT
+    if hard == resource.RLIM_INFINITY or hard >= wanted:
+        return fine("descriptors", f"{hard} open files allowed, {wanted} wanted")
+    return warning(
+        "descriptors",
+        f"{hard} open files allowed, {wanted} wanted for REVERB_APP_MAX_CONNECTIONS={wanted - KEPT}",
+        f"LimitNOFILE={wanted} in the systemd unit, ulimits in compose, or: ulimit -Hn {wanted}",
+    )
+
+
+def _check_port(variable: str, host: str, port: int) -> Finding:
+    name = f"{variable} {port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            if _is_ours(host, port):
+                return fine("ports", f"{name}: SmartLink answers there")
+            return failed("ports", f"{name} is taken by another program", f"end it, or set {variable} to another one")
+        return failed("ports", f"{name} on {host}: {os.strerror(error.errno or 0)}", f"set {variable} or its host")
+    return fine("ports", f"{name} is free")
+
+
+def _is_ours(host: str, port: int) -> bool:
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    for scheme in ("http", "https"):
+        try:
+            # Whose certificate it is, is no question here.
+            with httpx2.Client(timeout=TIMEOUT_S, trust_env=False, verify=False) as client:
+                told = client.get(f"{scheme}://{reachable}:{port}/up").json()
+        except (httpx2.HTTPError, ValueError):
+            continue
+        # 503 too: a server that drains is ours, a portal without its database is ours.
+        if isinstance(told, dict) and told.keys() & {"health", "status", "message"}:
+            return True
+    return False

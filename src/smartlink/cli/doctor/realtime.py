@@ -1,0 +1,158 @@
+"""The realtime server, tried as its clients and publishers use it: inside, and through the proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import ssl
+import time
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx2
+
+from smartlink.cli.doctor.finding import Finding, failed, fine, skipped, warning
+from smartlink.cli.doctor.socket import NoUpgrade, Socket
+from smartlink.portal.shared.settings import PortalSettings
+from smartlink.protocol.signing import signed_query
+
+__all__ = ["check_public", "check_realtime"]
+
+TIMEOUT_S = 10.0
+_INNER = ("/webhooks/realtime", "/apps/0/channels", "/metrics")
+_UPGRADE_FIX = (
+    "the proxy must speak HTTP/1.1 to the server and pass `Upgrade` and `Connection` on: see deploy/proxy/nginx.conf"
+)
+
+
+async def check_realtime(settings: PortalSettings) -> Finding:
+    """A client connects and subscribes, an event is published, signed, and arrives."""
+    own = settings.broadcast
+    if own.driver != "reverb":
+        return skipped("realtime", f"events go out by the driver {own.driver}")
+    where = f"{own.reverb_host}:{own.reverb_port}"
+    is_tls = own.reverb_scheme == "https"
+    path = _path(own.reverb_app_key)
+    socket = Socket(own.reverb_host, own.reverb_port, path, is_tls=is_tls, origin=_origin(settings))
+    started = time.monotonic()
+    try:
+        async with asyncio.timeout(TIMEOUT_S), socket as client:
+            problem = await _publish_and_hear(settings, client)
+    except NoUpgrade as error:
+        if error.status == 403:
+            return failed("realtime", f"{where} refuses this origin", "add APP_URL to REVERB_APP_ALLOWED_ORIGINS")
+        return failed("realtime", f"{where}: {error}, no WebSocket", "check REVERB_HOST, REVERB_PORT, REVERB_SCHEME")
+    except (ssl.SSLError, OSError, EOFError, TimeoutError, ValueError) as error:
+        fix = "smartlink reverb start; check REVERB_HOST, REVERB_PORT, REVERB_SCHEME"
+        return failed("realtime", f"{where} cannot be used ({type(error).__name__})", fix)
+    if problem is not None:
+        return failed("realtime", *problem)
+    return fine("realtime", f"{where}: an event arrived after {(time.monotonic() - started) * 1000:.0f} ms")
+
+
+async def check_public(settings: PortalSettings) -> list[Finding]:
+    """The pages and the WebSocket as browsers reach them, and that what is meant for those inside is not."""
+    if settings.app_url is None:
+        return [skipped("proxy", "no APP_URL: nothing stands in front")]
+    url = settings.app_url.rstrip("/")
+    found = []
+    try:
+        async with httpx2.AsyncClient(
+            timeout=TIMEOUT_S, trust_env=False, verify=ssl.create_default_context()
+        ) as client:
+            answer = await client.get(f"{url}/api/realtime")
+            found.append(_pages(settings, url, answer))
+            reachable = [path for path in _INNER if (await client.get(url + path)).status_code != 404]
+    except httpx2.HTTPError as error:
+        said = f"{url} cannot be reached ({_reason(error)})"
+        return [failed("proxy", said, "start the proxy; check APP_URL, its name in DNS, and the certificate")]
+    if reachable:
+        said = f"{', '.join(reachable)} can be reached from outside"
+        found.append(warning("proxy", said, "let the proxy answer 404 there: see deploy/proxy/nginx.conf"))
+    return [*found, await _upgrade(settings)]
+
+
+def _pages(settings: PortalSettings, url: str, answer: httpx2.Response) -> Finding:
+    try:
+        key = answer.json()["key"]
+    except (ValueError, KeyError, TypeError):
+        said = f"{url}/api/realtime is not answered by SmartLink ({answer.status_code})"
+        return failed("proxy", said, "smartlink app start; let the proxy pass everything else to APP_HOST:APP_PORT")
+    if key != settings.broadcast.reverb_app_key:
+        return failed(
+            "proxy", f"{url} serves an application with another key", "give all services the same REVERB_APP_KEY"
+        )
+    return fine("proxy", f"{url} serves the pages")
+
+
+async def _upgrade(settings: PortalSettings) -> Finding:
+    place = settings.realtime
+    host, port, is_tls = str(place["host"]), int(str(place["port"])), place["scheme"] == "https"
+    where = f"{'wss' if is_tls else 'ws'}://{host}:{port}"
+    path = _path(str(place["key"]))
+    try:
+        async with (
+            asyncio.timeout(TIMEOUT_S),
+            Socket(host, port, path, is_tls=is_tls, origin=_origin(settings)) as client,
+        ):
+            await _next(client, "pusher:connection_established")
+    except NoUpgrade as error:
+        if error.status == 403:
+            return failed("upgrade", f"{where} refuses this origin", "add APP_URL to REVERB_APP_ALLOWED_ORIGINS")
+        return failed("upgrade", f"{where}: {error} instead of 101", _UPGRADE_FIX)
+    except (ssl.SSLError, OSError, EOFError, TimeoutError, ValueError) as error:
+        fix = "check REVERB_PUBLIC_HOST, REVERB_PUBLIC_PORT, REVERB_PUBLIC_SCHEME, and the certificate"
+        return failed("upgrade", f"{where} cannot be used ({_reason(error)})", fix)
+    return fine("upgrade", f"{where} lets WebSockets through")
+
+
+async def _publish_and_hear(settings: PortalSettings, client: Socket) -> tuple[str, str] | None:
+    own = settings.broadcast
+    await _next(client, "pusher:connection_established")
+    channel = f"doctor-{secrets.token_hex(8)}"
+    await client.send({"event": "pusher:subscribe", "data": {"channel": channel}})
+    await _next(client, "pusher_internal:subscription_succeeded")
+    path = f"/apps/{quote(own.reverb_app_id, safe='')}/events"
+    body = json.dumps({"name": "examined", "channel": channel, "data": "{}"}).encode()
+    secret = own.reverb_app_secret.get_secret_value()
+    query = signed_query(own.reverb_app_key, secret, "POST", path, body, timestamp=int(time.time()))
+    base = f"{own.reverb_scheme}://{own.reverb_host}:{own.reverb_port}"
+    async with httpx2.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as http:
+        answer = await http.post(f"{base}{path}?{query}", content=body, headers={"Content-Type": "application/json"})
+    if answer.status_code in (401, 403, 404):
+        same = "REVERB_APP_ID, REVERB_APP_KEY and REVERB_APP_SECRET must be the server's"
+        return f"the server refuses to publish ({answer.status_code}): {answer.text[:120]}", same
+    if answer.status_code != 200:
+        return f"the server does not publish ({answer.status_code}): {answer.text[:120]}", "smartlink reverb status"
+    await _next(client, "examined")
+    return None
+
+
+async def _next(client: Socket, event: str) -> dict[str, Any]:
+    """The next message of this name. Raises ValueError for a refusal."""
+    while True:
+        message = await client.receive()
+        if message.get("event") == event:
+            return message
+        if message.get("event") == "pusher:error":
+            raise ValueError("refused")
+
+
+def _path(key: str) -> str:
+    return f"/app/{quote(key, safe='')}?protocol=7&client=smartlink-doctor&version=1"
+
+
+def _origin(settings: PortalSettings) -> str | None:
+    parts = urlsplit(settings.app_url or "")
+    return f"{parts.scheme}://{parts.netloc}" if parts.netloc else None
+
+
+def _reason(error: BaseException) -> str:
+    """The kind of failure; a certificate that is not believed is told as such."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {cause.verify_message}"
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__

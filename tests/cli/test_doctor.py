@@ -1,0 +1,129 @@
+"""`smartlink doctor`: what is right, what is wrong, and what to do. tests/deploy examines a whole deployment."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from kit.redis import redis_server
+from kit.serve import SMARTLINK, Smartlink, free_port
+from smartlink.cli.doctor.command import doctor
+
+OURS = ("REVERB_", "APP_", "DB_", "DATABASE_", "REDIS_", "BROADCAST_")
+SECRET = "a-secret-of-the-tests-that-is-long-enough"
+
+
+def examined(folder: Path, *words: str, **settings: Any) -> tuple[int, list[dict[str, str]], str]:
+    """Exit code, what was found, and all that was said. In this process: an interpreter for each would take its time."""
+    own = {"APP_PORT": str(free_port()), "REVERB_SERVER_PORT": str(free_port()), "REVERB_PORT": str(free_port())}
+    given = own | {name.upper(): str(value) for name, value in settings.items()}
+    others = [name for name in os.environ if name.startswith(OURS)]
+    app = typer.Typer()
+    app.command()(doctor)
+    with contextlib.chdir(folder):
+        done = CliRunner().invoke(app, ["--json", *words], env=dict.fromkeys(others) | given)
+    assert isinstance(done.exception, SystemExit | None), done.exception
+    report = json.loads(done.stdout)
+    assert report["ok"] is (done.exit_code == 0)
+    return done.exit_code, report["checks"], done.output
+
+
+def problems(checks: list[dict[str, str]]) -> dict[str, str]:
+    """By check: what was said and what to do, of all that failed."""
+    return {check["check"]: f"{check['said']}: {check['fix']}" for check in checks if check["state"] == "failed"}
+
+
+def test_what_runs_is_found_well_and_keys_that_are_not_its_own_are_told_of(tmp_path: Path) -> None:
+    running = Smartlink(tmp_path, reverb_app_secret=SECRET, reverb_app_key="of-the-test")
+    running.start()
+    try:
+        done = subprocess.run(
+            [SMARTLINK, "doctor"], cwd=tmp_path, env=running.environment, capture_output=True, text=True, timeout=60
+        )
+        code, checks, _ = examined(
+            tmp_path, "--only", "realtime", reverb_port=running.realtime_port, reverb_app_key="of-the-test"
+        )
+    finally:
+        running.stop()
+
+    assert done.returncode == 0, done.stdout
+    assert "✗" not in done.stdout
+    for said in ("SQLite, revision", "an event arrived after", "SmartLink answers there", "at work"):
+        assert said in done.stdout
+    assert SECRET not in done.stdout + done.stderr
+    assert code == 1
+    assert "REVERB_APP_SECRET" in problems(checks)["realtime"]
+
+
+def test_what_does_not_run_is_told_with_what_to_do(tmp_path: Path) -> None:
+    code, checks, _ = examined(tmp_path)
+
+    assert code == 1
+    told = problems(checks)
+    assert told.keys() == {"database", "realtime"}
+    assert told["database"] == "it has no tables: smartlink db upgrade"
+    assert "smartlink reverb start" in told["realtime"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "check", "told"),
+    [
+        ({"reverb_app_ping_interval": "often"}, "settings", "REVERB_APP_PING_INTERVAL"),
+        ({"app_host": "0.0.0.0"}, "settings", "REVERB_APP_SECRET is a sample"),
+        ({"database_url": "oracle://x"}, "settings", "DATABASE_URL"),
+        ({"database_url": f"postgresql://u:{SECRET}@127.0.0.1:1/x"}, "database", "cannot be used"),
+        ({"broadcast_encryption_master_key": "short"}, "keys", "32 bytes in base64"),
+        ({"redis_url": f"redis://:{SECRET}@127.0.0.1:1/0"}, "redis", "cannot be reached"),
+        ({"app_url": "https://127.0.0.1:1"}, "proxy", "cannot be reached"),
+    ],
+)
+def test_each_fault_has_its_line_and_no_secret(tmp_path: Path, settings: dict[str, str], check: str, told: str) -> None:
+    code, checks, said = examined(tmp_path, **settings)
+
+    assert code == 1
+    assert told in problems(checks)[check]
+    assert SECRET not in said
+
+
+def test_a_port_of_somebody_else_is_told_of(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        port = somebody.getsockname()[1]
+        code, checks, _ = examined(tmp_path, "--only", "ports", app_port=port)
+
+    assert code == 1
+    assert "taken by another program" in problems(checks)["ports"]
+
+
+def test_redis_is_asked_what_it_is(tmp_path: Path) -> None:
+    with redis_server("--maxmemory-policy", "allkeys-lru") as redis:
+        code, checks, _ = examined(tmp_path, "--only", "redis", redis_url=redis.url)
+
+    assert code == 0
+    assert [check["state"] for check in checks if check["check"] == "redis"] == ["fine", "warning"]
+    assert [check["state"] for check in checks if check["check"] == "clock"] == ["fine"]
+
+
+def test_a_wrong_password_of_redis_is_told_as_such(tmp_path: Path) -> None:
+    with redis_server(password="right") as redis:
+        code, checks, _ = examined(tmp_path, "--only", "redis", redis_url=redis.url.replace("//", "//:wrong@"))
+
+    assert code == 1
+    assert "REDIS_PASSWORD" in problems(checks)["redis"]
+
+
+def test_a_check_that_is_none_is_refused(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [SMARTLINK, "doctor", "--only", "weather"], cwd=tmp_path, capture_output=True, text=True, timeout=30
+    )
+
+    assert done.returncode == 2
+    assert "there are settings, keys" in done.stderr

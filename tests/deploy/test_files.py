@@ -1,0 +1,278 @@
+"""The rules that Dockerfile, compose file, proxy and units keep."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kit.deployment import certificate, render
+from smartlink.broadcasting import BroadcastSettings
+from smartlink.portal.shared.settings import PortalSettings
+from smartlink.server.config import ServerSettings
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+OURS = ("smartlink-app", "smartlink-reverb", "smartlink-worker", "smartlink-migrate")
+SPEC = ("smartlink-app", "smartlink-reverb", "smartlink-worker", "smartlink-db", "smartlink-redis")
+VALUES = {
+    "APP_URL": "https://chat.example.com",
+    "PUBLIC_HOST": "chat.example.com",
+    "TLS_FOLDER": "/etc/tls",
+    "DB_PASSWORD": "a-password-of-the-database",
+    "REDIS_PASSWORD": "a-password-of-redis",
+    "REVERB_APP_ID": "4711",
+    "REVERB_APP_KEY": "key-of-ours",
+    "REVERB_APP_SECRET": "a-secret-of-ours-that-is-long-enough-for-all",
+}
+
+
+def interpolated(text: str, values: dict[str, str]) -> str:
+    """As compose does it: `${NAME}`, `${NAME:-default}`, `${NAME:?message}`, and `$$` for a dollar."""
+
+    def value(found: re.Match[str]) -> str:
+        if found[0] == "$$":
+            return "$"
+        name, how, more = found[1], found[2], found[3]
+        if values.get(name):
+            return values[name]
+        if how == ":?":
+            raise KeyError(more)
+        return more or ""
+
+    return re.sub(r"\$\$|\$\{([A-Z_]+)(?:(:-|:\?)([^}]*))?\}", value, text)
+
+
+def services(values: dict[str, str] | None = None) -> dict[str, Any]:
+    text = interpolated((DEPLOY / "compose.yml").read_text(), VALUES if values is None else values)
+    found: dict[str, Any] = yaml.safe_load(text)["services"]
+    return found
+
+
+def seconds(text: str) -> float:
+    number, unit = re.fullmatch(r"(\d+)(s|min|m|h)", text).groups()  # type: ignore[union-attr]
+    return int(number) * {"s": 1, "m": 60, "min": 60, "h": 3600}[unit]
+
+
+def test_the_services_are_those_of_the_specification() -> None:
+    assert set(SPEC) <= set(services())
+    assert set(services()) - set(SPEC) == {"smartlink-migrate", "smartlink-proxy"}
+
+
+def test_only_the_proxy_can_be_reached_from_outside() -> None:
+    compose = yaml.safe_load(interpolated((DEPLOY / "compose.yml").read_text(), VALUES))
+    assert [name for name, service in services().items() if "ports" in service] == ["smartlink-proxy"]
+    assert compose["networks"]["data"] == {"internal": True}
+    for name in ("smartlink-db", "smartlink-redis"):
+        assert services()[name]["networks"] == ["data"]
+    assert services()["smartlink-proxy"]["networks"] == ["front"]
+
+
+@pytest.mark.parametrize("name", sorted(services()))
+def test_each_service_is_kept_in(name: str) -> None:
+    service = services()[name]
+
+    assert service["read_only"] is True
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["cap_drop"] == ["ALL"]
+    assert "privileged" not in service
+    assert service["restart"] == ("no" if name == "smartlink-migrate" else "unless-stopped")
+    assert service["logging"]["options"]["max-size"]
+    if name == "smartlink-migrate":
+        return
+    assert seconds(service["stop_grace_period"]) >= 20
+    check = service["healthcheck"]
+    assert check["test"][0] in ("CMD", "CMD-SHELL")
+    assert seconds(check["timeout"]) <= seconds(check["interval"])
+
+
+def test_a_stop_leaves_more_time_than_the_drain_takes() -> None:
+    reverb = services()["smartlink-reverb"]
+    farewell_and_calls_s = 10
+
+    drain_s = float(reverb["environment"]["REVERB_SERVER_DRAIN_SECONDS"])
+    assert seconds(reverb["stop_grace_period"]) >= drain_s + farewell_and_calls_s
+
+
+def test_services_start_when_what_they_need_is_there() -> None:
+    for name in ("smartlink-app", "smartlink-worker", "smartlink-reverb"):
+        needs = services()[name]["depends_on"]
+        assert needs["smartlink-migrate"] == {"condition": "service_completed_successfully"}
+        assert needs["smartlink-redis"] == {"condition": "service_healthy"}
+    assert services()["smartlink-migrate"]["depends_on"] == {"smartlink-db": {"condition": "service_healthy"}}
+    assert services()["smartlink-migrate"]["command"] == ["db", "upgrade"]
+    for needed in services()["smartlink-proxy"]["depends_on"].values():
+        assert needed == {"condition": "service_healthy"}
+
+
+def test_two_nodes_are_joined_by_redis() -> None:
+    reverb = services()["smartlink-reverb"]
+
+    assert reverb["deploy"] == {"replicas": "2"}
+    assert reverb["environment"]["REVERB_SCALING_ENABLED"] == "true"
+    assert reverb["environment"]["REVERB_WEBHOOK_QUEUE"].startswith("redis://")
+
+
+@pytest.mark.parametrize("missing", sorted(VALUES))
+def test_what_must_be_set_is_asked_for(missing: str) -> None:
+    with pytest.raises(KeyError, match=f"set {missing}"):
+        services(VALUES | {missing: ""})
+
+
+def test_no_secret_is_in_the_files() -> None:
+    for file in (DEPLOY / "compose.yml", DEPLOY / ".env.example", DEPLOY / "Dockerfile"):
+        for line in file.read_text().splitlines():
+            found = re.match(r"\s*[A-Z_]*(?:PASSWORD|SECRET|KEY|AUTH)\s*[:=]\s*(\S+)", line)
+            assert found is None or found[1].startswith(("${", "/tls/")), line
+
+
+def test_the_example_names_what_the_compose_file_reads() -> None:
+    read = set(re.findall(r"\$\{([A-Z_]+)", (DEPLOY / "compose.yml").read_text()))
+    listed = set(re.findall(r"^(?:# )?([A-Z_]+)=", (DEPLOY / ".env.example").read_text(), re.MULTILINE))
+
+    assert listed == read
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_the_settings_are_such_as_start(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for variable in list(os.environ):
+        if variable.startswith(("APP_", "REVERB_", "DB_", "REDIS_", "DATABASE_", "BROADCAST_")):
+            monkeypatch.delenv(variable)
+    monkeypatch.chdir(tmp_path)
+    given = services()[name]["environment"]
+    for variable, value in given.items():
+        monkeypatch.setenv(variable, str(value))
+
+    server, portal = ServerSettings(), PortalSettings()
+
+    from smartlink.portal.shared.settings import check_start
+
+    server.check_start()
+    check_start(portal)
+    assert portal.is_https
+    assert portal.realtime["host"] == "chat.example.com"
+    known = {name.upper() for name in ServerSettings.model_fields}
+    for settings in (PortalSettings, BroadcastSettings):
+        for field in settings.model_fields.values():
+            known |= {str(choice) for choice in getattr(field.validation_alias, "choices", ())}
+    assert set(given) - known == set()
+
+
+def test_compose_itself_takes_it(tmp_path: Path) -> None:
+    docker = shutil.which("docker")
+    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, timeout=30).returncode:
+        pytest.skip("docker compose is not here")
+    done = subprocess.run(
+        [docker, "compose", "-f", str(DEPLOY / "compose.yml"), "config", "--quiet"],
+        env=dict(os.environ) | VALUES, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's, comments gone and lines joined."""
+    lines = [line for line in (DEPLOY / "Dockerfile").read_text().splitlines() if not line.lstrip().startswith("#")]
+    joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
+    return [(name, rest.strip()) for name, _, rest in (line.partition(" ") for line in joined.splitlines() if line)]
+
+
+def test_the_image_is_made_in_stages_from_what_is_locked() -> None:
+    stages = [rest for name, rest in instructions() if name == "FROM"]
+    assert len(stages) == 3
+    assert all(re.match(r"(node|python):\d+(\.\d+)?-", stage) for stage in stages), "a version, and never latest"
+    runs = " ".join(rest for name, rest in instructions() if name == "RUN")
+    assert "npm ci" in runs
+    assert "--require-hashes -r requirements/run.txt" in runs
+    assert "--no-install-recommends" in runs
+    assert "rm -rf /var/lib/apt/lists/*" in runs
+    assert {name for name, _ in instructions()} <= {
+        "FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT", "CMD",
+    }  # fmt: skip
+
+
+def test_the_image_runs_as_nobody_of_importance_and_ends_when_told() -> None:
+    last = instructions()
+    final = last[max(index for index, (name, _) in enumerate(last) if name == "FROM") :]
+    of = dict(final)
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", of["USER"])
+    assert of["STOPSIGNAL"] == "SIGTERM"
+    for name in ("ENTRYPOINT", "CMD"):
+        assert of[name].startswith("["), "the exec form: signals arrive"
+    assert of["ENTRYPOINT"].startswith('["tini", "--"')
+    assert " CMD [" in of["HEALTHCHECK"]
+    order = [name for name, _ in final]
+    assert order.index("RUN") < order.index("USER")
+    assert [name for name, rest in final if name == "COPY" and "--from=packages" not in rest] == []
+
+
+def test_the_context_holds_nothing_but_sources() -> None:
+    rules = (ROOT / ".dockerignore").read_text().split("\n")
+    assert rules[1] == "*"
+    copied = {
+        word for name, rest in instructions() if name == "COPY" and "--from" not in rest for word in rest.split()[:-1]
+    }
+    for source in copied:
+        assert (ROOT / source).exists(), source
+        first = source.split("/")[0]
+        assert any(rule.startswith(f"!{first}") for rule in rules), source
+    assert "**/.env*" in rules
+
+
+def test_nginx_takes_the_configuration(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    config = tmp_path / "nginx.conf"
+    proxy = services()["smartlink-proxy"]["environment"]
+    values = {name: str(value) for name, value in proxy.items() if name.startswith("PROXY_")} | {
+        "PROXY_TEMP": str(tmp_path),
+        "PROXY_CERTIFICATE": str(cert),
+        "PROXY_CERTIFICATE_KEY": str(key),
+        # This word is younger than some nginx; and the names are Docker's.
+        "PROXY_APP_SERVERS": proxy["PROXY_APP_SERVERS"].replace(" resolve", "").replace("smartlink-app", "127.0.0.1"),
+        "PROXY_REALTIME_SERVERS": "server 127.0.0.1:8080; server 127.0.0.1:8090;",
+    }
+    config.write_text(render(values))
+    nginx = shutil.which("nginx") or "/usr/sbin/nginx"
+
+    done = subprocess.run([nginx, "-t", "-c", str(config)], capture_output=True, text=True, timeout=30)
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_sockets_may_be_silent_for_longer_than_the_server_is() -> None:
+    template = (DEPLOY / "proxy" / "nginx.conf.template").read_text()
+    location = template[template.index("location ~ ^/(pusher/)?app/") :]
+    waits_s = int(re.search(r"proxy_read_timeout (\d+)s", location)[1])  # type: ignore[index]
+    defaults = ServerSettings.model_fields
+
+    assert waits_s > 2 * (
+        defaults["reverb_app_ping_interval"].default + defaults["reverb_app_activity_timeout"].default
+    )
+    assert re.search(r"worker_shutdown_timeout \d+s", template)
+
+
+@pytest.mark.parametrize("unit", sorted(path.name for path in (DEPLOY / "systemd").glob("*.service")))
+def test_units_run_as_a_user_of_their_own(unit: str) -> None:
+    parser = configparser.RawConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(DEPLOY / "systemd" / unit)
+    service = parser["Service"]
+
+    assert service["User"] == service["Group"] == "smartlink"
+    assert service["NoNewPrivileges"] == "yes"
+    assert service["ProtectSystem"] == "strict"
+    assert service["EnvironmentFile"] == "/etc/smartlink/smartlink.env"
+    assert service["ExecStart"].startswith("/opt/smartlink/bin/smartlink ")
+    if service["Type"] == "oneshot":
+        return
+    assert service["Restart"] == "on-failure"
+    assert "smartlink doctor --only settings,keys" in service["ExecStartPre"]
+    assert seconds(service["TimeoutStopSec"]) >= 20
+    assert int(service["LimitNOFILE"]) >= 16_384
