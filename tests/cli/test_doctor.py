@@ -9,6 +9,7 @@ import socket
 import subprocess
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import typer
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 from kit.redis import redis_server
 from kit.serve import SMARTLINK, Smartlink, free_port
-from smartlink.cli.doctor.command import doctor
+from smartlink.cli.doctor import command
 
 OURS = ("REVERB_", "APP_", "DB_", "DATABASE_", "REDIS_", "BROADCAST_")
 SECRET = "a-secret-of-the-tests-that-is-long-enough"
@@ -28,8 +29,9 @@ def examined(folder: Path, *words: str, **settings: Any) -> tuple[int, list[dict
     given = own | {name.upper(): str(value) for name, value in settings.items()}
     others = [name for name in os.environ if name.startswith(OURS)]
     app = typer.Typer()
-    app.command()(doctor)
-    with contextlib.chdir(folder):
+    app.command()(command.doctor)
+    # How this process logs stays as it is.
+    with contextlib.chdir(folder), mock.patch.object(command, "configure"):
         done = CliRunner().invoke(app, ["--json", *words], env=dict.fromkeys(others) | given)
     assert isinstance(done.exception, SystemExit | None), done.exception
     report = json.loads(done.stdout)
