@@ -119,3 +119,89 @@ export interface Token {
 export interface NewToken extends Token {
   token: string
 }
+
+/** How the system is doing. Null: the part that knows did not answer. */
+export interface Figures {
+  at: string
+  realtime: 'up' | 'down'
+  connections: number | null
+  channels: number | null
+  nodes: number | null
+  workers: number | null
+  redis: string | null
+  received_per_s: number | null
+  published_per_s: number | null
+  delivered_per_s: number | null
+  publish_latency_ms: number | null
+  queue_waiting: number
+  queue_lag_s: number
+  queue_workers: number
+  failed_jobs: number
+  users_online: number
+  errors: number
+}
+
+export interface FigureSample {
+  at: string
+  figures: Partial<Omit<Figures, 'at'>>
+}
+
+export interface AdminUser extends Account {
+  blocked_at: string | null
+  is_online: boolean
+  last_seen: string | null
+}
+
+export interface ConnectionsNow {
+  connections: number
+  users: { id: string; name: string | null; channels: string[] }[]
+}
+
+export interface ChannelCount {
+  name: string
+  subscription_count: number
+  /** On presence channels only. */
+  user_count: number | null
+}
+
+/** A recorded event. `payload` is null for what two people tell each other. */
+export interface ListedEvent {
+  id: number
+  channel: string
+  name: string
+  payload: unknown
+  state: string
+  created_at: string
+  sent_at: string | null
+}
+
+export interface FailedJob {
+  id: number
+  channel: string
+  name: string
+  /** JSON as it was recorded. */
+  payload: string
+  attempts: number
+  error: string
+  created_at: string
+}
+
+export interface AuditEntry {
+  id: number
+  action: string
+  target: string
+  detail: Record<string, unknown>
+  admin: Profile
+  created_at: string
+}
+
+export type ConsoleKind = 'event' | 'join' | 'leave' | 'occupied' | 'vacated' | 'client_event' | 'error' | 'audit'
+
+/** One line of the live console. */
+export interface ConsoleEntry {
+  kind: ConsoleKind
+  at: string
+  channel: string | null
+  name: string | null
+  detail: Record<string, unknown>
+}

@@ -47,6 +47,20 @@ export function buildRouter(): Router {
         component: () => import('@/features/users/AccountPage.vue'),
         meta: { section: 'account', title: 'Your account' },
       },
+      {
+        path: '/admin',
+        component: () => import('@/features/admin/AdminPage.vue'),
+        meta: { section: 'admin', title: 'Admin', isForAdmins: true },
+        children: [
+          { path: '', name: 'admin', component: () => import('@/features/admin/OverviewTab.vue') },
+          { path: 'users', name: 'admin-users', component: () => import('@/features/admin/UsersTab.vue') },
+          { path: 'connections', name: 'admin-connections', component: () => import('@/features/admin/ConnectionsTab.vue') },
+          { path: 'console', name: 'admin-console', component: () => import('@/features/admin/ConsoleTab.vue') },
+          { path: 'events', name: 'admin-events', component: () => import('@/features/admin/EventsTab.vue') },
+          { path: 'failed-jobs', name: 'admin-failed-jobs', component: () => import('@/features/admin/FailedJobsTab.vue') },
+          { path: 'audit', name: 'admin-audit', component: () => import('@/features/admin/AuditTab.vue') },
+        ],
+      },
       { path: '/:rest(.*)*', redirect: '/' },
     ],
   })
@@ -58,6 +72,7 @@ export function buildRouter(): Router {
       return { name: 'sign-in', query: to.fullPath === '/' ? {} : { next: to.fullPath } }
     }
     if (session.account && isOpen) return safeNext(to.query['next'])
+    if (session.account?.is_admin !== true && to.meta['isForAdmins'] === true) return { name: 'home' }
     return true
   })
   return router

@@ -1,6 +1,6 @@
 /**
  * The state of the connection as pages show it, drawn from what pusher-js says and what the browser says.
- * Pure: nothing here reconnects. pusher-js does that by itself, for ever.
+ * Pure: nothing here reconnects. pusher-js does that by itself, for ever, unless it was sent away (`readmission.ts`).
  */
 
 export interface Connection {
@@ -8,7 +8,7 @@ export interface Connection {
   socket: 'initialized' | 'connecting' | 'connected' | 'unavailable' | 'disconnected' | 'failed'
   /** Whether the browser has a network. */
   hasNetwork: boolean
-  /** When the wait that pusher-js announced ends; null when there is none. Milliseconds. */
+  /** When the wait that was announced ends; null when there is none. Milliseconds. */
   retryAt: number | null
   /** When the present series of attempts began; null outside one. Milliseconds. */
   attemptsFrom: number | null
@@ -74,7 +74,8 @@ export function isUp(connection: Connection): boolean {
 export function viewOf(connection: Connection, now: number): ConnectionView {
   if (isUp(connection)) return { kind: 'connected' }
   if (!connection.hasNetwork) return { kind: 'offline' }
-  if (connection.socket === 'disconnected' || connection.socket === 'failed') return { kind: 'ended' }
+  const hasEnded = connection.socket === 'disconnected' || connection.socket === 'failed'
+  if (hasEnded && connection.retryAt === null) return { kind: 'ended' }
   const wait = msUntilNextAttempt(connection, now)
   return wait > 0
     ? { kind: 'waiting', seconds: Math.ceil(wait / 1000) }

@@ -67,20 +67,40 @@ async function authorize(
   }
 }
 
-/** Tells what happens to the connection. Returns how to stop listening. */
-export function watchConnection(echo: RealtimeEcho, tell: (event: ConnectionEvent) => void): () => void {
+/** The server's word that this connection is not wanted any more. */
+const UNAUTHORISED = 4009
+
+/** Whether an error of pusher-js is a close with that code. The same code on a single channel closes nothing. */
+export function isSentAway(error: unknown): boolean {
+  const { type, error: cause } = (error ?? {}) as { type?: unknown; error?: { data?: { code?: unknown } | null } | null }
+  return type === 'WebSocketError' && cause?.data?.code === UNAUTHORISED
+}
+
+/**
+ * Tells what happens to the connection, and of being sent away: pusher-js will not connect again by itself then.
+ * Returns how to stop listening.
+ */
+export function watchConnection(
+  echo: RealtimeEcho,
+  tell: (event: ConnectionEvent) => void,
+  sentAway: () => void,
+): () => void {
   const connection = echo.connector.pusher.connection
   const onState = ({ current }: { current: SocketState }) => tell({ type: 'socket', state: current, now: Date.now() })
   const onWait = (seconds: number) => tell({ type: 'retryIn', seconds, now: Date.now() })
+  // pusher-js reports the close before it becomes "disconnected".
+  const onError = (error: unknown) => isSentAway(error) && queueMicrotask(sentAway)
   const onNetwork = () => tell({ type: 'network', hasNetwork: navigator.onLine, now: Date.now() })
   connection.bind('state_change', onState)
   connection.bind('connecting_in', onWait)
+  connection.bind('error', onError)
   window.addEventListener('online', onNetwork)
   window.addEventListener('offline', onNetwork)
   tell({ type: 'socket', state: connection.state as SocketState, now: Date.now() })
   return () => {
     connection.unbind('state_change', onState)
     connection.unbind('connecting_in', onWait)
+    connection.unbind('error', onError)
     window.removeEventListener('online', onNetwork)
     window.removeEventListener('offline', onNetwork)
   }

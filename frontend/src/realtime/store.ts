@@ -7,6 +7,7 @@ import { realtimePlace } from '@/api/realtime'
 import { connectionAfter, initialConnection, isUp, viewOf, type ConnectionEvent } from './connection'
 import { buildEcho, retryNow, watchConnection, type RealtimeEcho } from './echo'
 import { Lines, type Feed, type Line } from './lines'
+import { Readmission } from './readmission'
 
 export interface PresenceEar {
   here(members: Profile[]): void
@@ -36,6 +37,13 @@ export const useRealtime = defineStore('realtime', () => {
   let unwatch: (() => void) | null = null
   let ticking: ReturnType<typeof setInterval> | undefined
   let wake: (() => void) | null = null
+  let askWho: () => Promise<void> = () => Promise.resolve()
+
+  const readmission = new Readmission({
+    ask: () => askWho(),
+    connect: () => echo.value && retryNow(echo.value),
+    waiting: (ms) => tell({ type: 'retryIn', seconds: ms / 1000, now: Date.now() }),
+  })
 
   function tell(event: ConnectionEvent): void {
     now.value = event.now
@@ -46,9 +54,13 @@ export const useRealtime = defineStore('realtime', () => {
     if (!isUp(connection.value)) ticking = setInterval(() => (now.value = Date.now()), TICK_MS)
   }
 
-  /** Opens the connection, and on it whatever was asked for, before it connects: nothing is missed. */
-  async function start(): Promise<void> {
+  /**
+   * Opens the connection, and on it whatever was asked for, before it connects: nothing is missed. `whoIsSignedIn`
+   * is asked before coming back from being sent away; it raises SignedOut when nobody is.
+   */
+  async function start(whoIsSignedIn: () => Promise<void>): Promise<void> {
     stop()
+    askWho = whoIsSignedIn
     round += 1
     const current = round
     for (;;) {
@@ -58,7 +70,7 @@ export const useRealtime = defineStore('realtime', () => {
         const built = buildEcho(place)
         echo.value = built
         nameSocket(() => built.socketId() ?? null)
-        unwatch = watchConnection(built, tell)
+        unwatch = watchConnection(built, tell, () => readmission.ended())
         const opened = new Lines(built)
         lines = opened
         wishes.forEach((wish) => wish.attach(built, opened))
@@ -77,6 +89,7 @@ export const useRealtime = defineStore('realtime', () => {
 
   function stop(): void {
     round += 1
+    readmission.stop()
     lines?.lost()
     wishes.forEach((wish) => wish.detach())
     lines = null
@@ -141,7 +154,8 @@ export const useRealtime = defineStore('realtime', () => {
   }
 
   function retry(): void {
-    if (echo.value) retryNow(echo.value)
+    if (echo.value && connection.value.socket === 'disconnected') readmission.now()
+    else if (echo.value) retryNow(echo.value)
     else wake?.()
   }
 

@@ -1,5 +1,7 @@
-import { expect, it } from 'vitest'
-import { safeNext } from '@/app/router'
+import { createPinia, setActivePinia } from 'pinia'
+import { expect, it, vi } from 'vitest'
+import * as http from '@/api/session'
+import { buildRouter, safeNext } from '@/app/router'
 import { initials } from '@/shared/person'
 
 it('goes back to a path of ours after signing in, and nowhere else', () => {
@@ -11,4 +13,15 @@ it('goes back to a path of ours after signing in, and nowhere else', () => {
 
 it('draws a person with the initials of the first and the last name', () => {
   expect(['Ana', 'Ana María Pérez', '李 小龙', '  ', '😀 smile'].map(initials)).toEqual(['A', 'AP', '李小', '?', '😀S'])
+})
+
+it('shows the pages of admins to admins only', async () => {
+  const account = (is_admin: boolean) => ({ id: 1, name: 'Ana', email: 'ana@example.com', is_admin, created_at: '' })
+  for (const [isAdmin, place] of [[false, '/'], [true, '/admin/users']] as const) {
+    setActivePinia(createPinia())
+    vi.spyOn(http, 'currentAccount').mockResolvedValue(account(isAdmin))
+    const router = buildRouter()
+    await router.push('/admin/users')
+    expect(router.currentRoute.value.fullPath).toBe(place)
+  }
 })

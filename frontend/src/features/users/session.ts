@@ -24,6 +24,11 @@ export const useSession = defineStore('session', () => {
     isKnown = true
   }
 
+  /** Asks again who is signed in, and what they may. Raises SignedOut, Unreachable. */
+  async function check(): Promise<void> {
+    account.value = await http.currentAccount()
+  }
+
   async function signIn(email: string, password: string): Promise<void> {
     account.value = await http.signIn(email, password)
     hasExpired.value = false
@@ -70,5 +75,5 @@ export const useSession = defineStore('session', () => {
     hasExpired.value = true
   }
 
-  return { account, hasExpired, restore, signIn, register, signOut, signOutEverywhere, changed, forget, ended }
+  return { account, hasExpired, restore, check, signIn, register, signOut, signOutEverywhere, changed, forget, ended }
 })

@@ -1,0 +1,93 @@
+/** The live console: the newest entries, bounded, held back while it is paused. Pure. */
+import type { ConsoleEntry, ConsoleKind } from '@/api/records'
+
+export const MOST = 500
+
+/** Something happened, or (`entry` null) this page was cut off and does not know what happened. */
+export interface Line {
+  key: number
+  entry: ConsoleEntry | null
+}
+
+export interface ConsoleState {
+  /** Newest first. */
+  lines: readonly Line[]
+  isPaused: boolean
+  /** Came while it was paused; newest first, the newest `MOST` of them. */
+  held: readonly Line[]
+  /** How many came while it was paused. */
+  heldCount: number
+  nextKey: number
+}
+
+export type ConsoleEvent =
+  | { type: 'heard'; entries: readonly ConsoleEntry[] }
+  | { type: 'lost' }
+  | { type: 'paused' }
+  | { type: 'resumed' }
+  | { type: 'cleared' }
+
+export const initialConsole: ConsoleState = { lines: [], isPaused: false, held: [], heldCount: 0, nextKey: 1 }
+
+export function consoleAfter(state: ConsoleState, event: ConsoleEvent): ConsoleState {
+  switch (event.type) {
+    case 'heard':
+      return withLines(state, event.entries)
+    case 'lost': {
+      const newest = state.isPaused ? (state.held[0] ?? state.lines[0]) : state.lines[0]
+      return newest === undefined || newest.entry === null ? state : withLines(state, [null])
+    }
+    case 'paused':
+      return { ...state, isPaused: true }
+    case 'resumed':
+      return { ...state, isPaused: false, lines: bounded(state.held, state.lines), held: [], heldCount: 0 }
+    case 'cleared':
+      return { ...state, lines: [], held: [], heldCount: 0 }
+  }
+}
+
+function withLines(state: ConsoleState, come: readonly (ConsoleEntry | null)[]): ConsoleState {
+  const fresh = come.map((entry, index) => ({ key: state.nextKey + index, entry })).reverse()
+  const nextKey = state.nextKey + come.length
+  return state.isPaused
+    ? { ...state, nextKey, held: bounded(fresh, state.held), heldCount: state.heldCount + come.length }
+    : { ...state, nextKey, lines: bounded(fresh, state.lines) }
+}
+
+const bounded = (newer: readonly Line[], older: readonly Line[]): Line[] => [...newer, ...older].slice(0, MOST)
+
+/** Lines of these kinds (none: all kinds) that have the text, in whatever case. Where this page was cut off stays. */
+export function shownLines(lines: readonly Line[], kinds: ReadonlySet<ConsoleKind>, text: string): Line[] {
+  const wanted = text.trim().toLowerCase()
+  return lines.filter(({ entry }) => {
+    if (entry === null) return true
+    return (kinds.size === 0 || kinds.has(entry.kind)) && (wanted === '' || entryText(entry).toLowerCase().includes(wanted))
+  })
+}
+
+export const KINDS: Record<ConsoleKind, string> = {
+  event: 'Event',
+  client_event: 'Client event',
+  join: 'Join',
+  leave: 'Leave',
+  occupied: 'Opened',
+  vacated: 'Emptied',
+  error: 'Error',
+  audit: 'Admin',
+}
+
+export const detailText = ({ detail }: ConsoleEntry): string =>
+  Object.entries(detail)
+    .map(([name, value]) => `${name.replaceAll('_', ' ')}: ${typeof value === 'string' ? value : JSON.stringify(value)}`)
+    .join(', ')
+
+/** One entry as one line of text. */
+export const entryText = (entry: ConsoleEntry): string =>
+  [entry.at, KINDS[entry.kind] ?? entry.kind, entry.channel, entry.name, detailText(entry)].filter(Boolean).join('  ')
+
+/** All of them as text, oldest first. */
+export const asText = (lines: readonly Line[]): string =>
+  lines
+    .map(({ entry }) => (entry === null ? '(not connected: what happened meanwhile is not known here)' : entryText(entry)))
+    .reverse()
+    .join('\n')

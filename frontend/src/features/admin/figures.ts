@@ -1,0 +1,86 @@
+/** The figures as this page knows them: those of now and an hour of samples. Pure. */
+import type { Figures, FigureSample } from '@/api/records'
+
+export const KEPT_MS = 3_600_000
+export const STALE_AFTER_MS = 5_000
+
+/** What charts draw, beside its time in seconds. */
+export const DRAWN = ['connections', 'published_per_s', 'delivered_per_s', 'publish_latency_ms', 'queue_waiting'] as const
+export type Drawn = (typeof DRAWN)[number]
+
+export interface Point extends Record<Drawn, number | null> {
+  at: number
+}
+
+export interface FigureState {
+  phase: 'loading' | 'ready' | 'failed'
+  now: Figures | null
+  /** When `now` came, by the clock of this browser: the server's may differ. Milliseconds. */
+  heardAt: number | null
+  /** Oldest first. */
+  points: readonly Point[]
+}
+
+export type FigureEvent =
+  | { type: 'loaded'; now: Figures; history: readonly FigureSample[]; at: number }
+  | { type: 'heard'; figures: Figures; at: number }
+  | { type: 'failed' }
+
+export const initialFigures: FigureState = { phase: 'loading', now: null, heardAt: null, points: [] }
+
+export function figuresAfter(state: FigureState, event: FigureEvent): FigureState {
+  switch (event.type) {
+    case 'failed':
+      return { ...state, phase: state.phase === 'ready' ? 'ready' : 'failed' }
+    case 'heard':
+      return taken({ ...state, phase: 'ready' }, event.figures, event.at)
+    case 'loaded': {
+      const samples = event.history.map(({ at, figures }) => point(at, figures))
+      // What came live is denser than the samples, but only since this page was opened.
+      const from = state.points[0]?.at ?? Infinity
+      const points = [...samples.filter(({ at }) => at < from), ...state.points]
+      return taken({ ...state, phase: 'ready', points }, event.now, event.at)
+    }
+  }
+}
+
+function taken(state: FigureState, come: Figures, heardAt: number): FigureState {
+  if (state.now !== null && state.now.at > come.at) return state
+  const last = point(come.at, come)
+  const points = state.points.filter(({ at }) => at < last.at && at >= last.at - KEPT_MS / 1000)
+  return { ...state, now: come, heardAt, points: [...points, last] }
+}
+
+function point(at: string, figures: FigureSample['figures']): Point {
+  const found = Object.fromEntries(DRAWN.map((name) => [name, figures[name] ?? null])) as Record<Drawn, number | null>
+  return { at: Date.parse(at) / 1000, ...found }
+}
+
+export function isStale({ heardAt }: FigureState, isConnected: boolean, now: number): boolean {
+  return !isConnected || heardAt === null || now - heardAt > STALE_AFTER_MS
+}
+
+/** Columns as charts take them: the times, then each figure. */
+export function columns(points: readonly Point[], names: readonly Drawn[]): [number[], ...(number | null)[][]] {
+  return [points.map(({ at }) => at), ...names.map((name) => points.map((one) => one[name]))]
+}
+
+export interface Range {
+  least: number
+  most: number
+}
+
+/** Between what a figure moved; null when it was never known. */
+export function rangeOf(points: readonly Point[], name: Drawn): Range | null {
+  const known = points.map((one) => one[name]).filter((value) => value !== null)
+  return known.length === 0 ? null : { least: known.reduce((a, b) => Math.min(a, b)), most: known.reduce((a, b) => Math.max(a, b)) }
+}
+
+const whole = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 })
+const fine = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 })
+
+/** A figure as it is read; a dash when nobody knows it. */
+export function figure(value: number | null | undefined): string {
+  if (value === null || value === undefined) return '–'
+  return (Math.abs(value) < 100 ? fine : whole).format(value)
+}

@@ -1,0 +1,165 @@
+/**
+ * JSON as somebody writes it, checked before it is sent: the value, or what is wrong and where. Browsers tell the
+ * place each in their own words, or not at all, so the text is walked here.
+ */
+
+export interface Wrong {
+  problem: string
+  /** Where, counted from 1, in characters as editors count them. */
+  line: number
+  column: number
+  offset: number
+}
+
+export type Checked = { ok: true; value: unknown } | ({ ok: false } & Wrong)
+
+const DEEPEST = 50
+
+class Mistake extends Error {
+  constructor(
+    message: string,
+    readonly offset: number,
+  ) {
+    super(message)
+  }
+}
+
+/** The text as an object, as events carry it. Raises nothing. */
+export function checkedObject(text: string): Checked {
+  try {
+    new Walk(text).whole()
+  } catch (error) {
+    if (error instanceof Mistake) return wrong(text, error.message, error.offset)
+    throw error
+  }
+  const value: unknown = JSON.parse(text)
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return { ok: true, value }
+  return wrong(text, 'It must be an object: { … }', text.length - text.trimStart().length)
+}
+
+function wrong(text: string, problem: string, offset: number): Checked {
+  const before = text.slice(0, offset).split('\n')
+  return { ok: false, problem, offset, line: before.length, column: (before.at(-1)?.length ?? 0) + 1 }
+}
+
+class Walk {
+  private at = 0
+
+  constructor(private readonly text: string) {}
+
+  whole(): void {
+    this.value(0)
+    if (this.at < this.text.length) this.fail('Nothing may follow after the end.')
+  }
+
+  private value(depth: number): void {
+    if (depth > DEEPEST) this.fail('Too many levels inside one another.')
+    this.space()
+    const first = this.text[this.at]
+    if (first === undefined) this.fail('The text ends too early.')
+    else if (first === '{') this.object(depth)
+    else if (first === '[') this.array(depth)
+    else if (first === '"') this.string()
+    else if (first === '-' || (first >= '0' && first <= '9')) this.number()
+    else this.word()
+    this.space()
+  }
+
+  private object(depth: number): void {
+    this.at += 1
+    this.space()
+    if (this.skips('}')) return
+    for (;;) {
+      this.space()
+      if (this.text[this.at] !== '"') this.fail(this.isAtEnd ? 'A } is missing.' : 'A name in double quotes must be here.')
+      this.string()
+      this.space()
+      if (!this.skips(':')) this.fail('A : must follow the name.')
+      this.value(depth + 1)
+      if (this.skips('}')) return
+      if (!this.skips(',')) this.fail(this.isAtEnd ? 'A } is missing.' : 'A , or } must be here.')
+    }
+  }
+
+  private array(depth: number): void {
+    this.at += 1
+    this.space()
+    if (this.skips(']')) return
+    for (;;) {
+      this.value(depth + 1)
+      if (this.skips(']')) return
+      if (!this.skips(',')) this.fail(this.isAtEnd ? 'A ] is missing.' : 'A , or ] must be here.')
+    }
+  }
+
+  private string(): void {
+    const start = this.at
+    this.at += 1
+    for (;;) {
+      const one = this.text[this.at]
+      if (one === undefined || one === '\n') {
+        this.at = start
+        this.fail('This text has no closing quote.')
+      } else if (one === '"') {
+        this.at += 1
+        return
+      } else if (one < ' ') this.fail('A control character must be written as \\u00….')
+      else if (one === '\\') {
+        const escape = /^\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})/.exec(this.text.slice(this.at, this.at + 6))
+        if (escape === null) this.fail('This is no escape: write \\\\ for a backslash.')
+        this.at += escape?.[0].length ?? 1
+      } else this.at += 1
+    }
+  }
+
+  private number(): void {
+    const start = this.at
+    const sticky = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y
+    sticky.lastIndex = start
+    const found = sticky.exec(this.text)?.[0]
+    if (found === undefined || /[\w.]/.test(this.text[start + found.length] ?? '')) this.fail('This is no number.')
+    const value = Number(found)
+    if (!Number.isFinite(value) || (Number.isInteger(value) && !Number.isSafeInteger(value))) {
+      this.fail('This number would not arrive as it is written: put it in quotes.')
+    }
+    this.at += found?.length ?? 0
+  }
+
+  private word(): void {
+    for (const word of ['true', 'false', 'null']) {
+      if (this.text.startsWith(word, this.at) && !/\w/.test(this.text[this.at + word.length] ?? '')) {
+        this.at += word.length
+        return
+      }
+    }
+    const one = this.text[this.at] ?? ''
+    this.fail(',}]'.includes(one) ? 'A value must be here.' : one === "'" ? 'Text needs double quotes.' : 'This is no value: text needs double quotes.')
+  }
+
+  private get isAtEnd(): boolean {
+    return this.at >= this.text.length
+  }
+
+  private skips(one: string): boolean {
+    if (this.text[this.at] !== one) return false
+    this.at += 1
+    return true
+  }
+
+  private space(): void {
+    while (' \t\n\r'.includes(this.text[this.at] ?? 'x')) this.at += 1
+  }
+
+  private fail(problem: string): never {
+    throw new Mistake(problem, this.at)
+  }
+}
+
+/** The text laid out over lines; as it is when it is no JSON. */
+export function laidOut(text: string): string {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2)
+  } catch {
+    return text
+  }
+}

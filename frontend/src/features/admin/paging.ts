@@ -1,0 +1,44 @@
+/** Drives a list of `pages.ts`: the first page, older ones, and again. An answer to an older question is left out. */
+import { computed, ref, shallowRef } from 'vue'
+import { pagedAfter, type Paged, type PagedEvent } from './pages'
+
+export function usePaging<T extends { id: number }>(pageSize: number, fetchPage: (before?: number) => Promise<T[]>) {
+  const state = shallowRef<Paged<T>>({ phase: 'loading', list: [], hasOlder: false })
+  const trouble = shallowRef<unknown>(null)
+  const isLoading = ref(false)
+  let round = 0
+
+  function dispatch(event: PagedEvent<T>): void {
+    state.value = pagedAfter(state.value, event)
+  }
+
+  async function ask(type: 'loaded' | 'olderLoaded', before?: number): Promise<void> {
+    round += 1
+    const asked = round
+    isLoading.value = true
+    try {
+      const list = await fetchPage(before)
+      if (asked !== round) return
+      trouble.value = null
+      dispatch({ type, list, hasOlder: list.length === pageSize })
+    } catch (error) {
+      if (asked !== round) return
+      trouble.value = error
+      dispatch({ type: 'failed' })
+    } finally {
+      if (asked === round) isLoading.value = false
+    }
+  }
+
+  async function load(): Promise<void> {
+    dispatch({ type: 'loading' })
+    await ask('loaded')
+  }
+
+  async function loadOlder(): Promise<void> {
+    const last = state.value.list.at(-1)
+    if (last && !isLoading.value) await ask('olderLoaded', last.id)
+  }
+
+  return { state, list: computed(() => state.value.list), trouble, isLoading, dispatch, load, loadOlder }
+}
