@@ -1,6 +1,6 @@
 /** The chat's endpoints. `personId` null is the general chat, else the other person of a direct conversation. */
 import { api, lastEventId } from './client'
-import type { Conversation, Message } from './records'
+import type { Conversation, FoundMessage, Message } from './records'
 
 export const PAGE = 50
 
@@ -21,6 +21,28 @@ export async function messages(personId: number | null, before?: number): Promis
   if (before !== undefined) query.set('before', String(before))
   const { body, headers } = await api.get<Message[]>(`${listPath(personId)}?${query}`)
   return { messages: body, eventId: lastEventId(headers), hasOlder: body.length >= PAGE }
+}
+
+/** The messages that follow one, oldest first. `isEnd`: there are no more. */
+export async function messagesAfter(
+  personId: number | null,
+  after: number,
+): Promise<{ messages: Message[]; isEnd: boolean }> {
+  const query = new URLSearchParams({ limit: String(PAGE), after: String(after) })
+  const { body } = await api.get<Message[]>(`${listPath(personId)}?${query}`)
+  return { messages: body, isEnd: body.length < PAGE }
+}
+
+export const FOUND_AT_ONCE = 20
+
+/** Messages with these words in them, newest first. */
+export async function search(words: string, before: number | null, signal: AbortSignal): Promise<FoundMessage[]> {
+  const query = new URLSearchParams({
+    q: words,
+    limit: String(FOUND_AT_ONCE),
+    ...(before !== null && { before: String(before) }),
+  })
+  return (await api.get<FoundMessage[]>(`/api/chat/search?${query}`, { signal })).body
 }
 
 export async function send(personId: number | null, text: string, idempotencyKey: string): Promise<Message> {

@@ -27,6 +27,11 @@ export interface Message {
   recipient?: Profile
 }
 
+/** A message that was searched for; `recipient` is null in the general chat. */
+export interface FoundMessage extends Omit<Message, 'recipient'> {
+  recipient: Profile | null
+}
+
 export interface Conversation {
   user: Profile
   last_message: Message | null

@@ -12,6 +12,8 @@ export interface LivePorts {
   members(event: MembersEvent): void
   /** Somebody wrote directly: the sender and the message's id. */
   directMessage(sender: Profile, messageId: number): void
+  /** Something that told of a message was read, maybe on another page. */
+  readElsewhere(): void
   /** Load a list again; resolve to the last event it holds. */
   reloadRoom(room: RoomKey): Promise<number>
   reloadConversations(): Promise<number>
@@ -33,7 +35,7 @@ export class LiveChannels {
       this.userChannel,
       realtime.follow({
         channel: this.userChannel,
-        events: ['MessageRead', 'NotificationCreated'],
+        events: ['MessageRead', 'NotificationCreated', 'NotificationRead'],
         apply: (event) => this.apply(event),
         reload: () => ports.reloadConversations(),
       }),
@@ -93,6 +95,9 @@ export class LiveChannels {
         break
       case 'MessageRead':
         this.ports.dispatch({ type: 'messageWasRead', message: data['message'] as Message })
+        break
+      case 'NotificationRead':
+        this.ports.readElsewhere()
         break
       case 'NotificationCreated': {
         const { type, data: about } = data['notification'] as {

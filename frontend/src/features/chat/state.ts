@@ -50,6 +50,7 @@ export type ChatEvent =
   | { type: 'olderLoading'; room: RoomKey }
   | { type: 'olderFailed'; room: RoomKey }
   | { type: 'olderLoaded'; room: RoomKey; messages: readonly Message[]; hasOlder: boolean }
+  | { type: 'pastJoined'; room: RoomKey; messages: readonly Message[]; hasOlder: boolean }
   | { type: 'conversationsLoading' }
   | { type: 'conversationsFailed' }
   | { type: 'conversationsLoaded'; list: readonly Conversation[] }
@@ -70,7 +71,7 @@ export type ChatEvent =
 const MOST_KEPT = 400
 const KEPT_AFTER_TRIM = 200
 
-const EMPTY_ROOM: Room = {
+export const EMPTY_ROOM: Room = {
   phase: 'empty',
   problem: null,
   messages: [],
@@ -114,6 +115,12 @@ export function chatAfter(state: ChatState, event: ChatEvent): ChatState {
         messages: union(room.messages, event.messages),
         hasOlder: event.hasOlder,
         older: 'idle',
+      }))
+    case 'pastJoined':
+      return withRoom(state, event.room, (room) => ({
+        ...room,
+        messages: union(event.messages, room.messages),
+        hasOlder: event.hasOlder,
       }))
     case 'conversationsLoading':
       return state.conversationsPhase === 'ready' ? state : { ...state, conversationsPhase: 'loading' }
@@ -199,7 +206,7 @@ function withOutgoing(state: ChatState, key: string, change: (one: Outgoing) => 
 }
 
 /** Both lists in order of id, each id once; `newer` wins where both have it. */
-function union(older: readonly Message[], newer: readonly Message[]): Message[] {
+export function union(older: readonly Message[], newer: readonly Message[]): Message[] {
   const byId = new Map(older.map((message) => [message.id, message]))
   for (const message of newer) byId.set(message.id, keepRead(byId.get(message.id), message))
   return [...byId.values()].sort((one, other) => one.id - other.id)
@@ -236,6 +243,7 @@ function sorted(list: readonly Conversation[]): Conversation[] {
 
 function withConversations(state: ChatState, list: readonly Conversation[]): ChatState {
   const known = new Map(state.conversations.map((one) => [one.user.id, one]))
+  let next = state
   for (const fetched of list) {
     const have = known.get(fetched.user.id)
     // An event may have told of a message that was written after the list was read.
@@ -244,8 +252,12 @@ function withConversations(state: ChatState, list: readonly Conversation[]): Cha
     const seen = state.rooms[roomWith(fetched.user.id)]?.seen ?? 0
     const isSeen = seen >= (fetched.last_message?.id ?? 0)
     known.set(fetched.user.id, isSeen ? { ...fetched, unread_count: 0 } : fetched)
+    // Read elsewhere: what is loaded here is not new any more.
+    const upTo = fetched.unread_count === 0 ? (fetched.last_message?.id ?? 0) : 0
+    const key = roomWith(fetched.user.id)
+    if (state.rooms[key] && upTo > seen) next = withRoom(next, key, (room) => ({ ...room, seen: upTo }))
   }
-  return { ...state, conversations: sorted([...known.values()]), conversationsPhase: 'ready' }
+  return { ...next, conversations: sorted([...known.values()]), conversationsPhase: 'ready' }
 }
 
 function withArrived(state: ChatState, message: Message): ChatState {

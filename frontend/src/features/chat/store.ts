@@ -9,6 +9,7 @@ import { useRealtime } from '@/realtime/store'
 import { joinTabs, type TabNews, type Tabs } from '@/shared/tabs'
 import { draftsAfter, keepDraft, loadDrafts, type Drafts } from './drafts'
 import { LiveChannels } from './live'
+import { pastOf, touches, withMore, type Past } from './past'
 import { keepQueue, loadQueue } from './queue'
 import { GENERAL, personIn, roomWith, type RoomKey } from './rooms'
 import { Sender } from './sender'
@@ -28,6 +29,8 @@ import { stillTyping, typistsAfter, type Typist } from './typing'
 import { newKey } from '@/shared/keys'
 
 const SWEEP_MS = 500
+/** Several receipts at once are looked up together. */
+const RECEIPTS_MS = 300
 
 export const useChat = defineStore('chat', () => {
   const realtime = useRealtime()
@@ -40,6 +43,11 @@ export const useChat = defineStore('chat', () => {
   /** Whether the reader looks at the end of the open room right now. */
   const isAttending = ref(false)
   const slowedUntil = ref<number | null>(null)
+  /** A piece of the open room's past that is shown instead of the present. */
+  const past = shallowRef<Past | null>(null)
+  /** The message that somebody went to, last. */
+  const target = shallowRef<{ room: RoomKey; id: number } | null>(null)
+  const wayProblem = ref<string | null>(null)
   /** What the open room is called. */
   const title = ref('Chat')
 
@@ -53,6 +61,9 @@ export const useChat = defineStore('chat', () => {
   let sender: Sender | null = null
   let tabs: Tabs | null = null
   let sweeping: ReturnType<typeof setInterval> | undefined
+  const loading = new Map<RoomKey, Promise<void>>()
+  /** Which of the ways to a message is the last one taken. */
+  let way = 0
   let refreshing: ReturnType<typeof setTimeout> | undefined
 
   function dispatch(event: ChatEvent): void {
@@ -116,6 +127,7 @@ export const useChat = defineStore('chat', () => {
       typing: hearTyping,
       members: (event: MembersEvent) => (members.value = membersAfter(members.value, event)),
       directMessage: hearOfDirectMessage,
+      readElsewhere: hearOfReading,
       reloadRoom: fetchRoom,
       reloadConversations: async () => {
         const eventId = await fetchConversations()
@@ -143,6 +155,8 @@ export const useChat = defineStore('chat', () => {
     members.value = []
     typing.value = {}
     room.value = null
+    leavePast()
+    loading.clear()
     firstNew.value = null
     slowedUntil.value = null
     state.value = initialChat(0)
@@ -170,6 +184,13 @@ export const useChat = defineStore('chat', () => {
     if ((known?.last_message?.id ?? 0) >= messageId) return
     clearTimeout(refreshing)
     refreshing = setTimeout(() => void loadConversations(), known ? 400 : 0)
+  }
+
+  /** Only this page knows what it has counted: the server tells what is left of it. */
+  function hearOfReading(): void {
+    if (!state.value.conversations.some(({ unread_count }) => unread_count > 0)) return
+    clearTimeout(refreshing)
+    refreshing = setTimeout(() => void loadConversations(), RECEIPTS_MS)
   }
 
   function listenToConversations(): void {
@@ -204,7 +225,16 @@ export const useChat = defineStore('chat', () => {
     return page.eventId
   }
 
-  async function loadRoom(key: RoomKey): Promise<void> {
+  /** Asked for again while it is under way, it is the same. */
+  function loadRoom(key: RoomKey): Promise<void> {
+    const already = loading.get(key)
+    if (already) return already
+    const begun = loadRoomNow(key).finally(() => loading.delete(key))
+    loading.set(key, begun)
+    return begun
+  }
+
+  async function loadRoomNow(key: RoomKey): Promise<void> {
     dispatch({ type: 'roomLoading', room: key })
     try {
       const person = personIn(key)
@@ -240,6 +270,63 @@ export const useChat = defineStore('chat', () => {
     }
   }
 
+  /** Shows a message of the open room: where it stands in what is loaded, or in its own piece of the past. */
+  async function reveal(key: RoomKey, id: number): Promise<void> {
+    way += 1
+    const current = way
+    wayProblem.value = null
+    target.value = null
+    if (roomIn(state.value, key).phase !== 'ready') await loadRoom(key)
+    if (current !== way || room.value !== key) return
+    if (!roomIn(state.value, key).messages.some((one) => one.id === id)) {
+      try {
+        const person = personIn(key)
+        const [upTo, after] = await Promise.all([http.messages(person, id + 1), http.messagesAfter(person, id)])
+        if (current !== way || room.value !== key) return
+        showPast(pastOf(key, [...upTo.messages, ...after.messages], upTo.hasOlder), after.isEnd)
+      } catch (error) {
+        if (current === way) wayProblem.value = sentence(error)
+        return
+      }
+    } else past.value = null
+    target.value = { room: key, id }
+  }
+
+  /** Once nothing lies between, the past and the present are one. */
+  function showPast(shown: Past, isEnd: boolean): void {
+    const present = roomIn(state.value, shown.key)
+    const isWhole = touches(shown.messages, present) || (isEnd && present.phase === 'ready')
+    past.value = isWhole ? null : shown
+    if (isWhole) dispatch({ type: 'pastJoined', room: shown.key, messages: shown.messages, hasOlder: shown.hasOlder })
+  }
+
+  async function loadPast(side: 'older' | 'newer'): Promise<void> {
+    const from = past.value
+    const at = from?.messages.at(side === 'older' ? 0 : -1)
+    if (!from || !at || from[side] === 'loading' || (side === 'older' && !from.hasOlder)) return
+    const begun: Past = { ...from, [side]: 'loading' }
+    past.value = begun
+    try {
+      if (side === 'older') {
+        const page = await http.messages(personIn(from.key), at.id)
+        if (past.value === begun) past.value = { ...withMore(begun, page.messages), hasOlder: page.hasOlder, older: 'idle' }
+      } else {
+        const page = await http.messagesAfter(personIn(from.key), at.id)
+        if (past.value === begun) showPast({ ...withMore(begun, page.messages), newer: 'idle' }, page.isEnd)
+      }
+    } catch {
+      if (past.value === begun) past.value = { ...begun, [side]: 'failed' }
+    }
+  }
+
+  /** Back to the present. */
+  function leavePast(): void {
+    way += 1
+    past.value = null
+    target.value = null
+    wayProblem.value = null
+  }
+
   function firstUnread(key: RoomKey): number | null {
     const { messages, seen } = roomIn(state.value, key)
     const isDirect = personIn(key) !== null
@@ -252,6 +339,7 @@ export const useChat = defineStore('chat', () => {
   function open(key: RoomKey | null): void {
     if (room.value === key) return
     room.value = key
+    leavePast()
     isAttending.value = false
     firstNew.value = key === null ? null : firstUnread(key)
     if (key !== null && live && ['empty', 'failed'].includes(roomIn(state.value, key).phase)) void loadRoom(key)
@@ -271,13 +359,29 @@ export const useChat = defineStore('chat', () => {
     state.value = chatAfter(state.value, { type: 'trimmed', room: key })
     const person = personIn(key)
     const isUnread = person !== null && firstUnread(key) !== null
-    state.value = chatAfter(state.value, { type: 'roomSeen', room: key, upTo: last })
-    tabs?.tell({ type: 'seen', me: me.value, room: key, upTo: last })
-    if (person === null) keepSeen(localStorage, me.value, last)
-    else if (isUnread) {
+    noteSeen(key, last)
+    if (person !== null && isUnread) {
       // Refused or unreachable: it stays unread on the server and is said again with the next message.
       http.readAll(person).catch(() => undefined)
     }
+  }
+
+  /** Everything that waits, in every room. Raises what the server says; what it took is read. */
+  async function readEverything(): Promise<void> {
+    const last = roomIn(state.value, GENERAL).messages.at(-1)
+    if (last) noteSeen(GENERAL, last.id)
+    for (const { user, last_message, unread_count } of state.value.conversations) {
+      if (unread_count === 0 || last_message === null) continue
+      await http.readAll(user.id)
+      noteSeen(roomWith(user.id), last_message.id)
+    }
+    firstNew.value = null
+  }
+
+  function noteSeen(key: RoomKey, upTo: number): void {
+    state.value = chatAfter(state.value, { type: 'roomSeen', room: key, upTo })
+    tabs?.tell({ type: 'seen', me: me.value, room: key, upTo })
+    if (key === GENERAL) keepSeen(localStorage, me.value, upTo)
   }
 
   function send(text: string): void {
@@ -339,7 +443,7 @@ export const useChat = defineStore('chat', () => {
 
   return {
     state, me, room, current, currentOutgoing, members, onlineIds, typing, drafts, firstNew, isAttending, unread,
-    slowedUntil, title, start, stop, open, openWith, attend, send, retry, discard, draft, sayTyping, loadRoom, loadOlder,
+    slowedUntil, title, past, target, wayProblem, reveal, loadPast, leavePast, readEverything, start, stop, open, openWith, attend, send, retry, discard, draft, sayTyping, loadRoom, loadOlder,
     loadConversations, connectionChanged, person, unreadOf,
   }
 })
