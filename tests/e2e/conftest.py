@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
+from kit.callers import Callers
 from kit.serve import Smartlink
 
 ARGUMENTS = [
@@ -20,13 +22,32 @@ expect.set_options(timeout=20_000)
 SignIn = Callable[[str], Awaitable[Page]]
 
 
+@contextmanager
+def running(folder: Path) -> Iterator[Smartlink]:
+    started = Smartlink(folder)
+    started.start()
+    yield started
+    assert started.stop() == 0
+    assert "Traceback" not in started.log.read_text()
+
+
 @pytest.fixture
 def smartlink(tmp_path: Path) -> Iterator[Smartlink]:
-    running = Smartlink(tmp_path)
-    running.start()
-    yield running
-    assert running.stop() == 0
-    assert "Traceback" not in running.log.read_text()
+    with running(tmp_path) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def shared_smartlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Smartlink]:
+    """One system for all tests of a module, which names it `smartlink`."""
+    with running(tmp_path_factory.mktemp("smartlink")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def call(shared_smartlink: Smartlink) -> Callers:
+    """The API of the shared system."""
+    return Callers(shared_smartlink.url)
 
 
 @pytest.fixture

@@ -1,0 +1,184 @@
+"""Whatever happened while a page was cut off is shown once it is back: each page shows what the API answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, expect
+
+from kit.callers import Callers
+from kit.serve import Smartlink
+from kit.waiting import eventually_told
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+
+SignIn = Callable[[str], Awaitable[Page]]
+
+
+@pytest.fixture(scope="module")
+def smartlink(shared_smartlink: Smartlink) -> Smartlink:
+    return shared_smartlink
+
+
+@dataclass(frozen=True)
+class Case:
+    """A page, what changes while it is away, and how to read from it what the API says."""
+
+    path: str
+    change: Callable[[Callers], Awaitable[None]]
+    shown: Callable[[Page], Awaitable[list[str]]]
+    wanted: Callable[[Callers], Awaitable[list[str]]]
+
+
+ANA, BEN = 1, 2
+
+
+async def texts(page: Page, selector: str) -> list[str]:
+    return [text.strip() for text in await page.locator(selector).all_inner_texts()]
+
+
+async def say_to_all(call: Callers) -> None:
+    for number in range(3):
+        await call("ben", "POST", "/api/chat/messages", {"message": f"Meanwhile {number}"})
+
+
+async def messages_shown(page: Page) -> list[str]:
+    return await texts(page, "[role=log] [data-testid=message-text]")
+
+
+async def say_to_ana(call: Callers) -> None:
+    for number in range(2):
+        await call("ben", "POST", "/api/chat/messages/private", {"recipient_id": ANA, "message": f"Only you {number}"})
+
+
+async def be_noticed(call: Callers) -> None:
+    await say_to_ana(call)
+    [newest, *_] = await call("ana", "GET", "/api/notifications?unread=1")
+    await call("ana", "POST", f"/api/notifications/{newest['id']}/read")
+
+
+async def notifications_shown(page: Page) -> list[str]:
+    return [
+        f"{text} {'new' if 'unread' in (kind or '') else 'read'}"
+        for row in await page.locator("[data-testid^=notification-]").all()
+        for text, kind in [(await row.locator(".text").inner_text(), await row.get_attribute("class"))]
+    ]
+
+
+async def notifications_wanted(call: Callers) -> list[str]:
+    rows = await call("ana", "GET", "/api/notifications")
+    ordered = sorted(rows, key=lambda row: row["read_at"] is not None)
+    return [f"{_told(row)} {'new' if row['read_at'] is None else 'read'}" for row in ordered]
+
+
+def _told(row: dict[str, Any]) -> str:
+    data = row["data"]
+    if row["type"] == "private_message":
+        return str(data["excerpt"])
+    if row["type"] == "campaign_changed":
+        return f"{data['by']['name']} activated this campaign"
+    sign = "+" if row["type"] == "deposit" else "−"
+    return f"{sign}{data['amount']} {data['currency']}, balance {data['balance']} {data['currency']}"
+
+
+async def change_the_list(call: Callers) -> None:
+    made = await call("ana", "POST", "/api/campaigns", {"name": "Made meanwhile", "budget": "10"})
+    gone = await call("ana", "POST", "/api/campaigns", {"name": "Gone at once", "budget": "10"})
+    await call("ana", "DELETE", f"/api/campaigns/{gone['id']}")
+    await call("ana", "PATCH", "/api/campaigns/2", {"name": f"Renamed beside {made['id']}", "budget": "11.50"})
+
+
+async def campaigns_shown(page: Page) -> list[str]:
+    cards = page.locator("a[data-testid^=campaign-]")
+    return [
+        f"{await card.locator('.name').inner_text()} {_digits(await card.locator('.budget').inner_text())}"
+        for card in await cards.all()
+    ]
+
+
+async def change_one(call: Callers) -> None:
+    await call("ana", "PUT", "/api/campaigns/1/budget", {"budget": "1234.50"})
+    await call("ana", "POST", "/api/campaigns/1/deactivate")
+
+
+async def campaign_shown(page: Page) -> list[str]:
+    status = await page.get_by_test_id("campaign-status").inner_text()
+    budget = await page.get_by_test_id("campaign-budget").inner_text()
+    return [status, _digits(budget), str(await page.locator(".feed > li").count())]
+
+
+async def campaign_wanted(call: Callers) -> list[str]:
+    row = await call("ana", "GET", "/api/campaigns/1")
+    status = {"draft": "Draft", "active": "Active", "inactive": "Stopped"}[row["status"]]
+    return [status, row["budget"], str(len(await call("ana", "GET", "/api/campaigns/1/activity")))]
+
+
+async def move_money(call: Callers) -> None:
+    await call("ana", "POST", "/api/wallet/deposits", {"amount": "10.10"})
+    await call("ana", "POST", "/api/wallet/withdrawals", {"amount": "0.20"})
+
+
+async def wallet_shown(page: Page) -> list[str]:
+    balance = await page.get_by_test_id("balance").inner_text()
+    return [_digits(balance), *map(_digits, await texts(page, "[data-testid^=transaction-] .sum"))]
+
+
+async def wallet_wanted(call: Callers) -> list[str]:
+    rows = await call("ana", "GET", "/api/wallet/transactions")
+    return [(await call("ana", "GET", "/api/wallet"))["balance"], *(row["amount"] for row in rows)]
+
+
+def _digits(money: str) -> str:
+    return re.sub(r"[^0-9.]", "", money)
+
+
+def listed(path: str, words: Callable[[dict[str, Any]], str]) -> Callable[[Callers], Awaitable[list[str]]]:
+    async def wanted(call: Callers) -> list[str]:
+        return [words(row) for row in await call("ana", "GET", path)]
+
+    return wanted
+
+
+def _message(row: dict[str, Any]) -> str:
+    return str(row["message"])
+
+
+CASES = {
+    "general chat": Case("/general", say_to_all, messages_shown, listed("/api/chat/messages", _message)),
+    "direct": Case(f"/direct/{BEN}", say_to_ana, messages_shown, listed(f"/api/chat/messages/private/{BEN}", _message)),
+    "campaigns": Case(
+        "/campaigns", change_the_list, campaigns_shown, listed("/api/campaigns", lambda r: f"{r['name']} {r['budget']}")
+    ),
+    "one campaign": Case("/campaigns/1", change_one, campaign_shown, campaign_wanted),
+    "wallet": Case("/wallet", move_money, wallet_shown, wallet_wanted),
+    "notifications": Case("/notifications", be_noticed, notifications_shown, notifications_wanted),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_what_happened_while_cut_off_is_shown_afterwards(
+    smartlink: Smartlink, call: Callers, sign_in: SignIn, name: str
+) -> None:
+    case = CASES[name]
+    ana = await sign_in("ana")
+    await ana.goto(smartlink.url + case.path)
+
+    async def agrees() -> bool:
+        return await case.shown(ana) == await case.wanted(call)
+
+    await expect(ana.get_by_test_id("connection-state").first).to_have_text("Connected")
+    await eventually_told(agrees, within_s=20, what="the page as loaded")
+    before = await case.shown(ana)
+
+    await ana.context.set_offline(True)
+    await expect(ana.get_by_test_id("connection-banner")).to_be_visible()
+    await case.change(call)
+    assert await case.shown(ana) == before
+    assert not await agrees()
+    await ana.context.set_offline(False)
+
+    await eventually_told(agrees, within_s=45, what=f"{await case.shown(ana)} is {await case.wanted(call)}")
