@@ -38,6 +38,15 @@ def test_every_setting_is_listed_and_every_name_is_one() -> None:
     assert listed - set().union(*fields) == set()
 
 
+def test_the_values_are_the_defaults_of_the_server() -> None:
+    listed = re.findall(r"^# ([A-Z][A-Z0-9_]+)=(.+)$", EXAMPLE.read_text(), re.MULTILINE)
+    given = {name.lower(): value for name, value in listed if name.lower() in ServerSettings.model_fields}
+    settings = ServerSettings(_env_file=None, **given)
+
+    assert len(given) > 50
+    assert {name: value for name, value in settings if value != ServerSettings.model_fields[name].default} == {}
+
+
 def test_the_example_holds_no_secret() -> None:
     for line in EXAMPLE.read_text().splitlines():
         name, _, value = line.removeprefix("# ").partition("=")

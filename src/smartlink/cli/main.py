@@ -8,6 +8,7 @@ import typer
 
 from smartlink.cli.failures import PortTaken, database_errors, fail, settings_errors
 from smartlink.cli.logs import configure
+from smartlink.cli.unknown import warn_of_unknown
 
 if TYPE_CHECKING:
     from smartlink.portal.shared.settings import PortalSettings
@@ -38,6 +39,7 @@ def serve(demo: Annotated[bool, typer.Option(help="Fill in demo data and print t
     from smartlink.server.config import ServerSettings
 
     configure()
+    warn_of_unknown()
     with settings_errors():
         server_settings, portal_settings = ServerSettings(), PortalSettings()
         database = portal_settings.url

@@ -13,6 +13,7 @@ import typer
 
 from smartlink.cli.failures import PortTaken, fail, settings_errors
 from smartlink.cli.logs import configure
+from smartlink.cli.unknown import warn_of_unknown
 
 __all__ = ["register"]
 
@@ -58,6 +59,7 @@ def start(
     with settings_errors():
         settings = ServerSettings(**given)
         settings.check_start()
+    warn_of_unknown()
     scheme = "ws" if settings.reverb_server_tls_cert is None else "wss"
 
     def started(bound: int) -> None:

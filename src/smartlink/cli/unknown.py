@@ -1,0 +1,44 @@
+"""Variables that look like settings of the realtime server and are none: misspelt, they would do nothing in silence."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import structlog
+
+__all__ = ["OF_OTHERS", "find_unknown", "warn_of_unknown"]
+
+PREFIX = "REVERB_"
+OF_OTHERS = frozenset(
+    {f"REVERB_{part}" for part in ("HOST", "PORT", "SCHEME", "PUBLIC_HOST", "PUBLIC_PORT", "PUBLIC_SCHEME")}
+)
+"""What publishers and pages read."""
+
+log = structlog.get_logger(__name__)
+
+
+def find_unknown(names: Iterable[str], known: Iterable[str]) -> Mapping[str, str | None]:
+    """Those of `names` that begin like ours and are not `known`, and for each the one that may be meant."""
+    near_to = {name.removeprefix(PREFIX): name for name in known if name.startswith(PREFIX)}
+    found: dict[str, str | None] = {}
+    for name in sorted(names):
+        rest = name.removeprefix(PREFIX)
+        if rest != name and rest not in near_to:
+            near = difflib.get_close_matches(rest, near_to, 1, 0.75)
+            found[name] = near_to[near[0]] if near else None
+    return found
+
+
+def warn_of_unknown(env_file: Path = Path(".env")) -> None:
+    """Tell of each in the log; nothing else comes of it. Values are not shown."""
+    from dotenv import dotenv_values
+
+    from smartlink.server.config import ServerSettings
+
+    given = {name.upper() for name in (*os.environ, *(dotenv_values(env_file) if env_file.is_file() else ()))}
+    known = {name.upper() for name in ServerSettings.model_fields} | OF_OTHERS
+    for name, meant in find_unknown(given, known).items():
+        log.warning("there is no such setting", name=name, did_you_mean=meant)
