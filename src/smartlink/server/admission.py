@@ -18,6 +18,8 @@ __all__ = ["check_origin", "is_allowed_origin", "new_session", "refusal"]
 
 _PROTOCOLS = frozenset({"5", "6", "7"})
 _VERSION = re.compile(r"[-+. _0-9A-Za-z]{1,64}\Z")
+MAX_SEEN_LENGTH = 200
+"""Longer queries are not remembered."""
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -47,6 +49,19 @@ def refusal(node: Node, app: App | None, query: str) -> tuple[Code, str] | None:
         return Code.NO_SUCH_APP, "No application has this key"
     if not app.is_enabled:
         return Code.APP_DISABLED, "This application is switched off"
+    # Clients of one library all say the same.
+    fault = _fault_of_seen(query) if len(query) <= MAX_SEEN_LENGTH else _fault_of(query)
+    if fault is not None:
+        return fault
+    if not node.has_descriptors():
+        return Code.OVER_CAPACITY, "This server has as many connections as it can hold"
+    if not node.has_room(app):
+        return Code.OVER_CAPACITY, f"The application has {app.max_connections} connections, the most it may have"
+    return None
+
+
+def _fault_of(query: str) -> tuple[Code, str] | None:
+    """What is wrong with the protocol and the version that a client names."""
     parameters = parse_qs(query)
     protocol = parameters.get("protocol", [""])[0]
     if not protocol:
@@ -56,23 +71,44 @@ def refusal(node: Node, app: App | None, query: str) -> tuple[Code, str] | None:
     version = parameters.get("version")
     if version is not None and _VERSION.match(version[0]) is None:
         return Code.INVALID_VERSION, "version must be that of the client's library, as 8.6.0"
-    if not node.has_descriptors():
-        return Code.OVER_CAPACITY, "This server has as many connections as it can hold"
-    if not node.has_room(app):
-        return Code.OVER_CAPACITY, f"The application has {app.max_connections} connections, the most it may have"
     return None
+
+
+_fault_of_seen = lru_cache(maxsize=256)(_fault_of)
 
 
 def new_session(app: App) -> Session:
     """A session with a socket id that nobody can guess."""
     bits = secrets.randbits(62)
-    return Session(f"{bits >> 31}.{bits & 0x7FFFFFFF}", _one(app.rules()))
+    rules = _rules(
+        app.key,
+        app.secret,
+        app.activity_timeout_s,
+        app.accepts_client_events,
+        app.max_channels,
+        app.max_user_info_bytes,
+    )
+    return Session(f"{bits >> 31}.{bits & 0x7FFFFFFF}", rules)
 
 
 @lru_cache(maxsize=1_024)
-def _one(rules: SessionRules) -> SessionRules:
+def _rules(
+    key: str,
+    secret: str,
+    activity_timeout_s: int,
+    accepts_client_events: bool,
+    max_channels: int | None,
+    max_user_info_bytes: int,
+) -> SessionRules:
     """One record for all connections with the same rules."""
-    return rules
+    return SessionRules(
+        key=key,
+        secret=secret,
+        activity_timeout_s=activity_timeout_s,
+        accepts_client_events=accepts_client_events,
+        max_channels=max_channels,
+        max_user_info_bytes=max_user_info_bytes,
+    )
 
 
 @lru_cache(maxsize=1_024)

@@ -78,6 +78,9 @@ class Histogram:
         return found | {f"{name}_sum": self._sum, f"{name}_count": below}
 
 
+_CLASSES = tuple(f"{hundreds}xx" for hundreds in range(6))
+
+
 @dataclass(slots=True)
 class AppMetrics:
     """Totals of one application."""
@@ -145,6 +148,6 @@ class Metrics:
 
     def answered(self, status: int) -> None:
         """An HTTP call was answered."""
-        kind = f"{status // 100}xx"
+        kind = _CLASSES[status // 100]
         self.http_statuses[kind] = self.http_statuses.get(kind, 0) + 1
         self.http_limited += status == 429

@@ -51,6 +51,9 @@ class TrustedProxies:
 
 
 def _canonical(peer: str) -> str:
+    """A peer's address as the kernel has it, but IPv4 inside IPv6 as IPv4."""
+    if ":" not in peer:
+        return peer
     address = _parse(peer)
     return peer if address is None else str(address)
 

@@ -1,9 +1,11 @@
-"""Requests and answers of the HTTP API as records, and answers as bytes."""
+"""Requests and answers of the HTTP API as records, and answers as bytes.
+
+The records are Structs: they are made for every call, and a frozen dataclass takes several times as long.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -12,8 +14,7 @@ import msgspec
 __all__ = ["HttpError", "Request", "Response", "Stream", "StreamListener", "encode"]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One whole request. `path` is without the server's prefix, undecoded; header names are lower case."""
 
     method: str
@@ -25,13 +26,12 @@ class Request:
     """Of the client itself, behind whatever trusted proxies; `unix` on a Unix socket."""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """An answer; `body` is JSON."""
 
     body: bytes = b"{}"
     status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
 
 
 class HttpError(Exception):

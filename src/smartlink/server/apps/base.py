@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from smartlink.protocol.session import SessionRules
-
 __all__ = ["EVENT_NAMES", "App", "AppChange", "AppManager", "AppsInvalid", "OnAppChanges", "Webhook"]
 
 
@@ -77,16 +75,6 @@ class App:
     sends_subscription_counts: bool = False
     cache_ttl_s: int = 1_800
     webhooks: tuple[Webhook, ...] = ()
-
-    def rules(self) -> SessionRules:
-        return SessionRules(
-            key=self.key,
-            secret=self.secret,
-            activity_timeout_s=self.activity_timeout_s,
-            accepts_client_events=self.accepts_client_events,
-            max_channels=self.max_channels,
-            max_user_info_bytes=self.max_user_info_bytes,
-        )
 
 
 class AppsInvalid(ValueError):

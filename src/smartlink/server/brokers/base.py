@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from smartlink.protocol.names import is_valid_socket_id
 
 __all__ = [
@@ -24,8 +26,7 @@ class BrokerUnavailable(Exception):
     """What lies between the nodes cannot be reached now; the caller is told to come back (503)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
+class Publication(msgspec.Struct, frozen=True):
     """One frame on its way to the subscribers of one channel of one app.
 
     `frame` is the text frame's payload, encoded once; `except_socket` says who is left out (see `left_out`). `is_live`

@@ -229,13 +229,13 @@ class HttpConnection:
         self._begun.has_head = True
         self._deadline = self._shared.watch.now() + BODY_TIMEOUT_S
         headers = self._begun.headers
-        self._is_old = self._parser.get_http_version() == "1.0"
-        fault = self._fault_of_head(self._parser.get_http_version(), self._parser.get_method().decode("latin-1"))
+        version = self._parser.get_http_version()
+        self._is_old = version == "1.0"
+        fault = self._fault_of_head(version, self._parser.get_method().decode("latin-1"))
         if fault is not None:
             self._fail(fault)
         # With earlier answers under way it would come in their place; the peer sends its body without it, too.
-        is_first = not (self._ready or self._is_answering)
-        if "expect" in headers and self._parser.get_http_version() == "1.1" and is_first:
+        if "expect" in headers and not (self._is_old or self._ready or self._is_answering):
             self._link.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _fault_of_head(self, version: str, method: str) -> HttpError | None:
@@ -250,9 +250,9 @@ class HttpConnection:
             return HttpError(400, "The Host header is no host and port")
         if version == "1.0" and ("transfer-encoding" in headers or "upgrade" in headers):
             return HttpError(400, "HTTP/1.0 knows no Transfer-Encoding and no Upgrade: have the proxy speak HTTP/1.1")
-        if headers.get("transfer-encoding", "chunked").lower() != "chunked":
+        if "transfer-encoding" in headers and headers["transfer-encoding"].lower() != "chunked":
             return HttpError(501, "The only Transfer-Encoding known here is chunked")
-        if headers.get("expect", "100-continue").lower() != "100-continue":
+        if "expect" in headers and headers["expect"].lower() != "100-continue":
             return HttpError(417, "The only expectation known here is 100-continue")
         size = int(headers.get("content-length", "0"))
         return self._too_large(size) if size > self._shared.max_body_bytes else None
@@ -334,8 +334,9 @@ class HttpConnection:
 
     def _is_socket(self, request: Request) -> bool:
         """Whether the request is the beginning of a WebSocket, at whatever path: a wrong one is told over it."""
-        upgrade, connection = request.headers.get("upgrade", ""), request.headers.get("connection", "")
-        if request.method == "GET" and "websocket" in upgrade.lower() and "upgrade" in connection.lower():
+        headers = request.headers
+        is_offer = request.method == "GET" and "websocket" in headers.get("upgrade", "").lower()
+        if is_offer and "upgrade" in headers.get("connection", "").lower():
             return True
         return request.path.startswith("/app/") and not self._shared.fallback.takes(request.path)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -60,70 +60,69 @@ _batch_decoder = msgspec.json.Decoder(_Batch)
 _EMPTY = Response()
 
 
-@dataclass(frozen=True, slots=True)
-class _Posting:
-    """One event on its way to one channel, checked."""
+class _Posting(msgspec.Struct, frozen=True):
+    """One event on its way to one channel, checked. `receipt`: what its repeat is recognised by."""
 
     channel: str
     frame: bytes
     event: _Event
     attributes: frozenset[str]
-
-    @property
-    def receipt(self) -> str | None:
-        """What its repeat is recognised by."""
-        return None if self.event.id is None else f"event\n{self.channel}\n{self.event.id}"
+    receipt: str | None
 
 
 async def publish(node: Node, app: App, request: Request, charge: Charge) -> Response:
     """One event to as many channels as the application may name, by default 100."""
 
-    async def carry_out() -> Response:
-        event = _decode(_event_decoder, request.body)
-        channels = event.channels if event.channels is not None else [event.channel] if event.channel else []
-        if not channels:
-            raise HttpError(400, "channels (or channel) must name at least one channel")
-        if len(channels) > app.max_event_channels:
-            raise HttpError(400, f"{len(channels)} channels, more than {app.max_event_channels}")
-        postings = _postings(app, event, channels)
-        charge(len(postings))
-        infos = await _post(node, app, postings)
-        if not postings[0].attributes:
-            return _EMPTY
-        named = {posting.channel: info for posting, info in zip(postings, infos, strict=True)}
-        return Response(msgspec.json.encode({"channels": named}))
-
-    return await _once(node, app, request, "events", carry_out)
+    if "idempotency-key" in request.headers:
+        return await _once(node, app, request, "events", partial(_publish, node, app, request.body, charge))
+    return await _publish(node, app, request.body, charge)
 
 
 async def publish_batch(node: Node, app: App, request: Request, charge: Charge) -> Response:
     """Several events, by default up to ten, each on one channel: all are published, in order, or none."""
 
-    async def carry_out() -> Response:
-        events = _decode(_batch_decoder, request.body).batch
-        if not events:
-            raise HttpError(400, "batch is empty")
-        if len(events) > app.max_batch:
-            raise HttpError(400, f"batch has {len(events)} events, more than {app.max_batch}")
-        postings: list[_Posting] = []
-        for event in events:
-            if event.channel is None:
-                raise HttpError(400, "each event of a batch names one channel")
-            postings += _postings(app, event, [event.channel])
-        charge(len(postings))
-        infos = await _post(node, app, postings)
-        return Response(msgspec.json.encode({"batch": infos})) if any(infos) else _EMPTY
+    if "idempotency-key" in request.headers:
+        return await _once(node, app, request, "batch_events", partial(_publish_batch, node, app, request.body, charge))
+    return await _publish_batch(node, app, request.body, charge)
 
-    return await _once(node, app, request, "batch_events", carry_out)
+
+async def _publish(node: Node, app: App, body: bytes, charge: Charge) -> Response:
+    event = _decode(_event_decoder, body)
+    channels = event.channels if event.channels is not None else [event.channel] if event.channel else []
+    if not channels:
+        raise HttpError(400, "channels (or channel) must name at least one channel")
+    if len(channels) > app.max_event_channels:
+        raise HttpError(400, f"{len(channels)} channels, more than {app.max_event_channels}")
+    postings = _postings(app, event, channels)
+    charge(len(postings))
+    infos = await _post(node, app, postings)
+    if not postings[0].attributes:
+        return _EMPTY
+    named = {posting.channel: info for posting, info in zip(postings, infos, strict=True)}
+    return Response(msgspec.json.encode({"channels": named}))
+
+
+async def _publish_batch(node: Node, app: App, body: bytes, charge: Charge) -> Response:
+    events = _decode(_batch_decoder, body).batch
+    if not events:
+        raise HttpError(400, "batch is empty")
+    if len(events) > app.max_batch:
+        raise HttpError(400, f"batch has {len(events)} events, more than {app.max_batch}")
+    postings: list[_Posting] = []
+    for event in events:
+        if event.channel is None:
+            raise HttpError(400, "each event of a batch names one channel")
+        postings += _postings(app, event, [event.channel])
+    charge(len(postings))
+    infos = await _post(node, app, postings)
+    return Response(msgspec.json.encode({"batch": infos})) if any(infos) else _EMPTY
 
 
 async def _once(
     node: Node, app: App, request: Request, call: str, carry_out: Callable[[], Awaitable[Response]]
 ) -> Response:
     """Carry a call out, or answer as it was answered before. Raises HttpError 409 while that is not known yet."""
-    key = request.headers.get("idempotency-key")
-    if key is None:
-        return await carry_out()
+    key = request.headers["idempotency-key"]
     if _IDEMPOTENCY_KEY.match(key) is None:
         raise HttpError(400, "Idempotency-Key must have 1 to 200 visible ASCII characters")
     receipt = f"{call}\n{key}"
@@ -163,7 +162,8 @@ async def _post(node: Node, app: App, postings: list[_Posting]) -> list[dict[str
                 if (receipt := posting.receipt) is not None:
                     del claimed[receipt]
                     await receipts.complete(app.id, receipt, _PUBLISHED)
-            infos.append(await channel_info(node, app, posting.channel, posting.attributes))
+            attributes = posting.attributes
+            infos.append(await channel_info(node, app, posting.channel, attributes) if attributes else {})
     finally:
         for receipt in claimed:
             await receipts.release(app.id, receipt)
@@ -238,6 +238,12 @@ def _postings(app: App, event: _Event, channels: list[str]) -> list[_Posting]:
     if size > app.max_event_bytes:
         raise HttpError(413, f"data is {size} bytes, more than the {app.max_event_bytes} this application may send")
     return [
-        _Posting(channel, encoding.event(event.name, channel, event.data), event, attributes)
-        for channel in dict.fromkeys(channels)
+        _Posting(
+            channel,
+            encoding.event(event.name, channel, event.data),
+            event,
+            attributes,
+            None if event.id is None else f"event\n{channel}\n{event.id}",
+        )
+        for channel in (channels if len(channels) == 1 else dict.fromkeys(channels))
     ]

@@ -6,10 +6,11 @@ Pages of other origins may call where the app lists their origin. Cookies play n
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 from urllib.parse import unquote
+
+import msgspec
 
 from smartlink.server.apps.base import App, AppManager
 from smartlink.server.brokers.base import BrokerUnavailable
@@ -125,7 +126,7 @@ class Router:
         elif request.headers["origin"] in app.cors_origins:
             headers["Access-Control-Allow-Origin"] = request.headers["origin"]
         headers["Access-Control-Expose-Headers"] = "Retry-After"
-        return replace(response, headers=headers)
+        return msgspec.structs.replace(response, headers=headers)
 
     def _find(self, request: Request, app: App, parts: list[str]) -> tuple[str, Endpoint] | None:
         node = self._node
