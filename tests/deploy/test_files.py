@@ -272,7 +272,7 @@ def test_units_run_as_a_user_of_their_own(unit: str) -> None:
     assert service["ExecStart"].startswith("/opt/smartlink/bin/smartlink ")
     if service["Type"] == "oneshot":
         return
-    assert service["Restart"] == "on-failure"
+    assert service["Restart"] == "always"
     assert "smartlink doctor --only settings,keys" in service["ExecStartPre"]
     assert seconds(service["TimeoutStopSec"]) >= 20
     assert int(service["LimitNOFILE"]) >= 16_384
