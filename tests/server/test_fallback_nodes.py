@@ -13,6 +13,8 @@ from kit.realtime import call, realtime_server
 from kit.redis import fresh_prefix, redis_server
 from kit.waiting import eventually
 from kit.xhr import XhrClient, request
+from smartlink.server.brokers.base import Control, Publication
+from smartlink.server.fallback.sessions import INPUT
 
 KINDS = pytest.mark.parametrize("is_poll", [False, True], ids=["streaming", "polling"])
 
@@ -152,3 +154,21 @@ async def test_a_slow_reader_at_another_node_is_cut() -> None:
                         break
 
                 await eventually(lambda: owner.metrics.connections_closed == 1)
+
+
+async def test_what_no_node_of_ours_sends_about_a_session_is_dropped() -> None:
+    async with cluster() as both:
+        one, two = both.nodes
+        async with XhrClient(one.port, two.port) as client:
+            await client.subscribe("a")
+            async with request(two.port, f"{client.base}/xhr_streaming?protocol=7") as elsewhere:
+                ears = two.node._listening._ears
+                await eventually(lambda: ears)
+                ((app_id, channel),) = ears
+                one.node.deliver(Control(app_id, INPUT, client.session.replace("/", "."), "no messages"))
+                two.node.deliver(Publication(app_id, channel, b"no lines"))
+                await publish(one.port, "a", "x", "still heard")
+
+                while "still heard" not in (await elsewhere.line() or ""):
+                    pass
+        assert [node.metrics.bus_messages_dropped for node in both.nodes] == [1, 1]

@@ -207,7 +207,11 @@ class FarStream:
     def _hear(self, frame: bytes) -> None:
         if self._is_over:
             return
-        lines = _decode(frame).encode()
+        try:
+            lines = _decode(frame).encode()
+        except msgspec.DecodeError:
+            self._node.metrics.bus_messages_dropped += 1
+            return
         if lines:
             self._stream.write(lines)
             if self._stream.buffered > self._max_backlog_bytes:

@@ -25,6 +25,7 @@ from smartlink.server.requests import HttpError, Request, Stream
 __all__ = ["INPUT", "Refused", "Sessions", "Unknown"]
 
 INPUT = "xhr_input"
+_messages = msgspec.json.Decoder(list[str]).decode
 
 
 class Unknown(Exception):
@@ -128,8 +129,14 @@ class Sessions:
 
     def _on_input(self, control: Control) -> None:
         here = self._here.get((control.app_id, control.target))
-        if here is not None:
-            here.connection.take(msgspec.json.decode(control.data, type=list[str]))
+        if here is None:
+            return
+        try:
+            messages = _messages(control.data)
+        except msgspec.DecodeError:
+            self._node.metrics.bus_messages_dropped += 1
+        else:
+            here.connection.take(messages)
 
     def _on_attach(self, control: Control) -> None:
         here = self._here.get((control.app_id, control.target))
