@@ -107,6 +107,8 @@ def test_a_host_that_is_no_address_is_told_with_the_variable_to_change(
         ("REVERB_SERVER_PORT", "abc"),
         ("APP_PORT", "99999"),
         ("REVERB_APP_PING_INTERVAL", "0"),
+        ("REVERB_WEBHOOK_URL", "ftp://secret-word@example.com/hook"),
+        ("REVERB_WEBHOOK_URL", "example.com/hook"),
         ("DB_CONNECTION", "oracle"),
         ("DATABASE_URL", "mysql://user:secret-word@host/db"),
     ],

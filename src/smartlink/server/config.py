@@ -10,13 +10,14 @@ import ipaddress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from smartlink.server.redis_address import BadAddress, Kind, RedisAddress, parse_hosts, parse_url
 
-__all__ = ["SAMPLE_SECRETS", "ServerSettings", "UnsafeSettings", "is_loopback", "is_safe_secret"]
+__all__ = ["SAMPLE_SECRETS", "ServerSettings", "UnsafeSettings", "is_loopback", "is_safe_secret", "is_webhook_url"]
 
 SAMPLE_SECRETS = frozenset({"app-secret", "secret", "reverb-secret", "your-app-secret", "changeme"})
 MIN_SECRET_LENGTH = 32
@@ -39,6 +40,16 @@ def is_loopback(host: str) -> bool:
 def is_safe_secret(secret: str, host: str) -> bool:
     """Whether an application with this secret may be served on `host`: on this machine any, elsewhere long ones."""
     return is_loopback(host) or (secret not in SAMPLE_SECRETS and len(secret) >= MIN_SECRET_LENGTH)
+
+
+def is_webhook_url(url: str) -> bool:
+    """Whether webhooks can be posted to `url`, as far as its form tells."""
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and has_host and "@" not in parts.netloc
 
 
 def _revealed(secret: SecretStr | None) -> str | None:
@@ -231,6 +242,13 @@ class ServerSettings(BaseSettings):
             parse_url(value)
         except BadAddress:
             raise ValueError("must be memory, sqlite:///path, redis, or redis://host:port/number") from None
+        return value
+
+    @field_validator("reverb_webhook_url")
+    @classmethod
+    def _webhook(cls, value: str | None) -> str | None:
+        if value is not None and not is_webhook_url(value):
+            raise ValueError("must be http(s)://host/…, without a user name")
         return value
 
     @field_validator("reverb_server_trusted_proxies")

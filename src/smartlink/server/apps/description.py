@@ -7,9 +7,9 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
-from urllib.parse import urlsplit
 
 from smartlink.server.apps.base import EVENT_NAMES, App, AppsInvalid, Webhook
+from smartlink.server.config import is_webhook_url
 
 __all__ = ["app_from_description", "apps_from_descriptions"]
 
@@ -159,12 +159,7 @@ def _webhook(number: int, value: object) -> Webhook:
 
 
 def _url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_url = False
-    if not is_url or "@" in parts.netloc:
+    if not is_webhook_url(value):
         raise _Fault("must be http(s)://host/…, without a user name")
     return value
 
