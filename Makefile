@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup setup-dev pages run test test-fast test-kill test-deploy test-peers soak check format reference bench lock wheel clean
+.PHONY: help setup setup-dev pages run test test-fast test-api test-kill test-deploy test-peers soak check format reference bench lock wheel clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ test-deploy: setup-dev ## Run the five services behind a proxy, break them, lose
 test-peers: setup-dev ## Run unmodified clients and publishers, those that need Go and Java too
 	@SMARTLINK_TEST_PEERS=1 $(BIN)/pytest -q tests/peers
 
+test-api: setup-dev ## Send the API hundreds of right and wrong requests per endpoint
+	@SMARTLINK_SCHEMA_EXAMPLES=200 $(BIN)/pytest -q tests/portal/test_schemathesis.py
+
 SOAK_SECONDS ?= 300
 soak: setup-dev ## Come and go for minutes (SOAK_SECONDS), and report the slope of the memory
 	@SMARTLINK_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/pytest -q tests/server/test_churn.py
@@ -52,8 +55,9 @@ check: setup-dev ## Lint and types, Python and pages
 format: ## Bring the Python files into form
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
 
-reference: setup-dev ## Write docs/reference from the docstrings
+reference: setup-dev ## Write docs/reference from the code, and the pages' API types
 	@$(BIN)/python scripts/reference.py
+	@$(BIN)/python scripts/api_reference.py
 
 bench: setup-dev ## Measure the server against the floor on this machine
 	@$(BIN)/python benchmarks/run.py

@@ -13,9 +13,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_reference_is_current() -> None:
+@pytest.mark.parametrize("script", ["reference", "api_reference"])
+def test_the_reference_is_current(script: str) -> None:
     checked = subprocess.run(
-        [sys.executable, "scripts/reference.py", "--check"], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, f"scripts/{script}.py", "--check"], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
 
     assert checked.returncode == 0, checked.stderr

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from smartlink.broadcasting import Broadcaster, BroadcastingAuth, ChannelRules, Signatory, SocketIdMiddleware
 from smartlink.broadcasting.manager import DriverManager
 from smartlink.broadcasting.outbox import Relay, Schedule
-from smartlink.portal import pages
+from smartlink.portal import asyncapi, openapi, pages
 from smartlink.portal.admin import routes as admin_routes
 from smartlink.portal.admin.console import Console
 from smartlink.portal.admin.figures import FigureBoard
@@ -40,6 +40,7 @@ from smartlink.portal.shared.background import WorkerOptions
 from smartlink.portal.shared.db import Database, outbox_tables
 from smartlink.portal.shared.errors import handle_errors
 from smartlink.portal.shared.realtime import RealtimeApi
+from smartlink.portal.shared.schemas import RealtimePlace, Status
 from smartlink.portal.shared.security import Passwords, RateLimits, TrustedProxies
 from smartlink.portal.shared.settings import PortalSettings
 from smartlink.portal.shared.work import Announcer
@@ -79,6 +80,7 @@ class Portal:
         self.campaigns = Campaigns(self.announcer)
         self.finance = Finance(self.announcer, self.limits)
         self._errors = 0
+        self._asyncapi: dict[str, Any] | None = None
         self.board = FigureBoard(self.announcer, self.realtime, lambda: self._errors)
         self.console = Console(self.announcer, self.board)
         self.announcer.listeners.append(self.console.envelopes)
@@ -146,7 +148,17 @@ class Portal:
 
     def _build_app(self) -> FastAPI:
         settings = self.settings
-        app = FastAPI(title="SmartLink", version="1.0.0", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+        app = FastAPI(
+            title="SmartLink",
+            version="1.0.0",
+            description="Chat, notifications, campaigns and money. Errors are `{message}`, bad input adds `errors`.",
+            docs_url=None,
+            redoc_url=None,
+            openapi_url="/openapi.json",
+            # A redirect would repeat the request's Host header, which anybody may have written.
+            redirect_slashes=False,
+            generate_unique_id_function=openapi.operation_id,
+        )
         identity = Identity(
             self.users,
             app_url=settings.app_url,
@@ -181,10 +193,16 @@ class Portal:
         for router in (feature.router for feature in features):
             app.include_router(router)
         self._add_own_routes(app, identity)
+        openapi.describe(app)
         app.router.default = pages.Pages(STATIC, settings.asset_url)
         app.add_middleware(SocketIdMiddleware)
         app.add_middleware(pages.GuardMiddleware, settings=settings)
         return app
+
+    async def _events_described(self, _request: Request) -> Response:
+        if self._asyncapi is None:
+            self._asyncapi = asyncapi.document(self.broadcaster)
+        return JSONResponse(self._asyncapi)
 
     def _add_own_routes(self, app: FastAPI, identity: Identity) -> None:
         settings = self.settings
@@ -192,19 +210,20 @@ class Portal:
         auth = BroadcastingAuth(signatory, identity.caller_for_broadcasting)
         for path in ("/broadcasting/auth", "/broadcasting/user-auth"):
             app.router.routes.append(Route(path, auth, include_in_schema=False))
+        app.router.routes.append(Route("/asyncapi.json", self._events_described, include_in_schema=False))
         app.router.routes.append(Route("/docs", pages.docs, include_in_schema=False))
 
         @app.get("/up", tags=["operations"])
-        async def up() -> Response:
+        async def up() -> Status:
             """Whether the portal can serve: 503 while the database is away."""
             async with self.database.reading() as session:
                 await session.execute(text("SELECT 1"))
-            return JSONResponse({"status": "ok"})
+            return Status()
 
         @app.get("/api/realtime", tags=["realtime"])
-        async def realtime(_request: Request) -> dict[str, Any]:
+        async def realtime() -> RealtimePlace:
             """Where browsers find the realtime server."""
-            return settings.realtime
+            return RealtimePlace.model_validate(settings.realtime)
 
 
 def build(

@@ -18,6 +18,7 @@ from smartlink.portal.admin.schemas import (
     UserChange,
 )
 from smartlink.portal.admin.service import Admin
+from smartlink.portal.shared.answers import raises
 from smartlink.portal.shared.errors import Forbidden
 from smartlink.portal.shared.paging import PathId, WhichPage
 from smartlink.portal.shared.schemas import Status
@@ -27,7 +28,7 @@ from smartlink.portal.users.service import Principal
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/api/admin", tags=["admin"])
+router = APIRouter(prefix="/api/admin", tags=["admin"], responses=raises(Forbidden))
 
 
 def _admin(request: Request) -> Admin:

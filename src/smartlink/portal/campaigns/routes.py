@@ -17,12 +17,14 @@ from smartlink.portal.campaigns.schemas import (
     StatusChange,
 )
 from smartlink.portal.campaigns.service import Campaigns
-from smartlink.portal.shared.errors import Invalid
+from smartlink.portal.shared.answers import raises, shows
+from smartlink.portal.shared.errors import Conflict, Invalid
 from smartlink.portal.shared.paging import EVENT_ID, PathId, WhichPage
 from smartlink.portal.users.identity import Caller
 
 __all__ = ["router"]
 
+_CHANGED = shows("ETag") | raises(Conflict)
 _ETAG = re.compile(r'(?:W/)?"?([1-9][0-9]{0,9})"?\Z')
 
 router = APIRouter(prefix="/api/campaigns", tags=["campaigns"])
@@ -34,7 +36,10 @@ def _campaigns(request: Request) -> Campaigns:
 
 
 def _if_match(
-    if_match: Annotated[str | None, Header(description='The version it is meant for, as "3"')] = None,
+    if_match: Annotated[
+        str | None,
+        Header(description='The version it is meant for, as "3"', json_schema_extra={"pattern": '^"[1-9][0-9]{0,8}"$'}),
+    ] = None,
 ) -> int | None:
     """The version in the header. `*` stands for any."""
     if if_match is None or if_match.strip() == "*":
@@ -54,7 +59,7 @@ def _tagged(response: Response, campaign: CampaignOut) -> CampaignOut:
     return campaign
 
 
-@router.get("")
+@router.get("", responses=shows(EVENT_ID))
 async def list_campaigns(
     caller: Caller,
     which: WhichPage,
@@ -68,13 +73,13 @@ async def list_campaigns(
     return campaigns
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=shows("ETag", status=201))
 async def create_campaign(body: NewCampaign, caller: Caller, service: Service, response: Response) -> CampaignOut:
     """A new campaign."""
     return _tagged(response, await service.create(caller, body))
 
 
-@router.get("/{campaign_id}")
+@router.get("/{campaign_id}", responses=shows("ETag", EVENT_ID))
 async def show_campaign(campaign_id: PathId, caller: Caller, service: Service, response: Response) -> CampaignOut:
     """One campaign. ETag: its version. X-Event-Id: current up to there."""
     campaign, event_id = await service.show(caller, campaign_id)
@@ -90,7 +95,7 @@ async def campaign_activity(
     return await service.activity(caller, campaign_id, which)
 
 
-@router.patch("/{campaign_id}")
+@router.patch("/{campaign_id}", responses=_CHANGED)
 async def change_campaign(
     campaign_id: PathId, body: CampaignChange, caller: Caller, service: Service, matching: Matching, response: Response
 ) -> CampaignOut:
@@ -99,7 +104,7 @@ async def change_campaign(
     return _tagged(response, await service.change(caller, campaign_id, body, version))
 
 
-@router.put("/{campaign_id}/budget")
+@router.put("/{campaign_id}/budget", responses=_CHANGED)
 async def set_budget(
     campaign_id: PathId, body: NewBudget, caller: Caller, service: Service, matching: Matching, response: Response
 ) -> CampaignOut:
@@ -108,7 +113,7 @@ async def set_budget(
     return _tagged(response, await service.set_budget(caller, campaign_id, body.budget, version))
 
 
-@router.post("/{campaign_id}/activate")
+@router.post("/{campaign_id}/activate", responses=_CHANGED)
 async def activate(
     campaign_id: PathId,
     caller: Caller,
@@ -122,7 +127,7 @@ async def activate(
     return _tagged(response, await service.set_status(caller, campaign_id, "active", version))
 
 
-@router.post("/{campaign_id}/deactivate")
+@router.post("/{campaign_id}/deactivate", responses=_CHANGED)
 async def deactivate(
     campaign_id: PathId,
     caller: Caller,

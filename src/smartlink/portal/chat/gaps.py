@@ -8,6 +8,8 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
 from smartlink.broadcasting import ChannelRules
+from smartlink.portal.chat.schemas import MissedEvents
+from smartlink.portal.shared.answers import raises
 from smartlink.portal.shared.errors import Forbidden
 from smartlink.portal.shared.paging import Cursor
 from smartlink.portal.shared.work import Announcer
@@ -32,13 +34,13 @@ class _Events(msgspec.Struct):
     complete: bool
 
 
-@router.get("/events")
+@router.get("/events", response_model=MissedEvents, responses=raises(Forbidden))
 async def events_after(
     caller: Caller,
     request: Request,
     channel: Annotated[str, Query(max_length=400)],
     after: Annotated[Cursor, Query()],
-    limit: Annotated[Cursor, Query(ge=1, le=200)] = 200,
+    limit: Annotated[Cursor, Query(ge=1, le=200, json_schema_extra={"minimum": 1, "maximum": 200})] = 200,
 ) -> Response:
     """Events of a channel one may subscribe to, oldest first: `{events: [{id, event, channel, data}], complete}`.
 

@@ -14,10 +14,13 @@ from smartlink.portal.chat.schemas import (
     MessageOut,
     NewDirectMessage,
     NewMessage,
+    ToOneself,
     Typing,
 )
 from smartlink.portal.chat.service import Chat
 from smartlink.portal.presence.service import Presence
+from smartlink.portal.shared.answers import raises, shows
+from smartlink.portal.shared.errors import TooMany
 from smartlink.portal.shared.idempotency import Answer, KeyHeader
 from smartlink.portal.shared.paging import EVENT_ID, PathId, WhichPage
 from smartlink.portal.shared.schemas import Status
@@ -48,7 +51,7 @@ def _respond(answer: Answer) -> Response:
     return Response(answer.body, answer.status, media_type="application/json")
 
 
-@router.get("/messages")
+@router.get("/messages", responses=shows(EVENT_ID))
 async def list_messages(_caller: Caller, which: WhichPage, chat: ChatService, response: Response) -> list[MessageOut]:
     """General chat: the newest, before or after an id, in ascending order. X-Event-Id: current up to there."""
     messages, event_id = await chat.messages(which)
@@ -56,7 +59,7 @@ async def list_messages(_caller: Caller, which: WhichPage, chat: ChatService, re
     return messages
 
 
-@router.post("/messages", status_code=201, response_model=MessageOut)
+@router.post("/messages", status_code=201, response_model=MessageOut, responses=raises(TooMany))
 async def send_message(
     body: NewMessage, caller: Caller, chat: ChatService, idempotency_key: KeyHeader = None
 ) -> Response:
@@ -64,14 +67,14 @@ async def send_message(
     return _respond(await chat.send(caller, body.message, idempotency_key))
 
 
-@router.post("/typing")
+@router.post("/typing", responses=raises(TooMany))
 async def typing(body: Typing, caller: Caller, chat: ChatService) -> Status:
     """Tell the others that one types, or has stopped."""
     await chat.typing(caller, body.typing, body.recipient_id)
     return Status()
 
 
-@router.get("/search")
+@router.get("/search", responses=raises(TooMany))
 async def search_messages(
     caller: Caller,
     which: WhichPage,
@@ -88,7 +91,7 @@ async def online_users(_caller: Caller, presence: PresenceService) -> list[Profi
     return [Profile.model_validate(user) for user in await presence.online()]
 
 
-@router.get("/conversations")
+@router.get("/conversations", responses=shows(EVENT_ID))
 async def conversations(caller: Caller, chat: ChatService, response: Response) -> list[Conversation]:
     """One's direct conversations, newest first."""
     found, event_id = await chat.conversations(caller)
@@ -96,17 +99,22 @@ async def conversations(caller: Caller, chat: ChatService, response: Response) -
     return found
 
 
-@router.post("/messages/private", status_code=201, response_model=DirectMessageOut)
+@router.post(
+    "/messages/private",
+    status_code=201,
+    response_model=DirectMessageOut,
+    responses=raises(TooMany) | {400: {"model": ToOneself, "description": "A message to oneself."}},
+)
 async def send_private_message(
     body: NewDirectMessage, caller: Caller, chat: ChatService, idempotency_key: KeyHeader = None
 ) -> Response:
     """Say something to one user."""
     if body.recipient_id == caller.id:
-        return JSONResponse({"error": "Cannot send message to yourself"}, 400)
+        return JSONResponse(ToOneself().model_dump(), 400)
     return _respond(await chat.send_private(caller, body.recipient_id, body.message, idempotency_key))
 
 
-@router.get("/messages/private/{user_id}")
+@router.get("/messages/private/{user_id}", responses=shows(EVENT_ID))
 async def private_history(
     user_id: PathId, caller: Caller, which: WhichPage, chat: ChatService, response: Response
 ) -> list[DirectMessageOut]:

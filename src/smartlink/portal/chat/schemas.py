@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,7 +11,18 @@ from smartlink.portal.shared.paging import MAX_ID
 from smartlink.portal.shared.text import MessageText
 from smartlink.portal.users.schemas import Profile
 
-__all__ = ["Conversation", "DirectMessageOut", "FoundMessage", "MessageOut", "NewDirectMessage", "NewMessage", "Typing"]
+__all__ = [
+    "Conversation",
+    "DirectMessageOut",
+    "FoundMessage",
+    "MessageOut",
+    "MissedEvent",
+    "MissedEvents",
+    "NewDirectMessage",
+    "NewMessage",
+    "ToOneself",
+    "Typing",
+]
 
 UserId = Annotated[int, Field(strict=True, ge=1, le=MAX_ID)]
 
@@ -70,3 +81,26 @@ class Conversation(BaseModel):
     user: Profile
     last_message: DirectMessageOut
     unread_count: int
+
+
+class ToOneself(BaseModel):
+    """The answer to a message that one sends to oneself."""
+
+    error: Literal["Cannot send message to yourself"] = "Cannot send message to yourself"
+
+
+class MissedEvent(BaseModel):
+    """An event of a channel. `event` is its wire name, `data` its payload."""
+
+    id: int
+    event: str
+    channel: str
+    data: dict[str, Any]
+    created_at: dt.datetime
+
+
+class MissedEvents(BaseModel):
+    """Events of a channel. `complete`: nothing after what was asked for has been forgotten."""
+
+    events: list[MissedEvent]
+    complete: bool

@@ -64,7 +64,8 @@ class Chat:
             return [DirectMessageOut.model_validate(row) for row in _ascending(rows, page)], event_id
 
     async def search(self, caller: Principal, asked: str, page: Page) -> list[FoundMessage]:
-        """Messages the caller may see with these words in them, newest first; none without a word."""
+        """Messages the caller may see with these words in them, newest first; none without a word. Raises TooMany."""
+        self._limits.take("search", caller.id)
         words = " ".join(re.findall(r"\w+", asked.replace("_", " "))[:MAX_WORDS])
         if not words:
             return []

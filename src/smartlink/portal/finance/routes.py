@@ -11,13 +11,15 @@ from pydantic import AwareDatetime
 
 from smartlink.portal.finance.schemas import Movement, MovementType, TransactionOut, WalletOut
 from smartlink.portal.finance.service import Filter, Finance
+from smartlink.portal.shared.answers import raises, shows
+from smartlink.portal.shared.errors import TooMany
 from smartlink.portal.shared.idempotency import KeyHeader
 from smartlink.portal.shared.paging import EVENT_ID, WhichPage
 from smartlink.portal.users.identity import Caller
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/api/wallet", tags=["wallet"])
+router = APIRouter(prefix="/api/wallet", tags=["wallet"], responses=raises(TooMany))
 
 
 def _finance(request: Request) -> Finance:
@@ -37,7 +39,7 @@ Service = Annotated[Finance, Depends(_finance)]
 Which = Annotated[Filter, Depends(_filter)]
 
 
-@router.get("")
+@router.get("", responses=shows(EVENT_ID))
 async def show_wallet(caller: Caller, service: Service, response: Response) -> WalletOut:
     """One's balance. X-Event-Id: current up to there."""
     wallet, event_id = await service.wallet(caller)
@@ -54,7 +56,9 @@ async def list_transactions(caller: Caller, which: WhichPage, service: Service, 
 @router.get(
     "/transactions.csv",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+    responses={
+        200: {"content": {"text/csv": {"schema": {"type": "string"}}}, **shows("Content-Disposition")[200]},
+    },
 )
 async def export_transactions(caller: Caller, service: Service, only: Which) -> StreamingResponse:
     """One's movements as a file, oldest first."""

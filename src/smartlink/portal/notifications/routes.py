@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from smartlink.portal.notifications.schemas import NotificationOut
 from smartlink.portal.notifications.service import Notifications
+from smartlink.portal.shared.answers import shows
 from smartlink.portal.shared.paging import EVENT_ID, PathId, WhichPage
 from smartlink.portal.shared.schemas import Status
 from smartlink.portal.users.identity import Caller
@@ -27,7 +28,7 @@ def _service(request: Request) -> Notifications:
 Service = Annotated[Notifications, Depends(_service)]
 
 
-@router.get("")
+@router.get("", responses=shows(UNREAD, EVENT_ID))
 async def list_notifications(
     caller: Caller,
     which: WhichPage,

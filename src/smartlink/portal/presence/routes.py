@@ -6,16 +6,41 @@ from fastapi import APIRouter, Request
 
 from smartlink.broadcasting.webhooks import WebhookReceiver, WebhookRefused
 from smartlink.portal.presence.service import Presence, member_events
+from smartlink.portal.shared.answers import raises
 from smartlink.portal.shared.errors import Invalid, Unauthenticated
+from smartlink.portal.shared.schemas import Status
 from smartlink.portal.shared.settings import PortalSettings
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["realtime"])
 
+_SIGNED = {
+    "security": [{"signature": []}],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "time_ms": {"type": "integer"},
+                        "events": {"type": "array", "items": {"type": "object"}},
+                    },
+                    "required": ["time_ms", "events"],
+                },
+                "example": {
+                    "time_ms": 1769860800000,
+                    "events": [{"name": "member_added", "channel": "presence-chat", "user_id": "7"}],
+                },
+            }
+        },
+    },
+}
 
-@router.post("/webhooks/realtime", include_in_schema=False)
-async def realtime_webhook(request: Request) -> dict[str, str]:
+
+@router.post("/webhooks/realtime", responses=raises(Unauthenticated, Invalid), openapi_extra=_SIGNED)
+async def realtime_webhook(request: Request) -> Status:
     """A signed batch of the realtime server's events, applied in one transaction."""
     settings: PortalSettings = request.app.state.settings
     presence: Presence = request.app.state.presence
@@ -32,4 +57,4 @@ async def realtime_webhook(request: Request) -> dict[str, str]:
     await presence.hear(member_events(webhook.events))
     for listener in request.app.state.webhook_listeners:
         listener(webhook.events)
-    return {"status": "ok"}
+    return Status()

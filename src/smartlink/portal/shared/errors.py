@@ -5,6 +5,7 @@ PortalError
 ├── Forbidden            403  the caller: not allowed
 ├── NotFound             404  the caller: not there, or not theirs
 ├── Conflict             409  the caller: somebody else was first; `version` is the present one
+├── TooLarge             413  the caller: send less
 ├── CsrfMismatch         419  the page: send X-XSRF-TOKEN
 ├── Invalid              422  the caller: `errors` names the fields
 ├── TooMany              429  the caller: wait
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,6 +35,7 @@ __all__ = [
     "NotFound",
     "PortalError",
     "RealtimeUnavailable",
+    "TooLarge",
     "TooMany",
     "Unauthenticated",
     "handle_errors",
@@ -100,6 +103,13 @@ class Conflict(PortalError):
     @property
     def body(self) -> dict[str, object]:
         return {"message": self.message, "version": self.version}
+
+
+class TooLarge(PortalError):
+    """The body is larger than any that we ask for."""
+
+    status = 413
+    default = "The body is too large."
 
 
 class CsrfMismatch(PortalError):
@@ -175,14 +185,33 @@ def handle_errors(app: FastAPI, on_error: Callable[[str, str], None]) -> None:
         return JSONResponse(remapped.body, remapped.status)
 
     @app.exception_handler(HTTPException)
-    async def http_error(_request: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"message": error.detail}, error.status_code, error.headers)
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400:
+            # The framework's word for a body that it cannot read; ours for all bad input is 422.
+            unread = Invalid({"body": ["The body is not JSON."]})
+            return JSONResponse(unread.body, unread.status)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(_methods_of(app, request))
+        return JSONResponse({"message": error.detail}, error.status_code, headers)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         route = request.scope.get("route")
         on_error(type(error).__name__, getattr(route, "path", "unknown"))
         return JSONResponse({"message": PortalError.default}, 500)
+
+
+def _methods_of(app: FastAPI, request: Request) -> list[str]:
+    """What the path can be asked with: the framework itself names the methods of its first route only."""
+    path = request.scope["path"]
+    found = {
+        method.upper()
+        for template, methods in app.openapi()["paths"].items()
+        if re.fullmatch(re.sub(r"{[a-z_]+}", "[^/]+", template.replace(".", r"\.")), path)
+        for method in methods
+    }
+    return sorted(found) or ["GET", "HEAD"]
 
 
 def _by_field(errors: Sequence[Any]) -> dict[str, list[str]]:
@@ -207,6 +236,10 @@ def _text(field: str, error: Any) -> str:
         return f"The {label} field must be true or false."
     if kind.startswith("int"):
         return f"The {label} field must be a whole number."
+    if kind == "greater_than_equal":
+        return f"The {label} field must be at least {limits['ge']}."
+    if kind == "less_than_equal":
+        return f"The {label} field must be at most {limits['le']}."
     if kind == "string_too_long":
         return f"The {label} field must not be longer than {limits['max_length']} characters."
     if kind == "string_too_short":

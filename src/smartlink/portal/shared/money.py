@@ -64,5 +64,9 @@ Amount = Annotated[
 ]
 """An amount that somebody sends: above zero, at most 999,999,999,999.99, at most two places."""
 
-Money = Annotated[Decimal, PlainSerializer(money_text, return_type=str)]
+Money = Annotated[
+    Decimal,
+    PlainSerializer(money_text, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^-?[0-9]+\.[0-9]{2}$", "examples": ["12.50"]}, mode="serialization"),
+]
 """An amount in an answer."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Query
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 from sqlalchemy import ColumnElement
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -29,7 +29,7 @@ def _path_id(text: object) -> int:
     return int(text)
 
 
-PathId = Annotated[int, BeforeValidator(_path_id)]
+PathId = Annotated[int, BeforeValidator(_path_id), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_ID})]
 """An id in a path. An odd one (`abc`, `-1`, `01`, `9223372036854775808`) is 404 like any that is not there."""
 
 
@@ -39,7 +39,8 @@ def _cursor(text: object) -> object:
     return text
 
 
-Cursor = Annotated[int, BeforeValidator(_cursor)]
+# What is said about bounds here would be lost behind the validator, so the schema says it itself.
+Cursor = Annotated[int, BeforeValidator(_cursor), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_ID})]
 """An id in a query, or 0."""
 
 
@@ -53,7 +54,7 @@ class Page:
 
 
 def page(
-    limit: Annotated[Cursor, Query(ge=1, le=100)] = 50,
+    limit: Annotated[Cursor, Query(ge=1, le=100, json_schema_extra={"minimum": 1, "maximum": 100})] = 50,
     before: Annotated[Cursor | None, Query()] = None,
     after: Annotated[Cursor | None, Query()] = None,
 ) -> Page:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel
 
-__all__ = ["Status"]
+__all__ = ["RealtimePlace", "Status"]
 
 
 class Status(BaseModel):
     """Done."""
 
-    status: str = "ok"
+    status: Literal["ok"] = "ok"
+
+
+class RealtimePlace(BaseModel):
+    """Where browsers find the realtime server."""
+
+    key: str
+    host: str
+    port: int
+    scheme: Literal["http", "https"]

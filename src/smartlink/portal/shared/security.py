@@ -94,6 +94,9 @@ class RateLimits:
             "typing": parse("5/second"),
             "message": parse("20 per 10 seconds"),
             "wallet": parse("60/second"),
+            "search": parse("30 per 10 seconds"),
+            "profile": parse("30/minute"),
+            "token": parse("30/minute"),
         }
 
     def take(self, what: str, key: object) -> None:

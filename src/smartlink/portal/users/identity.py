@@ -8,13 +8,15 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response
+from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
+from fastapi.security.base import SecurityBase
 
 from smartlink.broadcasting import RequestRefused
 from smartlink.portal.shared.errors import CsrfMismatch, Forbidden, PortalError, Unauthenticated
 from smartlink.portal.shared.security import csrf_token, is_same
 from smartlink.portal.users.service import Principal, Users
 
-__all__ = ["Caller", "Identity", "identity_of"]
+__all__ = ["Caller", "Identity", "SignedIn", "identity_of"]
 
 SESSION_COOKIE, CSRF_COOKIE = "smartlink_session", "XSRF-TOKEN"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -125,12 +127,18 @@ def identity_of(request: Request) -> Identity:
     return identity
 
 
-async def _signed_in(request: Request) -> Principal:
-    principal = await identity_of(request).caller(request.scope)
-    if principal is None:
-        raise Unauthenticated
-    return principal
+class SignedIn(SecurityBase):
+    """A dependency: the caller. Raises Unauthenticated. FastAPI lists it in the API's description."""
+
+    model = HTTPBearerModel()
+    scheme_name = "bearer"
+
+    async def __call__(self, request: Request) -> Principal:
+        principal = await identity_of(request).caller(request.scope)
+        if principal is None:
+            raise Unauthenticated
+        return principal
 
 
-Caller = Annotated[Principal, Depends(_signed_in)]
+Caller = Annotated[Principal, Depends(SignedIn())]
 """The signed-in user; 401 when there is none."""

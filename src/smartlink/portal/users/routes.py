@@ -6,6 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from smartlink.portal.shared.answers import raises, shows
+from smartlink.portal.shared.errors import Forbidden, TooMany
 from smartlink.portal.shared.paging import PathId
 from smartlink.portal.shared.security import RateLimits, client_address
 from smartlink.portal.users.identity import Caller, identity_of, session_cookie
@@ -44,7 +46,7 @@ UsersService = Annotated[Users, Depends(_users)]
 Limits = Annotated[RateLimits, Depends(_limits)]
 
 
-@router.post("/register", status_code=201)
+@router.post("/register", status_code=201, responses=raises(TooMany))
 async def register(body: Registration, request: Request, users: UsersService, limits: Limits) -> SignedIn:
     """Create an account; the token is shown this once."""
     limits.take("register", client_address(request.scope, request.app.state.trusted_proxies))
@@ -57,7 +59,7 @@ async def _verified(body: Credentials, users: Users, limits: RateLimits) -> User
     return await users.verify(body.email, body.password)
 
 
-@router.post("/login")
+@router.post("/login", responses=raises(Forbidden, TooMany))
 async def login(body: Credentials, users: UsersService, limits: Limits) -> SignedIn:
     """Sign in with a new token."""
     user = await _verified(body, users, limits)
@@ -81,15 +83,16 @@ async def who_am_i(caller: Caller) -> Self:
     return Self.model_validate(caller)
 
 
-@router.patch("/user")
+@router.patch("/user", responses=raises(TooMany))
 async def change_profile(body: ProfileChange, caller: Caller, users: UsersService, limits: Limits) -> Self:
     """Change one's name or address; a new address needs `current_password`."""
+    limits.take("profile", caller.id)
     if body.email is not None:
         limits.take("login", caller.email)
     return Self.model_validate(await users.change_profile(caller, body))
 
 
-@router.put("/user/password", status_code=204)
+@router.put("/user/password", status_code=204, responses=raises(TooMany))
 async def change_password(body: PasswordChange, caller: Caller, users: UsersService, limits: Limits) -> Response:
     """Change one's password: all other sessions, tokens and connections end."""
     limits.take("login", caller.email)
@@ -113,9 +116,10 @@ async def list_tokens(caller: Caller, users: UsersService) -> list[TokenOut]:
     return [TokenOut.model_validate(token) for token in await users.tokens(caller.id)]
 
 
-@router.post("/tokens", status_code=201)
-async def create_token(body: NewToken, caller: Caller, users: UsersService) -> NewTokenOut:
+@router.post("/tokens", status_code=201, responses=raises(TooMany))
+async def create_token(body: NewToken, caller: Caller, users: UsersService, limits: Limits) -> NewTokenOut:
     """A new token; its secret is shown this once."""
+    limits.take("token", caller.id)
     token, secret = await users.add_token(caller.id, body.name, body.abilities, body.expires_at)
     return NewTokenOut(**TokenOut.model_validate(token).model_dump(), token=secret)
 
@@ -127,7 +131,7 @@ async def revoke_token(token_id: PathId, caller: Caller, users: UsersService) ->
     return Response(status_code=204)
 
 
-@router.post("/session")
+@router.post("/session", responses=shows("Set-Cookie") | raises(Forbidden, TooMany))
 async def open_session(
     body: Credentials, request: Request, response: Response, users: UsersService, limits: Limits
 ) -> SignedInPage:
@@ -139,7 +143,7 @@ async def open_session(
     return SignedInPage(user=Self.model_validate(user))
 
 
-@router.get("/session")
+@router.get("/session", responses=shows("Set-Cookie"))
 async def current_session(caller: Caller, request: Request, response: Response) -> SignedInPage:
     """Who is signed in on this page; renews its CSRF token."""
     cookie = session_cookie({"cookie": request.headers.get("cookie", "")})

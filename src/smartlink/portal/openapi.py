@@ -1,0 +1,305 @@
+"""The API's description: what FastAPI finds out, completed by rule.
+
+What holds for all endpoints of a kind is said here once: signed-in callers may be answered 401, unsafe requests by
+cookie 403 and 419, ids 404, parameters 422, bodies 413, the database away 503. What only some endpoints do they
+declare themselves, with `raises` and `shows`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+
+from smartlink.portal.shared.answers import HEADERS
+from smartlink.portal.shared.errors import (
+    Conflict,
+    CsrfMismatch,
+    DatabaseAway,
+    Forbidden,
+    NotFound,
+    TooLarge,
+    TooMany,
+    Unauthenticated,
+)
+
+__all__ = ["MUTATING", "describe", "operation_id"]
+
+MUTATING = frozenset({"post", "put", "patch", "delete"})
+_TAGS = {
+    "users": "Accounts, tokens, and the pages' session.",
+    "chat": "General and direct messages, receipts, who types, who is online.",
+    "notifications": "One's own notifications.",
+    "campaigns": "One's own campaigns; admins see and change all.",
+    "wallet": "One's own money.",
+    "admin": "For admins only.",
+    "realtime": "Where the realtime server is, who may listen, and what a client has missed.",
+    "operations": "For load balancers.",
+}
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A token of `POST /api/login` or `/api/tokens`."},
+    "cookie": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "smartlink_session",
+        "description": "The pages' session, from `POST /api/session`.",
+    },
+    "csrf": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-XSRF-TOKEN",
+        "description": "The value of the cookie XSRF-TOKEN; unsafe requests that come by cookie must carry it.",
+    },
+    "signature": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-Pusher-Signature",
+        "description": "HMAC SHA-256 of the body, by the app's secret; X-Pusher-Key names the app.",
+    },
+}
+_MESSAGE = {"type": "string", "description": "What happened, for people."}
+_SCHEMAS: dict[str, dict[str, Any]] = {
+    "Error": {
+        "type": "object",
+        "description": "An error.",
+        "properties": {"message": _MESSAGE},
+        "required": ["message"],
+        "additionalProperties": False,
+    },
+    "InvalidError": {
+        "type": "object",
+        "description": "Input that does not fit: which fields, and why.",
+        "properties": {
+            "message": _MESSAGE,
+            "errors": {
+                "type": "object",
+                "additionalProperties": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            },
+        },
+        "required": ["message", "errors"],
+        "additionalProperties": False,
+    },
+    "ConflictError": {
+        "type": "object",
+        "description": "Somebody else was first; `version` is the present one.",
+        "properties": {"message": _MESSAGE, "version": {"type": "integer", "minimum": 1}},
+        "required": ["message", "version"],
+        "additionalProperties": False,
+    },
+}
+_INVALID = {"message": "The name field is required.", "errors": {"name": ["The name field is required."]}}
+_ERRORS: dict[str, tuple[str, str, dict[str, Any], tuple[str, ...]]] = {
+    "401": ("Unauthenticated", "Nobody is signed in.", {"message": Unauthenticated.default}, ("WWW-Authenticate",)),
+    "403": ("Forbidden", "Not allowed.", {"message": Forbidden.default}, ()),
+    "404": ("NotFound", "Not there, or not the caller's.", {"message": NotFound.default}, ()),
+    "409": ("Conflict", "Changed meanwhile.", {"message": Conflict.default, "version": 3}, ()),
+    "413": ("TooLarge", "The body is larger than 64 KiB.", {"message": TooLarge.default}, ()),
+    "419": ("CsrfMismatch", "X-XSRF-TOKEN is missing or wrong.", {"message": CsrfMismatch.default}, ()),
+    "422": ("Invalid", "Bad input.", _INVALID, ()),
+    "429": ("TooMany", "Too often.", {"message": TooMany.default}, ("Retry-After",)),
+    "503": ("Unavailable", "A service is down; nothing changed.", {"message": DatabaseAway.default}, ("Retry-After",)),
+}
+_BODIES = {"Conflict": "ConflictError", "Invalid": "InvalidError"}
+_SOCKET_ID = {
+    "name": "X-Socket-ID",
+    "in": "header",
+    "required": False,
+    "description": "The caller's socket; events that go to others leave it out.",
+    "schema": {"type": "string"},
+    "example": "123.456",
+}
+_NO_DATABASE = ("/api/realtime",)
+_FOUND = {
+    "id": 7, "user_id": 7, "recipient_id": 9, "name": "Ana", "email": "ana@example.com", "is_admin": False,
+    "password": "correct horse", "current_password": "correct horse", "token": "7|3jU0…", "abilities": ["*"],
+    "message": "Hello, world!", "typing": True, "version": 3, "currency": "EUR", "type": "deposit",
+    "budget": "1000.00", "amount": "12.50", "balance": "112.50", "balance_after": "112.50", "unread_count": 2,
+    "data": {"id": 7}, "payload": {"id": 7}, "channel": "private-user.7", "event": "App\\Events\\NotificationRead",
+    "description": "Until the end of summer.", "action": "budget", "changes": {"budget": ["900.00", "1000.00"]},
+    "host": "127.0.0.1", "port": 8080, "key": "app-key", "scheme": "http", "q": "hello", "after": 41, "before": 41,
+    "limit": 50, "read_at": None, "ends_at": None, "blocked_at": None, "error": "HTTP 413", "status": "ok",
+    "target": "user 7", "detail": {"is_blocked": True}, "at": "2026-01-31T12:00:00Z", "figures": {"connections": 12},
+    "if-match": '"3"', "Idempotency-Key": "5b0e6f0c", "socket_id": "123.456", "channel_name": "private-user.7",
+}  # fmt: skip
+"""What a field or parameter holds in examples, by its name."""
+
+
+def operation_id(route: APIRoute) -> str:
+    """A name for generated clients: the feature, and what is done."""
+    return "_".join(str(part) for part in (*route.tags[:1], route.name))
+
+
+def describe(app: FastAPI) -> None:
+    """Have `app` serve the complete description. Made when it is first asked for."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _completed(
+                get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            )
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _completed(document: dict[str, Any]) -> dict[str, Any]:
+    document["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items()]
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    for generated in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(generated, None)
+    schemas |= _SCHEMAS
+    components["securitySchemes"] = _SCHEMES
+    components["headers"] = HEADERS
+    components["responses"] = {
+        name: _error(name, text, example, headers) for name, text, example, headers in _ERRORS.values()
+    }
+    components["parameters"] = {"X-Socket-ID": _SOCKET_ID}
+    for path, method, operation in _operations(document):
+        _complete(path, method, operation)
+    for path in ("/broadcasting/auth", "/broadcasting/user-auth"):
+        document["paths"][path] = {"post": _broadcasting(path)}
+    for schema in schemas.values():
+        _show(schema, schemas)
+    document["paths"] = dict(sorted(document["paths"].items()))
+    return document
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield path, method, operation
+
+
+def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
+    first, _, rest = re.sub(r"(?<!\n)\n(?!\n)", " ", operation.pop("description", "")).partition(". ")
+    operation["summary"], _, more = first.partition("\n\n")
+    operation["summary"] = operation["summary"].removesuffix(".")
+    if described := "\n\n".join(filter(None, (more, rest))):
+        operation["description"] = described
+    parameters = operation.get("parameters", [])
+    for parameter in parameters:
+        kinds = [kind for kind in parameter["schema"].pop("anyOf", []) if kind.get("type") != "null"]
+        if kinds:  # Left out is left out: there is no way to say null in a query or header.
+            parameter["schema"] |= kinds[0]
+        if parameter["name"] in _FOUND:
+            parameter["example"] = _FOUND[parameter["name"]]
+    answers = operation["responses"]
+    for answer in answers.values():
+        if answer.get("description") == "Successful Response":
+            answer["description"] = "Done."
+    is_input_checked = "requestBody" in operation or any(parameter["in"] != "path" for parameter in parameters)
+    if not is_input_checked:
+        answers.pop("422", None)
+    statuses = [status for status in answers if status in _ERRORS]
+    statuses += _implied(path, method, operation)
+    for status in sorted(set(statuses)):
+        answers[status] = {"$ref": f"#/components/responses/{_ERRORS[status][0]}"}
+    if operation.get("security") == [{"bearer": []}]:
+        by_cookie: dict[str, list[str]] = {"cookie": []}
+        if method in MUTATING:
+            by_cookie["csrf"] = []
+            operation.setdefault("parameters", []).append({"$ref": "#/components/parameters/X-Socket-ID"})
+        operation["security"].append(by_cookie)
+    operation["responses"] = dict(sorted(answers.items()))
+
+
+def _implied(path: str, method: str, operation: dict[str, Any]) -> Iterator[str]:
+    """The statuses that follow from what an operation is."""
+    if "security" in operation:
+        yield "401"
+        if method in MUTATING and operation["security"] == [{"bearer": []}]:
+            yield from ("403", "419")
+    if "{" in path:
+        yield "404"
+    if "requestBody" in operation:
+        yield "413"
+    if path not in _NO_DATABASE:
+        yield "503"
+
+
+def _error(name: str, text: str, example: dict[str, Any], headers: tuple[str, ...]) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{_BODIES.get(name, 'Error')}"}
+    answer: dict[str, Any] = {
+        "description": text,
+        "content": {"application/json": {"schema": schema, "example": example}},
+    }
+    if headers:
+        answer["headers"] = {header: {"$ref": f"#/components/headers/{header}"} for header in headers}
+    return answer
+
+
+def _broadcasting(path: str) -> dict[str, Any]:
+    """The library's two endpoints, which are no routes of FastAPI's."""
+    is_sign_in = path.endswith("user-auth")
+    fields: dict[str, Any] = {"socket_id": {"type": "string", "pattern": r"^[0-9]+\.[0-9]+$"}}
+    answered: dict[str, Any] = {"auth": {"type": "string", "description": "The app's key and the signature."}}
+    if is_sign_in:
+        answered["user_data"] = {"type": "string", "description": "JSON: who the user is."}
+    else:
+        fields["channel_name"] = {"type": "string", "maxLength": 200}
+        answered["channel_data"] = {"type": "string", "description": "JSON: `user_id`, and `user_info` on presence."}
+        answered["shared_secret"] = {"type": "string", "description": "Encrypted channels only."}
+    asked = {"type": "object", "properties": fields, "required": [] if is_sign_in else ["channel_name"]}
+    example = {name: _FOUND[name] for name in fields}
+    content = {"schema": asked, "example": example}
+    operation: dict[str, Any] = {
+        "tags": ["realtime"],
+        "description": ("Sign a connection in. " if is_sign_in else "Let a socket onto a private channel. ")
+        + "Without `socket_id` the answer says whether one may, and carries no signature.",
+        "operationId": "realtime_sign_in" if is_sign_in else "realtime_authorize",
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": content, "application/x-www-form-urlencoded": content},
+        },
+        "security": [{"bearer": []}],
+        "responses": {
+            "200": {
+                "description": "Signed.",
+                "content": {"application/json": {"schema": {"type": "object", "properties": answered}}},
+            },
+        },
+    }
+    _complete(path, "post", operation)
+    operation["parameters"] = []
+    refused = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    for status, text in (("400", "Unreadable."), ("415", "Neither a form nor JSON."), ("422", "Malformed.")):
+        operation["responses"][status] = {"description": text, "content": refused}
+    operation["responses"] = dict(sorted(operation["responses"].items()))
+    return operation
+
+
+def _show(schema: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Give an object an example made of its fields'."""
+    if schema.get("type") == "object" and "properties" in schema:
+        schema["example"] = _example(schema, schemas)
+
+
+def _example(schema: dict[str, Any], schemas: dict[str, Any]) -> Any:
+    if "$ref" in schema:
+        return _example(schemas[schema["$ref"].rpartition("/")[2]], schemas)
+    if "properties" in schema:
+        return {name: _of_field(name, field, schemas) for name, field in schema["properties"].items()}
+    for word in ("examples", "enum"):
+        if schema.get(word):
+            return schema[word][0]
+    if "const" in schema or "default" in schema:
+        return schema.get("const", schema.get("default"))
+    if "anyOf" in schema:
+        return _example(schema["anyOf"][0], schemas)
+    if schema.get("type") == "array":
+        return [_example(schema["items"], schemas)]
+    if schema.get("format") == "date-time":
+        return "2026-01-31T12:00:00Z"
+    return {"integer": 1, "number": 1.0, "boolean": True, "string": "text", "object": {}}.get(schema["type"])
+
+
+def _of_field(name: str, field: dict[str, Any], schemas: dict[str, Any]) -> Any:
+    kinds = [field, *field.get("anyOf", [])]
+    if name in _FOUND and not any("enum" in kind or "$ref" in kind for kind in kinds):
+        return _FOUND[name]
+    return _example(field, schemas)

@@ -1,0 +1,320 @@
+"""Rules that hold for all endpoints, tried on each that the API's description has: a new one is tried by itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from typing import Any
+
+import httpx2
+import pytest
+from limits import RateLimitItemPerHour
+
+from kit.portal import PASSWORD, Person, World
+from smartlink.broadcasting.testing import FakeBroadcaster
+from smartlink.portal.main import build
+from smartlink.portal.openapi import MUTATING
+from smartlink.portal.shared.settings import PortalSettings
+
+DESCRIBED: dict[str, Any] = build(
+    PortalSettings(_env_file=None, database_url="sqlite:///unused.db"), broadcaster=FakeBroadcaster()
+).app.openapi()
+OPERATIONS = [(method, path) for path, methods in DESCRIBED["paths"].items() for method in methods]
+SIGNED_IN = [
+    (method, path)
+    for method, path in OPERATIONS
+    if {"bearer": []} in DESCRIBED["paths"][path][method].get("security", [])
+]
+BY_ID = [(method, path) for method, path in OPERATIONS if "{" in path]
+UNSAFE = [(method, path) for method, path in SIGNED_IN if method in MUTATING]
+
+# Whose record each id is: somebody else's. For admins, who may see all, there is only what is not there.
+OTHERS_ID = {
+    "/api/chat/messages/{message_id}/read": "message",
+    "/api/chat/messages/private/{user_id}": "oneself",
+    "/api/chat/messages/private/{user_id}/read": "oneself",
+    "/api/tokens/{token_id}": "token",
+    "/api/notifications/{notification_id}/read": "notification",
+    "/api/campaigns/{campaign_id}": "campaign",
+    "/api/campaigns/{campaign_id}/activity": "campaign",
+    "/api/campaigns/{campaign_id}/activate": "campaign",
+    "/api/campaigns/{campaign_id}/deactivate": "campaign",
+    "/api/campaigns/{campaign_id}/budget": "campaign",
+    "/api/admin/users/{user_id}": "admin",
+    "/api/admin/users/{user_id}/disconnect": "admin",
+    "/api/admin/failed-jobs/{event_id}": "admin",
+    "/api/admin/failed-jobs/{event_id}/retry": "admin",
+}
+BODIES = {"budget": {"budget": "1.00"}}
+
+
+@pytest.fixture
+def database_url(sqlite_template: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One database is enough: what is tried here lies before it."""
+    path = tmp_path_factory.mktemp("db") / "portal.db"
+    shutil.copyfile(sqlite_template, path)
+    return f"sqlite+aiosqlite:///{path}"
+
+
+@pytest.fixture
+async def page(world: World, ana: Person) -> httpx2.AsyncClient:
+    """Ana's page: signed in by cookie."""
+    client = world.client()
+    await client.post("/api/session", json={"email": ana.email, "password": PASSWORD})
+    return client
+
+
+def _url(path: str, number: int = 1) -> str:
+    return re.sub(r"{\w+}", str(number), path)
+
+
+def _is_an_error(answer: httpx2.Response, *more: str) -> bool:
+    body = answer.json()
+    return set(body) == {"message", *more} and bool(body["message"]) and "json" in answer.headers["content-type"]
+
+
+def test_each_endpoint_with_an_id_says_whose_it_is() -> None:
+    assert {path for _, path in BY_ID} == set(OTHERS_ID)
+
+
+async def test_what_is_somebody_elses_is_not_there(world: World, ana: Person, ben: Person, eve: Person) -> None:
+    message = await world.direct_message(ana, ben)
+    campaign = (await ana.post("/api/campaigns", {"name": "Summer", "budget": "5.00"})).json()["id"]
+    ids = {
+        "message": message,
+        "oneself": eve.id,
+        "token": (await ana.post("/api/tokens", {"name": "mine"})).json()["id"],
+        "notification": (await ben.get("/api/notifications")).json()[0]["id"],
+        "campaign": campaign,
+    }
+    before = await world.rows("SELECT * FROM campaigns"), await world.rows("SELECT id, is_read FROM chat_messages")
+
+    for method, path in BY_ID:
+        if (whose := OTHERS_ID[path]) == "admin":
+            continue
+        body = BODIES.get(path.rpartition("/")[2], {})
+        for number in (ids[whose], 999_999):
+            answer = await eve.client.request(method.upper(), _url(path, number), json=body)
+            assert (answer.status_code, answer.json()) == (404, {"message": "Not found."}), (method, path, number)
+
+    assert before == (
+        await world.rows("SELECT * FROM campaigns"),
+        await world.rows("SELECT id, is_read FROM chat_messages"),
+    )
+    assert (await ben.post(f"/api/notifications/{ids['notification']}/read")).json()["read_at"] is not None
+
+
+@pytest.mark.parametrize(("method", "path"), SIGNED_IN)
+async def test_nobody_is_answered_401_whatever_they_send(world: World, method: str, path: str) -> None:
+    answer = await world.client().request(method.upper(), _url(path))
+
+    assert answer.status_code == 401
+    assert _is_an_error(answer)
+
+
+async def test_admins_endpoints_are_for_admins(world: World, ana: Person) -> None:
+    for method, path in SIGNED_IN:
+        if path.startswith("/api/admin/"):
+            answer = await ana.client.request(method.upper(), _url(path), json={})
+            assert (answer.status_code, _is_an_error(answer)) == (403, True), (method, path)
+
+
+async def test_a_page_must_prove_that_it_is_ours(world: World, ana: Person, page: httpx2.AsyncClient) -> None:
+    for method, path in UNSAFE:
+        for token in ("", "0" * 64, "é"):
+            headers = {"x-xsrf-token": token.encode("latin-1")} if token else {}
+            answer = await page.request(method.upper(), _url(path), json={}, headers=headers)
+            assert (answer.status_code, _is_an_error(answer)) == (419, True), (method, path)
+        token = page.cookies["XSRF-TOKEN"]
+        foreign = {"x-xsrf-token": token, "origin": "https://evil.example"}
+        answer = await page.request(method.upper(), _url(path), json={}, headers=foreign)
+        assert (answer.status_code, _is_an_error(answer)) == (403, True), (method, path)
+    assert (await page.get("/api/session")).status_code == 200
+
+
+@pytest.mark.parametrize(("app_url", "is_secure"), [("https://chat.example.com", True), (None, False)])
+async def test_cookies_are_out_of_reach(database_url: str, app_url: str | None, is_secure: bool) -> None:
+    world = World(database_url, {"app_url": app_url})
+    ana = await world.person()
+
+    answer = await world.client().post("/api/session", json={"email": ana.email, "password": PASSWORD})
+
+    cookies = {cookie.partition("=")[0]: cookie.lower() for cookie in answer.headers.get_list("set-cookie")}
+    assert set(cookies) == {"smartlink_session", "XSRF-TOKEN"}
+    assert all(("; secure" in cookie) is is_secure and "samesite=lax" in cookie for cookie in cookies.values())
+    assert "; httponly" in cookies["smartlink_session"]
+    assert "; httponly" not in cookies["XSRF-TOKEN"]
+    assert ("strict-transport-security" in answer.headers) is is_secure
+    await world.aclose()
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+async def test_a_method_that_is_none_is_405_and_says_which_are(world: World, method: str, path: str) -> None:
+    known = {"get", *DESCRIBED["paths"][path]} if path.startswith("/broadcasting") else DESCRIBED["paths"][path]
+    wrong = next(each for each in ("put", "patch", "delete", "post") if each not in known)
+    client = (await world.person(is_admin=True)).client
+
+    answer = await client.request(wrong.upper(), _url(path))
+
+    allowed = {each.strip().lower() for each in answer.headers.get("allow", "").split(",")}
+    assert answer.status_code == 405
+    assert method in allowed
+    assert wrong not in allowed
+    assert _is_an_error(answer)
+
+
+BAD = {
+    "an unknown path": ("GET", "/api/nothing", {}, 404, ()),
+    "an unknown path, posted to": ("POST", "/api/nothing", {"json": {}}, 404, ()),
+    "no page": ("GET", "/nothing", {}, 404, ()),
+    "no file": ("GET", "/assets/nothing.js", {}, 404, ()),
+    "broken JSON": ("POST", "/api/chat/messages", {"content": b"{", "type": "application/json"}, 422, ("errors",)),
+    "no UTF-8": ("POST", "/api/chat/messages", {"content": b"\xff\xfe", "type": "application/json"}, 422, ("errors",)),
+    "too deep": ("POST", "/api/chat/messages", {"content": b"[" * 50_000, "type": "application/json"}, 422, ("errors",)),
+    "a form": ("POST", "/api/chat/messages", {"data": {"message": "x"}}, 422, ("errors",)),
+    "text": ("POST", "/api/chat/messages", {"content": b"x", "type": "text/plain"}, 422, ("errors",)),
+    "XML": ("POST", "/api/chat/messages", {"content": b"<x/>", "type": "application/xml"}, 422, ("errors",)),
+    "nothing": ("POST", "/api/chat/messages", {}, 422, ("errors",)),
+    "too much": ("POST", "/api/chat/messages", {"content": b" " * 70_000, "type": "application/json"}, 413, ()),
+    "too much for signing": ("POST", "/broadcasting/auth", {"content": b" " * 70_000, "type": "application/json"}, 413, ()),
+    "XML for signing": ("POST", "/broadcasting/auth", {"content": b"<x/>", "type": "application/xml"}, 415, ()),
+    "broken JSON for signing": ("POST", "/broadcasting/auth", {"content": b"{", "type": "application/json"}, 400, ()),
+    "a webhook unsigned": ("POST", "/webhooks/realtime", {"content": b"{}", "type": "application/json"}, 401, ()),
+    "an odd id": ("GET", "/api/campaigns/abc", {}, 404, ()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD)
+async def test_every_error_has_the_one_form(ana: Person, what: str) -> None:
+    method, path, options, status, more = BAD[what]
+    options = dict(options)
+    headers = {"content-type": kind} if (kind := options.pop("type", None)) else {}
+
+    answer = await ana.client.request(method, path, headers=headers, **options)
+
+    assert answer.status_code == status, answer.text
+    assert _is_an_error(answer, *more)
+
+
+async def test_only_a_message_to_oneself_has_another_form(ana: Person) -> None:
+    answer = await ana.post("/api/chat/messages/private", {"recipient_id": ana.id, "message": "x"})
+
+    assert (answer.status_code, answer.json()) == (400, {"error": "Cannot send message to yourself"})
+
+
+async def test_every_answer_carries_the_headers_that_guard_pages(world: World, ana: Person) -> None:
+    for method, path in [*OPERATIONS, ("get", "/docs"), ("get", "/"), ("get", "/nothing"), ("get", "/openapi.json")]:
+        for client in (world.client(), ana.client):
+            headers = (await client.request(method.upper(), _url(path))).headers
+            assert "'unsafe-inline'" not in headers["content-security-policy"], (method, path)
+            assert headers["content-security-policy"].startswith("default-src 'self'")
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["referrer-policy"] == "same-origin"
+            if path.startswith("/api/"):
+                assert headers["cache-control"] == "no-store"
+        if (method, path) in {("post", "/api/logout"), ("post", "/api/logout/everywhere"), ("delete", "/api/session")}:
+            ana = await world.person()
+
+
+async def test_a_poisoned_host_is_repeated_nowhere(world: World, ana: Person) -> None:
+    poison = {"host": "evil.example", "x-forwarded-host": "evil.example", "x-forwarded-proto": "https"}
+
+    for path in ("/api/realtime", "/openapi.json", "/docs", "/", "/api/campaigns/", "//evil.example/x"):
+        answer = await ana.get(path, headers=poison | {"accept": "text/html"})
+        assert "evil.example" not in answer.text + json.dumps(dict(answer.headers)), path
+
+
+@pytest.mark.parametrize("value", ["1\r\nset-cookie: x=1", "a\nb", '"3"\r\n'])
+async def test_nothing_sent_becomes_a_header(world: World, ana: Person, value: str) -> None:
+    for name in ("if-match", "idempotency-key", "x-socket-id", "x-forwarded-for"):
+        headers = {name: value.encode()}
+        answer = await ana.client.post("/api/chat/messages", json={"message": "x"}, headers=headers)
+        assert "set-cookie" not in answer.headers
+        assert answer.status_code in (201, 422)
+
+
+async def test_who_is_not_there_is_not_told_from_a_wrong_password(world: World, ana: Person) -> None:
+    checked: list[str | None] = []
+    verify = world.portal.passwords._verify
+
+    async def counted(password: str, stored: str) -> bool:
+        checked.append(stored)
+        return await verify(password, stored)
+
+    world.portal.passwords._verify = counted  # type: ignore[method-assign]
+    client = world.client()
+
+    wrong = await client.post("/api/login", json={"email": ana.email, "password": "not this one"})
+    nobody = await client.post("/api/login", json={"email": "nobody@example.com", "password": "not this one"})
+
+    assert (wrong.status_code, wrong.json()) == (nobody.status_code, nobody.json())
+    # Both went through Argon2 once: that is what takes the time.
+    assert len(checked) == 2
+
+
+LIMITED = {
+    "register": (30, "POST", "/api/register", {}),
+    "sign-in": (10, "POST", "/api/login", {"email": "x@example.com", "password": "wrong password"}),
+    "session": (10, "POST", "/api/session", {"email": "x@example.com", "password": "wrong password"}),
+    "typing": (5, "POST", "/api/chat/typing", {"typing": True}),
+    "posting": (20, "POST", "/api/chat/messages", {"message": "x"}),
+    "direct posting": (20, "POST", "/api/chat/messages/private", {"message": "x", "recipient_id": 999}),
+    "wallet": (60, "GET", "/api/wallet", None),
+    "ledger": (60, "GET", "/api/wallet/transactions", None),
+    "search": (30, "GET", "/api/chat/search?q=x", None),
+    "password": (10, "PUT", "/api/user/password", {"current_password": "wrong", "password": "long enough"}),
+    "address": (10, "PATCH", "/api/user", {"email": "new@example.com", "current_password": "wrong"}),
+    "name": (30, "PATCH", "/api/user", {"name": "Ana"}),
+    "tokens": (30, "POST", "/api/tokens", {"name": "x"}),
+}
+
+
+@pytest.mark.parametrize("what", LIMITED)
+async def test_too_often_is_429_and_says_when_to_come_back(world: World, ana: Person, what: str) -> None:
+    limit, method, path, body = LIMITED[what]
+    limits = world.portal.limits
+    # The window is made long: a slow machine must not see it move.
+    limits._items = {name: RateLimitItemPerHour(item.amount) for name, item in limits._items.items()}
+
+    answers = []
+    for number in range(limit + 1):
+        sent = body
+        if what == "register":
+            sent = {"name": "N", "email": f"n{number}@example.com", "password": PASSWORD}
+        answers.append(await ana.client.request(method, path, json=sent))
+
+    assert all(answer.status_code != 429 for answer in answers[:-1])
+    assert answers[-1].status_code == 429
+    assert _is_an_error(answers[-1])
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 3600
+    assert "429" in DESCRIBED["paths"][path.partition("?")[0]][method.lower()]["responses"]
+
+
+def test_each_endpoint_that_is_limited_is_tried() -> None:
+    limited = {
+        (method.upper(), path) for method, path in OPERATIONS if "429" in DESCRIBED["paths"][path][method]["responses"]
+    }
+    tried = {(method, path.partition("?")[0]) for _, method, path, _ in LIMITED.values()}
+    # Same limit, same key: the wallet's.
+    same = {
+        ("POST", "/api/wallet/deposits"), ("POST", "/api/wallet/withdrawals"), ("GET", "/api/wallet/transactions.csv"),
+    }  # fmt: skip
+
+    assert limited == tried | same
+
+
+def test_every_endpoint_is_described_in_full() -> None:
+    seen = set()
+    for method, path in OPERATIONS:
+        operation = DESCRIBED["paths"][path][method]
+        assert operation["summary"], path
+        assert operation["tags"], path
+        assert operation["operationId"] not in seen
+        seen.add(operation["operationId"])
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            schema = content["schema"]
+            shown = content.get("example") or DESCRIBED["components"]["schemas"].get(
+                (schema.get("$ref") or schema.get("anyOf", [{}])[0].get("$ref", "")).rpartition("/")[2], {}
+            ).get("example")
+            assert shown, (method, path)
