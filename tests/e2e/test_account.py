@@ -1,0 +1,153 @@
+"""One's own account: name, address, password, tokens, and ending everything."""
+
+from __future__ import annotations
+
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable
+
+import pytest
+from playwright.async_api import Locator, Page, expect
+
+from kit.callers import Callers
+from kit.serve import Smartlink
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+
+SignIn = Callable[[str], Awaitable[Page]]
+
+
+@pytest.fixture(scope="module")
+def smartlink(shared_smartlink: Smartlink) -> Smartlink:
+    return shared_smartlink
+
+
+async def open_account(page: Page) -> None:
+    await page.get_by_test_id("account-menu").click()
+    await page.get_by_test_id("account-open").click()
+    await expect(page.get_by_role("heading", name="Your account")).to_be_visible()
+
+
+def problem(page: Page, text: str) -> Locator:
+    return page.get_by_role("alert").filter(has_text=text)
+
+
+async def test_name_and_address_are_changed_and_what_is_wrong_is_told(call: Callers, sign_in: SignIn) -> None:
+    await call.register("nora", "Nora")
+    nora = await sign_in("nora")
+    await open_account(nora)
+    await nora.get_by_test_id("profile-name").fill("  ")
+    await nora.get_by_test_id("profile-save").click()
+    await expect(problem(nora, "Write the name others will see.")).to_be_visible()
+    await nora.get_by_test_id("profile-name").fill("Nora <b>B</b>")
+    await nora.get_by_test_id("profile-email").fill("ana@example.com")
+    await nora.get_by_test_id("profile-save").click()
+    await expect(problem(nora, "Write your password to change the address.")).to_be_visible()
+    await nora.get_by_test_id("profile-password").fill("not this one")
+    await nora.get_by_test_id("profile-save").click()
+    await expect(problem(nora, "The current password is not right.")).to_be_visible()
+    await nora.get_by_test_id("profile-password").fill("password")
+    await nora.get_by_test_id("profile-save").click()
+    await expect(problem(nora, "The email has already been taken.")).to_be_visible()
+
+    await nora.get_by_test_id("profile-email").fill("Nora.B@example.com")
+    await nora.get_by_test_id("profile-save").click()
+
+    await expect(nora.get_by_test_id("profile-form")).to_contain_text("Saved.")
+    await expect(nora.get_by_test_id("account-menu")).to_contain_text("Nora <b>B</b>")
+    now = await call("nora", "GET", "/api/user")
+    assert (now["name"], now["email"]) == ("Nora <b>B</b>", "nora.b@example.com")
+
+
+async def test_another_password_ends_all_other_sessions_and_this_page_comes_back(
+    call: Callers, sign_in: SignIn
+) -> None:
+    await call.register("pam")
+    here, there = await sign_in("pam"), await sign_in("pam")
+    await open_account(here)
+    for current, wanted, again, told in (
+        ("", "long enough", "long enough", "Write your present password."),
+        ("password", "short", "short", "Use at least 8 characters."),
+        ("password", "long enough", "long enougg", "The two are not the same."),
+        ("wrong one", "long enough", "long enough", "The current password is not right."),
+    ):
+        await here.get_by_test_id("password-current").fill(current)
+        await here.get_by_test_id("password-new").fill(wanted)
+        await here.get_by_test_id("password-again").fill(again)
+        await here.get_by_test_id("password-save").click()
+        await expect(problem(here, told)).to_be_visible()
+
+    await here.get_by_test_id("password-current").fill("password")
+    await here.get_by_test_id("password-save").click()
+
+    await expect(here.get_by_text("Changed. Everybody else was signed out.")).to_be_visible()
+    await expect(there.get_by_text("Your session has ended.")).to_be_visible()
+    await expect(here.get_by_test_id("connection-state")).to_have_text("Connected")
+    await here.get_by_test_id("nav-chat").click()
+    await call("ben", "POST", "/api/chat/messages", {"message": "Pam, still there?"})
+    await expect(here.get_by_role("log")).to_contain_text("Pam, still there?")
+
+
+async def test_a_token_is_shown_once_works_and_is_revoked(call: Callers, sign_in: SignIn, smartlink: Smartlink) -> None:
+    await call.register("tess")
+    tess = await sign_in("tess")
+    await tess.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await open_account(tess)
+    await tess.get_by_test_id("token-create").click()
+    await expect(problem(tess, "Name it after what will use it.")).to_be_visible()
+    await tess.get_by_test_id("token-name").fill("<i>robot</i>")
+    await tess.get_by_test_id("token-until").fill("2020-01-01")
+    await tess.get_by_test_id("token-create").click()
+    await expect(problem(tess, "Choose a day to come.")).to_be_visible()
+    await tess.get_by_test_id("token-until").fill("2051-01-01")
+    await tess.get_by_test_id("token-create").click()
+
+    await tess.get_by_test_id("token-copy").click()
+    await expect(tess.get_by_test_id("token-copy")).to_contain_text("Copied")
+    secret = await tess.evaluate("navigator.clipboard.readText()")
+    assert secret == await tess.get_by_test_id("token-secret").input_value()
+    assert _status(smartlink, secret) == 200
+    row = tess.get_by_role("list", name="Personal tokens").get_by_role("listitem").filter(has_text="<i>robot</i>")
+    await expect(row).to_contain_text("ends")
+    await tess.reload()
+    await expect(row).to_have_count(1)
+    await expect(tess.get_by_test_id("token-secret")).to_have_count(0)
+
+    await row.get_by_test_id("token-revoke").click()
+    await row.get_by_role("button", name="Keep it").click()
+    assert _status(smartlink, secret) == 200
+    await row.get_by_test_id("token-revoke").click()
+    await row.get_by_test_id("token-revoke-yes").click()
+    await expect(row).to_have_count(0)
+    assert _status(smartlink, secret) == 401
+
+
+async def test_signing_out_everywhere_ends_every_browser(call: Callers, sign_in: SignIn) -> None:
+    await call.register("otto")
+    here, there = await sign_in("otto"), await sign_in("otto")
+    await open_account(here)
+    await here.get_by_test_id("everywhere").click()
+    await here.get_by_test_id("everywhere-yes").click()
+
+    for page in (here, there):
+        await expect(page.get_by_role("heading", name="Sign in to SmartLink")).to_be_visible()
+
+
+async def test_the_colours_chosen_hold_after_a_reload(sign_in: SignIn) -> None:
+    ana = await sign_in("ana")
+    await open_account(ana)
+    await ana.get_by_label("Dark", exact=True).check()
+    await ana.reload()
+
+    await expect(ana.locator("html")).to_have_attribute("data-theme", re.compile("dark"))
+    await expect(ana.get_by_label("Dark", exact=True)).to_be_checked()
+
+
+def _status(smartlink: Smartlink, token: str) -> int:
+    request = urllib.request.Request(f"{smartlink.url}/api/user", headers={"Authorization": f"Bearer {token}"})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as refused:
+        return refused.code

@@ -1,0 +1,131 @@
+"""Campaigns: made, changed by two at once, looked at together, gone."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+from playwright.async_api import Locator, Page, expect
+
+from kit.callers import Callers
+from kit.serve import Smartlink
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+
+SignIn = Callable[[str], Awaitable[Page]]
+
+
+@pytest.fixture(scope="module")
+def smartlink(shared_smartlink: Smartlink) -> Smartlink:
+    return shared_smartlink
+
+
+def alert(page: Page, text: str) -> Locator:
+    return page.get_by_role("alert").filter(has_text=text)
+
+
+async def made(call: Callers, name: str, budget: str = "100") -> int:
+    campaign_id: int = (await call("ana", "POST", "/api/campaigns", {"name": name, "budget": budget}))["id"]
+    return campaign_id
+
+
+async def test_wrong_input_is_told_at_its_field_and_right_input_makes_a_campaign(
+    call: Callers, sign_in: SignIn, smartlink: Smartlink
+) -> None:
+    ana = await sign_in("ana")
+    await ana.goto(f"{smartlink.url}/campaigns")
+    await ana.get_by_test_id("campaign-new").click()
+    form = ana.get_by_test_id("campaign-form")
+    await form.get_by_label("Budget in EUR").fill("-3")
+    await form.get_by_test_id("campaign-save").click()
+    await expect(alert(ana, "Give it a name.")).to_be_visible()
+    await expect(alert(ana, "Write an amount above zero")).to_be_visible()
+    await form.get_by_label("Starts").fill("2031-05-02T10:00")
+    await form.get_by_label("Ends").fill("2031-05-01T10:00")
+    await form.get_by_label("Name").fill("Autumn fair")
+    await form.get_by_label("Budget in EUR").fill("99.5")
+    await form.get_by_test_id("campaign-save").click()
+    await expect(alert(ana, "The end must be after the start.")).to_be_visible()
+
+    await form.get_by_label("Ends").fill("2031-05-03T10:00")
+    await form.get_by_test_id("campaign-save").click()
+
+    await expect(ana.get_by_role("heading", name="Autumn fair")).to_be_visible()
+    newest = (await call("ana", "GET", "/api/campaigns"))[0]
+    assert (newest["name"], newest["budget"], newest["status"]) == ("Autumn fair", "99.50", "draft")
+
+
+async def test_two_who_look_see_each_other_and_what_the_other_does(
+    call: Callers, sign_in: SignIn, smartlink: Smartlink
+) -> None:
+    where = f"{smartlink.url}/campaigns/{await made(call, 'Looked at')}"
+    ana, admin = await sign_in("ana"), await sign_in("admin")
+    await ana.goto(where)
+    await admin.goto(where)
+    viewers = "Also looking at this"
+    await expect(ana.get_by_role("list", name=viewers)).to_contain_text("Admin")
+    await expect(admin.get_by_role("list", name=viewers)).to_contain_text("Ana")
+
+    await admin.get_by_test_id("activate").click()
+
+    await expect(ana.get_by_test_id("campaign-status")).to_have_text("Active")
+    await expect(ana.get_by_role("listitem").filter(has_text="Admin activated it")).to_have_count(1)
+    await expect(ana.get_by_test_id("nav-bell").locator(".badge")).to_be_visible()
+    await admin.goto(f"{smartlink.url}/wallet")
+    await expect(ana.get_by_role("list", name=viewers)).to_have_count(0)
+
+
+async def test_whoever_saves_second_is_told_and_loses_nothing_of_the_first(
+    call: Callers, sign_in: SignIn, smartlink: Smartlink
+) -> None:
+    campaign_id = await made(call, "Contested")
+    ana = await sign_in("ana")
+    await ana.goto(f"{smartlink.url}/campaigns/{campaign_id}")
+    await ana.get_by_test_id("edit").click()
+    await ana.get_by_label("Name").fill("Mine")
+    await call("admin", "PUT", f"/api/campaigns/{campaign_id}/budget", {"budget": "777"})
+    await expect(ana.get_by_text("This campaign was changed while you edit it.")).to_be_visible()
+
+    await ana.get_by_test_id("campaign-save").click()
+    await expect(alert(ana, "Somebody changed this campaign meanwhile.")).to_be_visible()
+    assert (await call("ana", "GET", f"/api/campaigns/{campaign_id}"))["name"] == "Contested"
+
+    await ana.get_by_role("button", name="Load the new state").click()
+    await expect(ana.get_by_label("Budget in EUR")).to_have_value("777.00")
+    await ana.get_by_label("Name").fill("Ours")
+    await ana.get_by_test_id("campaign-save").click()
+    await expect(ana.get_by_role("heading", name="Ours")).to_be_visible()
+    assert (await call("ana", "GET", f"/api/campaigns/{campaign_id}"))["budget"] == "777.00"
+
+
+async def test_one_that_is_deleted_is_gone_in_the_other_tab(
+    call: Callers, sign_in: SignIn, smartlink: Smartlink
+) -> None:
+    campaign_id = await made(call, "Short-lived")
+    ana = await sign_in("ana")
+    other = await ana.context.new_page()
+    await other.goto(f"{smartlink.url}/campaigns")
+    await expect(other.get_by_test_id(f"campaign-{campaign_id}")).to_be_visible()
+    await ana.goto(f"{smartlink.url}/campaigns/{campaign_id}")
+    await ana.get_by_test_id("delete").click()
+    await ana.get_by_test_id("delete-yes").click()
+
+    await expect(other.get_by_test_id(f"campaign-{campaign_id}")).to_have_count(0)
+    await expect(ana.get_by_test_id("campaign-new")).to_be_visible()
+    await ana.goto(f"{smartlink.url}/campaigns/{campaign_id}")
+    await expect(ana.get_by_text("There is no such campaign, or it is not yours.")).to_be_visible()
+
+
+async def test_names_are_shown_as_text(call: Callers, sign_in: SignIn, smartlink: Smartlink) -> None:
+    name = '<img src=x onerror="window.hacked=1">'
+    campaign_id = await made(call, name)
+    await call("ana", "PATCH", f"/api/campaigns/{campaign_id}", {"description": f"<script>x</script>{name}"})
+    ana = await sign_in("ana")
+    await ana.goto(f"{smartlink.url}/campaigns")
+    await expect(ana.get_by_test_id(f"campaign-{campaign_id}")).to_contain_text(name)
+    await ana.get_by_test_id(f"campaign-{campaign_id}").click()
+
+    await expect(ana.get_by_role("heading", name=name)).to_be_visible()
+    await expect(ana.get_by_role("main")).to_contain_text("<script>x</script>")
+    assert await ana.get_by_role("main").locator("img, script").count() == 0
+    assert await ana.evaluate("window.hacked") is None

@@ -1,0 +1,156 @@
+"""Direct conversations and the search: receipts, counters of every page in step, typing, going to what was found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+
+import pytest
+from playwright.async_api import Locator, Page, expect
+
+from kit.callers import Callers
+from kit.serve import Smartlink
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+
+SignIn = Callable[[str], Awaitable[Page]]
+
+
+@pytest.fixture(scope="module")
+def smartlink(shared_smartlink: Smartlink) -> Smartlink:
+    return shared_smartlink
+
+
+def message(page: Page, text: str) -> Locator:
+    return page.get_by_role("log").get_by_role("listitem").filter(has_text=text)
+
+
+def conversation(page: Page, name: str) -> Locator:
+    return page.get_by_role("list", name="Direct messages").get_by_role("link").filter(has_text=name)
+
+
+async def connected(page: Page) -> None:
+    await expect(page.get_by_role("navigation", name="Conversations")).to_contain_text("Connected")
+
+
+def badge(page: Page, of: str) -> Locator:
+    return page.get_by_test_id(f"nav-{of}").locator(".badge")
+
+
+async def write(call: Callers, sender: str, recipient_id: int, *said: str) -> None:
+    for text in said:
+        await call(sender, "POST", "/api/chat/messages/private", {"recipient_id": recipient_id, "message": text})
+
+
+async def test_reading_in_one_browser_brings_every_other_page_into_step(
+    call: Callers, sign_in: SignIn, smartlink: Smartlink
+) -> None:
+    reader = await call.register("rita")
+    writer = await call.register("walt")
+    pages = [await sign_in("rita"), await sign_in("rita")]
+    pages.append(await pages[0].context.new_page())
+    await pages[2].goto(f"{smartlink.url}/wallet")
+    await write(call, "walt", reader, "one", "two")
+    for page in pages:
+        await expect(badge(page, "chat")).to_have_text("2")
+        await expect(badge(page, "bell")).to_have_text("2")
+    walt = await sign_in("walt")
+    await walt.goto(f"{smartlink.url}/direct/{reader}")
+    await expect(message(walt, "two").locator("[data-status=sent]")).to_have_count(1)
+
+    await pages[0].goto(f"{smartlink.url}/direct/{writer}")
+    await expect(pages[0].get_by_role("log")).to_contain_text("New messages")
+
+    for page in pages:
+        await expect(badge(page, "chat")).to_have_count(0)
+        await expect(badge(page, "bell")).to_have_count(0)
+    receipt = message(walt, "two").locator("[data-status=read]")
+    await expect(receipt).to_have_attribute("title", re.compile(r"^Read \d?\d:\d\d"))
+    rows = await call("rita", "GET", "/api/notifications?unread=1")
+    assert rows == []
+
+
+async def test_everything_is_marked_as_read_at_once(call: Callers, sign_in: SignIn) -> None:
+    reader = await call.register("rosa")
+    for writer in ("wim", "wes"):
+        await call.register(writer)
+        await write(call, writer, reader, f"from {writer}")
+    rosa = await sign_in("rosa")
+    await call("ben", "POST", "/api/chat/messages", {"message": "to everybody"})
+    await expect(badge(rosa, "chat")).to_have_text(re.compile("[23]"))
+
+    await rosa.get_by_test_id("read-everything").click()
+
+    await expect(badge(rosa, "chat")).to_have_count(0)
+    await expect(badge(rosa, "bell")).to_have_count(0)
+    assert [row["unread_count"] for row in await call("rosa", "GET", "/api/chat/conversations")] == [0, 0]
+
+
+async def test_typing_is_shown_to_the_one_it_is_for(sign_in: SignIn, smartlink: Smartlink) -> None:
+    ana, ben = await sign_in("ana"), await sign_in("ben")
+    await ben.goto(f"{smartlink.url}/direct/1")
+    await connected(ben)
+    await ben.get_by_test_id("composer-input").press_sequentially("Hm")
+    await expect(conversation(ana, "Ben")).to_contain_text("typing…")
+
+    await ben.get_by_test_id("composer-input").fill("")
+    await expect(conversation(ana, "Ben")).not_to_contain_text("typing…")
+    await ana.goto(f"{smartlink.url}/direct/2")
+    await connected(ana)
+    await ben.get_by_test_id("composer-input").press_sequentially("Well")
+    await expect(ana.get_by_role("main").get_by_text("Ben is typing…")).to_have_count(1)
+
+
+async def test_what_is_found_is_shown_where_it_stands(call: Callers, sign_in: SignIn) -> None:
+    await call.register("sam", "Sam")
+    hundred = [f"sam{number}" for number in range(6)]
+    for who in hundred:
+        await call.register(who)
+    await call("sam", "POST", "/api/chat/messages", {"message": 'The <b onclick="x">needle</b> is here'})
+    for who in hundred:
+        for number in range(18):
+            await call(who, "POST", "/api/chat/messages", {"message": f"hay {who} {number}"})
+    ana = await sign_in("ana")
+    await expect(message(ana, "hay sam5 17")).to_have_count(1)
+    assert await message(ana, "needle").count() == 0
+
+    await ana.keyboard.press("Control+k")
+    await ana.keyboard.type("NEED")
+    results = ana.get_by_role("list", name="Found messages")
+    await expect(results.get_by_role("listitem")).to_have_count(1)
+    await expect(results.locator("mark")).to_have_text("needle")
+    await expect(results).to_contain_text('Sam: The <b onclick="x">needle</b> is here')
+    await ana.keyboard.press("ArrowDown")
+    await ana.keyboard.press("Enter")
+
+    await expect(message(ana, "needle")).to_be_in_viewport()
+    await expect(message(ana, "needle")).to_be_focused()
+    await call("ben", "POST", "/api/chat/messages", {"message": "said meanwhile"})
+    await ana.get_by_test_id("to-end").click()
+    await expect(message(ana, "said meanwhile")).to_be_in_viewport()
+    # Up again by scrolling: the whole room, without a gap.
+    wanted = [row["message"] for row in await call("ana", "GET", "/api/chat/messages?limit=100")]
+    log = ana.get_by_role("log")
+    for _ in range(3):
+        await log.evaluate("element => element.scrollTo(0, 0)")
+    await expect(message(ana, wanted[0])).not_to_have_count(0)
+    assert (await log.get_by_test_id("message-text").all_inner_texts())[-100:] == wanted
+
+
+async def test_a_search_says_when_there_is_nothing_and_when_it_failed(sign_in: SignIn) -> None:
+    ana = await sign_in("ana")
+    field = ana.get_by_test_id("search")
+    results = ana.get_by_test_id("search-results")
+    await field.fill("zzzyx")
+    await expect(results).to_contain_text("Nothing found for “zzzyx”.")
+    await field.fill("!?")
+    await expect(results).to_contain_text("Write a word to look for.")
+
+    await ana.route("**/api/chat/search*", lambda route: route.fulfill(status=503, body="{}"))
+    await field.fill("coffee")
+    await expect(results).to_contain_text("The search did not work.")
+    await ana.unroute("**/api/chat/search*")
+    await results.get_by_role("button", name="Try again").click()
+    await expect(results.locator("mark")).to_have_text("Coffee")
+    await field.press("Escape")
+    await expect(conversation(ana, "Ben")).to_be_visible()

@@ -1,0 +1,136 @@
+"""Notifications as they come: toasts, badges, other tabs, and never anything but text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+
+import pytest
+from playwright.async_api import Locator, Page, expect
+
+from kit.callers import Callers
+from kit.serve import Smartlink
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+
+SignIn = Callable[[str], Awaitable[Page]]
+
+
+@pytest.fixture(scope="module")
+def smartlink(shared_smartlink: Smartlink) -> Smartlink:
+    return shared_smartlink
+
+
+INERT = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
+
+ASKED = """
+window.asked = 0
+window.Notification = class { static permission = 'default'
+  static async requestPermission() { window.asked += 1; return (Notification.permission = 'granted') } }
+"""
+
+
+def badge(page: Page) -> Locator:
+    return page.get_by_test_id("nav-bell").locator(".badge")
+
+
+def toast(page: Page, text: str) -> Locator:
+    return page.get_by_test_id("toast").filter(has_text=text)
+
+
+async def unread(call: Callers, who: str) -> int:
+    return len(await call(who, "GET", "/api/notifications?unread=1"))
+
+
+async def test_a_change_of_ones_campaign_pops_up_and_counts_and_leads_there(
+    call: Callers, sign_in: SignIn, smartlink: Smartlink
+) -> None:
+    ana = await sign_in("ana")
+    before = await unread(call, "ana")
+    await ana.goto(f"{smartlink.url}/wallet")
+    await expect(badge(ana)).to_have_text(str(before))
+
+    await call("admin", "POST", "/api/campaigns/2/activate")
+
+    await expect(toast(ana, "Summer newsletter")).to_contain_text("Admin activated this campaign")
+    await expect(badge(ana)).to_have_text(str(before + 1))
+    await toast(ana, "Summer newsletter").get_by_role("button").first.click()
+    await expect(ana.get_by_test_id("campaign-status")).to_have_text("Active")
+    await expect(badge(ana)).to_have_text(str(before))
+
+
+async def test_a_toast_stays_while_the_reader_is_on_it(call: Callers, sign_in: SignIn, smartlink: Smartlink) -> None:
+    ana = await (await sign_in("ana")).context.new_page()
+    await ana.clock.install()
+    await ana.goto(f"{smartlink.url}/campaigns")
+    await expect(ana.get_by_test_id("connection-state")).to_have_text("Connected")
+    await call("ana", "POST", "/api/wallet/deposits", {"amount": "3"})
+    await toast(ana, "Money came in").hover()
+
+    await ana.clock.fast_forward(10_000)
+    await expect(toast(ana, "Money came in")).to_be_visible()
+    await ana.mouse.move(5, 700)
+    await ana.clock.fast_forward(7_000)
+    await expect(toast(ana, "Money came in")).to_have_count(0)
+
+
+async def test_all_are_read_in_every_tab(call: Callers, sign_in: SignIn, smartlink: Smartlink) -> None:
+    ana = await sign_in("ana")
+    other = await ana.context.new_page()
+    for page in (ana, other):
+        await page.goto(f"{smartlink.url}/notifications")
+    await call("ana", "POST", "/api/wallet/deposits", {"amount": "1"})
+    for page in (ana, other):
+        await expect(badge(page)).to_have_text(str(await unread(call, "ana")))
+
+    await ana.get_by_test_id("read-all").click()
+
+    for page in (ana, other):
+        await expect(badge(page)).to_have_count(0)
+        await expect(page.get_by_role("region", name="New")).to_have_count(0)
+    assert await unread(call, "ana") == 0
+
+
+async def test_names_and_texts_of_others_are_shown_as_text(
+    call: Callers, sign_in: SignIn, smartlink: Smartlink
+) -> None:
+    await call.register("eve", f"Eve {INERT}")
+    made = await call("ana", "POST", "/api/campaigns", {"name": f"Sale {INERT}", "budget": "5"})
+    ana = await sign_in("ana")
+    await ana.goto(f"{smartlink.url}/notifications")
+    await expect(ana.get_by_test_id("connection-state")).to_have_text("Connected")
+
+    await call("eve", "POST", "/api/chat/messages/private", {"recipient_id": 1, "message": f"Hello {INERT}"})
+    await call("admin", "POST", f"/api/campaigns/{made['id']}/activate")
+
+    for words in ("Hello <img", "Sale <img"):
+        row = ana.get_by_role("listitem").filter(has_text=words)
+        await expect(row).to_have_count(1)
+        for place in (row, toast(ana, words)):
+            assert await place.locator("img, script").count() == 0
+    assert await ana.evaluate("window.hacked") is None
+
+
+async def test_the_browser_is_asked_for_permission_after_a_click_only(sign_in: SignIn, smartlink: Smartlink) -> None:
+    ana = await (await sign_in("ana")).context.new_page()
+    await ana.add_init_script(ASKED)
+    await ana.goto(f"{smartlink.url}/notifications")
+    allow = ana.get_by_role("button", name="Allow")
+    await expect(allow).to_be_visible()
+    assert await ana.evaluate("window.asked") == 0
+
+    await allow.click()
+
+    await expect(allow).to_have_count(0)
+    assert await ana.evaluate("window.asked") == 1
+
+
+async def test_a_list_that_does_not_load_says_so_and_is_loaded_again(sign_in: SignIn, smartlink: Smartlink) -> None:
+    ana = await (await sign_in("ana")).context.new_page()
+    await ana.route(re.compile("/api/notifications"), lambda route: route.fulfill(status=503, body="{}"))
+    await ana.goto(f"{smartlink.url}/notifications")
+    await expect(ana.get_by_text("Your notifications could not be loaded.")).to_be_visible()
+
+    await ana.unroute(re.compile("/api/notifications"))
+    await ana.get_by_role("button", name="Try again").click()
+    await expect(ana.get_by_role("region", name="Before")).to_be_visible()

@@ -1,0 +1,96 @@
+"""The wallet: money in and out, what cannot be, the file, and a second tab."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Locator, Page, expect
+
+from kit.callers import Callers
+from kit.serve import Smartlink
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+
+SignIn = Callable[[str], Awaitable[Page]]
+
+
+@pytest.fixture(scope="module")
+def smartlink(shared_smartlink: Smartlink) -> Smartlink:
+    return shared_smartlink
+
+
+def balance(page: Page) -> Locator:
+    return page.get_by_test_id("balance")
+
+
+def money(text: str) -> re.Pattern[str]:
+    return re.compile(re.escape(text) + "$")
+
+
+@pytest.fixture
+async def wallet(smartlink: Smartlink, sign_in: SignIn) -> Page:
+    ana = await sign_in("ana")
+    await ana.goto(f"{smartlink.url}/wallet")
+    await expect(balance(ana)).to_be_visible()
+    return ana
+
+
+async def move(page: Page, amount: str, how: str) -> None:
+    await page.get_by_test_id("amount").fill(amount)
+    await page.get_by_test_id(how).click()
+
+
+async def test_money_goes_in_and_out_in_every_tab(call: Callers, wallet: Page, smartlink: Smartlink) -> None:
+    other = await wallet.context.new_page()
+    await other.goto(f"{smartlink.url}/wallet")
+    before = float((await call("ana", "GET", "/api/wallet"))["balance"])
+    await expect(balance(other)).to_have_text(money(f"{before:.2f}"))
+
+    await move(wallet, "12,50", "deposit")
+    for page in (wallet, other):
+        await expect(balance(page)).to_have_text(money(f"{before + 12.5:.2f}"))
+    await move(wallet, "2.5", "withdraw")
+    for page in (wallet, other):
+        await expect(balance(page)).to_have_text(money(f"{before + 10:.2f}"))
+        await expect(page.locator("[data-testid^=transaction-] .what").first).to_have_text("Withdrawal")
+    assert float((await call("ana", "GET", "/api/wallet"))["balance"]) == before + 10
+
+
+@pytest.mark.parametrize(
+    ("amount", "told"),
+    [
+        ("", "Write an amount above zero"),
+        ("0", "Write an amount above zero"),
+        ("-5", "Write an amount above zero"),
+        ("1.234", "Write an amount above zero"),
+        ("<b>1</b>", "Write an amount above zero"),
+        ("99999999", "The balance is not enough."),
+    ],
+)
+async def test_what_cannot_move_is_told_at_the_field(call: Callers, wallet: Page, amount: str, told: str) -> None:
+    before = await call("ana", "GET", "/api/wallet")
+
+    await move(wallet, amount, "withdraw")
+
+    await expect(wallet.get_by_role("alert").filter(has_text=told)).to_be_visible()
+    await expect(wallet.get_by_test_id("amount")).to_have_attribute("aria-invalid", "true")
+    assert await call("ana", "GET", "/api/wallet") == before
+
+
+async def test_the_file_holds_the_movements_that_are_chosen(call: Callers, wallet: Page, tmp_path: Path) -> None:
+    await wallet.get_by_test_id("filter-type").select_option("deposit")
+    await expect(wallet.locator("[data-testid^=transaction-].withdrawal")).to_have_count(0)
+    async with wallet.expect_download() as coming:
+        await wallet.get_by_test_id("export").click()
+    file = tmp_path / "transactions.csv"
+    await (await coming.value).save_as(file)
+
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    wanted = await call("ana", "GET", "/api/wallet/transactions?type=deposit")
+    assert [(row["id"], row["amount"], row["balance_after"]) for row in rows] == [
+        (str(row["id"]), row["amount"], row["balance_after"]) for row in reversed(wanted)
+    ]
