@@ -23,14 +23,16 @@ def register(group: typer.Typer) -> None:
 
 
 def backup(
-    target: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="A new file, or a folder to make one in.")],
+    target: Annotated[str, typer.Argument(metavar="FILE|DIR/", help="A new file, or a folder to make one in.")],
 ) -> None:
     """Copy the database while everything runs. The file holds what the database holds: keep it as safe."""
     from smartlink.portal.backups import backup as take
 
     url = settings_with_database().url
     with _failures():
-        file, manifest = take(url, target)
+        if target.endswith("/"):
+            Path(target).mkdir(mode=0o700, parents=True, exist_ok=True)
+        file, manifest = take(url, Path(target))
     _say(f"{file}  revision {manifest.revision}  {manifest.bytes} bytes  sha256 {manifest.sha256}")
 
 

@@ -1,0 +1,65 @@
+"""`smartlink db backup` and `restore`, beside a running `smartlink serve`."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from kit.serve import SMARTLINK, Smartlink
+
+
+def sign_in(client: httpx2.Client) -> None:
+    answer = client.post("/api/login", json={"email": "ana@example.com", "password": "password"})
+    client.headers["authorization"] = f"Bearer {answer.json()['token']}"
+
+
+def say(client: httpx2.Client, text: str) -> int:
+    answer = client.post("/api/chat/messages", json={"message": text})
+    assert answer.status_code == 201, answer.text
+    return int(answer.json()["id"])
+
+
+def shown(client: httpx2.Client) -> list[str]:
+    return [message["message"] for message in client.get("/api/chat/messages").json()]
+
+
+def test_back_to_where_it_was_and_on_from_there(tmp_path: Path) -> None:
+    running = Smartlink(tmp_path)
+
+    def command(*words: str) -> subprocess.CompletedProcess[Any]:
+        return subprocess.run(
+            [SMARTLINK, "db", *words], cwd=tmp_path, env=running.environment, capture_output=True, text=True, timeout=60
+        )
+
+    running.start()
+    with httpx2.Client(base_url=running.url, timeout=20) as client:
+        try:
+            sign_in(client)
+            say(client, "kept")
+            taken = command("backup", "backups/")
+            file = taken.stdout.split()[0]
+            lost = say(client, "lost")
+            in_use = command("restore", file, "--force")
+        finally:
+            running.stop()
+        unasked, restored = command("restore", file), command("restore", file, "--force")
+        running.start()
+        try:
+            # The token was there when the backup was taken.
+            assert "kept" in shown(client)
+            assert "lost" not in shown(client)
+            assert say(client, "new") > lost
+            assert client.get("/api/events?channel=chat&after=100").json()["complete"] is False
+        finally:
+            assert running.stop() == 0
+
+    assert taken.returncode == 0, taken.stderr
+    assert file.startswith("backups/smartlink-")
+    assert (in_use.returncode, "in use: stop `smartlink serve`" in in_use.stderr) == (1, True)
+    assert (unasked.returncode, "--force" in unasked.stderr) == (1, True)
+    assert restored.stdout.startswith("Restored what was there at ")
+    missing = command("restore", "nothing.backup", "--force")
+    assert (missing.returncode, missing.stderr) == (1, "nothing.backup is not there.\n")
