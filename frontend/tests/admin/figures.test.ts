@@ -1,7 +1,7 @@
 /** Figures loaded plus those that came live are an hour of points, whichever came first. */
 import { describe, expect, it } from 'vitest'
 import type { Figures, FigureSample } from '@/api/records'
-import { columns, figure, figuresAfter, initialFigures, isStale, KEPT_MS, rangeOf, STALE_AFTER_MS, type FigureEvent } from '@/features/admin/figures'
+import { columns, figure, figuresAfter, initialFigures, KEPT_MS, livelinessOf, rangeOf, STALE_AFTER_MS, type FigureEvent } from '@/features/admin/figures'
 
 const start = Date.UTC(2026, 0, 1, 12)
 const iso = (second: number) => new Date(start + second * 1000).toISOString()
@@ -10,9 +10,9 @@ const figures = (second: number, connections: number | null = second): Figures =
   delivered_per_s: 2, publish_latency_ms: null, queue_waiting: 0, queue_lag_s: 0, queue_workers: 1, failed_jobs: 0, users_online: 1, errors: 0,
 })
 const sample = (second: number): FigureSample => ({ at: iso(second), figures: { connections: second } })
-const loaded = (second: number, ...history: FigureSample[]): FigureEvent => ({ type: 'loaded', now: figures(second), history, at: second * 1000 })
+const loaded = (second: number, ...history: FigureSample[]): FigureEvent => ({ type: 'loaded', now: figures(second), history })
 const heard = (second: number): FigureEvent => ({ type: 'heard', figures: figures(second), at: second * 1000 })
-const after = (...events: FigureEvent[]) => events.reduce(figuresAfter, initialFigures)
+const after = (...events: FigureEvent[]) => events.reduce(figuresAfter, initialFigures(0))
 const times = (...events: FigureEvent[]) => after(...events).points.map(({ at }) => at - start / 1000)
 
 describe('the figures', () => {
@@ -40,13 +40,17 @@ describe('the figures', () => {
     expect(after(heard(1), { type: 'failed' }).phase).toBe('ready')
   })
 
-  it('are stale without a connection, or when none came for a while', () => {
-    const state = after(heard(1))
+  it('are live while they come and there is a connection; what was asked for is not live', () => {
+    const state = after(heard(1), loaded(9))
 
-    expect(isStale(state, true, 1_000 + STALE_AFTER_MS)).toBe(false)
-    expect(isStale(state, true, 1_001 + STALE_AFTER_MS)).toBe(true)
-    expect(isStale(state, false, 1_000)).toBe(true)
-    expect(isStale(initialFigures, true, 0)).toBe(true)
+    expect(livelinessOf(state, true, 1_000 + STALE_AFTER_MS)).toBe('live')
+    expect(livelinessOf(state, true, 1_001 + STALE_AFTER_MS)).toBe('stale')
+    expect(livelinessOf(state, false, 1_000)).toBe('stale')
+  })
+
+  it('are given the time to come when the page was just opened', () => {
+    expect(livelinessOf(after(loaded(1)), false, STALE_AFTER_MS)).toBe('opening')
+    expect(livelinessOf(after(loaded(1)), true, STALE_AFTER_MS + 1)).toBe('stale')
   })
 
   it('are drawn in columns, with holes where nobody knew', () => {

@@ -15,40 +15,43 @@ export interface Point extends Record<Drawn, number | null> {
 export interface FigureState {
   phase: 'loading' | 'ready' | 'failed'
   now: Figures | null
-  /** When `now` came, by the clock of this browser: the server's may differ. Milliseconds. */
+  /** When this page was opened, and when figures came live last, by the clock of this browser. Milliseconds. */
+  openedAt: number
   heardAt: number | null
   /** Oldest first. */
   points: readonly Point[]
 }
 
 export type FigureEvent =
-  | { type: 'loaded'; now: Figures; history: readonly FigureSample[]; at: number }
+  | { type: 'loaded'; now: Figures; history: readonly FigureSample[] }
   | { type: 'heard'; figures: Figures; at: number }
   | { type: 'failed' }
 
-export const initialFigures: FigureState = { phase: 'loading', now: null, heardAt: null, points: [] }
+export function initialFigures(openedAt: number): FigureState {
+  return { phase: 'loading', now: null, openedAt, heardAt: null, points: [] }
+}
 
 export function figuresAfter(state: FigureState, event: FigureEvent): FigureState {
   switch (event.type) {
     case 'failed':
       return { ...state, phase: state.phase === 'ready' ? 'ready' : 'failed' }
     case 'heard':
-      return taken({ ...state, phase: 'ready' }, event.figures, event.at)
+      return taken({ ...state, phase: 'ready', heardAt: event.at }, event.figures)
     case 'loaded': {
       const samples = event.history.map(({ at, figures }) => point(at, figures))
       // What came live is denser than the samples, but only since this page was opened.
       const from = state.points[0]?.at ?? Infinity
       const points = [...samples.filter(({ at }) => at < from), ...state.points]
-      return taken({ ...state, phase: 'ready', points }, event.now, event.at)
+      return taken({ ...state, phase: 'ready', points }, event.now)
     }
   }
 }
 
-function taken(state: FigureState, come: Figures, heardAt: number): FigureState {
+function taken(state: FigureState, come: Figures): FigureState {
   if (state.now !== null && state.now.at > come.at) return state
   const last = point(come.at, come)
   const points = state.points.filter(({ at }) => at < last.at && at >= last.at - KEPT_MS / 1000)
-  return { ...state, now: come, heardAt, points: [...points, last] }
+  return { ...state, now: come, points: [...points, last] }
 }
 
 function point(at: string, figures: FigureSample['figures']): Point {
@@ -56,8 +59,11 @@ function point(at: string, figures: FigureSample['figures']): Point {
   return { at: Date.parse(at) / 1000, ...found }
 }
 
-export function isStale({ heardAt }: FigureState, isConnected: boolean, now: number): boolean {
-  return !isConnected || heardAt === null || now - heardAt > STALE_AFTER_MS
+/** Whether figures come live; `opening` while there is no reason yet to think that they will not. */
+export function livelinessOf({ heardAt, openedAt }: FigureState, isConnected: boolean, now: number): 'live' | 'opening' | 'stale' {
+  if (now - (heardAt ?? openedAt) > STALE_AFTER_MS) return 'stale'
+  if (heardAt === null) return 'opening'
+  return isConnected ? 'live' : 'stale'
 }
 
 /** Columns as charts take them: the times, then each figure. */

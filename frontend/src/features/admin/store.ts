@@ -6,7 +6,7 @@ import type { ConsoleEntry, Figures } from '@/api/records'
 import type { Line } from '@/realtime/lines'
 import { useRealtime } from '@/realtime/store'
 import { consoleAfter, initialConsole, type ConsoleEvent } from './console'
-import { figuresAfter, initialFigures, isStale as isStaleAt, type FigureEvent } from './figures'
+import { figuresAfter, initialFigures, livelinessOf, type FigureEvent } from './figures'
 
 /** Entries that come close together are shown together. */
 const TOGETHER_MS = 200
@@ -16,10 +16,11 @@ const ASK_EVERY_MS = 5_000
 
 export const useAdmin = defineStore('admin', () => {
   const realtime = useRealtime()
-  const figures = shallowRef(initialFigures)
+  const figures = shallowRef(initialFigures(Date.now()))
   const console = shallowRef(initialConsole)
   const now = ref(Date.now())
-  const isStale = computed(() => isStaleAt(figures.value, realtime.isConnected, now.value))
+  const liveliness = computed(() => livelinessOf(figures.value, realtime.isConnected, now.value))
+  const isStale = computed(() => liveliness.value === 'stale')
 
   let line: Line | null = null
   let looking: ReturnType<typeof setInterval> | undefined
@@ -54,7 +55,7 @@ export const useAdmin = defineStore('admin', () => {
     askedAt = Date.now()
     try {
       const { now: latest, history } = await http.overview()
-      dispatchFigures({ type: 'loaded', now: latest, history, at: Date.now() })
+      dispatchFigures({ type: 'loaded', now: latest, history })
     } catch {
       dispatchFigures({ type: 'failed' })
     } finally {
@@ -64,6 +65,7 @@ export const useAdmin = defineStore('admin', () => {
 
   function start(): void {
     stop()
+    now.value = Date.now()
     line = realtime.follow({
       channel: 'private-admin',
       events: [],
@@ -89,7 +91,7 @@ export const useAdmin = defineStore('admin', () => {
     line = null
     clearInterval(looking)
     show()
-    figures.value = initialFigures
+    figures.value = initialFigures(Date.now())
     console.value = initialConsole
   }
 
@@ -102,5 +104,5 @@ export const useAdmin = defineStore('admin', () => {
     },
   )
 
-  return { figures, console, now, isStale, start, stop, load, dispatch }
+  return { figures, console, liveliness, isStale, start, stop, load, dispatch }
 })
