@@ -204,6 +204,7 @@ async def test_what_is_wrong_with_an_app_is_said(tmp_path: Path, lines: str, fau
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
+        ("\n", "is empty; to serve no application, write apps = []"),
         ("app = 1", "'app' is no key here"),
         ("apps = 5", "apps must be a list"),
         ("apps = [5]", "app number 1: must be a table"),

@@ -24,7 +24,11 @@ def read_apps(path: Path) -> list[App]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise AppsInvalid(f"{path} is larger than {MAX_FILE_BYTES} bytes")
-        content = tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        if not text.strip():
+            # As a file is that is being written just now: taken at its word, it would send every client away for good.
+            raise AppsInvalid(f"{path} is empty; to serve no application, write apps = []")
+        content = tomllib.loads(text)
     except OSError as error:
         raise AppsInvalid(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
