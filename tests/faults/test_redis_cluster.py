@@ -18,7 +18,12 @@ from kit.waiting import eventually
 from smartlink.protocol.session import Member
 from smartlink.server.brokers.base import BrokerUnavailable, Control, Publication
 from smartlink.server.receipts.base import Pending
+from smartlink.server.redis.commands import RedisCommands
+from smartlink.server.redis.naming import Names
+from smartlink.server.redis_address import parse_url
 from smartlink.server.roster.base import Arrival, Change, ChannelCount, Departure
+from smartlink.server.webhooks.queue import Address, Report, Subject
+from smartlink.server.webhooks.redis import WEBHOOK_SCRIPTS, RedisQueue
 
 ANA, BEN = Member("1"), Member("2")
 CHANNELS = [f"presence-{number}" for number in range(40)]
@@ -80,6 +85,29 @@ async def test_history_and_receipts_are_the_same_on_a_cluster(pair: tuple[RedisE
         assert await one.receipts.claim("1", channel) is None
         with pytest.raises(Pending):
             await two.receipts.claim("1", channel)
+
+
+async def test_webhooks_wait_on_a_cluster_too(masters: list[RedisServer]) -> None:
+    """Every script is tried: on a Cluster it may touch keys of one slot alone."""
+    queue = RedisQueue(RedisCommands(parse_url(url(masters)), WEBHOOK_SCRIPTS), Names(fresh_prefix()))
+    subject, address = Subject("1", "presence-a", "7"), Address("1", "https://one.test/hook")
+    report = Report("event", subject, 1.0, '"e"', (address.url,))
+    await queue.start()
+    try:
+        await queue.record([Report("arrival", subject, 1.0, '"a"', (address.url,)), report])
+        await queue.record([Report("leave", subject, 1.0, "", (), 0.0)])
+        (check,) = await queue.claim(10, 5)
+        assert await queue.settle(check, is_announced=False, told=report)
+        await queue.recheck(0)
+        assert await queue.ready(10) == [address]
+        for end in (queue.done, lambda batch: queue.give_up(batch, "x"), lambda batch: queue.defer(batch, 0, 0, "x")):
+            batch = await queue.take(address, 1, 30)
+            assert batch is not None
+            await end(batch)
+        assert [len(each.entries) for each in await queue.failed()] == [1, 1]
+        assert (await queue.retry(None), await queue.forget(None)) == (2, 0)
+    finally:
+        await queue.stop()
 
 
 async def test_slots_may_move_while_nodes_speak(
