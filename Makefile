@@ -6,10 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup setup-dev pages run test test-fast test-api test-kill test-deploy test-peers soak check format reference bench lock wheel clean
+.PHONY: help setup setup-dev pages run test test-fast test-api test-kill test-deploy test-peers test-browsers soak check format reference bench lock wheel clean
 
 help: ## Show what there is to make
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: ## Install what running needs: virtual environment, locked dependencies, built pages
 	@scripts/setup.sh run
@@ -40,6 +40,10 @@ test-peers: setup-dev ## Run unmodified clients and publishers, those that need 
 
 test-api: setup-dev ## Send the API hundreds of right and wrong requests per endpoint
 	@SMARTLINK_SCHEMA_EXAMPLES=200 $(BIN)/pytest -q tests/portal/test_schemathesis.py
+
+test-browsers: ## Let Firefox and WebKit talk through the portal; installs both
+	@scripts/setup.sh browsers
+	@$(BIN)/pytest -q -rP -m other_browsers tests/browsers
 
 SOAK_SECONDS ?= 300
 soak: setup-dev ## Come and go for minutes (SOAK_SECONDS), and report the slope of the memory

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Brings a machine that has Python 3.11+ and make to where SmartLink runs (`run`) or is tested (`dev`).
+# Brings a machine that has Python 3.11+ and make to where SmartLink runs (`run`), is tested (`dev`), and is tested in
+# Firefox and WebKit too (`browsers`).
 # Says nothing and takes under a second when there is nothing to do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,7 +31,7 @@ fi
 
 # The development set holds the other, so a second `make run` never takes packages away.
 lock=run
-if [ "$want" = dev ] || [ -e .stamps/python-dev ]; then lock=dev; fi
+if [ "$want" != run ] || [ -e .stamps/python-dev ]; then lock=dev; fi
 sum=$(digest "requirements/$lock.txt" pyproject.toml)
 if ! fresh "python-$lock" "$sum"; then
   say "installing Python packages ($lock)"
@@ -41,13 +42,18 @@ fi
 
 scripts/pages.sh --if-changed
 
-if [ "$want" = dev ]; then
-  missing=()
+missing=()
+if [ "$want" != run ]; then
   ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || missing+=(postgresql)
   command -v redis-server >/dev/null || missing+=(redis-server)
   command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing+=(nginx-light)
   command -v chromium >/dev/null || missing+=(chromium)
   command -v gcc >/dev/null || missing+=(gcc libc6-dev)
   [ -e /usr/include/openssl/hmac.h ] || missing+=(libssl-dev)
-  [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
 fi
+if [ "$want" = browsers ]; then
+  command -v firefox-esr >/dev/null || missing+=(firefox-esr)
+  command -v WebKitWebDriver >/dev/null || missing+=(webkit2gtk-driver)
+  command -v Xvfb >/dev/null || missing+=(xvfb)
+fi
+[ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"

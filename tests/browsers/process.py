@@ -1,0 +1,43 @@
+"""Processes of browsers: started with a log of their own, ended for sure."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from pathlib import Path
+
+from kit.waiting import eventually
+
+
+async def started(
+    command: list[str], says: re.Pattern[str] | None, folder: Path, environment: dict[str, str] | None = None
+) -> tuple[asyncio.subprocess.Process, re.Match[str]]:
+    """Start it, with its log in `folder`, and wait until its output matches `says`; returns the match, an empty one without `says`."""
+    log = folder / f"{Path(command[0]).name}.log"
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
+            env=environment or dict(os.environ),
+        )  # fmt: skip
+    wanted = says or re.compile("")
+
+    def told() -> re.Match[str] | None:
+        assert process.returncode is None, f"{command[0]} ended:\n{log.read_text(errors='replace')}"
+        return wanted.search(log.read_text(errors="replace"))
+
+    await eventually(told, within_s=40, what=f"{command[0]} started; see its log")
+    match = told()
+    assert match is not None
+    return process, match
+
+
+async def ended(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.terminate()
+    try:
+        async with asyncio.timeout(10):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()

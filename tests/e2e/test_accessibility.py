@@ -1,0 +1,228 @@
+"""Every page, in both themes and on a desk and a phone, as axe-core judges it, and as keys and narrow screens find it."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Page, ViewportSize, expect
+
+from kit.chromium import chromium
+from kit.serve import Smartlink
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
+
+AXE = Path(__file__).parents[2] / "frontend/node_modules/axe-core/axe.min.js"
+
+#: Path, and whose page it is (None: of nobody who is signed in). A new page is one line here.
+PAGES: list[tuple[str, str | None]] = [
+    ("/sign-in", None),
+    ("/register", None),
+    ("/general", "ana"),
+    ("/direct/2", "ana"),
+    ("/notifications", "ana"),
+    ("/campaigns", "ana"),
+    ("/campaigns/1", "ana"),
+    ("/wallet", "ana"),
+    ("/account", "ana"),
+    ("/admin", "admin"),
+    ("/admin/users", "admin"),
+    ("/admin/connections", "admin"),
+    ("/admin/console", "admin"),
+    ("/admin/events", "admin"),
+    ("/admin/failed-jobs", "admin"),
+    ("/admin/audit", "admin"),
+]
+DESK: ViewportSize = {"width": 1280, "height": 800}
+TABLET: ViewportSize = {"width": 768, "height": 1024}
+PHONE: ViewportSize = {"width": 360, "height": 740}
+#: What 200 % of a 640 pixel wide window leaves.
+NARROW: ViewportSize = {"width": 320, "height": 600}
+
+LONG_WORD = "Donaudampfschifffahrtsgesellschaft" * 6
+SAID = [
+    LONG_WORD,
+    "שלום לכולם, מה שלומכם היום? אני כותב מימין לשמאל.",
+    "🎉🎉🎉",
+    "A sentence that goes on and on. " * 31,
+    f"https://example.com/{'path' * 40}?query={'q' * 60}",
+]
+LONG_NAME = "Maximiliana-Konstantina von und zu Oberunterhausenberg " * 2
+
+SETTLED = """() => document.querySelectorAll('.bones').length === 0 &&
+  [...document.querySelectorAll('[data-testid=connection-state]')].every((one) => one.textContent.includes('Connected'))"""
+
+#: Colours that are still on their way are nobody's colours.
+AXE_RUN = """async () => {
+  await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))
+  await Promise.all(document.getAnimations().map(({ finished }) => finished.catch(() => undefined)))
+  return (await axe.run(document, { resultTypes: ['violations'] })).violations
+  .filter(({ impact }) => impact === 'serious' || impact === 'critical')
+  .flatMap(({ id, nodes }) => nodes.map(({ target, failureSummary }) => `${id}: ${target}: ${failureSummary}`))
+}"""
+
+#: What sticks out of the window, or makes a part of the page scroll sideways.
+STICKS_OUT = """() => {
+  const named = (one) => `${one.tagName}.${one.className} "${one.textContent.slice(0, 40)}"`
+  const shown = (one) => one.getClientRects().length > 0 && !one.closest('.visually-hidden, .skip-link, [aria-hidden=true]')
+  const out = [...document.querySelectorAll('a, button, input, select, textarea, h1, h2, p, li, td, th, time, .bubble')]
+    .filter((one) => shown(one) && !one.closest('[data-scrolls-sideways]'))
+    .filter((one) => { const { left, right } = one.getBoundingClientRect(); return left < -1 || right > innerWidth + 1 })
+  const sideways = [...document.querySelectorAll('*')].filter((one) => shown(one) && one.scrollWidth > one.clientWidth + 1 &&
+    ['auto', 'scroll'].includes(getComputedStyle(one).overflowX) && !one.closest('[data-scrolls-sideways]'))
+  return [...out, ...sideways].map(named)
+}"""
+
+#: What Tab must reach, each marked with its number; one radio or tab of a group stands for all.
+TABBABLE = """() => {
+  const all = [...document.querySelectorAll('a[href], button, input, select, textarea, [tabindex="0"]')]
+    .filter((one) => one.tabIndex >= 0 && !one.disabled && one.checkVisibility({ visibilityProperty: true }) && one.type !== 'radio')
+  all.forEach((one, index) => (one.dataset.tab = index))
+  return all.map((one) => one.outerHTML.slice(0, 90))
+}"""
+
+#: The number of what has the focus, and whether one sees that it has.
+FOCUSED = """async () => {
+  await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))
+  const one = document.activeElement
+  const draws = (it) => it && (getComputedStyle(it).outlineStyle !== 'none' || getComputedStyle(it).boxShadow !== 'none')
+  const { top, bottom, left, right } = one.getBoundingClientRect()
+  const isInView = bottom > 0 && top < innerHeight && right > 0 && left < innerWidth
+  return [one.dataset.tab ?? null, one === document.body || (isInView && (draws(one) || draws(one.parentElement))), one.outerHTML.slice(0, 90)]
+}"""
+
+
+def api(smartlink: Smartlink, path: str, body: Any, token: str = "") -> Any:
+    request = urllib.request.Request(
+        smartlink.url + path,
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {}),
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.loads(answer.read())
+
+
+def fill(smartlink: Smartlink) -> None:
+    """Say and make what strains a layout: long words, long names, right to left, emoji, a thousand characters."""
+    account = {"name": LONG_NAME[:100], "email": "long@example.com", "password": "password"}
+    tokens = [
+        api(smartlink, "/api/register", account)["token"],
+        api(smartlink, "/api/login", {"email": "ana@example.com", "password": "password"})["token"],
+        api(smartlink, "/api/login", {"email": "ben@example.com", "password": "password"})["token"],
+    ]
+    for text in SAID:
+        for token in tokens[:2]:
+            api(smartlink, "/api/chat/messages", {"message": text}, token)
+        api(smartlink, "/api/chat/messages/private", {"recipient_id": 1, "message": text}, tokens[2])
+    api(smartlink, "/api/chat/messages/private", {"recipient_id": 1, "message": LONG_WORD}, tokens[0])
+    api(smartlink, "/api/campaigns", {"name": LONG_WORD[:100], "budget": "1", "description": LONG_WORD}, tokens[1])
+    api(smartlink, "/api/wallet/deposits", {"amount": "9999.99"}, tokens[1])
+
+
+@pytest.fixture(scope="module")
+def smartlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Smartlink]:
+    running = Smartlink(tmp_path_factory.mktemp("smartlink"))
+    running.start()
+    fill(running)
+    yield running
+    assert running.stop() == 0
+    assert "Traceback" not in running.log.read_text()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pages(smartlink: Smartlink) -> AsyncIterator[dict[str | None, Page]]:
+    """A page of Ana, one of the administrator, one of nobody."""
+    opened: dict[str | None, Page] = {}
+    async with chromium() as browser:
+        for name in ("ana", "admin", None):
+            context = await browser.new_context(viewport=DESK, reduced_motion="reduce", base_url=smartlink.url)
+            await context.add_init_script(path=AXE)
+            opened[name] = page = await context.new_page()
+            if name is not None:
+                await page.goto("/")
+                await page.get_by_test_id("login-email").fill(f"{name}@example.com")
+                await page.get_by_test_id("login-password").fill("password")
+                await page.get_by_test_id("login-submit").click()
+                await expect(page.get_by_test_id("connection-state")).to_contain_text("Connected")
+        yield opened
+
+
+async def opened(pages: dict[str | None, Page], path: str, whose: str | None) -> Page:
+    page = pages[whose]
+    await page.set_viewport_size(DESK)
+    await page.emulate_media(color_scheme="light")
+    await page.goto(path)
+    await expect(page.get_by_role("heading", level=1)).to_be_visible()
+    await page.wait_for_function(SETTLED)
+    assert page.url.endswith(path), f"{path} leads to {page.url}"
+    return page
+
+
+@pytest.mark.parametrize(("path", "whose"), PAGES)
+async def test_no_serious_violation(pages: dict[str | None, Page], path: str, whose: str | None) -> None:
+    page = await opened(pages, path, whose)
+    for size in (DESK, PHONE):
+        await page.set_viewport_size(size)
+        for scheme in ("light", "dark"):
+            await page.emulate_media(color_scheme=scheme)
+            await expect(page.locator(f"html[data-theme={scheme}]")).to_have_count(1)
+            assert await page.evaluate(AXE_RUN) == [], f"{size['width']} pixels, {scheme}"
+
+
+@pytest.mark.parametrize(("path", "whose"), PAGES)
+async def test_nothing_sticks_out(pages: dict[str | None, Page], path: str, whose: str | None) -> None:
+    page = await opened(pages, path, whose)
+    for size in (DESK, TABLET, PHONE, NARROW):
+        await page.set_viewport_size(size)
+        assert await page.evaluate(STICKS_OUT) == [], f"{size['width']} pixels"
+
+
+@pytest.mark.parametrize(("path", "whose"), PAGES)
+async def test_tab_reaches_everything_and_shows_where_it_is(
+    pages: dict[str | None, Page], path: str, whose: str | None
+) -> None:
+    page = await opened(pages, path, whose)
+    await page.evaluate("document.activeElement.blur()")
+    everything: list[str] = await page.evaluate(TABBABLE)
+    reached: set[str] = set()
+    for _ in range(2 * len(everything) + 8):
+        await page.keyboard.press("Tab")
+        number, is_shown, words = await page.evaluate(FOCUSED)
+        assert is_shown, f"focus is not seen on {words}"
+        reached |= {number} - {None}
+        if len(reached) == len(everything):
+            break
+    # What went away meanwhile need not be reached, as the way down once one is there.
+    stayed = await page.evaluate("[...document.querySelectorAll('[data-tab]')].map((one) => one.dataset.tab)")
+    assert [everything[int(number)] for number in stayed if number not in reached] == []
+
+
+async def test_f6_goes_round_the_regions_and_escape_closes_the_menu(pages: dict[str | None, Page]) -> None:
+    page = await opened(pages, "/general", "ana")
+    seen = []
+    for _ in range(4):
+        await page.keyboard.press("F6")
+        seen.append(await page.evaluate("document.activeElement.closest('[data-region]')?.getAttribute('aria-label')"))
+    assert sorted(seen) == ["Conversations", "Main", "Messages in General", "Write a message"]
+
+    menu = page.get_by_test_id("account-menu")
+    await menu.press("Enter")
+    await expect(page.get_by_role("menu")).to_be_visible()
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("menu")).to_have_count(0)
+    await expect(menu).to_be_focused()
+
+
+async def test_escape_sends_what_popped_up_away(smartlink: Smartlink, pages: dict[str | None, Page]) -> None:
+    page = await opened(pages, "/wallet", "ana")
+    token = api(smartlink, "/api/login", {"email": "ben@example.com", "password": "password"})["token"]
+    api(smartlink, "/api/chat/messages/private", {"recipient_id": 1, "message": "Are you there?"}, token)
+    await expect(page.get_by_test_id("toast")).to_contain_text("Are you there?")
+    await page.keyboard.press("Escape")
+
+    await expect(page.get_by_test_id("toast")).to_have_count(0)
