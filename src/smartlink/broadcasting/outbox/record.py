@@ -90,10 +90,10 @@ class Outbox:
             connection = into.connection()
         else:
             connection = into
-        dialect = connection.dialect.name
-        statements = self._statements.get(dialect)
+        dialect, driver = connection.dialect.name, connection.dialect.driver
+        statements = self._statements.get(driver)
         if statements is None:
-            statements = self._statements[dialect] = _Prepared(dialect, self._table, notify=self._notify)
+            statements = self._statements[driver] = _Prepared(dialect, driver, self._table, notify=self._notify)
         return statements.record(connection, envelopes)
 
     def wake(self, queues: Iterable[str] = (DEFAULT_QUEUE,)) -> None:
@@ -134,14 +134,18 @@ class Outbox:
 
 
 class _Prepared:
-    """The statements as SQLAlchemy keeps them: compiled once, their results described once."""
+    """The statements as the driver has them where we know its marks; otherwise as SQLAlchemy keeps them compiled."""
 
-    def __init__(self, dialect: str, table: str, *, notify: bool) -> None:
-        self._statements = statements_for(dialect, "named", table, notify=notify)
+    def __init__(self, dialect: str, driver: str, table: str, *, notify: bool) -> None:
+        # What costs most of a short statement is SQLAlchemy's care for values and results, of which these need none.
+        self._is_driver_sql = driver == "asyncpg"
+        self._statements = statements_for(dialect, "dollar" if self._is_driver_sql else "named", table, notify=notify)
         self._texts = {sql: text(sql) for sql in (self._statements.one, self._statements.many)}
 
     def record(self, connection: Connection, envelopes: Sequence[Envelope]) -> list[int]:
         recording = self._statements.recording(envelopes)
+        if self._is_driver_sql:
+            return sorted(row[0] for row in connection.exec_driver_sql(recording.sql, recording.values))
         values = {f"p{number}": value for number, value in enumerate(recording.values, 1)}
         result = connection.execute(self._texts[recording.sql], values)
         if not recording.returns_ids:

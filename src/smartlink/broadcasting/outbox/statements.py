@@ -22,6 +22,7 @@ NOTIFY_CHANNEL = "smartlink_outbox"
 
 _COLUMNS = "channel, name, payload, socket_id, promise, connection, except_user, queue, part"
 _TYPES = ("text", "text", "text", "text", "text", "text", "text", "text", "smallint")
+_MARKS = {"named": ":p{}", "dollar": "${}", "format": "%s"}
 _SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"
 
 
@@ -58,7 +59,8 @@ class Statements:
 
 
 def statements_for(dialect: str, paramstyle: str, table: str, *, notify: bool) -> Statements:
-    """The statements for `dialect`, values marked `:p1`, `:p2` … (`named`) or `%s` (`format`).
+    """The statements for `dialect`, values marked `:p1`, `:p2` … (`named`), `$1`, `$2` … (`dollar`) or
+    `%s` (`format`).
 
     Raises BroadcastConfigError for one that keeps no order.
     """
@@ -89,7 +91,7 @@ def _postgresql(paramstyle: str, table: str, notify: bool) -> Statements:
     numbers = count(1)
 
     def mark(kind: str) -> str:
-        return f"CAST({f':p{next(numbers)}' if paramstyle == 'named' else '%s'} AS {kind})"
+        return f"CAST({_MARKS[paramstyle].format(next(numbers))} AS {kind})"
 
     told = f", pg_notify('{NOTIFY_CHANNEL}', '')" if notify else ""
     fields = ", ".join(mark(kind) for kind in _TYPES)
