@@ -9,11 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
-<<<<<<< HEAD
 from kit.callers import Callers
-=======
 from kit.chromium import chromium
->>>>>>> 5492cd4 (Try every page with axe, keys and narrow screens; let Firefox and WebKit talk)
 from kit.serve import Smartlink
 
 expect.set_options(timeout=20_000)
