@@ -98,6 +98,7 @@ class World:
         """Change the database behind the portal's back."""
         async with self.portal.database.writing() as session:
             await session.execute(text(statement), values)
+        self.portal.users.principals.clear()
 
     async def direct_message(self, sender: Person, recipient: Person, message: str = "Hello, world!") -> int:
         """A direct message, sent; its id."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kit.portal import Person, World
@@ -177,3 +179,33 @@ async def test_every_endpoint_wants_to_know_who_asks(world: World) -> None:
             assert answer.status_code in (401, 422), (method, path)
             if answer.status_code == 422:
                 raise AssertionError(f"{method} {path} looks at the body before it knows who asks")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/user",
+        "/api/tokens",
+        "/api/chat/messages",
+        "/api/chat/users/online",
+        "/api/notifications",
+        "/api/campaigns",
+        "/api/wallet/transactions",
+        "/api/admin/users",
+    ],
+)
+async def test_no_dependency_of_an_endpoint_waits_for_a_thread(
+    world: World, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FastAPI runs a plain function in a thread, which costs more than all that ours do."""
+    in_threads: list[object] = []
+
+    async def in_thread(call: Any, *_: object, **values: object) -> object:
+        in_threads.append(call)
+        return call(**values)
+
+    monkeypatch.setattr("fastapi.dependencies.utils.run_in_threadpool", in_thread)
+    root = await world.person("Root", is_admin=True)
+
+    assert (await root.get(path)).status_code == 200
+    assert not in_threads

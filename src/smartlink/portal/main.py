@@ -26,7 +26,7 @@ from smartlink.portal.chat import channels as chat_channels
 from smartlink.portal.chat import gaps
 from smartlink.portal.chat import routes as chat_routes
 from smartlink.portal.chat.service import Chat
-from smartlink.portal.chat.typists import MemoryTypists
+from smartlink.portal.chat.typists import MemoryTypists, RedisTypists
 from smartlink.portal.finance import routes as finance_routes
 from smartlink.portal.finance.service import Finance
 from smartlink.portal.notifications import routes as notification_routes
@@ -39,14 +39,17 @@ from smartlink.portal.shared import background, idempotency
 from smartlink.portal.shared.background import WorkerOptions
 from smartlink.portal.shared.db import Database, outbox_tables
 from smartlink.portal.shared.errors import handle_errors
+from smartlink.portal.shared.limits import MemoryCounter, RateLimits, RedisCounter
 from smartlink.portal.shared.realtime import RealtimeApi
+from smartlink.portal.shared.redis import SharedRedis, redis_url
 from smartlink.portal.shared.schemas import RealtimePlace, Status
-from smartlink.portal.shared.security import Passwords, RateLimits, TrustedProxies
+from smartlink.portal.shared.security import Passwords, TrustedProxies
 from smartlink.portal.shared.settings import PortalSettings
 from smartlink.portal.shared.work import Announcer
 from smartlink.portal.users import channels as user_channels
 from smartlink.portal.users import routes as user_routes
 from smartlink.portal.users.identity import Identity
+from smartlink.portal.users.principals import Principals
 from smartlink.portal.users.service import Users
 
 __all__ = ["Portal", "build"]
@@ -72,10 +75,15 @@ class Portal:
         self.announcer = Announcer(self.database, self.broadcaster, self.outbox)
         self.passwords = passwords or Passwords()
         self.realtime = RealtimeApi(own)
-        self.users = Users(self.database, self.passwords, settings.session_days, self.realtime)
+        url = redis_url(own)
+        self.shared = None if url is None else SharedRedis(url)
+        """Redis, where several API processes share what they count and remember."""
+        principals = Principals(self.shared)
+        self.users = Users(self.database, self.passwords, settings.session_days, self.realtime, principals)
         self.presence = Presence(self.announcer)
-        self.limits = RateLimits()
-        self.chat = Chat(self.announcer, self.presence, MemoryTypists(), self.limits)
+        self.limits = RateLimits(MemoryCounter() if self.shared is None else RedisCounter(self.shared))
+        typists = MemoryTypists() if self.shared is None else RedisTypists(self.shared)
+        self.chat = Chat(self.announcer, self.presence, typists, self.limits)
         self.notifications = Notifications(self.announcer)
         self.campaigns = Campaigns(self.announcer)
         self.finance = Finance(self.announcer, self.limits)
@@ -94,6 +102,7 @@ class Portal:
         """Make sure that the database is there, at the revision this code knows. Raises DatabaseAway."""
         async with self.database.reading() as session:
             await session.execute(text("SELECT 1"))
+        self.users.principals.start()
 
     async def stop(self) -> None:
         """Give everything back. Recorded events wait in the database."""
@@ -102,6 +111,9 @@ class Portal:
         self.outbox.close()
         await self.realtime.aclose()
         await self._drivers.aclose()
+        await self.users.principals.aclose()
+        if self.shared is not None:
+            await self.shared.aclose()
         await self.database.aclose()
 
     async def work(self, stop: asyncio.Event, options: WorkerOptions | None = None) -> None:

@@ -31,12 +31,12 @@ __all__ = ["router"]
 router = APIRouter(prefix="/api/admin", tags=["admin"], responses=raises(Forbidden))
 
 
-def _admin(request: Request) -> Admin:
+async def _admin(request: Request) -> Admin:
     admin: Admin = request.app.state.admin
     return admin
 
 
-def _admins_only(caller: Caller) -> Principal:
+async def _admins_only(caller: Caller) -> Principal:
     if not caller.is_admin:
         raise Forbidden
     return caller

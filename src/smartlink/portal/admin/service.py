@@ -231,6 +231,7 @@ class Admin:
             await work.session.flush()
             presence = await work.session.scalar(select(UserPresence).where(UserPresence.user_id == user_id))
             answer = _user(user, presence)
+        await self._users.principals.forget(user_id)
         if change.is_blocked or change.is_admin is False:
             # What the user may hear is decided when they subscribe: they must subscribe anew.
             self._realtime.end_connections(user_id)

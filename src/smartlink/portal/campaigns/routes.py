@@ -30,12 +30,12 @@ _ETAG = re.compile(r'(?:W/)?"?([1-9][0-9]{0,9})"?\Z')
 router = APIRouter(prefix="/api/campaigns", tags=["campaigns"])
 
 
-def _campaigns(request: Request) -> Campaigns:
+async def _campaigns(request: Request) -> Campaigns:
     campaigns: Campaigns = request.app.state.campaigns
     return campaigns
 
 
-def _if_match(
+async def _if_match(
     if_match: Annotated[
         str | None,
         Header(description='The version it is meant for, as "3"', json_schema_extra={"pattern": '^"[1-9][0-9]{0,8}"$'}),

@@ -33,12 +33,12 @@ __all__ = ["router"]
 router = APIRouter(prefix="/api/chat", tags=["chat"])
 
 
-def _chat(request: Request) -> Chat:
+async def _chat(request: Request) -> Chat:
     chat: Chat = request.app.state.chat
     return chat
 
 
-def _presence(request: Request) -> Presence:
+async def _presence(request: Request) -> Presence:
     presence: Presence = request.app.state.presence
     return presence
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
 from smartlink.portal.chat import queries
 from smartlink.portal.chat.channels import conversation_channel, general_channel
@@ -20,8 +20,8 @@ from smartlink.portal.presence.service import Presence
 from smartlink.portal.shared import idempotency
 from smartlink.portal.shared.errors import Invalid, NotFound
 from smartlink.portal.shared.idempotency import Answer
+from smartlink.portal.shared.limits import RateLimits
 from smartlink.portal.shared.paging import Page
-from smartlink.portal.shared.security import RateLimits
 from smartlink.portal.shared.work import Announcer, Work
 from smartlink.portal.users.channels import user_channel
 from smartlink.portal.users.model import User
@@ -33,6 +33,8 @@ __all__ = ["Chat"]
 MAX_CONVERSATIONS = 200
 EXCERPT_LENGTH = 100
 MAX_WORDS = 10
+_TABLE: Any = ChatMessage.__table__
+_ADD = insert(_TABLE).returning(_TABLE.c.id)
 
 
 class Chat:
@@ -65,7 +67,7 @@ class Chat:
 
     async def search(self, caller: Principal, asked: str, page: Page) -> list[FoundMessage]:
         """Messages the caller may see with these words in them, newest first; none without a word. Raises TooMany."""
-        self._limits.take("search", caller.id)
+        await self._limits.take("search", caller.id)
         words = " ".join(re.findall(r"\w+", asked.replace("_", " "))[:MAX_WORDS])
         if not words:
             return []
@@ -86,16 +88,15 @@ class Chat:
         """Say something to everybody. Raises TooMany."""
         request = None if key is None else idempotency.Request(caller.id, "chat.messages", key, text)
         if request is None:
-            self._limits.take("message", caller.id)
+            await self._limits.take("message", caller.id)
         async with self._announcer.work() as work:
             if request is not None:
                 kept = await idempotency.begin(work.session, request)
                 if kept is not None:
                     return kept
-                self._limits.take("message", caller.id)
-            row = await self._add(work, caller, text, None)
-            message = MessageOut(**_fields(row), user=_profile(caller))
-            self._end_typing(work, caller, None)
+                await self._limits.take("message", caller.id)
+            message = MessageOut(**await _add(work, caller, text, None), user=_profile(caller))
+            await self._end_typing(work, caller, None)
             work.announce(MessageSent(message), to_others=True)
             await self._presence.touch(work, caller.id)
             answer = Answer(201, message.model_dump_json())
@@ -108,20 +109,20 @@ class Chat:
         content = f"{recipient_id}\n{text}"
         request = None if key is None else idempotency.Request(caller.id, "chat.messages.private", key, content)
         if request is None:
-            self._limits.take("message", caller.id)
+            await self._limits.take("message", caller.id)
         async with self._announcer.work() as work:
             if request is not None:
                 kept = await idempotency.begin(work.session, request)
                 if kept is not None:
                     return kept
-                self._limits.take("message", caller.id)
+                await self._limits.take("message", caller.id)
             found = await work.session.get(User, recipient_id)
             if found is None:
                 raise _unknown_recipient()
             recipient = Profile.model_validate(found)
-            row = await self._add(work, caller, text, recipient_id)
-            message = DirectMessageOut(**_fields(row), user=_profile(caller), recipient=recipient)
-            self._end_typing(work, caller, recipient_id)
+            added = await _add(work, caller, text, recipient_id)
+            message = DirectMessageOut(**added, user=_profile(caller), recipient=recipient)
+            await self._end_typing(work, caller, recipient_id)
             work.announce(PrivateMessageSent(message), to_others=True)
             sender = {"id": caller.id, "name": caller.name}
             data = {"message_id": message.id, "sender": sender, "excerpt": text[:EXCERPT_LENGTH]}
@@ -176,7 +177,7 @@ class Chat:
 
     async def typing(self, caller: Principal, is_typing: bool, recipient_id: int | None) -> None:
         """Tell the others at once that the caller types, or has stopped. Raises Invalid, TooMany."""
-        self._limits.take("typing", caller.id)
+        await self._limits.take("typing", caller.id)
         if recipient_id is not None:
             if recipient_id == caller.id:
                 raise Invalid({"recipient_id": ["You cannot type to yourself."]})
@@ -184,22 +185,13 @@ class Chat:
                 if await session.scalar(select(User.id).where(User.id == recipient_id)) is None:
                     raise _unknown_recipient()
         if is_typing:
-            self._typists.began(caller.id, recipient_id)
+            await self._typists.began(caller.id, recipient_id)
         else:
-            self._typists.ended(caller.id, recipient_id)
+            await self._typists.ended(caller.id, recipient_id)
         self._announcer.say(UserTyping(_profile(caller), is_typing, recipient_id), to_others=True)
 
-    async def _add(self, work: Work, caller: Principal, text: str, recipient_id: int | None) -> ChatMessage:
-        now = dt.datetime.now(dt.UTC)
-        row = ChatMessage(
-            user_id=caller.id, recipient_id=recipient_id, message=text, is_read=False, created_at=now, updated_at=now
-        )
-        work.session.add(row)
-        await work.session.flush()
-        return row
-
-    def _end_typing(self, work: Work, caller: Principal, recipient_id: int | None) -> None:
-        if self._typists.ended(caller.id, recipient_id):
+    async def _end_typing(self, work: Work, caller: Principal, recipient_id: int | None) -> None:
+        if await self._typists.ended(caller.id, recipient_id):
             work.announce(UserTyping(_profile(caller), typing=False, recipient_id=recipient_id), to_others=True)
 
 
@@ -207,9 +199,20 @@ def _ascending(rows: Sequence[ChatMessage], page: Page) -> Sequence[ChatMessage]
     return rows[::-1] if page.after is None else rows
 
 
-def _fields(row: ChatMessage) -> dict[str, Any]:
-    names = ("id", "user_id", "recipient_id", "message", "is_read", "read_at", "created_at", "updated_at")
-    return {name: getattr(row, name) for name in names}
+async def _add(work: Work, caller: Principal, text: str, recipient_id: int | None) -> dict[str, Any]:
+    """Write a message down; all its columns."""
+    now = dt.datetime.now(dt.UTC)
+    values = {
+        "user_id": caller.id,
+        "recipient_id": recipient_id,
+        "message": text,
+        "is_read": False,
+        "read_at": None,
+        "created_at": now,
+        "updated_at": now,
+    }
+    # Into the table, past the unit of work: there is one row, and nobody else looks at it.
+    return {"id": (await work.session.execute(_ADD, values)).scalar_one(), **values}
 
 
 def _profile(caller: Principal) -> Profile:

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["MemoryTypists", "Typists"]
+from smartlink.portal.shared.redis import PREFIX, RedisAway, SharedRedis
+
+__all__ = ["MemoryTypists", "RedisTypists", "Typists"]
 
 LASTS_S = 6.0
 MAX_OPEN = 100_000
@@ -15,10 +17,10 @@ MAX_OPEN = 100_000
 class Typists(Protocol):
     """Remembers for six seconds that a user types, to everybody (None) or to one."""
 
-    def began(self, user_id: int, recipient_id: int | None) -> None:
+    async def began(self, user_id: int, recipient_id: int | None) -> None:
         """The user types."""
 
-    def ended(self, user_id: int, recipient_id: int | None) -> bool:
+    async def ended(self, user_id: int, recipient_id: int | None) -> bool:
         """The user stopped; whether they were typing."""
 
 
@@ -29,11 +31,40 @@ class MemoryTypists:
         self._clock = clock
         self._until: dict[tuple[int, int | None], float] = {}
 
-    def began(self, user_id: int, recipient_id: int | None) -> None:
+    async def began(self, user_id: int, recipient_id: int | None) -> None:
+        """The user types."""
         if len(self._until) >= MAX_OPEN:
             now = self._clock()
             self._until = {who: until for who, until in self._until.items() if until > now}
         self._until[user_id, recipient_id] = self._clock() + LASTS_S
 
-    def ended(self, user_id: int, recipient_id: int | None) -> bool:
+    async def ended(self, user_id: int, recipient_id: int | None) -> bool:
+        """The user stopped; whether they were typing."""
         return self._until.pop((user_id, recipient_id), 0.0) > self._clock()
+
+
+class RedisTypists:
+    """In Redis, for all processes; while it is away, in this one."""
+
+    def __init__(self, shared: SharedRedis, alone: Typists | None = None) -> None:
+        self._shared = shared
+        self._alone = alone or MemoryTypists()
+
+    async def began(self, user_id: int, recipient_id: int | None) -> None:
+        """The user types."""
+        try:
+            name, lasts_ms = _name(user_id, recipient_id), int(LASTS_S * 1000)
+            await self._shared.ask(lambda redis: redis.set(name, 1, px=lasts_ms))
+        except RedisAway:
+            await self._alone.began(user_id, recipient_id)
+
+    async def ended(self, user_id: int, recipient_id: int | None) -> bool:
+        """The user stopped; whether they were typing."""
+        try:
+            return bool(await self._shared.ask(lambda redis: redis.delete(_name(user_id, recipient_id))))
+        except RedisAway:
+            return await self._alone.ended(user_id, recipient_id)
+
+
+def _name(user_id: int, recipient_id: int | None) -> str:
+    return f"{PREFIX}typing:{user_id}:{'all' if recipient_id is None else recipient_id}"

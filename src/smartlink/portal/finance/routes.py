@@ -22,12 +22,12 @@ __all__ = ["router"]
 router = APIRouter(prefix="/api/wallet", tags=["wallet"], responses=raises(TooMany))
 
 
-def _finance(request: Request) -> Finance:
+async def _finance(request: Request) -> Finance:
     finance: Finance = request.app.state.finance
     return finance
 
 
-def _filter(
+async def _filter(
     type: Annotated[MovementType | None, Query(description="Only these")] = None,  # noqa: A002 - the parameter's name
     since: Annotated[AwareDatetime | None, Query(description="From this time on")] = None,
     until: Annotated[AwareDatetime | None, Query(description="Before this time")] = None,

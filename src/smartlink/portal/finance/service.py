@@ -20,9 +20,9 @@ from smartlink.portal.notifications.service import notify
 from smartlink.portal.shared import idempotency
 from smartlink.portal.shared.errors import Invalid
 from smartlink.portal.shared.idempotency import Answer
+from smartlink.portal.shared.limits import RateLimits
 from smartlink.portal.shared.money import MAX_AMOUNT, money_text
 from smartlink.portal.shared.paging import Page, ordered, within
-from smartlink.portal.shared.security import RateLimits
 from smartlink.portal.shared.work import Announcer, Work
 from smartlink.portal.users.schemas import Profile
 from smartlink.portal.users.service import Principal
@@ -67,7 +67,7 @@ class Finance:
 
     async def wallet(self, caller: Principal) -> tuple[WalletOut, int]:
         """Balance and version, and the event of the money channel up to which they are current."""
-        self._limits.take("wallet", caller.id)
+        await self._limits.take("wallet", caller.id)
         async with self._announcer.database.reading() as session:
             event_id = await self._announcer.outbox.latest_id(session, str(financial_channel(caller.id)))
             row = await session.scalar(select(Wallet).where(Wallet.user_id == caller.id))
@@ -77,13 +77,13 @@ class Finance:
 
     async def transactions(self, caller: Principal, page: Page, which: Filter) -> list[TransactionOut]:
         """A page of the ledger."""
-        self._limits.take("wallet", caller.id)
+        await self._limits.take("wallet", caller.id)
         async with self._announcer.database.reading() as session:
             return await _page(session, caller, page, which)
 
     async def export(self, caller: Principal, which: Filter) -> AsyncIterator[list[TransactionOut]]:
         """The whole ledger, oldest first, in pieces."""
-        self._limits.take("wallet", caller.id)
+        await self._limits.take("wallet", caller.id)
         after = 0
         while True:
             async with self._announcer.database.reading() as session:
@@ -96,7 +96,7 @@ class Finance:
 
     async def move(self, caller: Principal, kind: MovementType, amount: Decimal, key: str | None) -> Answer:
         """Deposit or withdraw. Raises Invalid when the balance would fall below zero or grow out of bounds."""
-        self._limits.take("wallet", caller.id)
+        await self._limits.take("wallet", caller.id)
         request = None if key is None else idempotency.Request(caller.id, f"wallet.{kind}", key, money_text(amount))
         async with self._announcer.work() as work:
             if request is not None:

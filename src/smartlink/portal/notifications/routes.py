@@ -20,7 +20,7 @@ UNREAD = "X-Unread-Count"
 router = APIRouter(prefix="/api/notifications", tags=["notifications"])
 
 
-def _service(request: Request) -> Notifications:
+async def _service(request: Request) -> Notifications:
     service: Notifications = request.app.state.notifications
     return service
 

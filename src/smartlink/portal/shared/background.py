@@ -23,6 +23,7 @@ from smartlink.broadcasting.outbox import (
 )
 from smartlink.broadcasting.outbox.wakeup import Listener
 from smartlink.portal.shared.db import Database, outbox_tables
+from smartlink.portal.shared.redis import redis_url
 
 __all__ = ["WorkerOptions", "outbox", "relay", "work"]
 
@@ -41,7 +42,7 @@ class WorkerOptions:
 
 def outbox(settings: BroadcastSettings) -> Outbox:
     """The outbox that requests record in."""
-    url = _redis_url(settings)
+    url = redis_url(settings)
     return Outbox(outbox_tables, notify=url is None, bell=RedisBell(url) if url else None)
 
 
@@ -78,12 +79,7 @@ async def work(relay: Relay, schedule: Schedule, stop: asyncio.Event, options: W
 
 
 def _listeners(database: Database, settings: BroadcastSettings, queues: Sequence[str] | None) -> list[Listener]:
-    url = _redis_url(settings)
+    url = redis_url(settings)
     if url is not None:
         return [RedisListener(url, None if queues is None else tuple(queues))]
     return [] if database.is_sqlite else [PostgresListener(database.engine)]
-
-
-def _redis_url(settings: BroadcastSettings) -> str | None:
-    is_given = settings.redis_url is not None or "redis_host" in settings.model_fields_set
-    return settings.redis_address if is_given else None

@@ -3,21 +3,26 @@
 SQLite runs in WAL mode. Its driver's own transactions are switched off, and ours begin with `BEGIN IMMEDIATE` when
 they will write: a transaction that reads first and writes later would otherwise fail when another came between.
 Within this process writers queue up behind a lock instead of behind SQLite's busy handler, which is not fair.
+
+On PostgreSQL readers run outside of transactions, each statement on its own snapshot, as READ COMMITTED would have it
+inside of one: that saves two round trips. A pooled connection is asked whether it lives only after it has rested.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import BigInteger, Integer, MetaData, event, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import BigInteger, Dialect, Integer, MetaData, event, make_url
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from smartlink.broadcasting.outbox import define_tables
 from smartlink.broadcasting.outbox.tables import UtcDateTime
@@ -26,6 +31,8 @@ from smartlink.portal.shared.errors import DatabaseAway
 __all__ = ["Base", "BigId", "Database", "UtcDateTime", "is_away", "outbox_tables", "prepare_sqlite"]
 
 WAIT_S = 5.0
+RESTED_S = 5.0
+"""A pooled connection that was not used for so long is tried before it is."""
 _CONSTRAINTS = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -67,21 +74,24 @@ class Database:
                 url,
                 pool_size=10,
                 pool_timeout=WAIT_S,
-                pool_pre_ping=True,
                 connect_args={
                     "timeout": WAIT_S,
                     "command_timeout": 2 * WAIT_S,
                     "server_settings": {"lock_timeout": "5s", "idle_in_transaction_session_timeout": "30s"},
                 },
             )
+            event.listen(self.engine.sync_engine, "checkin", _note_use)
+            event.listen(self.engine.sync_engine, "checkout", _check_life(self.engine.sync_engine.dialect))
+        own = {} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+        self._reader: AsyncEngine = self.engine.execution_options(**own)
         self.writer: AsyncEngine = self.engine.execution_options(**{_WRITES: True})
         self._writing = asyncio.Lock()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
-        """A session for queries: one snapshot on SQLite."""
+        """A session for queries: one snapshot on SQLite, one for each statement on PostgreSQL."""
         with _away_told():
-            async with AsyncSession(self.engine, expire_on_commit=False, autoflush=False) as session:
+            async with AsyncSession(self._reader, expire_on_commit=False, autoflush=False) as session:
                 yield session
 
     @asynccontextmanager
@@ -139,3 +149,25 @@ def prepare_sqlite(connection: Any, _record: object) -> None:
 def _begin_sqlite(connection: Any) -> None:
     writes = connection.get_execution_options().get(_WRITES)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _note_use(_connection: Any, entry: ConnectionPoolEntry) -> None:
+    entry.info["used_at"] = time.monotonic()
+
+
+def _check_life(dialect: Dialect) -> Any:
+    def check(connection: Any, entry: ConnectionPoolEntry, _proxy: object) -> None:
+        """Raises DisconnectionError for a dead one: the pool gives another."""
+        # A server that went said goodbye, and the driver has heard it; one that vanished did not.
+        is_dead = connection.driver_connection.is_closed()
+        if not is_dead and time.monotonic() - entry.info.get("used_at", time.monotonic()) > RESTED_S:
+            try:
+                is_dead = not dialect.do_ping(connection)
+            except dialect.loaded_dbapi.Error as error:
+                if not dialect.is_disconnect(error, connection, None):
+                    raise
+                is_dead = True
+        if is_dead:
+            raise DisconnectionError
+
+    return check

@@ -53,7 +53,7 @@ class Page:
     after: int | None
 
 
-def page(
+async def page(
     limit: Annotated[Cursor, Query(ge=1, le=100, json_schema_extra={"minimum": 1, "maximum": 100})] = 50,
     before: Annotated[Cursor | None, Query()] = None,
     after: Annotated[Cursor | None, Query()] = None,

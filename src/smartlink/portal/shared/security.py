@@ -1,4 +1,4 @@
-"""Secrets: passwords, opaque tokens, the page's CSRF token, how often is too often, and where a request came from."""
+"""Secrets: passwords, opaque tokens, the page's CSRF token, and where a request came from."""
 
 from __future__ import annotations
 
@@ -7,21 +7,14 @@ import hashlib
 import hmac
 import ipaddress
 import secrets
-import time
 from typing import Any
 
-from limits import RateLimitItem, parse
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 from pwdlib import PasswordHash
 from pwdlib.exceptions import UnknownHashError
 from pwdlib.hashers.argon2 import Argon2Hasher
 
-from smartlink.portal.shared.errors import TooMany
-
 __all__ = [
     "Passwords",
-    "RateLimits",
     "TrustedProxies",
     "client_address",
     "csrf_token",
@@ -81,30 +74,6 @@ def csrf_token(session_token: str) -> str:
 def is_same(expected: str, received: str) -> bool:
     """Compare in constant time."""
     return hmac.compare_digest(expected.encode(), received.encode("utf-8", "surrogatepass"))
-
-
-class RateLimits:
-    """How often each thing may be done; counted in this process, in a moving window."""
-
-    def __init__(self) -> None:
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
-        self._items: dict[str, RateLimitItem] = {
-            "register": parse("30/minute"),
-            "login": parse("10/minute"),
-            "typing": parse("5/second"),
-            "message": parse("20 per 10 seconds"),
-            "wallet": parse("60/second"),
-            "search": parse("30 per 10 seconds"),
-            "profile": parse("30/minute"),
-            "token": parse("30/minute"),
-        }
-
-    def take(self, what: str, key: object) -> None:
-        """Count one `what` for `key`. Raises TooMany."""
-        item = self._items[what]
-        if not self._limiter.hit(item, what, str(key)):
-            stats = self._limiter.get_window_stats(item, what, str(key))
-            raise TooMany(stats.reset_time - time.time())
 
 
 class TrustedProxies:

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from smartlink.portal.shared.answers import raises, shows
 from smartlink.portal.shared.errors import Forbidden, TooMany
+from smartlink.portal.shared.limits import RateLimits
 from smartlink.portal.shared.paging import PathId
-from smartlink.portal.shared.security import RateLimits, client_address
+from smartlink.portal.shared.security import client_address
 from smartlink.portal.users.identity import Caller, identity_of, session_cookie
 from smartlink.portal.users.model import User
 from smartlink.portal.users.schemas import (
@@ -32,12 +33,12 @@ __all__ = ["router"]
 router = APIRouter(prefix="/api", tags=["users"])
 
 
-def _users(request: Request) -> Users:
+async def _users(request: Request) -> Users:
     users: Users = request.app.state.users
     return users
 
 
-def _limits(request: Request) -> RateLimits:
+async def _limits(request: Request) -> RateLimits:
     limits: RateLimits = request.app.state.limits
     return limits
 
@@ -49,13 +50,13 @@ Limits = Annotated[RateLimits, Depends(_limits)]
 @router.post("/register", status_code=201, responses=raises(TooMany))
 async def register(body: Registration, request: Request, users: UsersService, limits: Limits) -> SignedIn:
     """Create an account; the token is shown this once."""
-    limits.take("register", client_address(request.scope, request.app.state.trusted_proxies))
+    await limits.take("register", client_address(request.scope, request.app.state.trusted_proxies))
     user, token = await users.register(body.name, body.email, body.password)
     return SignedIn(user=Self.model_validate(user), token=token)
 
 
 async def _verified(body: Credentials, users: Users, limits: RateLimits) -> User:
-    limits.take("login", folded_email(body.email))
+    await limits.take("login", folded_email(body.email))
     return await users.verify(body.email, body.password)
 
 
@@ -86,16 +87,16 @@ async def who_am_i(caller: Caller) -> Self:
 @router.patch("/user", responses=raises(TooMany))
 async def change_profile(body: ProfileChange, caller: Caller, users: UsersService, limits: Limits) -> Self:
     """Change one's name or address; a new address needs `current_password`."""
-    limits.take("profile", caller.id)
+    await limits.take("profile", caller.id)
     if body.email is not None:
-        limits.take("login", caller.email)
+        await limits.take("login", caller.email)
     return Self.model_validate(await users.change_profile(caller, body))
 
 
 @router.put("/user/password", status_code=204, responses=raises(TooMany))
 async def change_password(body: PasswordChange, caller: Caller, users: UsersService, limits: Limits) -> Response:
     """Change one's password: all other sessions, tokens and connections end."""
-    limits.take("login", caller.email)
+    await limits.take("login", caller.email)
     await users.change_password(caller, body.current_password, body.password)
     return Response(status_code=204)
 
@@ -119,7 +120,7 @@ async def list_tokens(caller: Caller, users: UsersService) -> list[TokenOut]:
 @router.post("/tokens", status_code=201, responses=raises(TooMany))
 async def create_token(body: NewToken, caller: Caller, users: UsersService, limits: Limits) -> NewTokenOut:
     """A new token; its secret is shown this once."""
-    limits.take("token", caller.id)
+    await limits.take("token", caller.id)
     token, secret = await users.add_token(caller.id, body.name, body.abilities, body.expires_at)
     return NewTokenOut(**TokenOut.model_validate(token).model_dump(), token=secret)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,24 +14,22 @@ from smartlink.portal.shared.errors import Forbidden, Invalid, NotFound
 from smartlink.portal.shared.realtime import RealtimeApi
 from smartlink.portal.shared.security import Passwords, digest, new_token
 from smartlink.portal.users.model import Token, User, WebSession
+from smartlink.portal.users.principals import Principal, Principals
 from smartlink.portal.users.schemas import ProfileChange, folded_email
 
 __all__ = ["Principal", "Users", "create", "find"]
 
-TOUCH_EVERY = dt.timedelta(minutes=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who is calling, and by what: a bearer token's id, or the hash of a session's cookie."""
-
-    id: int
-    name: str
-    email: str
-    is_admin: bool
-    created_at: dt.datetime
-    token_id: int | None = None
-    session_id: str | None = None
+TOUCH_EVERY = dt.timedelta(minutes=5)
+_BY_TOKEN = (
+    select(User, Token.id, Token.last_used_at, Token.expires_at)
+    .join(Token, Token.user_id == User.id)
+    .where(Token.token == bindparam("key"), User.blocked_at.is_(None))
+)
+_BY_SESSION = (
+    select(User, WebSession.id, WebSession.expires_at)
+    .join(WebSession, WebSession.user_id == User.id)
+    .where(WebSession.id == bindparam("key"), WebSession.expires_at > bindparam("now"), User.blocked_at.is_(None))
+)
 
 
 def _now() -> dt.datetime:
@@ -71,7 +68,15 @@ async def find(session: AsyncSession, user_id: int) -> User | None:
 class Users:
     """Accounts, tokens and sessions."""
 
-    def __init__(self, database: Database, passwords: Passwords, session_days: int, realtime: RealtimeApi) -> None:
+    def __init__(
+        self,
+        database: Database,
+        passwords: Passwords,
+        session_days: int,
+        realtime: RealtimeApi,
+        principals: Principals | None = None,
+    ) -> None:
+        self.principals = principals or Principals()
         self._database = database
         self._passwords = passwords
         self._realtime = realtime
@@ -106,31 +111,36 @@ class Users:
 
     async def by_token(self, token: str) -> Principal | None:
         """Whose bearer token this is, unless it has expired or was revoked."""
-        now = _now()
-        found = (
-            select(User, Token.id, Token.last_used_at, Token.expires_at)
-            .join(Token, Token.user_id == User.id)
-            .where(Token.token == digest(token.rpartition("|")[2]), User.blocked_at.is_(None))
-        )
+        key = digest(token.rpartition("|")[2])
+        known = self.principals.get(key)
+        if known is not None:
+            return known
+        now, revocations = _now(), self.principals.revocations
         async with self._database.reading() as session:
-            row = (await session.execute(found)).one_or_none()
+            row = (await session.execute(_BY_TOKEN, {"key": key})).one_or_none()
         if row is None or (row.expires_at is not None and row.expires_at <= now):
             return None
         if row.last_used_at is None or now - row.last_used_at >= TOUCH_EVERY:
             async with self._database.writing() as session:
                 await session.execute(update(Token).where(Token.id == row.id).values(last_used_at=now))
-        return _principal(row.User, token_id=row.id)
+        principal = _principal(row.User, token_id=row.id)
+        self.principals.keep(key, principal, row.expires_at, revocations)
+        return principal
 
     async def by_session(self, cookie: str) -> Principal | None:
         """Whose session this cookie is, unless it has expired or was ended."""
-        found = (
-            select(User, WebSession.id)
-            .join(WebSession, WebSession.user_id == User.id)
-            .where(WebSession.id == digest(cookie), WebSession.expires_at > _now(), User.blocked_at.is_(None))
-        )
+        key = digest(cookie)
+        known = self.principals.get(key)
+        if known is not None:
+            return known
+        now, revocations = _now(), self.principals.revocations
         async with self._database.reading() as session:
-            row = (await session.execute(found)).one_or_none()
-        return None if row is None else _principal(row.User, session_id=row.id)
+            row = (await session.execute(_BY_SESSION, {"key": key, "now": now})).one_or_none()
+        if row is None:
+            return None
+        principal = _principal(row.User, session_id=row.id)
+        self.principals.keep(key, principal, row.expires_at, revocations)
+        return principal
 
     async def open_session(self, user_id: int) -> str:
         """Start a session; returns the cookie's value."""
@@ -148,11 +158,13 @@ class Users:
                 await session.execute(delete(Token).where(Token.id == principal.token_id))
             if principal.session_id is not None:
                 await session.execute(delete(WebSession).where(WebSession.id == principal.session_id))
+        await self.principals.forget(principal.id)
 
     async def sign_out_everywhere(self, principal: Principal) -> None:
         """End all the caller's sessions, tokens and connections, this one included."""
         async with self._database.writing() as session:
             await _end_all(session, principal.id)
+        await self.principals.forget(principal.id)
         self._realtime.end_connections(principal.id)
 
     async def change_profile(self, principal: Principal, change: ProfileChange) -> User:
@@ -173,6 +185,7 @@ class Users:
             raise Invalid({"email": ["The email has already been taken."]}) from None
         if user is None:
             raise NotFound
+        await self.principals.forget(principal.id)
         return user
 
     async def change_password(self, principal: Principal, current: str, new: str) -> None:
@@ -186,12 +199,13 @@ class Users:
             values = {"password": hashed, "updated_at": _now()}
             await session.execute(update(User).where(User.id == principal.id).values(values))
             await _end_all(session, principal.id, but=principal)
+        await self.principals.forget(principal.id)
         self._realtime.end_connections(principal.id)
 
     async def set_blocked(self, work: AsyncSession, user_id: int, *, blocked: bool) -> User:
         """Block a user, ending all their sessions and tokens, or let them in again. Raises NotFound.
 
-        Call `end_connections` once the transaction is committed.
+        Call `end_connections` and `principals.forget` once the transaction is committed.
         """
         user = await work.get(User, user_id)
         if user is None:
@@ -231,6 +245,7 @@ class Users:
             )
             if gone.scalar() is None:
                 raise NotFound
+        await self.principals.forget(user_id)
 
     async def prune(self) -> None:
         """Forget sessions and tokens that have expired."""

@@ -1,0 +1,103 @@
+"""How often is too often: a moving window per thing and person, counted in this process or, over several, in Redis."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+from smartlink.portal.shared.errors import TooMany
+from smartlink.portal.shared.redis import PREFIX, RedisAway, SharedRedis
+
+__all__ = ["LIMITS", "Counter", "MemoryCounter", "RateLimits", "RedisCounter"]
+
+LIMITS: Final = {
+    "register": (30, 60.0),
+    "login": (10, 60.0),
+    "typing": (5, 1.0),
+    "message": (20, 10.0),
+    "wallet": (60, 1.0),
+    "search": (30, 10.0),
+    "profile": (30, 60.0),
+    "token": (30, 60.0),
+}
+"""How often, in how many seconds."""
+MAX_KEYS = 100_000
+
+# A list per key of when each was taken, the latest first, by the clock of Redis: processes may disagree about time.
+_TAKE = """
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+local at_most, window = tonumber(ARGV[1]), tonumber(ARGV[2])
+local oldest = redis.call('LINDEX', KEYS[1], at_most - 1)
+if oldest and now - oldest < window then
+    return oldest + window - now
+end
+redis.call('LPUSH', KEYS[1], now)
+redis.call('LTRIM', KEYS[1], 0, at_most - 1)
+redis.call('PEXPIRE', KEYS[1], window)
+return 0
+"""
+
+
+class Counter(Protocol):
+    """Counts per key. In any `window_s` at most `at_most` are taken; what is refused does not count."""
+
+    async def take(self, key: str, at_most: int, window_s: float) -> float:
+        """Count one: 0, or, when there were too many, the seconds until the next is taken."""
+
+
+class MemoryCounter:
+    """Counts in this process, for at most 100,000 keys: beyond that the ones longest unused are forgotten."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._taken: dict[str, deque[float]] = {}
+
+    async def take(self, key: str, at_most: int, window_s: float) -> float:
+        """Count one: 0, or, when there were too many, the seconds until the next is taken."""
+        now = self._clock()
+        # Taken out and put back: the dictionary's order is that of use.
+        taken = self._taken.pop(key, None)
+        if taken is None:
+            taken = deque(maxlen=at_most)
+            if len(self._taken) >= MAX_KEYS:
+                del self._taken[next(iter(self._taken))]
+        self._taken[key] = taken
+        if len(taken) == at_most and now - taken[0] < window_s:
+            return taken[0] + window_s - now
+        taken.append(now)
+        return 0.0
+
+
+class RedisCounter:
+    """Counts in Redis, for all processes together; while it is away, in this one."""
+
+    def __init__(self, shared: SharedRedis, alone: Counter | None = None) -> None:
+        self._shared = shared
+        self._alone = alone or MemoryCounter()
+        self._script = shared.client.register_script(_TAKE)
+
+    async def take(self, key: str, at_most: int, window_s: float) -> float:
+        """Count one: 0, or, when there were too many, the seconds until the next is taken."""
+        try:
+            name, window_ms = f"{PREFIX}limit:{key}", int(window_s * 1000)
+            waits_ms = await self._shared.ask(lambda _: self._script(keys=[name], args=[at_most, window_ms]))
+        except RedisAway:
+            return await self._alone.take(key, at_most, window_s)
+        return float(waits_ms) / 1000
+
+
+class RateLimits:
+    """How often each thing may be done: `allowed` says how often, in how many seconds."""
+
+    def __init__(self, counter: Counter, allowed: Mapping[str, tuple[int, float]] = LIMITS) -> None:
+        self.allowed = allowed
+        self._counter = counter
+
+    async def take(self, what: str, key: object) -> None:
+        """Count one `what` for `key`. Raises TooMany."""
+        waits_s = await self._counter.take(f"{what}:{key}", *self.allowed[what])
+        if waits_s > 0:
+            raise TooMany(waits_s)

@@ -1,0 +1,138 @@
+"""Who a token or a session stands for, remembered for a moment, so that not every request asks the database.
+
+What is revoked is forgotten at once in this process, and over Redis in all others. Without word from Redis that it
+still hears the others, a process believes itself for a second only; so nothing revoked lives on longer than that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from smartlink.portal.shared.redis import PREFIX, RedisAway, SharedRedis
+
+__all__ = ["Principal", "Principals"]
+
+KEPT_S = 5.0
+UNHEARD_S = 1.0
+"""How long a process believes itself, when others may have revoked something and it would not hear of that."""
+ASK_EVERY_S = 0.3
+MAX_KEPT = 10_000
+_CHANNEL = f"{PREFIX}revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is calling, and by what: a bearer token's id, or the hash of a session's cookie."""
+
+    id: int
+    name: str
+    email: str
+    is_admin: bool
+    created_at: dt.datetime
+    token_id: int | None = None
+    session_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    principal: Principal
+    since: float
+    until: float
+
+
+class Principals:
+    """By the digest of what the caller holds. `start` lets it hear other processes, `aclose` ends that."""
+
+    def __init__(self, shared: SharedRedis | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._shared = shared
+        self._clock = clock
+        self._kept: dict[str, _Kept] = {}
+        self._hears_until = 0.0
+        self._listening: asyncio.Task[None] | None = None
+        self.revocations = 0
+        """How often something was forgotten: ask before reading the database, and tell `keep`."""
+
+    def get(self, key: str) -> Principal | None:
+        """Whose this is, if that is known for certain enough."""
+        kept = self._kept.get(key)
+        if kept is None:
+            return None
+        now = self._clock()
+        if now >= kept.until:
+            del self._kept[key]
+            return None
+        is_certain = now < kept.since + UNHEARD_S or now < self._hears_until
+        return kept.principal if is_certain else None
+
+    def keep(self, key: str, principal: Principal, expires_at: dt.datetime | None, revocations: int) -> None:
+        """Remember what the database said, unless something was revoked since `revocations` was read."""
+        if revocations != self.revocations:
+            return
+        if len(self._kept) >= MAX_KEPT and key not in self._kept:
+            del self._kept[next(iter(self._kept))]
+        now, lasts_s = self._clock(), KEPT_S
+        if expires_at is not None:
+            lasts_s = min(lasts_s, (expires_at - dt.datetime.now(dt.UTC)).total_seconds())
+        self._kept[key] = _Kept(principal, now, now + lasts_s)
+
+    async def forget(self, user_id: int) -> None:
+        """A user's tokens, sessions, rights or name are no longer what they were; call it after the commit."""
+        self._forget(user_id)
+        if self._shared is not None:
+            with contextlib.suppress(RedisAway):  # others hear nothing from it either, and believe themselves less
+                await self._shared.ask(lambda redis: redis.publish(_CHANNEL, str(user_id)))
+
+    def clear(self) -> None:
+        """Forget everybody."""
+        self.revocations += 1
+        self._kept.clear()
+
+    def start(self) -> None:
+        """Begin to hear other processes."""
+        if self._shared is not None and self._listening is None:
+            self._listening = asyncio.create_task(self._listen(self._shared), name="revocations")
+
+    async def aclose(self) -> None:
+        """Stop hearing them."""
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+
+    def _forget(self, user_id: int) -> None:
+        self.revocations += 1
+        self._kept = {key: kept for key, kept in self._kept.items() if kept.principal.id != user_id}
+
+    async def _listen(self, shared: SharedRedis) -> None:
+        while True:
+            # Redis' absence is told of by those who ask it.
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                async with shared.client.pubsub() as subscription:
+                    await subscription.subscribe(_CHANNEL)
+                    await self._hear(subscription)
+            await asyncio.sleep(UNHEARD_S)
+
+    async def _hear(self, subscription: Any) -> None:
+        asked_at = 0.0
+        while True:
+            message = await subscription.get_message(timeout=ASK_EVERY_S)
+            if message is None:
+                if asked_at and self._clock() > asked_at + UNHEARD_S:
+                    return
+                if not asked_at:
+                    asked_at = self._clock()
+                    await subscription.ping()
+            elif message["type"] == "subscribe":
+                self.clear()  # what was revoked before this was not heard
+            elif message["type"] == "pong":
+                # All that was published before the question has been heard.
+                self._hears_until, asked_at = asked_at + UNHEARD_S, 0.0
+            elif message["type"] == "message" and message["data"].isdigit():
+                self._forget(int(message["data"]))
