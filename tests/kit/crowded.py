@@ -18,8 +18,9 @@ _NOW = "CURRENT_TIMESTAMP"
 _ROWS = {
     "users": "INSERT INTO users (name, email, password, is_admin, created_at, updated_at) "
     f"SELECT 'User ' || n, 'user' || n || '@example.org', 'x', false, {_NOW}, {_NOW} FROM generate_series(1, :n) n",
+    # One in a thousand is online. From about one in two hundred, PostgreSQL rightly reads all users at once instead.
     "user_presence": "INSERT INTO user_presence (user_id, is_online, last_seen, created_at, updated_at) "
-    f"SELECT id, id % 200 = 0, {_NOW}, {_NOW}, {_NOW} FROM users",
+    f"SELECT id, id % 1000 = 0, {_NOW}, {_NOW}, {_NOW} FROM users",
     # Four in ten are general; the rest are between ten thousand pairs, a tenth of them to and from `a`.
     "chat_messages": "INSERT INTO chat_messages (user_id, recipient_id, message, is_read, created_at, updated_at) "
     "SELECT CASE WHEN n % 20 = 1 THEN :a ELSE :first + n % 10000 END, CASE WHEN n % 10 < 4 THEN NULL "
@@ -38,9 +39,9 @@ _ROWS = {
     "wallet_transactions": "INSERT INTO wallet_transactions "
     "(wallet_id, type, amount, balance_after, version, created_at) SELECT w.id, 'deposit', 1, 1, n, "
     f"{_NOW} FROM wallets w, generate_series(1, GREATEST(1, :n / 10000)) n",
-    "recorded_events": "INSERT INTO recorded_events (channel, name, payload, promise, state, created_at, sent_at) "
+    "recorded_events": "INSERT INTO recorded_events (channel, name, payload, promise, state, error, created_at, sent_at) "
     "SELECT CASE WHEN n % 100 = 1 THEN 'private-user.' || :a WHEN n % 10 = 2 THEN 'chat' ELSE 'private-user.' || "
-    "(:first + n % 10000) END, 'E', '{}', 'durable', CASE WHEN n % 1000 = 3 THEN 'failed' ELSE 'sent' END, "
+    "(:first + n % 10000) END, 'E', '{}', 'durable', CASE WHEN n % 1000 = 3 THEN 'failed' ELSE 'sent' END, 'refused', "
     f"{_NOW}, {_NOW} FROM generate_series(1, :n) n",
     "audit_entries": "INSERT INTO audit_entries (admin_id, action, target, detail, created_at) "
     f"SELECT :a, 'x', 'y', '{{}}', {_NOW} FROM generate_series(1, :n) n",

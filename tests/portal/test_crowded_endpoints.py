@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import pytest
 
@@ -31,7 +31,7 @@ SCAN = re.compile(rf"Seq Scan on ({'|'.join(BIG)})\b")
 @pytest.mark.timeout(600)
 async def test_no_list_reads_a_table_from_end_to_end(postgres_url: str, postgres_template: str) -> None:
     with fresh_database(postgres_url, postgres_template) as url:
-        async for world in _opened(url):
+        async with aclosing(World(url)) as world:
             ana, root = await world.person("Ana"), await world.person("Root", is_admin=True)
             await asyncio.to_thread(fill, url, ana.id, ROWS)
             peer = (await world.rows("SELECT user_id FROM chat_messages WHERE recipient_id = :a LIMIT 1", a=ana.id))[0][
@@ -52,11 +52,3 @@ async def test_no_list_reads_a_table_from_end_to_end(postgres_url: str, postgres
                             scans.append(f"{path}\n{statement}\n{found}")
 
             assert not scans, "\n\n".join(scans)
-
-
-async def _opened(url: str) -> AsyncIterator[World]:
-    world = World(url)
-    try:
-        yield world
-    finally:
-        await world.aclose()
