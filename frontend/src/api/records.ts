@@ -1,16 +1,14 @@
 /** The records of the REST API and of the events: the same shape in both. */
+import type { CampaignOut, NotificationOut, Profile, RealtimePlace, Self, TransactionOut, WalletOut } from './schema'
 
-export interface Profile {
-  id: number
-  name: string
-}
+export type { Profile, RealtimePlace }
 
 /** Oneself: what nobody else gets to see. */
-export interface Account extends Profile {
-  email: string
-  is_admin: boolean
-  created_at: string
-}
+export type Account = Self
+export type Notification = NotificationOut
+export type Campaign = CampaignOut
+export type Wallet = WalletOut
+export type Transaction = TransactionOut
 
 export interface Message {
   id: number
@@ -38,14 +36,6 @@ export interface Conversation {
   unread_count: number
 }
 
-/** Where browsers reach the realtime server. */
-export interface RealtimePlace {
-  key: string
-  host: string
-  port: number
-  scheme: 'http' | 'https'
-}
-
 /** A durable event as the server kept it. */
 export interface RecordedEvent {
   eventId: number
@@ -60,30 +50,7 @@ export interface RecordedEvents {
   complete: boolean
 }
 
-export interface Notification {
-  id: number
-  type: string
-  data: Record<string, unknown>
-  read_at: string | null
-  created_at: string
-}
-
 export type CampaignStatus = 'draft' | 'active' | 'inactive'
-
-export interface Campaign {
-  id: number
-  user_id: number
-  name: string
-  description: string | null
-  status: CampaignStatus
-  /** Money: a decimal with two places. */
-  budget: string
-  starts_at: string | null
-  ends_at: string | null
-  version: number
-  created_at: string
-  updated_at: string
-}
 
 export interface CampaignActivity {
   id: number
@@ -94,23 +61,7 @@ export interface CampaignActivity {
   created_at: string
 }
 
-export interface Wallet {
-  balance: string
-  currency: string
-  /** Rises by one with every movement. */
-  version: number
-}
-
 export type MovementType = 'deposit' | 'withdrawal'
-
-export interface Transaction {
-  id: number
-  type: MovementType
-  amount: string
-  balance_after: string
-  version: number
-  created_at: string
-}
 
 export interface Token {
   id: number
