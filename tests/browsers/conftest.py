@@ -42,12 +42,12 @@ async def two(
 ) -> AsyncIterator[Two]:
     binaries = {name: shutil.which(name) or name for name in ("firefox-esr", "WebKitWebDriver", "Xvfb")}
     folder = tmp_path_factory.mktemp("browsers")
-    folders = [folder / name for name in ("left", "right", "firefox", "webkit")]
+    folders = [folder / name for name in ("screen", "firefox", "webkit")]
     for place in folders:
         place.mkdir()
-    left, right = [await Screen.start(binaries["Xvfb"], place) for place in folders[:2]]
-    firefox = await Firefox.start(binaries["firefox-esr"], left, folders[2])
-    webkit = await WebKit.start(binaries["WebKitWebDriver"], str(MINI_BROWSERS[-1]), right, folders[3])
+    screen = await Screen.start(binaries["Xvfb"], folders[0])
+    firefox = await Firefox.start(binaries["firefox-esr"], folders[1])
+    webkit = await WebKit.start(binaries["WebKitWebDriver"], str(MINI_BROWSERS[-1]), screen, folders[2])
     print(f"{firefox.engine}, {webkit.engine}")  # noqa: T201 -- the target shows which versions were tried
     pair = Two(firefox, webkit) if "Firefox" in request.param else Two(webkit, firefox)
     for name, window in (("ana", pair.ana), ("ben", pair.ben)):
@@ -57,5 +57,5 @@ async def two(
         await window.click("[data-testid=login-submit]")
         await window.sees("[data-testid=connection-state]", "Connected", within_s=40)
     yield pair
-    for one in (webkit, firefox, right, left):
+    for one in (webkit, firefox, screen):
         await one.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 
 from browsers.process import ended, started
-from browsers.screen import Screen
 from browsers.window import Window
 
 PREFERENCES = {
@@ -35,16 +33,13 @@ class Firefox(Window):
         self._context = ""
 
     @classmethod
-    async def start(cls, binary: str, screen: Screen, folder: Path) -> Firefox:
+    async def start(cls, binary: str, folder: Path) -> Firefox:
         profile = folder / "profile"
         profile.mkdir()
         lines = (f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in PREFERENCES.items())
         (profile / "user.js").write_text("".join(lines))
-        command = [binary, "--no-remote", "--remote-debugging-port", "0", "--profile", str(profile)]
-        environment = os.environ | {"DISPLAY": screen.display, "MOZ_ENABLE_WAYLAND": "0"}
-        process, found = await started(
-            command, re.compile(r"WebDriver BiDi listening on (ws://\S+)"), folder, environment
-        )
+        command = [binary, "--headless", "--no-remote", "--remote-debugging-port", "0", "--profile", str(profile)]
+        process, found = await started(command, re.compile(r"WebDriver BiDi listening on (ws://\S+)"), folder)
         socket = await connect(f"{found[1]}/session", proxy=None, max_size=None)
         window = cls(process, socket)
         made = await window._tell("session.new", {"capabilities": {}})
@@ -67,6 +62,8 @@ class Firefox(Window):
 
     async def open(self, url: str) -> None:
         await self._tell("browsingContext.navigate", {"context": self._context, "url": url, "wait": "complete"})
+        # A window that nobody sits before never has the focus, and a message is read only by who looks at it.
+        await self._run("document.hasFocus = () => true, window.dispatchEvent(new Event('focus')), 0")
 
     async def _run(self, expression: str) -> Any:
         answer = await self._tell(

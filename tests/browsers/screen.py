@@ -1,4 +1,4 @@
-"""Virtual screens. A window without a screen never has the focus, and only who looks at a message has read it."""
+"""Virtual screens."""
 
 from __future__ import annotations
 

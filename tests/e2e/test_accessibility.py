@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Page, ViewportSize, expect
 
+from kit.callers import Callers
 from kit.chromium import chromium
 from kit.serve import Smartlink
 
@@ -97,50 +95,27 @@ FOCUSED = """async () => {
 }"""
 
 
-def api(smartlink: Smartlink, path: str, body: Any, token: str = "") -> Any:
-    request = urllib.request.Request(
-        smartlink.url + path,
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {}),
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.loads(answer.read())
-
-
-def fill(smartlink: Smartlink) -> None:
+async def fill(call: Callers) -> None:
     """Say and make what strains a layout: long words, long names, right to left, emoji, a thousand characters."""
-    account = {"name": LONG_NAME[:100], "email": "long@example.com", "password": "password"}
-    tokens = [
-        api(smartlink, "/api/register", account)["token"],
-        api(smartlink, "/api/login", {"email": "ana@example.com", "password": "password"})["token"],
-        api(smartlink, "/api/login", {"email": "ben@example.com", "password": "password"})["token"],
-    ]
+    await call.register("long", LONG_NAME[:100])
     for text in SAID:
-        for token in tokens[:2]:
-            api(smartlink, "/api/chat/messages", {"message": text}, token)
-        api(smartlink, "/api/chat/messages/private", {"recipient_id": 1, "message": text}, tokens[2])
-    api(smartlink, "/api/chat/messages/private", {"recipient_id": 1, "message": LONG_WORD}, tokens[0])
-    api(smartlink, "/api/campaigns", {"name": LONG_WORD[:100], "budget": "1", "description": LONG_WORD}, tokens[1])
-    api(smartlink, "/api/wallet/deposits", {"amount": "9999.99"}, tokens[1])
-
-
-@pytest.fixture(scope="module")
-def smartlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Smartlink]:
-    running = Smartlink(tmp_path_factory.mktemp("smartlink"))
-    running.start()
-    fill(running)
-    yield running
-    assert running.stop() == 0
-    assert "Traceback" not in running.log.read_text()
+        for who in ("long", "ana"):
+            await call(who, "POST", "/api/chat/messages", {"message": text})
+        await call("ben", "POST", "/api/chat/messages/private", {"recipient_id": 1, "message": text})
+    await call("long", "POST", "/api/chat/messages/private", {"recipient_id": 1, "message": LONG_WORD})
+    campaign = {"name": LONG_WORD[:100], "budget": "1", "description": LONG_WORD}
+    await call("ana", "POST", "/api/campaigns", campaign)
+    await call("ana", "POST", "/api/wallet/deposits", {"amount": "9999.99"})
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def pages(smartlink: Smartlink) -> AsyncIterator[dict[str | None, Page]]:
+async def pages(shared_smartlink: Smartlink, call: Callers) -> AsyncIterator[dict[str | None, Page]]:
     """A page of Ana, one of the administrator, one of nobody."""
+    await fill(call)
     opened: dict[str | None, Page] = {}
     async with chromium() as browser:
         for name in ("ana", "admin", None):
-            context = await browser.new_context(viewport=DESK, reduced_motion="reduce", base_url=smartlink.url)
+            context = await browser.new_context(viewport=DESK, reduced_motion="reduce", base_url=shared_smartlink.url)
             await context.add_init_script(path=AXE)
             opened[name] = page = await context.new_page()
             if name is not None:
@@ -218,10 +193,9 @@ async def test_f6_goes_round_the_regions_and_escape_closes_the_menu(pages: dict[
     await expect(menu).to_be_focused()
 
 
-async def test_escape_sends_what_popped_up_away(smartlink: Smartlink, pages: dict[str | None, Page]) -> None:
+async def test_escape_sends_what_popped_up_away(call: Callers, pages: dict[str | None, Page]) -> None:
     page = await opened(pages, "/wallet", "ana")
-    token = api(smartlink, "/api/login", {"email": "ben@example.com", "password": "password"})["token"]
-    api(smartlink, "/api/chat/messages/private", {"recipient_id": 1, "message": "Are you there?"}, token)
+    await call("ben", "POST", "/api/chat/messages/private", {"recipient_id": 1, "message": "Are you there?"})
     await expect(page.get_by_test_id("toast")).to_contain_text("Are you there?")
     await page.keyboard.press("Escape")
 
