@@ -19,7 +19,7 @@ USER = [
     "/api/chat/users/online", "/api/notifications", "/api/notifications?unread=1", "/api/notifications?before=50000",
     "/api/campaigns", "/api/campaigns?status=active", "/api/campaigns/{campaign}/activity", "/api/wallet",
     "/api/wallet/transactions", "/api/wallet/transactions?type=withdrawal", "/api/tokens",
-    "/api/events?channel=private-user.{id}&after=0", "/api/events?channel=chat&after=90000", "/api/user",
+    "/api/events?channel=private-user.{id}&after=0", "/api/events?channel=chat&after=90000",
 ]  # fmt: skip
 ADMIN = [
     "/api/admin/users", "/api/admin/users?before=50000", "/api/admin/events", "/api/admin/events?channel=chat",
