@@ -460,7 +460,7 @@ async def test_what_was_told_before_a_kill_is_delivered_by_the_next_process(tmp_
 
 async def test_a_restart_tells_nothing_of_who_comes_back(tmp_path: Path) -> None:
     async with receiver() as target:
-        server = Server(tmp_path, target, REVERB_WEBHOOK_RESTART_GRACE="3")
+        server = Server(tmp_path, target, REVERB_WEBHOOK_RESTART_GRACE="6")
         async with server:
             async with connected(server.port) as ana, connected(server.port) as ben:
                 await ana.subscribe("presence-chat", ANA)
