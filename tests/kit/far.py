@@ -1,0 +1,90 @@
+"""A line as long as the one round the world: what is sent through it arrives later, in order and whole."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from kit.waiting import eventually
+
+__all__ = ["FarAway"]
+
+CHUNK = 64 * 1024
+CHUNKS_UNDER_WAY = 256
+
+
+class FarAway:
+    """A TCP proxy on `port` before `target` of this machine; every byte takes `one_way_s` seconds, either way."""
+
+    def __init__(self, port: int, target: int, one_way_s: float) -> None:
+        self.port = port
+        self._target = target
+        self._one_way_s = one_way_s
+        self._server: asyncio.Server | None = None
+        self._lines: set[asyncio.Task[None]] = set()
+        self._flows = asyncio.Event()
+        self._flows.set()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", self.port)
+
+    def hold(self) -> None:
+        """Nothing arrives any more, on either side, and nobody is told."""
+        self._flows.clear()
+
+    def release(self) -> None:
+        self._flows.set()
+
+    async def cut(self) -> None:
+        """End every connection there is. New ones are taken."""
+        for line in list(self._lines):
+            line.cancel()
+        await eventually(lambda: not self._lines)
+
+    async def close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        await self.cut()
+        await self._server.wait_closed()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = asyncio.current_task()
+        assert line is not None
+        self._lines.add(line)
+        ends = [writer]
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            ends.append(far_writer)
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._later(reader, far_writer))
+                both.create_task(self._later(far_reader, writer))
+        except (OSError, ExceptionGroup, asyncio.CancelledError):
+            pass  # Either end hung up, or the line was cut.
+        finally:
+            for end in ends:
+                end.close()
+            self._lines.discard(line)
+
+    async def _later(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        clock = asyncio.get_running_loop().time
+        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(CHUNKS_UNDER_WAY)
+
+        async def arrive() -> None:
+            while True:
+                at, chunk = await under_way.get()
+                await asyncio.sleep(max(0.0, at - clock()))
+                await self._flows.wait()
+                if not chunk:
+                    with suppress(OSError):
+                        writer.write_eof()
+                    return
+                writer.write(chunk)
+                await writer.drain()
+
+        async with asyncio.TaskGroup() as both:
+            both.create_task(arrive())
+            while True:
+                chunk = await reader.read(CHUNK)
+                await under_way.put((clock() + self._one_way_s, chunk))
+                if not chunk:
+                    return
