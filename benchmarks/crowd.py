@@ -17,13 +17,13 @@ from pathlib import Path
 
 KEY, SECRET, APP_ID = "app-key", "app-secret", "1001"
 MARK = b"@@"
-_HANDSHAKE = (
+HANDSHAKE = (
     b"GET /app/app-key?protocol=7&client=crowd&version=1.0 HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
     b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 
 
-def _frame(payload: bytes) -> bytes:
+def frame(payload: bytes) -> bytes:
     size = len(payload)
     head = bytes([0x81, 0x80 | size]) if size < 126 else bytes([0x81, 0xFE]) + size.to_bytes(2, "big")
     return head + b"\0\0\0\0" + payload  # masked with zeros: valid, and costs the crowd nothing
@@ -70,7 +70,7 @@ class Crowd:
                     continue
                 if events & select.EPOLLOUT and fd in opened:
                     try:
-                        s.send(_HANDSHAKE)
+                        s.send(HANDSHAKE)
                     except OSError:
                         self._drop(fd)
                         opened.pop(fd, None)
@@ -82,7 +82,7 @@ class Crowd:
                     names = channels(opened.pop(fd))
                     wanted += len(names)
                     for name in names:
-                        s.send(_frame(json.dumps({"event": "pusher:subscribe", "data": {"channel": name}}).encode()))
+                        s.send(frame(json.dumps({"event": "pusher:subscribe", "data": {"channel": name}}).encode()))
             if time.monotonic() - begun > 60:
                 break
         return time.monotonic() - begun

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import logging
 import time
@@ -69,6 +70,17 @@ class TestRedisCounter(CounterPromises):
         taken = [await each.take("a", 3, 60.0) for each in (counter, other, counter, other)]
 
         assert [waits > 0 for waits in taken] == [False, False, False, True]
+
+
+async def test_more_questions_at_once_than_connections_are_all_answered_by_redis(
+    shared: SharedRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    counter = RedisCounter(shared)
+
+    taken = await asyncio.gather(*(counter.take("a", 100, 60.0) for _ in range(200)))
+
+    assert sorted(waits > 0 for waits in taken) == [False] * 100 + [True] * 100
+    assert not caplog.messages
 
 
 class TypistsPromises:

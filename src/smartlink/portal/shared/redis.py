@@ -21,7 +21,7 @@ __all__ = ["RedisAway", "SharedRedis", "redis_url"]
 TIMEOUT_S = 0.5
 LEFT_ALONE_S = 1.0
 """After a failure nobody asks Redis for so long: only the first waits in vain."""
-MAX_CONNECTIONS = 50
+MAX_CONNECTIONS = 20
 PREFIX = "smartlink:portal:"
 
 _Answer = TypeVar("_Answer")
@@ -42,9 +42,15 @@ class SharedRedis:
     """Asks Redis. Tells of its absence once, and once of its return."""
 
     def __init__(self, url: str) -> None:
-        self.client: Any = redis.asyncio.Redis.from_url(
-            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, max_connections=MAX_CONNECTIONS
+        # Who finds all connections at work waits for one, instead of being told that Redis is away.
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            url,
+            max_connections=MAX_CONNECTIONS,
+            timeout=TIMEOUT_S,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
         )
+        self.client: Any = redis.asyncio.Redis.from_pool(pool)
         self._ask_at = 0.0
         self._is_away = False
 
