@@ -95,6 +95,10 @@ FOCUSED = """async () => {
 }"""
 
 
+#: Everything is tried on one page before the next is opened.
+each_page = pytest.mark.parametrize(("path", "whose"), PAGES, scope="module")
+
+
 async def fill(call: Callers) -> None:
     """Say and make what strains a layout: long words, long names, right to left, emoji, a thousand characters."""
     await call.register("long", LONG_NAME[:100])
@@ -131,14 +135,15 @@ async def opened(pages: dict[str | None, Page], path: str, whose: str | None) ->
     page = pages[whose]
     await page.set_viewport_size(DESK)
     await page.emulate_media(color_scheme="light")
-    await page.goto(path)
+    if not page.url.endswith(path):
+        await page.goto(path)
     await expect(page.get_by_role("heading", level=1)).to_be_visible()
     await page.wait_for_function(SETTLED)
     assert page.url.endswith(path), f"{path} leads to {page.url}"
     return page
 
 
-@pytest.mark.parametrize(("path", "whose"), PAGES)
+@each_page
 async def test_no_serious_violation(pages: dict[str | None, Page], path: str, whose: str | None) -> None:
     page = await opened(pages, path, whose)
     for size in (DESK, PHONE):
@@ -149,7 +154,7 @@ async def test_no_serious_violation(pages: dict[str | None, Page], path: str, wh
             assert await page.evaluate(AXE_RUN) == [], f"{size['width']} pixels, {scheme}"
 
 
-@pytest.mark.parametrize(("path", "whose"), PAGES)
+@each_page
 async def test_nothing_sticks_out(pages: dict[str | None, Page], path: str, whose: str | None) -> None:
     page = await opened(pages, path, whose)
     for size in (DESK, TABLET, PHONE, NARROW):
@@ -157,7 +162,7 @@ async def test_nothing_sticks_out(pages: dict[str | None, Page], path: str, whos
         assert await page.evaluate(STICKS_OUT) == [], f"{size['width']} pixels"
 
 
-@pytest.mark.parametrize(("path", "whose"), PAGES)
+@each_page
 async def test_tab_reaches_everything_and_shows_where_it_is(
     pages: dict[str | None, Page], path: str, whose: str | None
 ) -> None:
