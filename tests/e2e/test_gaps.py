@@ -62,11 +62,10 @@ async def be_noticed(call: Callers) -> None:
 
 
 async def notifications_shown(page: Page) -> list[str]:
-    return [
-        f"{text} {'new' if 'unread' in (kind or '') else 'read'}"
-        for row in await page.locator("[data-testid^=notification-]").all()
-        for text, kind in [(await row.locator(".text").inner_text(), await row.get_attribute("class"))]
-    ]
+    rows = await page.locator("[data-testid^=notification-]").evaluate_all(
+        "els => els.map(el => [el.querySelector('.text').innerText, el.classList.contains('unread')])"
+    )
+    return [f"{text} {'new' if is_unread else 'read'}" for text, is_unread in rows]
 
 
 async def notifications_wanted(call: Callers) -> list[str]:
@@ -93,11 +92,12 @@ async def change_the_list(call: Callers) -> None:
 
 
 async def campaigns_shown(page: Page) -> list[str]:
-    cards = page.locator("a[data-testid^=campaign-]")
-    return [
-        f"{await card.locator('.name').inner_text()} {_digits(await card.locator('.budget').inner_text())}"
-        for card in await cards.all()
-    ]
+    # In one look: a card may go between two.
+    names, budgets = "el => el.querySelector('.name').innerText", "el => el.querySelector('.budget').innerText"
+    cards = await page.locator("a[data-testid^=campaign-]").evaluate_all(
+        f"els => els.map(el => [({names})(el), ({budgets})(el)])"
+    )
+    return [f"{name} {_digits(budget)}" for name, budget in cards]
 
 
 async def change_one(call: Callers) -> None:
