@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,17 +46,19 @@ async def two(
     folders = [folder / name for name in ("screen", "firefox", "webkit")]
     for place in folders:
         place.mkdir()
-    screen = await Screen.start(binaries["Xvfb"], folders[0])
-    firefox = await Firefox.start(binaries["firefox-esr"], folders[1])
-    webkit = await WebKit.start(binaries["WebKitWebDriver"], str(MINI_BROWSERS[-1]), screen, folders[2])
-    print(f"{firefox.engine}, {webkit.engine}")  # noqa: T201 -- the target shows which versions were tried
-    pair = Two(firefox, webkit) if "Firefox" in request.param else Two(webkit, firefox)
-    for name, window in (("ana", pair.ana), ("ben", pair.ben)):
-        await window.open(smartlink.url)
-        await window.write("[data-testid=login-email]", f"{name}@example.com")
-        await window.write("[data-testid=login-password]", "password")
-        await window.click("[data-testid=login-submit]")
-        await window.sees("[data-testid=connection-state]", "Connected", within_s=40)
-    yield pair
-    for one in (webkit, firefox, screen):
-        await one.close()
+    async with AsyncExitStack() as running:
+        screen = await Screen.start(binaries["Xvfb"], folders[0])
+        running.push_async_callback(screen.close)
+        firefox = await Firefox.start(binaries["firefox-esr"], folders[1])
+        running.push_async_callback(firefox.close)
+        webkit = await WebKit.start(binaries["WebKitWebDriver"], str(MINI_BROWSERS[-1]), screen, folders[2])
+        running.push_async_callback(webkit.close)
+        print(f"{firefox.engine}, {webkit.engine}")  # noqa: T201 -- the target shows which versions were tried
+        pair = Two(firefox, webkit) if "Firefox" in request.param else Two(webkit, firefox)
+        for name, window in (("ana", pair.ana), ("ben", pair.ben)):
+            await window.open(smartlink.url)
+            await window.write("[data-testid=login-email]", f"{name}@example.com")
+            await window.write("[data-testid=login-password]", "password")
+            await window.click("[data-testid=login-submit]")
+            await window.sees("[data-testid=connection-state]", "Connected", within_s=40)
+        yield pair

@@ -40,13 +40,17 @@ class Firefox(Window):
         (profile / "user.js").write_text("".join(lines))
         command = [binary, "--headless", "--no-remote", "--remote-debugging-port", "0", "--profile", str(profile)]
         process, found = await started(command, re.compile(r"WebDriver BiDi listening on (ws://\S+)"), folder)
-        socket = await connect(f"{found[1]}/session", proxy=None, max_size=None)
-        window = cls(process, socket)
-        made = await window._tell("session.new", {"capabilities": {}})
-        window.engine = f"Firefox {made['capabilities']['browserVersion']}"
-        window._context = (await window._tell("browsingContext.getTree", {}))["contexts"][0]["context"]
-        size = {"width": 1280, "height": 800}
-        await window._tell("browsingContext.setViewport", {"context": window._context, "viewport": size})
+        try:
+            socket = await connect(f"{found[1]}/session", proxy=None, max_size=None)
+            window = cls(process, socket)
+            made = await window._tell("session.new", {"capabilities": {}})
+            window.engine = f"Firefox {made['capabilities']['browserVersion']}"
+            window._context = (await window._tell("browsingContext.getTree", {}))["contexts"][0]["context"]
+            size = {"width": 1280, "height": 800}
+            await window._tell("browsingContext.setViewport", {"context": window._context, "viewport": size})
+        except BaseException:
+            await ended(process)
+            raise
         return window
 
     async def _tell(self, method: str, parameters: dict[str, Any]) -> Any:

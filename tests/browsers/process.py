@@ -26,7 +26,11 @@ async def started(
         assert process.returncode is None, f"{command[0]} ended:\n{log.read_text(errors='replace')}"
         return wanted.search(log.read_text(errors="replace"))
 
-    await eventually(told, within_s=40, what=f"{command[0]} started; see its log")
+    try:
+        await eventually(told, within_s=40, what=f"{command[0]} started; see its log")
+    except BaseException:
+        await ended(process)
+        raise
     match = told()
     assert match is not None
     return process, match

@@ -30,11 +30,16 @@ class WebKit(Window):
         process, _ = await started([driver, f"--port={port}", "--host=127.0.0.1"], None, folder, environment)
         http = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
         window = cls(process, http)
-        options = {"binary": browser, "args": ["--automation"]}
-        made = await window._first_session({"alwaysMatch": {"webkitgtk:browserOptions": options}})
-        window._session = f"/session/{made['sessionId']}"
-        window.engine = f"WebKit ({made['capabilities']['browserName']} {made['capabilities']['browserVersion']})"
-        await window._tell("POST", "/window/rect", {"x": 0, "y": 0, "width": 1280, "height": 860})
+        try:
+            options = {"binary": browser, "args": ["--automation"]}
+            made = await window._first_session({"alwaysMatch": {"webkitgtk:browserOptions": options}})
+            window._session = f"/session/{made['sessionId']}"
+            window.engine = f"WebKit ({made['capabilities']['browserName']} {made['capabilities']['browserVersion']})"
+            await window._tell("POST", "/window/rect", {"x": 0, "y": 0, "width": 1280, "height": 860})
+        except BaseException:
+            await http.aclose()
+            await ended(process)
+            raise
         return window
 
     async def _first_session(self, capabilities: dict[str, Any]) -> Any:
