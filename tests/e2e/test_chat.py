@@ -15,6 +15,7 @@ from playwright.async_api import Locator, Page, expect
 from playwright.async_api import TimeoutError as PlaywrightTimeout
 
 from kit.serve import Smartlink
+from kit.waiting import eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
@@ -204,3 +205,24 @@ async def test_wrong_credentials_are_told(smartlink: Smartlink, browser: Any) ->
     await page.get_by_test_id("login-submit").click()
 
     await expect(page.get_by_test_id("login-error")).to_be_visible()
+
+
+async def test_a_page_names_its_user_to_the_realtime_server_on_every_connection(
+    smartlink: Smartlink, browser: Any
+) -> None:
+    page = await browser.new_page()
+    signed_in: list[str] = []
+
+    def listen(socket: Any) -> None:
+        socket.on("framereceived", lambda frame: "signin_success" in frame and signed_in.append(frame))
+
+    page.on("websocket", listen)
+    await page.goto(smartlink.url)
+    await page.get_by_test_id("login-email").fill("ana@example.com")
+    await page.get_by_test_id("login-password").fill("password")
+    await page.get_by_test_id("login-submit").click()
+    await eventually(lambda: len(signed_in) == 1)
+    assert json.loads(json.loads(json.loads(signed_in[0])["data"])["user_data"])["id"] == "1"
+
+    await page.reload()
+    await eventually(lambda: len(signed_in) == 2)

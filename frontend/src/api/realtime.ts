@@ -20,6 +20,15 @@ export async function authorizeChannel(socketId: string, channel: string): Promi
   return body
 }
 
+export interface UserAuthentication {
+  auth: string
+  user_data: string
+}
+
+export async function authenticateUser(socketId: string): Promise<UserAuthentication> {
+  return (await api.post<UserAuthentication>('/broadcasting/user-auth', { socket_id: socketId })).body
+}
+
 interface ListedEvent {
   id: number
   event: string

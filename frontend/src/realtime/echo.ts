@@ -4,18 +4,18 @@
  * everywhere else.
  */
 import Echo from 'laravel-echo'
-import Pusher, { type ChannelAuthorizationCallback } from 'pusher-js'
+import Pusher from 'pusher-js'
 import { Rejected, SignedOut } from '@/api/errors'
 import type { RealtimePlace } from '@/api/records'
-import { authorizeChannel } from '@/api/realtime'
+import { authenticateUser, authorizeChannel } from '@/api/realtime'
 import type { ConnectionEvent } from './connection'
 
 export type RealtimeEcho = Echo<'reverb'>
 
 type SocketState = Extract<ConnectionEvent, { type: 'socket' }>['state']
 
-/** Waits between two tries to authorise a channel, in milliseconds; the last one repeats. */
-const AUTHORISE_AGAIN_MS = [500, 1500, 4000, 8000]
+/** Waits between two tries to authorise, in milliseconds; the last one repeats. */
+const ASK_AGAIN_MS = [500, 1500, 4000, 8000]
 
 export function buildEcho(place: RealtimePlace): RealtimeEcho {
   const echo: RealtimeEcho = new Echo({
@@ -32,36 +32,44 @@ export function buildEcho(place: RealtimePlace): RealtimeEcho {
     withoutInterceptors: true,
     channelAuthorization: {
       customHandler: ({ socketId, channelName }, answer) => {
-        void authorize(socketId, channelName, answer, () => echo.socketId() === socketId)
+        void untilAnswered(() => authorizeChannel(socketId, channelName), answer, () => echo.socketId() === socketId)
+      },
+    },
+    userAuthentication: {
+      // Named because Echo's types ask for them; whoever handles it says where it goes.
+      endpoint: '/broadcasting/user-auth',
+      headers: {},
+      customHandler: ({ socketId }, answer) => {
+        void untilAnswered(() => authenticateUser(socketId), answer, () => echo.socketId() === socketId)
       },
     },
   })
-  // Naming the connection's user (`echo.connector.signin()`, with a `userAuthentication` handler beside the one
-  // above) belongs here, once the realtime server answers `pusher:signin`.
+  // The connection is this user's: the server counts it so, and ends it when the user is blocked. pusher-js says it
+  // again on every connection.
+  echo.connector.signin()
   return echo
 }
 
 /**
  * Asks until there is an answer that will not change: pusher-js asks once per connection only, so a portal that
- * restarts at the wrong moment would leave the channel silent.
+ * restarts at the wrong moment would leave the channel silent, or the connection nobody's.
  */
-async function authorize(
-  socketId: string,
-  channelName: string,
-  answer: ChannelAuthorizationCallback,
+async function untilAnswered<T>(
+  ask: () => Promise<T>,
+  answer: (error: Error | null, given: T | null) => void,
   isCurrent: () => boolean,
 ): Promise<void> {
   for (let tries = 0; isCurrent(); tries += 1) {
     try {
-      const authorization = await authorizeChannel(socketId, channelName)
-      if (isCurrent()) answer(null, authorization)
+      const given = await ask()
+      if (isCurrent()) answer(null, given)
       return
     } catch (error) {
       if (error instanceof SignedOut || (error instanceof Rejected && error.status < 500)) {
         answer(error, null)
         return
       }
-      const wait = AUTHORISE_AGAIN_MS[Math.min(tries, AUTHORISE_AGAIN_MS.length - 1)]
+      const wait = ASK_AGAIN_MS[Math.min(tries, ASK_AGAIN_MS.length - 1)]
       await new Promise((resolve) => setTimeout(resolve, wait))
     }
   }
