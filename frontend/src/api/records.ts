@@ -1,14 +1,25 @@
 /** The records of the REST API and of the events: the same shape in both. */
-import type { CampaignOut, NotificationOut, Profile, RealtimePlace, Self, TransactionOut, WalletOut } from './schema'
+import type * as schema from './schema'
 
-export type { Profile, RealtimePlace }
+export type { AdminUser, FailedJob, FoundMessage, Profile, RealtimePlace } from './schema'
+
+type Profile = schema.Profile
 
 /** Oneself: what nobody else gets to see. */
-export type Account = Self
-export type Notification = NotificationOut
-export type Campaign = CampaignOut
-export type Wallet = WalletOut
-export type Transaction = TransactionOut
+export type Account = schema.Self
+export type Notification = schema.NotificationOut
+export type Campaign = schema.CampaignOut
+export type Wallet = schema.WalletOut
+export type Transaction = schema.TransactionOut
+export type Token = schema.TokenOut
+/** With the secret, which is told this once. */
+export type NewToken = schema.NewTokenOut
+export type ConnectionsNow = schema.ConnectionsOut
+export type ChannelCount = schema.ChannelOut
+export type ListedEvent = schema.Event
+export type AuditEntry = schema.AuditOut
+/** Null: the part that knows did not answer. The description allows leaving such figures out; we never do. */
+export type Figures = Required<schema.Figures>
 
 export interface Message {
   id: number
@@ -23,11 +34,6 @@ export interface Message {
   user: Profile
   /** On direct messages only. */
   recipient?: Profile
-}
-
-/** A message that was searched for; `recipient` is null in the general chat. */
-export interface FoundMessage extends Omit<Message, 'recipient'> {
-  recipient: Profile | null
 }
 
 export interface Conversation {
@@ -63,92 +69,9 @@ export interface CampaignActivity {
 
 export type MovementType = 'deposit' | 'withdrawal'
 
-export interface Token {
-  id: number
-  name: string
-  last_used_at: string | null
-  expires_at: string | null
-  created_at: string
-}
-
-/** With the secret, which is told this once. */
-export interface NewToken extends Token {
-  token: string
-}
-
-/** How the system is doing. Null: the part that knows did not answer. */
-export interface Figures {
-  at: string
-  realtime: 'up' | 'down'
-  connections: number | null
-  channels: number | null
-  nodes: number | null
-  workers: number | null
-  redis: string | null
-  received_per_s: number | null
-  published_per_s: number | null
-  delivered_per_s: number | null
-  publish_latency_ms: number | null
-  queue_waiting: number
-  queue_lag_s: number
-  queue_workers: number
-  failed_jobs: number
-  users_online: number
-  errors: number
-}
-
 export interface FigureSample {
   at: string
   figures: Partial<Omit<Figures, 'at'>>
-}
-
-export interface AdminUser extends Account {
-  blocked_at: string | null
-  is_online: boolean
-  last_seen: string | null
-}
-
-export interface ConnectionsNow {
-  connections: number
-  users: { id: string; name: string | null; channels: string[] }[]
-}
-
-export interface ChannelCount {
-  name: string
-  subscription_count: number
-  /** On presence channels only. */
-  user_count: number | null
-}
-
-/** A recorded event. `payload` is null for what two people tell each other. */
-export interface ListedEvent {
-  id: number
-  channel: string
-  name: string
-  payload: unknown
-  state: string
-  created_at: string
-  sent_at: string | null
-}
-
-export interface FailedJob {
-  id: number
-  channel: string
-  name: string
-  /** JSON as it was recorded. */
-  payload: string
-  attempts: number
-  error: string
-  created_at: string
-}
-
-export interface AuditEntry {
-  id: number
-  action: string
-  target: string
-  detail: Record<string, unknown>
-  admin: Profile
-  created_at: string
 }
 
 export type ConsoleKind = 'event' | 'join' | 'leave' | 'occupied' | 'vacated' | 'client_event' | 'error' | 'audit'
