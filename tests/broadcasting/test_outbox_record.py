@@ -8,6 +8,7 @@ import json
 
 import pytest
 from sqlalchemy import text, update
+from sqlalchemy.exc import DBAPIError
 
 from broadcasting.outbox_database import OutboxDatabase, envelope, relaying
 from kit.waiting import eventually
@@ -174,3 +175,48 @@ async def test_a_late_commit_of_a_lower_id_is_not_lost(postgresql: OutboxDatabas
 
     assert low < high
     assert [sent.channel for sent in driver.sent] == ["private-fast", "private-slow"]
+
+
+async def test_what_the_database_refuses_is_told_as_sqlalchemy_tells_it(database: OutboxDatabase) -> None:
+    async with database.engine.begin() as connection:
+        await connection.execute(text("DROP TABLE recorded_events"))
+
+    async with database.sessions() as session:
+        with pytest.raises(DBAPIError, match="recorded_events") as refused:
+            await database.outbox.record(session, [envelope(1)])
+
+    assert refused.value.statement is not None
+    assert not refused.value.connection_invalidated
+
+
+async def test_whoever_gives_up_waiting_leaves_no_lock_and_no_connection_in_the_way(
+    postgresql: OutboxDatabase,
+) -> None:
+    async with postgresql.sessions() as first:
+        await postgresql.outbox.record(first, [envelope(1)])
+        second = asyncio.create_task(postgresql.record(envelope(2)))
+        await _until_somebody_waits(postgresql)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        await first.commit()
+
+    await asyncio.wait_for(asyncio.gather(*(postgresql.record(envelope(number)) for number in range(3, 8))), 20)
+
+    assert sorted(json.loads(payload)["n"] for payload in await postgresql.column("payload")) == [1, 3, 4, 5, 6, 7]
+
+
+async def test_a_connection_the_database_ended_is_told_so_and_not_used_again(postgresql: OutboxDatabase) -> None:
+    async with postgresql.sessions() as session:
+        own = await session.scalar(text("SELECT pg_backend_pid()"))
+        async with postgresql.engine.connect() as other:
+            await other.execute(text("SELECT pg_terminate_backend(:own, 5000)"), {"own": own})
+        with pytest.raises(DBAPIError) as ended:
+            await postgresql.outbox.record(session, [envelope(1)])
+        await session.rollback()
+
+        await postgresql.outbox.record(session, [envelope(2)])
+        await session.commit()
+
+    assert ended.value.connection_invalidated
+    assert [json.loads(payload)["n"] for payload in await postgresql.column("payload")] == [2]

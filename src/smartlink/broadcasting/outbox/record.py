@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
 from smartlink.broadcasting.envelope import DEFAULT_QUEUE, Envelope, Promise
+from smartlink.broadcasting.outbox.direct import DIRECT
 from smartlink.broadcasting.outbox.statements import statements_for
 from smartlink.broadcasting.outbox.tables import OutboxTables
 from smartlink.broadcasting.outbox.wakeup import RedisBell, Wakeup
@@ -134,20 +135,19 @@ class Outbox:
 
 
 class _Prepared:
-    """The statements as the driver has them where we know its marks; otherwise as SQLAlchemy keeps them compiled."""
+    """The statements, and the way to the driver: directly where we know how, otherwise by SQLAlchemy."""
 
     def __init__(self, dialect: str, driver: str, table: str, *, notify: bool) -> None:
-        # What costs most of a short statement is SQLAlchemy's care for values and results, of which these need none.
-        self._is_driver_sql = driver == "asyncpg"
-        self._statements = statements_for(dialect, "dollar" if self._is_driver_sql else "named", table, notify=notify)
+        marks = "dollar" if driver == "asyncpg" else "named"
+        self._direct = DIRECT.get(driver)
+        self._statements = statements_for(dialect, marks, table, notify=notify)
         self._texts = {sql: text(sql) for sql in (self._statements.one, self._statements.many)}
 
     def record(self, connection: Connection, envelopes: Sequence[Envelope]) -> list[int]:
         recording = self._statements.recording(envelopes)
-        if self._is_driver_sql:
-            return sorted(row[0] for row in connection.exec_driver_sql(recording.sql, recording.values))
-        values = {f"p{number}": value for number, value in enumerate(recording.values, 1)}
-        result = connection.execute(self._texts[recording.sql], values)
+        if self._direct is not None:
+            return self._direct(connection, recording)
+        result = connection.execute(self._texts[recording.sql], recording.by_name())
         if not recording.returns_ids:
             return [int(result.lastrowid)]
         # In the order of rows by their making: ids were taken in that order.

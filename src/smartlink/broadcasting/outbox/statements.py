@@ -34,6 +34,10 @@ class Recording:
     values: tuple[object, ...]
     returns_ids: bool
 
+    def by_name(self) -> dict[str, object]:
+        """The values as statements marked `named` want them."""
+        return {f"p{number}": value for number, value in enumerate(self.values, 1)}
+
 
 @dataclass(frozen=True, slots=True)
 class Statements:
