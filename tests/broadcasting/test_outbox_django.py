@@ -14,6 +14,7 @@ import pytest
 from broadcasting.outbox_database import OutboxDatabase, open_engine, relaying
 from kit.postgres import fresh_database
 from kit.waiting import eventually
+from smartlink.broadcasting.outbox import FailedEvents
 from smartlink.broadcasting.testing import FakeDriver
 
 PROJECT = Path(__file__).with_name("django_project.py")
@@ -39,13 +40,22 @@ async def test_a_django_project_records_with_its_changes_and_a_relay_sends(empty
         empty_url.replace("sqlite:", "sqlite+aiosqlite:").replace("postgresql:", "postgresql+asyncpg:")
     )
     driver = FakeDriver()
-    async with relaying(OutboxDatabase(engine, tables), driver):
+    database = OutboxDatabase(engine, tables)
+    async with relaying(database, driver):
         await eventually(lambda: len(driver.sent) == 3)
+        async with database.sessions.begin() as session:
+            await session.execute(tables.recorded_events.update().values(state="failed"))
+            assert await FailedEvents(tables).retry_all(session) == 3
+        await eventually(lambda: len(driver.sent) == 6)
+    retried = await database.column("id")
     await engine.dispose()
 
     assert done["orders"] == 1
     assert done["rung"] == ["default", "high"]
     assert done["rings_after_rollback"] == 1
-    payloads = {json.loads(sent.payload)["n"]: json.loads(sent.payload) for sent in driver.sent}
+    payloads = {json.loads(sent.payload)["n"]: json.loads(sent.payload) for sent in driver.sent[:3]}
+    again = {json.loads(sent.payload)["n"]: json.loads(sent.payload)["eventId"] for sent in driver.sent[3:]}
     assert payloads[1] == {"eventId": done["ids"][0], "n": 1, "text": "100%s é"}
     assert [payloads[n]["eventId"] for n in (1, 3, 4)] == done["ids"]
+    assert [again[n] for n in (1, 3, 4)] == retried
+    assert min(retried) > max(done["ids"])

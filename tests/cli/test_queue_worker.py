@@ -70,6 +70,8 @@ async def test_events_are_sent_looked_at_and_set_aside_from_the_command_line(tmp
         once = await run(tmp_path, "worker", "start", "--once", environment=environment)
         assert once.stdout == "1 sent\n", once.stderr
         assert [payload["n"] for payload in service.payloads()] == [1, 3, 2]
+        again = await run(tmp_path, "failed", "retry", str(failed["id"]), environment=environment)
+        assert (again.returncode, "No failed event has the id" in again.stderr) == (1, True)
         nothing = await run(tmp_path, "failed", "forget", "all", environment=environment)
         assert (nothing.returncode, "No event has failed" in nothing.stderr) == (1, True)
 

@@ -199,6 +199,21 @@ async def test_failed_events_are_looked_at_sent_again_and_forgotten(world: World
     assert len(await audit(admin)) == 4
 
 
+async def test_all_failed_events_are_sent_again_however_many_each_as_a_new_one(world: World, admin: Person) -> None:
+    await world.execute(
+        "INSERT INTO recorded_events (channel, name, payload, promise, state, created_at)"
+        " WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1500)"
+        " SELECT 'private-user.' || n, 'Broken', '{}', 'durable', 'failed', CURRENT_TIMESTAMP FROM numbers"
+    )
+    [last] = await world.rows("SELECT MAX(id) AS id FROM recorded_events")
+
+    assert (await admin.post("/api/admin/failed-jobs/retry")).status_code == 200
+
+    [told] = await world.rows("SELECT COUNT(*) AS many, MIN(id) AS first FROM recorded_events WHERE state = 'pending'")
+    assert (told.many, told.first > last.id) == (1500, True)
+    assert (await admin.get("/api/admin/failed-jobs")).json() == []
+
+
 async def test_without_the_realtime_server_admins_are_told_and_figures_say_so(database_url: str) -> None:
     world = World(database_url, {"broadcast": BroadcastSettings(_env_file=None, reverb_port=1)})
     admin, ana = await world.person("Admin", is_admin=True), await world.person("Ana")

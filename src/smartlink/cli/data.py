@@ -214,17 +214,31 @@ def list_failed(
 
 @failed.command()
 def retry(which: Annotated[str, typer.Argument(metavar="ID|all", help="An event's id, or all.")]) -> None:
-    """Send a failed event again, or all of them. Later events of its channel have gone ahead."""
+    """Send a failed event again, or all of them: with a new id, behind what its channel has sent meanwhile."""
 
     async def work(portal: Portal) -> int:
-        async with portal.database.writing() as session:
-            failed_events = _failed_events()
-            if number is None:
-                return await failed_events.retry_all(session)
-            return int(await failed_events.retry(session, number))
+        if number is not None:
+            async with portal.database.writing() as session:
+                return int(await _failed_events().retry(session, number))
+        return await _retry_all(portal)
 
     number = None if which == "all" else _id(which, "an event's id; give one, or all")
     _tell(with_portal(work), which, "waiting to be sent again")
+
+
+async def _retry_all(portal: Portal) -> int:
+    """Step by step, so that no transaction grows with their number; those that fail again meanwhile stay failed."""
+    from smartlink.broadcasting.outbox import RETRIED_AT_ONCE
+
+    failed_events = _failed_events()
+    async with portal.database.reading() as session:
+        newest = await failed_events.list(session, limit=1)
+    count, step = 0, RETRIED_AT_ONCE
+    while newest and step == RETRIED_AT_ONCE:
+        async with portal.database.writing() as session:
+            step = await failed_events.retry_all(session, through=newest[0].id)
+        count += step
+    return count
 
 
 @failed.command()

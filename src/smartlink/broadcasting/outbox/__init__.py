@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smartlink.broadcasting.outbox.failed import FailedEvent, FailedEvents
+from smartlink.broadcasting.outbox.failed import RETRIED_AT_ONCE, FailedEvent, FailedEvents
 from smartlink.broadcasting.outbox.record import Outbox, RecordedEvent
 from smartlink.broadcasting.outbox.relay import Relay, Until
 from smartlink.broadcasting.outbox.schedule import Schedule
@@ -11,6 +11,7 @@ from smartlink.broadcasting.outbox.tables import OutboxTables, define_tables
 from smartlink.broadcasting.outbox.wakeup import PostgresListener, RedisBell, RedisListener, Wakeup
 
 __all__ = [
+    "RETRIED_AT_ONCE",
     "FailedEvent",
     "FailedEvents",
     "Outbox",

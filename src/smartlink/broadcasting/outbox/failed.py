@@ -1,17 +1,29 @@
-"""Dead letters: events that the service refused, for a person to look at, send again, or let go."""
+"""Dead letters: events that the service refused, for a person to look at, send again, or let go.
+
+Who is sent again has been overtaken: clients that heard later events of the channel drop what is not above them. So a
+retry records the event anew, behind all of its channel, and removes the old row, in one transaction.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
 
-from sqlalchemy import CursorResult, delete, literal_column, select, update
+from sqlalchemy import CursorResult, delete, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.sql.dml import Delete, Update
+from sqlalchemy.sql.dml import Delete
+from sqlalchemy.sql.elements import ColumnElement
 
-from smartlink.broadcasting.outbox.tables import FAILED, PENDING, OutboxTables
+from smartlink.broadcasting.envelope import Envelope, Promise
+from smartlink.broadcasting.outbox.record import Outbox
+from smartlink.broadcasting.outbox.tables import FAILED, OutboxTables
 
-__all__ = ["FailedEvent", "FailedEvents"]
+__all__ = ["RETRIED_AT_ONCE", "FailedEvent", "FailedEvents"]
+
+RETRIED_AT_ONCE = 1000
+"""How many events `retry_all` takes in one transaction, by default."""
+
+_KEPT = ("channel", "name", "payload", "socket_id", "promise", "queue", "connection", "except_user")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +41,15 @@ class FailedEvent:
 
 
 class FailedEvents:
-    """Works in the session's transaction; the caller commits, and wakes the outbox after a retry."""
+    """Works in the session's transaction; the caller commits, and wakes the outbox after a retry.
+
+    A retry takes the channels' locks as `Outbox.record` does: call one of the two, once, last in the transaction.
+    """
 
     def __init__(self, tables: OutboxTables) -> None:
         self._events = tables.recorded_events
+        self._outbox = Outbox(tables)
         self._has_failed = self._events.c.state == literal_column(f"'{FAILED}'")
-        self._again = (
-            update(self._events)
-            .where(self._has_failed)
-            .values(state=PENDING, attempts=0, strikes=0, available_at=None, error=None)
-        )
 
     async def list(self, session: AsyncSession, *, limit: int = 100, before: int | None = None) -> list[FailedEvent]:
         """Failed events, newest first; `before` an id pages on."""
@@ -49,22 +60,62 @@ class FailedEvents:
         return [FailedEvent(*row) for row in await session.execute(query)]
 
     async def retry(self, session: AsyncSession, event_id: int) -> bool:
-        """Let it wait again, as new; later events of its channel have gone ahead. False when it has not failed."""
-        return await self._change(session, self._again.where(self._events.c.id == event_id)) > 0
+        """Record it anew, as the last of its channel, with a new id: everybody hears it, behind what has gone ahead.
+        False when it has not failed."""
+        return await self._retry(session, self._events.c.id == event_id) > 0
 
-    async def retry_all(self, session: AsyncSession) -> int:
-        """Let all wait again; how many."""
-        return await self._change(session, self._again)
+    async def retry_all(
+        self, session: AsyncSession, *, limit: int = RETRIED_AT_ONCE, through: int | None = None
+    ) -> int:
+        """As `retry`, the oldest first, at most `limit` of them and up to the id `through`; how many.
+
+        When it was `limit` there may be more: commit, and call it again in a new transaction. With `through`, the id
+        of the newest when you began, that ends even if they fail again meanwhile.
+        """
+        oldest = select(self._events.c.id).where(self._has_failed).order_by(self._events.c.id).limit(limit)
+        if through is not None:
+            oldest = oldest.where(self._events.c.id <= through)
+        return await self._retry(session, self._events.c.id.in_(oldest))
 
     async def forget(self, session: AsyncSession, event_id: int) -> bool:
-        """Delete it for good; clients that catch up miss it. False when it has not failed."""
+        """Delete it for good: nobody will ever hear of it. False when it has not failed."""
         gone = delete(self._events).where(self._has_failed, self._events.c.id == event_id)
-        return await self._change(session, gone) > 0
+        return await self._delete(session, gone) > 0
 
     async def forget_all(self, session: AsyncSession) -> int:
         """Delete all that have failed, for good; how many."""
-        return await self._change(session, delete(self._events).where(self._has_failed))
+        return await self._delete(session, delete(self._events).where(self._has_failed))
 
-    async def _change(self, session: AsyncSession, statement: Update | Delete) -> int:
+    async def _retry(self, session: AsyncSession, which: ColumnElement[bool]) -> int:
+        # Whoever deletes a row has it: of two who retry at once, one finds nothing.
+        taken = delete(self._events).where(self._has_failed, which)
+        found = await session.execute(taken.returning(*(self._events.c[name] for name in ("id", *_KEPT))))
+        rows = sorted(found, key=lambda row: int(row.id))
+        await self._outbox.record(session, [_envelope(*row[1:]) for row in rows])
+        return len(rows)
+
+    async def _delete(self, session: AsyncSession, statement: Delete) -> int:
         result = await session.execute(statement)
         return result.rowcount if isinstance(result, CursorResult) else 0
+
+
+def _envelope(
+    channel: str,
+    name: str,
+    payload: str,
+    socket_id: str | None,
+    promise: str,
+    queue: str,
+    connection: str | None,
+    except_user: str | None,
+) -> Envelope:
+    return Envelope(
+        channel,
+        name,
+        payload,
+        socket_id,
+        Promise(promise),
+        queue,
+        connection=connection,
+        except_user=except_user,
+    )

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from smartlink.broadcasting.envelope import DEFAULT_QUEUE, Envelope, Promise
 from smartlink.broadcasting.outbox.direct import DIRECT
 from smartlink.broadcasting.outbox.statements import statements_for
-from smartlink.broadcasting.outbox.tables import OutboxTables
+from smartlink.broadcasting.outbox.tables import FAILED, OutboxTables
 from smartlink.broadcasting.outbox.wakeup import RedisBell, Wakeup
 
 __all__ = ["Outbox", "RecordedEvent", "with_event_id"]
@@ -65,7 +65,8 @@ class Outbox:
         )
         self._after = (
             select(events.c.id, events.c.channel, events.c.name, events.c.payload, events.c.created_at)
-            .where(*durable, events.c.id > bindparam("after"))
+            # What was set aside has been overtaken; when it is retried it comes again, behind the others.
+            .where(*durable, events.c.id > bindparam("after"), events.c.state != FAILED)
             .order_by(events.c.id)
             .limit(bindparam("at_most", type_=Integer))
         )
@@ -120,6 +121,8 @@ class Outbox:
         self, session: AsyncSession, channel: str, after: int, limit: int = 200
     ) -> tuple[list[RecordedEvent], bool]:
         """Durable events of `channel` with an id above `after`, oldest first, at most `limit`; and "complete".
+
+        What was set aside is left out, as for everybody who listened: a retry records it anew, behind the others.
 
         Complete is False when events after `after` may have been pruned: what is missing is missing for good, the
         client must load its state anew. When `limit` events came, ask again after the last one.

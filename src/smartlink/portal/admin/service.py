@@ -11,7 +11,7 @@ from sqlalchemy.orm import selectinload
 
 from smartlink.broadcasting.channels import channel_of
 from smartlink.broadcasting.errors import BroadcastError
-from smartlink.broadcasting.outbox import FailedEvents
+from smartlink.broadcasting.outbox import RETRIED_AT_ONCE, FailedEvents
 from smartlink.portal.admin.console import Console
 from smartlink.portal.admin.events import WrittenByHand
 from smartlink.portal.admin.figures import FigureBoard
@@ -179,11 +179,16 @@ class Admin:
         self._announcer.outbox.wake()
 
     async def retry_all(self, caller: Principal) -> int:
-        """Send all failed events again; how many."""
-        async with self._announcer.work() as work:
-            count = await self._failed.retry_all(work.session)
-            self._note(work, caller, "retry all", "failed jobs", {"count": count})
-        self._announcer.outbox.wake()
+        """Send again all that have failed by now, in steps that keep each transaction short; how many."""
+        async with self._database.reading() as session:
+            newest = await self._failed.list(session, limit=1)
+        through, count, step = newest[0].id if newest else 0, 0, RETRIED_AT_ONCE
+        while step == RETRIED_AT_ONCE:
+            async with self._announcer.work() as work:
+                step = await self._failed.retry_all(work.session, through=through)
+                self._note(work, caller, "retry all", "failed jobs", {"count": step})
+            count += step
+            self._announcer.outbox.wake()
         return count
 
     async def forget(self, caller: Principal, event_id: int) -> None:
