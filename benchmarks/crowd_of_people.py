@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from crowd import HANDSHAKE, cpu_s, frame
 
-from kit.redis import RedisServer, free_port
+from kit.ports import free_port
+from kit.redis import RedisServer
 from kit.serve import SMARTLINK
 from kit.waiting import eventually
 from portal import Client, add_users, migrated, service, until_up

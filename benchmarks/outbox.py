@@ -12,7 +12,6 @@ import asyncio
 import os
 import re
 import resource
-import socket
 import statistics
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broadcasting.outbox_database import OutboxDatabase, envelope, open_database, open_engine, service_driver
+from kit.ports import free_port
 from kit.postgres import cluster
 from smartlink.broadcasting import Envelope
 from smartlink.broadcasting.outbox import Outbox, PostgresListener, RedisBell, RedisListener, Relay
@@ -192,9 +192,7 @@ async def as_worker(url: str, port: int) -> None:
 
 @asynccontextmanager
 async def redis_server() -> AsyncIterator[str]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     command = ("redis-server", "--port", str(port), "--save", "", "--loglevel", "warning")
     server = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
     try:

@@ -28,8 +28,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import psycopg
 from crowd import cpu_s
 
+from kit.ports import free_port
 from kit.postgres import cluster
-from kit.redis import RedisServer, free_port
+from kit.redis import RedisServer
 from kit.serve import SMARTLINK
 from smartlink.portal import migrations
 from smartlink.portal.shared.security import digest

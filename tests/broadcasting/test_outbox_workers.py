@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from broadcasting.outbox_database import OutboxDatabase, envelope, relaying
+from kit.ports import free_port
 from kit.waiting import eventually
 from smartlink.broadcasting import BroadcastConfigError, Envelope
 from smartlink.broadcasting.outbox import (
@@ -223,9 +223,7 @@ async def test_a_share_is_whole_for_one_worker(database: OutboxDatabase) -> None
 @asynccontextmanager
 async def redis_server() -> AsyncIterator[tuple[str, object]]:
     """A Redis on a free port, and a function that ends it and starts another one there."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     running: list[asyncio.subprocess.Process] = []
 
     async def restart() -> None:

@@ -12,7 +12,7 @@ import httpx2
 from browsers.process import ended, started
 from browsers.screen import Screen
 from browsers.window import Window
-from kit.serve import free_port
+from kit.ports import free_port
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from kit.client import connected
-from kit.serve import SMARTLINK, free_port
+from kit.ports import free_port
+from kit.serve import SMARTLINK
 from kit.waiting import eventually
 
 APP = '[[apps]]\nid = "1001"\nkey = "app-key"\nsecret = "app-secret"\n'

@@ -15,8 +15,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from kit.ports import free_port
 from kit.redis import redis_server
-from kit.serve import SMARTLINK, Smartlink, free_port
+from kit.serve import SMARTLINK, Smartlink
 from smartlink.cli.doctor import command
 
 OURS = ("REVERB_", "APP_", "DB_", "DATABASE_", "REDIS_", "BROADCAST_")

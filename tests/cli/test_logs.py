@@ -17,8 +17,9 @@ import pytest
 
 from cli.test_serving import wait_for
 from kit.client import connected
+from kit.ports import free_port
 from kit.realtime import APP_ID, KEY, call
-from kit.serve import SMARTLINK, free_port
+from kit.serve import SMARTLINK
 from kit.xhr import XhrClient
 
 SECRET = "s3cret-that-nobody-may-read-0123456789"

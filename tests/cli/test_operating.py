@@ -17,10 +17,10 @@ import httpx2
 import pytest
 
 from kit.client import connected, raw
+from kit.ports import free_port
 from kit.realtime import call
 from kit.receiver import receiver
 from kit.reverb import Reverb, reverb
-from kit.serve import free_port
 from kit.waiting import eventually, eventually_told
 from smartlink.protocol.signing import sign_channel
 

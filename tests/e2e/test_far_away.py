@@ -12,7 +12,8 @@ from playwright.async_api import Locator, Page, expect
 
 from kit.callers import Callers
 from kit.far import FarAway
-from kit.serve import Smartlink, free_port
+from kit.ports import free_port
+from kit.serve import Smartlink
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 

@@ -16,8 +16,8 @@ import httpx2
 import pytest
 
 from kit.client import Client, connected
+from kit.ports import free_port
 from kit.realtime import realtime_server
-from kit.serve import free_port
 from smartlink.broadcasting import ChannelEncryption
 from smartlink.server.lifecycle import RealtimeServer
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from kit.redis import RedisServer, free_port, proxy, redis_server
+from kit.ports import free_port
+from kit.redis import RedisServer, proxy, redis_server
 from kit.redis_engines import RedisEngines, make_engines, redis_engines
 from kit.waiting import eventually
 from smartlink.server.brokers import redis as module

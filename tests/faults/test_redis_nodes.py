@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from kit.client import Client, connected
+from kit.ports import free_port
 from kit.realtime import call, realtime_server
-from kit.redis import RedisServer, free_port, fresh_prefix, redis_server
+from kit.redis import RedisServer, fresh_prefix, redis_server
 from kit.serve import SMARTLINK
 from kit.waiting import eventually
 from smartlink.server.brokers.base import Control

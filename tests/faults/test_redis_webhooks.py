@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from kit.client import connected
+from kit.ports import free_port
 from kit.realtime import realtime_server
 from kit.receiver import Receiver, receiver
-from kit.redis import RedisServer, free_port, fresh_prefix, redis_server
+from kit.redis import RedisServer, fresh_prefix, redis_server
 from kit.reverb import reverb
 from kit.waiting import eventually
 from smartlink.server.config import ServerSettings, UnsafeSettings

@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from kit.ports import free_port
 from kit.redis import RedisServer
-from kit.serve import SMARTLINK, free_port
+from kit.serve import SMARTLINK
 
 __all__ = ["Deployment", "Service", "certificate", "deployment", "render"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +15,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from kit.ports import free_port
+
 __all__ = ["fresh_database", "postgres_url"]
 
 
@@ -25,13 +26,6 @@ def _binary(name: str) -> str:
     if binary is None:
         raise FileNotFoundError(f"{name} is missing; `make setup-dev` installs PostgreSQL")
     return binary
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _run(command: list[str], owner: int | None) -> None:
@@ -49,7 +43,7 @@ def cluster() -> Iterator[str]:
     directory = Path(tempfile.mkdtemp(prefix="smartlink-pg-"))
     if owner is not None:
         os.chown(directory, owner, owner)
-    data, port = directory / "data", _free_port()
+    data, port = directory / "data", free_port()
     options = (
         f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={directory} -c fsync=off "
         "-c synchronous_commit=off -c full_page_writes=off -c max_connections=200"

@@ -7,7 +7,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,11 +18,12 @@ from uuid import uuid4
 import pytest
 from redis import Redis, RedisError
 
+from kit.ports import free_port, free_port_with_bus
+
 __all__ = [
     "Proxy",
     "RedisServer",
     "cluster",
-    "free_port",
     "fresh_prefix",
     "proxy",
     "redis_server",
@@ -34,26 +34,9 @@ __all__ = [
 START_S = 10.0
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def fresh_prefix() -> str:
     """A prefix of names in Redis that no other test uses."""
     return f"t{uuid4().hex[:12]}"
-
-
-def _cluster_port() -> int:
-    """A free port, of which the one 10,000 higher is free too: the bus of a Cluster uses it."""
-    while True:
-        port = free_port()
-        if port < 55_000:
-            with contextlib.suppress(OSError), socket.socket() as listener:
-                listener.bind(("127.0.0.1", port + 10_000))
-                return port
 
 
 class RedisServer:
@@ -167,7 +150,9 @@ def cluster(number: int) -> Iterator[list[RedisServer]]:
     servers: list[RedisServer] = []
     try:
         while len(servers) < number:
-            server = RedisServer("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", port=_cluster_port())
+            server = RedisServer(
+                "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", port=free_port_with_bus()
+            )
             servers.append(server)
             server.start()
         addresses = [f"127.0.0.1:{server.port}" for server in servers]

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kit.serve import SMARTLINK, free_port
+from kit.ports import free_port
+from kit.serve import SMARTLINK
 
 __all__ = ["Reverb", "reverb"]
 

@@ -15,8 +15,8 @@ import uvicorn
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from kit.ports import free_port
 from kit.realtime import APP_ID, KEY, SECRET, realtime_server
-from kit.serve import free_port
 from peers.test_node_clients import NODE, Echo
 from smartlink.broadcasting import (
     Broadcaster,

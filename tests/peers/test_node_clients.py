@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from kit.client import connected
+from kit.ports import free_port
 from kit.realtime import APP_ID, KEY, SECRET, an_app, realtime_server
-from kit.serve import free_port
 from kit.waiting import eventually_told
 from smartlink.server.lifecycle import RealtimeServer
 

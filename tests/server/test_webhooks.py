@@ -17,9 +17,10 @@ from typing import Any, Self
 import pytest
 
 from kit.client import connected
+from kit.ports import free_port
 from kit.realtime import SECRET, realtime_server
 from kit.receiver import DROP, HANG, Receiver, receiver
-from kit.serve import SMARTLINK, free_port
+from kit.serve import SMARTLINK
 from kit.waiting import eventually
 from smartlink.server.apps.base import App, Webhook
 from smartlink.server.apps.static import StaticApps
