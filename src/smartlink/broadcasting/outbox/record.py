@@ -12,7 +12,7 @@ import datetime as dt
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Integer, bindparam, func, select, text
+from sqlalchemy import Connection, Integer, bindparam, func, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
@@ -62,6 +62,12 @@ class Outbox:
         self._latest = select(
             select(events.c.id).where(*durable).order_by(events.c.id.desc()).limit(1).scalar_subquery(),
             self._watermark.scalar_subquery(),
+        )
+        # Written out, so that the index of what failed serves it.
+        is_aside = events.c.state == literal_column(f"'{FAILED}'")
+        self._missing = select(
+            self._watermark.scalar_subquery(),
+            select(events.c.id).where(*durable, is_aside, events.c.id > bindparam("after")).exists(),
         )
         self._after = (
             select(events.c.id, events.c.channel, events.c.name, events.c.payload, events.c.created_at)
@@ -122,19 +128,19 @@ class Outbox:
     ) -> tuple[list[RecordedEvent], bool]:
         """Durable events of `channel` with an id above `after`, oldest first, at most `limit`; and "complete".
 
-        What was set aside is left out, as for everybody who listened: a retry records it anew, behind the others.
-
-        Complete is False when events after `after` may have been pruned: what is missing is missing for good, the
-        client must load its state anew. When `limit` events came, ask again after the last one.
+        Complete is False when the client must load its state anew, because some are missing: pruned, for good; or set
+        aside when they failed, which nobody heard, and which a retry records anew, behind the others. When `limit`
+        events came, ask again after the last one.
         """
         found = await session.execute(self._after, {"channel": channel, "after": after, "at_most": limit})
         events = [
             RecordedEvent(event_id, name_of_channel, name, with_event_id(payload, event_id), created_at)
             for event_id, name_of_channel, name, payload, created_at in found
         ]
-        # Asked last: what is pruned between the two questions then shows as incomplete.
-        pruned_through = await session.scalar(self._watermark) or 0
-        return events, after >= pruned_through
+        # Asked last: what is pruned or set aside between the two questions then shows as incomplete.
+        missing = await session.execute(self._missing, {"channel": channel, "after": after})
+        pruned_through, is_any_aside = missing.one()
+        return events, after >= (pruned_through or 0) and not is_any_aside
 
 
 class _Prepared:
