@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import type { Transaction, Wallet } from '@/api/records'
 import { initialWallet, walletAfter, type WalletEvent, type WalletState } from '@/features/wallet/state'
-import { money, typedAmount } from '@/shared/money'
+import { amountProblem, money, typedAmount } from '@/shared/money'
 
 const wallet = (balance: string, version: number): Wallet => ({ balance, currency: 'EUR', version })
 const moved = (id: number): Transaction => ({
@@ -49,4 +49,15 @@ describe('a wallet', () => {
 
     expect(lived.list.map(({ id }) => id)).toEqual([3, 2, 1])
   })
+})
+
+it.each([
+  ['', 'Write an amount'],
+  ['1.234', 'Write an amount'],
+  ['-5', 'Write an amount'],
+  ['1234567890123', 'more than can be moved'],
+  ['9'.repeat(40) + ',50', 'more than can be moved'],
+])('what is typed as %s is told why it is no amount', (typed, told) => {
+  expect(typedAmount(typed)).toBeNull()
+  expect(amountProblem(typed)).toContain(told)
 })

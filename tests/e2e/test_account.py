@@ -115,10 +115,11 @@ async def test_a_token_is_shown_once_works_and_is_revoked(call: Callers, sign_in
     await expect(tess.get_by_test_id("token-secret")).to_have_count(0)
 
     await row.get_by_test_id("token-revoke").click()
-    await row.get_by_role("button", name="Keep it").click()
+    await tess.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    await expect(row.get_by_test_id("token-revoke")).to_be_focused()
     assert _status(smartlink, secret) == 200
     await row.get_by_test_id("token-revoke").click()
-    await row.get_by_test_id("token-revoke-yes").click()
+    await tess.get_by_test_id("confirm").click()
     await expect(row).to_have_count(0)
     assert _status(smartlink, secret) == 401
 
@@ -128,7 +129,7 @@ async def test_signing_out_everywhere_ends_every_browser(call: Callers, sign_in:
     here, there = await sign_in("otto"), await sign_in("otto")
     await open_account(here)
     await here.get_by_test_id("everywhere").click()
-    await here.get_by_test_id("everywhere-yes").click()
+    await here.get_by_test_id("confirm").click()
 
     for page in (here, there):
         await expect(page.get_by_role("heading", name="Sign in to SmartLink")).to_be_visible()

@@ -91,11 +91,30 @@ async def test_whoever_saves_second_is_told_and_loses_nothing_of_the_first(
     assert (await call("ana", "GET", f"/api/campaigns/{campaign_id}"))["name"] == "Contested"
 
     await ana.get_by_role("button", name="Load the new state").click()
+    await expect(alert(ana, "Somebody changed this campaign meanwhile.")).to_have_count(0)
     await expect(ana.get_by_label("Budget in EUR")).to_have_value("777.00")
     await ana.get_by_label("Name").fill("Ours")
     await ana.get_by_test_id("campaign-save").click()
     await expect(ana.get_by_role("heading", name="Ours")).to_be_visible()
     assert (await call("ana", "GET", f"/api/campaigns/{campaign_id}"))["budget"] == "777.00"
+
+
+async def test_whoever_means_it_saves_over_what_another_changed(
+    call: Callers, sign_in: SignIn, smartlink: Smartlink
+) -> None:
+    campaign_id = await made(call, "Contested again")
+    ana = await sign_in("ana")
+    await ana.goto(f"{smartlink.url}/campaigns/{campaign_id}")
+    await ana.get_by_test_id("edit").click()
+    await expect(ana.get_by_label("Name")).to_be_focused()
+    await ana.get_by_label("Name").fill("Mine after all")
+    await call("admin", "PUT", f"/api/campaigns/{campaign_id}/budget", {"budget": "777"})
+    await ana.get_by_test_id("campaign-overwrite").click()
+
+    await expect(ana.get_by_role("heading", name="Mine after all")).to_be_visible()
+    await expect(ana.get_by_test_id("edit")).to_be_focused()
+    row = await call("ana", "GET", f"/api/campaigns/{campaign_id}")
+    assert (row["name"], row["budget"]) == ("Mine after all", "100.00")
 
 
 async def test_one_that_is_deleted_is_gone_in_the_other_tab(
@@ -108,7 +127,7 @@ async def test_one_that_is_deleted_is_gone_in_the_other_tab(
     await expect(other.get_by_test_id(f"campaign-{campaign_id}")).to_be_visible()
     await ana.goto(f"{smartlink.url}/campaigns/{campaign_id}")
     await ana.get_by_test_id("delete").click()
-    await ana.get_by_test_id("delete-yes").click()
+    await ana.get_by_test_id("confirm").click()
 
     await expect(other.get_by_test_id(f"campaign-{campaign_id}")).to_have_count(0)
     await expect(ana.get_by_test_id("campaign-new")).to_be_visible()

@@ -20,3 +20,9 @@ export function typedAmount(text: string): string | null {
   const plain = text.trim().replace(/\s/gu, '').replace(',', '.')
   return /^(0|[1-9]\d{0,11})(\.\d{1,2})?$/.test(plain) && Number(plain) > 0 ? plain : null
 }
+
+/** Why what somebody typed is no amount, and what to write instead. */
+export function amountProblem(text: string): string {
+  const isHuge = /^\d{13,}([.,]\d{1,2})?$/.test(text.replace(/\s/gu, ''))
+  return isHuge ? 'That is more than can be moved.' : 'Write an amount above zero with at most two decimals, such as 12.50.'
+}

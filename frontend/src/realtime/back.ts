@@ -1,0 +1,20 @@
+/** What a page does once the connection is back. */
+import { onScopeDispose, watch } from 'vue'
+import { useRealtime } from './store'
+
+/** All pages come back together; their questions are spread over this long. */
+const SPREAD_MS = 3_000
+
+/** Calls `act` a moment after each reconnection, for as long as the component lives. */
+export function whenBack(act: () => void): void {
+  const realtime = useRealtime()
+  let timer: ReturnType<typeof setTimeout> | undefined
+  watch(
+    () => realtime.isConnected,
+    (isUp, wasUp) => {
+      clearTimeout(timer)
+      if (isUp && !wasUp) timer = setTimeout(act, Math.random() * SPREAD_MS)
+    },
+  )
+  onScopeDispose(() => clearTimeout(timer))
+}
