@@ -155,3 +155,14 @@ async def test_a_search_says_when_there_is_nothing_and_when_it_failed(sign_in: S
     await expect(results.locator("mark")).to_have_text("Coffee")
     await field.press("Escape")
     await expect(conversation(ana, "Ben")).to_be_visible()
+
+
+async def test_where_nobody_is_nothing_can_be_written(sign_in: SignIn, smartlink: Smartlink) -> None:
+    ana = await sign_in("ana")
+    for nobody in ("999999", "1"):
+        await ana.goto(f"{smartlink.url}/direct/{nobody}")
+        await expect(ana.get_by_role("heading", name="Nobody is here")).to_be_visible()
+        await expect(ana.get_by_test_id("composer-input")).to_have_count(0)
+    await ana.get_by_role("link", name="All conversations").click()
+
+    await expect(ana.get_by_role("textbox", name="Message to General")).to_be_focused()

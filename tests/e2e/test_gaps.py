@@ -81,7 +81,7 @@ def _told(row: dict[str, Any]) -> str:
     if row["type"] == "campaign_changed":
         return f"{data['by']['name']} activated this campaign"
     sign = "+" if row["type"] == "deposit" else "−"
-    return f"{sign}{data['amount']} {data['currency']}, balance {data['balance']} {data['currency']}"
+    return f"{sign}€{float(data['amount']):,.2f}, balance €{float(data['balance']):,.2f}"
 
 
 async def change_the_list(call: Callers) -> None:
@@ -182,3 +182,52 @@ async def test_what_happened_while_cut_off_is_shown_afterwards(
     await ana.context.set_offline(False)
 
     await eventually_told(agrees, within_s=45, what=f"{await case.shown(ana)} is {await case.wanted(call)}")
+
+
+async def test_pages_opened_while_nobody_answers_say_so_and_load_by_themselves_afterwards(
+    smartlink: Smartlink, sign_in: SignIn
+) -> None:
+    ana = await sign_in("ana")
+    await ana.wait_for_load_state("networkidle")
+    await ana.context.set_offline(True)
+    await expect(ana.get_by_test_id("connection-banner")).to_contain_text("What you write is sent when you are back.")
+
+    await ana.get_by_test_id("nav-wallet").click()
+    await expect(ana.get_by_text("Your wallet could not be loaded.")).to_be_visible()
+    await expect(ana.get_by_test_id("connection-banner")).to_contain_text("What you see is as last known.")
+    await ana.context.set_offline(False)
+    await expect(ana.get_by_test_id("balance")).to_be_visible()
+
+    await ana.context.set_offline(True)
+    await expect(ana.get_by_test_id("connection-banner")).to_be_visible()
+    await ana.get_by_test_id("nav-campaign").click()
+    await expect(ana.get_by_text("Campaigns could not be loaded.")).to_be_visible()
+    await ana.context.set_offline(False)
+    await expect(ana.get_by_test_id("campaign-1")).to_be_visible()
+
+
+async def test_a_room_opened_while_nobody_answers_loads_by_itself_afterwards(sign_in: SignIn) -> None:
+    ana = await sign_in("ana")
+    await expect(ana.get_by_test_id(f"conversation-{BEN}")).to_be_visible()
+    await ana.context.set_offline(True)
+    await ana.get_by_test_id(f"conversation-{BEN}").click()
+    await expect(ana.get_by_role("heading", name="These messages did not load")).to_be_visible()
+    await ana.context.set_offline(False)
+
+    await expect(ana.get_by_role("log").get_by_role("listitem").first).to_be_visible()
+
+
+async def test_a_page_whose_scripts_do_not_come_is_told_of_and_opens_later(
+    smartlink: Smartlink, sign_in: SignIn
+) -> None:
+    admin = await sign_in("admin")
+    await admin.context.set_offline(True)
+    await admin.get_by_test_id("nav-admin").click()
+    lost = admin.get_by_test_id("page-lost")
+    await expect(lost).to_contain_text("This page could not be opened.")
+    await lost.get_by_role("button", name="Try again").click()
+    await expect(lost).to_contain_text("Nobody answers yet.")
+    await admin.context.set_offline(False)
+    await lost.get_by_role("button", name="Try again").click()
+
+    await expect(admin.get_by_test_id("figure-connections")).to_be_visible()

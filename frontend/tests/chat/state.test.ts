@@ -251,3 +251,16 @@ describe('what is on its way', () => {
     expect(idsIn(state)).toEqual([3])
   })
 })
+
+describe('a room that did not load', () => {
+  it('failed with a problem, and is gone without one', () => {
+    const room = roomWith(ben.id)
+
+    expect(roomIn(after(start(), { type: 'roomFailed', room, problem: 'Busy.' }), room).phase).toBe('failed')
+    expect(roomIn(after(start(), { type: 'roomFailed', room, problem: null }), room).phase).toBe('gone')
+  })
+
+  it('stays as it was once it had been loaded', () => {
+    expect(roomIn(after(start(), loaded([said({ id: 1 })]), { type: 'roomFailed', room: GENERAL, problem: 'Busy.' }), GENERAL).phase).toBe('ready')
+  })
+})

@@ -1,5 +1,6 @@
 /** Drives a list of `pages.ts`: the first page, older ones, and again. An answer to an older question is left out. */
 import { computed, ref, shallowRef } from 'vue'
+import { whenBack } from '@/realtime/back'
 import { pagedAfter, type Paged, type PagedEvent } from './pages'
 
 export function usePaging<T extends { id: number }>(pageSize: number, fetchPage: (before?: number) => Promise<T[]>) {
@@ -39,6 +40,8 @@ export function usePaging<T extends { id: number }>(pageSize: number, fetchPage:
     const last = state.value.list.at(-1)
     if (last && !isLoading.value) await ask('olderLoaded', last.id)
   }
+
+  whenBack(() => state.value.phase === 'failed' && void load())
 
   return { state, list: computed(() => state.value.list), trouble, isLoading, dispatch, load, loadOlder }
 }

@@ -23,7 +23,8 @@ export interface Outgoing {
 }
 
 export interface Room {
-  phase: 'empty' | 'loading' | 'ready' | 'failed'
+  /** `gone`: there is nobody to talk with. */
+  phase: 'empty' | 'loading' | 'ready' | 'failed' | 'gone'
   problem: string | null
   messages: readonly Message[]
   hasOlder: boolean
@@ -39,13 +40,14 @@ export interface ChatState {
   rooms: Readonly<Partial<Record<RoomKey, Room>>>
   /** Newest first. */
   conversations: readonly Conversation[]
-  conversationsPhase: Room['phase']
+  conversationsPhase: 'empty' | 'loading' | 'ready' | 'failed'
   outgoing: readonly Outgoing[]
 }
 
 export type ChatEvent =
   | { type: 'roomLoading'; room: RoomKey }
-  | { type: 'roomFailed'; room: RoomKey; problem: string }
+  /** Without a problem there is no such room. */
+  | { type: 'roomFailed'; room: RoomKey; problem: string | null }
   | { type: 'roomLoaded'; room: RoomKey; messages: readonly Message[]; hasOlder: boolean }
   | { type: 'olderLoading'; room: RoomKey }
   | { type: 'olderFailed'; room: RoomKey }
@@ -100,7 +102,7 @@ export function chatAfter(state: ChatState, event: ChatEvent): ChatState {
     case 'roomFailed':
       return withRoom(state, event.room, (room) => ({
         ...room,
-        phase: room.phase === 'ready' ? 'ready' : 'failed',
+        phase: room.phase === 'ready' ? 'ready' : event.problem === null ? 'gone' : 'failed',
         problem: event.problem,
       }))
     case 'roomLoaded':

@@ -2,9 +2,10 @@
 import { defineStore } from 'pinia'
 import { computed, ref, shallowRef } from 'vue'
 import * as http from '@/api/chat'
-import { sentence } from '@/api/errors'
+import { Rejected, sentence } from '@/api/errors'
 import type { Account, Profile } from '@/api/records'
 import { membersAfter, type Member, type MembersEvent } from '@/features/presence/members'
+import { whenBack } from '@/realtime/back'
 import { useRealtime } from '@/realtime/store'
 import { joinTabs, type TabNews, type Tabs } from '@/shared/tabs'
 import { draftsAfter, keepDraft, loadDrafts, type Drafts } from './drafts'
@@ -172,6 +173,16 @@ export const useChat = defineStore('chat', () => {
     else typing.value = {}
   }
 
+  /** What did not load while nobody answered. */
+  function loadWhatFailed(): void {
+    if (live === null) return
+    if (state.value.conversationsPhase === 'failed') void loadConversations()
+    for (const key of Object.keys(state.value.rooms) as RoomKey[]) {
+      if (roomIn(state.value, key).phase === 'failed') void loadRoom(key)
+    }
+  }
+  whenBack(loadWhatFailed)
+
   function hearTab(news: TabNews): void {
     if (news.type === 'signedOut' || news.me !== me.value) return
     if (news.type === 'seen') dispatch({ type: 'roomSeen', room: news.room, upTo: news.upTo })
@@ -242,7 +253,8 @@ export const useChat = defineStore('chat', () => {
       const eventId = await fetchRoom(key)
       live?.loaded(live.wireName(key), eventId)
     } catch (error) {
-      dispatch({ type: 'roomFailed', room: key, problem: sentence(error) })
+      const isGone = error instanceof Rejected && error.status === 404
+      dispatch({ type: 'roomFailed', room: key, problem: isGone ? null : sentence(error) })
     }
   }
 

@@ -4,6 +4,7 @@ import { computed, ref, shallowRef } from 'vue'
 import * as http from '@/api/notifications'
 import type { Account, Notification as Note, RecordedEvent } from '@/api/records'
 import type { Line } from '@/realtime/lines'
+import { whenBack } from '@/realtime/back'
 import { useRealtime } from '@/realtime/store'
 import { initialNotifications, notificationsAfter, type NotificationEvent } from './state'
 import { worded } from './words'
@@ -65,6 +66,8 @@ export const useNotifications = defineStore('notifications', () => {
       dispatch({ type: 'failed' })
     }
   }
+
+  whenBack(() => line !== null && state.value.phase === 'failed' && void load())
 
   async function loadOlder(): Promise<void> {
     const last = state.value.list.at(-1)

@@ -1,5 +1,6 @@
 /** A notification in words, and the page it is about. */
 import type { Notification, Profile } from '@/api/records'
+import { money } from '@/shared/money'
 
 export interface Worded {
   title: string
@@ -35,10 +36,10 @@ export function worded({ type, data }: Notification): Worded {
     }
     case 'deposit':
     case 'withdrawal': {
-      const amount = `${String(data['amount'])} ${String(data['currency'])}`
+      const sum = (key: string) => money(String(data[key]), String(data['currency']))
       return {
         title: type === 'deposit' ? 'Money came in' : 'Money went out',
-        text: `${type === 'deposit' ? '+' : '−'}${amount}, balance ${String(data['balance'])} ${String(data['currency'])}`,
+        text: `${type === 'deposit' ? '+' : '−'}${sum('amount')}, balance ${sum('balance')}`,
         icon: 'wallet',
         to: '/wallet',
       }
