@@ -10,6 +10,15 @@ export function fieldErrors(error: unknown): FieldErrors {
   return Object.fromEntries(Object.entries(error.errors).map(([field, texts]) => [field, texts[0] ?? error.message]))
 }
 
+/** As many characters as the server takes for a name. */
+const LONGEST_NAME = 100
+
+/** Why a name is none, before the server is asked; null when it may be one. */
+export function nameProblem(name: string): string | null {
+  if (name.trim() === '') return 'Write the name others will see.'
+  return [...name.trim()].length > LONGEST_NAME ? `Use at most ${LONGEST_NAME} characters.` : null
+}
+
 export function useForm(form: () => HTMLElement | null) {
   const errors = ref<FieldErrors>({})
   const trouble = ref<string | null>(null)
