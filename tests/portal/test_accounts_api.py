@@ -10,6 +10,8 @@ from kit.client import connected
 from kit.portal import PASSWORD, Person, World
 from kit.realtime import realtime_server
 from smartlink.broadcasting import BroadcastSettings
+from smartlink.portal.shared.errors import Invalid, Unauthenticated
+from smartlink.portal.users.schemas import NewToken
 
 NEW = "a new battery staple"
 
@@ -139,3 +141,35 @@ async def test_blocked_users_are_out_and_cannot_come_back_in(world: World, ana: 
     async with world.portal.database.writing() as session:
         await world.portal.users.set_blocked(session, ana.id, blocked=False)
     assert await sign_in(world, ana) == 200
+
+
+async def test_a_password_that_is_being_replaced_lets_nobody_in_any_more(world: World, ana: Person) -> None:
+    users = world.portal.users
+    verified = await users.verify(ana.email, PASSWORD)
+    await ana.put("/api/user/password", {"current_password": PASSWORD, "password": "battery staple"})
+
+    with pytest.raises(Invalid):
+        await users.sign_in(verified)
+    with pytest.raises(Invalid):
+        await users.open_session(verified)
+
+
+async def test_who_is_being_blocked_gets_no_token_for_later(world: World, ana: Person) -> None:
+    users = world.portal.users
+    verified = await users.verify(ana.email, PASSWORD)
+    async with world.portal.database.writing() as session:
+        await users.set_blocked(session, ana.id, blocked=True)
+
+    with pytest.raises(Invalid):
+        await users.sign_in(verified)
+
+
+async def test_whose_token_ends_makes_no_other_of_it(world: World, ana: Person) -> None:
+    users = world.portal.users
+    caller = await users.by_token(ana.client.headers["authorization"].removeprefix("Bearer "))
+    assert caller is not None
+    await ana.post("/api/logout/everywhere")
+
+    with pytest.raises(Unauthenticated):
+        await users.create_token(caller, NewToken(name="survivor"))
+    assert await world.rows("SELECT id FROM personal_access_tokens") == []

@@ -162,10 +162,13 @@ async def test_recent_events_are_shown_but_not_what_two_tell_each_other(
 ) -> None:
     await ana.post("/api/chat/messages", {"message": "For all"})
     await world.direct_message(ana, ben, "Only for you")
+    message_id = (await ben.get(f"/api/chat/messages/private/{ana.id}")).json()[0]["id"]
+    await ben.post(f"/api/chat/messages/{message_id}/read")
 
     listed = (await admin.get("/api/admin/events")).json()
 
-    assert "Only for you" not in json.dumps([event for event in listed if event["channel"].startswith("private-chat.")])
+    assert {"MessageRead", "NotificationCreated"} <= {event["name"].rpartition("\\")[2] for event in listed}
+    assert "Only for you" not in json.dumps(listed)
     [direct] = [event for event in listed if event["channel"].startswith("private-chat.")]
     assert direct["payload"] is None
     [general] = (await admin.get("/api/admin/events?channel=chat")).json()
@@ -296,3 +299,20 @@ async def test_the_figures_of_an_hour_are_kept(world: World, admin: Person) -> N
 
     assert len(overview["history"]) == 1
     assert len(await world.rows("SELECT id FROM figure_samples")) == 1
+
+
+@pytest.mark.parametrize("listed", ["users", "events", "failed-jobs", "audit"])
+async def test_lists_go_on_from_an_id_in_both_directions(world: World, admin: Person, ana: Person, listed: str) -> None:
+    await failed(world, 4)
+    for blocked in (True, False, True, False):
+        await admin.patch(f"/api/admin/users/{ana.id}", {"is_blocked": blocked})
+        await world.person()
+
+    async def ids(query: str) -> list[int]:
+        return [row["id"] for row in (await admin.get(f"/api/admin/{listed}?{query}")).json()]
+
+    every = await ids("limit=100")
+    assert len(every) >= 4
+    assert every == sorted(every, reverse=True)
+    assert await ids(f"before={every[1]}&limit=2") == every[2:4]
+    assert await ids(f"after={every[-1]}&limit=2") == every[-2:-4:-1]

@@ -90,6 +90,11 @@ async def test_a_budget_is_kept_exactly(ana: Person, budget: Any, kept: str) -> 
         ({"status": "paused"}, "status"),
         ({"starts_at": "tomorrow"}, "starts_at"),
         ({"starts_at": "2026-01-01T00:00:00"}, "starts_at"),
+        ({"starts_at": 1_800_000_000}, "starts_at"),
+        ({"starts_at": "1800000000"}, "starts_at"),
+        ({"starts_at": "2026-01-01"}, "starts_at"),
+        ({"starts_at": "0001-01-01T00:00:00+14:00"}, "starts_at"),
+        ({"ends_at": "9999-12-31T23:59:59-12:00"}, "ends_at"),
         ({"starts_at": "2030-02-01T00:00:00Z", "ends_at": "2030-01-01T00:00:00Z"}, "ends_at"),
         ({"starts_at": "2030-01-01T00:00:00Z", "ends_at": "2030-01-01T01:00:00+01:00"}, "ends_at"),
         ({"status": "active", "ends_at": "2020-01-01T00:00:00Z"}, "ends_at"),
@@ -261,8 +266,11 @@ async def test_a_stale_version_is_refused_with_the_present_one(ana: Person, way:
         await ana.put(f"{path}/budget", {"budget": "1"} | body, headers=headers),
         await ana.post(f"{path}/activate", body, headers=headers),
     ]
+    if headers:
+        answers.append(await ana.client.delete(path, headers=headers))
+        answers.append(await ana.patch(path, {"name": "Autumn", "version": 2}, headers=headers))
 
-    assert [(answer.status_code, answer.json()["version"]) for answer in answers] == [(409, 2)] * 3
+    assert {(answer.status_code, answer.json()["version"]) for answer in answers} == {(409, 2)}
     assert (await ana.get(path)).json()["name"] == "Summer"
     assert (await ana.patch(path, {"name": "Autumn"}, headers={"if-match": "2"})).status_code == 200
 
@@ -316,3 +324,26 @@ async def test_only_owner_and_admins_may_listen_and_be_seen_looking(
         assert statuses == [200, 200, 403], channel
     asked = {"socket_id": "1.1", "channel_name": "presence-campaign.999999"}
     assert (await admin.post("/broadcasting/auth", asked)).status_code == 403
+
+
+async def test_a_campaign_is_deleted_as_it_was_seen(ana: Person) -> None:
+    campaign = await created(ana)
+    path = f"/api/campaigns/{campaign['id']}"
+
+    assert (await ana.client.delete(path, headers={"if-match": '"1"'})).status_code == 204
+    assert (await ana.get(path)).status_code == 404
+
+
+async def test_a_status_that_is_none_is_told_which_there_are(ana: Person) -> None:
+    answer = await ana.patch(f"/api/campaigns/{(await created(ana))['id']}", {"status": "paused"})
+
+    assert answer.json()["errors"] == {"status": ["The status field must be 'draft', 'active' or 'inactive'."]}
+
+
+async def test_of_two_activations_at_once_one_is_refused(world: World, ana: Person) -> None:
+    path = f"/api/campaigns/{(await created(ana))['id']}/activate"
+
+    answers = await asyncio.gather(ana.post(path), ana.post(path))
+
+    assert sorted(answer.status_code for answer in answers) == [200, 422]
+    assert len(payloads(await world.broadcasts(), "CampaignActivated")) == 1

@@ -317,3 +317,30 @@ def test_every_endpoint_is_described_in_full() -> None:
                 (schema.get("$ref") or schema.get("anyOf", [{}])[0].get("$ref", "")).rpartition("/")[2], {}
             ).get("example")
             assert shown, (method, path)
+
+
+async def test_a_page_is_as_long_as_the_description_allows(world: World) -> None:
+    admin = await world.person(is_admin=True)
+    queries = {"/api/events": "channel=chat&after=0&", "/api/chat/search": "q=x&"}
+    seen = set()
+    for method, path in SIGNED_IN:
+        for parameter in DESCRIBED["paths"][path][method].get("parameters", ()):
+            if parameter.get("name") != "limit" or "{" in path:
+                continue
+            seen.add(path)
+            schema, query = parameter["schema"], queries.get(path, "")
+            least, most = schema["minimum"], schema["maximum"]
+            expected = {least - 1: 422, least: 200, most: 200, most + 1: 422}
+            got = {limit: (await admin.get(f"{path}?{query}limit={limit}")).status_code for limit in expected}
+            assert got == expected, path
+    assert {"/api/chat/messages", "/api/tokens", "/api/events", "/api/admin/users"} <= seen
+
+
+async def test_null_is_taken_where_the_description_allows_it(ana: Person) -> None:
+    campaign = (await ana.post("/api/campaigns", {"name": "Summer", "budget": "5.00"})).json()
+    fields = DESCRIBED["components"]["schemas"]["CampaignChange"]["properties"]
+
+    for name, schema in fields.items():
+        may_be_null = {"type": "null"} in schema.get("anyOf", ())
+        answer = await ana.patch(f"/api/campaigns/{campaign['id']}", {name: None})
+        assert answer.status_code == (200 if may_be_null else 422), name

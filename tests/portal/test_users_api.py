@@ -121,7 +121,9 @@ async def test_tokens_are_shown_once_stored_hashed_and_revocable(world: World, a
 
 
 async def test_an_expired_token_is_none(world: World, ana: Person) -> None:
-    created = (await ana.post("/api/tokens", {"name": "old", "expires_at": "2001-01-01T00:00:00Z"})).json()
+    soon = {"name": "old", "expires_at": "2100-01-01T00:00:00Z"}
+    created = (await ana.post("/api/tokens", soon)).json()
+    await world.execute("UPDATE personal_access_tokens SET expires_at = created_at WHERE id = :id", id=created["id"])
 
     client = world.client(authorization=f"Bearer {created['token']}")
 
@@ -205,3 +207,30 @@ async def test_a_page_signs_out(world: World, ana: Person) -> None:
     assert answer.status_code == 204
     cookie = f"smartlink_session={old['smartlink_session']}"
     assert (await world.client().get("/api/session", headers={"cookie": cookie})).status_code == 401
+
+
+@pytest.mark.parametrize("past", ["2001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"])
+async def test_a_token_does_not_end_before_it_begins(ana: Person, past: str) -> None:
+    answer = await ana.post("/api/tokens", {"name": "old", "expires_at": past})
+
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == {"expires_at": ["The expires at field must be in the future."]}
+
+
+async def test_a_token_that_can_do_nothing_stays_one(ana: Person) -> None:
+    assert (await ana.post("/api/tokens", {"name": "none", "abilities": []})).json()["abilities"] == []
+    assert (await ana.post("/api/tokens", {"name": "all"})).json()["abilities"] == ["*"]
+
+
+async def test_tokens_are_paged(ana: Person) -> None:
+    for number in range(3):
+        await ana.post("/api/tokens", {"name": f"token {number}"})
+
+    newest = (await ana.get("/api/tokens?limit=2")).json()
+    assert [token["name"] for token in newest] == ["token 2", "token 1"]
+    older = (await ana.get(f"/api/tokens?before={newest[-1]['id']}")).json()
+    assert [token["name"] for token in older] == ["token 0", "test"]
+    assert [token["name"] for token in (await ana.get(f"/api/tokens?after={older[-1]['id']}&limit=2")).json()] == [
+        "token 0",
+        "token 1",
+    ]

@@ -190,3 +190,41 @@ async def test_nobody_signed_in_is_told_so(world: World) -> None:
         assert (await stranger.get(path)).status_code == 401
     for path in ("/api/wallet/deposits", "/api/wallet/withdrawals"):
         assert (await stranger.post(path, json={"amount": "1"})).status_code == 401
+
+
+async def test_an_export_too_many_is_refused_before_it_begins(world: World, ana: Person) -> None:
+    world.portal.limits.allowed = dict(world.portal.limits.allowed) | {"wallet": (1, 3600.0)}
+
+    answers = [await ana.get("/api/wallet/transactions.csv") for _ in range(2)]
+
+    assert answers[0].text == "id,type,amount,balance_after,version,created_at\r\n"
+    assert (answers[1].status_code, answers[1].json()) == (429, {"message": "Too many attempts."})
+    assert answers[1].headers["retry-after"] == "3600"
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("since=0001-01-01T00:00:00%2B14:00", "since"),
+        ("until=9999-12-31T23:59:59-12:00", "until"),
+        ("since=1800000000", "since"),
+        ("since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z", "until"),
+    ],
+)
+@pytest.mark.parametrize("path", ["transactions", "transactions.csv"])
+async def test_a_time_that_is_none_is_refused(ana: Person, path: str, query: str, field: str) -> None:
+    answer = await ana.get(f"/api/wallet/{path}?{query}")
+
+    assert answer.status_code == 422
+    assert set(answer.json()["errors"]) == {field}
+
+
+async def test_of_two_withdrawals_at_once_one_finds_too_little(world: World, ana: Person) -> None:
+    await ana.post("/api/wallet/deposits", {"amount": "10.00"})
+
+    answers = await asyncio.gather(
+        *(ana.post("/api/wallet/withdrawals", {"amount": "6.00"}) for _ in range(2)),
+    )
+
+    assert sorted(answer.status_code for answer in answers) == [201, 422]
+    assert (await ana.get("/api/wallet")).json()["balance"] == "4.00"

@@ -33,10 +33,10 @@ export interface AuditOut {
 
 /** What is to change; what is left out stays. `version`: refuse when it is not the present one. */
 export interface CampaignChange {
-  name?: string | null
+  name?: string
   description?: string | null
-  budget?: string | number | null
-  status?: 'draft' | 'active' | 'inactive' | null
+  budget?: string | number
+  status?: 'draft' | 'active' | 'inactive'
   starts_at?: string | null
   ends_at?: string | null
   version?: number | null
@@ -243,7 +243,7 @@ export interface NewMessage {
   message: string
 }
 
-/** A token asked for. */
+/** A token asked for. It can do all, unless it says what; `expires_at` is in the future. */
 export interface NewToken {
   name: string
   abilities?: string[]

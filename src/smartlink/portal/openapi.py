@@ -123,6 +123,7 @@ _FOUND = {
     "host": "127.0.0.1", "port": 8080, "key": "app-key", "scheme": "http", "q": "hello", "after": 41, "before": 41,
     "limit": 50, "read_at": None, "ends_at": None, "blocked_at": None, "error": "HTTP 413", "status": "ok",
     "target": "user 7", "detail": {"is_blocked": True}, "at": "2026-01-31T12:00:00Z", "figures": {"connections": 12},
+    "expires_at": "2100-01-01T00:00:00Z",
     "if-match": '"3"', "Idempotency-Key": "5b0e6f0c", "socket_id": "123.456", "channel_name": "private-user.7",
 }  # fmt: skip
 """What a field or parameter holds in examples, by its name."""

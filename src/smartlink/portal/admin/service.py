@@ -6,12 +6,13 @@ import datetime as dt
 import json
 from typing import Any
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import Select, literal_column, or_, select
 from sqlalchemy.orm import selectinload
 
 from smartlink.broadcasting.channels import channel_of
 from smartlink.broadcasting.errors import BroadcastError
 from smartlink.broadcasting.outbox import RETRIED_AT_ONCE, FailedEvents
+from smartlink.broadcasting.outbox.tables import FAILED
 from smartlink.portal.admin.console import Console
 from smartlink.portal.admin.events import WrittenByHand
 from smartlink.portal.admin.figures import FigureBoard
@@ -33,46 +34,53 @@ from smartlink.portal.presence.model import UserPresence
 from smartlink.portal.presence.service import user_id_of
 from smartlink.portal.shared.db import outbox_tables
 from smartlink.portal.shared.errors import Invalid, NotFound, RealtimeUnavailable
-from smartlink.portal.shared.paging import Page, within
+from smartlink.portal.shared.paging import Page, ordered, within
 from smartlink.portal.shared.realtime import RealtimeApi, RealtimeAway
 from smartlink.portal.shared.work import Announcer, Work
 from smartlink.portal.users.model import User
 from smartlink.portal.users.service import Principal, Users
 
-__all__ = ["Admin", "audited", "listed_users", "recent_events"]
+__all__ = ["Admin", "audited", "failed_events", "listed_users", "recent_events"]
 
 MAX_CHANNELS = 500
 MAX_PRESENCE_CHANNELS = 50
-_DIRECT_MESSAGES = "private-chat."
 
 
 def listed_users(page: Page, search: str | None) -> Select[User, UserPresence]:
-    """A page of users, newest first, with their presence; `search` in name or address."""
+    """A page of users with their presence, newest first, or, after an id, oldest first; `search` in name or address."""
     found = select(User, UserPresence).outerjoin(UserPresence, UserPresence.user_id == User.id)
     if search:
         found = found.where(
             or_(User.name.icontains(search, autoescape=True), User.email.contains(search.lower(), autoescape=True))
         )
-    return found.where(*within(User.id, page)).order_by(User.id.desc()).limit(page.limit)
+    return found.where(*within(User.id, page)).order_by(ordered(User.id, page)).limit(page.limit)
 
 
 def recent_events(page: Page, channel: str | None) -> Select[Any]:
-    """A page of recorded events, newest first."""
+    """A page of recorded events, ordered as users."""
     events = outbox_tables.recorded_events.c
     found = select(
         events.id, events.channel, events.name, events.payload, events.state, events.created_at, events.sent_at
     )
     if channel is not None:
         found = found.where(events.channel == channel)
-    if page.before is not None:
-        found = found.where(events.id < page.before)
-    return found.order_by(events.id.desc()).limit(page.limit)
+    return found.where(*within(events.id, page)).order_by(ordered(events.id, page)).limit(page.limit)
+
+
+def failed_events(page: Page) -> Select[Any]:
+    """A page of the events that were refused, ordered as users."""
+    events = outbox_tables.recorded_events.c
+    found = select(
+        events.id, events.channel, events.name, events.payload, events.attempts, events.error, events.created_at
+    )
+    found = found.where(events.state == literal_column(f"'{FAILED}'"), *within(events.id, page))
+    return found.order_by(ordered(events.id, page)).limit(page.limit)
 
 
 def audited(page: Page) -> Select[AuditEntry]:
-    """A page of what admins did, newest first."""
+    """A page of what admins did, ordered as users."""
     found = select(AuditEntry).where(*within(AuditEntry.id, page)).options(selectinload(AuditEntry.admin))
-    return found.order_by(AuditEntry.id.desc()).limit(page.limit)
+    return found.order_by(ordered(AuditEntry.id, page)).limit(page.limit)
 
 
 class Admin:
@@ -148,7 +156,7 @@ class Admin:
                 id=row.id,
                 channel=row.channel,
                 name=row.name,
-                payload=None if row.channel.startswith(_DIRECT_MESSAGES) else json.loads(row.payload),
+                payload=_shown(json.loads(row.payload)),
                 state=row.state,
                 created_at=row.created_at,
                 sent_at=row.sent_at,
@@ -159,7 +167,7 @@ class Admin:
     async def failed_jobs(self, page: Page) -> list[FailedJob]:
         """Events that were refused, newest first."""
         async with self._database.reading() as session:
-            rows = await self._failed.list(session, limit=page.limit, before=page.before)
+            rows = (await session.execute(failed_events(page))).all()
         return [FailedJob.model_validate(row) for row in rows]
 
     async def audit(self, page: Page) -> list[AuditOut]:
@@ -261,6 +269,17 @@ class Admin:
         async with self._database.reading() as session:
             rows = await session.execute(select(User.id, User.name).where(User.id.in_(known)))
             return {str(user_id): name for user_id, name in rows}
+
+
+def _shown(payload: Any) -> Any:
+    """What admins may see of a payload: nothing, where it repeats what somebody wrote to one other."""
+    if not isinstance(payload, dict):
+        return payload
+    message = payload.get("message")
+    notification = payload.get("notification", payload)
+    is_of_two = isinstance(message, dict) and message.get("recipient_id") is not None
+    tells_of_it = isinstance(notification, dict) and notification.get("type") == "private_message"
+    return None if is_of_two or tells_of_it else payload
 
 
 def _user(user: User, presence: UserPresence | None) -> AdminUser:

@@ -54,6 +54,11 @@ Service = Annotated[Campaigns, Depends(_campaigns)]
 Matching = Annotated[int | None, Depends(_if_match)]
 
 
+def _meant(in_body: int | None, in_header: int | None) -> tuple[int, ...]:
+    """The versions that a change is meant for: none, one, or two that should be the same."""
+    return tuple(version for version in (in_body, in_header) if version is not None)
+
+
 def _tagged(response: Response, campaign: CampaignOut) -> CampaignOut:
     response.headers["ETag"] = f'"{campaign.version}"'
     return campaign
@@ -100,8 +105,7 @@ async def change_campaign(
     campaign_id: PathId, body: CampaignChange, caller: Caller, service: Service, matching: Matching, response: Response
 ) -> CampaignOut:
     """Change what is given. 409 when `version` or If-Match is not the present version."""
-    version = body.version if body.version is not None else matching
-    return _tagged(response, await service.change(caller, campaign_id, body, version))
+    return _tagged(response, await service.change(caller, campaign_id, body, _meant(body.version, matching)))
 
 
 @router.put("/{campaign_id}/budget", responses=_CHANGED)
@@ -109,8 +113,8 @@ async def set_budget(
     campaign_id: PathId, body: NewBudget, caller: Caller, service: Service, matching: Matching, response: Response
 ) -> CampaignOut:
     """Change the budget."""
-    version = body.version if body.version is not None else matching
-    return _tagged(response, await service.set_budget(caller, campaign_id, body.budget, version))
+    meant = _meant(body.version, matching)
+    return _tagged(response, await service.set_budget(caller, campaign_id, body.budget, meant))
 
 
 @router.post("/{campaign_id}/activate", responses=_CHANGED)
@@ -123,8 +127,8 @@ async def activate(
     body: StatusChange | None = None,
 ) -> CampaignOut:
     """Let it run."""
-    version = body.version if body is not None and body.version is not None else matching
-    return _tagged(response, await service.set_status(caller, campaign_id, "active", version))
+    meant = _meant(None if body is None else body.version, matching)
+    return _tagged(response, await service.set_status(caller, campaign_id, "active", meant))
 
 
 @router.post("/{campaign_id}/deactivate", responses=_CHANGED)
@@ -137,12 +141,12 @@ async def deactivate(
     body: StatusChange | None = None,
 ) -> CampaignOut:
     """Stop it."""
-    version = body.version if body is not None and body.version is not None else matching
-    return _tagged(response, await service.set_status(caller, campaign_id, "inactive", version))
+    meant = _meant(None if body is None else body.version, matching)
+    return _tagged(response, await service.set_status(caller, campaign_id, "inactive", meant))
 
 
-@router.delete("/{campaign_id}", status_code=204)
-async def delete_campaign(campaign_id: PathId, caller: Caller, service: Service) -> Response:
-    """Delete it."""
-    await service.delete(caller, campaign_id)
+@router.delete("/{campaign_id}", status_code=204, responses=raises(Conflict))
+async def delete_campaign(campaign_id: PathId, caller: Caller, service: Service, matching: Matching) -> Response:
+    """Delete it. 409 when If-Match is not the present version."""
+    await service.delete(caller, campaign_id, _meant(None, matching))
     return Response(status_code=204)

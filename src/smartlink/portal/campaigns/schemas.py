@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime as dt
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from smartlink.portal.shared.money import Amount, Money
 from smartlink.portal.shared.text import Name, PlainText
+from smartlink.portal.shared.times import Moment
 from smartlink.portal.users.schemas import Profile
 
 __all__ = ["ActivityOut", "CampaignChange", "CampaignOut", "NewBudget", "NewCampaign", "Status", "StatusChange"]
@@ -20,6 +21,13 @@ Description = Annotated[PlainText, Field(max_length=5_000)]
 Version = Annotated[int, Field(strict=True, ge=1, le=MAX_VERSION)]
 
 
+def _never_null(schema: dict[str, Any]) -> None:
+    """It may be left out; null is refused."""
+    kinds = [kind for kind in schema.pop("anyOf") if kind.get("type") != "null"]
+    schema.pop("default", None)
+    schema.update(kinds[0] if len(kinds) == 1 else {"anyOf": kinds})
+
+
 class NewCampaign(BaseModel):
     """A campaign to be; it begins as a draft unless it is to run at once."""
 
@@ -27,19 +35,19 @@ class NewCampaign(BaseModel):
     description: Description | None = None
     budget: Amount
     status: Literal["draft", "active"] = "draft"
-    starts_at: AwareDatetime | None = None
-    ends_at: AwareDatetime | None = None
+    starts_at: Moment | None = None
+    ends_at: Moment | None = None
 
 
 class CampaignChange(BaseModel):
     """What is to change; what is left out stays. `version`: refuse when it is not the present one."""
 
-    name: Name | None = None
+    name: Name | None = Field(None, json_schema_extra=_never_null)
     description: Description | None = None
-    budget: Amount | None = None
-    status: Status | None = None
-    starts_at: AwareDatetime | None = None
-    ends_at: AwareDatetime | None = None
+    budget: Amount | None = Field(None, json_schema_extra=_never_null)
+    status: Status | None = Field(None, json_schema_extra=_never_null)
+    starts_at: Moment | None = None
+    ends_at: Moment | None = None
     version: Version | None = None
 
     @field_validator("name", "budget", "status", mode="before")

@@ -34,6 +34,9 @@ from smartlink.portal.users.service import Principal
 
 __all__ = ["FOLLOWERS", "Campaigns", "activity_of", "listed"]
 
+Versions = tuple[int, ...]
+"""What a change is meant for: it is refused unless each is the present version."""
+
 FOLLOWERS = {"draft": ("active",), "active": ("inactive",), "inactive": ("active",)}
 """Which statuses may follow which."""
 
@@ -114,12 +117,12 @@ class Campaigns:
         return campaign
 
     async def change(
-        self, caller: Principal, campaign_id: int, change: CampaignChange, version: int | None
+        self, caller: Principal, campaign_id: int, change: CampaignChange, meant: Versions = ()
     ) -> CampaignOut:
         """Change what is given. Raises Conflict for a stale version, Invalid for a status that may not follow."""
         wanted = {name: getattr(change, name) for name in change.model_fields_set - {"version"}}
         async with self._announcer.work() as work:
-            old = await self._current(work, caller, campaign_id, version)
+            old = await self._current(work, caller, campaign_id, meant)
             new_values = {name: value for name, value in wanted.items() if getattr(old, name) != value}
             ends_at = new_values.get("ends_at", old.ends_at)
             _check_dates(new_values.get("starts_at", old.starts_at), ends_at)
@@ -137,11 +140,11 @@ class Campaigns:
         return campaign
 
     async def set_budget(
-        self, caller: Principal, campaign_id: int, budget: Decimal, version: int | None
+        self, caller: Principal, campaign_id: int, budget: Decimal, meant: Versions = ()
     ) -> CampaignOut:
         """Change the budget. The same again changes nothing. Raises Conflict for a stale version."""
         async with self._announcer.work() as work:
-            old = await self._current(work, caller, campaign_id, version)
+            old = await self._current(work, caller, campaign_id, meant)
             if old.budget == budget:
                 return old
             campaign = await self._store(work, old, {"budget": budget})
@@ -149,10 +152,10 @@ class Campaigns:
             await self._tell(work, caller, campaign, "budget", _changes(old, {"budget": budget}), event)
         return campaign
 
-    async def set_status(self, caller: Principal, campaign_id: int, status: str, version: int | None) -> CampaignOut:
+    async def set_status(self, caller: Principal, campaign_id: int, status: str, meant: Versions = ()) -> CampaignOut:
         """Activate or deactivate. Raises Invalid when that may not follow, Conflict for a stale version."""
         async with self._announcer.work() as work:
-            old = await self._current(work, caller, campaign_id, version)
+            old = await self._current(work, caller, campaign_id, meant)
             self._check_status(old, status)
             self._check_end(status, old.ends_at)
             campaign = await self._store(work, old, {"status": status})
@@ -160,19 +163,19 @@ class Campaigns:
             await self._tell(work, caller, campaign, action, _changes(old, {"status": status}), _status_event(campaign))
         return campaign
 
-    async def delete(self, caller: Principal, campaign_id: int) -> None:
-        """Delete a campaign and what was noted of it."""
+    async def delete(self, caller: Principal, campaign_id: int, meant: Versions = ()) -> None:
+        """Delete a campaign and what was noted of it. Raises Conflict for a stale version."""
         async with self._announcer.work() as work:
-            campaign = await self._current(work, caller, campaign_id, None)
+            campaign = await self._current(work, caller, campaign_id, meant)
             await work.session.execute(delete(Campaign).where(Campaign.id == campaign_id))
             work.announce(CampaignDeleted(campaign))
             await self._notify_owner(work, caller, campaign, "deleted")
 
-    async def _current(self, work: Work, caller: Principal, campaign_id: int, version: int | None) -> CampaignOut:
+    async def _current(self, work: Work, caller: Principal, campaign_id: int, meant: Versions) -> CampaignOut:
         """The campaign, locked until this work ends."""
         row = await work.session.scalar(select(Campaign).where(Campaign.id == campaign_id).with_for_update())
         campaign = CampaignOut.model_validate(_visible(row, caller))
-        if version is not None and version != campaign.version:
+        if any(version != campaign.version for version in meant):
             raise Conflict(campaign.version)
         return campaign
 

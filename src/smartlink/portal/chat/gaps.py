@@ -6,12 +6,13 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import WithJsonSchema
 
 from smartlink.broadcasting import ChannelRules
 from smartlink.portal.chat.schemas import MissedEvents
 from smartlink.portal.shared.answers import raises
 from smartlink.portal.shared.errors import Forbidden
-from smartlink.portal.shared.paging import Cursor
+from smartlink.portal.shared.paging import Cursor, Limit
 from smartlink.portal.shared.work import Announcer
 from smartlink.portal.users.identity import Caller
 from smartlink.protocol.names import ChannelKind, is_valid_channel, kind_of
@@ -40,7 +41,7 @@ async def events_after(
     request: Request,
     channel: Annotated[str, Query(max_length=400)],
     after: Annotated[Cursor, Query()],
-    limit: Annotated[Cursor, Query(ge=1, le=200, json_schema_extra={"minimum": 1, "maximum": 200})] = 200,
+    limit: Annotated[Limit, Query(le=200), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 200})] = 200,
 ) -> Response:
     """Events of a channel one may subscribe to, oldest first: `{events: [{id, event, channel, data}], complete}`.
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import ColumnElement, Select, and_, func, literal_column, or_, select, text, union_all
 from sqlalchemy.orm import selectinload
 
 from smartlink.portal.chat.model import ChatMessage
 from smartlink.portal.shared.paging import Page, ordered, within
 
-__all__ = ["between", "direct", "general", "last_of_each", "search", "unread", "unread_of_each"]
+__all__ = ["between", "direct", "general", "last_of_each", "search", "these", "unread", "unread_of_each"]
 
 
 def general(page: Page) -> Select[ChatMessage]:
@@ -37,6 +39,11 @@ def direct(message_id: int, recipient_id: int) -> Select[ChatMessage]:
     """A message to this user; anybody else's, or a general one, is not found."""
     found = select(ChatMessage).where(ChatMessage.id == message_id, ChatMessage.recipient_id == recipient_id)
     return _with_both(found)
+
+
+def these(message_ids: Sequence[int]) -> Select[ChatMessage]:
+    """Direct messages by id, in ascending order."""
+    return _with_both(select(ChatMessage).where(ChatMessage.id.in_(message_ids))).order_by(ChatMessage.id)
 
 
 def last_of_each(user_id: int, limit: int) -> Select[ChatMessage]:
@@ -68,7 +75,7 @@ def unread(user_id: int) -> ColumnElement[bool]:
 
 
 def search(user_id: int, words: str, page: Page, *, is_sqlite: bool) -> Select[ChatMessage]:
-    """Messages this user may see in which each word begins one of the message's, newest first.
+    """Messages this user may see in which each word begins one of the message's. Ordered as `general`.
 
     `words` are letters and digits apart by spaces. The full-text index finds them, then what is others' is left out.
     """
@@ -86,7 +93,7 @@ def search(user_id: int, words: str, page: Page, *, is_sqlite: bool) -> Select[C
         ChatMessage.recipient_id.is_(None), ChatMessage.recipient_id == user_id, ChatMessage.user_id == user_id
     )
     found = found.where(may_see, *within(ChatMessage.id, page))
-    return _with_both(found).order_by(ChatMessage.id.desc()).limit(page.limit)
+    return _with_both(found).order_by(ordered(ChatMessage.id, page)).limit(page.limit)
 
 
 def _with_both(found: Select[ChatMessage]) -> Select[ChatMessage]:

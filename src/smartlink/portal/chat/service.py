@@ -32,6 +32,7 @@ __all__ = ["Chat"]
 
 MAX_CONVERSATIONS = 200
 EXCERPT_LENGTH = 100
+READ_AT_ONCE = 500
 MAX_WORDS = 10
 _TABLE: Any = ChatMessage.__table__
 _ADD = insert(_TABLE).returning(_TABLE.c.id)
@@ -170,9 +171,10 @@ class Chat:
                 .execution_options(synchronize_session=False)
             )
             message_ids = sorted(changed)
-            for message_id in message_ids:
-                row = await work.session.scalar(queries.direct(message_id, caller.id))
-                work.announce(MessageRead(DirectMessageOut.model_validate(row), _profile(caller)))
+            for first in range(0, len(message_ids), READ_AT_ONCE):
+                rows = await work.session.scalars(queries.these(message_ids[first : first + READ_AT_ONCE]))
+                for row in rows:
+                    work.announce(MessageRead(DirectMessageOut.model_validate(row), _profile(caller)))
             await mark_about(work, _profile(caller), "private_message", "message_id", message_ids)
 
     async def typing(self, caller: Principal, is_typing: bool, recipient_id: int | None) -> None:

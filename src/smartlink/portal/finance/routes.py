@@ -7,14 +7,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime
 
 from smartlink.portal.finance.schemas import Movement, MovementType, TransactionOut, WalletOut
 from smartlink.portal.finance.service import Filter, Finance
 from smartlink.portal.shared.answers import raises, shows
-from smartlink.portal.shared.errors import TooMany
+from smartlink.portal.shared.errors import Invalid, TooMany
 from smartlink.portal.shared.idempotency import KeyHeader
 from smartlink.portal.shared.paging import EVENT_ID, WhichPage
+from smartlink.portal.shared.times import Moment
 from smartlink.portal.users.identity import Caller
 
 __all__ = ["router"]
@@ -29,9 +29,11 @@ async def _finance(request: Request) -> Finance:
 
 async def _filter(
     type: Annotated[MovementType | None, Query(description="Only these")] = None,  # noqa: A002 - the parameter's name
-    since: Annotated[AwareDatetime | None, Query(description="From this time on")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Before this time")] = None,
+    since: Annotated[Moment | None, Query(description="From this time on")] = None,
+    until: Annotated[Moment | None, Query(description="Before this time")] = None,
 ) -> Filter:
+    if since is not None and until is not None and until <= since:
+        raise Invalid({"until": ["The until field must be after since."]})
     return Filter(type, since, until)
 
 
@@ -63,9 +65,11 @@ async def list_transactions(caller: Caller, which: WhichPage, service: Service, 
 async def export_transactions(caller: Caller, service: Service, only: Which) -> StreamingResponse:
     """One's movements as a file, oldest first."""
 
+    pieces = await service.export(caller, only)
+
     async def lines() -> AsyncIterator[str]:
         yield ",".join(TransactionOut.model_fields) + "\r\n"
-        async for rows in service.export(caller, only):
+        async for rows in pieces:
             for row in rows:
                 yield ",".join(map(str, row.model_dump(mode="json").values())) + "\r\n"
 

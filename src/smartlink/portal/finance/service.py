@@ -82,17 +82,20 @@ class Finance:
             return await _page(session, caller, page, which)
 
     async def export(self, caller: Principal, which: Filter) -> AsyncIterator[list[TransactionOut]]:
-        """The whole ledger, oldest first, in pieces."""
+        """The whole ledger, oldest first, in pieces. The first is read before this returns: then all is well."""
         await self._limits.take("wallet", caller.id)
-        after = 0
-        while True:
-            async with self._announcer.database.reading() as session:
-                rows = await _page(session, caller, Page(EXPORTED_AT_ONCE, None, after), which)
-            if rows:
-                yield rows
-            if len(rows) < EXPORTED_AT_ONCE:
-                return
-            after = rows[-1].id
+        return self._pieces(caller, which, await self._piece(caller, which, 0))
+
+    async def _pieces(
+        self, caller: Principal, which: Filter, rows: list[TransactionOut]
+    ) -> AsyncIterator[list[TransactionOut]]:
+        while rows:
+            yield rows
+            rows = [] if len(rows) < EXPORTED_AT_ONCE else await self._piece(caller, which, rows[-1].id)
+
+    async def _piece(self, caller: Principal, which: Filter, after: int) -> list[TransactionOut]:
+        async with self._announcer.database.reading() as session:
+            return await _page(session, caller, Page(EXPORTED_AT_ONCE, None, after), which)
 
     async def move(self, caller: Principal, kind: MovementType, amount: Decimal, key: str | None) -> Answer:
         """Deposit or withdraw. Raises Invalid when the balance would fall below zero or grow out of bounds."""

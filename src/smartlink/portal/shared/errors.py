@@ -26,6 +26,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from smartlink.portal.shared.times import A_TIME
+
 __all__ = [
     "Conflict",
     "CsrfMismatch",
@@ -226,27 +228,36 @@ def _by_field(errors: Sequence[Any]) -> dict[str, list[str]]:
 def _text(field: str, error: Any) -> str:
     kind, limits = error["type"], error.get("ctx", {})
     label = field.encode("utf-8", "replace").decode().replace("_", " ")
-    if kind == "missing":
-        return f"The {label} field is required."
     if kind == "json_invalid":
         return "The body is not JSON."
-    if kind in ("string_type", "string_unicode"):
-        return f"The {label} field must be text."
-    if kind == "bool_type":
-        return f"The {label} field must be true or false."
-    if kind.startswith("int"):
-        return f"The {label} field must be a whole number."
-    if kind == "greater_than_equal":
-        return f"The {label} field must be at least {limits['ge']}."
-    if kind == "less_than_equal":
-        return f"The {label} field must be at most {limits['le']}."
-    if kind == "string_too_long":
-        return f"The {label} field must not be longer than {limits['max_length']} characters."
-    if kind == "string_too_short":
-        return f"The {label} field must have at least {limits['min_length']} characters."
-    if kind == "value_error":
-        return f"The {label} field {limits['error']}."
-    return f"The {label} field is not valid."
+    if kind == "missing":
+        return f"The {label} field is required."
+    things = "entries" if limits.get("field_type") == "List" else "characters"
+    said = next((text for beginning, text in _SAID.items() if kind.startswith(beginning)), "is not valid")
+    return f"The {label} field {said.format(**limits, things=things)}."
+
+
+_SAID = {
+    "string_type": "must be text",
+    "string_unicode": "must be text",
+    "bool": "must be true or false",
+    "int": "must be a whole number",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    # Behind a check of ours a text's length is told as anything's.
+    "string_too_long": "must not have more than {max_length} characters",
+    "string_too_short": "must have at least {min_length} characters",
+    "too_long": "must not have more than {max_length} {things}",
+    "too_short": "must have at least {min_length} {things}",
+    "literal_error": "must be {expected}",
+    "datetime": A_TIME,
+    "timezone": A_TIME,
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "value_error": "{error}",
+}
+"""What is said of an error whose kind begins so."""
 
 
 def _summary(errors: Mapping[str, Sequence[str]]) -> str:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Query
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 from sqlalchemy import ColumnElement
 from sqlalchemy.orm import InstrumentedAttribute
 
 from smartlink.portal.shared.errors import NotFound
 
-__all__ = ["EVENT_ID", "MAX_ID", "Cursor", "Page", "PathId", "WhichPage", "ordered", "page", "within"]
+__all__ = ["EVENT_ID", "MAX_ID", "Cursor", "Limit", "Page", "PathId", "WhichPage", "ordered", "page", "within"]
+
+Ids = InstrumentedAttribute[int] | ColumnElement[int]
 
 EVENT_ID = "X-Event-Id"
 """Header of a list: up to which event of its channel it is current."""
@@ -43,6 +45,9 @@ def _cursor(text: object) -> object:
 Cursor = Annotated[int, BeforeValidator(_cursor), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_ID})]
 """An id in a query, or 0."""
 
+Limit = Annotated[int, BeforeValidator(_cursor), Field(ge=1)]
+"""How many of a list at most. Where it is used says up to how many, and describes itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -54,7 +59,7 @@ class Page:
 
 
 async def page(
-    limit: Annotated[Cursor, Query(ge=1, le=100, json_schema_extra={"minimum": 1, "maximum": 100})] = 50,
+    limit: Annotated[Limit, Query(le=100), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 100})] = 50,
     before: Annotated[Cursor | None, Query()] = None,
     after: Annotated[Cursor | None, Query()] = None,
 ) -> Page:
@@ -65,7 +70,7 @@ async def page(
 WhichPage = Annotated[Page, Depends(page)]
 
 
-def within(column: InstrumentedAttribute[int], page: Page) -> list[ColumnElement[bool]]:
+def within(column: Ids, page: Page) -> list[ColumnElement[bool]]:
     """The conditions that bound a page."""
     bounds: list[ColumnElement[bool]] = []
     if page.before is not None:
@@ -75,6 +80,6 @@ def within(column: InstrumentedAttribute[int], page: Page) -> list[ColumnElement
     return bounds
 
 
-def ordered(column: InstrumentedAttribute[int], page: Page) -> Any:
+def ordered(column: Ids, page: Page) -> Any:
     """Newest first; after an id, oldest first, so that nothing is passed over."""
     return column.desc() if page.after is None else column.asc()

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from smartlink.portal.shared.answers import raises, shows
 from smartlink.portal.shared.errors import Forbidden, TooMany
 from smartlink.portal.shared.limits import RateLimits
-from smartlink.portal.shared.paging import PathId
+from smartlink.portal.shared.paging import PathId, WhichPage
 from smartlink.portal.shared.security import client_address
 from smartlink.portal.users.identity import Caller, identity_of, session_cookie
 from smartlink.portal.users.model import User
@@ -64,8 +64,7 @@ async def _verified(body: Credentials, users: Users, limits: RateLimits) -> User
 async def login(body: Credentials, users: UsersService, limits: Limits) -> SignedIn:
     """Sign in with a new token."""
     user = await _verified(body, users, limits)
-    _, token = await users.add_token(user.id, "sign-in")
-    return SignedIn(user=Self.model_validate(user), token=token)
+    return SignedIn(user=Self.model_validate(user), token=await users.sign_in(user))
 
 
 @router.post("/logout", status_code=204)
@@ -112,16 +111,16 @@ async def logout_everywhere(caller: Caller, request: Request, users: UsersServic
 
 
 @router.get("/tokens")
-async def list_tokens(caller: Caller, users: UsersService) -> list[TokenOut]:
+async def list_tokens(caller: Caller, which: WhichPage, users: UsersService) -> list[TokenOut]:
     """One's own tokens, newest first."""
-    return [TokenOut.model_validate(token) for token in await users.tokens(caller.id)]
+    return [TokenOut.model_validate(token) for token in await users.tokens(caller.id, which)]
 
 
 @router.post("/tokens", status_code=201, responses=raises(TooMany))
 async def create_token(body: NewToken, caller: Caller, users: UsersService, limits: Limits) -> NewTokenOut:
     """A new token; its secret is shown this once."""
     await limits.take("token", caller.id)
-    token, secret = await users.add_token(caller.id, body.name, body.abilities, body.expires_at)
+    token, secret = await users.create_token(caller, body)
     return NewTokenOut(**TokenOut.model_validate(token).model_dump(), token=secret)
 
 
@@ -140,7 +139,7 @@ async def open_session(
     identity = identity_of(request)
     identity.check_origin(request.scope)
     user = await _verified(body, users, limits)
-    identity.remember(response, await users.open_session(user.id))
+    identity.remember(response, await users.open_session(user))
     return SignedInPage(user=Self.model_validate(user))
 
 

@@ -6,9 +6,10 @@ import datetime as dt
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from smartlink.portal.shared.text import Name, PlainText
+from smartlink.portal.shared.times import Moment
 
 __all__ = [
     "Credentials",
@@ -103,11 +104,18 @@ class SignedInPage(BaseModel):
 
 
 class NewToken(BaseModel):
-    """A token asked for."""
+    """A token asked for. It can do all, unless it says what; `expires_at` is in the future."""
 
     name: Name
     abilities: list[Annotated[PlainText, Field(min_length=1, max_length=100)]] = Field(["*"], max_length=50)
-    expires_at: AwareDatetime | None = None
+    expires_at: Moment | None = None
+
+    @field_validator("expires_at")
+    @classmethod
+    def _to_come(cls, value: dt.datetime | None) -> dt.datetime | None:
+        if value is not None and value <= dt.datetime.now(dt.UTC):
+            raise ValueError("must be in the future")
+        return value
 
 
 class TokenOut(BaseModel):

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import Select, bindparam, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from smartlink.portal.shared.db import Database
-from smartlink.portal.shared.errors import Forbidden, Invalid, NotFound
+from smartlink.portal.shared.errors import Forbidden, Invalid, NotFound, Unauthenticated
+from smartlink.portal.shared.paging import Page, ordered, within
 from smartlink.portal.shared.realtime import RealtimeApi
 from smartlink.portal.shared.security import Passwords, digest, new_token
 from smartlink.portal.users.model import Token, User, WebSession
 from smartlink.portal.users.principals import Principal, Principals
-from smartlink.portal.users.schemas import ProfileChange, folded_email
+from smartlink.portal.users.schemas import NewToken, ProfileChange, folded_email
 
-__all__ = ["Principal", "Users", "create", "find"]
+__all__ = ["Principal", "Users", "create", "find", "listed_tokens"]
 
 TOUCH_EVERY = dt.timedelta(minutes=5)
 _BY_TOKEN = (
@@ -65,6 +67,12 @@ async def find(session: AsyncSession, user_id: int) -> User | None:
     return await session.get(User, user_id)
 
 
+def listed_tokens(user_id: int, page: Page) -> Select[Token]:
+    """A page of a user's tokens. Newest first, or, after an id, oldest first."""
+    found = select(Token).where(Token.user_id == user_id, *within(Token.id, page))
+    return found.order_by(ordered(Token.id, page)).limit(page.limit)
+
+
 class Users:
     """Accounts, tokens and sessions."""
 
@@ -104,7 +112,7 @@ class Users:
         async with self._database.reading() as session:
             user = await session.scalar(select(User).where(User.email == folded_email(email)))
         if not await self._passwords.is_right(password, user.password if user else None) or user is None:
-            raise Invalid({"email": ["These credentials do not match our records."]})
+            raise _wrong_credentials()
         if user.blocked_at is not None:
             raise Forbidden("This account is blocked.")
         return user
@@ -142,12 +150,20 @@ class Users:
         self.principals.keep(key, principal, row.expires_at, revocations)
         return principal
 
-    async def open_session(self, user_id: int) -> str:
-        """Start a session; returns the cookie's value."""
+    async def sign_in(self, user: User) -> str:
+        """A new token for whom `verify` found. Raises Invalid when the password was changed since."""
+        async with self._database.writing() as session:
+            await _check_unchanged(session, user)
+            _, secret = await _add_token(session, user.id, "sign-in", ["*"], None)
+        return secret
+
+    async def open_session(self, user: User) -> str:
+        """Start a session for whom `verify` found; returns the cookie's value. Raises as `sign_in`."""
         secret, now = new_token(), _now()
         async with self._database.writing() as session:
+            await _check_unchanged(session, user)
             session.add(
-                WebSession(id=digest(secret), user_id=user_id, created_at=now, expires_at=now + self._session_life)
+                WebSession(id=digest(secret), user_id=user.id, created_at=now, expires_at=now + self._session_life)
             )
         return secret
 
@@ -215,6 +231,8 @@ class Users:
             if not blocked:
                 user.blocked_at = None
         if blocked:
+            # Told first: who signs in meanwhile waits for it, or is seen by what comes next.
+            await work.flush()
             await _end_all(work, user_id)
         return user
 
@@ -224,18 +242,21 @@ class Users:
         if not await self._passwords.is_right(password, stored):
             raise Invalid({"current_password": ["The current password is not right."]})
 
-    async def tokens(self, user_id: int) -> Sequence[Token]:
-        """A user's tokens, newest first."""
+    async def tokens(self, user_id: int, page: Page) -> Sequence[Token]:
+        """A page of a user's tokens, newest first."""
         async with self._database.reading() as session:
-            found = await session.scalars(select(Token).where(Token.user_id == user_id).order_by(Token.id.desc()))
-            return found.all()
+            return (await session.scalars(listed_tokens(user_id, page))).all()
 
-    async def add_token(
-        self, user_id: int, name: str, abilities: list[str] | None = None, expires_at: dt.datetime | None = None
-    ) -> tuple[Token, str]:
-        """A new token and its secret."""
+    async def add_token(self, user_id: int, name: str) -> tuple[Token, str]:
+        """A new token that can do all, and its secret."""
         async with self._database.writing() as session:
-            return await _add_token(session, user_id, name, abilities or ["*"], expires_at)
+            return await _add_token(session, user_id, name, ["*"], None)
+
+    async def create_token(self, caller: Principal, new: NewToken) -> tuple[Token, str]:
+        """A token that the caller asked for, and its secret. Raises Unauthenticated when they were signed out since."""
+        async with self._database.writing() as session:
+            await _check_signed_in(session, caller)
+            return await _add_token(session, caller.id, new.name, new.abilities, new.expires_at)
 
     async def revoke(self, user_id: int, token_id: int) -> None:
         """Take a token back. Raises NotFound when it is not this user's."""
@@ -252,6 +273,28 @@ class Users:
         async with self._database.writing() as session:
             await session.execute(delete(WebSession).where(WebSession.expires_at <= _now()))
             await session.execute(delete(Token).where(Token.expires_at <= _now() - dt.timedelta(days=7)))
+
+
+async def _check_unchanged(session: AsyncSession, user: User) -> None:
+    """Nobody gets in by a password that was replaced, or while being blocked, between its check and this."""
+    now = select(User.password, User.blocked_at).where(User.id == user.id).with_for_update(read=True)
+    found = (await session.execute(now)).one_or_none()
+    if found is None or found.password != user.password or found.blocked_at is not None:
+        raise _wrong_credentials()
+
+
+async def _check_signed_in(session: AsyncSession, caller: Principal) -> None:
+    """Nobody outlives their own end by what they make of it in the last moment."""
+    if caller.token_id is not None:
+        own: Select[Any] = select(Token.id).where(Token.id == caller.token_id)
+    else:
+        own = select(WebSession.id).where(WebSession.id == caller.session_id)
+    if await session.scalar(own.with_for_update(read=True)) is None:
+        raise Unauthenticated
+
+
+def _wrong_credentials() -> Invalid:
+    return Invalid({"email": ["These credentials do not match our records."]})
 
 
 async def _end_all(session: AsyncSession, user_id: int, *, but: Principal | None = None) -> None:
