@@ -29,6 +29,11 @@ def test_a_name_that_carries_a_prefix_is_refused(kind: type[Channel], name: str)
         kind(name)
 
 
+def test_the_rest_of_a_prefix_is_not_doubled_either() -> None:
+    with pytest.raises(InvalidChannel, match="leave the prefix out"):
+        EncryptedPrivateChannel("encrypted-vault")
+
+
 def test_a_name_that_would_make_another_kind_is_refused() -> None:
     with pytest.raises(InvalidChannel, match="another kind"):
         PrivateChannel("encrypted-vault")

@@ -57,9 +57,20 @@ class Drivers:
             raise BroadcastConfigError(f"there is no driver {name}") from None
 
 
+class OneConnection(Told):
+    broadcast_connections = "ably"
+
+
 @pytest.fixture
 def drivers() -> Drivers:
     return Drivers()
+
+
+async def test_one_connection_may_be_named_without_a_list(drivers: Drivers) -> None:
+    await drivers.broadcaster.send(OneConnection("hi"))
+
+    assert [envelope.connection for envelope in drivers.ably.sent] == ["ably"]
+    assert not drivers.default.sent
 
 
 async def test_an_event_goes_through_every_connection_it_names_with_the_payload_for_each(drivers: Drivers) -> None:

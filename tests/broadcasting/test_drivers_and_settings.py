@@ -73,6 +73,11 @@ def test_what_pusher_misses_is_said(monkeypatch: pytest.MonkeyPatch, missing: st
         DriverManager(BroadcastSettings(driver="pusher")).driver()
 
 
+def test_an_event_that_names_an_unknown_connection_is_told_so_not_the_setting() -> None:
+    with pytest.raises(BroadcastConfigError, match="connection 'puhser': there is no such driver"):
+        DriverManager(BroadcastSettings()).driver("puhser")
+
+
 @pytest.mark.parametrize("name", ["abli", "puhser", ""])
 def test_an_unknown_driver_is_answered_with_the_known(name: str) -> None:
     with pytest.raises(BroadcastConfigError, match="ably, log, null, pusher, redis, reverb"):
@@ -171,3 +176,29 @@ async def test_every_driver_is_built_from_settings_alone(driver: str) -> None:
 def test_a_master_key_that_is_none_is_told_of_at_the_start(key: str) -> None:
     with pytest.raises(BroadcastConfigError, match="BROADCAST_ENCRYPTION_MASTER_KEY"):
         Broadcaster.from_settings(BroadcastSettings(driver="null", encryption_master_key=key))
+
+
+@pytest.mark.parametrize(
+    "host", ["http://localhost", "localhost:8080", "local host", "localhost/app", "1:2", "a\n", "[::1]:8080"]
+)
+@pytest.mark.parametrize(
+    ("settings", "variable"),
+    [
+        ({"driver": "reverb", "reverb_host": "HOST"}, "REVERB_HOST"),
+        ({"driver": "pusher", "pusher_host": "HOST"} | PUSHER, "PUSHER_HOST"),
+        ({"driver": "pusher", "pusher_app_cluster": "HOST"} | PUSHER, "PUSHER_APP_CLUSTER"),
+        ({"driver": "ably", "ably_key": "a.b:c", "ably_host": "HOST"}, "ABLY_HOST"),
+    ],
+)
+def test_a_host_that_is_a_url_or_has_a_port_is_refused_at_the_start(
+    settings: dict[str, Any], variable: str, host: str
+) -> None:
+    given = {name: host if value == "HOST" else value for name, value in settings.items()}
+
+    with pytest.raises(BroadcastConfigError, match=f"{variable}: .* is not a host"):
+        Broadcaster.from_settings(BroadcastSettings(**given))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "[::1]", "realtime.example.com", "redis_1", "localhost."])
+def test_a_host_is_a_name_or_an_address(host: str) -> None:
+    assert DriverManager(BroadcastSettings(reverb_host=host)).driver().name == "reverb"

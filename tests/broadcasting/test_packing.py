@@ -238,7 +238,7 @@ def circle() -> list[object]:
         ({None: 1}, "a name in JSON is text"),
         ({True: 1}, "a name in JSON is text"),
         (circle(), "within itself"),
-        ("\ud800", "no form in JSON"),
+        ("\ud800", "half a character"),
         (2**53, r"payload\.order: a browser reads a whole number beyond 2\*\*53 as another one"),
         ([-(2**53)], r"payload\.order\[0\]: .*send it as text"),
         ([10**5000], "send it as text"),
@@ -293,3 +293,70 @@ def test_the_name_of_the_id_is_taken_in_durable_payloads() -> None:
 
     with pytest.raises(UnserialisablePayload, match="eventId"):
         BROADCASTER.pack(Clash(1))
+
+
+class Waits(OrderShipped):
+    async def broadcast_with(self) -> dict[str, object]:  # type: ignore[override]
+        return {}
+
+
+class WaitsToDecide(OrderShipped):
+    async def broadcast_when(self) -> bool:  # type: ignore[override]
+        return False
+
+
+class WaitsForItsChannel(OrderShipped):
+    async def broadcast_on(self) -> Channel:  # type: ignore[override]
+        return Channel("orders")
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [(Waits, "broadcast_with"), (WaitsToDecide, "broadcast_when"), (WaitsForItsChannel, "broadcast_on")],
+)
+def test_an_event_with_async_methods_is_refused_rather_than_sent_anyway(kind: type[OrderShipped], method: str) -> None:
+    with pytest.raises(TypeError, match=rf"{kind.__name__}\.{method}\(\) is async"):
+        BROADCASTER.pack(kind(1))
+
+
+@pytest.mark.parametrize("thing", [{"order": 1}, OrderShipped, None, "orders"])
+def test_what_is_no_event_is_told_so(thing: Any) -> None:
+    with pytest.raises(TypeError, match="is no event"):
+        BROADCASTER.pack(thing)
+
+
+@pytest.mark.parametrize("name", [None, 7, ["order.shipped"]])
+def test_a_name_that_is_no_text_is_refused(name: Any) -> None:
+    class Named(OrderShipped):
+        def broadcast_as(self) -> Any:
+            return name
+
+    with pytest.raises(InvalidEventName, match=r"Named\.broadcast_as\(\) gave"):
+        BROADCASTER.pack(Named(1))
+
+
+def test_a_promise_may_be_said_as_text_and_nonsense_is_refused() -> None:
+    class Said(OrderShipped):
+        promise = "state"  # type: ignore[assignment]
+
+    class Nonsense(OrderShipped):
+        promise = "often"  # type: ignore[assignment]
+
+    assert BROADCASTER.pack(Said(1))[0].promise is Promise.STATE
+    with pytest.raises(ValueError, match="often"):
+        BROADCASTER.pack(Nonsense(1))
+
+
+@pytest.mark.parametrize("socket_id", [12, b"1.2", 1.2])
+def test_a_socket_id_that_is_no_text_is_refused(socket_id: Any) -> None:
+    with pytest.raises(ValueError, match="not a socket id"):
+        BROADCASTER.pack(OrderShipped(1), socket_id=socket_id)
+
+
+@pytest.mark.parametrize(
+    ("value", "where"),
+    [("\ud800", "payload.order"), ({"a": ["x", "\udfff"]}, r"payload.order.a\[1\]"), ({"\ud800": 1}, "payload.order")],
+)
+def test_half_a_character_is_refused_with_its_place(value: object, where: str) -> None:
+    with pytest.raises(UnserialisablePayload, match=rf"{where}: text with half a character"):
+        BROADCASTER.pack(OrderShipped(value))

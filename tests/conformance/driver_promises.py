@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 from abc import ABC, abstractmethod
 from typing import Any
@@ -70,6 +72,17 @@ class DriverPromises(ABC):
         with pytest.raises(BroadcastFailed):
             await driver.send(envelopes(1))
         assert self.numbers() == [0]
+
+    # Connections whose loop has ended cannot be closed any more; Python says so when they are collected.
+    @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+    async def test_it_outlives_the_loop_it_was_first_used_in(self, driver: Driver) -> None:
+        for each in envelopes(3):
+            await asyncio.to_thread(lambda one=each: asyncio.run(driver.send([one])))
+        await driver.send([envelopes(4)[3]])
+
+        assert self.numbers() == [0, 1, 2, 3]
+        await driver.aclose()
+        gc.collect()
 
 
 class RefusingDriverPromises(ABC):

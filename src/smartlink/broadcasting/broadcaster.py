@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from smartlink.broadcasting.anonymous import AnonymousBroadcast
 from smartlink.broadcasting.channels import Channel, PresenceChannel, PrivateChannel
@@ -35,6 +36,8 @@ EVENT_ID_BYTES = len('"eventId":9223372036854775807,')
 """What a durable payload leaves free for the id that the outbox adds."""
 
 _log = logging.getLogger("smartlink.broadcasting")
+
+Said = TypeVar("Said")
 
 Report = Callable[[BroadcastEvent, BroadcastError], None]
 Watch = Callable[[BroadcastEvent, Sequence[Envelope], bool], None]
@@ -118,33 +121,36 @@ class Broadcaster:
         server can do: the protocol knows one socket, no user. Raises InvalidChannel, InvalidEventName,
         UnserialisablePayload and, with both sizes, PayloadTooLarge; BroadcastConfigError for a connection that is
         unknown or cannot leave out users, and for an encrypted channel without a master key; ValueError for a
-        `socket_id` that is none.
+        `socket_id` or promise that is none; TypeError for what is no event, and for one with async methods.
         """
-        if not event.broadcast_when():
+        if not isinstance(event, BroadcastEvent):
+            raise TypeError(f"{event!r:.80} is no event: make a class of BroadcastEvent, or begin with on(channel)")
+        if not _said_at_once(event, "broadcast_when", event.broadcast_when()):
             return ()
         channels = _channels(event)
         name = self.wire_name(event)
         if to_others and socket_id is None:
             socket_id = current_socket_id()
         if socket_id is not None and not is_valid_socket_id(socket_id):
-            raise ValueError(f"not a socket id: {socket_id[:40]!r}; it has the form digits.digits")
+            raise ValueError(f"not a socket id: {socket_id!r:.60}; it has the form digits.digits")
         except_user = None if to_other_users is None else str(to_other_users)
+        promise = Promise(event.promise)
         envelopes: list[Envelope] = []
-        for connection in dict.fromkeys(event.broadcast_connections) or (None,):
+        for connection in dict.fromkeys(_connections(event)) or (None,):
             driver = self._connections.driver(connection)
             if except_user is not None and not leaves_out_users(driver):
                 raise BroadcastConfigError(
                     f"{driver.name} cannot leave out all sockets of a user: its service knows to_others() only; "
                     "use the reverb driver with a SmartLink server, or let clients drop what names themselves"
                 )
-            payload = self._payload(event, name, connection or driver.name, channels)
+            payload = self._payload(event, name, promise, connection or driver.name, channels)
             envelopes += (
                 Envelope(
                     str(channel),
                     name,
                     payload,
                     socket_id,
-                    event.promise,
+                    promise,
                     event.broadcast_queue,
                     connection=connection,
                     except_user=except_user,
@@ -233,11 +239,13 @@ class Broadcaster:
     ) -> None:
         await self.aclose()
 
-    def _payload(self, event: BroadcastEvent, name: str, connection: str, channels: Sequence[Channel]) -> str:
-        fields = event.broadcast_with_for(connection)
+    def _payload(
+        self, event: BroadcastEvent, name: str, promise: Promise, connection: str, channels: Sequence[Channel]
+    ) -> str:
+        fields = _said_at_once(event, "broadcast_with", event.broadcast_with_for(connection))
         encoded = encode_payload(fields)
         size = len(encoded)
-        if event.promise is Promise.DURABLE:
+        if promise is Promise.DURABLE:
             if "eventId" in fields:
                 raise UnserialisablePayload(
                     f"payload.eventId of {name}: the outbox gives durable events their eventId; use another name"
@@ -256,7 +264,7 @@ class Broadcaster:
 
 
 def _channels(event: BroadcastEvent) -> tuple[Channel, ...]:
-    on: object = event.broadcast_on()
+    on: object = _said_at_once(event, "broadcast_on", event.broadcast_on())
     channels: dict[str, Channel] = {}
     for channel in on if isinstance(on, Sequence) and not isinstance(on, str) else (on,):
         if not isinstance(channel, Channel):
@@ -266,6 +274,21 @@ def _channels(event: BroadcastEvent) -> tuple[Channel, ...]:
             )
         channels[str(channel)] = channel
     return tuple(channels.values())
+
+
+def _connections(event: BroadcastEvent) -> Sequence[str]:
+    named = event.broadcast_connections
+    return (named,) if isinstance(named, str) else named
+
+
+def _said_at_once(event: BroadcastEvent, method: str, said: Said) -> Said:
+    if inspect.iscoroutine(said):
+        said.close()
+        raise TypeError(
+            f"{type(event).__name__}.{method}() is async, and packing an event waits for nothing: "
+            "make it a plain method, and load what it needs before the event is made"
+        )
+    return said
 
 
 def _logged(event: BroadcastEvent, error: BroadcastError) -> None:

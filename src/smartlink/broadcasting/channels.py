@@ -52,7 +52,7 @@ class Channel:
         name: object = self.name
         if not isinstance(name, str) or not name:
             raise InvalidChannel(f"{own} needs a name of at least one character, not {name!r}")
-        if name.startswith(_PREFIXES):
+        if name.startswith(_PREFIXES) or (self.kind is ChannelKind.ENCRYPTED and name.startswith("encrypted-")):
             raise InvalidChannel(
                 f"{own}({name[:60]!r}): leave the prefix out; the class adds it (private-: PrivateChannel, "
                 "presence-: PresenceChannel, private-encrypted-: EncryptedPrivateChannel; cache-: the class with Cache)"

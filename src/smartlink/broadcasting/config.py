@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from ipaddress import IPv6Address
 from typing import Literal
 from urllib.parse import quote
 
@@ -10,7 +12,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from smartlink.broadcasting.errors import BroadcastConfigError
 
-__all__ = ["BroadcastSettings", "required", "revealed", "split_ably_key"]
+__all__ = ["BroadcastSettings", "host_name", "required", "revealed", "split_ably_key"]
+
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})\Z")
 
 Scheme = Literal["http", "https"]
 
@@ -121,6 +125,26 @@ def required(driver: str, **variables: str | None) -> str:
     if not value:
         raise BroadcastConfigError(f"BROADCAST_DRIVER={driver} needs {variable}; set it in the environment or .env")
     return value
+
+
+def host_name(driver: str, **variables: str | None) -> str:
+    """As `required`, for the name or address of a host. Raises BroadcastConfigError for a URL, and with a port."""
+    [variable] = variables
+    host = required(driver, **variables).removeprefix("[").removesuffix("]")
+    if not _HOST.match(host) and not _is_ipv6(host):
+        raise BroadcastConfigError(
+            f"{variable}: {host[:80]!r} is not a host; write its name or address alone, such as 127.0.0.1 or "
+            "realtime.example.com: scheme and port have settings of their own"
+        )
+    return host
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        IPv6Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def split_ably_key(key: str) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from typing import ClassVar
 
 from smartlink.broadcasting.channels import Channel
 from smartlink.broadcasting.envelope import DEFAULT_QUEUE, Promise
+from smartlink.broadcasting.errors import InvalidEventName
 
 __all__ = ["AnonymousEvent", "BroadcastEvent", "BroadcastNotification", "BroadcastNow"]
 
@@ -33,6 +34,7 @@ class BroadcastEvent(ABC):
     Only `broadcast_on` must be written. `promise` says how surely the event arrives; see `Promise`.
     `broadcast_queue` is where it waits for a worker when it is recorded; a channel keeps its order within a queue.
     `broadcast_connections` are the drivers it goes through, by name, all of them; none named means the default one.
+    What an event says of itself is asked when it is packed, without waiting: none of its methods may be async.
     With `broadcast_rescue`, an event that cannot be sent is reported instead of raising: for what must never stop
     the work it tells of.
     """
@@ -120,12 +122,18 @@ class BroadcastNotification(BroadcastEvent):
 
 
 def own_name(event: BroadcastEvent) -> str | None:
-    """The wire name that the event's class chose itself; None when it is to be named after the class."""
+    """The wire name that the event's class chose itself; None when it is to be named after the class.
+
+    Raises InvalidEventName for what is neither text nor an enum's member.
+    """
     if type(event).broadcast_as is BroadcastEvent.broadcast_as:
         return None
-    name = event.broadcast_as()
+    name: object = event.broadcast_as()
     if isinstance(name, enum.Enum):
         name = name.value if isinstance(name.value, str) else name.name
+    if not isinstance(name, str):
+        given = type(name).__name__ if name is not None else "None"
+        raise InvalidEventName(f"{type(event).__name__}.broadcast_as() gave {given}; give the name as text")
     return name[1:] if name.startswith((".", "\\")) else name
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from smartlink.broadcasting.config import BroadcastSettings, required, revealed
+from smartlink.broadcasting.config import BroadcastSettings, host_name, required, revealed
 from smartlink.broadcasting.drivers.ably import AblyDriver
 from smartlink.broadcasting.drivers.base import Driver
 from smartlink.broadcasting.drivers.log import LogDriver
@@ -43,7 +43,8 @@ class DriverManager:
             factory = self._factories.get(chosen)
             if factory is None:
                 known = ", ".join(sorted(self._factories))
-                raise BroadcastConfigError(f"BROADCAST_DRIVER={chosen}: there is no such driver; write one of {known}")
+                asked = f"BROADCAST_DRIVER={chosen}" if name is None else f"connection {chosen!r}"
+                raise BroadcastConfigError(f"{asked}: there is no such driver; write one of {known}")
             self._built[chosen] = factory(self._settings)
         return self._built[chosen]
 
@@ -63,7 +64,7 @@ def _reverb(settings: BroadcastSettings) -> Driver:
         required("reverb", REVERB_APP_ID=settings.reverb_app_id),
         required("reverb", REVERB_APP_KEY=settings.reverb_app_key),
         required("reverb", REVERB_APP_SECRET=revealed(settings.reverb_app_secret)),
-        host=required("reverb", REVERB_HOST=settings.reverb_host),
+        host=host_name("reverb", REVERB_HOST=settings.reverb_host),
         port=settings.reverb_port,
         scheme=settings.reverb_scheme,
         timeout_s=settings.timeout_s,
@@ -74,7 +75,10 @@ def _reverb(settings: BroadcastSettings) -> Driver:
 
 
 def _pusher(settings: BroadcastSettings) -> Driver:
-    host = settings.pusher_host or f"api-{settings.pusher_app_cluster}.pusher.com"
+    if settings.pusher_host is None:
+        host = host_name("pusher", PUSHER_APP_CLUSTER=f"api-{settings.pusher_app_cluster}.pusher.com")
+    else:
+        host = host_name("pusher", PUSHER_HOST=settings.pusher_host)
     return PusherDriver(
         required("pusher", PUSHER_APP_ID=settings.pusher_app_id),
         required("pusher", PUSHER_APP_KEY=settings.pusher_app_key),
@@ -92,7 +96,7 @@ def _pusher(settings: BroadcastSettings) -> Driver:
 def _ably(settings: BroadcastSettings) -> Driver:
     return AblyDriver(
         required("ably", ABLY_KEY=revealed(settings.ably_key)),
-        host=settings.ably_host,
+        host=host_name("ably", ABLY_HOST=settings.ably_host),
         timeout_s=settings.timeout_s,
         connect_timeout_s=settings.connect_timeout_s,
     )

@@ -13,7 +13,7 @@ import datetime as dt
 import enum
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
 import msgspec
@@ -34,7 +34,10 @@ def encode_payload(payload: object) -> bytes:
     plain = _plain(payload, "payload", 0)
     try:
         return msgspec.json.encode(plain)
-    except (UnicodeEncodeError, OverflowError, ValueError, TypeError) as error:
+    except UnicodeEncodeError:
+        where = next(_halves(plain, "payload"), "payload")
+        raise UnserialisablePayload(f"{where}: text with half a character (a lone surrogate) has no UTF-8") from None
+    except (OverflowError, ValueError, TypeError) as error:
         raise UnserialisablePayload(f"the payload has no form in JSON: {error}") from error
 
 
@@ -80,6 +83,23 @@ def _plain_scalar(value: object, path: str, depth: int) -> object:
     if hasattr(type(value), "model_fields"):
         return _plain(public_fields(value), path, depth + 1)
     raise UnserialisablePayload(f"{path}: {_advice(value)}")
+
+
+def _halves(plain: object, path: str) -> Iterator[str]:
+    """Where text stands that no UTF-8 can say."""
+    if isinstance(plain, Mapping):
+        for key, value in plain.items():
+            yield from _halves(key, path)
+            yield from _halves(value, f"{path}.{key!a}" if _is_halved(key) else f"{path}.{key}")
+    elif isinstance(plain, list):
+        for index, value in enumerate(plain):
+            yield from _halves(value, f"{path}[{index}]")
+    elif isinstance(plain, str) and _is_halved(plain):
+        yield path
+
+
+def _is_halved(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _exact(number: object, path: str) -> object:

@@ -15,7 +15,8 @@ MAX_BATCH = 10
 
 class Driver(Protocol):
     """Promises: envelopes are sent in the order given; up to ten go in one call, all or nothing; whatever the
-    peer does, nothing but BroadcastFailed is raised, and every wait has a limit.
+    peer does, nothing but BroadcastFailed is raised, and every wait has a limit. It may be used in several event
+    loops, one after the other or side by side; `aclose` gives back the connections of the loop that awaits it.
 
     A call that failed may have arrived. `idempotency_key` lets the service see a repeat of the same envelopes; a
     service without such a call for ten takes the key for each envelope instead, so that a repeat mends what was

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import httpx2
 import msgspec
 
+from smartlink.broadcasting.drivers.loops import PerLoop
 from smartlink.broadcasting.errors import BroadcastUnavailable
 
 __all__ = ["Answer", "HttpService"]
@@ -60,13 +61,17 @@ class HttpService:
         self.origin = f"{scheme}://{bracketed}:{port}"
         self._timeout_s = timeout_s
         self._closed = False
-        self._client = httpx2.AsyncClient(
-            timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, connect_timeout_s)),
-            trust_env=trust_env,
-            verify=scheme == "https",
-            headers={"content-type": "application/json", "accept-encoding": "identity"},
-            limits=httpx2.Limits(max_connections=20, max_keepalive_connections=20, keepalive_expiry=30),
-        )
+
+        def build() -> httpx2.AsyncClient:
+            return httpx2.AsyncClient(
+                timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, connect_timeout_s)),
+                trust_env=trust_env,
+                verify=scheme == "https",
+                headers={"content-type": "application/json", "accept-encoding": "identity"},
+                limits=httpx2.Limits(max_connections=20, max_keepalive_connections=20, keepalive_expiry=30),
+            )
+
+        self._clients = PerLoop(build)
 
     async def post(
         self, path: str, body: bytes, *, query: str = "", headers: Mapping[str, str] | None = None, repeat: bool = False
@@ -87,8 +92,9 @@ class HttpService:
         url = f"{called}?{query}" if query else called
         try:
             async with asyncio.timeout(self._timeout_s):
-                request = self._client.build_request(method, url, content=body, headers=headers)
-                return await self._attempts(called, request, repeat=repeat)
+                client = self._clients.here()
+                request = client.build_request(method, url, content=body, headers=headers)
+                return await self._attempts(client, called, request, repeat=repeat)
         except TimeoutError:
             raise BroadcastUnavailable(f"{called}: no answer within {self._timeout_s:g} s", answered=True) from None
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
@@ -102,13 +108,16 @@ class HttpService:
     async def aclose(self) -> None:
         """Close the connections."""
         self._closed = True
-        await self._client.aclose()
+        if (client := self._clients.leave()) is not None:
+            await client.aclose()
 
-    async def _attempts(self, called: str, request: httpx2.Request, *, repeat: bool) -> Answer:
+    async def _attempts(
+        self, client: httpx2.AsyncClient, called: str, request: httpx2.Request, *, repeat: bool
+    ) -> Answer:
         for attempt in range(1, _ATTEMPTS + 1):
             is_last = attempt == _ATTEMPTS
             try:
-                answer = await self._once(called, request)
+                answer = await self._once(client, called, request)
             except _NOT_REACHED:
                 if is_last:
                     raise
@@ -121,8 +130,8 @@ class HttpService:
             await asyncio.sleep(random.uniform(0.02, 0.1))  # noqa: S311 - spreads repeats, keeps no secret
         raise AssertionError("the last attempt returns or raises")
 
-    async def _once(self, called: str, request: httpx2.Request) -> Answer:
-        response = await self._client.send(request, stream=True)
+    async def _once(self, client: httpx2.AsyncClient, called: str, request: httpx2.Request) -> Answer:
+        response = await client.send(request, stream=True)
         try:
             answer = bytearray()
             async for chunk in response.aiter_raw():

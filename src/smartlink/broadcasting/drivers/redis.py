@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from smartlink.broadcasting.drivers.loops import PerLoop
 from smartlink.broadcasting.envelope import Envelope
 from smartlink.broadcasting.errors import BroadcastConfigError, BroadcastUnavailable
 
@@ -32,7 +33,7 @@ class RedisDriver:
     def __init__(self, url: str, *, prefix: str = "", timeout_s: float = 5.0, connect_timeout_s: float = 3.0) -> None:
         self._prefix = prefix
         self._timeout_s = timeout_s
-        self._client = _client(url, timeout_s, min(timeout_s, connect_timeout_s))
+        self._clients = PerLoop(lambda: _client(url, timeout_s, min(timeout_s, connect_timeout_s)))
         self._closed = False
 
     async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
@@ -44,7 +45,7 @@ class RedisDriver:
         if not envelopes:
             return
         try:
-            async with asyncio.timeout(self._timeout_s), self._client.pipeline(transaction=True) as pipeline:
+            async with asyncio.timeout(self._timeout_s), self._clients.here().pipeline(transaction=True) as pipeline:
                 for envelope in envelopes:
                     pipeline.publish(self._prefix + envelope.channel, _message(envelope))
                 await pipeline.execute()
@@ -59,7 +60,8 @@ class RedisDriver:
     async def aclose(self) -> None:
         """Close the connections."""
         self._closed = True
-        await self._client.aclose()
+        if (client := self._clients.leave()) is not None:
+            await client.aclose()
 
 
 def _message(envelope: Envelope) -> bytes:
