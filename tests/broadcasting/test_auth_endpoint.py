@@ -12,7 +12,16 @@ from urllib.parse import urlencode
 import httpx2
 import pytest
 
-from smartlink.broadcasting import BroadcastingAuth, ChannelEncryption, ChannelRules, Member, RequestRefused, Signatory
+from smartlink.broadcasting import (
+    BroadcastConfigError,
+    BroadcastingAuth,
+    ChannelEncryption,
+    ChannelRules,
+    Member,
+    RequestRefused,
+    Signatory,
+)
+from smartlink.broadcasting.signatory import Question
 
 KEY, SECRET = "the-key", "the-secret"
 SOCKET = "123.456"
@@ -410,3 +419,31 @@ class TestGuards:
         assert answer.status_code == status
         if user is not None:
             assert json.loads(answer.json()["channel_data"]) == {"user_id": user}
+
+
+@pytest.mark.parametrize("query", ["channel_name[]=\udcff&socket_id=1.2", "socket_id=1.2&channel_name=private-\xfc"])
+def test_a_query_with_raw_bytes_is_the_callers_error(query: str) -> None:
+    signatory = Signatory(ChannelRules(), key=KEY, secret=SECRET, member_of=lambda user: Member(user))
+    question = Question("GET", "/broadcasting/auth", lambda: b"", query=query)
+
+    assert signatory.answer_sync(question, {"default": lambda: 7}).status == 400
+
+
+async def test_a_websocket_is_turned_away() -> None:
+    said: list[Any] = []
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    await build()({"type": "websocket", "path": "/broadcasting/auth", "headers": []}, receive, send)
+
+    assert said == [{"type": "websocket.close", "code": 1000}]
+
+
+@pytest.mark.parametrize(("key", "secret"), [("", SECRET), (KEY, "")])
+def test_without_a_secret_nothing_is_ever_signed(key: str, secret: str) -> None:
+    with pytest.raises(BroadcastConfigError, match="is empty"):
+        Signatory(ChannelRules(), key=key, secret=secret, member_of=lambda user: Member(user))

@@ -15,6 +15,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
+from django.test import RequestFactory
 from django.urls import include, path
 from fastapi import FastAPI, HTTPException, Request
 from flask import Flask
@@ -239,3 +240,66 @@ def test_a_stranger_is_not_answered(call: Call) -> None:
 def test_a_view_knows_the_socket_that_its_request_came_from(call: Call, sent: str, seen: str | None) -> None:
     assert call("GET", "/socket", x_socket_id=sent)[1] == {"socket": seen}
     assert call("GET", "/socket")[1] == {"socket": None}
+
+
+class Broken(io.BytesIO):
+    """A body whose sender has gone away."""
+
+    def read(self, *_: Any) -> bytes:
+        raise OSError("connection reset")
+
+    readinto = readline = read  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [plain_wsgi, flask_app, lambda: WSGIHandler()],
+    ids=["wsgi", "flask", "django"],
+)
+def test_a_body_that_breaks_off_is_no_failure_of_the_application(
+    build: Callable[[], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": "/broadcasting/auth",
+        "CONTENT_LENGTH": "20",
+        "CONTENT_TYPE": "application/json",
+        "HTTP_AUTHORIZATION": "7",
+        "wsgi.input": Broken(),
+    }
+    setup_testing_defaults(environ)
+    status: list[str] = []
+    answer = build()(environ, lambda line, headers, exc_info=None: status.append(line))
+    b"".join(answer)
+
+    assert status[0].startswith("400")
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_fastapi_client_that_goes_away_is_no_failure_of_the_application() -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"authorization", b"7"), (b"content-type", b"application/json"), (b"content-length", b"20")]
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+        "path": "/broadcasting/auth", "raw_path": b"/broadcasting/auth", "root_path": "", "query_string": b"",
+        "headers": headers, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2),
+    }  # fmt: skip
+    await fastapi_app()(scope, receive, send)
+
+    assert sent[0]["status"] == 400
+
+
+def test_a_django_middleware_that_took_the_body_apart_is_no_failure_of_the_application() -> None:
+    request = RequestFactory().post("/broadcasting/auth", {"socket_id": SOCKET}, headers={"authorization": "7"})
+    assert request.POST["socket_id"] == SOCKET
+
+    [view] = [each.callback for each in broadcasting_urls(signatory, django_user) if each.name == "broadcasting-auth"]
+
+    assert view(request).status_code == 415

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
 import pytest
 
+from smartlink.broadcasting import BroadcastConfigError
 from smartlink.broadcasting.webhooks import (
     CacheMiss,
     ChannelOccupied,
@@ -141,6 +143,7 @@ async def test_handlers_hear_what_they_asked_for_in_order() -> None:
         large = await client.post("/webhooks", content=b"x" * 1_100_000, headers=headers)
 
     assert [each.status_code for each in (answer, again, nothing, large)] == [200, 401, 405, 413]
+    assert nothing.headers["allow"] == "POST"
     assert heard == EXPECTED
 
 
@@ -162,3 +165,53 @@ async def test_a_handler_that_raises_has_it_sent_again() -> None:
 
     with pytest.raises(OSError, match="away"):
         await receiver.handle(received(webhook(JOINED)))
+
+
+@pytest.mark.parametrize("secret", ["", [], [""], ["right", ""], None])
+def test_an_empty_secret_is_refused_at_the_start(secret: Any) -> None:
+    with pytest.raises(BroadcastConfigError, match="'app-key' have an empty secret"):
+        WebhookReceiver({KEY: secret})
+
+
+@pytest.mark.parametrize(
+    ("time_ms", "is_taken"),
+    [(1_000_000, True), (940_001, True), (939_999, False), (None, False), ("1000000", False), (True, False)],
+)
+def test_what_was_overheard_can_be_refused_when_it_is_old(time_ms: object, is_taken: bool) -> None:
+    receiver = WebhookReceiver({KEY: SECRET}, max_age_s=60, clock=lambda: 1000.0)
+    body = webhook(JOINED, time_ms=time_ms)
+
+    if is_taken:
+        assert receiver.receive(body, key=KEY, signature=sign_webhook(SECRET, body)).time_ms == time_ms
+        return
+    with pytest.raises(WebhookRefused) as refused:
+        receiver.receive(body, key=KEY, signature=sign_webhook(SECRET, body))
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize("length", [0, 1, 63, 65, 128, 100_000])
+def test_a_signature_of_another_length_is_refused(length: int) -> None:
+    right = sign_webhook(SECRET, webhook())
+
+    with pytest.raises(WebhookRefused):
+        WebhookReceiver({KEY: SECRET}).receive(webhook(), key=KEY, signature=(right * 2000)[:length])
+
+
+@pytest.mark.parametrize("change", [str.upper, lambda text: text + "\n", lambda text: " " + text])
+def test_a_signature_written_otherwise_is_refused(change: Callable[[str], str]) -> None:
+    with pytest.raises(WebhookRefused):
+        WebhookReceiver({KEY: SECRET}).receive(webhook(), key=KEY, signature=change(sign_webhook(SECRET, webhook())))
+
+
+async def test_a_websocket_is_turned_away() -> None:
+    said: list[Any] = []
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    await WebhookReceiver({KEY: SECRET})({"type": "websocket"}, receive, send)
+
+    assert said == [{"type": "websocket.close", "code": 1000}]

@@ -36,8 +36,8 @@ class BroadcastingAuth(Generic[User]):
         self._guards = authenticate if isinstance(authenticate, Mapping) else {"default": authenticate}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            raise RuntimeError(f"BroadcastingAuth answers HTTP, not {scope['type']}")
+        if not await is_http(scope, send):
+            return
         question = Question(
             method=scope["method"],
             path=scope["path"],
@@ -51,6 +51,16 @@ class BroadcastingAuth(Generic[User]):
         except ClientGone:
             return
         await respond(send, answer)
+
+
+async def is_http(scope: Scope, send: Send) -> bool:
+    """Whether it is an HTTP request. A WebSocket, which strangers may try, is refused; raises RuntimeError for what a
+    server says of itself (`lifespan`), as ASGI asks for."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1000})
+    elif scope["type"] != "http":
+        raise RuntimeError(f"this app answers HTTP, not {scope['type']}")
+    return bool(scope["type"] == "http")
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:

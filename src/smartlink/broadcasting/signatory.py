@@ -80,6 +80,8 @@ class Signatory(Generic[User]):
     200 `{"channels": {name: {"status": 200, "data": {"auth"}}}}`. `user-auth` answers 200 `{"auth", "user_data"}`.
     Without any `socket_id` there is nothing to sign: 200 and no `auth`. Else: 400 for an unreadable body; 401; 403;
     404; 405; 413 above 64 KiB; 415; 422 for a malformed `socket_id`.
+
+    Raises BroadcastConfigError for an empty key or secret: anybody could sign with them.
     """
 
     def __init__(
@@ -92,6 +94,8 @@ class Signatory(Generic[User]):
         name_user_on_private: bool = True,
         encryption: ChannelEncryption | None = None,
     ) -> None:
+        if not key or not secret:
+            raise BroadcastConfigError("a Signatory needs the app's key and secret; one of them is empty")
         self.rules = rules
         self._key = key
         self._secret = secret
@@ -248,10 +252,7 @@ class _Fields:
             return cls.of_json(body)
         if kind not in ("", "application/x-www-form-urlencoded"):
             raise RequestRefused(415, "Send application/x-www-form-urlencoded or application/json.")
-        try:
-            return cls.of_form(body.decode("ascii"))
-        except UnicodeDecodeError:
-            raise RequestRefused(400, "The body is not a form in UTF-8.") from None
+        return cls.of_form(body.decode("latin-1"))
 
     @classmethod
     def of_json(cls, body: bytes) -> Self:
@@ -270,9 +271,10 @@ class _Fields:
     def of_form(cls, text: str) -> Self:
         """One that comes twice is a list, and so never a socket id or a channel; `name[]` is a list on purpose."""
         try:
+            text.encode("ascii")
             pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=2 * MAX_CHANNELS_AT_ONCE)
         except ValueError:
-            raise RequestRefused(400, "The body is not a form in UTF-8 of at most 200 fields.") from None
+            raise RequestRefused(400, "The fields are not a form in UTF-8 of at most 200.") from None
         values: dict[str, object] = {}
         names: list[object] = []
         for raw_name, value in pairs:

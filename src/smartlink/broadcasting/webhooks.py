@@ -12,12 +12,15 @@ them sent again, so what it does must bear a repeat.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import msgspec
 
+from smartlink.broadcasting.errors import BroadcastConfigError
+from smartlink.broadcasting.routes import is_http
 from smartlink.broadcasting.signatory import Answer
 from smartlink.broadcasting.socket_id import Receive, Scope, Send
 from smartlink.broadcasting.steps import Steps, settle, settle_sync
@@ -138,13 +141,27 @@ Handler = Callable[[Any], object]
 class WebhookReceiver:
     """Receives for the apps whose keys it knows. It is an ASGI app; elsewhere call `receive` and `handle_sync`.
 
-    `secrets` maps an app's key to its secret, or to several while they are being changed.
+    `secrets` maps an app's key to its secret, or to several while they are being changed. A webhook that somebody
+    has overheard can be sent again: with `max_age_s`, those that tell of longer ago are refused. Leave the sender
+    time to try again (our server: 5 minutes), and mind that what `smartlink webhooks retry` sends is old too.
+    `clock` gives seconds since 1970. Raises BroadcastConfigError for an empty secret: anybody could sign with it.
     """
 
-    def __init__(self, secrets: Mapping[str, str | Sequence[str]]) -> None:
+    def __init__(
+        self,
+        secrets: Mapping[str, str | Sequence[str]],
+        *,
+        max_age_s: float | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._secrets = {
-            key: (secret,) if isinstance(secret, str) else tuple(secret) for key, secret in secrets.items()
+            key: (secret,) if isinstance(secret, str) else tuple(secret or ()) for key, secret in secrets.items()
         }
+        for key, own in self._secrets.items():
+            if not own or not all(own):
+                raise BroadcastConfigError(f"the webhooks of {key!r} have an empty secret; give the app's secret")
+        self._max_age_s = max_age_s
+        self._clock = clock
         self._handlers: list[tuple[type, Handler]] = []
 
     def on(self, kind: type[Heard]) -> Callable[[Callable[[Heard], Any]], Callable[[Heard], Any]]:
@@ -173,8 +190,12 @@ class WebhookReceiver:
         if not isinstance(told, dict) or not isinstance(told.get("events"), list):
             raise WebhookRefused(400, "The events field must be a list.")
         time_ms = told.get("time_ms")
+        if isinstance(time_ms, bool) or not isinstance(time_ms, int):
+            time_ms = 0
+        if self._max_age_s is not None and time_ms < (self._clock() - self._max_age_s) * 1000:
+            raise WebhookRefused(400, f"The webhook tells of more than {self._max_age_s:g} s ago.")
         events = tuple(_event(fields) for fields in told["events"])
-        return Webhook(key, time_ms if isinstance(time_ms, int) else 0, events)
+        return Webhook(key, time_ms, events)
 
     async def handle(self, webhook: Webhook) -> None:
         """Call the handlers, event by event, each event's in the order they were added. Raises what they raise."""
@@ -185,8 +206,8 @@ class WebhookReceiver:
         settle_sync(self._handling(webhook))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            raise RuntimeError(f"WebhookReceiver answers HTTP, not {scope['type']}")
+        if not await is_http(scope, send):
+            return
         try:
             if scope["method"] != "POST":
                 raise WebhookRefused(405, "Use POST.")
@@ -199,7 +220,8 @@ class WebhookReceiver:
             )
             await self.handle(self.receive(body, key=key, signature=signature))
         except WebhookRefused as refused:
-            answer = Answer(refused.status, msgspec.json.encode({"message": refused.message}))
+            allow = {"allow": "POST"} if refused.status == 405 else {}
+            answer = Answer(refused.status, msgspec.json.encode({"message": refused.message}), allow)
         else:
             answer = Answer(200, b'{"status":"ok"}')
         raw = [(name.encode(), value.encode()) for name, value in answer.all_headers.items()]

@@ -51,7 +51,10 @@ def _read(environ: Environ) -> bytes:
         raise RequestRefused(400, "The Content-Length is not a number.")
     if len(declared) > 9 or int(declared) > MAX_BODY_BYTES:
         raise RequestRefused(413, f"The body is larger than {MAX_BODY_BYTES} bytes.")
-    body: bytes = environ["wsgi.input"].read(int(declared))
+    try:
+        body: bytes = environ["wsgi.input"].read(int(declared))
+    except OSError:
+        raise RequestRefused(400, "The body broke off.") from None
     return body
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from django.core.exceptions import RequestDataTooBig
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, RawPostDataException, UnreadablePostError
 from django.urls import URLPattern, path
 from django.views.decorators.csrf import csrf_exempt
 
@@ -67,6 +67,11 @@ def _question(request: HttpRequest) -> Question:
             body: bytes = request.body
         except RequestDataTooBig:
             raise RequestRefused(413, f"The body is larger than {MAX_BODY_BYTES} bytes.") from None
+        except UnreadablePostError:
+            raise RequestRefused(400, "The body broke off.") from None
+        except RawPostDataException:
+            # A middleware has taken a multipart body apart already.
+            raise RequestRefused(415, "Send application/x-www-form-urlencoded or application/json.") from None
         return body
 
     return Question(

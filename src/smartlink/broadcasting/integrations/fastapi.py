@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from smartlink.broadcasting.routes import read_body
+from smartlink.broadcasting.routes import ClientGone, read_body
 from smartlink.broadcasting.signatory import Question, Signatory
 
 __all__ = ["broadcasting_router"]
@@ -38,7 +38,11 @@ def broadcasting_router(
             content_type=request.headers.get("content-type", ""),
             query=request.url.query,
         )
-        said = await signatory.answer(question, {"default": lambda: user})
+        try:
+            said = await signatory.answer(question, {"default": lambda: user})
+        except ClientGone:
+            # Nobody is there to read it; without an answer the framework would log a failure.
+            return Response(status_code=400)
         return Response(said.body, said.status, dict(said.headers) | {"cache-control": "no-store"}, "application/json")
 
     for path in ("/auth", "/user-auth"):
