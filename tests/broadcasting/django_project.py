@@ -1,4 +1,7 @@
-"""A Django project in one file: `python django_project.py DATABASE_URL` migrates, records, and prints what it did."""
+"""A Django project in one file: `python django_project.py DATABASE_URL` migrates, records, and prints what it did.
+
+With more words it is the project's `manage.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from urllib.parse import urlsplit
 
 import django
 from django.conf import settings
-from django.core.management import call_command
+from django.core.management import call_command, execute_from_command_line
 from django.db import connection, transaction
 
 from smartlink.broadcasting import Envelope
@@ -32,6 +35,9 @@ settings.configure(
     DATABASES={"default": database(sys.argv[1])}, INSTALLED_APPS=["smartlink.broadcasting.outbox.django"], USE_TZ=True
 )
 django.setup()
+if len(sys.argv) > 2:
+    execute_from_command_line(["manage.py", *sys.argv[2:]])
+    sys.exit()
 
 from smartlink.broadcasting.outbox.django import DjangoOutbox  # noqa: E402 - Django's order
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.core.management.base import BaseCommand, CommandError, OutputWrapper
+from sqlalchemy import MetaData, create_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broadcasting.outbox_database import OutboxDatabase, open_engine, relaying
 from kit.postgres import fresh_database
-from kit.waiting import eventually
-from smartlink.broadcasting.outbox import FailedEvents
+from kit.pusher_service import PusherService, pusher_service
+from kit.waiting import eventually, eventually_told
+from smartlink.broadcasting.outbox import FailedEvents, OutboxTables, define_tables, read_status
+from smartlink.broadcasting.outbox.django.engine import opened_outbox
+from smartlink.broadcasting.outbox.django.management.commands import broadcast_failed, broadcast_worker
 from smartlink.broadcasting.testing import FakeDriver
 
 PROJECT = Path(__file__).with_name("django_project.py")
@@ -59,3 +68,105 @@ async def test_a_django_project_records_with_its_changes_and_a_relay_sends(empty
     assert [payloads[n]["eventId"] for n in (1, 3, 4)] == done["ids"]
     assert [again[n] for n in (1, 3, 4)] == retried
     assert min(retried) > max(done["ids"])
+
+
+def reaching(service: PusherService) -> dict[str, str]:
+    return {
+        "REVERB_PORT": str(service.port),
+        "REVERB_APP_ID": service.app_id,
+        "REVERB_APP_KEY": service.key,
+        "REVERB_APP_SECRET": service.secret,
+    }
+
+
+def start(url: str, *words: str, **environment: str) -> Awaitable[asyncio.subprocess.Process]:
+    """The project, or a command of its `manage.py`, in a process of its own."""
+    return asyncio.create_subprocess_exec(
+        sys.executable, str(PROJECT), url, *words,
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, env=os.environ | environment,
+    )  # fmt: skip
+
+
+async def end(process: asyncio.subprocess.Process) -> tuple[int | None, bytes]:
+    _, complained = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode, complained
+
+
+def handled(command: BaseCommand, **options: Any) -> str:
+    """What a command says: here, past Django's own reading of its words."""
+    parser = command.create_parser("manage.py", "command")
+    defaults = {action.dest: action.default for action in parser._actions}
+    command.stdout = OutputWrapper(io.StringIO())
+    command.handle(**defaults | options)
+    said: str = command.stdout.getvalue()
+    return said
+
+
+async def test_manage_py_sends_what_was_recorded_and_sees_to_what_failed(empty_url: str) -> None:
+    async_url = empty_url.replace("sqlite:", "sqlite+aiosqlite:").replace("postgresql:", "postgresql+asyncpg:")
+
+    async def failed(action: str, which: str | None = None, **options: Any) -> str:
+        return await asyncio.to_thread(
+            lambda: handled(broadcast_failed.Command(), action=action, which=which, url=async_url, **options)
+        )
+
+    await end(await start(empty_url))
+    async with pusher_service() as service:
+        service.answers = lambda call: 413 if any('"n":3' in event["data"] for event in call.events) else 200
+        worker = await start(empty_url, "broadcast_worker", "--queue", "high,default", **reaching(service))
+        await eventually(lambda: len(service.payloads()) == 2, within_s=20)
+        async with opened_outbox("default", async_url) as (engine, tables):
+            await eventually_told(lambda: _has_failed(engine, tables))
+        worker.terminate()
+        code, logged = await end(worker)
+        assert (code, b"set aside" in logged, b"Traceback" in logged) == (0, True, False)
+        assert sorted(payload["n"] for payload in service.payloads()) == [1, 4]
+
+        service.answers = lambda _: 200
+        [listed] = json.loads(await failed("list", as_json=True))
+        assert "413" in listed["error"]
+        assert (await failed("list")).split()[0] == str(listed["id"])
+        assert await failed("retry", "all") == "1 waiting to be sent again\n"
+        again = await start(empty_url, "broadcast_worker", "--stop-when-empty", **reaching(service))
+        assert await end(again) == (0, b"")
+
+    assert [payload["n"] for payload in service.payloads()][-1] == 3
+    assert await failed("list") == "No failed events\n"
+    with pytest.raises(CommandError, match="No failed event has the id 99"):
+        await failed("forget", "99")
+    with pytest.raises(CommandError, match="No event has failed"):
+        await failed("forget", "all")
+
+
+async def _has_failed(engine: AsyncEngine, tables: OutboxTables) -> bool:
+    return (await read_status(engine, tables)).failed > 0
+
+
+WRONG: list[tuple[type[BaseCommand], dict[str, Any], str]] = [
+    (broadcast_worker.Command, {"url": "mysql://host/db"}, "pip install asyncpg"),
+    (broadcast_worker.Command, {"url": "EMPTY"}, "has `migrate` been run"),
+    (broadcast_worker.Command, {"queue": "a b"}, "is not a queue"),
+    (broadcast_worker.Command, {"concurrency": 0}, "at least one call"),
+    (broadcast_worker.Command, {"broadcaster": "nowhere.at_all"}, "nowhere"),
+    (broadcast_worker.Command, {"broadcaster": "json.JSONDecoder"}, "it has to give a Broadcaster"),
+    (broadcast_failed.Command, {"action": "retry"}, "Give an event's id, or all"),
+    (broadcast_failed.Command, {"action": "forget", "which": "x"}, "Give an event's id, or all"),
+    (broadcast_failed.Command, {"action": "list", "url": "EMPTY"}, "has `migrate` been run"),
+]
+
+
+@pytest.mark.parametrize(("command", "options", "said"), WRONG, ids=[said for _, _, said in WRONG])
+def test_manage_py_says_what_is_wrong_in_a_sentence(
+    tmp_path: Path, command: type[BaseCommand], options: dict[str, Any], said: str
+) -> None:
+    urls = {name: f"sqlite+aiosqlite:///{tmp_path / name}.db" for name in ("EMPTY", "migrated")}
+    metadata = MetaData()
+    define_tables(metadata)
+    engine = create_engine(urls["migrated"].replace("+aiosqlite", ""))
+    metadata.create_all(engine)
+    engine.dispose()
+    given = {"url": "migrated"} | options
+    given["url"] = urls.get(given["url"], given["url"])
+
+    with pytest.raises(CommandError, match=re.escape(said)):
+        handled(command(), **given)

@@ -92,7 +92,7 @@ class SessionBroadcasts:
         and BroadcastConfigError for a live event without `send_live`.
         """
         own = session.sync_session if isinstance(session, AsyncSession) else session
-        if what.promise is Promise.LIVE and self._send_live is None:
+        if what.promise == Promise.LIVE and self._send_live is None:
             raise BroadcastConfigError(f"{type(what).__name__} is live: give SessionBroadcasts a send_live")
         envelopes = self._broadcaster.pack(what, to_others=to_others, to_other_users=to_other_users)
         self._pending(own).announced.append(_Announced(own.get_nested_transaction(), lambda: envelopes))

@@ -9,6 +9,7 @@ from smartlink.broadcasting.outbox.schedule import Schedule
 from smartlink.broadcasting.outbox.status import OutboxStatus, read_status
 from smartlink.broadcasting.outbox.tables import OutboxTables, define_tables
 from smartlink.broadcasting.outbox.wakeup import PostgresListener, RedisBell, RedisListener, Wakeup
+from smartlink.broadcasting.outbox.worker import run_worker
 
 __all__ = [
     "RETRIED_AT_ONCE",
@@ -27,4 +28,5 @@ __all__ = [
     "Wakeup",
     "define_tables",
     "read_status",
+    "run_worker",
 ]

@@ -1,0 +1,54 @@
+"""The database of Django's settings, for those who await: the worker and the commands."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from django.core.management.base import CommandError
+from django.db import connections
+from sqlalchemy import URL, MetaData
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from smartlink.broadcasting.outbox.tables import OutboxTables, define_tables
+
+__all__ = ["opened_outbox"]
+
+
+@asynccontextmanager
+async def opened_outbox(using: str, url: str | None) -> AsyncIterator[tuple[AsyncEngine, OutboxTables]]:
+    """An engine on the database `using` of the settings, or on `url` where they do not say it all, and the tables.
+
+    Raises CommandError for a database that keeps no order, and without the package that it needs.
+    """
+    try:
+        engine = create_async_engine(url or _url(using))
+    except (ModuleNotFoundError, ArgumentError) as error:
+        raise CommandError(
+            f"{error}; the worker needs an asynchronous driver: pip install asyncpg (PostgreSQL) or aiosqlite (SQLite)"
+        ) from None
+    try:
+        yield engine, define_tables(MetaData())
+    finally:
+        await engine.dispose()
+
+
+def _url(using: str) -> URL:
+    connection = connections[using]
+    settings = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return URL.create("sqlite+aiosqlite", database=str(settings["NAME"]))
+    if connection.vendor == "postgresql":
+        host = settings["HOST"] or ""
+        is_folder = host.startswith("/")
+        return URL.create(
+            "postgresql+asyncpg",
+            username=settings["USER"] or None,
+            password=settings["PASSWORD"] or None,
+            host=None if is_folder or not host else host,
+            port=int(settings["PORT"]) if settings["PORT"] else None,
+            database=settings["NAME"],
+            query={"host": host} if is_folder else {},
+        )
+    raise CommandError(f"the outbox keeps its order on sqlite and postgresql, not on {connection.vendor}")

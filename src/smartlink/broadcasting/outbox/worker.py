@@ -1,0 +1,96 @@
+"""A worker process for an application of your own: sends what was recorded and prunes it, until it is told to stop.
+
+asyncio.run(run_worker(engine, tables, Broadcaster.from_settings()))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Iterator, Sequence
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from smartlink.broadcasting.broadcaster import Broadcaster
+from smartlink.broadcasting.outbox.relay import Relay, Until
+from smartlink.broadcasting.outbox.schedule import Schedule
+from smartlink.broadcasting.outbox.tables import OutboxTables
+from smartlink.broadcasting.outbox.wakeup import Listener, PostgresListener, RedisListener
+
+__all__ = ["run_worker"]
+
+_PRUNE_EVERY_S = 3600.0
+
+
+async def run_worker(
+    engine: AsyncEngine,
+    tables: OutboxTables,
+    broadcaster: Broadcaster,
+    *,
+    queues: Sequence[str] | None = None,
+    concurrency: int = 4,
+    until: Until | None = None,
+    redis_url: str | None = None,
+    stop: asyncio.Event | None = None,
+    send_timeout_s: float = 5.5,
+) -> Relay:
+    """Send what is recorded until SIGTERM or Ctrl-C, or `stop` is set; gives the relay, which says what it has done.
+
+    Any number may run. It hears of commits over Redis where `redis_url` is given (`Outbox(bell=RedisBell(url))` rings),
+    else over PostgreSQL's NOTIFY, and sweeps anyway. `queues`, `concurrency` and `send_timeout_s` (a little more than
+    BROADCAST_TIMEOUT) are the relay's. Sent events are pruned each hour, by one of the workers. The engine and the
+    broadcaster stay open: they are yours. Raises BroadcastConfigError for a queue that cannot be.
+    """
+    relay = Relay(
+        engine,
+        tables,
+        broadcaster.driver,
+        listeners=_listeners(engine, queues, redis_url),
+        queues=queues,
+        concurrency=concurrency,
+        send_timeout_s=send_timeout_s,
+    )
+    schedule = Schedule(engine, tables)
+    schedule.every(_PRUNE_EVERY_S, "prune", relay.prune)
+    is_over = asyncio.Event()
+
+    async def relay_until_over(stop: asyncio.Event) -> None:
+        try:
+            await relay.run(stop, until)
+        finally:
+            is_over.set()
+
+    with contextlib.nullcontext(stop) if stop is not None else _told_by_signals() as told:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(relay_until_over(told), name="relay")
+            group.create_task(schedule.run(is_over), name="schedule")
+    return relay
+
+
+def _listeners(engine: AsyncEngine, queues: Sequence[str] | None, redis_url: str | None) -> list[Listener]:
+    if redis_url is not None:
+        return [RedisListener(redis_url, None if queues is None else tuple(queues))]
+    return [PostgresListener(engine)] if engine.dialect.name == "postgresql" else []
+
+
+@contextlib.contextmanager
+def _told_by_signals() -> Iterator[asyncio.Event]:
+    """An event that the first SIGINT or SIGTERM sets; a second one ends the process as it would have."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def leave() -> None:
+        for each in signals:
+            loop.remove_signal_handler(each)
+
+    def on_signal() -> None:
+        stop.set()
+        leave()
+
+    for each in signals:
+        loop.add_signal_handler(each, on_signal)
+    try:
+        yield stop
+    finally:
+        leave()
