@@ -114,6 +114,26 @@ async def test_an_order_is_told_to_its_owner_alone(tmp_path: Path, server: Realt
         assert await owner.is_quiet()
 
 
+async def test_an_order_in_a_database_is_told_with_its_event_id(tmp_path: Path, server: RealtimeServer) -> None:
+    async with running("fastapi_orders.py", tmp_path, server) as client, connected(server.port) as owner:
+        await subscribe_as_allowed(owner, client, "private-orders.7", "7")
+        denied = await client.post(
+            "/broadcasting/auth",
+            data={"socket_id": owner.socket_id, "channel_name": "private-orders.7"},
+            headers={"authorization": "8"},
+        )
+        assert denied.status_code == 403
+        assert (await client.post("/orders")).status_code == 401
+        order = (await client.post("/orders", headers={"authorization": "7"})).json()["id"]
+        assert (await client.post(f"/orders/{order + 1}/ship")).status_code == 404
+        assert (await client.post(f"/orders/{order}/ship")).json() == {"shipped": order}
+
+        told = await owner.expect("App\\Events\\OrderShipped")
+        assert json.loads(told["data"]) == {"eventId": 1, "order_id": order, "owner_id": 7}
+        await client.post(f"/orders/{order}/ship", headers={"x-socket-id": owner.socket_id})
+        assert await owner.is_quiet()
+
+
 async def test_a_driver_of_ones_own_stands_beside_the_server(tmp_path: Path, server: RealtimeServer) -> None:
     async with connected(server.port) as reader:
         await reader.subscribe("news")
