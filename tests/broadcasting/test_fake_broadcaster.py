@@ -137,3 +137,12 @@ async def test_rules_that_await_are_asked_in_async_tests() -> None:
 
     await assert_authorized_async(rules, 1, PresenceChannel("room"))
     await assert_forbidden_async(rules, 1, PresenceChannel("rooms"))
+
+
+def test_what_was_recorded_and_not_yet_sent_is_hinted_at() -> None:
+    broadcaster = FakeBroadcaster()
+    broadcaster.pack(Shipped(1))
+
+    with pytest.raises(AssertionError, match=r"sent: nothing; packed, but not sent: .*Shipped on feed, .*the relay"):
+        broadcaster.assert_broadcast(Shipped)
+    broadcaster.assert_nothing_broadcast()

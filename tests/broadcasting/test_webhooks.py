@@ -147,6 +147,22 @@ async def test_handlers_hear_what_they_asked_for_in_order() -> None:
     assert heard == EXPECTED
 
 
+async def test_it_is_a_route_of_starlette_and_fastapi() -> None:
+    from fastapi import FastAPI
+
+    receiver, heard = build()
+    app = FastAPI()
+    app.add_route("/webhooks/realtime", receiver)
+    body = webhook({"name": "channel_occupied", "channel": "chat"}, JOINED)
+
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://app") as client:
+        headers = {"x-pusher-key": KEY, "x-pusher-signature": sign_webhook(SECRET, body)}
+        answer = await client.post("/webhooks/realtime", content=body, headers=headers)
+
+    assert answer.status_code == 200
+    assert heard == EXPECTED
+
+
 def test_plain_code_hears_too() -> None:
     receiver, heard = build()
     body = webhook({"name": "channel_occupied", "channel": "chat"}, JOINED)

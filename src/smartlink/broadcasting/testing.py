@@ -145,7 +145,12 @@ class Broadcasts:
         return (envelope.channel, envelope.name, envelope.socket_id) in self._to_others
 
     def _listing(self) -> str:
-        return ", ".join(f"{envelope.name} on {envelope.channel}" for envelope in self.sent) or "nothing"
+        sent = ", ".join(f"{envelope.name} on {envelope.channel}" for envelope in self.sent) or "nothing"
+        kept = self._classes.keys() - {(envelope.channel, envelope.name) for envelope in self.sent}
+        if not kept:
+            return sent
+        packed = ", ".join(f"{name} on {channel}" for channel, name in sorted(kept))
+        return f"{sent}; packed, but not sent: {packed} (what is recorded in a transaction is sent by the relay)"
 
 
 @contextmanager
