@@ -202,3 +202,18 @@ def test_a_host_that_is_a_url_or_has_a_port_is_refused_at_the_start(
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "[::1]", "realtime.example.com", "redis_1", "localhost."])
 def test_a_host_is_a_name_or_an_address(host: str) -> None:
     assert DriverManager(BroadcastSettings(reverb_host=host)).driver().name == "reverb"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("drvier", "did you mean driver"), ("reverb_prot", "did you mean reverb_port"), ("x", "has no x$")],
+)
+def test_an_argument_that_is_none_is_told_so(name: str, hint: str) -> None:
+    with pytest.raises(BroadcastConfigError, match=hint):
+        BroadcastSettings(**{name: "1"})
+
+
+def test_arguments_may_be_named_as_the_variables_are() -> None:
+    settings = BroadcastSettings(_env_file=None, BROADCAST_DRIVER="log", REVERB_PORT="9000")  # type: ignore[call-arg]
+
+    assert (settings.driver, settings.reverb_port) == ("log", 9000)

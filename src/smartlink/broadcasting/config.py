@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
+from inspect import signature
 from ipaddress import IPv6Address
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 from pydantic import AliasChoices, Field, SecretStr
@@ -27,7 +29,8 @@ class BroadcastSettings(BaseSettings):
     """Each field is set by the variable named beside it, or by its own name in the constructor.
 
     The defaults of `reverb_*` are those of the embedded server. Raises pydantic's ValidationError for a value
-    that does not fit; what a chosen driver misses is said when the driver is built.
+    that does not fit, and BroadcastConfigError for an argument that is none; what a chosen driver misses is said when
+    the driver is built.
     """
 
     model_config = SettingsConfigDict(
@@ -86,6 +89,17 @@ class BroadcastSettings(BaseSettings):
     redis_prefix: str = Field("", validation_alias=_named("redis_prefix", "BROADCAST_REDIS_PREFIX"))
     """Stands before channel names on Redis; the server listens with the same one."""
 
+    if not TYPE_CHECKING:  # What type checkers know of the constructor stays as it is.
+
+        def __init__(self, **values: object) -> None:
+            # Unknown variables are others' and are passed over; an unknown argument is a slip that nobody would see.
+            for name in values:
+                if name not in _arguments(type(self)):
+                    near = get_close_matches(name, type(self).model_fields, 1)
+                    hint = f"; did you mean {near[0]}?" if near else ""
+                    raise BroadcastConfigError(f"BroadcastSettings has no {name}{hint}")
+            super().__init__(**values)
+
     def signing_key(self) -> tuple[str, str]:
         """Key and secret that authorisations are signed with: those of the chosen driver's service.
 
@@ -112,6 +126,14 @@ class BroadcastSettings(BaseSettings):
         who = f"{user}:{quote(password or '', safe='')}@" if user or password else ""
         host = f"[{self.redis_host}]" if ":" in self.redis_host else self.redis_host
         return f"redis://{who}{host}:{self.redis_port}/0"
+
+
+def _arguments(kind: type[BaseSettings]) -> frozenset[str]:
+    """What the constructor takes: fields, their variables, and what pydantic's own settings take."""
+    aliases = (field.validation_alias for field in kind.model_fields.values())
+    named = (alias.choices for alias in aliases if isinstance(alias, AliasChoices))
+    variables = {str(variable) for choices in named for variable in choices}
+    return frozenset(kind.model_fields) | frozenset(signature(BaseSettings.__init__).parameters) | variables
 
 
 def revealed(secret: SecretStr | None) -> str | None:
