@@ -173,6 +173,13 @@ async def test_these_answers_do_not(service: PusherService, driver: PusherDriver
     assert raised.value.answered is (status in (500, 502, 504))
 
 
+async def test_a_redirect_says_what_to_look_at(service: PusherService, driver: PusherDriver) -> None:
+    service.answers = lambda _: 301
+
+    with pytest.raises(BroadcastUnavailable, match="not followed, check host, port and scheme"):
+        await driver.send(envelopes(1))
+
+
 def http(status: int, body: bytes, kind: str = "application/json", extra: str = "") -> bytes:
     head = f"HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\n{extra}content-length: {len(body)}\r\n\r\n"
     return head.encode() + body
@@ -211,7 +218,7 @@ async def test_a_wrong_secret_is_the_operators_matter(service: PusherService) ->
 async def test_a_service_that_is_not_there_is_unavailable(service: PusherService, driver: PusherDriver) -> None:
     await service.stop()
 
-    with pytest.raises(BroadcastUnavailable, match="ConnectError"):
+    with pytest.raises(BroadcastUnavailable, match=r"ConnectError.*check host, port and scheme"):
         await driver.send(envelopes(1))
 
 

@@ -99,7 +99,9 @@ class HttpService:
             raise BroadcastUnavailable(f"{called}: no answer within {self._timeout_s:g} s", answered=True) from None
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
             reached = isinstance(error, _NO_VERDICT)
-            raise BroadcastUnavailable(f"{called}: {type(error).__name__}: {error}", answered=reached) from None
+            advice = "; check host, port and scheme" if isinstance(error, httpx2.ConnectError) else ""
+            said = f"{called}: {type(error).__name__}: {error}{advice}"
+            raise BroadcastUnavailable(said, answered=reached) from None
 
     async def get(self, path: str, *, query: str = "") -> Answer:
         """Ask for `path`, once. Raises BroadcastUnavailable when no answer comes."""

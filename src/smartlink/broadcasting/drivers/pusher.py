@@ -172,6 +172,8 @@ def _judge(answer: Answer) -> None:
         raise BroadcastUnavailable(str(answer), answered=True)
     elif answer.status in _REFUSED:
         raise BroadcastRefused(str(answer))
+    elif 300 <= answer.status < 400:
+        raise BroadcastUnavailable(f"{answer}; redirects are not followed, check host, port and scheme")
     elif answer.status in (401, 403, 404):
         raise BroadcastUnavailable(f"{answer}; check app id, key, secret, and this host's clock")
     else:
