@@ -45,8 +45,8 @@ async def events_after(
 ) -> Response:
     """Events of a channel one may subscribe to, oldest first: `{events: [{id, event, channel, data}], complete}`.
 
-    `complete` is false when older ones than are kept were asked for: load the state anew. When as many came as
-    were asked for, ask again after the last one's id.
+    `complete` is false when older ones than are kept were asked for, or one of these could not be sent: load the
+    state anew. When as many came as were asked for, ask again after the last one's id.
     """
     rules: ChannelRules = request.app.state.rules
     announcer: Announcer = request.app.state.announcer
