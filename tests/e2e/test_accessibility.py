@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -41,6 +41,65 @@ TABLET: ViewportSize = {"width": 768, "height": 1024}
 PHONE: ViewportSize = {"width": 360, "height": 740}
 #: What 200 % of a 640 pixel wide window leaves.
 NARROW: ViewportSize = {"width": 320, "height": 600}
+
+Open = Callable[[Page], Awaitable[None]]
+
+
+def clicks(*names: str) -> Open:
+    """Click what has these test ids, one after the other."""
+
+    async def act(page: Page) -> None:
+        for name in names:
+            await page.get_by_test_id(name).first.click()
+
+    return act
+
+
+def fills(name: str, text: str, then: str | None = None) -> Open:
+    """Write a text, and click."""
+
+    async def act(page: Page) -> None:
+        await page.get_by_test_id(name).fill(text)
+        if then is not None:
+            await page.get_by_test_id(then).click()
+
+    return act
+
+
+async def first_event(page: Page) -> None:
+    await page.locator("summary").first.click()
+
+
+async def goes_offline(page: Page) -> None:
+    await page.context.set_offline(True)
+
+
+#: What is opened on a page: the page, whose it is, how, and what is seen then.
+STATES: dict[str, tuple[str, str | None, Open, str]] = {
+    "sign in refused": ("/sign-in", None, clicks("login-submit"), ".field-error"),
+    "registration refused": ("/register", None, clicks("login-submit"), ".field-error"),
+    "menu": ("/general", "ana", clicks("account-menu"), "[role=menu]"),
+    "search": ("/general", "ana", fills("search", "morning"), "[data-testid^=found-]"),
+    "search without result": ("/general", "ana", fills("search", "zzzz"), ".results .note:has-text('Nothing found')"),
+    "too long a message": ("/general", "ana", fills("composer-input", "x" * 1001), ".over[data-testid=counter]"),
+    "nobody": ("/direct/999999", "ana", clicks(), "h2:has-text('Nobody is here')"),
+    "offline": ("/wallet", "ana", goes_offline, "[data-testid=connection-banner]"),
+    "offline chat": ("/general", "ana", goes_offline, "[data-testid=connection-banner]"),
+    "new campaign refused": ("/campaigns", "ana", clicks("campaign-new", "campaign-save"), ".field-error"),
+    "edited campaign": ("/campaigns/1", "ana", clicks("edit"), "form"),
+    "campaign about to go": ("/campaigns/1", "ana", clicks("delete"), "dialog[open]"),
+    "wrong amount": ("/wallet", "ana", fills("amount", "1e9", "deposit"), ".field-error:not(:empty)"),
+    "account refused": ("/account", "ana", clicks("password-save", "token-create"), ".field-error"),
+    "token made": ("/account", "ana", fills("token-name", "W" * 90, "token-create"), "[data-testid=token-made]"),
+    "token about to go": ("/account", "ana", clicks("token-revoke"), "dialog[open]"),
+    "sessions about to end": ("/account", "ana", clicks("everywhere"), "dialog[open]"),
+    "user about to be blocked": ("/admin/users", "admin", clicks("block"), "dialog[open]"),
+    "no such user": ("/admin/users", "admin", fills("user-search", "zzzz"), ".blank"),
+    "event with wrong JSON": ("/admin/console", "admin", fills("event-data", "{"), ".field-error .text-button"),
+    "event refused": ("/admin/console", "admin", clicks("event-send"), ".field-error:not(:empty)"),
+    "console filtered": ("/admin/console", "admin", clicks("kind-error", "pause"), "[data-testid=resume]"),
+    "event unfolded": ("/admin/events", "admin", first_event, "details[open] pre, details[open] .more"),
+}
 
 LONG_WORD = "Donaudampfschifffahrtsgesellschaft" * 6
 SAID = [
@@ -152,6 +211,65 @@ async def test_no_serious_violation(pages: dict[str | None, Page], path: str, wh
             await page.emulate_media(color_scheme=scheme)
             await expect(page.locator(f"html[data-theme={scheme}]")).to_have_count(1)
             assert await page.evaluate(AXE_RUN) == [], f"{size['width']} pixels, {scheme}"
+
+
+@pytest.mark.parametrize("name", STATES)
+async def test_no_serious_violation_and_nothing_sticks_out_of_what_is_opened(
+    pages: dict[str | None, Page], name: str
+) -> None:
+    path, whose, act, seen = STATES[name]
+    page = await opened(pages, path, whose)
+    try:
+        await act(page)
+        await expect(page.locator(seen).first).to_be_attached()
+        for scheme in ("light", "dark"):
+            await page.emulate_media(color_scheme=scheme)
+            await expect(page.locator(f"html[data-theme={scheme}]")).to_have_count(1)
+            for size in (DESK, PHONE):
+                await page.set_viewport_size(size)
+                assert await page.evaluate(AXE_RUN) == [], f"{size['width']} pixels, {scheme}"
+        for size in (DESK, TABLET, PHONE, NARROW):
+            await page.set_viewport_size(size)
+            assert await page.evaluate(STICKS_OUT) == [], f"{size['width']} pixels"
+    finally:
+        await page.context.set_offline(False)
+        await page.goto("about:blank")
+
+
+@pytest.mark.parametrize(
+    ("path", "whose", "opener"),
+    [
+        ("/campaigns/1", "ana", "delete"),
+        ("/account", "ana", "everywhere"),
+        ("/account", "ana", "token-revoke"),
+        ("/admin/users", "admin", "block"),
+    ],
+)
+async def test_a_question_keeps_the_focus_and_gives_it_back(
+    pages: dict[str | None, Page], path: str, whose: str, opener: str
+) -> None:
+    page = await opened(pages, path, whose)
+    button = page.get_by_test_id(opener).first
+    await button.focus()
+    await page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    await expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
+    for _ in range(3):
+        await page.keyboard.press("Tab")
+        assert await page.evaluate(
+            "document.activeElement === document.body || !!document.activeElement.closest('dialog')"
+        )
+    await page.keyboard.press("Escape")
+
+    await expect(dialog).to_have_count(0)
+    await expect(button).to_be_focused()
+
+
+async def test_words_of_the_navigation_are_whole_on_the_narrowest_page(pages: dict[str | None, Page]) -> None:
+    page = await opened(pages, "/admin/users", "admin")
+    await page.set_viewport_size(NARROW)
+    cut = "els => els.filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.textContent)"
+    assert await page.locator("nav[aria-label=Main] .place .name").evaluate_all(cut) == []
 
 
 @each_page
