@@ -135,6 +135,19 @@ async def test_signing_out_everywhere_ends_every_browser(call: Callers, sign_in:
         await expect(page.get_by_role("heading", name="Sign in to SmartLink")).to_be_visible()
 
 
+async def test_whoever_cannot_be_signed_out_right_now_is_told(sign_in: SignIn) -> None:
+    ana = await sign_in("ana")
+    await ana.context.set_offline(True)
+    await ana.get_by_test_id("account-menu").click()
+    await ana.get_by_test_id("sign-out").click()
+    told = ana.get_by_test_id("sign-out-problem")
+    await expect(told).to_contain_text("You are still signed in.")
+    await ana.context.set_offline(False)
+    await told.get_by_role("button", name="Try again").click()
+
+    await expect(ana.get_by_role("heading", name="Sign in to SmartLink")).to_be_visible()
+
+
 async def test_the_colours_chosen_hold_after_a_reload(sign_in: SignIn) -> None:
     ana = await sign_in("ana")
     await open_account(ana)

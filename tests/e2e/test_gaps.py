@@ -231,3 +231,17 @@ async def test_a_page_whose_scripts_do_not_come_is_told_of_and_opens_later(
     await lost.get_by_role("button", name="Try again").click()
 
     await expect(admin.get_by_test_id("figure-connections")).to_be_visible()
+
+
+async def test_lists_of_admins_opened_while_nobody_answers_load_by_themselves_afterwards(
+    smartlink: Smartlink, sign_in: SignIn
+) -> None:
+    admin = await sign_in("admin")
+    await admin.goto(f"{smartlink.url}/admin")
+    await admin.wait_for_load_state("networkidle")
+    await admin.context.set_offline(True)
+    await admin.get_by_role("link", name="Users").click()
+    await expect(admin.get_by_role("alert").filter(has_text="SmartLink cannot be reached")).to_be_visible()
+    await admin.context.set_offline(False)
+
+    await expect(admin.get_by_test_id(f"user-{ANA}")).to_be_visible()

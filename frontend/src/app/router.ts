@@ -17,9 +17,25 @@ const PAGES = {
   account: () => import('@/features/users/AccountPage.vue'),
 }
 
+/** Pages inside that of the admins. */
+const ADMIN_PAGES = {
+  overview: () => import('@/features/admin/OverviewTab.vue'),
+  users: () => import('@/features/admin/UsersTab.vue'),
+  connections: () => import('@/features/admin/ConnectionsTab.vue'),
+  console: () => import('@/features/admin/ConsoleTab.vue'),
+  events: () => import('@/features/admin/EventsTab.vue'),
+  failedJobs: () => import('@/features/admin/FailedJobsTab.vue'),
+  audit: () => import('@/features/admin/AuditTab.vue'),
+}
+
 /** Brings them before they are wanted, so that they open at once, and when nobody answers any more. */
 export async function bringPages(): Promise<void> {
   await Promise.allSettled(Object.values(PAGES).map((bring) => bring()))
+}
+
+/** The same, for whoever opened one page of the admins. */
+export async function bringAdminPages(): Promise<void> {
+  await Promise.allSettled(Object.values(ADMIN_PAGES).map((bring) => bring()))
 }
 
 /** The router asks for a page and the one inside it together, and hears of the first failure only: the second is no news. */
@@ -75,13 +91,13 @@ export function buildRouter(): Router {
         component: quietly(() => import('@/features/admin/AdminPage.vue')),
         meta: { section: 'admin', title: 'Admin', isForAdmins: true },
         children: [
-          { path: '', name: 'admin', component: quietly(() => import('@/features/admin/OverviewTab.vue')) },
-          { path: 'users', name: 'admin-users', component: quietly(() => import('@/features/admin/UsersTab.vue')) },
-          { path: 'connections', name: 'admin-connections', component: quietly(() => import('@/features/admin/ConnectionsTab.vue')) },
-          { path: 'console', name: 'admin-console', component: quietly(() => import('@/features/admin/ConsoleTab.vue')) },
-          { path: 'events', name: 'admin-events', component: quietly(() => import('@/features/admin/EventsTab.vue')) },
-          { path: 'failed-jobs', name: 'admin-failed-jobs', component: quietly(() => import('@/features/admin/FailedJobsTab.vue')) },
-          { path: 'audit', name: 'admin-audit', component: quietly(() => import('@/features/admin/AuditTab.vue')) },
+          { path: '', name: 'admin', component: quietly(ADMIN_PAGES.overview) },
+          { path: 'users', name: 'admin-users', component: quietly(ADMIN_PAGES.users) },
+          { path: 'connections', name: 'admin-connections', component: quietly(ADMIN_PAGES.connections) },
+          { path: 'console', name: 'admin-console', component: quietly(ADMIN_PAGES.console) },
+          { path: 'events', name: 'admin-events', component: quietly(ADMIN_PAGES.events) },
+          { path: 'failed-jobs', name: 'admin-failed-jobs', component: quietly(ADMIN_PAGES.failedJobs) },
+          { path: 'audit', name: 'admin-audit', component: quietly(ADMIN_PAGES.audit) },
         ],
       },
       { path: '/:rest(.*)*', redirect: '/' },
