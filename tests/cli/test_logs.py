@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -160,3 +161,21 @@ except RuntimeError:
 
     assert "broken" in done.stderr
     assert "s3cret-value" not in done.stderr
+
+
+def test_each_line_is_written_at_once_so_that_no_other_workers_comes_between() -> None:
+    say = (
+        "import logging, structlog\n"
+        "from smartlink.cli import logs\n"
+        "logs.configure()\n"
+        "structlog.get_logger().info('a structured line')\n"
+        "logging.getLogger('smartlink').info('a plain line')\n"
+    )
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+        subprocess.run([sys.executable, "-c", say], stderr=theirs, env=environment, check=True, timeout=30)
+        written = [ours.recv(65_536) for _ in range(2)]
+
+    assert [json.loads(write)["event"] for write in written] == ["a structured line", "a plain line"]
+    assert all(write.endswith(b"\n") for write in written)
