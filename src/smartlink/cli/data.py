@@ -40,8 +40,12 @@ def register(app: typer.Typer) -> None:
     app.command()(seed)
 
 
-@db.command()
-def upgrade(revision: Annotated[str, typer.Argument(help="Revision to go to.")] = "head") -> None:
+# A revision may be so many steps from the present one: -1.
+_STEPS = {"ignore_unknown_options": True}
+
+
+@db.command(context_settings=_STEPS)
+def upgrade(revision: Annotated[str, typer.Argument(help="Revision to go to, or so many steps: +1.")] = "head") -> None:
     """Bring the database up to a revision."""
     from smartlink.portal import migrations
 
@@ -50,8 +54,10 @@ def upgrade(revision: Annotated[str, typer.Argument(help="Revision to go to.")] 
     _say(f"The database is at {migrations.current(settings_with_database().url)}")
 
 
-@db.command()
-def downgrade(revision: Annotated[str, typer.Argument(help="Revision to go to, or base.")]) -> None:
+@db.command(context_settings=_STEPS)
+def downgrade(
+    revision: Annotated[str, typer.Argument(help="Revision to go to, or base, or so many steps: -1.")],
+) -> None:
     """Take the database down to a revision. What the revision does not know is removed, direct messages first."""
     from smartlink.portal import migrations
 
@@ -61,7 +67,7 @@ def downgrade(revision: Annotated[str, typer.Argument(help="Revision to go to, o
 
 
 def seed() -> None:
-    """Add demo data: three users, a few messages. Done twice, it is there once."""
+    """Add demo data: three users, and messages, campaigns and money of theirs. Done twice, it is there once."""
     from smartlink.portal import migrations
     from smartlink.portal.seed import seed as add
 
@@ -77,22 +83,25 @@ def seed() -> None:
 def create_user(
     email: Annotated[str, typer.Option(prompt=True, help="E-mail to sign in with.")],
     name: Annotated[str, typer.Option(prompt=True, help="Name that others see.")],
-    password: Annotated[str, typer.Option(prompt=True, hide_input=True, confirmation_prompt=True)],
+    password: Annotated[
+        str, typer.Option(prompt=True, hide_input=True, confirmation_prompt=True, help="8 to 128 characters.")
+    ],
     admin: Annotated[bool, typer.Option("--admin", help="Make the user an admin.")] = False,
 ) -> None:
     """Create a user."""
     from pydantic import ValidationError
 
     from smartlink.portal.seed import create_user as create
-    from smartlink.portal.shared.errors import Invalid
+    from smartlink.portal.shared.errors import Invalid, by_field
     from smartlink.portal.users.schemas import Registration
 
     url = settings_with_database().url
     try:
         Registration.model_validate({"name": name, "email": email, "password": password})
-        user_id = create(url, name=name, email=email, password=password, is_admin=admin)
+        with database_errors():
+            user_id = create(url, name=name, email=email, password=password, is_admin=admin)
     except ValidationError as error:
-        fail("\n".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors()))
+        fail("\n".join(text for texts in by_field(error.errors()).values() for text in texts))
     except Invalid as error:
         fail("\n".join(text for texts in error.errors.values() for text in texts))
     _say(f"User {user_id} created")
@@ -288,10 +297,11 @@ def settings_with_database() -> PortalSettings:
 
 def with_portal(work: Callable[[Portal], Awaitable[T]]) -> T:
     """Do `work` with a portal that serves nobody; a database that cannot be used is told in a sentence."""
-    from smartlink.portal.main import build
-    from smartlink.portal.shared.errors import DatabaseAway
+    from smartlink.portal.main import build, check_broadcasting
 
     settings = settings_with_database()
+    with settings_errors():
+        check_broadcasting(settings)
 
     async def main() -> T:
         portal = build(settings)
@@ -301,11 +311,8 @@ def with_portal(work: Callable[[Portal], Awaitable[T]]) -> T:
         finally:
             await portal.stop()
 
-    try:
-        with database_errors():
-            return asyncio.run(main())
-    except DatabaseAway as error:
-        fail(str(error))
+    with database_errors():
+        return asyncio.run(main())
 
 
 def _say(text: str) -> None:

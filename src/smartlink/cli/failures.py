@@ -55,14 +55,25 @@ def _line(problem: Any) -> str:
 
 @contextlib.contextmanager
 def database_errors() -> Iterator[None]:
-    """Turn a database that cannot be used into a sentence."""
+    """Turn a database that cannot be used into a sentence, and a revision that is none into another."""
+    from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError
+
+    from smartlink.portal.migrations import revisions
+    from smartlink.portal.shared.errors import DatabaseAway
 
     try:
         yield
-    except (SQLAlchemyError, OSError) as error:
-        reason = type(getattr(error, "orig", None) or error).__name__
-        fail(f"The database cannot be used ({reason}). Is it there? Check DATABASE_URL, or the DB_ settings.")
+    except CommandError as error:
+        known = ", ".join(sorted(revisions()))
+        fail(f"{str(error).rstrip('.')}. This version knows {known}; a newer database needs a newer version.", 2)
+    except (SQLAlchemyError, OSError, DatabaseAway) as error:
+        cause = error.__cause__ if isinstance(error, DatabaseAway) and error.__cause__ else error
+        reason = type(getattr(cause, "orig", None) or cause).__name__
+        fail(
+            f"The database cannot be used ({reason}). Is it there, and up to date (smartlink db upgrade)? "
+            "Check DATABASE_URL, or the DB_ settings."
+        )
 
 
 @contextlib.contextmanager

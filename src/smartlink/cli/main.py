@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,6 +36,7 @@ def serve(demo: Annotated[bool, typer.Option(help="Fill in demo data and print t
     """Start everything in one process: realtime server, API, pages and worker."""
     from smartlink.cli import running
     from smartlink.portal import migrations
+    from smartlink.portal.main import check_broadcasting
     from smartlink.portal.shared.settings import PortalSettings, check_start, is_loopback
     from smartlink.server.config import ServerSettings
 
@@ -45,6 +47,7 @@ def serve(demo: Annotated[bool, typer.Option(help="Fill in demo data and print t
         database = portal_settings.url
         server_settings.check_start()
         check_start(portal_settings)
+        check_broadcasting(portal_settings)
         if demo and not (is_loopback(portal_settings.app_host) and is_loopback(server_settings.reverb_server_host)):
             fail("--demo makes accounts that everybody knows: it needs APP_HOST and REVERB_SERVER_HOST on 127.0.0.1")
 
@@ -72,12 +75,14 @@ def serve(demo: Annotated[bool, typer.Option(help="Fill in demo data and print t
 def app_start() -> None:
     """Start the REST API and the pages, without realtime server and worker."""
     from smartlink.cli import running
+    from smartlink.portal.main import check_broadcasting
     from smartlink.portal.shared.settings import PortalSettings, check_start
 
     configure()
     with settings_errors():
         settings = _with_database(PortalSettings())
         check_start(settings)
+        check_broadcasting(settings)
     _run(lambda stop: running.serve_portal(settings, stop, lambda port: _say(f"http://{settings.app_host}:{port}")))
 
 
@@ -87,18 +92,37 @@ def _with_database(settings: PortalSettings) -> PortalSettings:
     return settings
 
 
+def _tell_version(is_asked: bool) -> None:
+    if is_asked:
+        _say(metadata.version("smartlink-realtime"))
+        raise typer.Exit
+
+
+@app.callback()
+def _about(
+    version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", is_eager=True, callback=_tell_version)
+    ] = False,
+) -> None:
+    """SmartLink realtime: server, portal and worker."""
+
+
 def _say(text: str) -> None:
     print(text, flush=True)  # noqa: T201 — this is the command line
 
 
 def _run(main: object) -> None:
     from smartlink.cli import running
+    from smartlink.portal.shared.errors import DatabaseAway
     from smartlink.server.config import UnsafeSettings
 
     try:
         running.run(main)  # type: ignore[arg-type] # a coroutine function over the stop event
     except PortTaken as error:
         fail(str(error))
+    except DatabaseAway as error:
+        with database_errors():
+            raise error
     except UnsafeSettings as error:
         fail(str(error), 2)
 

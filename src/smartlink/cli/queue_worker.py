@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smartlink.cli.data import settings_with_database, with_portal
-from smartlink.cli.failures import fail, settings_errors
+from smartlink.cli.failures import database_errors, fail, settings_errors
 from smartlink.cli.logs import configure
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def start(
     """Start a worker. Several share the work: each channel is one worker's at a time."""
     from smartlink.broadcasting.outbox import Until
     from smartlink.cli import running
+    from smartlink.portal.main import check_broadcasting
     from smartlink.portal.shared.background import WorkerOptions
-    from smartlink.portal.shared.errors import DatabaseAway
     from smartlink.portal.shared.settings import check_start
 
     queues = None if queue is None else _queues(queue)
@@ -54,13 +54,12 @@ def start(
     settings = settings_with_database()
     with settings_errors():
         check_start(settings)
+        check_broadcasting(settings)
     if once:
         _send_once(options)
         return
-    try:
+    with database_errors():
         running.run(lambda stop: running.serve_worker(settings, stop, options))
-    except DatabaseAway as error:
-        fail(str(error))
 
 
 @worker.command()

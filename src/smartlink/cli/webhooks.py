@@ -47,13 +47,15 @@ def list_failed(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
 @webhooks.command()
 def retry(batch: Annotated[str, typer.Argument(metavar="ID", help="An id, or all.")]) -> None:
     """Let a failed batch, or all of them, be sent again, behind what waits already."""
-    _tell(_with_queue(lambda queue: queue.retry(_id(batch))), batch, "waiting to be sent again")
+    number = _id(batch)
+    _tell(_with_queue(lambda queue: queue.retry(number)), batch, "waiting to be sent again")
 
 
 @webhooks.command()
 def forget(batch: Annotated[str, typer.Argument(metavar="ID", help="An id, or all.")]) -> None:
     """Delete a failed batch, or all of them, for good."""
-    _tell(_with_queue(lambda queue: queue.forget(_id(batch))), batch, "forgotten")
+    number = _id(batch)
+    _tell(_with_queue(lambda queue: queue.forget(number)), batch, "forgotten")
 
 
 def _fields(batch: FailedBatch) -> dict[str, object]:
@@ -71,7 +73,7 @@ def _id(text: str) -> int | None:
     if text == "all":
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        fail(f"{text!r} is not an id")
+        fail(f"{text[:60]!r} is not an id; give one, or all", 2)
     return int(text)
 
 

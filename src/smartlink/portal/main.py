@@ -8,10 +8,18 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from redis.asyncio.connection import parse_url
 from sqlalchemy import text
 from starlette.routing import Route
 
-from smartlink.broadcasting import Broadcaster, BroadcastingAuth, ChannelRules, Signatory, SocketIdMiddleware
+from smartlink.broadcasting import (
+    BroadcastConfigError,
+    Broadcaster,
+    BroadcastingAuth,
+    ChannelRules,
+    Signatory,
+    SocketIdMiddleware,
+)
 from smartlink.broadcasting.manager import DriverManager
 from smartlink.broadcasting.outbox import Relay, Schedule
 from smartlink.portal import asyncapi, openapi, pages
@@ -52,7 +60,7 @@ from smartlink.portal.users.identity import Identity
 from smartlink.portal.users.principals import Principals
 from smartlink.portal.users.service import Users
 
-__all__ = ["Portal", "build"]
+__all__ = ["Portal", "build", "check_broadcasting"]
 
 STATIC = Path(__file__).parent / "static"
 SWEEP_EVERY_S = 60.0
@@ -99,7 +107,7 @@ class Portal:
         self.app = self._build_app()
 
     async def start(self) -> None:
-        """Make sure that the database is there, at the revision this code knows. Raises DatabaseAway."""
+        """Make sure that the database is there. Raises DatabaseAway."""
         async with self.database.reading() as session:
             await session.execute(text("SELECT 1"))
         self.users.principals.start()
@@ -243,6 +251,22 @@ def build(
 ) -> Portal:
     """The portal that `settings` describe. Raises BroadcastConfigError for a driver that lacks something."""
     return Portal(settings, broadcaster=broadcaster, passwords=passwords)
+
+
+def check_broadcasting(settings: PortalSettings) -> None:
+    """Raises ValueError when the driver lacks something, or Redis' address is none: before anything is started."""
+    own = settings.broadcast
+    try:
+        Broadcaster.from_settings(own)
+        own.signing_key()
+    except BroadcastConfigError as error:
+        raise ValueError(str(error)) from error
+    url = redis_url(own)
+    try:
+        parse_url(url or "redis://")
+    except ValueError:
+        how = "write redis://user:password@host:6379/0, or rediss://… for TLS"
+        raise ValueError(f"REDIS_URL is no address of a Redis that the portal can use; {how}") from None
 
 
 def _rules(database: Database) -> ChannelRules:

@@ -40,6 +40,7 @@ __all__ = [
     "TooLarge",
     "TooMany",
     "Unauthenticated",
+    "by_field",
     "handle_errors",
 ]
 
@@ -183,7 +184,7 @@ def handle_errors(app: FastAPI, on_error: Callable[[str, str], None]) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        remapped = Invalid(_by_field(error.errors()))
+        remapped = Invalid(by_field(error.errors(), behind=1))
         return JSONResponse(remapped.body, remapped.status)
 
     @app.exception_handler(HTTPException)
@@ -216,10 +217,11 @@ def _methods_of(app: FastAPI, request: Request) -> list[str]:
     return sorted(found) or ["GET", "HEAD"]
 
 
-def _by_field(errors: Sequence[Any]) -> dict[str, list[str]]:
+def by_field(errors: Sequence[Any], behind: int = 0) -> dict[str, list[str]]:
+    """What is wrong with which field, of pydantic's errors; `behind` so many names of where the input came from."""
     found: dict[str, list[str]] = {}
     for error in errors:
-        place = [str(part) for part in error["loc"][1:]]
+        place = [str(part) for part in error["loc"][behind:]]
         field = ".".join(place) if place and error["type"] != "json_invalid" else "body"
         found.setdefault(field[:80].encode("utf-8", "replace").decode(), []).append(_text(field[:80], error))
     return found

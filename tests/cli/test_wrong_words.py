@@ -1,0 +1,84 @@
+"""Commands given what cannot be: a sentence that says what to write, an exit code, and no traceback."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kit.serve import SMARTLINK
+
+NO_DATABASE = {"DATABASE_URL": "postgresql://u:hidden@127.0.0.1:1/x"}
+
+
+def run(folder: Path, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("REVERB_", "APP_", "DB_", "BROADCAST_"))}
+    return subprocess.run(
+        [SMARTLINK, *words], cwd=folder, env=environment | settings, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("migrated")
+    assert run(folder, "db", "upgrade").returncode == 0
+    return folder
+
+
+USER = ("user", "create", "--email", "ana@example.com", "--name", "Ana", "--password", "correct horse")
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "code", "said"),
+    [
+        (("db", "upgrade", "nope"), {}, 2, "'nope'. This version knows 0001, 0002"),
+        (("db", "downgrade", "nope"), {}, 2, "'nope'. This version knows 0001, 0002"),
+        (USER, NO_DATABASE, 1, "The database cannot be used (ConnectionRefusedError)"),
+        (("app", "start"), NO_DATABASE, 1, "The database cannot be used (ConnectionRefusedError)"),
+        (("worker", "start"), NO_DATABASE, 1, "The database cannot be used (ConnectionRefusedError)"),
+        (("failed", "list"), NO_DATABASE, 1, "The database cannot be used (ConnectionRefusedError)"),
+        (("serve",), {"BROADCAST_DRIVER": "bogus"}, 2, "BROADCAST_DRIVER"),
+        (("app", "start"), {"BROADCAST_DRIVER": "bogus"}, 2, "BROADCAST_DRIVER"),
+        (("worker", "start"), {"BROADCAST_CONNECTION": "bogus"}, 2, "BROADCAST_DRIVER"),
+        (("worker", "start", "--once"), {"BROADCAST_DRIVER": "pusher"}, 2, "PUSHER_APP_ID"),
+        (("channels", "list"), {"BROADCAST_DRIVER": "ably"}, 2, "ABLY_KEY"),
+        (("serve",), {"REDIS_URL": "http://:hidden@x"}, 2, "REDIS_URL is no address"),
+        (("app", "start"), {"REDIS_URL": "http://:hidden@x"}, 2, "REDIS_URL is no address"),
+        (("webhooks", "retry", "abc"), {}, 2, "'abc' is not an id; give one, or all"),
+        (("user", "create", "--email", "x", "--name", "", "--password", "short"), {}, 1,
+         "must have at least 1 characters.\nThe email field must be an e-mail address.\nThe password field must"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_told(
+    migrated: Path, words: tuple[str, ...], settings: dict[str, str], code: int, said: str
+) -> None:
+    done = run(migrated, *words, **settings)
+
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "hidden" not in done.stderr + done.stdout
+
+
+def test_a_database_without_tables_is_told(tmp_path: Path) -> None:
+    for words in (USER, ("failed", "list"), ("channels", "check", "1", "chat")):
+        done = run(tmp_path, *words)
+
+        assert done.returncode == 1
+        assert "smartlink db upgrade" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_database_goes_down_and_up_by_steps(tmp_path: Path) -> None:
+    assert run(tmp_path, "db", "upgrade", "0006").stdout == "The database is at 0006\n"
+    assert run(tmp_path, "db", "downgrade", "-1").stdout == "The database is at 0005\n"
+    assert run(tmp_path, "db", "upgrade", "+1").stdout == "The database is at 0006\n"
+
+
+def test_it_says_which_version_it_is(tmp_path: Path) -> None:
+    done = run(tmp_path, "--version")
+
+    assert done.returncode == 0
+    assert re.fullmatch(r"\d+\.\d+\S*\n", done.stdout)
