@@ -19,7 +19,7 @@ from kit.pusher_service import HANG, Call, PusherService, pusher_service
 from kit.waiting import eventually
 from smartlink.broadcasting import BroadcastUnavailable, Envelope, Promise
 from smartlink.broadcasting.outbox import FailedEvents, Wakeup
-from smartlink.broadcasting.outbox.relay import PROBE_CHANNEL
+from smartlink.broadcasting.outbox.service import PROBE_CHANNEL
 from smartlink.broadcasting.testing import FakeDriver
 
 
@@ -272,7 +272,7 @@ async def test_an_event_that_never_gets_a_verdict_is_set_aside_and_its_channel_g
     service.answers = lambda call: POISONS[illness] if _has(call, 0) else 200
     [poison, *_] = await database.record(*(envelope(number, "private-a") for number in range(3)))
 
-    async with relaying(database, pusher_driver(service, timeout_s=0.1), max_strikes=2):
+    async with relaying(database, pusher_driver(service, timeout_s=0.3), max_strikes=2):
         await eventually(lambda: numbers(service) == [1, 2])
 
     assert await database.column("state") == ["failed", "sent", "sent"]

@@ -23,29 +23,26 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from smartlink.broadcasting.drivers.base import MAX_BATCH, Driver
-from smartlink.broadcasting.envelope import Envelope, Promise
 from smartlink.broadcasting.errors import BroadcastFailed, BroadcastRefused, BroadcastUnavailable
 from smartlink.broadcasting.outbox.lanes import Call, Lanes
 from smartlink.broadcasting.outbox.partition import check_queue
 from smartlink.broadcasting.outbox.pruning import RETENTION, prune
-from smartlink.broadcasting.outbox.queue import MAX_BACKOFF_S, PendingQueue, Waiting, backoff_s, batch_key
+from smartlink.broadcasting.outbox.queue import PendingQueue, Waiting, backoff_s
+from smartlink.broadcasting.outbox.service import Service
 from smartlink.broadcasting.outbox.shares import LEASE_S, Shares, grouped
 from smartlink.broadcasting.outbox.tables import OutboxTables
 from smartlink.broadcasting.outbox.wakeup import Listener, Wakeup
 
-__all__ = ["MAX_STRIKES", "PROBE_CHANNEL", "Relay", "Until"]
+__all__ = ["MAX_STRIKES", "Relay", "Until"]
 
 MAX_STRIKES = 5
 """How often an event may fail, alone, where others are taken, before it is set aside."""
-PROBE_CHANNEL = "smartlink-outbox-probe"
-"""Nobody listens here: an event on it shows whether the service takes events at all."""
 
 _ROOM = 500
 """How many events of one queue are in memory at most."""
 _BEATS_PER_LEASE = 6
 _GIVE_UP_S = 2.0
 """How long the last words to the database of a relay that stops may take."""
-_PAUSE_AFTER_FAILURE_S = 0.05
 
 _log = logging.getLogger("smartlink.broadcasting.outbox")
 
@@ -89,7 +86,6 @@ class Relay:
         self.failed = 0
         self._engine = engine
         self._tables = tables
-        self._driver = driver
         self._wakeup = wakeup or Wakeup()
         self._listeners = listeners
         self._concurrency = concurrency
@@ -98,6 +94,7 @@ class Relay:
         self._max_strikes = max_strikes
         named = None if queues is None else [check_queue(each) for each in queues]
         self._shares = Shares(engine, tables, named, lease_s)
+        self._service = Service(driver, send_timeout_s)
         self._queue = PendingQueue(engine, tables)
         self._lanes = Lanes()
         self._bell = asyncio.Event()
@@ -113,12 +110,6 @@ class Relay:
         self._has_more: set[str] = set()
         """Queues of which there is more to read than there was room for."""
         self._beat_at = 0.0
-        self._failures = 0
-        """Calls that failed since one was taken; while there are any, one call at a time tries."""
-        self._try_at = 0.0
-        self._taken_at: dict[str | None, float] = {}
-        self._probes: dict[str | None, asyncio.Task[bool]] = {}
-        self._is_reported = False
         self._database_failures: dict[str, int] = {}
         self._jobs_left: int | None = None
 
@@ -156,7 +147,8 @@ class Relay:
 
         Raises what the database raises. Ends at the first sign that the service is away.
         """
-        before, self._failures = self.sent, 0
+        before = self.sent
+        self._service.begin_anew()
         await self._shares.beat(self.sent, self.failed)
         self._lanes.drop(self._shares.surplus)
         while True:
@@ -168,7 +160,7 @@ class Relay:
                 await asyncio.wait(self._calls, return_when=asyncio.FIRST_COMPLETED)
                 self._start_calls()
             await self._mark()
-            if self._failures:
+            if self._service.seems_away:
                 break
         return self.sent - before
 
@@ -220,8 +212,8 @@ class Relay:
             due.append(self._beat_at)
         if self._shares.is_valid():
             due.append(self._shares.valid_until)
-        if self._failures and now < self._try_at:
-            due.append(self._try_at)
+        if not self._service.may_be_tried():
+            due.append(self._service.try_at)
         if self._must_fetch and now < self._may_fetch_at:
             due.append(self._may_fetch_at)
         if not self._bell.is_set():
@@ -357,17 +349,17 @@ class Relay:
 
     def _may_call(self) -> bool:
         others = len(self._calls) - self._alone
-        if self._failures:
-            return not others and time.monotonic() >= self._try_at
+        if self._service.seems_away:
+            return not others and self._service.may_be_tried()
         return others < self._concurrency
 
     def _may_call_alone(self) -> bool:
         if self._jobs_left is not None and self._jobs_left <= self._under_way():
             return False
-        if self._failures:
+        if self._service.seems_away:
             # The service may be away. If nothing else is there to find out with, this is.
             is_only_one = not self._calls and not self._lanes.has_ready(self._shares.queues)
-            return is_only_one and time.monotonic() >= self._try_at
+            return is_only_one and self._service.may_be_tried()
         return self._alone < self._concurrency
 
     def _begin(self, call: Call) -> None:
@@ -385,9 +377,9 @@ class Relay:
         """Make one call and see to what becomes of its events."""
         started_at = time.monotonic()
         try:
-            await self._send([event.envelope() for event in call.events])
+            await self._service.send([event.envelope() for event in call.events])
         except BroadcastRefused as refusal:
-            self._note_reached()
+            self._service.note_reached()
             await self._sort_out(call.events, str(refusal))
         except BroadcastFailed as failure:
             await self._see_to_failure(call, failure, started_at)
@@ -395,35 +387,12 @@ class Relay:
             self._put_back(call.events)
             raise
         else:
-            self._note_reached()
+            self._service.note_reached()
             self._note_sent(call.events)
-
-    async def _send(self, envelopes: Sequence[Envelope]) -> None:
-        """Raises BroadcastFailed only, whatever the driver does."""
-        try:
-            async with asyncio.timeout(self._send_timeout_s):
-                await self._driver.send(envelopes, idempotency_key=batch_key(envelopes))
-        except BroadcastFailed:
-            raise
-        except TimeoutError:
-            said = f"{self._driver.name} gave no answer in {self._send_timeout_s:g} s"
-            raise BroadcastUnavailable(said, answered=True) from None
-        except Exception as error:
-            # A bug, of which one trace is enough.
-            tell = _log.warning if self._is_reported else _log.exception
-            tell("outbox: driver %s raised what it may not raise: %r", self._driver.name, error)
-            raise BroadcastUnavailable(f"{type(error).__name__}: {error}", answered=True) from error
-
-    def _note_reached(self) -> None:
-        """The service has given a verdict."""
-        self._failures = 0
-        if self._is_reported:
-            _log.info("outbox: %s takes events again", self._driver.name)
-            self._is_reported = False
 
     def _note_sent(self, events: Sequence[Waiting]) -> None:
         self.sent += len(events)
-        self._taken_at[events[0].connection] = time.monotonic()
+        self._service.note_taken(events[0].connection)
         if self._jobs_left is not None:
             self._jobs_left -= len(events)
         self._lanes.finish(events)
@@ -443,7 +412,7 @@ class Relay:
         for place, event in enumerate(events):
             started_at = time.monotonic()
             try:
-                await self._send([event.envelope()])
+                await self._service.send([event.envelope()])
             except BroadcastRefused as alone:
                 await self._set_aside(event, str(alone))
             except BroadcastFailed as failure:
@@ -453,7 +422,7 @@ class Relay:
                 self._put_back(events[place:])
                 raise
             else:
-                self._note_reached()
+                self._service.note_reached()
                 self._note_sent([event])
 
     async def _see_to_failure(
@@ -461,14 +430,11 @@ class Relay:
     ) -> None:
         """No verdict: leave it for a while. `behind` are events of the same call that were not tried."""
         is_suspicious = isinstance(failure, BroadcastUnavailable) and failure.answered
-        if not (is_suspicious and self._has_taken_since(started_at, call)):
+        if not (is_suspicious and self._service.has_taken_since(call.events[0].connection, started_at)):
             # Others were not taken meanwhile: the service itself may be away.
-            self._failures += 1
-            pause_s = _PAUSE_AFTER_FAILURE_S * 2.0 ** min(self._failures - 1, 10)
-            self._try_at = time.monotonic() + min(MAX_BACKOFF_S, pause_s)
-        if not self._is_reported and not call.is_alone:
-            _log.warning("outbox: keeping events until %s takes them: %s", self._driver.name, failure)
-            self._is_reported = True
+            self._service.note_away()
+        if not call.is_alone:
+            self._service.report(failure)
         if not is_suspicious:
             # It was not even reached: nothing can be said about the events, and nothing need be written.
             self._put_back([*call.events, *behind])
@@ -485,31 +451,13 @@ class Relay:
             return
         await self._hold(call.events, max(1, *(event.strikes for event in call.events)), str(failure))
 
-    def _has_taken_since(self, since: float, call: Call) -> bool:
-        return self._taken_at.get(call.events[0].connection, float("-inf")) > since
-
     async def _others_are_taken(self, call: Call, since: float) -> bool:
         """Whether the service took another event meanwhile, or takes one now."""
-        if self._has_taken_since(since, call):
-            return True
-        connection = call.events[0].connection
-        probe = self._probes.get(connection)
-        if probe is None:
-            probe = self._probes[connection] = asyncio.create_task(self._probe(connection))
-            probe.add_done_callback(lambda _: self._probes.pop(connection))
         try:
-            return await asyncio.shield(probe)
+            return await self._service.takes_others(call.events[0].connection, since)
         except asyncio.CancelledError:
             self._put_back(call.events)
             raise
-
-    async def _probe(self, connection: str | None) -> bool:
-        try:
-            await self._send([Envelope(PROBE_CHANNEL, "probe", "{}", None, Promise.LIVE, connection=connection)])
-        except BroadcastFailed:
-            return False
-        self._note_reached()
-        return True
 
     async def _set_aside(self, event: Waiting, reason: str) -> None:
         _log.error("outbox: event %d (%s on %s) set aside: %s", event.id, event.name, event.channel, reason)
@@ -553,7 +501,7 @@ class Relay:
         """Let calls that are under way end, write down what they brought, give the share back: each in bounded time."""
         if self._calls:
             await asyncio.wait(self._calls, timeout=self._send_timeout_s + _GIVE_UP_S)
-        running = [*self._calls, *self._probes.values(), self._fetching, self._marking, self._beating]
+        running = [*self._calls, *self._service.probes.values(), self._fetching, self._marking, self._beating]
         rest = [task for task in running if task is not None and not task.done()]
         if self._marking is not None:
             await asyncio.wait({self._marking}, timeout=_GIVE_UP_S)
