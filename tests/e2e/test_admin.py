@@ -132,13 +132,14 @@ async def test_a_blocked_user_is_out_at_once_and_cannot_come_back(admin: Page, s
 
     await expect(ben.get_by_test_id("login-submit")).to_be_visible(timeout=5_000)
     await expect(user(admin, "ben")).to_contain_text("Blocked")
+    await expect(user(admin, "ben").get_by_test_id("unblock")).to_be_focused()
     await ben.get_by_test_id("login-email").fill("ben@example.com")
     await ben.get_by_test_id("login-password").fill("password")
     await ben.get_by_test_id("login-submit").click()
     await expect(ben.get_by_test_id("login-error")).to_be_visible()
 
     await user(admin, "ben").get_by_test_id("unblock").click()
-    await expect(user(admin, "ben").get_by_test_id("block")).to_be_visible()
+    await expect(user(admin, "ben").get_by_test_id("block")).to_be_focused()
     await ben.get_by_test_id("login-submit").click()
     await expect(ben.get_by_role("textbox", name="Message to General")).to_be_visible()
     await to(admin, "Audit log")

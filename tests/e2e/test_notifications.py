@@ -134,3 +134,24 @@ async def test_a_list_that_does_not_load_says_so_and_is_loaded_again(sign_in: Si
     await ana.unroute(re.compile("/api/notifications"))
     await ana.get_by_role("button", name="Try again").click()
     await expect(ana.get_by_role("region", name="Before")).to_be_visible()
+
+
+async def test_the_keyboard_goes_on_with_the_next_one_when_one_was_read(
+    call: Callers, sign_in: SignIn, smartlink: Smartlink
+) -> None:
+    await call.register("kay")
+    for amount in ("1", "2"):
+        await call("kay", "POST", "/api/wallet/deposits", {"amount": amount})
+    kay = await sign_in("kay")
+    await kay.goto(f"{smartlink.url}/notifications")
+    buttons = kay.get_by_role("button", name="Mark as read: Money came in")
+    await expect(buttons).to_have_count(2)
+    await buttons.first.focus()
+    await kay.keyboard.press("Enter")
+    await expect(buttons).to_have_count(1)
+    await expect(buttons).to_be_focused()
+    await kay.keyboard.press("Enter")
+    await expect(buttons).to_have_count(0)
+
+    assert await kay.evaluate("document.activeElement !== document.body")
+    assert await unread(call, "kay") == 0
