@@ -70,6 +70,12 @@ async def first_event(page: Page) -> None:
     await page.locator("summary").first.click()
 
 
+async def sends_an_event(page: Page) -> None:
+    await page.get_by_label("Channel").fill("chat")
+    await page.get_by_label("Event", exact=True).fill("Tried")
+    await page.get_by_test_id("event-send").click()
+
+
 async def goes_offline(page: Page) -> None:
     await page.context.set_offline(True)
 
@@ -97,6 +103,7 @@ STATES: dict[str, tuple[str, str | None, Open, str]] = {
     "no such user": ("/admin/users", "admin", fills("user-search", "zzzz"), ".blank"),
     "event with wrong JSON": ("/admin/console", "admin", fills("event-data", "{"), ".field-error .text-button"),
     "event refused": ("/admin/console", "admin", clicks("event-send"), ".field-error:not(:empty)"),
+    "console with lines": ("/admin/console", "admin", sends_an_event, "[data-testid=console] li"),
     "console filtered": ("/admin/console", "admin", clicks("kind-error", "pause"), "[data-testid=resume]"),
     "event unfolded": ("/admin/events", "admin", first_event, "details[open] pre, details[open] .more"),
 }
@@ -320,6 +327,7 @@ async def test_escape_sends_what_popped_up_away(call: Callers, pages: dict[str |
     page = await opened(pages, "/wallet", "ana")
     await call("ben", "POST", "/api/chat/messages/private", {"recipient_id": 1, "message": "Are you there?"})
     await expect(page.get_by_test_id("toast")).to_contain_text("Are you there?")
+    assert await page.evaluate(AXE_RUN) == []
     await page.keyboard.press("Escape")
 
     await expect(page.get_by_test_id("toast")).to_have_count(0)
