@@ -107,15 +107,17 @@ async def test_signing_out_everywhere_ends_this_too(world: World, ana: Person) -
     assert await sign_in(world, ana) == 200
 
 
-async def test_sockets_end_with_the_password_they_were_opened_under(database_url: str) -> None:
+@pytest.mark.parametrize("channel", ["presence-chat", "private-user.{id}", "private-financial.{id}"])
+async def test_sockets_end_with_the_password_they_were_opened_under(database_url: str, channel: str) -> None:
     async with realtime_server() as server:
         world = World(database_url, {"broadcast": BroadcastSettings(_env_file=None, reverb_port=server.port)})
         ana, ben = await world.person("Ana"), await world.person("Ben")
         async with connected(server.port) as hers, connected(server.port) as his:
             for client, person in ((hers, ana), (his, ben)):
-                asked = {"socket_id": client.socket_id, "channel_name": "presence-chat"}
+                name = channel.format(id=person.id)
+                asked = {"socket_id": client.socket_id, "channel_name": name}
                 auth = (await person.post("/broadcasting/auth", asked)).json()
-                client.send("pusher:subscribe", {"channel": "presence-chat"} | auth)
+                client.send("pusher:subscribe", {"channel": name} | auth)
                 await client.expect("pusher_internal:subscription_succeeded")
 
             await ana.put("/api/user/password", {"current_password": PASSWORD, "password": NEW})

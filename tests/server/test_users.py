@@ -175,6 +175,35 @@ async def test_terminating_finds_a_user_by_sign_in_or_presence_on_every_node() -
         assert one.node.hub.of_user("1001", "1") == []
 
 
+async def test_terminating_finds_a_user_whom_a_private_authorisation_names() -> None:
+    async with (
+        two_nodes() as (one, two),
+        connected(one.port) as named,
+        connected(two.port) as on_two_channels,
+        connected(one.port) as left,
+        connected(one.port) as nobody,
+    ):
+        await named.subscribe("private-a", {"user_id": "1"})
+        for channel in ("private-a", "private-b"):
+            await on_two_channels.subscribe(channel, {"user_id": "1"})
+        on_two_channels.send("pusher:unsubscribe", {"channel": "private-b"})
+        await left.subscribe("private-a", {"user_id": "1"})
+        left.send("pusher:unsubscribe", {"channel": "private-a"})
+        assert await left.is_quiet()
+        await nobody.subscribe("private-a", {"position": 1})
+        assert len(one.node.hub.of_user("1001", "1")) == 1
+
+        answer = await call(two.port, "POST", "/apps/1001/users/1/terminate_connections", b"{}")
+
+        assert (answer.status_code, answer.json()) == (200, {})
+        for client in (named, on_two_channels):
+            assert (await client.closed()).code == 4009
+        assert await left.is_quiet()
+        assert await nobody.is_quiet()
+        await eventually(lambda: len(one.node.hub) == 2)
+        assert one.node.hub.of_user("1001", "1") == []
+
+
 async def test_internal_channels_are_never_listed_nor_told_of(server: RealtimeServer) -> None:
     async with connected(server.port) as client:
         await client.sign_in("1", watchlist=["2"])

@@ -140,13 +140,15 @@ class SessionRules:
 class Session:
     """State of one connection: its socket id, its user, and the channels it is on, with the member it is there."""
 
-    __slots__ = ("channels", "rules", "socket_id", "user")
+    __slots__ = ("channels", "named", "rules", "socket_id", "user")
 
     def __init__(self, socket_id: str, rules: SessionRules) -> None:
         self.socket_id = socket_id
         self.rules = rules
         self.channels: dict[str, Member | None] = {}
         self.user: User | None = None
+        self.named: dict[str, str] = {}
+        """By private channel: the user whom its authorisation names in `channel_data`, where it names one."""
 
     def opened(self) -> Send:
         """The greeting; the first thing to write."""
@@ -217,6 +219,8 @@ class Session:
                 channel, "Invalid signature: sign socket id, channel and channel_data as they are sent here"
             )
         if kind is not ChannelKind.PRESENCE:
+            if (user_id := _named(frame.channel_data)) is not None:
+                self.named[channel] = user_id
             return Join(channel)
         if frame.channel_data is None and self.user is not None:
             return Join(channel, self.user.member)
@@ -282,6 +286,12 @@ def _member(channel_data: str | None, max_info_bytes: int) -> Member | str:
     if len(user_info) > max_info_bytes:
         return f"channel_data.user_info is {len(user_info)} bytes, more than {max_info_bytes}"
     return Member(user_id, user_info)
+
+
+def _named(channel_data: str | None) -> str | None:
+    """The user whom signed `channel_data` of a private channel names; whatever else it is, is no fault there."""
+    fields = None if channel_data is None else _object(channel_data)
+    return None if fields is None else _user_id(fields.get("user_id"))
 
 
 def _user(user_data: str, max_info_bytes: int) -> User | str:

@@ -41,7 +41,8 @@ class Tenant:
         self.connections: dict[str, Connection] = {}
         self.channels: dict[str, Subscribers] = {}
         self.users: dict[str, set[Connection]] = {}
-        """By user id: those who are signed in as that user, or are that member of a presence channel."""
+        """By user id: those who are signed in as that user, are that member of a presence channel, or were let onto a
+        private one as that user."""
         self.watching: dict[Connection, tuple[str, ...]] = {}
         """The channels that a connection hears without having subscribed to them."""
 
@@ -72,6 +73,7 @@ class Hub:
         heard = tuple(self._heard(tenant, connection))
         tenant.watching.pop(connection, None)
         user_ids = {member.user_id for member in session.channels.values() if member is not None}
+        user_ids.update(session.named.values())
         if session.user is not None:
             user_ids.add(session.user.id)
         for user_id in user_ids:
@@ -82,17 +84,21 @@ class Hub:
         """Subscribe a connection that is not on the channel yet, as `member` on a presence channel."""
         tenant = self.tenant(connection.app.id)
         self._join(tenant, connection, channel)
-        if member is not None:
-            tenant.users.setdefault(member.user_id, set()).add(connection)
+        user_id = connection.session.named.get(channel) if member is None else member.user_id
+        if user_id is not None:
+            tenant.users.setdefault(user_id, set()).add(connection)
 
     def leave(self, connection: Connection, channel: str, member: Member | None, descriptor: int) -> bool:
         """Unsubscribe a connection, of whose session the channel is gone. Returns whether it was the last one here."""
         tenant, session = self.tenant(connection.app.id), connection.session
-        if member is not None and not (
-            (session.user is not None and session.user.id == member.user_id)
-            or any(other is not None and other.user_id == member.user_id for other in session.channels.values())
+        named = session.named.pop(channel, None)
+        user_id = named if member is None else member.user_id
+        if user_id is not None and not (
+            (session.user is not None and session.user.id == user_id)
+            or any(other is not None and other.user_id == user_id for other in session.channels.values())
+            or user_id in session.named.values()
         ):
-            self._forget_user(tenant, connection, member.user_id)
+            self._forget_user(tenant, connection, user_id)
         return self._leave(tenant, connection, channel, descriptor)
 
     def sign_in(self, connection: Connection, user_id: str) -> None:
@@ -129,7 +135,7 @@ class Hub:
         return 0 if tenant is None else len(tenant.connections)
 
     def of_user(self, app_id: str, user_id: str) -> list[Connection]:
-        """The connections here that are this user's, by sign-in or on a presence channel."""
+        """The connections here that are this user's, by sign-in, on a presence channel, or by an authorisation."""
         tenant = self._tenants.get(app_id)
         return [] if tenant is None else list(tenant.users.get(user_id, ()))
 
