@@ -501,4 +501,4 @@ async def test_failed_ones_are_shown_replayed_and_forgotten_from_the_command_lin
             assert (await asyncio.to_thread(server.command, "webhooks", "failed"))[1] == "No failed webhooks\n"
             assert await asyncio.to_thread(server.command, "webhooks", "forget", "all") == (0, "0 batches forgotten\n")
             code, said = await asyncio.to_thread(server.command, "webhooks", "retry", "x")
-            assert (code, said) == (1, "'x' is not an id\n")
+            assert (code, said) == (2, "'x' is not an id; give one, or all\n")
