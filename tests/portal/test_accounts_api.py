@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from kit.portal import PASSWORD, Person, World
 from kit.realtime import realtime_server
 from smartlink.broadcasting import BroadcastSettings
 from smartlink.portal.shared.errors import Invalid, Unauthenticated
+from smartlink.portal.shared.realtime import RealtimeApi
 from smartlink.portal.users.schemas import NewToken
 
 NEW = "a new battery staple"
@@ -175,3 +177,23 @@ async def test_whose_token_ends_makes_no_other_of_it(world: World, ana: Person) 
     with pytest.raises(Unauthenticated):
         await users.create_token(caller, NewToken(name="survivor"))
     assert await world.rows("SELECT id FROM personal_access_tokens") == []
+
+
+async def test_connections_that_came_while_others_were_ended_are_ended_by_the_next_call() -> None:
+    ended = []
+
+    class Slow(RealtimeApi):
+        async def terminate(self, user_id: int) -> None:
+            ended.append(user_id)
+            if len(ended) == 1:
+                self.end_connections(user_id)
+            await asyncio.sleep(0)
+
+    realtime = Slow(BroadcastSettings(_env_file=None))
+
+    realtime.end_connections(7)
+    await realtime.ended()
+    realtime.end_connections(7)
+    await realtime.ended()
+
+    assert ended == [7, 7, 7]

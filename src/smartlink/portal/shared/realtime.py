@@ -36,6 +36,8 @@ class RealtimeApi:
         self._settings = settings
         self._client: httpx2.AsyncClient | None = None
         self._ending: dict[int, asyncio.Task[None]] = {}
+        self._again: set[int] = set()
+        """Whose connections are to be ended once more: they may have come since the call that is under way."""
 
     async def get(self, path: str, **params: str) -> Any:
         """`GET /apps/{id}{path}`, decoded. Raises RealtimeAway."""
@@ -55,7 +57,11 @@ class RealtimeApi:
 
     def end_connections(self, user_id: int) -> None:
         """As `terminate`, without waiting; tried again for a minute while the server is away."""
-        if user_id in self._ending or len(self._ending) >= MAX_ENDING:
+        if user_id in self._ending:
+            self._again.add(user_id)
+            return
+        if len(self._ending) >= MAX_ENDING:
+            log.error("connections of user %d were not ended: too many others are to be", user_id)
             return
         task = asyncio.get_running_loop().create_task(self._end(user_id), name="end connections")
         self._ending[user_id] = task
@@ -77,16 +83,19 @@ class RealtimeApi:
     async def _end(self, user_id: int) -> None:
         give_up, pause_s = time.monotonic() + RETRY_FOR_S, 0.2
         while True:
+            self._again.discard(user_id)
             try:
                 await self.terminate(user_id)
             except RealtimeAway as error:
                 if time.monotonic() > give_up:
                     log.error("connections of user %d were not ended: %s", user_id, error)
+                    self._again.discard(user_id)
                     return
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, 2.0)
             else:
-                return
+                if user_id not in self._again:
+                    return
 
     async def _call(self, method: str, path: str, body: bytes, params: dict[str, str]) -> Any:
         own = self._settings
