@@ -29,7 +29,7 @@ fi
 
 cd frontend
 lock=$(sha256sum package-lock.json | cut -d' ' -f1)
-if [ ! -d node_modules ] || [ "$(cat ../.stamps/npm 2>/dev/null)" != "$lock" ]; then
+if [ ! -e node_modules/.package-lock.json ] || [ "$(cat ../.stamps/npm 2>/dev/null)" != "$lock" ]; then
   say "installing npm packages"
   npm ci --silent --no-audit --no-fund
   echo "$lock" > ../.stamps/npm

@@ -102,6 +102,21 @@ async def test_admins_cannot_lock_themselves_out(admin: Person, change: dict[str
     assert (await admin.get("/api/admin/users")).status_code == 200
 
 
+@pytest.mark.parametrize("change", [{"is_admin": False}, {"is_blocked": True}])
+async def test_of_two_admins_who_take_it_from_each_other_at_once_one_stays(
+    world: World, change: dict[str, bool]
+) -> None:
+    for _ in range(5):
+        one, other = await world.person("One", is_admin=True), await world.person("Other", is_admin=True)
+
+        answers = await asyncio.gather(
+            one.patch(f"/api/admin/users/{other.id}", change), other.patch(f"/api/admin/users/{one.id}", change)
+        )
+
+        taken, refused = sorted(answer.status_code for answer in answers)
+        assert (taken, refused) in {(200, 401), (200, 403)}
+
+
 @pytest.mark.parametrize("body", [{"is_admin": "yes"}, {"is_blocked": 1}, {"is_admin": []}, [], "x"])
 async def test_odd_changes_are_refused(admin: Person, ana: Person, body: Any) -> None:
     assert (await admin.patch(f"/api/admin/users/{ana.id}", body)).status_code == 422

@@ -49,6 +49,12 @@ async def test_only_who_wants_a_page_gets_one(site: Pages) -> None:
     assert (await _get(site, "/somewhere", accept="application/json")).status_code == 404
 
 
+async def test_what_watches_may_ask_for_the_head_alone(world: World) -> None:
+    answer = await world.client().head("/up")
+
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
 async def test_every_answer_tells_browsers_what_may_run(world: World) -> None:
     client = world.client()
 

@@ -18,9 +18,18 @@ export async function changePassword(current: string, wanted: string): Promise<v
   await api.put('/api/user/password', { current_password: current, password: wanted })
 }
 
-/** Newest first. */
+const PAGE_SIZE = 100
+
+/** All of them, newest first. */
 export async function tokens(): Promise<Token[]> {
-  return (await api.get<Token[]>('/api/tokens')).body
+  const all: Token[] = []
+  for (;;) {
+    const last = all.at(-1)
+    const before = last === undefined ? '' : `&before=${last.id}`
+    const page = (await api.get<Token[]>(`/api/tokens?limit=${PAGE_SIZE}${before}`)).body
+    all.push(...page)
+    if (page.length < PAGE_SIZE) return all
+  }
 }
 
 export async function createToken(name: string, expiresAt: string | null): Promise<NewToken> {

@@ -233,6 +233,7 @@ class Portal:
         app.router.routes.append(Route("/asyncapi.json", self._events_described, include_in_schema=False))
         app.router.routes.append(Route("/docs", pages.docs, include_in_schema=False))
 
+        @app.head("/up", include_in_schema=False)
         @app.get("/up", tags=["operations"])
         async def up() -> Status:
             """Whether the portal can serve: 503 while the database is away."""

@@ -33,7 +33,7 @@ from smartlink.portal.admin.schemas import (
 from smartlink.portal.presence.model import UserPresence
 from smartlink.portal.presence.service import user_id_of
 from smartlink.portal.shared.db import outbox_tables
-from smartlink.portal.shared.errors import Invalid, NotFound, RealtimeUnavailable
+from smartlink.portal.shared.errors import Forbidden, Invalid, NotFound, RealtimeUnavailable
 from smartlink.portal.shared.paging import Page, ordered, within
 from smartlink.portal.shared.realtime import RealtimeApi, RealtimeAway
 from smartlink.portal.shared.work import Announcer, Work
@@ -225,12 +225,19 @@ class Admin:
                 raise RealtimeUnavailable from error
 
     async def change_user(self, caller: Principal, user_id: int, change: UserChange) -> AdminUser:
-        """Make a user an admin or not, block or let in again. Raises NotFound; Invalid for oneself."""
+        """Make a user an admin or not, block or let in again.
+
+        Raises NotFound; Invalid for oneself; Forbidden for who has just ceased to be an admin.
+        """
         if user_id == caller.id:
             field = "is_blocked" if change.is_blocked is not None else "is_admin"
             raise Invalid({field: ["Ask another admin to change your own account."]})
         changed = change.model_dump(exclude_none=True)
         async with self._announcer.work() as work:
+            # One at a time: of two admins who take it from each other, one stays.
+            admins = select(User.id).where(User.is_admin, User.blocked_at.is_(None)).order_by(User.id)
+            if caller.id not in (await work.session.scalars(admins.with_for_update())).all():
+                raise Forbidden
             user = await work.session.get(User, user_id)
             if user is None:
                 raise NotFound
