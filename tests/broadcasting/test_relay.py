@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import json
 import random
+import sqlite3
+import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -416,6 +420,43 @@ async def test_a_stop_ends_in_bounded_time_whatever_holds_the_database(postgresq
         await _until_somebody_waits_for_a_table(locker)
         stop.set()
         await asyncio.wait_for(running, 15)
+
+
+def test_a_program_ends_though_somebody_holds_its_sqlite_database_while_it_stops(tmp_path: Path) -> None:
+    held = contextlib.closing(sqlite3.connect(tmp_path / "outbox.db", isolation_level=None, check_same_thread=False))
+
+    async def program(locker: sqlite3.Connection) -> None:
+        async with open_database(f"sqlite+aiosqlite:///{tmp_path / 'outbox.db'}") as database:
+            driver = FakeDriver()
+            stop = asyncio.Event()
+            running = asyncio.create_task(database.relay(driver).run(stop))
+            await database.record(envelope(1))
+            await eventually(lambda: driver.sent)
+            locker.execute("BEGIN IMMEDIATE")
+            stop.set()
+            await asyncio.wait_for(running, 15)
+
+    with held as locker:
+        # In a thread: what it is about is whether the loop can be closed.
+        thread = threading.Thread(target=lambda: asyncio.run(program(locker)), daemon=True)
+        thread.start()
+        thread.join(40)
+
+        assert not thread.is_alive()
+
+
+async def test_what_is_cut_off_while_it_writes_leaves_no_lock(tmp_path: Path) -> None:
+    async with open_database(f"sqlite+aiosqlite:///{tmp_path / 'outbox.db'}") as database:
+        for moment in range(60):
+            stop = asyncio.Event()
+            running = asyncio.create_task(database.relay(FakeDriver()).run(stop))
+            await asyncio.sleep(moment * 0.0003)
+            stop.set()
+            await running
+
+            with contextlib.closing(sqlite3.connect(tmp_path / "outbox.db", timeout=0.2)) as other:
+                other.execute("UPDATE outbox_lease SET expires_at = 0")
+                other.commit()
 
 
 async def _until_somebody_waits_for_a_table(connection: AsyncConnection) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +31,7 @@ from smartlink.broadcasting.outbox.queue import PendingQueue, Waiting, backoff_s
 from smartlink.broadcasting.outbox.service import Service
 from smartlink.broadcasting.outbox.shares import LEASE_S, Shares, grouped
 from smartlink.broadcasting.outbox.tables import OutboxTables
+from smartlink.broadcasting.outbox.undisturbed import Undisturbed
 from smartlink.broadcasting.outbox.wakeup import Listener, Wakeup
 
 __all__ = ["MAX_STRIKES", "Relay", "Until"]
@@ -96,6 +97,7 @@ class Relay:
         self._shares = Shares(engine, tables, named, lease_s)
         self._service = Service(driver, send_timeout_s)
         self._queue = PendingQueue(engine, tables)
+        self._database = Undisturbed()
         self._lanes = Lanes()
         self._bell = asyncio.Event()
         self._calls: dict[asyncio.Task[None], Call] = {}
@@ -232,7 +234,7 @@ class Relay:
 
     async def _is_empty(self) -> bool:
         try:
-            return not await self._queue.has_waiting(self._shares.queues)
+            return not await self._database.do(self._queue.has_waiting(self._shares.queues))
         except Exception as error:  # noqa: BLE001 - as in `_to_database`
             self._report_database("read", error)
             return False
@@ -268,10 +270,10 @@ class Relay:
 
     # Reading and marking.
 
-    async def _to_database(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
+    async def _to_database(self, what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do `work`; what the database does is outlived."""
         try:
-            await work()
+            await self._database.do(work())
         except Exception as error:  # noqa: BLE001 - whatever a database does, the relay outlives it
             pause_s = self._report_database(what, error)
             self._must_fetch = True
@@ -476,7 +478,7 @@ class Relay:
 
         await self._surely(hold, events)
 
-    async def _surely(self, write: Callable[[], Awaitable[None]], events: Sequence[Waiting]) -> None:
+    async def _surely(self, write: Callable[[], Coroutine[Any, Any, None]], events: Sequence[Waiting]) -> None:
         """Write what became of `events`, however long the database takes; until then their channels wait.
 
         Cancelled, nothing has become of them: they wait as before.
@@ -486,10 +488,10 @@ class Relay:
         finally:
             self._written(events)
 
-    async def _write_until_written(self, write: Callable[[], Awaitable[None]]) -> None:
+    async def _write_until_written(self, write: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
             try:
-                await write()
+                await self._database.do(write())
             except Exception as error:  # noqa: BLE001 - as in `_to_database`
                 await asyncio.sleep(self._report_database("mark", error))
             else:
@@ -501,26 +503,23 @@ class Relay:
         """Let calls that are under way end, write down what they brought, give the share back: each in bounded time."""
         if self._calls:
             await asyncio.wait(self._calls, timeout=self._send_timeout_s + _GIVE_UP_S)
+        await self._database.wait(_GIVE_UP_S)
         running = [*self._calls, *self._service.probes.values(), self._fetching, self._marking, self._beating]
-        rest = [task for task in running if task is not None and not task.done()]
-        if self._marking is not None:
-            await asyncio.wait({self._marking}, timeout=_GIVE_UP_S)
+        rest = [task for task in running if task is not None]
         for task in rest:
             task.cancel()
         if rest:
             await asyncio.wait(rest, timeout=_GIVE_UP_S)
-        handing_over = asyncio.ensure_future(self._hand_over())
-        await asyncio.wait({handing_over}, timeout=_GIVE_UP_S)
-        if not handing_over.done():
-            handing_over.cancel()
-            await asyncio.wait({handing_over}, timeout=_GIVE_UP_S)
+        try:
+            async with asyncio.timeout(_GIVE_UP_S):
+                await self._database.do(self._hand_over())
+        except TimeoutError:
+            _log.warning("outbox: could not hand over in %g s; the share runs out by itself", _GIVE_UP_S)
         self._lanes = Lanes()
 
     async def _hand_over(self) -> None:
         try:
             await self._mark()
             await self._shares.release()
-        except asyncio.CancelledError:
-            _log.warning("outbox: could not hand over in %g s; the share runs out by itself", _GIVE_UP_S)
         except Exception as error:  # noqa: BLE001 - the share runs out by itself
             _log.warning("outbox: could not hand over: %s: %s", type(error).__name__, error)

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from smartlink.broadcasting.outbox.shares import Leases
 from smartlink.broadcasting.outbox.tables import OutboxTables
+from smartlink.broadcasting.outbox.undisturbed import Undisturbed
 
 __all__ = ["Schedule"]
 
@@ -31,6 +32,7 @@ class Schedule:
         self._engine = engine
         self._tables = tables
         self._holder = f"job-{secrets.token_hex(8)}"
+        self._database = Undisturbed()
         self._jobs: dict[str, tuple[float, float, Job]] = {}
 
     def every(self, seconds: float, name: str, job: Job, *, first_s: float = 1.0) -> None:
@@ -55,7 +57,7 @@ class Schedule:
                 _log.warning("scheduled job %s failed, next time again: %s: %s", name, type(error).__name__, error)
         try:
             async with asyncio.timeout(_GIVE_UP_S):
-                await lease.release([f"job:{name}"])
+                await self._database.do(lease.release([f"job:{name}"]))
         except Exception as error:  # noqa: BLE001 - the lease runs out by itself
             _log.warning("scheduled job %s: could not hand over: %s", name, type(error).__name__)
 
