@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 import urllib.request
@@ -45,6 +47,15 @@ def wait_for(url: str, timeout_s: float = 30) -> int:
         except OSError:
             if time.monotonic() > until:
                 raise
+            time.sleep(0.05)
+
+
+def wait_for_a_worker(database: Path, timeout_s: float = 30) -> None:
+    """Until a worker has said that it lives; before, a signal would end it as any process."""
+    until = time.monotonic() + timeout_s
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        while not connection.execute("SELECT count(*) FROM outbox_workers").fetchone()[0]:
+            assert time.monotonic() < until, "no worker"
             time.sleep(0.05)
 
 
@@ -195,6 +206,7 @@ def test_every_part_runs_alone(tmp_path: Path) -> None:
     try:
         for url in (f"http://127.0.0.1:{environment[name]}/up" for name in ("APP_PORT", "REVERB_SERVER_PORT")):
             assert wait_for(url) == 200
+        wait_for_a_worker(tmp_path / "smartlink.db")
     finally:
         for process in processes:
             process.send_signal(signal.SIGTERM)
