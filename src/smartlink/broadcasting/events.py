@@ -86,6 +86,7 @@ class AnonymousEvent(BroadcastEvent):
     channels: tuple[Channel, ...]
     name: str | enum.Enum = "AnonymousEvent"
     payload: Mapping[str, object] = field(default_factory=dict)
+    # Class variables of every event, fields of this one.
     broadcast_connections: Sequence[str] = ()  # type: ignore[misc]
     broadcast_rescue: bool = False  # type: ignore[misc]
 

@@ -481,7 +481,7 @@ class Relay:
     async def _surely(self, write: Callable[[], Coroutine[Any, Any, None]], events: Sequence[Waiting]) -> None:
         """Write what became of `events`, however long the database takes; until then their channels wait.
 
-        Cancelled, nothing has become of them: they wait as before.
+        Cancelled, they wait as before; a write that was under way may still change those that nobody else has seen to.
         """
         try:
             await self._write_until_written(write)

@@ -85,7 +85,7 @@ def _sqlite(paramstyle: str, table: str) -> Statements:
     fields = ", ".join(f"json_extract(value, '$[{index}]')" for index in range(len(_TYPES)))
     return Statements(
         is_sqlite=True,
-        one=f"INSERT INTO {table} ({_COLUMNS}, created_at) VALUES ({', '.join(marks)}, {now})",  # noqa: S608
+        one=f"INSERT INTO {table} ({_COLUMNS}, created_at) VALUES ({', '.join(marks)}, {now})",  # noqa: S608 - as below
         many=f"INSERT INTO {table} ({_COLUMNS}, created_at) "  # noqa: S608 - the table's name is ours
         f"SELECT {fields}, {now} FROM json_each({marks[0]}) ORDER BY key RETURNING id",
     )
