@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from kit.client import connected
 from kit.portal import PASSWORD, Person, World, payloads
 from kit.realtime import realtime_server
 from smartlink.broadcasting import BroadcastSettings
+from smartlink.portal.admin import console
 from smartlink.portal.admin.events import AdminFigures
 
 CALLS = [
@@ -274,34 +278,78 @@ async def test_admins_see_who_is_where_and_can_end_it(database_url: str) -> None
         await world.aclose()
 
 
+@asynccontextmanager
+async def looking(admin: Person, port: int) -> AsyncIterator[None]:
+    """An admin's page is open."""
+    async with connected(port) as socket:
+        asked = {"socket_id": socket.socket_id, "channel_name": "private-admin"}
+        auth = (await admin.post("/broadcasting/auth", asked)).json()
+        socket.send("pusher:subscribe", {"channel": "private-admin"} | auth)
+        await socket.expect("pusher_internal:subscription_succeeded")
+        yield
+
+
+async def said_to_admins(world: World, event: str) -> list[dict[str, Any]]:
+    """What admins were sent, once it is something."""
+    async with asyncio.timeout(10):
+        while not (found := payloads(world.broadcaster, event, "private-admin")):
+            await asyncio.sleep(0.05)
+    return found
+
+
+def beside(database_url: str, port: int) -> World:
+    return World(database_url, {"broadcast": BroadcastSettings(_env_file=None, reverb_port=port)})
+
+
 async def test_figures_and_the_console_are_live_while_an_admin_looks(database_url: str) -> None:
     async with realtime_server() as server:
-        world = World(database_url, {"broadcast": BroadcastSettings(_env_file=None, reverb_port=server.port)})
+        world = beside(database_url, server.port)
         admin, ana = await world.person("Admin", is_admin=True), await world.person("Ana")
         stop = asyncio.Event()
         showing = asyncio.create_task(world.portal.board.show(stop))
-        await ana.post("/api/chat/messages", {"message": "nobody looks"})
+        await asyncio.sleep(0.2)
         (await world.broadcasts()).assert_broadcast(AdminFigures, times=0)
-        async with connected(server.port) as socket:
-            asked = {"socket_id": socket.socket_id, "channel_name": "private-admin"}
-            auth = (await admin.post("/broadcasting/auth", asked)).json()
-            socket.send("pusher:subscribe", {"channel": "private-admin"} | auth)
-            await socket.expect("pusher_internal:subscription_succeeded")
-
-            async with asyncio.timeout(10):
-                while not payloads(world.broadcaster, "AdminFigures", "private-admin"):
-                    await asyncio.sleep(0.05)
+        async with looking(admin, server.port):
+            [figures, *_] = await said_to_admins(world, "AdminFigures")
             await ana.post("/api/chat/messages", {"message": "somebody looks"})
-            async with asyncio.timeout(10):
-                while not payloads(world.broadcaster, "AdminEvent", "private-admin"):
-                    await asyncio.sleep(0.05)
+            entries = [data["entry"] for data in await said_to_admins(world, "AdminEvent")]
         stop.set()
         await showing
-        entries = [data["entry"] for data in payloads(world.broadcaster, "AdminEvent", "private-admin")]
         assert {entry["channel"] for entry in entries} == {"chat"}
         assert "somebody looks" not in json.dumps(entries)
-        [figures, *_] = payloads(world.broadcaster, "AdminFigures", "private-admin")
         assert figures["figures"]["connections"] == 1
+        await world.aclose()
+
+
+async def test_who_acts_before_they_listen_still_sees_it_in_the_console(database_url: str) -> None:
+    async with realtime_server() as server:
+        world = beside(database_url, server.port)
+        admin = await world.person("Admin", is_admin=True)
+        answer = await admin.post("/api/admin/broadcast", {"channel": "chat", "event": "Tried", "data": {}})
+        assert answer.status_code == 200, answer.text
+        assert not await world.portal.board.is_looked_at()
+        async with looking(admin, server.port):
+            [first, *_] = await said_to_admins(world, "AdminEvent")
+        assert first["entry"]["name"] in {"broadcast", "Tried"}
+        await world.aclose()
+
+
+async def test_what_was_long_ago_is_not_shown_in_the_console(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "KEPT", dt.timedelta(0))
+    monkeypatch.setattr(console, "LOOKS_EVERY_S", 0.02)
+    async with realtime_server() as server:
+        world = beside(database_url, server.port)
+        admin, ana = await world.person("Admin", is_admin=True), await world.person("Ana")
+        await ana.post("/api/chat/messages", {"message": "nobody looks"})
+        await asyncio.sleep(0.5)
+        async with looking(admin, server.port):
+            while not await world.portal.board.is_looked_at(0):
+                await asyncio.sleep(0.05)
+            await ana.post("/api/campaigns", {"name": "Autumn", "budget": "1"})
+            entries = [data["entry"] for data in await said_to_admins(world, "AdminEvent")]
+        assert "chat" not in {entry["channel"] for entry in entries}
         await world.aclose()
 
 

@@ -28,6 +28,11 @@ __all__ = ["Console"]
 MAX_WAITING = 200
 """Entries that may wait; beyond, the oldest are left out. The console shows, it does not keep."""
 
+KEPT = dt.timedelta(seconds=10)
+"""How long an entry waits for somebody who looks: who opens the page and acts at once is not listening yet."""
+
+LOOKS_EVERY_S = 1.0
+
 _KINDS: dict[type[WebhookEvent], Any] = {
     ChannelOccupied: "occupied",
     ChannelVacated: "vacated",
@@ -83,7 +88,10 @@ class Console:
 
     async def _say_all(self) -> None:
         while self._waiting:
-            if not await self._board.is_looked_at():
-                self._waiting.clear()
-                return
-            self._announcer.say(AdminEvent(self._waiting.popleft()))
+            if await self._board.is_looked_at():
+                self._announcer.say(AdminEvent(self._waiting.popleft()))
+                continue
+            await asyncio.sleep(LOOKS_EVERY_S)
+            oldest = dt.datetime.now(dt.UTC) - KEPT
+            while self._waiting and self._waiting[0].at < oldest:
+                self._waiting.popleft()
