@@ -159,6 +159,13 @@ class Lanes:
                 lane.was_passed_over = True
                 self._drop_if_done(lane)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._lanes.clear()
+        self._ready.clear()
+        self._suspects.clear()
+        self._counts.clear()
+
     def is_idle(self, part: tuple[str, int]) -> bool:
         """Whether nothing of `part` is under way or unmarked."""
         return not any(

@@ -22,16 +22,16 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from smartlink.broadcasting.drivers.base import MAX_BATCH, Driver
-from smartlink.broadcasting.errors import BroadcastFailed, BroadcastRefused, BroadcastUnavailable
-from smartlink.broadcasting.outbox.lanes import Call, Lanes
+from smartlink.broadcasting.drivers.base import Driver
+from smartlink.broadcasting.outbox.calls import Calls
+from smartlink.broadcasting.outbox.database import Database
+from smartlink.broadcasting.outbox.lanes import Lanes
 from smartlink.broadcasting.outbox.partition import check_queue
 from smartlink.broadcasting.outbox.pruning import RETENTION, prune
-from smartlink.broadcasting.outbox.queue import PendingQueue, Waiting, backoff_s
+from smartlink.broadcasting.outbox.queue import PendingQueue
 from smartlink.broadcasting.outbox.service import Service
 from smartlink.broadcasting.outbox.shares import LEASE_S, Shares, grouped
 from smartlink.broadcasting.outbox.tables import OutboxTables
-from smartlink.broadcasting.outbox.undisturbed import Undisturbed
 from smartlink.broadcasting.outbox.wakeup import Listener, Wakeup
 
 __all__ = ["MAX_STRIKES", "Relay", "Until"]
@@ -83,26 +83,30 @@ class Relay:
     ) -> None:
         if concurrency < 1:
             raise ValueError(f"concurrency is {concurrency}; at least one call must be possible")
-        self.sent = 0
-        self.failed = 0
         self._engine = engine
         self._tables = tables
         self._wakeup = wakeup or Wakeup()
         self._listeners = listeners
-        self._concurrency = concurrency
         self._sweep_s = sweep_s
         self._send_timeout_s = send_timeout_s
-        self._max_strikes = max_strikes
         named = None if queues is None else [check_queue(each) for each in queues]
         self._shares = Shares(engine, tables, named, lease_s)
         self._service = Service(driver, send_timeout_s)
         self._queue = PendingQueue(engine, tables)
-        self._database = Undisturbed()
+        self._database = Database()
         self._lanes = Lanes()
         self._bell = asyncio.Event()
-        self._calls: dict[asyncio.Task[None], Call] = {}
-        self._alone = 0
-        self._sent_unmarked: list[Waiting] = []
+        self._calls = Calls(
+            self._service,
+            self._queue,
+            self._database,
+            self._lanes,
+            self._shares,
+            concurrency=concurrency,
+            max_strikes=max_strikes,
+            ring=self._bell.set,
+            read_again=self._ring,
+        )
         self._fetching: asyncio.Task[None] | None = None
         self._marking: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
@@ -112,8 +116,16 @@ class Relay:
         self._has_more: set[str] = set()
         """Queues of which there is more to read than there was room for."""
         self._beat_at = 0.0
-        self._database_failures: dict[str, int] = {}
-        self._jobs_left: int | None = None
+
+    @property
+    def sent(self) -> int:
+        """How many events were taken by the service."""
+        return self._calls.sent
+
+    @property
+    def failed(self) -> int:
+        """How many events were set aside."""
+        return self._calls.failed
 
     @property
     def worker_id(self) -> str:
@@ -124,7 +136,7 @@ class Relay:
         """Relay until `stop` is set, or `until` it is time, whatever the service and the database do; then finish
         what is under way and give the share back, in bounded time."""
         until = until or Until()
-        self._jobs_left = until.max_jobs
+        self._calls.jobs_left = until.max_jobs
         ends_at = float("inf") if until.max_time_s is None else time.monotonic() + until.max_time_s
         stopping = asyncio.ensure_future(stop.wait())
         stopping.add_done_callback(lambda _: self._bell.set())
@@ -132,7 +144,7 @@ class Relay:
         try:
             with ExitStack() as stack:
                 stack.enter_context(self._wakeup.heard_by(self._ring))
-                while not stop.is_set() and time.monotonic() < ends_at and not self._has_done_its_jobs():
+                while not stop.is_set() and time.monotonic() < ends_at and not self._calls.has_done_its_jobs:
                     self._bell.clear()
                     self._advance()
                     if until.is_empty and self._is_at_rest() and await self._is_empty():
@@ -155,13 +167,13 @@ class Relay:
         self._lanes.drop(self._shares.surplus)
         while True:
             await self._fetch()
-            self._start_calls()
-            if not self._calls:
+            self._calls.start()
+            if not self._calls.under_way:
                 break
-            while self._calls:
-                await asyncio.wait(self._calls, return_when=asyncio.FIRST_COMPLETED)
-                self._start_calls()
-            await self._mark()
+            while self._calls.under_way:
+                await asyncio.wait(self._calls.under_way, return_when=asyncio.FIRST_COMPLETED)
+                self._calls.start()
+            await self._calls.mark()
             if self._service.seems_away:
                 break
         return self.sent - before
@@ -187,15 +199,15 @@ class Relay:
         if self._beating is None and now >= self._beat_at:
             self._beat_at = now + self._shares.lease_s / _BEATS_PER_LEASE
             self._beating = self._spawn(self._to_database("share", self._beat), "_beating")
-        if self._sent_unmarked and self._marking is None:
-            self._marking = self._spawn(self._to_database("mark", self._mark), "_marking")
+        if self._calls.unmarked and self._marking is None:
+            self._marking = self._spawn(self._to_database("mark", self._calls.mark), "_marking")
         if now - self._swept_at >= self._sweep_s or any(self._has_room(queue) for queue in self._has_more):
             self._must_fetch = True
         if self._must_fetch and self._fetching is None and now >= self._may_fetch_at:
             self._must_fetch = False
             self._swept_at = now
             self._fetching = self._spawn(self._to_database("read", self._fetch), "_fetching")
-        self._start_calls()
+        self._calls.start()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         def done(_: asyncio.Task[None]) -> None:
@@ -225,18 +237,16 @@ class Relay:
         else:
             await asyncio.sleep(0)
 
-    def _has_done_its_jobs(self) -> bool:
-        return self._jobs_left is not None and self._jobs_left <= 0
-
     def _is_at_rest(self) -> bool:
-        under_way = self._calls or self._fetching or self._marking or self._sent_unmarked or len(self._lanes)
+        calls = self._calls.under_way or self._calls.unmarked
+        under_way = calls or self._fetching or self._marking or len(self._lanes)
         return not under_way and not self._must_fetch and self._shares.is_valid()
 
     async def _is_empty(self) -> bool:
         try:
             return not await self._database.do(self._queue.has_waiting(self._shares.queues))
-        except Exception as error:  # noqa: BLE001 - as in `_to_database`
-            self._report_database("read", error)
+        except Exception as error:  # noqa: BLE001 - whatever a database does, the relay outlives it
+            self._database.note_failure("read", error)
             return False
 
     # The share.
@@ -261,42 +271,26 @@ class Relay:
             _log.warning("outbox: the database did not renew this worker's share in time; others may have it")
             self._lanes.drop(self._shares.held)
             self._shares.lapse()
-        for task in self._calls:
-            task.cancel()
+        self._calls.cancel()
 
-    def _is_ours(self, event: Waiting) -> bool:
-        part = (event.queue, event.part)
-        return part in self._shares.held and part not in self._shares.surplus
-
-    # Reading and marking.
+    # Reading.
 
     async def _to_database(self, what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do `work`; what the database does is outlived."""
-        try:
-            await self._database.do(work())
-        except Exception as error:  # noqa: BLE001 - whatever a database does, the relay outlives it
-            pause_s = self._report_database(what, error)
-            self._must_fetch = True
-            self._may_fetch_at = time.monotonic() + pause_s
-            if what != "share":
-                await asyncio.sleep(pause_s)
+        """Do `work`; if it fails, leave the database alone for a while."""
+        pause_s = await self._database.attempt(what, work())
+        if pause_s is None:
             return
-        if failures := self._database_failures.pop(what, 0):
-            _log.info("outbox: the database is back after %d failures (%s)", failures, what)
-
-    def _report_database(self, what: str, error: Exception) -> float:
-        """Count a failure and tell of the first one; how long to leave the database, in seconds."""
-        failures = self._database_failures[what] = self._database_failures.get(what, 0) + 1
-        if failures == 1:
-            _log.warning("outbox: the database failed (%s), trying again: %s: %s", what, type(error).__name__, error)
-        return backoff_s(failures)
+        self._must_fetch = True
+        self._may_fetch_at = time.monotonic() + pause_s
+        if what != "share":
+            await asyncio.sleep(pause_s)
 
     def _has_room(self, queue: str) -> bool:
         return self._lanes.count(queue) <= _ROOM // 2
 
     async def _fetch(self) -> None:
         """Read what waits, as far as there is room."""
-        parts = grouped(part for part in self._shares.held if part not in self._shares.surplus)
+        parts = grouped(part for part in self._shares.held if self._shares.has(part))
         for queue in self._shares.queues:
             if queue not in parts:
                 continue
@@ -307,204 +301,21 @@ class Relay:
             room = _ROOM - self._lanes.count(queue)
             found = await self._queue.waiting(queue, parts[queue], self._lanes.passed_over(queue), room)
             # The share may have changed meanwhile.
-            self._lanes.add(event for event in found if self._shares.is_valid() and self._is_ours(event))
+            still_ours = self._shares.is_valid()
+            self._lanes.add(event for event in found if still_ours and self._shares.has((event.queue, event.part)))
             if len(found) == room:
                 self._has_more.add(queue)
             if found:
-                self._start_calls()
-
-    async def _mark(self) -> None:
-        """Write down what was sent."""
-        sent, self._sent_unmarked = self._sent_unmarked, []
-        if not sent:
-            return
-        try:
-            await self._queue.mark_sent([event.id for event in sent])
-        except BaseException:
-            self._sent_unmarked += sent
-            raise
-        self._written(sent)
-
-    def _written(self, events: Sequence[Waiting]) -> None:
-        if self._lanes.marked(events):
-            self._must_fetch = True
-
-    # Calls.
-
-    def _start_calls(self) -> None:
-        if not self._shares.is_valid():
-            return
-        while self._may_call():
-            at_most = MAX_BATCH if self._jobs_left is None else min(MAX_BATCH, self._jobs_left - self._under_way())
-            call = self._lanes.take(self._shares.queues, at_most) if at_most > 0 else None
-            if call is None:
-                break
-            self._begin(call)
-        while self._may_call_alone():
-            call = self._lanes.take_suspect()
-            if call is None:
-                break
-            self._begin(call)
-
-    def _under_way(self) -> int:
-        return sum(len(call.events) for call in self._calls.values())
-
-    def _may_call(self) -> bool:
-        others = len(self._calls) - self._alone
-        if self._service.seems_away:
-            return not others and self._service.may_be_tried()
-        return others < self._concurrency
-
-    def _may_call_alone(self) -> bool:
-        if self._jobs_left is not None and self._jobs_left <= self._under_way():
-            return False
-        if self._service.seems_away:
-            # The service may be away. If nothing else is there to find out with, this is.
-            is_only_one = not self._calls and not self._lanes.has_ready(self._shares.queues)
-            return is_only_one and self._service.may_be_tried()
-        return self._alone < self._concurrency
-
-    def _begin(self, call: Call) -> None:
-        task = asyncio.create_task(self._carry_out(call))
-        self._calls[task] = call
-        self._alone += call.is_alone
-        task.add_done_callback(self._end)
-
-    def _end(self, task: asyncio.Task[None]) -> None:
-        call = self._calls.pop(task)
-        self._alone -= call.is_alone
-        self._bell.set()
-
-    async def _carry_out(self, call: Call) -> None:
-        """Make one call and see to what becomes of its events."""
-        started_at = time.monotonic()
-        try:
-            await self._service.send([event.envelope() for event in call.events])
-        except BroadcastRefused as refusal:
-            self._service.note_reached()
-            await self._sort_out(call.events, str(refusal))
-        except BroadcastFailed as failure:
-            await self._see_to_failure(call, failure, started_at)
-        except asyncio.CancelledError:
-            self._put_back(call.events)
-            raise
-        else:
-            self._service.note_reached()
-            self._note_sent(call.events)
-
-    def _note_sent(self, events: Sequence[Waiting]) -> None:
-        self.sent += len(events)
-        self._service.note_taken(events[0].connection)
-        if self._jobs_left is not None:
-            self._jobs_left -= len(events)
-        self._lanes.finish(events)
-        self._sent_unmarked.extend(events)
-
-    def _put_back(self, events: Sequence[Waiting]) -> None:
-        self._lanes.put_back(events)
-        lost = {(event.queue, event.part) for event in events if not self._is_ours(event)}
-        if lost:
-            self._lanes.drop(lost)
-
-    async def _sort_out(self, events: Sequence[Waiting], refusal: str) -> None:
-        """The service refuses these: set the one aside, or find out which of them it is."""
-        if len(events) == 1:
-            await self._set_aside(events[0], refusal)
-            return
-        for place, event in enumerate(events):
-            started_at = time.monotonic()
-            try:
-                await self._service.send([event.envelope()])
-            except BroadcastRefused as alone:
-                await self._set_aside(event, str(alone))
-            except BroadcastFailed as failure:
-                await self._see_to_failure(Call([event], is_alone=True), failure, started_at, events[place + 1 :])
-                return
-            except asyncio.CancelledError:
-                self._put_back(events[place:])
-                raise
-            else:
-                self._service.note_reached()
-                self._note_sent([event])
-
-    async def _see_to_failure(
-        self, call: Call, failure: BroadcastFailed, started_at: float, behind: Sequence[Waiting] = ()
-    ) -> None:
-        """No verdict: leave it for a while. `behind` are events of the same call that were not tried."""
-        is_suspicious = isinstance(failure, BroadcastUnavailable) and failure.answered
-        if not (is_suspicious and self._service.has_taken_since(call.events[0].connection, started_at)):
-            # Others were not taken meanwhile: the service itself may be away.
-            self._service.note_away()
-        if not call.is_alone:
-            self._service.report(failure)
-        if not is_suspicious:
-            # It was not even reached: nothing can be said about the events, and nothing need be written.
-            self._put_back([*call.events, *behind])
-            return
-        if behind:
-            self._put_back(behind)
-        if call.is_alone and await self._others_are_taken(call, started_at):
-            [event] = call.events
-            struck = event.struck()
-            if struck.strikes > self._max_strikes:
-                await self._set_aside(struck, f"tried {event.attempts + 1} times: {failure}")
-            else:
-                await self._hold(call.events, struck.strikes, str(failure))
-            return
-        await self._hold(call.events, max(1, *(event.strikes for event in call.events)), str(failure))
-
-    async def _others_are_taken(self, call: Call, since: float) -> bool:
-        """Whether the service took another event meanwhile, or takes one now."""
-        try:
-            return await self._service.takes_others(call.events[0].connection, since)
-        except asyncio.CancelledError:
-            self._put_back(call.events)
-            raise
-
-    async def _set_aside(self, event: Waiting, reason: str) -> None:
-        _log.error("outbox: event %d (%s on %s) set aside: %s", event.id, event.name, event.channel, reason)
-        self.failed += 1
-        if self._jobs_left is not None:
-            self._jobs_left -= 1
-        self._lanes.finish([event])
-        await self._surely(lambda: self._queue.mark_failed(event, reason), [event])
-
-    async def _hold(self, events: Sequence[Waiting], strikes: int, error: str) -> None:
-        self._lanes.finish(events, let_go={event.id for event in events})
-
-        async def hold() -> None:
-            delay_s = await self._queue.hold(events, strikes, error)
-            asyncio.get_running_loop().call_later(delay_s + 0.001, self._ring)
-
-        await self._surely(hold, events)
-
-    async def _surely(self, write: Callable[[], Coroutine[Any, Any, None]], events: Sequence[Waiting]) -> None:
-        """Write what became of `events`, however long the database takes; until then their channels wait.
-
-        Cancelled, they wait as before; a write that was under way may still change those that nobody else has seen to.
-        """
-        try:
-            await self._write_until_written(write)
-        finally:
-            self._written(events)
-
-    async def _write_until_written(self, write: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        while True:
-            try:
-                await self._database.do(write())
-            except Exception as error:  # noqa: BLE001 - as in `_to_database`
-                await asyncio.sleep(self._report_database("mark", error))
-            else:
-                break
+                self._calls.start()
 
     # The end.
 
     async def _finish(self) -> None:
         """Let calls that are under way end, write down what they brought, give the share back: each in bounded time."""
-        if self._calls:
-            await asyncio.wait(self._calls, timeout=self._send_timeout_s + _GIVE_UP_S)
+        if self._calls.under_way:
+            await asyncio.wait(self._calls.under_way, timeout=self._send_timeout_s + _GIVE_UP_S)
         await self._database.wait(_GIVE_UP_S)
-        running = [*self._calls, *self._service.probes.values(), self._fetching, self._marking, self._beating]
+        running = [*self._calls.under_way, *self._service.probes.values(), self._fetching, self._marking, self._beating]
         rest = [task for task in running if task is not None]
         for task in rest:
             task.cancel()
@@ -515,11 +326,11 @@ class Relay:
                 await self._database.do(self._hand_over())
         except TimeoutError:
             _log.warning("outbox: could not hand over in %g s; the share runs out by itself", _GIVE_UP_S)
-        self._lanes = Lanes()
+        self._calls.forget()
 
     async def _hand_over(self) -> None:
         try:
-            await self._mark()
+            await self._calls.mark()
             await self._shares.release()
         except Exception as error:  # noqa: BLE001 - the share runs out by itself
             _log.warning("outbox: could not hand over: %s: %s", type(error).__name__, error)

@@ -121,6 +121,10 @@ class Shares:
         """Whether what is `held` is still held."""
         return time.monotonic() < self.valid_until
 
+    def has(self, part: Part) -> bool:
+        """Whether `part` is held, and need not be given back."""
+        return part in self.held and part not in self.surplus
+
     def lapse(self) -> None:
         """Count nothing as held any more."""
         self.held.clear()

@@ -1,0 +1,249 @@
+"""The calls a relay makes to the service, several at once, and what becomes of the events that travel in them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from smartlink.broadcasting.drivers.base import MAX_BATCH
+from smartlink.broadcasting.errors import BroadcastFailed, BroadcastRefused, BroadcastUnavailable
+from smartlink.broadcasting.outbox.database import Database
+from smartlink.broadcasting.outbox.lanes import Call, Lanes
+from smartlink.broadcasting.outbox.queue import PendingQueue, Waiting
+from smartlink.broadcasting.outbox.service import Service
+from smartlink.broadcasting.outbox.shares import Shares
+
+__all__ = ["Calls"]
+
+_log = logging.getLogger("smartlink.broadcasting.outbox")
+
+
+class Calls:
+    """Takes what is ready from `lanes`, as long as `shares` hold it.
+
+    At most `concurrency` calls are under way, and as many again for events that travel alone. `ring` is called when
+    one has ended, `read_again` when there may be more to read.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        queue: PendingQueue,
+        database: Database,
+        lanes: Lanes,
+        shares: Shares,
+        *,
+        concurrency: int,
+        max_strikes: int,
+        ring: Callable[[], None],
+        read_again: Callable[[], None],
+    ) -> None:
+        self.sent = 0
+        self.failed = 0
+        self.jobs_left: int | None = None
+        """How many events may still be sent or set aside; None: as many as there are."""
+        self.under_way: dict[asyncio.Task[None], Call] = {}
+        self.unmarked: list[Waiting] = []
+        """Sent, and not yet written down as sent."""
+        self._service = service
+        self._queue = queue
+        self._database = database
+        self._lanes = lanes
+        self._shares = shares
+        self._concurrency = concurrency
+        self._max_strikes = max_strikes
+        self._ring = ring
+        self._read_again = read_again
+        self._alone = 0
+
+    @property
+    def has_done_its_jobs(self) -> bool:
+        """Whether no more events may be sent."""
+        return self.jobs_left is not None and self.jobs_left <= 0
+
+    def start(self) -> None:
+        """Make what calls can be made now."""
+        if not self._shares.is_valid():
+            return
+        while self._may_call():
+            at_most = MAX_BATCH if self.jobs_left is None else min(MAX_BATCH, self.jobs_left - self._events_under_way())
+            call = self._lanes.take(self._shares.queues, at_most) if at_most > 0 else None
+            if call is None:
+                break
+            self._begin(call)
+        while self._may_call_alone():
+            call = self._lanes.take_suspect()
+            if call is None:
+                break
+            self._begin(call)
+
+    def cancel(self) -> None:
+        """Cut off what is under way; its events wait as before."""
+        for task in self.under_way:
+            task.cancel()
+
+    def forget(self) -> None:
+        """Know of no event any more: it is read again, if nobody has written down what became of it."""
+        self.unmarked.clear()
+        self._lanes.clear()
+
+    async def mark(self) -> None:
+        """Write down what was sent. Raises what the database raises."""
+        sent, self.unmarked = self.unmarked, []
+        if not sent:
+            return
+        try:
+            await self._queue.mark_sent([event.id for event in sent])
+        except BaseException:
+            self.unmarked += sent
+            raise
+        self._written(sent)
+
+    def _written(self, events: Sequence[Waiting]) -> None:
+        if self._lanes.marked(events):
+            self._read_again()
+
+    def _events_under_way(self) -> int:
+        return sum(len(call.events) for call in self.under_way.values())
+
+    def _may_call(self) -> bool:
+        others = len(self.under_way) - self._alone
+        if self._service.seems_away:
+            return not others and self._service.may_be_tried()
+        return others < self._concurrency
+
+    def _may_call_alone(self) -> bool:
+        if self.jobs_left is not None and self.jobs_left <= self._events_under_way():
+            return False
+        if self._service.seems_away:
+            # The service may be away. If nothing else is there to find out with, this is.
+            is_only_one = not self.under_way and not self._lanes.has_ready(self._shares.queues)
+            return is_only_one and self._service.may_be_tried()
+        return self._alone < self._concurrency
+
+    def _begin(self, call: Call) -> None:
+        task = asyncio.create_task(self._carry_out(call))
+        self.under_way[task] = call
+        self._alone += call.is_alone
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        call = self.under_way.pop(task)
+        self._alone -= call.is_alone
+        self._ring()
+
+    async def _carry_out(self, call: Call) -> None:
+        """Make one call and see to what becomes of its events."""
+        started_at = time.monotonic()
+        try:
+            await self._service.send([event.envelope() for event in call.events])
+        except BroadcastRefused as refusal:
+            self._service.note_reached()
+            await self._sort_out(call.events, str(refusal))
+        except BroadcastFailed as failure:
+            await self._see_to_failure(call, failure, started_at)
+        except asyncio.CancelledError:
+            self._put_back(call.events)
+            raise
+        else:
+            self._service.note_reached()
+            self._note_sent(call.events)
+
+    def _note_sent(self, events: Sequence[Waiting]) -> None:
+        self.sent += len(events)
+        self._service.note_taken(events[0].connection)
+        if self.jobs_left is not None:
+            self.jobs_left -= len(events)
+        self._lanes.finish(events)
+        self.unmarked.extend(events)
+
+    def _put_back(self, events: Sequence[Waiting]) -> None:
+        self._lanes.put_back(events)
+        parts = {(event.queue, event.part) for event in events}
+        if lost := {part for part in parts if not self._shares.has(part)}:
+            self._lanes.drop(lost)
+
+    async def _sort_out(self, events: Sequence[Waiting], refusal: str) -> None:
+        """The service refuses these: set the one aside, or find out which of them it is."""
+        if len(events) == 1:
+            await self._set_aside(events[0], refusal)
+            return
+        for place, event in enumerate(events):
+            started_at = time.monotonic()
+            try:
+                await self._service.send([event.envelope()])
+            except BroadcastRefused as alone:
+                await self._set_aside(event, str(alone))
+            except BroadcastFailed as failure:
+                await self._see_to_failure(Call([event], is_alone=True), failure, started_at, events[place + 1 :])
+                return
+            except asyncio.CancelledError:
+                self._put_back(events[place:])
+                raise
+            else:
+                self._service.note_reached()
+                self._note_sent([event])
+
+    async def _see_to_failure(
+        self, call: Call, failure: BroadcastFailed, started_at: float, behind: Sequence[Waiting] = ()
+    ) -> None:
+        """No verdict: leave it for a while. `behind` are events of the same call that were not tried."""
+        is_suspicious = isinstance(failure, BroadcastUnavailable) and failure.answered
+        if not (is_suspicious and self._service.has_taken_since(call.events[0].connection, started_at)):
+            # Others were not taken meanwhile: the service itself may be away.
+            self._service.note_away()
+        if not call.is_alone:
+            self._service.report(failure)
+        if not is_suspicious:
+            # It was not even reached: nothing can be said about the events, and nothing need be written.
+            self._put_back([*call.events, *behind])
+            return
+        if behind:
+            self._put_back(behind)
+        if call.is_alone and await self._others_are_taken(call, started_at):
+            [event] = call.events
+            struck = event.struck()
+            if struck.strikes > self._max_strikes:
+                await self._set_aside(struck, f"tried {event.attempts + 1} times: {failure}")
+            else:
+                await self._hold(call.events, struck.strikes, str(failure))
+            return
+        await self._hold(call.events, max(1, *(event.strikes for event in call.events)), str(failure))
+
+    async def _others_are_taken(self, call: Call, since: float) -> bool:
+        """Whether the service took another event meanwhile, or takes one now."""
+        try:
+            return await self._service.takes_others(call.events[0].connection, since)
+        except asyncio.CancelledError:
+            self._put_back(call.events)
+            raise
+
+    async def _set_aside(self, event: Waiting, reason: str) -> None:
+        _log.error("outbox: event %d (%s on %s) set aside: %s", event.id, event.name, event.channel, reason)
+        self.failed += 1
+        if self.jobs_left is not None:
+            self.jobs_left -= 1
+        self._lanes.finish([event])
+        await self._surely(lambda: self._queue.mark_failed(event, reason), [event])
+
+    async def _hold(self, events: Sequence[Waiting], strikes: int, error: str) -> None:
+        self._lanes.finish(events, let_go={event.id for event in events})
+
+        async def hold() -> None:
+            delay_s = await self._queue.hold(events, strikes, error)
+            asyncio.get_running_loop().call_later(delay_s + 0.001, self._read_again)
+
+        await self._surely(hold, events)
+
+    async def _surely(self, write: Callable[[], Coroutine[Any, Any, None]], events: Sequence[Waiting]) -> None:
+        """Write what became of `events`, however long the database takes; until then their channels wait.
+
+        Cancelled, they wait as before; a write that was under way may still change those that nobody else has seen to.
+        """
+        try:
+            await self._database.surely("mark", write)
+        finally:
+            self._written(events)
