@@ -13,7 +13,7 @@ from typing import Any
 from kit.realtime import KEY, SECRET
 from smartlink.protocol.signing import sign_channel, sign_user
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 
 
 class Closed(Exception):

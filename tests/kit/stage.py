@@ -24,7 +24,7 @@ __all__ = ["ONE", "TWO", "Api", "Stage", "stage", "subscription"]
 ONE = App(id="1001", key="app-key", secret="app-secret", client_events_per_s=1_000)
 TWO = App(id="1002", key="other-key", secret="other-secret", client_events_per_s=1_000)
 CHANNELS = ("chat", "private-room", "presence-room")
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 
 
 def subscription(app: App, socket_id: str, channel: str, channel_data: str | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 __all__ = ["eventually", "eventually_told"]
 
 
-async def eventually(is_true: Callable[[], object], *, within_s: float = 10.0, what: str = "") -> None:
+async def eventually(is_true: Callable[[], object], *, within_s: float = 30.0, what: str = "") -> None:
     """Return as soon as `is_true()` is; raise AssertionError when it is not in time."""
     limit = time.monotonic() + within_s
     while not is_true():
@@ -18,7 +18,7 @@ async def eventually(is_true: Callable[[], object], *, within_s: float = 10.0, w
         await asyncio.sleep(0.003)
 
 
-async def eventually_told(ask: Callable[[], Awaitable[object]], *, within_s: float = 10.0, what: str = "") -> None:
+async def eventually_told(ask: Callable[[], Awaitable[object]], *, within_s: float = 30.0, what: str = "") -> None:
     """Return as soon as `ask()` answers something true; raise AssertionError when it does not in time."""
     limit = time.monotonic() + within_s
     while not await ask():

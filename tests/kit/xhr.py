@@ -16,7 +16,7 @@ from smartlink.protocol.signing import sign_channel
 
 __all__ = ["Answer", "XhrClient", "request", "session_name"]
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 _numbers = itertools.count(1)
 
 
