@@ -96,12 +96,21 @@ def test_the_user_is_the_member_where_no_channel_data_is_signed() -> None:
     assert isinstance(refused, Send)
 
 
-@pytest.mark.parametrize("watched", ["1", {}, 1, [None], [[]], [""], [str(n) for n in range(101)], ["u" * 129]])
+@pytest.mark.parametrize("watched", ["1", {}, 1, [None], [[]], [""], ["u" * 129]])
 def test_a_watchlist_that_is_none_does_not_stand_in_the_way(watched: Any) -> None:
     (effect,) = session().receive(sign_in({"id": "1", "watchlist": watched}))
 
     assert isinstance(effect, SignIn)
-    assert effect.user.watchlist is None
+    assert effect.user.watchlist == ()
+    assert effect.user.watchlist_fault
+
+
+def test_of_a_watchlist_too_long_the_first_hundred_are_watched() -> None:
+    (effect,) = session().receive(sign_in({"id": "1", "watchlist": ["0", *map(str, range(101))]}))
+
+    assert isinstance(effect, SignIn)
+    assert effect.user.watchlist == tuple(map(str, range(100)))
+    assert effect.user.watchlist_fault
 
 
 @pytest.mark.parametrize(

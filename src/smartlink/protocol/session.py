@@ -62,8 +62,10 @@ class User:
     user_data: str
     member: Member
     """Who the user is on presence channels joined without `channel_data`."""
-    watchlist: tuple[str, ...] | None = ()
-    """The ids of the users it wants to watch; None when it named more than it may."""
+    watchlist: tuple[str, ...] = ()
+    """The ids of the users it watches."""
+    watchlist_fault: str | None = None
+    """Why it does not watch all it named."""
 
     @property
     def id(self) -> str:
@@ -182,9 +184,9 @@ class Session:
         self.user = user
         return Send(encoding.signin_success(user.user_data))
 
-    def watchlist_refused(self) -> Send:
-        """The watchlist was none; the sign-in stands without it."""
-        return Send(encoding.error(f"A watchlist is a list of at most {MAX_WATCHED} user ids", Code.WATCHLIST_TOO_LONG))
+    def watchlist_fault(self, message: str) -> Send:
+        """Not all that was named is watched; the sign-in stands."""
+        return Send(encoding.error(message, Code.WATCHLIST_TOO_LONG))
 
     def refused(self, channel: str, message: str) -> Send:
         """The subscription did not go through for a limit of the server."""
@@ -305,17 +307,20 @@ def _user(user_data: str, max_info_bytes: int) -> User | str:
     user_info = _user_info(fields)
     if len(user_info) > max_info_bytes:
         return f"user_data.user_info is {len(user_info)} bytes, more than {max_info_bytes}"
-    return User(user_data, Member(user_id, user_info), _watchlist(fields.get("watchlist")))
+    return User(user_data, Member(user_id, user_info), *_watchlist(fields.get("watchlist")))
 
 
-def _watchlist(value: Any) -> tuple[str, ...] | None:
-    """The ids to watch, each once; None for what is no list of at most 100 ids."""
+def _watchlist(value: Any) -> tuple[tuple[str, ...], str | None]:
+    """The ids to watch, each once, and what is wrong with the rest: as at Pusher, the first 100 are watched."""
     if value is None:
-        return ()
-    if not isinstance(value, list) or len(value) > MAX_WATCHED:
-        return None
-    ids = [_user_id(item) for item in value]
-    return None if None in ids else tuple(dict.fromkeys(user_id for user_id in ids if user_id is not None))
+        return (), None
+    ids = [_user_id(item) for item in value] if isinstance(value, list) else [None]
+    if None in ids:
+        return (), "A watchlist is a list of user ids"
+    watched = tuple(dict.fromkeys(user_id for user_id in ids if user_id is not None))
+    if len(watched) > MAX_WATCHED:
+        return watched[:MAX_WATCHED], f"A watchlist has at most {MAX_WATCHED} user ids: the first ones are watched"
+    return watched, None
 
 
 def _object(text: str) -> dict[str, Any] | None:

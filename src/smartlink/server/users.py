@@ -53,9 +53,9 @@ class Users:
             return
         if arrival.is_first_on_channel:
             await self._tell(app, user.id, "online")
-        if user.watchlist is None:
-            connection.write(text_frame(session.watchlist_refused().frame))
-        elif user.watchlist and connection.is_open:
+        if user.watchlist_fault is not None:
+            connection.write(text_frame(session.watchlist_fault(user.watchlist_fault).frame))
+        if user.watchlist and connection.is_open:
             await self._watch(connection, user.watchlist)
 
     async def sign_out(self, app: App, socket_id: str, user_id: str) -> None:
