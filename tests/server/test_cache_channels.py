@@ -83,7 +83,7 @@ async def test_what_is_kept_has_a_time_to_live() -> None:
             await client.subscribe("cache-a")
             await client.expect("pusher:cache_miss")
         shown = await call(server.port, "GET", "/apps/1001/channels/cache-a", params={"info": "cache"})
-        assert shown.json() == {"occupied": False}
+        assert shown.json() == {"occupied": False, "cache": None}
 
 
 async def test_info_on_the_cache_is_for_cache_channels_only(server: RealtimeServer) -> None:

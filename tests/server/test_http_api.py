@@ -130,7 +130,6 @@ BAD_BODIES: dict[str, tuple[bytes, int]] = {
     "socket id in other digits": (event(socket_id="١.١"), 400),
     "socket id a number": (event(socket_id=1.1), 400),
     "info unknown": (event(info="passwords"), 400),
-    "user_count on a public channel": (event(info="user_count"), 400),
     "body too large": (b"x" * 300_000, 413),
 }
 
@@ -199,6 +198,28 @@ async def test_counts_are_told_where_asked_for(server: RealtimeServer) -> None:
             json.dumps({"name": "e", "channels": ["presence-chat"], "data": "", "info": "user_count,subscription_count"}).encode(),
         )  # fmt: skip
         assert answer.json() == {"channels": {"presence-chat": counts}}
+
+
+async def test_what_does_not_apply_to_a_channel_published_to_is_left_out(server: RealtimeServer) -> None:
+    asked = {"name": "e", "data": "", "info": "user_count,subscription_count"}
+    batch = [asked | {"channel": "presence-chat"}, {"name": "e", "data": "", "channel": "chat"}]
+    async with connected(server.port) as client:
+        await client.subscribe("presence-chat", {"user_id": "1"})
+        await client.subscribe("chat")
+        event = asked | {"channels": ["presence-chat", "chat"]}
+        several = await call(server.port, "POST", PATH, json.dumps(event).encode())
+        nothing = await call(
+            server.port, "POST", PATH, json.dumps(event | {"info": "user_count", "channels": ["chat"]}).encode()
+        )
+        batched = await call(server.port, "POST", "/apps/1001/batch_events", json.dumps({"batch": batch}).encode())
+        only_public = [{"name": "e", "data": "", "channel": "chat", "info": "user_count"}]
+        empty = await call(server.port, "POST", "/apps/1001/batch_events", json.dumps({"batch": only_public}).encode())
+
+    both = {"user_count": 1, "subscription_count": 1}
+    assert several.json() == {"channels": {"presence-chat": both, "chat": {"subscription_count": 1}}}
+    assert nothing.json() == {"channels": {"chat": {}}}
+    assert batched.json() == {"batch": [both, {}]}
+    assert empty.json() == {"batch": [{}]}
 
 
 async def test_the_official_python_client_s_habits_are_tolerated(server: RealtimeServer) -> None:

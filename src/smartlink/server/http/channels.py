@@ -39,7 +39,7 @@ async def list_channels(node: Node, app: App, parameters: dict[str, str]) -> Res
 
 
 async def show_channel(node: Node, app: App, channel: str, parameters: dict[str, str]) -> Response:
-    """One channel: whether anybody is on it, and what else is asked for; no `cache` where nothing is kept."""
+    """One channel: whether anybody is on it, and what else is asked for; `cache` is null where nothing is kept."""
     _check(channel)
     attributes = parse_info(parameters.get("info"), COUNTS | {"cache"})
     if "user_count" in attributes and kind_of(channel) is not ChannelKind.PRESENCE:
@@ -49,8 +49,9 @@ async def show_channel(node: Node, app: App, channel: str, parameters: dict[str,
     count = await node.roster.count(app.id, channel)
     shown: dict[str, object] = {"occupied": count.subscriptions > 0}
     shown |= await channel_info(node, app, channel, attributes)
-    if "cache" in attributes and (entry := await node.history.latest(app.id, channel)) is not None:
-        shown["cache"] = {"data": msgspec.json.decode(entry.frame)["data"], "ttl": math.ceil(entry.ttl_s)}
+    if "cache" in attributes:
+        entry = await node.history.latest(app.id, channel)
+        shown["cache"] = None if entry is None else {"data": _data_of(entry.frame), "ttl": math.ceil(entry.ttl_s)}
     return _json(shown)
 
 
@@ -74,6 +75,10 @@ async def terminate(node: Node, app: App, user_id: str) -> Response:
         raise HttpError(400, "The user id must have 1 to 200 characters")
     await node.terminate_user(app, user_id)
     return Response()
+
+
+def _data_of(frame: bytes) -> object:
+    return msgspec.json.decode(frame)["data"]
 
 
 def _check(channel: str) -> None:

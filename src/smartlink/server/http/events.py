@@ -115,7 +115,8 @@ async def _publish_batch(node: Node, app: App, body: bytes, charge: Charge) -> R
         postings += _postings(app, event, [event.channel])
     charge(len(postings))
     infos = await _post(node, app, postings)
-    return Response(msgspec.json.encode({"batch": infos})) if any(infos) else _EMPTY
+    is_asked = any(posting.attributes for posting in postings)
+    return Response(msgspec.json.encode({"batch": infos})) if is_asked else _EMPTY
 
 
 async def _once(
@@ -189,21 +190,16 @@ def parse_info(info: str | None, known: frozenset[str] = COUNTS) -> frozenset[st
 
 
 async def channel_info(node: Node, app: App, channel: str, attributes: frozenset[str]) -> dict[str, Any]:
-    """The counts asked for, of the whole cluster."""
+    """The counts asked for, of the whole cluster; users are counted on presence channels only."""
     if not attributes & COUNTS:
         return {}
     count = await node.roster.count(app.id, channel)
     info: dict[str, Any] = {}
-    if "user_count" in attributes:
+    if "user_count" in attributes and kind_of(channel) is ChannelKind.PRESENCE:
         info["user_count"] = count.users
     if "subscription_count" in attributes:
         info["subscription_count"] = count.subscriptions
     return info
-
-
-def _check_attributes(channel: str, attributes: frozenset[str]) -> None:
-    if "user_count" in attributes and kind_of(channel) is not ChannelKind.PRESENCE:
-        raise HttpError(400, f"user_count is known on presence channels only, and {channel!r} is none")
 
 
 def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
@@ -225,7 +221,6 @@ def _postings(app: App, event: _Event, channels: list[str]) -> list[_Posting]:
             raise HttpError(
                 400, f"{channel[:40]!r} is not a channel: 1 to {MAX_CHANNEL_LENGTH} of A-Z a-z 0-9 _ - = @ , . ;"
             )
-        _check_attributes(channel, attributes)
     if event.socket_id is not None and not is_valid_socket_id(event.socket_id):
         raise HttpError(400, "socket_id must have the form digits.digits")
     if event.except_user is not None and not is_valid_event_name(event.except_user):
