@@ -308,11 +308,14 @@ async def test_what_is_in_order_is_taken_and_the_connection_goes_on(server: Real
     assert server.metrics.publications == before + 2
 
 
-async def test_http_1_0_is_answered_and_closed(server: RealtimeServer) -> None:
+@pytest.mark.parametrize("fields", [b"", b"Connection: keep-alive\r\n"])
+async def test_http_1_0_is_answered_and_closed(server: RealtimeServer, fields: bytes) -> None:
     async with raw(server.port) as client:
-        client.writer.write(b"GET /up HTTP/1.0\r\n\r\n" + publishing())
+        client.writer.write(b"GET /up HTTP/1.0\r\n%b\r\n" % fields + publishing())
+        received = await everything(client)
 
-        assert answers(await everything(client)) == [200]
+        assert answers(received) == [200]
+        assert b"\r\nConnection: close\r\n" in received
 
 
 async def test_nothing_behind_a_closing_request_is_read(server: RealtimeServer) -> None:

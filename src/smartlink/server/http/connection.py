@@ -283,7 +283,8 @@ class HttpConnection:
             b"".join(begun.body),
             self._client(begun.headers),
         )
-        self._ready.append((request, self._parser.should_keep_alive()))
+        # HTTP/1.0 ends with its answer, keep-alive asked for or not: its clients may wait for the close.
+        self._ready.append((request, self._parser.should_keep_alive() and not self._is_old))
         if len(self._ready) > MAX_PIPELINED:
             self._fail(HttpError(429, f"More than {MAX_PIPELINED} requests at once on one connection"))
 
