@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 from pathlib import Path
 
@@ -12,5 +13,11 @@ NODE = Path(__file__).parent / "node"
 
 @pytest.fixture(scope="session", autouse=True)
 def _packages() -> None:
-    if not (NODE / "node_modules").is_dir():
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=NODE, check=True, capture_output=True, timeout=110)
+    with (NODE / "package-lock.json").open() as lock:
+        # Of several pytest workers one installs, the others wait.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # npm writes this file last.
+        if not (NODE / "node_modules" / ".package-lock.json").is_file():
+            subprocess.run(
+                ["npm", "ci", "--no-audit", "--no-fund"], cwd=NODE, check=True, capture_output=True, timeout=110
+            )
