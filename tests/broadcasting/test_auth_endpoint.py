@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import httpx2
 import pytest
 
+from kit.asgi import connect_websocket
 from smartlink.broadcasting import (
     BroadcastConfigError,
     BroadcastingAuth,
@@ -430,17 +431,7 @@ def test_a_query_with_raw_bytes_is_the_callers_error(query: str) -> None:
 
 
 async def test_a_websocket_is_turned_away() -> None:
-    said: list[Any] = []
-
-    async def send(message: Any) -> None:
-        said.append(message)
-
-    async def receive() -> Any:
-        return {"type": "websocket.connect"}
-
-    await build()({"type": "websocket", "path": "/broadcasting/auth", "headers": []}, receive, send)
-
-    assert said == [{"type": "websocket.close", "code": 1000}]
+    assert await connect_websocket(build()) == [{"type": "websocket.close", "code": 1000}]
 
 
 @pytest.mark.parametrize(("key", "secret"), [("", SECRET), (KEY, "")])

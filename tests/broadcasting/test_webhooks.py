@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from kit.asgi import connect_websocket
 from smartlink.broadcasting import BroadcastConfigError
 from smartlink.broadcasting.webhooks import (
     CacheMiss,
@@ -220,14 +221,4 @@ def test_a_signature_written_otherwise_is_refused(change: Callable[[str], str]) 
 
 
 async def test_a_websocket_is_turned_away() -> None:
-    said: list[Any] = []
-
-    async def send(message: Any) -> None:
-        said.append(message)
-
-    async def receive() -> Any:
-        return {"type": "websocket.connect"}
-
-    await WebhookReceiver({KEY: SECRET})({"type": "websocket"}, receive, send)
-
-    assert said == [{"type": "websocket.close", "code": 1000}]
+    assert await connect_websocket(WebhookReceiver({KEY: SECRET})) == [{"type": "websocket.close", "code": 1000}]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from kit.ports import free_port
 from kit.realtime import APP_ID, KEY, SECRET, realtime_server
-from peers.test_node_clients import NODE, Echo
+from peers.test_node_clients import Echo, running
 from smartlink.broadcasting import (
     Broadcaster,
     BroadcastingAuth,
@@ -70,22 +69,10 @@ class World:
     @asynccontextmanager
     async def echo(self, user: int = 7, *, together: bool = False) -> AsyncIterator[Echo]:
         endpoint = f"http://127.0.0.1:{self.auth_port}/broadcasting/auth"
-        options = {"port": self.port, "key": KEY, "endpoint": endpoint, "user": str(user), "together": together}
-        process = await asyncio.create_subprocess_exec(
-            "node", "library.mjs", json.dumps(options), cwd=NODE,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        client = Echo(process)
-        try:
+        options = {"port": self.port, "endpoint": endpoint, "user": str(user), "together": together}
+        async with running("library.mjs", **options) as client:
             await client.until("state", state="connected")
             yield client
-            client.do("end")
-            async with asyncio.timeout(10):
-                await process.wait()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
 
     async def aclose(self) -> None:
         await self._driver.aclose()

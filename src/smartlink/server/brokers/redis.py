@@ -256,11 +256,7 @@ class RedisBroker:
         finally:
             for task in tasks:
                 task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)
-            for task in tasks:
-                if not task.cancelled():
-                    task.exception()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _establish(self, ears: dict[Endpoint, Ear], topology: Topology, heartbeats: dict[Endpoint, str]) -> None:
         """Subscribe to all that is wanted, bring what was missed, then let through what came meanwhile."""

@@ -76,10 +76,7 @@ class Ear:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks)
-            for task in tasks:
-                if not task.cancelled():
-                    task.exception()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._connection.disconnect(nowait=True)
             for futures in self._awaited.values():
                 for future in futures:
