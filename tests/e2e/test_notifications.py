@@ -133,7 +133,7 @@ async def test_a_list_that_does_not_load_says_so_and_is_loaded_again(sign_in: Si
 
     await ana.unroute(re.compile("/api/notifications"))
     await ana.get_by_role("button", name="Try again").click()
-    await expect(ana.get_by_role("region", name="Before")).to_be_visible()
+    await expect(ana.get_by_role("main").get_by_role("listitem").filter(has_text="Money came in")).to_be_visible()
 
 
 async def test_the_keyboard_goes_on_with_the_next_one_when_one_was_read(
