@@ -50,7 +50,8 @@ def _line(problem: Any) -> str:
     name = str(problem["loc"][-1]).upper() if problem["loc"] else "settings"
     given = problem.get("input")
     shown = "…" if any(word in name for word in ("SECRET", "PASSWORD", "KEY", "URL", "QUEUE")) else str(given)[:60]
-    return f"{name}={shown}: {problem['msg']}. Change it in the environment or in .env."
+    said = problem["msg"].removeprefix("Value error, ")
+    return f"{name}={shown}: {said}. Change it in the environment or in .env."
 
 
 @contextlib.contextmanager

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from smartlink.server.forms import fault_of_allowed_origin, fault_of_event, fault_of_name, fault_of_origin
 from smartlink.server.redis_address import BadAddress, Kind, RedisAddress, parse_hosts, parse_url
 
 __all__ = ["SAMPLE_SECRETS", "ServerSettings", "UnsafeSettings", "is_loopback", "is_safe_secret", "is_webhook_url"]
@@ -232,6 +233,26 @@ class ServerSettings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("reverb_app_id", "reverb_app_key")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if (fault := fault_of_name(value)) is not None:
+            raise ValueError(fault)
+        return value
+
+    @field_validator("reverb_app_allowed_origins", "reverb_app_cors_origins", "reverb_webhook_events")
+    @classmethod
+    def _forms(cls, values: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        fault_of = {
+            "reverb_app_allowed_origins": fault_of_allowed_origin,
+            "reverb_app_cors_origins": fault_of_origin,
+            "reverb_webhook_events": fault_of_event,
+        }[info.field_name or ""]
+        for value in values:
+            if (fault := fault_of(value)) is not None:
+                raise ValueError(fault)
+        return values
 
     @field_validator("reverb_webhook_queue")
     @classmethod

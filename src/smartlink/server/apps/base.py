@@ -4,21 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Protocol
 
-__all__ = ["EVENT_NAMES", "App", "AppChange", "AppManager", "AppsInvalid", "OnAppChanges", "Webhook"]
-
-
-EVENT_NAMES: Final = (
-    "channel_occupied",
-    "channel_vacated",
-    "member_added",
-    "member_removed",
-    "client_event",
-    "cache_miss",
-    "subscription_count",
-)
-"""What webhooks tell of."""
+__all__ = ["App", "AppChange", "AppManager", "AppsInvalid", "OnAppChanges", "Webhook"]
 
 
 @dataclass(frozen=True, slots=True)

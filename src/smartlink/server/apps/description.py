@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
-from smartlink.server.apps.base import EVENT_NAMES, App, AppsInvalid, Webhook
+from smartlink.server.apps.base import App, AppsInvalid, Webhook
 from smartlink.server.config import is_webhook_url
+from smartlink.server.forms import fault_of_allowed_origin, fault_of_event, fault_of_name, fault_of_origin
 
 __all__ = ["app_from_description", "apps_from_descriptions"]
 
@@ -32,7 +33,14 @@ _RANGES: Final = {
 }
 """Lengths of texts, sizes of numbers; every other number is at least 1."""
 
-_ORIGINS: Final = frozenset({"allowed_origins", "cors_origins"})
+_FAULT_OF: Final[Mapping[str, Callable[[str], str | None]]] = {
+    "id": fault_of_name,
+    "key": fault_of_name,
+    "allowed_origins": fault_of_allowed_origin,
+    "cors_origins": fault_of_origin,
+    "events": fault_of_event,
+}
+"""What else is wrong with a text, or with each of several."""
 
 
 class _Fault(Exception):
@@ -122,10 +130,8 @@ def _text(name: str, value: object) -> str:
         raise _Fault(f"must be a text of {low} to {high} characters")
     if not value.isprintable() or value != value.strip():
         raise _Fault("must not hold control characters, nor begin or end with a blank")
-    if name in ("id", "key") and not value.isascii():
-        raise _Fault("must be ASCII")
-    if name in ("id", "key") and any(sign in value for sign in "/?#%:& "):
-        raise _Fault("must not hold any of / ? # % : & or a blank: it stands in URLs and signatures")
+    if name in _FAULT_OF and (fault := _FAULT_OF[name](value)) is not None:
+        raise _Fault(fault)
     if name == "url":
         return _url(value)
     return value
@@ -140,13 +146,7 @@ def _tuple(name: str, parts: tuple[Any, ...], value: object) -> tuple[Any, ...]:
         return tuple(_number(name, part) for part in value)
     if parts[0] is Webhook:
         return tuple(_webhook(number, part) for number, part in enumerate(value, 1))
-    texts = tuple(_text("", part) for part in value)
-    if name in _ORIGINS and (wrong := [text for text in texts if not _is_origin(text)]):
-        raise _Fault(f"{wrong[0][:60]!r} is no origin: write scheme://host or scheme://host:port, or *")
-    if name == "events" and (unknown := [text for text in texts if text not in EVENT_NAMES]):
-        near = difflib.get_close_matches(unknown[0], EVENT_NAMES, 1)
-        raise _Fault(f"{unknown[0][:40]!r} is no event" + (f"; did you mean {near[0]!r}?" if near else ""))
-    return texts
+    return tuple(_text(name, part) for part in value)
 
 
 def _webhook(number: int, value: object) -> Webhook:
@@ -162,10 +162,3 @@ def _url(value: str) -> str:
     if not is_webhook_url(value):
         raise _Fault("must be http(s)://host/…, without a user name")
     return value
-
-
-def _is_origin(text: str) -> bool:
-    if text == "*":
-        return True
-    scheme, separator, host = text.partition("://")
-    return bool(separator and scheme and host) and "/" not in host

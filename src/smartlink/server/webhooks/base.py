@@ -12,7 +12,7 @@ __all__ = ["WebhookEvent", "WebhookSink"]
 
 @dataclass(frozen=True, slots=True)
 class WebhookEvent:
-    """One event, named as in `EVENT_NAMES`, as it stands in a body; fields that are None are left out there."""
+    """One event, named as in `forms.EVENT_NAMES`, as it stands in a body; fields that are None are left out there."""
 
     name: str
     channel: str

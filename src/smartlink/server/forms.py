@@ -1,0 +1,58 @@
+"""What values of an application must look like, whether a file, a table or the environment holds them.
+
+Each rule returns what is wrong with a text, to be put behind its name, or None.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Final
+
+__all__ = ["EVENT_NAMES", "fault_of_allowed_origin", "fault_of_event", "fault_of_name", "fault_of_origin"]
+
+EVENT_NAMES: Final = (
+    "channel_occupied",
+    "channel_vacated",
+    "member_added",
+    "member_removed",
+    "client_event",
+    "cache_miss",
+    "subscription_count",
+)
+"""What webhooks tell of."""
+
+_ORIGIN: Final = re.compile(r"[a-z][-+.a-z0-9]*://(?:\[[0-9a-f:.]+\]|[^][/?#:@*\s]+)(?::[0-9]{1,5})?\Z", re.IGNORECASE)
+_HOST: Final = re.compile(r"(?:\*\.)?[^][/?#:@*\s]+\Z")
+
+
+def fault_of_name(text: str) -> str | None:
+    """Of an application's id or key."""
+    if not text.isascii():
+        return "must be ASCII"
+    if any(sign in text for sign in "/?#%:& "):
+        return "must not hold any of / ? # % : & or a blank: it stands in URLs and signatures"
+    return None
+
+
+def fault_of_origin(text: str) -> str | None:
+    """Of an origin whose pages may call the HTTP API."""
+    if text == "*" or _ORIGIN.match(text):
+        return None
+    return f"{text[:60]!r} is no origin: write scheme://host or scheme://host:port, or *"
+
+
+def fault_of_allowed_origin(text: str) -> str | None:
+    """Of an origin, or several, whose pages may connect."""
+    scheme, separator, host = text.partition("://*.")
+    if text == "*" or _ORIGIN.match(f"{scheme}://{host}" if separator else text) or _HOST.match(text):
+        return None
+    return f"{text[:60]!r} is no origin: write scheme://host, scheme://host:port, host or *.host, or *"
+
+
+def fault_of_event(text: str) -> str | None:
+    """Of the name of an event that a webhook is to tell of."""
+    if text in EVENT_NAMES:
+        return None
+    near = difflib.get_close_matches(text, EVENT_NAMES, 1)
+    return f"{text[:40]!r} is no event" + (f"; did you mean {near[0]!r}?" if near else "")
