@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,14 +10,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from sqlalchemy import Engine, create_engine, select
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+from sqlalchemy import Engine, Insert, create_engine, func, select
+from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
 
 from smartlink.broadcasting import (
     BroadcastConfigError,
     BroadcastEvent,
     BroadcastNow,
+    BroadcastUnavailable,
     Channel,
     Envelope,
     InvalidChannel,
@@ -55,12 +57,30 @@ class Quiet(BroadcastsChanges, Base):
     n: Mapped[int] = mapped_column(default=0)
 
 
+class Stamped(BroadcastsChanges, Base):
+    __tablename__ = "stamped"
+    broadcast_fields = ("id", "changed")
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    n: Mapped[int] = mapped_column(default=0)
+    changed: Mapped[str | None] = mapped_column(onupdate=func.upper("x"))
+
+
 tables = define_tables(Base.metadata)
 
 
 @dataclass(frozen=True)
 class Said(BroadcastEvent):
     text: str
+
+    def broadcast_on(self) -> Channel:
+        return Channel("chat")
+
+
+@dataclass(frozen=True)
+class Dispensable(BroadcastEvent):
+    broadcast_rescue = True
+    what: object
 
     def broadcast_on(self) -> Channel:
         return Channel("chat")
@@ -213,6 +233,127 @@ def test_a_session_can_be_used_again_after_its_commit(world: World) -> None:
     assert len(world.recorded()) == 6
 
 
+def test_what_was_announced_before_anything_began_goes_with_a_rollback(world: World) -> None:
+    with world.sessions() as session:
+        world.broadcasts.announce(session, Said("no"))
+        session.rollback()
+        session.add(Order(id=1))
+        session.commit()
+
+    assert [name for _, name, _ in world.recorded()] == ["OrderCreated"]
+
+
+def test_what_a_closed_session_left_uncommitted_is_not_told_by_its_next_transaction(world: World) -> None:
+    session = world.sessions()
+    session.add(Order(id=1))
+    session.flush()
+    world.broadcasts.announce(session, Said("no"))
+    session.close()
+    session.add(Order(id=2))
+    session.commit()
+    session.close()
+
+    assert [payload["model"]["id"] for _, _, payload in world.recorded()] == [2]
+
+
+def test_of_what_its_own_transaction_deletes_the_end_alone_is_told(world: World) -> None:
+    with world.sessions.begin() as session:
+        session.add(Stamped(id=1))
+    with world.sessions.begin() as session:
+        stamped = session.get_one(Stamped, 1)
+        stamped.n = 2
+        session.flush()
+        session.delete(stamped)
+
+    assert [name for _, name, _ in world.recorded()] == ["StampedCreated", "StampedDeleted"]
+
+
+def test_a_deletion_that_a_savepoint_takes_back_leaves_the_change_told(world: World) -> None:
+    with world.sessions.begin() as session:
+        stamped = Stamped(id=1)
+        session.add(stamped)
+        session.flush()
+        savepoint = session.begin_nested()
+        session.delete(stamped)
+        session.flush()
+        savepoint.rollback()
+
+    assert [name for _, name, _ in world.recorded()] == ["StampedCreated"]
+
+
+def test_live_events_that_are_lost_leave_the_commit_done_and_the_session_usable(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    def is_away(_: Sequence[Envelope]) -> None:
+        raise BroadcastUnavailable("away")
+
+    broadcasts = SessionBroadcasts(FakeBroadcaster(), world.outbox, send_live=is_away)
+    with Session(world.engine) as session:
+        broadcasts.attach(session)
+        session.add(Order(id=1))
+        broadcasts.announce(session, Blinked())
+        session.commit()
+        session.add(Order(id=2))
+        session.commit()
+
+    assert "live events are lost (App\\Events\\Blinked): BroadcastUnavailable: away" in caplog.text
+    assert len(world.recorded()) == 2
+
+
+def test_an_event_that_asks_for_a_rescue_does_not_stop_the_change(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    with world.sessions.begin() as session:
+        session.add(Order(id=1))
+        world.broadcasts.announce(session, Dispensable(object()))
+
+    assert [name for _, name, _ in world.recorded()] == ["OrderCreated"]
+    assert "broadcast of Dispensable given up: UnserialisablePayload" in caplog.text
+
+
+def test_a_scoped_session_announces_and_records_too(world: World) -> None:
+    session = scoped_session(sessionmaker(world.engine))
+    world.broadcasts.attach(session)
+
+    session.add(Order(id=1))
+    world.broadcasts.announce(session, Said("hi"))
+    session.commit()
+    world.outbox.record_sync(session, FakeBroadcaster().pack(Said("by hand")))
+    session.commit()
+    session.remove()
+
+    assert [payload.get("text") for _, _, payload in world.recorded()] == ["hi", None, "by hand"]
+
+
+def test_a_session_over_several_engines_records_where_the_table_is(world: World, tmp_path: Path) -> None:
+    replica = create_engine(f"sqlite:///{tmp_path / 'replica.db'}")
+
+    class Routing(Session):
+        def get_bind(self, *args: Any, clause: Any = None, **more: Any) -> Engine:
+            return world.engine if self._flushing or isinstance(clause, Insert) else replica
+
+    by_table = sessionmaker(binds={Order: world.engine, tables.recorded_events: world.engine})
+    for number, sessions in enumerate((by_table, sessionmaker(class_=Routing))):
+        world.broadcasts.attach(sessions)
+        with sessions.begin() as session:
+            session.add(Order(id=number))
+            world.broadcasts.announce(session, Said("hi"))
+    replica.dispose()
+
+    assert [name for _, name, _ in world.recorded()] == ["App\\Events\\Said", "OrderCreated"] * 2
+
+
+def test_a_session_of_an_attached_maker_may_be_attached_again(world: World) -> None:
+    with world.sessions() as session:
+        world.broadcasts.attach(session)
+        session.add(Order(id=1))
+        world.broadcasts.announce(session, Blinked())
+        session.commit()
+
+    assert [name for _, name, _ in world.recorded()] == ["OrderCreated"]
+    assert len(world.live) == 1
+
+
 def test_a_model_that_says_nothing_about_its_fields_is_refused() -> None:
     with pytest.raises(TypeError, match="name the attributes that others may see"):
 
@@ -302,3 +443,21 @@ async def test_an_async_savepoint_that_is_taken_back_is_not_told(async_engine: A
     events = tables.recorded_events
     async with async_engine.connect() as connection:
         assert (await connection.scalars(select(events.c.name))).all() == ["App\\Events\\Said"]
+
+
+async def test_an_async_scoped_session_announces_and_records_too(async_engine: AsyncEngine) -> None:
+    session = async_scoped_session(async_sessionmaker(async_engine), scopefunc=asyncio.current_task)
+    broadcasts = SessionBroadcasts(FakeBroadcaster(), Outbox(tables))
+    broadcasts.attach(session)
+
+    session.add(Order())
+    broadcasts.announce(session, Said("hi"))
+    await session.commit()
+    await Outbox(tables).record(session, FakeBroadcaster().pack(Said("by hand")))
+    await session.commit()
+    await session.remove()
+
+    events = tables.recorded_events
+    async with async_engine.connect() as connection:
+        names = (await connection.scalars(select(events.c.name).order_by(events.c.id))).all()
+    assert names == ["App\\Events\\Said", "OrderCreated", "App\\Events\\Said"]

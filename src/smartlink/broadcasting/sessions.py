@@ -10,22 +10,25 @@ async with async_sessions.begin() as session:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import event, inspect
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
+from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction, scoped_session
 
 from smartlink.broadcasting.broadcaster import Broadcaster
 from smartlink.broadcasting.envelope import Envelope, Promise
-from smartlink.broadcasting.errors import BroadcastConfigError
+from smartlink.broadcasting.errors import BroadcastConfigError, BroadcastError
 from smartlink.broadcasting.events import BroadcastEvent
 from smartlink.broadcasting.models import BroadcastsChanges, Change, ModelChanged
 from smartlink.broadcasting.outbox import Outbox
 
 __all__ = ["SessionBroadcasts"]
+
+_log = logging.getLogger("smartlink.broadcasting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class _Pending:
     announced: list[_Announced] = field(default_factory=list)
     recorded: list[Envelope] = field(default_factory=list)
     live: list[Envelope] = field(default_factory=list)
+    flushed: UOWTransaction | None = None
     is_ending: bool = False
 
 
@@ -50,7 +54,7 @@ class SessionBroadcasts:
     """Records what sessions announce, and the changes of models that broadcast them (`BroadcastsChanges`).
 
     `send_live` takes live envelopes after the commit and must not wait long: `SyncBroadcaster.send_envelopes`, or
-    something that queues. Without it live events are refused.
+    something that queues. What it raises is logged: the commit has succeeded. Without it live events are refused.
     """
 
     def __init__(
@@ -66,52 +70,68 @@ class SessionBroadcasts:
         self._key = f"smartlink.broadcasts.{id(self):x}"
 
     def attach(self, sessions: Any) -> None:
-        """Do so for `sessions`: a `sessionmaker`, `async_sessionmaker`, a class of sessions, or one session."""
-        target = sessions
-        if isinstance(sessions, AsyncSession):
-            target = sessions.sync_session
-        elif isinstance(sessions, async_sessionmaker):
+        """Do so for `sessions`: a `sessionmaker`, `async_sessionmaker`, `scoped_session`, `async_scoped_session`, a
+        class of sessions, or one session.
+        """
+        target = sessions.session_factory if isinstance(sessions, async_scoped_session) else sessions
+        if isinstance(target, AsyncSession):
+            target = target.sync_session
+        elif isinstance(target, async_sessionmaker):
             # An async maker cannot be listened to; the class of the sessions inside its own can.
-            base: type[Session] = sessions.kw.get("sync_session_class") or sessions.class_.sync_session_class
-            target = type("BroadcastingSession", (base,), {})
-            sessions.configure(sync_session_class=target)
+            base: type[Session] = target.kw.get("sync_session_class") or target.class_.sync_session_class
+            target.configure(sync_session_class=type("BroadcastingSession", (base,), {}))
+            target = target.kw["sync_session_class"]
         event.listen(target, "after_flush", self._after_flush)
         event.listen(target, "before_commit", self._before_commit)
         event.listen(target, "after_commit", self._after_commit)
         event.listen(target, "after_soft_rollback", self._after_rollback)
+        event.listen(target, "after_transaction_end", self._after_end)
 
     def announce(
         self,
-        session: Session | AsyncSession,
+        session: Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any],
         what: BroadcastEvent,
         *,
         to_others: bool = False,
         to_other_users: str | int | None = None,
     ) -> None:
-        """Announce `what` if the session's transaction is committed. Raises what `Broadcaster.pack` raises, now;
-        and BroadcastConfigError for a live event without `send_live`.
+        """Announce `what` if the session's transaction is committed; one that has not begun begins. Raises what
+        `Broadcaster.pack` raises, now, unless the event asks for a rescue; and BroadcastConfigError for a live event
+        without `send_live`.
         """
-        own = session.sync_session if isinstance(session, AsyncSession) else session
         if what.promise == Promise.LIVE and self._send_live is None:
             raise BroadcastConfigError(f"{type(what).__name__} is live: give SessionBroadcasts a send_live")
-        envelopes = self._broadcaster.pack(what, to_others=to_others, to_other_users=to_other_users)
+        try:
+            envelopes = self._broadcaster.pack(what, to_others=to_others, to_other_users=to_other_users)
+        except BroadcastError as error:
+            self._broadcaster.rescue(what, error)
+            return
+        own = _plain(session)
+        if not own.in_transaction():
+            # Otherwise no rollback would ever take it back.
+            own.begin()
         self._pending(own).announced.append(_Announced(own.get_nested_transaction(), lambda: envelopes))
 
     def _pending(self, session: Session) -> _Pending:
         pending: _Pending = session.info.setdefault(self._key, _Pending())
         return pending
 
-    def _after_flush(self, session: Session, _: UOWTransaction) -> None:
+    def _after_flush(self, session: Session, flushed: UOWTransaction) -> None:
+        pending = self._pending(session)
+        if pending.flushed is flushed:
+            return  # Attached twice, to a maker and to a session of it.
+        pending.flushed = flushed
         within = session.get_nested_transaction()
         for model, change in _changes(session):
-            self._pending(session).announced.append(_Announced(within, self._packed(model, change)))
+            pending.announced.append(_Announced(within, self._packed(model, change)))
 
     def _packed(self, model: BroadcastsChanges, change: Change) -> Callable[[], Sequence[Envelope]]:
         """Packed at the commit, when the row is as it will be; what is deleted, while it can still be looked at."""
         changed = ModelChanged.of(model, change)
         to_others = model.broadcast_to_others
         if change != "deleted":
-            return lambda: self._broadcaster.pack(changed, to_others=to_others)
+            # Of a row that is gone by then nothing can be loaded any more, and its end is told.
+            return lambda: () if inspect(model).deleted else self._broadcaster.pack(changed, to_others=to_others)
         envelopes = self._broadcaster.pack(changed, to_others=to_others)
         return lambda: envelopes
 
@@ -124,9 +144,10 @@ class SessionBroadcasts:
             session.flush()
             announced, pending.announced = pending.announced, []
             envelopes = [envelope for each in announced for envelope in each.envelopes()]
-            pending.live = [envelope for envelope in envelopes if envelope.promise is Promise.LIVE]
-            pending.recorded = [envelope for envelope in envelopes if envelope.promise is not Promise.LIVE]
-            self._outbox.record_sync(session, pending.recorded)
+            recorded = [envelope for envelope in envelopes if envelope.promise is not Promise.LIVE]
+            self._outbox.record_sync(session, recorded)
+            pending.recorded += recorded
+            pending.live += [envelope for envelope in envelopes if envelope.promise is Promise.LIVE]
         finally:
             pending.is_ending = False
 
@@ -137,15 +158,27 @@ class SessionBroadcasts:
         if pending.recorded:
             self._outbox.wake({envelope.queue for envelope in pending.recorded})
         if pending.live and self._send_live is not None:
-            self._send_live(pending.live)
+            try:
+                self._send_live(pending.live)
+            except Exception as error:  # noqa: BLE001 - raised from here, a commit would look as if it had failed
+                names = ", ".join(dict.fromkeys(envelope.name for envelope in pending.live))
+                _log.error("live events are lost (%s): %s: %s", names, type(error).__name__, error)
 
     def _after_rollback(self, session: Session, ended: SessionTransaction) -> None:
-        if not ended.nested:
-            if ended.parent is None:
-                session.info.pop(self._key, None)
-            return
-        pending = self._pending(session)
-        pending.announced = [each for each in pending.announced if ended not in _around(each.within)]
+        if ended.nested:
+            pending = self._pending(session)
+            pending.announced = [each for each in pending.announced if ended not in _around(each.within)]
+
+    def _after_end(self, session: Session, ended: SessionTransaction) -> None:
+        """Committed, rolled back, or closed: what comes now is of another transaction."""
+        if ended.parent is None:
+            session.info.pop(self._key, None)
+
+
+def _plain(session: Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]) -> Session:
+    """The session that does the work."""
+    own = session() if isinstance(session, scoped_session | async_scoped_session) else session
+    return own.sync_session if isinstance(own, AsyncSession) else own
 
 
 def _changes(session: Session) -> Iterator[tuple[BroadcastsChanges, Change]]:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, Integer, bindparam, func, literal_column, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Integer, bindparam, func, insert, literal_column, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
 
 from smartlink.broadcasting.envelope import DEFAULT_QUEUE, Envelope, Promise
 from smartlink.broadcasting.outbox.direct import DIRECT
@@ -57,6 +58,8 @@ class Outbox:
         self._statements: dict[str, _Prepared] = {}
         events = tables.recorded_events
         self._table = events.fullname
+        self._at = {"clause": insert(events)}
+        """Where to record, for a session that chooses among several engines."""
         durable = (events.c.channel == bindparam("channel"), events.c.promise == Promise.DURABLE.value)
         self._watermark = select(func.max(tables.outbox_watermark.c.pruned_through))
         self._latest = select(
@@ -77,7 +80,9 @@ class Outbox:
             .limit(bindparam("at_most", type_=Integer))
         )
 
-    async def record(self, into: AsyncSession | AsyncConnection, envelopes: Sequence[Envelope]) -> list[int]:
+    async def record(
+        self, into: AsyncSession | async_scoped_session[Any] | AsyncConnection, envelopes: Sequence[Envelope]
+    ) -> list[int]:
         """Record `envelopes` in the transaction of `into` and return their ids, in order.
 
         Call it once, as the transaction's last act before the commit: on PostgreSQL it holds a lock for each
@@ -85,19 +90,21 @@ class Outbox:
         `wake()`. Raises ValueError for a live envelope, which is never recorded: send it after the commit; and
         BroadcastConfigError for a database that keeps no order, and for a queue's name that cannot be.
         """
-        return await into.run_sync(self.record_sync, envelopes) if envelopes else []
+        own = into() if isinstance(into, async_scoped_session) else into
+        return await own.run_sync(self.record_sync, envelopes) if envelopes else []
 
-    def record_sync(self, into: Session | Connection, envelopes: Sequence[Envelope]) -> list[int]:
+    def record_sync(self, into: Session | scoped_session[Any] | Connection, envelopes: Sequence[Envelope]) -> list[int]:
         """As `record`, for the sessions and connections of applications that do not await."""
         if not envelopes:
             return []
-        if isinstance(into, Session):
-            if into.new or into.deleted or into.dirty:
+        own = into() if isinstance(into, scoped_session) else into
+        if isinstance(own, Session):
+            if own.new or own.deleted or own.dirty:
                 # What still has to take row locks takes them before the channels', never crosswise.
-                into.flush()
-            connection = into.connection()
+                own.flush()
+            connection = own.connection(bind_arguments=self._at)
         else:
-            connection = into
+            connection = own
         dialect, driver = connection.dialect.name, connection.dialect.driver
         statements = self._statements.get(driver)
         if statements is None:
