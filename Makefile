@@ -35,7 +35,8 @@ test-kill: setup-dev ## Kill workers for minutes while events are recorded, and 
 test-deploy: setup-dev ## Run the five services behind a proxy, break them, lose the database and bring it back
 	@$(BIN)/pytest -q -m deploy tests/deploy
 
-test-peers: setup-dev ## Run unmodified clients and publishers, those that need Go and Java too
+test-peers: ## Run unmodified clients and publishers, those that need Go, Java and PHP too
+	@scripts/setup.sh peers
 	@SMARTLINK_TEST_PEERS=1 $(BIN)/pytest -q tests/peers
 
 test-api: setup-dev ## Send the API hundreds of right and wrong requests per endpoint

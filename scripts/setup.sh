@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings a machine that has Python 3.11+ and make to where SmartLink runs (`run`), is tested (`dev`), and is tested in
-# Firefox and WebKit too (`browsers`).
+# Firefox and WebKit (`browsers`) or with Laravel (`peers`) too.
 # Says nothing and takes under a second when there is nothing to do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -55,5 +55,11 @@ if [ "$want" = browsers ]; then
   command -v firefox-esr >/dev/null || missing+=(firefox-esr)
   command -v WebKitWebDriver >/dev/null || missing+=(webkit2gtk-driver)
   command -v Xvfb >/dev/null || missing+=(xvfb)
+fi
+if [ "$want" = peers ]; then
+  command -v php >/dev/null || missing+=(php-cli)
+  [ -d /usr/share/php/Illuminate/Config ] || missing+=(php-illuminate-config)
+  [ -d /usr/share/php/Illuminate/Broadcasting ] || missing+=(php-illuminate-broadcasting)
+  [ -d /usr/share/php/Illuminate/Redis ] || missing+=(php-illuminate-redis php-redis)
 fi
 [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"

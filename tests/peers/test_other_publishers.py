@@ -1,4 +1,7 @@
-"""The official Go and Java libraries, unmodified, as publishers. They need their toolchains: `make test-peers`."""
+"""The official Go and Java libraries and Laravel's own Redis broadcaster, unmodified, as publishers.
+
+They need their toolchains: `make test-peers`.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,18 @@ import pytest
 
 from kit.client import Client, connected
 from kit.realtime import APP_ID, KEY, SECRET, realtime_server
+from kit.redis import redis_server
+from kit.waiting import eventually
 from smartlink.protocol.signing import sign_webhook
 from smartlink.server.lifecycle import RealtimeServer
 
 HERE = Path(__file__).parent
+LARAVEL = Path("/usr/share/php/Illuminate/Broadcasting")
 WEBHOOK = json.dumps({"time_ms": 1_700_000_000_000, "events": [{"name": "channel_occupied", "channel": "chat"}]})
 IS_ASKED_FOR = os.environ.get("SMARTLINK_TEST_PEERS") == "1"
 
 pytestmark = [
-    pytest.mark.skipif(not IS_ASKED_FOR, reason="needs Go and Java: make test-peers"),
+    pytest.mark.skipif(not IS_ASKED_FOR, reason="needs Go, Java and PHP: make test-peers"),
     pytest.mark.timeout(300),
 ]
 
@@ -64,19 +70,43 @@ async def heard(client: Client, until: str) -> list[tuple[str, str, Any]]:
     return events
 
 
+async def heard_by_channel(client: Client, count: int) -> dict[str, list[tuple[str, Any]]]:
+    events: dict[str, list[tuple[str, Any]]] = {}
+    for _ in range(count):
+        message = await client.receive()
+        events.setdefault(message["channel"], []).append((message["event"], json.loads(message["data"])))
+    return events
+
+
 async def accept(client: Client, channel: str, auth: dict[str, Any]) -> None:
     client.send("pusher:subscribe", {"channel": channel} | auth)
     assert (await client.expect("pusher_internal:subscription_succeeded"))["channel"] == channel
 
 
+# What takes long is done before anybody listens: nobody would answer the server's pings meanwhile.
+
+
+@pytest.fixture
+async def go_program(tmp_path: Path) -> Path:
+    await output("go", "build", "-o", str(tmp_path / "publish"), ".", cwd=HERE / "go")
+    return tmp_path / "publish"
+
+
+@pytest.fixture
+async def jars(tmp_path: Path) -> str:
+    found = tmp_path / "jars"
+    await output("mvn", "-q", "-B", "dependency:build-classpath", f"-Dmdep.outputFile={found}", cwd=HERE / "java")
+    return found.read_text().strip()
+
+
 @pytest.mark.skipif(shutil.which("go") is None, reason="no Go here")
-async def test_go(server: RealtimeServer, listeners: tuple[Client, Client]) -> None:
+async def test_go(go_program: Path, server: RealtimeServer, listeners: tuple[Client, Client]) -> None:
     member, sender = listeners
     given = {
         "Host": f"127.0.0.1:{server.port}", "AppID": APP_ID, "Key": KEY, "Secret": SECRET, "SocketID": sender.socket_id,
         "Body": WEBHOOK, "Signature": sign_webhook(SECRET, WEBHOOK.encode()),
     }  # fmt: skip
-    saw = json.loads(await output("go", "run", ".", json.dumps(given), cwd=HERE / "go"))
+    saw = json.loads(await output(str(go_program), json.dumps(given), cwd=HERE))
 
     assert [saw[call] for call in ("trigger", "exclusive", "multi")] == ["ok"] * 3
     assert saw["info"] == {"channels": {"presence-room": {"user_count": 1, "subscription_count": 1}}}
@@ -98,17 +128,13 @@ async def test_go(server: RealtimeServer, listeners: tuple[Client, Client]) -> N
 
 
 @pytest.mark.skipif(shutil.which("mvn") is None or shutil.which("java") is None, reason="no Java here")
-async def test_java(server: RealtimeServer, listeners: tuple[Client, Client], tmp_path: Path) -> None:
+async def test_java(jars: str, server: RealtimeServer, listeners: tuple[Client, Client]) -> None:
     member, sender = listeners
     given = {
         "host": f"127.0.0.1:{server.port}", "appId": APP_ID, "key": KEY, "secret": SECRET, "socketId": sender.socket_id,
         "body": WEBHOOK, "signature": sign_webhook(SECRET, WEBHOOK.encode()),
     }  # fmt: skip
-    jars = tmp_path / "jars"
-    await output("mvn", "-q", "-B", "dependency:build-classpath", f"-Dmdep.outputFile={jars}", cwd=HERE / "java")
-    saw = json.loads(
-        await output("java", "-cp", jars.read_text().strip(), "Publish.java", json.dumps(given), cwd=HERE / "java")
-    )
+    saw = json.loads(await output("java", "-cp", jars, "Publish.java", json.dumps(given), cwd=HERE / "java"))
 
     assert [saw[call] for call in ("trigger", "exclusive", "multi", "batch")] == ["SUCCESS 200 {}"] * 4
     assert saw["channels"] == 'SUCCESS 200 {"channels":{"presence-room":{"user_count":1}}}'
@@ -121,3 +147,33 @@ async def test_java(server: RealtimeServer, listeners: tuple[Client, Client], tm
     assert [event[0] for event in await heard(sender, "first")] == ["java", "both", "first"]
     await accept(sender, "private-java", json.loads(saw["private"]))
     await accept(sender, "presence-java", json.loads(saw["presence"]))
+
+
+@pytest.mark.skipif(shutil.which("php") is None or not LARAVEL.is_dir(), reason="no Laravel here")
+async def test_laravel_over_redis() -> None:
+    with redis_server() as redis:
+        async with (
+            realtime_server(redis_url=redis.url, broadcast_driver="redis") as server,
+            connected(server.port) as member,
+            connected(server.port) as sender,
+        ):
+            await eventually(lambda: redis.call("PUBSUB", "NUMPAT") == 1)
+            for client in (member, sender):
+                await client.subscribe("chat")
+                await client.subscribe("private-orders.7")
+                await client.subscribe("presence-room", {"user_id": "7"})
+            given = {"port": redis.port, "socket": sender.socket_id}
+            await output("php", "publish.php", json.dumps(given), cwd=HERE / "php")
+
+            to_all = ("OrderShipped", {"order": 7, "text": "žluť 😀", "socket": None})
+            to_others = ("OrderShipped", {"order": 7, "text": "žluť 😀", "socket": sender.socket_id})
+            assert await heard_by_channel(member, 7) == {
+                "chat": [to_all, to_others, ("last", [])],
+                "private-orders.7": [to_all, to_others],
+                "presence-room": [to_all, to_others],
+            }
+            assert await heard_by_channel(sender, 4) == {
+                "chat": [to_all, ("last", [])], "private-orders.7": [to_all], "presence-room": [to_all],
+            }  # fmt: skip
+            assert await member.is_quiet()
+            assert await sender.is_quiet()
