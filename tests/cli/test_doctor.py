@@ -45,16 +45,22 @@ def problems(checks: list[dict[str, str]]) -> dict[str, str]:
     return {check["check"]: f"{check['said']}: {check['fix']}" for check in checks if check["state"] == "failed"}
 
 
-def test_what_runs_is_found_well_and_keys_that_are_not_its_own_are_told_of(tmp_path: Path) -> None:
-    running = Smartlink(tmp_path, reverb_app_secret=SECRET, reverb_app_key="of-the-test")
+def test_what_runs_is_found_well_and_what_is_not_its_own_is_told_of(tmp_path: Path) -> None:
+    running = Smartlink(
+        tmp_path,
+        reverb_app_secret=SECRET,
+        reverb_app_key="of-the-test",
+        reverb_app_allowed_origins="https://elsewhere.test",
+    )
     running.start()
     try:
         done = subprocess.run(
             [SMARTLINK, "doctor"], cwd=tmp_path, env=running.environment, capture_output=True, text=True, timeout=60
         )
-        code, checks, _ = examined(
-            tmp_path, "--only", "realtime", reverb_port=running.realtime_port, reverb_app_key="of-the-test"
-        )
+        theirs = {"reverb_port": running.realtime_port, "reverb_app_key": "of-the-test"}
+        code, checks, _ = examined(tmp_path, "--only", "realtime", **theirs)
+        _, of_origin, _ = examined(tmp_path, "--only", "realtime", **theirs, app_url="https://portal.test")
+        _, of_key, _ = examined(tmp_path, "--only", "realtime", **theirs | {"reverb_app_key": "another"})
     finally:
         running.stop()
 
@@ -65,6 +71,8 @@ def test_what_runs_is_found_well_and_keys_that_are_not_its_own_are_told_of(tmp_p
     assert SECRET not in done.stdout + done.stderr
     assert code == 1
     assert "REVERB_APP_SECRET" in problems(checks)["realtime"]
+    assert "4009 This origin may not connect to the application: add APP_URL to" in problems(of_origin)["realtime"]
+    assert "4001 No application has this key: REVERB_APP_KEY must be" in problems(of_key)["realtime"]
 
 
 def test_what_does_not_run_is_told_with_what_to_do(tmp_path: Path) -> None:

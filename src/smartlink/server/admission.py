@@ -12,9 +12,9 @@ from smartlink.protocol.errors import Code
 from smartlink.protocol.session import Session, SessionRules
 from smartlink.server.apps.base import App
 from smartlink.server.node import Node
-from smartlink.server.requests import HttpError, Request
+from smartlink.server.requests import Request
 
-__all__ = ["check_origin", "is_allowed_origin", "new_session", "refusal"]
+__all__ = ["WRONG_ORIGIN", "is_allowed_origin", "may_call", "new_session", "refusal"]
 
 _PROTOCOLS = frozenset({"5", "6", "7"})
 _VERSION = re.compile(r"[-+. _0-9A-Za-z]{1,64}\Z")
@@ -23,11 +23,13 @@ MAX_SEEN_LENGTH = 200
 _PORTS = {"http": 80, "https": 443}
 
 
-def check_origin(app: App, request: Request) -> None:
-    """Raises HttpError 403 when a page of this origin may not connect. Clients that are no browser send none."""
+WRONG_ORIGIN = "This origin may not connect to the application"
+
+
+def may_call(app: App, request: Request) -> bool:
+    """Whether the page that asks may connect, by its origin. Clients that are no browser send none."""
     origin = request.headers.get("origin")
-    if origin is not None and not is_allowed_origin(origin, app.allowed_origins):
-        raise HttpError(403, "This origin may not connect to the application")
+    return origin is None or is_allowed_origin(origin, app.allowed_origins)
 
 
 def is_allowed_origin(origin: str, allowed: Iterable[str]) -> bool:

@@ -24,6 +24,22 @@ _INNER = ("/webhooks/realtime", "/apps/0/channels", "/metrics")
 _UPGRADE_FIX = (
     "the proxy must speak HTTP/1.1 to the server and pass `Upgrade` and `Connection` on: see deploy/proxy/nginx.conf"
 )
+_REFUSED_FIX = {
+    "4001": "REVERB_APP_KEY must be the server's",
+    "4003": "switch the application on where it is described",
+    "4009": "add APP_URL to REVERB_APP_ALLOWED_ORIGINS",
+    "4100": "smartlink reverb status; raise REVERB_APP_MAX_CONNECTIONS",
+}
+
+
+class _Refused(Exception):
+    """The server says why it does not want us."""
+
+    def __init__(self, data: object) -> None:
+        told = json.loads(data) if isinstance(data, str) else data
+        code, message = (told.get("code"), told.get("message")) if isinstance(told, dict) else (None, None)
+        super().__init__(f"{code} {message}")
+        self.fix = _REFUSED_FIX.get(str(code), "smartlink reverb status")
 
 
 async def check_realtime(settings: PortalSettings) -> Finding:
@@ -39,9 +55,9 @@ async def check_realtime(settings: PortalSettings) -> Finding:
     try:
         async with asyncio.timeout(TIMEOUT_S), socket as client:
             problem = await _publish_and_hear(settings, client)
+    except _Refused as refused:
+        return failed("realtime", f"{where} refuses us: {refused}", refused.fix)
     except NoUpgrade as error:
-        if error.status == 403:
-            return failed("realtime", f"{where} refuses this origin", "add APP_URL to REVERB_APP_ALLOWED_ORIGINS")
         return failed("realtime", f"{where}: {error}, no WebSocket", "check REVERB_HOST, REVERB_PORT, REVERB_SCHEME")
     except (ssl.SSLError, OSError, EOFError, TimeoutError, ValueError) as error:
         fix = "smartlink reverb start; check REVERB_HOST, REVERB_PORT, REVERB_SCHEME"
@@ -97,9 +113,9 @@ async def _upgrade(settings: PortalSettings) -> Finding:
             Socket(host, port, path, is_tls=is_tls, origin=_origin(settings)) as client,
         ):
             await _next(client, "pusher:connection_established")
+    except _Refused as refused:
+        return failed("upgrade", f"{where} refuses us: {refused}", refused.fix)
     except NoUpgrade as error:
-        if error.status == 403:
-            return failed("upgrade", f"{where} refuses this origin", "add APP_URL to REVERB_APP_ALLOWED_ORIGINS")
         return failed("upgrade", f"{where}: {error} instead of 101", _UPGRADE_FIX)
     except (ssl.SSLError, OSError, EOFError, TimeoutError, ValueError) as error:
         fix = "check REVERB_PUBLIC_HOST, REVERB_PUBLIC_PORT, REVERB_PUBLIC_SCHEME, and the certificate"
@@ -130,13 +146,13 @@ async def _publish_and_hear(settings: PortalSettings, client: Socket) -> tuple[s
 
 
 async def _next(client: Socket, event: str) -> dict[str, Any]:
-    """The next message of this name. Raises ValueError for a refusal."""
+    """The next message of this name. Raises _Refused, or ValueError for what is no message."""
     while True:
         message = await client.receive()
         if message.get("event") == event:
             return message
         if message.get("event") == "pusher:error":
-            raise ValueError("refused")
+            raise _Refused(message.get("data"))
 
 
 def _path(key: str) -> str:

@@ -18,11 +18,10 @@ MAX_FRAME_BYTES = 1 << 20
 
 
 class NoUpgrade(Exception):
-    """The answer to the handshake was another one; `status` is its code, 0 when it was no HTTP."""
+    """The answer to the handshake was another one; `status` 0: no HTTP."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"it answered {status}" if status else "it answered something that is no HTTP")
-        self.status = status
 
 
 class Socket:

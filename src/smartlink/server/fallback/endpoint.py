@@ -17,7 +17,7 @@ import msgspec
 
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
-from smartlink.server.admission import check_origin
+from smartlink.server.admission import WRONG_ORIGIN, may_call
 from smartlink.server.apps.base import App, AppManager
 from smartlink.server.brokers.base import BrokerUnavailable
 from smartlink.server.fallback.link import OPEN_LINE, close_line, message_line
@@ -60,8 +60,8 @@ class Fallback:
         key, session, verb = match.groups()
         app = self._apps.by_key(unquote(key))
         try:
-            if app is not None:
-                check_origin(app, request)
+            if app is not None and not may_call(app, request):
+                raise HttpError(403, WRONG_ORIGIN)
             return await self._answer(request, app, session, verb, stream)
         except Refused as refused:
             self._metrics.refuse(refused.code.name.lower())
@@ -109,11 +109,8 @@ def cors(app: App | None, request: Request) -> dict[str, str]:
         return {}
     if app is None or "*" in app.allowed_origins:
         return {"Access-Control-Allow-Origin": "*"}
-    try:
-        check_origin(app, request)
-    except HttpError:
-        return {"Vary": "Origin"}
-    return {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
+    allowed = {"Access-Control-Allow-Origin": origin} if may_call(app, request) else {}
+    return allowed | {"Vary": "Origin"}
 
 
 def _decode(body: bytes) -> list[str]:

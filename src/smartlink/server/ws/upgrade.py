@@ -1,7 +1,7 @@
 """The upgrade: an HTTP request becomes a WebSocket, or learns why not.
 
-A reason that a client of the protocol must see (no such app, over capacity) is told over the WebSocket, as
-`pusher:error` and close code: browsers do not show HTTP answers to failed upgrades.
+A reason that a client of the protocol must see (no such app, a wrong origin, over capacity) is told over the WebSocket,
+as `pusher:error` and close code: browsers do not show HTTP answers to failed upgrades, and pusher-js tries again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
-from smartlink.server.admission import check_origin, new_session, refusal
+from smartlink.server.admission import WRONG_ORIGIN, may_call, new_session, refusal
 from smartlink.server.apps.base import AppManager
 from smartlink.server.client import ClientSettings
 from smartlink.server.framing import close_frame, text_frame
@@ -55,17 +55,15 @@ class Upgrader:
         is_path = request.path.startswith("/app/")
         app = self._apps.by_key(unquote(request.path.removeprefix("/app/"))) if is_path else None
         metrics = self._shared.node.metrics
-        if app is not None:
-            try:
-                check_origin(app, request)
-            except HttpError:
-                metrics.refuse("origin")
-                raise
         if not (self._is_ready() or self._is_replaced()):
             metrics.refuse("stopping")
             raise HttpError(503, "Stopping: connect again", {"Retry-After": "1"})
         link.write(_ANSWER % accept)
         refused: tuple[Code, str] | None
+        if app is not None and not may_call(app, request):
+            metrics.refuse("origin")
+            _Refused(link, self._shared, Code.UNAUTHORIZED, WRONG_ORIGIN)
+            return
         if self._is_replaced():
             refused = Code.RECONNECT, "The server was replaced: connect again"
         elif not self._may_come(request):
@@ -76,7 +74,7 @@ class Upgrader:
             refused = Code.WRONG_PATH, "WebSockets are at /app/{key}"
         if app is None or refused is not None:
             code, reason = refused or (Code.NO_SUCH_APP, "No application has this key")
-            self._shared.node.metrics.refuse(code.name.lower())
+            metrics.refuse(code.name.lower())
             _Refused(link, self._shared, code, reason)
             return
         connection = WebSocket(link, app, new_session(app), self._shared)
