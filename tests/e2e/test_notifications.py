@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable
 
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Locator, Page, Route, expect
 
 from kit.callers import Callers
 from kit.serve import Smartlink
@@ -134,6 +134,26 @@ async def test_a_list_that_does_not_load_says_so_and_is_loaded_again(sign_in: Si
     await ana.unroute(re.compile("/api/notifications"))
     await ana.get_by_role("button", name="Try again").click()
     await expect(ana.get_by_role("main").get_by_role("listitem").filter(has_text="Money came in")).to_be_visible()
+
+
+async def test_one_that_comes_while_the_list_is_on_its_way_is_in_the_list(
+    call: Callers, sign_in: SignIn, smartlink: Smartlink
+) -> None:
+    await call.register("lea")
+    lea = await (await sign_in("lea")).context.new_page()
+
+    async def overtaken(route: Route) -> None:
+        answer = await route.fetch()
+        await call("lea", "POST", "/api/wallet/deposits", {"amount": "9"})
+        await expect(toast(lea, "€9.00")).to_be_visible()
+        await route.fulfill(response=answer)
+
+    await lea.route(re.compile("/api/notifications"), overtaken, times=1)
+    await lea.goto(f"{smartlink.url}/notifications")
+
+    await expect(lea.get_by_role("region", name="New").get_by_role("listitem")).to_have_count(1)
+    await expect(badge(lea)).to_have_text("1")
+    await expect(toast(lea, "€9.00")).to_have_count(1)
 
 
 async def test_the_keyboard_goes_on_with_the_next_one_when_one_was_read(

@@ -4,7 +4,7 @@
  * A follower knows up to which event its page holds everything (`after`). While the connection is up, each event
  * moves that mark. After a loss the mark stays where it was, events that come in meanwhile are remembered by id,
  * and `close` asks the server for what lies between. If the server no longer keeps that far back, the list is
- * loaded again.
+ * loaded again. What was heard while a list was on its way is applied once more: the list took its place.
  */
 import type { RecordedEvent, RecordedEvents } from '@/api/records'
 
@@ -33,7 +33,7 @@ export class Follower {
     this.hasPosition = true
     this.after = eventId
     this.hasGap = true
-    for (const id of this.heardInGap) if (id <= eventId) this.heardInGap.delete(id)
+    this.heardInGap.clear()
   }
 
   /** The connection is gone: whatever is published from now on may be missed. */

@@ -16,7 +16,7 @@ export interface Feed {
   channel: string
   /** Class names of durable events. */
   events: readonly string[]
-  /** One durable event, exactly once; `name` is the class name. */
+  /** One durable event, once on each list that was loaded; `name` is the class name. */
   apply(event: RecordedEvent): void
   /** Loads the list again; resolves to the last event it holds. */
   reload(): Promise<number>

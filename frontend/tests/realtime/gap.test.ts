@@ -88,6 +88,18 @@ it('loads the list again when the server keeps no events that old', async () => 
   expect(follower.isOpen).toBe(false)
 })
 
+it('applies anew what was heard while a list that does not hold it was on its way', async () => {
+  const { follower, applied, publish, hear } = following()
+  publish(1, 2)
+  hear(1, 2)
+  follower.loaded(1)
+  await follower.close()
+
+  expect(applied).toEqual([1, 2, 2])
+  hear(2)
+  expect(applied).toEqual([1, 2, 2])
+})
+
 it('has nothing to close before its list is loaded', async () => {
   const { follower, applied, publish, hear } = following()
   publish(1)

@@ -90,7 +90,7 @@ export const useNotifications = defineStore('notifications', () => {
       return
     }
     const notification = data['notification'] as Note
-    const isNew = !state.value.list.some(({ id }) => id === notification.id)
+    const isNew = ![...state.value.list, ...toasts.value].some(({ id }) => id === notification.id)
     dispatch({ type: 'created', notification })
     if (isNew && notification.read_at === null && !isSeen(notification)) show(notification)
   }
