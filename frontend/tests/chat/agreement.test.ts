@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import type { Message, Profile } from '@/api/records'
 import { GENERAL, roomWith } from '@/features/chat/rooms'
-import { chatAfter, initialChat, nextToSend, outgoingIn, roomIn, unreadIn, type ChatEvent, type ChatState } from '@/features/chat/state'
+import { chatAfter, initialChat, nextToSend, outgoingIn, roomIn, unreadIn, type ChatEvent, type ChatState, type Outgoing } from '@/features/chat/state'
 
 const ME = 1
 const person = (id: number): Profile => ({ id, name: ['', 'Ana', 'Ben', 'Cyn'][id] ?? 'Dan' })
@@ -69,6 +69,39 @@ describe('receipts', () => {
     )
 
     expect(roomIn(state, roomWith(2)).messages[0]?.is_read).toBe(true)
+  })
+
+  const sent = message(5, ME, 2)
+  const wasRead: ChatEvent = { type: 'messageWasRead', message: { ...sent, is_read: true, read_at: sent.updated_at } }
+  const direct = (messages: Message[], hasOlder = false): ChatEvent => ({ type: 'roomLoaded', room: roomWith(2), messages, hasOlder })
+  const reads = (state: ChatState) => roomIn(state, roomWith(2)).messages.map(({ id, is_read }) => [id, is_read])
+
+  it('may come before the answer to sending', () => {
+    const outgoing: Outgoing = { key: 'k', room: roomWith(2), text: 'm5', status: 'waiting', problem: null, tries: 0, made_at: '', echo: null }
+    const underWay = after(initialChat(ME), direct([message(4, 2, ME), message(6, 2, ME)]), { type: 'queued', outgoing }, { type: 'sending', key: 'k' }, wasRead)
+    expect(outgoingIn(underWay, roomWith(2))).toEqual([])
+    const state = after(underWay, { type: 'sent', key: 'k', message: sent })
+
+    expect(reads(state)).toEqual([[4, false], [5, true], [6, false]])
+  })
+
+  it('may come before the event of a message that was written in another tab', () => {
+    const state = after(initialChat(ME), direct([]), wasRead, arrived(sent))
+
+    expect(reads(state)).toEqual([[5, true]])
+    expect(state.conversations[0]?.last_message).toMatchObject({ id: 5, is_read: true })
+  })
+
+  it.each([true, false])('may come while the list is on its way (%s)', (hasOlder) => {
+    const state = after(initialChat(ME), { type: 'roomLoading', room: roomWith(2) }, wasRead, direct([message(4, 2, ME), sent], hasOlder))
+
+    expect(reads(state)).toEqual([[4, false], [5, true]])
+  })
+
+  it('bring nothing into the list that belongs into the history', () => {
+    const state = after(initialChat(ME), direct([message(8, 2, ME)], true), wasRead)
+
+    expect(reads(state)).toEqual([[8, false]])
   })
 })
 

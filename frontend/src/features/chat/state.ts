@@ -224,13 +224,12 @@ function keepRead(known: Message | undefined, message: Message): Message {
 /** A list loaded again joins what is there if they touch; else it takes its place, and the rest is history. */
 function merged(room: Room, page: { messages: readonly Message[]; hasOlder: boolean }) {
   const first = page.messages[0]
-  const last = page.messages.at(-1)
   const known = room.messages
   const touches = first !== undefined && known.some(({ id }) => id === first.id)
   if (touches || !page.hasOlder) {
     return { messages: union(known, page.messages), hasOlder: touches ? room.hasOlder : page.hasOlder }
   }
-  const live = known.filter(({ id }) => last !== undefined && id > last.id)
+  const live = known.filter(({ id }) => first !== undefined && id >= first.id)
   return { messages: union(page.messages, live), hasOlder: page.hasOlder }
 }
 
@@ -304,12 +303,17 @@ function withRead(state: ChatState, message: Message): ChatState {
   const next = state.rooms[key]
     ? withRoom(state, key, (room) => ({ ...room, messages: room.messages.map(mark) }))
     : state
-  return {
+  const marked = {
     ...next,
     conversations: next.conversations.map((one) =>
       one.last_message?.id === message.id ? { ...one, last_message: mark(one.last_message) } : one,
     ),
   }
+  const { messages } = roomIn(marked, key)
+  const isKnown = messages.some(({ id }) => id === message.id)
+  const isHistory = message.id < (messages[0]?.id ?? 0)
+  // A receipt comes on another channel than its message, and may overtake it: then it is the first word of it.
+  return isKnown || isHistory ? marked : withArrived(marked, message)
 }
 
 function withSeen(state: ChatState, key: RoomKey, upTo: number): ChatState {
