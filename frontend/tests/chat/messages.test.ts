@@ -1,6 +1,6 @@
 import { mount } from '@vue/test-utils'
 import { createPinia, setActivePinia } from 'pinia'
-import { beforeEach, expect, it } from 'vitest'
+import { afterEach, beforeEach, expect, it, vi } from 'vitest'
 import { nextTick } from 'vue'
 import { createMemoryHistory, createRouter } from 'vue-router'
 import type { Message } from '@/api/records'
@@ -11,6 +11,7 @@ import { useChat } from '@/features/chat/store'
 import { ana, ben, said } from '../records'
 
 beforeEach(() => setActivePinia(createPinia()))
+afterEach(() => vi.restoreAllMocks())
 
 async function list(...events: ChatEvent[]) {
   const chat = useChat()
@@ -79,4 +80,15 @@ it('offers to retry or delete what failed, with the reason', async () => {
 it('says so when there is nothing yet, and when it did not load', async () => {
   expect((await list(loaded())).text()).toContain('It is quiet here')
   expect((await list({ type: 'roomFailed', room: GENERAL, problem: 'Away.' })).text()).toContain('Away.')
+})
+
+it('counts below the fold what is new, not what was read before', async () => {
+  vi.spyOn(HTMLElement.prototype, 'scrollHeight', 'get').mockReturnValue(2_000)
+  vi.spyOn(HTMLElement.prototype, 'clientHeight', 'get').mockReturnValue(500)
+  vi.spyOn(HTMLElement.prototype, 'offsetTop', 'get').mockReturnValue(1_000)
+  useChat().firstNew = 4
+  const wrapper = await list(loaded(...[1, 2, 3, 4, 5].map((id) => said({ id }))))
+  await nextTick()
+
+  expect(wrapper.get('[data-testid=to-end]').text()).toBe('2 new')
 })
