@@ -279,6 +279,16 @@ async def test_words_of_the_navigation_are_whole_on_the_narrowest_page(pages: di
     assert await page.locator("nav[aria-label=Main] .place .name").evaluate_all(cut) == []
 
 
+async def test_a_long_name_takes_one_line_of_the_room(pages: dict[str | None, Page]) -> None:
+    page = await opened(pages, "/general", "ana")
+    line = await page.evaluate("document.querySelector('#composer').offsetHeight")
+    await page.get_by_role("list", name="Direct messages").get_by_role("link", name="Maximiliana").click()
+    await page.set_viewport_size(PHONE)
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("Maximiliana")
+
+    assert await page.evaluate("document.querySelector('#composer').offsetHeight") == line
+
+
 @each_page
 async def test_nothing_sticks_out(pages: dict[str | None, Page], path: str, whose: str | None) -> None:
     page = await opened(pages, path, whose)
