@@ -45,9 +45,24 @@ describe('a wallet', () => {
   })
 
   it('lists nothing twice', () => {
-    const lived = after(start, { type: 'listLoaded', list: [moved(3), moved(2)], hasOlder: true }, { type: 'olderLoaded', list: [moved(2), moved(1)], hasOlder: false })
+    const lived = after(start, { type: 'listLoaded', list: [moved(3), moved(2)], hasOlder: true, isSame: false }, { type: 'olderLoaded', list: [moved(2), moved(1)], hasOlder: false })
 
     expect(lived.list.map(({ id }) => id)).toEqual([3, 2, 1])
+  })
+
+  const listed = (ids: number[], isSame: boolean, hasOlder = true): WalletEvent => ({ type: 'listLoaded', list: ids.map(moved), hasOlder, isSame })
+  const older: WalletEvent = { type: 'olderLoaded', list: [moved(2), moved(1)], hasOlder: false }
+
+  it.each([
+    ['keeps what was loaded of older movements when the newest come again', listed([5, 4], true), [5, 4, 3, 2, 1], false],
+    ['begins anew where the newest do not touch what is listed', listed([9, 8], true), [9, 8], true],
+    ['begins anew with other movements', listed([5, 4], false), [5, 4], true],
+    ['empties where there is none', listed([], false, false), [], false],
+  ])('%s', (_, come, ids, hasOlder) => {
+    const lived = after(start, listed([4, 3], false), older, come)
+
+    expect(lived.list.map(({ id }) => id)).toEqual(ids)
+    expect(lived.hasOlder).toBe(hasOlder)
   })
 })
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Locator, Page, Route, expect
 
 from kit.callers import Callers
 from kit.serve import Smartlink
@@ -94,3 +94,35 @@ async def test_the_file_holds_the_movements_that_are_chosen(call: Callers, walle
     assert [(row["id"], row["amount"], row["balance_after"]) for row in rows] == [
         (str(row["id"]), row["amount"], row["balance_after"]) for row in reversed(wanted)
     ]
+
+
+async def test_older_movements_stay_and_are_those_that_were_asked_for(
+    call: Callers, sign_in: SignIn, smartlink: Smartlink
+) -> None:
+    await call.register("olga")
+    for _ in range(53):
+        await call("olga", "POST", "/api/wallet/deposits", {"amount": "2"})
+    await call("olga", "POST", "/api/wallet/withdrawals", {"amount": "1"})
+    olga = await sign_in("olga")
+    await olga.goto(f"{smartlink.url}/wallet")
+    rows = olga.locator("[data-testid^=transaction-]")
+    older = olga.get_by_role("button", name="Show older ones")
+    await expect(rows).to_have_count(50)
+
+    # The older ones come late: by then the reader wants to see something else.
+    held: list[Route] = []
+    await olga.route(re.compile("/transactions.*before="), lambda route: held.append(route), times=1)
+    await older.click()
+    await olga.get_by_test_id("filter-type").select_option("withdrawal")
+    await expect(rows).to_have_count(1)
+    async with olga.expect_response(re.compile("before=")) as coming:
+        await held[0].continue_()
+    await (await coming.value).finished()
+    await olga.evaluate("new Promise((then) => requestAnimationFrame(() => requestAnimationFrame(then)))")
+    assert await rows.count() == 1
+
+    await olga.get_by_test_id("filter-type").select_option("")
+    await older.click()
+    await expect(rows).to_have_count(54)
+    await call("olga", "POST", "/api/wallet/withdrawals", {"amount": "1"})
+    await expect(rows).to_have_count(55)

@@ -13,7 +13,8 @@ export type WalletEvent =
   | { type: 'loading' }
   | { type: 'failed' }
   | { type: 'walletLoaded'; wallet: Wallet }
-  | { type: 'listLoaded'; list: readonly Transaction[]; hasOlder: boolean }
+  /** `isSame`: the movements that are shown, asked for again. */
+  | { type: 'listLoaded'; list: readonly Transaction[]; hasOlder: boolean; isSame: boolean }
   | { type: 'olderLoaded'; list: readonly Transaction[]; hasOlder: boolean }
   | { type: 'balanceUpdated'; newBalance: string; version: number }
 
@@ -30,8 +31,12 @@ export function walletAfter(state: WalletState, event: WalletEvent): WalletState
       const isOlder = state.wallet !== null && state.wallet.version > event.wallet.version
       return { ...state, phase: 'ready', wallet: isOlder ? state.wallet : event.wallet }
     }
-    case 'listLoaded':
-      return { ...state, list: event.list, hasOlder: event.hasOlder }
+    case 'listLoaded': {
+      const last = event.list.at(-1)?.id
+      const touches = event.isSame && state.list.some(({ id }) => id === last)
+      if (last === undefined || !touches) return { ...state, list: event.list, hasOlder: event.hasOlder }
+      return { ...state, list: [...event.list, ...state.list.filter(({ id }) => id < last)] }
+    }
     case 'olderLoaded': {
       const known = new Set(state.list.map(({ id }) => id))
       return { ...state, list: [...state.list, ...event.list.filter(({ id }) => !known.has(id))], hasOlder: event.hasOlder }
