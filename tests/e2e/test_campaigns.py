@@ -122,17 +122,52 @@ async def test_one_that_is_deleted_is_gone_in_the_other_tab(
 ) -> None:
     campaign_id = await made(call, "Short-lived")
     ana = await sign_in("ana")
-    other = await ana.context.new_page()
+    other, looking = await ana.context.new_page(), await ana.context.new_page()
     await other.goto(f"{smartlink.url}/campaigns")
     await expect(other.get_by_test_id(f"campaign-{campaign_id}")).to_be_visible()
-    await ana.goto(f"{smartlink.url}/campaigns/{campaign_id}")
+    for page in (looking, ana):
+        await page.goto(f"{smartlink.url}/campaigns/{campaign_id}")
+        await expect(page.get_by_test_id("live-mark")).to_have_text("Live")
     await ana.get_by_test_id("delete").click()
     await ana.get_by_test_id("confirm").click()
 
     await expect(other.get_by_test_id(f"campaign-{campaign_id}")).to_have_count(0)
+    await expect(looking.get_by_text("There is no such campaign, or it is not yours.")).to_be_visible()
     await expect(ana.get_by_test_id("campaign-new")).to_be_visible()
     await ana.goto(f"{smartlink.url}/campaigns/{campaign_id}")
     await expect(ana.get_by_text("There is no such campaign, or it is not yours.")).to_be_visible()
+
+
+async def test_an_admin_who_changes_what_its_owner_deleted_sees_that_it_is_gone(
+    call: Callers, sign_in: SignIn, smartlink: Smartlink
+) -> None:
+    campaign_id = await made(call, "Gone in between")
+    admin = await sign_in("admin")
+    await admin.goto(f"{smartlink.url}/campaigns/{campaign_id}")
+    await expect(admin.get_by_test_id("live-mark")).to_have_text("Live")
+    await call("ana", "DELETE", f"/api/campaigns/{campaign_id}")
+
+    await admin.get_by_test_id("activate").click()
+
+    await expect(admin.get_by_text("There is no such campaign, or it is not yours.")).to_be_visible()
+
+
+async def test_what_is_saved_is_saved_though_the_activity_does_not_come_and_to_the_second(
+    call: Callers, sign_in: SignIn, smartlink: Smartlink
+) -> None:
+    campaign_id = await made(call, "Punctual")
+    begins = "2031-05-02T10:00:42Z"
+    await call("ana", "PATCH", f"/api/campaigns/{campaign_id}", {"starts_at": begins})
+    ana = await sign_in("ana")
+    await ana.goto(f"{smartlink.url}/campaigns/{campaign_id}")
+    await ana.get_by_test_id("edit").click()
+    await ana.get_by_label("Name").fill("Punctual still")
+    await ana.route("**/activity*", lambda route: route.fulfill(status=503, body="{}"))
+    await ana.get_by_test_id("campaign-save").click()
+
+    await expect(ana.get_by_role("heading", name="Punctual still")).to_be_visible()
+    await expect(ana.get_by_test_id("edit")).to_be_focused()
+    assert (await call("ana", "GET", f"/api/campaigns/{campaign_id}"))["starts_at"] == begins
 
 
 async def test_names_are_shown_as_text(call: Callers, sign_in: SignIn, smartlink: Smartlink) -> None:
