@@ -9,7 +9,7 @@ from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from smartlink.broadcasting.errors import BroadcastConfigError
@@ -99,6 +99,12 @@ class BroadcastSettings(BaseSettings):
                     hint = f"; did you mean {near[0]}?" if near else ""
                     raise BroadcastConfigError(f"BroadcastSettings has no {name}{hint}")
             super().__init__(**values)
+
+    @field_validator("redis_username", "redis_password", mode="before")
+    @classmethod
+    def _none(cls, value: object) -> object:
+        # What stands in a Laravel application's .env until somebody sets a password.
+        return None if value == "null" else value
 
     def signing_key(self) -> tuple[str, str]:
         """Key and secret that authorisations are signed with: those of the chosen driver's service.

@@ -21,7 +21,8 @@ from smartlink.server.redis_address import BadAddress, Kind, RedisAddress, parse
 __all__ = ["SAMPLE_SECRETS", "ServerSettings", "UnsafeSettings", "is_loopback", "is_safe_secret", "is_webhook_url"]
 
 SAMPLE_SECRETS = frozenset({"app-secret", "secret", "reverb-secret", "your-app-secret", "changeme"})
-MIN_SECRET_LENGTH = 32
+MIN_SECRET_LENGTH = 20
+"""As long as those that Reverb and Pusher hand out: who comes from them keeps theirs."""
 
 
 class UnsafeSettings(ValueError):
@@ -291,6 +292,12 @@ class ServerSettings(BaseSettings):
         if not isinstance(value, int) or not 0 <= value <= 0o777:
             raise ValueError("permissions are 000 to 777")
         return value
+
+    @field_validator("redis_username", "redis_password", mode="before")
+    @classmethod
+    def _none(cls, value: object) -> object:
+        # What stands in a Laravel application's .env until somebody sets a password.
+        return None if value == "null" else value
 
     @field_validator("reverb_server_path")
     @classmethod

@@ -16,7 +16,8 @@ __all__ = ["PortalSettings", "UnsafeSettings", "async_url", "check_start", "is_l
 SAMPLE_SECRETS = frozenset(
     {"app-secret", "app-key", "app-id", "secret", "reverb-secret", "your-app-secret", "secure_password", "changeme"}
 )
-MIN_SECRET_LENGTH = 32
+MIN_LENGTHS = {"REVERB_APP_SECRET": 20, "APP_KEY": 32}
+"""The application's secret may be as short as those that Reverb and Pusher hand out."""
 
 
 class UnsafeSettings(ValueError):
@@ -151,9 +152,9 @@ def check_start(settings: PortalSettings) -> None:
     if settings.app_key is not None:
         named["APP_KEY"] = settings.app_key.get_secret_value()
     for name, secret in named.items():
-        if secret in SAMPLE_SECRETS or len(secret) < MIN_SECRET_LENGTH:
+        if secret in SAMPLE_SECRETS or len(secret) < MIN_LENGTHS[name]:
             raise UnsafeSettings(
-                f"{name} is a sample or shorter than {MIN_SECRET_LENGTH} characters, and APP_HOST="
+                f"{name} is a sample or shorter than {MIN_LENGTHS[name]} characters, and APP_HOST="
                 f"{settings.app_host}, APP_ENV={settings.app_env} is for others than this machine; {how}"
             )
     if settings.db_password.get_secret_value() in SAMPLE_SECRETS:
