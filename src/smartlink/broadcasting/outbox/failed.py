@@ -16,7 +16,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from smartlink.broadcasting.envelope import Envelope, Promise
 from smartlink.broadcasting.outbox.record import Outbox
-from smartlink.broadcasting.outbox.tables import FAILED, OutboxTables
+from smartlink.broadcasting.outbox.tables import FAILED, OutboxTables, in_utc
 
 __all__ = ["RETRIED_AT_ONCE", "FailedEvent", "FailedEvents"]
 
@@ -53,7 +53,10 @@ class FailedEvents:
 
     async def list(self, session: AsyncSession, *, limit: int = 100, before: int | None = None) -> list[FailedEvent]:
         """Failed events, newest first; `before` an id pages on."""
-        columns = (self._events.c[name] for name in FailedEvent.__slots__)
+        columns = [
+            in_utc(self._events.c.created_at) if name == "created_at" else self._events.c[name]
+            for name in FailedEvent.__slots__
+        ]
         query = select(*columns).where(self._has_failed).order_by(self._events.c.id.desc()).limit(limit)
         if before is not None:
             query = query.where(self._events.c.id < before)

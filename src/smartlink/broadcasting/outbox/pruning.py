@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from smartlink.broadcasting.envelope import Promise
-from smartlink.broadcasting.outbox.tables import SENT, OutboxTables
+from smartlink.broadcasting.outbox.tables import SENT, OutboxTables, in_utc
 
 __all__ = ["RETENTION", "prune"]
 
@@ -22,7 +22,7 @@ async def prune(engine: AsyncEngine, tables: OutboxTables, older_than: dt.timede
     """Delete sent events older than that, in small transactions; how many. Waiting and failed ones stay."""
     events = tables.recorded_events
     before = dt.datetime.now(dt.UTC) - older_than
-    page = select(events.c.id, events.c.created_at, events.c.state, events.c.promise).order_by(events.c.id)
+    page = select(events.c.id, in_utc(events.c.created_at), events.c.state, events.c.promise).order_by(events.c.id)
     pruned, seen, is_done = 0, 0, False
     while not is_done:
         async with engine.connect() as connection:

@@ -92,7 +92,7 @@ class PendingQueue:
         self._is_sqlite = engine.dialect.name == "sqlite"
         # On PostgreSQL a statement is its own transaction: one round trip instead of three.
         self._engine = engine if self._is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
-        table = tables.recorded_events.fullname
+        table = engine.dialect.identifier_preparer.format_table(tables.recorded_events)
         # As text that no session's time zone changes: it is part of the event's id.
         made = "created_at" if self._is_sqlite else "CAST(EXTRACT(EPOCH FROM created_at) AS VARCHAR(40))"
         # States are written out, not bound: only so does PostgreSQL see that its partial indexes fit.

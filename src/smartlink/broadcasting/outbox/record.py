@@ -13,14 +13,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Integer, bindparam, func, insert, literal_column, select, text
+from sqlalchemy import Connection, Dialect, Integer, Table, bindparam, func, insert, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
 from smartlink.broadcasting.envelope import DEFAULT_QUEUE, Envelope, Promise
 from smartlink.broadcasting.outbox.direct import DIRECT
 from smartlink.broadcasting.outbox.statements import statements_for
-from smartlink.broadcasting.outbox.tables import FAILED, OutboxTables
+from smartlink.broadcasting.outbox.tables import FAILED, OutboxTables, in_utc
 from smartlink.broadcasting.outbox.wakeup import RedisBell, Wakeup
 
 __all__ = ["Outbox", "RecordedEvent", "with_event_id"]
@@ -57,7 +57,7 @@ class Outbox:
         self._notify = notify
         self._statements: dict[str, _Prepared] = {}
         events = tables.recorded_events
-        self._table = events.fullname
+        self._table = events
         self._at = {"clause": insert(events)}
         """Where to record, for a session that chooses among several engines."""
         durable = (events.c.channel == bindparam("channel"), events.c.promise == Promise.DURABLE.value)
@@ -73,7 +73,7 @@ class Outbox:
             select(events.c.id).where(*durable, is_aside, events.c.id > bindparam("after")).exists(),
         )
         self._after = (
-            select(events.c.id, events.c.channel, events.c.name, events.c.payload, events.c.created_at)
+            select(events.c.id, events.c.channel, events.c.name, events.c.payload, in_utc(events.c.created_at))
             # What was set aside has been overtaken; when it is retried it comes again, behind the others.
             .where(*durable, events.c.id > bindparam("after"), events.c.state != FAILED)
             .order_by(events.c.id)
@@ -105,10 +105,10 @@ class Outbox:
             connection = own.connection(bind_arguments=self._at)
         else:
             connection = own
-        dialect, driver = connection.dialect.name, connection.dialect.driver
+        driver = connection.dialect.driver
         statements = self._statements.get(driver)
         if statements is None:
-            statements = self._statements[driver] = _Prepared(dialect, driver, self._table, notify=self._notify)
+            statements = self._statements[driver] = _Prepared(connection.dialect, self._table, notify=self._notify)
         return statements.record(connection, envelopes)
 
     def wake(self, queues: Iterable[str] = (DEFAULT_QUEUE,)) -> None:
@@ -153,10 +153,11 @@ class Outbox:
 class _Prepared:
     """The statements, and the way to the driver: directly where we know how, otherwise by SQLAlchemy."""
 
-    def __init__(self, dialect: str, driver: str, table: str, *, notify: bool) -> None:
-        marks = "dollar" if driver == "asyncpg" else "named"
-        self._direct = DIRECT.get(driver)
-        self._statements = statements_for(dialect, marks, table, notify=notify)
+    def __init__(self, dialect: Dialect, table: Table, *, notify: bool) -> None:
+        marks = "dollar" if dialect.driver == "asyncpg" else "named"
+        self._direct = DIRECT.get(dialect.driver)
+        name = dialect.identifier_preparer.format_table(table)
+        self._statements = statements_for(dialect.name, marks, name, notify=notify)
         self._texts = {sql: text(sql) for sql in (self._statements.one, self._statements.many)}
 
     def record(self, connection: Connection, envelopes: Sequence[Envelope]) -> list[int]:

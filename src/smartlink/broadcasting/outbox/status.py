@@ -10,7 +10,7 @@ from sqlalchemy import func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from smartlink.broadcasting.outbox.shares import LEASE_S, database_clock
-from smartlink.broadcasting.outbox.tables import FAILED, PENDING, OutboxTables
+from smartlink.broadcasting.outbox.tables import FAILED, PENDING, OutboxTables, in_utc
 
 __all__ = ["OutboxStatus", "QueueStatus", "WorkerStatus", "read_status"]
 
@@ -69,7 +69,7 @@ async def read_status(engine: AsyncEngine, tables: OutboxTables) -> OutboxStatus
         now = float(await connection.scalar(select(clock)) or 0)
         waiting = (
             await connection.execute(
-                select(events.c.queue, func.count(), func.min(events.c.created_at))
+                select(events.c.queue, func.count(), in_utc(func.min(events.c.created_at)))
                 .where(is_pending)
                 .group_by(events.c.queue)
                 .order_by(events.c.queue)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     DateTime,
     Dialect,
     Float,
@@ -24,15 +25,18 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     text,
+    type_coerce,
 )
 
 from smartlink.broadcasting.envelope import DEFAULT_QUEUE
 
-__all__ = ["OutboxTables", "UtcDateTime", "define_tables"]
+__all__ = ["OutboxTables", "UtcDateTime", "define_tables", "in_utc"]
 
 PENDING, SENT, FAILED = "pending", "sent", "failed"
 
 _BigId = BigInteger().with_variant(Integer, "sqlite")
+# Types of SQLAlchemy alone: tools that write migrations do not import ours.
+_Time = DateTime(timezone=True)
 
 
 class UtcDateTime(TypeDecorator[dt.datetime]):
@@ -50,6 +54,11 @@ class UtcDateTime(TypeDecorator[dt.datetime]):
         if value is None or value.tzinfo is not None:
             return value
         return value.replace(tzinfo=dt.UTC)
+
+
+def in_utc(time: ColumnElement[dt.datetime]) -> ColumnElement[dt.datetime]:
+    """One of the tables' times, aware on every database: as a result, and compared with aware ones."""
+    return type_coerce(time, UtcDateTime).label(time.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +89,10 @@ def define_tables(metadata: MetaData) -> OutboxTables:
         Column("connection", String(64)),
         Column("except_user", String(200)),
         Column("strikes", Integer, nullable=False, server_default="0"),
-        Column("available_at", UtcDateTime),
+        Column("available_at", _Time),
         Column("error", Text),
-        Column("created_at", UtcDateTime, nullable=False),
-        Column("sent_at", UtcDateTime),
+        Column("created_at", _Time, nullable=False),
+        Column("sent_at", _Time),
         Index("ix_recorded_events_channel", "channel", "id"),
         _partial_index("ix_recorded_events_waiting", "state = 'pending'", "queue", "id"),
         _partial_index("ix_recorded_events_held", "state = 'pending' AND available_at IS NOT NULL", "channel"),

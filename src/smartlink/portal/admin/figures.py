@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import delete, func, select
 
 from smartlink.broadcasting.outbox import read_status
+from smartlink.broadcasting.outbox.tables import in_utc
 from smartlink.portal.admin.events import AdminFigures, admin_channel
 from smartlink.portal.admin.model import FigureSample
 from smartlink.portal.admin.schemas import Figures
@@ -110,13 +111,14 @@ class FigureBoard:
 
     async def _ask_database(self) -> tuple[float | None, int]:
         events = outbox_tables.recorded_events.c
+        created_at, sent_at = in_utc(events.created_at), in_utc(events.sent_at)
         async with self._database.reading() as session:
             last = await session.scalar(select(func.max(events.id))) or 0
             sent = await session.execute(
-                select(events.created_at, events.sent_at).where(
+                select(created_at, sent_at).where(
                     events.id > last - LATENCY_OF,
                     events.sent_at.is_not(None),
-                    events.created_at >= dt.datetime.now(dt.UTC) - LATENCY_WITHIN,
+                    created_at >= dt.datetime.now(dt.UTC) - LATENCY_WITHIN,
                 )
             )
             took_ms = [(row.sent_at - row.created_at).total_seconds() * 1000 for row in sent]

@@ -12,7 +12,7 @@ from sqlalchemy.orm import selectinload
 from smartlink.broadcasting.channels import channel_of
 from smartlink.broadcasting.errors import BroadcastError
 from smartlink.broadcasting.outbox import RETRIED_AT_ONCE, FailedEvents
-from smartlink.broadcasting.outbox.tables import FAILED
+from smartlink.broadcasting.outbox.tables import FAILED, in_utc
 from smartlink.portal.admin.console import Console
 from smartlink.portal.admin.events import WrittenByHand
 from smartlink.portal.admin.figures import FigureBoard
@@ -60,7 +60,13 @@ def recent_events(page: Page, channel: str | None) -> Select[Any]:
     """A page of recorded events, ordered as users."""
     events = outbox_tables.recorded_events.c
     found = select(
-        events.id, events.channel, events.name, events.payload, events.state, events.created_at, events.sent_at
+        events.id,
+        events.channel,
+        events.name,
+        events.payload,
+        events.state,
+        in_utc(events.created_at),
+        in_utc(events.sent_at),
     )
     if channel is not None:
         found = found.where(events.channel == channel)
@@ -71,7 +77,13 @@ def failed_events(page: Page) -> Select[Any]:
     """A page of the events that were refused, ordered as users."""
     events = outbox_tables.recorded_events.c
     found = select(
-        events.id, events.channel, events.name, events.payload, events.attempts, events.error, events.created_at
+        events.id,
+        events.channel,
+        events.name,
+        events.payload,
+        events.attempts,
+        events.error,
+        in_utc(events.created_at),
     )
     found = found.where(events.state == literal_column(f"'{FAILED}'"), *within(events.id, page))
     return found.order_by(ordered(events.id, page)).limit(page.limit)
