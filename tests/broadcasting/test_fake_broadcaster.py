@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 import pytest
@@ -104,6 +105,29 @@ def test_a_plain_broadcaster_is_faked_too() -> None:
         broadcaster.send(Shipped(1))
 
         broadcasts.assert_broadcast(Shipped, times=2)
+
+
+async def test_a_plain_broadcaster_is_faked_in_async_tests_too() -> None:
+    with SyncBroadcaster(lambda: Broadcaster(NullDriver())) as broadcaster:
+        with fake_broadcasts(broadcaster) as broadcasts:
+            await asyncio.to_thread(broadcaster.send, Shipped(1))
+
+        broadcasts.assert_broadcast(Shipped, times=2)
+
+
+async def test_a_faked_broadcaster_calls_its_connection_as_ever() -> None:
+    class Told(BroadcastEvent):
+        def broadcast_on(self) -> Channel:
+            return Channel("feed")
+
+        def broadcast_with_for(self, connection: str) -> dict[str, object]:
+            return {"via": connection}
+
+    broadcaster = Broadcaster(NullDriver())
+    with fake_broadcasts(broadcaster) as broadcasts:
+        await broadcaster.send(Told())
+
+    broadcasts.assert_broadcast(Told, where=lambda payload: payload["via"] == "null")
 
 
 def rules_for_orders() -> ChannelRules:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import enum
 import json
@@ -9,10 +10,11 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pydantic
 import pytest
+from pydantic.alias_generators import to_camel
 
 from smartlink.broadcasting import (
     BroadcastConfigError,
@@ -26,12 +28,15 @@ from smartlink.broadcasting import (
     PresenceChannel,
     PrivateChannel,
     Promise,
+    SyncBroadcaster,
     UnserialisablePayload,
 )
 from smartlink.broadcasting.broadcaster import EVENT_ID_BYTES
 from smartlink.broadcasting.drivers.null import NullDriver
 
 BROADCASTER = Broadcaster(NullDriver())
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,79 @@ def test_a_pydantic_event_is_packed_with_its_fields() -> None:
     [envelope] = BROADCASTER.pack(Sold(item=Item(price=Decimal("1.50"))))
 
     assert json.loads(envelope.payload) == {"item": {"price": "1.50"}, "count": 2}
+
+
+def test_a_pydantic_models_payload_is_what_it_dumps() -> None:
+    class Tags(pydantic.RootModel[list[str]]):
+        pass
+
+    class Account(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(alias_generator=to_camel, populate_by_name=True, serialize_by_alias=True)
+        account_id: int
+        password: str = pydantic.Field("hidden", exclude=True)
+
+    class Opened(pydantic.BaseModel, BroadcastEvent):
+        account: Account
+        tags: Tags
+        raw: bytes
+        token: str = pydantic.Field("hidden", exclude=True)
+
+        @pydantic.computed_field  # type: ignore[prop-decorator]
+        @property
+        def label(self) -> str:
+            return f"#{self.account.account_id}"
+
+        @pydantic.field_serializer("raw")
+        def _hex(self, raw: bytes) -> str:
+            return raw.hex()
+
+        def broadcast_on(self) -> Channel:
+            return Channel("bank")
+
+    account = Account(account_id=7)
+    [envelope] = BROADCASTER.pack(Opened(account=account, tags=Tags(["new"]), raw=b"\x01"))
+
+    assert json.loads(envelope.payload) == {"account": {"accountId": 7}, "tags": ["new"], "raw": "01", "label": "#7"}
+    assert payload_of(account) == {"accountId": 7}
+    assert payload_of(Tags(["a"])) == ["a"]
+
+
+def test_a_pydantic_model_that_cannot_be_dumped_is_refused_with_its_place() -> None:
+    class Price(pydantic.BaseModel):
+        amount: int
+
+        @pydantic.field_serializer("amount")
+        def _never(self, _: int) -> str:
+            raise ValueError("no price yet")
+
+    with pytest.raises(UnserialisablePayload, match=r"payload\.order: .*no price yet"):
+        BROADCASTER.pack(OrderShipped(Price(amount=1)))
+
+
+def test_a_generic_event_is_named_after_its_class_alone() -> None:
+    class Changed(pydantic.BaseModel, BroadcastEvent, Generic[Value]):
+        value: Value
+
+        def broadcast_on(self) -> Channel:
+            return Channel("changes")
+
+    assert BROADCASTER.pack(Changed[int](value=1))[0].name == "App\\Events\\Changed"
+
+
+def test_an_event_with_slots_is_packed_with_its_public_attributes() -> None:
+    class Base(BroadcastEvent):
+        __slots__ = ("at", "unset")
+
+        def broadcast_on(self) -> Channel:
+            return Channel("game")
+
+    class Moved(Base):
+        __slots__ = ("_secret", "to")
+
+        def __init__(self) -> None:
+            self.at, self.to, self._secret = 1, "left", "no"
+
+    assert BROADCASTER.pack(Moved())[0].payload == '{"at":1,"to":"left"}'
 
 
 def test_a_plain_event_is_packed_with_its_public_attributes() -> None:
@@ -281,6 +359,16 @@ def test_a_durable_payload_leaves_room_for_its_id() -> None:
     BROADCASTER.pack(OrderShipped(fits))
     with pytest.raises(PayloadTooLarge):
         BROADCASTER.pack(OrderShipped(fits + "x"))
+
+
+async def test_what_is_sent_past_the_outbox_may_be_as_large_as_the_service_takes() -> None:
+    most = "x" * (10_240 - len('{"order":""}'))
+
+    await BROADCASTER.send(OrderShipped(most))
+    with SyncBroadcaster(lambda: BROADCASTER) as broadcaster:
+        await asyncio.to_thread(broadcaster.send, OrderShipped(most))
+    with pytest.raises(PayloadTooLarge, match="takes 10241 bytes"):
+        await BROADCASTER.send(OrderShipped(most + "x"))
 
 
 def test_the_name_of_the_id_is_taken_in_durable_payloads() -> None:

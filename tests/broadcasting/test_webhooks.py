@@ -150,10 +150,11 @@ async def test_handlers_hear_what_they_asked_for_in_order() -> None:
 
 async def test_it_is_a_route_of_starlette_and_fastapi() -> None:
     from fastapi import FastAPI
+    from starlette.routing import Route
 
     receiver, heard = build()
     app = FastAPI()
-    app.add_route("/webhooks/realtime", receiver)
+    app.router.routes.append(Route("/webhooks/realtime", receiver))
     body = webhook({"name": "channel_occupied", "channel": "chat"}, JOINED)
 
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://app") as client:

@@ -24,7 +24,7 @@ from smartlink.broadcasting.errors import (
     PayloadTooLarge,
     UnserialisablePayload,
 )
-from smartlink.broadcasting.events import AnonymousEvent, BroadcastEvent, own_name
+from smartlink.broadcasting.events import AnonymousEvent, BroadcastEvent, class_name, own_name
 from smartlink.broadcasting.manager import DriverManager
 from smartlink.broadcasting.payloads import encode_payload
 from smartlink.broadcasting.socket_id import current_socket_id
@@ -122,7 +122,30 @@ class Broadcaster:
         UnserialisablePayload and, with both sizes, PayloadTooLarge; BroadcastConfigError for a connection that is
         unknown or cannot leave out users, and for an encrypted channel without a master key; ValueError for a
         `socket_id` or promise that is none; TypeError for what is no event, and for one with async methods.
+
+        Durable payloads leave room for the `eventId` that the outbox adds.
         """
+        return self._pack(event, socket_id, to_others, to_other_users, EVENT_ID_BYTES)
+
+    def pack_to_send(
+        self,
+        event: BroadcastEvent,
+        *,
+        socket_id: str | None = None,
+        to_others: bool = False,
+        to_other_users: str | int | None = None,
+    ) -> tuple[Envelope, ...]:
+        """As `pack`, for envelopes that are not recorded: no room is left for an `eventId`."""
+        return self._pack(event, socket_id, to_others, to_other_users, 0)
+
+    def _pack(
+        self,
+        event: BroadcastEvent,
+        socket_id: str | None,
+        to_others: bool,
+        to_other_users: str | int | None,
+        event_id_bytes: int,
+    ) -> tuple[Envelope, ...]:
         if not isinstance(event, BroadcastEvent):
             raise TypeError(f"{event!r:.80} is no event: make a class of BroadcastEvent, or begin with on(channel)")
         if not _said_at_once(event, "broadcast_when", event.broadcast_when()):
@@ -143,7 +166,9 @@ class Broadcaster:
                     f"{driver.name} cannot leave out all sockets of a user: its service knows to_others() only; "
                     "use the reverb driver with a SmartLink server, or let clients drop what names themselves"
                 )
-            payload = self._payload(event, name, promise, connection or driver.name, channels)
+            payload = self._payload(
+                event, name, promise, connection or self._connections.name, channels, event_id_bytes
+            )
             envelopes += (
                 Envelope(
                     str(channel),
@@ -174,7 +199,7 @@ class Broadcaster:
         An event with `broadcast_rescue` raises no BroadcastError: it is reported.
         """
         try:
-            packed = self.pack(event, socket_id=socket_id, to_others=to_others, to_other_users=to_other_users)
+            packed = self.pack_to_send(event, socket_id=socket_id, to_others=to_others, to_other_users=to_other_users)
             await self.send_envelopes(packed)
         except BroadcastError as error:
             self.rescue(event, error)
@@ -205,7 +230,7 @@ class Broadcaster:
     def wire_name(self, event: BroadcastEvent) -> str:
         """The event's name as clients hear it. Raises InvalidEventName."""
         own = own_name(event)
-        wire_name = self._namespace + type(event).__name__ if own is None else own
+        wire_name = self._namespace + class_name(event) if own is None else own
         if not is_valid_event_name(wire_name) or is_reserved_event(wire_name):
             raise InvalidEventName(
                 f"{type(event).__name__} would be sent as {wire_name[:80]!r}: an event name has 1 to 200 "
@@ -220,7 +245,7 @@ class Broadcaster:
         `watch` is told of each event packed, its envelopes, and whether it is for others only. For tests.
         """
         before = self._connections, self._watch
-        self._connections, self._watch = Connections.all_through(driver), watch
+        self._connections, self._watch = Connections.all_through(driver, self._connections.name), watch
         try:
             yield
         finally:
@@ -240,7 +265,13 @@ class Broadcaster:
         await self.aclose()
 
     def _payload(
-        self, event: BroadcastEvent, name: str, promise: Promise, connection: str, channels: Sequence[Channel]
+        self,
+        event: BroadcastEvent,
+        name: str,
+        promise: Promise,
+        connection: str,
+        channels: Sequence[Channel],
+        event_id_bytes: int,
     ) -> str:
         fields = _said_at_once(event, "broadcast_with", event.broadcast_with_for(connection))
         encoded = encode_payload(fields)
@@ -250,7 +281,7 @@ class Broadcaster:
                 raise UnserialisablePayload(
                     f"payload.eventId of {name}: the outbox gives durable events their eventId; use another name"
                 )
-            size += EVENT_ID_BYTES
+            size += event_id_bytes
         if any(channel.kind is ChannelKind.ENCRYPTED for channel in channels):
             if not self._connections.can_seal:
                 raise BroadcastConfigError(

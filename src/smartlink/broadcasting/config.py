@@ -37,56 +37,61 @@ class BroadcastSettings(BaseSettings):
         frozen=True, extra="ignore", env_file=".env", env_ignore_empty=True, populate_by_name=True
     )
 
-    driver: str = Field("reverb", validation_alias=_named("driver", "BROADCAST_DRIVER", "BROADCAST_CONNECTION"))
+    driver: str = Field(default="reverb", validation_alias=_named("driver", "BROADCAST_DRIVER", "BROADCAST_CONNECTION"))
     """`reverb`, `pusher`, `ably`, `redis`, `log`, `null`, or a name given to `DriverManager.extend`."""
-    namespace: str = Field("App\\Events\\", validation_alias=_named("namespace", "BROADCAST_NAMESPACE"))
+    namespace: str = Field(default="App\\Events\\", validation_alias=_named("namespace", "BROADCAST_NAMESPACE"))
     """Stands before event class names on the wire; Echo's `namespace` is the same."""
-    max_data_bytes: int = Field(10_240, gt=0, validation_alias=_named("max_data_bytes", "BROADCAST_MAX_DATA_BYTES"))
+    max_data_bytes: int = Field(
+        default=10_240, gt=0, validation_alias=_named("max_data_bytes", "BROADCAST_MAX_DATA_BYTES")
+    )
     """The most bytes of UTF-8 that an event's data may take."""
-    timeout_s: float = Field(5.0, gt=0, le=60, validation_alias=_named("timeout_s", "BROADCAST_TIMEOUT"))
+    timeout_s: float = Field(default=5.0, gt=0, le=60, validation_alias=_named("timeout_s", "BROADCAST_TIMEOUT"))
     """How long one call of the service may take, in seconds, connecting included."""
     connect_timeout_s: float = Field(
-        3.0, gt=0, le=60, validation_alias=_named("connect_timeout_s", "BROADCAST_CONNECT_TIMEOUT")
+        default=3.0, gt=0, le=60, validation_alias=_named("connect_timeout_s", "BROADCAST_CONNECT_TIMEOUT")
     )
     """How long connecting may take, in seconds."""
     encryption_master_key: SecretStr | None = Field(
-        None, validation_alias=_named("encryption_master_key", "BROADCAST_ENCRYPTION_MASTER_KEY")
+        default=None, validation_alias=_named("encryption_master_key", "BROADCAST_ENCRYPTION_MASTER_KEY")
     )
     """32 random bytes in base64, for encrypted channels; see `ChannelEncryption`."""
     encryption_master_key_previous: SecretStr | None = Field(
-        None, validation_alias=_named("encryption_master_key_previous", "BROADCAST_ENCRYPTION_MASTER_KEY_PREVIOUS")
+        default=None,
+        validation_alias=_named("encryption_master_key_previous", "BROADCAST_ENCRYPTION_MASTER_KEY_PREVIOUS"),
     )
     """Master keys of before, separated by commas."""
 
-    reverb_app_id: str = Field("1001", validation_alias=_named("reverb_app_id", "REVERB_APP_ID"))
-    reverb_app_key: str = Field("app-key", validation_alias=_named("reverb_app_key", "REVERB_APP_KEY"))
+    reverb_app_id: str = Field(default="1001", validation_alias=_named("reverb_app_id", "REVERB_APP_ID"))
+    reverb_app_key: str = Field(default="app-key", validation_alias=_named("reverb_app_key", "REVERB_APP_KEY"))
     reverb_app_secret: SecretStr = Field(
-        SecretStr("app-secret"), validation_alias=_named("reverb_app_secret", "REVERB_APP_SECRET")
+        default=SecretStr("app-secret"), validation_alias=_named("reverb_app_secret", "REVERB_APP_SECRET")
     )
-    reverb_host: str = Field("127.0.0.1", validation_alias=_named("reverb_host", "REVERB_HOST"))
-    reverb_port: int = Field(8080, ge=1, le=65535, validation_alias=_named("reverb_port", "REVERB_PORT"))
-    reverb_scheme: Scheme = Field("http", validation_alias=_named("reverb_scheme", "REVERB_SCHEME"))
+    reverb_host: str = Field(default="127.0.0.1", validation_alias=_named("reverb_host", "REVERB_HOST"))
+    reverb_port: int = Field(default=8080, ge=1, le=65535, validation_alias=_named("reverb_port", "REVERB_PORT"))
+    reverb_scheme: Scheme = Field(default="http", validation_alias=_named("reverb_scheme", "REVERB_SCHEME"))
 
-    pusher_app_id: str | None = Field(None, validation_alias=_named("pusher_app_id", "PUSHER_APP_ID"))
-    pusher_app_key: str | None = Field(None, validation_alias=_named("pusher_app_key", "PUSHER_APP_KEY"))
-    pusher_app_secret: SecretStr | None = Field(None, validation_alias=_named("pusher_app_secret", "PUSHER_APP_SECRET"))
-    pusher_host: str | None = Field(None, validation_alias=_named("pusher_host", "PUSHER_HOST"))
+    pusher_app_id: str | None = Field(default=None, validation_alias=_named("pusher_app_id", "PUSHER_APP_ID"))
+    pusher_app_key: str | None = Field(default=None, validation_alias=_named("pusher_app_key", "PUSHER_APP_KEY"))
+    pusher_app_secret: SecretStr | None = Field(
+        default=None, validation_alias=_named("pusher_app_secret", "PUSHER_APP_SECRET")
+    )
+    pusher_host: str | None = Field(default=None, validation_alias=_named("pusher_host", "PUSHER_HOST"))
     """Where given, it stands instead of the cluster's host."""
-    pusher_port: int = Field(443, ge=1, le=65535, validation_alias=_named("pusher_port", "PUSHER_PORT"))
-    pusher_scheme: Scheme = Field("https", validation_alias=_named("pusher_scheme", "PUSHER_SCHEME"))
-    pusher_app_cluster: str = Field("mt1", validation_alias=_named("pusher_app_cluster", "PUSHER_APP_CLUSTER"))
+    pusher_port: int = Field(default=443, ge=1, le=65535, validation_alias=_named("pusher_port", "PUSHER_PORT"))
+    pusher_scheme: Scheme = Field(default="https", validation_alias=_named("pusher_scheme", "PUSHER_SCHEME"))
+    pusher_app_cluster: str = Field(default="mt1", validation_alias=_named("pusher_app_cluster", "PUSHER_APP_CLUSTER"))
 
-    ably_key: SecretStr | None = Field(None, validation_alias=_named("ably_key", "ABLY_KEY"))
+    ably_key: SecretStr | None = Field(default=None, validation_alias=_named("ably_key", "ABLY_KEY"))
     """`appId.keyId:secret`, as Ably's dashboard shows it."""
-    ably_host: str = Field("rest.ably.io", validation_alias=_named("ably_host", "ABLY_HOST"))
+    ably_host: str = Field(default="rest.ably.io", validation_alias=_named("ably_host", "ABLY_HOST"))
 
-    redis_url: SecretStr | None = Field(None, validation_alias=_named("redis_url", "REDIS_URL"))
+    redis_url: SecretStr | None = Field(default=None, validation_alias=_named("redis_url", "REDIS_URL"))
     """`redis://user:password@host:port/0`, `rediss://` over TLS; where given, it stands instead of the parts."""
-    redis_host: str = Field("127.0.0.1", validation_alias=_named("redis_host", "REDIS_HOST"))
-    redis_port: int = Field(6379, ge=1, le=65535, validation_alias=_named("redis_port", "REDIS_PORT"))
-    redis_username: str | None = Field(None, validation_alias=_named("redis_username", "REDIS_USERNAME"))
-    redis_password: SecretStr | None = Field(None, validation_alias=_named("redis_password", "REDIS_PASSWORD"))
-    redis_prefix: str = Field("", validation_alias=_named("redis_prefix", "BROADCAST_REDIS_PREFIX"))
+    redis_host: str = Field(default="127.0.0.1", validation_alias=_named("redis_host", "REDIS_HOST"))
+    redis_port: int = Field(default=6379, ge=1, le=65535, validation_alias=_named("redis_port", "REDIS_PORT"))
+    redis_username: str | None = Field(default=None, validation_alias=_named("redis_username", "REDIS_USERNAME"))
+    redis_password: SecretStr | None = Field(default=None, validation_alias=_named("redis_password", "REDIS_PASSWORD"))
+    redis_prefix: str = Field(default="", validation_alias=_named("redis_prefix", "BROADCAST_REDIS_PREFIX"))
     """Stands before channel names on Redis; the server listens with the same one."""
 
     if not TYPE_CHECKING:  # What type checkers know of the constructor stays as it is.

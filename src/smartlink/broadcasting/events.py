@@ -18,9 +18,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from pydantic import BaseModel
+
 from smartlink.broadcasting.channels import Channel
 from smartlink.broadcasting.envelope import DEFAULT_QUEUE, Promise
-from smartlink.broadcasting.errors import InvalidEventName
+from smartlink.broadcasting.errors import InvalidEventName, UnserialisablePayload
 
 __all__ = ["AnonymousEvent", "BroadcastEvent", "BroadcastNotification", "BroadcastNow"]
 
@@ -56,10 +58,11 @@ class BroadcastEvent(ABC):
         expects. What an override gives is sent as it is, for Echo's `.listen('.order.shipped')`; a dot or backslash
         in front, which is how Echo marks such names, is taken off. An enum's member stands for its value.
         """
-        return type(self).__name__
+        return class_name(self)
 
     def broadcast_with(self) -> Mapping[str, object]:
-        """The payload, by default the public fields. Override it to choose what strangers may see."""
+        """The payload, by default the public fields, of a pydantic model what it dumps. Override it to choose what
+        strangers may see."""
         return public_fields(self)
 
     def broadcast_with_for(self, connection: str) -> Mapping[str, object]:
@@ -138,10 +141,31 @@ def own_name(event: BroadcastEvent) -> str | None:
     return name[1:] if name.startswith((".", "\\")) else name
 
 
-def public_fields(event: object) -> dict[str, object]:
-    """The fields of a dataclass, pydantic model or plain object whose names do not start with an underscore."""
-    if dataclasses.is_dataclass(event):
-        names: Sequence[str] = [field.name for field in dataclasses.fields(event)]
+def class_name(event: BroadcastEvent) -> str:
+    """What an event is called after its class: of a generic pydantic model, without the types it was given."""
+    kind: type = type(event)
+    if issubclass(kind, BaseModel):
+        kind = kind.__pydantic_generic_metadata__["origin"] or kind
+    return kind.__name__
+
+
+def public_fields(thing: object) -> dict[str, object]:
+    """The fields of a dataclass or plain object whose names do not start with an underscore; of a pydantic model what
+    it dumps, so that excluded fields stay out. Raises UnserialisablePayload for a model that cannot be dumped."""
+    if isinstance(thing, BaseModel):
+        return dumped(thing, type(thing).__name__)
+    if dataclasses.is_dataclass(thing):
+        names = [field.name for field in dataclasses.fields(thing)]
     else:
-        names = list(getattr(type(event), "model_fields", None) or vars(event))
-    return {name: getattr(event, name) for name in names if not name.startswith("_")}
+        slots = (getattr(kind, "__slots__", ()) for kind in reversed(type(thing).__mro__))
+        names = [name for own in slots for name in ((own,) if isinstance(own, str) else own) if hasattr(thing, name)]
+        names += getattr(thing, "__dict__", ())
+    return {name: getattr(thing, name) for name in names if not name.startswith("_")}
+
+
+def dumped(model: BaseModel, path: str) -> dict[str, object]:
+    """What a pydantic model says it is made of. Raises UnserialisablePayload, naming `path`."""
+    try:
+        return model.model_dump()
+    except (ValueError, RecursionError) as error:
+        raise UnserialisablePayload(f"{path}: {error}") from error

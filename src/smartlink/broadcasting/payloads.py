@@ -17,9 +17,10 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
 import msgspec
+from pydantic import BaseModel
 
 from smartlink.broadcasting.errors import UnserialisablePayload
-from smartlink.broadcasting.events import public_fields
+from smartlink.broadcasting.events import dumped, public_fields
 
 __all__ = ["encode_payload"]
 
@@ -78,9 +79,9 @@ def _plain_scalar(value: object, path: str, depth: int) -> object:
         return value.astimezone(dt.UTC)
     if isinstance(value, dt.date | uuid.UUID):
         return value
+    if isinstance(value, BaseModel):
+        return _plain(dumped(value, path), path, depth + 1)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plain(public_fields(value), path, depth + 1)
-    if hasattr(type(value), "model_fields"):
         return _plain(public_fields(value), path, depth + 1)
     raise UnserialisablePayload(f"{path}: {_advice(value)}")
 

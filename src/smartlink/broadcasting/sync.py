@@ -62,7 +62,7 @@ class SyncBroadcaster:
 
     `build` makes the broadcaster. It works in a thread of its own, which starts with the first use, and again after
     a fork. Any number of threads may send at once. No call takes longer than `wait_s`. Inside a running event loop
-    every call raises RuntimeError: it would hold up the loop; use `await Broadcaster.send(...)` there.
+    what sends raises RuntimeError: it would hold up the loop; use `await Broadcaster.send(...)` there.
     """
 
     def __init__(self, build: Callable[[], Broadcaster], *, wait_s: float = 30.0) -> None:
@@ -92,10 +92,11 @@ class SyncBroadcaster:
         to_other_users: str | int | None = None,
     ) -> None:
         """As `Broadcaster.send`, and done when this returns. Raises the same, and RuntimeError inside a loop."""
+        _refuse_inside_a_loop()
         worker = self._started()
         try:
             # Packed here, where the request's own context is.
-            packed = worker.broadcaster.pack(
+            packed = worker.broadcaster.pack_to_send(
                 event, socket_id=socket_id, to_others=to_others, to_other_users=to_other_users
             )
             worker.call(worker.broadcaster.send_envelopes(packed), self._wait_s)
@@ -115,7 +116,8 @@ class SyncBroadcaster:
         return broadcaster.pack(event, socket_id=socket_id, to_others=to_others, to_other_users=to_other_users)
 
     def send_envelopes(self, envelopes: Sequence[Envelope]) -> None:
-        """As `Broadcaster.send_envelopes`."""
+        """As `Broadcaster.send_envelopes`. Raises RuntimeError inside a loop."""
+        _refuse_inside_a_loop()
         worker = self._started()
         worker.call(worker.broadcaster.send_envelopes(envelopes), self._wait_s)
 
@@ -147,16 +149,16 @@ class SyncBroadcaster:
         self.close()
 
     def _started(self) -> _Worker:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-        else:
-            raise RuntimeError(
-                "SyncBroadcaster would hold up the event loop that runs here; use `await Broadcaster.send(...)`"
-            )
         with self._lock:
             # After a fork the parent's thread is not there, and its sockets are not ours.
             if self._worker is None or self._worker.pid != os.getpid():
                 self._worker = _Worker(self._build)
             return self._worker
+
+
+def _refuse_inside_a_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError("SyncBroadcaster would hold up the event loop that runs here; use `await Broadcaster.send(...)`")

@@ -27,20 +27,22 @@ class Connections:
         default: Driver,
         find: Callable[[str], Driver] | None = None,
         seal: Callable[[str, str], str] | None = None,
+        name: str | None = None,
     ) -> None:
         self._default = default
+        self._name = name
         self._find = find
         self._seal = seal
 
     @classmethod
-    def all_through(cls, driver: Driver) -> Self:
-        """Every connection is `driver`, and nothing is sealed: for fakes."""
-        return cls(driver, lambda _: driver, lambda _, payload: payload)
+    def all_through(cls, driver: Driver, name: str | None = None) -> Self:
+        """Every connection is `driver`, the default one by `name`, and nothing is sealed: for fakes."""
+        return cls(driver, lambda _: driver, lambda _, payload: payload, name)
 
     @property
     def name(self) -> str:
-        """The default driver's."""
-        return self._default.name
+        """The default connection's."""
+        return self._name or self._default.name
 
     @property
     def can_seal(self) -> bool:

@@ -1,0 +1,82 @@
+"""What a type checker knows of the library, from an application's file."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+APPLICATION = """
+from dataclasses import dataclass
+
+from sqlalchemy import create_engine, MetaData
+from sqlalchemy.orm import scoped_session, sessionmaker
+
+from smartlink.broadcasting import (
+    Broadcaster, BroadcastEvent, BroadcastSettings, ChannelRules, Member, PrivateChannel, Promise, Signatory,
+    SyncBroadcaster,
+)
+from smartlink.broadcasting.outbox import Outbox, define_tables
+from smartlink.broadcasting.sessions import SessionBroadcasts
+
+
+@dataclass(frozen=True)
+class User:
+    id: int
+
+
+@dataclass(frozen=True)
+class Shipped(BroadcastEvent):
+    order: int
+    promise = Promise.STATE
+    broadcast_connections = ("reverb", "pusher")
+
+    def broadcast_on(self) -> PrivateChannel:
+        return PrivateChannel(f"orders.{self.order}")
+
+
+rules = ChannelRules()
+
+
+@rules.private("orders.{order}")
+def own(user: User, order: int) -> bool:
+    return user.id == order
+
+
+def member_of(user: User) -> Member:
+    return Member(user.id)
+
+
+settings = BroadcastSettings(driver="log", reverb_host="realtime.internal")
+signatory = Signatory.from_settings(rules, member_of, settings)
+broadcaster = SyncBroadcaster.from_settings(settings)
+sessions = scoped_session(sessionmaker(create_engine("sqlite://")))
+broadcasts = SessionBroadcasts(broadcaster.broadcaster, Outbox(define_tables(MetaData())))
+broadcasts.announce(sessions, Shipped(1))
+own("ana", 7)
+
+
+async def send(broadcaster: Broadcaster) -> None:
+    await broadcaster.private("orders.7").with_({"order": 7}).send()
+    broadcaster.send(Shipped(7))
+"""
+
+
+@pytest.mark.timeout(180)
+def test_an_application_is_checked_strictly_without_any_plugin(tmp_path: Path) -> None:
+    application = tmp_path / "application.py"
+    application.write_text(APPLICATION)
+
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--no-error-summary", str(application)],
+        cwd=tmp_path, env=os.environ | {"MYPYPATH": str(Path(__file__).parents[2] / "src")},
+        capture_output=True, text=True, timeout=170,
+    )  # fmt: skip
+
+    own, sent, *others = [line for line in checked.stdout.splitlines() if "error:" in line]
+    assert 'Argument 1 to "own" has incompatible type "str"; expected "User"' in own
+    assert "unused-coroutine" in sent
+    assert others == [], checked.stdout
