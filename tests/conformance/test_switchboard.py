@@ -161,17 +161,20 @@ async def test_a_dead_workers_entries_vanish_and_one_other_is_told(board: Switch
     await rosters[0].join("1", "presence-a", "1.1", ANA)
     await rosters[0].join("1", "presence-a", "1.2", BEN)
     await rosters[0].join("1", "chat", "1.1", None)
+    await rosters[0].join("1", "lobby", "1.1", None)
+    await rosters[1].join("1", "lobby", "2.1", None)
     await rosters[1].join("1", "presence-a", "2.1", BEN)
 
     board.kill(board.lines[0])
-    await eventually(lambda: len(told) == 2)
+    await eventually(lambda: len(told) == 3)
 
     assert sorted(told, key=lambda change: change.channel) == [
         Change("1", "chat", is_vacated=True),
+        Change("1", "lobby"),
         Change("1", "presence-a", removed=(ANA,)),
     ]
     assert await rosters[1].count("1", "presence-a") == ChannelCount(1, 1)
-    assert await rosters[2].channels("1") == {"presence-a": ChannelCount(1, 1)}
+    assert await rosters[2].channels("1") == {"lobby": ChannelCount(1, 0), "presence-a": ChannelCount(1, 1)}
 
 
 async def test_with_no_worker_left_only_webhooks_hear_of_the_dead(board: Switchboard) -> None:

@@ -53,6 +53,14 @@ async def get(server: RealtimeServer, path: str, **params: str) -> Any:
     return (await call(server.port, "GET", f"/apps/1001{path}", params=params)).json()
 
 
+async def count(client: Client) -> int:
+    """How many are on the channel, as the next message of that kind tells."""
+    told: int = json.loads((await next_event(client, "pusher_internal:subscription_count"))["data"])[
+        "subscription_count"
+    ]
+    return told
+
+
 async def next_event(client: Client, event: str) -> dict[str, Any]:
     """The next message of that name, past any other."""
     while (message := await client.receive())["event"] != event:
@@ -186,9 +194,11 @@ async def test_a_node_killed_with_its_process_is_missed_in_ten_seconds(
 ) -> None:
     port = free_port()
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("REVERB_", "REDIS_"))}
-    async with nodes(shared_redis, 1) as (node,), connected(node.port) as ben:
+    async with nodes(shared_redis, 1, reverb_app_subscription_counts=True) as (node,), connected(node.port) as ben:
         environment |= {
+            "REVERB_APP_SUBSCRIPTION_COUNTS": "true",
             "REVERB_SERVER_PORT": str(port),
+            "REVERB_SERVER_WORKERS": "1",  # the process is the node
             "REVERB_SCALING_ENABLED": "true",
             "REVERB_SCALING_CHANNEL": node.settings.reverb_scaling_channel,
             "REDIS_URL": shared_redis.url,
@@ -200,9 +210,14 @@ async def test_a_node_killed_with_its_process_is_missed_in_ten_seconds(
             async with connected(port) as ana:
                 await ana.subscribe("presence-a", ANA)
                 await ben.expect("pusher_internal:member_added")
+                await ana.subscribe("chat")
+                assert await count(ana) == 1
+                await ben.subscribe("chat")
+                assert await count(ben) == 2
                 process.send_signal(signal.SIGKILL)
                 async with asyncio.timeout(10):
-                    await ben.expect("pusher_internal:member_removed")
+                    last = {(await ben.receive())["event"], (await ben.receive())["event"]}
+            assert last == {"pusher_internal:member_removed", "pusher_internal:subscription_count"}
             users = await get(node, "/channels/presence-a/users")
             assert users == {"users": [{"id": "2"}]}
         finally:

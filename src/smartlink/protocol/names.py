@@ -15,6 +15,7 @@ __all__ = [
     "ChannelKind",
     "is_cache",
     "is_client_event",
+    "is_counted",
     "is_internal",
     "is_reserved_event",
     "is_user_channel",
@@ -91,6 +92,11 @@ def is_user_channel(name: str) -> bool:
 def is_internal(channel: str) -> bool:
     """Whether a channel is the server's own: never listed, never told of in webhooks."""
     return channel.startswith("#")
+
+
+def is_counted(channel: str) -> bool:
+    """Whether subscribers of a channel can be told how many they are: members of a presence channel know."""
+    return not is_internal(channel) and kind_of(channel) is not ChannelKind.PRESENCE
 
 
 def is_valid_user_id(user_id: object) -> bool:

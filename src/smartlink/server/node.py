@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
-from smartlink.protocol.names import ChannelKind, is_cache, is_internal, kind_of
+from smartlink.protocol.names import ChannelKind, is_cache, is_counted, is_internal, kind_of
 from smartlink.protocol.session import Member, User, Whisper
 from smartlink.server.apps.base import App, AppManager
 from smartlink.server.brokers.base import Broker, BrokerUnavailable, Control, Publication, left_out_parts
@@ -263,7 +263,7 @@ class Node:
             connection.close(Code.RECONNECT, "Events were missed: connect again")
 
     def _on_change(self, change: Change) -> None:
-        """Announce what a dead node left behind."""
+        """Announce what a dead node left behind, or one that is reached again brings along."""
         app = self._apps.by_id(change.app_id)
         if app is not None:
             self.tasks.run(self._announce(app, change))
@@ -305,7 +305,7 @@ class Node:
 
     def _count(self, app: App, channel: str, count: int) -> None:
         """Have the subscribers told how many they are, where the app wants it and they cannot know."""
-        if app.sends_subscription_counts and not is_internal(channel) and kind_of(channel) is not ChannelKind.PRESENCE:
+        if app.sends_subscription_counts and is_counted(channel):
             self._counts.changed(app.id, channel, count)
 
     def _tell_count(self, app_id: str, channel: str, count: int | None) -> None:

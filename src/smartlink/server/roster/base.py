@@ -41,7 +41,8 @@ class ChannelCount:
 class Change:
     """What changed on a channel without a join or leave of this node: another node died, or was reached again.
 
-    Exactly one node of the cluster is told of each, and announces it.
+    Exactly one node of the cluster is told of each, and announces it. With nothing else set it is the number of
+    connections that changed, on a channel whose subscribers are told of it.
     """
 
     app_id: str

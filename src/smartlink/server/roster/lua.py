@@ -84,7 +84,7 @@ REMOVE = Script(
     _COMMON
     + """
 local node = ARGV[1]
-local result = {0}
+local result = {0, 0}
 for _, user in ipairs(redis.call('HKEYS', mine)) do
   if redis.call('HINCRBY', holders, user, -1) <= 0 then
     drop(user)
@@ -93,11 +93,13 @@ for _, user in ipairs(redis.call('HKEYS', mine)) do
   end
 end
 redis.call('DEL', mine)
-if redis.call('HDEL', counts, node) == 1 and total() == 0 then result[1] = 1; tell('') end
+if redis.call('HDEL', counts, node) == 1 then
+  if total() == 0 then result[1] = 1; tell('') else result[2] = 1 end
+end
 return result
 """
 )
-"""A node is gone from a channel. Returns whether it is empty now, and the users who were only there."""
+"""A node is gone from a channel. Returns whether it is empty now, whether fewer are left, and who was only there."""
 
 SYNC = Script(
     _COMMON
@@ -105,7 +107,9 @@ SYNC = Script(
 local node, former, count, was_on = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local users, left = tonumber(ARGV[5]), tonumber(ARGV[6])
 local candidates = {}
+local before = redis.call('HGET', counts, node) or '0'
 if former ~= '' then
+  before = redis.call('HGET', counts, former) or before
   for _, user in ipairs(redis.call('HKEYS', KEYS[7])) do
     redis.call('HINCRBY', holders, user, -1)
     candidates[user] = true
@@ -154,7 +158,8 @@ for user in pairs(candidates) do
     gone[#gone + 1] = user
   end
 end
-return {occupied, vacated, added, gone}
+local changed = (before ~= count and total() > 0) and 1 or 0
+return {occupied, vacated, added, gone, changed}
 """
 )
 """Make what Redis has of a node on a channel what is true. Nothing is told yet of those who are `gone`: see SETTLE."""

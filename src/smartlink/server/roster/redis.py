@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from smartlink.protocol.names import is_counted
 from smartlink.protocol.session import Member
 from smartlink.server.redis.commands import RedisAway, RedisCommands
 from smartlink.server.redis.naming import Names
@@ -358,10 +359,10 @@ class RedisRoster:
         if count:
             self._index("SADD", key)
         keys = self._keys(key, former_id=former_id)
-        occupied, vacated, added, gone = await self._commands.run(SYNC, keys, *arguments, lost=lost)
+        occupied, vacated, added, gone, changed = await self._commands.run(SYNC, keys, *arguments, lost=lost)
         if not count:
             self._forget_if_empty(key)
-        if added or occupied:
+        if added or occupied or (changed and is_counted(key[1])):
             ids = {user_id.decode() for user_id in added}
             arrived = tuple(member for member in members if member.user_id in ids)
             self._tell(Change(*key, added=arrived, is_occupied=occupied == 1))
@@ -383,8 +384,8 @@ class RedisRoster:
             log.info("cleared up after a node that was gone", channels=channels)
 
     async def _remove(self, key: _Key, node_id: str) -> None:
-        vacated, *users = await self._commands.run(REMOVE, self._keys(key, node_id), node_id)
-        self._tell_gone(key, users, vacated == 1)
+        vacated, fewer, *users = await self._commands.run(REMOVE, self._keys(key, node_id), node_id)
+        self._tell_gone(key, users, vacated == 1, fewer == 1 and is_counted(key[1]))
 
     async def _settle(self) -> None:
         now = time.monotonic()
@@ -448,8 +449,8 @@ class RedisRoster:
                 found.update((name, count) for name, count in zip(names, counts, strict=True) if count.subscriptions)
         return found
 
-    def _tell_gone(self, key: _Key, users: list[bytes], is_vacated: bool) -> None:
-        if users or is_vacated:
+    def _tell_gone(self, key: _Key, users: list[bytes], is_vacated: bool, are_fewer: bool = False) -> None:
+        if users or is_vacated or are_fewer:
             removed = tuple(Member(user_id.decode(errors="replace")) for user_id in users)
             self._tell(Change(*key, removed=removed, is_vacated=is_vacated))
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 import structlog
 
-from smartlink.protocol.names import ChannelKind, kind_of
+from smartlink.protocol.names import ChannelKind, is_counted, kind_of
 from smartlink.protocol.session import Member
 from smartlink.server.brokers.base import Control, Publication
 from smartlink.server.history.base import Entry, History
@@ -406,7 +406,7 @@ class Exchange:
                 removed.append(member)
             changes[app_id, channel] = (removed, departure.is_last_on_channel)
         for (app_id, channel), (removed, is_vacated) in changes.items():
-            if removed or is_vacated:
+            if removed or is_vacated or is_counted(channel):
                 self._announce(Change(app_id, channel, removed=tuple(removed), is_vacated=is_vacated), but=seat)
 
     def _announce(self, change: Change, but: Seat) -> None:
