@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -16,9 +17,11 @@ import typer
 from typer.testing import CliRunner
 
 from kit.ports import free_port
+from kit.realtime import KEY, realtime_server
+from kit.realtime import SECRET as SECRET_OF_SERVER
 from kit.redis import redis_server
 from kit.serve import SMARTLINK, Smartlink
-from smartlink.cli.doctor import command
+from smartlink.cli.doctor import command, configuration
 
 OURS = ("REVERB_", "APP_", "DB_", "DATABASE_", "REDIS_", "BROADCAST_")
 SECRET = "a-secret-of-the-tests-that-is-long-enough"
@@ -138,3 +141,17 @@ def test_a_check_that_is_none_is_refused(tmp_path: Path) -> None:
 
     assert done.returncode == 2
     assert "there are settings, keys" in done.stderr
+
+
+async def test_a_server_alone_is_examined_without_the_portal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configuration, "has_portal", lambda: False)
+    (tmp_path / ".env").write_text(
+        "DB_CONNECTION=mysql\nAPP_URL=http://localhost\nREDIS_HOST=127.0.0.1\nREDIS_PORT=1\n"
+    )
+    async with realtime_server() as running:
+        where = {"reverb_port": running.port, "reverb_app_key": KEY, "reverb_app_secret": SECRET_OF_SERVER}
+        code, checks, _ = await asyncio.to_thread(examined, tmp_path, **where, reverb_server_port=running.port)
+
+    assert code == 0, checks
+    assert [check["check"] for check in checks if check["state"] == "skipped"] == ["database", "redis", "proxy"]
+    assert {"an event arrived" in check["said"] for check in checks if check["check"] == "realtime"} == {True}

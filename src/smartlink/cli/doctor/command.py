@@ -6,16 +6,20 @@ import asyncio
 import dataclasses
 import json
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smartlink.cli.doctor.finding import Finding, State
+from smartlink.cli.doctor.finding import Finding, State, skipped
 from smartlink.cli.failures import fail
 from smartlink.cli.logs import configure
 
+if TYPE_CHECKING:
+    from smartlink.portal.shared.settings import PortalSettings
+
 __all__ = ["doctor"]
 
+_NO_PORTAL = "the portal is not installed here"
 CHECKS = ("settings", "keys", "database", "redis", "ports", "descriptors", "realtime", "proxy")
 _MARKS = {State.FINE: "✓", State.WARNING: "!", State.FAILED: "✗", State.SKIPPED: "–"}
 _ASCII = {State.FINE: "ok", State.WARNING: "!!", State.FAILED: "XX", State.SKIPPED: "--"}
@@ -46,28 +50,37 @@ def doctor(
 
 
 async def _examine(wanted: frozenset[str]) -> list[Finding]:
-    from smartlink.cli.doctor import configuration, data, machine, realtime
+    from smartlink.cli.doctor import configuration, machine, realtime, redis
 
-    server, portal, found = configuration.read_settings()
+    installed, found = configuration.read_settings()
+    server, own, portal = installed.server, installed.broadcast, installed.portal
     if "settings" not in wanted:
         found = [finding for finding in found if finding.state is State.FAILED]
-    if server is None or portal is None or not _has_database(portal):
+    if server is None or own is None or (portal is not None and not _has_database(portal)):
         return found  # The rest asks what they say.
     if "keys" in wanted:
-        found += configuration.check_keys(portal)
+        found += configuration.check_keys(own)
     if "database" in wanted:
-        found += await data.check_database(portal)
+        found += await _examine_database(portal)
     if "redis" in wanted:
-        found += await data.check_redis(server, portal)
+        found += await redis.check_redis(server, portal)
     if "ports" in wanted:
         found += machine.check_ports(server, portal)
     if "descriptors" in wanted:
         found.append(machine.check_descriptors(server))
     if "realtime" in wanted:
-        found.append(await realtime.check_realtime(portal))
+        found.append(await realtime.check_realtime(own, None if portal is None else portal.app_url))
     if "proxy" in wanted:
-        found += await realtime.check_public(portal)
+        found += [skipped("proxy", _NO_PORTAL)] if portal is None else await realtime.check_public(portal)
     return found
+
+
+async def _examine_database(portal: PortalSettings | None) -> list[Finding]:
+    if portal is None:
+        return [skipped("database", _NO_PORTAL)]
+    from smartlink.cli.doctor import database
+
+    return await database.check_database(portal)
 
 
 def _has_database(settings: object) -> bool:

@@ -5,38 +5,60 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from typing import TypeVar
 
 from pydantic import ValidationError
 
+from smartlink.broadcasting import BroadcastSettings
 from smartlink.cli.doctor.finding import Finding, failed, fine, warning
 from smartlink.cli.failures import describe
 from smartlink.portal.shared.settings import SAMPLE_SECRETS, PortalSettings, check_start
 from smartlink.server.config import ServerSettings
 
-__all__ = ["check_keys", "read_settings"]
+__all__ = ["Installed", "check_keys", "has_portal", "read_settings"]
 
 T = TypeVar("T")
 
 
-def read_settings() -> tuple[ServerSettings | None, PortalSettings | None, list[Finding]]:
-    """The settings of both houses, as far as they can be read, and what is wrong with them."""
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """The settings of what is installed here, None where they cannot be read."""
+
+    server: ServerSettings | None
+    broadcast: BroadcastSettings | None
+    portal: PortalSettings | None
+
+
+def has_portal() -> bool:
+    """Whether the portal is installed, or the server alone."""
+    return all(find_spec(name) is not None for name in ("fastapi", "alembic"))
+
+
+def read_settings() -> tuple[Installed, list[Finding]]:
+    """The settings, as far as they can be read, and what is wrong with them."""
     server, server_problem = _read(ServerSettings)
     if server is not None:
         server_problem = _told(server.check_start)
-    portal, portal_problem = _read(PortalSettings)
-    if portal is not None:
-        portal_problem = _told(partial(_check_portal, portal))
-    problems = dict.fromkeys(filter(None, (server_problem, portal_problem)))
+    portal: PortalSettings | None = None
+    if has_portal():
+        portal, problem = _read(PortalSettings)
+        if portal is not None:
+            problem = _told(partial(_check_portal, portal))
+        broadcast = None if portal is None else portal.broadcast
+    else:
+        broadcast, problem = _read(BroadcastSettings)
+    installed = Installed(server, broadcast, portal)
+    problems = dict.fromkeys(filter(None, (server_problem, problem)))
     if not problems:
-        return server, portal, [fine("settings", "they make sense")]
-    return server, portal, [failed("settings", text, "change it in the environment or in .env") for text in problems]
+        return installed, [fine("settings", "they make sense")]
+    return installed, [failed("settings", text, "change it in the environment or in .env") for text in problems]
 
 
-def check_keys(settings: PortalSettings) -> list[Finding]:
+def check_keys(own: BroadcastSettings) -> list[Finding]:
     """Whether what signs and what encrypts is random, and ours alone."""
-    own = settings.broadcast
     found = []
     samples = [
         name

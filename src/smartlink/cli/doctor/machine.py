@@ -20,12 +20,10 @@ KEPT = 128
 """Descriptors for what is no client's connection."""
 
 
-def check_ports(server: ServerSettings, portal: PortalSettings) -> list[Finding]:
+def check_ports(server: ServerSettings, portal: PortalSettings | None) -> list[Finding]:
     """Whether the ports are ours, or free."""
-    return [
-        _check_port("APP_PORT", portal.app_host, portal.app_port),
-        _check_port("REVERB_SERVER_PORT", server.reverb_server_host, server.reverb_server_port),
-    ]
+    found = [_check_port("REVERB_SERVER_PORT", server.reverb_server_host, server.reverb_server_port)]
+    return found if portal is None else [_check_port("APP_PORT", portal.app_host, portal.app_port), *found]
 
 
 def check_descriptors(server: ServerSettings) -> Finding:

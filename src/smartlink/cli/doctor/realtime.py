@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx2
 
+from smartlink.broadcasting import BroadcastSettings
 from smartlink.cli.doctor.finding import Finding, failed, fine, skipped, warning
 from smartlink.cli.doctor.socket import NoUpgrade, Socket
 from smartlink.portal.shared.settings import PortalSettings
@@ -42,19 +43,18 @@ class _Refused(Exception):
         self.fix = _REFUSED_FIX.get(str(code), "smartlink reverb status")
 
 
-async def check_realtime(settings: PortalSettings) -> Finding:
+async def check_realtime(own: BroadcastSettings, app_url: str | None) -> Finding:
     """A client connects and subscribes, an event is published, signed, and arrives."""
-    own = settings.broadcast
     if own.driver != "reverb":
         return skipped("realtime", f"events go out by the driver {own.driver}")
     where = f"{own.reverb_host}:{own.reverb_port}"
     is_tls = own.reverb_scheme == "https"
     path = _path(own.reverb_app_key)
-    socket = Socket(own.reverb_host, own.reverb_port, path, is_tls=is_tls, origin=_origin(settings))
+    socket = Socket(own.reverb_host, own.reverb_port, path, is_tls=is_tls, origin=_origin(app_url))
     started = time.monotonic()
     try:
         async with asyncio.timeout(TIMEOUT_S), socket as client:
-            problem = await _publish_and_hear(settings, client)
+            problem = await _publish_and_hear(own, client)
     except _Refused as refused:
         return failed("realtime", f"{where} refuses us: {refused}", refused.fix)
     except NoUpgrade as error:
@@ -110,7 +110,7 @@ async def _upgrade(settings: PortalSettings) -> Finding:
     try:
         async with (
             asyncio.timeout(TIMEOUT_S),
-            Socket(host, port, path, is_tls=is_tls, origin=_origin(settings)) as client,
+            Socket(host, port, path, is_tls=is_tls, origin=_origin(settings.app_url)) as client,
         ):
             await _next(client, "pusher:connection_established")
     except _Refused as refused:
@@ -123,8 +123,7 @@ async def _upgrade(settings: PortalSettings) -> Finding:
     return fine("upgrade", f"{where} lets WebSockets through")
 
 
-async def _publish_and_hear(settings: PortalSettings, client: Socket) -> tuple[str, str] | None:
-    own = settings.broadcast
+async def _publish_and_hear(own: BroadcastSettings, client: Socket) -> tuple[str, str] | None:
     await _next(client, "pusher:connection_established")
     channel = f"doctor-{secrets.token_hex(8)}"
     await client.send({"event": "pusher:subscribe", "data": {"channel": channel}})
@@ -159,8 +158,8 @@ def _path(key: str) -> str:
     return f"/app/{quote(key, safe='')}?protocol=7&client=smartlink-doctor&version=1"
 
 
-def _origin(settings: PortalSettings) -> str | None:
-    parts = urlsplit(settings.app_url or "")
+def _origin(app_url: str | None) -> str | None:
+    parts = urlsplit(app_url or "")
     return f"{parts.scheme}://{parts.netloc}" if parts.netloc else None
 
 

@@ -1,0 +1,64 @@
+"""The portal's database: reachable, as this version wants it, and of one mind about the time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from smartlink.broadcasting.outbox import read_status
+from smartlink.cli.doctor.clock import compare
+from smartlink.cli.doctor.finding import Finding, failed, fine, skipped, warning
+from smartlink.portal import migrations
+from smartlink.portal.shared.db import Database, outbox_tables
+from smartlink.portal.shared.errors import DatabaseAway
+from smartlink.portal.shared.settings import PortalSettings
+
+__all__ = ["check_database"]
+
+TIMEOUT_S = 10.0
+
+
+async def check_database(settings: PortalSettings) -> list[Finding]:
+    """Reachable, at our revision, its clock like ours; and somebody sends what is recorded in it."""
+    where = "DATABASE_URL, or the DB_ settings"
+    try:
+        revision = await asyncio.wait_for(asyncio.to_thread(migrations.current, settings.url), TIMEOUT_S)
+    except (SQLAlchemyError, OSError, TimeoutError) as error:
+        reason = type(getattr(error, "orig", None) or error).__name__
+        return [failed("database", f"it cannot be used ({reason})", f"start it; check {where}")]
+    if revision is None:
+        return [failed("database", "it has no tables", "smartlink db upgrade")]
+    if revision not in migrations.revisions():
+        said = f"it is at revision {revision}, which this version does not know"
+        return [failed("database", said, "install the version that the database belongs to, or a newer one")]
+    if revision != migrations.HEAD:
+        said = f"it is at revision {revision}, this version wants {migrations.HEAD}"
+        return [failed("database", said, "smartlink db upgrade")]
+    database = Database(settings.url)
+    kind = "SQLite" if database.is_sqlite else "PostgreSQL"
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            return [fine("database", f"{kind}, revision {revision}"), await _clock(database), await _worker(database)]
+    except (DatabaseAway, SQLAlchemyError, TimeoutError) as error:
+        return [failed("database", f"it does not answer ({type(error).__name__})", f"check {where}")]
+    finally:
+        await database.aclose()
+
+
+async def _clock(database: Database) -> Finding:
+    if database.is_sqlite:
+        return skipped("clock", "the database runs on this machine's")
+    async with database.reading() as session:
+        before = time.time()
+        there = await session.scalar(text("SELECT extract(epoch FROM clock_timestamp())"))
+    return compare("the database", float(there or 0) - before)
+
+
+async def _worker(database: Database) -> Finding:
+    found = await read_status(database.engine, outbox_tables)
+    if found.has_worker:
+        return fine("worker", f"at work, {found.waiting} events wait")
+    return warning("worker", f"none is at work, {found.waiting} events wait", "smartlink worker start, or serve")

@@ -1,0 +1,73 @@
+"""Redis: reachable, new enough, keeps what it is given, and of one mind about the time."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from smartlink.cli.doctor.clock import compare
+from smartlink.cli.doctor.finding import Finding, failed, fine, skipped, warning
+from smartlink.portal.shared.settings import PortalSettings
+from smartlink.server.config import ServerSettings, UnsafeSettings
+from smartlink.server.redis.connect import ask, find_topology, open_connection
+from smartlink.server.redis_address import Kind
+
+__all__ = ["check_redis"]
+
+TIMEOUT_S = 10.0
+LEAST_REDIS = (6, 2)
+
+
+async def check_redis(server: ServerSettings, portal: PortalSettings | None) -> list[Finding]:
+    """Reachable, new enough, keeps what it is given, its clock like ours."""
+    is_shared = portal is not None and (
+        portal.broadcast.redis_url is not None or "redis_host" in portal.broadcast.model_fields_set
+    )
+    if not (server.reverb_scaling_enabled or server.reads_events_from_redis or is_shared):
+        return [skipped("redis", "not used: one node, no REDIS_URL")]
+    fix = "start it; check REDIS_URL, or REDIS_HOST, REDIS_PORT and REDIS_PASSWORD"
+    try:
+        address = server.redis_address
+        async with asyncio.timeout(TIMEOUT_S):
+            topology = await find_topology(address)
+            connection = await open_connection(address, topology.endpoints[0])
+            try:
+                before = time.time()
+                info = str(await ask(connection, "INFO", "server"))
+                told = await ask(connection, "TIME")
+                policy = await _policy(connection)
+            finally:
+                await connection.disconnect(nowait=True)
+    except UnsafeSettings as error:
+        return [failed("redis", str(error), "change it in the environment or in .env")]
+    except (RedisError, OSError, TimeoutError) as error:
+        return [failed("redis", f"it cannot be reached ({type(error).__name__})", fix)]
+    version = re.search(r"redis_version:(\d+)\.(\d+)", info)
+    numbers = (int(version[1]), int(version[2])) if version else (0, 0)
+    shown = ".".join(map(str, numbers))
+    found = [fine("redis", f"version {shown}, {address}")]
+    least = (7, 0) if address.kind is Kind.CLUSTER else LEAST_REDIS
+    if numbers < least:
+        found = [failed("redis", f"version {shown} is too old", f"install {'.'.join(map(str, least))} or newer")]
+    if policy not in (None, "noeviction"):
+        said = f"it forgets keys when memory is short (maxmemory-policy {policy})"
+        found.append(warning("redis", said, "redis-cli config set maxmemory-policy noeviction"))
+    found.append(compare("Redis", int(told[0]) + int(told[1]) / 1e6 - before))
+    return found
+
+
+async def _policy(connection: Any) -> str | None:
+    """None where it may not be asked, as with hosted ones."""
+    try:
+        answer = await ask(connection, "CONFIG", "GET", "maxmemory-policy")
+    except RedisError:
+        return None
+    return _text(answer[1]) if answer else None
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
