@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack
 from kit.client import Client, connected
 from kit.realtime import an_app, realtime_server
 from kit.waiting import eventually
+from smartlink.protocol import encoding
+from smartlink.server.brokers.base import Publication
 from smartlink.server.counts import PACED_ABOVE, CountPace
 from smartlink.server.lifecycle import RealtimeServer
 
@@ -51,7 +53,7 @@ async def test_nothing_is_told_on_presence_channels_or_unasked(server: RealtimeS
 
 async def test_a_hundred_and_more_are_told_seldom_but_of_the_last_change() -> None:
     told: list[int | None] = []
-    pace = CountPace(lambda app_id, channel, count: told.append(count), pace_s=0.05)
+    pace = CountPace(lambda app_id, channel, count, heard: told.append(count), pace_s=0.05)
     for number in range(1, PACED_ABOVE + 20):
         pace.changed("1", "chat", number)
 
@@ -82,6 +84,39 @@ async def test_a_trailing_count_is_that_of_its_time() -> None:
         async with asyncio.timeout(10):
             while await count(first) != PACED_ABOVE + 6:
                 pass
+
+
+async def test_a_count_that_was_overtaken_is_put_right() -> None:
+    async with (
+        realtime_server(an_app(sends_subscription_counts=True)) as server,
+        connected(server.port) as one,
+        connected(server.port) as two,
+    ):
+        await one.subscribe("chat")
+        await two.subscribe("chat")
+        assert (await count(one), await count(one), await count(two)) == (1, 2, 2)
+
+        # As another node told it before the second came.
+        server.node.deliver(Publication("1001", "chat", encoding.subscription_count("chat", 1)))
+
+        assert (await count(one), await count(one)) == (1, 2)
+        assert (await count(two), await count(two)) == (1, 2)
+        await eventually(lambda: not server.node._counts._checks)
+        assert await one.is_quiet()
+
+
+async def test_on_large_channels_what_was_overtaken_comes_with_the_next_count() -> None:
+    told: list[int | None] = []
+    pace = CountPace(lambda app_id, channel, count, heard: told.append(count), pace_s=0.1, check_s=0.01)
+    for heard in ([201], [200, 201], [201, 200]):
+        told.clear()
+        pace.changed("1", "chat", 201)
+        for number in heard:
+            pace.heard("1", "chat", number)
+        await eventually(lambda: not pace._resting)
+
+        assert told == ([201] if heard == [201] else [201, None])
+    pace.stop()
 
 
 async def test_nodes_that_hear_each_other_do_not_all_speak() -> None:

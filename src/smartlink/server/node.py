@@ -308,14 +308,16 @@ class Node:
         if app.sends_subscription_counts and is_counted(channel):
             self._counts.changed(app.id, channel, count)
 
-    def _tell_count(self, app_id: str, channel: str, count: int | None) -> None:
+    def _tell_count(self, app_id: str, channel: str, count: int | None, told: int | None) -> None:
         app = self._apps.by_id(app_id)
         if app is not None:
-            self.tasks.run(self._publish_count(app, channel, count))
+            self.tasks.run(self._publish_count(app, channel, count, told))
 
-    async def _publish_count(self, app: App, channel: str, count: int | None) -> None:
+    async def _publish_count(self, app: App, channel: str, count: int | None, told: int | None) -> None:
         if count is None:
             count = (await self.roster.count(app.id, channel)).subscriptions
+            if count == told:
+                return
         self._webhooks.tell(app, WebhookEvent("subscription_count", channel, subscription_count=count))
         if count:
             frame = encoding.subscription_count(channel, count)
