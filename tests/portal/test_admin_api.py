@@ -153,7 +153,8 @@ async def test_an_event_by_hand_goes_out_as_written(world: World, admin: Person)
     [
         ({"channel": "a b", "event": "x"}, "channel"),
         ({"channel": "x" * 201, "event": "x"}, "channel"),
-        ({"channel": "private-", "event": "x"}, "data"),
+        ({"channel": "private-", "event": "x"}, "channel"),
+        ({"channel": "private-private-user.1", "event": "x"}, "channel"),
         ({"channel": "#server-to-user-1", "event": "x"}, "channel"),
         ({"channel": "chat", "event": ""}, "event"),
         ({"channel": "chat", "event": "pusher:error"}, "event"),

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from smartlink.broadcasting import InvalidChannel
+from smartlink.broadcasting.channels import channel_of
 from smartlink.portal.shared.text import PlainText
 from smartlink.portal.users.schemas import Profile
 from smartlink.protocol.names import is_reserved_event, is_valid_channel, is_valid_event_name
@@ -161,6 +163,10 @@ class ConsoleEntry(BaseModel):
 def _channel(text: str) -> str:
     if not is_valid_channel(text):
         raise ValueError("must have 1 to 200 of the characters A-Z a-z 0-9 _ - = @ , . ;")
+    try:
+        channel_of(text)
+    except InvalidChannel:
+        raise ValueError("must be a name after at most one prefix, such as private-user.1") from None
     return text
 
 
