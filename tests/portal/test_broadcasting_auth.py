@@ -101,6 +101,8 @@ async def test_gaps_are_closed_only_on_channels_one_may_hear(ana: Person, eve: P
     ]
 
     assert own.json() == {"events": [], "complete": True}
+    assert (await ana.get(f"/api/events?channel=private-user.{ana.id}")).json() == own.json()
     assert [answer.status_code for answer in foreign] == [403] * 4
+    assert (await ana.get(f"/api/events?channel=private-user.{eve.id}")).status_code == 403
     assert (await ana.get("/api/events?channel=chat&after=x")).status_code == 422
     assert (await ana.get("/api/events?after=1")).status_code == 422

@@ -40,13 +40,13 @@ async def events_after(
     caller: Caller,
     request: Request,
     channel: Annotated[str, Query(max_length=400)],
-    after: Annotated[Cursor, Query()],
+    after: Annotated[Cursor, Query()] = 0,
     limit: Annotated[Limit, Query(le=200), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 200})] = 200,
 ) -> Response:
     """Events of a channel one may subscribe to, oldest first: `{events: [{id, event, channel, data}], complete}`.
 
-    `complete` is false when older ones than are kept were asked for, or one of these could not be sent: load the
-    state anew. When as many came as were asked for, ask again after the last one's id.
+    Without `after`, all that are kept. `complete` is false when older ones than are kept were asked for, or one of
+    these could not be sent: load the state anew. When as many came as were asked for, ask again after the last one.
     """
     rules: ChannelRules = request.app.state.rules
     announcer: Announcer = request.app.state.announcer
