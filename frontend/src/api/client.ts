@@ -33,7 +33,8 @@ export function whenSignedOut(listener: () => void): void {
   onSignedOut = listener
 }
 
-function csrfToken(): string | null {
+/** The part of a session that pages can read; it comes and goes with the rest. */
+export function csrfToken(): string | null {
   const found = /(?:^|;\s*)XSRF-TOKEN=([^;]*)/.exec(document.cookie)
   return found?.[1] ? decodeURIComponent(found[1]) : null
 }

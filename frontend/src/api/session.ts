@@ -1,6 +1,9 @@
 /** Signing in and out, with the session cookie that pages use. */
-import { api } from './client'
+import { api, csrfToken } from './client'
 import type { Account } from './records'
+
+/** Whether it is worth asking: without its token there is no session. */
+export const mayBeSignedIn = (): boolean => csrfToken() !== null
 
 export async function currentAccount(): Promise<Account> {
   return (await api.get<{ user: Account }>('/api/session')).body.user

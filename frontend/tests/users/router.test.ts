@@ -19,9 +19,21 @@ it('shows the pages of admins to admins only', async () => {
   const account = (is_admin: boolean) => ({ id: 1, name: 'Ana', email: 'ana@example.com', is_admin, created_at: '' })
   for (const [isAdmin, place] of [[false, '/'], [true, '/admin/users']] as const) {
     setActivePinia(createPinia())
+    vi.spyOn(http, 'mayBeSignedIn').mockReturnValue(true)
     vi.spyOn(http, 'currentAccount').mockResolvedValue(account(isAdmin))
     const router = buildRouter()
     await router.push('/admin/users')
     expect(router.currentRoute.value.fullPath).toBe(place)
   }
+})
+
+it('asks nobody who is signed in where no session is', async () => {
+  setActivePinia(createPinia())
+  vi.spyOn(http, 'mayBeSignedIn').mockReturnValue(false)
+  const asked = vi.spyOn(http, 'currentAccount').mockClear()
+  const router = buildRouter()
+  await router.push('/wallet')
+
+  expect(router.currentRoute.value.fullPath).toBe('/sign-in?next=/wallet')
+  expect(asked).not.toHaveBeenCalled()
 })

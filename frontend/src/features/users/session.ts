@@ -17,7 +17,7 @@ export const useSession = defineStore('session', () => {
   async function restore(): Promise<void> {
     if (isKnown) return
     try {
-      account.value = await http.currentAccount()
+      if (http.mayBeSignedIn()) account.value = await http.currentAccount()
     } catch (error) {
       if (!(error instanceof SignedOut)) throw error
     }
