@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -29,6 +30,15 @@ ASKED = """
 window.asked = 0
 window.Notification = class { static permission = 'default'
   static async requestPermission() { window.asked += 1; return (Notification.permission = 'granted') } }
+"""
+
+#: A page that is in the background once it is told so; what the browser shows for it, and what it takes back.
+IN_THE_BACKGROUND = """
+window.told = []
+window.Notification = class { static permission = 'granted'
+  constructor(title, { body }) { this.words = `${title}: ${body}`; window.told.push(this.words) }
+  close() { window.told = window.told.filter((words) => words !== this.words) } }
+Object.defineProperty(document, 'hidden', { get: () => window.isBehind === true })
 """
 
 
@@ -132,6 +142,33 @@ async def test_the_browser_is_asked_for_permission_after_a_click_only(sign_in: S
     assert await ana.evaluate("window.asked") == 1
 
 
+async def test_the_browser_tells_what_no_page_of_it_that_is_looked_at_shows(
+    call: Callers, sign_in: SignIn, smartlink: Smartlink
+) -> None:
+    hugo = await call.register("hugo")
+    context = (await sign_in("hugo")).context
+    await context.pages[0].close()
+    behind, before = await context.new_page(), await context.new_page()
+    for page in (behind, before):
+        await page.add_init_script(IN_THE_BACKGROUND)
+        await page.goto(f"{smartlink.url}/campaigns")
+        await expect(page.get_by_test_id("connection-state")).to_have_text("Connected")
+    await behind.evaluate("window.isBehind = true")
+
+    await call("hugo", "POST", "/api/wallet/deposits", {"amount": "1"})
+    await expect(toast(before, "€1.00")).to_be_visible()
+    await expect(toast(behind, "€1.00")).to_be_visible()
+    await before.evaluate("window.isBehind = true")
+    await call("ben", "POST", "/api/chat/messages/private", {"recipient_id": hugo, "message": "Anybody?"})
+    for page in (behind, before):
+        await page.wait_for_function("() => window.told.length > 0")
+        assert await page.evaluate("window.told") == ["Ben: Anybody?"]
+
+    await before.evaluate("window.isBehind = false")
+    await before.goto(f"{smartlink.url}/direct/2")
+    await behind.wait_for_function("() => window.told.length === 0")
+
+
 async def test_a_list_that_does_not_load_says_so_and_is_loaded_again(sign_in: SignIn, smartlink: Smartlink) -> None:
     ana = await (await sign_in("ana")).context.new_page()
     await ana.route(re.compile("/api/notifications"), lambda route: route.fulfill(status=503, body="{}"))
@@ -140,7 +177,7 @@ async def test_a_list_that_does_not_load_says_so_and_is_loaded_again(sign_in: Si
 
     await ana.unroute(re.compile("/api/notifications"))
     await ana.get_by_role("button", name="Try again").click()
-    await expect(ana.get_by_role("main").get_by_role("listitem").filter(has_text="Money came in")).to_be_visible()
+    await expect(ana.get_by_role("main").get_by_role("listitem").filter(has_text="Money came in").first).to_be_visible()
 
 
 async def test_one_that_comes_while_the_list_is_on_its_way_is_in_the_list(
@@ -148,13 +185,20 @@ async def test_one_that_comes_while_the_list_is_on_its_way_is_in_the_list(
 ) -> None:
     await call.register("lea")
     lea = await (await sign_in("lea")).context.new_page()
+    listens = asyncio.Event()
+
+    def heard(frame: str | bytes) -> None:
+        if "subscription_succeeded" in str(frame) and "private-user" in str(frame):
+            listens.set()
 
     async def overtaken(route: Route) -> None:
         answer = await route.fetch()
+        await listens.wait()
         await call("lea", "POST", "/api/wallet/deposits", {"amount": "9"})
         await expect(toast(lea, "€9.00")).to_be_visible()
         await route.fulfill(response=answer)
 
+    lea.on("websocket", lambda socket: socket.on("framereceived", heard))
     await lea.route(re.compile("/api/notifications"), overtaken, times=1)
     await lea.goto(f"{smartlink.url}/notifications")
 

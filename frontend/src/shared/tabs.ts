@@ -5,6 +5,8 @@ import type { RoomKey } from '@/features/chat/rooms'
 export type TabNews =
   | { type: 'seen'; me: number; room: RoomKey; upTo: number }
   | { type: 'opened'; me: number; person: Profile }
+  /** A notification came in where the reader looks. */
+  | { type: 'noticed'; id: number }
   | { type: 'signedOut' }
 
 export interface Tabs {

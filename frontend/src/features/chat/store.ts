@@ -184,7 +184,7 @@ export const useChat = defineStore('chat', () => {
   whenBack(loadWhatFailed)
 
   function hearTab(news: TabNews): void {
-    if (news.type === 'signedOut' || news.me !== me.value) return
+    if (!('me' in news) || news.me !== me.value) return
     if (news.type === 'seen') dispatch({ type: 'roomSeen', room: news.room, upTo: news.upTo })
     else dispatch({ type: 'conversationOpened', person: news.person })
   }

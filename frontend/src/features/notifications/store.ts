@@ -6,8 +6,8 @@ import type { Account, Notification as Note, RecordedEvent } from '@/api/records
 import type { Line } from '@/realtime/lines'
 import { whenBack } from '@/realtime/back'
 import { useRealtime } from '@/realtime/store'
+import { Outside } from './outside'
 import { initialNotifications, notificationsAfter, type NotificationEvent } from './state'
-import { worded } from './words'
 
 const MOST_TOASTS = 3
 
@@ -26,6 +26,7 @@ export const useNotifications = defineStore('notifications', () => {
   const permission = ref(typeof Notification === 'undefined' ? 'denied' : Notification.permission)
 
   let line: Line | null = null
+  let outside: Outside | null = null
   /** Whether a notification is about what the reader looks at right now. */
   let isSeen: (notification: Note) => boolean = () => false
 
@@ -36,6 +37,7 @@ export const useNotifications = defineStore('notifications', () => {
   function start(account: Account, seen: (notification: Note) => boolean): void {
     stop()
     isSeen = seen
+    outside = new Outside()
     line = realtime.follow({
       channel: `private-user.${account.id}`,
       events: ['NotificationCreated', 'NotificationRead'],
@@ -47,7 +49,8 @@ export const useNotifications = defineStore('notifications', () => {
 
   function stop(): void {
     line?.stop()
-    line = null
+    outside?.stop()
+    line = outside = null
     state.value = initialNotifications
     toasts.value = []
   }
@@ -87,25 +90,15 @@ export const useNotifications = defineStore('notifications', () => {
       const id = Number(data['notificationId'])
       dispatch({ type: 'read', id, at: new Date().toISOString() })
       dismiss(id)
+      outside?.close(id)
       return
     }
     const notification = data['notification'] as Note
     const isNew = ![...state.value.list, ...toasts.value].some(({ id }) => id === notification.id)
     dispatch({ type: 'created', notification })
-    if (isNew && notification.read_at === null && !isSeen(notification)) show(notification)
-  }
-
-  function show(notification: Note): void {
-    toasts.value = [...toasts.value, notification].slice(-MOST_TOASTS)
-    if (permission.value === 'granted' && document.hidden) {
-      const { title, text, to } = worded(notification)
-      // One tag for all tabs: the browser shows it once.
-      const shown = new Notification(title, { body: text, tag: `smartlink-${notification.id}` })
-      shown.onclick = () => {
-        window.focus()
-        window.location.assign(to)
-      }
-    }
+    if (!isNew || notification.read_at !== null) return
+    if (!isSeen(notification)) toasts.value = [...toasts.value, notification].slice(-MOST_TOASTS)
+    outside?.came(notification, permission.value === 'granted')
   }
 
   function dismiss(id: number): void {
@@ -115,6 +108,7 @@ export const useNotifications = defineStore('notifications', () => {
   /** Marks one as read here at once; the server's word follows for the other tabs. */
   async function read(id: number): Promise<void> {
     dismiss(id)
+    outside?.close(id)
     const known = state.value.list.find((one) => one.id === id)
     if (known && known.read_at !== null) return
     dispatch({ type: 'read', id, at: new Date().toISOString() })

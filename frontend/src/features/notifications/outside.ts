@@ -1,0 +1,64 @@
+/** The browser's own notifications: for a page in the background, unless another of this browser is looked at. */
+import type { Notification as Note } from '@/api/records'
+import { joinTabs, type Tabs } from '@/shared/tabs'
+import { worded } from './words'
+
+/** So long a page in the background waits for one that is looked at to say that it showed it. */
+const YIELD_MS = 400
+
+export class Outside {
+  private readonly noticed = new Set<number>()
+  private readonly waiting = new Map<number, ReturnType<typeof setTimeout>>()
+  private readonly shown = new Map<number, Notification>()
+  private readonly tabs: Tabs
+
+  constructor() {
+    this.tabs = joinTabs((news) => {
+      if (news.type !== 'noticed') return
+      this.noticed.add(news.id)
+      this.close(news.id)
+    })
+  }
+
+  /** It came in here. */
+  came(note: Note, isAllowed: boolean): void {
+    if (!document.hidden) {
+      this.tabs.tell({ type: 'noticed', id: note.id })
+    } else if (isAllowed && !this.noticed.has(note.id)) {
+      this.waiting.set(note.id, setTimeout(() => this.show(note), YIELD_MS))
+    }
+  }
+
+  /** It was read, here or elsewhere. */
+  close(id: number): void {
+    clearTimeout(this.waiting.get(id))
+    this.waiting.delete(id)
+    this.shown.get(id)?.close()
+    this.shown.delete(id)
+  }
+
+  stop(): void {
+    for (const id of [...this.waiting.keys(), ...this.shown.keys()]) this.close(id)
+    this.tabs.close()
+  }
+
+  private show(note: Note): void {
+    this.waiting.delete(note.id)
+    const { title, text, to } = worded(note)
+    let shown: Notification
+    try {
+      // One tag for all tabs: the browser shows it once.
+      shown = new Notification(title, { body: text, tag: `smartlink-${note.id}` })
+    } catch {
+      // Phones show what a service worker asks for, and nothing else; the badge and the title tell of it.
+      return
+    }
+    this.shown.set(note.id, shown)
+    shown.onclose = () => this.shown.delete(note.id)
+    shown.onclick = () => {
+      shown.close()
+      window.focus()
+      window.location.assign(to)
+    }
+  }
+}
