@@ -13,7 +13,7 @@ from smartlink.broadcasting.errors import BroadcastFailed, BroadcastRefused, Bro
 from smartlink.broadcasting.outbox.database import Database
 from smartlink.broadcasting.outbox.lanes import Call, Lanes
 from smartlink.broadcasting.outbox.queue import PendingQueue, Waiting
-from smartlink.broadcasting.outbox.service import Service
+from smartlink.broadcasting.outbox.service import Service, Services
 from smartlink.broadcasting.outbox.shares import Shares
 
 __all__ = ["Calls"]
@@ -24,13 +24,13 @@ _log = logging.getLogger("smartlink.broadcasting.outbox")
 class Calls:
     """Takes what is ready from `lanes`, as long as `shares` hold it.
 
-    At most `concurrency` calls are under way, and as many again for events that travel alone. `ring` is called when
-    one has ended, `read_again` when there may be more to read.
+    At most `concurrency` calls of each connection are under way, and as many again for events that travel alone. `ring`
+    is called when one has ended, `read_again` when there may be more to read.
     """
 
     def __init__(
         self,
-        service: Service,
+        services: Services,
         queue: PendingQueue,
         database: Database,
         lanes: Lanes,
@@ -48,7 +48,7 @@ class Calls:
         self.under_way: dict[asyncio.Task[None], Call] = {}
         self.unmarked: list[Waiting] = []
         """Sent, and not yet written down as sent."""
-        self._service = service
+        self._services = services
         self._queue = queue
         self._database = database
         self._lanes = lanes
@@ -57,7 +57,6 @@ class Calls:
         self._max_strikes = max_strikes
         self._ring = ring
         self._read_again = read_again
-        self._alone = 0
 
     @property
     def has_done_its_jobs(self) -> bool:
@@ -68,17 +67,13 @@ class Calls:
         """Make what calls can be made now."""
         if not self._shares.is_valid():
             return
-        while self._may_call():
-            at_most = MAX_BATCH if self.jobs_left is None else min(MAX_BATCH, self.jobs_left - self._events_under_way())
-            call = self._lanes.take(self._shares.queues, at_most) if at_most > 0 else None
-            if call is None:
-                break
-            self._begin(call)
-        while self._may_call_alone():
-            call = self._lanes.take_suspect()
-            if call is None:
-                break
-            self._begin(call)
+        while (at_most := self._room()) > 0 and (
+            call := self._lanes.take(self._shares.queues, self._may_call, at_most)
+            or self._lanes.take_suspect(self._may_call_alone)
+        ):
+            task = asyncio.create_task(self._carry_out(call))
+            self.under_way[task] = call
+            task.add_done_callback(self._end)
 
     def cancel(self) -> None:
         """Cut off what is under way; its events wait as before."""
@@ -106,55 +101,55 @@ class Calls:
         if self._lanes.marked(events):
             self._read_again()
 
-    def _events_under_way(self) -> int:
-        return sum(len(call.events) for call in self.under_way.values())
+    def _room(self) -> int:
+        """How many events the next call may carry."""
+        if self.jobs_left is None:
+            return MAX_BATCH
+        return min(MAX_BATCH, self.jobs_left - sum(len(call.events) for call in self.under_way.values()))
 
-    def _may_call(self) -> bool:
-        others = len(self.under_way) - self._alone
-        if self._service.seems_away:
-            return not others and self._service.may_be_tried()
+    def _count(self, connection: str | None, *, alone: bool) -> int:
+        calls = self.under_way.values()
+        return sum(call.is_alone is alone for call in calls if call.connection == connection)
+
+    def _may_call(self, connection: str | None) -> bool:
+        service, others = self._services.of(connection), self._count(connection, alone=False)
+        if service.seems_away:
+            return not others and service.may_be_tried()
         return others < self._concurrency
 
-    def _may_call_alone(self) -> bool:
-        if self.jobs_left is not None and self.jobs_left <= self._events_under_way():
-            return False
-        if self._service.seems_away:
-            # The service may be away. If nothing else is there to find out with, this is.
-            is_only_one = not self.under_way and not self._lanes.has_ready(self._shares.queues)
-            return is_only_one and self._service.may_be_tried()
-        return self._alone < self._concurrency
-
-    def _begin(self, call: Call) -> None:
-        task = asyncio.create_task(self._carry_out(call))
-        self.under_way[task] = call
-        self._alone += call.is_alone
-        task.add_done_callback(self._end)
+    def _may_call_alone(self, connection: str | None) -> bool:
+        service, alone = self._services.of(connection), self._count(connection, alone=True)
+        if service.seems_away:
+            # It may be away. If nothing else is there to find out with, this is.
+            is_only_one = not alone and not self._count(connection, alone=False)
+            is_only_one = is_only_one and not self._lanes.has_ready(self._shares.queues, connection)
+            return is_only_one and service.may_be_tried()
+        return alone < self._concurrency
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        call = self.under_way.pop(task)
-        self._alone -= call.is_alone
+        del self.under_way[task]
         self._ring()
 
     async def _carry_out(self, call: Call) -> None:
         """Make one call and see to what becomes of its events."""
-        started_at = time.monotonic()
+        service, started_at = self._services.of(call.connection), time.monotonic()
         try:
-            await self._service.send([event.envelope() for event in call.events])
+            await service.send([event.envelope() for event in call.events])
         except BroadcastRefused as refusal:
-            self._service.note_reached()
-            await self._sort_out(call.events, str(refusal))
+            service.note_reached()
+            await self._sort_out(service, call.events, str(refusal))
         except BroadcastFailed as failure:
-            await self._see_to_failure(call, failure, started_at)
+            await self._see_to_failure(service, call, failure, started_at)
         except asyncio.CancelledError:
             self._put_back(call.events)
             raise
         else:
-            self._service.note_reached()
-            self._note_sent(call.events)
+            self._note_sent(service, call.events)
 
-    def _note_sent(self, events: Sequence[Waiting]) -> None:
+    def _note_sent(self, service: Service, events: Sequence[Waiting]) -> None:
         self.sent += len(events)
-        self._service.note_taken(events[0].connection)
+        service.note_reached()
+        service.note_taken()
         if self.jobs_left is not None:
             self.jobs_left -= len(events)
         self._lanes.finish(events)
@@ -166,7 +161,7 @@ class Calls:
         if lost := {part for part in parts if not self._shares.has(part)}:
             self._lanes.drop(lost)
 
-    async def _sort_out(self, events: Sequence[Waiting], refusal: str) -> None:
+    async def _sort_out(self, service: Service, events: Sequence[Waiting], refusal: str) -> None:
         """The service refuses these: set the one aside, or find out which of them it is."""
         if len(events) == 1:
             await self._set_aside(events[0], refusal)
@@ -174,36 +169,41 @@ class Calls:
         for place, event in enumerate(events):
             started_at = time.monotonic()
             try:
-                await self._service.send([event.envelope()])
+                await service.send([event.envelope()])
             except BroadcastRefused as alone:
                 await self._set_aside(event, str(alone))
             except BroadcastFailed as failure:
-                await self._see_to_failure(Call([event], is_alone=True), failure, started_at, events[place + 1 :])
+                alone_again = Call([event], is_alone=True)
+                await self._see_to_failure(service, alone_again, failure, started_at, events[place + 1 :])
                 return
             except asyncio.CancelledError:
                 self._put_back(events[place:])
                 raise
             else:
-                self._service.note_reached()
-                self._note_sent([event])
+                self._note_sent(service, [event])
 
     async def _see_to_failure(
-        self, call: Call, failure: BroadcastFailed, started_at: float, behind: Sequence[Waiting] = ()
+        self,
+        service: Service,
+        call: Call,
+        failure: BroadcastFailed,
+        started_at: float,
+        behind: Sequence[Waiting] = (),
     ) -> None:
         """No verdict: leave it for a while. `behind` are events of the same call that were not tried."""
         is_suspicious = isinstance(failure, BroadcastUnavailable) and failure.answered
-        if not (is_suspicious and self._service.has_taken_since(call.events[0].connection, started_at)):
+        if not (is_suspicious and service.has_taken_since(started_at)):
             # Others were not taken meanwhile: the service itself may be away.
-            self._service.note_away()
+            service.note_away()
         if not call.is_alone:
-            self._service.report(failure)
+            service.report(failure)
         if not is_suspicious:
             # It was not even reached: nothing can be said about the events, and nothing need be written.
             self._put_back([*call.events, *behind])
             return
         if behind:
             self._put_back(behind)
-        if call.is_alone and await self._others_are_taken(call, started_at):
+        if call.is_alone and await self._others_are_taken(service, call, started_at):
             [event] = call.events
             struck = event.struck()
             if struck.strikes > self._max_strikes:
@@ -213,10 +213,10 @@ class Calls:
             return
         await self._hold(call.events, max(1, *(event.strikes for event in call.events)), str(failure))
 
-    async def _others_are_taken(self, call: Call, since: float) -> bool:
+    async def _others_are_taken(self, service: Service, call: Call, since: float) -> bool:
         """Whether the service took another event meanwhile, or takes one now."""
         try:
-            return await self._service.takes_others(call.events[0].connection, since)
+            return await service.takes_others(since)
         except asyncio.CancelledError:
             self._put_back(call.events)
             raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,13 +21,15 @@ from smartlink.broadcasting.envelope import Envelope, Promise
 from smartlink.broadcasting.outbox.record import with_event_id
 from smartlink.broadcasting.outbox.tables import FAILED, PENDING, SENT, OutboxTables, UtcDateTime
 
-__all__ = ["MAX_BACKOFF_S", "PendingQueue", "Waiting", "backoff_s", "batch_key"]
+__all__ = ["MAX_BACKOFF_S", "PendingQueue", "Waiting", "backoff_s", "batch_key", "place_of"]
 
 MAX_BACKOFF_S = 2.0
 _FIRST_BACKOFF_S = 0.1
 _MAX_ERROR_CHARACTERS = 500
 _COLUMNS = "id, channel, name, payload, socket_id, promise, connection, except_user, queue, part, attempts, strikes"
-_LISTS = {"ids": BigInteger, "parts": SmallInteger, "passed_over": Text, "queues": Text}
+_CONNECTION = "COALESCE(connection, '')"
+_PLACE = f"channel || ' ' || {_CONNECTION}"
+_LISTS = {"ids": BigInteger, "parts": SmallInteger, "passed_over": Text, "full": Text, "queues": Text}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,11 @@ class Waiting:
         return replace(self, strikes=self.strikes + 1)
 
 
+def place_of(channel: str, connection: str | None) -> str:
+    """What keeps one order within a queue: a channel, as one connection has it."""
+    return f"{channel} {connection or ''}"
+
+
 def batch_key(envelopes: Sequence[Envelope]) -> str:
     """The idempotency key of one call: the same for the same events, and for no others."""
     return hashlib.sha256("\n".join(each.event_id or "" for each in envelopes).encode()).hexdigest()[:40]
@@ -98,8 +105,9 @@ class PendingQueue:
         # States are written out, not bound: only so does PostgreSQL see that its partial indexes fit.
         self._waiting = self._statement(
             f"SELECT {_COLUMNS}, {made} FROM {table} WHERE state = '{PENDING}' AND queue = :queue "  # noqa: S608
-            f"AND {self._in('part', 'parts')} AND NOT {self._in('channel', 'passed_over')} "
-            f"AND channel NOT IN (SELECT channel FROM {table} WHERE state = '{PENDING}' AND available_at IS NOT NULL "
+            f"AND {self._in('part', 'parts')} AND NOT {self._in(_PLACE, 'passed_over')} "
+            f"AND NOT {self._in(_CONNECTION, 'full')} "
+            f"AND {_PLACE} NOT IN (SELECT {_PLACE} FROM {table} WHERE state = '{PENDING}' AND available_at IS NOT NULL "
             "AND available_at > :now AND available_at <= :horizon AND queue = :queue) ORDER BY id LIMIT :at_most",
             now=UtcDateTime,
             horizon=UtcDateTime,
@@ -120,16 +128,22 @@ class PendingQueue:
         )
 
     async def waiting(
-        self, queue: str, parts: Sequence[int], passed_over: Sequence[str], at_most: int
+        self,
+        queue: str,
+        parts: Sequence[int],
+        passed_over: Sequence[str],
+        at_most: int,
+        full: Collection[str | None] = (),
     ) -> list[Waiting]:
-        """What can be sent now of these parts of `queue`, lowest ids first: all that waits, but for channels that
-        are held back or `passed_over`."""
+        """What can be sent now of these parts of `queue`, lowest ids first: all that waits, but for places (see
+        `place_of`) that are held back or `passed_over`, and for connections that are `full`."""
         now = dt.datetime.now(dt.UTC)
         # Nothing is held for longer than the horizon; what seems to be is from a clock that was turned back.
         values = {
             "queue": queue,
             "parts": self._list(parts),
             "passed_over": self._list(passed_over),
+            "full": self._list(connection or "" for connection in full),
             "now": now,
             "horizon": now + dt.timedelta(seconds=2 * MAX_BACKOFF_S),
             "at_most": at_most,
@@ -153,7 +167,7 @@ class PendingQueue:
         await self._write(self._failed, values)
 
     async def hold(self, events: Sequence[Waiting], strikes: int, error: str) -> float:
-        """Keep these, and with them their channels, for a while; how long."""
+        """Keep these, and with them their places, for a while; how long."""
         delay_s = backoff_s(max(event.attempts for event in events) + 1)
         values = {
             "ids": self._list([event.id for event in events]),

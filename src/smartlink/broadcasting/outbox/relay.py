@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +29,7 @@ from smartlink.broadcasting.outbox.lanes import Lanes
 from smartlink.broadcasting.outbox.partition import check_queue
 from smartlink.broadcasting.outbox.pruning import RETENTION, prune
 from smartlink.broadcasting.outbox.queue import PendingQueue
-from smartlink.broadcasting.outbox.service import Service
+from smartlink.broadcasting.outbox.service import Services
 from smartlink.broadcasting.outbox.shares import LEASE_S, Shares, grouped
 from smartlink.broadcasting.outbox.tables import OutboxTables
 from smartlink.broadcasting.outbox.wakeup import Listener, Wakeup
@@ -42,6 +42,8 @@ MAX_STRIKES = 5
 _ROOM = 500
 """How many events of one queue are in memory at most."""
 _BEATS_PER_LEASE = 6
+_LOOK_PAST_EVERY_S = 2.0
+"""How often to look for events of other connections behind those of one that is away."""
 _GIVE_UP_S = 2.0
 """How long the last words to the database of a relay that stops may take."""
 
@@ -61,9 +63,9 @@ class Relay:
     """Sends recorded events through `driver`.
 
     `wakeup` is the bell of an outbox in this process, `listeners` hear those elsewhere; what nobody rings for is
-    found every `sweep_s`. `send_timeout_s` bounds one call whatever the driver does. `concurrency` calls are under
-    way at once, and as many again for events that travel alone. `queues` are taken in their order; None takes all
-    queues as they come. `lease_s` is how long a relay that died keeps its share from the others.
+    found every `sweep_s`. `send_timeout_s` bounds one call whatever the driver does. `concurrency` calls of each
+    connection are under way at once, and as many again for events that travel alone. `queues` are taken in their
+    order; None takes all queues as they come. `lease_s` is how long a relay that died keeps its share from the others.
     """
 
     def __init__(
@@ -91,13 +93,13 @@ class Relay:
         self._send_timeout_s = send_timeout_s
         named = None if queues is None else [check_queue(each) for each in queues]
         self._shares = Shares(engine, tables, named, lease_s)
-        self._service = Service(driver, send_timeout_s)
+        self._services = Services(driver, send_timeout_s)
         self._queue = PendingQueue(engine, tables)
         self._database = Database()
         self._lanes = Lanes()
         self._bell = asyncio.Event()
         self._calls = Calls(
-            self._service,
+            self._services,
             self._queue,
             self._database,
             self._lanes,
@@ -113,8 +115,9 @@ class Relay:
         self._must_fetch = True
         self._may_fetch_at = 0.0
         self._swept_at = 0.0
-        self._has_more: set[str] = set()
-        """Queues of which there is more to read than there was room for."""
+        self._has_more: set[tuple[str, str | None]] = set()
+        """Queues and connections of which there is more to read than there was room for."""
+        self._look_past_at = 0.0
         self._beat_at = 0.0
 
     @property
@@ -159,10 +162,11 @@ class Relay:
     async def run_once(self) -> int:
         """Send what waits now and is ours to send; how many were sent. Keeps the share.
 
-        Raises what the database raises. Ends at the first sign that the service is away.
+        Raises what the database raises. Ends at the first sign that a service is away.
         """
         before = self.sent
-        self._service.begin_anew()
+        for service in self._services:
+            service.begin_anew()
         await self._shares.beat(self.sent, self.failed)
         self._lanes.drop(self._shares.surplus)
         while True:
@@ -174,7 +178,7 @@ class Relay:
                 await asyncio.wait(self._calls.under_way, return_when=asyncio.FIRST_COMPLETED)
                 self._calls.start()
             await self._calls.mark()
-            if self._service.seems_away:
+            if any(service.seems_away for service in self._services):
                 break
         return self.sent - before
 
@@ -201,7 +205,7 @@ class Relay:
             self._beating = self._spawn(self._to_database("share", self._beat), "_beating")
         if self._calls.unmarked and self._marking is None:
             self._marking = self._spawn(self._to_database("mark", self._calls.mark), "_marking")
-        if now - self._swept_at >= self._sweep_s or any(self._has_room(queue) for queue in self._has_more):
+        if now - self._swept_at >= self._sweep_s or any(self._has_room(*more) for more in self._has_more):
             self._must_fetch = True
         if self._must_fetch and self._fetching is None and now >= self._may_fetch_at:
             self._must_fetch = False
@@ -226,8 +230,7 @@ class Relay:
             due.append(self._beat_at)
         if self._shares.is_valid():
             due.append(self._shares.valid_until)
-        if not self._service.may_be_tried():
-            due.append(self._service.try_at)
+        due += [service.try_at for service in self._services if not service.may_be_tried()]
         if self._must_fetch and now < self._may_fetch_at:
             due.append(self._may_fetch_at)
         if not self._bell.is_set():
@@ -285,8 +288,8 @@ class Relay:
         if what != "share":
             await asyncio.sleep(pause_s)
 
-    def _has_room(self, queue: str) -> bool:
-        return self._lanes.count(queue) <= _ROOM // 2
+    def _has_room(self, queue: str, connection: str | None) -> bool:
+        return self._lanes.counts(queue).get(connection, 0) <= _ROOM // 2
 
     async def _fetch(self) -> None:
         """Read what waits, as far as there is room."""
@@ -294,19 +297,32 @@ class Relay:
         for queue in self._shares.queues:
             if queue not in parts:
                 continue
-            if not self._has_room(queue):
-                self._has_more.add(queue)
+            counts = self._lanes.counts(queue)
+            full = {connection for connection, count in counts.items() if count > _ROOM // 2}
+            self._has_more = {more for more in self._has_more if more[0] != queue} | {(queue, each) for each in full}
+            if full and not self._may_look_past(full, counts):
                 continue
-            self._has_more.discard(queue)
-            room = _ROOM - self._lanes.count(queue)
-            found = await self._queue.waiting(queue, parts[queue], self._lanes.passed_over(queue), room)
+            room = _ROOM - max((count for connection, count in counts.items() if connection not in full), default=0)
+            found = await self._queue.waiting(queue, parts[queue], self._lanes.passed_over(queue), room, full)
             # The share may have changed meanwhile.
             still_ours = self._shares.is_valid()
             self._lanes.add(event for event in found if still_ours and self._shares.has((event.queue, event.part)))
             if len(found) == room:
-                self._has_more.add(queue)
+                self._has_more.update((queue, event.connection) for event in found)
             if found:
                 self._calls.start()
+
+    def _may_look_past(self, full: Collection[str | None], known: Collection[str | None]) -> bool:
+        """Whether to read what is behind the events of connections that are `full`, which is a long way: only where
+        one of them is away, and but now and then where no other connection is `known` to have any."""
+        if not any(self._services.of(connection).seems_away for connection in full):
+            return False
+        now = time.monotonic()
+        if len(known) == len(full):
+            if now < self._look_past_at:
+                return False
+            self._look_past_at = now + _LOOK_PAST_EVERY_S
+        return True
 
     # The end.
 
@@ -315,7 +331,8 @@ class Relay:
         if self._calls.under_way:
             await asyncio.wait(self._calls.under_way, timeout=self._send_timeout_s + _GIVE_UP_S)
         await self._database.wait(_GIVE_UP_S)
-        running = [*self._calls.under_way, *self._service.probes.values(), self._fetching, self._marking, self._beating]
+        probes = [service.probe for service in self._services]
+        running = [*self._calls.under_way, *probes, self._fetching, self._marking, self._beating]
         rest = [task for task in running if task is not None]
         for task in rest:
             task.cancel()

@@ -1,6 +1,6 @@
-"""The service as a relay sees it: whether it is away, whether it takes others' events, when to try it again.
+"""A connection's service as a relay sees it: whether it is away, whether it takes others' events, when to try it again.
 
-Only what is known about the service is kept here; what becomes of an event, the relay decides.
+Only what is known about it is kept here; what becomes of an event, the relay decides.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from smartlink.broadcasting.drivers.base import Driver
 from smartlink.broadcasting.envelope import Envelope, Promise
 from smartlink.broadcasting.errors import BroadcastFailed, BroadcastUnavailable
 from smartlink.broadcasting.outbox.queue import MAX_BACKOFF_S, batch_key
 
-__all__ = ["PROBE_CHANNEL", "Service"]
+__all__ = ["PROBE_CHANNEL", "Service", "Services"]
 
 PROBE_CHANNEL = "smartlink-outbox-probe"
 """Nobody listens here: an event on it shows whether the service takes events at all."""
@@ -25,17 +25,20 @@ _log = logging.getLogger("smartlink.broadcasting.outbox")
 
 
 class Service:
-    """A driver, and what its answers tell. `send_timeout_s` bounds one call whatever the driver does."""
+    """What a driver reaches through one connection, and what its answers tell. `send_timeout_s` bounds one call
+    whatever the driver does."""
 
-    def __init__(self, driver: Driver, send_timeout_s: float) -> None:
+    def __init__(self, driver: Driver, connection: str | None, send_timeout_s: float) -> None:
         self.try_at = 0.0
         """When the next call may be made while it seems away, on the monotonic clock."""
-        self.probes: dict[str | None, asyncio.Task[bool]] = {}
-        """Probes under way, by connection."""
+        self.probe: asyncio.Task[bool] | None = None
+        """The probe under way."""
         self._driver = driver
+        self._connection = connection
+        self._name = connection or driver.name
         self._send_timeout_s = send_timeout_s
         self._failures = 0
-        self._taken_at: dict[str | None, float] = {}
+        self._taken_at = float("-inf")
         self._is_reported = False
 
     @property
@@ -59,24 +62,24 @@ class Service:
         except BroadcastFailed:
             raise
         except TimeoutError:
-            said = f"{self._driver.name} gave no answer in {self._send_timeout_s:g} s"
+            said = f"{self._name} gave no answer in {self._send_timeout_s:g} s"
             raise BroadcastUnavailable(said, answered=True) from None
         except Exception as error:
             # A bug, of which one trace is enough.
             tell = _log.warning if self._is_reported else _log.exception
-            tell("outbox: driver %s raised what it may not raise: %r", self._driver.name, error)
+            tell("outbox: driver %s raised what it may not raise: %r", self._name, error)
             raise BroadcastUnavailable(f"{type(error).__name__}: {error}", answered=True) from error
 
     def note_reached(self) -> None:
         """It has given a verdict."""
         self._failures = 0
         if self._is_reported:
-            _log.info("outbox: %s takes events again", self._driver.name)
+            _log.info("outbox: %s takes events again", self._name)
             self._is_reported = False
 
-    def note_taken(self, connection: str | None) -> None:
-        """It has taken events that go through `connection`."""
-        self._taken_at[connection] = time.monotonic()
+    def note_taken(self) -> None:
+        """It has taken events."""
+        self._taken_at = time.monotonic()
 
     def note_away(self) -> None:
         """A call failed, and no other was taken meanwhile: leave it alone for a while, longer each time."""
@@ -87,27 +90,48 @@ class Service:
     def report(self, failure: BroadcastFailed) -> None:
         """Log that events are kept; once, until it has given a verdict again."""
         if not self._is_reported:
-            _log.warning("outbox: keeping events until %s takes them: %s", self._driver.name, failure)
+            _log.warning("outbox: keeping events until %s takes them: %s", self._name, failure)
             self._is_reported = True
 
-    def has_taken_since(self, connection: str | None, since: float) -> bool:
-        """Whether it has taken an event through `connection` since then."""
-        return self._taken_at.get(connection, float("-inf")) > since
+    def has_taken_since(self, since: float) -> bool:
+        """Whether it has taken an event since then."""
+        return self._taken_at > since
 
-    async def takes_others(self, connection: str | None, since: float) -> bool:
+    async def takes_others(self, since: float) -> bool:
         """Whether it has taken another event since then, or takes one now: it is asked by a probe."""
-        if self.has_taken_since(connection, since):
+        if self.has_taken_since(since):
             return True
-        probe = self.probes.get(connection)
-        if probe is None:
-            probe = self.probes[connection] = asyncio.create_task(self._probe(connection))
-            probe.add_done_callback(lambda _: self.probes.pop(connection))
-        return await asyncio.shield(probe)
+        if self.probe is None:
+            self.probe = asyncio.create_task(self._probe())
+            self.probe.add_done_callback(self._forget_probe)
+        return await asyncio.shield(self.probe)
 
-    async def _probe(self, connection: str | None) -> bool:
+    async def _probe(self) -> bool:
         try:
-            await self.send([Envelope(PROBE_CHANNEL, "probe", "{}", None, Promise.LIVE, connection=connection)])
+            await self.send([Envelope(PROBE_CHANNEL, "probe", "{}", None, Promise.LIVE, connection=self._connection)])
         except BroadcastFailed:
             return False
         self.note_reached()
         return True
+
+    def _forget_probe(self, _: asyncio.Task[bool]) -> None:
+        self.probe = None
+
+
+class Services:
+    """The service of each connection that events have named: one that is away says nothing about the others."""
+
+    def __init__(self, driver: Driver, send_timeout_s: float) -> None:
+        self._driver = driver
+        self._send_timeout_s = send_timeout_s
+        self._by_connection: dict[str | None, Service] = {}
+
+    def __iter__(self) -> Iterator[Service]:
+        return iter(self._by_connection.values())
+
+    def of(self, connection: str | None) -> Service:
+        """The one that `connection` reaches; None is the default connection."""
+        service = self._by_connection.get(connection)
+        if service is None:
+            service = self._by_connection[connection] = Service(self._driver, connection, self._send_timeout_s)
+        return service
