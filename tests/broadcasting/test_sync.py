@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -18,7 +19,7 @@ from smartlink.broadcasting import (
     Envelope,
     SyncBroadcaster,
 )
-from smartlink.broadcasting.testing import FakeBroadcaster
+from smartlink.broadcasting.testing import FakeBroadcaster, FakeDriver
 
 
 @pytest.fixture
@@ -71,6 +72,41 @@ def test_closed_it_gives_its_thread_back_and_may_start_anew(fake: FakeBroadcaste
     assert len(fake.sent) == 2
 
 
+def test_closing_waits_for_what_other_threads_are_sending() -> None:
+    class Slow(FakeDriver):
+        async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
+            is_under_way.set()
+            await asyncio.sleep(0.2)
+            await super().send(envelopes)
+
+    is_under_way, slow = threading.Event(), Slow()
+    broadcaster = SyncBroadcaster(lambda: Broadcaster(slow))
+    with ThreadPoolExecutor() as threads:
+        sending = [threads.submit(broadcaster.on(Channel("news")).send) for _ in range(3)]
+        assert is_under_way.wait(5)
+        broadcaster.close()
+        for each in sending:
+            each.result(5)
+
+    assert len(slow.sent) == 3
+
+
+def test_closing_cuts_off_what_does_not_end() -> None:
+    class Endless(FakeDriver):
+        async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
+            is_under_way.set()
+            await asyncio.Event().wait()
+
+    is_under_way = threading.Event()
+    broadcaster = SyncBroadcaster(lambda: Broadcaster(Endless()), wait_s=0.3)
+    with ThreadPoolExecutor() as threads:
+        sending = threads.submit(broadcaster.on(Channel("news")).send)
+        assert is_under_way.wait(5)
+        broadcaster.close()
+        with pytest.raises(BroadcastUnavailable):
+            sending.result(5)
+
+
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_sends_through_a_thread_of_its_own(
     fake: FakeBroadcaster, broadcaster: SyncBroadcaster
@@ -94,9 +130,6 @@ def test_settings_are_looked_at_when_it_is_made() -> None:
 
 
 def test_a_driver_that_never_ends_is_given_up_on(fake: FakeBroadcaster) -> None:
-    import asyncio
-    from collections.abc import Sequence
-
     class Endless:
         name = "endless"
 

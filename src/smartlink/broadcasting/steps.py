@@ -62,9 +62,7 @@ def _run(value: Awaitable[Any]) -> Any:
         return asyncio.run(_awaited(value))
     if inspect.iscoroutine(value):
         value.close()
-    raise RuntimeError(
-        "a rule, loader or guard awaits something: inside a running loop, await the async twin of this call"
-    )
+    raise RuntimeError("a function of yours awaits something: inside a running loop, await the async twin of this call")
 
 
 async def _awaited(value: Awaitable[Any]) -> Any:

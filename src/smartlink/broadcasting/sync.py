@@ -10,6 +10,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, Self
 
@@ -40,21 +41,33 @@ class _Worker:
         self._thread.start()
 
     def call(self, what: Coroutine[Any, Any, None], within_s: float) -> None:
-        doing = asyncio.run_coroutine_threadsafe(what, self.loop)
+        try:
+            doing = asyncio.run_coroutine_threadsafe(what, self.loop)
+        except RuntimeError:  # that loop has been closed
+            what.close()
+            raise BroadcastUnavailable("the broadcaster has been closed") from None
         try:
             doing.result(within_s)
         except TimeoutError:
             doing.cancel()
             raise BroadcastUnavailable(f"not done within {within_s:g} s", answered=True) from None
+        except CancelledError:
+            raise BroadcastUnavailable("the broadcaster has been closed", answered=True) from None
 
     def stop(self, within_s: float) -> None:
-        self.call(self.broadcaster.aclose(), within_s)
+        self.call(self._end(within_s), 2 * within_s)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(within_s)
 
+    async def _end(self, within_s: float) -> None:
+        """Let what other threads are sending arrive, and give connections back."""
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=within_s)
+        await self.broadcaster.aclose()
+
     def _run(self) -> None:
-        self.loop.run_forever()
-        self.loop.close()
+        with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+            runner.get_loop().run_forever()
 
 
 class SyncBroadcaster:
@@ -134,7 +147,7 @@ class SyncBroadcaster:
         return self.on(PresenceChannel(name))
 
     def close(self) -> None:
-        """Give connections and the thread back. A later use starts anew."""
+        """Let what other threads are sending arrive, give connections and the thread back. A later use starts anew."""
         with self._lock:
             worker, self._worker = self._worker, None
         if worker is not None and worker.pid == os.getpid():
