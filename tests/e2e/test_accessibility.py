@@ -281,6 +281,8 @@ async def test_words_of_the_navigation_are_whole_on_the_narrowest_page(pages: di
 
 async def test_a_long_name_takes_one_line_of_the_room(pages: dict[str | None, Page]) -> None:
     page = await opened(pages, "/general", "ana")
+    # Nobody's draft of before.
+    await page.get_by_test_id("composer-input").fill("")
     line = await page.evaluate("document.querySelector('#composer').offsetHeight")
     await page.get_by_role("list", name="Direct messages").get_by_role("link", name="Maximiliana").click()
     await page.set_viewport_size(PHONE)
