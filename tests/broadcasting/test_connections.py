@@ -110,6 +110,16 @@ async def test_a_recorded_envelope_of_a_connection_that_is_gone_is_refused(drive
         await drivers.broadcaster.driver.send([Envelope("news", "E", "{}", connection="mars")])
 
 
+async def test_what_names_the_default_connection_keeps_one_order_with_what_names_none(drivers: Drivers) -> None:
+    named = [
+        Envelope("chat", str(n), "{}", connection=None if n % 2 else drivers.broadcaster.driver.name) for n in range(4)
+    ]
+
+    await drivers.broadcaster.send_envelopes(named)
+
+    assert [sent.name for sent in drivers.default.sent] == ["0", "1", "2", "3"]
+
+
 async def test_the_idempotency_key_differs_for_each_connection(drivers: Drivers) -> None:
     packed = drivers.broadcaster.pack(Told("hi"))
 

@@ -102,6 +102,16 @@ async def test_one_round_sends_what_the_others_take(database: OutboxDatabase) ->
     await relay.release()
 
 
+async def test_what_names_the_default_connection_keeps_one_order_with_what_names_none(database: OutboxDatabase) -> None:
+    first = FakeDriver()
+    driver = driver_over(first, FakeDriver())
+    await database.record(
+        *(replace(envelope(number), connection=None if number % 3 else driver.name) for number in range(30))
+    )
+    async with relaying(database, driver):
+        await eventually(lambda: numbers(first) == list(range(30)))
+
+
 async def test_many_jobs_are_counted_over_all_connections(database: OutboxDatabase) -> None:
     first, second = FakeDriver(), FakeDriver()
     await database.record(*on_both(*range(20)))

@@ -64,7 +64,9 @@ class Connections:
         """Hand the envelopes to their drivers. Raises BroadcastUnavailable or BroadcastRefused."""
         by_driver: dict[str | None, list[Envelope]] = {}
         for envelope in envelopes:
-            by_driver.setdefault(envelope.connection, []).append(self._sealed(envelope))
+            # One that names the default connection goes the same way as one that names none, in one order with it.
+            connection = None if envelope.connection == self._default.name else envelope.connection
+            by_driver.setdefault(connection, []).append(self._sealed(envelope))
         failures: list[BroadcastFailed] = []
         for connection, own in by_driver.items():
             key = f"{idempotency_key}.{connection}" if idempotency_key and connection else idempotency_key

@@ -26,8 +26,10 @@ __all__ = ["MAX_BACKOFF_S", "PendingQueue", "Waiting", "backoff_s", "batch_key",
 MAX_BACKOFF_S = 2.0
 _FIRST_BACKOFF_S = 0.1
 _MAX_ERROR_CHARACTERS = 500
-_COLUMNS = "id, channel, name, payload, socket_id, promise, connection, except_user, queue, part, attempts, strikes"
-_CONNECTION = "COALESCE(connection, '')"
+# One that names the default connection goes the same way as one that names none, in one order with it.
+_OWN = "NULLIF(connection, :default)"
+_COLUMNS = f"id, channel, name, payload, socket_id, promise, {_OWN}, except_user, queue, part, attempts, strikes"
+_CONNECTION = f"COALESCE({_OWN}, '')"
 _PLACE = f"channel || ' ' || {_CONNECTION}"
 _LISTS = {"ids": BigInteger, "parts": SmallInteger, "passed_over": Text, "full": Text, "queues": Text}
 
@@ -93,9 +95,11 @@ def backoff_s(failures: int) -> float:
 
 
 class PendingQueue:
-    """Reads and writes the states of recorded events. All of it raises what the database raises."""
+    """Reads and writes the states of recorded events; `default` is the default connection's name. All of it raises what
+    the database raises."""
 
-    def __init__(self, engine: AsyncEngine, tables: OutboxTables) -> None:
+    def __init__(self, engine: AsyncEngine, tables: OutboxTables, default: str) -> None:
+        self._default = default
         self._is_sqlite = engine.dialect.name == "sqlite"
         # On PostgreSQL a statement is its own transaction: one round trip instead of three.
         self._engine = engine if self._is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -141,6 +145,7 @@ class PendingQueue:
         # Nothing is held for longer than the horizon; what seems to be is from a clock that was turned back.
         values = {
             "queue": queue,
+            "default": self._default,
             "parts": self._list(parts),
             "passed_over": self._list(passed_over),
             "full": self._list(connection or "" for connection in full),

@@ -94,7 +94,7 @@ class Relay:
         named = None if queues is None else [check_queue(each) for each in queues]
         self._shares = Shares(engine, tables, named, lease_s)
         self._services = Services(driver, send_timeout_s)
-        self._queue = PendingQueue(engine, tables)
+        self._queue = PendingQueue(engine, tables, driver.name)
         self._database = Database()
         self._lanes = Lanes()
         self._bell = asyncio.Event()
