@@ -276,6 +276,27 @@ def test_a_body_that_breaks_off_is_no_failure_of_the_application(
     assert "Traceback" not in caplog.text
 
 
+@pytest.mark.parametrize(("body", "status"), [(b"x" * 70_000, "413"), (b"channel_name=private-slow.7", "200")])
+def test_flask_reads_a_body_of_unknown_length_up_to_the_limit(
+    monkeypatch: pytest.MonkeyPatch, body: bytes, status: str
+) -> None:
+    # As before Flask 3.1: there no view may set the limit.
+    monkeypatch.setattr(Flask.request_class, "max_content_length", property(lambda _: None))
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": "/broadcasting/auth",
+        "CONTENT_TYPE": "application/x-www-form-urlencoded",
+        "HTTP_AUTHORIZATION": "7",
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.input_terminated": True,
+    }
+    setup_testing_defaults(environ)
+    said: list[str] = []
+    b"".join(flask_app()(environ, lambda line, headers, exc_info=None: said.append(line)))
+
+    assert said[0].startswith(status)
+
+
 async def test_a_fastapi_client_that_goes_away_is_no_failure_of_the_application() -> None:
     sent: list[Any] = []
 

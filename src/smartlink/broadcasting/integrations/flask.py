@@ -48,8 +48,15 @@ def broadcasting_blueprint(
 
 
 def _read() -> bytes:
-    request.max_content_length = MAX_BODY_BYTES
+    too_large = RequestRefused(413, f"The body is larger than {MAX_BODY_BYTES} bytes.")
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise too_large
+    body = b""
     try:
-        return request.get_data(cache=False)
-    except RequestEntityTooLarge:
-        raise RequestRefused(413, f"The body is larger than {MAX_BODY_BYTES} bytes.") from None
+        while chunk := request.stream.read(MAX_BODY_BYTES + 1 - len(body)):
+            body += chunk
+    except RequestEntityTooLarge:  # than the application's own MAX_CONTENT_LENGTH
+        raise too_large from None
+    if len(body) > MAX_BODY_BYTES:
+        raise too_large
+    return body
