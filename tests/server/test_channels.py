@@ -9,7 +9,10 @@ import pytest
 
 from kit.client import Client, connected
 from kit.realtime import KEY, SECRET, call, realtime_server
+from kit.waiting import eventually
+from smartlink.protocol import encoding
 from smartlink.protocol.signing import sign_channel
+from smartlink.server.brokers.base import Publication
 from smartlink.server.lifecycle import RealtimeServer
 
 ANA = {"user_id": "1", "user_info": {"name": "Ana"}}
@@ -141,6 +144,34 @@ async def test_presence_lists_each_user_once_over_all_tabs(server: RealtimeServe
 
         removed = await ben.expect("pusher_internal:member_removed")
         assert json.loads(removed["data"]) == {"user_id": "1"}
+
+
+async def test_a_member_whose_leave_was_told_too_late_is_told_again(server: RealtimeServer) -> None:
+    def told(frame: bytes) -> None:
+        """As by another node, which their former connection left when this one was already here."""
+        server.node.deliver(Publication("1001", "presence-chat", frame))
+
+    async with connected(server.port) as ana, connected(server.port) as ben:
+        await ana.subscribe("presence-chat", ANA)
+        await ben.subscribe("presence-chat", BEN)
+        await ana.expect("pusher_internal:member_added")
+
+        told(encoding.member_removed("presence-chat", "2"))
+        await ana.expect("pusher_internal:member_removed")
+        assert json.loads((await ana.expect("pusher_internal:member_added"))["data"]) == BEN
+
+        told(encoding.member_removed("presence-chat", "2"))
+        told(encoding.member_added("presence-chat", "2", b"{}"))
+        await ana.expect("pusher_internal:member_removed")
+        await ana.expect("pusher_internal:member_added")
+        assert not server.node._members._missed
+
+        told(encoding.member_removed("presence-chat", "2"))
+        ben.send("pusher:unsubscribe", {"channel": "presence-chat"})
+        await ana.expect("pusher_internal:member_removed")
+        await ana.expect("pusher_internal:member_removed")
+        await eventually(lambda: not server.node._members._missed)
+        assert await ana.is_quiet()
 
 
 @pytest.mark.parametrize(

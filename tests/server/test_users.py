@@ -13,7 +13,9 @@ from kit.client import Client, connected
 from kit.engines import Between
 from kit.realtime import KEY, SECRET, an_app, call, realtime_server
 from kit.waiting import eventually
+from smartlink.protocol import encoding
 from smartlink.protocol.signing import sign_channel, sign_user
+from smartlink.server.brokers.base import Publication
 from smartlink.server.lifecycle import RealtimeServer
 
 
@@ -263,6 +265,21 @@ async def test_beyond_a_hundred_the_first_hundred_are_watched(server: RealtimeSe
         await last.sign_in("99")
 
         assert await watchlist(ana) == {"online": ["99"]}
+
+
+async def test_what_was_told_of_a_user_in_the_wrong_order_is_put_right(server: RealtimeServer) -> None:
+    async with connected(server.port) as ana, connected(server.port) as ben:
+        await ana.sign_in("1", watchlist=["5"])
+        assert await watchlist(ana) == {"offline": ["5"]}
+        await ben.sign_in("5")
+        assert await watchlist(ana) == {"online": ["5"]}
+
+        # As another node told it when their former connection left there.
+        late = Publication("1001", "#watch-5", encoding.watchlist_events({"offline": ["5"]}))
+        server.node.deliver(late)
+
+        assert await watchlist(ana) == {"offline": ["5"]}
+        assert await watchlist(ana) == {"online": ["5"]}
 
 
 async def test_a_change_while_the_state_is_read_is_told_after_it() -> None:

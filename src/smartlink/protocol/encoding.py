@@ -7,7 +7,7 @@ of a published event, because publishers hand it over as text. A client event's 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -19,7 +19,9 @@ __all__ = [
     "connection_established",
     "error",
     "event",
+    "is_internal",
     "member_added",
+    "member_in",
     "member_removed",
     "presence_state",
     "signin_success",
@@ -27,14 +29,41 @@ __all__ = [
     "subscription_count_in",
     "subscription_error",
     "subscription_succeeded",
+    "watched_in",
     "watchlist_events",
 ]
 
+_T = TypeVar("_T")
 _encode = msgspec.json.Encoder().encode
 
 PING: Final = b'{"event":"pusher:ping","data":"{}"}'
 PONG: Final = b'{"event":"pusher:pong","data":"{}"}'
+_INTERNAL: Final = b'{"event":"pusher_internal:'
 _SUBSCRIPTION_COUNT: Final = b'{"event":"pusher_internal:subscription_count"'
+_MEMBER_ADDED: Final = b'{"event":"pusher_internal:member_added"'
+_MEMBER_REMOVED: Final = b'{"event":"pusher_internal:member_removed"'
+_WATCHLIST_EVENTS: Final = b'{"event":"pusher_internal:watchlist_events"'
+
+
+class _Frame(msgspec.Struct):
+    data: str
+
+
+class _Count(msgspec.Struct):
+    subscription_count: int
+
+
+class _User(msgspec.Struct):
+    user_id: str
+
+
+class _Edge(msgspec.Struct):
+    name: str
+    user_ids: list[str]
+
+
+class _Edges(msgspec.Struct):
+    events: list[_Edge]
 
 
 def _text(json: bytes) -> bytes:
@@ -97,7 +126,7 @@ def signin_success(user_data: str) -> bytes:
 def watchlist_events(user_ids: Mapping[str, Sequence[str]]) -> bytes:
     """Who of those watched came and went: user ids by `online` and `offline`; empty lists are left out."""
     events = [{"name": name, "user_ids": ids} for name, ids in user_ids.items() if ids]
-    return b'{"event":"pusher_internal:watchlist_events","data":%b}' % _text(_encode({"events": events}))
+    return b'%b,"data":%b}' % (_WATCHLIST_EVENTS, _text(_encode({"events": events})))
 
 
 def subscription_count(channel: str, count: int) -> bytes:
@@ -106,27 +135,49 @@ def subscription_count(channel: str, count: int) -> bytes:
     return b'%b,"channel":%b,"data":%b}' % (_SUBSCRIPTION_COUNT, _encode(channel), data)
 
 
+def is_internal(frame: bytes) -> bool:
+    """Whether a frame tells of the channel itself, and not of a published event."""
+    return frame.startswith(_INTERNAL)
+
+
 def subscription_count_in(frame: bytes) -> int | None:
     """The count in a frame of `subscription_count`; None for any other bytes."""
-    if not frame.startswith(_SUBSCRIPTION_COUNT):
+    told = _data_in(frame, _Count) if frame.startswith(_SUBSCRIPTION_COUNT) else None
+    return None if told is None else told.subscription_count
+
+
+def member_in(frame: bytes) -> tuple[str, bool] | None:
+    """Of a frame of `member_added` or `member_removed` who it is, and whether they came; None for any other bytes."""
+    has_come = frame.startswith(_MEMBER_ADDED)
+    told = _data_in(frame, _User) if has_come or frame.startswith(_MEMBER_REMOVED) else None
+    return None if told is None else (told.user_id, has_come)
+
+
+def watched_in(frame: bytes) -> tuple[str, bool] | None:
+    """Of a frame of `watchlist_events` about one user who it is, and whether they are online; None for others."""
+    told = _data_in(frame, _Edges) if frame.startswith(_WATCHLIST_EVENTS) else None
+    if told is None or len(told.events) != 1 or len(told.events[0].user_ids) != 1:
         return None
+    return told.events[0].user_ids[0], told.events[0].name == "online"
+
+
+def _data_in(frame: bytes, kind: type[_T]) -> _T | None:
     try:
-        data = msgspec.json.decode(frame, type=dict[str, str])["data"]
-        return msgspec.json.decode(data, type=dict[str, int])["subscription_count"]
-    except (msgspec.DecodeError, KeyError):
+        return msgspec.json.decode(msgspec.json.decode(frame, type=_Frame).data, type=kind)
+    except (msgspec.DecodeError, UnicodeError):
         return None
 
 
 def member_added(channel: str, user_id: str, user_info: bytes) -> bytes:
     """A user's first connection on a presence channel. `user_info` is JSON."""
     data = _text(b'{"user_id":%b,"user_info":%b}' % (_encode(user_id), user_info))
-    return b'{"event":"pusher_internal:member_added","channel":%b,"data":%b}' % (_encode(channel), data)
+    return b'%b,"channel":%b,"data":%b}' % (_MEMBER_ADDED, _encode(channel), data)
 
 
 def member_removed(channel: str, user_id: str) -> bytes:
     """A user's last connection left a presence channel."""
     data = _text(b'{"user_id":%b}' % _encode(user_id))
-    return b'{"event":"pusher_internal:member_removed","channel":%b,"data":%b}' % (_encode(channel), data)
+    return b'%b,"channel":%b,"data":%b}' % (_MEMBER_REMOVED, _encode(channel), data)
 
 
 def event(name: str, channel: str, data: str) -> bytes:

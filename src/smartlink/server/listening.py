@@ -11,22 +11,12 @@ from collections.abc import Callable
 
 import msgspec
 
+from smartlink.protocol import encoding
 from smartlink.server.brokers.base import Broker, Publication
 from smartlink.server.fanout import MAX_PENDING_BYTES
 from smartlink.server.hub import Hub
 
 __all__ = ["Arriving", "Listening", "without_known"]
-
-_MEMBER = b'{"event":"pusher_internal:member_'
-
-
-class _MemberFrame(msgspec.Struct):
-    event: str
-    data: str
-
-
-class _User(msgspec.Struct):
-    user_id: str
 
 
 class _Ids(msgspec.Struct):
@@ -37,8 +27,6 @@ class _State(msgspec.Struct):
     presence: _Ids
 
 
-_member_frame = msgspec.json.Decoder(_MemberFrame).decode
-_user = msgspec.json.Decoder(_User).decode
 _state = msgspec.json.Decoder(_State).decode
 
 
@@ -47,13 +35,12 @@ def without_known(frames: list[bytes], state: bytes) -> list[bytes]:
 
     The last word about each user counts: agrees it with the state, nothing about that user is news.
     """
-    members = {frame: _member_frame(frame) for frame in frames if frame.startswith(_MEMBER)}
-    if not members:
+    told = {frame: member for frame in frames if (member := encoding.member_in(frame)) is not None}
+    if not told:
         return frames
-    users = {frame: _user(member.data).user_id for frame, member in members.items()}
     present = _state(state).presence.ids
-    comes = {users[frame]: members[frame].event.endswith("added") for frame in frames if frame in members}
-    return [frame for frame in frames if frame not in users or comes[users[frame]] != (users[frame] in present)]
+    comes = dict(told[frame] for frame in frames if frame in told)
+    return [frame for frame in frames if frame not in told or comes[told[frame][0]] != (told[frame][0] in present)]
 
 
 class Arriving:

@@ -23,6 +23,7 @@ from smartlink.server.framing import text_frame
 from smartlink.server.history.base import History
 from smartlink.server.hub import Connection, Hub
 from smartlink.server.listening import Listening, without_known
+from smartlink.server.members import Members
 from smartlink.server.metrics import Metrics
 from smartlink.server.receipts.base import Receipts
 from smartlink.server.roster.base import Arrival, Change, Roster
@@ -63,7 +64,8 @@ class Node:
         self._apps = apps
         self._webhooks = webhooks
         self._listening = Listening(hub, broker)
-        self._users = Users(hub, roster, self._listening, self._tell_here_at_least)
+        self._users = Users(hub, roster, self._listening, self._tell_here_at_least, self.deliver, tasks)
+        self._members = Members(hub, self._announce_again)
         self._counts = CountPace(self._tell_count)
         self.has_descriptors: Callable[[], bool] = lambda: True
         """Whether this process can hold one more connection."""
@@ -79,6 +81,8 @@ class Node:
 
     async def stop(self) -> None:
         self._counts.stop()
+        self._members.stop()
+        self._users.stop()
         await self.roster.stop()
         await self._broker.stop()
 
@@ -155,7 +159,7 @@ class Node:
             return
         self.hub.join(connection, channel, member)
         frames = [session.joined(channel, member, state).frame]
-        if cached is not None and not any(_is_event(frame) for frame in arriving.frames):
+        if cached is not None and all(map(encoding.is_internal, arriving.frames)):
             # An event that came on the way is younger than the one that was kept, or is that one.
             if cached == _MISS:
                 self._tell_webhook(app, WebhookEvent("cache_miss", channel))
@@ -235,13 +239,22 @@ class Node:
                 act(publication)
             return
         self._listening.take(publication)
-        if (count := encoding.subscription_count_in(publication.frame)) is not None:
-            self._counts.heard(publication.app_id, publication.channel, count)
+        if encoding.is_internal(publication.frame):
+            self._hear(publication.app_id, publication.channel, publication.frame)
         subscribers = self.hub.channel(publication.app_id, publication.channel)
         if subscribers is None:
             return
         left_out = () if publication.except_socket is None else self._left_out(publication, publication.except_socket)
         self._fanout.publish(subscribers, text_frame(publication.frame), *left_out, is_live=publication.is_live)
+
+    def _hear(self, app_id: str, channel: str, frame: bytes) -> None:
+        """Note what a node, perhaps this one, tells of a channel: what two tell at once may come in the wrong order."""
+        if (count := encoding.subscription_count_in(frame)) is not None:
+            self._counts.heard(app_id, channel, count)
+        elif (member := encoding.member_in(frame)) is not None:
+            self._members.heard(app_id, channel, member[0], has_come=member[1])
+        elif (watched := encoding.watched_in(frame)) is not None:
+            self._users.heard(app_id, watched[0], is_online=watched[1])
 
     def _left_out(self, publication: Publication, text: str) -> list[Connection]:
         """The connections on the channel that are not to hear a publication."""
@@ -286,6 +299,10 @@ class Node:
         self._webhooks.tell(app, WebhookEvent("member_added", channel, member.user_id))
         frame = encoding.member_added(channel, member.user_id, member.user_info)
         await self._tell_here_at_least(Publication(app.id, channel, frame, except_socket))
+
+    def _announce_again(self, app_id: str, channel: str, member: Member) -> None:
+        frame = encoding.member_added(channel, member.user_id, member.user_info)
+        self.tasks.run(self._tell_here_at_least(Publication(app_id, channel, frame)))
 
     async def _tell_departure(self, app: App, channel: str, member: Member) -> None:
         self._webhooks.tell(app, WebhookEvent("member_removed", channel, member.user_id))
@@ -359,8 +376,3 @@ class Node:
         if departure.is_last_on_channel:
             self._tell_webhook(app, WebhookEvent("channel_vacated", channel))
         self._count(app, channel, departure.subscriptions)
-
-
-def _is_event(frame: bytes) -> bool:
-    """Whether a frame carries a published event, and not the channel's own state."""
-    return not frame.startswith(b'{"event":"pusher_internal:')

@@ -6,13 +6,16 @@ comes online and goes offline. Watchers hear the internal channel `#watch-{id}`,
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
 from smartlink.protocol.session import User
 from smartlink.server.apps.base import App
 from smartlink.server.brokers.base import Publication
+from smartlink.server.eager import EagerTasks
 from smartlink.server.framing import text_frame
 from smartlink.server.hub import Connection, Hub
 from smartlink.server.listening import Arriving, Listening
@@ -23,17 +26,44 @@ __all__ = ["Users"]
 _USER = "#user-"
 _WATCH = "#watch-"
 
+LOOK_S = 0.5
+"""How long after the first of several comings and goings of a user it is looked how it ended."""
+
 Announce = Callable[[Publication], Awaitable[None]]
 
 
-class Users:
-    """Signs connections in and out and tells watchers. `announce` publishes, on this node at least."""
+@dataclass(slots=True)
+class _Edges:
+    """A user came or went a moment ago; watchers here were told."""
 
-    def __init__(self, hub: Hub, roster: Roster, listening: Listening, announce: Announce) -> None:
+    is_online: bool
+    """What they were told at last."""
+    has_turned: bool = False
+
+
+class Users:
+    """Signs connections in and out and tells watchers.
+
+    `announce` publishes, on this node at least; `deliver` tells those on this node alone.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        roster: Roster,
+        listening: Listening,
+        announce: Announce,
+        deliver: Callable[[Publication], None],
+        tasks: EagerTasks,
+    ) -> None:
         self._hub = hub
         self._roster = roster
         self._listening = listening
         self._announce = announce
+        self._deliver = deliver
+        self._tasks = tasks
+        self._edges: dict[tuple[str, str], _Edges] = {}
+        self._looks: dict[tuple[str, str], asyncio.TimerHandle] = {}
 
     async def sign_in(self, connection: Connection, user: User) -> None:
         """Make a connection this user's and tell it so, or end it when the user has too many."""
@@ -72,6 +102,35 @@ class Users:
                 await self._tell(app, user_id, "online")
             if change.is_vacated:
                 await self._tell(app, user_id, "offline")
+
+    def heard(self, app_id: str, user_id: str, *, is_online: bool) -> None:
+        """Watchers here were told so by a node. Two that tell at once may be heard in the wrong order."""
+        key = (app_id, user_id)
+        edges = self._edges.get(key)
+        if edges is None:
+            self._edges[key] = _Edges(is_online)
+            self._looks[key] = asyncio.get_running_loop().call_later(LOOK_S, self._look, key)
+        else:
+            edges.has_turned |= edges.is_online is not is_online
+            edges.is_online = is_online
+
+    def stop(self) -> None:
+        for look in self._looks.values():
+            look.cancel()
+        self._looks.clear()
+        self._edges.clear()
+
+    def _look(self, key: tuple[str, str]) -> None:
+        del self._looks[key]
+        edges = self._edges.pop(key)
+        if edges.has_turned:
+            self._tasks.run(self._put_right(*key, was_told_online=edges.is_online))
+
+    async def _put_right(self, app_id: str, user_id: str, *, was_told_online: bool) -> None:
+        is_online = (await self._roster.count(app_id, _USER + user_id)).subscriptions > 0
+        if is_online is not was_told_online:
+            frame = encoding.watchlist_events({"online" if is_online else "offline": [user_id]})
+            self._deliver(Publication(app_id, _WATCH + user_id, frame))
 
     async def _tell(self, app: App, user_id: str, what: str) -> None:
         frame = encoding.watchlist_events({what: [user_id]})
