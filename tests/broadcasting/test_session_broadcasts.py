@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from sqlalchemy import Engine, Insert, create_engine, func, select
+from sqlalchemy import Engine, ForeignKey, Insert, create_engine, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, scoped_session, sessionmaker
 
 from smartlink.broadcasting import (
     BroadcastConfigError,
@@ -55,6 +55,21 @@ class Quiet(BroadcastsChanges, Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     n: Mapped[int] = mapped_column(default=0)
+
+
+class Basket(Base):
+    __tablename__ = "baskets"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    items: Mapped[list[Item]] = relationship(cascade="all, delete-orphan")
+
+
+class Item(BroadcastsChanges, Base):
+    __tablename__ = "items"
+    broadcast_fields = ("id",)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    basket_id: Mapped[int | None] = mapped_column(ForeignKey("baskets.id"))
 
 
 class Stamped(BroadcastsChanges, Base):
@@ -266,6 +281,26 @@ def test_of_what_its_own_transaction_deletes_the_end_alone_is_told(world: World)
         session.delete(stamped)
 
     assert [name for _, name, _ in world.recorded()] == ["StampedCreated", "StampedDeleted"]
+
+
+def test_whatever_deletes_a_row_its_end_is_told(world: World) -> None:
+    with world.sessions.begin() as session:
+        session.add(Basket(id=1, items=[Item(id=1), Item(id=2), Item(id=3)]))
+    with world.sessions.begin() as session:
+        basket = session.get_one(Basket, 1)
+        basket.items.pop()
+    with world.sessions.begin() as session:
+        world.broadcasts.attach(session)
+        basket = session.get_one(Basket, 1)
+        savepoint = session.begin_nested()
+        session.delete(basket)
+        session.flush()
+        savepoint.rollback()
+        session.delete(basket)
+
+    ends = [payload["model"] for _, name, payload in world.recorded() if name == "ItemDeleted"]
+    assert ends == [3, 1, 2] or ends == [3, 2, 1]
+    assert len(world.recorded()) == 6
 
 
 def test_a_deletion_that_a_savepoint_takes_back_leaves_the_change_told(world: World) -> None:

@@ -46,7 +46,8 @@ class _Pending:
     announced: list[_Announced] = field(default_factory=list)
     recorded: list[Envelope] = field(default_factory=list)
     live: list[Envelope] = field(default_factory=list)
-    flushed: UOWTransaction | None = None
+    flushed: object = None
+    """The last flush, or the last model it deleted, seen to: who is attached twice is told twice."""
     is_ending: bool = False
 
 
@@ -82,6 +83,7 @@ class SessionBroadcasts:
             target.configure(sync_session_class=type("BroadcastingSession", (base,), {}))
             target = target.kw["sync_session_class"]
         event.listen(target, "after_flush", self._after_flush)
+        event.listen(target, "persistent_to_deleted", self._after_deletion)
         event.listen(target, "before_commit", self._before_commit)
         event.listen(target, "after_commit", self._after_commit)
         event.listen(target, "after_soft_rollback", self._after_rollback)
@@ -119,11 +121,22 @@ class SessionBroadcasts:
     def _after_flush(self, session: Session, flushed: UOWTransaction) -> None:
         pending = self._pending(session)
         if pending.flushed is flushed:
-            return  # Attached twice, to a maker and to a session of it.
+            return
         pending.flushed = flushed
         within = session.get_nested_transaction()
         for model, change in _changes(session):
             pending.announced.append(_Announced(within, self._packed(model, change)))
+
+    def _after_deletion(self, session: Session, model: object) -> None:
+        """Whatever deleted it: `session.delete`, a cascade, or nobody who owns it any more."""
+        pending = self._pending(session)
+        if not isinstance(model, BroadcastsChanges) or "deleted" not in model.broadcast_changes:
+            return
+        if pending.flushed is model:
+            return
+        pending.flushed = model
+        within = session.get_nested_transaction()
+        pending.announced.append(_Announced(within, self._packed(model, "deleted")))
 
     def _packed(self, model: BroadcastsChanges, change: Change) -> Callable[[], Sequence[Envelope]]:
         """Packed at the commit, when the row is as it will be; what is deleted, while it can still be looked at."""
@@ -167,6 +180,7 @@ class SessionBroadcasts:
     def _after_rollback(self, session: Session, ended: SessionTransaction) -> None:
         if ended.nested:
             pending = self._pending(session)
+            pending.flushed = None
             pending.announced = [each for each in pending.announced if ended not in _around(each.within)]
 
     def _after_end(self, session: Session, ended: SessionTransaction) -> None:
@@ -182,10 +196,9 @@ def _plain(session: Session | AsyncSession | scoped_session[Any] | async_scoped_
 
 
 def _changes(session: Session) -> Iterator[tuple[BroadcastsChanges, Change]]:
-    """What a flush has written of models that broadcast it, as far as they want."""
+    """What a flush has inserted and updated of models that broadcast it, as far as they want."""
     found: list[tuple[object, Change]] = [(model, "created") for model in session.new]
     found += [(model, "updated") for model in session.dirty if session.is_modified(model, include_collections=False)]
-    found += [(model, "deleted") for model in session.deleted]
     for model, change in found:
         if isinstance(model, BroadcastsChanges) and change in model.broadcast_changes and inspect(model) is not None:
             yield model, change
