@@ -68,6 +68,23 @@ async def test_what_was_not_is_complained_about_with_what_was() -> None:
         broadcaster.assert_nothing_broadcast()
 
 
+async def test_a_complaint_says_what_differs() -> None:
+    broadcaster = FakeBroadcaster()
+    await broadcaster.send(Renamed(1), to_others=True)
+    await broadcaster.on(Channel("feed")).as_("said").via("ably").to_other_users(7).send()
+
+    with pytest.raises(AssertionError) as complaint:
+        broadcaster.assert_broadcast(
+            Renamed, on="feed", to_others=False, to_other_users=8, via="reverb", where=lambda payload: False
+        )
+
+    assert str(complaint.value) == (
+        "expected Renamed on feed to everybody but not to user 8 via reverb with the payload asked for at least once, "
+        "found 0; sent: order.shipped on private-orders.1 to others, order.shipped on feed to others, "
+        "said on feed but not to user 7 via ably"
+    )
+
+
 async def test_packing_alone_is_not_broadcasting() -> None:
     broadcaster = FakeBroadcaster()
     broadcaster.pack(Shipped(1))

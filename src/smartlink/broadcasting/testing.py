@@ -115,10 +115,14 @@ class Broadcasts:
             and (where is None or where(msgspec.json.decode(envelope.payload)))
         ]
         if (times is None and not found) or (times is not None and len(found) != times):
-            name = event if isinstance(event, str) else event.__name__
-            wanted = f"{name}{f' on {on}' if on is not None else ''}"
+            wanted = [event if isinstance(event, str) else event.__name__]
+            wanted += [f"on {on}"] if on is not None else []
+            wanted += ["to others" if to_others else "to everybody"] if to_others is not None else []
+            wanted += [f"but not to user {to_other_users}"] if to_other_users is not None else []
+            wanted += [f"via {via}"] if via is not None else []
+            wanted += ["with the payload asked for"] if where is not None else []
             expected = "at least once" if times is None else f"{times} times"
-            raise AssertionError(f"expected {wanted} {expected}, found {len(found)}; sent: {self._listing()}")
+            raise AssertionError(f"expected {' '.join(wanted)} {expected}, found {len(found)}; sent: {self._listing()}")
 
     def assert_not_broadcast(
         self,
@@ -144,8 +148,14 @@ class Broadcasts:
     def _was_to_others(self, envelope: Envelope) -> bool:
         return (envelope.channel, envelope.name, envelope.socket_id) in self._to_others
 
+    def _described(self, envelope: Envelope) -> str:
+        to_others = " to others" if self._was_to_others(envelope) else ""
+        without = f" but not to user {envelope.except_user}" if envelope.except_user is not None else ""
+        via = f" via {envelope.connection}" if envelope.connection is not None else ""
+        return f"{envelope.name} on {envelope.channel}{to_others}{without}{via}"
+
     def _listing(self) -> str:
-        sent = ", ".join(f"{envelope.name} on {envelope.channel}" for envelope in self.sent) or "nothing"
+        sent = ", ".join(map(self._described, self.sent)) or "nothing"
         kept = self._classes.keys() - {(envelope.channel, envelope.name) for envelope in self.sent}
         if not kept:
             return sent
