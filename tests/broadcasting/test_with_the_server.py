@@ -12,10 +12,19 @@ from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from kit.client import Client, connected
+from kit.deployment import certificate
 from kit.realtime import realtime_server
 from kit.redis import RedisServer, redis_server
 from kit.waiting import eventually_told
-from smartlink.broadcasting import Broadcaster, BroadcastEvent, BroadcastSettings, Channel, Envelope, PresenceChannel
+from smartlink.broadcasting import (
+    Broadcaster,
+    BroadcastEvent,
+    BroadcastSettings,
+    BroadcastUnavailable,
+    Channel,
+    Envelope,
+    PresenceChannel,
+)
 from smartlink.broadcasting.drivers.redis import RedisDriver
 from smartlink.broadcasting.outbox import Outbox, Relay, define_tables
 from smartlink.server.lifecycle import RealtimeServer
@@ -35,6 +44,23 @@ async def broadcaster(server: RealtimeServer) -> AsyncIterator[Broadcaster]:
 
 async def heard(client: Client) -> object:
     return json.loads((await client.expect("said"))["data"])
+
+
+async def test_the_authority_of_a_servers_certificate_is_named_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cert, key = certificate(tmp_path)
+    tls = {"reverb_server_tls_cert": str(cert), "reverb_server_tls_key": str(key)}
+    async with realtime_server(**tls) as server:
+        settings = BroadcastSettings(_env_file=None, reverb_port=server.port, reverb_scheme="https")
+        async with Broadcaster.from_settings(settings) as stranger:
+            with pytest.raises(BroadcastUnavailable):
+                await stranger.on(Channel("chat")).as_("said").with_({}).send()
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        async with Broadcaster.from_settings(settings) as trusting:
+            await trusting.on(Channel("chat")).as_("said").with_({}).send()
+
+    assert server.metrics.publications == 1
 
 
 async def test_all_sockets_of_a_user_are_left_out(server: RealtimeServer, broadcaster: Broadcaster) -> None:

@@ -185,6 +185,25 @@ async def test_status_tells_of_all_workers(tmp_path: Path) -> None:
         assert "REVERB_APP_SECRET" in wrong.stdout
 
 
+def test_status_tells_why_a_server_cannot_be_asked(tmp_path: Path) -> None:
+    cert, key = make_certificate(tmp_path, "realtime.test")
+    tls = {"reverb_server_tls_cert": cert, "reverb_server_tls_key": key}
+
+    def told(server: Reverb, **settings: str) -> tuple[int, str]:
+        done = server.command("status", "--json", environment=settings)
+        return done.returncode, json.loads(done.stdout).get("problem", "")
+
+    with reverb(tmp_path, "--workers", "1", **tls) as server:
+        assert told(server, REVERB_SCHEME="https", SSL_CERT_FILE=str(cert)) == (0, "")
+        assert "SSL_CERT_FILE" in told(server, REVERB_SCHEME="https")[1]
+        assert "speaks no HTTP. Check REVERB_SCHEME" in told(server, REVERB_SCHEME="http")[1]
+    assert "smartlink reverb start" in told(server)[1]
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    with reverb(plain, "--workers", "1") as server:
+        assert "no TLS is spoken there" in told(server, REVERB_SCHEME="https")[1]
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_debug_shows_frames_without_what_signs(tmp_path: Path, workers: str) -> None:
     with reverb(tmp_path, "--workers", workers, "--debug") as server:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import ssl
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -171,7 +172,8 @@ def _ask(settings: Any) -> dict[str, Any]:
     app_path = f"/apps/{settings.reverb_app_id}"
     secret = settings.reverb_app_secret.get_secret_value()
     try:
-        with httpx2.Client(timeout=TIMEOUT_S, trust_env=False) as client:
+        # No proxy of the environment stands between us and our server, but whom to trust is said there.
+        with httpx2.Client(timeout=TIMEOUT_S, trust_env=False, verify=httpx2.create_ssl_context()) as client:
 
             def get(path: str) -> Any:
                 query = signed_query(settings.reverb_app_key, secret, "GET", path, timestamp=int(time.time()))
@@ -191,8 +193,24 @@ def _ask(settings: Any) -> dict[str, Any]:
     except ValueError as error:
         report["problem"] = str(error)
     except httpx2.HTTPError as error:
-        report["problem"] = f"{type(error).__name__}: nothing answers there. Start it: smartlink reverb start"
+        report["problem"] = f"{type(error).__name__}: {_reason(error)}"
     return report
+
+
+def _reason(error: BaseException) -> str:
+    """What to do about a server that could not be asked."""
+    import httpx2
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"the certificate is not trusted ({cause.verify_message}). Name its authority in SSL_CERT_FILE"
+        if isinstance(cause, ssl.SSLError):
+            return "no TLS is spoken there. Check REVERB_SCHEME and REVERB_PORT"
+        if isinstance(cause, httpx2.ProtocolError | httpx2.ReadError):
+            return "what answers there speaks no HTTP. Check REVERB_SCHEME and REVERB_PORT"
+        cause = cause.__cause__ or cause.__context__
+    return "nothing answers there. Start it: smartlink reverb start"
 
 
 def _say(text: str) -> None:

@@ -66,7 +66,8 @@ class HttpService:
             return httpx2.AsyncClient(
                 timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, connect_timeout_s)),
                 trust_env=trust_env,
-                verify=scheme == "https",
+                # Whom to trust is said in SSL_CERT_FILE, whether proxies apply or not.
+                verify=httpx2.create_ssl_context() if scheme == "https" else False,
                 headers={"content-type": "application/json", "accept-encoding": "identity"},
                 limits=httpx2.Limits(max_connections=20, max_keepalive_connections=20, keepalive_expiry=30),
             )
