@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from sqlalchemy import Engine, ForeignKey, Insert, create_engine, func, select
+from sqlalchemy import Engine, ForeignKey, Insert, create_engine, event, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, scoped_session, sessionmaker
 
@@ -301,6 +301,39 @@ def test_whatever_deletes_a_row_its_end_is_told(world: World) -> None:
     ends = [payload["model"] for _, name, payload in world.recorded() if name == "ItemDeleted"]
     assert ends == [3, 1, 2] or ends == [3, 2, 1]
     assert len(world.recorded()) == 6
+
+
+def test_what_other_listeners_of_a_commit_announce_or_change_is_told_too(world: World) -> None:
+    def late(session: Session) -> None:
+        world.broadcasts.announce(session, Said("late"))
+        world.broadcasts.announce(session, Blinked())
+        session.add(Order(id=2))
+
+    event.listen(world.sessions, "before_commit", late)
+    with world.sessions.begin() as session:
+        session.add(Order(id=1))
+        world.broadcasts.announce(session, Said("early"))
+
+    told = [payload.get("text") or payload["model"]["id"] for _, _, payload in world.recorded()]
+    assert told == ["early", 1, "late", 2]
+    assert len(world.live) == 1
+
+
+def test_live_models_need_somebody_to_send_them(world: World) -> None:
+    class Cursor(BroadcastsChanges, Base):
+        __tablename__ = "cursors"
+        broadcast_fields: ClassVar[Sequence[str]] = ("id",)
+        broadcast_promise = Promise.LIVE
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    Base.metadata.create_all(world.engine)
+    with Session(world.engine) as session:
+        SessionBroadcasts(FakeBroadcaster(), world.outbox).attach(session)
+        session.add(Cursor(id=1))
+        with pytest.raises(BroadcastConfigError, match=r"CursorCreated is live: .*send_live"):
+            session.commit()
+        with pytest.raises(BroadcastConfigError):
+            session.commit()  # Nor does it go by without its event when it is tried again.
 
 
 def test_a_deletion_that_a_savepoint_takes_back_leaves_the_change_told(world: World) -> None:

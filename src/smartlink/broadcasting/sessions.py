@@ -49,6 +49,8 @@ class _Pending:
     flushed: object = None
     """The last flush, or the last model it deleted, seen to: who is attached twice is told twice."""
     is_ending: bool = False
+    is_recorded: bool = False
+    """What comes now, other listeners announce while the commit is under way."""
 
 
 class SessionBroadcasts:
@@ -83,6 +85,7 @@ class SessionBroadcasts:
             target.configure(sync_session_class=type("BroadcastingSession", (base,), {}))
             target = target.kw["sync_session_class"]
         event.listen(target, "after_flush", self._after_flush)
+        event.listen(target, "after_flush_postexec", self._record_rest)
         event.listen(target, "persistent_to_deleted", self._after_deletion)
         event.listen(target, "before_commit", self._before_commit)
         event.listen(target, "after_commit", self._after_commit)
@@ -113,6 +116,7 @@ class SessionBroadcasts:
             # Otherwise no rollback would ever take it back.
             own.begin()
         self._pending(own).announced.append(_Announced(own.get_nested_transaction(), lambda: envelopes))
+        self._record_rest(own)
 
     def _pending(self, session: Session) -> _Pending:
         pending: _Pending = session.info.setdefault(self._key, _Pending())
@@ -155,14 +159,37 @@ class SessionBroadcasts:
         pending.is_ending = True
         try:
             session.flush()
-            announced, pending.announced = pending.announced, []
-            envelopes = [envelope for each in announced for envelope in each.envelopes()]
-            recorded = [envelope for envelope in envelopes if envelope.promise is not Promise.LIVE]
-            self._outbox.record_sync(session, recorded)
-            pending.recorded += recorded
-            pending.live += [envelope for envelope in envelopes if envelope.promise is Promise.LIVE]
+            self._record(session, pending)
+            pending.is_recorded = True
         finally:
             pending.is_ending = False
+
+    def _record_rest(self, session: Session, _: object = None) -> None:
+        """Nobody else would record what comes once the commit is under way."""
+        pending = self._pending(session)
+        if pending.is_recorded and pending.announced:
+            self._record(session, pending)
+
+    def _record(self, session: Session, pending: _Pending) -> None:
+        announced, pending.announced = pending.announced, []
+        try:
+            self._record_these(session, pending, announced)
+        except BaseException:
+            # Who commits again without a rollback commits them too, or fails again.
+            pending.announced = [*announced, *pending.announced]
+            raise
+
+    def _record_these(self, session: Session, pending: _Pending, announced: Sequence[_Announced]) -> None:
+        envelopes = [envelope for each in announced for envelope in each.envelopes()]
+        recorded = [envelope for envelope in envelopes if envelope.promise is not Promise.LIVE]
+        live = [envelope for envelope in envelopes if envelope.promise is Promise.LIVE]
+        if live and self._send_live is None:
+            raise BroadcastConfigError(f"{live[0].name} is live: give SessionBroadcasts a send_live")
+        if recorded:
+            # Flushed it is; within a flush it may not be again.
+            self._outbox.record_sync(self._outbox.connection_of(session), recorded)
+        pending.recorded += recorded
+        pending.live += live
 
     def _after_commit(self, session: Session) -> None:
         if session.in_nested_transaction():

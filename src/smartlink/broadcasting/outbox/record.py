@@ -102,7 +102,7 @@ class Outbox:
             if own.new or own.deleted or own.dirty:
                 # What still has to take row locks takes them before the channels', never crosswise.
                 own.flush()
-            connection = own.connection(bind_arguments=self._at)
+            connection = self.connection_of(own)
         else:
             connection = own
         driver = connection.dialect.driver
@@ -110,6 +110,10 @@ class Outbox:
         if statements is None:
             statements = self._statements[driver] = _Prepared(connection.dialect, self._table, notify=self._notify)
         return statements.record(connection, envelopes)
+
+    def connection_of(self, session: Session) -> Connection:
+        """The connection on which `session` records."""
+        return session.connection(bind_arguments=self._at)
 
     def wake(self, queues: Iterable[str] = (DEFAULT_QUEUE,)) -> None:
         """Tell the workers that something was committed on `queues`. Never waits; harmless when there is none."""
