@@ -11,9 +11,16 @@ from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy import Engine, ForeignKey, Insert, create_engine, event, func, select
-from sqlalchemy.ext.asyncio import AsyncEngine, async_scoped_session, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+    create_async_engine,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, scoped_session, sessionmaker
 
+from kit.waiting import eventually
 from smartlink.broadcasting import (
     BroadcastConfigError,
     BroadcastEvent,
@@ -493,6 +500,34 @@ async def test_async_sessions_announce_too(async_engine: AsyncEngine) -> None:
     async with async_engine.connect() as connection:
         rows = (await connection.execute(select(events.c.name, events.c.socket_id).order_by(events.c.id))).all()
     assert rows == [("App\\Events\\Said", "3.4"), ("OrderCreated", None)]
+
+
+async def test_live_events_of_async_sessions_are_sent_by_a_broadcaster_that_awaits(
+    async_engine: AsyncEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake = FakeBroadcaster()
+    broadcasts = SessionBroadcasts(fake, Outbox(tables), send_live=fake.send_envelopes)
+    async with AsyncSession(async_engine) as session:
+        broadcasts.attach(session)
+        broadcasts.announce(session, Blinked())
+        await session.commit()
+        await eventually(lambda: fake.sent)
+
+        fake.fake_driver.fails_with = BroadcastUnavailable("away")
+        broadcasts.announce(session, Blinked())
+        await session.commit()
+        await eventually(lambda: "live events are lost (App\\Events\\Blinked): BroadcastUnavailable" in caplog.text)
+
+
+def test_a_broadcaster_that_awaits_is_none_for_plain_sessions(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    fake = FakeBroadcaster()
+    broadcasts = SessionBroadcasts(fake, world.outbox, send_live=fake.send_envelopes)
+    with Session(world.engine) as session:
+        broadcasts.attach(session)
+        broadcasts.announce(session, Blinked())
+        session.commit()
+
+    assert "give send_live a SyncBroadcaster's send_envelopes" in caplog.text
 
 
 async def test_an_async_savepoint_that_is_taken_back_is_not_told(async_engine: AsyncEngine) -> None:

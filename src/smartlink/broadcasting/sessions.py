@@ -10,8 +10,9 @@ async with async_sessions.begin() as session:
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,8 +57,9 @@ class _Pending:
 class SessionBroadcasts:
     """Records what sessions announce, and the changes of models that broadcast them (`BroadcastsChanges`).
 
-    `send_live` takes live envelopes after the commit and must not wait long: `SyncBroadcaster.send_envelopes`, or
-    something that queues. What it raises is logged: the commit has succeeded. Without it live events are refused.
+    `send_live` takes live envelopes after the commit: where sessions are async `Broadcaster.send_envelopes`, which is
+    left to a task; where they are not `SyncBroadcaster.send_envelopes`; or something that queues, and does not wait long.
+    What it raises is logged: the commit has succeeded. Without it live events are refused.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class SessionBroadcasts:
         self._broadcaster = broadcaster
         self._outbox = outbox
         self._send_live = send_live
+        self._sending: set[asyncio.Task[None]] = set()
         self._key = f"smartlink.broadcasts.{id(self):x}"
 
     def attach(self, sessions: Any) -> None:
@@ -199,10 +202,27 @@ class SessionBroadcasts:
             self._outbox.wake({envelope.queue for envelope in pending.recorded})
         if pending.live and self._send_live is not None:
             try:
-                self._send_live(pending.live)
+                said = self._send_live(pending.live)
+                if asyncio.iscoroutine(said):
+                    self._begin(said, pending.live)
             except Exception as error:  # noqa: BLE001 - raised from here, a commit would look as if it had failed
-                names = ", ".join(dict.fromkeys(envelope.name for envelope in pending.live))
-                _log.error("live events are lost (%s): %s: %s", names, type(error).__name__, error)
+                _report_lost(pending.live, error)
+
+    def _begin(self, sending: Coroutine[Any, Any, object], live: Sequence[Envelope]) -> None:
+        async def send() -> None:
+            try:
+                await sending
+            except Exception as error:  # noqa: BLE001 - nobody waits for it
+                _report_lost(live, error)
+
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            sending.close()
+            raise RuntimeError("no event loop runs here; give send_live a SyncBroadcaster's send_envelopes") from None
+        task = loop.create_task(send())
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
 
     def _after_rollback(self, session: Session, ended: SessionTransaction) -> None:
         if ended.nested:
@@ -214,6 +234,11 @@ class SessionBroadcasts:
         """Committed, rolled back, or closed: what comes now is of another transaction."""
         if ended.parent is None:
             session.info.pop(self._key, None)
+
+
+def _report_lost(live: Sequence[Envelope], error: Exception) -> None:
+    names = ", ".join(dict.fromkeys(envelope.name for envelope in live))
+    _log.error("live events are lost (%s): %s: %s", names, type(error).__name__, error)
 
 
 def _plain(session: Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]) -> Session:
