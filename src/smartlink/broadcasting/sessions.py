@@ -58,8 +58,8 @@ class SessionBroadcasts:
     """Records what sessions announce, and the changes of models that broadcast them (`BroadcastsChanges`).
 
     `send_live` takes live envelopes after the commit: where sessions are async `Broadcaster.send_envelopes`, which is
-    left to a task; where they are not `SyncBroadcaster.send_envelopes`; or something that queues, and does not wait long.
-    What it raises is logged: the commit has succeeded. Without it live events are refused.
+    left to a task; where they are not `SyncBroadcaster.send_envelopes`; or something that queues, and does not wait
+    long. What it raises is logged: the commit has succeeded. Without it live events are refused.
     """
 
     def __init__(
