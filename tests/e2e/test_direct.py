@@ -6,10 +6,11 @@ import re
 from collections.abc import Awaitable, Callable
 
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Locator, Page, WebSocketRoute, expect
 
 from kit.callers import Callers
 from kit.serve import Smartlink
+from kit.waiting import eventually, eventually_told
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
@@ -68,6 +69,46 @@ async def test_reading_in_one_browser_brings_every_other_page_into_step(
     await expect(receipt).to_have_attribute("title", re.compile(r"^Read \d?\d:\d\d"))
     rows = await call("rita", "GET", "/api/notifications?unread=1")
     assert rows == []
+
+
+async def test_what_comes_after_a_newer_message_of_ones_own_is_read_as_well(
+    call: Callers, sign_in: SignIn, smartlink: Smartlink
+) -> None:
+    reader = await call.register("rolf")
+    writer = await call.register("wilma")
+    rolf = await (await sign_in("rolf")).context.new_page()
+    late: list[Callable[[], None]] = []
+    listens: list[str | bytes] = []
+
+    def overtaken(socket: WebSocketRoute) -> None:
+        server = socket.connect_to_server()
+
+        def carry(frame: str | bytes) -> None:
+            if "PrivateMessageSent" in str(frame):
+                late.append(lambda: socket.send(frame))
+                return
+            socket.send(frame)
+            if "subscription_succeeded" in str(frame) and "private-chat" in str(frame):
+                listens.append(frame)
+
+        server.on_message(carry)
+
+    await rolf.route_web_socket("**/app/**", overtaken)
+    await rolf.goto(f"{smartlink.url}/direct/{writer}")
+    await eventually(lambda: listens)
+    await write(call, "wilma", reader, "Said first")
+    await eventually(lambda: late)
+    await rolf.get_by_test_id("composer-input").fill("Answered first")
+    await rolf.get_by_test_id("composer-input").press("Enter")
+    await expect(message(rolf, "Answered first").locator("[data-status=sent]")).to_have_count(1)
+    late.pop()()
+    await expect(message(rolf, "Said first")).to_have_count(1)
+
+    async def is_read() -> bool:
+        [first, _] = await call("wilma", "GET", f"/api/chat/messages/private/{reader}")
+        return bool(first["is_read"])
+
+    await eventually_told(is_read)
 
 
 async def test_everything_is_marked_as_read_at_once(call: Callers, sign_in: SignIn) -> None:

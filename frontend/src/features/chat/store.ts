@@ -2,8 +2,8 @@
 import { defineStore } from 'pinia'
 import { computed, ref, shallowRef } from 'vue'
 import * as http from '@/api/chat'
-import { Rejected, sentence } from '@/api/errors'
-import type { Account, Profile } from '@/api/records'
+import { Rejected, sentence, Unreachable } from '@/api/errors'
+import type { Account, Message, Profile } from '@/api/records'
 import { membersAfter, type Member, type MembersEvent } from '@/features/presence/members'
 import { whenBack } from '@/realtime/back'
 import { useRealtime } from '@/realtime/store'
@@ -63,6 +63,8 @@ export const useChat = defineStore('chat', () => {
   let tabs: Tabs | null = null
   let sweeping: ReturnType<typeof setInterval> | undefined
   const loading = new Map<RoomKey, Promise<void>>()
+  /** Of what others wrote directly: what the server was told that it is read. */
+  const toldRead = new Set<number>()
   /** Which of the ways to a message is the last one taken. */
   let way = 0
   let refreshing: ReturnType<typeof setTimeout> | undefined
@@ -158,6 +160,7 @@ export const useChat = defineStore('chat', () => {
     room.value = null
     leavePast()
     loading.clear()
+    toldRead.clear()
     firstNew.value = null
     slowedUntil.value = null
     state.value = initialChat(0)
@@ -169,8 +172,11 @@ export const useChat = defineStore('chat', () => {
 
   /** The connection came or went. */
   function connectionChanged(isConnected: boolean): void {
-    if (isConnected) resume()
-    else typing.value = {}
+    if (!isConnected) typing.value = {}
+    else {
+      resume()
+      if (isAttending.value) markSeen()
+    }
   }
 
   /** What did not load while nobody answered. */
@@ -366,16 +372,25 @@ export const useChat = defineStore('chat', () => {
     const key = room.value
     if (key === null) return
     const { messages, seen, phase } = roomIn(state.value, key)
+    if (phase !== 'ready') return
     const last = messages.at(-1)?.id ?? 0
-    if (phase !== 'ready' || last <= seen) return
-    state.value = chatAfter(state.value, { type: 'trimmed', room: key })
-    const person = personIn(key)
-    const isUnread = person !== null && firstUnread(key) !== null
-    noteSeen(key, last)
-    if (person !== null && isUnread) {
-      // Refused or unreachable: it stays unread on the server and is said again with the next message.
-      http.readAll(person).catch(() => undefined)
+    if (last > seen) {
+      state.value = chatAfter(state.value, { type: 'trimmed', room: key })
+      noteSeen(key, last)
     }
+    const person = personIn(key)
+    if (person !== null) tellRead(person, messages)
+  }
+
+  /** Not only what lies behind the last one seen: an answer to one's own message may overtake an older one of theirs. */
+  function tellRead(person: number, messages: readonly Message[]): void {
+    const news = messages.filter(({ id, user_id, is_read }) => user_id === person && !is_read && !toldRead.has(id))
+    if (news.length === 0) return
+    for (const { id } of news) toldRead.add(id)
+    http.readAll(person).catch((error: unknown) => {
+      // Where nobody answered it is said again; what was refused stays unread until the next message.
+      if (error instanceof Unreachable) for (const { id } of news) toldRead.delete(id)
+    })
   }
 
   /** Everything that waits, in every room. Raises what the server says; what it took is read. */
