@@ -25,6 +25,12 @@ describe('notifications', () => {
     expect(lived).toEqual(after(initialNotifications, loaded([one(3), one(2), one(1, at)])))
   })
 
+  it('are as before when reading one did not go through', () => {
+    const before = after(initialNotifications, loaded([one(2), one(1, at)]))
+
+    expect(after(before, { type: 'read', id: 2, at }, { type: 'unreadAfterAll', id: 2 })).toEqual(before)
+  })
+
   it('count one that was read though it is not loaded', () => {
     const lived = after(initialNotifications, { type: 'loaded', list: [one(9)], unread: 2, hasOlder: true }, { type: 'read', id: 1, at })
 

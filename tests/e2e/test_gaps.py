@@ -206,6 +206,33 @@ async def test_pages_opened_while_nobody_answers_say_so_and_load_by_themselves_a
     await expect(ana.get_by_test_id("campaign-1")).to_be_visible()
 
 
+async def test_what_did_not_go_through_is_shown_as_not_done_and_forgotten_once_one_can_try_again(
+    smartlink: Smartlink, sign_in: SignIn, call: Callers
+) -> None:
+    await call.register("noah")
+    await call("noah", "POST", "/api/wallet/deposits", {"amount": "5"})
+    mine = (await call("noah", "POST", "/api/campaigns", {"name": "Mine", "budget": "5"}))["id"]
+    noah = await sign_in("noah")
+    campaign = await noah.context.new_page()
+    await noah.goto(f"{smartlink.url}/notifications")
+    await campaign.goto(f"{smartlink.url}/campaigns/{mine}")
+    for page in (noah, campaign):
+        await expect(page.get_by_test_id("connection-state")).to_have_text("Connected")
+    await noah.context.set_offline(True)
+    await noah.get_by_role("button", name="Mark as read").click()
+    await expect(noah.get_by_role("alert").filter(has_text="That did not go through.")).to_be_visible()
+    await expect(noah.get_by_role("region", name="New").get_by_role("listitem")).to_have_count(1)
+    await expect(noah.get_by_test_id("nav-bell").locator(".badge")).to_have_text("1")
+    await campaign.get_by_test_id("activate").click()
+    await expect(campaign.get_by_role("alert").filter(has_text="cannot be reached")).to_be_visible()
+    await noah.context.set_offline(False)
+
+    for page in (noah, campaign):
+        await expect(page.get_by_role("main").get_by_role("alert")).to_have_count(0)
+    await noah.get_by_role("button", name="Mark as read").click()
+    await expect(noah.get_by_test_id("nav-bell").locator(".badge")).to_have_count(0)
+
+
 async def test_a_room_opened_while_nobody_answers_loads_by_itself_afterwards(sign_in: SignIn) -> None:
     ana = await sign_in("ana")
     await expect(ana.get_by_test_id(f"conversation-{BEN}")).to_be_visible()

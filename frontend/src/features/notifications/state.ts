@@ -17,6 +17,8 @@ export type NotificationEvent =
   | { type: 'olderLoaded'; list: readonly Notification[]; hasOlder: boolean }
   | { type: 'created'; notification: Notification }
   | { type: 'read'; id: number; at: string }
+  /** It was marked here, and the server did not take it. */
+  | { type: 'unreadAfterAll'; id: number }
 
 export const initialNotifications: NotificationState = { phase: 'empty', list: [], unread: 0, hasOlder: false }
 
@@ -47,5 +49,11 @@ export function notificationsAfter(state: NotificationState, event: Notification
         list: state.list.map((one) => (one.id === event.id ? { ...one, read_at: event.at } : one)),
       }
     }
+    case 'unreadAfterAll':
+      return {
+        ...state,
+        unread: state.unread + 1,
+        list: state.list.map((one) => (one.id === event.id ? { ...one, read_at: null } : one)),
+      }
   }
 }

@@ -27,6 +27,8 @@ export const useNotifications = defineStore('notifications', () => {
 
   let line: Line | null = null
   let outside: Outside | null = null
+  /** False while it is not known whether the server did what it was asked. */
+  let isSure = true
   /** Whether a notification is about what the reader looks at right now. */
   let isSeen: (notification: Note) => boolean = () => false
 
@@ -65,12 +67,16 @@ export const useNotifications = defineStore('notifications', () => {
     dispatch({ type: 'loading' })
     try {
       line?.loaded(await fetchList())
+      isSure = true
     } catch {
       dispatch({ type: 'failed' })
     }
   }
 
-  whenBack(() => line !== null && state.value.phase === 'failed' && void load())
+  whenBack(() => {
+    trouble.value = false
+    if (line !== null && (state.value.phase === 'failed' || !isSure)) void load()
+  })
 
   async function loadOlder(): Promise<void> {
     const last = state.value.list.at(-1)
@@ -112,7 +118,10 @@ export const useNotifications = defineStore('notifications', () => {
     const known = state.value.list.find((one) => one.id === id)
     if (known && known.read_at !== null) return
     dispatch({ type: 'read', id, at: new Date().toISOString() })
-    await attempt(() => http.readNotification(id))
+    await attempt(
+      () => http.readNotification(id),
+      () => dispatch({ type: 'unreadAfterAll', id }),
+    )
   }
 
   async function readAll(): Promise<void> {
@@ -120,12 +129,14 @@ export const useNotifications = defineStore('notifications', () => {
     await attempt(() => http.readAllNotifications())
   }
 
-  async function attempt(act: () => Promise<void>): Promise<void> {
+  async function attempt(act: () => Promise<void>, undo: () => void = () => undefined): Promise<void> {
     try {
       await act()
       trouble.value = false
     } catch {
       trouble.value = true
+      isSure = false
+      undo()
       await load()
     }
   }
