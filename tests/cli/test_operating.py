@@ -22,6 +22,7 @@ from kit.realtime import call
 from kit.receiver import receiver
 from kit.reverb import Reverb, reverb
 from kit.waiting import eventually, eventually_told
+from kit.xhr import XhrClient
 from smartlink.protocol.signing import sign_channel
 
 MANY = 16
@@ -216,6 +217,9 @@ async def test_debug_shows_frames_without_what_signs(tmp_path: Path, workers: st
                 server.port, "POST", "/apps/1001/events", b'{"name":"shown","channel":"presence-chat","data":""}'
             )
             await client.expect("shown")
+        async with XhrClient(server.port) as by_http:
+            await by_http.subscribe("chat")
+            session = by_http.session.rpartition("/")[2]
         await eventually(lambda: "shown" in server.said)
         said = server.said
 
@@ -224,6 +228,8 @@ async def test_debug_shows_frames_without_what_signs(tmp_path: Path, workers: st
     assert "POST /apps/1001/events" in said
     assert signature.partition(":")[2] not in said
     assert "secret-word" not in said
+    assert "/…/xhr_send" in said
+    assert session not in said
     assert "auth_signature=…" in said
 
 
