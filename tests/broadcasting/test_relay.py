@@ -21,10 +21,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broadcasting.outbox_database import OutboxDatabase, envelope, open_database, pusher_driver, relaying
 from kit.pusher_service import HANG, Call, PusherService, pusher_service
 from kit.waiting import eventually
-from smartlink.broadcasting import BroadcastUnavailable, Envelope, Promise
+from smartlink.broadcasting import Broadcaster, BroadcastUnavailable, Channel, Envelope, Promise
 from smartlink.broadcasting.outbox import FailedEvents, Wakeup
 from smartlink.broadcasting.outbox.service import PROBE_CHANNEL
-from smartlink.broadcasting.testing import FakeDriver
+from smartlink.broadcasting.testing import FakeDriver, fake_broadcasts
 
 
 @pytest.fixture
@@ -55,6 +55,21 @@ async def test_durable_events_carry_their_id_and_state_does_not(
     assert service.payloads() == [{"eventId": first, "n": 1}, {"n": 2}, {"eventId": third}]
     assert [event.get("socket_id") for event in service.taken] == [None, None, "1.2"]
     assert await database.column("state") == ["sent"] * 3
+
+
+async def test_a_relay_that_works_already_sends_to_a_fake_within_its_block(
+    database: OutboxDatabase, service: PusherService
+) -> None:
+    broadcaster = Broadcaster(pusher_driver(service))
+    async with relaying(database, broadcaster.driver):
+        with fake_broadcasts(broadcaster) as broadcasts:
+            await database.record(*broadcaster.pack(broadcaster.on(Channel("news")).as_("faked").event))
+            await eventually(lambda: broadcasts.sent)
+        await database.record(*broadcaster.pack(broadcaster.on(Channel("news")).as_("sent").event))
+        await eventually(lambda: taken(service) == 1)
+
+    assert [event["name"] for event in service.taken] == ["sent"]
+    broadcasts.assert_broadcast("faked", times=1)
 
 
 async def test_a_wake_is_enough(database: OutboxDatabase, service: PusherService) -> None:

@@ -240,16 +240,17 @@ class Broadcaster:
 
     @contextmanager
     def driven_by(self, driver: Driver, watch: Watch | None = None) -> Iterator[None]:
-        """For as long as the block lasts, send everything through `driver`, unsealed, whatever events name.
+        """For as long as the block lasts, send everything through `driver`, unsealed, whatever events name; so does a
+        relay that was given this broadcaster's `driver`.
 
         `watch` is told of each event packed, its envelopes, and whether it is for others only. For tests.
         """
-        before = self._connections, self._watch
-        self._connections, self._watch = Connections.all_through(driver, self._connections.name), watch
+        before, self._watch = self._watch, watch
         try:
-            yield
+            with self._connections.replaced_by(driver):
+                yield
         finally:
-            self._connections, self._watch = before
+            self._watch = before
 
     async def aclose(self) -> None:
         """Close the drivers, if this broadcaster was made from settings; those handed in are their owner's."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Self
 
@@ -27,22 +28,31 @@ class Connections:
         default: Driver,
         find: Callable[[str], Driver] | None = None,
         seal: Callable[[str, str], str] | None = None,
-        name: str | None = None,
     ) -> None:
         self._default = default
-        self._name = name
+        self._name = default.name
         self._find = find
         self._seal = seal
 
     @classmethod
-    def all_through(cls, driver: Driver, name: str | None = None) -> Self:
-        """Every connection is `driver`, the default one by `name`, and nothing is sealed: for fakes."""
-        return cls(driver, lambda _: driver, lambda _, payload: payload, name)
+    def all_through(cls, driver: Driver) -> Self:
+        """Every connection is `driver`, and nothing is sealed: for fakes."""
+        return cls(driver, lambda _: driver, lambda _, payload: payload)
+
+    @contextmanager
+    def replaced_by(self, driver: Driver) -> Iterator[None]:
+        """Be all through `driver` within the block, also for whoever holds this already; the default keeps its name."""
+        before = self._default, self._find, self._seal
+        self._default, self._find, self._seal = driver, lambda _: driver, lambda _, payload: payload
+        try:
+            yield
+        finally:
+            self._default, self._find, self._seal = before
 
     @property
     def name(self) -> str:
         """The default connection's."""
-        return self._name or self._default.name
+        return self._name
 
     @property
     def can_seal(self) -> bool:
@@ -51,11 +61,11 @@ class Connections:
 
     def driver(self, connection: str | None) -> Driver:
         """The driver of a connection; the default one for None and its own name. Raises BroadcastConfigError."""
-        if connection is None or connection == self._default.name:
+        if connection is None or connection == self._name:
             return self._default
         if self._find is None:
             raise BroadcastConfigError(
-                f"there is no connection {connection!r}: this broadcaster has {self._default.name} alone; "
+                f"there is no connection {connection!r}: this broadcaster has {self._name} alone; "
                 "give it find_driver, or build it with Broadcaster.from_settings"
             )
         return self._find(connection)
@@ -65,7 +75,7 @@ class Connections:
         by_driver: dict[str | None, list[Envelope]] = {}
         for envelope in envelopes:
             # One that names the default connection goes the same way as one that names none, in one order with it.
-            connection = None if envelope.connection == self._default.name else envelope.connection
+            connection = None if envelope.connection == self._name else envelope.connection
             by_driver.setdefault(connection, []).append(self._sealed(envelope))
         failures: list[BroadcastFailed] = []
         for connection, own in by_driver.items():
