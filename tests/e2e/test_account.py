@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Awaitable, Callable
 
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from kit.callers import Callers
 from kit.serve import Smartlink
@@ -31,6 +31,44 @@ async def open_account(page: Page) -> None:
 
 def problem(page: Page, text: str) -> Locator:
     return page.get_by_role("alert").filter(has_text=text)
+
+
+async def test_an_account_is_made_once_though_the_answer_is_lost_and_leaves_no_token(
+    browser: Browser, smartlink: Smartlink
+) -> None:
+    page = await browser.new_page()
+
+    async def lost(route: Route) -> None:
+        await route.fetch()
+        await route.abort()
+
+    await page.route("**/api/register", lost, times=1)
+    await page.goto(f"{smartlink.url}/register")
+    await page.get_by_test_id("login-name").fill("Ruth")
+    await page.get_by_test_id("login-email").fill("ana@example.com")
+    await page.get_by_test_id("login-password").fill("somebody else")
+    await page.get_by_test_id("login-submit").click()
+    await expect(page.get_by_test_id("login-error")).to_be_visible()
+    await page.get_by_test_id("login-submit").click()
+    await expect(page.get_by_text("The email has already been taken.")).to_be_visible()
+
+    await page.route("**/api/register", lost, times=1)
+    await page.get_by_test_id("login-email").fill("ruth@example.com")
+    await page.get_by_test_id("login-submit").click()
+    await expect(page.get_by_test_id("login-error")).to_be_visible()
+    await page.get_by_test_id("login-submit").click()
+    await expect(page.get_by_test_id("account-menu")).to_contain_text("Ruth")
+    await page.context.clear_cookies()
+
+    async with page.expect_response("**/api/logout"):
+        await page.goto(f"{smartlink.url}/register")
+        await page.get_by_test_id("login-name").fill("Rita")
+        await page.get_by_test_id("login-email").fill("rita@example.com")
+        await page.get_by_test_id("login-password").fill("password")
+        await page.get_by_test_id("login-submit").click()
+        await open_account(page)
+    await page.reload()
+    await expect(page.get_by_text("No token yet.")).to_be_visible()
 
 
 async def test_name_and_address_are_changed_and_what_is_wrong_is_told(call: Callers, sign_in: SignIn) -> None:

@@ -12,6 +12,8 @@ export interface Asking {
   body?: unknown
   idempotencyKey?: string
   signal?: AbortSignal
+  /** A token to come with, instead of the session. */
+  bearer?: string
   /** Finishes even if the page goes away meanwhile. */
   keepalive?: boolean
 }
@@ -49,6 +51,7 @@ async function attempt(method: Method, path: string, asking: Asking): Promise<Re
     if (socket) headers.set('X-Socket-ID', socket)
     if (asking.idempotencyKey) headers.set('Idempotency-Key', asking.idempotencyKey)
   }
+  if (asking.bearer !== undefined) headers.set('Authorization', `Bearer ${asking.bearer}`)
   const timeout = AbortSignal.timeout(TIMEOUT_MS)
   try {
     return await fetch(path, {

@@ -17,6 +17,11 @@ export async function signOut(): Promise<void> {
   await api.delete('/api/session')
 }
 
-export async function register(name: string, email: string, password: string): Promise<void> {
-  await api.post('/api/register', { name, email, password })
+/** Resolves to the token that a new account comes with. */
+export async function register(name: string, email: string, password: string): Promise<string> {
+  return (await api.post<{ token: string }>('/api/register', { name, email, password })).body.token
+}
+
+export async function revoke(token: string): Promise<void> {
+  await api.post('/api/logout', undefined, { bearer: token })
 }

@@ -2,10 +2,12 @@
 import { defineStore } from 'pinia'
 import { ref } from 'vue'
 import { signOutEverywhere as endAll } from '@/api/account'
-import { SignedOut } from '@/api/errors'
+import { Refused, SignedOut } from '@/api/errors'
 import type { Account } from '@/api/records'
 import * as http from '@/api/session'
 import { joinTabs } from '@/shared/tabs'
+
+const isTaken = (error: unknown): error is Refused => error instanceof Refused && Object.keys(error.errors).join() === 'email'
 
 export const useSession = defineStore('session', () => {
   const account = ref<Account | null>(null)
@@ -36,8 +38,16 @@ export const useSession = defineStore('session', () => {
   }
 
   async function register(name: string, email: string, password: string): Promise<void> {
-    await http.register(name, email, password)
-    await signIn(email, password)
+    try {
+      const token = await http.register(name, email, password)
+      await signIn(email, password)
+      // Pages have their session. A token that could not be revoked is in the list of one's tokens.
+      http.revoke(token).catch(() => undefined)
+    } catch (error) {
+      if (!isTaken(error)) throw error
+      // Registered by a try whose answer was lost, perhaps: then this password opens the account.
+      await signIn(email, password).catch(() => Promise.reject(error))
+    }
   }
 
   const signOut = () => leave(http.signOut)
