@@ -74,6 +74,19 @@ async def test_presence_counts_and_members_are_of_all_workers(server: Reverb) ->
         assert gone == {str(number) for number in range(1, MANY)}
 
 
+async def test_a_cache_channel_keeps_what_all_heard_last(server: Reverb) -> None:
+    for number in range(40):
+        channel = f"cache-{number}"
+        async with connected(server.port) as client:
+            await client.subscribe(channel)
+            await client.expect("pusher:cache_miss")
+            await asyncio.gather(*(publish(server.port, channel, "e", str(one)) for one in range(4)))
+            heard = [(await client.expect("e"))["data"] for _ in range(4)]
+            kept = await get(server.port, f"/channels/{channel}", info="cache")
+
+        assert kept["cache"]["data"] == heard[-1]
+
+
 async def test_every_subscriber_hears_every_event_once_in_one_order(server: Reverb) -> None:
     async with clients(server.port) as all_of_them:
         for client in all_of_them:

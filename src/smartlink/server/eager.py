@@ -15,7 +15,7 @@ import structlog
 
 from smartlink.server.metrics import Metrics
 
-__all__ = ["EagerTasks"]
+__all__ = ["EagerTasks", "in_one_turn"]
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -41,6 +41,29 @@ class _Resume:
                 future = self._coroutine.send(value) if thrown is None else self._coroutine.throw(thrown)
             except StopIteration as stop:
                 return stop.value
+
+
+async def in_one_turn(*coroutines: Coroutine[Any, Any, Any]) -> None:
+    """Take the first step of each before any is waited for: what they ask of an engine leaves together, in this order.
+
+    Raises what the first to fail raised, when all are over.
+    """
+    waiting: list[_Resume] = []
+    faults: list[Exception] = []
+    for coroutine in coroutines:
+        try:
+            waiting.append(_Resume(coroutine, coroutine.send(None)))
+        except StopIteration:
+            continue
+        except Exception as error:  # noqa: BLE001 — raised below
+            faults.append(error)
+    for resume in waiting:
+        try:
+            await resume
+        except Exception as error:  # noqa: BLE001 — raised below
+            faults.append(error)
+    if faults:
+        raise faults[0]
 
 
 async def _rest(resume: _Resume) -> Any:

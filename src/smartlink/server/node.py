@@ -17,7 +17,7 @@ from smartlink.protocol.session import Member, User, Whisper
 from smartlink.server.apps.base import App, AppManager
 from smartlink.server.brokers.base import Broker, BrokerUnavailable, Control, Publication, left_out_parts
 from smartlink.server.counts import CountPace
-from smartlink.server.eager import EagerTasks
+from smartlink.server.eager import EagerTasks, in_one_turn
 from smartlink.server.fanout import MAX_PENDING_BYTES, FanOut
 from smartlink.server.framing import text_frame
 from smartlink.server.history.base import History
@@ -210,9 +210,12 @@ class Node:
             subscribers = self.hub.channel(app.id, channel)
         self.metrics.publications += 1
         began_at = time.perf_counter()
+        sending = self._broker.publish(Publication(app.id, channel, frame, except_socket, is_live))
         if is_cache(channel) and not is_live:
-            await self.history.append(app.id, channel, frame, app.cache_ttl_s)
-        await self._broker.publish(Publication(app.id, channel, frame, except_socket, is_live))
+            # Together, so that nobody else's event comes between: what is kept is what all have heard last.
+            await in_one_turn(self.history.append(app.id, channel, frame, app.cache_ttl_s), sending)
+        else:
+            await sending
         self.metrics.publish.observe(time.perf_counter() - began_at)
 
     async def whisper(self, connection: Connection, event: Whisper) -> None:
