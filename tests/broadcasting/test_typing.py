@@ -51,6 +51,7 @@ def member_of(user: User) -> Member:
 
 
 settings = BroadcastSettings(driver="log", reverb_host="realtime.internal")
+signatory: Signatory[User] = Signatory.from_settings(rules, lambda user: Member(user.id), settings)
 signatory = Signatory.from_settings(rules, member_of, settings)
 broadcaster = SyncBroadcaster.from_settings(settings)
 sessions = scoped_session(sessionmaker(create_engine("sqlite://")))

@@ -29,6 +29,7 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_CHANNELS_AT_ONCE = 100
 
 User = TypeVar("User")
+Known = TypeVar("Known")
 Guard = Callable[[], Any]
 
 
@@ -107,18 +108,20 @@ class Signatory(Generic[User]):
     def from_settings(
         cls,
         rules: ChannelRules,
-        member_of: Callable[[User], Member],
+        member_of: Callable[[Known], Member],
         settings: BroadcastSettings | None = None,
         *,
         name_user_on_private: bool = True,
-    ) -> Self:
+    ) -> Signatory[Known]:
         """Signs for the service that `settings` choose; with a driver that has none, for our own server.
 
         Raises BroadcastConfigError for a key that is missing.
         """
         settings = settings or BroadcastSettings()
         key, secret = settings.signing_key()
-        return cls(
+        # Not as `Self`: whose users they are, pyright does not know of the class here.
+        kind: Any = cls
+        made: Signatory[Known] = kind(
             rules,
             key=key,
             secret=secret,
@@ -126,6 +129,7 @@ class Signatory(Generic[User]):
             name_user_on_private=name_user_on_private,
             encryption=ChannelEncryption.from_settings(settings),
         )
+        return made
 
     async def answer(self, question: Question, guards: Mapping[str, Guard]) -> Answer:
         """Answer for the user that `guards` know: functions, by name, that give the user or None, or are awaited.
