@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import enum
 import importlib
 import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import SecretStr
 
 TARGET = Path(__file__).parents[1] / "docs" / "reference" / "broadcasting.md"
 MODULES = (
@@ -53,14 +59,50 @@ def _described(name: str, value: object) -> Iterator[str]:
     if inspect.isclass(value):
         yield f"### `{name}{_signature(value)}`"
         yield _text(value)
-        if issubclass(value, enum.Enum):
-            return
+        yield "\n".join(_settings(value) if hasattr(value, "model_fields") else _values(value))
         yield "\n".join(_members(value))
     elif callable(value):
         yield f"### `{name}{_signature(value)}`"
         yield _text(value)
     else:
         yield f"### `{name}`"
+        yield next(text for module in _modules() if (text := _attributes(module).get(name)))
+
+
+def _modules() -> Iterator[ModuleType]:
+    return (module for name, module in sorted(sys.modules.items()) if name.startswith(MODULES[0]))
+
+
+def _values(kind: type) -> Iterator[str]:
+    """An enum's members, and class variables that say something of themselves."""
+    for name, text in _attributes(kind).items():
+        if not name.startswith("_"):
+            yield f"- `{name}`: {text}"
+
+
+def _settings(kind: Any) -> Iterator[str]:
+    told = _attributes(kind)
+    for name, field in kind.model_fields.items():
+        variables = ", ".join(f"`{variable}`" for variable in field.validation_alias.choices if variable != name)
+        default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+        given = "" if default is None else f" ({default!r})"
+        yield f"- `{name}`, {variables}{given}{f': {told[name]}' if name in told else ''}"
+
+
+def _attributes(owner: type | ModuleType) -> dict[str, str]:
+    """The docstrings below assignments in a class or module."""
+    parsed: Any = ast.parse(textwrap.dedent(inspect.getsource(owner)))
+    if inspect.isclass(owner):
+        [parsed] = parsed.body
+    found: dict[str, str] = {}
+    for statement, following in zip(parsed.body, parsed.body[1:], strict=False):
+        if not (isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)):
+            continue
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        for target in targets:
+            if isinstance(target, ast.Name):
+                found[target.id] = " ".join(inspect.cleandoc(str(following.value.value)).split())
+    return found
 
 
 def _members(kind: type) -> Iterator[str]:
@@ -107,9 +149,9 @@ def _with_code(text: str) -> str:
         if is_code and paragraphs and paragraphs[-1].endswith("```"):
             # As the formatter has it: what is defined stands apart.
             gap = "\n\n\n" if paragraph.lstrip().startswith(("@", "class ")) else "\n\n"
-            paragraphs[-1] = paragraphs[-1][:-4] + f"{gap}{inspect.cleandoc(paragraph)}\n```"
+            paragraphs[-1] = paragraphs[-1][:-4] + f"{gap}{textwrap.dedent(paragraph)}\n```"
         elif is_code:
-            paragraphs.append(f"```python\n{inspect.cleandoc(paragraph)}\n```")
+            paragraphs.append(f"```python\n{textwrap.dedent(paragraph)}\n```")
         elif "├──" in paragraph:
             paragraphs.append(paragraph)
         else:
