@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from broadcasting.outbox_database import OutboxDatabase, envelope, relaying
 from kit.ports import free_port
@@ -23,9 +24,10 @@ from smartlink.broadcasting.outbox import (
     Until,
     Wakeup,
     read_status,
+    run_worker,
 )
 from smartlink.broadcasting.outbox.partition import PARTS
-from smartlink.broadcasting.testing import FakeDriver
+from smartlink.broadcasting.testing import FakeBroadcaster, FakeDriver
 
 
 def on(queue: str, number: int, channel: str = "private-a") -> Envelope:
@@ -130,6 +132,19 @@ async def test_notify_wakes_a_worker_elsewhere(postgresql: OutboxDatabase) -> No
         for number in range(3):
             await postgresql.record(envelope(number))
             await eventually(lambda number=number: len(driver.sent) == number + 1)  # type: ignore[misc]
+
+
+async def test_a_worker_whose_driver_hears_no_notify_says_so_and_sweeps(
+    postgresql: OutboxDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake, engine = FakeBroadcaster(), create_async_engine(postgresql.engine.url.set(drivername="postgresql+psycopg"))
+    await postgresql.record(envelope(1))
+
+    await run_worker(engine, postgresql.tables, fake, until=Until(is_empty=True))
+
+    await engine.dispose()
+    assert len(fake.sent) == 1
+    assert "sweeping instead: BroadcastConfigError: that takes the driver asyncpg, not psycopg" in caplog.text
 
 
 async def test_a_cut_connection_is_listened_to_again(postgresql: OutboxDatabase) -> None:

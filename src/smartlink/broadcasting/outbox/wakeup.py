@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from smartlink.broadcasting.errors import BroadcastConfigError
 from smartlink.broadcasting.outbox.statements import NOTIFY_CHANNEL
 
 __all__ = ["Listener", "PostgresListener", "RedisBell", "RedisListener", "Wakeup"]
@@ -82,6 +83,8 @@ class PostgresListener:
         """Call `heard` at each ring, until cancelled; trouble is outlived."""
 
         async def once() -> None:
+            if self._engine.dialect.driver != "asyncpg":
+                raise BroadcastConfigError(f"that takes the driver asyncpg, not {self._engine.dialect.driver}")
             async with self._engine.connect() as connection:
                 raw: Any = (await connection.get_raw_connection()).driver_connection
                 # Not the pool's any more: it is ours for as long as it lasts, and nobody gets it afterwards.
