@@ -357,7 +357,7 @@ def test_a_durable_payload_leaves_room_for_its_id() -> None:
     fits = "x" * (10_240 - len('{"order":""}') - EVENT_ID_BYTES)
 
     BROADCASTER.pack(OrderShipped(fits))
-    with pytest.raises(PayloadTooLarge):
+    with pytest.raises(PayloadTooLarge, match=r"OrderShipped with its eventId takes 10241 bytes"):
         BROADCASTER.pack(OrderShipped(fits + "x"))
 
 

@@ -276,13 +276,14 @@ class Broadcaster:
     ) -> str:
         fields = _said_at_once(event, "broadcast_with", event.broadcast_with_for(connection))
         encoded = encode_payload(fields)
-        size = len(encoded)
+        size, measured = len(encoded), name
         if promise is Promise.DURABLE:
             if "eventId" in fields:
                 raise UnserialisablePayload(
                     f"payload.eventId of {name}: the outbox gives durable events their eventId; use another name"
                 )
-            size += event_id_bytes
+            if event_id_bytes:
+                size, measured = size + event_id_bytes, f"{name} with its eventId"
         if any(channel.kind is ChannelKind.ENCRYPTED for channel in channels):
             if not self._connections.can_seal:
                 raise BroadcastConfigError(
@@ -291,7 +292,7 @@ class Broadcaster:
                 )
             size = sealed_bytes(size)
         if size > self._max_data_bytes:
-            raise PayloadTooLarge(name, size, self._max_data_bytes)
+            raise PayloadTooLarge(measured, size, self._max_data_bytes)
         return encoded.decode()
 
 
