@@ -2,7 +2,9 @@ import { mount } from '@vue/test-utils'
 import { createPinia, setActivePinia } from 'pinia'
 import { beforeEach, expect, it } from 'vitest'
 import Composer from '@/features/chat/Composer.vue'
+import { keepDraft, loadDrafts } from '@/features/chat/drafts'
 import { GENERAL } from '@/features/chat/rooms'
+import { initialChat } from '@/features/chat/state'
 import { useChat } from '@/features/chat/store'
 
 beforeEach(() => {
@@ -70,4 +72,17 @@ it('goes on with the draft of its room', () => {
   useChat().draft(GENERAL, 'half a thought')
 
   expect(composer().field.element.value).toBe('half a thought')
+})
+
+it('leaves alone what is begun in another tab', async () => {
+  useChat().state = initialChat(1)
+  const { wrapper } = composer()
+  keepDraft(localStorage, 1, GENERAL, 'begun elsewhere')
+  wrapper.unmount()
+  expect(loadDrafts(localStorage, 1)).toEqual({ [GENERAL]: 'begun elsewhere' })
+
+  const { wrapper: here, field } = composer()
+  await field.setValue('begun here')
+  here.unmount()
+  expect(loadDrafts(localStorage, 1)).toEqual({ [GENERAL]: 'begun here' })
 })
