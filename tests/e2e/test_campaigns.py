@@ -117,6 +117,25 @@ async def test_whoever_means_it_saves_over_what_another_changed(
     assert (row["name"], row["budget"]) == ("Mine after all", "100.00")
 
 
+async def test_a_list_of_one_status_gains_and_loses_as_campaigns_change(
+    call: Callers, sign_in: SignIn, smartlink: Smartlink
+) -> None:
+    campaign_id = await made(call, "On and off")
+    ana = await sign_in("ana")
+    await ana.goto(f"{smartlink.url}/campaigns")
+    await expect(ana.get_by_test_id("connection-state")).to_have_text("Connected")
+    card = ana.get_by_test_id(f"campaign-{campaign_id}")
+    await expect(card).to_be_visible()
+    async with ana.expect_response("**/api/campaigns?*status=active*"):
+        await ana.get_by_test_id("campaign-filter").select_option("active")
+    await expect(card).to_have_count(0)
+
+    await call("admin", "POST", f"/api/campaigns/{campaign_id}/activate")
+    await expect(card).to_be_visible()
+    await call("admin", "POST", f"/api/campaigns/{campaign_id}/deactivate")
+    await expect(card).to_have_count(0)
+
+
 async def test_one_that_is_deleted_is_gone_in_the_other_tab(
     call: Callers, sign_in: SignIn, smartlink: Smartlink
 ) -> None:
