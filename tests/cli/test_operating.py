@@ -21,6 +21,7 @@ from kit.ports import free_port
 from kit.realtime import call
 from kit.receiver import receiver
 from kit.reverb import Reverb, reverb
+from kit.serve import SMARTLINK
 from kit.waiting import eventually, eventually_told
 from kit.xhr import XhrClient
 from smartlink.protocol.signing import sign_channel
@@ -203,6 +204,21 @@ def test_status_tells_why_a_server_cannot_be_asked(tmp_path: Path) -> None:
     plain.mkdir()
     with reverb(plain, "--workers", "1") as server:
         assert "no TLS is spoken there" in told(server, REVERB_SCHEME="https")[1]
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_address_of_ipv6_stands_in_brackets(tmp_path: Path, host: str) -> None:
+    with reverb(tmp_path, "--workers", "1", reverb_server_host="::1", reverb_host=host) as server:
+        status = server.command("status", "--json")
+        doctor = subprocess.run(
+            [SMARTLINK, "doctor", "--only", "realtime"], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+            env=server.environment, check=False,
+        )  # fmt: skip
+
+    assert f"ws://[::1]:{server.port}" in server.said
+    assert json.loads(status.stdout)["address"] == f"http://[::1]:{server.port}"
+    assert status.returncode == 0
+    assert (doctor.returncode, f"[::1]:{server.port}: an event arrived" in doctor.stdout) == (0, True), doctor.stdout
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -10,6 +10,7 @@ import typer
 from smartlink.cli.failures import PortTaken, database_errors, fail, settings_errors
 from smartlink.cli.logs import configure
 from smartlink.cli.unknown import warn_of_unknown
+from smartlink.protocol.addresses import netloc
 
 if TYPE_CHECKING:
     from smartlink.portal.shared.settings import PortalSettings
@@ -52,8 +53,8 @@ def serve(demo: Annotated[bool, typer.Option(help="Fill in demo data and print t
             fail("--demo makes accounts that everybody knows: it needs APP_HOST and REVERB_SERVER_HOST on 127.0.0.1")
 
     def started(app_port: int, realtime_port: int) -> None:
-        lines = ["", f"  SmartLink is up:  http://{portal_settings.app_host}:{app_port}"]
-        lines += [f"  Realtime server:  ws://{server_settings.reverb_server_host}:{realtime_port}", ""]
+        lines = ["", f"  SmartLink is up:  http://{netloc(portal_settings.app_host, app_port)}"]
+        lines += [f"  Realtime server:  ws://{netloc(server_settings.reverb_server_host, realtime_port)}", ""]
         if demo:
             lines += ["  Sign in as"]
             lines += [f"    {user.email:<22} {user.password}" for user in users]
@@ -83,7 +84,11 @@ def app_start() -> None:
         settings = _with_database(PortalSettings())
         check_start(settings)
         check_broadcasting(settings)
-    _run(lambda stop: running.serve_portal(settings, stop, lambda port: _say(f"http://{settings.app_host}:{port}")))
+    _run(
+        lambda stop: running.serve_portal(
+            settings, stop, lambda port: _say(f"http://{netloc(settings.app_host, port)}")
+        )
+    )
 
 
 def _with_database(settings: PortalSettings) -> PortalSettings:

@@ -15,6 +15,7 @@ import typer
 from smartlink.cli.failures import PortTaken, fail, settings_errors
 from smartlink.cli.logs import configure
 from smartlink.cli.unknown import warn_of_unknown
+from smartlink.protocol.addresses import netloc
 
 __all__ = ["register"]
 
@@ -65,7 +66,7 @@ def start(
 
     def started(bound: int) -> None:
         name = settings.reverb_server_hostname or settings.reverb_server_host
-        _say(f"Realtime server: {scheme}://{name}:{bound}{settings.reverb_server_path}")
+        _say(f"Realtime server: {scheme}://{netloc(name, bound)}{settings.reverb_server_path}")
 
     command = worker.command(given, debug=debug)
     shown = show_frame if debug else None
@@ -167,7 +168,7 @@ def _ask(settings: Any) -> dict[str, Any]:
 
     from smartlink.protocol.signing import signed_query
 
-    base = f"{settings.reverb_scheme}://{settings.reverb_host}:{settings.reverb_port}"
+    base = f"{settings.reverb_scheme}://{netloc(settings.reverb_host, settings.reverb_port)}"
     report: dict[str, Any] = {"address": base, "state": "down"}
     app_path = f"/apps/{settings.reverb_app_id}"
     secret = settings.reverb_app_secret.get_secret_value()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from smartlink.cli.failures import server_errors, take_port
+from smartlink.protocol.addresses import netloc
 
 if TYPE_CHECKING:
     from smartlink.portal.main import Portal
@@ -109,8 +110,7 @@ async def serve_all(
     listener = _listen(portal_settings.app_host, portal_settings.app_port)
     app_port = listener.getsockname()[1]
     if server_settings.reverb_webhook_url is None:
-        host = _reachable(portal_settings.app_host)
-        own_portal = f"[{host}]:{app_port}" if ":" in host else f"{host}:{app_port}"
+        own_portal = netloc(_reachable(portal_settings.app_host), app_port)
         update = {
             "reverb_webhook_url": f"http://{own_portal}/webhooks/realtime",
             "reverb_webhook_allowed_hosts": (*server_settings.reverb_webhook_allowed_hosts, own_portal),

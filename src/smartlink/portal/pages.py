@@ -16,6 +16,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.staticfiles import StaticFiles
 
 from smartlink.portal.shared.settings import PortalSettings
+from smartlink.protocol.addresses import netloc
 
 __all__ = ["DOCS_HTML", "GuardMiddleware", "Pages", "content_security_policy"]
 
@@ -103,8 +104,8 @@ def content_security_policy(settings: PortalSettings) -> str:
     realtime = settings.realtime
     host, port = realtime["host"], realtime["port"]
     secure = realtime["scheme"] == "https"
-    name = f"[{host}]" if ":" in str(host) else host
-    sockets = f"{'wss' if secure else 'ws'}://{name}:{port} {'https' if secure else 'http'}://{name}:{port}"
+    address = netloc(host, port)
+    sockets = f"{'wss' if secure else 'ws'}://{address} {'https' if secure else 'http'}://{address}"
     assets = f" {settings.asset_url}" if settings.asset_url else ""
     return (
         f"default-src 'self'{assets}; connect-src 'self' {sockets}; img-src 'self' data:{assets}; "

@@ -12,6 +12,7 @@ import msgspec
 
 from smartlink.broadcasting.drivers.loops import PerLoop
 from smartlink.broadcasting.errors import BroadcastUnavailable
+from smartlink.protocol.addresses import netloc
 
 __all__ = ["Answer", "HttpService"]
 
@@ -57,8 +58,7 @@ class HttpService:
     def __init__(
         self, *, host: str, port: int, scheme: str, timeout_s: float, connect_timeout_s: float, trust_env: bool
     ) -> None:
-        bracketed = f"[{host}]" if ":" in host else host
-        self.origin = f"{scheme}://{bracketed}:{port}"
+        self.origin = f"{scheme}://{netloc(host, port)}"
         self._timeout_s = timeout_s
         self._closed = False
 

@@ -11,6 +11,7 @@ import httpx2
 
 from smartlink.cli.doctor.finding import Finding, failed, fine, warning
 from smartlink.portal.shared.settings import PortalSettings
+from smartlink.protocol.addresses import netloc
 from smartlink.server.config import ServerSettings
 
 __all__ = ["check_descriptors", "check_ports"]
@@ -56,12 +57,12 @@ def _check_port(variable: str, host: str, port: int) -> Finding:
 
 
 def _is_ours(host: str, port: int) -> bool:
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     for scheme in ("http", "https"):
         try:
             # Whose certificate it is, is no question here.
             with httpx2.Client(timeout=TIMEOUT_S, trust_env=False, verify=False) as client:
-                told = client.get(f"{scheme}://{reachable}:{port}/up").json()
+                told = client.get(f"{scheme}://{netloc(reachable, port)}/up").json()
         except (httpx2.HTTPError, ValueError):
             continue
         # 503 too: a server that drains is ours, a portal without its database is ours.

@@ -16,6 +16,7 @@ from smartlink.broadcasting import BroadcastSettings
 from smartlink.cli.doctor.finding import Finding, failed, fine, skipped, warning
 from smartlink.cli.doctor.socket import NoUpgrade, Socket
 from smartlink.portal.shared.settings import PortalSettings
+from smartlink.protocol.addresses import netloc
 from smartlink.protocol.signing import signed_query
 
 __all__ = ["check_public", "check_realtime"]
@@ -47,10 +48,10 @@ async def check_realtime(own: BroadcastSettings, app_url: str | None) -> Finding
     """A client connects and subscribes, an event is published, signed, and arrives."""
     if own.driver != "reverb":
         return skipped("realtime", f"events go out by the driver {own.driver}")
-    where = f"{own.reverb_host}:{own.reverb_port}"
+    where = netloc(own.reverb_host, own.reverb_port)
     is_tls = own.reverb_scheme == "https"
     path = _path(own.reverb_app_key)
-    socket = Socket(own.reverb_host, own.reverb_port, path, is_tls=is_tls, origin=_origin(app_url))
+    socket = Socket(own.reverb_host.strip("[]"), own.reverb_port, path, is_tls=is_tls, origin=_origin(app_url))
     started = time.monotonic()
     try:
         async with asyncio.timeout(TIMEOUT_S), socket as client:
@@ -105,7 +106,7 @@ def _pages(settings: PortalSettings, url: str, answer: httpx2.Response) -> Findi
 async def _upgrade(settings: PortalSettings) -> Finding:
     place = settings.realtime
     host, port, is_tls = str(place["host"]), int(str(place["port"])), place["scheme"] == "https"
-    where = f"{'wss' if is_tls else 'ws'}://{host}:{port}"
+    where = f"{'wss' if is_tls else 'ws'}://{netloc(host, port)}"
     path = _path(str(place["key"]))
     try:
         async with (
@@ -132,7 +133,7 @@ async def _publish_and_hear(own: BroadcastSettings, client: Socket) -> tuple[str
     body = json.dumps({"name": "examined", "channel": channel, "data": "{}"}).encode()
     secret = own.reverb_app_secret.get_secret_value()
     query = signed_query(own.reverb_app_key, secret, "POST", path, body, timestamp=int(time.time()))
-    base = f"{own.reverb_scheme}://{own.reverb_host}:{own.reverb_port}"
+    base = f"{own.reverb_scheme}://{netloc(own.reverb_host, own.reverb_port)}"
     async with httpx2.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as http:
         answer = await http.post(f"{base}{path}?{query}", content=body, headers={"Content-Type": "application/json"})
     if answer.status_code in (401, 403, 404):

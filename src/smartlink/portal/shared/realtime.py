@@ -15,6 +15,7 @@ import httpx2
 import msgspec
 
 from smartlink.broadcasting import BroadcastSettings
+from smartlink.protocol.addresses import netloc
 from smartlink.protocol.signing import signed_query
 
 __all__ = ["RealtimeApi", "RealtimeAway"]
@@ -102,7 +103,7 @@ class RealtimeApi:
         whole = f"/apps/{own.reverb_app_id}{path}"
         secret = own.reverb_app_secret.get_secret_value()
         query = signed_query(own.reverb_app_key, secret, method, whole, body, timestamp=int(time.time()), params=params)
-        url = f"{own.reverb_scheme}://{own.reverb_host}:{own.reverb_port}{whole}?{query}"
+        url = f"{own.reverb_scheme}://{netloc(own.reverb_host, own.reverb_port)}{whole}?{query}"
         if self._client is None:
             self._client = httpx2.AsyncClient(timeout=own.timeout_s, trust_env=False)
         try:

@@ -12,6 +12,8 @@ import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
+from smartlink.protocol.addresses import netloc
+
 __all__ = ["Guard", "Target", "TargetRefused", "is_public"]
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -63,7 +65,7 @@ class Guard:
         if parts.scheme not in ("http", "https") or not name or "@" in parts.netloc:
             raise TargetRefused("its URL must be http(s)://host/…, without a user name")
         port = port or (443 if parts.scheme == "https" else 80)
-        is_inside = bool(self._inside & {name, _join(name, port)})
+        is_inside = bool(self._inside & {name, netloc(name, port)})
         if parts.scheme == "http" and not (self._allow_plain or is_inside):
             raise TargetRefused("it is plain http: use https, or set REVERB_WEBHOOK_ALLOW_HTTP=true")
         found = await asyncio.get_running_loop().getaddrinfo(name, port, type=socket.SOCK_STREAM)
@@ -75,9 +77,5 @@ class Guard:
                 "it is an address inside: name it in REVERB_WEBHOOK_ALLOWED_HOSTS,"
                 " or set REVERB_WEBHOOK_ALLOW_PRIVATE=true"
             )
-        url = urlunsplit((parts.scheme, _join(addresses[0], port), parts.path or "/", parts.query, ""))
+        url = urlunsplit((parts.scheme, netloc(addresses[0], port), parts.path or "/", parts.query, ""))
         return Target(url, parts.netloc, name)
-
-
-def _join(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,15 @@
+"""How a host and a port stand in a URL."""
+
+from __future__ import annotations
+
+import pytest
+
+from smartlink.protocol.addresses import netloc
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("localhost", "localhost:80"), ("127.0.0.1", "127.0.0.1:80"), ("::1", "[::1]:80"), ("[::1]", "[::1]:80")],
+)
+def test_an_address_of_ipv6_stands_in_brackets(host: str, expected: str) -> None:
+    assert netloc(host, 80) == expected
