@@ -462,8 +462,17 @@ def test_a_composite_key_needs_a_channel_of_its_own(world: World) -> None:
         session.add(Pair(a=1, b=2))
 
 
+def test_a_session_that_is_not_attached_is_told_so(world: World) -> None:
+    with (
+        Session(world.engine) as session,
+        pytest.raises(BroadcastConfigError, match="Said would never be told: this session"),
+    ):
+        world.broadcasts.announce(session, Said("hi"))
+
+
 def test_live_events_need_somebody_to_send_them(world: World) -> None:
     broadcasts = SessionBroadcasts(FakeBroadcaster(), world.outbox)
+    broadcasts.attach(world.sessions)
 
     with pytest.raises(BroadcastConfigError, match="send_live"), world.sessions.begin() as session:
         broadcasts.announce(session, Blinked())

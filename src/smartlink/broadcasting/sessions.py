@@ -104,9 +104,15 @@ class SessionBroadcasts:
         to_other_users: str | int | None = None,
     ) -> None:
         """Announce `what` if the session's transaction is committed; one that has not begun begins. Raises what
-        `Broadcaster.pack` raises, now, unless the event asks for a rescue; and BroadcastConfigError for a live event
-        without `send_live`.
+        `Broadcaster.pack` raises, now, unless the event asks for a rescue; and BroadcastConfigError for a session that
+        is not attached, and for a live event without `send_live`.
         """
+        own = _plain(session)
+        if self._before_commit not in tuple(own.dispatch.before_commit):
+            raise BroadcastConfigError(
+                f"{type(what).__name__} would never be told: this session is not attached; call attach() with the "
+                "maker of your sessions first"
+            )
         if what.promise == Promise.LIVE and self._send_live is None:
             raise BroadcastConfigError(f"{type(what).__name__} is live: give SessionBroadcasts a send_live")
         try:
@@ -114,7 +120,6 @@ class SessionBroadcasts:
         except BroadcastError as error:
             self._broadcaster.rescue(what, error)
             return
-        own = _plain(session)
         if not own.in_transaction():
             # Otherwise no rollback would ever take it back.
             own.begin()
