@@ -207,6 +207,27 @@ async def test_one_that_comes_while_the_list_is_on_its_way_is_in_the_list(
     await expect(toast(lea, "€9.00")).to_have_count(1)
 
 
+async def test_older_ones_come_when_asked_for_and_it_is_told_when_they_do_not(
+    call: Callers, sign_in: SignIn, smartlink: Smartlink
+) -> None:
+    await call.register("mona")
+    for _ in range(52):
+        await call("mona", "POST", "/api/wallet/deposits", {"amount": "1"})
+    mona = await sign_in("mona")
+    await mona.goto(f"{smartlink.url}/notifications")
+    rows = mona.get_by_role("region", name="New").get_by_role("listitem")
+    older = mona.get_by_role("button", name="Show older ones")
+    await expect(rows).to_have_count(50)
+
+    await mona.route(re.compile("before="), lambda route: route.fulfill(status=503, body="{}"), times=1)
+    await older.click()
+    await expect(mona.get_by_role("alert").filter(has_text="busy or restarting")).to_be_visible()
+    await older.click()
+
+    await expect(rows).to_have_count(52)
+    await expect(mona.get_by_role("main").get_by_role("alert")).to_have_count(0)
+
+
 async def test_the_keyboard_goes_on_with_the_next_one_when_one_was_read(
     call: Callers, sign_in: SignIn, smartlink: Smartlink
 ) -> None:

@@ -1,6 +1,7 @@
 /** Notifications of whoever is signed in: the list, the badge, and what pops up. */
 import { defineStore } from 'pinia'
 import { computed, ref, shallowRef } from 'vue'
+import { sentence } from '@/api/errors'
 import * as http from '@/api/notifications'
 import type { Account, Notification as Note, RecordedEvent } from '@/api/records'
 import type { Line } from '@/realtime/lines'
@@ -17,6 +18,8 @@ export const useNotifications = defineStore('notifications', () => {
   const toasts = shallowRef<readonly Note[]>([])
   const trouble = ref(false)
   const isLoadingOlder = ref(false)
+  /** Why older ones did not come. */
+  const olderTrouble = ref<string | null>(null)
   const unread = computed(() => state.value.unread)
   /** Unread ones but those of direct messages, which the chat counts. */
   const unreadElsewhere = computed(
@@ -55,6 +58,7 @@ export const useNotifications = defineStore('notifications', () => {
     line = outside = null
     state.value = initialNotifications
     toasts.value = []
+    olderTrouble.value = null
   }
 
   async function fetchList(): Promise<number> {
@@ -75,6 +79,7 @@ export const useNotifications = defineStore('notifications', () => {
 
   whenBack(() => {
     trouble.value = false
+    olderTrouble.value = null
     if (line !== null && (state.value.phase === 'failed' || !isSure)) void load()
   })
 
@@ -85,6 +90,9 @@ export const useNotifications = defineStore('notifications', () => {
     try {
       const page = await http.notifications(last.id)
       dispatch({ type: 'olderLoaded', list: page.notifications, hasOlder: page.hasOlder })
+      olderTrouble.value = null
+    } catch (error) {
+      olderTrouble.value = sentence(error)
     } finally {
       isLoadingOlder.value = false
     }
@@ -146,6 +154,6 @@ export const useNotifications = defineStore('notifications', () => {
   }
 
   return {
-    state, unread, unreadElsewhere, toasts, trouble, permission, isLoadingOlder, start, stop, load, loadOlder, read, readAll, dismiss, askPermission,
+    state, unread, unreadElsewhere, toasts, trouble, permission, isLoadingOlder, olderTrouble, start, stop, load, loadOlder, read, readAll, dismiss, askPermission,
   }
 })
