@@ -96,6 +96,22 @@ async def test_the_file_holds_the_movements_that_are_chosen(call: Callers, walle
     ]
 
 
+async def test_days_in_the_wrong_order_are_told_and_asked_of_nobody(call: Callers, wallet: Page) -> None:
+    asked: list[str] = []
+    wallet.on("request", lambda request: asked.append(request.url))
+    await wallet.get_by_label("To").fill("2026-01-01")
+    await expect(wallet.get_by_text("No movement like that.")).to_be_visible()
+    await wallet.get_by_label("From").fill("2026-12-31")
+    await expect(wallet.get_by_text("The last day is before the first.")).to_be_visible()
+    await expect(wallet.get_by_test_id("export")).to_have_count(0)
+
+    before = float((await call("ana", "GET", "/api/wallet"))["balance"])
+    await call("ana", "POST", "/api/wallet/deposits", {"amount": "1"})
+    async with wallet.expect_response("**/api/wallet"):
+        await expect(balance(wallet)).to_have_text(money(f"{before + 1:.2f}"))
+    assert [url for url in asked if "since=2026-12-3" in url and "until=" in url] == []
+
+
 async def test_older_movements_stay_and_are_those_that_were_asked_for(
     call: Callers, sign_in: SignIn, smartlink: Smartlink
 ) -> None:
