@@ -36,6 +36,7 @@ DOCS_HTML = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>SmartLink API</title>
+<link rel="icon" href="data:,">
 <link rel="stylesheet" href="/docs-assets/swagger-ui.css">
 </head>
 <body>
