@@ -147,7 +147,7 @@ class AgainstAModel(RuleBasedStateMachine):
 
 
 TestAgainstAModel = AgainstAModel.TestCase
-TestAgainstAModel.settings = settings(max_examples=60, deadline=None)
+TestAgainstAModel.settings = settings(max_examples=60)
 
 
 def test_the_event_loop_is_not_needed_by_the_memory_engine() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
+import time
 
 import httpx2
 import pytest
@@ -117,9 +119,8 @@ async def check_sockets(deployed: Deployment) -> None:
 
 async def publish(deployed: Deployment, text: str) -> None:
     """Through the inner door."""
-    import time
-
     body = json.dumps({"name": "news", "channels": ["news"], "data": json.dumps(text)}).encode()
+    key = secrets.token_hex(8)
 
     async def was_taken() -> bool:
         path = "/apps/77/events"
@@ -127,7 +128,7 @@ async def publish(deployed: Deployment, text: str) -> None:
         async with httpx2.AsyncClient(timeout=10) as client:
             answer = await client.post(
                 f"http://127.0.0.1:{deployed.inside_port}{path}?{query}", content=body,
-                headers={"Content-Type": "application/json", "Idempotency-Key": f"{text}-{id(body)}"},
+                headers={"Content-Type": "application/json", "Idempotency-Key": key},
             )  # fmt: skip
         return answer.status_code == 200
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smartlink.protocol.messages import ClientEvent, decode
@@ -29,7 +29,7 @@ _TEXTS = (
         st.dictionaries(_KEYS, _JSON, max_size=4),
     )
 )
-_LIMITS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+_LIMITS = settings(max_examples=150)
 
 
 @_LIMITS

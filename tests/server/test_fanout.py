@@ -71,7 +71,7 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ACTIONS)
 def test_every_subscriber_gets_what_was_published_while_it_was_there(actions: list[tuple[str, int]]) -> None:
     turns: list[object] = []

@@ -245,7 +245,7 @@ _FIELDS = st.sampled_from(["name", "data", "channel", "channels", "socket_id", "
 async def test_no_generated_body_is_an_error_of_ours(scene: Stage) -> None:
     bodies: list[bytes] = []
 
-    @settings(max_examples=200, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=200, database=None, suppress_health_check=list(HealthCheck))
     @given(
         body=st.binary(max_size=60)
         | st.dictionaries(_FIELDS, _VALUES, max_size=6).map(lambda value: json.dumps(value).encode())
