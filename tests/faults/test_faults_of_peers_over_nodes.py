@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -14,10 +15,11 @@ import httpx2
 import pytest
 
 from kit.client import Client, connected
-from kit.realtime import call
+from kit.realtime import KEY, SECRET, call
 from kit.redis import RedisServer, fresh_prefix, redis_server
 from kit.reverb import Reverb, reverb
-from kit.waiting import eventually_told
+from kit.waiting import eventually, eventually_told
+from smartlink.protocol.signing import sign_channel, sign_user
 
 EACH = 8
 """Connections to each machine; all on one of its workers happens once in 128 times, and would prove less, not fail."""
@@ -202,6 +204,69 @@ async def test_subscription_counts_are_of_all_nodes(pair: Machines) -> None:
                 "subscription_count": 8
             }:
                 pass
+
+
+class Observer:
+    """What one client knows of others, from what it is told alone."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.members: set[str] = set()
+        self.online: set[str] = set()
+        self.count = 0
+
+    async def follow(self) -> None:
+        while True:
+            message = await self.client.receive()
+            data = json.loads(message["data"])
+            match message["event"].removeprefix("pusher_internal:"):
+                case "subscription_succeeded" if "presence" in data:
+                    self.members = set(data["presence"]["ids"])
+                case "member_added":
+                    self.members.add(data["user_id"])
+                case "member_removed":
+                    self.members.discard(data["user_id"])
+                case "subscription_count":
+                    self.count = data["subscription_count"]
+                case "watchlist_events":
+                    for event in data["events"]:
+                        change = self.online.update if event["name"] == "online" else self.online.difference_update
+                        change(event["user_ids"])
+
+
+def hop_on(client: Client, user_id: str, **more: Any) -> None:
+    """Sign in and join two channels, all said at once."""
+    user_data = json.dumps({"id": user_id} | more)
+    client.send("pusher:signin", {"auth": sign_user(KEY, SECRET, client.socket_id, user_data), "user_data": user_data})
+    auth = sign_channel(KEY, SECRET, client.socket_id, "presence-hop", None)
+    client.send("pusher:subscribe", {"channel": "presence-hop", "auth": auth})
+    client.send("pusher:subscribe", {"channel": "hop"})
+
+
+async def test_whoever_changes_machines_in_a_moment_is_there_in_the_end(pair: Machines) -> None:
+    async with clients(pair.one, pair.two, each=1) as watching, AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+        observers = [Observer(client) for client in watching]
+        following = [group.create_task(observer.follow()) for observer in observers]
+        for number, observer in enumerate(observers):
+            hop_on(observer.client, f"observer-{number}", watchlist=["hopper"])
+        here = await stack.enter_async_context(connected(pair.one.port))
+        hop_on(here, "hopper")
+
+        def all_know() -> bool:
+            return all(
+                ("hopper" in each.members, each.online, each.count) == (True, {"hopper"}, 3) for each in observers
+            )
+
+        await eventually(all_know)
+        for hop in range(30):
+            there = await stack.enter_async_context(connected((pair.one if hop % 2 else pair.two).port))
+            here.writer.transport.abort()
+            hop_on(there, "hopper")
+            await there.receive()
+            await eventually(all_know, within_s=5)
+            here = there
+        for task in following:
+            task.cancel()
 
 
 async def test_neither_gives_up_nor_splits_silently_when_redis_goes_away_and_comes_back_empty(pair: Machines) -> None:

@@ -110,8 +110,8 @@ class CountPace:
             return
         del self._checks[key], self._timers[key]
         if key not in self._resting:
-            if check.heard is not None:  # else nobody here is on the channel any more
-                self._tell(*key, None, check.heard)
+            # Nothing is heard where nobody is on the channel any more: then what was told from here counts.
+            self._tell(*key, None, check.count if check.heard is None else check.heard)
         elif check.has_differed:
             self._changed.add(key)
 

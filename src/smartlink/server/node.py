@@ -64,7 +64,9 @@ class Node:
         self._apps = apps
         self._webhooks = webhooks
         self._listening = Listening(hub, broker)
-        self._users = Users(hub, roster, self._listening, self._tell_here_at_least, self.deliver, tasks)
+        self._users = Users(
+            hub, roster, self._listening, self._tell_here_at_least, self.deliver, lambda: self.is_whole, tasks
+        )
         self._members = Members(hub, self._announce_again)
         self._counts = CountPace(self._tell_count)
         self.has_descriptors: Callable[[], bool] = lambda: True

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
@@ -27,24 +26,16 @@ _USER = "#user-"
 _WATCH = "#watch-"
 
 LOOK_S = 0.5
-"""How long after the first of several comings and goings of a user it is looked how it ended."""
+"""How long after watchers were told of a user it is looked whether that is how it ended."""
 
 Announce = Callable[[Publication], Awaitable[None]]
-
-
-@dataclass(slots=True)
-class _Edges:
-    """A user came or went a moment ago; watchers here were told."""
-
-    is_online: bool
-    """What they were told at last."""
-    has_turned: bool = False
 
 
 class Users:
     """Signs connections in and out and tells watchers.
 
-    `announce` publishes, on this node at least; `deliver` tells those on this node alone.
+    `announce` publishes, on this node at least; `deliver` tells those on this node alone; `is_whole` says whether the
+    roster knows of other nodes now.
     """
 
     def __init__(
@@ -54,6 +45,7 @@ class Users:
         listening: Listening,
         announce: Announce,
         deliver: Callable[[Publication], None],
+        is_whole: Callable[[], bool],
         tasks: EagerTasks,
     ) -> None:
         self._hub = hub
@@ -61,8 +53,10 @@ class Users:
         self._listening = listening
         self._announce = announce
         self._deliver = deliver
+        self._is_whole = is_whole
         self._tasks = tasks
-        self._edges: dict[tuple[str, str], _Edges] = {}
+        self._told: dict[tuple[str, str], bool] = {}
+        """Of users who came or went a moment ago, whether watchers here heard at last that they are online."""
         self._looks: dict[tuple[str, str], asyncio.TimerHandle] = {}
 
     async def sign_in(self, connection: Connection, user: User) -> None:
@@ -104,31 +98,25 @@ class Users:
                 await self._tell(app, user_id, "offline")
 
     def heard(self, app_id: str, user_id: str, *, is_online: bool) -> None:
-        """Watchers here were told so by a node. Two that tell at once may be heard in the wrong order."""
+        """Watchers here were told so by a node. What two tell at once may be heard in the wrong order."""
         key = (app_id, user_id)
-        edges = self._edges.get(key)
-        if edges is None:
-            self._edges[key] = _Edges(is_online)
+        self._told[key] = is_online
+        if key not in self._looks:
             self._looks[key] = asyncio.get_running_loop().call_later(LOOK_S, self._look, key)
-        else:
-            edges.has_turned |= edges.is_online is not is_online
-            edges.is_online = is_online
 
     def stop(self) -> None:
         for look in self._looks.values():
             look.cancel()
         self._looks.clear()
-        self._edges.clear()
+        self._told.clear()
 
     def _look(self, key: tuple[str, str]) -> None:
         del self._looks[key]
-        edges = self._edges.pop(key)
-        if edges.has_turned:
-            self._tasks.run(self._put_right(*key, was_told_online=edges.is_online))
+        self._tasks.run(self._put_right(*key, was_told_online=self._told.pop(key)))
 
     async def _put_right(self, app_id: str, user_id: str, *, was_told_online: bool) -> None:
         is_online = (await self._roster.count(app_id, _USER + user_id)).subscriptions > 0
-        if is_online is not was_told_online:
+        if is_online is not was_told_online and self._is_whole():
             frame = encoding.watchlist_events({"online" if is_online else "offline": [user_id]})
             self._deliver(Publication(app_id, _WATCH + user_id, frame))
 
