@@ -54,7 +54,7 @@ USER = ("user", "create", "--email", "ana@example.com", "--name", "Ana", "--pass
         (("reverb", "start"), {"REVERB_WEBHOOK_EVENTS": "member_aded"}, 2, "did you mean 'member_added'?"),
         (("webhooks", "retry", "abc"), {}, 2, "'abc' is not an id; give one, or all"),
         (("user", "create", "--email", "x", "--name", "", "--password", "short"), {}, 1,
-         "must have at least 1 characters.\nThe email field must be an e-mail address.\nThe password field must"),
+         "must not be empty.\nThe email field must be an e-mail address.\nThe password field must"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_told(

@@ -234,6 +234,8 @@ def _text(field: str, error: Any) -> str:
         return "The body is not JSON."
     if kind == "missing":
         return f"The {label} field is required."
+    if kind in ("string_too_short", "too_short") and limits.get("min_length") == 1:
+        return f"The {label} field must not be empty."
     things = "entries" if limits.get("field_type") == "List" else "characters"
     said = next((text for beginning, text in _SAID.items() if kind.startswith(beginning)), "is not valid")
     return f"The {label} field {said.format(**limits, things=things)}."
