@@ -2,146 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from sqlalchemy import Engine, ForeignKey, Insert, create_engine, event, func, select
-from sqlalchemy.ext.asyncio import (
-    AsyncEngine,
-    AsyncSession,
-    async_scoped_session,
-    async_sessionmaker,
-    create_async_engine,
-)
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, scoped_session, sessionmaker
+from sqlalchemy import Engine, Insert, create_engine, event, select
+from sqlalchemy.orm import Mapped, Session, mapped_column, scoped_session, sessionmaker
 
-from kit.waiting import eventually
+from broadcasting.announcing import (
+    Base,
+    Basket,
+    Blinked,
+    Dispensable,
+    Item,
+    Order,
+    Quiet,
+    RingingOutbox,
+    Said,
+    Stamped,
+    World,
+    tables,
+)
 from smartlink.broadcasting import (
     BroadcastConfigError,
-    BroadcastEvent,
-    BroadcastNow,
     BroadcastUnavailable,
-    Channel,
     Envelope,
     InvalidChannel,
     Promise,
     UnserialisablePayload,
     from_socket,
 )
-from smartlink.broadcasting.envelope import DEFAULT_QUEUE
 from smartlink.broadcasting.models import BroadcastsChanges
-from smartlink.broadcasting.outbox import Outbox, define_tables
 from smartlink.broadcasting.sessions import SessionBroadcasts
 from smartlink.broadcasting.testing import FakeBroadcaster
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Order(BroadcastsChanges, Base):
-    __tablename__ = "orders"
-    broadcast_fields = ("id", "status")
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    status: Mapped[str] = mapped_column(default="new")
-    secret: Mapped[str] = mapped_column(default="hidden")
-
-
-class Quiet(BroadcastsChanges, Base):
-    __tablename__ = "quiet"
-    broadcast_fields = ("id",)
-    broadcast_changes = ("deleted",)
-    broadcast_queue = "low"
-    broadcast_to_others = True
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    n: Mapped[int] = mapped_column(default=0)
-
-
-class Basket(Base):
-    __tablename__ = "baskets"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    items: Mapped[list[Item]] = relationship(cascade="all, delete-orphan")
-
-
-class Item(BroadcastsChanges, Base):
-    __tablename__ = "items"
-    broadcast_fields = ("id",)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    basket_id: Mapped[int | None] = mapped_column(ForeignKey("baskets.id"))
-
-
-class Stamped(BroadcastsChanges, Base):
-    __tablename__ = "stamped"
-    broadcast_fields = ("id", "changed")
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    n: Mapped[int] = mapped_column(default=0)
-    changed: Mapped[str | None] = mapped_column(onupdate=func.upper("x"))
-
-
-tables = define_tables(Base.metadata)
-
-
-@dataclass(frozen=True)
-class Said(BroadcastEvent):
-    text: str
-
-    def broadcast_on(self) -> Channel:
-        return Channel("chat")
-
-
-@dataclass(frozen=True)
-class Dispensable(BroadcastEvent):
-    broadcast_rescue = True
-    what: object
-
-    def broadcast_on(self) -> Channel:
-        return Channel("chat")
-
-
-@dataclass(frozen=True)
-class Blinked(BroadcastNow):
-    def broadcast_on(self) -> Channel:
-        return Channel("lamp")
-
-
-class RingingOutbox(Outbox):
-    """An outbox that remembers whom it woke."""
-
-    def __init__(self) -> None:
-        super().__init__(tables)
-        self.rung: list[set[str]] = []
-
-    def wake(self, queues: Iterable[str] = (DEFAULT_QUEUE,)) -> None:
-        self.rung.append(set(queues))
-        super().wake(queues)
-
-
-@dataclass(frozen=True)
-class World:
-    engine: Engine
-    sessions: sessionmaker[Session]
-    broadcasts: SessionBroadcasts
-    outbox: RingingOutbox
-    live: list[Envelope]
-
-    def recorded(self) -> list[tuple[str, str, Any]]:
-        events = tables.recorded_events
-        columns = (events.c.channel, events.c.name, events.c.payload)
-        with self.engine.connect() as connection:
-            return [
-                (channel, name, json.loads(payload))
-                for channel, name, payload in connection.execute(select(*columns).order_by(events.c.id))
-            ]
 
 
 @pytest.fixture
@@ -478,56 +372,6 @@ def test_live_events_need_somebody_to_send_them(world: World) -> None:
         broadcasts.announce(session, Blinked())
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def async_engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AsyncEngine]:
-    is_sqlite = request.param == "sqlite"
-    url = f"sqlite+aiosqlite:///{tmp_path / 'a.db'}" if is_sqlite else request.getfixturevalue("outbox_postgres_url")
-    engine = create_async_engine(url)
-    async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.drop_all)
-        await connection.run_sync(Base.metadata.create_all)
-    yield engine
-    async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.drop_all)
-    await engine.dispose()
-
-
-async def test_async_sessions_announce_too(async_engine: AsyncEngine) -> None:
-    sessions = async_sessionmaker(async_engine)
-    broadcasts = SessionBroadcasts(FakeBroadcaster(), Outbox(tables))
-    broadcasts.attach(sessions)
-    plain = async_sessionmaker(async_engine)
-
-    with from_socket("3.4"):
-        async with sessions.begin() as session:
-            session.add(Order())
-            broadcasts.announce(session, Said("hi"), to_others=True)
-    async with plain.begin() as session:
-        session.add(Order())
-
-    events = tables.recorded_events
-    async with async_engine.connect() as connection:
-        rows = (await connection.execute(select(events.c.name, events.c.socket_id).order_by(events.c.id))).all()
-    assert rows == [("App\\Events\\Said", "3.4"), ("OrderCreated", None)]
-
-
-async def test_live_events_of_async_sessions_are_sent_by_a_broadcaster_that_awaits(
-    async_engine: AsyncEngine, caplog: pytest.LogCaptureFixture
-) -> None:
-    fake = FakeBroadcaster()
-    broadcasts = SessionBroadcasts(fake, Outbox(tables), send_live=fake.send_envelopes)
-    async with AsyncSession(async_engine) as session:
-        broadcasts.attach(session)
-        broadcasts.announce(session, Blinked())
-        await session.commit()
-        await eventually(lambda: fake.sent)
-
-        fake.fake_driver.fails_with = BroadcastUnavailable("away")
-        broadcasts.announce(session, Blinked())
-        await session.commit()
-        await eventually(lambda: "live events are lost (App\\Events\\Blinked): BroadcastUnavailable" in caplog.text)
-
-
 def test_a_broadcaster_that_awaits_is_none_for_plain_sessions(world: World, caplog: pytest.LogCaptureFixture) -> None:
     fake = FakeBroadcaster()
     broadcasts = SessionBroadcasts(fake, world.outbox, send_live=fake.send_envelopes)
@@ -537,39 +381,3 @@ def test_a_broadcaster_that_awaits_is_none_for_plain_sessions(world: World, capl
         session.commit()
 
     assert "give send_live a SyncBroadcaster's send_envelopes" in caplog.text
-
-
-async def test_an_async_savepoint_that_is_taken_back_is_not_told(async_engine: AsyncEngine) -> None:
-    sessions = async_sessionmaker(async_engine)
-    broadcasts = SessionBroadcasts(FakeBroadcaster(), Outbox(tables))
-    broadcasts.attach(sessions)
-
-    async with sessions.begin() as session:
-        savepoint = await session.begin_nested()
-        session.add(Order())
-        await session.flush()
-        await savepoint.rollback()
-        session.add(Quiet())
-        broadcasts.announce(session, Said("kept"))
-
-    events = tables.recorded_events
-    async with async_engine.connect() as connection:
-        assert (await connection.scalars(select(events.c.name))).all() == ["App\\Events\\Said"]
-
-
-async def test_an_async_scoped_session_announces_and_records_too(async_engine: AsyncEngine) -> None:
-    session = async_scoped_session(async_sessionmaker(async_engine), scopefunc=asyncio.current_task)
-    broadcasts = SessionBroadcasts(FakeBroadcaster(), Outbox(tables))
-    broadcasts.attach(session)
-
-    session.add(Order())
-    broadcasts.announce(session, Said("hi"))
-    await session.commit()
-    await Outbox(tables).record(session, FakeBroadcaster().pack(Said("by hand")))
-    await session.commit()
-    await session.remove()
-
-    events = tables.recorded_events
-    async with async_engine.connect() as connection:
-        names = (await connection.scalars(select(events.c.name).order_by(events.c.id))).all()
-    assert names == ["App\\Events\\Said", "OrderCreated", "App\\Events\\Said"]
