@@ -35,7 +35,7 @@ from kit.serve import SMARTLINK
 from smartlink.portal import migrations
 from smartlink.portal.shared.security import digest
 
-USERS = 600
+USERS = 1_000
 AT_ONCE = 8
 REQUESTS = 1_200
 ROUNDS = 3
