@@ -1,7 +1,8 @@
 """Members of presence channels who were told to have left although they are here.
 
 A user whose last connection leaves one node at the moment their next one comes to another is told to have left by the
-one and to have come by the other. Everybody hears both in one order, but that may not be the order it happened in.
+one and to have come by the other. Everybody hears both in one order, but that may not be the order it happened in, and
+by the time it is heard the user may be somewhere else again: the roster alone knows.
 """
 
 from __future__ import annotations
@@ -10,54 +11,81 @@ import asyncio
 import random
 from collections.abc import Callable
 
-from smartlink.protocol.session import Member
+from smartlink.protocol import encoding
+from smartlink.server.brokers.base import Publication
+from smartlink.server.eager import EagerTasks
 from smartlink.server.hub import Hub
+from smartlink.server.roster.base import Roster
 
-__all__ = ["WAIT_S", "Members"]
+__all__ = ["LOOK_S", "Members"]
 
-WAIT_S = 0.5
-"""How long at most the one who saw the user come has to be heard, too; half of it at least."""
+LOOK_S = 0.5
+"""How long at most after a leave was heard the roster is asked whether it was the last word; half of it at least."""
 
-_Key = tuple[str, str, str]
+_Key = tuple[str, str]
 
 
 class Members:
-    """Has a member announced again who is here, and whose leave was heard last.
+    """Tells those on this node again of members who are there, and whose leave they heard last.
 
-    `announce` is called with app id, channel and the member.
+    `deliver` tells those on this node alone; `is_whole` says whether the roster knows of other nodes now.
     """
 
-    def __init__(self, hub: Hub, announce: Callable[[str, str, Member], None], wait_s: float = WAIT_S) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        roster: Roster,
+        deliver: Callable[[Publication], None],
+        is_whole: Callable[[], bool],
+        tasks: EagerTasks,
+    ) -> None:
         self._hub = hub
-        self._announce = announce
-        self._wait_s = wait_s
-        self._missed: dict[_Key, asyncio.TimerHandle] = {}
+        self._roster = roster
+        self._deliver = deliver
+        self._is_whole = is_whole
+        self._tasks = tasks
+        self._left: dict[_Key, set[str]] = {}
+        """By channel, the users whose leave was heard last, until the roster is asked."""
+        self._asked: dict[_Key, set[str]] = {}
+        """The same, while it is being asked."""
+        self._looks: dict[_Key, asyncio.TimerHandle] = {}
 
     def heard(self, app_id: str, channel: str, user_id: str, *, has_come: bool) -> None:
         """This was told on the channel, by whichever node."""
-        key = (app_id, channel, user_id)
+        key = (app_id, channel)
         if has_come:
-            if (timer := self._missed.pop(key, None)) is not None:
-                timer.cancel()
-        elif key not in self._missed and self._here(*key) is not None:
-            # Other nodes may have the user, too: one speaks first, and the others hear it.
-            wait_s = self._wait_s * random.uniform(0.5, 1.0)  # noqa: S311 — no secret
-            self._missed[key] = asyncio.get_running_loop().call_later(wait_s, self._look, key)
+            for users in (self._left.get(key), self._asked.get(key)):
+                if users is not None:
+                    users.discard(user_id)
+        elif self._hub.channel(app_id, channel) is not None:
+            self._left.setdefault(key, set()).add(user_id)
+            if key not in self._looks:
+                look_s = LOOK_S * random.uniform(0.5, 1.0)  # noqa: S311 — no secret
+                self._looks[key] = asyncio.get_running_loop().call_later(look_s, self._look, key)
 
     def stop(self) -> None:
-        for timer in self._missed.values():
-            timer.cancel()
-        self._missed.clear()
+        for look in self._looks.values():
+            look.cancel()
+        self._looks.clear()
+        self._left.clear()
 
     def _look(self, key: _Key) -> None:
-        del self._missed[key]
-        member = self._here(*key)
-        if member is not None:
-            self._announce(key[0], key[1], member)
+        del self._looks[key]
+        users = self._left.pop(key)
+        if users and self._is_whole():
+            self._asked[key] = users
+            self._tasks.run(self._put_right(key, users))
 
-    def _here(self, app_id: str, channel: str, user_id: str) -> Member | None:
-        for connection in self._hub.of_user(app_id, user_id):
-            member = connection.session.channels.get(channel)
-            if member is not None and member.user_id == user_id:
-                return member
-        return None
+    async def _put_right(self, key: _Key, users: set[str]) -> None:
+        app_id, channel = key
+        try:
+            members = await self._roster.members(app_id, channel)
+        finally:
+            if self._asked.get(key) is users:
+                del self._asked[key]
+        # Who left once more meanwhile is looked for again.
+        users -= self._left.get(key, set())
+        for member in members:
+            if member.user_id in users:
+                frame = encoding.member_added(channel, member.user_id, member.user_info)
+                self._deliver(Publication(app_id, channel, frame))

@@ -67,7 +67,7 @@ class Node:
         self._users = Users(
             hub, roster, self._listening, self._tell_here_at_least, self.deliver, lambda: self.is_whole, tasks
         )
-        self._members = Members(hub, self._announce_again)
+        self._members = Members(hub, roster, self.deliver, lambda: self.is_whole, tasks)
         self._counts = CountPace(self._tell_count)
         self.has_descriptors: Callable[[], bool] = lambda: True
         """Whether this process can hold one more connection."""
@@ -304,10 +304,6 @@ class Node:
         self._webhooks.tell(app, WebhookEvent("member_added", channel, member.user_id))
         frame = encoding.member_added(channel, member.user_id, member.user_info)
         await self._tell_here_at_least(Publication(app.id, channel, frame, except_socket))
-
-    def _announce_again(self, app_id: str, channel: str, member: Member) -> None:
-        frame = encoding.member_added(channel, member.user_id, member.user_info)
-        self.tasks.run(self._tell_here_at_least(Publication(app_id, channel, frame)))
 
     async def _tell_departure(self, app: App, channel: str, member: Member) -> None:
         self._webhooks.tell(app, WebhookEvent("member_removed", channel, member.user_id))
