@@ -1,4 +1,4 @@
-"""What other servers get wrong once there are several of them: two machines of two workers each, Redis between them."""
+"""Rules that are easily broken by several servers: two machines of two workers each, Redis between them."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def users(number: int) -> dict[str, list[dict[str, str]]]:
     return {"users": [{"id": str(user)} for user in range(number)]}
 
 
-# Reverb's
+# Presence, counts and lists are of all nodes, and nodes hear only what they need
 
 
 async def test_presence_list_and_member_events_are_of_all_nodes(pair: Machines) -> None:
@@ -153,7 +153,7 @@ async def _event_before_pong(client: Client) -> str:
     return str(name)
 
 
-# Sockudo's
+# Sign-ins and watchlists are of all nodes
 
 
 async def test_a_watchlist_is_of_all_nodes(pair: Machines) -> None:
@@ -176,7 +176,7 @@ async def test_a_watchlist_is_of_all_nodes(pair: Machines) -> None:
             assert data == {"events": [{"name": "offline", "user_ids": ["seen"]}]}
 
 
-# What is easily forgotten beside them
+# Calls, counts and returns are of all nodes, also while Redis is away
 
 
 async def test_a_repeated_call_is_carried_out_once_whichever_node_has_it(pair: Machines) -> None:
