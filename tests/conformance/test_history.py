@@ -9,7 +9,9 @@ import pytest
 
 from kit.redis import RedisServer, shared_redis
 from kit.redis_engines import RedisEngines, redis_engines
-from smartlink.server.history.base import Entry, History
+from kit.waiting import eventually, eventually_told
+from smartlink.protocol import encoding
+from smartlink.server.history.base import MAX_APP_BYTES, Entry, History
 from smartlink.server.history.memory import MemoryHistory
 from smartlink.server.history.redis import RedisHistory
 
@@ -19,7 +21,7 @@ __all__ = ["shared_redis"]
 class HistoryPromises:
     """Subclassed per engine."""
 
-    def history(self, keep: int = 1) -> History:
+    def history(self, keep: int = 1, max_app_bytes: int = MAX_APP_BYTES) -> History:
         raise NotImplementedError
 
     async def test_the_latest_is_the_last_that_was_appended(self) -> None:
@@ -59,6 +61,33 @@ class HistoryPromises:
         assert await history.latest("2", "cache-a") is None
         assert await history.append("2", "cache-a", b"other", 60) == 1
 
+    async def test_an_app_over_its_bytes_loses_its_oldest_events_and_no_other_app_any(self) -> None:
+        history = self.history(max_app_bytes=100_000)
+        await history.append("2", "cache-of-another", b"kept", 60)
+        for number in range(200):
+            await history.append("1", f"cache-{number}", b"%d" % number + b"x" * 1_000, 60)
+
+        async def has_gone() -> bool:
+            return await history.latest("1", "cache-0") is None
+
+        await eventually_told(has_gone)
+        assert await history.latest("1", "cache-199") is not None
+        other = await history.latest("2", "cache-of-another")
+        assert other is not None
+        assert other.frame == b"kept"
+
+    async def test_a_position_goes_on_when_the_events_are_gone(self) -> None:
+        history = self.history()
+        for _ in range(3):
+            await history.append("1", "cache-a", b"one", 0.05)
+
+        async def has_gone() -> bool:
+            return await history.latest("1", "cache-a") is None
+
+        await eventually_told(has_gone)
+
+        assert await history.append("1", "cache-a", b"two", 60) == 4
+
 
 def frames(entries: object) -> list[tuple[int, bytes]]:
     assert isinstance(entries, list | tuple)
@@ -67,8 +96,30 @@ def frames(entries: object) -> list[tuple[int, bytes]]:
 
 
 class TestMemoryHistory(HistoryPromises):
-    def history(self, keep: int = 1) -> History:
-        return MemoryHistory(keep)
+    def history(self, keep: int = 1, max_app_bytes: int = MAX_APP_BYTES) -> MemoryHistory:
+        return MemoryHistory(keep, max_app_bytes=max_app_bytes)
+
+    async def test_an_event_that_went_to_many_channels_is_held_once(self) -> None:
+        history = self.history()
+        data = "x" * 10_000
+        for number in range(100):
+            channel = f"cache-{number}"
+            await history.append("1", channel, encoding.event("e", channel, data), 60)
+
+        assert history.used("1") < 10 * len(data)
+        for number in (0, 99):
+            kept = await history.latest("1", f"cache-{number}")
+            assert kept is not None
+            assert kept.frame == encoding.event("e", f"cache-{number}", data)
+
+    async def test_what_is_over_is_freed_though_nobody_asks_for_it(self) -> None:
+        history = self.history(keep=2)
+        for number in range(100):
+            await history.append("1", f"cache-{number % 60}", b'"cache-%d"' % (number % 60) + b"x" * 1_000, 0.05)
+        assert history.used("1") > 0
+
+        await eventually(lambda: history.used("1") == 0)
+        assert not history._ends
 
 
 class TestRedisHistory(HistoryPromises):
@@ -78,5 +129,5 @@ class TestRedisHistory(HistoryPromises):
             self._made: RedisEngines = engines
             yield
 
-    def history(self, keep: int = 1) -> History:
-        return RedisHistory(self._made.commands, self._made.names, keep)
+    def history(self, keep: int = 1, max_app_bytes: int = MAX_APP_BYTES) -> History:
+        return RedisHistory(self._made.commands, self._made.names, keep, max_app_bytes)

@@ -8,8 +8,10 @@ import pytest
 
 from kit.redis import RedisServer, shared_redis
 from kit.redis_engines import RedisEngines, redis_engines
-from smartlink.server.receipts.base import KEPT_S, Pending, Receipts
+from kit.waiting import eventually, eventually_told
+from smartlink.server.receipts.base import KEPT_S, MAX_APP_BYTES, Pending, Receipts
 from smartlink.server.receipts.memory import MemoryReceipts
+from smartlink.server.receipts.redis import RedisReceipts
 
 __all__ = ["shared_redis"]
 
@@ -17,7 +19,7 @@ __all__ = ["shared_redis"]
 class ReceiptPromises:
     """Subclassed per engine."""
 
-    def receipts(self) -> Receipts:
+    def receipts(self, max_app_bytes: int = MAX_APP_BYTES) -> Receipts:
         raise NotImplementedError
 
     async def test_one_caller_claims_a_key_and_the_others_get_its_answer(self) -> None:
@@ -42,10 +44,40 @@ class ReceiptPromises:
 
         assert await receipts.claim("2", "k") is None
 
+    async def test_an_app_over_its_bytes_loses_its_oldest_receipts_and_no_other_app_any(self) -> None:
+        receipts = self.receipts(max_app_bytes=100_000)
+        await carry_out(receipts, "2", "of another")
+        for number in range(500):
+            await carry_out(receipts, "1", f"k{number}")
+
+        async def is_forgotten() -> bool:
+            if await receipts.claim("1", "k0") is not None:
+                return False
+            await receipts.release("1", "k0")
+            return True
+
+        await eventually_told(is_forgotten)
+        assert await receipts.claim("1", "k499") == b"{}"
+        assert await receipts.claim("2", "of another") == b"{}"
+
+
+async def carry_out(receipts: Receipts, app_id: str, key: str) -> None:
+    assert await receipts.claim(app_id, key) is None
+    await receipts.complete(app_id, key, b"{}")
+
 
 class TestMemoryReceipts(ReceiptPromises):
-    def receipts(self) -> Receipts:
-        return MemoryReceipts()
+    def receipts(self, max_app_bytes: int = MAX_APP_BYTES) -> Receipts:
+        return MemoryReceipts(max_app_bytes=max_app_bytes)
+
+    async def test_what_is_over_is_freed_though_nobody_asks_for_it(self) -> None:
+        now = 100.0
+        receipts = MemoryReceipts(now=lambda: now)
+        for number in range(10):
+            await carry_out(receipts, "1", f"k{number}")
+        now += KEPT_S + 1
+
+        await eventually(lambda: receipts.used("1") == 0)
 
     async def test_a_key_is_forgotten_after_its_time(self) -> None:
         now = 100.0
@@ -66,5 +98,5 @@ class TestRedisReceipts(ReceiptPromises):
             self._made: RedisEngines = engines
             yield
 
-    def receipts(self) -> Receipts:
-        return self._made.receipts
+    def receipts(self, max_app_bytes: int = MAX_APP_BYTES) -> Receipts:
+        return RedisReceipts(self._made.commands, self._made.names, max_app_bytes)

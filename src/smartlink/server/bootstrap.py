@@ -168,16 +168,24 @@ class Engines:
 def engines_for(settings: ServerSettings, metrics: Metrics) -> Engines:
     """The engines that `settings` ask for. Raises UnsafeSettings."""
     if not uses_redis(settings):
-        return Engines(MemoryBroker(), MemoryRoster(), MemoryHistory(), MemoryReceipts())
+        return Engines(MemoryBroker(), MemoryRoster(), *_kept_here(settings))
     address = settings.redis_address
     scripts = (*BROKER_SCRIPTS, *ROSTER_SCRIPTS, *HISTORY_SCRIPTS, *RECEIPT_SCRIPTS, *WEBHOOK_SCRIPTS)
     commands, names = RedisCommands(address, scripts), Names(settings.reverb_scaling_channel)
     return Engines(
         RedisBroker(commands, names, metrics, is_sharded=address.kind is Kind.CLUSTER),
         RedisRoster(commands, names),
-        RedisHistory(commands, names),
-        RedisReceipts(commands, names),
+        RedisHistory(commands, names, max_app_bytes=settings.reverb_server_cache_bytes),
+        RedisReceipts(commands, names, settings.reverb_server_receipt_bytes),
         commands,
+    )
+
+
+def _kept_here(settings: ServerSettings) -> tuple[MemoryHistory, MemoryReceipts]:
+    """History and receipts of a machine on its own."""
+    return (
+        MemoryHistory(max_app_bytes=settings.reverb_server_cache_bytes),
+        MemoryReceipts(max_app_bytes=settings.reverb_server_receipt_bytes),
     )
 
 
@@ -279,7 +287,8 @@ def parent_for(settings: ServerSettings) -> Parent:
         if app is not None:
             webhooks.tell(app, event)
 
-    exchange = Exchange(roster=roster, history=MemoryHistory(), receipts=MemoryReceipts(), tell=tell)
+    history, receipts = _kept_here(settings)
+    exchange = Exchange(roster=roster, history=history, receipts=receipts, tell=tell)
     roster.use(exchange)
     exchange.own_figures = lambda: webhook_samples(metrics)
     engines = Engines(HomeBroker(exchange, roster), roster, exchange.history, exchange.receipts)

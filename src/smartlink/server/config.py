@@ -96,6 +96,12 @@ class ServerSettings(BaseSettings):
     reverb_server_max_backlog_bytes: int = Field(
         1_048_576, ge=65_536, description="Bytes a slow connection may have waiting before it is cut with 4100"
     )
+    reverb_server_cache_bytes: int = Field(
+        33_554_432, ge=65_536, description="Bytes that the kept events of one application's cache channels may take"
+    )
+    reverb_server_receipt_bytes: int = Field(
+        67_108_864, ge=65_536, description="Bytes that may be taken to recognise one application's repeated events"
+    )
     reverb_server_drain_seconds: float = Field(5.0, ge=0, le=300, description="Over how long a stop closes connections")
 
     # What operators see

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Entry", "History"]
+__all__ = ["MAX_APP_BYTES", "POSITION_KEPT_S", "Entry", "History"]
+
+MAX_APP_BYTES = 33_554_432
+"""Bytes that the kept events of one application may take, with all that goes with them."""
+POSITION_KEPT_S = 86_400
+"""How long positions go on after the last event: a counter that began anew would tell an old reader nothing is new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +28,9 @@ class History(Protocol):
 
     Promises, tried on every engine by tests/conformance/test_history.py: positions on one channel rise by one, from
     whichever node an event is appended; an event is gone once its time to live is over; `since` says so when what it
-    was asked for is not all kept any more; apps do not see each other. Raises BrokerUnavailable where the other nodes
-    cannot be reached.
+    was asked for is not all kept any more; apps do not see each other. An app whose events take more bytes than it may
+    have loses those of the channels that were written longest ago, no other app any. Raises BrokerUnavailable where the
+    other nodes cannot be reached.
     """
 
     async def append(self, app_id: str, channel: str, frame: bytes, ttl_s: float) -> int:

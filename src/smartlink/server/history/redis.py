@@ -5,18 +5,18 @@ An entry is `<position> <when its time is over, Redis' clock in ms> <frame>`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from smartlink.server.brokers.base import BrokerUnavailable
-from smartlink.server.history.base import Entry
+from smartlink.server.history.base import MAX_APP_BYTES, POSITION_KEPT_S, Entry
 from smartlink.server.redis.commands import RedisAway, RedisCommands, Script
+from smartlink.server.redis.ledger import LEDGER_SCRIPTS, RedisLedger
 from smartlink.server.redis.naming import Names
 
 __all__ = ["HISTORY_SCRIPTS", "RedisHistory"]
-
-POSITION_KEPT_S = 86_400
-"""How long positions go on after the last event: a counter that began anew would tell an old reader nothing is new."""
 
 _NOW = """
 local time = redis.call('TIME')
@@ -41,20 +41,27 @@ _READ = Script(
 return {redis.call('GET', KEYS[1]) or '0', string.format('%.0f', now), redis.call('LRANGE', KEYS[2], ARGV[1], -1)}
 """
 )
-HISTORY_SCRIPTS = (_APPEND, _READ)
+HISTORY_SCRIPTS = (_APPEND, _READ, *LEDGER_SCRIPTS)
 
 
 class RedisHistory:
     """A `History` over Redis. Keeps the last `keep` events of each channel. Opened and closed with the broker."""
 
-    def __init__(self, commands: RedisCommands, names: Names, keep: int = 1) -> None:
+    def __init__(
+        self, commands: RedisCommands, names: Names, keep: int = 1, max_app_bytes: int = MAX_APP_BYTES
+    ) -> None:
         self._commands = commands
         self._names = names
         self._keep = keep
+        self._events = RedisLedger(commands, names, "u", max_app_bytes, partial(names.of_channel, "l"))
+        self._positions = RedisLedger(commands, names, "v", max_app_bytes // 4, partial(names.of_channel, "n"))
 
     async def append(self, app_id: str, channel: str, frame: bytes, ttl_s: float) -> int:
         ttl_ms = max(1, round(ttl_s * 1_000))
         position: int = await self._run(_APPEND, app_id, channel, frame, ttl_ms, self._keep, POSITION_KEPT_S)
+        size = 2 * len(channel) + self._keep * len(frame)
+        self._events.enter(app_id, channel, size, math.ceil(ttl_s))
+        self._positions.enter(app_id, channel, 2 * len(channel), max(POSITION_KEPT_S, math.ceil(ttl_s) + 1))
         return position
 
     async def latest(self, app_id: str, channel: str) -> Entry | None:

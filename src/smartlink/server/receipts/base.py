@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["KEPT_S", "Pending", "Receipts"]
+__all__ = ["KEPT_S", "MAX_APP_BYTES", "Pending", "Receipts"]
 
 KEPT_S = 120
 """For how long a repeat is recognised."""
+MAX_APP_BYTES = 67_108_864
+"""Bytes that the receipts of one application may take, with all that goes with them."""
 
 
 class Pending(Exception):
@@ -18,8 +20,9 @@ class Receipts(Protocol):
     """Remembers, over all nodes, which calls were carried out, and what was answered.
 
     Promises, tried on every engine by tests/conformance/test_receipts.py: of any number of callers with one key, one
-    claims it, until it releases it or `KEPT_S` have gone by; apps do not share keys. Raises BrokerUnavailable where
-    the other nodes cannot be reached.
+    claims it, until it releases it or `KEPT_S` have gone by; apps do not share keys. An app whose receipts take more
+    bytes than it may have loses its oldest ones, no other app any. Raises BrokerUnavailable where the other nodes
+    cannot be reached.
     """
 
     async def claim(self, app_id: str, key: str) -> bytes | None:

@@ -3,41 +3,47 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
+from hashlib import blake2b
 
-from smartlink.server.receipts.base import KEPT_S, Pending
+from smartlink.server.keeping import Keeper
+from smartlink.server.receipts.base import KEPT_S, MAX_APP_BYTES, Pending
 
 __all__ = ["MemoryReceipts"]
 
-MAX_KEPT = 500_000
-"""Keys of all apps that are kept; beyond, the oldest is forgotten."""
+PER_RECEIPT = 400
+"""Bytes that a receipt takes beside its answer: as measured, and something over."""
 
 
 class MemoryReceipts:
-    """`Receipts` within one process."""
+    """`Receipts` within one process. Keys are kept as digests: a long one takes no more than a short one."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
-        self._kept: OrderedDict[tuple[str, str], tuple[float, bytes | None]] = OrderedDict()
-        """In order of age: when it is to be forgotten, and the answer, None while there is none yet."""
+    def __init__(self, now: Callable[[], float] = time.monotonic, max_app_bytes: int = MAX_APP_BYTES) -> None:
+        self._kept: Keeper[bytes, tuple[bytes | None]] = Keeper(max_app_bytes, now)
+        """The answer, None while there is none yet."""
+
+    def used(self, app_id: str) -> int:
+        """Bytes that the application's receipts take now."""
+        return self._kept.used(app_id)
 
     async def claim(self, app_id: str, key: str) -> bytes | None:
-        now = self._now()
-        while self._kept and (len(self._kept) >= MAX_KEPT or next(iter(self._kept.values()))[0] <= now):
-            self._kept.popitem(last=False)
-        found = self._kept.get((app_id, key))
+        digest = _digest(key)
+        found = self._kept.get(app_id, digest)
         if found is None:
-            self._kept[app_id, key] = (now + KEPT_S, None)
+            self._kept.put(app_id, digest, (None,), PER_RECEIPT, KEPT_S)
             return None
-        if found[1] is None:
+        if found[0] is None:
             raise Pending
-        return found[1]
+        return found[0]
 
     async def complete(self, app_id: str, key: str, answer: bytes) -> None:
-        found = self._kept.get((app_id, key))
-        if found is not None:
-            self._kept[app_id, key] = (found[0], answer)
+        digest = _digest(key)
+        if self._kept.get(app_id, digest) is not None:
+            self._kept.put(app_id, digest, (answer,), PER_RECEIPT + len(answer), KEPT_S)
 
     async def release(self, app_id: str, key: str) -> None:
-        self._kept.pop((app_id, key), None)
+        self._kept.take(app_id, _digest(key))
+
+
+def _digest(key: str) -> bytes:
+    return blake2b(key.encode(), digest_size=16).digest()

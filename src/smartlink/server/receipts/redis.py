@@ -11,8 +11,9 @@ from collections import OrderedDict
 from typing import Any
 
 from smartlink.server.brokers.base import BrokerUnavailable
-from smartlink.server.receipts.base import KEPT_S, Pending
+from smartlink.server.receipts.base import KEPT_S, MAX_APP_BYTES, Pending
 from smartlink.server.redis.commands import RedisAway, RedisCommands, Script
+from smartlink.server.redis.ledger import LEDGER_SCRIPTS, RedisLedger
 from smartlink.server.redis.naming import Names
 
 __all__ = ["RECEIPT_SCRIPTS", "RedisReceipts"]
@@ -34,15 +35,16 @@ _RELEASE = Script("""
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 return 1
 """)
-RECEIPT_SCRIPTS = (_CLAIM, _COMPLETE, _RELEASE)
+RECEIPT_SCRIPTS = (_CLAIM, _COMPLETE, _RELEASE, *LEDGER_SCRIPTS)
 
 
 class RedisReceipts:
     """`Receipts` over Redis. Opened and closed with the broker."""
 
-    def __init__(self, commands: RedisCommands, names: Names) -> None:
+    def __init__(self, commands: RedisCommands, names: Names, max_app_bytes: int = MAX_APP_BYTES) -> None:
         self._commands = commands
         self._names = names
+        self._ledger = RedisLedger(commands, names, "w", max_app_bytes, names.receipt)
         self._pending = b"p" + secrets.token_hex(8).encode()
         self._owed: OrderedDict[str, tuple[Script, tuple[Any, ...]]] = OrderedDict()
         """What Redis is to be told of a key when it is back."""
@@ -64,6 +66,7 @@ class RedisReceipts:
 
     async def complete(self, app_id: str, key: str, answer: bytes) -> None:
         await self._tell(self._names.receipt(app_id, key), _COMPLETE, self._pending, answer, KEPT_S)
+        self._ledger.enter(app_id, key, 3 * len(key) + len(answer), KEPT_S)
 
     async def release(self, app_id: str, key: str) -> None:
         await self._tell(self._names.receipt(app_id, key), _RELEASE, self._pending)

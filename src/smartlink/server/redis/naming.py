@@ -43,6 +43,9 @@ class Names:
         """The set of channels that a node has entries on, as `entry` writes them."""
         return f"{self.prefix}:k:{{{node_id}}}"
 
+    def of_app(self, kind: str, app_id: str) -> str:
+        return f"{self.prefix}:{kind}:{{{quote(app_id, safe='')}}}"
+
     def receipt(self, app_id: str, key: str) -> str:
         return f"{self.prefix}:r:{quote(app_id, safe='')}:{key}"
 
