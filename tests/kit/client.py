@@ -118,7 +118,7 @@ class Client:
 
     async def error(self) -> int | None:
         """The code of the next message, which is an error."""
-        code: int | None = json.loads((await self.expect("pusher:error"))["data"])["code"]
+        code: int | None = (await self.expect("pusher:error"))["data"]["code"]
         return code
 
     async def is_quiet(self) -> bool:
@@ -158,5 +158,5 @@ async def connected(
             client.socket_id = json.loads(message["data"])["socket_id"]
         else:
             assert message["event"] == "pusher:error", message
-            client.refusal = json.loads(message["data"])  # type: ignore[attr-defined]
+            client.refusal = message["data"]  # type: ignore[attr-defined]
         yield client

@@ -46,6 +46,7 @@ CLIENT = """
     const channel = pusher.subscribe(name)
     channel.bind('pusher:subscription_succeeded', (members) =>
       tell({ what: 'subscribed', channel: name, count: members?.count ?? null, me: members?.me ?? null }))
+    channel.bind('pusher:error', ({ code }) => tell({ what: 'refused event', channel: name, code }))
     channel.bind('pusher:subscription_error', ({ status, type }) => tell({ what: 'refused', channel: name, status, type }))
     channel.bind('pusher:member_added', (member) => tell({ what: 'joined', id: member.id, info: member.info }))
     channel.bind('pusher:member_removed', (member) => tell({ what: 'left', id: member.id }))
@@ -151,7 +152,8 @@ async def test_channels_members_client_events_refusals_and_leaving(browser: Brow
             "what": "refused", "channel": "private-forbidden", "status": 401, "type": "AuthError"
         }  # fmt: skip
         await ana.run("pusher.channel('private-room').trigger('client-' + 'x'.repeat(300), {})")
-        assert (await ana.until("error"))["code"] in (None, 4301)
+        assert (await ana.until("error"))["code"] == 4301
+        assert await ana.until("refused event") == {"what": "refused event", "channel": "private-room", "code": 4301}
 
         await ben.run("pusher.unsubscribe('chat'); pusher.unsubscribe('presence-room')")
         assert await ana.until("left") == {"what": "left", "id": "ben"}

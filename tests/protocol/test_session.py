@@ -200,8 +200,26 @@ def test_a_whisper_elsewhere_is_refused_and_the_session_goes_on(channel: str) ->
         talking.joined(joined, None)
 
     frame = sent(talking.receive(say("client-x", channel=channel)))
-    assert json.loads(frame["data"])["code"] == Code.CLIENT_EVENT_REFUSED
+    assert (frame["data"]["code"], frame["channel"]) == (Code.CLIENT_EVENT_REFUSED, channel)
     assert sent(talking.receive(say("pusher:ping")))["event"] == "pusher:pong"
+
+
+@pytest.mark.parametrize("event", ["client-", "client-" + "x" * 300, "client-a\n"])
+def test_a_client_event_that_none_can_be_is_refused_as_any_other(event: str) -> None:
+    frame = sent(session().receive(say(event, channel="private-a")))
+
+    assert (frame["data"]["code"], frame["channel"]) == (Code.CLIENT_EVENT_REFUSED, "private-a")
+
+
+def test_a_client_event_without_a_channel_is_refused_as_any_other() -> None:
+    assert sent(session().receive(say("client-a")))["data"]["code"] == Code.CLIENT_EVENT_REFUSED
+
+
+@pytest.mark.parametrize("fault", [{"auth": 1}, {"channel_data": {}}])
+def test_an_error_about_a_subscription_names_the_channel(fault: dict[str, Any]) -> None:
+    frame = sent(session().receive(say("pusher:subscribe", {"channel": "c" * 300} | fault)))
+
+    assert (frame["event"], frame["channel"], frame["data"]["code"]) == ("pusher:error", "c" * 200, None)
 
 
 def test_client_events_can_be_switched_off() -> None:
@@ -235,4 +253,6 @@ def test_the_server_s_own_frames_have_their_shapes() -> None:
         "event": "pusher_internal:member_removed", "channel": "presence-a", "data": '{"user_id":"1"}',
     }  # fmt: skip
     assert json.loads(encoding.event('e"', "chat", "ž{}")) == {"event": 'e"', "channel": "chat", "data": "ž{}"}
-    assert json.loads(json.loads(encoding.error("m", 4301))["data"]) == {"code": 4301, "message": "m"}
+    error = {"code": 4301, "message": "m"}
+    assert json.loads(encoding.error("m", 4301)) == {"event": "pusher:error", "data": error}
+    assert json.loads(encoding.error("m", 4301, "a")) == {"event": "pusher:error", "channel": "a", "data": error}

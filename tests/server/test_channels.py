@@ -210,7 +210,7 @@ async def test_a_whisper_where_none_is_allowed_is_refused(server: RealtimeServer
         client.send("client-x", {}, channel=channel)
 
         error = await client.expect("pusher:error")
-        assert json.loads(error["data"])["code"] == 4301
+        assert (error["data"]["code"], error["channel"]) == (4301, channel)
         assert await other.is_quiet()
 
 
@@ -220,9 +220,24 @@ async def test_whispers_are_limited_and_the_connection_stays() -> None:
         for _ in range(6):
             client.send("client-x", {}, channel="private-a")
 
-        codes = [json.loads((await client.expect("pusher:error"))["data"])["code"] for _ in range(3)]
-        assert codes == [4301, 4301, 4301]
+        for _ in range(3):
+            error = await client.expect("pusher:error")
+            assert (error["data"]["code"], error["channel"]) == (4301, "private-a")
         assert await client.is_quiet()
+
+
+async def test_a_message_over_the_rate_is_refused_by_the_name_of_its_channel() -> None:
+    limits = {"reverb_app_rate_limiting_enabled": True, "reverb_app_rate_limit_max_attempts": 1}
+    async with realtime_server(**limits) as server, connected(server.port) as client:
+        await client.subscribe("chat")
+        client.send("pusher:subscribe", {"channel": "more"})
+        client.send("client-x", {}, channel="private-a")
+        client.send_text("nonsense")
+
+        for named in ({"channel": "more"}, {"channel": "private-a"}, {}):
+            error = await client.expect("pusher:error")
+            assert error == {"event": "pusher:error", "data": error["data"]} | named
+            assert error["data"]["code"] == 4301
 
 
 @pytest.mark.parametrize(

@@ -390,7 +390,7 @@ WHISPERS = [
 async def test_a_client_event_where_the_sender_is_not_reaches_nobody(scene: Stage, channel: str) -> None:
     async with scene.client() as client:
         client.send("client-x", {}, channel=channel)
-        error = json.loads((await client.expect("pusher:error"))["data"])
+        error = (await client.expect("pusher:error"))["data"]
 
         assert error["code"] == 4301
         assert await client.is_quiet()

@@ -131,7 +131,7 @@ async def test_a_bad_handshake_gets_one_answer(server: RealtimeServer, headers: 
 
 @pytest.mark.parametrize(
     ("key", "query", "code"),
-    [("nobody", "protocol=7", 4001), ("app-key", "", 4008), ("app-key", "protocol=99", 4007)],
+    [("nobody", "protocol=7", 4001), ("app-key", "protocol=99", 4007)],
 )
 async def test_a_refused_client_learns_why_and_can_do_nothing(
     server: RealtimeServer, key: str, query: str, code: int
@@ -143,6 +143,38 @@ async def test_a_refused_client_learns_why_and_can_do_nothing(
     assert closed.code == code
     answer = await call(server.port, "GET", "/apps/1001/channels")
     assert answer.json() == {"channels": {}}
+
+
+@pytest.mark.parametrize("query", ["", "protocol=", "client=js&version=8.6.0"])
+async def test_a_client_that_names_no_protocol_speaks_the_seventh(server: RealtimeServer, query: str) -> None:
+    async with connected(server.port, query=query) as client:
+        await client.subscribe("chat")
+
+
+@pytest.mark.parametrize(
+    "opener",
+    ['{"connect":{"name":"js"},"id":1}', '{"connect":{},"id":1}\n{"subscribe":{"channel":"chat"},"id":2}',
+     '{"id":1,"method":1,"params":{}}', '{"type":"connection_init"}', '{"command":"subscribe","identifier":"{}"}',
+     '{"topic":"room:lobby","event":"phx_join","payload":{},"ref":"1"}'],
+)  # fmt: skip
+async def test_a_client_of_another_protocol_is_told_which_one_is_spoken_and_stays_away(
+    server: RealtimeServer, opener: str
+) -> None:
+    async with connected(server.port) as client:
+        client.send_text(opener)
+
+        assert await client.error() == 4501
+        closed = await client.closed()
+    assert (closed.code, "Pusher Channels protocol 7" in closed.reason) == (4501, True)
+
+
+async def test_a_later_frame_of_another_protocol_is_an_error_and_the_connection_stays(server: RealtimeServer) -> None:
+    async with connected(server.port) as client:
+        await client.subscribe("chat")
+        client.send_text('{"connect":{},"id":1}')
+
+        assert await client.error() is None
+        assert await client.is_quiet()
 
 
 async def test_over_capacity_is_told_as_4100_and_counts_sockets_without_subscription() -> None:

@@ -91,8 +91,6 @@ async def test_a_page_of_another_origin_is_told_so_and_does_not_come_back() -> N
         (f"/app/{KEY}?protocol=4", 4007),
         (f"/app/{KEY}?protocol=8", 4007),
         (f"/app/{KEY}?protocol=seven", 4007),
-        (f"/app/{KEY}", 4008),
-        (f"/app/{KEY}?protocol=", 4008),
     ],
 )
 async def test_a_refusal_is_told_as_error_and_as_close_code_and_nothing_after_it_has_effect(

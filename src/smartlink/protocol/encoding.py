@@ -1,7 +1,7 @@
 """What the server says: frames as UTF-8 JSON. The only writer of the wire's JSON.
 
 `data` of the protocol's own frames is JSON inside a JSON string, as clients of protocol 7 expect; so is the `data`
-of a published event, because publishers hand it over as text. A client event's `data` is plain JSON.
+of a published event, because publishers hand it over as text. The `data` of errors and of client events is plain JSON.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
 import msgspec
+
+from smartlink.protocol.names import MAX_CHANNEL_LENGTH
 
 __all__ = [
     "PING",
@@ -77,10 +79,16 @@ def connection_established(socket_id: str, activity_timeout_s: int) -> bytes:
     return b'{"event":"pusher:connection_established","data":%b}' % data
 
 
-def error(message: str, code: int | None) -> bytes:
-    """`pusher:error`; `code` is null where the protocol has none, as for malformed frames."""
-    data = _text(_encode({"code": code, "message": message}))
-    return b'{"event":"pusher:error","data":%b}' % data
+def error(message: str, code: int | None, channel: str | None = None) -> bytes:
+    """`pusher:error`; `code` is null where the protocol has none, as for malformed frames.
+
+    `channel` is the one that the refused subscription or client event was for. `data` is an object: clients read the
+    code there. Source: Pusher Channels protocol, "pusher:error".
+    """
+    data = _encode({"code": code, "message": message})
+    if channel is None:
+        return b'{"event":"pusher:error","data":%b}' % data
+    return b'{"event":"pusher:error","channel":%b,"data":%b}' % (_encode(channel[:MAX_CHANNEL_LENGTH]), data)
 
 
 def presence_state(members: Iterable[tuple[str, bytes]]) -> bytes:
@@ -114,8 +122,8 @@ def subscription_error(channel: str, kind: str, message: str, status: int) -> by
 
 
 def cache_miss(channel: str) -> bytes:
-    """There is no last event on this cache channel."""
-    return b'{"event":"pusher:cache_miss","channel":%b,"data":"{}"}' % _encode(channel)
+    """There is no last event on this cache channel. The one frame without `data`."""
+    return b'{"event":"pusher:cache_miss","channel":%b}' % _encode(channel)
 
 
 def signin_success(user_data: str) -> bytes:

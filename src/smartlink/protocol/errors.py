@@ -2,7 +2,8 @@
 
 Ranges, as pusher-js acts on them when they come as the close code: 4000 to 4099 never come back, 4100 to 4199 come
 back after a second, 4200 to 4299 come back at once, 4300 and up never come back. So overload is 4100 and a drain
-4200; an error of the third kind is only ever sent as `pusher:error`, while the connection stays.
+4200; a 43xx is only ever sent as `pusher:error`, while the connection stays. 4501 is for clients of other protocols,
+which do not come back after a code from 4500 either.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ class Code(enum.IntEnum):
     WRONG_PATH = 4005
     INVALID_VERSION = 4006
     UNSUPPORTED_PROTOCOL = 4007
-    NO_PROTOCOL = 4008
     UNAUTHORIZED = 4009
 
     OVER_CAPACITY = 4100
@@ -39,3 +39,4 @@ class Code(enum.IntEnum):
     IDLE = 4202
     CLIENT_EVENT_REFUSED = 4301
     WATCHLIST_TOO_LONG = 4302
+    OTHER_PROTOCOL = 4501

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from smartlink.protocol.errors import Code
 from smartlink.protocol.names import MAX_EVENT_NAME_LENGTH, is_client_event, is_valid_event_name
 
 __all__ = [
@@ -25,12 +26,15 @@ __all__ = [
     "Subscribe",
     "Unsubscribe",
     "decode",
+    "is_of_another_protocol",
     "parse",
 ]
 
 MAX_DEPTH = 32
 """How deep a client's JSON may be nested, counted in brackets."""
 
+_OPENERS = frozenset({"command", "connect", "method", "topic", "type"})
+"""Keys by which clients of other protocols over WebSockets say what they want; none of them is in our envelope."""
 _STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _BRACKETS = re.compile(r"[\[{\]}]")
 _decoder = msgspec.json.Decoder()
@@ -81,9 +85,11 @@ class ClientEvent:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """Not a frame of this protocol; `reason` is told to the sender."""
+    """Not a frame of this protocol; `reason` is told to the sender, with the channel it was for where it names one."""
 
     reason: str
+    code: Code | None = None
+    channel: str | None = None
 
 
 Frame: TypeAlias = Subscribe | Unsubscribe | SignIn | Ping | Pong | ClientEvent | Malformed
@@ -110,7 +116,7 @@ def decode(text: str | bytes) -> Frame:
         return _unsubscribe(envelope.get("data"))
     if event == "pusher:signin":
         return _sign_in(envelope.get("data"))
-    if is_client_event(event):
+    if event.startswith("client-"):
         return _client_event(event, envelope)
     if len(event) > MAX_EVENT_NAME_LENGTH:
         return Malformed(f"Event name longer than {MAX_EVENT_NAME_LENGTH} characters")
@@ -125,6 +131,13 @@ def parse(text: str | bytes) -> Any:
         return _decoder.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError):
         return None
+
+
+def is_of_another_protocol(text: str | bytes) -> bool:
+    """Whether a first frame that was malformed is how clients of another protocol begin. Never raises."""
+    newline = "\n" if isinstance(text, str) else b"\n"
+    first = parse(text.split(newline, 1)[0])  # type: ignore[arg-type] # the separator is of the text's own type
+    return isinstance(first, dict) and not _OPENERS.isdisjoint(first)
 
 
 def _is_too_deep(text: str | bytes) -> bool:
@@ -156,9 +169,9 @@ def _subscribe(data: Any) -> Frame:
     if not isinstance(channel, str):
         return Malformed("pusher:subscribe needs a channel name in data.channel")
     if auth is not None and not isinstance(auth, str):
-        return Malformed("pusher:subscribe: data.auth must be a text")
+        return Malformed("pusher:subscribe: data.auth must be a text", None, channel)
     if channel_data is not None and not isinstance(channel_data, str):
-        return Malformed("pusher:subscribe: data.channel_data must be JSON as a text")
+        return Malformed("pusher:subscribe: data.channel_data must be JSON as a text", None, channel)
     return Subscribe(channel, auth, channel_data)
 
 
@@ -177,10 +190,11 @@ def _sign_in(data: Any) -> Frame:
 
 
 def _client_event(event: str, envelope: dict[str, Any]) -> Frame:
-    if not is_valid_event_name(event):
-        return Malformed("A client event's name has 1 to 200 characters, none of them a control character")
     channel = envelope.get("channel")
     if not isinstance(channel, str):
-        return Malformed("A client event needs a channel")
+        return Malformed("A client event needs a channel", Code.CLIENT_EVENT_REFUSED)
+    if not is_client_event(event) or not is_valid_event_name(event):
+        reason = "A client event's name is client- and more, at most 200 characters, none of them a control character"
+        return Malformed(reason, Code.CLIENT_EVENT_REFUSED, channel)
     data = msgspec.json.encode(envelope.get("data")).decode()
     return ClientEvent(event, channel, data)

@@ -15,7 +15,16 @@ import msgspec
 
 from smartlink.protocol import encoding, signing
 from smartlink.protocol.errors import Code
-from smartlink.protocol.messages import ClientEvent, Malformed, Ping, Subscribe, Unsubscribe, decode, parse
+from smartlink.protocol.messages import (
+    ClientEvent,
+    Malformed,
+    Ping,
+    Subscribe,
+    Unsubscribe,
+    decode,
+    is_of_another_protocol,
+    parse,
+)
 from smartlink.protocol.messages import SignIn as SignInFrame
 from smartlink.protocol.names import (
     MAX_CHANNEL_LENGTH,
@@ -125,6 +134,9 @@ Effect: TypeAlias = Send | Join | Leave | Whisper | SignIn | Close
 
 _PONG = (Send(encoding.PONG),)
 _NOTHING: tuple[Effect, ...] = ()
+_OTHER_PROTOCOL = Close(
+    Code.OTHER_PROTOCOL, "Pusher Channels protocol 7 is spoken here: connect with pusher-js, Laravel Echo or the like"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +154,14 @@ class SessionRules:
 class Session:
     """State of one connection: its socket id, its user, and the channels it is on, with the member it is there."""
 
-    __slots__ = ("channels", "named", "rules", "socket_id", "user")
+    __slots__ = ("_has_spoken", "channels", "named", "rules", "socket_id", "user")
 
     def __init__(self, socket_id: str, rules: SessionRules) -> None:
         self.socket_id = socket_id
         self.rules = rules
         self.channels: dict[str, Member | None] = {}
         self.user: User | None = None
+        self._has_spoken = False
         self.named: dict[str, str] = {}
         """By private channel: the user whom its authorisation names in `channel_data`, where it names one."""
 
@@ -159,6 +172,7 @@ class Session:
     def receive(self, text: str | bytes) -> tuple[Effect, ...]:
         """What to do about one text frame of the peer, in order. Never raises."""
         frame = decode(text)
+        is_first, self._has_spoken = not self._has_spoken, True
         if isinstance(frame, Ping):
             return _PONG
         if isinstance(frame, Subscribe):
@@ -170,7 +184,9 @@ class Session:
         if isinstance(frame, SignInFrame):
             return self._sign_in(frame)
         if isinstance(frame, Malformed):
-            return (Send(encoding.error(frame.reason, None)),)
+            if is_first and is_of_another_protocol(text):
+                return (_OTHER_PROTOCOL,)
+            return (Send(encoding.error(frame.reason, frame.code, frame.channel)),)
         return _NOTHING  # Pong: a sign of life
 
     def joined(self, channel: str, member: Member | None, state: bytes = b"{}") -> Send:
@@ -259,19 +275,19 @@ class Session:
     def _client_event(self, frame: ClientEvent) -> Effect:
         channel = frame.channel
         if not self.rules.accepts_client_events:
-            return _refuse_event("This application takes no client events")
+            return _refuse_event(channel, "This application takes no client events")
         if not is_valid_channel(channel) or not kind_of(channel).takes_client_events:
-            return _refuse_event("Client events go over private and presence channels only")
+            return _refuse_event(channel, "Client events go over private and presence channels only")
         if channel not in self.channels:
-            return _refuse_event(f"Subscribe to {channel} before sending client events on it")
+            return _refuse_event(channel, f"Subscribe to {channel} before sending client events on it")
         member = self.channels[channel]
         user_id = None if member is None else member.user_id
         text = encoding.client_event(frame.event, channel, frame.data, user_id)
         return Whisper(channel, frame.event, frame.data, text, user_id)
 
 
-def _refuse_event(message: str) -> Send:
-    return Send(encoding.error(message, Code.CLIENT_EVENT_REFUSED))
+def _refuse_event(channel: str, message: str) -> Send:
+    return Send(encoding.error(message, Code.CLIENT_EVENT_REFUSED, channel))
 
 
 def _member(channel_data: str | None, max_info_bytes: int) -> Member | str:

@@ -65,9 +65,7 @@ def refusal(node: Node, app: App | None, query: str) -> tuple[Code, str] | None:
 def _fault_of(query: str) -> tuple[Code, str] | None:
     """What is wrong with the protocol and the version that a client names."""
     parameters = parse_qs(query)
-    protocol = parameters.get("protocol", [""])[0]
-    if not protocol:
-        return Code.NO_PROTOCOL, "Say which protocol you speak: ?protocol=7"
+    protocol = parameters.get("protocol", ["7"])[0]
     if protocol not in _PROTOCOLS:
         return Code.UNSUPPORTED_PROTOCOL, "Protocol 7 is spoken here"
     version = parameters.get("version")

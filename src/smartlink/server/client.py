@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
+from smartlink.protocol.messages import decode
 from smartlink.protocol.names import kind_of
 from smartlink.protocol.session import Close, Effect, Join, Leave, Send, Session, SignIn, Whisper
 from smartlink.server.apps.base import App
@@ -198,7 +199,7 @@ class ClientConnection:
             if self.app.ends_on_rate_limit:
                 self.close(Code.OVER_CAPACITY, "Too many messages")
             else:
-                self._say(encoding.error("Too many messages: this one was ignored", Code.CLIENT_EVENT_REFUSED))
+                self._say(_ignored(message))
             return
         for effect in self.session.receive(message):
             self._carry_out(effect)
@@ -238,7 +239,7 @@ class ClientConnection:
         if not self._may_send(is_client_event=True):
             metrics.client_events_refused += 1
             reason = f"More than {self.app.client_events_per_s} client events a second"
-            self._say(encoding.error(reason, Code.CLIENT_EVENT_REFUSED))
+            self._say(encoding.error(reason, Code.CLIENT_EVENT_REFUSED, effect.channel))
             return
         metrics.client_events += 1
         self._run(self._shared.node.whisper(self, effect))
@@ -295,3 +296,9 @@ class ClientConnection:
         self._deadline = self._shared.watch.now() + linger_s
         node.tasks.run(node.disconnect(self, descriptor))
         self._shared.watch.linger(self)
+
+
+def _ignored(message: bytes) -> bytes:
+    """The answer to a message over the rate: whatever subscription or client event it was waits for none other."""
+    channel: str | None = getattr(decode(message), "channel", None)
+    return encoding.error("Too many messages: this one was ignored", Code.CLIENT_EVENT_REFUSED, channel)
