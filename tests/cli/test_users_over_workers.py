@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
-from kit.client import Client, connected
-from kit.realtime import call
+from kit.client import Client, Closed, connected
+from kit.realtime import KEY, SECRET, call
 from kit.reverb import reverb
+from smartlink.protocol.signing import sign_channel
 
 MANY = 12
 """Connections of which some are on each of two workers: all on one happens once in 2,048 times."""
@@ -56,3 +57,19 @@ async def test_what_is_kept_and_what_was_published_is_known_to_all_workers(tmp_p
                 await client.subscribe("cache-a")
 
                 assert (await client.receive())["data"] == "0"
+
+
+async def test_what_was_signed_before_a_termination_opens_nothing_at_any_worker(tmp_path: Path) -> None:
+    with reverb(tmp_path, "--workers", "2") as server:
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(connected(server.port)) for _ in range(MANY)]
+            path = "/apps/1001/users/7/terminate_connections"
+            assert (await call(server.port, "POST", path, b"{}")).status_code == 200
+            for client in clients:
+                channel_data = '{"user_id":"7"}'
+                auth = sign_channel(KEY, SECRET, client.socket_id, "private-a", channel_data)
+                client.send("pusher:subscribe", {"channel": "private-a", "auth": auth, "channel_data": channel_data})
+                # Who was quicker than the word to its worker is ended by it.
+                with suppress(Closed):
+                    if (await client.receive())["event"] == "pusher_internal:subscription_succeeded":
+                        assert (await client.closed()).code == 4009

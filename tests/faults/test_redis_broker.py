@@ -147,6 +147,41 @@ async def test_a_gap_longer_than_what_is_kept_is_told(
         assert one.heard == [Control("1", module.MISSED, "chat"), Publication("1", "quiet", b"{}")]
 
 
+async def test_controls_that_cannot_be_brought_after_all_are_told_as_missed(
+    shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEPT_PER_CHANNEL", 20)
+    async with (
+        proxy(shared_redis.port) as between,
+        redis_engines(between.url) as one,
+        redis_engines(shared_redis.url, one.names.prefix) as two,
+    ):
+        between.swallow()
+        for number in range(50):
+            await two.broker.publish(Control("1", "terminate_user", str(number)))
+        await eventually(lambda: not one.broker.is_available)
+        between.heal()
+
+        await eventually(lambda: one.broker.is_available)
+        assert one.heard == [Control("", module.MISSED, "")]
+
+
+async def test_a_node_that_began_without_redis_hears_the_controls_told_before_it_was_joined() -> None:
+    port = free_port()
+    late = make_engines(f"redis://127.0.0.1:{port}/0")
+    await late.start()
+    try:
+        with redis_server(port=port) as server:
+            # Its own commands are back already; only its subscription is late.
+            async with redis_engines(server.url, late.names.prefix) as other:
+                await other.broker.publish(Control("1", "terminate_user", "7"))
+                await eventually(lambda: late.broker.is_available)
+
+                await eventually(lambda: late.heard == [Control("1", "terminate_user", "7")])
+    finally:
+        await late.stop()
+
+
 async def test_redis_may_be_away_at_the_start() -> None:
     port = free_port()
     engines = make_engines(f"redis://127.0.0.1:{port}/0")

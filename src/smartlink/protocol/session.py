@@ -208,6 +208,11 @@ class Session:
         """The subscription did not go through for a limit of the server."""
         return Send(encoding.subscription_error(channel, "LimitReached", message, 403))
 
+    def voided(self, channel: str) -> Send:
+        """The subscription did not go through: what was signed is void by now, though it was right once."""
+        self.named.pop(channel, None)
+        return self._unauthorized(channel, "This user's connections were ended: connect and be authorised anew")
+
     def _subscribe(self, frame: Subscribe) -> Effect:
         channel = frame.channel
         if not is_valid_channel(channel):

@@ -58,6 +58,7 @@ class ClientConnection:
         "_shared",
         "_waiting",
         "app",
+        "began_at",
         "heard_at",
         "is_open",
         "pinged_at",
@@ -70,6 +71,7 @@ class ClientConnection:
         self.app = app
         self.session = session
         self.is_open = True
+        self.began_at = 0
         self.heard_at = shared.watch.now()
         self.pinged_at = 0.0
         """When the silence was last asked about; 0 while nothing is owed."""

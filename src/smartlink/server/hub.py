@@ -22,6 +22,8 @@ class Connection(Subscriber, Protocol):
 
     app: App
     session: Session
+    began_at: int
+    """As `Revocations.now` was."""
 
     @property
     def is_open(self) -> bool: ...
@@ -147,6 +149,19 @@ class Hub:
             connection
             for connection in self.tenant(app_id).connections.values()
             if channel in connection.session.channels
+        ]
+
+    def oldest(self, app_id: str) -> Connection | None:
+        """The connection of the app that began first, of those that are here."""
+        tenant = self._tenants.get(app_id)
+        return None if tenant is None else next(iter(tenant.connections.values()), None)
+
+    def of_users(self) -> list[Connection]:
+        """The connections here that are some user's."""
+        return [
+            connection
+            for tenant in self._tenants.values()
+            for connection in {each for connections in tenant.users.values() for each in connections}
         ]
 
     def __iter__(self) -> Iterator[Connection]:

@@ -26,6 +26,7 @@ from smartlink.server.listening import Listening, without_known
 from smartlink.server.members import Members
 from smartlink.server.metrics import Metrics
 from smartlink.server.receipts.base import Receipts
+from smartlink.server.revocations import Revocations, Verdict
 from smartlink.server.roster.base import Arrival, Change, Roster
 from smartlink.server.users import Users
 from smartlink.server.webhooks.base import WebhookEvent, WebhookSink
@@ -64,8 +65,16 @@ class Node:
         self._apps = apps
         self._webhooks = webhooks
         self._listening = Listening(hub, broker)
+        self._revocations = Revocations()
         self._users = Users(
-            hub, roster, self._listening, self._tell_here_at_least, self.deliver, lambda: self.is_whole, tasks
+            hub,
+            roster,
+            self._listening,
+            self._tell_here_at_least,
+            self.deliver,
+            lambda: self.is_whole,
+            tasks,
+            self._revocations,
         )
         self._members = Members(hub, roster, self.deliver, lambda: self.is_whole, tasks)
         self._counts = CountPace(self._tell_count)
@@ -73,6 +82,7 @@ class Node:
         """Whether this process can hold one more connection."""
         self._on_control: dict[str, Callable[[Control], None]] = {
             "terminate_user": self._terminate_here,
+            "reconnect_user": self._reconnect_user_here,
             "missed": self._reconnect_here,
         }
 
@@ -118,6 +128,7 @@ class Node:
 
     def connect(self, connection: Connection) -> None:
         """A client has been greeted; it counts from now, subscribed or not."""
+        connection.began_at = self._revocations.now
         self.hub.add(connection)
         self.roster.report_connections(connection.app.id, self.hub.count(connection.app.id))
         self.metrics.connections_opened += 1
@@ -139,6 +150,8 @@ class Node:
             reason = f"{channel} has {app.max_presence_members} members, the most it may have"
             connection.write(text_frame(session.refused(channel, reason).frame))
             return
+        if self._refuse_void(connection, channel, member):
+            return
         listening = self._listening
         arriving = listening.expect(app.id, channel, session.socket_id)
         cached: bytes | None = None
@@ -153,7 +166,7 @@ class Node:
             listening.arrived(app.id, channel, arriving)
         if arriving.is_swamped:
             connection.close(Code.OVER_CAPACITY, f"More came on {channel} at once than can be held")
-        if not connection.is_open:
+        if not connection.is_open or self._refuse_void(connection, channel, member):
             # Others may have come between its arrival and its departure: both are told.
             await self._arrive(app, channel, session.socket_id, member, arrival)
             await listening.end(app.id, channel)
@@ -184,7 +197,9 @@ class Node:
         """A connection is gone, however it ended."""
         app, session = connection.app, connection.session
         vacated = self.hub.remove(connection, descriptor)
-        self.roster.report_connections(app.id, self.hub.count(app.id))
+        self.roster.report_connections(app.id, here := self.hub.count(app.id))
+        if not here:
+            self._revocations.forget(app.id)
         self.metrics.connections_closed += 1
         self.metrics.app(app.id).connections_closed += 1
         channels, session.channels = session.channels, {}
@@ -229,12 +244,21 @@ class Node:
         await self.publish(app, event.channel, event.frame, socket_id, is_live=True)
 
     async def terminate_user(self, app: App, user_id: str) -> None:
-        """End every connection of a user, on all nodes. Raises BrokerUnavailable; those here are ended even then."""
-        control = Control(app.id, "terminate_user", user_id)
+        """End every connection of a user, on all nodes, and void what was signed for any connection so far.
+
+        Raises BrokerUnavailable; here it is done even then.
+        """
+        await self._control_at_least_here(Control(app.id, "terminate_user", user_id))
+
+    async def reconnect_user(self, app: App, user_id: str) -> None:
+        """As `terminate_user`, but the clients are told to come back."""
+        await self._control_at_least_here(Control(app.id, "reconnect_user", user_id))
+
+    async def _control_at_least_here(self, control: Control) -> None:
         try:
             await self._broker.publish(control)
         except BrokerUnavailable:
-            self._terminate_here(control)
+            self.deliver(control)
             raise
 
     def deliver(self, publication: Publication | Control) -> None:
@@ -272,11 +296,42 @@ class Node:
         return [each for each in found if channel in each.session.channels]
 
     def _terminate_here(self, control: Control) -> None:
+        self._end_user(control, Verdict.VOID, Code.UNAUTHORIZED, "Connection ended by the application")
+
+    def _reconnect_user_here(self, control: Control) -> None:
+        self._end_user(control, Verdict.STALE, Code.RECONNECT, "The application asks to connect again")
+
+    def _end_user(self, control: Control, verdict: Verdict, code: Code, reason: str) -> None:
+        oldest = self.hub.oldest(control.app_id)
+        began_at = None if oldest is None else oldest.began_at
+        self._revocations.revoke(control.app_id, control.target, verdict, began_at)
         for connection in self.hub.of_user(control.app_id, control.target):
-            connection.close(Code.UNAUTHORIZED, "Connection ended by the application")
+            connection.close(code, reason)
+
+    def _refuse_void(self, connection: Connection, channel: str, member: Member | None) -> bool:
+        """Whether the user whom a subscription names was ended since the connection began; then it is refused."""
+        session = connection.session
+        user_id = session.named.get(channel) if member is None else member.user_id
+        if user_id is None:
+            return False
+        verdict = self._revocations.verdict(connection.app.id, user_id, connection.began_at)
+        if verdict is Verdict.VALID:
+            return False
+        connection.write(text_frame(session.voided(channel).frame))
+        if verdict is Verdict.STALE:
+            connection.close(Code.RECONNECT, "Connect and be authorised anew")
+        return True
 
     def _reconnect_here(self, control: Control) -> None:
-        """What was published on a channel cannot be brought to those who are here: have them ask for what they miss."""
+        """What was published on a channel cannot be brought to those who are here: have them ask for what they miss.
+
+        Without a channel it is controls that were missed: any user's connections may be to be ended.
+        """
+        if not control.target:
+            self._revocations.revoke_all()
+            for connection in self.hub.of_users():
+                connection.close(Code.RECONNECT, "Another node could not be heard: connect again")
+            return
         for connection in self.hub.on_channel(control.app_id, control.target):
             connection.close(Code.RECONNECT, "Events were missed: connect again")
 

@@ -18,6 +18,7 @@ from smartlink.server.eager import EagerTasks
 from smartlink.server.framing import text_frame
 from smartlink.server.hub import Connection, Hub
 from smartlink.server.listening import Arriving, Listening
+from smartlink.server.revocations import Revocations, Verdict
 from smartlink.server.roster.base import Change, Roster
 
 __all__ = ["Users"]
@@ -35,7 +36,7 @@ class Users:
     """Signs connections in and out and tells watchers.
 
     `announce` publishes, on this node at least; `deliver` tells those on this node alone; `is_whole` says whether the
-    roster knows of other nodes now.
+    roster knows of other nodes now. What `revocations` says of a signature is asked before and after waiting.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Users:
         deliver: Callable[[Publication], None],
         is_whole: Callable[[], bool],
         tasks: EagerTasks,
+        revocations: Revocations,
     ) -> None:
         self._hub = hub
         self._roster = roster
@@ -55,19 +57,23 @@ class Users:
         self._deliver = deliver
         self._is_whole = is_whole
         self._tasks = tasks
+        self._revocations = revocations
         self._told: dict[tuple[str, str], bool] = {}
         """Of users who came or went a moment ago, whether watchers here heard at last that they are online."""
         self._looks: dict[tuple[str, str], asyncio.TimerHandle] = {}
 
     async def sign_in(self, connection: Connection, user: User) -> None:
-        """Make a connection this user's and tell it so, or end it when the user has too many."""
+        """Make a connection this user's and tell it so, or end it: the user has too many, or was ended meanwhile."""
         app, session = connection.app, connection.session
+        if self._end_void(connection, user.id):
+            return
         arrival = await self._roster.join(app.id, _USER + user.id, session.socket_id, None)
         most = app.max_connections_per_user
-        if not connection.is_open or (most is not None and arrival.subscriptions > most):
+        if not self._end_void(connection, user.id) and most is not None and arrival.subscriptions > most:
+            connection.close(Code.OVER_CAPACITY, f"The user has {most} connections, the most a user may have")
+        if not connection.is_open:
             if arrival.is_first_on_channel:
                 await self._tell(app, user.id, "online")
-            connection.close(Code.OVER_CAPACITY, f"The user has {most} connections, the most a user may have")
             await self.sign_out(app, session.socket_id, user.id)
             return
         success = session.signed_in(user)
@@ -81,6 +87,15 @@ class Users:
             connection.write(text_frame(session.watchlist_fault(user.watchlist_fault).frame))
         if user.watchlist and connection.is_open:
             await self._watch(connection, user.watchlist)
+
+    def _end_void(self, connection: Connection, user_id: str) -> bool:
+        """Whether what names the user is void on this connection; then it is ended."""
+        verdict = self._revocations.verdict(connection.app.id, user_id, connection.began_at)
+        if verdict is Verdict.VOID:
+            connection.close(Code.UNAUTHORIZED, "This user's connections were ended: connect and sign in anew")
+        elif verdict is Verdict.STALE:
+            connection.close(Code.RECONNECT, "Connect and sign in anew")
+        return verdict is not Verdict.VALID
 
     async def sign_out(self, app: App, socket_id: str, user_id: str) -> None:
         """The connection is gone, and with it, perhaps, the user."""

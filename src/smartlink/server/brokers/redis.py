@@ -2,7 +2,8 @@
 
 What must not be lost is also written to a short stream per channel, in the same script that publishes it. A node whose
 subscription broke reads there what it missed before it goes on, in order; where the gap is longer than what is kept,
-the channel's subscribers here are told to connect again (the control "missed", to this node alone).
+the channel's subscribers here are told to connect again (the control "missed", to this node alone; without a channel
+it is controls that were missed).
 
 On the bus: `{"v":1,"i":"<id in the stream>","x":"<socket left out>","f":<the frame>}`, for controls
 `{"v":1,"i":…,"c":{…}}`. Live publications have no id and are not kept. Anything else is dropped and counted.
@@ -136,6 +137,7 @@ class RedisBroker:
         """Begin to hear. Raises Refused where Redis will not have us; is Redis away, it is waited for afterwards."""
         await self._commands.open()
         self._deliver = deliver
+        self._beat_at = time.monotonic()
         self._task = asyncio.get_running_loop().create_task(self._run())
         if self._commands.is_available:
             with contextlib.suppress(TimeoutError):
@@ -268,7 +270,7 @@ class RedisBroker:
                 if (endpoint := topology.endpoint(name)) in ears:
                     names.setdefault(endpoint, []).append(name)
             await asyncio.gather(*(ears[endpoint].subscribed(group) for endpoint, group in names.items()))
-            replayed = await self._catch_up()
+            replayed = await self._catch_up(min(times.values()))
         held, self._held = self._held or [], None
         for name, payload in held:
             self._take(name, payload, after=replayed.get(name))
@@ -287,14 +289,16 @@ class RedisBroker:
             times[name] = int(seconds) * 1_000 + int(microseconds) // 1_000
         return times
 
-    async def _catch_up(self) -> dict[str, str]:
-        """Bring what was published since the last heartbeat. Returns the last id of each channel that had any."""
-        if not self._beats:
-            return {}
-        since_ms = min(self._beats.values()) - MARGIN_MS
-        is_too_late = time.monotonic() - self._beat_at > KEPT_S
+    async def _catch_up(self, now_ms: int) -> dict[str, str]:
+        """Bring what was published since the last heartbeat. Returns the last id of each channel that had any.
+
+        Before the first one clients may have come already: then it is the controls since the start.
+        """
+        apart_s = time.monotonic() - self._beat_at
+        since_ms = min(self._beats.values(), default=now_ms - int(apart_s * 1_000)) - MARGIN_MS
+        is_too_late = apart_s > KEPT_S
         replayed: dict[str, str] = {}
-        names = [self._names.control, *self._channels]
+        names = [self._names.control, *(self._channels if self._beats else ())]
         for start in range(0, len(names), 1_000):
             group = names[start : start + 1_000]
             replies = await asyncio.gather(*(self._missed(name, since_ms) for name in group))
@@ -320,8 +324,8 @@ class RedisBroker:
 
     def _tell_missed(self, name: str) -> None:
         wanted = self._channels.get(name)
-        if wanted is not None and self._deliver is not None:
-            self._deliver(Control(wanted.app_id, MISSED, wanted.channel))
+        if self._deliver is not None:
+            self._deliver(Control("", MISSED, "") if wanted is None else Control(wanted.app_id, MISSED, wanted.channel))
 
     async def _beat(self, heartbeats: Iterable[str]) -> None:
         names = tuple(heartbeats)

@@ -1,4 +1,4 @@
-"""The three `GET channels` calls, `GET connections` and `terminate_connections`."""
+"""The three `GET channels` calls, `GET connections`, and the two that end a user's connections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from smartlink.server.http.events import COUNTS, channel_info, parse_info
 from smartlink.server.node import Node
 from smartlink.server.requests import HttpError, Response
 
-__all__ = ["connections", "list_channels", "list_users", "show_channel", "terminate"]
+__all__ = ["connections", "list_channels", "list_users", "reconnect", "show_channel", "terminate"]
 
 
 def _json(value: object) -> Response:
@@ -70,11 +70,22 @@ async def connections(node: Node, app: App) -> Response:
 
 
 async def terminate(node: Node, app: App, user_id: str) -> Response:
-    """End all connections of a user, on all nodes."""
-    if not user_id or len(user_id) > 200:
-        raise HttpError(400, "The user id must have 1 to 200 characters")
+    """End all connections of a user, on all nodes; what was signed for older connections is void."""
+    _check_user(user_id)
     await node.terminate_user(app, user_id)
     return Response()
+
+
+async def reconnect(node: Node, app: App, user_id: str) -> Response:
+    """As `terminate`, but the clients are told to come back, and to be authorised anew."""
+    _check_user(user_id)
+    await node.reconnect_user(app, user_id)
+    return Response()
+
+
+def _check_user(user_id: str) -> None:
+    if not user_id or len(user_id) > 200:
+        raise HttpError(400, "The user id must have 1 to 200 characters")
 
 
 def _data_of(frame: bytes) -> object:

@@ -26,6 +26,7 @@ __all__ = ["Router"]
 Endpoint: TypeAlias = Callable[[dict[str, str]], Coroutine[Any, Any, Response]]
 
 _PUBLISHING = ("/events", "/batch_events")
+_ENDINGS = {"terminate_connections": channels.terminate, "force_reconnect": channels.reconnect}
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST",
     "Access-Control-Allow-Headers": "Content-Type, Idempotency-Key",
@@ -75,7 +76,7 @@ class Router:
         parts = request.path.split("/")[1:]
         if parts[0] == "apps" and len(parts) >= 3:
             return await self._app_call(request, parts[1], parts[2:])
-        if parts[0] == "users" and len(parts) == 3 and parts[2] == "terminate_connections":
+        if parts[0] == "users" and len(parts) == 3 and (end := _ENDINGS.get(parts[2])) is not None:
             # An official client leaves the application out of this path; the key says which it is.
             parameters = parse_query(request.query)
             app = self._apps.by_key(parameters.get("auth_key", ""))
@@ -83,7 +84,7 @@ class Router:
                 raise HttpError(401, "auth_key is not the key of any application")
             _allow(request, "POST")
             self._admit(app, request, parameters)
-            return await channels.terminate(self._node, app, unquote(parts[1]))
+            return await end(self._node, app, unquote(parts[1]))
         raise HttpError(404, "No such path: the HTTP API is below /apps/{id}, WebSockets are at /app/{key}")
 
     async def _app_call(self, request: Request, app_id: str, parts: list[str]) -> Response:
@@ -146,8 +147,8 @@ class Router:
                 return "GET", lambda _: status_call.status(node, app, self._status)
             case ["connections"]:
                 return "GET", lambda _: channels.connections(node, app)
-            case ["users", user_id, "terminate_connections"]:
-                return "POST", lambda _: channels.terminate(node, app, unquote(user_id))
+            case ["users", user_id, verb] if (end := _ENDINGS.get(verb)) is not None:
+                return "POST", lambda _: end(node, app, unquote(user_id))
         return None
 
 
