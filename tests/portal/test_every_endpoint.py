@@ -23,7 +23,7 @@ OPERATIONS = [(method, path) for path, methods in DESCRIBED["paths"].items() for
 SIGNED_IN = [
     (method, path)
     for method, path in OPERATIONS
-    if {"bearer": []} in DESCRIBED["paths"][path][method].get("security", [])
+    if any("bearer" in way for way in DESCRIBED["paths"][path][method].get("security", []))
 ]
 BY_ID = [(method, path) for method, path in OPERATIONS if "{" in path]
 UNSAFE = [(method, path) for method, path in SIGNED_IN if method in MUTATING]

@@ -243,10 +243,14 @@ export interface NewMessage {
   message: string
 }
 
-/** A token asked for. It can do all, unless it says what; `expires_at` is in the future. */
+/**
+ * A token asked for. It can do all (`*`), unless it says what; `expires_at` is in the future.
+ *
+ * It can do, and lasts, no more than the token that asks for it.
+ */
 export interface NewToken {
   name: string
-  abilities?: string[]
+  abilities?: ('*' | 'user:read' | 'user:write' | 'tokens:read' | 'tokens:write' | 'chat:read' | 'chat:write' | 'notifications:read' | 'notifications:write' | 'campaigns:read' | 'campaigns:write' | 'wallet:read' | 'wallet:write' | 'admin:read' | 'admin:write')[]
   expires_at?: string | null
 }
 

@@ -28,6 +28,8 @@ __all__ = ["MAX_BODY_BYTES", "MAX_CHANNELS_AT_ONCE", "Answer", "Question", "Requ
 MAX_BODY_BYTES = 64 * 1024
 MAX_CHANNELS_AT_ONCE = 100
 
+_CLOSED = Decision(False, "encrypted channels need BROADCAST_ENCRYPTION_MASTER_KEY")
+
 User = TypeVar("User")
 Known = TypeVar("Known")
 Guard = Callable[[], Any]
@@ -131,6 +133,12 @@ class Signatory(Generic[User]):
         )
         return made
 
+    async def decide(self, user: User, channel: str) -> Decision:
+        """Whether `user` would get a signature for `channel`. Raises what rules raise."""
+        if self._is_closed(channel):
+            return _CLOSED
+        return await self.rules.decide(user, channel)
+
     async def answer(self, question: Question, guards: Mapping[str, Guard]) -> Answer:
         """Answer for the user that `guards` know: functions, by name, that give the user or None, or are awaited.
 
@@ -185,9 +193,7 @@ class Signatory(Generic[User]):
         return {"channels": answers}
 
     def _authorize(self, users: _Users[User], socket_id: str | None, channel: str) -> Steps[Mapping[str, object]]:
-        if kind_of(channel) is ChannelKind.ENCRYPTED and self._encryption is None:
-            raise RequestRefused(403, "You may not subscribe to this channel.")
-        decision = yield from self.rules.deciding(users.of, channel)
+        decision = _CLOSED if self._is_closed(channel) else (yield from self.rules.deciding(users.of, channel))
         if not decision.allowed:
             raise RequestRefused(403, "You may not subscribe to this channel.")
         if socket_id is None:
@@ -199,6 +205,10 @@ class Signatory(Generic[User]):
         if kind_of(channel) is ChannelKind.ENCRYPTED and self._encryption is not None:
             answer["shared_secret"] = self._encryption.shared_secret(channel)
         return answer
+
+    def _is_closed(self, channel: str) -> bool:
+        """Encrypted channels are, to everybody, where there is nothing to encrypt with."""
+        return self._encryption is None and is_valid_channel(channel) and kind_of(channel) is ChannelKind.ENCRYPTED
 
     def _channel_data(self, channel: str, decision: Decision) -> str | None:
         if kind_of(channel) is ChannelKind.PRESENCE:

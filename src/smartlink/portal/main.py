@@ -15,7 +15,6 @@ from starlette.routing import Route
 from smartlink.broadcasting import (
     BroadcastConfigError,
     Broadcaster,
-    BroadcastingAuth,
     ChannelRules,
     Signatory,
     SocketIdMiddleware,
@@ -59,6 +58,7 @@ from smartlink.portal.users import routes as user_routes
 from smartlink.portal.users.identity import Identity
 from smartlink.portal.users.principals import Principals
 from smartlink.portal.users.service import Users
+from smartlink.portal.users.signing import Signing
 
 __all__ = ["Portal", "build", "check_broadcasting"]
 
@@ -103,6 +103,7 @@ class Portal:
         self.admin = Admin(self.announcer, self.realtime, self.users, self.board, self.console)
         self.sweep = Sweep(self.presence, self.realtime)
         self.rules = _rules(self.database)
+        self.signatory = Signatory.from_settings(self.rules, user_channels.member_of, own)
         self.relay = self._relay(WorkerOptions())
         self.app = self._build_app()
 
@@ -195,7 +196,7 @@ class Portal:
         app.state.notifications = self.notifications
         app.state.campaigns = self.campaigns
         app.state.finance = self.finance
-        app.state.rules = self.rules
+        app.state.signatory = self.signatory
         app.state.trusted_proxies = TrustedProxies(settings.trusted_proxies)
         app.state.admin = self.admin
         app.state.webhook_listeners = [self.console.webhooks]
@@ -226,10 +227,8 @@ class Portal:
 
     def _add_own_routes(self, app: FastAPI, identity: Identity) -> None:
         settings = self.settings
-        signatory = Signatory.from_settings(self.rules, user_channels.member_of, settings.broadcast)
-        auth = BroadcastingAuth(signatory, identity.caller_for_broadcasting)
         for path in ("/broadcasting/auth", "/broadcasting/user-auth"):
-            app.router.routes.append(Route(path, auth, include_in_schema=False))
+            app.router.routes.append(Route(path, Signing(self.signatory, identity), include_in_schema=False))
         app.router.routes.append(Route("/asyncapi.json", self._events_described, include_in_schema=False))
         app.router.routes.append(Route("/docs", pages.docs, include_in_schema=False))
 

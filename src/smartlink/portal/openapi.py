@@ -1,8 +1,8 @@
 """The API's description: what FastAPI finds out, completed by rule.
 
-What holds for all endpoints of a kind is said here once: signed-in callers may be answered 401, unsafe requests by
-cookie 403 and 419, ids 404, parameters 422, bodies 413, the database away 503. What only some endpoints do they
-declare themselves, with `raises` and `shows`.
+What holds for all endpoints of a kind is said here once: signed-in callers may be answered 401, tokens without
+the ability 403, unsafe requests by cookie 403 and 419, ids 404, parameters 422, bodies 413, the database away 503.
+What only some endpoints do they declare themselves, with `raises` and `shows`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from smartlink.portal.shared.errors import (
     TooMany,
     Unauthenticated,
 )
+from smartlink.portal.users.abilities import ABILITIES
 
 __all__ = ["MUTATING", "describe", "operation_id"]
 
@@ -41,7 +42,12 @@ _TAGS = {
     "operations": "For load balancers.",
 }
 _SCHEMES = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "A token of `POST /api/login` or `/api/tokens`."},
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token of `POST /api/login`, which has every ability (`*`), or of `POST /api/tokens`. Each "
+        "endpoint names the ability it needs: " + ", ".join(f"`{ability}`" for ability in ABILITIES) + ".",
+    },
     "cookie": {
         "type": "apiKey",
         "in": "cookie",
@@ -200,7 +206,7 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     statuses += _implied(path, method, operation)
     for status in sorted(set(statuses)):
         answers[status] = {"$ref": f"#/components/responses/{_ERRORS[status][0]}"}
-    if operation.get("security") == [{"bearer": []}]:
+    if _is_for_users(operation):
         by_cookie: dict[str, list[str]] = {"cookie": []}
         if method in MUTATING:
             by_cookie["csrf"] = []
@@ -209,12 +215,19 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     operation["responses"] = dict(sorted(answers.items()))
 
 
+def _is_for_users(operation: dict[str, Any]) -> bool:
+    """Whether it takes a token or a session."""
+    return any("bearer" in way for way in operation.get("security", ()))
+
+
 def _implied(path: str, method: str, operation: dict[str, Any]) -> Iterator[str]:
     """The statuses that follow from what an operation is."""
     if "security" in operation:
         yield "401"
-        if method in MUTATING and operation["security"] == [{"bearer": []}]:
-            yield from ("403", "419")
+    if _is_for_users(operation):
+        yield "403"
+        if method in MUTATING:
+            yield "419"
     if "{" in path:
         yield "404"
     if "requestBody" in operation:
@@ -251,13 +264,14 @@ def _broadcasting(path: str) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "tags": ["realtime"],
         "description": ("Sign a connection in. " if is_sign_in else "Let a socket onto a private channel. ")
+        + ("" if is_sign_in else "A token needs the ability that reading there needs. ")
         + "Without `socket_id` the answer says whether one may, and carries no signature.",
         "operationId": "realtime_sign_in" if is_sign_in else "realtime_authorize",
         "requestBody": {
             "required": True,
             "content": {"application/json": content, "application/x-www-form-urlencoded": content},
         },
-        "security": [{"bearer": []}],
+        "security": [{"bearer": ["user:read"] if is_sign_in else []}],
         "responses": {
             "200": {
                 "description": "Signed.",

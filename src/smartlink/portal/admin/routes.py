@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response, Security
 
 from smartlink.portal.admin.schemas import (
     AdminUser,
@@ -23,7 +23,7 @@ from smartlink.portal.shared.errors import Forbidden
 from smartlink.portal.shared.paging import PathId, WhichPage
 from smartlink.portal.shared.schemas import Status
 from smartlink.portal.shared.text import PlainText
-from smartlink.portal.users.identity import Caller
+from smartlink.portal.users.identity import AnyCaller
 from smartlink.portal.users.service import Principal
 
 __all__ = ["router"]
@@ -36,25 +36,26 @@ async def _admin(request: Request) -> Admin:
     return admin
 
 
-async def _admins_only(caller: Caller) -> Principal:
+async def _admins_only(caller: AnyCaller) -> Principal:
     if not caller.is_admin:
         raise Forbidden
     return caller
 
 
-AdminCaller = Annotated[Principal, Depends(_admins_only)]
+Reader = Annotated[Principal, Security(_admins_only, scopes=["admin:read"])]
+Writer = Annotated[Principal, Security(_admins_only, scopes=["admin:write"])]
 Service = Annotated[Admin, Depends(_admin)]
 
 
 @router.get("/overview")
-async def overview(_caller: AdminCaller, service: Service) -> Overview:
+async def overview(_caller: Reader, service: Service) -> Overview:
     """How the system is doing, now and over the last hour."""
     return await service.overview()
 
 
 @router.get("/users")
 async def list_users(
-    _caller: AdminCaller,
+    _caller: Reader,
     which: WhichPage,
     service: Service,
     q: Annotated[PlainText | None, Query(max_length=100, description="Part of a name or address")] = None,
@@ -64,33 +65,33 @@ async def list_users(
 
 
 @router.patch("/users/{user_id}")
-async def change_user(user_id: PathId, body: UserChange, caller: AdminCaller, service: Service) -> AdminUser:
+async def change_user(user_id: PathId, body: UserChange, caller: Writer, service: Service) -> AdminUser:
     """Make a user an admin, or block them: that ends their sessions, tokens and connections."""
     return await service.change_user(caller, user_id, body)
 
 
 @router.post("/users/{user_id}/disconnect")
-async def disconnect_user(user_id: PathId, caller: AdminCaller, service: Service) -> Status:
+async def disconnect_user(user_id: PathId, caller: Writer, service: Service) -> Status:
     """End a user's connections."""
     await service.disconnect(caller, user_id)
     return Status()
 
 
 @router.get("/connections")
-async def connections(_caller: AdminCaller, service: Service) -> ConnectionsOut:
+async def connections(_caller: Reader, service: Service) -> ConnectionsOut:
     """How many connections there are, and who is where."""
     return await service.connections()
 
 
 @router.get("/channels")
-async def channels(_caller: AdminCaller, service: Service) -> list[ChannelOut]:
+async def channels(_caller: Reader, service: Service) -> list[ChannelOut]:
     """Occupied channels."""
     return await service.channels()
 
 
 @router.get("/events")
 async def events(
-    _caller: AdminCaller,
+    _caller: Reader,
     which: WhichPage,
     service: Service,
     channel: Annotated[PlainText | None, Query(max_length=200, description="Only those of this channel")] = None,
@@ -100,47 +101,47 @@ async def events(
 
 
 @router.get("/failed-jobs")
-async def failed_jobs(_caller: AdminCaller, which: WhichPage, service: Service) -> list[FailedJob]:
+async def failed_jobs(_caller: Reader, which: WhichPage, service: Service) -> list[FailedJob]:
     """Events that the service refused, newest first."""
     return await service.failed_jobs(which)
 
 
 @router.post("/failed-jobs/retry")
-async def retry_all(caller: AdminCaller, service: Service) -> Status:
+async def retry_all(caller: Writer, service: Service) -> Status:
     """Send all of them again."""
     await service.retry_all(caller)
     return Status()
 
 
 @router.delete("/failed-jobs", status_code=204)
-async def forget_all(caller: AdminCaller, service: Service) -> Response:
+async def forget_all(caller: Writer, service: Service) -> Response:
     """Delete all of them."""
     await service.forget_all(caller)
     return Response(status_code=204)
 
 
 @router.post("/failed-jobs/{event_id}/retry")
-async def retry(event_id: PathId, caller: AdminCaller, service: Service) -> Status:
+async def retry(event_id: PathId, caller: Writer, service: Service) -> Status:
     """Send one of them again."""
     await service.retry(caller, event_id)
     return Status()
 
 
 @router.delete("/failed-jobs/{event_id}", status_code=204)
-async def forget(event_id: PathId, caller: AdminCaller, service: Service) -> Response:
+async def forget(event_id: PathId, caller: Writer, service: Service) -> Response:
     """Delete one of them."""
     await service.forget(caller, event_id)
     return Response(status_code=204)
 
 
 @router.post("/broadcast")
-async def broadcast(body: ManualEvent, caller: AdminCaller, service: Service) -> Status:
+async def broadcast(body: ManualEvent, caller: Writer, service: Service) -> Status:
     """Announce an event written by hand."""
     await service.broadcast(caller, body)
     return Status()
 
 
 @router.get("/audit")
-async def audit(_caller: AdminCaller, which: WhichPage, service: Service) -> list[AuditOut]:
+async def audit(_caller: Reader, which: WhichPage, service: Service) -> list[AuditOut]:
     """What admins did, newest first."""
     return await service.audit(which)

@@ -22,6 +22,8 @@ def add_rules(rules: ChannelRules, database: Database) -> None:
     """Let owners and admins in."""
 
     async def may_look(user: Principal, campaign_id: int) -> bool:
+        if not user.can("campaigns:read"):
+            return False
         async with database.reading() as session:
             owner = await session.scalar(select(Campaign.user_id).where(Campaign.id == campaign_id))
         return owner is not None and (user.is_admin or owner == user.id)

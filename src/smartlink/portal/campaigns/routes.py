@@ -20,7 +20,8 @@ from smartlink.portal.campaigns.service import Campaigns
 from smartlink.portal.shared.answers import raises, shows
 from smartlink.portal.shared.errors import Conflict, Invalid
 from smartlink.portal.shared.paging import EVENT_ID, PathId, WhichPage
-from smartlink.portal.users.identity import Caller
+from smartlink.portal.users.identity import able
+from smartlink.portal.users.service import Principal
 
 __all__ = ["router"]
 
@@ -51,6 +52,8 @@ async def _if_match(
 
 
 Service = Annotated[Campaigns, Depends(_campaigns)]
+Reader = Annotated[Principal, able("campaigns:read")]
+Writer = Annotated[Principal, able("campaigns:write")]
 Matching = Annotated[int | None, Depends(_if_match)]
 
 
@@ -66,7 +69,7 @@ def _tagged(response: Response, campaign: CampaignOut) -> CampaignOut:
 
 @router.get("", responses=shows(EVENT_ID))
 async def list_campaigns(
-    caller: Caller,
+    caller: Reader,
     which: WhichPage,
     service: Service,
     response: Response,
@@ -79,13 +82,13 @@ async def list_campaigns(
 
 
 @router.post("", status_code=201, responses=shows("ETag", status=201))
-async def create_campaign(body: NewCampaign, caller: Caller, service: Service, response: Response) -> CampaignOut:
+async def create_campaign(body: NewCampaign, caller: Writer, service: Service, response: Response) -> CampaignOut:
     """A new campaign."""
     return _tagged(response, await service.create(caller, body))
 
 
 @router.get("/{campaign_id}", responses=shows("ETag", EVENT_ID))
-async def show_campaign(campaign_id: PathId, caller: Caller, service: Service, response: Response) -> CampaignOut:
+async def show_campaign(campaign_id: PathId, caller: Reader, service: Service, response: Response) -> CampaignOut:
     """One campaign. ETag: its version. X-Event-Id: current up to there."""
     campaign, event_id = await service.show(caller, campaign_id)
     response.headers[EVENT_ID] = str(event_id)
@@ -94,7 +97,7 @@ async def show_campaign(campaign_id: PathId, caller: Caller, service: Service, r
 
 @router.get("/{campaign_id}/activity")
 async def campaign_activity(
-    campaign_id: PathId, caller: Caller, which: WhichPage, service: Service
+    campaign_id: PathId, caller: Reader, which: WhichPage, service: Service
 ) -> list[ActivityOut]:
     """What was done to a campaign, newest first."""
     return await service.activity(caller, campaign_id, which)
@@ -102,7 +105,7 @@ async def campaign_activity(
 
 @router.patch("/{campaign_id}", responses=_CHANGED)
 async def change_campaign(
-    campaign_id: PathId, body: CampaignChange, caller: Caller, service: Service, matching: Matching, response: Response
+    campaign_id: PathId, body: CampaignChange, caller: Writer, service: Service, matching: Matching, response: Response
 ) -> CampaignOut:
     """Change what is given. 409 when `version` or If-Match is not the present version."""
     return _tagged(response, await service.change(caller, campaign_id, body, _meant(body.version, matching)))
@@ -110,7 +113,7 @@ async def change_campaign(
 
 @router.put("/{campaign_id}/budget", responses=_CHANGED)
 async def set_budget(
-    campaign_id: PathId, body: NewBudget, caller: Caller, service: Service, matching: Matching, response: Response
+    campaign_id: PathId, body: NewBudget, caller: Writer, service: Service, matching: Matching, response: Response
 ) -> CampaignOut:
     """Change the budget."""
     meant = _meant(body.version, matching)
@@ -120,7 +123,7 @@ async def set_budget(
 @router.post("/{campaign_id}/activate", responses=_CHANGED)
 async def activate(
     campaign_id: PathId,
-    caller: Caller,
+    caller: Writer,
     service: Service,
     matching: Matching,
     response: Response,
@@ -134,7 +137,7 @@ async def activate(
 @router.post("/{campaign_id}/deactivate", responses=_CHANGED)
 async def deactivate(
     campaign_id: PathId,
-    caller: Caller,
+    caller: Writer,
     service: Service,
     matching: Matching,
     response: Response,
@@ -146,7 +149,7 @@ async def deactivate(
 
 
 @router.delete("/{campaign_id}", status_code=204, responses=raises(Conflict))
-async def delete_campaign(campaign_id: PathId, caller: Caller, service: Service, matching: Matching) -> Response:
+async def delete_campaign(campaign_id: PathId, caller: Writer, service: Service, matching: Matching) -> Response:
     """Delete it. 409 when If-Match is not the present version."""
     await service.delete(caller, campaign_id, _meant(None, matching))
     return Response(status_code=204)

@@ -23,4 +23,4 @@ def add_rules(rules: ChannelRules) -> None:
 
     @rules.private("chat.{low}.{high}")
     def the_two(user: Principal, low: int, high: int) -> bool:
-        return 0 < low < high and user.id in (low, high)
+        return 0 < low < high and user.id in (low, high) and user.can("chat:read")

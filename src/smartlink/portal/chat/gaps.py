@@ -8,13 +8,14 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import WithJsonSchema
 
-from smartlink.broadcasting import ChannelRules
+from smartlink.broadcasting import Signatory
 from smartlink.portal.chat.schemas import MissedEvents
 from smartlink.portal.shared.answers import raises
 from smartlink.portal.shared.errors import Forbidden
 from smartlink.portal.shared.paging import Cursor, Limit
 from smartlink.portal.shared.work import Announcer
-from smartlink.portal.users.identity import Caller
+from smartlink.portal.users.identity import AnyCaller
+from smartlink.portal.users.service import Principal
 from smartlink.protocol.names import ChannelKind, is_valid_channel, kind_of
 
 __all__ = ["router"]
@@ -37,7 +38,7 @@ class _Events(msgspec.Struct):
 
 @router.get("/events", response_model=MissedEvents, responses=raises(Forbidden))
 async def events_after(
-    caller: Caller,
+    caller: AnyCaller,
     request: Request,
     channel: Annotated[str, Query(max_length=400)],
     after: Annotated[Cursor, Query()] = 0,
@@ -45,14 +46,16 @@ async def events_after(
 ) -> Response:
     """Events of a channel one may subscribe to, oldest first: `{events: [{id, event, channel, data}], complete}`.
 
+    A token needs the ability that reading there needs, `chat:read` on public channels.
+
     Without `after`, all that are kept. `complete` is false when older ones than are kept were asked for, or one of
     these could not be sent: load the state anew. When as many came as were asked for, ask again after the last one.
     """
-    rules: ChannelRules = request.app.state.rules
+    signatory: Signatory[Principal] = request.app.state.signatory
     announcer: Announcer = request.app.state.announcer
-    if not is_valid_channel(channel):
-        raise Forbidden
-    if kind_of(channel) is not ChannelKind.PUBLIC and not (await rules.decide(caller, channel)).allowed:
+    if is_valid_channel(channel) and kind_of(channel) is ChannelKind.PUBLIC:
+        caller.check("chat:read")
+    elif not (await signatory.decide(caller, channel)).allowed:
         raise Forbidden
     async with announcer.database.reading() as session:
         found, complete = await announcer.outbox.events_after(session, channel, after, limit)

@@ -25,8 +25,9 @@ from smartlink.portal.shared.idempotency import Answer, KeyHeader
 from smartlink.portal.shared.paging import EVENT_ID, PathId, WhichPage
 from smartlink.portal.shared.schemas import Status
 from smartlink.portal.shared.text import PlainText
-from smartlink.portal.users.identity import Caller
+from smartlink.portal.users.identity import able
 from smartlink.portal.users.schemas import Profile
+from smartlink.portal.users.service import Principal
 
 __all__ = ["router"]
 
@@ -44,6 +45,8 @@ async def _presence(request: Request) -> Presence:
 
 
 ChatService = Annotated[Chat, Depends(_chat)]
+Reader = Annotated[Principal, able("chat:read")]
+Writer = Annotated[Principal, able("chat:write")]
 PresenceService = Annotated[Presence, Depends(_presence)]
 
 
@@ -52,7 +55,7 @@ def _respond(answer: Answer) -> Response:
 
 
 @router.get("/messages", responses=shows(EVENT_ID))
-async def list_messages(_caller: Caller, which: WhichPage, chat: ChatService, response: Response) -> list[MessageOut]:
+async def list_messages(_caller: Reader, which: WhichPage, chat: ChatService, response: Response) -> list[MessageOut]:
     """General chat: the newest, before or after an id, in ascending order. X-Event-Id: current up to there."""
     messages, event_id = await chat.messages(which)
     response.headers[EVENT_ID] = str(event_id)
@@ -61,14 +64,14 @@ async def list_messages(_caller: Caller, which: WhichPage, chat: ChatService, re
 
 @router.post("/messages", status_code=201, response_model=MessageOut, responses=raises(TooMany))
 async def send_message(
-    body: NewMessage, caller: Caller, chat: ChatService, idempotency_key: KeyHeader = None
+    body: NewMessage, caller: Writer, chat: ChatService, idempotency_key: KeyHeader = None
 ) -> Response:
     """Say something to everybody."""
     return _respond(await chat.send(caller, body.message, idempotency_key))
 
 
 @router.post("/typing", responses=raises(TooMany))
-async def typing(body: Typing, caller: Caller, chat: ChatService) -> Status:
+async def typing(body: Typing, caller: Writer, chat: ChatService) -> Status:
     """Tell the others that one types, or has stopped."""
     await chat.typing(caller, body.typing, body.recipient_id)
     return Status()
@@ -76,7 +79,7 @@ async def typing(body: Typing, caller: Caller, chat: ChatService) -> Status:
 
 @router.get("/search", responses=raises(TooMany))
 async def search_messages(
-    caller: Caller,
+    caller: Reader,
     which: WhichPage,
     chat: ChatService,
     q: Annotated[PlainText, Query(min_length=1, max_length=200, description="Words, or how they begin")],
@@ -86,13 +89,13 @@ async def search_messages(
 
 
 @router.get("/users/online")
-async def online_users(_caller: Caller, presence: PresenceService) -> list[Profile]:
+async def online_users(_caller: Reader, presence: PresenceService) -> list[Profile]:
     """Who is online and was seen in the last five minutes."""
     return [Profile.model_validate(user) for user in await presence.online()]
 
 
 @router.get("/conversations", responses=shows(EVENT_ID))
-async def conversations(caller: Caller, chat: ChatService, response: Response) -> list[Conversation]:
+async def conversations(caller: Reader, chat: ChatService, response: Response) -> list[Conversation]:
     """One's direct conversations, newest first."""
     found, event_id = await chat.conversations(caller)
     response.headers[EVENT_ID] = str(event_id)
@@ -106,7 +109,7 @@ async def conversations(caller: Caller, chat: ChatService, response: Response) -
     responses=raises(TooMany) | {400: {"model": ToOneself, "description": "A message to oneself."}},
 )
 async def send_private_message(
-    body: NewDirectMessage, caller: Caller, chat: ChatService, idempotency_key: KeyHeader = None
+    body: NewDirectMessage, caller: Writer, chat: ChatService, idempotency_key: KeyHeader = None
 ) -> Response:
     """Say something to one user."""
     if body.recipient_id == caller.id:
@@ -116,7 +119,7 @@ async def send_private_message(
 
 @router.get("/messages/private/{user_id}", responses=shows(EVENT_ID))
 async def private_history(
-    user_id: PathId, caller: Caller, which: WhichPage, chat: ChatService, response: Response
+    user_id: PathId, caller: Reader, which: WhichPage, chat: ChatService, response: Response
 ) -> list[DirectMessageOut]:
     """A direct conversation, paged as general chat."""
     messages, event_id = await chat.history(caller, user_id, which)
@@ -125,13 +128,13 @@ async def private_history(
 
 
 @router.post("/messages/private/{user_id}/read")
-async def read_all(user_id: PathId, caller: Caller, chat: ChatService) -> Status:
+async def read_all(user_id: PathId, caller: Writer, chat: ChatService) -> Status:
     """Mark all that a user wrote to oneself as read."""
     await chat.read_all(caller, user_id)
     return Status()
 
 
 @router.post("/messages/{message_id}/read")
-async def read_message(message_id: PathId, caller: Caller, chat: ChatService) -> DirectMessageOut:
+async def read_message(message_id: PathId, caller: Writer, chat: ChatService) -> DirectMessageOut:
     """Mark a message to oneself as read."""
     return await chat.read(caller, message_id)

@@ -15,7 +15,8 @@ from smartlink.portal.shared.errors import Invalid, TooMany
 from smartlink.portal.shared.idempotency import KeyHeader
 from smartlink.portal.shared.paging import EVENT_ID, WhichPage
 from smartlink.portal.shared.times import Moment
-from smartlink.portal.users.identity import Caller
+from smartlink.portal.users.identity import able
+from smartlink.portal.users.service import Principal
 
 __all__ = ["router"]
 
@@ -38,11 +39,13 @@ async def _filter(
 
 
 Service = Annotated[Finance, Depends(_finance)]
+Reader = Annotated[Principal, able("wallet:read")]
+Writer = Annotated[Principal, able("wallet:write")]
 Which = Annotated[Filter, Depends(_filter)]
 
 
 @router.get("", responses=shows(EVENT_ID))
-async def show_wallet(caller: Caller, service: Service, response: Response) -> WalletOut:
+async def show_wallet(caller: Reader, service: Service, response: Response) -> WalletOut:
     """One's balance. X-Event-Id: current up to there."""
     wallet, event_id = await service.wallet(caller)
     response.headers[EVENT_ID] = str(event_id)
@@ -50,7 +53,7 @@ async def show_wallet(caller: Caller, service: Service, response: Response) -> W
 
 
 @router.get("/transactions")
-async def list_transactions(caller: Caller, which: WhichPage, service: Service, only: Which) -> list[TransactionOut]:
+async def list_transactions(caller: Reader, which: WhichPage, service: Service, only: Which) -> list[TransactionOut]:
     """One's movements, newest first; after an id, oldest first."""
     return await service.transactions(caller, which, only)
 
@@ -62,7 +65,7 @@ async def list_transactions(caller: Caller, which: WhichPage, service: Service, 
         200: {"content": {"text/csv": {"schema": {"type": "string"}}}, **shows("Content-Disposition")[200]},
     },
 )
-async def export_transactions(caller: Caller, service: Service, only: Which) -> StreamingResponse:
+async def export_transactions(caller: Reader, service: Service, only: Which) -> StreamingResponse:
     """One's movements as a file, oldest first."""
 
     pieces = await service.export(caller, only)
@@ -77,18 +80,18 @@ async def export_transactions(caller: Caller, service: Service, only: Which) -> 
     return StreamingResponse(lines(), media_type="text/csv", headers=headers)
 
 
-async def _move(service: Finance, caller: Caller, kind: MovementType, body: Movement, key: str | None) -> Response:
+async def _move(service: Finance, caller: Principal, kind: MovementType, body: Movement, key: str | None) -> Response:
     answer = await service.move(caller, kind, body.amount, key)
     return Response(answer.body, answer.status, media_type="application/json")
 
 
 @router.post("/deposits", status_code=201, response_model=TransactionOut)
-async def deposit(body: Movement, caller: Caller, service: Service, idempotency_key: KeyHeader = None) -> Response:
+async def deposit(body: Movement, caller: Writer, service: Service, idempotency_key: KeyHeader = None) -> Response:
     """Put money in."""
     return await _move(service, caller, "deposit", body, idempotency_key)
 
 
 @router.post("/withdrawals", status_code=201, response_model=TransactionOut)
-async def withdraw(body: Movement, caller: Caller, service: Service, idempotency_key: KeyHeader = None) -> Response:
+async def withdraw(body: Movement, caller: Writer, service: Service, idempotency_key: KeyHeader = None) -> Response:
     """Take money out."""
     return await _move(service, caller, "withdrawal", body, idempotency_key)

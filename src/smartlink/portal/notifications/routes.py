@@ -11,7 +11,8 @@ from smartlink.portal.notifications.service import Notifications
 from smartlink.portal.shared.answers import shows
 from smartlink.portal.shared.paging import EVENT_ID, PathId, WhichPage
 from smartlink.portal.shared.schemas import Status
-from smartlink.portal.users.identity import Caller
+from smartlink.portal.users.identity import able
+from smartlink.portal.users.service import Principal
 
 __all__ = ["router"]
 
@@ -26,11 +27,13 @@ async def _service(request: Request) -> Notifications:
 
 
 Service = Annotated[Notifications, Depends(_service)]
+Reader = Annotated[Principal, able("notifications:read")]
+Writer = Annotated[Principal, able("notifications:write")]
 
 
 @router.get("", responses=shows(UNREAD, EVENT_ID))
 async def list_notifications(
-    caller: Caller,
+    caller: Reader,
     which: WhichPage,
     service: Service,
     response: Response,
@@ -44,13 +47,13 @@ async def list_notifications(
 
 
 @router.post("/read")
-async def read_all(caller: Caller, service: Service) -> Status:
+async def read_all(caller: Writer, service: Service) -> Status:
     """Mark all as read."""
     await service.read_all(caller)
     return Status()
 
 
 @router.post("/{notification_id}/read")
-async def read_one(notification_id: PathId, caller: Caller, service: Service) -> NotificationOut:
+async def read_one(notification_id: PathId, caller: Writer, service: Service) -> NotificationOut:
     """Mark one as read."""
     return await service.read(caller, notification_id)

@@ -16,8 +16,8 @@ def chat_presence() -> PresenceChannel:
 
 
 def add_rules(rules: ChannelRules) -> None:
-    """Let every signed-in user in, as `{id, name}`."""
+    """Let everybody who is signed in and may read chat in, as `{id, name}`."""
 
     @rules.presence("chat")
-    def everybody(user: Principal) -> dict[str, object]:
-        return {"id": user.id, "name": user.name}
+    def everybody(user: Principal) -> object:
+        return user.can("chat:read") and {"id": user.id, "name": user.name}

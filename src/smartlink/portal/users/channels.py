@@ -23,12 +23,13 @@ def add_rules(rules: ChannelRules) -> None:
 
     @rules.private("user.{user_id}")
     def own(user: Principal, user_id: int) -> bool:
-        return user.id == user_id
+        # What it carries: notifications, receipts with the message that was read, and campaigns that came and went.
+        return user.id == user_id and user.can("notifications:read", "chat:read", "campaigns:read")
 
     @rules.private("financial.{user_id}")
     def own_money(user: Principal, user_id: int) -> bool:
-        return user.id == user_id
+        return user.id == user_id and user.can("wallet:read")
 
     @rules.private("admin")
     def admins(user: Principal) -> bool:
-        return user.is_admin
+        return user.is_admin and user.can("admin:read")

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 from http.cookies import CookieError, SimpleCookie
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 from urllib.parse import urlsplit
 
-from fastapi import Depends, Request, Response
+from fastapi import Request, Response, Security
 from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
+from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 
-from smartlink.broadcasting import RequestRefused
-from smartlink.portal.shared.errors import CsrfMismatch, Forbidden, PortalError, Unauthenticated
+from smartlink.portal.shared.errors import CsrfMismatch, Forbidden, Unauthenticated
 from smartlink.portal.shared.security import csrf_token, is_same
+from smartlink.portal.users.abilities import Ability
 from smartlink.portal.users.service import Principal, Users
 
-__all__ = ["Caller", "Identity", "SignedIn", "identity_of"]
+__all__ = ["AnyCaller", "Identity", "SignedIn", "able", "identity_of"]
 
 SESSION_COOKIE, CSRF_COOKIE = "smartlink_session", "XSRF-TOKEN"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -33,32 +34,26 @@ class Identity:
         self._is_https = is_https
         self._session_s = session_s
 
-    async def caller(self, scope: Scope) -> Principal | None:
+    async def caller(self, scope: Scope, *, is_fresh: bool = False) -> Principal | None:
         """The user a request comes from, or None. Raises CsrfMismatch, Forbidden and DatabaseAway.
 
-        A bearer token is enough by itself. A cookie comes along whoever made the browser send the request, so an
-        unsafe request with one must also carry what only our own pages can read.
+        `is_fresh` asks the database, whatever is remembered. A bearer token is enough by itself. A cookie comes along
+        whoever made the browser send the request, so an unsafe request with one must also carry what only our own
+        pages can read.
         """
         headers = _headers(scope)
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and token.strip():
-            return await self._users.by_token(token.strip())
+            return await self._users.by_token(token.strip(), is_fresh=is_fresh)
         cookie = session_cookie(headers)
         if cookie is None:
             return None
-        principal = await self._users.by_session(cookie)
+        principal = await self._users.by_session(cookie, is_fresh=is_fresh)
         if principal is not None and scope["method"] not in SAFE_METHODS:
             self.check_origin(scope)
             if not is_same(csrf_token(cookie), headers.get("x-xsrf-token", "")):
                 raise CsrfMismatch
         return principal
-
-    async def caller_for_broadcasting(self, scope: Scope) -> Principal | None:
-        """As `caller`, with errors in the library's own form."""
-        try:
-            return await self.caller(scope)
-        except PortalError as error:
-            raise RequestRefused(error.status, error.message, error.headers) from error
 
     def check_origin(self, scope: Scope) -> None:
         """Raises Forbidden when a browser says that the request comes from another site's page."""
@@ -128,17 +123,27 @@ def identity_of(request: Request) -> Identity:
 
 
 class SignedIn(SecurityBase):
-    """A dependency: the caller. Raises Unauthenticated. FastAPI lists it in the API's description."""
+    """A dependency: the caller. Raises Unauthenticated, and Forbidden for a token without the abilities asked for.
+
+    FastAPI calls them scopes, and lists them in the API's description.
+    """
 
     model = HTTPBearerModel()
     scheme_name = "bearer"
 
-    async def __call__(self, request: Request) -> Principal:
+    async def __call__(self, request: Request, needed: SecurityScopes) -> Principal:
         principal = await identity_of(request).caller(request.scope)
         if principal is None:
             raise Unauthenticated
+        principal.check(*cast("list[Ability]", needed.scopes))
         return principal
 
 
-Caller = Annotated[Principal, Depends(SignedIn())]
-"""The signed-in user; 401 when there is none."""
+def able(*abilities: Ability) -> Any:
+    """For an endpoint's caller: `Annotated[Principal, able("wallet:read")]`. 401 without one, 403 without these."""
+    return Security(SIGNED_IN, scopes=abilities)
+
+
+SIGNED_IN = SignedIn()
+AnyCaller = Annotated[Principal, Security(SIGNED_IN)]
+"""The signed-in user, whatever their token can do; 401 when there is none."""

@@ -16,7 +16,9 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from smartlink.portal.shared.errors import Forbidden
 from smartlink.portal.shared.redis import PREFIX, RedisAway, SharedRedis
+from smartlink.portal.users.abilities import ALL, Ability, AbilityOrAll
 
 __all__ = ["Principal", "Principals"]
 
@@ -30,7 +32,10 @@ _CHANNEL = f"{PREFIX}revoked"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is calling, and by what: a bearer token's id, or the hash of a session's cookie."""
+    """Who is calling, and by what: a bearer token's id, or the hash of a session's cookie.
+
+    `abilities` and `expires_at` are the token's; a session has every ability.
+    """
 
     id: int
     name: str
@@ -39,6 +44,18 @@ class Principal:
     created_at: dt.datetime
     token_id: int | None = None
     session_id: str | None = None
+    abilities: frozenset[str] = frozenset({ALL})
+    expires_at: dt.datetime | None = None
+
+    def can(self, *needed: AbilityOrAll) -> bool:
+        """Whether the caller's token has all of these abilities."""
+        return ALL in self.abilities or self.abilities.issuperset(needed)
+
+    def check(self, *needed: Ability) -> None:
+        """Raises Forbidden, naming what is missing, unless the caller `can`."""
+        if not self.can(*needed):
+            missing = ", ".join(ability for ability in needed if ability not in self.abilities)
+            raise Forbidden(f"This token lacks the ability {missing}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from smartlink.portal.shared.errors import Forbidden, TooMany
 from smartlink.portal.shared.limits import RateLimits
 from smartlink.portal.shared.paging import PathId, WhichPage
 from smartlink.portal.shared.security import client_address
-from smartlink.portal.users.identity import Caller, identity_of, session_cookie
+from smartlink.portal.users.identity import AnyCaller, able, identity_of, session_cookie
 from smartlink.portal.users.model import User
 from smartlink.portal.users.schemas import (
     Credentials,
@@ -26,7 +26,7 @@ from smartlink.portal.users.schemas import (
     TokenOut,
     folded_email,
 )
-from smartlink.portal.users.service import Users
+from smartlink.portal.users.service import Principal, Users
 
 __all__ = ["router"]
 
@@ -45,6 +45,10 @@ async def _limits(request: Request) -> RateLimits:
 
 UsersService = Annotated[Users, Depends(_users)]
 Limits = Annotated[RateLimits, Depends(_limits)]
+Reader = Annotated[Principal, able("user:read")]
+Writer = Annotated[Principal, able("user:write")]
+TokenReader = Annotated[Principal, able("tokens:read")]
+TokenWriter = Annotated[Principal, able("tokens:write")]
 
 
 @router.post("/register", status_code=201, responses=raises(TooMany))
@@ -68,7 +72,7 @@ async def login(body: Credentials, users: UsersService, limits: Limits) -> Signe
 
 
 @router.post("/logout", status_code=204)
-async def logout(caller: Caller, request: Request, users: UsersService) -> Response:
+async def logout(caller: AnyCaller, request: Request, users: UsersService) -> Response:
     """End the token or session that the request came by."""
     await users.sign_out(caller)
     response = Response(status_code=204)
@@ -78,13 +82,13 @@ async def logout(caller: Caller, request: Request, users: UsersService) -> Respo
 
 
 @router.get("/user")
-async def who_am_i(caller: Caller) -> Self:
+async def who_am_i(caller: Reader) -> Self:
     """Who is signed in."""
     return Self.model_validate(caller)
 
 
 @router.patch("/user", responses=raises(TooMany))
-async def change_profile(body: ProfileChange, caller: Caller, users: UsersService, limits: Limits) -> Self:
+async def change_profile(body: ProfileChange, caller: Writer, users: UsersService, limits: Limits) -> Self:
     """Change one's name or address; a new address needs `current_password`."""
     await limits.take("profile", caller.id)
     if body.email is not None:
@@ -93,7 +97,7 @@ async def change_profile(body: ProfileChange, caller: Caller, users: UsersServic
 
 
 @router.put("/user/password", status_code=204, responses=raises(TooMany))
-async def change_password(body: PasswordChange, caller: Caller, users: UsersService, limits: Limits) -> Response:
+async def change_password(body: PasswordChange, caller: Writer, users: UsersService, limits: Limits) -> Response:
     """Change one's password: all other sessions, tokens and connections end."""
     await limits.take("login", caller.email)
     await users.change_password(caller, body.current_password, body.password)
@@ -101,7 +105,7 @@ async def change_password(body: PasswordChange, caller: Caller, users: UsersServ
 
 
 @router.post("/logout/everywhere", status_code=204)
-async def logout_everywhere(caller: Caller, request: Request, users: UsersService) -> Response:
+async def logout_everywhere(caller: Writer, request: Request, users: UsersService) -> Response:
     """End all one's sessions, tokens and connections, this one included."""
     await users.sign_out_everywhere(caller)
     response = Response(status_code=204)
@@ -111,13 +115,13 @@ async def logout_everywhere(caller: Caller, request: Request, users: UsersServic
 
 
 @router.get("/tokens")
-async def list_tokens(caller: Caller, which: WhichPage, users: UsersService) -> list[TokenOut]:
+async def list_tokens(caller: TokenReader, which: WhichPage, users: UsersService) -> list[TokenOut]:
     """One's own tokens, newest first."""
     return [TokenOut.model_validate(token) for token in await users.tokens(caller.id, which)]
 
 
 @router.post("/tokens", status_code=201, responses=raises(TooMany))
-async def create_token(body: NewToken, caller: Caller, users: UsersService, limits: Limits) -> NewTokenOut:
+async def create_token(body: NewToken, caller: TokenWriter, users: UsersService, limits: Limits) -> NewTokenOut:
     """A new token; its secret is shown this once."""
     await limits.take("token", caller.id)
     token, secret = await users.create_token(caller, body)
@@ -125,7 +129,7 @@ async def create_token(body: NewToken, caller: Caller, users: UsersService, limi
 
 
 @router.delete("/tokens/{token_id}", status_code=204)
-async def revoke_token(token_id: PathId, caller: Caller, users: UsersService) -> Response:
+async def revoke_token(token_id: PathId, caller: TokenWriter, users: UsersService) -> Response:
     """Revoke one of one's own tokens."""
     await users.revoke(caller.id, token_id)
     return Response(status_code=204)
@@ -144,7 +148,7 @@ async def open_session(
 
 
 @router.get("/session", responses=shows("Set-Cookie"))
-async def current_session(caller: Caller, request: Request, response: Response) -> SignedInPage:
+async def current_session(caller: Reader, request: Request, response: Response) -> SignedInPage:
     """Who is signed in on this page; renews its CSRF token."""
     cookie = session_cookie({"cookie": request.headers.get("cookie", "")})
     if caller.session_id is not None and cookie is not None:
@@ -153,7 +157,7 @@ async def current_session(caller: Caller, request: Request, response: Response) 
 
 
 @router.delete("/session", status_code=204)
-async def close_session(caller: Caller, request: Request, users: UsersService) -> Response:
+async def close_session(caller: AnyCaller, request: Request, users: UsersService) -> Response:
     """Sign the page out."""
     await users.sign_out(caller)
     response = Response(status_code=204)

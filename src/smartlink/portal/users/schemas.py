@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from smartlink.portal.shared.text import Name, PlainText
 from smartlink.portal.shared.times import Moment
+from smartlink.portal.users.abilities import ALL, AbilityOrAll
 
 __all__ = [
     "Credentials",
@@ -104,10 +105,13 @@ class SignedInPage(BaseModel):
 
 
 class NewToken(BaseModel):
-    """A token asked for. It can do all, unless it says what; `expires_at` is in the future."""
+    """A token asked for. It can do all (`*`), unless it says what; `expires_at` is in the future.
+
+    It can do, and lasts, no more than the token that asks for it.
+    """
 
     name: Name
-    abilities: list[Annotated[PlainText, Field(min_length=1, max_length=100)]] = Field(["*"], max_length=50)
+    abilities: list[AbilityOrAll] = Field([ALL], max_length=50)
     expires_at: Moment | None = None
 
     @field_validator("expires_at")

@@ -15,6 +15,7 @@ from smartlink.portal.shared.errors import Forbidden, Invalid, NotFound, Unauthe
 from smartlink.portal.shared.paging import Page, ordered, within
 from smartlink.portal.shared.realtime import RealtimeApi
 from smartlink.portal.shared.security import Passwords, digest, new_token
+from smartlink.portal.users.abilities import ALL
 from smartlink.portal.users.model import Token, User, WebSession
 from smartlink.portal.users.principals import Principal, Principals
 from smartlink.portal.users.schemas import NewToken, ProfileChange, folded_email
@@ -23,7 +24,7 @@ __all__ = ["Principal", "Users", "create", "find", "listed_tokens"]
 
 TOUCH_EVERY = dt.timedelta(minutes=5)
 _BY_TOKEN = (
-    select(User, Token.id, Token.last_used_at, Token.expires_at)
+    select(User, Token.id, Token.abilities, Token.last_used_at, Token.expires_at)
     .join(Token, Token.user_id == User.id)
     .where(Token.token == bindparam("key"), User.blocked_at.is_(None))
 )
@@ -99,7 +100,7 @@ class Users:
             async with self._database.writing() as session:
                 session.add(user)
                 await session.flush()
-                _, secret = await _add_token(session, user.id, "sign-in", ["*"], None)
+                _, secret = await _add_token(session, user.id, "sign-in", [ALL], None)
         except IntegrityError:
             raise Invalid({"email": ["The email has already been taken."]}) from None
         return user, secret
@@ -117,10 +118,10 @@ class Users:
             raise Forbidden("This account is blocked.")
         return user
 
-    async def by_token(self, token: str) -> Principal | None:
-        """Whose bearer token this is, unless it has expired or was revoked."""
+    async def by_token(self, token: str, *, is_fresh: bool = False) -> Principal | None:
+        """Whose bearer token this is, unless it has expired or was revoked. `is_fresh`: as the database has it now."""
         key = digest(token.rpartition("|")[2])
-        known = self.principals.get(key)
+        known = None if is_fresh else self.principals.get(key)
         if known is not None:
             return known
         now, revocations = _now(), self.principals.revocations
@@ -131,14 +132,14 @@ class Users:
         if row.last_used_at is None or now - row.last_used_at >= TOUCH_EVERY:
             async with self._database.writing() as session:
                 await session.execute(update(Token).where(Token.id == row.id).values(last_used_at=now))
-        principal = _principal(row.User, token_id=row.id)
+        principal = _of_token(row)
         self.principals.keep(key, principal, row.expires_at, revocations)
         return principal
 
-    async def by_session(self, cookie: str) -> Principal | None:
-        """Whose session this cookie is, unless it has expired or was ended."""
+    async def by_session(self, cookie: str, *, is_fresh: bool = False) -> Principal | None:
+        """Whose session this cookie is, unless it has expired or was ended. `is_fresh` as for `by_token`."""
         key = digest(cookie)
-        known = self.principals.get(key)
+        known = None if is_fresh else self.principals.get(key)
         if known is not None:
             return known
         now, revocations = _now(), self.principals.revocations
@@ -146,7 +147,7 @@ class Users:
             row = (await session.execute(_BY_SESSION, {"key": key, "now": now})).one_or_none()
         if row is None:
             return None
-        principal = _principal(row.User, session_id=row.id)
+        principal = _of_session(row)
         self.principals.keep(key, principal, row.expires_at, revocations)
         return principal
 
@@ -154,7 +155,7 @@ class Users:
         """A new token for whom `verify` found. Raises Invalid when the password was changed since."""
         async with self._database.writing() as session:
             await _check_unchanged(session, user)
-            _, secret = await _add_token(session, user.id, "sign-in", ["*"], None)
+            _, secret = await _add_token(session, user.id, "sign-in", [ALL], None)
         return secret
 
     async def open_session(self, user: User) -> str:
@@ -250,13 +251,18 @@ class Users:
     async def add_token(self, user_id: int, name: str) -> tuple[Token, str]:
         """A new token that can do all, and its secret."""
         async with self._database.writing() as session:
-            return await _add_token(session, user_id, name, ["*"], None)
+            return await _add_token(session, user_id, name, [ALL], None)
 
     async def create_token(self, caller: Principal, new: NewToken) -> tuple[Token, str]:
-        """A token that the caller asked for, and its secret. Raises Unauthenticated when they were signed out since."""
+        """A token that the caller asked for, and its secret.
+
+        Raises Forbidden for one that can do more, or lasts longer, than what the caller came by; Unauthenticated when
+        they were signed out since.
+        """
+        _check_not_wider(caller, new)
         async with self._database.writing() as session:
             await _check_signed_in(session, caller)
-            return await _add_token(session, caller.id, new.name, new.abilities, new.expires_at)
+            return await _add_token(session, caller.id, new.name, list(new.abilities), new.expires_at)
 
     async def revoke(self, user_id: int, token_id: int) -> None:
         """Take a token back. Raises NotFound when it is not this user's."""
@@ -326,5 +332,24 @@ async def _add_token(
     return token, f"{token.id}|{secret}"
 
 
-def _principal(user: User, *, token_id: int | None = None, session_id: str | None = None) -> Principal:
-    return Principal(user.id, user.name, user.email, user.is_admin, user.created_at, token_id, session_id)
+def _check_not_wider(caller: Principal, new: NewToken) -> None:
+    """No token makes one that can do what it cannot, or that outlives it."""
+    more = [ability for ability in new.abilities if not caller.can(ability)]
+    if more:
+        raise Forbidden(f"This token cannot make one with more abilities than it has: {', '.join(more)}.")
+    if caller.expires_at is not None and (new.expires_at is None or new.expires_at > caller.expires_at):
+        raise Forbidden("This token cannot make one that expires later than itself.")
+
+
+def _of_token(row: Any) -> Principal:
+    user: User = row.User
+    abilities = frozenset(row.abilities)
+    return Principal(
+        user.id, user.name, user.email, user.is_admin, user.created_at,
+        token_id=row.id, abilities=abilities, expires_at=row.expires_at,
+    )  # fmt: skip
+
+
+def _of_session(row: Any) -> Principal:
+    user: User = row.User
+    return Principal(user.id, user.name, user.email, user.is_admin, user.created_at, session_id=row.id)
