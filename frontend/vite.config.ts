@@ -31,5 +31,7 @@ export default defineConfig({
     environment: 'happy-dom',
     include: ['tests/**/*.test.ts'],
     restoreMocks: true,
+    // A machine under load is no fault of a test's.
+    testTimeout: 30_000,
   },
 })
