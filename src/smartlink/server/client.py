@@ -7,7 +7,7 @@ through the `Link` as WebSocket frames, which are the server's one form of outgo
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
@@ -19,6 +19,7 @@ from smartlink.server.framing import PING, WireFault, close_frame, control_frame
 from smartlink.server.limits import TokenBucket
 from smartlink.server.link import Link, PlainLink
 from smartlink.server.node import Node
+from smartlink.server.pace import Pace
 from smartlink.server.watch import Watch
 
 __all__ = ["ClientConnection", "ClientSettings"]
@@ -39,6 +40,7 @@ class ClientSettings:
     node: Node
     watch: Watch
     max_backlog_bytes: int
+    pace: Pace = field(default_factory=Pace)
 
 
 class ClientConnection:
@@ -138,6 +140,10 @@ class ClientConnection:
         self._behind_since = 0.0
         if self.is_open and self.descriptor >= 0:
             self._shared.node.hub.bring_back(self)
+
+    def _read_on(self) -> None:
+        """Nothing that the peer said waits for an engine any more: read what else it says."""
+        self._link.resume()
 
     # What fan-out and hub see
 
@@ -262,7 +268,7 @@ class ClientConnection:
             if self._is_busy and self.is_open:
                 self._waiting = waiting
                 return
-        self._link.resume()
+        self._read_on()
 
     def _on_failed(self) -> None:
         self._is_busy = False
@@ -293,7 +299,7 @@ class ClientConnection:
         self.is_open = False
         if self._waiting is not None:
             self._waiting = None
-            self._link.resume()  # so that the peer's own close is read
+            self._read_on()  # so that the peer's own close is read
         node = self._shared.node
         self._deadline = self._shared.watch.now() + linger_s
         node.tasks.run(node.disconnect(self, descriptor))

@@ -20,7 +20,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 from smartlink.server.metrics import Metrics
 
@@ -54,6 +54,10 @@ class Subscriber(Protocol):
         """The descriptor is broken."""
 
 
+_NONE: Final[dict[Any, Any]] = {}
+"""Stands for a dictionary with nothing in it, of which most channels would have three. Never written to."""
+
+
 class Subscribers:
     """The subscribers of one channel, and what is on its way to them."""
 
@@ -81,14 +85,14 @@ class Subscribers:
         self.others: dict[Subscriber, None] = {}
         self.pending: list[bytes] = []
         self.pending_bytes = 0
-        self._late: dict[Subscriber, int] = {}
+        self._late: dict[Subscriber, int] = _NONE
         """How many of the pending frames were there before this subscriber came."""
-        self._left_out: dict[Subscriber, set[int]] = {}
+        self._left_out: dict[Subscriber, set[int]] = _NONE
         """Which of the pending frames this subscriber does not get."""
         self._live: set[int] | None = None
         """Which of the pending frames are live."""
         self._batch = b""
-        self._own: dict[int, bytes] = {}
+        self._own: dict[int, bytes] = _NONE
         """By descriptor: what some get instead of the batch."""
         self._written = self._end = 0
         self.is_queued = False
@@ -105,6 +109,7 @@ class Subscribers:
     def add(self, subscriber: Subscriber) -> None:
         """Add a newcomer: nothing that was published before reaches it."""
         if self.pending:
+            self._late = self._late or {}
             self._late[subscriber] = len(self.pending)
         self.attach(subscriber)
 
@@ -120,8 +125,9 @@ class Subscribers:
 
     def remove(self, subscriber: Subscriber, descriptor: int) -> None:
         """Take a subscriber out at once; nothing reaches it any more. `descriptor` as it was when attached."""
-        self._late.pop(subscriber, None)
-        self._left_out.pop(subscriber, None)
+        if self._late or self._left_out:
+            self._late.pop(subscriber, None)
+            self._left_out.pop(subscriber, None)
         if descriptor in self._position:
             self._take_out(descriptor)
         else:
@@ -144,6 +150,8 @@ class Subscribers:
             if self._live is None:
                 self._live = set()
             self._live.add(len(self.pending))
+        if left_out:
+            self._left_out = self._left_out or {}
         for subscriber in left_out:
             self._left_out.setdefault(subscriber, set()).add(len(self.pending))
         self.pending.append(frame)
@@ -172,7 +180,7 @@ class Subscribers:
         self._batch = frames[0] if len(frames) == 1 else b"".join(frames)
         own: dict[Subscriber, bytes] = {}
         if late or left_out:
-            self._late, self._left_out = {}, {}
+            self._late, self._left_out = _NONE, _NONE
             for subscriber in late.keys() | left_out.keys():
                 without = left_out.get(subscriber, ())
                 own[subscriber] = b"".join(
@@ -180,7 +188,7 @@ class Subscribers:
                     for index, frame in enumerate(frames)
                     if index >= late.get(subscriber, 0) and index not in without
                 )
-        self._own = {s.descriptor: data for s, data in own.items() if s.descriptor >= 0} if own else {}
+        self._own = {s.descriptor: data for s, data in own.items() if s.descriptor >= 0} if own else _NONE
         self._written = 0
         self._end = len(self.descriptors)
         for subscriber in tuple(self.others):
@@ -238,7 +246,7 @@ class Subscribers:
         if self._written >= self._end:
             self._written = self._end = 0
             self._batch = b""
-            self._own = {}
+            self._own = _NONE
         return len(part), behind, broken
 
     def _take_out(self, descriptor: int) -> None:

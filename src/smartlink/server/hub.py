@@ -37,11 +37,13 @@ class Connection(Subscriber, Protocol):
 class Tenant:
     """What one app has in this process."""
 
-    __slots__ = ("channels", "connections", "users", "watching")
+    __slots__ = ("channels", "connections", "subscriptions", "users", "watching")
 
     def __init__(self) -> None:
         self.connections: dict[str, Connection] = {}
         self.channels: dict[str, Subscribers] = {}
+        self.subscriptions = 0
+        """Connections times their channels."""
         self.users: dict[str, set[Connection]] = {}
         """By user id: those who are signed in as that user, are that member of a presence channel, or were let onto a
         private one as that user."""
@@ -165,7 +167,7 @@ class Hub:
         ]
 
     def __iter__(self) -> Iterator[Connection]:
-        for tenant in self._tenants.values():
+        for tenant in tuple(self._tenants.values()):
             yield from tuple(tenant.connections.values())
 
     def __len__(self) -> int:
@@ -183,6 +185,7 @@ class Hub:
         if subscribers is None:
             subscribers = tenant.channels[channel] = Subscribers()
         subscribers.add(connection)
+        tenant.subscriptions += 1
 
     @staticmethod
     def _forget_user(tenant: Tenant, connection: Connection, user_id: str) -> None:
@@ -196,8 +199,11 @@ class Hub:
         subscribers = tenant.channels.get(channel)
         if subscribers is None:
             return False
+        before = len(subscribers)
         subscribers.remove(connection, descriptor)
-        if len(subscribers):
+        left = len(subscribers)
+        tenant.subscriptions += left - before
+        if left:
             return False
         del tenant.channels[channel]
         for waiter in subscribers.waiters:

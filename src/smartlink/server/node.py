@@ -35,6 +35,20 @@ __all__ = ["Node"]
 
 _MISS = b""
 """Stands for: no event is kept."""
+AT_ONCE = 100
+"""Channels that are left, or connections that are ended, before the loop looks after others."""
+
+
+async def _let_others(done: int) -> None:
+    """Leave the loop to others, once in `AT_ONCE` times."""
+    if done % AT_ONCE == 0:
+        await asyncio.sleep(0)
+
+
+async def _close_all(connections: list[Connection], code: Code, reason: str) -> None:
+    for number, connection in enumerate(connections, 1):
+        connection.close(code, reason)
+        await _let_others(number)
 
 
 class Node:
@@ -204,10 +218,12 @@ class Node:
         self.metrics.app(app.id).connections_closed += 1
         channels, session.channels = session.channels, {}
         user, session.user = session.user, None
-        for channel in vacated:
+        for number, channel in enumerate(vacated, 1):
             await self._listening.end(app.id, channel)
-        for channel, member in channels.items():
+            await _let_others(number)
+        for number, (channel, member) in enumerate(channels.items(), 1):
             await self._depart(app, channel, session.socket_id, member)
+            await _let_others(number)
         if user is not None:
             await self._users.sign_out(app, session.socket_id, user.id)
 
@@ -305,8 +321,7 @@ class Node:
         oldest = self.hub.oldest(control.app_id)
         began_at = None if oldest is None else oldest.began_at
         self._revocations.revoke(control.app_id, control.target, verdict, began_at)
-        for connection in self.hub.of_user(control.app_id, control.target):
-            connection.close(code, reason)
+        self.tasks.run(_close_all(self.hub.of_user(control.app_id, control.target), code, reason))
 
     def _refuse_void(self, connection: Connection, channel: str, member: Member | None) -> bool:
         """Whether the user whom a subscription names was ended since the connection began; then it is refused."""
@@ -329,11 +344,11 @@ class Node:
         """
         if not control.target:
             self._revocations.revoke_all()
-            for connection in self.hub.of_users():
-                connection.close(Code.RECONNECT, "Another node could not be heard: connect again")
-            return
-        for connection in self.hub.on_channel(control.app_id, control.target):
-            connection.close(Code.RECONNECT, "Events were missed: connect again")
+            connections, reason = self.hub.of_users(), "Another node could not be heard: connect again"
+        else:
+            connections = self.hub.on_channel(control.app_id, control.target)
+            reason = "Events were missed: connect again"
+        self.tasks.run(_close_all(connections, Code.RECONNECT, reason))
 
     def _on_change(self, change: Change) -> None:
         """Announce what a dead node left behind, or one that is reached again brings along."""

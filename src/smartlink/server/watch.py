@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Protocol
 
 __all__ = ["Watch", "Watched"]
 
 EVERY_S = 1.0
+AT_ONCE = 1_000
+"""Connections that are looked after before the loop looks after its sockets."""
 
 
 class Watched(Protocol):
@@ -57,14 +60,20 @@ class Watch:
 
     def turn(self) -> None:
         """One round over everything."""
+        for _ in self._round():
+            pass
+
+    def _round(self) -> Iterator[None]:
+        """A round in steps: between two of them others may come and go."""
         now = self.now()
-        for source in self._sources:
-            for watched in source:
-                watched.look_after(now)
-        for watched in tuple(self._others):
+        others = (watched for watched in tuple(self._others) if watched in self._others)
+        for number, watched in enumerate(chain(*self._sources, others), 1):
             watched.look_after(now)
+            if number % AT_ONCE == 0:
+                yield
 
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(EVERY_S)
-            self.turn()
+            for _ in self._round():
+                await asyncio.sleep(0)

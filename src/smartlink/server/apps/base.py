@@ -40,7 +40,7 @@ class App:
 
     # What clients send
     max_message_bytes: int = 10_240
-    max_channels: int | None = None
+    max_channels: int | None = 1_000
     """Channels one connection may be on."""
     accepts_client_events: bool = True
     client_events_per_s: int = 10

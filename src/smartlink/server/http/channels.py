@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 import msgspec
@@ -13,6 +14,9 @@ from smartlink.server.node import Node
 from smartlink.server.requests import HttpError, Response
 
 __all__ = ["connections", "list_channels", "list_users", "reconnect", "show_channel", "terminate"]
+
+AT_ONCE = 2_000
+"""Channels that are listed before the loop looks after others."""
 
 
 def _json(value: object) -> Response:
@@ -27,7 +31,9 @@ async def list_channels(node: Node, app: App, parameters: dict[str, str]) -> Res
         raise HttpError(400, "user_count needs filter_by_prefix=presence-: only presence channels have users")
     counts = await node.roster.channels(app.id, prefix)
     channels: dict[str, dict[str, int]] = {}
-    for name, count in counts.items():
+    for number, (name, count) in enumerate(counts.items(), 1):
+        if number % AT_ONCE == 0:
+            await asyncio.sleep(0)
         if is_internal(name):
             continue
         info = channels[name] = {}

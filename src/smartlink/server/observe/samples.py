@@ -86,12 +86,12 @@ class Observer:
         samples: Samples = {}
         worker = str(os.getpid())
         for app_id, app in self._metrics.apps.items():
-            channels = self._hub.tenant(app_id).channels
+            tenant = self._hub.tenant(app_id)
             values = {
                 "smartlink_connections": self._hub.count(app_id),
                 "smartlink_connections_opened_total": app.connections_opened,
                 "smartlink_connections_closed_total": app.connections_closed,
-                "smartlink_subscriptions": sum(map(len, channels.values())),
+                "smartlink_subscriptions": tenant.subscriptions,
                 "smartlink_messages_received_total": app.messages_received,
                 "smartlink_received_bytes_total": app.bytes_received,
                 "smartlink_http_calls_total": app.http_calls,
@@ -99,7 +99,7 @@ class Observer:
                 "smartlink_http_sent_bytes_total": app.http_bytes_sent,
             }
             samples |= {sample_name(name, app_id=app_id): value for name, value in values.items()}
-            samples[sample_name("smartlink_channels", app_id=app_id, worker=worker)] = len(channels)
+            samples[sample_name("smartlink_channels", app_id=app_id, worker=worker)] = len(tenant.channels)
         return samples
 
     def _of_process(self) -> Samples:

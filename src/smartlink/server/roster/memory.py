@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Final
 
 from smartlink.protocol.session import Member
 from smartlink.server.roster.base import Arrival, ChannelCount, Departure, OnChange
@@ -10,13 +11,17 @@ from smartlink.server.roster.base import Arrival, ChannelCount, Departure, OnCha
 __all__ = ["MemoryRoster"]
 
 
+_NONE: Final[dict[Any, Any]] = {}
+"""What channels without members have. Never written to."""
+
+
 class _Channel:
     __slots__ = ("sockets", "tabs", "users")
 
     def __init__(self) -> None:
         self.sockets: dict[str, Member | None] = {}
-        self.users: dict[str, Member] = {}
-        self.tabs: dict[str, int] = {}
+        self.users: dict[str, Member] = _NONE
+        self.tabs: dict[str, int] = _NONE
         """Connections of each user."""
 
 
@@ -43,6 +48,8 @@ class MemoryRoster:
         entry.sockets[socket_id] = member
         if member is None:
             return Arrival(is_first_on_channel, False, len(entry.sockets))
+        if entry.tabs is _NONE:
+            entry.tabs, entry.users = {}, {}
         tabs = entry.tabs[member.user_id] = entry.tabs.get(member.user_id, 0) + 1
         entry.users.setdefault(member.user_id, member)
         return Arrival(is_first_on_channel, tabs == 1, len(entry.sockets))
