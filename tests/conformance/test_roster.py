@@ -58,6 +58,18 @@ class RosterPromises:
         assert list(await roster.members("1", "presence-a")) == [ANA, BEN]
         assert await roster.count("1", "presence-a") == ChannelCount(3, 2)
 
+    async def test_a_user_is_told_of_by_the_form_of_the_id_that_came_first(self) -> None:
+        roster = self.roster()
+        number, text = Member("1", b'{"a":1}', is_number=True), Member("1")
+
+        assert await roster.join("1", "presence-a", "1.1", number) == Arrival(True, True, 1)
+        assert await roster.join("1", "presence-a", "1.2", text) == Arrival(False, False, 2, is_number=True)
+        assert await roster.join("1", "presence-a", "1.3", number) == Arrival(False, False, 3)
+        assert list(await roster.members("1", "presence-a")) == [number]
+        assert await roster.join("1", "presence-b", "1.1", text) == Arrival(True, True, 1)
+        assert await roster.join("1", "presence-b", "1.2", number) == Arrival(False, False, 2, is_number=False)
+        assert list(await roster.members("1", "presence-b")) == [text]
+
     async def test_apps_do_not_see_each_other(self) -> None:
         roster = self.roster()
         await roster.join("1", "presence-a", "1.1", ANA)
@@ -164,6 +176,18 @@ class TestRedisRoster(RosterPromises):
 
     def roster(self) -> Roster:
         return self._made.roster
+
+
+async def test_the_form_of_an_id_that_came_first_at_any_node_is_that_of_all(shared_redis: RedisServer) -> None:
+    number, text = Member("1", is_number=True), Member("1", b'{"a":1}')
+    async with redis_engines(shared_redis.url) as one, redis_engines(shared_redis.url, one.names.prefix) as two:
+        await one.roster.join("1", "presence-a", "1.1", text)
+        for socket_id in ("2.1", "2.2"):
+            arrival = await two.roster.join("1", "presence-a", socket_id, number)
+            assert (arrival.is_first_of_user, arrival.is_number) == (False, False)
+
+        for engines in (one, two):
+            assert list(await engines.roster.members("1", "presence-a")) == [text]
 
 
 async def test_two_nodes_agree_with_the_model(shared_redis: RedisServer) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -158,7 +159,9 @@ async def test_a_dead_workers_entries_vanish_and_one_other_is_told(board: Switch
     told: list[Change] = []
     for roster in rosters:
         await roster.start(told.append)
-    await rosters[0].join("1", "presence-a", "1.1", ANA)
+    await rosters[1].join("1", "presence-a", "2.2", ANA)
+    await rosters[0].join("1", "presence-a", "1.1", replace(ANA, is_number=True))
+    await rosters[1].leave("1", "presence-a", "2.2")
     await rosters[0].join("1", "presence-a", "1.2", BEN)
     await rosters[0].join("1", "chat", "1.1", None)
     await rosters[0].join("1", "lobby", "1.1", None)

@@ -14,13 +14,13 @@ from smartlink.server.brokers.base import BrokerUnavailable
 from smartlink.server.receipts.base import Pending
 from smartlink.server.roster.base import Arrival, Change, ChannelCount, Departure
 
-ANA, BEN, CLEO = Member("1", b'{"name":"Ana"}'), Member("2"), Member("3", b'{"a":1}')
+ANA, BEN, CLEO = Member("1", b'{"name":"Ana"}', is_number=True), Member("2"), Member("3", b'{"a":1}', is_number=True)
 ROOM = ("1", "presence-a")
 impatient = pytest.mark.usefixtures("impatient")
 
 
 def gone(*members: Member) -> Change:
-    return Change(*ROOM, removed=tuple(Member(member.user_id) for member in members))
+    return Change(*ROOM, removed=tuple(Member(member.user_id, is_number=member.is_number) for member in members))
 
 
 async def settled(engines: RedisEngines) -> None:
@@ -133,7 +133,7 @@ async def test_a_node_that_was_cut_off_is_removed_and_comes_back_as_it_is_by_the
 
         between.swallow()
         await eventually(lambda: len(other.changes) == 2)
-        assert set(other.changes[0].removed + other.changes[1].removed) == {Member("1"), Member("2")}
+        assert set(other.changes[0].removed + other.changes[1].removed) == {Member("1", is_number=True), Member("2")}
         assert await other.roster.members(*ROOM) == [CLEO]
         await cut.roster.leave(*ROOM, "1.2")
         between.heal()
@@ -212,7 +212,7 @@ async def test_a_stopped_node_leaves_nothing_behind(shared_redis: RedisServer) -
 
         assert sorted(two.changes, key=lambda change: change.channel) == [
             Change("1", "chat", is_vacated=True),
-            Change(*ROOM, removed=(Member("1"),), is_vacated=True),
+            Change(*ROOM, removed=(Member("1", is_number=True),), is_vacated=True),
         ]
         assert await one.roster.channels("1") == {}
         keys = shared_redis.call("KEYS", f"{one.names.prefix}:*")

@@ -45,6 +45,7 @@ def test_a_count_can_be_read_back() -> None:
 def test_what_the_server_tells_of_users_can_be_read_back() -> None:
     assert encoding.member_in(encoding.member_added("presence-a", "ž", b'{"a":1}')) == ("ž", True)
     assert encoding.member_in(encoding.member_removed("presence-a", "1")) == ("1", False)
+    assert encoding.member_in(encoding.member_removed("presence-a", 1)) == ("1", False)
     assert encoding.watched_in(encoding.watchlist_events({"online": ["1"]})) == ("1", True)
     assert encoding.watched_in(encoding.watchlist_events({"offline": ["1"]})) == ("1", False)
     assert encoding.watched_in(encoding.watchlist_events({"online": ["1"], "offline": ["2"]})) is None

@@ -143,7 +143,7 @@ def test_right_signatures_open_private_and_presence_channels() -> None:
     assert session().receive(subscribe("private-a")) == (Join("private-a"),)
     assert session().receive(subscribe("private-a", "{}")) == (Join("private-a"),)
     assert session().receive(subscribe("presence-a", data)) == (
-        Join("presence-a", Member("7", '{"name":"Ána"}'.encode())),
+        Join("presence-a", Member("7", '{"name":"Ána"}'.encode(), is_number=True)),
     )
 
 

@@ -11,7 +11,7 @@ from kit.client import Client, connected
 from kit.realtime import KEY, SECRET, call, realtime_server
 from kit.waiting import eventually
 from smartlink.protocol import encoding
-from smartlink.protocol.signing import sign_channel
+from smartlink.protocol.signing import sign_channel, sign_user
 from smartlink.server.brokers.base import Publication
 from smartlink.server.lifecycle import RealtimeServer
 
@@ -258,6 +258,53 @@ async def test_nonsense_gets_an_error_and_the_connection_stays(server: RealtimeS
         await client.expect("pusher:error")
         assert await client.is_quiet()
         assert await bystander.is_quiet()
+
+
+NUMBERED = {"user_id": 2, "user_info": {"name": "Ben"}}
+
+
+async def test_a_user_id_keeps_the_json_type_it_was_signed_with(server: RealtimeServer) -> None:
+    async with connected(server.port) as ana, connected(server.port) as ben:
+        await ana.subscribe("presence-chat", ANA)
+        state = await ben.subscribe("presence-chat", NUMBERED)
+
+        assert state["presence"]["ids"] == ["1", 2]
+        assert set(state["presence"]["hash"]) == {"1", "2"}
+        assert json.loads((await ana.expect("pusher_internal:member_added"))["data"]) == NUMBERED
+        ben.send("client-x", {}, channel="presence-chat")
+        assert (await ana.expect("client-x"))["user_id"] == 2
+        ben.send("pusher:unsubscribe", {"channel": "presence-chat"})
+        assert json.loads((await ana.expect("pusher_internal:member_removed"))["data"]) == {"user_id": 2}
+
+
+async def test_a_user_id_of_a_sign_in_keeps_its_json_type(server: RealtimeServer) -> None:
+    async with connected(server.port) as ben:
+        user_data = json.dumps({"id": 2, "user_info": {"name": "Ben"}})
+        ben.send("pusher:signin", {"auth": sign_user(KEY, SECRET, ben.socket_id, user_data), "user_data": user_data})
+        await ben.expect("pusher:signin_success")
+
+        assert (await ben.subscribe("presence-chat"))["presence"]["ids"] == [2]
+
+
+@pytest.mark.parametrize(("first", "second"), [(2, "2"), ("2", 2)])
+async def test_the_same_id_as_text_and_as_number_is_one_user_told_by_its_first_form(
+    server: RealtimeServer, first: str | int, second: str | int
+) -> None:
+    async with connected(server.port) as ana, connected(server.port) as tab1, connected(server.port) as tab2:
+        await ana.subscribe("presence-chat", ANA)
+        await tab1.subscribe("presence-chat", {"user_id": first})
+        await ana.expect("pusher_internal:member_added")
+        state = await tab2.subscribe("presence-chat", {"user_id": second})
+
+        assert (state["presence"]["count"], state["presence"]["ids"]) == (2, ["1", first])
+        assert await ana.is_quiet()
+        users = await call(server.port, "GET", "/apps/1001/channels/presence-chat/users")
+        assert users.json() == {"users": [{"id": "1"}, {"id": "2"}]}
+        tab1.send("pusher:unsubscribe", {"channel": "presence-chat"})
+        tab2.send("client-x", {}, channel="presence-chat")
+        assert (await ana.expect("client-x"))["user_id"] == first
+        tab2.send("pusher:unsubscribe", {"channel": "presence-chat"})
+        assert json.loads((await ana.expect("pusher_internal:member_removed"))["data"]) == {"user_id": first}
 
 
 async def test_terminating_a_user_ends_every_socket_of_theirs_and_no_other(server: RealtimeServer) -> None:

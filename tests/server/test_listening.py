@@ -7,7 +7,7 @@ import pytest
 from smartlink.protocol import encoding
 from smartlink.server.listening import without_known
 
-STATE = encoding.presence_state([("1", b"{}"), ("2", b"{}")])
+STATE = encoding.presence_state([("1", b"{}"), (2, b"{}")])
 EVENT = encoding.event("e", "presence-a", "{}")
 
 

@@ -56,7 +56,7 @@ class _Count(msgspec.Struct):
 
 
 class _User(msgspec.Struct):
-    user_id: str
+    user_id: str | int
 
 
 class _Edge(msgspec.Struct):
@@ -91,14 +91,18 @@ def error(message: str, code: int | None, channel: str | None = None) -> bytes:
     return b'{"event":"pusher:error","channel":%b,"data":%b}' % (_encode(channel[:MAX_CHANNEL_LENGTH]), data)
 
 
-def presence_state(members: Iterable[tuple[str, bytes]]) -> bytes:
-    """The `data` of a presence channel's `subscription_succeeded`: members as (user id, user_info as JSON)."""
+def presence_state(members: Iterable[tuple[str | int, bytes]]) -> bytes:
+    """The `data` of a presence channel's `subscription_succeeded`: members as (user id, user_info as JSON).
+
+    Ids are told as the application wrote them, texts or numbers; the keys of `hash` are texts in JSON anyway.
+    """
     ids: list[bytes] = []
     hash_: list[bytes] = []
     for user_id, user_info in members:
         encoded = _encode(user_id)
         ids.append(encoded)
-        hash_.append(b"%b:%b" % (encoded, user_info))
+        key = encoded if isinstance(user_id, str) else b'"%b"' % encoded
+        hash_.append(b"%b:%b" % (key, user_info))
     return b'{"presence":{"count":%d,"ids":[%b],"hash":{%b}}}' % (len(ids), b",".join(ids), b",".join(hash_))
 
 
@@ -158,7 +162,7 @@ def member_in(frame: bytes) -> tuple[str, bool] | None:
     """Of a frame of `member_added` or `member_removed` who it is, and whether they came; None for any other bytes."""
     has_come = frame.startswith(_MEMBER_ADDED)
     told = _data_in(frame, _User) if has_come or frame.startswith(_MEMBER_REMOVED) else None
-    return None if told is None else (told.user_id, has_come)
+    return None if told is None else (str(told.user_id), has_come)
 
 
 def watched_in(frame: bytes) -> tuple[str, bool] | None:
@@ -176,13 +180,13 @@ def _data_in(frame: bytes, kind: type[_T]) -> _T | None:
         return None
 
 
-def member_added(channel: str, user_id: str, user_info: bytes) -> bytes:
+def member_added(channel: str, user_id: str | int, user_info: bytes) -> bytes:
     """A user's first connection on a presence channel. `user_info` is JSON."""
     data = _text(b'{"user_id":%b,"user_info":%b}' % (_encode(user_id), user_info))
     return b'%b,"channel":%b,"data":%b}' % (_MEMBER_ADDED, _encode(channel), data)
 
 
-def member_removed(channel: str, user_id: str) -> bytes:
+def member_removed(channel: str, user_id: str | int) -> bytes:
     """A user's last connection left a presence channel."""
     data = _text(b'{"user_id":%b}' % _encode(user_id))
     return b'%b,"channel":%b,"data":%b}' % (_MEMBER_REMOVED, _encode(channel), data)
@@ -193,7 +197,7 @@ def event(name: str, channel: str, data: str) -> bytes:
     return b'{"event":%b,"channel":%b,"data":%b}' % (_encode(name), _encode(channel), _encode(data))
 
 
-def client_event(name: str, channel: str, data: str, user_id: str | None = None) -> bytes:
+def client_event(name: str, channel: str, data: str, user_id: str | int | None = None) -> bytes:
     """A client event for the other subscribers; `data` is JSON, `user_id` the sender's on presence channels."""
     if user_id is None:
         return b'{"event":%b,"channel":%b,"data":%b}' % (_encode(name), _encode(channel), data.encode())

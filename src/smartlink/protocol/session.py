@@ -62,6 +62,13 @@ class Member:
 
     user_id: str
     user_info: bytes = b"{}"
+    is_number: bool = False
+    """Whether the application wrote the id as a number, and it is told as one: who it is, the text alone says."""
+
+    @property
+    def told_id(self) -> str | int:
+        """The id as the application wrote it."""
+        return int(self.user_id) if self.is_number else self.user_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,9 +293,10 @@ class Session:
         if channel not in self.channels:
             return _refuse_event(channel, f"Subscribe to {channel} before sending client events on it")
         member = self.channels[channel]
-        user_id = None if member is None else member.user_id
-        text = encoding.client_event(frame.event, channel, frame.data, user_id)
-        return Whisper(channel, frame.event, frame.data, text, user_id)
+        if member is None:
+            return Whisper(channel, frame.event, frame.data, encoding.client_event(frame.event, channel, frame.data))
+        text = encoding.client_event(frame.event, channel, frame.data, member.told_id)
+        return Whisper(channel, frame.event, frame.data, text, member.user_id)
 
 
 def _refuse_event(channel: str, message: str) -> Send:
@@ -308,7 +316,7 @@ def _member(channel_data: str | None, max_info_bytes: int) -> Member | str:
     user_info = _user_info(fields)
     if len(user_info) > max_info_bytes:
         return f"channel_data.user_info is {len(user_info)} bytes, more than {max_info_bytes}"
-    return Member(user_id, user_info)
+    return Member(user_id, user_info, _is_number(fields.get("user_id")))
 
 
 def _named(channel_data: str | None) -> str | None:
@@ -328,7 +336,8 @@ def _user(user_data: str, max_info_bytes: int) -> User | str:
     user_info = _user_info(fields)
     if len(user_info) > max_info_bytes:
         return f"user_data.user_info is {len(user_info)} bytes, more than {max_info_bytes}"
-    return User(user_data, Member(user_id, user_info), *_watchlist(fields.get("watchlist")))
+    member = Member(user_id, user_info, _is_number(fields.get("id")))
+    return User(user_data, member, *_watchlist(fields.get("watchlist")))
 
 
 def _watchlist(value: Any) -> tuple[tuple[str, ...], str | None]:
@@ -350,10 +359,14 @@ def _object(text: str) -> dict[str, Any] | None:
 
 
 def _user_id(value: Any) -> str | None:
-    # Server libraries write numeric ids as numbers; on the wire a user id is a text.
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 64:
+    """Who is meant, as a text, however the application wrote it: 2 and "2" are one user."""
+    if _is_number(value):
         value = str(value)
     return value if is_valid_user_id(value) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 64
 
 
 def _user_info(fields: dict[str, Any]) -> bytes:

@@ -20,7 +20,7 @@ __all__ = ["Arriving", "Listening", "without_known"]
 
 
 class _Ids(msgspec.Struct):
-    ids: frozenset[str]
+    ids: frozenset[str | int]
 
 
 class _State(msgspec.Struct):
@@ -38,7 +38,7 @@ def without_known(frames: list[bytes], state: bytes) -> list[bytes]:
     told = {frame: member for frame in frames if (member := encoding.member_in(frame)) is not None}
     if not told:
         return frames
-    present = _state(state).presence.ids
+    present = {str(user_id) for user_id in _state(state).presence.ids}
     comes = dict(told[frame] for frame in frames if frame in told)
     return [frame for frame in frames if frame not in told or comes[told[frame][0]] != (told[frame][0] in present)]
 

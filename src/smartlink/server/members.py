@@ -87,5 +87,5 @@ class Members:
         users -= self._left.get(key, set())
         for member in members:
             if member.user_id in users:
-                frame = encoding.member_added(channel, member.user_id, member.user_info)
+                frame = encoding.member_added(channel, member.told_id, member.user_info)
                 self._deliver(Publication(app_id, channel, frame))

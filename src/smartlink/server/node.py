@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
@@ -175,6 +176,8 @@ class Node:
                 cached = await self._cached(app, channel)
             # From here to telling of the arrival nothing but the state is waited for: it tells the arrival in order.
             arrival = await self.roster.join(app.id, channel, session.socket_id, member)
+            if member is not None and arrival.is_number is not None:
+                member = replace(member, is_number=arrival.is_number)
             state = await self._state(app, channel)
         finally:
             listening.arrived(app.id, channel, arriving)
@@ -372,12 +375,12 @@ class Node:
 
     async def _tell_arrival(self, app: App, channel: str, member: Member, except_socket: str | None = None) -> None:
         self._webhooks.tell(app, WebhookEvent("member_added", channel, member.user_id))
-        frame = encoding.member_added(channel, member.user_id, member.user_info)
+        frame = encoding.member_added(channel, member.told_id, member.user_info)
         await self._tell_here_at_least(Publication(app.id, channel, frame, except_socket))
 
     async def _tell_departure(self, app: App, channel: str, member: Member) -> None:
         self._webhooks.tell(app, WebhookEvent("member_removed", channel, member.user_id))
-        frame = encoding.member_removed(channel, member.user_id)
+        frame = encoding.member_removed(channel, member.told_id)
         await self._tell_here_at_least(Publication(app.id, channel, frame))
 
     async def _tell_here_at_least(self, publication: Publication) -> None:
@@ -431,7 +434,7 @@ class Node:
         if kind_of(channel) is not ChannelKind.PRESENCE:
             return b"{}"
         members = await self.roster.members(app.id, channel)
-        return encoding.presence_state((member.user_id, member.user_info) for member in members)
+        return encoding.presence_state((member.told_id, member.user_info) for member in members)
 
     async def _arrive(self, app: App, channel: str, socket_id: str, member: Member | None, arrival: Arrival) -> None:
         if arrival.is_first_on_channel:

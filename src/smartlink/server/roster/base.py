@@ -18,6 +18,8 @@ class Arrival:
     is_first_on_channel: bool
     is_first_of_user: bool
     subscriptions: int
+    is_number: bool | None = None
+    """The form in which the user's id was told first, where that is another than the one who joins has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +64,11 @@ class Roster(Protocol):
     """Who is on a channel, over all nodes.
 
     Promises, tried on every engine by tests/conformance/test_roster.py: counts and members are of the whole cluster;
-    each user is listed once however many connections; first and last are told exactly once; joining twice with one
-    socket id, or leaving without being there, changes nothing and is neither first nor last; a dead node's entries
-    vanish within 10 s, and one node is told so. While other nodes cannot be reached, answers are of this node alone;
-    nothing raises and nothing waits for long; afterwards the node's entries are put right.
+    each user is listed once however many connections, with the id and info told first; first and last are told exactly
+    once; joining twice with one socket id, or leaving without being there, changes nothing and is neither first nor
+    last; a dead node's entries vanish within 10 s, and one node is told so. While other nodes cannot be reached,
+    answers are of this node alone; nothing raises and nothing waits for long; afterwards the node's entries are put
+    right.
     """
 
     async def start(self, on_change: OnChange) -> None:

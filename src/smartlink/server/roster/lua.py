@@ -1,8 +1,9 @@
 """What the Redis roster does in Redis, each step atomic.
 
 Of each channel (keys share a hash tag): `c` node → its connections; `r` user → how many nodes have them; `o` users in
-order of arrival; `i` user → info; `m:<node>` that node's users → info; `t` who was last told to have left ("" for the
-channel itself), for ten minutes: so that two nodes do not tell the same, and what was told in error is taken back.
+order of arrival; `i` user → info, behind a blank when the id is a number; `m:<node>` that node's users → info; `t` who
+was last told to have left ("" for the channel itself), for ten minutes: so that two nodes do not tell the same, and
+what was told in error is taken back.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ local function total()
   return sum
 end
 local function add(user, info)
-  redis.call('HSET', infos, user, info)
   if redis.call('ZSCORE', order, user) then return end
+  redis.call('HSET', infos, user, info)
   local last = redis.call('ZREVRANGE', order, 0, 0, 'WITHSCORES')
   redis.call('ZADD', order, last[2] and last[2] + 1 or 1, user)
 end
@@ -31,6 +32,9 @@ local function drop(user)
   redis.call('HDEL', holders, user)
   redis.call('ZREM', order, user)
   redis.call('HDEL', infos, user)
+end
+local function is_number(user)
+  return string.sub(redis.call('HGET', infos, user) or '', 1, 1) == ' ' and 1 or 0
 end
 local function tell(user)
   redis.call('HSET', told, user, 1)
@@ -55,7 +59,7 @@ if user ~= '' then
   end
   redis.call('HDEL', told, user)
 end
-return {first_on_channel, first_of_user, total()}
+return {first_on_channel, first_of_user, total(), user ~= '' and is_number(user) or 0}
 """
 )
 
@@ -87,9 +91,10 @@ local node = ARGV[1]
 local result = {0, 0}
 for _, user in ipairs(redis.call('HKEYS', mine)) do
   if redis.call('HINCRBY', holders, user, -1) <= 0 then
+    result[#result + 1] = user
+    result[#result + 1] = is_number(user)
     drop(user)
     tell(user)
-    result[#result + 1] = user
   end
 end
 redis.call('DEL', mine)
@@ -99,7 +104,8 @@ end
 return result
 """
 )
-"""A node is gone from a channel. Returns whether it is empty now, whether fewer are left, and who was only there."""
+"""A node is gone from a channel. Returns whether it is empty now, whether fewer are left, and who was only there: each
+id, and whether it is a number."""
 
 SYNC = Script(
     _COMMON
@@ -154,8 +160,9 @@ for _ = 1, left do candidates[ARGV[at]] = true; at = at + 1 end
 local gone = {}
 for user in pairs(candidates) do
   if not here[user] and tonumber(redis.call('HGET', holders, user) or '0') <= 0 then
-    drop(user)
     gone[#gone + 1] = user
+    gone[#gone + 1] = is_number(user)
+    drop(user)
   end
 end
 local changed = (before ~= count and total() > 0) and 1 or 0
@@ -169,11 +176,12 @@ SETTLE = Script(
     + """
 local result = {0}
 if ARGV[1] == '1' and total() == 0 and redis.call('HSETNX', told, '', 1) == 1 then result[1] = 1; tell('') end
-for at = 2, #ARGV do
+for at = 2, #ARGV, 2 do
   local user = ARGV[at]
   if redis.call('HEXISTS', holders, user) == 0 and redis.call('HSETNX', told, user, 1) == 1 then
     tell(user)
     result[#result + 1] = user
+    result[#result + 1] = tonumber(ARGV[at + 1])
   end
 end
 return result

@@ -51,8 +51,9 @@ class MemoryRoster:
         if entry.tabs is _NONE:
             entry.tabs, entry.users = {}, {}
         tabs = entry.tabs[member.user_id] = entry.tabs.get(member.user_id, 0) + 1
-        entry.users.setdefault(member.user_id, member)
-        return Arrival(is_first_on_channel, tabs == 1, len(entry.sockets))
+        known = entry.users.setdefault(member.user_id, member)
+        is_number = None if known.is_number is member.is_number else known.is_number
+        return Arrival(is_first_on_channel, tabs == 1, len(entry.sockets), is_number)
 
     async def leave(self, app_id: str, channel: str, socket_id: str) -> Departure:
         channels = self._apps.get(app_id, {})
@@ -98,6 +99,14 @@ class MemoryRoster:
         entry = self._apps.get(app_id, {}).get(channel)
         member = None if entry is None else entry.sockets.get(socket_id)
         return None if member is None else member.user_id
+
+    def retell(self, app_id: str, channel: str, member: Member) -> bool:
+        """Have a user who is there told of as `member` from now on. Returns whether they are."""
+        entry = self._apps.get(app_id, {}).get(channel)
+        if entry is None or member.user_id not in entry.users:
+            return False
+        entry.users[member.user_id] = member
+        return True
 
     def occupied(self) -> list[tuple[str, str]]:
         """App and name of every channel somebody is on, at once."""

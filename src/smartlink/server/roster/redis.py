@@ -16,7 +16,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -84,7 +84,7 @@ class RedisRoster:
         self._is_new = True
         self._is_with_others = False
         self._dirty: dict[_Key, _Missed] = {}
-        self._unsettled: list[tuple[float, _Key, list[bytes], bool]] = []
+        self._unsettled: list[tuple[float, _Key, list[Any], bool]] = []
         self._dead: set[str] = set()
         self._audit: list[_Key] = []
         self._connections: dict[str, int] = {}
@@ -141,21 +141,26 @@ class RedisRoster:
         if arrival.is_first_on_channel:
             self._index("SADD", key)
         try:
-            first_on_channel, first_of_user, total = await self._commands.run(
+            first_on_channel, first_of_user, total, known = await self._commands.run(
                 JOIN,
                 self._keys(key),
                 self._node_id,
                 arrival.subscriptions,
                 user.user_id if user is not None else "",
-                user.user_info if user is not None else b"",
+                _entry(user) if user is not None else b"",
                 lost=missed,
             )
         except RedisAway:
             return arrival
+        is_number = arrival.is_number
+        if user is not None and (known == 1) is not user.is_number:
+            is_number = known == 1
+            self._local.retell(app_id, channel, replace(user, is_number=is_number))
         return Arrival(
             arrival.is_first_on_channel and first_on_channel == 1,
             user is not None and first_of_user == 1,
             total,
+            is_number,
         )
 
     async def leave(self, app_id: str, channel: str, socket_id: str) -> Departure:
@@ -197,7 +202,7 @@ class RedisRoster:
             reply = await self._commands.run(MEMBERS, self._keys(key))
         except RedisAway:
             return await self._local.members(app_id, channel)
-        members = [Member(reply[at].decode(errors="replace"), reply[at + 1]) for at in range(0, len(reply), 2)]
+        members = [_member(reply[at], reply[at + 1]) for at in range(0, len(reply), 2)]
         if key in self._dirty:
             listed = {member.user_id for member in members}
             members += [member for member in local if member.user_id not in listed]
@@ -344,7 +349,7 @@ class RedisRoster:
         count, members = self._local.here(*key)
         arguments: list[Any] = [self._node_id, former_id, count, int(missed.was_on), len(members), len(missed.left)]
         for member in members:
-            arguments += (member.user_id, member.user_info, int(member.user_id in missed.joined))
+            arguments += (member.user_id, _entry(member), int(member.user_id in missed.joined))
         arguments += missed.left
 
         def lost() -> None:
@@ -393,7 +398,7 @@ class RedisRoster:
         self._unsettled = [entry for entry in self._unsettled if entry[0] > now]
         await _each(self._settle_one(*entry) for entry in due)
 
-    async def _settle_one(self, due: float, key: _Key, users: list[bytes], is_vacated: bool) -> None:
+    async def _settle_one(self, due: float, key: _Key, users: list[Any], is_vacated: bool) -> None:
         def lost() -> None:
             self._unsettled.append((due, key, users, is_vacated))
 
@@ -449,14 +454,28 @@ class RedisRoster:
                 found.update((name, count) for name, count in zip(names, counts, strict=True) if count.subscriptions)
         return found
 
-    def _tell_gone(self, key: _Key, users: list[bytes], is_vacated: bool, are_fewer: bool = False) -> None:
+    def _tell_gone(self, key: _Key, users: list[Any], is_vacated: bool, are_fewer: bool = False) -> None:
+        """Of `users` each id is followed by whether it is a number."""
         if users or is_vacated or are_fewer:
-            removed = tuple(Member(user_id.decode(errors="replace")) for user_id in users)
+            removed = tuple(
+                Member(user_id.decode(errors="replace"), is_number=is_number == 1)
+                for user_id, is_number in zip(users[::2], users[1::2], strict=True)
+            )
             self._tell(Change(*key, removed=removed, is_vacated=is_vacated))
 
     def _tell(self, change: Change) -> None:
         if self._on_change is not None:
             self._on_change(change)
+
+
+def _entry(member: Member) -> bytes:
+    """A member as it stands in Redis. JSON bears a blank before it, so that nodes that know nothing of it read on."""
+    return b" " + member.user_info if member.is_number else member.user_info
+
+
+def _member(user_id: bytes, entry: bytes) -> Member:
+    info = entry.removeprefix(b" ")
+    return Member(user_id.decode(errors="replace"), info, info != entry)
 
 
 async def _each(work: Any) -> None:

@@ -16,6 +16,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -345,7 +346,10 @@ class Exchange:
         turn = 0
         if isinstance(message, say.Join):
             arrival = _now(self.roster.join(*entry, message.member))
-            seat.entries.setdefault(entry, message.member)
+            member = message.member
+            if member is not None and arrival.is_number is not None:
+                member = replace(member, is_number=arrival.is_number)
+            seat.entries.setdefault(entry, member)
             members = None
             if kind_of(message.channel) is ChannelKind.PRESENCE:
                 members = tuple(_now(self.roster.members(*key)))
