@@ -40,9 +40,11 @@ class Calls:
         max_strikes: int,
         ring: Callable[[], None],
         read_again: Callable[[], None],
+        sent: int = 0,
+        failed: int = 0,
     ) -> None:
-        self.sent = 0
-        self.failed = 0
+        self.sent = sent
+        self.failed = failed
         self.jobs_left: int | None = None
         """How many events may still be sent or set aside; None: as many as there are."""
         self.under_way: dict[asyncio.Task[None], Call] = {}
@@ -57,6 +59,7 @@ class Calls:
         self._max_strikes = max_strikes
         self._ring = ring
         self._read_again = read_again
+        self._marking = asyncio.Lock()
 
     @property
     def has_done_its_jobs(self) -> bool:
@@ -80,22 +83,18 @@ class Calls:
         for task in self.under_way:
             task.cancel()
 
-    def forget(self) -> None:
-        """Know of no event any more: it is read again, if nobody has written down what became of it."""
-        self.unmarked.clear()
-        self._lanes.clear()
-
     async def mark(self) -> None:
-        """Write down what was sent. Raises what the database raises."""
-        sent, self.unmarked = self.unmarked, []
-        if not sent:
-            return
-        try:
-            await self._queue.mark_sent([event.id for event in sent])
-        except BaseException:
-            self.unmarked += sent
-            raise
-        self._written(sent)
+        """Write down what was sent, after all that is being written down. Raises what the database raises."""
+        async with self._marking:
+            sent, self.unmarked = self.unmarked, []
+            if not sent:
+                return
+            try:
+                await self._queue.mark_sent([event.id for event in sent])
+            except BaseException:
+                self.unmarked += sent
+                raise
+            self._written(sent)
 
     def _written(self, events: Sequence[Waiting]) -> None:
         if self._lanes.marked(events):
@@ -128,6 +127,8 @@ class Calls:
 
     def _end(self, task: asyncio.Task[None]) -> None:
         del self.under_way[task]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("outbox: a call ended in a way that is a bug of ours", exc_info=error)
         self._ring()
 
     async def _carry_out(self, call: Call) -> None:
@@ -156,10 +157,8 @@ class Calls:
         self.unmarked.extend(events)
 
     def _put_back(self, events: Sequence[Waiting]) -> None:
-        self._lanes.put_back(events)
-        parts = {(event.queue, event.part) for event in events}
-        if lost := {part for part in parts if not self._shares.has(part)}:
-            self._lanes.drop(lost)
+        if self._lanes.put_back(events):
+            self._read_again()
 
     async def _sort_out(self, service: Service, events: Sequence[Waiting], refusal: str) -> None:
         """The service refuses these: set the one aside, or find out which of them it is."""
@@ -171,7 +170,11 @@ class Calls:
             try:
                 await service.send([event.envelope()])
             except BroadcastRefused as alone:
-                await self._set_aside(event, str(alone))
+                try:
+                    await self._set_aside(event, str(alone))
+                except asyncio.CancelledError:
+                    self._put_back(events[place + 1 :])
+                    raise
             except BroadcastFailed as failure:
                 alone_again = Call([event], is_alone=True)
                 await self._see_to_failure(service, alone_again, failure, started_at, events[place + 1 :])

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from sqlalchemy.ext.asyncio import AsyncEngine
+
 from smartlink.broadcasting.outbox.queue import backoff_s
 from smartlink.broadcasting.outbox.undisturbed import Undisturbed
 
@@ -20,8 +22,9 @@ T = TypeVar("T")
 class Database:
     """Work at the database, and how often it has failed lately, by what it was for: `read`, `mark`, `share`."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine: AsyncEngine) -> None:
         self._work = Undisturbed()
+        self._ends_by_itself = engine.dialect.name == "sqlite"
         self._failures: dict[str, int] = {}
 
     async def do(self, work: Coroutine[Any, Any, T]) -> T:
@@ -31,6 +34,11 @@ class Database:
     async def wait(self, within_s: float) -> None:
         """Wait until all that is under way has ended, at most so long."""
         await self._work.wait(within_s)
+
+    async def leave(self, within_s: float) -> None:
+        """Let nothing go on that may never end. SQLite gives up by itself; another server may wait for a lock."""
+        if not self._ends_by_itself:
+            await self._work.cut_off(within_s)
 
     async def attempt(self, what: str, work: Coroutine[Any, Any, object]) -> float | None:
         """Do `work` once; None, or, if it failed, for how many seconds to leave the database alone."""

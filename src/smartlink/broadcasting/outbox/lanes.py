@@ -24,7 +24,7 @@ Connection = str | None
 
 
 class _Lane:
-    __slots__ = ("events", "key", "part", "under_way", "unmarked", "was_passed_over")
+    __slots__ = ("events", "is_lost", "key", "part", "under_way", "unmarked", "was_passed_over")
 
     def __init__(self, key: Key, part: int) -> None:
         self.key = key
@@ -33,6 +33,8 @@ class _Lane:
         self.under_way = 0
         self.unmarked = 0
         self.was_passed_over = False
+        self.is_lost = False
+        """Another worker may have had it meanwhile: what comes back is read again, not sent again."""
 
     @property
     def queue(self) -> str:
@@ -132,17 +134,22 @@ class Lanes:
         """Whether `take` would find something for `connection`."""
         return any(self._ready.get((queue, connection)) for queue in queues)
 
-    def put_back(self, events: Sequence[Waiting]) -> None:
+    def put_back(self, events: Sequence[Waiting]) -> bool:
         """What was under way has not been taken, through no fault of its own. It is the next of its channel again,
-        but other channels get their turn before."""
+        but other channels get their turn before. What is not ours any more is forgotten; whether that leaves
+        anything to read again."""
         for event in reversed(events):
             lane = self._lanes[_key(event)]
-            lane.events.appendleft(event)
             lane.under_way -= 1
-            self._counts[event.queue, event.connection] += 1
-        for lane in self._lanes_of(events):
-            if not lane.under_way:
+            if not lane.is_lost:
+                lane.events.appendleft(event)
+                self._counts[event.queue, event.connection] += 1
+        must_read = False
+        for lane in tuple(self._lanes_of(events)):
+            must_read |= self._drop_if_done(lane)
+            if lane.events and not lane.under_way:
                 self._queue_up(lane)
+        return must_read
 
     def finish(self, events: Sequence[Waiting], let_go: Collection[int] = ()) -> None:
         """These are no longer under way, and their states are about to be written.
@@ -174,15 +181,8 @@ class Lanes:
         for lane in tuple(self._lanes.values()):
             if (lane.queue, lane.part) in parts:
                 self._forget_events(lane)
-                lane.was_passed_over = True
+                lane.was_passed_over = lane.is_lost = True
                 self._drop_if_done(lane)
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._lanes.clear()
-        self._ready.clear()
-        self._suspects.clear()
-        self._counts.clear()
 
     def is_idle(self, part: tuple[str, int]) -> bool:
         """Whether nothing of `part` is under way or unmarked."""

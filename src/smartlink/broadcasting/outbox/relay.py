@@ -95,20 +95,11 @@ class Relay:
         self._shares = Shares(engine, tables, named, lease_s)
         self._services = Services(driver, send_timeout_s)
         self._queue = PendingQueue(engine, tables, driver.name)
-        self._database = Database()
-        self._lanes = Lanes()
+        self._database = Database(engine)
         self._bell = asyncio.Event()
-        self._calls = Calls(
-            self._services,
-            self._queue,
-            self._database,
-            self._lanes,
-            self._shares,
-            concurrency=concurrency,
-            max_strikes=max_strikes,
-            ring=self._bell.set,
-            read_again=self._ring,
-        )
+        self._concurrency = concurrency
+        self._max_strikes = max_strikes
+        self._begin_anew()
         self._fetching: asyncio.Task[None] | None = None
         self._marking: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
@@ -167,28 +158,51 @@ class Relay:
         before = self.sent
         for service in self._services:
             service.begin_anew()
-        await self._shares.beat(self.sent, self.failed)
-        self._lanes.drop(self._shares.surplus)
-        while True:
-            await self._fetch()
-            self._calls.start()
-            if not self._calls.under_way:
-                break
-            while self._calls.under_way:
-                await asyncio.wait(self._calls.under_way, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await self._database.do(self._shares.beat(self.sent, self.failed))
+            while True:
+                await self._database.do(self._fetch())
                 self._calls.start()
-            await self._calls.mark()
-            if any(service.seems_away for service in self._services):
-                break
+                if not self._calls.under_way:
+                    break
+                while self._calls.under_way:
+                    await asyncio.wait(self._calls.under_way, return_when=asyncio.FIRST_COMPLETED)
+                    self._calls.start()
+                await self._database.do(self._calls.mark())
+                if any(service.seems_away for service in self._services):
+                    break
+        except BaseException:
+            await self._cut_off()
+            raise
         return self.sent - before
 
     async def release(self) -> None:
         """Give the share back after `run_once`; others may begin at once. Raises what the database raises."""
-        await self._shares.release()
+        await self._database.do(self._shares.release())
 
     async def prune(self, older_than: Any = RETENTION) -> int:
         """Forget sent events older than that, and remember how far; how many. Waiting and failed ones stay."""
         return await prune(self._engine, self._tables, older_than)
+
+    def _begin_anew(self, sent: int = 0, failed: int = 0) -> None:
+        """Know of no event: what waits is read again. Work that is still under way ends with what it knows, and
+        changes nothing here."""
+        lanes = Lanes()
+        self._lanes = lanes
+        self._shares.on_loss = lanes.drop
+        self._calls = Calls(
+            self._services,
+            self._queue,
+            self._database,
+            lanes,
+            self._shares,
+            concurrency=self._concurrency,
+            max_strikes=self._max_strikes,
+            ring=self._bell.set,
+            read_again=self._ring,
+            sent=sent,
+            failed=failed,
+        )
 
     # One round: plain code that starts what can be started; each task rings when it is done.
 
@@ -257,13 +271,9 @@ class Relay:
     async def _beat(self) -> None:
         before = set(self._shares.held)
         await self._shares.beat(self.sent, self.failed)
-        lost = before - self._shares.held
-        if lost:
-            self._lanes.drop(lost)
         if self._shares.held - before:
             self._must_fetch = True
         if self._shares.surplus:
-            self._lanes.drop(self._shares.surplus)
             idle = [part for part in self._shares.surplus if self._lanes.is_idle(part)]
             if idle:
                 await self._shares.release(idle)
@@ -272,7 +282,6 @@ class Relay:
         """The leases have run out, unrenewed: what is under way may be under way elsewhere as well."""
         if self._shares.held:
             _log.warning("outbox: the database did not renew this worker's share in time; others may have it")
-            self._lanes.drop(self._shares.held)
             self._shares.lapse()
         self._calls.cancel()
 
@@ -294,23 +303,26 @@ class Relay:
     async def _fetch(self) -> None:
         """Read what waits, as far as there is room."""
         parts = grouped(part for part in self._shares.held if self._shares.has(part))
+        lanes, losses = self._lanes, self._shares.losses
         for queue in self._shares.queues:
             if queue not in parts:
                 continue
-            counts = self._lanes.counts(queue)
+            counts = lanes.counts(queue)
             full = {connection for connection, count in counts.items() if count > _ROOM // 2}
             self._has_more = {more for more in self._has_more if more[0] != queue} | {(queue, each) for each in full}
             if full and not self._may_look_past(full, counts):
                 continue
             room = _ROOM - max((count for connection, count in counts.items() if connection not in full), default=0)
-            found = await self._queue.waiting(queue, parts[queue], self._lanes.passed_over(queue), room, full)
-            # The share may have changed meanwhile.
-            still_ours = self._shares.is_valid()
-            self._lanes.add(event for event in found if still_ours and self._shares.has((event.queue, event.part)))
+            found = await self._queue.waiting(queue, parts[queue], lanes.passed_over(queue), room, full)
+            if self._shares.losses != losses or not self._shares.is_valid():
+                # Others may have sent some of it meanwhile, even where it is ours again.
+                self._must_fetch = True
+                return
+            lanes.add(found)
             if len(found) == room:
                 self._has_more.update((queue, event.connection) for event in found)
             if found:
-                self._calls.start()
+                self._bell.set()
 
     def _may_look_past(self, full: Collection[str | None], known: Collection[str | None]) -> bool:
         """Whether to read what is behind the events of connections that are `full`, which is a long way: only where
@@ -331,6 +343,17 @@ class Relay:
         if self._calls.under_way:
             await asyncio.wait(self._calls.under_way, timeout=self._send_timeout_s + _GIVE_UP_S)
         await self._database.wait(_GIVE_UP_S)
+        await self._cut_off()
+        try:
+            async with asyncio.timeout(_GIVE_UP_S):
+                await self._database.do(self._hand_over())
+        except TimeoutError:
+            _log.warning("outbox: could not hand over in %g s; the share runs out by itself", _GIVE_UP_S)
+            await self._database.leave(_GIVE_UP_S)
+        self._begin_anew(self.sent, self.failed)
+
+    async def _cut_off(self) -> None:
+        """End what is under way, but for work at the database; its events wait as before."""
         probes = [service.probe for service in self._services]
         running = [*self._calls.under_way, *probes, self._fetching, self._marking, self._beating]
         rest = [task for task in running if task is not None]
@@ -338,12 +361,6 @@ class Relay:
             task.cancel()
         if rest:
             await asyncio.wait(rest, timeout=_GIVE_UP_S)
-        try:
-            async with asyncio.timeout(_GIVE_UP_S):
-                await self._database.do(self._hand_over())
-        except TimeoutError:
-            _log.warning("outbox: could not hand over in %g s; the share runs out by itself", _GIVE_UP_S)
-        self._calls.forget()
 
     async def _hand_over(self) -> None:
         try:

@@ -8,12 +8,13 @@ from a clock that was turned back, and counts as run out.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from sqlalchemy import Float, Table, cast, delete, extract, func, literal_column, or_, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -109,6 +110,11 @@ class Shares:
         """Parts of ours that another worker waits for: give them back when nothing of them is under way."""
         self.queues: tuple[str, ...] = tuple(queues or (DEFAULT_QUEUE,))
         self.valid_until = 0.0
+        self.on_loss: Callable[[Collection[Part]], None] = lambda _: None
+        """Told, in the same step, of parts that are ours no more or are to be given back."""
+        self.losses = 0
+        """How often that was; a reader that finds another number afterwards has read what may be somebody else's."""
+        self._changing = asyncio.Lock()
         self._given = None if queues is None else tuple(queues)
         self._engine = _in_few_round_trips(engine)
         self._tables = tables
@@ -127,56 +133,77 @@ class Shares:
 
     def lapse(self) -> None:
         """Count nothing as held any more."""
-        self.held.clear()
-        self.surplus.clear()
+        lost = self.held | self.surplus
+        self.held = set()
+        self.surplus = set()
         self.valid_until = 0.0
+        self._lose(lost)
 
     async def beat(self, sent: int, failed: int) -> None:
         """Say that we live, renew our leases, and take or offer what an even share asks for.
 
         Raises what the database raises; leases then run out, unless a later beat is in time.
         """
+        async with self._changing:
+            await self._beat(sent, failed)
+
+    async def _beat(self, sent: int, failed: int) -> None:
         asked_at = time.monotonic()
         async with self._engine.begin() as connection:
             # The first statement of the transaction writes: on SQLite one that read first could not become a writer.
             renewed = {part for part in map(_part, await self._leases.renew(connection)) if part is not None}
             await self._show_life(connection, sent, failed)
         # A part that was ours and ran out may have been somebody else's since: it begins anew when it is taken again.
-        self.held = renewed & self.held if self.is_valid() else set()
+        before, self.held = self.held, renewed & self.held if self.is_valid() else set()
+        self._lose(before - self.held)
         stray = renewed - self.held
         self.valid_until = asked_at + self.lease_s
         workers = await self._workers()
         await self._find_queues()
         taken = await self._leases.held_by_others()
         wanted: set[Part] = set(stray)
-        self.surplus = set()
+        surplus: set[Part] = set()
         for queue in self.queues:
             fair = -(-PARTS // max(1, sum(queue in served or _ALL_QUEUES in served for served in workers)))
             ours = sorted(part for part in self.held | stray if part[0] == queue)
             free = [(queue, number) for number in range(PARTS) if _name((queue, number)) not in taken]
             free = [part for part in free if part not in self.held and part not in stray]
             wanted.update(free[: max(0, fair - len(ours))])
-            self.surplus.update(part for part in ours[fair:] if part in self.held)
+            surplus.update(part for part in ours[fair:] if part in self.held)
+        fresh_surplus, self.surplus = surplus - self.surplus, surplus
+        self._lose(fresh_surplus)
         fresh = wanted - stray
         if fresh:
             names = await self._leases.take([_name(part) for part in fresh])
             fresh = {part for part in map(_part, names) if part is not None}
-        self.held |= fresh | stray
+        if self.is_valid():
+            self.held |= fresh | stray
+        # Otherwise it took too long, and the next beat finds out what is ours.
 
     async def release(self, parts: Collection[Part] | None = None) -> None:
         """Let others have `parts` at once; without them everything, and be gone."""
         if parts is not None:
             self.held.difference_update(parts)
             self.surplus.difference_update(parts)
+            self._lose(parts)
             await self._leases.release([_name(part) for part in parts])
             return
-        was_known, self._is_known = self._is_known, False
         self.lapse()
-        if was_known:
+        # A beat that is under way would take it all again.
+        async with self._changing:
+            self.lapse()
+            if not self._is_known:
+                return
             await self._leases.release()
             workers = self._tables.outbox_workers
             async with self._engine.begin() as connection:
                 await connection.execute(delete(workers).where(workers.c.id == self.worker_id))
+            self._is_known = False
+
+    def _lose(self, parts: Collection[Part]) -> None:
+        if parts:
+            self.losses += 1
+            self.on_loss(parts)
 
     async def _show_life(self, connection: AsyncConnection, sent: int, failed: int) -> None:
         workers = self._tables.outbox_workers

@@ -32,6 +32,7 @@ class Wakeup:
 
     def __init__(self) -> None:
         self._listeners: tuple[tuple[asyncio.AbstractEventLoop, Callable[[], None]], ...] = ()
+        self._changing = threading.Lock()
 
     def set(self) -> None:
         """Ring. Harmless when nobody listens."""
@@ -46,11 +47,13 @@ class Wakeup:
     def heard_by(self, heard: Callable[[], None]) -> Any:
         """Call `heard` in the running loop at each ring, within this block."""
         listener = (asyncio.get_running_loop(), heard)
-        self._listeners = (*self._listeners, listener)
+        with self._changing:
+            self._listeners = (*self._listeners, listener)
         try:
             yield
         finally:
-            self._listeners = tuple(each for each in self._listeners if each is not listener)
+            with self._changing:
+                self._listeners = tuple(each for each in self._listeners if each is not listener)
 
 
 class Listener(Protocol):
@@ -168,7 +171,7 @@ class RedisBell:
             if self._is_closed:
                 return
             self._queues |= queues
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():  # as it is not after a fork
                 self._thread = threading.Thread(target=self._publish, name="outbox bell", daemon=True)
                 self._thread.start()
         self._is_rung.set()

@@ -1,0 +1,221 @@
+"""The relay while the database keeps it waiting: a stop or a lost share in the midst of each of its statements.
+
+A gate holds one statement, before or after it was carried out; meanwhile the relay is told to stop, or loses its share.
+Whatever it then finds, no channel stays behind, nothing is out of order, and nothing is left under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import event, select, text
+from sqlalchemy.util import await_only
+
+from broadcasting.outbox_database import OutboxDatabase, envelope
+from kit.waiting import eventually
+from smartlink.broadcasting import BroadcastRefused, BroadcastUnavailable, Envelope
+from smartlink.broadcasting.outbox import Relay, Schedule, relay, schedule
+from smartlink.broadcasting.testing import FakeDriver
+
+STATEMENTS = {
+    "read": "SELECT id, channel, name",
+    "mark": "SET state = 'sent'",
+    "set aside": "SET state = 'failed'",
+    "hold": "available_at = ",
+    "renew": "UPDATE outbox_lease SET expires_at=",
+    "say that it lives": "INSERT INTO outbox_workers",
+    "take": "INSERT INTO outbox_lease",
+}
+
+
+class Gate:
+    """Holds the next statement that contains `text`, `after` it was carried out or before."""
+
+    def __init__(self, database: OutboxDatabase, text: str, *, after: bool) -> None:
+        self.reached = asyncio.Event()
+        self._open = asyncio.Event()
+        self._text = text
+        self._is_armed = False
+        when = "after_cursor_execute" if after else "before_cursor_execute"
+        event.listen(database.engine.sync_engine, when, self._pass)
+
+    def arm(self) -> None:
+        self._is_armed = True
+
+    def open(self) -> None:
+        self._open.set()
+
+    def _pass(self, _: Any, __: Any, statement: str, *___: Any) -> None:
+        if self._is_armed and self._text in statement:
+            self._is_armed = False
+            self.reached.set()
+            await_only(self._open.wait())
+
+
+class SickDriver(FakeDriver):
+    """Refuses one channel, and gives no verdict on another one's first two calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ill = 2
+
+    async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
+        channels = {each.channel for each in envelopes}
+        if "private-refused" in channels:
+            raise BroadcastRefused("no")
+        if "private-ill" in channels and self.ill:
+            self.ill -= 1
+            raise BroadcastUnavailable("what?", answered=True)
+        await super().send(envelopes, idempotency_key=idempotency_key)
+
+    def numbers(self, channel: str) -> list[int]:
+        """In the order of their first sending."""
+        return list(dict.fromkeys(json.loads(each.payload)["n"] for each in self.sent if each.channel == channel))
+
+
+def wave(first: int) -> list[Envelope]:
+    healthy = [envelope(first + step, f"private-{step % 3}") for step in range(6)]
+    return [*healthy, envelope(first, "private-refused"), envelope(first, "private-ill")]
+
+
+@asynccontextmanager
+async def nothing_left_behind(database: OutboxDatabase) -> AsyncIterator[None]:
+    """Within the block nothing is raised that nobody hears of; at its end no task and no connection is left."""
+    loop, before = asyncio.get_running_loop(), asyncio.all_tasks()
+    unheard: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: unheard.append(context))
+    yield
+    await eventually(lambda: not asyncio.all_tasks() - before)
+    assert unheard == []
+    pool: Any = database.engine.pool
+    await eventually(lambda: not pool.checkedout())
+
+
+def lose_share(of: Relay) -> None:
+    of._shares.valid_until = 0.0
+    of._bell.set()
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (relay, schedule):
+        monkeypatch.setattr(module, "_GIVE_UP_S", 0.2)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
+@pytest.mark.parametrize("statement", STATEMENTS)
+async def test_a_stop_in_the_midst_of_a_statement_leaves_nothing_behind_and_loses_nothing(
+    database: OutboxDatabase, statement: str, after: bool
+) -> None:
+    gate = Gate(database, STATEMENTS[statement], after=after)
+    driver = SickDriver()
+    stop = asyncio.Event()
+    first = database.relay(driver, lease_s=0.6)
+    await database.record(*wave(0))
+
+    async with nothing_left_behind(database):
+        gate.arm()
+        running = asyncio.create_task(first.run(stop))
+        await asyncio.wait_for(gate.reached.wait(), 10)
+        stop.set()
+        await asyncio.wait_for(running, 20)
+        gate.open()
+
+    await database.record(*wave(10))
+    await all_sent(database, driver, first)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
+@pytest.mark.parametrize("statement", STATEMENTS)
+async def test_a_share_lost_in_the_midst_of_a_statement_leaves_no_channel_behind(
+    database: OutboxDatabase, statement: str, after: bool
+) -> None:
+    gate = Gate(database, STATEMENTS[statement], after=after)
+    driver = SickDriver()
+    stop = asyncio.Event()
+    first = database.relay(driver, lease_s=0.6)
+    await database.record(*wave(0))
+
+    async with nothing_left_behind(database):
+        gate.arm()
+        running = asyncio.create_task(first.run(stop))
+        await asyncio.wait_for(gate.reached.wait(), 10)
+        lose_share(first)
+        await asyncio.sleep(0)
+        gate.open()
+        await database.record(*wave(10))
+        await eventually(lambda: len(driver.numbers("private-ill")) == 2)
+        await finished(database)
+        stop.set()
+        await asyncio.wait_for(running, 20)
+
+    assert_in_order(driver)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
+@pytest.mark.parametrize("statement", ["mark", "renew", "say that it lives", "take"])
+async def test_a_stop_while_a_statement_is_under_way_gives_the_share_back_after_it(
+    database: OutboxDatabase, statement: str, after: bool
+) -> None:
+    gate = Gate(database, STATEMENTS[statement], after=after)
+    stop = asyncio.Event()
+    await database.record(*wave(0))
+
+    gate.arm()
+    running = asyncio.create_task(database.relay(SickDriver()).run(stop))
+    await asyncio.wait_for(gate.reached.wait(), 10)
+    stop.set()
+    await asyncio.sleep(0)
+    gate.open()
+    await asyncio.wait_for(running, 20)
+
+    async with database.engine.connect() as connection:
+        assert set(await connection.scalars(select(database.tables.outbox_lease.c.expires_at))) <= {0}
+        assert not (await connection.scalars(select(database.tables.outbox_workers.c.id))).all()
+
+
+async def test_a_scheduled_job_that_waits_for_ever_does_not_hold_up_a_stop(database: OutboxDatabase) -> None:
+    gate = Gate(database, "SELECT 7", after=False)
+    stop = asyncio.Event()
+
+    async def job() -> None:
+        async with database.engine.connect() as connection:
+            await connection.execute(text("SELECT 7"))
+
+    jobs = Schedule(database.engine, database.tables)
+    jobs.every(60, "stuck", job, first_s=0.0)
+    async with nothing_left_behind(database):
+        gate.arm()
+        running = asyncio.create_task(jobs.run(stop))
+        await asyncio.wait_for(gate.reached.wait(), 10)
+        stop.set()
+        await asyncio.wait_for(running, 10)
+        gate.open()
+
+
+async def all_sent(database: OutboxDatabase, driver: SickDriver, again: Relay) -> None:
+    """By the relay that was stopped, which starts once more."""
+    stop = asyncio.Event()
+    running = asyncio.create_task(again.run(stop))
+    await finished(database)
+    stop.set()
+    await asyncio.wait_for(running, 20)
+    assert_in_order(driver)
+
+
+async def finished(database: OutboxDatabase) -> None:
+    async with asyncio.timeout(20):
+        while "pending" in await database.column("state"):
+            await asyncio.sleep(0.05)
+
+
+def assert_in_order(driver: SickDriver) -> None:
+    assert driver.numbers("private-0") == [0, 3, 10, 13]
+    assert driver.numbers("private-1") == [1, 4, 11, 14]
+    assert driver.numbers("private-2") == [2, 5, 12, 15]
+    assert driver.numbers("private-ill") == [0, 10]
