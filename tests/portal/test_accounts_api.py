@@ -197,3 +197,21 @@ async def test_connections_that_came_while_others_were_ended_are_ended_by_the_ne
     await realtime.ended()
 
     assert ended == [7, 7, 7]
+
+
+async def test_connections_that_came_at_the_very_end_of_a_call_are_ended_too() -> None:
+    ended = []
+
+    class Quick(RealtimeApi):
+        async def terminate(self, user_id: int) -> None:
+            ended.append(user_id)
+            if len(ended) == 1:
+                # Runs before what waits for the end of this task.
+                asyncio.get_running_loop().call_soon(self.end_connections, user_id)
+
+    realtime = Quick(BroadcastSettings(_env_file=None))
+
+    realtime.end_connections(7)
+    await realtime.ended()
+
+    assert ended == [7, 7]

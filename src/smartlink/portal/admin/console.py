@@ -89,7 +89,8 @@ class Console:
     async def _say_all(self) -> None:
         while self._waiting:
             if await self._board.is_looked_at():
-                self._announcer.say(AdminEvent(self._waiting.popleft()))
+                if self._waiting:  # nothing is left after a close
+                    self._announcer.say(AdminEvent(self._waiting.popleft()))
                 continue
             await asyncio.sleep(LOOKS_EVERY_S)
             oldest = dt.datetime.now(dt.UTC) - KEPT

@@ -66,7 +66,7 @@ class RealtimeApi:
             return
         task = asyncio.get_running_loop().create_task(self._end(user_id), name="end connections")
         self._ending[user_id] = task
-        task.add_done_callback(lambda _: self._ending.pop(user_id, None))
+        task.add_done_callback(lambda ended: self._forget(user_id, ended))
 
     async def ended(self) -> None:
         """Wait until nothing of `end_connections` is under way."""
@@ -91,12 +91,18 @@ class RealtimeApi:
                 if time.monotonic() > give_up:
                     log.error("connections of user %d were not ended: %s", user_id, error)
                     self._again.discard(user_id)
-                    return
+                    break
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, 2.0)
             else:
                 if user_id not in self._again:
-                    return
+                    break
+        # In the same step: what comes before the task's callbacks run begins another one.
+        del self._ending[user_id]
+
+    def _forget(self, user_id: int, ended: asyncio.Task[None]) -> None:
+        if self._ending.get(user_id) is ended:
+            del self._ending[user_id]
 
     async def _call(self, method: str, path: str, body: bytes, params: dict[str, str]) -> Any:
         own = self._settings
