@@ -1,0 +1,54 @@
+"""Processes that tests start: they end with the test process, however that ends.
+
+The kernel kills a process when the thread that started it is gone (`prctl(2)`, PR_SET_PDEATHSIG). `setpriv` asks for
+that and becomes the command, so the process id is the command's own. What a command starts itself must end with it;
+`scripts/guard.py` ends whatever is left of a run of `make test`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from kit.waiting import LIMIT_S
+
+__all__ = ["end_with_parent", "leashed", "popen", "run", "spawn"]
+
+_SETPRIV = shutil.which("setpriv")
+_PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent() -> None:
+    """Have this very process killed when the one that started it is gone. Does nothing where there is no setpriv."""
+    if _SETPRIV is not None:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def leashed(command: Sequence[str], ends_by: signal.Signals = signal.SIGKILL) -> list[str]:
+    """The command, sent `ends_by` when the thread that starts it is gone. On systems without setpriv, as it is."""
+    if _SETPRIV is None:
+        return list(command)
+    return [_SETPRIV, "--pdeathsig", ends_by.name.removeprefix("SIG"), *command]
+
+
+def popen(command: Sequence[str], *, ends_by: signal.Signals = signal.SIGKILL, **options: Any) -> subprocess.Popen[Any]:
+    """As `subprocess.Popen`. Started by another thread than the first one, the process outlives that thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return subprocess.Popen(command, **options)
+    return subprocess.Popen(leashed(command, ends_by), **options)
+
+
+def run(command: Sequence[str], *, timeout: float = LIMIT_S, **options: Any) -> subprocess.CompletedProcess[Any]:
+    """As `subprocess.run`; `timeout` is in seconds."""
+    return subprocess.run(leashed(command), timeout=timeout, check=options.pop("check", False), **options)
+
+
+async def spawn(*command: str, **options: Any) -> asyncio.subprocess.Process:
+    """As `asyncio.create_subprocess_exec`."""
+    return await asyncio.create_subprocess_exec(*leashed(command), **options)
