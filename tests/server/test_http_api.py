@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
@@ -12,6 +13,7 @@ import pytest
 
 from kit.client import connected, raw
 from kit.realtime import KEY, SECRET, call, realtime_server
+from kit.waiting import LIMIT_S
 from smartlink.protocol.signing import body_md5, sign_request, signed_query
 from smartlink.server.lifecycle import RealtimeServer
 
@@ -20,7 +22,7 @@ PATH = "/apps/1001/events"
 
 
 async def send(port: int, method: str, target: str, body: bytes = b"") -> httpx2.Response:
-    async with httpx2.AsyncClient(trust_env=False, timeout=10) as client:
+    async with httpx2.AsyncClient(trust_env=False, timeout=LIMIT_S) as client:
         return await client.request(method, f"http://127.0.0.1:{port}{target}", content=body)
 
 
@@ -45,25 +47,34 @@ async def test_a_signed_event_is_accepted(server: RealtimeServer) -> None:
     assert (answer.status_code, answer.text) == (200, "{}")
 
 
-NOW = int(time.time())
-BAD_QUERIES = {
-    "nothing": "",
-    "another secret": query(params(), secret="guess"),
-    "another key": query(params(auth_key="other")),
-    "no version": query(params(auth_version=None)),
-    "version 2.0": query(params(auth_version="2.0")),
-    "no timestamp": query(params(auth_timestamp=None)),
-    "old timestamp": query(params(auth_timestamp=str(NOW - 700))),
-    "future timestamp": query(params(auth_timestamp=str(NOW + 900))),
-    "timestamp as 1e9": query(params(auth_timestamp="1e9")),
-    "negative timestamp": query(params(auth_timestamp="-1")),
-    "no md5": query(params(body_md5=None)),
-    "md5 of another body": query(params(body_md5=body_md5(b"x"))),
-    "md5 in upper case": query(params(body_md5=body_md5(EVENT).upper())),
-    "signature of GET": query(params(), method="GET"),
-    "signature of another path": query(params(), path="/apps/1001/batch_events"),
-    "signature cut": query(params())[:-1],
-    "signature in upper case": query(params()).rpartition("=")[0] + "=" + query(params()).rpartition("=")[2].upper(),
+def ahead(seconds: int) -> str:
+    """A timestamp so far from now."""
+    return str(int(time.time()) + seconds)
+
+
+def with_upper_signature(signed: str) -> str:
+    head, _, signature = signed.rpartition("=")
+    return f"{head}={signature.upper()}"
+
+
+BAD_QUERIES: dict[str, Callable[[], str]] = {
+    "nothing": lambda: "",
+    "another secret": lambda: query(params(), secret="guess"),
+    "another key": lambda: query(params(auth_key="other")),
+    "no version": lambda: query(params(auth_version=None)),
+    "version 2.0": lambda: query(params(auth_version="2.0")),
+    "no timestamp": lambda: query(params(auth_timestamp=None)),
+    "old timestamp": lambda: query(params(auth_timestamp=ahead(-700))),
+    "future timestamp": lambda: query(params(auth_timestamp=ahead(900))),
+    "timestamp as 1e9": lambda: query(params(auth_timestamp="1e9")),
+    "negative timestamp": lambda: query(params(auth_timestamp="-1")),
+    "no md5": lambda: query(params(body_md5=None)),
+    "md5 of another body": lambda: query(params(body_md5=body_md5(b"x"))),
+    "md5 in upper case": lambda: query(params(body_md5=body_md5(EVENT).upper())),
+    "signature of GET": lambda: query(params(), method="GET"),
+    "signature of another path": lambda: query(params(), path="/apps/1001/batch_events"),
+    "signature cut": lambda: query(params())[:-1],
+    "signature in upper case": lambda: with_upper_signature(query(params())),
 }
 
 
@@ -71,7 +82,7 @@ BAD_QUERIES = {
 async def test_a_wrong_signature_is_401_and_publishes_nothing(server: RealtimeServer, name: str) -> None:
     async with connected(server.port) as client:
         await client.subscribe("chat")
-        answer = await send(server.port, "POST", f"{PATH}?{BAD_QUERIES[name]}", EVENT)
+        answer = await send(server.port, "POST", f"{PATH}?{BAD_QUERIES[name]()}", EVENT)
 
         assert answer.status_code == 401
         assert answer.json()["error"]
@@ -249,7 +260,7 @@ async def test_paths_and_methods(server: RealtimeServer, method: str, path: str,
     async with raw(server.port) as client:
         q = signed_query(KEY, SECRET, method, path, timestamp=int(time.time()))
         client.writer.write(f"{method} {path}?{q} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             answer = await client.reader.read()
 
     assert answer.startswith(f"HTTP/1.1 {status} ".encode())
@@ -274,7 +285,7 @@ async def test_a_malformed_request_gets_one_answer_and_nothing_behind_it_is_read
 ) -> None:
     async with raw(server.port) as client:
         client.writer.write(MALFORMED[name] + b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             answer = await client.reader.read()
 
     assert answer.count(b"HTTP/1.1 ") == 1
@@ -288,7 +299,7 @@ async def test_chunked_bodies_pipelining_and_keep_alive(server: RealtimeServer) 
     async with connected(server.port) as subscriber, raw(server.port) as client:
         await subscriber.subscribe("chat")
         client.writer.write(request * 3)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             for _ in range(3):
                 head = await client.reader.readuntil(b"\r\n\r\n")
                 assert head.startswith(b"HTTP/1.1 200")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import pytest_asyncio
@@ -16,7 +16,7 @@ import pytest_asyncio
 from kit.client import Client, connected, raw
 from kit.engines import Between
 from kit.realtime import KEY, SECRET, call, realtime_server
-from kit.waiting import eventually
+from kit.waiting import LIMIT_S, eventually
 from smartlink.protocol.signing import signed_query
 from smartlink.server.lifecycle import RealtimeServer
 
@@ -235,7 +235,7 @@ async def server() -> AsyncIterator[RealtimeServer]:
 
 async def everything(client: Client) -> bytes:
     """What comes until the end of the stream."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_S):
         return await client.reader.read()
 
 
@@ -266,32 +266,32 @@ async def test_what_came_before_it_is_answered(server: RealtimeServer, name: str
         assert answers(await everything(client)) == [200, 200, status]
 
 
-HARMLESS: dict[str, bytes] = {
-    "plain": publishing(),
-    "chunked": publishing(CHUNKED, b"%x\r\n%b\r\n0\r\n\r\n" % (len(EVENT), EVENT), length=b""),
-    "chunked in upper case": publishing(
+HARMLESS: dict[str, Callable[[], bytes]] = {
+    "plain": lambda: publishing(),
+    "chunked": lambda: publishing(CHUNKED, b"%x\r\n%b\r\n0\r\n\r\n" % (len(EVENT), EVENT), length=b""),
+    "chunked in upper case": lambda: publishing(
         b"Transfer-Encoding: CHUNKED \r\n", b"%X\r\n%b\r\n0\r\n\r\n" % (len(EVENT), EVENT), length=b""
     ),
-    "a chunk for every byte": publishing(
+    "a chunk for every byte": lambda: publishing(
         CHUNKED, b"".join(b"1\r\n%c\r\n" % byte for byte in EVENT) + b"0\r\n\r\n", length=b""
     ),
-    "chunk extensions": publishing(CHUNKED, b'%x;a=b;c="d"\r\n%b\r\n0;e\r\n\r\n' % (len(EVENT), EVENT), length=b""),
-    "chunk size with zeros before": publishing(CHUNKED, b"0000%x\r\n%b\r\n00\r\n\r\n" % (len(EVENT), EVENT), length=b""),
-    "trailers that pretend": publishing(
+    "chunk extensions": lambda: publishing(CHUNKED, b'%x;a=b;c="d"\r\n%b\r\n0;e\r\n\r\n' % (len(EVENT), EVENT), length=b""),
+    "chunk size with zeros before": lambda: publishing(CHUNKED, b"0000%x\r\n%b\r\n00\r\n\r\n" % (len(EVENT), EVENT), length=b""),
+    "trailers that pretend": lambda: publishing(
         CHUNKED, b"%x\r\n%b\r\n0\r\nHost: evil\r\nExpect: x\r\nUpgrade: x\r\n\r\n" % (len(EVENT), EVENT), length=b""
     ),
-    "length with zeros before": publishing(length=b"Content-Length: 00%d\r\n" % len(EVENT)),
-    "blank lines before": b"\r\n\r\n\r\n" + publishing(),
-    "Expect: 100-continue": publishing(b"Expect: 100-Continue\r\n"),
-    "an offer of HTTP/2, as Java's client makes it": publishing(
+    "length with zeros before": lambda: publishing(length=b"Content-Length: 00%d\r\n" % len(EVENT)),
+    "blank lines before": lambda: b"\r\n\r\n\r\n" + publishing(),
+    "Expect: 100-continue": lambda: publishing(b"Expect: 100-Continue\r\n"),
+    "an offer of HTTP/2, as Java's client makes it": lambda: publishing(
         b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n"
     ),
-    "an offer of a WebSocket where there is none": publishing(b"Connection: Upgrade\r\nUpgrade: websocket\r\n"),
-    "the whole URL": publishing().replace(b"POST /", b"POST http://X/", 1),
-    "two blanks between the words": publishing().replace(b" HTTP/1.1", b"  HTTP/1.1", 1),
-    "value in Latin-1": publishing(b"X: \xe9\r\n"),
-    "an address as Host": publishing().replace(b"Host: x", b"Host: [::1]:8080", 1),
-    "an empty Host": publishing().replace(b"Host: x", b"Host:", 1),
+    "an offer of a WebSocket where there is none": lambda: publishing(b"Connection: Upgrade\r\nUpgrade: websocket\r\n"),
+    "the whole URL": lambda: publishing().replace(b"POST /", b"POST http://X/", 1),
+    "two blanks between the words": lambda: publishing().replace(b" HTTP/1.1", b"  HTTP/1.1", 1),
+    "value in Latin-1": lambda: publishing(b"X: \xe9\r\n"),
+    "an address as Host": lambda: publishing().replace(b"Host: x", b"Host: [::1]:8080", 1),
+    "an empty Host": lambda: publishing().replace(b"Host: x", b"Host:", 1),
 }  # fmt: skip
 
 
@@ -300,7 +300,7 @@ async def test_what_is_in_order_is_taken_and_the_connection_goes_on(server: Real
     before = server.metrics.publications
     async with raw(server.port) as client:
         for _ in range(2):
-            client.writer.write(HARMLESS[name])
+            client.writer.write(HARMLESS[name]())
         client.writer.write(get(b"GET /up HTTP/1.1", H + b"Connection: close\r\n"))
         received = answers(await everything(client))
 
@@ -332,10 +332,10 @@ async def test_a_body_that_waits_for_a_continue_is_asked_for(server: RealtimeSer
     head = len(request) - len(EVENT)
     async with raw(server.port) as client:
         client.writer.write(request[:head])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
         client.writer.write(request[head:])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
 
 
