@@ -26,6 +26,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broadcasting.outbox_database import OutboxDatabase, envelope, open_database, open_engine, service_driver
+from kit import processes
 from kit.ports import free_port
 from kit.postgres import cluster
 from smartlink.broadcasting import Envelope
@@ -159,7 +160,7 @@ async def _until_it_works(
 
 @asynccontextmanager
 async def worker(engine: AsyncEngine, port: int, environment: dict[str, str]) -> AsyncIterator[None]:
-    process = await asyncio.create_subprocess_exec(
+    process = await processes.spawn(
         sys.executable,
         __file__,
         "as-worker",
@@ -194,7 +195,7 @@ async def as_worker(url: str, port: int) -> None:
 async def redis_server() -> AsyncIterator[str]:
     port = free_port()
     command = ("redis-server", "--port", str(port), "--save", "", "--loglevel", "warning")
-    server = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
+    server = await processes.spawn(*command, stdout=asyncio.subprocess.DEVNULL)
     try:
         yield f"redis://127.0.0.1:{port}/0"
     finally:

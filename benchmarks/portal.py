@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import psycopg
 from crowd import cpu_s
 
+from kit import processes
 from kit.ports import free_port
 from kit.postgres import cluster
 from kit.redis import RedisServer
@@ -69,7 +70,7 @@ async def service(*arguments: str, **settings: object) -> AsyncIterator[int]:
     environment = {name: text for name, text in os.environ.items() if not name.startswith(("REVERB_", "APP_", "DB_"))}
     environment |= {name.upper(): str(value) for name, value in settings.items()}
     with tempfile.TemporaryDirectory() as folder:
-        process = await asyncio.create_subprocess_exec(
+        process = await processes.spawn(
             sys.executable, *arguments, env=environment, cwd=folder, stdout=asyncio.subprocess.DEVNULL
         )
         try:

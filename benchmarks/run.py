@@ -20,7 +20,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
 from crowd import Crowd, Publisher, cpu_s
+
+from kit import processes
+from kit.ports import free_port
 
 HERE = Path(__file__).parent
 TOOLS = Path(os.environ.get("LOAD_TOOLS", HERE.parent.parent / "shared" / "tools"))
@@ -35,13 +40,9 @@ def compile_tools() -> None:
     for name, libraries in (("pload", ["-lcrypto"]), ("floor", [])):
         source, target = TOOLS / f"{name}.c", BIN / name
         if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
-            subprocess.run(["gcc", "-O2", "-w", "-o", str(target), str(source), *libraries], check=True)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+            processes.run(
+                ["gcc", "-O2", "-w", "-o", str(target), str(source), *libraries], check=True, timeout=TIMEOUT_S
+            )
 
 
 @contextmanager
@@ -53,7 +54,7 @@ def running(command: list[str], port: int, *, pinned: bool = True) -> Iterator[i
         "NO_COLOR": "1",
         "REVERB_APP_PING_INTERVAL": "300",
     }
-    process = subprocess.Popen(
+    process = processes.popen(
         ["taskset", "-c", "0" if pinned else "0,1", *command],
         env=environment,
         stdout=subprocess.DEVNULL,
@@ -79,7 +80,7 @@ def load(port: int, pids: list[int], **options: object) -> dict[str, Any]:
     command += ["--server-pid", ",".join(map(str, pids))]
     for name, value in options.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    done = processes.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1].removeprefix("JSON "))
     return result
 
@@ -88,10 +89,10 @@ def ping_beside_load(port: int, pids: list[int]) -> dict[str, Any]:
     """The round trip of an unrelated client while 3,000 subscribers receive 8 messages a second."""
     command = ["taskset", "-c", "1", str(BIN / "pload"), "--port", str(port), "--app-id", "1001", "--json"]
     command += ["--clients", "3000", "--messages", "72", "--rate", "8", "--server-pid", str(pids[0])]
-    busy = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    busy = processes.popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(2.5)
     ping = [sys.executable, str(TOOLS / "ping.py"), str(port), "app-key", "6"]
-    done = subprocess.run(["taskset", "-c", "1", *ping], capture_output=True, text=True, timeout=60, check=True)
+    done = processes.run(["taskset", "-c", "1", *ping], capture_output=True, text=True, timeout=60, check=True)
     busy.wait(TIMEOUT_S)
     result: dict[str, Any] = json.loads(done.stdout)
     return result

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from broadcasting.outbox_database import OutboxDatabase, envelope
 from kit.client import connected
 from kit.realtime import realtime_server
+from kit.waiting import LIMIT_S
 from smartlink.broadcasting import Broadcaster, BroadcastRefused, BroadcastSettings, Driver, Envelope, Promise
 from smartlink.broadcasting.outbox import FailedEvents
 from smartlink.broadcasting.testing import FakeDriver
@@ -220,7 +221,7 @@ async def test_a_retry_waits_for_who_records_on_its_channel(postgresql: OutboxDa
         await session.commit()
 
     assert not done
-    assert await asyncio.wait_for(retrying, 10) == 1
+    assert await asyncio.wait_for(retrying, LIMIT_S) == 1
     retried = max(await database.column("id"))
     assert lost < other < retried
 

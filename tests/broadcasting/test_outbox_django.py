@@ -18,9 +18,10 @@ from sqlalchemy import MetaData, create_engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broadcasting.outbox_database import OutboxDatabase, open_engine, relaying
+from kit import processes
 from kit.postgres import fresh_database
 from kit.pusher_service import PusherService, pusher_service
-from kit.waiting import eventually, eventually_told
+from kit.waiting import LIMIT_S, eventually, eventually_told
 from smartlink.broadcasting.outbox import FailedEvents, OutboxTables, define_tables, read_status
 from smartlink.broadcasting.outbox.django.engine import opened_outbox
 from smartlink.broadcasting.outbox.django.management.commands import broadcast_failed, broadcast_worker
@@ -39,10 +40,10 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 async def test_a_django_project_records_with_its_changes_and_a_relay_sends(empty_url: str) -> None:
-    process = await asyncio.create_subprocess_exec(
+    process = await processes.spawn(
         sys.executable, str(PROJECT), empty_url, stdout=asyncio.subprocess.PIPE, env=dict(os.environ)
     )
-    printed, _ = await asyncio.wait_for(process.communicate(), 60)
+    printed, _ = await asyncio.wait_for(process.communicate(), LIMIT_S)
     done = json.loads(printed)
 
     engine, tables = open_engine(
@@ -81,14 +82,14 @@ def reaching(service: PusherService) -> dict[str, str]:
 
 def start(url: str, *words: str, **environment: str) -> Awaitable[asyncio.subprocess.Process]:
     """The project, or a command of its `manage.py`, in a process of its own."""
-    return asyncio.create_subprocess_exec(
+    return processes.spawn(
         sys.executable, str(PROJECT), url, *words,
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, env=os.environ | environment,
     )  # fmt: skip
 
 
 async def end(process: asyncio.subprocess.Process) -> tuple[int | None, bytes]:
-    _, complained = await asyncio.wait_for(process.communicate(), 60)
+    _, complained = await asyncio.wait_for(process.communicate(), LIMIT_S)
     return process.returncode, complained
 
 
@@ -114,7 +115,7 @@ async def test_manage_py_sends_what_was_recorded_and_sees_to_what_failed(empty_u
     async with pusher_service() as service:
         service.answers = lambda call: 413 if any('"n":3' in event["data"] for event in call.events) else 200
         worker = await start(empty_url, "broadcast_worker", "--queue", "high,default", **reaching(service))
-        await eventually(lambda: len(service.payloads()) == 2, within_s=20)
+        await eventually(lambda: len(service.payloads()) == 2)
         async with opened_outbox("default", async_url) as (engine, tables):
             await eventually_told(lambda: _has_failed(engine, tables))
         worker.terminate()

@@ -11,7 +11,7 @@ from sqlalchemy import text, update
 from sqlalchemy.exc import DBAPIError
 
 from broadcasting.outbox_database import OutboxDatabase, envelope, relaying
-from kit.waiting import eventually
+from kit.waiting import LIMIT_S, eventually
 from smartlink.broadcasting import Promise
 from smartlink.broadcasting.outbox.record import with_event_id
 from smartlink.broadcasting.testing import FakeDriver
@@ -149,7 +149,7 @@ async def test_a_transaction_with_several_channels_waits_too(postgresql: OutboxD
 
 async def _until_somebody_waits(database: OutboxDatabase) -> None:
     waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
-    async with asyncio.timeout(10), database.engine.connect() as connection:
+    async with asyncio.timeout(LIMIT_S), database.engine.connect() as connection:
         while not await connection.scalar(waiting):
             await asyncio.sleep(0.003)
 
@@ -201,7 +201,7 @@ async def test_whoever_gives_up_waiting_leaves_no_lock_and_no_connection_in_the_
             await second
         await first.commit()
 
-    await asyncio.wait_for(asyncio.gather(*(postgresql.record(envelope(number)) for number in range(3, 8))), 20)
+    await asyncio.wait_for(asyncio.gather(*(postgresql.record(envelope(number)) for number in range(3, 8))), LIMIT_S)
 
     assert sorted(json.loads(payload)["n"] for payload in await postgresql.column("payload")) == [1, 3, 4, 5, 6, 7]
 

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broadcasting.outbox_database import OutboxDatabase, envelope, open_database, pusher_driver, relaying
 from kit.pusher_service import HANG, Call, PusherService, pusher_service
-from kit.waiting import eventually, eventually_told
+from kit.waiting import LIMIT_S, eventually, eventually_told
 from smartlink.broadcasting import Broadcaster, BroadcastUnavailable, Channel, Envelope, Promise
 from smartlink.broadcasting.outbox import FailedEvents, Wakeup
 from smartlink.broadcasting.outbox.service import PROBE_CHANNEL
@@ -328,7 +328,7 @@ async def test_an_outage_sets_nothing_aside_however_long(database: OutboxDatabas
     service.answers = lambda _: 500
     await database.record(*(envelope(number, f"private-{number % 3}") for number in range(12)))
     async with relaying(database, pusher_driver(service), max_strikes=2):
-        await eventually(lambda: len(service.calls) >= 12, within_s=30)
+        await eventually(lambda: len(service.calls) >= 12)
         service.answers = lambda _: 200
         await eventually(lambda: taken(service) == 12)
 
@@ -438,7 +438,7 @@ async def test_a_stop_ends_in_bounded_time_whatever_holds_the_database(postgresq
         postgresql.outbox.wake()
         await _until_somebody_waits_for_a_table(locker)
         stop.set()
-        await asyncio.wait_for(running, 15)
+        await asyncio.wait_for(running, LIMIT_S)
 
 
 def test_a_program_ends_though_somebody_holds_its_sqlite_database_while_it_stops(tmp_path: Path) -> None:
@@ -454,13 +454,13 @@ def test_a_program_ends_though_somebody_holds_its_sqlite_database_while_it_stops
             # The loop goes on meanwhile: the relay may have to write first.
             await asyncio.to_thread(locker.execute, "BEGIN IMMEDIATE")
             stop.set()
-            await asyncio.wait_for(running, 15)
+            await asyncio.wait_for(running, LIMIT_S)
 
     with held as locker:
         # In a thread: what it is about is whether the loop can be closed.
         thread = threading.Thread(target=lambda: asyncio.run(program(locker)), daemon=True)
         thread.start()
-        thread.join(40)
+        thread.join(LIMIT_S)
 
         assert not thread.is_alive()
 
@@ -481,7 +481,7 @@ async def test_what_is_cut_off_while_it_writes_leaves_no_lock(tmp_path: Path) ->
 
 async def _until_somebody_waits_for_a_table(connection: AsyncConnection) -> None:
     waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'relation' AND NOT granted")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_S):
         while not await connection.scalar(waiting):
             await asyncio.sleep(0.003)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from broadcasting.outbox_database import OutboxDatabase, envelope, relaying
-from kit.waiting import eventually
+from kit.waiting import LIMIT_S, eventually
 from smartlink.broadcasting import Broadcaster, BroadcastFailed, BroadcastUnavailable, Driver, Envelope
 from smartlink.broadcasting.outbox import Until
 from smartlink.broadcasting.outbox.service import PROBE_CHANNEL
@@ -71,25 +71,29 @@ async def test_what_waits_for_a_connection_that_is_away_fills_no_room_of_the_oth
     await database.record(*waiting)
     async with relaying(database, driver_over(first, second)):
         await database.record(*(envelope(number, f"private-{number}") for number in range(600)))
-        await eventually(lambda: len(numbers(first)) == 600, within_s=10)
+        await eventually(lambda: len(numbers(first)) == 600)
 
         second.fails_with = None
-        await eventually(lambda: sorted(numbers(second)) == list(range(1200)), within_s=20)
+        await eventually(lambda: sorted(numbers(second)) == list(range(1200)))
 
 
 async def test_a_connection_that_hangs_takes_no_turn_of_the_others(database: OutboxDatabase) -> None:
+    is_asked, answers = asyncio.Event(), asyncio.Event()
+
     class Hanging(FakeDriver):
         async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
-            await asyncio.sleep(1)
+            is_asked.set()
+            await answers.wait()
             raise BroadcastUnavailable("no answer", answered=True)
 
     first = FakeDriver()
     async with relaying(database, driver_over(first, Hanging()), concurrency=1):
         await database.record(*on_both(0))
-        await asyncio.sleep(0.2)
+        await asyncio.wait_for(is_asked.wait(), LIMIT_S)
         for number in range(1, 4):
             await database.record(envelope(number, f"private-{number}"))
-        await eventually(lambda: numbers(first) == [0, 1, 2, 3], within_s=0.7)
+        await eventually(lambda: numbers(first) == [0, 1, 2, 3])
+        answers.set()
 
 
 async def test_one_round_sends_what_the_others_take(database: OutboxDatabase) -> None:

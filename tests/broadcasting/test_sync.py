@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from kit.waiting import LIMIT_S
 from smartlink.broadcasting import (
     BroadcastConfigError,
     Broadcaster,
@@ -83,10 +84,10 @@ def test_closing_waits_for_what_other_threads_are_sending() -> None:
     broadcaster = SyncBroadcaster(lambda: Broadcaster(slow))
     with ThreadPoolExecutor() as threads:
         sending = [threads.submit(broadcaster.on(Channel("news")).send) for _ in range(3)]
-        assert is_under_way.wait(5)
+        assert is_under_way.wait(LIMIT_S)
         broadcaster.close()
         for each in sending:
-            each.result(5)
+            each.result(LIMIT_S)
 
     assert len(slow.sent) == 3
 
@@ -101,10 +102,10 @@ def test_closing_cuts_off_what_does_not_end() -> None:
     broadcaster = SyncBroadcaster(lambda: Broadcaster(Endless()), wait_s=0.3)
     with ThreadPoolExecutor() as threads:
         sending = threads.submit(broadcaster.on(Channel("news")).send)
-        assert is_under_way.wait(5)
+        assert is_under_way.wait(LIMIT_S)
         broadcaster.close()
         with pytest.raises(BroadcastUnavailable):
-            sending.result(5)
+            sending.result(LIMIT_S)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from kit import processes
 
 APPLICATION = """
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def test_an_application_is_checked_strictly_without_any_plugin(tmp_path: Path) -
     application = tmp_path / "application.py"
     application.write_text(APPLICATION)
 
-    checked = subprocess.run(
+    checked = processes.run(
         [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--no-error-summary", str(application)],
         cwd=tmp_path, env=os.environ | {"MYPYPATH": str(Path(__file__).parents[2] / "src")},
         capture_output=True, text=True, timeout=170,

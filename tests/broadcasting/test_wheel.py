@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import venv
 from pathlib import Path
 
 import pytest
+
+from kit import processes
 
 ROOT = Path(__file__).parents[2]
 LOOK = """
@@ -32,7 +33,7 @@ print(json.dumps({"modules": sorted(sys.modules), "complaints": complaints}))
 @pytest.mark.wheel
 @pytest.mark.timeout(300)
 def test_the_library_alone_brings_nothing_of_the_rest(tmp_path: Path) -> None:
-    subprocess.run(
+    processes.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
         cwd=ROOT, check=True, capture_output=True, timeout=120,
     )  # fmt: skip
@@ -47,14 +48,12 @@ def test_the_library_alone_brings_nothing_of_the_rest(tmp_path: Path) -> None:
         if "==" in line
     ]
     (tmp_path / "locked.txt").write_text("\n".join(locked))
-    subprocess.run(
+    processes.run(
         [*install, "-c", str(tmp_path / "locked.txt"), f"smartlink-realtime[broadcasting] @ {wheel.as_uri()}"],
         check=True, capture_output=True, timeout=240,
     )  # fmt: skip
 
-    looked = subprocess.run(
-        [str(python), "-c", LOOK], cwd=tmp_path, env={"PATH": ""}, check=True, capture_output=True, timeout=60
-    )
+    looked = processes.run([str(python), "-c", LOOK], cwd=tmp_path, env={"PATH": ""}, check=True, capture_output=True)
 
     told = json.loads(looked.stdout)
     modules = set(told["modules"])

@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from browsers.process import ended, started
 from browsers.window import Window
+from kit.waiting import LIMIT_S
 
 PREFERENCES = {
     "app.update.enabled": False,
@@ -56,7 +57,7 @@ class Firefox(Window):
     async def _tell(self, method: str, parameters: dict[str, Any]) -> Any:
         number = next(self._numbers)
         await self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LIMIT_S):
             while True:
                 answer = json.loads(await self._socket.recv())
                 if answer.get("id") == number:

@@ -7,7 +7,8 @@ import os
 import re
 from pathlib import Path
 
-from kit.waiting import eventually
+from kit import processes
+from kit.waiting import LIMIT_S, eventually
 
 
 async def started(
@@ -16,7 +17,7 @@ async def started(
     """Start it, with its log in `folder`, and wait until its output matches `says`; returns the match, an empty one without `says`."""
     log = folder / f"{Path(command[0]).name}.log"
     with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
+        process = await processes.spawn(
             *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
             env=environment or dict(os.environ),
         )  # fmt: skip
@@ -27,7 +28,7 @@ async def started(
         return wanted.search(log.read_text(errors="replace"))
 
     try:
-        await eventually(told, within_s=40, what=f"{command[0]} started; see its log")
+        await eventually(told, what=f"{command[0]} started; see its log")
     except BaseException:
         await ended(process)
         raise
@@ -40,7 +41,7 @@ async def ended(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         process.terminate()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             await process.wait()
     except TimeoutError:
         process.kill()

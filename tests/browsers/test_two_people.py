@@ -112,7 +112,7 @@ async def test_the_system_restarts_and_the_chat_goes_on(two: Two, smartlink: Sma
     await asyncio.to_thread(smartlink.start)
 
     for window in (two.ana, two.ben):
-        await window.sees(STATE, "Connected", within_s=60)
+        await window.sees(STATE, "Connected")
     text = unheard("We are back")
     await say(two.ana, text)
     await two.ben.sees(MESSAGE, text, times=1)

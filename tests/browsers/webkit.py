@@ -13,6 +13,7 @@ from browsers.process import ended, started
 from browsers.screen import Screen
 from browsers.window import Window
 from kit.ports import free_port
+from kit.waiting import LIMIT_S
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 
@@ -28,7 +29,7 @@ class WebKit(Window):
         port = free_port()
         environment = os.environ | {"DISPLAY": screen.display, "LANG": "en_US.UTF-8", "LC_ALL": "en_US.UTF-8"}
         process, _ = await started([driver, f"--port={port}", "--host=127.0.0.1"], None, folder, environment)
-        http = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
+        http = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=LIMIT_S, trust_env=False)
         window = cls(process, http)
         try:
             options = {"binary": browser, "args": ["--automation"]}
@@ -43,7 +44,7 @@ class WebKit(Window):
         return window
 
     async def _first_session(self, capabilities: dict[str, Any]) -> Any:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LIMIT_S):
             while True:
                 try:
                     return await self._tell("POST", "/session", {"capabilities": capabilities})

@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from typing import Any
 
-from kit.waiting import eventually_told
+from kit.waiting import LIMIT_S, eventually_told
 
 ENTER = "\ue007"
 
@@ -52,7 +52,7 @@ class Window(ABC):
         await self.click(css)
         await self.press(text)
 
-    async def sees(self, css: str, text: str = "", *, times: int | None = None, within_s: float = 20) -> None:
+    async def sees(self, css: str, text: str = "", *, times: int | None = None, within_s: float = LIMIT_S) -> None:
         """Wait until elements that fit `css` and hold `text` are shown: at least one, or exactly `times`."""
         expression = (
             f"[...document.querySelectorAll({json.dumps(css)})].filter((one) => "

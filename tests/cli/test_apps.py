@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from kit import processes
 from kit.client import connected
 from kit.ports import free_port
 from kit.serve import SMARTLINK
-from kit.waiting import eventually
+from kit.waiting import LIMIT_S, eventually
 
 APP = '[[apps]]\nid = "1001"\nkey = "app-key"\nsecret = "app-secret"\n'
 
@@ -23,9 +23,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def smartlink(folder: Path, *words: str, **more: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [SMARTLINK, *words], cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=60
-    )
+    done = processes.run([SMARTLINK, *words], cwd=folder, env=environment(**more), capture_output=True, text=True)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout + done.stderr
 
@@ -85,7 +83,7 @@ async def test_on_a_hangup_the_apps_are_read_again(tmp_path: Path) -> None:
     file, port = tmp_path / "apps.toml", free_port()
     file.write_text(APP)
     log = (tmp_path / "log").open("wb")
-    server = subprocess.Popen(  # noqa: ASYNC220
+    server = processes.popen(
         [SMARTLINK, "reverb", "start"],
         cwd=tmp_path,
         env=environment(REVERB_APPS_FILE="apps.toml", REVERB_SERVER_PORT=str(port)),
@@ -93,12 +91,12 @@ async def test_on_a_hangup_the_apps_are_read_again(tmp_path: Path) -> None:
         stderr=log,
     )
     try:
-        await eventually(lambda: b"Realtime server" in (tmp_path / "log").read_bytes(), within_s=30)
+        await eventually(lambda: b"Realtime server" in (tmp_path / "log").read_bytes())
         async with connected(port) as ana:
             file.write_text(APP + "is_enabled = false\n")
             server.send_signal(signal.SIGHUP)
             assert (await ana.closed()).code == 4003
     finally:
         server.terminate()
-        assert server.wait(20) == 0
+        assert server.wait(LIMIT_S) == 0
         log.close()

@@ -8,7 +8,9 @@ from typing import Any
 
 import httpx2
 
+from kit import processes
 from kit.serve import SMARTLINK, Smartlink
+from kit.waiting import LIMIT_S
 
 
 def sign_in(client: httpx2.Client) -> None:
@@ -30,12 +32,12 @@ def test_back_to_where_it_was_and_on_from_there(tmp_path: Path) -> None:
     running = Smartlink(tmp_path)
 
     def command(*words: str) -> subprocess.CompletedProcess[Any]:
-        return subprocess.run(
-            [SMARTLINK, "db", *words], cwd=tmp_path, env=running.environment, capture_output=True, text=True, timeout=60
+        return processes.run(
+            [SMARTLINK, "db", *words], cwd=tmp_path, env=running.environment, capture_output=True, text=True
         )
 
     running.start()
-    with httpx2.Client(base_url=running.url, timeout=20) as client:
+    with httpx2.Client(base_url=running.url, timeout=LIMIT_S) as client:
         try:
             sign_in(client)
             say(client, "kept")

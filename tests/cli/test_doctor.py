@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import socket
-import subprocess
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,6 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from kit import processes
 from kit.ports import free_port
 from kit.realtime import KEY, realtime_server
 from kit.realtime import SECRET as SECRET_OF_SERVER
@@ -57,8 +57,8 @@ def test_what_runs_is_found_well_and_what_is_not_its_own_is_told_of(tmp_path: Pa
     )
     running.start()
     try:
-        done = subprocess.run(
-            [SMARTLINK, "doctor"], cwd=tmp_path, env=running.environment, capture_output=True, text=True, timeout=60
+        done = processes.run(
+            [SMARTLINK, "doctor"], cwd=tmp_path, env=running.environment, capture_output=True, text=True
         )
         theirs = {"reverb_port": running.realtime_port, "reverb_app_key": "of-the-test"}
         code, checks, _ = examined(tmp_path, "--only", "realtime", **theirs)
@@ -135,9 +135,7 @@ def test_a_wrong_password_of_redis_is_told_as_such(tmp_path: Path) -> None:
 
 
 def test_a_check_that_is_none_is_refused(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [SMARTLINK, "doctor", "--only", "weather"], cwd=tmp_path, capture_output=True, text=True, timeout=30
-    )
+    done = processes.run([SMARTLINK, "doctor", "--only", "weather"], cwd=tmp_path, capture_output=True, text=True)
 
     assert done.returncode == 2
     assert "there are settings, keys" in done.stderr

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import urllib.request
 from pathlib import Path
@@ -17,10 +16,12 @@ from typing import Any
 import pytest
 
 from cli.test_serving import wait_for
+from kit import processes
 from kit.client import connected
 from kit.ports import free_port
 from kit.realtime import APP_ID, KEY, call
 from kit.serve import SMARTLINK
+from kit.waiting import LIMIT_S
 from kit.xhr import XhrClient
 
 SECRET = "s3cret-that-nobody-may-read-0123456789"
@@ -44,17 +45,17 @@ class Server:
             **{name.upper(): str(value) for name, value in settings.items()},
         }
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
+            self.process = processes.popen(
                 [SMARTLINK, "reverb", "start", *options], cwd=folder, env=environment, stdout=log, stderr=log
             )
         wait_for(f"http://127.0.0.1:{self.port}/up")
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(LIMIT_S)
 
     def samples(self) -> dict[str, float]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=LIMIT_S) as answer:
             lines = answer.read().decode().splitlines()
         return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
 
@@ -122,9 +123,8 @@ def test_a_taken_metrics_port_is_told_in_a_sentence(tmp_path: Path) -> None:
             "REVERB_METRICS_ENABLED": "true",
             "REVERB_METRICS_PORT": str(first.metrics_port),
         }
-        done = subprocess.run(
+        done = processes.run(
             [SMARTLINK, "reverb", "start"], cwd=tmp_path, env=environment, capture_output=True, text=True,
-            timeout=60, check=False,
         )  # fmt: skip
     finally:
         assert first.stop() == 0
@@ -151,11 +151,10 @@ try:
 except RuntimeError:
     structlog.get_logger().exception("internal error")
 """
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-c", program.replace("TERMINAL", str(on_a_terminal))],
         capture_output=True,
         text=True,
-        timeout=30,
         check=True,
     )
 
@@ -174,7 +173,7 @@ def test_each_line_is_written_at_once_so_that_no_other_workers_comes_between() -
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-        subprocess.run([sys.executable, "-c", say], stderr=theirs, env=environment, check=True, timeout=30)
+        processes.run([sys.executable, "-c", say], stderr=theirs, env=environment, check=True)
         written = [ours.recv(65_536) for _ in range(2)]
 
     assert [json.loads(write)["event"] for write in written] == ["a structured line", "a plain line"]

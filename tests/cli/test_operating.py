@@ -9,20 +9,20 @@ import signal
 import socket
 import ssl
 import stat
-import subprocess
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from kit import processes
 from kit.client import connected, raw
 from kit.ports import free_port
 from kit.realtime import call
 from kit.receiver import receiver
 from kit.reverb import Reverb, reverb
 from kit.serve import SMARTLINK
-from kit.waiting import eventually, eventually_told
+from kit.waiting import LIMIT_S, eventually, eventually_told
 from kit.xhr import XhrClient
 from smartlink.protocol.signing import sign_channel
 
@@ -32,11 +32,11 @@ MANY = 16
 
 def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
     cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
+    processes.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
          "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name},IP:127.0.0.1", "-keyout", str(key),
          "-out", str(cert)],
-        check=True, capture_output=True, timeout=60,
+        check=True, capture_output=True,
     )  # fmt: skip
     return cert, key
 
@@ -150,7 +150,7 @@ async def test_short_of_descriptors_clients_are_told_to_come_back_and_publishers
             for _ in range(120):
                 client = await stack.enter_async_context(raw(server.port))
                 client.writer.write(b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n")
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(LIMIT_S):
                     answers.append((await client.reader.readuntil(b"\r\n")).split()[1])
             assert set(answers) == {b"200", b"503"}
             assert server.said.count("out of file descriptors") == 1
@@ -159,7 +159,7 @@ async def test_short_of_descriptors_clients_are_told_to_come_back_and_publishers
 
 async def eventually_up(server: Reverb) -> None:
     """Wait until a client is taken again."""
-    async with asyncio.timeout(10), httpx2.AsyncClient(trust_env=False) as http:
+    async with asyncio.timeout(LIMIT_S), httpx2.AsyncClient(trust_env=False) as http:
         while (await http.get(f"http://127.0.0.1:{server.port}/up")).status_code != 200:
             await asyncio.sleep(0.02)
     async with connected(server.port) as client:
@@ -210,9 +210,9 @@ def test_status_tells_why_a_server_cannot_be_asked(tmp_path: Path) -> None:
 def test_an_address_of_ipv6_stands_in_brackets(tmp_path: Path, host: str) -> None:
     with reverb(tmp_path, "--workers", "1", reverb_server_host="::1", reverb_host=host) as server:
         status = server.command("status", "--json")
-        doctor = subprocess.run(
-            [SMARTLINK, "doctor", "--only", "realtime"], cwd=tmp_path, capture_output=True, text=True, timeout=60,
-            env=server.environment, check=False,
+        doctor = processes.run(
+            [SMARTLINK, "doctor", "--only", "realtime"], cwd=tmp_path, capture_output=True, text=True,
+            env=server.environment,
         )  # fmt: skip
 
     assert f"ws://[::1]:{server.port}" in server.said

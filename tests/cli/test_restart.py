@@ -14,7 +14,7 @@ import pytest
 from kit.client import Client, Closed, connected, raw
 from kit.realtime import KEY, SECRET, call
 from kit.reverb import Reverb, reverb
-from kit.waiting import eventually
+from kit.waiting import LIMIT_S, eventually
 from smartlink.protocol.signing import signed_query
 
 CLIENTS = 8
@@ -42,7 +42,7 @@ class Load:
             async with raw(self.port) as client:
                 head = f"POST {PATH}?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
                 client.writer.write(head.encode() + body)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(LIMIT_S):
                     answer = await client.reader.readuntil(b"\r\n")
             assert b" 200 " in answer, answer
             self.published += 1
@@ -93,15 +93,15 @@ async def test_nobody_is_refused_and_nothing_missed(tmp_path: Path, workers: int
             assert done.returncode == 0, done.stderr
             assert f"process {server.process.pid}" in done.stdout
             # Everybody was told to come back, has done so, and publishing went on.
-            await eventually(lambda turn=turn: load.reconnects == turn * CLIENTS, within_s=20)
+            await eventually(lambda turn=turn: load.reconnects == turn * CLIENTS)
             await eventually(lambda before=before: load.published > before + 20)
-        await eventually(lambda: len(server.workers()) == workers, within_s=20)
+        await eventually(lambda: len(server.workers()) == workers)
         assert not set(first) & set(server.workers())
         load.is_over = True
         await asyncio.gather(*publishers)
         last = json.dumps({"name": DONE, "channel": "presence-chat", "data": ""}).encode()
         await call(server.port, "POST", "/apps/1001/events", last)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             await asyncio.gather(*listeners)
 
         assert len(load.sessions) == 3 * CLIENTS

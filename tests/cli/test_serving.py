@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from kit import processes
 from kit.serve import SMARTLINK, Smartlink
+from kit.waiting import LIMIT_S
 
 
 @pytest.fixture
@@ -31,18 +33,17 @@ def command(
     folder: Path, *arguments: str, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("REVERB_", "APP_", "DB_"))}
-    return subprocess.run(
+    return processes.run(
         [SMARTLINK, *arguments], cwd=folder, env=kept | (environment or {}), capture_output=True, text=True,
-        timeout=60, check=False,
     )  # fmt: skip
 
 
-def wait_for(url: str, timeout_s: float = 30) -> int:
+def wait_for(url: str, timeout_s: float = LIMIT_S) -> int:
     """The status of `url` once something answers there."""
     until = time.monotonic() + timeout_s
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=LIMIT_S) as answer:
                 return int(answer.status)
         except OSError:
             if time.monotonic() > until:
@@ -50,7 +51,7 @@ def wait_for(url: str, timeout_s: float = 30) -> int:
             time.sleep(0.05)
 
 
-def wait_for_a_worker(database: Path, timeout_s: float = 30) -> None:
+def wait_for_a_worker(database: Path, timeout_s: float = LIMIT_S) -> None:
     """Until a worker has said that it lives; before, a signal would end it as any process."""
     until = time.monotonic() + timeout_s
     with contextlib.closing(sqlite3.connect(database)) as connection:
@@ -78,7 +79,7 @@ def test_started_again_it_is_up_with_the_same_data(smartlink: Smartlink) -> None
     assert smartlink.stop() == 0
     smartlink.start()
 
-    with urllib.request.urlopen(f"{smartlink.url}/api/realtime", timeout=5) as answer:
+    with urllib.request.urlopen(f"{smartlink.url}/api/realtime", timeout=LIMIT_S) as answer:
         assert json.load(answer)["port"] == smartlink.realtime_port
     assert smartlink.stop() == 0
 
@@ -201,7 +202,7 @@ def test_every_part_runs_alone(tmp_path: Path) -> None:
     command(tmp_path, "seed", environment=environment)
     parts = [("reverb", "start"), ("app", "start"), ("worker", "start")]
     processes = [
-        subprocess.Popen([SMARTLINK, *part], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) for part in parts
+        processes.popen([SMARTLINK, *part], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) for part in parts
     ]
     try:
         for url in (f"http://127.0.0.1:{environment[name]}/up" for name in ("APP_PORT", "REVERB_SERVER_PORT")):
@@ -210,5 +211,5 @@ def test_every_part_runs_alone(tmp_path: Path) -> None:
     finally:
         for process in processes:
             process.send_signal(signal.SIGTERM)
-        codes = [process.wait(20) for process in processes]
+        codes = [process.wait(LIMIT_S) for process in processes]
     assert codes == [0, 0, 0]

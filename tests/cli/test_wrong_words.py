@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kit import processes
 from kit.serve import SMARTLINK
 
 NO_DATABASE = {"DATABASE_URL": "postgresql://u:hidden@127.0.0.1:1/x"}
@@ -16,8 +17,8 @@ NO_DATABASE = {"DATABASE_URL": "postgresql://u:hidden@127.0.0.1:1/x"}
 
 def run(folder: Path, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("REVERB_", "APP_", "DB_", "BROADCAST_"))}
-    return subprocess.run(
-        [SMARTLINK, *words], cwd=folder, env=environment | settings, capture_output=True, text=True, timeout=60,
+    return processes.run(
+        [SMARTLINK, *words], cwd=folder, env=environment | settings, capture_output=True, text=True,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from conformance.driver_promises import envelopes
 from kit.redis import RedisServer, redis_server
+from kit.waiting import LIMIT_S
 from smartlink.broadcasting import BroadcastConfigError, BroadcastUnavailable, Driver, Envelope
 from smartlink.broadcasting.drivers.redis import RedisDriver
 
@@ -37,7 +38,7 @@ class Listener:
         self._pubsub = pubsub
 
     async def next(self) -> tuple[str, dict[str, Any]]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT_S):
             while True:
                 heard = await self._pubsub.get_message(ignore_subscribe_messages=True, timeout=5)
                 if heard is not None:

@@ -9,7 +9,7 @@ import pytest
 
 from kit.redis import RedisServer, shared_redis
 from kit.redis_engines import RedisEngines, redis_engines
-from kit.waiting import eventually, eventually_told
+from kit.waiting import LIMIT_S, eventually, eventually_told
 from smartlink.protocol import encoding
 from smartlink.server.history.base import MAX_APP_BYTES, Entry, History
 from smartlink.server.history.memory import MemoryHistory
@@ -38,7 +38,7 @@ class HistoryPromises:
     async def test_an_event_is_gone_once_its_time_is_over(self) -> None:
         history = self.history()
         await history.append("1", "cache-a", b"one", 0.05)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT_S):
             while await history.latest("1", "cache-a") is not None:
                 await asyncio.sleep(0.01)
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from kit.waiting import LIMIT_S
 from smartlink.server.link import Link, PlainLink, Poller, TransportLink
 
 
@@ -35,7 +36,7 @@ class Recorder:
 
 
 async def until(condition: object) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_S):
         while not condition():  # type: ignore[operator]
             await asyncio.sleep(0.005)
 
@@ -50,7 +51,7 @@ class LinkPromises:
     async def read(self, size: int) -> bytes:
         loop = asyncio.get_running_loop()
         data = b""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LIMIT_S):
             while len(data) < size and (part := await loop.sock_recv(self.peer, 1 << 20)):
                 data += part
         return data

@@ -16,7 +16,7 @@ from conformance.test_history import HistoryPromises
 from conformance.test_receipts import ReceiptPromises
 from conformance.test_roster import RosterPromises
 from kit.switchboard import Switchboard, switchboard
-from kit.waiting import eventually
+from kit.waiting import LIMIT_S, eventually
 from smartlink.protocol.session import Member
 from smartlink.server.brokers.base import BrokerUnavailable, Control, Publication
 from smartlink.server.receipts.base import Pending
@@ -205,7 +205,7 @@ class Bare:
 
     async def heard(self) -> bytes:
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             while len(self._buffer) < 4 or len(self._buffer) < 4 + int.from_bytes(self._buffer[:4], "big"):
                 self._buffer += await loop.sock_recv(self._end, 65_536)
         size = 4 + int.from_bytes(self._buffer[:4], "big")
@@ -238,7 +238,7 @@ async def test_a_return_waits_until_the_leave_has_been_announced(board: Switchbo
 
         await leaver.say(messages.Settled(departed.turn))
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             assert await coming_back == Arrival(True, True, 1)
 
 
@@ -257,7 +257,7 @@ async def test_a_turn_that_nobody_ends_is_over_after_a_while(board: Switchboard)
 
         board.exchange.look_after(time.monotonic() + 10)
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             assert await joining == Arrival(False, False, 2)
 
 

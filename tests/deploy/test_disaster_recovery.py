@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +17,10 @@ import pytest
 from sqlalchemy import make_url
 from websockets.asyncio.client import ClientConnection, connect
 
+from kit import processes
 from kit.deployment import KEY, Deployment, deployment
 from kit.redis import redis_server
-from kit.waiting import eventually_told
+from kit.waiting import LIMIT_S, eventually_told
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(420)]
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "disaster-recovery.md"
@@ -90,7 +90,7 @@ class Operator:
             self._deployed.wait_until_up()
 
     def _run(self, line: str, settings: dict[str, str]) -> None:
-        done = subprocess.run(
+        done = processes.run(
             ["bash", "-c", line], cwd=self._deployed.folder, env=self._environment | settings, capture_output=True,
             text=True, timeout=120,
         )  # fmt: skip
@@ -124,7 +124,7 @@ class Talk:
 
 
 async def heard(client: ClientConnection, event: str) -> dict[str, object]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LIMIT_S):
         while True:
             frame: dict[str, object] = json.loads(await client.recv())
             if str(frame["event"]).endswith(event):
@@ -143,7 +143,7 @@ async def test_the_page_to_the_letter(recovered: Deployment, postgres_url: str, 
     backups = tmp_path / "backups"
     backups.mkdir()
     operator = Operator(recovered, postgres_url, backups)
-    async with httpx2.AsyncClient(base_url=recovered.url, verify=recovered.trusting(), timeout=20) as http:
+    async with httpx2.AsyncClient(base_url=recovered.url, verify=recovered.trusting(), timeout=LIMIT_S) as http:
         talk = Talk(http)
         await talk.sign_in()
         for number in range(3):
@@ -173,7 +173,7 @@ async def test_the_page_to_the_letter(recovered: Deployment, postgres_url: str, 
             await asyncio.to_thread(operator.type_next)
 
         # Who was connected was sent away to come back, and is told to load anew.
-        await asyncio.wait_for(listener.wait_closed(), 30)
+        await asyncio.wait_for(listener.wait_closed(), LIMIT_S)
         assert listener.close_code == 4200
         await talk.sign_in("ben")
         listener = await listening(recovered)

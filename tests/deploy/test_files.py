@@ -6,13 +6,13 @@ import configparser
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from kit import processes
 from kit.deployment import certificate, render
 from smartlink.broadcasting import BroadcastSettings
 from smartlink.portal.shared.settings import PortalSettings
@@ -167,11 +167,11 @@ def test_the_settings_are_such_as_start(name: str, monkeypatch: pytest.MonkeyPat
 
 def test_compose_itself_takes_it(tmp_path: Path) -> None:
     docker = shutil.which("docker")
-    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, timeout=30).returncode:
+    if docker is None or processes.run([docker, "compose", "version"], capture_output=True).returncode:
         pytest.skip("docker compose is not here")
-    done = subprocess.run(
+    done = processes.run(
         [docker, "compose", "-f", str(DEPLOY / "compose.yml"), "config", "--quiet"],
-        env=dict(os.environ) | VALUES, capture_output=True, text=True, timeout=60,
+        env=dict(os.environ) | VALUES, capture_output=True, text=True,
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
@@ -241,7 +241,7 @@ def test_nginx_takes_the_configuration(tmp_path: Path) -> None:
     config.write_text(render(values))
     nginx = shutil.which("nginx") or "/usr/sbin/nginx"
 
-    done = subprocess.run([nginx, "-t", "-c", str(config)], capture_output=True, text=True, timeout=30)
+    done = processes.run([nginx, "-t", "-c", str(config)], capture_output=True, text=True)
 
     assert done.returncode == 0, done.stderr
 

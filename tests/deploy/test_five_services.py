@@ -14,13 +14,13 @@ import httpx2
 import pytest
 from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
+from kit.chromium import LIMIT_MS
 from kit.deployment import Deployment
-from kit.waiting import eventually
+from kit.waiting import LIMIT_S, eventually
 
 pytestmark = [pytest.mark.deploy, pytest.mark.browser, pytest.mark.timeout(420)]
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]  # fmt: skip
-PATIENCE_MS = 60_000
 PACE_S = 0.7
 """Below the limit of 20 messages in 10 s that a user has."""
 
@@ -51,12 +51,12 @@ async def say(page: Page, text: str) -> None:
 async def sign_in(browser: Browser, deployed: Deployment, name: str) -> Page:
     context = await browser.new_context(ignore_https_errors=True, viewport={"width": 1280, "height": 800})
     page = await context.new_page()
-    page.set_default_timeout(PATIENCE_MS)
+    page.set_default_timeout(LIMIT_MS)
     await page.goto(deployed.url)
     await page.get_by_test_id("login-email").fill(f"{name}@example.com")
     await page.get_by_test_id("login-password").fill("password")
     await page.get_by_test_id("login-submit").click()
-    await expect(connected(page)).to_be_visible(timeout=PATIENCE_MS)
+    await expect(connected(page)).to_be_visible(timeout=LIMIT_MS)
     return page
 
 
@@ -66,7 +66,7 @@ class Writer:
     def __init__(self, deployed: Deployment) -> None:
         self.written: list[str] = []
         self.answers: set[int] = set()
-        self._client = httpx2.AsyncClient(base_url=deployed.url, verify=deployed.trusting(), timeout=20)
+        self._client = httpx2.AsyncClient(base_url=deployed.url, verify=deployed.trusting(), timeout=LIMIT_S)
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -84,7 +84,7 @@ class Writer:
     async def said_more(self, count: int) -> None:
         """Wait until so many more have been written."""
         now = len(self.written)
-        await eventually(lambda: len(self.written) >= now + count, within_s=60, what="the API goes on answering")
+        await eventually(lambda: len(self.written) >= now + count, what="the API goes on answering")
 
     async def _write(self) -> None:
         while True:
@@ -110,9 +110,9 @@ async def test_a_day_of_the_five_services(deployed: Deployment, browser: Browser
         deployed.nodes[0].kill()
         await writer.said_more(6)
         for page in (ana, ben):
-            await expect(connected(page)).to_be_visible(timeout=PATIENCE_MS)
+            await expect(connected(page)).to_be_visible(timeout=LIMIT_MS)
         await say(ana, "After the kill")
-        await expect(message(ben, "After the kill")).to_have_count(1, timeout=PATIENCE_MS)
+        await expect(message(ben, "After the kill")).to_have_count(1, timeout=LIMIT_MS)
         deployed.nodes[0].start()
         await asyncio.to_thread(deployed.wait_until_up)
 
@@ -121,11 +121,11 @@ async def test_a_day_of_the_five_services(deployed: Deployment, browser: Browser
         assert await asyncio.to_thread(deployed.nodes[1].wait) == 0
         await writer.said_more(4)
         for page in (ana, ben):
-            await expect(connected(page)).to_be_visible(timeout=PATIENCE_MS)
+            await expect(connected(page)).to_be_visible(timeout=LIMIT_MS)
         deployed.nodes[1].start()
         await asyncio.to_thread(deployed.wait_until_up)
         await say(ben, "After the drain")
-        await expect(message(ana, "After the drain")).to_have_count(1, timeout=PATIENCE_MS)
+        await expect(message(ana, "After the drain")).to_have_count(1, timeout=LIMIT_MS)
 
         # Redis begins anew, empty.
         deployed.redis.kill()
@@ -133,12 +133,12 @@ async def test_a_day_of_the_five_services(deployed: Deployment, browser: Browser
         await asyncio.to_thread(deployed.redis.start)
         await writer.said_more(5)
         await say(ana, "After Redis")
-        await expect(message(ben, "After Redis")).to_have_count(1, timeout=PATIENCE_MS)
+        await expect(message(ben, "After Redis")).to_have_count(1, timeout=LIMIT_MS)
 
     assert writer.answers == {201}
     for page in (ana, ben):
-        await expect(message(page, writer.written[-1])).to_have_count(1, timeout=PATIENCE_MS)
-        await expect(message(page, "Number ")).to_have_count(len(writer.written), timeout=PATIENCE_MS)
+        await expect(message(page, writer.written[-1])).to_have_count(1, timeout=LIMIT_MS)
+        await expect(message(page, "Number ")).to_have_count(len(writer.written), timeout=LIMIT_MS)
         shown = re.findall(r"Number \d{3}\.", await page.get_by_role("log").inner_text())
         assert shown == writer.written
     assert "Traceback" not in deployed.app.said

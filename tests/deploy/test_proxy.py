@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from kit.deployment import KEY, SECRET, Deployment
-from kit.waiting import eventually_told
+from kit.waiting import LIMIT_S, eventually_told
 from smartlink.protocol.signing import signed_query
 
 pytestmark = pytest.mark.timeout(240)
@@ -27,7 +27,7 @@ def socket(deployed: Deployment) -> connect:
 
 async def heard(client: ClientConnection, event: str) -> dict[str, object]:
     """The next frame of this name."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_S):
         while True:
             frame: dict[str, object] = json.loads(await client.recv())
             if frame["event"] == event:
@@ -35,7 +35,7 @@ async def heard(client: ClientConnection, event: str) -> dict[str, object]:
 
 
 async def test_one_door_to_all_of_it(deployed: Deployment) -> None:
-    async with httpx2.AsyncClient(base_url=deployed.url, verify=deployed.trusting(), timeout=20) as client:
+    async with httpx2.AsyncClient(base_url=deployed.url, verify=deployed.trusting(), timeout=LIMIT_S) as client:
         await check_what_passes(client)
         await check_what_stays_inside(client, deployed)
         await check_signing_in(client)
@@ -125,11 +125,11 @@ async def publish(deployed: Deployment, text: str) -> None:
     async def was_taken() -> bool:
         path = "/apps/77/events"
         query = signed_query(KEY, SECRET, "POST", path, body, timestamp=int(time.time()))
-        async with httpx2.AsyncClient(timeout=10) as client:
+        async with httpx2.AsyncClient(timeout=LIMIT_S) as client:
             answer = await client.post(
                 f"http://127.0.0.1:{deployed.inside_port}{path}?{query}", content=body,
                 headers={"Content-Type": "application/json", "Idempotency-Key": key},
             )  # fmt: skip
         return answer.status_code == 200
 
-    await eventually_told(was_taken, within_s=20, what="a publication is taken")
+    await eventually_told(was_taken, what="a publication is taken")

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from kit import processes
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("script", ["reference", "api_reference"])
 def test_the_reference_is_current(script: str) -> None:
-    checked = subprocess.run(
-        [sys.executable, f"scripts/{script}.py", "--check"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    checked = processes.run(
+        [sys.executable, f"scripts/{script}.py", "--check"], cwd=ROOT, capture_output=True, text=True
     )
 
     assert checked.returncode == 0, checked.stderr

@@ -10,10 +10,10 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from kit.callers import Callers
-from kit.chromium import chromium
+from kit.chromium import LIMIT_MS, chromium
 from kit.serve import Smartlink
 
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=LIMIT_MS)
 
 SignIn = Callable[[str], Awaitable[Page]]
 
@@ -60,6 +60,7 @@ async def sign_in(smartlink: Smartlink, browser: Browser) -> AsyncIterator[SignI
 
     async def open_as(name: str) -> Page:
         context = await browser.new_context(viewport={"width": 1280, "height": 800})
+        context.set_default_timeout(LIMIT_MS)
         contexts.append(context)
         page = await context.new_page()
         page.on("pageerror", lambda error: problems.append(f"{name}: {error}"))

@@ -12,6 +12,7 @@ from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from kit.callers import Callers
 from kit.serve import Smartlink
+from kit.waiting import LIMIT_S
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
@@ -199,7 +200,7 @@ async def test_the_colours_chosen_hold_after_a_reload(sign_in: SignIn) -> None:
 def _status(smartlink: Smartlink, token: str) -> int:
     request = urllib.request.Request(f"{smartlink.url}/api/user", headers={"Authorization": f"Bearer {token}"})
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as refused:
         return refused.code

@@ -15,7 +15,7 @@ from playwright.async_api import Locator, Page, expect
 from playwright.async_api import TimeoutError as PlaywrightTimeout
 
 from kit.serve import Smartlink
-from kit.waiting import eventually
+from kit.waiting import LIMIT_S, eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
@@ -52,7 +52,7 @@ async def api(smartlink: Smartlink, method: str, path: str, body: Any = None, to
     )
 
     def call() -> Any:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
             return json.loads(answer.read())
 
     return await asyncio.to_thread(call)
@@ -157,7 +157,7 @@ async def test_the_system_restarts_and_the_chat_goes_on(smartlink: Smartlink, si
         # It may be back before there is anything to click.
         with contextlib.suppress(PlaywrightTimeout):
             await retry.click(timeout=2_000)
-        await expect(message(page, "Back again")).to_have_count(1, timeout=60_000)
+        await expect(message(page, "Back again")).to_have_count(1)
     await say(ana, "We are back")
     await expect(message(ben, "We are back")).to_have_count(1)
 

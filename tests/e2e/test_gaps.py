@@ -171,7 +171,7 @@ async def test_what_happened_while_cut_off_is_shown_afterwards(
         return await case.shown(ana) == await case.wanted(call)
 
     await expect(ana.get_by_test_id("connection-state").first).to_have_text("Connected")
-    await eventually_told(agrees, within_s=20, what="the page as loaded")
+    await eventually_told(agrees, what="the page as loaded")
     before = await case.shown(ana)
 
     await ana.context.set_offline(True)
@@ -181,7 +181,7 @@ async def test_what_happened_while_cut_off_is_shown_afterwards(
     assert not await agrees()
     await ana.context.set_offline(False)
 
-    await eventually_told(agrees, within_s=45, what=f"{await case.shown(ana)} is {await case.wanted(call)}")
+    await eventually_told(agrees, what=f"{await case.shown(ana)} is {await case.wanted(call)}")
 
 
 async def test_pages_opened_while_nobody_answers_say_so_and_load_by_themselves_afterwards(

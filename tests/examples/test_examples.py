@@ -15,9 +15,11 @@ from typing import Any
 import httpx2
 import pytest
 
+from kit import processes
 from kit.client import Client, connected
 from kit.ports import free_port
 from kit.realtime import realtime_server
+from kit.waiting import LIMIT_S
 from smartlink.broadcasting import ChannelEncryption
 from smartlink.server.lifecycle import RealtimeServer
 
@@ -34,7 +36,7 @@ async def server() -> AsyncIterator[RealtimeServer]:
 async def start(name: str, folder: Path, server: RealtimeServer, **more: str) -> asyncio.subprocess.Process:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("REVERB_", "BROADCAST_", "PUSHER_"))}
     environment |= {"REVERB_PORT": str(server.port), **more}
-    return await asyncio.create_subprocess_exec(
+    return await processes.spawn(
         sys.executable, str(EXAMPLES / name), cwd=folder, env=environment,
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
@@ -46,8 +48,8 @@ async def running(name: str, folder: Path, server: RealtimeServer, **more: str) 
     port = free_port()
     process = await start(name, folder, server, PORT=str(port), **more)
     try:
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10) as client:
-            async with asyncio.timeout(30):
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=LIMIT_S) as client:
+            async with asyncio.timeout(LIMIT_S):
                 while True:
                     try:
                         await client.get("/")

@@ -18,7 +18,7 @@ from kit.client import Client, connected
 from kit.realtime import KEY, SECRET, call
 from kit.redis import RedisServer, fresh_prefix, redis_server
 from kit.reverb import Reverb, reverb
-from kit.waiting import eventually, eventually_told
+from kit.waiting import LIMIT_S, eventually, eventually_told
 from smartlink.protocol.signing import sign_channel, sign_user
 
 EACH = 8
@@ -279,7 +279,7 @@ async def test_whoever_changes_machines_in_a_moment_is_there_in_the_end(pair: Ma
             here.writer.transport.abort()
             hop_on(there, "hopper")
             await there.receive()
-            await eventually(all_know, within_s=5)
+            await eventually(all_know)
             here = there
         for task in following:
             task.cancel()
@@ -287,7 +287,7 @@ async def test_whoever_changes_machines_in_a_moment_is_there_in_the_end(pair: Ma
 
 async def test_neither_gives_up_nor_splits_silently_when_redis_goes_away_and_comes_back_empty(pair: Machines) -> None:
     async def is_up(status: int) -> bool:
-        async with httpx2.AsyncClient(trust_env=False, timeout=10) as http:
+        async with httpx2.AsyncClient(trust_env=False, timeout=LIMIT_S) as http:
             found = [
                 (await http.get(f"http://127.0.0.1:{machine.port}/up")).status_code
                 for machine in (pair.one, pair.two) * 4

@@ -17,8 +17,9 @@ from typing import Self
 import pytest
 
 from broadcasting.outbox_database import OutboxDatabase, envelope
+from kit import processes
 from kit.pusher_service import PusherService, pusher_service
-from kit.waiting import eventually
+from kit.waiting import LIMIT_S, eventually
 from smartlink.broadcasting.outbox import read_status
 
 WORKER = Path(__file__).with_name("outbox_worker.py")
@@ -42,7 +43,7 @@ class Workers:
         for process in self._running:
             process.terminate()
         for process in self._running:
-            await asyncio.wait_for(process.wait(), 20)
+            await asyncio.wait_for(process.wait(), LIMIT_S)
 
     async def kill_one(self, chance: random.Random) -> None:
         process = self._running.pop(chance.randrange(len(self._running)))
@@ -54,9 +55,7 @@ class Workers:
 
     async def _start(self) -> None:
         path = os.pathsep.join([str(WORKER.parents[1]), os.environ.get("PYTHONPATH", "")])
-        self._running.append(
-            await asyncio.create_subprocess_exec(*self._command, env={**os.environ, "PYTHONPATH": path})
-        )
+        self._running.append(await processes.spawn(*self._command, env={**os.environ, "PYTHONPATH": path}))
 
 
 @pytest.mark.parametrize(
@@ -75,11 +74,11 @@ async def test_nothing_is_lost_doubled_or_reordered(database: OutboxDatabase, ki
         while workers.kills < kills:
             # In the middle of things: just after the service has taken something more.
             before = len(service.taken)
-            await eventually(lambda before=before: len(service.taken) > before or recording.done(), within_s=30)  # type: ignore[misc]
+            await eventually(lambda before=before: len(service.taken) > before or recording.done())  # type: ignore[misc]
             await asyncio.sleep(chance.random() * 0.6)
             await workers.kill_one(chance)
         committed = await recording
-        await eventually(lambda: len(_first_seen(service)) >= events, within_s=60)
+        await eventually(lambda: len(_first_seen(service)) >= events)
 
     assert workers.kills == kills
     assert _first_seen(service) == {event_id for ids in committed.values() for event_id in ids}
@@ -104,7 +103,7 @@ def _first_seen(service: PusherService) -> set[int]:
 
 
 async def _until_two_work(database: OutboxDatabase) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LIMIT_S):
         while sum(worker.is_alive for worker in (await read_status(database.engine, database.tables)).workers) < 2:
             await asyncio.sleep(0.02)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 
 import pytest
@@ -63,12 +62,11 @@ async def test_a_black_hole_is_noticed_told_at_once_and_its_gap_closed(shared_re
 
         between.swallow()
         await publish_all(two, sent[10:30])
-        await eventually(lambda: not one.broker.is_available, within_s=5)
+        await eventually(lambda: not one.broker.is_available)
         await one.broker.subscribe("1", "late")
-        began = time.monotonic()
         for _ in range(20):
-            assert await refused(one)
-        assert time.monotonic() - began < 0.4, "a publisher is refused without waiting"
+            with pytest.raises(BrokerUnavailable):  # at its first step: a publisher is refused without waiting
+                one.broker.publish(event(0)).send(None)
         between.heal()
         await eventually(lambda: one.broker.is_available)
         await publish_all(one, sent[30:])

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from kit import processes
 from kit.client import connected
 from kit.realtime import call, realtime_server
 from kit.redis import RedisServer, cluster, fresh_prefix, redis_server, sentinel
@@ -70,7 +71,7 @@ async def test_the_roster_is_the_same_on_a_cluster(pair: tuple[RedisEngines, Red
         assert await two.roster.join("1", channel, "2.2", BEN) == Arrival(False, True, 3)
     assert await one.roster.channels("1") == dict.fromkeys(CHANNELS, ChannelCount(3, 2))
     await two.die()
-    await eventually(lambda: len(one.changes) == len(CHANNELS), within_s=10)
+    await eventually(lambda: len(one.changes) == len(CHANNELS))
     assert one.changes[0].removed == (BEN,)
     assert await one.roster.leave("1", CHANNELS[0], "1.1") == Departure(True, True, 0)
 
@@ -134,7 +135,7 @@ async def test_slots_may_move_while_nodes_speak(
     def heard(channel: str) -> list[bytes]:
         return [p.frame for p in one.heard if isinstance(p, Publication) and p.channel == channel]
 
-    await eventually(lambda: len(one.heard) >= len(sent), within_s=20)
+    await eventually(lambda: len(one.heard) >= len(sent))
     for channel in CHANNELS:
         assert heard(channel) == [publication.frame for publication in sent if publication.channel == channel]
 
@@ -142,7 +143,7 @@ async def test_slots_may_move_while_nodes_speak(
 def reshard(port: int, source: str, target: str, *, slots: int) -> subprocess.Popen[bytes]:
     command = [shutil.which("redis-cli") or "redis-cli", "--cluster", "reshard", f"127.0.0.1:{port}", "--cluster-yes"]
     command += ["--cluster-from", source, "--cluster-to", target, "--cluster-slots", str(slots)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    return processes.popen(command, stdout=subprocess.DEVNULL)
 
 
 async def test_servers_on_a_cluster_serve_clients(masters: list[RedisServer]) -> None:
@@ -169,7 +170,7 @@ async def test_after_a_sentinel_failover_all_goes_on_with_the_new_master() -> No
         replica = stack.enter_context(redis_server("--replicaof", f"127.0.0.1 {master.port}"))
         await eventually(lambda: info(replica).get("master_link_status") == "up")
         watching = stack.enter_context(sentinel(master.port))
-        await eventually(lambda: info(watching).get("master0", {}).get("slaves") in (1, "1"), within_s=20)
+        await eventually(lambda: info(watching).get("master0", {}).get("slaves") in (1, "1"))
         address = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{watching.port}/mymaster"
         async with redis_engines(address) as one, redis_engines(address, one.names.prefix) as two:
             await one.roster.join("1", "presence-a", "1.1", ANA)
@@ -177,7 +178,7 @@ async def test_after_a_sentinel_failover_all_goes_on_with_the_new_master() -> No
             master.kill()
             await eventually(lambda: not one.broker.is_available and not two.broker.is_available)
             await two.roster.join("1", "presence-a", "2.1", BEN)
-            await eventually(lambda: one.broker.is_available and two.broker.is_available, within_s=30)
+            await eventually(lambda: one.broker.is_available and two.broker.is_available)
             await two.broker.publish(Publication("1", "presence-a", b"{}"))
 
             await eventually(lambda: Publication("1", "presence-a", b"{}") in one.heard)

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
+from kit import processes
 from kit.client import Client, connected
 from kit.ports import free_port
 from kit.realtime import call, realtime_server
 from kit.redis import RedisServer, fresh_prefix, redis_server
 from kit.serve import SMARTLINK
-from kit.waiting import eventually, eventually_told
+from kit.waiting import LIMIT_S, eventually, eventually_told
 from smartlink.server.brokers.base import Control
 from smartlink.server.lifecycle import RealtimeServer
 
@@ -173,7 +174,7 @@ async def test_those_on_a_channel_whose_events_were_missed_connect_again(shared_
 def start_node(environment: dict[str, str], folder: Path) -> subprocess.Popen[bytes]:
     """One more node, in a process of its own."""
     with (folder / "log").open("wb") as log:
-        return subprocess.Popen([SMARTLINK, "reverb", "start"], cwd=folder, env=environment, stdout=log, stderr=log)
+        return processes.popen([SMARTLINK, "reverb", "start"], cwd=folder, env=environment, stdout=log, stderr=log)
 
 
 async def until_it_listens(port: int, process: subprocess.Popen[bytes], folder: Path) -> None:
@@ -186,7 +187,7 @@ async def until_it_listens(port: int, process: subprocess.Popen[bytes], folder: 
         writer.close()
         return True
 
-    await eventually_told(listens, within_s=60, what="a node that listens")
+    await eventually_told(listens, what="a node that listens")
 
 
 async def test_a_node_killed_with_its_process_is_missed_in_ten_seconds(
@@ -215,11 +216,11 @@ async def test_a_node_killed_with_its_process_is_missed_in_ten_seconds(
                 await ben.subscribe("chat")
                 assert await count(ben) == 2
                 process.send_signal(signal.SIGKILL)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(LIMIT_S):
                     last = {(await ben.receive())["event"], (await ben.receive())["event"]}
             assert last == {"pusher_internal:member_removed", "pusher_internal:subscription_count"}
             users = await get(node, "/channels/presence-a/users")
             assert users == {"users": [{"id": "2"}]}
         finally:
             process.kill()
-            process.wait(10)
+            process.wait(LIMIT_S)

@@ -8,6 +8,10 @@ from contextlib import asynccontextmanager
 
 from playwright.async_api import Browser, async_playwright
 
+from kit.waiting import LIMIT_S
+
+LIMIT_MS = LIMIT_S * 1_000
+"""How long pages may take to show what they must: for `expect` and as a page's default."""
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",

@@ -11,9 +11,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from kit.realtime import KEY, SECRET
+from kit.waiting import LIMIT_S
 from smartlink.protocol.signing import sign_channel, sign_user
-
-TIMEOUT_S = 30.0
 
 
 class Closed(Exception):
@@ -38,7 +37,7 @@ class Client:
             f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n".encode()
         )
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(LIMIT_S):
             return (await self.reader.readuntil(b"\r\n\r\n")).decode()
 
     def send_frame(
@@ -65,7 +64,7 @@ class Client:
         self.send_frame(1, text.encode())
 
     async def frame(self) -> tuple[int, bytes]:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(LIMIT_S):
             first, second = await self.reader.readexactly(2)
             size = second & 0x7F
             if size == 126:

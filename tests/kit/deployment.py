@@ -15,25 +15,26 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from kit import processes
 from kit.ports import free_port
 from kit.redis import RedisServer
 from kit.serve import SMARTLINK
+from kit.waiting import LIMIT_S
 
 __all__ = ["Deployment", "Service", "certificate", "deployment", "render"]
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "deploy" / "proxy" / "nginx.conf.template"
-START_S = 60.0
 KEY, SECRET = "key-of-the-test", "a-secret-of-the-tests-that-is-long-enough"
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
     """A self-signed one for 127.0.0.1."""
     cert, key = folder / "fullchain.pem", folder / "privkey.pem"
-    subprocess.run(
+    processes.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
          "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)],
-        check=True, capture_output=True, timeout=60,
+        check=True, capture_output=True,
     )  # fmt: skip
     return cert, key
 
@@ -64,7 +65,7 @@ class Service:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = processes.popen(
                 self._command, cwd=self._folder, env=self._environment, stdout=log, stderr=log, start_new_session=True
             )
 
@@ -72,7 +73,7 @@ class Service:
         assert self._process is not None
         self._process.send_signal(how)
 
-    def wait(self, timeout_s: float = 40) -> int:
+    def wait(self, timeout_s: float = LIMIT_S) -> int:
         """The exit code."""
         assert self._process is not None
         return self._process.wait(timeout_s)
@@ -84,7 +85,7 @@ class Service:
                 os.killpg(self._process.pid, signal.SIGKILL)
             except ProcessLookupError:
                 return
-            self._process.wait(10)
+            self._process.wait(LIMIT_S)
 
     def end(self) -> None:
         """Stop it as an operator does; then for good."""
@@ -137,7 +138,7 @@ class Deployment:
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """What an operator types, with the settings of the deployment."""
-        return subprocess.run(
+        return processes.run(
             [SMARTLINK, *words], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120
         )
 
@@ -152,7 +153,7 @@ class Deployment:
     def wait_until_up(self) -> None:
         ports = {node: port for node, port in zip(self.nodes, self.node_ports, strict=True) if node.is_running}
         for service, port in [*ports.items(), (self.app, self.app_port), (self.proxy, self.inside_port)]:
-            limit = time.monotonic() + START_S
+            limit = time.monotonic() + LIMIT_S
             while not _is_up(port):
                 assert service.is_running, f"{service.name} ended:\n{service.said[-3000:]}"
                 assert time.monotonic() < limit, f"{service.name} is not up:\n{service.said[-3000:]}"
@@ -212,7 +213,7 @@ class Deployment:
 
 def _is_up(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/up", timeout=2) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/up", timeout=LIMIT_S) as answer:
             return bool(answer.status == 200)
     except (OSError, urllib.error.URLError):
         return False

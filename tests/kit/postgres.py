@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +17,9 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from kit import processes
 from kit.ports import free_port
+from kit.waiting import LIMIT_S, wait_until
 
 __all__ = ["fresh_database", "postgres_url"]
 
@@ -26,13 +30,6 @@ def _binary(name: str) -> str:
     if binary is None:
         raise FileNotFoundError(f"{name} is missing; `make setup-dev` installs PostgreSQL")
     return binary
-
-
-def _run(command: list[str], owner: int | None) -> None:
-    identity = {} if owner is None else {"user": owner, "group": owner, "extra_groups": []}
-    done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=60, check=False, **identity)
-    if done.returncode != 0:
-        raise RuntimeError(f"{command[0]} failed: {done.stdout}{done.stderr}")
 
 
 @contextmanager
@@ -48,16 +45,37 @@ def cluster() -> Iterator[str]:
         f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={directory} -c fsync=off "
         "-c synchronous_commit=off -c full_page_writes=off -c max_connections=200"
     )
-    control = [_binary("pg_ctl"), "-D", str(data), "-l", str(directory / "log")]
+    url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    log = directory / "log"
+    initdb = [_binary("initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
+    identity = {} if owner is None else {"user": owner, "group": owner, "extra_groups": []}
     try:
-        _run([_binary("initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"], owner)
-        _run([*control, "-w", "-t", "30", "-o", options, "start"], owner)
+        done = processes.run(initdb, capture_output=True, text=True, cwd="/", timeout=LIMIT_S, **identity)
+        if done.returncode != 0:
+            raise RuntimeError(f"initdb failed: {done.stdout}{done.stderr}")
+        with log.open("wb") as output:
+            # In the foreground, so that it ends with us; SIGQUIT has it end its own processes at once.
+            server = processes.popen(
+                [_binary("postgres"), "-D", str(data), *shlex.split(options)],
+                ends_by=signal.SIGQUIT, cwd="/", stdout=output, stderr=output, **identity,
+            )  # fmt: skip
         try:
-            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+            wait_until(lambda: _accepts(url, server, log), what="a PostgreSQL that accepts connections")
+            yield url
         finally:
-            _run([*control, "-m", "immediate", "stop"], owner)
+            server.send_signal(signal.SIGQUIT)
+            server.wait(LIMIT_S)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _accepts(url: str, server: subprocess.Popen[bytes], log: Path) -> bool:
+    assert server.poll() is None, f"PostgreSQL ended:\n{log.read_text()}"
+    try:
+        psycopg.connect(url).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 
+from kit.waiting import LIMIT_S
 from smartlink.protocol.signing import signed_query
 from smartlink.server.apps.base import App, AppManager
 from smartlink.server.apps.static import StaticApps
@@ -62,7 +63,7 @@ async def call(
     stamp = int(time.time()) if timestamp is None else timestamp
     query = signed_query(key, secret, method, path, body, timestamp=stamp, params=params)
     scheme = "http" if tls is None else "https"
-    async with httpx2.AsyncClient(trust_env=False, timeout=10, verify=tls or False) as client:
+    async with httpx2.AsyncClient(trust_env=False, timeout=LIMIT_S, verify=tls or False) as client:
         return await client.request(
             method, f"{scheme}://127.0.0.1:{port}{path}?{query}", content=body, headers=dict(headers or {})
         )

@@ -18,7 +18,9 @@ from uuid import uuid4
 import pytest
 from redis import Redis, RedisError
 
+from kit import processes
 from kit.ports import free_port, free_port_with_bus
+from kit.waiting import LIMIT_S
 
 __all__ = [
     "Proxy",
@@ -30,8 +32,6 @@ __all__ = [
     "sentinel",
     "shared_redis",
 ]
-
-START_S = 10.0
 
 
 def fresh_prefix() -> str:
@@ -76,10 +76,10 @@ class RedisServer:
             command.append("--sentinel")
         else:
             command += ["--save", "", "--appendonly", "no"]
-        self._process = subprocess.Popen(
+        self._process = processes.popen(
             [*command, *self._arguments], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
         )
-        limit = time.monotonic() + START_S
+        limit = time.monotonic() + LIMIT_S
         while True:
             try:
                 self.call("PING")
@@ -99,7 +99,7 @@ class RedisServer:
         """As `kill -9`; what it held is gone."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(LIMIT_S)
             self._process = None
 
     def freeze(self) -> None:
@@ -156,13 +156,12 @@ def cluster(number: int) -> Iterator[list[RedisServer]]:
             servers.append(server)
             server.start()
         addresses = [f"127.0.0.1:{server.port}" for server in servers]
-        subprocess.run(
+        processes.run(
             [shutil.which("redis-cli") or "redis-cli", "--cluster", "create", *addresses, "--cluster-yes"],
             check=True,
-            timeout=30,
             stdout=subprocess.DEVNULL,
         )
-        limit = time.monotonic() + START_S
+        limit = time.monotonic() + LIMIT_S
         while any("cluster_state:ok" not in str(server.call("CLUSTER", "INFO")) for server in servers):
             if time.monotonic() > limit:
                 raise TimeoutError("the Redis Cluster did not form")

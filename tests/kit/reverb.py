@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kit import processes
 from kit.ports import free_port
 from kit.serve import SMARTLINK
+from kit.waiting import LIMIT_S, wait_until
 
 __all__ = ["Reverb", "reverb"]
 
@@ -37,15 +38,17 @@ class Reverb:
 
     def start(self, *arguments: str, before: Any = None) -> None:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = processes.popen(
                 [SMARTLINK, "reverb", "start", *arguments], cwd=self.folder, env=self.environment, stdout=log,
                 stderr=log, preexec_fn=before,
             )  # fmt: skip
-        until = time.monotonic() + 30
-        while "Realtime server:" not in self.said:
-            assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.said}"
-            assert time.monotonic() < until, f"not up:\n{self.said}"
-            time.sleep(0.02)
+
+        def is_up() -> bool:
+            said = self.said
+            assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{said}"
+            return "Realtime server:" in said
+
+        wait_until(is_up, what=f"a server that is up: {self.log}")
 
     @property
     def said(self) -> str:
@@ -57,15 +60,15 @@ class Reverb:
         return [int(pid) for pid in listed.split()]
 
     def command(self, *words: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        return processes.run(
             [SMARTLINK, "reverb", *words], cwd=self.folder, env=self.environment | (environment or {}),
-            capture_output=True, text=True, timeout=90, check=False,
+            capture_output=True, text=True,
         )  # fmt: skip
 
     def signal(self, how: int) -> None:
         self.process.send_signal(how)
 
-    def wait(self, timeout_s: float = 30) -> int:
+    def wait(self, timeout_s: float = LIMIT_S) -> int:
         """The exit code."""
         return self.process.wait(timeout_s)
 
@@ -75,10 +78,10 @@ class Reverb:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(20)
+                self.process.wait(LIMIT_S)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-                self.process.wait(5)
+                self.process.wait(LIMIT_S)
         for pid in children:
             try:
                 os.kill(pid, signal.SIGKILL)

@@ -12,7 +12,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from kit import processes
 from kit.ports import free_port
+from kit.waiting import LIMIT_S
 
 SMARTLINK = str(Path(sys.executable).with_name("smartlink"))
 
@@ -35,9 +37,9 @@ class Smartlink:
         self.process: subprocess.Popen[bytes] | None = None
         self.log = folder / "serve.log"
 
-    def start(self, timeout_s: float = 30) -> None:
+    def start(self, timeout_s: float = LIMIT_S) -> None:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = processes.popen(
                 [SMARTLINK, "serve", "--demo"], cwd=self.folder, env=self.environment, stdout=log, stderr=log
             )
         until = time.monotonic() + timeout_s
@@ -46,7 +48,7 @@ class Smartlink:
                 raise AssertionError(f"smartlink serve ended at once:\n{self.log.read_text()}")
             try:
                 for url in (f"{self.url}/up", f"http://127.0.0.1:{self.realtime_port}/up"):
-                    with urllib.request.urlopen(url, timeout=1) as answer:
+                    with urllib.request.urlopen(url, timeout=LIMIT_S) as answer:
                         answer.read()
                 return
             except (OSError, urllib.error.URLError):
@@ -59,8 +61,8 @@ class Smartlink:
         if self.process.poll() is None:
             self.process.send_signal(how)
         try:
-            return self.process.wait(20)
+            return self.process.wait(LIMIT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait(5)
+            self.process.wait(LIMIT_S)
             raise AssertionError(f"smartlink serve does not stop:\n{self.log.read_text()}") from None

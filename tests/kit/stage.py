@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from kit.client import Client, connected
 from kit.realtime import realtime_server
+from kit.waiting import LIMIT_S
 from smartlink.protocol.signing import sign_channel, sign_user, signed_query
 from smartlink.server.apps.base import App
 from smartlink.server.lifecycle import RealtimeServer
@@ -24,7 +25,6 @@ __all__ = ["ONE", "TWO", "Api", "Stage", "stage", "subscription"]
 ONE = App(id="1001", key="app-key", secret="app-secret", client_events_per_s=1_000)
 TWO = App(id="1002", key="other-key", secret="other-secret", client_events_per_s=1_000)
 CHANNELS = ("chat", "private-room", "presence-room")
-TIMEOUT_S = 30.0
 
 
 def subscription(app: App, socket_id: str, channel: str, channel_data: str | None = None) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class Api:
         self, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> tuple[int, Any]:
         """The answer's status, and its body as JSON (None when it has none)."""
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(LIMIT_S):
             if self._streams is None:
                 self._streams = await asyncio.open_connection("127.0.0.1", self._port)
             reader, writer = self._streams

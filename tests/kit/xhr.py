@@ -12,11 +12,11 @@ from typing import Any, Self
 
 from kit.client import Closed
 from kit.realtime import KEY, SECRET
+from kit.waiting import LIMIT_S
 from smartlink.protocol.signing import sign_channel
 
 __all__ = ["Answer", "XhrClient", "request", "session_name"]
 
-TIMEOUT_S = 30.0
 _numbers = itertools.count(1)
 
 
@@ -37,7 +37,7 @@ class Answer:
         self.size = 0
 
     async def _more(self) -> None:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(LIMIT_S):
             if "content-length" in self.headers:
                 self._buffer += await self._reader.readexactly(int(self.headers["content-length"]))
                 self._is_over = True
@@ -91,7 +91,7 @@ async def request(
     head = f"{method} {path} HTTP/{version}\r\n" + "".join(f"{n}: {v}\r\n" for n, v in fields.items())
     try:
         writer.write(f"{head}\r\n".encode() + body)
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(LIMIT_S):
             raw = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         names = (line.split(": ", 1) for line in raw[1:] if line)
         yield Answer(reader, writer, int(raw[0].split()[1]), {name.lower(): value for name, value in names})

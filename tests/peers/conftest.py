@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import fcntl
-import subprocess
 from pathlib import Path
 
 import pytest
+
+from kit import processes
 
 NODE = Path(__file__).parent / "node"
 
@@ -18,6 +19,6 @@ def _packages() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         # npm writes this file last.
         if not (NODE / "node_modules" / ".package-lock.json").is_file():
-            subprocess.run(
+            processes.run(
                 ["npm", "ci", "--no-audit", "--no-fund"], cwd=NODE, check=True, capture_output=True, timeout=110
             )

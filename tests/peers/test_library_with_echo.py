@@ -16,6 +16,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from kit.ports import free_port
 from kit.realtime import APP_ID, KEY, SECRET, realtime_server
+from kit.waiting import LIMIT_S
 from peers.test_node_clients import Echo, running
 from smartlink.broadcasting import (
     Broadcaster,
@@ -84,7 +85,7 @@ async def world() -> AsyncIterator[World]:
         world = World(server.port)
         app = uvicorn.Server(uvicorn.Config(world, port=world.auth_port, log_level="error", lifespan="off", ws="none"))
         serving = asyncio.create_task(app.serve())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             while not app.started:
                 await asyncio.sleep(0.01)
         yield world

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from kit import processes
 from kit.client import connected
 from kit.ports import free_port
 from kit.realtime import APP_ID, KEY, SECRET, an_app, realtime_server
-from kit.waiting import eventually_told
+from kit.waiting import LIMIT_S, eventually_told
 from smartlink.server.lifecycle import RealtimeServer
 
 NODE = Path(__file__).parent / "node"
@@ -42,7 +43,7 @@ class Echo:
 
     async def next(self) -> dict[str, Any]:
         assert self._process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LIMIT_S):
             line = await self._process.stdout.readline()
         assert line, "the Node process ended"
         observation: dict[str, Any] = json.loads(line)
@@ -61,7 +62,7 @@ class Echo:
 
 @asynccontextmanager
 async def running(script: str, **options: Any) -> AsyncIterator[Echo]:
-    process = await asyncio.create_subprocess_exec(
+    process = await processes.spawn(
         "node", script, json.dumps({"key": KEY, "secret": SECRET} | options), cwd=NODE,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
@@ -69,7 +70,7 @@ async def running(script: str, **options: Any) -> AsyncIterator[Echo]:
     try:
         yield client
         client.do("end")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             await process.wait()
     finally:
         if process.returncode is None:
@@ -89,11 +90,11 @@ async def published(port: int, *calls: list[Any]) -> list[dict[str, Any]]:
     options = {
         "port": port, "id": APP_ID, "key": KEY, "secret": SECRET, "masterKey": MASTER_KEY, "calls": calls,
     }  # fmt: skip
-    process = await asyncio.create_subprocess_exec(
+    process = await processes.spawn(
         "node", "publish.mjs", json.dumps(options), cwd=NODE, stdout=asyncio.subprocess.PIPE
     )
     try:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(LIMIT_S):
             output, _ = await process.communicate()
     finally:
         if process.returncode is None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from kit import processes
 from kit.client import Client, connected
 from kit.realtime import APP_ID, KEY, SECRET, realtime_server
 from kit.redis import redis_server
@@ -27,6 +28,8 @@ LARAVEL = Path("/usr/share/php/Illuminate/Broadcasting")
 WEBHOOK = json.dumps({"time_ms": 1_700_000_000_000, "events": [{"name": "channel_occupied", "channel": "chat"}]})
 IS_ASKED_FOR = os.environ.get("SMARTLINK_TEST_PEERS") == "1"
 
+COMPILED_S = 240
+"""How long Go, Java or PHP may take to fetch, build and run a program."""
 pytestmark = [
     pytest.mark.skipif(not IS_ASKED_FOR, reason="needs Go, Java and PHP: make test-peers"),
     pytest.mark.timeout(300),
@@ -40,9 +43,9 @@ async def server() -> AsyncIterator[RealtimeServer]:
 
 
 async def output(*command: str, cwd: Path) -> str:
-    process = await asyncio.create_subprocess_exec(*command, cwd=cwd, stdout=asyncio.subprocess.PIPE)
+    process = await processes.spawn(*command, cwd=cwd, stdout=asyncio.subprocess.PIPE)
     try:
-        async with asyncio.timeout(240):
+        async with asyncio.timeout(COMPILED_S):
             out, _ = await process.communicate()
     finally:
         if process.returncode is None:

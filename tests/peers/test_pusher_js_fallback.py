@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, async_playwright
 
+from kit.chromium import LIMIT_MS
 from kit.client import connected
 from kit.realtime import KEY, SECRET, call, realtime_server
-from kit.waiting import eventually
+from kit.waiting import LIMIT_S, eventually
 from smartlink.protocol.signing import sign_channel
 from smartlink.server.lifecycle import RealtimeServer
 
@@ -57,7 +58,7 @@ def origin(tmp_path: Path) -> Iterator[str]:
         thread.start()
         yield f"http://127.0.0.1:{files.server_address[1]}"
         files.shutdown()
-        thread.join(10)
+        thread.join(LIMIT_S)
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ async def page(origin: str) -> AsyncIterator[Page]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         opened = await browser.new_page()
-        opened.set_default_timeout(20_000)
+        opened.set_default_timeout(LIMIT_MS)
         await opened.expose_function("sign", lambda socket_id, name: sign_channel(KEY, SECRET, socket_id, name))
         await opened.goto(origin)
         yield opened

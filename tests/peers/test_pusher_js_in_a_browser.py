@@ -16,6 +16,7 @@ from playwright.async_api import Browser, async_playwright
 
 from kit.client import connected
 from kit.realtime import APP_ID, KEY, SECRET, call, realtime_server
+from kit.waiting import LIMIT_S
 from smartlink.broadcasting import Broadcaster, ChannelEncryption, EncryptedPrivateChannel
 from smartlink.broadcasting.drivers.pusher import PusherDriver
 from smartlink.protocol.errors import Code
@@ -96,7 +97,7 @@ class Page:
 
     async def until(self, what: str, **more: Any) -> dict[str, Any]:
         """The next observation of this kind; others are passed over."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LIMIT_S):
             while True:
                 told = await self._told.get()
                 if told["what"] == what and more.items() <= told.items():

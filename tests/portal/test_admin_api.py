@@ -14,6 +14,7 @@ import pytest
 from kit.client import connected
 from kit.portal import PASSWORD, Person, World, payloads
 from kit.realtime import realtime_server
+from kit.waiting import LIMIT_S
 from smartlink.broadcasting import BroadcastSettings
 from smartlink.portal.admin import console
 from smartlink.portal.admin.events import AdminFigures
@@ -292,7 +293,7 @@ async def looking(admin: Person, port: int) -> AsyncIterator[None]:
 
 async def said_to_admins(world: World, event: str) -> list[dict[str, Any]]:
     """What admins were sent, once it is something."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_S):
         while not (found := payloads(world.broadcaster, event, "private-admin")):
             await asyncio.sleep(0.05)
     return found

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from kit.portal import World
+from kit.waiting import LIMIT_S
 from smartlink.portal import migrations
 from smartlink.portal.backups import BackupFailed, archive, backup, ids, postgresql, restore
 
@@ -99,7 +100,7 @@ def test_it_is_whole_although_many_write_meanwhile(database_url: str, elsewhere:
         file, _ = backup(database_url, tmp_path / "under-load.backup")
     finally:
         is_over.set()
-        writer.join(30)
+        writer.join(LIMIT_S)
 
     restore(elsewhere, file)
 

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 from kit.client import Client, connected
 from kit.realtime import an_app, realtime_server
-from kit.waiting import eventually
+from kit.waiting import LIMIT_S, eventually
 from smartlink.protocol import encoding
 from smartlink.server.brokers.base import Publication
 from smartlink.server.counts import PACED_ABOVE, CountPace
@@ -81,7 +81,7 @@ async def test_a_trailing_count_is_that_of_its_time() -> None:
         others = [await clients.enter_async_context(connected(server.port)) for _ in range(PACED_ABOVE + 5)]
         for client in others:
             client.send("pusher:subscribe", {"channel": "chat"})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             while await count(first) != PACED_ABOVE + 6:
                 pass
 

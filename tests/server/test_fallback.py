@@ -10,7 +10,7 @@ import pytest
 from kit.client import connected
 from kit.engines import Between
 from kit.realtime import KEY, call, realtime_server
-from kit.waiting import eventually
+from kit.waiting import LIMIT_S, eventually
 from kit.xhr import XhrClient, request, session_name
 from smartlink.server.lifecycle import RealtimeServer
 
@@ -285,7 +285,7 @@ async def test_a_poll_leaves_its_connection_usable(server: RealtimeServer) -> No
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     head = f"POST /app/{KEY}/1/abcdefgh/xhr?protocol=7 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode()
     writer.write(head + b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_S):
         assert b"connection_established" in await reader.readuntil(b"0\r\n\r\n")
         assert b'{"health":"OK"}' in await reader.readuntil(b"}")
     writer.close()
@@ -307,7 +307,7 @@ async def test_who_comes_while_the_roster_is_waited_for_does_not_exceed_the_limi
     between = Between()
     async with (
         realtime_server(reverb_app_max_connections=1, engines=between.engines()) as server,
-        asyncio.timeout(20),
+        asyncio.timeout(LIMIT_S),
     ):
         between.joining.shut()
         openings = [

@@ -21,7 +21,7 @@ import smartlink.protocol.signing
 from kit.client import connected, raw
 from kit.realtime import an_app, realtime_server
 from kit.stage import ONE, TWO, Stage, stage, subscription
-from kit.waiting import eventually
+from kit.waiting import LIMIT_S, eventually
 from smartlink.protocol.signing import body_md5, sign_channel, sign_request, signed_query
 from smartlink.server.limits import TokenBucket
 
@@ -54,7 +54,7 @@ async def test_a_socket_of_a_wrong_origin_is_of_no_use() -> None:
     async with realtime_server(reverb_app_allowed_origins="https://a.example") as server, raw(server.port) as client:
         await client.handshake("/app/app-key?protocol=7", "Origin: https://b.example\r\n")
         client.send("pusher:subscribe", {"channel": "chat"})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             await client.reader.read()
 
         assert server.node.hub.channel("1001", "chat") is None
@@ -223,7 +223,7 @@ async def test_chunked_bodies_are_read(scene: Stage) -> None:
             piece = body[start : start + 10]
             client.writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         client.writer.write(b"0\r\n\r\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
     assert (await scene.watching[ONE.id].receive())["event"] == "e"
 

@@ -6,21 +6,22 @@ import asyncio
 import json
 import socket
 import ssl
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kit import processes
 from kit.client import connected, raw
 from kit.realtime import call, realtime_server
+from kit.waiting import LIMIT_S
 from smartlink.server.config import ServerSettings, UnsafeSettings
 from smartlink.server.lifecycle import RealtimeServer
 
 ANA = {"user_id": "1", "user_info": {"name": "Ana"}}
 
 
-async def until(condition: Any, timeout_s: float = 15.0) -> None:
+async def until(condition: Any, timeout_s: float = LIMIT_S) -> None:
     """Wait until `condition()` is true."""
     async with asyncio.timeout(timeout_s):
         while not condition():
@@ -75,7 +76,7 @@ async def test_a_slow_consumer_is_cut_with_4100_and_the_others_get_everything() 
             assert (await good.receive())["event"] == "e"
         assert server.metrics.slow_consumers == 1
         assert len(server.node.hub) == 1
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(LIMIT_S):
             rest = await reader.read(-1)
         writer.close()
         assert b"4100" in rest[-300:]
@@ -150,10 +151,10 @@ async def test_five_hundred_connections_come_and_go(server: RealtimeServer) -> N
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("tls")
     cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
+    processes.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost",
          "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)],
-        check=True, capture_output=True, timeout=60,
+        check=True, capture_output=True,
     )  # fmt: skip
     return cert, key
 
@@ -182,7 +183,7 @@ async def test_plain_text_to_a_tls_port_harms_nobody(certificate: tuple[Path, Pa
     async with realtime_server(reverb_server_tls_cert=cert, reverb_server_tls_key=key) as server:
         async with raw(server.port) as client:
             client.writer.write(b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(LIMIT_S):
                 await client.reader.read()
         async with connected(server.port, tls=ssl.create_default_context(cafile=cert)) as good:
             assert await good.is_quiet()

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kit.client import connected
 from kit.realtime import call, realtime_server
-from kit.waiting import eventually
+from kit.waiting import LIMIT_S, eventually
 from kit.xhr import XhrClient
 from smartlink.server.lifecycle import RealtimeServer
 from smartlink.server.metrics import Histogram, lasting, merge, sample_name
@@ -36,7 +36,7 @@ async def observed(server: RealtimeServer) -> AsyncIterator[ObserveEndpoint]:
 
 
 async def get(endpoint: ObserveEndpoint, path: str, method: str = "GET") -> httpx2.Response:
-    async with httpx2.AsyncClient(trust_env=False, timeout=10) as client:
+    async with httpx2.AsyncClient(trust_env=False, timeout=LIMIT_S) as client:
         return await client.request(method, f"http://127.0.0.1:{endpoint.port}{path}")
 
 
@@ -140,7 +140,7 @@ async def test_who_asks_badly_harms_nobody(server: RealtimeServer, asked: bytes)
     async with observed(server) as endpoint:
         reader, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)
         writer.write(asked)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             with suppress(ConnectionResetError):
                 assert (await reader.read())[:12] in (b"HTTP/1.1 400", b"")
         writer.close()

@@ -8,7 +8,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,12 +15,13 @@ from typing import Any, Self
 
 import pytest
 
+from kit import processes
 from kit.client import connected
 from kit.ports import free_port
 from kit.realtime import SECRET, realtime_server
 from kit.receiver import DROP, HANG, Receiver, receiver
 from kit.serve import SMARTLINK
-from kit.waiting import eventually
+from kit.waiting import LIMIT_S, eventually, eventually_told
 from smartlink.server.apps.base import App, Webhook
 from smartlink.server.apps.static import StaticApps
 from smartlink.server.metrics import Metrics
@@ -197,7 +197,7 @@ async def test_a_receiver_in_trouble_gets_everything_once_and_in_order(answers: 
         async with sink(app, timeout_s=0.3) as (webhooks, metrics):
             for number in range(250):
                 webhooks.tell(app, client_event(number))
-            await eventually(lambda: len(target.events) == 250, within_s=20)
+            await eventually(lambda: len(target.events) == 250)
 
     assert [event["data"] for event in target.events] == [str(number) for number in range(250)]
     assert [len(post["events"]) for post in target.posts] == [100, 100, 50]
@@ -281,7 +281,7 @@ async def test_a_queue_that_is_away_loses_nothing_but_what_does_not_fit() -> Non
             assert metrics.webhooks_dropped == 5
             await asyncio.sleep(0)
             queue.is_away = False
-            await eventually(lambda: len(target.events) == MAX_BUFFERED, within_s=30)
+            await eventually(lambda: len(target.events) == MAX_BUFFERED)
 
     assert [event["data"] for event in target.events] == [str(number) for number in range(MAX_BUFFERED)]
 
@@ -413,21 +413,24 @@ class Server:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = processes.popen(
                 [SMARTLINK, "reverb", "start"], cwd=self.folder, env=self.environment, stdout=log, stderr=log
             )
 
     async def __aenter__(self) -> Self:
         self.start()
-        for _ in range(1_000):
+
+        async def listens() -> bool:
             assert self.process.poll() is None, self.log.read_text()
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                writer.close()
-                return self
             except OSError:
-                await asyncio.sleep(0.02)
-        raise AssertionError(self.log.read_text())
+                return False
+            writer.close()
+            return True
+
+        await eventually_told(listens, what=f"a server that listens: {self.log}")
+        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.end(signal.SIGTERM)
@@ -435,12 +438,10 @@ class Server:
     async def end(self, how: int) -> int:
         if self.process.poll() is None:
             self.process.send_signal(how)
-        return await asyncio.to_thread(self.process.wait, 20)
+        return await asyncio.to_thread(self.process.wait, LIMIT_S)
 
     def command(self, *words: str) -> tuple[int, str]:
-        done = subprocess.run(
-            [SMARTLINK, *words], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=30
-        )
+        done = processes.run([SMARTLINK, *words], cwd=self.folder, env=self.environment, capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
 
 
@@ -454,7 +455,7 @@ async def test_what_was_told_before_a_kill_is_delivered_by_the_next_process(tmp_
                 await server.end(signal.SIGKILL)
         target.then = 200
         async with server:
-            await eventually(lambda: len(target.events) == 4, within_s=20)
+            await eventually(lambda: len(target.events) == 4)
 
     assert target.names[2:] == ["member_removed", "channel_vacated"]
 
@@ -470,7 +471,7 @@ async def test_a_restart_tells_nothing_of_who_comes_back(tmp_path: Path) -> None
                 assert await server.end(signal.SIGTERM) == 0
         async with server, connected(server.port) as ana:
             await ana.subscribe("presence-chat", ANA)
-            await eventually(lambda: len(target.events) == 4, within_s=20)
+            await eventually(lambda: len(target.events) == 4)
 
     assert target.events[3] == {"name": "member_removed", "channel": "presence-chat", "user_id": "2"}
     assert "Traceback" not in server.log.read_text()

@@ -9,6 +9,7 @@ import pytest
 
 from kit.client import Closed, connected, raw
 from kit.realtime import call, realtime_server
+from kit.waiting import LIMIT_S
 from smartlink.server.lifecycle import RealtimeServer
 
 
@@ -122,7 +123,7 @@ async def test_pings_of_both_kinds_are_answered(server: RealtimeServer) -> None:
 async def test_a_bad_handshake_gets_one_answer(server: RealtimeServer, headers: str, status: int) -> None:
     async with raw(server.port) as client:
         client.writer.write(f"GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             answer = await client.reader.read()
 
     assert answer.startswith(f"HTTP/1.1 {status} ".encode())

@@ -10,7 +10,7 @@ import pytest
 
 from kit.client import connected, raw
 from kit.realtime import APP_ID, KEY, SECRET, an_app, call, realtime_server
-from kit.waiting import eventually
+from kit.waiting import LIMIT_S, eventually
 from smartlink.server.admission import is_allowed_origin
 from smartlink.server.lifecycle import RealtimeServer
 
@@ -119,7 +119,7 @@ async def test_another_upgrade_is_answered_in_plain_http(server: RealtimeServer)
             b"GET /up HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\n"
             b"HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n"
         )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             answer = await client.reader.read()
 
     assert answer.count(b"HTTP/1.1 ") == 1
