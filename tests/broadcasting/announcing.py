@@ -70,6 +70,29 @@ class Stamped(BroadcastsChanges, Base):
     changed: Mapped[str | None] = mapped_column(onupdate=func.upper("x"))
 
 
+class Room(Base):
+    __tablename__ = "rooms"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    seats: Mapped[list[Seat]] = relationship(passive_deletes="all", back_populates="room")
+
+
+class Seat(BroadcastsChanges, Base):
+    """On its room's channel; its room's end takes it along, in the database."""
+
+    __tablename__ = "seats"
+    broadcast_fields = ("id", "n", "changed")
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    room_id: Mapped[int] = mapped_column(ForeignKey("rooms.id", ondelete="CASCADE"))
+    room: Mapped[Room] = relationship(back_populates="seats")
+    n: Mapped[int] = mapped_column(default=0)
+    changed: Mapped[str | None] = mapped_column(onupdate=func.upper("x"))
+
+    def broadcast_on(self, change: str) -> Channel:
+        return Channel(f"room.{self.room_id}")
+
+
 tables = define_tables(Base.metadata)
 
 

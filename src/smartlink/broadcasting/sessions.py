@@ -11,6 +11,7 @@ async with async_sessions.begin() as session:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import Any
 from sqlalchemy import event, inspect
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction, scoped_session
+from sqlalchemy.orm.exc import DetachedInstanceError, ObjectDeletedError
 
 from smartlink.broadcasting.broadcaster import Broadcaster
 from smartlink.broadcasting.envelope import Envelope, Promise
@@ -77,7 +79,7 @@ class SessionBroadcasts:
 
     def attach(self, sessions: Any) -> None:
         """Do so for `sessions`: a `sessionmaker`, `async_sessionmaker`, `scoped_session`, `async_scoped_session`, a
-        class of sessions, or one session.
+        class of plain or async sessions, or one session.
         """
         target = sessions.session_factory if isinstance(sessions, async_scoped_session) else sessions
         if isinstance(target, AsyncSession):
@@ -87,6 +89,11 @@ class SessionBroadcasts:
             base: type[Session] = target.kw.get("sync_session_class") or target.class_.sync_session_class
             target.configure(sync_session_class=type("BroadcastingSession", (base,), {}))
             target = target.kw["sync_session_class"]
+        elif isinstance(target, type) and issubclass(target, AsyncSession):
+            # Neither can a class of async sessions: it gets a class of inner sessions that no other one shares.
+            target.sync_session_class = type("BroadcastingSession", (target.sync_session_class,), {})
+            target = target.sync_session_class
+        event.listen(target, "before_flush", _load_before_deletion)
         event.listen(target, "after_flush", self._after_flush)
         event.listen(target, "after_flush_postexec", self._record_rest)
         event.listen(target, "persistent_to_deleted", self._after_deletion)
@@ -137,7 +144,7 @@ class SessionBroadcasts:
         pending.flushed = flushed
         within = session.get_nested_transaction()
         for model, change in _changes(session):
-            pending.announced.append(_Announced(within, self._packed(model, change)))
+            pending.announced.append(_Announced(within, self._packing(session, model, change)))
 
     def _after_deletion(self, session: Session, model: object) -> None:
         """Whatever deleted it: `session.delete`, a cascade, or nobody who owns it any more."""
@@ -147,18 +154,42 @@ class SessionBroadcasts:
         if pending.flushed is model:
             return
         pending.flushed = model
-        within = session.get_nested_transaction()
-        pending.announced.append(_Announced(within, self._packed(model, "deleted")))
+        try:
+            # While it can still be looked at.
+            envelopes = self._pack(model, "deleted")
+        except ObjectDeletedError:
+            _log_untold(model, "deleted")
+            return
+        pending.announced.append(_Announced(session.get_nested_transaction(), lambda: envelopes))
 
-    def _packed(self, model: BroadcastsChanges, change: Change) -> Callable[[], Sequence[Envelope]]:
-        """Packed at the commit, when the row is as it will be; what is deleted, while it can still be looked at."""
-        changed = ModelChanged.of(model, change)
-        to_others = model.broadcast_to_others
-        if change != "deleted":
-            # Of a row that is gone by then nothing can be loaded any more, and its end is told.
-            return lambda: () if inspect(model).deleted else self._broadcaster.pack(changed, to_others=to_others)
-        envelopes = self._broadcaster.pack(changed, to_others=to_others)
-        return lambda: envelopes
+    def _packing(self, session: Session, model: BroadcastsChanges, change: Change) -> Callable[[], Sequence[Envelope]]:
+        """Packs at the commit, when the row is as it will be; nothing for a row that is gone by then."""
+
+        def pack() -> Sequence[Envelope]:
+            state = inspect(model)
+            if state.was_deleted:  # Its end is told.
+                return ()
+            try:
+                if state.session is session:
+                    return self._pack(model, change)
+                return self._pack_row(session, model, change)
+            except (ObjectDeletedError, DetachedInstanceError):
+                _log_untold(model, change)
+                return ()
+
+        return pack
+
+    def _pack_row(self, session: Session, model: BroadcastsChanges, change: Change) -> Sequence[Envelope]:
+        """For a model that has left `session`: its row is read again, in the same transaction."""
+        state = inspect(model)
+        identity = state.identity or state.mapper.primary_key_from_instance(model)
+        connection = session.connection(bind_arguments={"mapper": state.mapper})
+        with Session(connection, join_transaction_mode="rollback_only") as reading:
+            row = reading.get(type(model), identity)
+            return () if row is None else self._pack(row, change)
+
+    def _pack(self, model: BroadcastsChanges, change: Change) -> Sequence[Envelope]:
+        return self._broadcaster.pack(ModelChanged.of(model, change), to_others=model.broadcast_to_others)
 
     def _before_commit(self, session: Session) -> None:
         pending = self._pending(session)
@@ -244,6 +275,21 @@ class SessionBroadcasts:
 def _report_lost(live: Sequence[Envelope], error: Exception) -> None:
     names = ", ".join(dict.fromkeys(envelope.name for envelope in live))
     _log.error("live events are lost (%s): %s: %s", names, type(error).__name__, error)
+
+
+def _log_untold(model: BroadcastsChanges, change: Change) -> None:
+    _log.warning("a row of %s is gone before the commit: that it was %s is not told", type(model).__name__, change)
+
+
+def _load_before_deletion(session: Session, _: object, __: object) -> None:
+    """What a model tells of its own end may take attributes that cannot be loaded once its row is deleted."""
+    for model in session.deleted:
+        state: Any = inspect(model)
+        if isinstance(model, BroadcastsChanges) and "deleted" in model.broadcast_changes and state.expired_attributes:
+            columns = state.expired_attributes & set(state.mapper.column_attrs.keys())
+            with contextlib.suppress(ObjectDeletedError):  # gone already: there is nothing to load
+                for name in sorted(columns)[:1]:  # loads them all
+                    getattr(model, name)
 
 
 def _plain(session: Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]) -> Session:
