@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hmac
+import re
 import time
 from collections.abc import Callable
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote, unquote_plus
 
 from smartlink.protocol.signing import AUTH_VERSION, TIMESTAMP_WINDOW_S, body_md5, verify_request
 from smartlink.server.apps.base import App
@@ -14,6 +15,11 @@ from smartlink.server.requests import HttpError, Request
 __all__ = ["authenticate", "parse_query"]
 
 MAX_PARAMETERS = 64
+_PLAIN = re.compile(r"[-/0-9A-Za-z_.~]*\Z")
+_AMBIGUOUS = re.compile(r"%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f]")
+_SAFE = ("/", "/!*'()", "/!$&'()*+,;=:@")
+"""What stays as it is in a path besides letters, digits and -._~: for some nothing, for JavaScript's
+encodeURIComponent its marks, for others what RFC 3986 allows in a path."""
 
 
 def parse_query(query: str) -> dict[str, str]:
@@ -51,5 +57,21 @@ def authenticate(
         raise HttpError(401, "body_md5 is missing or not the MD5 of the body")
     signed = [(name, value) for name, value in parameters.items() if name != "auth_signature"]
     signature = parameters.get("auth_signature", "")
-    if not verify_request(app.secret, request.method, request.path, signed, signature):
+    # All are tried, so that the time taken says nothing about which.
+    right = [verify_request(app.secret, request.method, path, signed, signature) for path in _signable(request.path)]
+    if not any(right):
         raise HttpError(401, "auth_signature does not match: check secret, method, path and parameters")
+
+
+def _signable(path: str) -> tuple[str, ...]:
+    """The forms in which a publisher may have written the path it signed: as it came, plain, or escaped.
+
+    An HTTP client escapes what its caller signed unescaped, or the other way round. All forms mean the same call, so
+    a signature over one opens no other: where the plain form could be read as another path, only what came counts.
+    """
+    if _PLAIN.match(path):
+        return (path,)
+    plain = unquote(path)
+    if plain.count("/") != path.count("/") or _AMBIGUOUS.search(plain):
+        return (path,)
+    return tuple(dict.fromkeys((path, plain, *(quote(plain, safe=safe) for safe in _SAFE))))
