@@ -187,7 +187,7 @@ class TestFileApps(ChangingApps):
         ("max_connections = true", "max_connections: must be a whole number"),
         ('max_connections = "5"', "max_connections: must be a whole number"),
         ("max_connections = 99999999999", "max_connections: must be a whole number"),
-        ("max_message_bytes = 5", "max_message_bytes: must be a whole number from 128"),
+        ("max_message_bytes = 0", "max_message_bytes: must be a whole number from 1 "),
         ("message_rate = [5]", "message_rate: must be two numbers"),
         ("message_rate = [5, 0]", "message_rate: must be a whole number from 1"),
         ('allowed_origins = "*"', "allowed_origins: must be a list"),

@@ -158,17 +158,6 @@ async def test_calls_can_be_limited_by_the_second() -> None:
         assert all(answer.headers["Retry-After"] == "1" for answer in limited)
 
 
-async def test_counts_are_listed_unasked_where_the_application_wants_it() -> None:
-    async with realtime_server(an_app(lists_counts=True)) as server, connected(server.port) as client:
-        await client.subscribe("chat")
-        await client.subscribe("presence-a", {"user_id": "1"})
-        listed = await call(server.port, "GET", "/apps/1001/channels")
-
-        assert listed.json() == {
-            "channels": {"chat": {"subscription_count": 1}, "presence-a": {"subscription_count": 1}}
-        }
-
-
 async def test_a_presence_channel_may_have_so_many_members_and_each_any_number_of_tabs() -> None:
     async with (
         realtime_server(an_app(max_presence_members=2)) as server,

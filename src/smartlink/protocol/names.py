@@ -54,7 +54,10 @@ class ChannelKind(enum.Enum):
 
     @property
     def takes_client_events(self) -> bool:
-        """Client events go over private and presence channels only; the server cannot read encrypted ones."""
+        """Client events go over private and presence channels, and public ones where the application lets them.
+
+        The server cannot read encrypted ones.
+        """
         return self is ChannelKind.PRIVATE or self is ChannelKind.PRESENCE
 
 

@@ -28,6 +28,7 @@ from smartlink.protocol.messages import (
 from smartlink.protocol.messages import SignIn as SignInFrame
 from smartlink.protocol.names import (
     MAX_CHANNEL_LENGTH,
+    MAX_EVENT_NAME_LENGTH,
     MAX_USER_ID_LENGTH,
     ChannelKind,
     is_user_channel,
@@ -154,8 +155,12 @@ class SessionRules:
     secret: str
     activity_timeout_s: int = 30
     accepts_client_events: bool = True
+    accepts_public_client_events: bool = False
+    """On public channels, too, where it accepts any."""
     max_channels: int | None = None
     max_user_info_bytes: int = 1_024
+    max_channel_length: int = MAX_CHANNEL_LENGTH
+    max_event_name_length: int = MAX_EVENT_NAME_LENGTH
 
 
 class Session:
@@ -222,17 +227,12 @@ class Session:
 
     def _subscribe(self, frame: Subscribe) -> Effect:
         channel = frame.channel
-        if not is_valid_channel(channel):
+        longest = self.rules.max_channel_length
+        if not is_valid_channel(channel) or len(channel) > longest:
             if is_user_channel(channel):
                 return self._subscribe_to_user(channel)
-            return Send(
-                encoding.subscription_error(
-                    channel[:MAX_CHANNEL_LENGTH],
-                    "InvalidChannel",
-                    "A channel name has 1 to 200 of the characters A-Z a-z 0-9 _ - = @ , . ;",
-                    400,
-                )
-            )
+            reason = f"A channel name has 1 to {longest} of the characters A-Z a-z 0-9 _ - = @ , . ;"
+            return Send(encoding.subscription_error(channel[:MAX_CHANNEL_LENGTH], "InvalidChannel", reason, 400))
         if channel in self.channels:
             # Harmless: the node answers with the present state and changes nothing.
             return Join(channel, self.channels[channel])
@@ -288,8 +288,11 @@ class Session:
         channel = frame.channel
         if not self.rules.accepts_client_events:
             return _refuse_event(channel, "This application takes no client events")
-        if not is_valid_channel(channel) or not kind_of(channel).takes_client_events:
-            return _refuse_event(channel, "Client events go over private and presence channels only")
+        if not is_valid_channel(channel) or not self._takes_client_events(kind_of(channel)):
+            return _refuse_event(channel, f"Client events go over {self._client_event_channels} channels only")
+        if len(frame.event) > self.rules.max_event_name_length:
+            reason = f"The event's name is longer than {self.rules.max_event_name_length} characters"
+            return _refuse_event(channel, reason)
         if channel not in self.channels:
             return _refuse_event(channel, f"Subscribe to {channel} before sending client events on it")
         member = self.channels[channel]
@@ -297,6 +300,13 @@ class Session:
             return Whisper(channel, frame.event, frame.data, encoding.client_event(frame.event, channel, frame.data))
         text = encoding.client_event(frame.event, channel, frame.data, member.told_id)
         return Whisper(channel, frame.event, frame.data, text, member.user_id)
+
+    def _takes_client_events(self, kind: ChannelKind) -> bool:
+        return kind.takes_client_events or (self.rules.accepts_public_client_events and kind is ChannelKind.PUBLIC)
+
+    @property
+    def _client_event_channels(self) -> str:
+        return "public, private and presence" if self.rules.accepts_public_client_events else "private and presence"
 
 
 def _refuse_event(channel: str, message: str) -> Send:

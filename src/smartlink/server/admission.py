@@ -85,8 +85,11 @@ def new_session(app: App) -> Session:
         app.secret,
         app.activity_timeout_s,
         app.accepts_client_events,
+        app.accepts_public_client_events,
         app.max_channels,
         app.max_user_info_bytes,
+        app.max_channel_length,
+        app.max_event_name_length,
     )
     return Session(f"{bits >> 31}.{bits & 0x7FFFFFFF}", rules)
 
@@ -97,8 +100,11 @@ def _rules(
     secret: str,
     activity_timeout_s: int,
     accepts_client_events: bool,
+    accepts_public_client_events: bool,
     max_channels: int | None,
     max_user_info_bytes: int,
+    max_channel_length: int,
+    max_event_name_length: int,
 ) -> SessionRules:
     """One record for all connections with the same rules."""
     return SessionRules(
@@ -106,8 +112,11 @@ def _rules(
         secret=secret,
         activity_timeout_s=activity_timeout_s,
         accepts_client_events=accepts_client_events,
+        accepts_public_client_events=accepts_public_client_events,
         max_channels=max_channels,
         max_user_info_bytes=max_user_info_bytes,
+        max_channel_length=max_channel_length,
+        max_event_name_length=max_event_name_length,
     )
 
 

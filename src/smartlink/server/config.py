@@ -89,7 +89,7 @@ class ServerSettings(BaseSettings):
     )
     reverb_server_runtime_dir: str | None = Field(None, description="Where the control socket of `restart` is kept")
     reverb_server_path: str = Field("", description="Path prefix in front of /app and /apps")
-    reverb_max_request_size: int = Field(262_144, ge=1_024, description="Largest body of an HTTP API call")
+    reverb_max_request_size: int = Field(262_144, ge=1, description="Largest body of an HTTP API call")
     reverb_server_tls_cert: str | None = Field(None, description="Certificate chain (PEM) to serve TLS with")
     reverb_server_tls_key: str | None = Field(None, description="Private key (PEM) of the certificate")
     reverb_server_backlog: int = Field(4_096, ge=1, description="Connections the kernel may hold before accept")
@@ -123,12 +123,18 @@ class ServerSettings(BaseSettings):
     reverb_app_key: str = Field("app-key", min_length=1, max_length=128, description="Public key, in browsers")
     reverb_app_secret: str = Field("app-secret", min_length=1, description="Secret that signs; never in a browser")
     reverb_app_max_connections: int = Field(1_000, ge=1, description="Connections the application may have")
-    reverb_app_max_message_size: int = Field(10_240, ge=128, description="Largest frame a client may send")
-    reverb_app_max_event_size: int = Field(10_240, ge=128, description="Largest `data` a publisher may send, as UTF-8")
+    reverb_app_max_message_size: int = Field(10_240, ge=1, description="Largest frame a client may send")
+    reverb_app_max_event_size: int = Field(10_240, ge=1, description="Largest `data` a publisher may send, as UTF-8")
+    reverb_app_max_channel_name_length: int = Field(
+        200, ge=1, le=200, description="Characters a channel's name may have"
+    )
+    reverb_app_max_event_name_length: int = Field(200, ge=1, le=200, description="Characters an event's name may have")
     reverb_app_ping_interval: int = Field(15, ge=1, le=3_600, description="Silence after which a connection is pinged")
     reverb_app_activity_timeout: int = Field(30, ge=1, le=3_600, description="Silence after which clients ping")
     reverb_app_accept_client_events_from: Literal["all", "members", "none"] = Field(
-        "members", description="Who may send client events; the sender must be subscribed in any case"
+        "members",
+        description="Where clients may send events: members of private and presence channels, all: on public ones too; "
+        "the sender must be subscribed in any case",
     )
     reverb_app_client_events_per_second: int = Field(10, ge=1, description="Client events a connection may send")
     reverb_app_max_channels: int = Field(1_000, ge=1, description="Channels a connection may be on")
@@ -160,7 +166,9 @@ class ServerSettings(BaseSettings):
     reverb_app_cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Origins whose pages may call the HTTP API, comma-separated; * for any"
     )
-    reverb_app_list_counts: bool = Field(False, description="GET channels tells subscription counts unasked")
+    reverb_app_list_counts: bool = Field(
+        False, description="GET channels and channel tell counts unasked, as Soketi does"
+    )
     reverb_app_subscription_counts: bool = Field(False, description="Tell subscribers how many there are")
     reverb_app_cache_ttl: int = Field(1_800, ge=1, le=604_800, description="How long a cache channel keeps its event")
 

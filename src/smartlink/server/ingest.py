@@ -114,7 +114,7 @@ class RedisIngest:
         app = self._apps.by_id(self._app_id)
         try:
             channel = name.decode().removeprefix(self._prefix)
-            if app is None or not is_valid_channel(channel):
+            if app is None or not is_valid_channel(channel) or len(channel) > app.max_channel_length:
                 raise ValueError("no channel's name")
             publication = _publication(app, channel, payload)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -136,7 +136,8 @@ def _publication(app: App, channel: str, payload: bytes) -> Publication:
     if len(payload) > 8 * app.max_event_bytes:
         raise ValueError("too large")
     message = _decoder.decode(payload)
-    if not is_valid_event_name(message.event) or is_reserved_event(message.event):
+    is_too_long = len(message.event) > app.max_event_name_length
+    if is_too_long or not is_valid_event_name(message.event) or is_reserved_event(message.event):
         raise ValueError("no event's name")
     raw = bytes(message.data)
     raw.decode()

@@ -43,6 +43,8 @@ class App:
     max_channels: int | None = 1_000
     """Channels one connection may be on."""
     accepts_client_events: bool = True
+    accepts_public_client_events: bool = False
+    """On public channels, too, where it accepts any."""
     client_events_per_s: int = 10
     message_rate: tuple[int, int] | None = None
     """Messages and seconds: at most so many in so long."""
@@ -51,6 +53,8 @@ class App:
     max_user_info_bytes: int = 1_024
 
     # What publishers send, and what they hear
+    max_channel_length: int = 200
+    max_event_name_length: int = 200
     max_event_bytes: int = 10_240
     max_event_channels: int = 100
     max_batch: int = 10
@@ -59,7 +63,7 @@ class App:
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call the HTTP API; `*` for any."""
     lists_counts: bool = False
-    """`GET channels` tells each channel's subscription_count unasked."""
+    """The calls that show channels tell counts unasked, and leave out what does not apply instead of refusing it."""
     sends_subscription_counts: bool = False
     cache_ttl_s: int = 1_800
     webhooks: tuple[Webhook, ...] = ()

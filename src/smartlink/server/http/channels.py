@@ -27,7 +27,7 @@ async def list_channels(node: Node, app: App, parameters: dict[str, str]) -> Res
     """Occupied channels, by prefix, with counts where asked for, or where the application lists them."""
     prefix = parameters.get("filter_by_prefix", "")
     attributes = parse_info(parameters.get("info"))
-    if "user_count" in attributes and not prefix.startswith("presence-"):
+    if "user_count" in attributes and not prefix.startswith("presence-") and not app.lists_counts:
         raise HttpError(400, "user_count needs filter_by_prefix=presence-: only presence channels have users")
     counts = await node.roster.channels(app.id, prefix)
     channels: dict[str, dict[str, int]] = {}
@@ -37,9 +37,11 @@ async def list_channels(node: Node, app: App, parameters: dict[str, str]) -> Res
         if is_internal(name):
             continue
         info = channels[name] = {}
-        if "user_count" in attributes:
+        if app.lists_counts:
+            info |= {"occupied": True, "subscription_count": count.subscriptions}
+        if "user_count" in attributes and kind_of(name) is ChannelKind.PRESENCE:
             info["user_count"] = count.users
-        if "subscription_count" in attributes or app.lists_counts:
+        if "subscription_count" in attributes:
             info["subscription_count"] = count.subscriptions
     return _json({"channels": channels})
 
@@ -48,7 +50,9 @@ async def show_channel(node: Node, app: App, channel: str, parameters: dict[str,
     """One channel: whether anybody is on it, and what else is asked for; `cache` is null where nothing is kept."""
     _check(channel)
     attributes = parse_info(parameters.get("info"), COUNTS | {"cache"})
-    if "user_count" in attributes and kind_of(channel) is not ChannelKind.PRESENCE:
+    if app.lists_counts:
+        attributes = (attributes | COUNTS) - (frozenset() if is_cache(channel) else {"cache"})
+    elif "user_count" in attributes and kind_of(channel) is not ChannelKind.PRESENCE:
         raise HttpError(400, f"user_count is known on presence channels only, and {channel!r} is none")
     if "cache" in attributes and not is_cache(channel):
         raise HttpError(400, f"Only cache channels keep their last event, and {channel!r} is none")

@@ -15,7 +15,6 @@ import msgspec
 
 from smartlink.protocol import encoding
 from smartlink.protocol.names import (
-    MAX_CHANNEL_LENGTH,
     ChannelKind,
     is_reserved_event,
     is_user_channel,
@@ -107,7 +106,7 @@ async def _publish_batch(node: Node, app: App, body: bytes, charge: Charge) -> R
     if not events:
         raise HttpError(400, "batch is empty")
     if len(events) > app.max_batch:
-        raise HttpError(400, f"batch has {len(events)} events, more than {app.max_batch}")
+        raise HttpError(400, f"Batch too large: {len(events)} events, more than {app.max_batch}")
     postings: list[_Posting] = []
     for event in events:
         if event.channel is None:
@@ -211,15 +210,16 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
 
 def _postings(app: App, event: _Event, channels: list[str]) -> list[_Posting]:
     """Check one event; returns what is to be published, each channel once. Raises HttpError 400 or 413."""
-    if not is_valid_event_name(event.name):
-        raise HttpError(400, "name must have 1 to 200 characters, none of them a control character")
+    longest = app.max_event_name_length
+    if not is_valid_event_name(event.name) or len(event.name) > longest:
+        raise HttpError(400, f"name must have 1 to {longest} characters, none of them a control character")
     if is_reserved_event(event.name):
         raise HttpError(400, "names that begin with pusher: or pusher_internal: are the server's own")
     attributes = parse_info(event.info)
     for channel in channels:
-        if not is_valid_channel(channel) and not is_user_channel(channel):
+        if not (is_valid_channel(channel) and len(channel) <= app.max_channel_length) and not is_user_channel(channel):
             raise HttpError(
-                400, f"{channel[:40]!r} is not a channel: 1 to {MAX_CHANNEL_LENGTH} of A-Z a-z 0-9 _ - = @ , . ;"
+                400, f"{channel[:40]!r} is not a channel: 1 to {app.max_channel_length} of A-Z a-z 0-9 _ - = @ , . ;"
             )
     if event.socket_id is not None and not is_valid_socket_id(event.socket_id):
         raise HttpError(400, "socket_id must have the form digits.digits")
@@ -231,7 +231,8 @@ def _postings(app: App, event: _Event, channels: list[str]) -> list[_Posting]:
         raise HttpError(400, "data must be a text: encode objects as JSON first")
     size = len(event.data) if event.data.isascii() else len(event.data.encode())
     if size > app.max_event_bytes:
-        raise HttpError(413, f"data is {size} bytes, more than the {app.max_event_bytes} this application may send")
+        most = app.max_event_bytes
+        raise HttpError(413, f"The data content of this event has {size} bytes, more than the {most} it may have")
     return [
         _Posting(
             channel,
