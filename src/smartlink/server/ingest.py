@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from redis.asyncio.connection import Connection
 
+from smartlink.lost import closed_is_lost
 from smartlink.protocol import encoding
 from smartlink.protocol.names import is_reserved_event, is_valid_channel, is_valid_event_name, is_valid_socket_id
 from smartlink.server.apps.base import App, AppManager
@@ -70,7 +71,8 @@ class RedisIngest:
         while True:
             self._heard_at = 0.0
             try:
-                await self._listen()
+                with closed_is_lost():
+                    await self._listen()
             except (*LOST, ValueError) as error:
                 self._complain("events on redis cannot be read", f"{type(error).__name__}: {str(error)[:200]}")
             backoff_s = FIRST_BACKOFF_S if self._heard_at else min(backoff_s * 2, LAST_BACKOFF_S)

@@ -14,6 +14,7 @@ import msgspec
 from smartlink.broadcasting.drivers.loops import PerLoop
 from smartlink.broadcasting.envelope import Envelope
 from smartlink.broadcasting.errors import BroadcastConfigError, BroadcastUnavailable
+from smartlink.lost import closed_is_lost
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -45,10 +46,8 @@ class RedisDriver:
         if not envelopes:
             return
         try:
-            async with asyncio.timeout(self._timeout_s), self._clients.here().pipeline(transaction=True) as pipeline:
-                for envelope in envelopes:
-                    pipeline.publish(self._prefix + envelope.channel, _message(envelope))
-                await pipeline.execute()
+            with closed_is_lost():
+                await self._publish(envelopes)
         except (AuthenticationError, NoPermissionError) as error:
             raise BroadcastUnavailable(f"redis refuses us: {error}; check REDIS_URL or REDIS_PASSWORD") from None
         except TimeoutError:
@@ -56,6 +55,12 @@ class RedisDriver:
         except (RedisError, OSError, ValueError) as error:
             # A ValueError is how the client tells of bytes that are not Redis's.
             raise BroadcastUnavailable(f"redis: {type(error).__name__}: {error}") from None
+
+    async def _publish(self, envelopes: Sequence[Envelope]) -> None:
+        async with asyncio.timeout(self._timeout_s), self._clients.here().pipeline(transaction=True) as pipeline:
+            for envelope in envelopes:
+                pipeline.publish(self._prefix + envelope.channel, _message(envelope))
+            await pipeline.execute()
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -15,6 +15,7 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from smartlink.broadcasting import BroadcastSettings
+from smartlink.lost import closed_is_lost
 
 __all__ = ["RedisAway", "SharedRedis", "redis_url"]
 
@@ -59,8 +60,9 @@ class SharedRedis:
         if time.monotonic() < self._ask_at:
             raise RedisAway
         try:
-            async with asyncio.timeout(2 * TIMEOUT_S):
-                answer = await question(self.client)
+            with closed_is_lost():
+                async with asyncio.timeout(2 * TIMEOUT_S):
+                    answer = await question(self.client)
         except (RedisError, OSError, TimeoutError) as error:
             self._ask_at = time.monotonic() + LEFT_ALONE_S
             if not self._is_away:

@@ -16,6 +16,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from smartlink.lost import closed_is_lost
 from smartlink.portal.shared.errors import Forbidden
 from smartlink.portal.shared.redis import PREFIX, RedisAway, SharedRedis
 from smartlink.portal.users.abilities import ALL, Ability, AbilityOrAll
@@ -130,7 +131,7 @@ class Principals:
     async def _listen(self, shared: SharedRedis) -> None:
         while True:
             # Redis' absence is told of by those who ask it.
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
+            with contextlib.suppress(RedisError, OSError, TimeoutError), closed_is_lost():
                 async with shared.client.pubsub() as subscription:
                     await subscription.subscribe(_CHANNEL)
                     await self._hear(subscription)

@@ -12,6 +12,7 @@ from redis.asyncio.connection import Connection, SSLConnection
 from redis.crc import key_slot
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError, ResponseError
 
+from smartlink.lost import closed_is_lost
 from smartlink.server.config import UnsafeSettings
 from smartlink.server.redis_address import Kind, RedisAddress
 
@@ -113,10 +114,8 @@ async def find_topology(address: RedisAddress) -> Topology:
         try:
             connection = await open_connection(address, host, is_sentinel=address.kind is Kind.SENTINEL)
             try:
-                async with asyncio.timeout(TIMEOUT_S):
-                    if address.kind is Kind.SENTINEL:
-                        return await _master(address, connection)
-                    return await read_slots(connection, host)
+                with closed_is_lost():
+                    return await _ask_around(address, connection, host)
             finally:
                 await connection.disconnect(nowait=True)
         except Refused:
@@ -124,6 +123,13 @@ async def find_topology(address: RedisAddress) -> Topology:
         except LOST as error:
             failure = error
     raise failure or ConnectionError("no host")
+
+
+async def _ask_around(address: RedisAddress, connection: Connection, host: Endpoint) -> Topology:
+    async with asyncio.timeout(TIMEOUT_S):
+        if address.kind is Kind.SENTINEL:
+            return await _master(address, connection)
+        return await read_slots(connection, host)
 
 
 async def _master(address: RedisAddress, sentinel: Connection) -> Topology:
