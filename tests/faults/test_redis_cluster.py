@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -13,9 +14,9 @@ import pytest
 from kit import processes
 from kit.client import connected
 from kit.realtime import call, realtime_server
-from kit.redis import RedisServer, cluster, fresh_prefix, redis_server, sentinel
+from kit.redis import RedisServer, cluster, fresh_prefix, half_moved, redis_server, sentinel
 from kit.redis_engines import RedisEngines, redis_engines
-from kit.waiting import eventually
+from kit.waiting import eventually, eventually_told
 from smartlink.protocol.session import Member
 from smartlink.server.brokers.base import BrokerUnavailable, Control, Publication
 from smartlink.server.receipts.base import Pending
@@ -138,6 +139,88 @@ async def test_slots_may_move_while_nodes_speak(
     await eventually(lambda: len(one.heard) >= len(sent))
     for channel in CHANNELS:
         assert heard(channel) == [publication.frame for publication in sent if publication.channel == channel]
+
+
+@pytest.mark.parametrize("is_moved", [False, True], ids=["its stream still here", "its stream there already"])
+async def test_a_channel_in_a_half_moved_slot_goes_on_in_order(
+    masters: list[RedisServer], pair: tuple[RedisEngines, RedisEngines], *, is_moved: bool
+) -> None:
+    one, two = pair
+    await one.broker.subscribe("1", "stuck")
+    sent = [Publication("1", "stuck", b"%d" % number) for number in range(30)]
+    await two.broker.publish(sent[0])
+    name, log = one.names.publications("1", "stuck"), one.names.log("1", "stuck")
+
+    with half_moved(masters, name, *([log] if is_moved else [])):
+        for publication in sent[1:20]:
+            await two.broker.publish(publication)
+        await eventually(lambda: len(one.heard) == 20)
+    for publication in sent[20:]:
+        await two.broker.publish(publication)
+
+    await eventually(lambda: len(one.heard) >= len(sent))
+    assert one.heard == sent
+
+
+async def test_a_new_channel_and_controls_go_on_in_a_half_moved_slot(
+    masters: list[RedisServer], pair: tuple[RedisEngines, RedisEngines]
+) -> None:
+    """Nothing is written there yet, so all that is written goes to the other server."""
+    one, two = pair
+    await one.broker.subscribe("1", "new")
+    sent: list[Publication | Control] = []
+    with (
+        half_moved(masters, one.names.publications("1", "new")),
+        half_moved(masters, one.names.control),
+    ):
+        for number in range(5):
+            sent += [Publication("1", "new", b"%d" % number), Control("1", "told", str(number))]
+            for each in sent[-2:]:
+                await two.broker.publish(each)
+        await eventually(lambda: len(one.heard) >= len(sent))
+
+    for kind in (Publication, Control):
+        assert [each for each in one.heard if isinstance(each, kind)] == [
+            each for each in sent if isinstance(each, kind)
+        ]
+
+
+async def test_heartbeats_are_heard_while_their_slot_is_half_moved(
+    masters: list[RedisServer], pair: tuple[RedisEngines, RedisEngines]
+) -> None:
+    broker = pair[0].broker
+    with half_moved(masters, next(iter(broker._beats))):
+        before, ears = dict(broker._beats), broker._ears
+        await eventually(lambda: all(broker._beats[name] > at + 4_000 for name, at in before.items()), within_s=15)
+        assert broker._ears is ears  # none of them was given up
+
+
+async def test_a_command_that_has_to_wait_for_a_slot_holds_up_no_other(
+    masters: list[RedisServer], pair: tuple[RedisEngines, RedisEngines]
+) -> None:
+    """The roster's keys of one channel are on two servers: what is asked of it has to wait, and nothing else."""
+    one, two = pair
+    await one.roster.join("1", "presence-stuck", "1.1", ANA)
+    counts = one.names.of_channel("c", "1", "presence-stuck")
+    ended: list[str] = []
+    commands = one.commands
+    with half_moved(masters, counts, counts):
+        stuck = [asyncio.create_task(one.roster.count("1", "presence-stuck")) for _ in range(20)]
+        for task in stuck:
+            task.add_done_callback(lambda _: ended.append("stuck"))
+        await eventually(lambda: commands._lanes)
+        for number in range(200):
+            await one.broker.publish(Publication("1", f"free-{number}", b"{}"))
+            ended.append("free")
+        assert ended == ["free"] * 200
+        assert {(await task).users for task in stuck} == {1}
+        assert await two.roster.join("1", "presence-stuck", "2.1", BEN) == Arrival(True, True, 1)
+
+    async def all_know() -> bool:
+        return await one.roster.count("1", "presence-stuck") == ChannelCount(2, 2)
+
+    await eventually_told(all_know)
+    assert commands._lanes == {}
 
 
 def reshard(port: int, source: str, target: str, *, slots: int) -> subprocess.Popen[bytes]:

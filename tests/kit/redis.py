@@ -17,6 +17,8 @@ from uuid import uuid4
 
 import pytest
 from redis import Redis, RedisError
+from redis.crc import key_slot
+from redis.exceptions import MovedError
 
 from kit import processes
 from kit.ports import free_port, free_port_with_bus
@@ -27,6 +29,7 @@ __all__ = [
     "RedisServer",
     "cluster",
     "fresh_prefix",
+    "half_moved",
     "proxy",
     "redis_server",
     "sentinel",
@@ -170,6 +173,42 @@ def cluster(number: int) -> Iterator[list[RedisServer]]:
     finally:
         for server in servers:
             server.close()
+
+
+@contextmanager
+def half_moved(masters: list[RedisServer], name: str, *moved: str) -> Iterator[None]:
+    """The slot of `name` on its way to another master, which has the keys `moved` already; brought to its end after."""
+    slot = key_slot(name.encode())
+    source = next(server for server in masters if _owns(server, name))
+    target = next(server for server in masters if server is not source)
+    source_id, target_id = (_text(server.call("CLUSTER", "MYID")) for server in (source, target))
+    target.call("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
+    source.call("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+
+    def move(*keys: str) -> None:
+        if keys:
+            source.call("MIGRATE", "127.0.0.1", target.port, "", 0, 5_000, "KEYS", *keys)
+
+    move(*moved)
+    try:
+        yield
+    finally:
+        while left := source.call("CLUSTER", "GETKEYSINSLOT", slot, 100):
+            move(*map(_text, left))  # type: ignore[call-overload]
+        for server in (target, source, *masters):
+            server.call("CLUSTER", "SETSLOT", slot, "NODE", target_id)
+
+
+def _owns(server: RedisServer, name: str) -> bool:
+    try:
+        server.call("EXISTS", name)
+    except MovedError:
+        return False
+    return True
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 @pytest.fixture(scope="session")

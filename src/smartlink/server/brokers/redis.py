@@ -5,6 +5,9 @@ subscription broke reads there what it missed before it goes on, in order; where
 the channel's subscribers here are told to connect again (the control "missed", to this node alone; without a channel
 it is controls that were missed).
 
+A slot of a Cluster that is half moved has the stream on one server and the subscribers on another. Then the stream is
+written there, and the subscribers are told here that there is something to read (`{"v":1,"n":true}`).
+
 On the bus: `{"v":1,"i":"<id in the stream>","x":"<socket left out>","f":<the frame>}`, for controls
 `{"v":1,"i":…,"c":{…}}`. Live publications have no id and are not kept. Anything else is dropped and counted.
 """
@@ -24,6 +27,7 @@ import msgspec
 import structlog
 from redis.exceptions import MovedError
 
+from smartlink.lost import closed_is_lost
 from smartlink.server.brokers.base import BrokerUnavailable, Control, Deliver, Publication, is_left_out
 from smartlink.server.metrics import Metrics
 from smartlink.server.redis.commands import RedisAway, RedisCommands, Script
@@ -52,12 +56,15 @@ FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.05, 1.0
 _PUBLISH = Script("""
 local id = redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[3], '*', 'm', ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[4])
-return redis.call(ARGV[1], KEYS[2], '{"v":1,"i":"' .. id .. '",' .. ARGV[2])
+return redis.call(ARGV[1], ARGV[5], '{"v":1,"i":"' .. id .. '",' .. ARGV[2])
 """)
+# The channel is an argument: a key that exists nowhere would have a slot that moves refuse the script.
+_NEWS = b'{"v":1,"n":true}'
+"""Says that the channel's stream holds more."""
 _BEAT = Script("""
 local now = redis.call('TIME')
 local ms = now[1] .. string.format('%03d', math.floor(now[2] / 1000))
-return redis.call(ARGV[1], KEYS[1], '{"v":1,"t":' .. ms .. '}')
+return redis.call(ARGV[1], ARGV[2], '{"v":1,"t":' .. ms .. '}')
 """)
 BROKER_SCRIPTS = (_PUBLISH, _BEAT)
 
@@ -77,6 +84,7 @@ class _Message(msgspec.Struct):
     x: str | None = None
     f: msgspec.Raw = msgspec.Raw()
     c: _ControlBody | None = None
+    n: bool = False
 
 
 class _Beat(msgspec.Struct):
@@ -86,6 +94,8 @@ class _Beat(msgspec.Struct):
 
 _message_decoder = msgspec.json.Decoder(_Message)
 _beat_decoder = msgspec.json.Decoder(_Beat)
+Entries = list[tuple[bytes, tuple[bytes, bytes]]]
+"""Of a stream: ids, and the one field of each."""
 _FAULTS = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -125,6 +135,11 @@ class RedisBroker:
         self._beat_at = 0.0
         self._heard: OrderedDict[str, tuple[str, float]] = OrderedDict()
         """The id of the last message of each channel, and when it was heard."""
+        self._news: set[str] = set()
+        """Channels whose stream holds more than was heard."""
+        self._in_news: set[str] = set()
+        """Those whose stream is being read."""
+        self._has_news = asyncio.Event()
         self._complained_at: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
         commands.on_moved.append(self._moved.set)
@@ -187,7 +202,9 @@ class RedisBroker:
 
     async def _keep(self, log_name: str, name: str, body: bytes) -> None:
         try:
-            await self._commands.run(_PUBLISH, (log_name, name), self._verb, body, KEPT_PER_CHANNEL, KEPT_S)
+            await self._commands.run(_PUBLISH, (log_name,), self._verb, body, KEPT_PER_CHANNEL, KEPT_S, name)
+            if log_name in self._commands.detours:
+                await self._commands.ask(name, self._verb, name, _NEWS)
         except RedisAway as error:
             raise BrokerUnavailable(str(error)) from None
 
@@ -213,7 +230,8 @@ class RedisBroker:
             await self._commands.returned()
             self._moved.clear()
             try:
-                await self._hear()
+                with closed_is_lost():
+                    await self._hear()
             except (*LOST, RedisAway, Refused) as error:
                 if self._is_hearing:
                     backoff_s = FIRST_BACKOFF_S
@@ -235,6 +253,7 @@ class RedisBroker:
         if topology is None:
             return
         self._held = []
+        self._news, self._in_news = set(), set()
         heartbeats = self._heartbeats(topology)
         ears: dict[Endpoint, Ear] = {}
         tasks: list[asyncio.Task[None]] = []
@@ -245,6 +264,7 @@ class RedisBroker:
                 tasks.append(asyncio.create_task(ear.listen()))
             tasks.append(asyncio.create_task(self._beat(heartbeats.values())))
             tasks.append(asyncio.create_task(self._wait_for_move(ears, tuple(heartbeats.values()))))
+            tasks.append(asyncio.create_task(self._read_news()))
             establishing = asyncio.create_task(self._establish(ears, topology, heartbeats))
             tasks.append(establishing)
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -308,12 +328,17 @@ class RedisBroker:
                 if is_too_late or len(entries) >= KEPT_PER_CHANNEL:
                     self._tell_missed(name)
                     continue
-                for entry_id, (_, body) in entries:
-                    replayed[name] = entry_id.decode()
-                    self._take(name, b'{"v":1,"i":"%b",%b' % (entry_id, body))
+                if entries:
+                    replayed[name] = self._take_entries(name, entries)
         return replayed
 
-    def _missed(self, name: str, since_ms: int) -> asyncio.Future[list[tuple[bytes, tuple[bytes, bytes]]]]:
+    def _take_entries(self, name: str, entries: Entries) -> str:
+        """Deliver what a stream holds. Returns the last id."""
+        for entry_id, (_, body) in entries:
+            self._take(name, b'{"v":1,"i":"%b",%b' % (entry_id, body))
+        return entries[-1][0].decode() if entries else ""
+
+    def _missed(self, name: str, since_ms: int) -> asyncio.Future[Entries]:
         wanted = self._channels.get(name)
         log_name = self._names.control_log if wanted is None else self._names.log(wanted.app_id, wanted.channel)
         if (heard := self._heard.get(name)) is not None:
@@ -321,6 +346,26 @@ class RedisBroker:
         else:
             start = str(max(since_ms, wanted.since_ms if wanted is not None else 0, 0))
         return self._commands.send(log_name, "XRANGE", log_name, start, "+", "COUNT", KEPT_PER_CHANNEL)
+
+    async def _read_news(self) -> None:
+        """Bring what was written to streams that are on another server than their subscribers."""
+        await self._established.wait()
+        while True:
+            while not self._news:
+                self._has_news.clear()
+                await self._has_news.wait()
+            names, self._news = self._news, set()
+            self._in_news = names.copy()
+            # A channel on which nothing was heard for RECALL_S has told all that is older.
+            since_ms = self._redis_ms() - MARGIN_MS
+            replies = await asyncio.gather(*(self._missed(name, since_ms) for name in names))
+            for name, entries in zip(names, replies, strict=True):
+                if isinstance(entries, RedisAway):
+                    raise entries
+                self._in_news.discard(name)
+                if len(entries) >= KEPT_PER_CHANNEL:
+                    self._tell_missed(name)
+                self._take_entries(name, entries)
 
     def _tell_missed(self, name: str) -> None:
         wanted = self._channels.get(name)
@@ -331,7 +376,7 @@ class RedisBroker:
         names = tuple(heartbeats)
         while True:
             for name in names:
-                self._commands.send(name, "EVALSHA", _BEAT.sha, 1, name, self._verb)
+                self._commands.send(name, "EVALSHA", _BEAT.sha, 0, self._verb, name)
             await asyncio.sleep(BEAT_EVERY_S)
 
     async def _wait_for_move(self, ears: dict[Endpoint, Ear], heartbeats: Iterable[str]) -> None:
@@ -403,6 +448,10 @@ class RedisBroker:
             if len(payload) > MAX_MESSAGE_BYTES:
                 raise ValueError("too large")
             message = _message_decoder.decode(payload)
+            if message.n or (message.i and name in self._in_news):  # the stream has the order
+                self._news.add(name)
+                self._has_news.set()
+                return
             publication = _checked(message, wanted)
             is_heard = bool(after and message.i and _position(message.i) <= _position(after))
             if message.i:

@@ -3,6 +3,9 @@
 Whoever calls puts a command into one queue; one task takes all that waits, sends it as one pipeline, and hands out the
 answers. So commands are carried out in the order they were put in, and what many ask for in one turn of the loop costs
 one exchange. Nothing is sent twice: a command whose answer was lost may have been carried out, and its caller is told.
+
+While a slot of a Cluster moves, a command may have to be tried again. It waits in a lane of its key, and the later
+commands on that key behind it; all others go on.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from smartlink.lost import closed_is_lost
 from smartlink.server.redis.connect import (
     LOST,
     TIMEOUT_S,
@@ -46,6 +50,9 @@ MAX_QUEUED = 100_000
 """Commands that may wait; beyond, a call fails at once."""
 MAX_GROUP = 1_000
 MAX_TRIES = 8
+"""Half a second of them: a slot that moves is whole again by then, or somebody left it half moved."""
+RETRY_S = 0.02
+"""How much longer each wait is than the one before."""
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.05, 1.0
 START_S = 5.0
 
@@ -93,6 +100,16 @@ class _Command:
             self.future.set_result(reason)
 
 
+class _Lane:
+    """Commands on one key, the first of which is to be tried again, at `due` on the loop's clock."""
+
+    __slots__ = ("due", "waiting")
+
+    def __init__(self) -> None:
+        self.due = 0.0
+        self.waiting: deque[_Command] = deque()
+
+
 class RedisCommands:
     """One node's commands to Redis, shared by its engines; each of them opens and closes it.
 
@@ -109,7 +126,11 @@ class RedisCommands:
         self.on_moved: list[Callable[[], None]] = []
         """Called when slots have moved to another server of the Cluster."""
         self._scripts = [script.text for script in scripts]
+        self.detours: set[str] = set()
+        """Keys that were last found on the server their slot is moving to, while it still belongs to another."""
         self._queue: deque[_Command] = deque()
+        self._lanes: dict[str, _Lane] = {}
+        self._in_lanes = 0
         self._wake = asyncio.Event()
         self._is_stale = False
         self._returned = asyncio.Event()
@@ -179,7 +200,7 @@ class RedisCommands:
         command = _Command(key, arguments, lost)
         if not self.is_available:
             command.lose(RedisAway("Redis is away"))
-        elif len(self._queue) >= MAX_QUEUED:
+        elif len(self._queue) + self._in_lanes >= MAX_QUEUED:
             command.lose(RedisAway(f"More than {MAX_QUEUED} commands wait for Redis"))
         else:
             self._queue.append(command)
@@ -194,7 +215,8 @@ class RedisCommands:
         try:
             while True:
                 try:
-                    await self._connect()
+                    with closed_is_lost():
+                        await self._connect()
                 except (*LOST, Refused) as error:
                     self._refused = error if isinstance(error, Refused) else None
                     self._tried.set()
@@ -207,7 +229,8 @@ class RedisCommands:
                 backoff_s = FIRST_BACKOFF_S
                 self._come_back()
                 try:
-                    await self._work()
+                    with closed_is_lost():
+                        await self._work()
                 except (*LOST, Refused) as error:
                     away_since = time.monotonic()
                     log.warning("redis is away", reason=_words(error))
@@ -229,8 +252,11 @@ class RedisCommands:
 
     def _lose(self) -> None:
         self.is_available = False
-        while self._queue:
-            self._queue.popleft().lose(RedisAway("Redis is away"))
+        lanes, self._lanes, self._in_lanes = self._lanes, {}, 0
+        for command in (*(each for lane in lanes.values() for each in lane.waiting), *self._queue):
+            command.lose(RedisAway("Redis is away"))
+        self._queue.clear()
+        self.detours.clear()
         for act in self.on_loss:
             act()
 
@@ -247,21 +273,49 @@ class RedisCommands:
 
     async def _work(self) -> None:
         while True:
-            while not self._queue and not self._is_stale:
+            while not self._queue and not self._is_stale and not self._due():
                 self._wake.clear()
-                await self._wake.wait()
+                await self._wait()
             if self._is_stale:
                 self._is_stale = False
                 await self._find_slots()
-            group = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_GROUP))]
-            while group:
-                group = await self._exchange(group)
+            if group := self._next_group():
+                await self._exchange(group)
 
-    async def _exchange(self, group: list[_Command]) -> list[_Command]:
-        """Send one group and hand out the answers. Returns those to try again, in order. Raises one of LOST."""
+    def _due(self) -> list[str]:
+        """The lanes whose first command may be tried again now."""
+        now = asyncio.get_running_loop().time()
+        return [key for key, lane in self._lanes.items() if lane.due <= now]
+
+    async def _wait(self) -> None:
+        """Until there is something to send."""
+        if not self._lanes:
+            await self._wake.wait()
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(min(lane.due for lane in self._lanes.values())):
+                await self._wake.wait()
+
+    def _next_group(self) -> list[_Command]:
+        """The first of each lane that is due, then what waits in the queue, but for what belongs into a lane."""
+        group = []
+        for key in self._due() if self._lanes else ():
+            group.append(self._lanes[key].waiting.popleft())
+            self._in_lanes -= 1
+        for _ in range(min(len(self._queue), MAX_GROUP)):
+            command = self._queue.popleft()
+            if self._lanes and (lane := self._lanes.get(command.key)) is not None:
+                lane.waiting.append(command)
+                self._in_lanes += 1
+            else:
+                group.append(command)
+        return group
+
+    async def _exchange(self, group: list[_Command]) -> None:
+        """Send one group and hand out the answers; what is to be tried again goes into lanes. Raises one of LOST."""
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                if len(self._connections) == 1:
+                if len(self._connections) == 1 and not self._lanes:
                     replies = await self._pipeline(next(iter(self._connections.values())), group)
                 else:
                     replies = await self._exchange_with_many(group)
@@ -270,20 +324,21 @@ class RedisCommands:
                 command.lose(RedisAway("Redis was lost", was_sent=True))
             raise
         again, demoted = self._answer(group, replies)
-        try:
-            if demoted is not None:
-                raise demoted
-            if again:
-                await self._prepare_for(again)
-        except BaseException:
-            for command in again:
-                command.lose(RedisAway("Redis was lost"))
-            raise
-        return again
+        self._return_to_lanes(again)
+        if self._lanes:
+            self._go_on({command.key for command in group} - {command.key for command, _ in again})
+        if demoted is not None:
+            raise demoted
+        if any(isinstance(reply, NoScriptError) for _, reply in again):
+            await self._load_scripts()
+        if any(isinstance(reply, MovedError) for _, reply in again):
+            await self._find_slots()
 
-    def _answer(self, group: list[_Command], replies: list[Any]) -> tuple[list[_Command], ResponseError | None]:
+    def _answer(
+        self, group: list[_Command], replies: list[Any]
+    ) -> tuple[list[tuple[_Command, ResponseError]], ResponseError | None]:
         """Hand out answers. Returns what is to be tried again, and why this server is no use, if so."""
-        again: list[_Command] = []
+        again: list[tuple[_Command, ResponseError]] = []
         demoted: ResponseError | None = None
         for command, reply in zip(group, replies, strict=True):
             if isinstance(reply, ReadOnlyError | ClusterDownError):
@@ -291,13 +346,41 @@ class RedisCommands:
                 command.lose(RedisAway("Redis takes no writes"))
             elif isinstance(reply, NoScriptError | AskError | TryAgainError) and command.tries < MAX_TRIES:
                 command.tries += 1
-                command.asking = _asking(reply)
-                again.append(command)
+                again.append((command, reply))
             else:
+                if command.asking is not None:
+                    self.detours.add(command.key)
+                elif self.detours:
+                    self.detours.discard(command.key)
                 command.answer(reply)
                 if isinstance(reply, ResponseError):
                     self._complain("redis refuses a command", reply)
+                if isinstance(reply, TryAgainError):
+                    self._give_up(command.key)
         return again, demoted
+
+    def _return_to_lanes(self, again: list[tuple[_Command, ResponseError]]) -> None:
+        """In order, before what waits there already: it was sent earlier."""
+        now = asyncio.get_running_loop().time()
+        for command, reply in reversed(again):
+            lane = self._lanes.setdefault(command.key, _Lane())
+            lane.waiting.appendleft(command)
+            lane.due = now + RETRY_S * (command.tries - 1)
+            command.asking = _asking(reply)
+            self._in_lanes += 1
+
+    def _go_on(self, keys: set[str]) -> None:
+        """What was tried again on these keys is answered: the next one's turn, or the end of the lane."""
+        for key in keys:
+            if (lane := self._lanes.get(key)) is not None and not lane.waiting:
+                del self._lanes[key]
+
+    def _give_up(self, key: str) -> None:
+        """The key's slot stays half moved: what waits for it shall not try as long, one after the other."""
+        lane = self._lanes.get(key)
+        while lane is not None and lane.waiting:
+            self._in_lanes -= 1
+            lane.waiting.popleft().lose(RedisAway("Redis is moving a slot"))
 
     async def _exchange_with_many(self, group: list[_Command]) -> list[Any]:
         assert self.topology is not None  # noqa: S101 — set by _connect
@@ -339,9 +422,7 @@ class RedisCommands:
                 replies.append(error)
         return replies
 
-    async def _prepare_for(self, again: list[_Command]) -> None:
-        """Make a second try succeed: scripts that are missing, slots that moved."""
-        await asyncio.sleep(0.02 * (again[0].tries - 1))
+    async def _load_scripts(self) -> None:
         async with asyncio.timeout(TIMEOUT_S):
             for connection in self._connections.values():
                 await connection.send_packed_command(
@@ -349,7 +430,6 @@ class RedisCommands:
                 )
                 for _ in self._scripts:
                     await connection.read_response()
-        await self._find_slots()
 
     async def _find_slots(self) -> None:
         if self.topology is None or self.topology.slots is None:
@@ -362,6 +442,7 @@ class RedisCommands:
                 if endpoint not in self._connections:
                     self._connections[endpoint] = await open_connection(self.address, endpoint, self._scripts)
             self.topology = topology
+            self.detours.clear()
             for act in self.on_moved:
                 act()
 

@@ -323,15 +323,13 @@ class RedisRoster:
         while True:
             await self._work_now.wait()
             self._work_now.clear()
-            try:
-                await self._reconcile()
-                await self._clear_up()
-                await self._settle()
-                await self._audit_some()
-            except RedisAway:
-                pass  # what is left is done when Redis is back
-            except Exception:  # the edge: a bug of ours must not end the chores
-                log.exception("internal error")
+            for chore in (self._reconcile, self._clear_up, self._settle, self._audit_some):
+                try:
+                    await chore()
+                except RedisAway:
+                    pass  # what is left is done later; one channel that cannot be worked on stops no other chore
+                except Exception:  # the edge: a bug of ours must not end the chores
+                    log.exception("internal error")
 
     async def _reconcile(self) -> None:
         while self._dirty and self._is_with_others:
