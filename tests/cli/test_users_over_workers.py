@@ -34,7 +34,6 @@ async def test_who_is_online_and_who_is_ended_is_known_to_all_workers(tmp_path: 
                 for watcher in watchers:
                     assert await watchlist(watcher) == {"online": [user_id]}
                 if user_id == ids[-1]:
-                    await users.subscribe(f"#server-to-user-{user_id}")
                     body = json.dumps({"name": "e", "channel": f"#server-to-user-{user_id}", "data": ""}).encode()
                     assert (await call(server.port, "POST", "/apps/1001/events", body)).status_code == 200
                     await users.expect("e")

@@ -180,6 +180,10 @@ async def test_a_watchlist_is_of_all_nodes(pair: Machines) -> None:
         async with clients(pair.one, pair.two, each=1) as (here, there):
             for client in (here, there):
                 await client.sign_in("seen")
+                for machine in (pair.one, pair.two):
+                    assert (await publish(machine, "#server-to-user-seen", "x")).status_code == 200
+                    assert (await client.receive())["data"] == "x"
+                    assert client is here or (await here.receive())["data"] == "x"
             for watcher in watching:
                 data = json.loads((await watcher.expect("pusher_internal:watchlist_events"))["data"])
                 assert data == {"events": [{"name": "online", "user_ids": ["seen"]}]}

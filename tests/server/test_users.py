@@ -60,6 +60,87 @@ async def test_a_user_hears_what_is_sent_to_them_alone() -> None:
         assert await ben.is_quiet()
 
 
+async def test_whoever_is_signed_in_hears_what_is_sent_to_them_once_subscribed_or_not() -> None:
+    async with (
+        two_nodes() as (one, two),
+        connected(one.port) as ana,
+        connected(one.port) as tab,
+        connected(one.port) as x,
+    ):
+        await ana.sign_in("1")
+        await tab.sign_in("1", watchlist=["2"])
+        await tab.expect("pusher_internal:watchlist_events")
+        await x.sign_in("2")
+        await tab.expect("pusher_internal:watchlist_events")
+        await tab.subscribe("#server-to-user-1")
+        for node in (one, two):
+            await send_to(node, "1", "hello")
+            for client in (ana, tab):
+                assert await client.receive() == {"event": "e", "channel": "#server-to-user-1", "data": "hello"}
+                assert await client.is_quiet()
+        tab.send("pusher:unsubscribe", {"channel": "#server-to-user-1"})
+        assert await tab.is_quiet()
+        await send_to(two, "1", "again")
+        for client in (ana, tab):
+            assert (await client.receive())["data"] == "again"
+            assert await client.is_quiet()
+        assert await x.is_quiet()
+        assert (await call(one.port, "GET", "/apps/1001/channels")).json() == {"channels": {}}
+
+
+async def test_what_is_sent_right_after_a_sign_in_arrives_and_a_node_hears_no_longer_than_it_must() -> None:
+    between = Between()
+    async with realtime_server(engines=between.engines()) as one, realtime_server(engines=between.engines()) as two:
+        heard = between.nodes[0].subscribed
+        async with connected(one.port) as ana:
+            for _ in range(2):
+                await ana.sign_in("1")
+                await send_to(two, "1")
+                await ana.expect("e")
+            assert ("1001", "#server-to-user-1") in heard
+        await eventually(lambda: not heard)
+
+
+async def test_what_is_sent_while_a_user_signs_in_comes_after_the_answer() -> None:
+    between = Between()
+    async with realtime_server(engines=between.engines()) as one, connected(one.port) as ana:
+        between.joining.shut()
+        sign_in(ana, json.dumps({"id": "1"}))
+        await eventually(lambda: between.joining.waiting == 1)
+        await send_to(one, "1")
+        between.joining.open()
+
+        await ana.expect("pusher:signin_success")
+        await ana.expect("e")
+        assert await ana.is_quiet()
+
+
+async def test_what_is_sent_while_a_signed_in_user_subscribes_comes_once() -> None:
+    between = Between()
+    async with realtime_server(engines=between.engines()) as one, connected(one.port) as ana:
+        await ana.sign_in("1")
+        between.joining.shut()
+        ana.send("pusher:subscribe", {"channel": "#server-to-user-1"})
+        await eventually(lambda: between.joining.waiting == 1)
+        await send_to(one, "1")
+        await ana.expect("e")
+        between.joining.open()
+
+        await ana.expect("pusher_internal:subscription_succeeded")
+        assert await ana.is_quiet()
+
+
+async def test_a_socket_is_left_out_of_what_is_sent_to_its_user(server: RealtimeServer) -> None:
+    async with connected(server.port) as ana, connected(server.port) as tab:
+        for client in (ana, tab):
+            await client.sign_in("1")
+        body = {"name": "e", "channel": "#server-to-user-1", "data": "", "socket_id": ana.socket_id}
+        assert (await call(server.port, "POST", "/apps/1001/events", json.dumps(body).encode())).status_code == 200
+
+        await tab.expect("e")
+        assert await ana.is_quiet()
+
+
 async def test_only_one_s_own_channel_may_be_subscribed_to(server: RealtimeServer) -> None:
     async with connected(server.port) as client:
         for signed_in in (False, True):

@@ -87,7 +87,8 @@ class Hub:
     def join(self, connection: Connection, channel: str, member: Member | None = None) -> None:
         """Subscribe a connection that is not on the channel yet, as `member` on a presence channel."""
         tenant = self.tenant(connection.app.id)
-        self._join(tenant, connection, channel)
+        if channel not in tenant.watching.get(connection, ()):
+            self._join(tenant, connection, channel)
         user_id = connection.session.named.get(channel) if member is None else member.user_id
         if user_id is not None:
             tenant.users.setdefault(user_id, set()).add(connection)
@@ -103,6 +104,8 @@ class Hub:
             or user_id in session.named.values()
         ):
             self._forget_user(tenant, connection, user_id)
+        if channel in tenant.watching.get(connection, ()):
+            return False
         return self._leave(tenant, connection, channel, descriptor)
 
     def sign_in(self, connection: Connection, user_id: str) -> None:
@@ -110,11 +113,16 @@ class Hub:
         self.tenant(connection.app.id).users.setdefault(user_id, set()).add(connection)
 
     def watch(self, connection: Connection, channels: tuple[str, ...]) -> None:
-        """Let a connection hear channels that it has not subscribed to."""
+        """Let a connection hear channels that it has not subscribed to, as long as it lives."""
         tenant = self.tenant(connection.app.id)
-        tenant.watching[connection] = channels
+        tenant.watching[connection] = (*tenant.watching.get(connection, ()), *channels)
         for channel in channels:
             self._join(tenant, connection, channel)
+
+    def hears(self, connection: Connection, channel: str) -> bool:
+        """Whether what is published on a channel reaches a connection, subscribed or not."""
+        watching = self.tenant(connection.app.id).watching.get(connection, ())
+        return channel in connection.session.channels or channel in watching
 
     def set_aside(self, connection: Connection, descriptor: int) -> None:
         """The connection fell behind: no channel may write to its descriptor until `bring_back`."""
@@ -144,13 +152,11 @@ class Hub:
         return [] if tenant is None else list(tenant.users.get(user_id, ()))
 
     def on_channel(self, app_id: str, channel: str) -> list[Connection]:
-        """The connections here that are subscribed to a channel."""
+        """The connections here that hear a channel."""
         if self.channel(app_id, channel) is None:
             return []
         return [
-            connection
-            for connection in self.tenant(app_id).connections.values()
-            if channel in connection.session.channels
+            connection for connection in self.tenant(app_id).connections.values() if self.hears(connection, channel)
         ]
 
     def oldest(self, app_id: str) -> Connection | None:
@@ -177,7 +183,7 @@ class Hub:
     def _heard(tenant: Tenant, connection: Connection) -> Iterable[str]:
         watching = tenant.watching.get(connection)
         channels = connection.session.channels
-        return channels if watching is None else chain(channels, watching)
+        return channels if watching is None else chain(channels, (name for name in watching if name not in channels))
 
     @staticmethod
     def _join(tenant: Tenant, connection: Connection, channel: str) -> None:

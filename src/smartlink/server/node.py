@@ -168,6 +168,7 @@ class Node:
         if self._refuse_void(connection, channel, member):
             return
         listening = self._listening
+        is_heard = self.hub.hears(connection, channel)
         arriving = listening.expect(app.id, channel, session.socket_id)
         cached: bytes | None = None
         try:
@@ -181,7 +182,8 @@ class Node:
             state = await self._state(app, channel)
         finally:
             listening.arrived(app.id, channel, arriving)
-        if arriving.is_swamped:
+        came = [] if is_heard else arriving.frames
+        if came and arriving.is_swamped:
             connection.close(Code.OVER_CAPACITY, f"More came on {channel} at once than can be held")
         if not connection.is_open or self._refuse_void(connection, channel, member):
             # Others may have come between its arrival and its departure: both are told.
@@ -191,12 +193,12 @@ class Node:
             return
         self.hub.join(connection, channel, member)
         frames = [session.joined(channel, member, state).frame]
-        if cached is not None and all(map(encoding.is_internal, arriving.frames)):
+        if cached is not None and all(map(encoding.is_internal, came)):
             # An event that came on the way is younger than the one that was kept, or is that one.
             if cached == _MISS:
                 self._tell_webhook(app, WebhookEvent("cache_miss", channel))
             frames.append(encoding.cache_miss(channel) if cached == _MISS else cached)
-        connection.write(b"".join(map(text_frame, frames + without_known(arriving.frames, state))))
+        connection.write(b"".join(map(text_frame, frames + without_known(came, state))))
         if connection.is_open:
             await self._arrive(app, channel, session.socket_id, member, arrival)
 
@@ -312,7 +314,7 @@ class Node:
         connection = self.hub.connection(app_id, socket_id)
         if connection is not None and connection not in found:
             found.append(connection)
-        return [each for each in found if channel in each.session.channels]
+        return [each for each in found if self.hub.hears(each, channel)]
 
     def _terminate_here(self, control: Control) -> None:
         self._end_user(control, Verdict.VOID, Code.UNAUTHORIZED, "Connection ended by the application")

@@ -1,7 +1,8 @@
 """Who is signed in, over all nodes, and who watches whom.
 
 A signed-in connection stands on the roster's internal channel `#user-{id}`: first and last there are when the user
-comes online and goes offline. Watchers hear the internal channel `#watch-{id}`, on which that is told.
+comes online and goes offline. It hears `#server-to-user-{id}` from then on, subscribed or not. Watchers hear the
+internal channel `#watch-{id}`, on which that is told.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
+from smartlink.protocol.names import user_channel
 from smartlink.protocol.session import User
 from smartlink.server.apps.base import App
 from smartlink.server.brokers.base import Publication
@@ -67,18 +69,28 @@ class Users:
         app, session = connection.app, connection.session
         if self._end_void(connection, user.id):
             return
-        arrival = await self._roster.join(app.id, _USER + user.id, session.socket_id, None)
+        channel = user_channel(user.id)
+        arriving = self._listening.expect(app.id, channel, session.socket_id)
+        try:
+            await self._listening.begin(app.id, channel)
+            arrival = await self._roster.join(app.id, _USER + user.id, session.socket_id, None)
+        finally:
+            self._listening.arrived(app.id, channel, arriving)
         most = app.max_connections_per_user
         if not self._end_void(connection, user.id) and most is not None and arrival.subscriptions > most:
             connection.close(Code.OVER_CAPACITY, f"The user has {most} connections, the most a user may have")
         if not connection.is_open:
+            await self._listening.end(app.id, channel)
             if arrival.is_first_on_channel:
                 await self._tell(app, user.id, "online")
             await self.sign_out(app, session.socket_id, user.id)
             return
         success = session.signed_in(user)
         self._hub.sign_in(connection, user.id)
-        connection.write(text_frame(success.frame))
+        self._hub.watch(connection, (channel,))
+        connection.write(b"".join(map(text_frame, [success.frame, *arriving.frames])))
+        if arriving.is_swamped:
+            connection.close(Code.OVER_CAPACITY, f"More came on {channel} at once than can be held")
         if not connection.is_open:
             return
         if arrival.is_first_on_channel:
