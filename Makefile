@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup setup-dev pages run test test-fast test-api test-kill test-deploy test-peers test-browsers soak check format reference bench lock wheel clean
+.PHONY: help setup setup-dev pages run test test-fast test-api test-kill test-deploy test-green test-peers test-browsers soak check format reference bench lock wheel clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ test-kill: setup-dev ## Kill workers for minutes while events are recorded, and 
 
 test-deploy: setup-dev ## Run the five services behind a proxy, break them, lose the database and bring it back
 	@$(BIN)/pytest -q -m deploy tests/deploy
+
+test-green: setup-dev ## Broadcast from workers of gunicorn and Celery with green threads; installs both
+	@$(BIN)/pytest -q -m green tests/broadcasting/test_green_threads.py
 
 test-peers: ## Run unmodified clients and publishers, those that need Go, Java and PHP too
 	@scripts/setup.sh peers

@@ -44,6 +44,9 @@ class PusherService:
         self.taken: list[dict[str, Any]] = []
         self.connections = 0
         self.answers: Callable[[Call], Answer] = lambda _: 200
+        self.hold: asyncio.Event | None = None
+        """Calls that come now are answered when it is set; `held` counts them."""
+        self.held = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -94,6 +97,9 @@ class PusherService:
             return True
         call = Call(urlsplit(target).path, headers, _events(target, json.loads(body)))
         self.calls.append(call)
+        if self.hold is not None:
+            self.held += 1
+            await self.hold.wait()
         return await self._answer(call, self.answers(call), writer)
 
     async def _answer(self, call: Call, answer: Answer, writer: asyncio.StreamWriter) -> bool:

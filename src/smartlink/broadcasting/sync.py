@@ -7,10 +7,11 @@ broadcaster.send(OrderShipped(order), to_others=True)
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,8 +22,12 @@ from smartlink.broadcasting.config import BroadcastSettings
 from smartlink.broadcasting.envelope import Envelope
 from smartlink.broadcasting.errors import BroadcastError, BroadcastUnavailable
 from smartlink.broadcasting.events import AnonymousEvent, BroadcastEvent
+from smartlink.broadcasting.threads import Signal, threads_here
 
 __all__ = ["SyncBroadcaster"]
+
+
+_BEGIN_S = 30.0
 
 
 class _Worker:
@@ -30,34 +35,42 @@ class _Worker:
 
     def __init__(self, build: Callable[[], Broadcaster]) -> None:
         self.pid = os.getpid()
-        self.loop = asyncio.new_event_loop()
-        try:
-            self.broadcaster = build()
-        except BaseException:
-            self.loop.close()
-            raise
-        # A daemon: a process that forgets to close must still be able to end.
-        self._thread = threading.Thread(target=self._run, name="smartlink-broadcasting", daemon=True)
-        self._thread.start()
+        self._threads = threads_here()
+        self._has_ended: Signal | None = None
+        self.broadcaster = build()
+        has_begun = self._has_begun = self._threads.signal()
+        # A process that forgets to close must still be able to end.
+        self._threads.start(self._run, "smartlink-broadcasting")
+        if not has_begun.wait(_BEGIN_S):
+            raise RuntimeError(f"the broadcaster's thread has not begun within {_BEGIN_S:g} s")
 
     def call(self, what: Coroutine[Any, Any, None], within_s: float) -> None:
+        is_done, tasks = self._threads.signal(), deque[asyncio.Task[None]]()
+
+        def begin() -> None:
+            task = self.loop.create_task(what)
+            tasks.append(task)
+            task.add_done_callback(lambda _: is_done.set())
+
         try:
-            doing = asyncio.run_coroutine_threadsafe(what, self.loop)
+            self.loop.call_soon_threadsafe(begin)
         except RuntimeError:  # that loop has been closed
             what.close()
             raise BroadcastUnavailable("the broadcaster has been closed") from None
+        if not is_done.wait(within_s):
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+            raise BroadcastUnavailable(f"not done within {within_s:g} s", answered=True)
         try:
-            doing.result(within_s)
-        except TimeoutError:
-            doing.cancel()
-            raise BroadcastUnavailable(f"not done within {within_s:g} s", answered=True) from None
-        except CancelledError:
+            tasks[0].result()
+        except asyncio.CancelledError:
             raise BroadcastUnavailable("the broadcaster has been closed", answered=True) from None
 
     def stop(self, within_s: float) -> None:
         self.call(self._end(within_s), 2 * within_s)
+        has_ended = self._has_ended = self._threads.signal()
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(within_s)
+        has_ended.wait(within_s)
 
     async def _end(self, within_s: float) -> None:
         """Let what other threads are sending arrive, and give connections back."""
@@ -66,16 +79,24 @@ class _Worker:
         await self.broadcaster.aclose()
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
-            runner.get_loop().run_forever()
+        # The loop is made here: gevent's selectors belong to the thread that makes them.
+        with asyncio.Runner() as runner:
+            self.loop = runner.get_loop()
+            if (executor := self._threads.executor()) is not None:
+                self.loop.set_default_executor(executor)
+            self._has_begun.set()
+            self.loop.run_forever()
+        if self._has_ended is not None:
+            self._has_ended.set()
 
 
 class SyncBroadcaster:
     """A `Broadcaster` for code that does not await. Make one per process and keep it: its connections are kept too.
 
     `build` makes the broadcaster. It works in a thread of its own, which starts with the first use, and again after
-    a fork. Any number of threads may send at once. No call takes longer than `wait_s`. Inside a running event loop
-    what sends raises RuntimeError: it would hold up the loop; use `await Broadcaster.send(...)` there.
+    a fork; a real one under gevent and eventlet too, whose green threads go on while one of them sends. Any number of
+    threads may send at once. No call takes longer than `wait_s`. Inside a running event loop what sends raises
+    RuntimeError: it would hold up the loop; use `await Broadcaster.send(...)` there.
     """
 
     def __init__(self, build: Callable[[], Broadcaster], *, wait_s: float = 30.0) -> None:

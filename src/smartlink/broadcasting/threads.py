@@ -1,0 +1,127 @@
+"""A thread of the operating system, and a signal from it, also where gevent or eventlet have put green ones in place.
+
+asyncio knows one running loop for each real thread: a loop in a green thread would seem to run in every other one too.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+__all__ = ["Signal", "Threads", "threads_here"]
+
+
+class Signal(Protocol):
+    """Is given once. The thread that made it waits for it, and holds up no other, green or real."""
+
+    def set(self) -> None:
+        """Give it, from any thread."""
+
+    def wait(self, timeout: float) -> bool:
+        """Whether it was given within so many seconds."""
+
+
+class Threads:
+    """How to start a real thread, and to wait for it."""
+
+    def start(self, run: Callable[[], None], name: str) -> None:
+        """Run `run` in a thread that does not keep the process from ending."""
+        threading.Thread(target=run, name=name, daemon=True).start()
+
+    def signal(self) -> Signal:
+        """One that the calling thread may wait for."""
+        return threading.Event()
+
+    def executor(self) -> ThreadPoolExecutor | None:
+        """What the loop of such a thread runs blocking calls in; None for its own."""
+        return None
+
+
+def threads_here() -> Threads:
+    """As this process has them: gevent's and eventlet's patches of `threading` are seen."""
+    monkey: Any = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_module_patched("threading"):
+        return _BeneathGevent(monkey)
+    patcher: Any = sys.modules.get("eventlet.patcher")
+    if patcher is not None and patcher.is_monkey_patched("thread"):
+        return _BeneathEventlet(patcher)
+    return Threads()
+
+
+class _Green(Threads):
+    def executor(self) -> ThreadPoolExecutor | None:
+        return _Aside()
+
+
+class _Aside(ThreadPoolExecutor):
+    """A green thread of the loop's own real one for each call. The process's end waits for those of other executors,
+    and waits for ever: they run in a real thread that does not run any more."""
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **named: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = call(*args, **named)
+            except Exception as error:  # noqa: BLE001 - it is the caller's
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        threading.Thread(target=run, daemon=True).start()
+        return future
+
+
+class _BeneathGevent(_Green):
+    def __init__(self, monkey: Any) -> None:
+        self._start = monkey.get_original("_thread", "start_new_thread")
+
+    def start(self, run: Callable[[], None], name: str) -> None:
+        self._start(run, ())
+
+    def signal(self) -> Signal:
+        return _GeventSignal()
+
+
+class _GeventSignal:
+    def __init__(self) -> None:
+        hub: Any = importlib.import_module("gevent.hub")
+        event: Any = importlib.import_module("gevent.event")
+        self._loop = hub.get_hub().loop
+        self._event = event.Event()
+
+    def set(self) -> None:
+        self._loop.run_callback_threadsafe(self._event.set)
+
+    def wait(self, timeout: float) -> bool:
+        return bool(self._event.wait(timeout))
+
+
+class _BeneathEventlet(_Green):
+    def __init__(self, patcher: Any) -> None:
+        self._real = patcher.original("threading")
+
+    def start(self, run: Callable[[], None], name: str) -> None:
+        self._real.Thread(target=run, name=name, daemon=True).start()
+
+    def signal(self) -> Signal:
+        return _EventletSignal(self._real.Event())
+
+
+class _EventletSignal:
+    def __init__(self, event: Any) -> None:
+        self._event = event
+
+    def set(self) -> None:
+        self._event.set()
+
+    def wait(self, timeout: float) -> bool:
+        # In eventlet's pool of real threads; green ones go on meanwhile.
+        pool: Any = importlib.import_module("eventlet.tpool")
+        return bool(pool.execute(self._event.wait, timeout))
