@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from smartlink.broadcasting.testing import FakeBroadcaster
 from smartlink.portal.main import Portal, build
-from smartlink.portal.shared.security import Passwords
+from smartlink.portal.shared.passwords import Passwords
 from smartlink.portal.shared.settings import PortalSettings
 from smartlink.portal.users import service
 

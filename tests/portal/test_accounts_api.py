@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from kit.portal import PASSWORD, Person, World
 from kit.realtime import realtime_server
 from smartlink.broadcasting import BroadcastSettings
 from smartlink.portal.shared.errors import Invalid, Unauthenticated
-from smartlink.portal.shared.realtime import RealtimeApi
 from smartlink.portal.users.schemas import NewToken
 
 NEW = "a new battery staple"
@@ -128,7 +126,7 @@ async def test_sockets_end_with_the_password_they_were_opened_under(database_url
             his.send("pusher:ping", {})
             while (await his.receive())["event"] != "pusher:pong":
                 pass
-        await world.portal.realtime.ended()
+        await world.portal.users.endings.ended()
         await world.aclose()
 
 
@@ -177,41 +175,3 @@ async def test_whose_token_ends_makes_no_other_of_it(world: World, ana: Person) 
     with pytest.raises(Unauthenticated):
         await users.create_token(caller, NewToken(name="survivor"))
     assert await world.rows("SELECT id FROM personal_access_tokens") == []
-
-
-async def test_connections_that_came_while_others_were_ended_are_ended_by_the_next_call() -> None:
-    ended = []
-
-    class Slow(RealtimeApi):
-        async def terminate(self, user_id: int) -> None:
-            ended.append(user_id)
-            if len(ended) == 1:
-                self.end_connections(user_id)
-            await asyncio.sleep(0)
-
-    realtime = Slow(BroadcastSettings(_env_file=None))
-
-    realtime.end_connections(7)
-    await realtime.ended()
-    realtime.end_connections(7)
-    await realtime.ended()
-
-    assert ended == [7, 7, 7]
-
-
-async def test_connections_that_came_at_the_very_end_of_a_call_are_ended_too() -> None:
-    ended = []
-
-    class Quick(RealtimeApi):
-        async def terminate(self, user_id: int) -> None:
-            ended.append(user_id)
-            if len(ended) == 1:
-                # Runs before what waits for the end of this task.
-                asyncio.get_running_loop().call_soon(self.end_connections, user_id)
-
-    realtime = Quick(BroadcastSettings(_env_file=None))
-
-    realtime.end_connections(7)
-    await realtime.ended()
-
-    assert ended == [7, 7]

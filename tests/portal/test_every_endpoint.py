@@ -14,6 +14,7 @@ from kit.portal import PASSWORD, Person, World
 from smartlink.broadcasting.testing import FakeBroadcaster
 from smartlink.portal.main import build
 from smartlink.portal.openapi import MUTATING
+from smartlink.portal.shared.passwords import Asker
 from smartlink.portal.shared.settings import PortalSettings
 
 DESCRIBED: dict[str, Any] = build(
@@ -237,9 +238,9 @@ async def test_who_is_not_there_is_not_told_from_a_wrong_password(world: World, 
     checked: list[str | None] = []
     verify = world.portal.passwords._verify
 
-    async def counted(password: str, stored: str) -> bool:
+    async def counted(password: str, stored: str, asker: Asker | None) -> bool:
         checked.append(stored)
-        return await verify(password, stored)
+        return await verify(password, stored, asker)
 
     world.portal.passwords._verify = counted  # type: ignore[method-assign]
     client = world.client()

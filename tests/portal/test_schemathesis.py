@@ -23,7 +23,7 @@ from schemathesis.specs.openapi import checks as conformance
 
 from smartlink.broadcasting.testing import FakeBroadcaster
 from smartlink.portal.main import Portal, build
-from smartlink.portal.shared.security import Passwords
+from smartlink.portal.shared.passwords import Passwords
 from smartlink.portal.shared.settings import PortalSettings
 
 EXAMPLES = int(os.environ.get("SMARTLINK_SCHEMA_EXAMPLES", "6"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import ssl
 import time
@@ -157,8 +156,10 @@ def install(
     values = (str(secrets.randbelow(900_000) + 100_000), secrets.token_hex(10), secrets.token_hex(24))
     lines += [f"{name}={value}" for name, value in zip(names, values, strict=True)]
     temporary = file.with_name(".env.new")
+    temporary.unlink(missing_ok=True)
+    # It holds a secret: nobody else may read it, not even while it is written.
+    temporary.touch(0o600)
     temporary.write_text("\n".join(lines) + "\n")
-    os.chmod(temporary, 0o600)  # noqa: PTH101 — it holds a secret
     temporary.replace(file)
     _say("Wrote REVERB_APP_ID, REVERB_APP_KEY and REVERB_APP_SECRET to .env")
 

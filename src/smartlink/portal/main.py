@@ -47,14 +47,16 @@ from smartlink.portal.shared.background import WorkerOptions
 from smartlink.portal.shared.db import Database, outbox_tables
 from smartlink.portal.shared.errors import handle_errors
 from smartlink.portal.shared.limits import MemoryCounter, RateLimits, RedisCounter
+from smartlink.portal.shared.passwords import Passwords
 from smartlink.portal.shared.realtime import RealtimeApi
 from smartlink.portal.shared.redis import SharedRedis, redis_url
 from smartlink.portal.shared.schemas import RealtimePlace, Status
-from smartlink.portal.shared.security import Passwords, TrustedProxies
+from smartlink.portal.shared.security import TrustedProxies
 from smartlink.portal.shared.settings import PortalSettings
 from smartlink.portal.shared.work import Announcer
 from smartlink.portal.users import channels as user_channels
 from smartlink.portal.users import routes as user_routes
+from smartlink.portal.users.endings import Endings
 from smartlink.portal.users.identity import Identity
 from smartlink.portal.users.principals import Principals
 from smartlink.portal.users.service import Users
@@ -64,6 +66,7 @@ __all__ = ["Portal", "build", "check_broadcasting"]
 
 STATIC = Path(__file__).parent / "static"
 SWEEP_EVERY_S = 60.0
+END_EVERY_S = 5.0
 PRUNE_EVERY_S = 3600.0
 SAMPLE_EVERY_S = 10.0
 
@@ -86,8 +89,8 @@ class Portal:
         url = redis_url(own)
         self.shared = None if url is None else SharedRedis(url)
         """Redis, where several API processes share what they count and remember."""
-        principals = Principals(self.shared)
-        self.users = Users(self.database, self.passwords, settings.session_days, self.realtime, principals)
+        principals, endings = Principals(self.shared), Endings(self.database, self.realtime)
+        self.users = Users(self.database, self.passwords, settings.session_days, endings, principals)
         self.presence = Presence(self.announcer)
         self.limits = RateLimits(MemoryCounter() if self.shared is None else RedisCounter(self.shared))
         typists = MemoryTypists() if self.shared is None else RedisTypists(self.shared)
@@ -118,6 +121,7 @@ class Portal:
         await self.console.aclose()
         await self.announcer.live.aclose()
         self.outbox.close()
+        await self.users.endings.aclose()
         await self.realtime.aclose()
         await self._drivers.aclose()
         await self.users.principals.aclose()
@@ -130,6 +134,8 @@ class Portal:
         options = options or WorkerOptions()
         schedule = Schedule(self.database.engine, outbox_tables)
         schedule.every(SWEEP_EVERY_S, "presence sweep", self._sweep, first_s=2.0)
+        schedule.every(END_EVERY_S, "connection endings", self.users.endings.run_once)
+        schedule.every(SWEEP_EVERY_S, "expired sessions", self.users.end_expired, first_s=3.0)
         schedule.every(PRUNE_EVERY_S, "prune", self.prune, first_s=30.0)
         schedule.every(SAMPLE_EVERY_S, "figures", self.board.sample, first_s=1.0)
         showing = asyncio.create_task(self.board.show(stop), name="live figures")

@@ -19,7 +19,7 @@ from smartlink.portal.finance.service import CURRENCY
 from smartlink.portal.notifications.model import Notification
 from smartlink.portal.shared.db import Database
 from smartlink.portal.shared.money import money_text
-from smartlink.portal.shared.security import Passwords
+from smartlink.portal.shared.passwords import Passwords
 from smartlink.portal.shared.settings import async_url
 from smartlink.portal.users.model import User
 from smartlink.portal.users.service import create

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from smartlink.broadcasting.outbox import read_status
@@ -41,11 +42,21 @@ async def check_database(settings: PortalSettings) -> list[Finding]:
     kind = "SQLite" if database.is_sqlite else "PostgreSQL"
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            return [fine("database", f"{kind}, revision {revision}"), await _clock(database), await _worker(database)]
+            found = [fine("database", f"{kind}, revision {revision}"), await _clock(database), await _worker(database)]
+            return [*found, *_files(settings)]
     except (DatabaseAway, SQLAlchemyError, TimeoutError) as error:
         return [failed("database", f"it does not answer ({type(error).__name__})", f"check {where}")]
     finally:
         await database.aclose()
+
+
+def _files(settings: PortalSettings) -> list[Finding]:
+    """Files of before this version made them for its own user alone."""
+    name = make_url(settings.url).database or ""
+    if not settings.url.startswith("sqlite") or not Path(name).is_file() or not Path(name).stat().st_mode & 0o077:
+        return []
+    said = "others on this machine can read it: password hashes, messages"
+    return [warning("database file", said, f"chmod 600 {name}*")]
 
 
 async def _clock(database: Database) -> Finding:

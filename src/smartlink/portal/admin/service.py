@@ -254,6 +254,9 @@ class Admin:
             if user is None:
                 raise NotFound
             if change.is_admin is not None:
+                if user.is_admin and not change.is_admin:
+                    # What the user may hear is decided when they subscribe: they must subscribe anew.
+                    await self._users.endings.record(work.session, user_id)
                 user.is_admin = change.is_admin
                 user.updated_at = dt.datetime.now(dt.UTC)
             if change.is_blocked is not None:
@@ -263,10 +266,7 @@ class Admin:
             await work.session.flush()
             presence = await work.session.scalar(select(UserPresence).where(UserPresence.user_id == user_id))
             answer = _user(user, presence)
-        await self._users.principals.forget(user_id)
-        if change.is_blocked or change.is_admin is False:
-            # What the user may hear is decided when they subscribe: they must subscribe anew.
-            self._realtime.end_connections(user_id)
+        await self._users.ended(user_id)
         return answer
 
     async def broadcast(self, caller: Principal, event: ManualEvent) -> None:

@@ -15,11 +15,12 @@ from sqlalchemy import Connection, create_engine, event, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from smartlink.portal.shared.db import MAX_LOG_BYTES, make_file
 from smartlink.portal.shared.settings import async_url
 
 __all__ = ["HEAD", "current", "downgrade", "revisions", "upgrade"]
 
-HEAD = "0007"
+HEAD = "0008"
 _LOCK = 5_127_004_918
 """Two processes that start at once migrate one after the other: a PostgreSQL advisory lock."""
 
@@ -79,8 +80,7 @@ def _run(url: str, command: str, revision: str) -> None:
 
 def _on_sqlite(url: str, work: Any) -> None:
     parsed = make_url(async_url(url)).set(drivername="sqlite")
-    if parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    make_file(parsed.database)
     engine = create_engine(parsed, poolclass=NullPool)
     event.listen(engine, "connect", _own_transactions)
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
@@ -93,6 +93,7 @@ def _own_transactions(connection: Any, _record: object) -> None:
     connection.isolation_level = None
     connection.execute("PRAGMA busy_timeout=30000")
     connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute(f"PRAGMA journal_size_limit={MAX_LOG_BYTES}")
 
 
 def _on_postgresql(url: str, work: Any) -> None:

@@ -28,9 +28,10 @@ from smartlink.broadcasting.outbox import define_tables
 from smartlink.broadcasting.outbox.tables import UtcDateTime
 from smartlink.portal.shared.errors import DatabaseAway
 
-__all__ = ["Base", "BigId", "Database", "UtcDateTime", "is_away", "outbox_tables", "prepare_sqlite"]
+__all__ = ["Base", "BigId", "Database", "UtcDateTime", "is_away", "make_file", "outbox_tables", "prepare_sqlite"]
 
 WAIT_S = 5.0
+MAX_LOG_BYTES = 16 * 1024 * 1024
 RESTED_S = 5.0
 """A pooled connection that was not used for so long is tried before it is."""
 _CONSTRAINTS = {
@@ -42,6 +43,14 @@ _CONSTRAINTS = {
 _WRITES = "smartlink_writes"
 
 BigId = BigInteger().with_variant(Integer, "sqlite")
+
+
+def make_file(name: str | None) -> None:
+    """Make SQLite's file where there is none, for this user alone; its log and index are made with the same mode."""
+    if name and name != ":memory:":
+        file = Path(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch(0o600)
 
 
 class Base(DeclarativeBase):
@@ -64,8 +73,7 @@ class Database:
         parsed = make_url(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         if self.is_sqlite:
-            if parsed.database and parsed.database != ":memory:":
-                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            make_file(parsed.database)
             self.engine = create_async_engine(url, pool_timeout=WAIT_S, connect_args={"timeout": WAIT_S})
             event.listen(self.engine.sync_engine, "connect", prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
@@ -138,10 +146,19 @@ def is_away(error: BaseException) -> bool:
 
 
 def prepare_sqlite(connection: Any, _record: object) -> None:
-    """Set up one SQLite connection: write-ahead log, foreign keys, patience, our own transactions."""
+    """Set up one SQLite connection: write-ahead log, foreign keys, patience, our own transactions.
+
+    The log grows while somebody reads for long; once all of it is in the database it is cut to `MAX_LOG_BYTES`.
+    """
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
+    for pragma in (
+        "journal_mode=WAL",
+        f"journal_size_limit={MAX_LOG_BYTES}",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "busy_timeout=5000",
+    ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -9,6 +9,7 @@ PortalError
 ├── CsrfMismatch         419  the page: send X-XSRF-TOKEN
 ├── Invalid              422  the caller: `errors` names the fields
 ├── TooMany              429  the caller: wait
+├── Busy                 503  callers wait and try again
 ├── RealtimeUnavailable  503  the operator; callers wait and try again
 └── DatabaseAway         503  the operator; callers wait and try again
 """
@@ -25,10 +26,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from smartlink.portal.shared.times import A_TIME
 
 __all__ = [
+    "Busy",
     "Conflict",
     "CsrfMismatch",
     "DatabaseAway",
@@ -162,6 +165,17 @@ class DatabaseAway(PortalError):
         return {"retry-after": "1"}
 
 
+class Busy(PortalError):
+    """More are waiting for what takes long than there is room for."""
+
+    status = 503
+    default = "Too many are signing in. Try again in a second."
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"retry-after": "1"}
+
+
 class RealtimeUnavailable(PortalError):
     """The realtime server does not answer; nothing was changed."""
 
@@ -197,6 +211,11 @@ def handle_errors(app: FastAPI, on_error: Callable[[str, str], None]) -> None:
         if error.status_code == 405:
             headers["Allow"] = ", ".join(_methods_of(app, request))
         return JSONResponse({"message": error.detail}, error.status_code, headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_request: Request, _error: ClientDisconnect) -> JSONResponse:
+        # Nobody hears it; that it is answered says that it was no fault of ours.
+        return JSONResponse({"message": "The request was given up."}, 400)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -14,7 +14,9 @@ __all__ = ["LIMITS", "Counter", "MemoryCounter", "RateLimits", "RedisCounter"]
 
 LIMITS: Final = {
     "register": (30, 60.0),
+    "sign-in": (60, 60.0),
     "login": (10, 60.0),
+    "password": (10, 60.0),
     "typing": (5, 1.0),
     "message": (20, 10.0),
     "wallet": (60, 1.0),
@@ -22,7 +24,7 @@ LIMITS: Final = {
     "profile": (30, 60.0),
     "token": (30, 60.0),
 }
-"""How often, in how many seconds."""
+"""How often, in how many seconds. By address: register, sign-in. By account and address: login. By user: the others."""
 MAX_KEYS = 100_000
 
 # A list per key of when each was taken, the latest first, by the clock of Redis: processes may disagree about time.

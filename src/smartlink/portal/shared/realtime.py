@@ -5,8 +5,6 @@ The portal knows the server over the wire only, so any Pusher-compatible one wil
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
 from typing import Any
 from urllib.parse import quote
@@ -20,11 +18,6 @@ from smartlink.protocol.signing import signed_query
 
 __all__ = ["RealtimeApi", "RealtimeAway"]
 
-log = logging.getLogger(__name__)
-
-MAX_ENDING = 1_000
-RETRY_FOR_S = 60.0
-
 
 class RealtimeAway(Exception):
     """The realtime server did not answer, or not as it should."""
@@ -36,9 +29,6 @@ class RealtimeApi:
     def __init__(self, settings: BroadcastSettings) -> None:
         self._settings = settings
         self._client: httpx2.AsyncClient | None = None
-        self._ending: dict[int, asyncio.Task[None]] = {}
-        self._again: set[int] = set()
-        """Whose connections are to be ended once more: they may have come since the call that is under way."""
 
     async def get(self, path: str, **params: str) -> Any:
         """`GET /apps/{id}{path}`, decoded. Raises RealtimeAway."""
@@ -56,53 +46,10 @@ class RealtimeApi:
         """End all connections of a user. Raises RealtimeAway."""
         await self._call("POST", f"/users/{user_id}/terminate_connections", b"{}", {})
 
-    def end_connections(self, user_id: int) -> None:
-        """As `terminate`, without waiting; tried again for a minute while the server is away."""
-        if user_id in self._ending:
-            self._again.add(user_id)
-            return
-        if len(self._ending) >= MAX_ENDING:
-            log.error("connections of user %d were not ended: too many others are to be", user_id)
-            return
-        task = asyncio.get_running_loop().create_task(self._end(user_id), name="end connections")
-        self._ending[user_id] = task
-        task.add_done_callback(lambda ended: self._forget(user_id, ended))
-
-    async def ended(self) -> None:
-        """Wait until nothing of `end_connections` is under way."""
-        while self._ending:
-            await asyncio.wait(tuple(self._ending.values()))
-
     async def aclose(self) -> None:
-        """Stop and close."""
-        for task in tuple(self._ending.values()):
-            task.cancel()
-        await asyncio.gather(*self._ending.values(), return_exceptions=True)
+        """Close the connection."""
         if self._client is not None:
             await self._client.aclose()
-
-    async def _end(self, user_id: int) -> None:
-        give_up, pause_s = time.monotonic() + RETRY_FOR_S, 0.2
-        while True:
-            self._again.discard(user_id)
-            try:
-                await self.terminate(user_id)
-            except RealtimeAway as error:
-                if time.monotonic() > give_up:
-                    log.error("connections of user %d were not ended: %s", user_id, error)
-                    self._again.discard(user_id)
-                    break
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, 2.0)
-            else:
-                if user_id not in self._again:
-                    break
-        # In the same step: what comes before the task's callbacks run begins another one.
-        del self._ending[user_id]
-
-    def _forget(self, user_id: int, ended: asyncio.Task[None]) -> None:
-        if self._ending.get(user_id) is ended:
-            del self._ending[user_id]
 
     async def _call(self, method: str, path: str, body: bytes, params: dict[str, str]) -> Any:
         own = self._settings

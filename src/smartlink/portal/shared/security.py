@@ -1,20 +1,14 @@
-"""Secrets: passwords, opaque tokens, the page's CSRF token, and where a request came from."""
+"""Secrets: opaque tokens, the page's CSRF token, and where a request came from."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import ipaddress
 import secrets
 from typing import Any
 
-from pwdlib import PasswordHash
-from pwdlib.exceptions import UnknownHashError
-from pwdlib.hashers.argon2 import Argon2Hasher
-
 __all__ = [
-    "Passwords",
     "TrustedProxies",
     "client_address",
     "csrf_token",
@@ -22,38 +16,6 @@ __all__ = [
     "is_same",
     "new_token",
 ]
-
-MAX_HASHING = 4
-
-
-class Passwords:
-    """Argon2id, in threads so that the loop goes on; at most four at once, since each takes 64 MiB."""
-
-    def __init__(self, hasher: Argon2Hasher | None = None) -> None:
-        self._hash = PasswordHash((hasher or Argon2Hasher(),))
-        self._room = asyncio.Semaphore(MAX_HASHING)
-        self._nobody: str | None = None
-
-    async def hash(self, password: str) -> str:
-        """The text to store."""
-        async with self._room:
-            return await asyncio.to_thread(self._hash.hash, password)
-
-    async def is_right(self, password: str, stored: str | None) -> bool:
-        """Whether `password` fits. `stored` is None for nobody: that takes as long, and is never right."""
-        if stored is None:
-            if self._nobody is None:
-                self._nobody = await self.hash(secrets.token_hex(16))
-            await self._verify(password, self._nobody)
-            return False
-        return await self._verify(password, stored)
-
-    async def _verify(self, password: str, stored: str) -> bool:
-        async with self._room:
-            try:
-                return await asyncio.to_thread(self._hash.verify, password, stored)
-            except UnknownHashError:
-                return False
 
 
 def new_token() -> str:

@@ -10,7 +10,7 @@ from smartlink.portal.shared.answers import raises, shows
 from smartlink.portal.shared.errors import Forbidden, TooMany
 from smartlink.portal.shared.limits import RateLimits
 from smartlink.portal.shared.paging import PathId, WhichPage
-from smartlink.portal.shared.security import client_address
+from smartlink.portal.shared.passwords import asker_of
 from smartlink.portal.users.identity import AnyCaller, able, identity_of, session_cookie
 from smartlink.portal.users.model import User
 from smartlink.portal.users.schemas import (
@@ -54,20 +54,24 @@ TokenWriter = Annotated[Principal, able("tokens:write")]
 @router.post("/register", status_code=201, responses=raises(TooMany))
 async def register(body: Registration, request: Request, users: UsersService, limits: Limits) -> SignedIn:
     """Create an account; the token is shown this once."""
-    await limits.take("register", client_address(request.scope, request.app.state.trusted_proxies))
-    user, token = await users.register(body.name, body.email, body.password)
+    asker = asker_of(request)
+    await limits.take("register", asker.address)
+    user, token = await users.register(body.name, body.email, body.password, asker)
     return SignedIn(user=Self.model_validate(user), token=token)
 
 
-async def _verified(body: Credentials, users: Users, limits: RateLimits) -> User:
-    await limits.take("login", folded_email(body.email))
-    return await users.verify(body.email, body.password)
+async def _verified(body: Credentials, request: Request, users: Users, limits: RateLimits) -> User:
+    """Whoever guesses somebody's password uses up the tries of their own address, not that person's."""
+    asker = asker_of(request)
+    await limits.take("sign-in", asker.address)
+    await limits.take("login", f"{asker.address} {folded_email(body.email)}")
+    return await users.verify(body.email, body.password, asker)
 
 
 @router.post("/login", responses=raises(Forbidden, TooMany))
-async def login(body: Credentials, users: UsersService, limits: Limits) -> SignedIn:
+async def login(body: Credentials, request: Request, users: UsersService, limits: Limits) -> SignedIn:
     """Sign in with a new token."""
-    user = await _verified(body, users, limits)
+    user = await _verified(body, request, users, limits)
     return SignedIn(user=Self.model_validate(user), token=await users.sign_in(user))
 
 
@@ -88,19 +92,23 @@ async def who_am_i(caller: Reader) -> Self:
 
 
 @router.patch("/user", responses=raises(TooMany))
-async def change_profile(body: ProfileChange, caller: Writer, users: UsersService, limits: Limits) -> Self:
+async def change_profile(
+    body: ProfileChange, caller: Writer, request: Request, users: UsersService, limits: Limits
+) -> Self:
     """Change one's name or address; a new address needs `current_password`."""
     await limits.take("profile", caller.id)
     if body.email is not None:
-        await limits.take("login", caller.email)
-    return Self.model_validate(await users.change_profile(caller, body))
+        await limits.take("password", caller.id)
+    return Self.model_validate(await users.change_profile(caller, body, asker_of(request)))
 
 
 @router.put("/user/password", status_code=204, responses=raises(TooMany))
-async def change_password(body: PasswordChange, caller: Writer, users: UsersService, limits: Limits) -> Response:
+async def change_password(
+    body: PasswordChange, caller: Writer, request: Request, users: UsersService, limits: Limits
+) -> Response:
     """Change one's password: all other sessions, tokens and connections end."""
-    await limits.take("login", caller.email)
-    await users.change_password(caller, body.current_password, body.password)
+    await limits.take("password", caller.id)
+    await users.change_password(caller, body.current_password, body.password, asker_of(request))
     return Response(status_code=204)
 
 
@@ -142,7 +150,7 @@ async def open_session(
     """Sign a page in: the session is in an HttpOnly cookie, the CSRF token in one that the page can read."""
     identity = identity_of(request)
     identity.check_origin(request.scope)
-    user = await _verified(body, users, limits)
+    user = await _verified(body, request, users, limits)
     identity.remember(response, await users.open_session(user))
     return SignedInPage(user=Self.model_validate(user))
 

@@ -13,9 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from smartlink.portal.shared.db import Database
 from smartlink.portal.shared.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from smartlink.portal.shared.paging import Page, ordered, within
-from smartlink.portal.shared.realtime import RealtimeApi
-from smartlink.portal.shared.security import Passwords, digest, new_token
+from smartlink.portal.shared.passwords import Asker, Passwords
+from smartlink.portal.shared.security import digest, new_token
 from smartlink.portal.users.abilities import ALL
+from smartlink.portal.users.endings import Endings
 from smartlink.portal.users.model import Token, User, WebSession
 from smartlink.portal.users.principals import Principal, Principals
 from smartlink.portal.users.schemas import NewToken, ProfileChange, folded_email
@@ -23,6 +24,8 @@ from smartlink.portal.users.schemas import NewToken, ProfileChange, folded_email
 __all__ = ["Principal", "Users", "create", "find", "listed_tokens"]
 
 TOUCH_EVERY = dt.timedelta(minutes=5)
+LOOKED_BACK = dt.timedelta(days=1)
+KEPT_EXPIRED = dt.timedelta(days=7)
 _BY_TOKEN = (
     select(User, Token.id, Token.abilities, Token.last_used_at, Token.expires_at)
     .join(Token, Token.user_id == User.id)
@@ -82,18 +85,19 @@ class Users:
         database: Database,
         passwords: Passwords,
         session_days: int,
-        realtime: RealtimeApi,
+        endings: Endings,
         principals: Principals | None = None,
     ) -> None:
         self.principals = principals or Principals()
+        self.endings = endings
         self._database = database
         self._passwords = passwords
-        self._realtime = realtime
+        self._expired_until = _now() - LOOKED_BACK
         self._session_life = dt.timedelta(days=session_days)
 
-    async def register(self, name: str, email: str, password: str) -> tuple[User, str]:
+    async def register(self, name: str, email: str, password: str, asker: Asker | None = None) -> tuple[User, str]:
         """A new user and a first token. Raises Invalid when the address is taken."""
-        hashed = await self._passwords.hash(password)
+        hashed = await self._passwords.hash(password, asker)
         now = _now()
         user = User(name=name, email=folded_email(email), password=hashed, created_at=now, updated_at=now)
         try:
@@ -105,14 +109,14 @@ class Users:
             raise Invalid({"email": ["The email has already been taken."]}) from None
         return user, secret
 
-    async def verify(self, email: str, password: str) -> User:
+    async def verify(self, email: str, password: str, asker: Asker | None = None) -> User:
         """The user with these credentials. Raises Invalid, in the same words and time whatever was wrong.
 
         Raises Forbidden for a blocked user, to whom knows the password only.
         """
         async with self._database.reading() as session:
             user = await session.scalar(select(User).where(User.email == folded_email(email)))
-        if not await self._passwords.is_right(password, user.password if user else None) or user is None:
+        if not await self._passwords.is_right(password, user.password if user else None, asker) or user is None:
             raise _wrong_credentials()
         if user.blocked_at is not None:
             raise Forbidden("This account is blocked.")
@@ -169,28 +173,32 @@ class Users:
         return secret
 
     async def sign_out(self, principal: Principal) -> None:
-        """End what the caller came by: this token, or this session."""
+        """End what the caller came by, this token or this session, and all their connections.
+
+        A connection does not say by what it was let in: those of the user's other devices end too, and come back.
+        """
         async with self._database.writing() as session:
             if principal.token_id is not None:
                 await session.execute(delete(Token).where(Token.id == principal.token_id))
             if principal.session_id is not None:
                 await session.execute(delete(WebSession).where(WebSession.id == principal.session_id))
-        await self.principals.forget(principal.id)
+            await self.endings.record(session, principal.id)
+        await self.ended(principal.id)
 
     async def sign_out_everywhere(self, principal: Principal) -> None:
         """End all the caller's sessions, tokens and connections, this one included."""
         async with self._database.writing() as session:
             await _end_all(session, principal.id)
-        await self.principals.forget(principal.id)
-        self._realtime.end_connections(principal.id)
+            await self.endings.record(session, principal.id)
+        await self.ended(principal.id)
 
-    async def change_profile(self, principal: Principal, change: ProfileChange) -> User:
+    async def change_profile(self, principal: Principal, change: ProfileChange, asker: Asker | None = None) -> User:
         """Change name or address. Raises Invalid for a taken address, or one without the right password."""
         values: dict[str, object] = {}
         if change.name is not None:
             values["name"] = change.name
         if change.email is not None and change.email != principal.email:
-            await self._check_password(principal.id, change.current_password or "")
+            await self._check_password(principal.id, change.current_password or "", asker)
             values["email"] = change.email
         try:
             async with self._database.writing() as session:
@@ -205,24 +213,30 @@ class Users:
         await self.principals.forget(principal.id)
         return user
 
-    async def change_password(self, principal: Principal, current: str, new: str) -> None:
+    async def change_password(self, principal: Principal, current: str, new: str, asker: Asker | None = None) -> None:
         """Change the password; every other session and token, and every connection, is ended.
 
         The page that asked keeps its session and connects again. Raises Invalid when `current` is not right.
         """
-        await self._check_password(principal.id, current)
-        hashed = await self._passwords.hash(new)
+        await self._check_password(principal.id, current, asker)
+        hashed = await self._passwords.hash(new, asker)
         async with self._database.writing() as session:
             values = {"password": hashed, "updated_at": _now()}
             await session.execute(update(User).where(User.id == principal.id).values(values))
             await _end_all(session, principal.id, but=principal)
-        await self.principals.forget(principal.id)
-        self._realtime.end_connections(principal.id)
+            await self.endings.record(session, principal.id)
+        await self.ended(principal.id)
+
+    async def ended(self, user_id: int) -> None:
+        """Call it after the commit of what `endings` recorded: nobody here takes the user for who they were, and the
+        realtime server is told."""
+        await self.principals.forget(user_id)
+        self.endings.begin(user_id)
 
     async def set_blocked(self, work: AsyncSession, user_id: int, *, blocked: bool) -> User:
-        """Block a user, ending all their sessions and tokens, or let them in again. Raises NotFound.
+        """Block a user, ending all their sessions, tokens and connections, or let them in again. Raises NotFound.
 
-        Call `end_connections` and `principals.forget` once the transaction is committed.
+        Call `ended` once the transaction is committed.
         """
         user = await work.get(User, user_id)
         if user is None:
@@ -235,12 +249,13 @@ class Users:
             # Told first: who signs in meanwhile waits for it, or is seen by what comes next.
             await work.flush()
             await _end_all(work, user_id)
+            await self.endings.record(work, user_id)
         return user
 
-    async def _check_password(self, user_id: int, password: str) -> None:
+    async def _check_password(self, user_id: int, password: str, asker: Asker | None) -> None:
         async with self._database.reading() as session:
             stored = await session.scalar(select(User.password).where(User.id == user_id))
-        if not await self._passwords.is_right(password, stored):
+        if not await self._passwords.is_right(password, stored, asker):
             raise Invalid({"current_password": ["The current password is not right."]})
 
     async def tokens(self, user_id: int, page: Page) -> Sequence[Token]:
@@ -265,20 +280,39 @@ class Users:
             return await _add_token(session, caller.id, new.name, list(new.abilities), new.expires_at)
 
     async def revoke(self, user_id: int, token_id: int) -> None:
-        """Take a token back. Raises NotFound when it is not this user's."""
+        """Take a token back, and end the user's connections. Raises NotFound when it is not this user's."""
         async with self._database.writing() as session:
             gone = await session.execute(
                 delete(Token).where(Token.id == token_id, Token.user_id == user_id).returning(Token.id)
             )
             if gone.scalar() is None:
                 raise NotFound
-        await self.principals.forget(user_id)
+            await self.endings.record(session, user_id)
+        await self.ended(user_id)
+
+    async def end_expired(self) -> None:
+        """End the connections of those whose session or token has expired since this was last called.
+
+        The first time it looks back a day, since nobody knows when that was.
+        """
+        since, now = self._expired_until, _now()
+        users: set[int] = set()
+        async with self._database.writing() as session:
+            for kind in (WebSession, Token):
+                expired = select(kind.user_id).where(kind.expires_at > since, kind.expires_at <= now)
+                users |= set(await session.scalars(expired))
+            for user_id in users:
+                await self.endings.record(session, user_id)
+        self._expired_until = now
+        for user_id in users:
+            self.endings.begin(user_id)
 
     async def prune(self) -> None:
-        """Forget sessions and tokens that have expired."""
+        """Forget sessions and tokens that expired a week ago."""
         async with self._database.writing() as session:
-            await session.execute(delete(WebSession).where(WebSession.expires_at <= _now()))
-            await session.execute(delete(Token).where(Token.expires_at <= _now() - dt.timedelta(days=7)))
+            before = _now() - KEPT_EXPIRED
+            await session.execute(delete(WebSession).where(WebSession.expires_at <= before))
+            await session.execute(delete(Token).where(Token.expires_at <= before))
 
 
 async def _check_unchanged(session: AsyncSession, user: User) -> None:

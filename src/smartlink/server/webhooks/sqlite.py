@@ -34,6 +34,8 @@ __all__ = ["SqliteQueue"]
 
 T = TypeVar("T")
 BUSY_S = 5.0
+MAX_LOG_BYTES = 16 * 1024 * 1024
+"""The write-ahead log is cut to this once all of it is in the database."""
 FAR_S = 600.0
 """No due time, lease or pause lies further ahead."""
 TICK_S = 0.000_001
@@ -344,6 +346,7 @@ class SqliteQueue:
         db = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         self._connection = db
         db.execute("PRAGMA journal_mode = WAL")
+        db.execute(f"PRAGMA journal_size_limit = {MAX_LOG_BYTES}")
         db.execute("PRAGMA synchronous = FULL")
         db.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
 

@@ -1,0 +1,155 @@
+"""What strangers at the sign-in form can take: their own tries, and a bounded share of hashing; nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from starlette.requests import ClientDisconnect
+
+from kit.portal import PASSWORD, Person, World
+from kit.waiting import eventually
+from smartlink.portal.shared.errors import Busy
+from smartlink.portal.shared.passwords import MAX_HASHING, MAX_WAITING, MAX_WAITING_PER_ADDRESS, Asker, Passwords
+
+PROXY = {"trusted_proxies": "127.0.0.1"}
+STRANGER, AT_HOME = {"x-forwarded-for": "203.0.113.7"}, {"x-forwarded-for": "198.51.100.2"}
+
+
+@pytest.fixture
+async def world(sqlite_template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    path = tmp_path_factory.mktemp("db") / "portal.db"
+    shutil.copyfile(sqlite_template, path)
+    world = World(f"sqlite+aiosqlite:///{path}", PROXY)
+    limits = world.portal.limits
+    # The window is made long: a slow machine must not see it move.
+    limits.allowed = {name: (at_most, 3600.0) for name, (at_most, _) in limits.allowed.items()}
+    yield world
+    await world.aclose()
+
+
+async def status(world: World, email: str, password: str, sent_by: dict[str, str], path: str = "/api/login") -> int:
+    client = world.client(**sent_by)
+    return (await client.post(path, json={"email": email, "password": password})).status_code
+
+
+@pytest.mark.parametrize("path", ["/api/login", "/api/session"])
+async def test_a_strangers_guesses_lock_nobody_else_out(world: World, ana: Person, path: str) -> None:
+    guesses = [await status(world, ana.email, f"guess {n}", STRANGER, path) for n in range(11)]
+
+    assert guesses == [422] * 10 + [429]
+    assert await status(world, ana.email, PASSWORD, AT_HOME, path) == 200
+    body = {"current_password": PASSWORD, "password": "a new battery staple"}
+    assert (await ana.put("/api/user/password", body)).status_code == 204
+    change = {"email": "new@example.com", "current_password": "a new battery staple"}
+    assert (await ana.patch("/api/user", change)).status_code == 200
+
+
+async def test_an_address_is_limited_whatever_accounts_it_tries(world: World, ana: Person) -> None:
+    checked: list[str] = []
+    verify = world.portal.passwords._verify
+
+    async def counted(password: str, stored: str, asker: Asker | None) -> bool:
+        checked.append(password)
+        return await verify(password, stored, asker)
+
+    world.portal.passwords._verify = counted  # type: ignore[method-assign] # counts what is hashed
+
+    tried = [await status(world, f"nobody{n}@example.com", "wrong password", STRANGER) for n in range(61)]
+
+    assert tried == [422] * 60 + [429]
+    assert len(checked) == 60
+    assert await status(world, ana.email, PASSWORD, AT_HOME) == 200
+
+
+class HeldHasher:
+    """Stands in for Argon2: takes as long as the test likes."""
+
+    def __init__(self) -> None:
+        self.may_end = threading.Event()
+        self.begun = 0
+
+    def hash(self, _password: str) -> str:
+        self.begun += 1
+        self.may_end.wait(20)
+        return "hashed"
+
+    def verify(self, password: str, _stored: str) -> bool:
+        self.hash(password)
+        return True
+
+
+@pytest.fixture
+def held() -> Iterator[HeldHasher]:
+    held = HeldHasher()
+    yield held
+    held.may_end.set()
+
+
+@pytest.fixture
+def passwords(held: HeldHasher) -> Passwords:
+    passwords = Passwords()
+    passwords._hash = held  # type: ignore[assignment]
+    return passwords
+
+
+def asker(address: str) -> tuple[Asker, asyncio.Event]:
+    hung_up = asyncio.Event()
+
+    async def gone() -> None:
+        await hung_up.wait()
+
+    return Asker(address, gone), hung_up
+
+
+async def _tasks(passwords: Passwords, askers: list[Asker]) -> list[asyncio.Task[bool]]:
+    tasks = [asyncio.create_task(passwords.is_right("x", "stored", each)) for each in askers]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_the_queue_is_bounded_and_one_address_leaves_room(passwords: Passwords, held: HeldHasher) -> None:
+    hashing = await _tasks(passwords, [asker("192.0.2.1")[0] for _ in range(MAX_HASHING)])
+    waiting = await _tasks(passwords, [asker("192.0.2.1")[0] for _ in range(MAX_WAITING_PER_ADDRESS)])
+
+    with pytest.raises(Busy) as refused:
+        await passwords.is_right("x", "stored", asker("192.0.2.1")[0])
+    others = MAX_WAITING - MAX_WAITING_PER_ADDRESS
+    waiting += await _tasks(passwords, [asker(f"192.0.2.{n + 2}")[0] for n in range(others)])
+    with pytest.raises(Busy):
+        await passwords.is_right("x", "stored", asker("203.0.113.9")[0])
+    held.may_end.set()
+
+    assert (refused.value.status, refused.value.headers) == (503, {"retry-after": "1"})
+    assert all(await asyncio.gather(*hashing, *waiting))
+    assert await passwords.is_right("x", "stored", asker("203.0.113.9")[0])
+
+
+async def test_who_hung_up_is_not_hashed_and_leaves_their_place(passwords: Passwords, held: HeldHasher) -> None:
+    await _tasks(passwords, [asker("192.0.2.1")[0] for _ in range(MAX_HASHING)])
+    abandoned = [asker(f"192.0.2.{n + 1}") for n in range(MAX_WAITING)]
+    left = await _tasks(passwords, [each for each, _ in abandoned])
+    for _, hung_up in abandoned:
+        hung_up.set()
+
+    for task in left:
+        with pytest.raises(ClientDisconnect):
+            await task
+    honest = await _tasks(passwords, [asker("203.0.113.9")[0]])
+    held.may_end.set()
+
+    assert await honest[0]
+    await eventually(lambda: held.begun == MAX_HASHING + 1)
+
+
+async def test_who_is_cancelled_while_waiting_takes_no_turn_along(passwords: Passwords, held: HeldHasher) -> None:
+    await _tasks(passwords, [asker("192.0.2.1")[0] for _ in range(MAX_HASHING)])
+    (waiting,) = await _tasks(passwords, [asker("192.0.2.2")[0]])
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    held.may_end.set()
+
+    assert all([await passwords.is_right("x", "stored", asker("192.0.2.3")[0]) for _ in range(2 * MAX_HASHING)])
