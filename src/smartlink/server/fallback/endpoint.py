@@ -30,6 +30,9 @@ __all__ = ["Fallback"]
 MAX_MESSAGES = 100
 """Messages in one request; pusher-js sends one."""
 
+MAX_IGNORED = 4_096
+"""Bytes of a body that a request for lines may have: none is needed."""
+
 _PATH = re.compile(r"(?:/pusher)?/app/([^/]+)/(.*)/(xhr_streaming|xhr|xhr_send)")
 _SESSION = re.compile(r"[0-9]{1,3}/[0-9A-Za-z]{8}")
 _STREAM: Final = {
@@ -39,6 +42,7 @@ _STREAM: Final = {
     "X-Accel-Buffering": "no",
     "X-Content-Type-Options": "nosniff",
 }
+_UNKNOWN = "No such session: it has ended, or never began"
 _messages = msgspec.json.Decoder(list[str])
 
 
@@ -52,6 +56,21 @@ class Fallback:
 
     def takes(self, path: str) -> bool:
         return _PATH.fullmatch(path) is not None
+
+    async def refusal(self, head: Request) -> HttpError | None:
+        """Why a request is refused whatever its body will be; None when that depends on the body."""
+        match = _PATH.fullmatch(head.path)
+        assert match is not None  # noqa: S101 — `takes` was asked
+        key, session, verb = match.groups()
+        app = self._apps.by_key(unquote(key))
+        if app is not None and not may_call(app, head):
+            return HttpError(403, WRONG_ORIGIN, cors(app, head))
+        if verb != "xhr_send":
+            is_long = "transfer-encoding" in head.headers or int(head.headers.get("content-length", "0")) > MAX_IGNORED
+            return HttpError(413, "A request for lines has no body", cors(app, head)) if is_long else None
+        if app is None or not await self._sessions.has(app, session.replace("/", ".")):
+            return HttpError(404, _UNKNOWN, cors(app, head))
+        return None
 
     async def answer(self, request: Request, stream: Stream) -> Response | None:
         """The answer; None when it leaves through `stream`."""
@@ -67,7 +86,7 @@ class Fallback:
             self._metrics.refuse(refused.code.name.lower())
             return _farewell(refused.code, refused.reason, cors(app, request))
         except Unknown:
-            return _error(HttpError(404, "No such session: it has ended, or never began"), cors(app, request))
+            return _error(HttpError(404, _UNKNOWN), cors(app, request))
         except BrokerUnavailable:
             away = HttpError(503, "Another node cannot be reached: try again in a moment", {"Retry-After": "1"})
             return _error(away, cors(app, request))

@@ -83,6 +83,10 @@ class Sessions:
             stream_id = secrets.token_hex(8)
             await FarStream(self._shared, app.id, session, stream_id, stream).open(is_poll=is_poll)
 
+    async def has(self, app: App, session: str) -> bool:
+        """Whether some node has the session."""
+        return (app.id, session) in self._here or await self._is_elsewhere(app, session)
+
     async def send(self, app: App, session: str, messages: list[str]) -> None:
         """Hand on what a client sent. Raises Unknown, or BrokerUnavailable."""
         here = self._here.get((app.id, session))

@@ -10,6 +10,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn, Protocol
 
 import httptools
@@ -52,6 +53,9 @@ class Fallback(Protocol):
     def answer(self, request: Request, stream: Stream) -> Coroutine[Any, Any, Response | None]:
         """A whole answer, or None: then it leaves through `stream`."""
 
+    def refusal(self, head: Request) -> Coroutine[Any, Any, HttpError | None]:
+        """Why a request is refused whatever its body will be; None when that depends on the body."""
+
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
@@ -74,12 +78,13 @@ class HttpSettings:
 class _Begun:
     """A request of which not all has come. `raw_size`: bytes read since its head, chunk sizes and trailers included."""
 
-    __slots__ = ("body", "has_head", "head_bytes", "headers", "raw_size", "size", "url")
+    __slots__ = ("body", "has_head", "head_bytes", "headers", "is_looked_at", "raw_size", "size", "url")
 
     def __init__(self) -> None:
         self.url = b""
         self.headers: dict[str, str] = {}
         self.has_head = False
+        self.is_looked_at = False
         self.body: list[bytes] = []
         self.size = 0
         self.raw_size = 0
@@ -125,6 +130,8 @@ class HttpConnection:
             self._begun.raw_size += len(data)
         while data and self._fault is None:
             data = self._feed(data)
+        if self._begun.has_head and not self._begun.is_looked_at:
+            self._look_at_head()
         if self._is_in_head and self._head_bytes > MAX_HEAD_BYTES:
             self._fault = self._fault or HttpError(431, f"Headers larger than {MAX_HEAD_BYTES} bytes")
         if self._begun.raw_size > 2 * self._shared.max_body_bytes + MAX_HEAD_BYTES:
@@ -236,6 +243,9 @@ class HttpConnection:
             self._fail(fault)
         # With earlier answers under way it would come in their place; the peer sends its body without it, too.
         if "expect" in headers and not (self._is_old or self._ready or self._is_answering):
+            self._look_at_head()
+            if self._fault is not None:
+                raise self._fault
             self._link.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _fault_of_head(self, version: str, method: str) -> HttpError | None:
@@ -271,22 +281,37 @@ class HttpConnection:
         self._is_in_head = True
         self._head_bytes = 0
         self._deadline = self._shared.watch.now() + IDLE_TIMEOUT_S
-        path, _, query = self._origin_form(begun).partition("?")
-        prefix = self._shared.path_prefix
-        if prefix and path.startswith(f"{prefix}/"):
-            path = path[len(prefix) :]
-        request = Request(
-            self._parser.get_method().decode("latin-1"),
-            path,
-            query,
-            begun.headers,
-            b"".join(begun.body),
-            self._client(begun.headers),
-        )
+        request = self._request(begun, b"".join(begun.body))
         # HTTP/1.0 ends with its answer, keep-alive asked for or not: its clients may wait for the close.
         self._ready.append((request, self._parser.should_keep_alive() and not self._is_old))
         if len(self._ready) > MAX_PIPELINED:
             self._fail(HttpError(429, f"More than {MAX_PIPELINED} requests at once on one connection"))
+
+    def _request(self, begun: _Begun, body: bytes = b"") -> Request:
+        path, _, query = self._origin_form(begun).partition("?")
+        prefix = self._shared.path_prefix
+        if prefix and path.startswith(f"{prefix}/"):
+            path = path[len(prefix) :]
+        method = self._parser.get_method().decode("latin-1")
+        return Request(method, path, query, begun.headers, body, self._client(begun.headers))
+
+    def _look_at_head(self) -> None:
+        """The body is still to come: refuse now what will be refused whatever it is."""
+        begun = self._begun
+        begun.is_looked_at = True
+        try:
+            head = self._request(begun)
+        except HttpError:
+            return  # which is the fault now
+        if self._shared.fallback.takes(head.path):
+            self._shared.tasks.run(self._shared.fallback.refusal(head), partial(self._on_looked_at, begun))
+        else:
+            self._fault = self._fault or self._shared.router.refusal(head)
+
+    def _on_looked_at(self, begun: _Begun, refusal: HttpError | None) -> None:
+        if refusal is not None and begun is self._begun and not self._is_over:
+            self._fault = self._fault or refusal
+            self._answer_next()
 
     def _origin_form(self, begun: _Begun) -> str:
         """The request's target from its path on. RFC 9112, section 3.2.2: a whole URL must be taken, too."""

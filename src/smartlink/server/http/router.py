@@ -67,15 +67,35 @@ class Router:
             away = HttpError(503, "Other nodes cannot be reached: try again in a moment", {"Retry-After": "1"})
             return away.response()
 
+    def refusal(self, head: Request) -> HttpError | None:
+        """Why a request is refused whatever its body will be; None when that depends on the body."""
+        try:
+            if head.path == "/up":
+                raise HttpError(413, "/up takes no body")
+            self._call(head, is_whole=False)
+        except HttpError as error:
+            metrics = self._node.metrics
+            metrics.http_requests += 1
+            metrics.http_errors += 1
+            metrics.answered(error.status)
+            if "origin" not in head.headers:
+                return error
+            return HttpError(error.status, str(error), self._to_origin(head, error.response()).headers)
+        return None
+
     async def _dispatch(self, request: Request) -> Response:
         if request.path == "/up":
             _allow(request, "GET", "HEAD")
             if not self._is_ready():
                 return _DRAINING
             return _UP if self._node.is_whole else _DEGRADED
+        return await self._call(request)()
+
+    def _call(self, request: Request, *, is_whole: bool = True) -> Callable[[], Coroutine[Any, Any, Response]]:
+        """What carries a request out. Raises HttpError for what its head shows, and when whole for its body's MD5."""
         parts = request.path.split("/")[1:]
         if parts[0] == "apps" and len(parts) >= 3:
-            return await self._app_call(request, parts[1], parts[2:])
+            return self._app_call(request, parts[1], parts[2:], is_whole=is_whole)
         if parts[0] == "users" and len(parts) == 3 and (end := _ENDINGS.get(parts[2])) is not None:
             # An official client leaves the application out of this path; the key says which it is.
             parameters = parse_query(request.query)
@@ -83,11 +103,13 @@ class Router:
             if app is None:
                 raise HttpError(401, "auth_key is not the key of any application")
             _allow(request, "POST")
-            self._admit(app, request, parameters)
-            return await end(self._node, app, unquote(parts[1]))
+            self._admit(app, request, parameters, is_whole=is_whole)
+            return partial(end, self._node, app, unquote(parts[1]))
         raise HttpError(404, "No such path: the HTTP API is below /apps/{id}, WebSockets are at /app/{key}")
 
-    async def _app_call(self, request: Request, app_id: str, parts: list[str]) -> Response:
+    def _app_call(
+        self, request: Request, app_id: str, parts: list[str], *, is_whole: bool
+    ) -> Callable[[], Coroutine[Any, Any, Response]]:
         app = self._apps.by_id(unquote(app_id))
         if app is None:
             raise HttpError(404, f"No application has the id {unquote(app_id)[:40]!r}")
@@ -96,10 +118,13 @@ class Router:
             raise HttpError(404, "No such call")
         method, endpoint = call
         if request.method == "OPTIONS":
-            return _preflight(app, request)
+            return partial(_preflight, app, request)
         _allow(request, method)
         parameters = parse_query(request.query)
-        self._admit(app, request, parameters)
+        self._admit(app, request, parameters, is_whole=is_whole)
+        return partial(self._carry_out, app, request, endpoint, parameters)
+
+    async def _carry_out(self, app: App, request: Request, endpoint: Endpoint, parameters: dict[str, str]) -> Response:
         counted = self._node.metrics.app(app.id)
         counted.http_calls += 1
         counted.http_bytes_received += len(request.body)
@@ -107,12 +132,12 @@ class Router:
         counted.http_bytes_sent += len(response.body)
         return response
 
-    def _admit(self, app: App, request: Request, parameters: dict[str, str]) -> None:
+    def _admit(self, app: App, request: Request, parameters: dict[str, str], *, is_whole: bool) -> None:
         """Raises HttpError when the caller is not the app, is switched off, or asks too often."""
-        authenticate(app, request, parameters)
+        authenticate(app, request, parameters, is_whole=is_whole)
         if not app.is_enabled:
             raise HttpError(403, "This application is switched off")
-        if not request.path.endswith(_PUBLISHING):
+        if is_whole and not request.path.endswith(_PUBLISHING):
             self.rates.read(app)
 
     def _to_origin(self, request: Request, response: Response) -> Response:
@@ -157,7 +182,7 @@ def _allow(request: Request, *methods: str) -> None:
         raise HttpError(405, f"Use {' or '.join(methods)} here", {"Allow": ", ".join(methods)})
 
 
-def _preflight(app: App, request: Request) -> Response:
+async def _preflight(app: App, request: Request) -> Response:
     """The answer to a browser that asks before it calls. Raises HttpError 403 for an origin that is not listed."""
     if "*" not in app.cors_origins and request.headers.get("origin") not in app.cors_origins:
         raise HttpError(403, "Pages of this origin may not call the HTTP API of this application")
