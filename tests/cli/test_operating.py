@@ -145,15 +145,14 @@ async def test_short_of_descriptors_clients_are_told_to_come_back_and_publishers
             assert 60 < refused < 120
             answer = await call(server.port, "POST", "/apps/1001/events", b'{"name":"e","channel":"c","data":""}')
             assert answer.status_code == 200
-            # Even those are not endless: the last are answered, and the log is not flooded.
+            # Even those are not endless: whoever has been idle longest makes way.
             answers = []
             for _ in range(120):
                 client = await stack.enter_async_context(raw(server.port))
                 client.writer.write(b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n")
                 async with asyncio.timeout(LIMIT_S):
                     answers.append((await client.reader.readuntil(b"\r\n")).split()[1])
-            assert set(answers) == {b"200", b"503"}
-            assert server.said.count("out of file descriptors") == 1
+            assert set(answers) == {b"200"}
         await eventually_up(server)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from kit import processes
 from kit.client import connected, raw
 from kit.realtime import call, realtime_server
 from kit.waiting import LIMIT_S
@@ -145,18 +144,6 @@ async def test_five_hundred_connections_come_and_go(server: RealtimeServer) -> N
                 await client.__aexit__(None, None, None)
             await until(lambda: len(server.node.hub) == 1)
             await witness.expect("e")
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    processes.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return cert, key
 
 
 async def test_the_same_over_tls(certificate: tuple[Path, Path]) -> None:

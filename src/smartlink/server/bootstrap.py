@@ -45,6 +45,7 @@ from smartlink.server.receipts.redis import RECEIPT_SCRIPTS, RedisReceipts
 from smartlink.server.redis.commands import RedisCommands
 from smartlink.server.redis.naming import Names
 from smartlink.server.redis_address import Kind, parse_url
+from smartlink.server.room import Room
 from smartlink.server.roster.base import Roster
 from smartlink.server.roster.lua import ROSTER_SCRIPTS
 from smartlink.server.roster.memory import MemoryRoster
@@ -68,7 +69,6 @@ from smartlink.server.webhooks.post import Poster
 from smartlink.server.webhooks.queue import QueueUnavailable, WebhookQueue
 from smartlink.server.webhooks.redis import WEBHOOK_SCRIPTS, RedisQueue
 from smartlink.server.webhooks.sqlite import SqliteQueue
-from smartlink.server.ws.listener import Links
 from smartlink.server.ws.upgrade import Upgrader
 
 __all__ = [
@@ -334,7 +334,8 @@ def build(
     apps = apps or apps_for(settings)
     metrics, hub, watch = Metrics(), Hub(), Watch()
     engines = engines or engines_for(settings, metrics)
-    pulse, links = Pulse(metrics, hub), Links(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    pulse = Pulse(metrics, hub)
+    room = Room(resource.getrlimit(resource.RLIMIT_NOFILE)[0], settings.reverb_server_max_http_connections)
     tasks = EagerTasks(metrics)
     pollers: list[Poller] = []
 
@@ -364,7 +365,7 @@ def build(
     )
     observer = Observer(node, hub, metrics, lambda: server.is_ready)
     pulse.more = observer.samples
-    node.has_descriptors = lambda: links.has_room_for_client
+    node.has_descriptors = lambda: room.has_room_for_client
     status = Status(overview or OwnOverview(pulse), _version(), uses_redis(settings))
     sockets = ClientSettings(node, watch, settings.reverb_server_max_backlog_bytes)
     router = Router(node, apps, lambda: server.is_ready, status)
@@ -380,6 +381,7 @@ def build(
         max_body_bytes=settings.reverb_max_request_size,
         proxies=TrustedProxies(settings.reverb_server_trusted_proxies),
         is_ready=lambda: server.is_ready,
+        waiting=room.waiting,
     )
 
     def handler(link: Link) -> Handler:
@@ -404,7 +406,7 @@ def build(
         watch=watch,
         metrics=metrics,
         pulse=pulse,
-        links=links,
+        room=room,
         poller=make_poller,
         handler=handler,
         retire=retire,

@@ -93,6 +93,9 @@ class ServerSettings(BaseSettings):
     reverb_server_tls_cert: str | None = Field(None, description="Certificate chain (PEM) to serve TLS with")
     reverb_server_tls_key: str | None = Field(None, description="Private key (PEM) of the certificate")
     reverb_server_backlog: int = Field(4_096, ge=1, description="Connections the kernel may hold before accept")
+    reverb_server_max_http_connections: int = Field(
+        8_192, ge=1, description="Connections without a signed call and no WebSocket yet, at each worker"
+    )
     reverb_server_max_backlog_bytes: int = Field(
         1_048_576, ge=65_536, description="Bytes a slow connection may have waiting before it is cut with 4100"
     )

@@ -21,11 +21,12 @@ from smartlink.server.link import Handler, Link, Poller
 from smartlink.server.metrics import Metrics
 from smartlink.server.node import Node
 from smartlink.server.pulse import Pulse
+from smartlink.server.room import Room
 from smartlink.server.sockets import open_listeners
 from smartlink.server.tls import Certificate
 from smartlink.server.watch import Watch, Watched
 from smartlink.server.webhooks.delivery import Webhooks
-from smartlink.server.ws.listener import Links, PlainListener, TlsListener
+from smartlink.server.ws.listener import Listener
 
 __all__ = ["RealtimeServer"]
 
@@ -53,7 +54,7 @@ class RealtimeServer:
         watch: Watch,
         metrics: Metrics,
         pulse: Pulse,
-        links: Links,
+        room: Room,
         poller: Callable[[], Poller],
         handler: Callable[[Link], Handler],
         retire: Callable[[], None],
@@ -77,14 +78,14 @@ class RealtimeServer:
         self._watch = watch
         self._make_poller = poller
         self._handler = handler
-        self._links = links
+        self._room = room
         self._retire = retire
         self._observer = observer
         self._reloads: set[asyncio.Task[None]] = set()
         self._certificate: Certificate | None = None
         self._ingest = ingest
         self._poller: Poller | None = None
-        self._listeners: list[PlainListener | TlsListener] = []
+        self._listeners: list[Listener] = []
         self._is_stopping = False
 
     async def start(self, listeners: Sequence[socket.socket] | None = None) -> None:
@@ -118,11 +119,9 @@ class RealtimeServer:
         self.is_ready = True
         for listener in sockets:
             # Who reaches the Unix socket is on this machine, mostly a proxy: there is nothing to hide from.
-            if self._certificate is None or listener.family == socket.AF_UNIX:
-                self._listeners.append(PlainListener(listener, self._poller, self._links, self._handler))
-            else:
-                opened = await TlsListener.open(listener, self._certificate.context, self._links, self._handler)
-                self._listeners.append(opened)
+            certificate = None if listener.family == socket.AF_UNIX else self._certificate
+            context = None if certificate is None else certificate.context
+            self._listeners.append(Listener(listener, self._poller, self._room, self._handler, context))
         # What exists now lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()

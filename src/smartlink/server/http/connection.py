@@ -6,7 +6,6 @@ through and two servers could read differently is refused here: RFC 9112, sectio
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -16,11 +15,13 @@ from typing import Any, NoReturn, Protocol
 import httptools
 
 from smartlink.server.eager import EagerTasks
+from smartlink.server.http.head import Begun, fault_of_head, origin_form, without_offer
 from smartlink.server.http.router import Router
 from smartlink.server.http.stream import HttpStream
 from smartlink.server.link import Link
 from smartlink.server.proxies import TrustedProxies
 from smartlink.server.requests import HttpError, Request, Response, Stream, encode
+from smartlink.server.room import Waiting
 from smartlink.server.watch import Watch
 
 __all__ = ["HttpConnection", "HttpSettings"]
@@ -35,12 +36,12 @@ LINGER_S = 1.0
 STALLED_S = 10.0
 """How long a peer may take nothing of its answers."""
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"})
 _GIVEN_ONCE = frozenset(
     {"content-length", "expect", "host", "idempotency-key", "origin", "sec-websocket-key", "sec-websocket-version"}
     | {"transfer-encoding"}
 )
-_HOST = re.compile(r"(?:[-A-Za-z0-9._~!$&'()*+,;=%]+|\[[0-9A-Fa-f:.]+\])?(?::[0-9]{0,5})?\Z")
+_SIGNED = ("/apps/", "/users/")
+"""Where a call that is answered with 200 was signed."""
 
 Upgrade = Callable[[Link, Request], None]
 
@@ -73,22 +74,8 @@ class HttpSettings:
     is_ready: Callable[[], bool]
     """While not, connections end with their next answer."""
     open: set[HttpConnection] = field(default_factory=set)
-
-
-class _Begun:
-    """A request of which not all has come. `raw_size`: bytes read since its head, chunk sizes and trailers included."""
-
-    __slots__ = ("body", "has_head", "head_bytes", "headers", "is_looked_at", "raw_size", "size", "url")
-
-    def __init__(self) -> None:
-        self.url = b""
-        self.headers: dict[str, str] = {}
-        self.has_head = False
-        self.is_looked_at = False
-        self.body: list[bytes] = []
-        self.size = 0
-        self.raw_size = 0
-        self.head_bytes = 0
+    waiting: set[Waiting] = field(default_factory=set)
+    """Those of them that have made no signed call."""
 
 
 class HttpConnection:
@@ -98,7 +85,7 @@ class HttpConnection:
         self._link = link
         self._shared = shared
         self._parser: Any = httptools.HttpRequestParser(self)
-        self._begun = _Begun()
+        self._begun = Begun()
         self._ready: deque[tuple[Request, bool]] = deque()
         self._fault: HttpError | None = None
         self._head_bytes = 0
@@ -116,8 +103,10 @@ class HttpConnection:
         """What came behind a handshake: the first bytes of the WebSocket."""
         self._peer: str | None = None
         self._deadline = shared.watch.now() + HEAD_TIMEOUT_S
+        self._idle_since = shared.watch.now()
         shared.watch.linger(self)
         shared.open.add(self)
+        shared.waiting.add(self)
 
     # What the link sees
 
@@ -154,7 +143,7 @@ class HttpConnection:
             # An offer of another protocol may be ignored: RFC 9110, section 7.8. Java's client offers HTTP/2 so. But
             # the parser stops behind the head, whatever body follows: it reads the request again, without the offer.
             self._parser = httptools.HttpRequestParser(self)
-            return _without_offer(self._ready.pop()[0]) + rest
+            return without_offer(self._ready.pop()[0]) + rest
         except httptools.HttpParserError as error:
             # A fault found in a callback of ours comes wrapped; it says more than the parser does.
             self._fault = self._fault or HttpError(400, f"Malformed request: {str(error)[:100]}")
@@ -162,8 +151,7 @@ class HttpConnection:
 
     def on_closed(self, descriptor: int) -> None:
         self._is_over = True
-        self._shared.watch.forget(self)
-        self._shared.open.discard(self)
+        self._forget()
         if self._stream is not None:
             self._stream.lose()
 
@@ -194,6 +182,15 @@ class HttpConnection:
             self._link.abort()
         else:
             self._refuse(HttpError(408, "The request did not arrive in time"))
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when nothing was asked, or is being asked; None while there is an answer under way."""
+        return None if self._is_answering else self._idle_since
+
+    def make_way(self) -> None:
+        """End at once."""
+        self._link.abort()
 
     def retire(self) -> None:
         """End now when nothing is under way; else with the answer.
@@ -238,34 +235,18 @@ class HttpConnection:
         headers = self._begun.headers
         version = self._parser.get_http_version()
         self._is_old = version == "1.0"
-        fault = self._fault_of_head(version, self._parser.get_method().decode("latin-1"))
+        fault = fault_of_head(headers, version, self._parser.get_method().decode("latin-1"))
         if fault is not None:
             self._fail(fault)
+        size = int(headers.get("content-length", "0"))
+        if size > self._shared.max_body_bytes:
+            self._fail(self._too_large(size))
         # With earlier answers under way it would come in their place; the peer sends its body without it, too.
         if "expect" in headers and not (self._is_old or self._ready or self._is_answering):
             self._look_at_head()
             if self._fault is not None:
                 raise self._fault
             self._link.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def _fault_of_head(self, version: str, method: str) -> HttpError | None:
-        headers = self._begun.headers
-        if version not in ("1.1", "1.0"):
-            return HttpError(505, "HTTP/1.1 is spoken here")
-        if method not in _METHODS:
-            return HttpError(501, f"The method {method[:20]} is not known here")
-        if version == "1.1" and "host" not in headers:
-            return HttpError(400, "A Host header is missing")
-        if not _HOST.match(headers.get("host", "")):
-            return HttpError(400, "The Host header is no host and port")
-        if version == "1.0" and ("transfer-encoding" in headers or "upgrade" in headers):
-            return HttpError(400, "HTTP/1.0 knows no Transfer-Encoding and no Upgrade: have the proxy speak HTTP/1.1")
-        if "transfer-encoding" in headers and headers["transfer-encoding"].lower() != "chunked":
-            return HttpError(501, "The only Transfer-Encoding known here is chunked")
-        if "expect" in headers and headers["expect"].lower() != "100-continue":
-            return HttpError(417, "The only expectation known here is 100-continue")
-        size = int(headers.get("content-length", "0"))
-        return self._too_large(size) if size > self._shared.max_body_bytes else None
 
     def on_body(self, body: bytes) -> None:
         begun = self._begun
@@ -275,7 +256,7 @@ class HttpConnection:
         begun.body.append(body)
 
     def on_message_complete(self) -> None:
-        begun, self._begun = self._begun, _Begun()
+        begun, self._begun = self._begun, Begun()
         self._has_begun = False
         self._has_asked = True
         self._is_in_head = True
@@ -287,8 +268,11 @@ class HttpConnection:
         if len(self._ready) > MAX_PIPELINED:
             self._fail(HttpError(429, f"More than {MAX_PIPELINED} requests at once on one connection"))
 
-    def _request(self, begun: _Begun, body: bytes = b"") -> Request:
-        path, _, query = self._origin_form(begun).partition("?")
+    def _request(self, begun: Begun, body: bytes = b"") -> Request:
+        try:
+            path, _, query = origin_form(begun).partition("?")
+        except HttpError as error:
+            self._fail(error)
         prefix = self._shared.path_prefix
         if prefix and path.startswith(f"{prefix}/"):
             path = path[len(prefix) :]
@@ -307,22 +291,13 @@ class HttpConnection:
             self._shared.tasks.run(self._shared.fallback.refusal(head), partial(self._on_looked_at, begun))
         else:
             self._fault = self._fault or self._shared.router.refusal(head)
+            if self._fault is None:
+                self._shared.waiting.discard(self)
 
-    def _on_looked_at(self, begun: _Begun, refusal: HttpError | None) -> None:
+    def _on_looked_at(self, begun: Begun, refusal: HttpError | None) -> None:
         if refusal is not None and begun is self._begun and not self._is_over:
             self._fault = self._fault or refusal
             self._answer_next()
-
-    def _origin_form(self, begun: _Begun) -> str:
-        """The request's target from its path on. RFC 9112, section 3.2.2: a whole URL must be taken, too."""
-        target = begun.url.decode("latin-1")
-        if target.startswith("/"):
-            return target
-        scheme, _, rest = target.partition("://")
-        authority, slash, path = rest.partition("/")
-        if scheme.lower() not in ("http", "https") or authority.lower() != begun.headers.get("host", "").lower():
-            self._fail(HttpError(400, "The request's target must be a path, or a URL of the host that Host names"))
-        return slash + path
 
     def _client(self, headers: dict[str, str]) -> str:
         if self._peer is None:
@@ -382,6 +357,7 @@ class HttpConnection:
     def _on_stream_end(self) -> None:
         stream, self._stream = self._stream, None
         self._is_answering = False
+        self._idle_since = self._shared.watch.now()
         if stream is None or self._is_over:
             return
         if not (stream.keeps_alive and self._shared.is_ready()):
@@ -401,6 +377,9 @@ class HttpConnection:
         self._is_answering = False
         if self._is_over:
             return
+        self._idle_since = self._shared.watch.now()
+        if response.status == 200 and request.method != "OPTIONS" and request.path.startswith(_SIGNED):
+            self._shared.waiting.discard(self)
         keeps_alive = keeps_alive and self._shared.is_ready()
         self._link.write(encode(response, closes=not keeps_alive, with_body=request.method != "HEAD"))
         if not keeps_alive:
@@ -426,10 +405,14 @@ class HttpConnection:
             return
         self._is_over = True
         self._parser = None
-        self._shared.watch.forget(self)
-        self._shared.open.discard(self)
+        self._forget()
         if rest:
             self._link.handler.on_bytes(rest)
+
+    def _forget(self) -> None:
+        self._shared.watch.forget(self)
+        self._shared.open.discard(self)
+        self._shared.waiting.discard(self)
 
     def _fail(self, error: HttpError) -> NoReturn:
         self._fault = self._fault or error
@@ -448,13 +431,3 @@ class HttpConnection:
         self._deadline = self._shared.watch.now() + LINGER_S
         self._link.resume()
         self._link.finish()
-
-
-def _without_offer(request: Request) -> bytes:
-    """The head of `request` as it would be without an offer of another protocol."""
-    headers = {name: value for name, value in request.headers.items() if name != "upgrade"}
-    options = headers.get("connection", "").split(",")
-    headers["connection"] = ",".join(option for option in options if option.strip().lower() != "upgrade")
-    target = f"{request.path}?{request.query}" if request.query else request.path
-    lines = [f"{request.method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

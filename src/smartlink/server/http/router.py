@@ -70,8 +70,8 @@ class Router:
     def refusal(self, head: Request) -> HttpError | None:
         """Why a request is refused whatever its body will be; None when that depends on the body."""
         try:
-            if head.path == "/up":
-                raise HttpError(413, "/up takes no body")
+            if head.path == "/up" or head.method == "OPTIONS":
+                raise HttpError(413, "No body is taken here")
             self._call(head, is_whole=False)
         except HttpError as error:
             metrics = self._node.metrics

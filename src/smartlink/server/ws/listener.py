@@ -8,51 +8,26 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Callable, Sized
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import structlog
 
 from smartlink.server.link import Handler, Link, PlainLink, Poller, TransportLink
 from smartlink.server.requests import HttpError, encode
+from smartlink.server.room import Room
 
-__all__ = ["Links", "PlainListener", "TlsListener"]
+__all__ = ["Listener"]
 
 ACCEPTS_PER_TURN = 256
 BACK_OFF_S = 0.5
-KEPT_FOR_FILES = 64
-KEPT_FOR_HTTP = 64
+HANDSHAKE_S = 10.0
 SAY_EVERY_S = 60.0
 _FULL = encode(HttpError(503, "Too many connections here", {"Retry-After": "1"}).response(), closes=True)
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 log = structlog.get_logger(__name__)
-
-
-class Links:
-    """Counts the open connections of a server, and says when there are too many for its descriptors.
-
-    `limit` is what the process may have. Some are kept for what is not a connection, and some that only the HTTP API
-    gets: publishers and health checks are served while clients are refused.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._most = max(limit - KEPT_FOR_FILES, 1)
-        self._most_clients = max(self._most - min(KEPT_FOR_HTTP, self._most // 4), 1)
-        self.plain: Sized = ()
-        self.over_tls: set[TransportLink] = set()
-
-    def __len__(self) -> int:
-        return len(self.plain) + len(self.over_tls)
-
-    @property
-    def has_room(self) -> bool:
-        """Whether one more connection may be accepted."""
-        return len(self) <= self._most
-
-    @property
-    def has_room_for_client(self) -> bool:
-        """Whether a connection that has been accepted may stay for long."""
-        return len(self) <= self._most_clients
 
 
 class _Nobody:
@@ -70,18 +45,28 @@ class _Nobody:
 _NOBODY = _Nobody()
 
 
-class PlainListener:
-    """Accepts on one socket. Out of descriptors it gives one back to refuse with, waits, and says so once a minute."""
+class Listener:
+    """Accepts on one socket, over TLS where there is a `context`.
+
+    Out of descriptors it gives one back to refuse with, waits, and says so once a minute.
+    """
 
     def __init__(
-        self, listener: socket.socket, poller: Poller, links: Links, handler: Callable[[Link], Handler]
+        self,
+        listener: socket.socket,
+        poller: Poller,
+        room: Room,
+        handler: Callable[[Link], Handler],
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self._socket = listener
-        self._links = links
-        links.plain = poller.links
+        self._room = room
+        room.plain = poller.links
         self._poller = poller
         self._handler = handler
+        self._context = context
         self._loop = asyncio.get_running_loop()
+        self._handshakes: set[_Handshake] = set()
         self._spare = os.open(os.devnull, os.O_RDONLY)
         self._said_at = -SAY_EVERY_S
         self._is_closed = False
@@ -94,6 +79,8 @@ class PlainListener:
             self._loop.remove_reader(self._socket.fileno())
             self._socket.close()
             os.close(self._spare)
+            for handshake in tuple(self._handshakes):
+                handshake.make_way()
 
     def _accept(self) -> None:
         for _ in range(ACCEPTS_PER_TURN):
@@ -106,20 +93,35 @@ class PlainListener:
                     self._shed()
                     return
                 raise
-            if not self._links.has_room:
+            if not self._room.make():
                 self._refuse(accepted)
                 continue
             accepted.setblocking(False)
             with contextlib.suppress(OSError):
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            link = PlainLink(self._poller, accepted.detach(), _NOBODY)
-            link.handler = self._handler(link)
+            if self._context is None:
+                link = PlainLink(self._poller, accepted.detach(), _NOBODY)
+                link.handler = self._handler(link)
+            else:
+                _Handshake(self._handshakes, self._room, self._shake(accepted, self._context))
+
+    async def _shake(self, accepted: socket.socket, context: ssl.SSLContext) -> None:
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: _CountedLink(self._handler, self._room),
+                accepted,
+                ssl=context,
+                ssl_handshake_timeout=HANDSHAKE_S,
+            )
+        except OSError:  # whoever does not finish it has nothing to be told
+            accepted.close()
 
     def _refuse(self, accepted: socket.socket) -> None:
         self._say_exhausted()
         with accepted, contextlib.suppress(OSError):
             accepted.setblocking(False)
-            accepted.send(_FULL)
+            if self._context is None:
+                accepted.send(_FULL)
 
     def _say_exhausted(self) -> None:
         now = self._loop.time()
@@ -128,6 +130,9 @@ class PlainListener:
             log.error("out of file descriptors: new connections are refused; raise the limit (ulimit -n)")
 
     def _shed(self) -> None:
+        """Others in this process have what descriptors there were."""
+        if self._room.clear():
+            return
         self._say_exhausted()
         os.close(self._spare)
         with contextlib.suppress(OSError):
@@ -142,42 +147,45 @@ class PlainListener:
             self._loop.add_reader(self._socket.fileno(), self._accept)
 
 
-class TlsListener:
-    """Accepts on one socket with TLS."""
+class _Handshake:
+    """A TLS handshake under way. It counts as a connection that makes way."""
 
-    def __init__(self, server: asyncio.Server) -> None:
-        self._server = server
+    def __init__(self, open_ones: set[_Handshake], room: Room, shake: Coroutine[Any, Any, None]) -> None:
+        self.idle_since = time.monotonic()
+        self._open = open_ones
+        self._room = room
+        self._open.add(self)
+        room.handshakes.add(self)
+        room.waiting.add(self)
+        self._task = asyncio.get_running_loop().create_task(shake)
+        self._task.add_done_callback(self._end)
 
-    @classmethod
-    async def open(
-        cls, listener: socket.socket, context: ssl.SSLContext, links: Links, handler: Callable[[Link], Handler]
-    ) -> TlsListener:
-        loop = asyncio.get_running_loop()
-        return cls(
-            await loop.create_server(
-                lambda: _CountedLink(handler, links), sock=listener, ssl=context, ssl_handshake_timeout=10
-            )
-        )
+    def make_way(self) -> None:
+        self._task.cancel()
+        self._leave()
 
-    def close(self) -> None:
-        """Stop accepting and close the socket."""
-        self._server.close()
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._leave()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("internal error", exc_info=error)
+
+    def _leave(self) -> None:
+        self._open.discard(self)
+        self._room.handshakes.discard(self)
+        self._room.waiting.discard(self)
 
 
 class _CountedLink(TransportLink):
-    """Ends at once where there is no room for it; else counts while it is open."""
+    """A connection over TLS, counted while it is open."""
 
-    def __init__(self, handler: Callable[[Link], Handler], links: Links) -> None:
+    def __init__(self, handler: Callable[[Link], Handler], room: Room) -> None:
         super().__init__(handler)
-        self._links = links
+        self._room = room
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._links.over_tls.add(self)
+        self._room.over_tls.add(self)
         super().connection_made(transport)
-        if not self._links.has_room:
-            self.write(_FULL)
-            self.finish()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._links.over_tls.discard(self)
+        self._room.over_tls.discard(self)
         super().connection_lost(exc)
