@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 from smartlink.protocol.errors import Code
 from smartlink.protocol.session import Session, SessionRules
 from smartlink.server.apps.base import App
+from smartlink.server.limits import AddressCount
 from smartlink.server.node import Node
 from smartlink.server.requests import Request
 
@@ -45,12 +46,13 @@ def is_allowed_origin(origin: str, allowed: Iterable[str]) -> bool:
     return parts is not None and any(_matches(parts, pattern) for pattern in allowed)
 
 
-def refusal(node: Node, app: App | None, query: str) -> tuple[Code, str] | None:
-    """Why a client with this query may not connect: what it must be told before the end. None when it may."""
+def refusal(node: Node, addresses: AddressCount, app: App | None, request: Request) -> tuple[Code, str] | None:
+    """Why the client that asks may not connect: what it must be told before the end. None when it may."""
     if app is None:
         return Code.NO_SUCH_APP, "No application has this key"
     if not app.is_enabled:
         return Code.APP_DISABLED, "This application is switched off"
+    query = request.query
     # Clients of one library all say the same.
     fault = _fault_of_seen(query) if len(query) <= MAX_SEEN_LENGTH else _fault_of(query)
     if fault is not None:
@@ -59,6 +61,8 @@ def refusal(node: Node, app: App | None, query: str) -> tuple[Code, str] | None:
         return Code.OVER_CAPACITY, "This server has as many connections as it can hold"
     if not node.has_room(app):
         return Code.OVER_CAPACITY, f"The application has {app.max_connections} connections, the most it may have"
+    if not addresses.has_room(app.id, request.client_address):
+        return Code.OVER_CAPACITY, "This address has as many connections as one may have"
     return None
 
 

@@ -31,7 +31,7 @@ from smartlink.server.http.status import Status
 from smartlink.server.hub import Hub
 from smartlink.server.ingest import RedisIngest
 from smartlink.server.lifecycle import RealtimeServer
-from smartlink.server.limits import AddressRate
+from smartlink.server.limits import AddressCount, AddressRate
 from smartlink.server.link import Handler, Link, Poller
 from smartlink.server.metrics import Metrics, Samples
 from smartlink.server.node import Node
@@ -367,7 +367,8 @@ def build(
     pulse.more = observer.samples
     node.has_descriptors = lambda: room.has_room_for_client
     status = Status(overview or OwnOverview(pulse), _version(), uses_redis(settings))
-    sockets = ClientSettings(node, watch, settings.reverb_server_max_backlog_bytes)
+    addresses = AddressCount(settings.reverb_server_connections_per_address)
+    sockets = ClientSettings(node, watch, settings.reverb_server_max_backlog_bytes, addresses=addresses)
     router = Router(node, apps, lambda: server.is_ready, status)
     rate = settings.reverb_server_connects_per_second
     address_rate = AddressRate(rate) if rate else None

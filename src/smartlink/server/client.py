@@ -16,7 +16,7 @@ from smartlink.protocol.names import kind_of
 from smartlink.protocol.session import Close, Effect, Join, Leave, Send, Session, SignIn, Whisper
 from smartlink.server.apps.base import App
 from smartlink.server.framing import PING, WireFault, close_frame, control_frame, text_frame
-from smartlink.server.limits import TokenBucket
+from smartlink.server.limits import AddressCount, TokenBucket
 from smartlink.server.link import Link, PlainLink
 from smartlink.server.node import Node
 from smartlink.server.pace import Pace
@@ -41,6 +41,7 @@ class ClientSettings:
     watch: Watch
     max_backlog_bytes: int
     pace: Pace = field(default_factory=Pace)
+    addresses: AddressCount = field(default_factory=AddressCount)
 
 
 class ClientConnection:
@@ -52,6 +53,7 @@ class ClientConnection:
     """
 
     __slots__ = (
+        "_address",
         "_behind_since",
         "_buckets",
         "_deadline",
@@ -78,6 +80,7 @@ class ClientConnection:
         self.pinged_at = 0.0
         """When the silence was last asked about; 0 while nothing is owed."""
         self._buckets: tuple[TokenBucket | None, TokenBucket] | None = None
+        self._address: str | None = None
         self._is_busy = False
         self._waiting: deque[bytes] | None = None
         self._behind_since = 0.0
@@ -85,8 +88,10 @@ class ClientConnection:
         self._deadline = 0.0 if timeout_s is None else self.heard_at + timeout_s
         """While open: until when it must have shown a right to be here, 0 once it has. Then: when lingering ends."""
 
-    def start(self) -> None:
-        """Greet. Whatever opens the transport has been written."""
+    def start(self, address: str) -> None:
+        """Greet the client at `address`. Whatever opens the transport has been written."""
+        self._address = address
+        self._shared.addresses.take(self.app.id, address)
         self._shared.node.connect(self)
         self.write(text_frame(self.session.opened().frame))
 
@@ -300,6 +305,8 @@ class ClientConnection:
         if self._waiting is not None:
             self._waiting = None
             self._read_on()  # so that the peer's own close is read
+        if self._address is not None:
+            self._shared.addresses.give_back(self.app.id, self._address)
         node = self._shared.node
         self._deadline = self._shared.watch.now() + linger_s
         node.tasks.run(node.disconnect(self, descriptor))

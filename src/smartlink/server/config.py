@@ -93,6 +93,11 @@ class ServerSettings(BaseSettings):
     reverb_server_tls_cert: str | None = Field(None, description="Certificate chain (PEM) to serve TLS with")
     reverb_server_tls_key: str | None = Field(None, description="Private key (PEM) of the certificate")
     reverb_server_backlog: int = Field(4_096, ge=1, description="Connections the kernel may hold before accept")
+    reverb_server_connections_per_address: int | None = Field(
+        None,
+        ge=1,
+        description="Clients of an app at one address, at each worker; when unset 250 at public ones",
+    )
     reverb_server_max_http_connections: int = Field(
         8_192, ge=1, description="Connections without a signed call and no WebSocket yet, at each worker"
     )

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
+from functools import lru_cache
 from typing import final
 
-__all__ = ["AddressRate", "TokenBucket"]
+__all__ = ["PER_PUBLIC_ADDRESS", "AddressCount", "AddressRate", "TokenBucket"]
+
+PER_PUBLIC_ADDRESS = 250
+"""Connections from one public address unless the operator says otherwise: an office behind one has fewer pages open."""
 
 MAX_ADDRESSES = 10_000
 """Addresses that are remembered; beyond, the one that was heard of longest ago is forgotten."""
@@ -60,6 +64,46 @@ class AddressRate:
         return bucket.take(now)
 
 
+class AddressCount:
+    """How many connections each address has to each application. IPv6 counts by network of 64 bits.
+
+    Without `most` it is `PER_PUBLIC_ADDRESS`, and only for public addresses: others are proxies, or networks of one's
+    own. What is taken is given back.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def has_room(self, app_id: str, address: str) -> bool:
+        """Whether one more connection from this address may come."""
+        most = self._most
+        if most is None:
+            if not _is_public(address):
+                return True
+            most = PER_PUBLIC_ADDRESS
+        return self._counts.get((app_id, _network(address)), 0) < most
+
+    def take(self, app_id: str, address: str) -> None:
+        key = (app_id, _network(address))
+        self._counts[key] = self._counts.get(key, 0) + 1
+
+    def give_back(self, app_id: str, address: str) -> None:
+        key = (app_id, _network(address))
+        self._counts[key] -= 1
+        if not self._counts[key]:
+            del self._counts[key]
+
+
+@lru_cache(maxsize=1_024)
+def _is_public(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_global
+    except ValueError:
+        return False  # a Unix socket
+
+
+@lru_cache(maxsize=1_024)
 def _network(address: str) -> str:
     if ":" not in address:
         return address

@@ -17,11 +17,13 @@ __all__ = ["XhrConnection"]
 class XhrConnection(ClientConnection):
     """A client over the HTTP fallback, from its first stream or poll to its end."""
 
-    __slots__ = ("_xhr",)
+    __slots__ = ("_silent_until", "_xhr")
 
     def __init__(self, link: XhrLink, app: App, session: Session, shared: ClientSettings) -> None:
         super().__init__(link, app, session, shared)
         self._xhr = link
+        self._silent_until = self.heard_at + 2 * app.ping_interval_s
+        """By when it must have sent something: it is pinged before. 0 once it has."""
         link.handler = self
 
     def attach(self, outlet: Outlet) -> None:
@@ -32,7 +34,10 @@ class XhrConnection(ClientConnection):
     def take(self, messages: list[str]) -> None:
         """Act on what the client sent; nothing at all is a question whether the connection stands."""
         self.heard()
-        if not messages:
+        self._xhr.has_returned = True
+        if messages:
+            self._silent_until = 0.0
+        else:
             self._xhr.sign_of_life()
         for text in messages:
             message = text.encode()
@@ -42,4 +47,6 @@ class XhrConnection(ClientConnection):
 
     def look_after(self, now: float) -> None:
         super().look_after(now)
+        if self._silent_until and now >= self._silent_until:
+            self.close(Code.NO_PONG, "No pong: nothing was ever sent")
         self._xhr.look_after(now)

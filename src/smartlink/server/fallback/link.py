@@ -23,6 +23,8 @@ HELD_S = 25.0
 """How long an outlet may carry nothing: proxies cut what is silent for longer."""
 REOPENED_S = 10.0
 """How long a client may take to ask again after a poll was answered or a stream was full."""
+FIRST_REOPENED_S = 5.0
+"""The same for one of whom nothing was heard since it opened the session."""
 
 OPEN_LINE = b"o\n"
 _HEARTBEAT_LINE = b"h\n"
@@ -75,6 +77,8 @@ class XhrLink:
         self._forget = forget
         self._outlet: Outlet | None = None
         self._is_opened = False
+        self.has_returned = False
+        """Whether the client has asked or sent anything since it opened the session."""
         self._messages: list[bytes] = []
         self._waiting_bytes = 0
         self._pulse = b""
@@ -141,6 +145,7 @@ class XhrLink:
 
     def attach(self, outlet: Outlet) -> None:
         """Let lines leave through `outlet` from now on; the one before ends."""
+        self.has_returned = self._is_opened
         former = self._outlet
         if former is not None:
             self._part()
@@ -180,7 +185,7 @@ class XhrLink:
         if self._is_closed:
             return
         if self._outlet is None:
-            if now - self._written_at > REOPENED_S:
+            if now - self._written_at > (REOPENED_S if self.has_returned else FIRST_REOPENED_S):
                 self.abort()
         elif now - self._written_at >= HELD_S and not self._is_behind:
             self._pulse = _HEARTBEAT_LINE

@@ -107,18 +107,18 @@ class Sessions:
         rate = self._address_rate
         if rate is not None and not rate.take(request.client_address, self._shared.watch.now()):
             raise Refused(Code.OVER_CAPACITY, "Too many connections at once from this address")
-        refused = refusal(self._node, app, request.query)
-        if refused is not None:
-            raise Refused(*refused)
+        self._check(app, request)
         state = new_session(app)
         arrival = await self._node.roster.join(app.id, session_channel(session), state.socket_id, None)
         if not arrival.is_first_on_channel or stream.is_lost:
             await self._node.roster.leave(app.id, session_channel(session), state.socket_id)
             return self._here.get((app.id, session))
-        if (refused := refusal(self._node, app, request.query)) is not None:
-            # While the roster was waited for, others have taken what room there was.
+        try:
+            # While the roster was waited for, others may have taken what room there was.
+            self._check(app, request)
+        except Refused:
             await self._node.roster.leave(app.id, session_channel(session), state.socket_id)
-            raise Refused(*refused)
+            raise
 
         def forget() -> None:
             del self._here[app.id, session]
@@ -126,8 +126,14 @@ class Sessions:
 
         link = XhrLink(stream.peer, self._shared.watch.now, forget)
         here = self._here[app.id, session] = _Here(link, XhrConnection(link, app, state, self._shared))
-        here.connection.start()
+        here.connection.start(request.client_address)
         return here
+
+    def _check(self, app: App, request: Request) -> None:
+        """Raises Refused."""
+        refused = refusal(self._node, self._shared.addresses, app, request)
+        if refused is not None:
+            raise Refused(*refused)
 
     # Words of other nodes
 

@@ -23,7 +23,10 @@ log = structlog.get_logger(__name__)
 
 
 class ObserveEndpoint:
-    """A small HTTP server of its own: one request a connection."""
+    """A small HTTP server of its own: one request a connection.
+
+    When `MAX_AT_ONCE` are open, the one that has been silent longest makes way for a newcomer.
+    """
 
     def __init__(self, host: str, port: int, server_port: Callable[[], int], samples: Callable[[], Samples]) -> None:
         """`samples` gives those of all workers; `server_port` is where clients connect."""
@@ -33,6 +36,8 @@ class ObserveEndpoint:
         self._samples = samples
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
+        self._silent: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
+        """Those that have not asked yet, the oldest first."""
 
     async def start(self) -> None:
         """Listen. Raises OSError when the port cannot be had."""
@@ -53,16 +58,20 @@ class ObserveEndpoint:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._open) >= MAX_AT_ONCE:
-            writer.transport.abort()
-            return
+            if not self._silent:
+                writer.transport.abort()
+                return
+            self._silent.pop(next(iter(self._silent))).cancel()
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._open.add(task)
+        self._silent[writer] = task
         task.add_done_callback(self._open.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 head = await reader.readuntil(b"\r\n\r\n")
+                self._silent.pop(writer, None)
                 writer.write(self._answer(head))
                 await writer.drain()
                 writer.close()
@@ -70,6 +79,7 @@ class ObserveEndpoint:
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError, TimeoutError):
             pass  # Whoever asks badly or leaves early has no answer to get.
         finally:
+            self._silent.pop(writer, None)
             with contextlib.suppress(RuntimeError):  # the loop may be closing
                 writer.transport.abort()
 

@@ -69,7 +69,7 @@ class Upgrader:
         elif not self._may_come(request):
             refused = Code.OVER_CAPACITY, "Too many connections at once from this address"
         elif is_path:
-            refused = refusal(self._shared.node, app, request.query)
+            refused = refusal(self._shared.node, self._shared.addresses, app, request)
         else:
             refused = Code.WRONG_PATH, "WebSockets are at /app/{key}"
         if app is None or refused is not None:
@@ -79,7 +79,7 @@ class Upgrader:
             return
         connection = WebSocket(link, app, new_session(app), self._shared)
         link.handler = connection
-        connection.start()
+        connection.start(request.client_address)
 
     def _may_come(self, request: Request) -> bool:
         rate = self._address_rate
