@@ -26,8 +26,10 @@ run: setup ## Start everything on this machine, with demo data
 test: setup-dev ## Run every test, on real databases, sockets and a real browser
 	@scripts/test.sh
 
+# The wheel, soaks and the like are left to `make test`.
+SLOW := not wheel and not browser and not kill and not deploy and not green and not other_browsers
 test-fast: ## Run the tests that need no browser and no database server
-	@$(BIN)/pytest -q tests/protocol tests/server tests/broadcasting tests/conformance
+	@SMARTLINK_TEST_FAST=1 $(BIN)/pytest -q -n auto -r fE -m '$(SLOW)' tests/protocol tests/server tests/broadcasting tests/conformance
 
 test-kill: setup-dev ## Kill workers for minutes while events are recorded, and look for what was lost
 	@$(BIN)/pytest -q -s -m kill tests/faults

@@ -296,3 +296,41 @@ def test_a_type_nobody_loads_is_told_of_when_the_rule_is_added() -> None:
 def test_a_pattern_has_no_prefix(pattern: str) -> None:
     with pytest.raises(ValueError, match="leave the prefix out"):
         ChannelRules().any(pattern)(lambda user: True)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "value"),
+    [
+        ("sites.{domain:path}", "sites.example.com", "example.com"),
+        ("sites.{domain:path}", "sites.localhost", "localhost"),
+        ("sites.{domain:path}.page.{page}", "sites.www.example.com.page.7", "www.example.com"),
+        ("sites.{domain:path}", "sites.", None),
+        ("sites.{domain:path}", "sites", None),
+        ("sites.{domain}", "sites.example.com", None),
+    ],
+)
+async def test_a_placeholder_takes_dots_where_it_says_so_and_never_by_default(
+    pattern: str, name: str, value: str | None
+) -> None:
+    rules, found = ChannelRules(), []
+
+    @rules.private(pattern)
+    def rule(user: int, domain: str, page: int = 0) -> bool:
+        found.append(domain)
+        return True
+
+    assert (await rules.decide(7, f"private-{name}")).allowed is (value is not None)
+    assert found == ([] if value is None else [value])
+
+
+def test_what_takes_dots_is_text_and_the_only_one() -> None:
+    def numbered(user: int, n: int) -> bool:
+        return True
+
+    def two(user: int, a: str, b: str) -> bool:
+        return True
+
+    with pytest.raises(ValueError, match="what takes dots is text"):
+        ChannelRules().private("a.{n:path}")(numbered)
+    with pytest.raises(ValueError, match="use one"):
+        ChannelRules().private("a.{a:path}.{b:path}")(two)

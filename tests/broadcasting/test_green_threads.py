@@ -19,7 +19,7 @@ from kit.waiting import eventually, eventually_told
 
 HERE = Path(__file__).parent
 CELERY = ("celery>=5.4", "gevent>=24.11")
-EVENTLET = ("gunicorn>=23", "eventlet>=0.36")
+EVENTLET = ("gunicorn>=23,<24", "eventlet>=0.36")
 
 
 @pytest.fixture

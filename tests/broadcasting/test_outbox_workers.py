@@ -238,6 +238,7 @@ async def test_a_share_is_whole_for_one_worker(database: OutboxDatabase) -> None
 @asynccontextmanager
 async def redis_server() -> AsyncIterator[tuple[str, object]]:
     """A Redis on a free port, and a function that ends it and starts another one there."""
+    processes.needs_server("Redis")
     port = free_port()
     running: list[asyncio.subprocess.Process] = []
 

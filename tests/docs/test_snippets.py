@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-GUIDES = sorted([*(ROOT / "docs" / "howto").glob("*.md"), *(ROOT / "docs" / "tutorial").glob("*.md")])
+GUIDES = sorted(
+    [ROOT / "README.md", *(ROOT / "docs" / "howto").glob("*.md"), *(ROOT / "docs" / "tutorial").glob("*.md")]
+)
 _BEGINS_PYTHON = re.compile(
     r"^(?:# \w+\.py\b.*\n)?(?:from \w|import \w+$|class \w+|@\w|def |async |with \w)", re.MULTILINE
 )

@@ -35,6 +35,7 @@ def _binary(name: str) -> str:
 @contextmanager
 def cluster() -> Iterator[str]:
     """Start a cluster and give the address of its `postgres` database. It does not wait for the disk."""
+    processes.needs_server("PostgreSQL")
     # PostgreSQL refuses to run as root; Debian's package brings a user for it.
     owner = pwd.getpwnam("postgres").pw_uid if os.getuid() == 0 else None
     directory = Path(tempfile.mkdtemp(prefix="smartlink-pg-"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 import shutil
 import signal
 import subprocess
@@ -16,9 +17,11 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from kit.waiting import LIMIT_S
 
-__all__ = ["end_with_parent", "leashed", "popen", "run", "spawn"]
+__all__ = ["end_with_parent", "leashed", "needs_server", "popen", "run", "spawn"]
 
 _SETPRIV = shutil.which("setpriv")
 _PR_SET_PDEATHSIG = 1
@@ -28,6 +31,12 @@ def end_with_parent() -> None:
     """Have this very process killed when the one that started it is gone. Does nothing where there is no setpriv."""
     if _SETPRIV is not None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def needs_server(name: str) -> None:
+    """Say before a database server is started that the test needs it: `make test-fast` leaves the test out."""
+    if os.environ.get("SMARTLINK_TEST_FAST"):
+        pytest.skip(f"needs {name}")
 
 
 def leashed(command: Sequence[str], ends_by: signal.Signals = signal.SIGKILL) -> list[str]:

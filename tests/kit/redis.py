@@ -66,6 +66,7 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
+        processes.needs_server("Redis")
         binary = shutil.which("redis-server")
         if binary is None:
             raise FileNotFoundError("redis-server is missing; `make setup-dev` installs Redis")

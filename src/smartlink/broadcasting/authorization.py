@@ -13,7 +13,8 @@
 
 A placeholder stands for one or more characters without a dot. The rule gets the value by name, as its annotation says:
 text; `int`, a canonical decimal number (`7`, never `07`, `-7` or a digit of another script); `UUID`, in its canonical
-form; or whatever a loader makes of it, where what it does not find is denied.
+form; or whatever a loader makes of it, where what it does not find is denied. One that takes dots too says so, and is
+text: `sites.{domain:path}` stands for `sites.example.com`; a pattern has one of them at most.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from smartlink.protocol.names import ChannelKind, is_valid_channel, kind_of
 
 __all__ = ["ChannelRule", "ChannelRules", "Decision", "Member"]
 
-_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(:path)?\}")
 _LITERAL = re.compile(r"[-a-zA-Z0-9_=@,.;]*\Z")
 _MAX_INT = 2**63 - 1
 _FORMS: Mapping[type, str] = {
@@ -39,6 +40,7 @@ _FORMS: Mapping[type, str] = {
     int: "0|[1-9][0-9]{0,18}",
     UUID: "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
 }
+_WITH_DOTS = ".+"
 _PRIVATE = frozenset({ChannelKind.PRIVATE, ChannelKind.ENCRYPTED})
 _PRESENCE = frozenset({ChannelKind.PRESENCE})
 
@@ -213,17 +215,22 @@ class ChannelRules:
         if pattern != name_without_prefix(pattern):
             raise ValueError(f"{pattern!r}: leave the prefix out; private(), presence() and any() say it")
         pieces = _PLACEHOLDER.split(pattern)
-        literals, names = pieces[0::2], pieces[1::2]
+        literals, names, takes_dots = pieces[0::3], pieces[1::3], pieces[2::3]
         if not pattern or not all(_LITERAL.match(piece) for piece in literals):
             raise ValueError(f"{pattern!r} has characters that no channel name has; placeholders look like {{user_id}}")
         if len(set(names)) != len(names) or any(not piece for piece in literals[1:-1]):
             raise ValueError(f"{pattern!r}: placeholders need different names, and something between them")
+        if len(takes_dots) - takes_dots.count(None) > 1:
+            raise ValueError(f"{pattern!r}: where one of two placeholders with :path ends nobody could say; use one")
         decide = _callable(function)
         annotations = _annotations(decide, pattern, names)
         placeholders = {name: self._placeholder(annotations[name], pattern, name) for name in names}
         parts = [re.escape(literals[0])]
-        for name, following in zip(names, literals[1:], strict=True):
-            parts.append(f"(?P<{name}>{_FORMS[placeholders[name].kind]}){re.escape(following)}")
+        for name, dots, following in zip(names, takes_dots, literals[1:], strict=True):
+            if dots and placeholders[name].kind is not str:
+                raise ValueError(f"{pattern!r}: what takes dots is text; annotate {name} as str, or leave :path out")
+            form = _WITH_DOTS if dots else _FORMS[placeholders[name].kind]
+            parts.append(f"(?P<{name}>{form}){re.escape(following)}")
         return ChannelRule(pattern, kinds, decide, guards, re.compile("".join(parts)), placeholders)
 
     def _placeholder(self, annotation: Any, pattern: str, name: str) -> _Placeholder:
