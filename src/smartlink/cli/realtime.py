@@ -129,7 +129,8 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
         table = Table(show_header=False, box=None)
         for name, value in report.items():
-            table.add_row(_words(name), str(value))
+            if value != []:
+                table.add_row(_words(name), "\n".join(value) if isinstance(value, list) else str(value))
         Console().print(table)
     if report["state"] != "up":
         raise typer.Exit(1)
@@ -188,15 +189,25 @@ def _ask(settings: Any) -> dict[str, Any]:
 
             up = client.get(f"{base}/up")
             if up.status_code != 200:
-                report["state"] = "draining" if up.status_code == 503 else f"answers {up.status_code}"
+                report["state"] = _state_of(up)
                 return report
             report |= get(f"{app_path}/status")
-            report["state"] = "degraded" if report["redis"] == "down" else "up"
+            report["state"] = "degraded" if report.get("problems") or report["redis"] == "down" else "up"
     except ValueError as error:
         report["problem"] = str(error)
     except httpx2.HTTPError as error:
         report["problem"] = f"{type(error).__name__}: {_reason(error)}"
     return report
+
+
+def _state_of(answer: Any) -> str:
+    """What a server says of itself that is not up; what else answers there is told by its status alone."""
+    try:
+        told = answer.json()
+    except ValueError:
+        told = None
+    health = told.get("health") if isinstance(told, dict) else None
+    return health if isinstance(health, str) else f"answers {answer.status_code}"
 
 
 def _reason(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from smartlink.protocol.names import ChannelKind, kind_of
 from smartlink.server.apps.base import App, AppManager, AppsInvalid, Webhook
 from smartlink.server.apps.file import FileApps
 from smartlink.server.apps.static import StaticApps
+from smartlink.server.background import Background
 from smartlink.server.brokers.base import Broker
 from smartlink.server.brokers.memory import MemoryBroker
 from smartlink.server.brokers.redis import BROKER_SCRIPTS, RedisBroker
@@ -22,6 +23,7 @@ from smartlink.server.eager import EagerTasks
 from smartlink.server.fallback.endpoint import Fallback
 from smartlink.server.fallback.sessions import Sessions
 from smartlink.server.fanout import FanOut, Subscriber
+from smartlink.server.health import Health
 from smartlink.server.history.base import History
 from smartlink.server.history.memory import MemoryHistory
 from smartlink.server.history.redis import HISTORY_SCRIPTS, RedisHistory
@@ -125,7 +127,7 @@ def app_from(settings: ServerSettings) -> App:
     )
 
 
-def apps_for(settings: ServerSettings) -> AppManager:
+def apps_for(settings: ServerSettings, background: Background | None = None) -> AppManager:
     """The apps that `settings` name, not yet read. Raises AppsInvalid.
 
     `REVERB_WEBHOOK_URL` belongs to the app `REVERB_APP_ID`, wherever that is described.
@@ -144,7 +146,7 @@ def apps_for(settings: ServerSettings) -> AppManager:
         return replace(app, webhooks=(*app.webhooks, Webhook(url, *filters)))
 
     if settings.reverb_apps_file is not None:
-        return FileApps(settings.reverb_apps_file, prepare)
+        return FileApps(settings.reverb_apps_file, prepare, background=background)
     if settings.reverb_apps_database_url is not None:
         try:
             from smartlink.server.apps.database import DatabaseApps
@@ -152,7 +154,7 @@ def apps_for(settings: ServerSettings) -> AppManager:
             raise AppsInvalid(
                 "REVERB_APPS_DATABASE_URL needs more packages: pip install 'smartlink-realtime[server,apps-sql]'"
             ) from None
-        return DatabaseApps(settings.reverb_apps_database_url, prepare, settings.reverb_apps_poll_seconds)
+        return DatabaseApps(settings.reverb_apps_database_url, prepare, settings.reverb_apps_poll_seconds, background)
     return StaticApps([app_from(settings)], prepare)
 
 
@@ -174,7 +176,8 @@ def engines_for(settings: ServerSettings, metrics: Metrics) -> Engines:
         return Engines(MemoryBroker(), MemoryRoster(), *_kept_here(settings))
     address = settings.redis_address
     scripts = (*BROKER_SCRIPTS, *ROSTER_SCRIPTS, *HISTORY_SCRIPTS, *RECEIPT_SCRIPTS, *WEBHOOK_SCRIPTS)
-    commands, names = RedisCommands(address, scripts), Names(settings.reverb_scaling_channel)
+    prefix = settings.reverb_scaling_channel
+    commands, names = RedisCommands(address, scripts, prefix), Names(prefix)
     return Engines(
         RedisBroker(commands, names, metrics, is_sharded=address.kind is Kind.CLUSTER),
         RedisRoster(commands, names),
@@ -222,7 +225,9 @@ def webhook_queue_for(settings: ServerSettings, shared: RedisCommands | None = N
     return RedisQueue(shared, Names(settings.reverb_scaling_channel))
 
 
-def webhooks_for(settings: ServerSettings, apps: AppManager, engines: Engines, metrics: Metrics) -> Webhooks:
+def webhooks_for(
+    settings: ServerSettings, apps: AppManager, engines: Engines, metrics: Metrics, background: Background | None = None
+) -> Webhooks:
     """What posts webhooks, asking the roster who is there."""
     roster = engines.roster
 
@@ -250,6 +255,7 @@ def webhooks_for(settings: ServerSettings, apps: AppManager, engines: Engines, m
         poster=Poster(guard, settings.reverb_webhook_timeout),
         occupants=occupants,
         metrics=metrics,
+        background=background,
         times=WebhookTimes(
             grace_s=settings.reverb_webhook_grace,
             restart_grace_s=settings.reverb_webhook_restart_grace,
@@ -270,6 +276,7 @@ class Parent:
     apps: AppManager
     metrics: Metrics
     """What became of webhooks."""
+    background: Background
 
     async def start(self) -> None:
         """Read the apps, take the webhooks up. Raises AppsInvalid, QueueUnavailable."""
@@ -283,7 +290,8 @@ class Parent:
 
 def parent_for(settings: ServerSettings) -> Parent:
     """The switchboard and the webhooks of a machine."""
-    apps, roster, metrics = apps_for(settings), HomeRoster(), Metrics()
+    background = Background()
+    apps, roster, metrics = apps_for(settings, background), HomeRoster(), Metrics()
 
     def tell(app_id: str, event: WebhookEvent) -> None:
         app = apps.by_id(app_id)
@@ -293,10 +301,10 @@ def parent_for(settings: ServerSettings) -> Parent:
     history, receipts = _kept_here(settings)
     exchange = Exchange(roster=roster, history=history, receipts=receipts, tell=tell)
     roster.use(exchange)
-    exchange.own_figures = lambda: webhook_samples(metrics)
+    exchange.own_figures = lambda: webhook_samples(metrics) | {"smartlink_tasks_died": len(background.died)}
     engines = Engines(HomeBroker(exchange, roster), roster, exchange.history, exchange.receipts)
-    webhooks = webhooks_for(settings, apps, engines, metrics)
-    return Parent(exchange, engines, webhooks, apps, metrics)
+    webhooks = webhooks_for(settings, apps, engines, metrics, background)
+    return Parent(exchange, engines, webhooks, apps, metrics, background)
 
 
 def endpoint_for(
@@ -331,9 +339,10 @@ def build(
     each frame in and out.
     """
     loop = asyncio.get_running_loop()
-    apps = apps or apps_for(settings)
-    metrics, hub, watch = Metrics(), Hub(), Watch()
+    metrics, hub = Metrics(), Hub()
     engines = engines or engines_for(settings, metrics)
+    background = Background() if engines.redis is None else engines.redis.background
+    apps, watch = apps or apps_for(settings, background), Watch(background=background)
     pulse = Pulse(metrics, hub)
     room = Room(resource.getrlimit(resource.RLIMIT_NOFILE)[0], settings.reverb_server_max_http_connections)
     tasks = EagerTasks(metrics)
@@ -350,7 +359,7 @@ def build(
 
     own_webhooks = None
     if webhooks is None:
-        webhooks = own_webhooks = webhooks_for(settings, apps, engines, metrics)
+        webhooks = own_webhooks = webhooks_for(settings, apps, engines, metrics, background)
     node = Node(
         hub=hub,
         fanout=FanOut(loop.call_soon, by_descriptor, metrics),
@@ -363,10 +372,11 @@ def build(
         tasks=tasks,
         metrics=metrics,
     )
-    observer = Observer(node, hub, metrics, lambda: server.is_ready)
+    health = Health(lambda: node.is_whole, background, engines.redis)
+    observer = Observer(node, hub, metrics, lambda: server.is_ready, health)
     pulse.more = observer.samples
     node.has_descriptors = lambda: room.has_room_for_client
-    status = Status(overview or OwnOverview(pulse), _version(), uses_redis(settings))
+    status = Status(overview or OwnOverview(pulse), _version(), uses_redis(settings), health)
     addresses = AddressCount(settings.reverb_server_connections_per_address)
     sockets = ClientSettings(node, watch, settings.reverb_server_max_backlog_bytes, addresses=addresses)
     router = Router(node, apps, lambda: server.is_ready, status)
@@ -412,6 +422,6 @@ def build(
         handler=handler,
         retire=retire,
         observer=observer,
-        ingest=RedisIngest(settings, apps, node) if settings.reads_events_from_redis else None,
+        ingest=RedisIngest(settings, apps, node, background) if settings.reads_events_from_redis else None,
     )
     return server

@@ -19,6 +19,7 @@ from smartlink.lost import closed_is_lost
 from smartlink.protocol import encoding
 from smartlink.protocol.names import is_reserved_event, is_valid_channel, is_valid_event_name, is_valid_socket_id
 from smartlink.server.apps.base import App, AppManager
+from smartlink.server.background import Background
 from smartlink.server.brokers.base import Publication
 from smartlink.server.config import ServerSettings
 from smartlink.server.node import Node
@@ -46,7 +47,8 @@ _text_decoder = msgspec.json.Decoder(str)
 class RedisIngest:
     """Listens to Redis for the application of the environment, and reconnects for ever."""
 
-    def __init__(self, settings: ServerSettings, apps: AppManager, node: Node) -> None:
+    def __init__(self, settings: ServerSettings, apps: AppManager, node: Node, background: Background) -> None:
+        self._background = background
         self._address = settings.redis_address
         self._prefix = settings.broadcast_redis_prefix
         self._own = f"{settings.reverb_scaling_channel}:"
@@ -59,7 +61,7 @@ class RedisIngest:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = self._background.start("reading events of the application from Redis", self._run())
 
     async def stop(self) -> None:
         if self._task is not None:

@@ -166,7 +166,11 @@ class Supervisor:
             while True:
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
-                fresh = await self._launch(slot)
+                try:
+                    fresh = await self._launch(slot)
+                except OSError as error:  # no process or descriptor left: there may be one in a moment
+                    log.error("a worker cannot be started", reason=str(error), again_in_s=backoff_s)
+                    continue
                 try:
                     reason = await self._until_ready(fresh)
                 except BaseException:

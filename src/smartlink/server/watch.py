@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Protocol
 
+from smartlink.server.background import Background
+
 __all__ = ["Watch", "Watched"]
 
 EVERY_S = 1.0
@@ -24,7 +26,8 @@ class Watched(Protocol):
 class Watch:
     """Looks after every connection once a second."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic, background: Background | None = None) -> None:
+        self._background = background or Background()
         self.now = now
         self._sources: list[Iterable[Watched]] = []
         self._others: set[Watched] = set()
@@ -51,7 +54,7 @@ class Watch:
             await self._emptied.wait()
 
     def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = self._background.start("looking after connections", self._run())
 
     async def stop(self) -> None:
         if self._task is not None:

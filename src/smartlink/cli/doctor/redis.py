@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from smartlink.cli.doctor.clock import compare
 from smartlink.cli.doctor.finding import Finding, failed, fine, skipped, warning
 from smartlink.portal.shared.settings import PortalSettings
 from smartlink.server.config import ServerSettings, UnsafeSettings
-from smartlink.server.redis.connect import ask, find_topology, open_connection
-from smartlink.server.redis_address import Kind
+from smartlink.server.redis.connect import Endpoint, ask, check_permissions, find_topology, open_connection
+from smartlink.server.redis_address import Kind, RedisAddress
 
 __all__ = ["check_redis"]
 
@@ -34,16 +33,21 @@ async def check_redis(server: ServerSettings, portal: PortalSettings | None) -> 
         address = server.redis_address
         async with asyncio.timeout(TIMEOUT_S):
             topology = await find_topology(address)
+            for endpoint in topology.endpoints if server.reverb_scaling_enabled else ():
+                await check_permissions(address, endpoint, server.reverb_scaling_channel)
+            memory = [await _memory(address, endpoint) for endpoint in topology.endpoints]
             connection = await open_connection(address, topology.endpoints[0])
             try:
                 before = time.time()
                 info = str(await ask(connection, "INFO", "server"))
                 told = await ask(connection, "TIME")
-                policy = await _policy(connection)
             finally:
                 await connection.disconnect(nowait=True)
     except UnsafeSettings as error:
-        return [failed("redis", str(error), "change it in the environment or in .env")]
+        return [failed("redis", str(error), "change it in the environment or in .env, or in Redis")]
+    except NoPermissionError as error:
+        said = f"its user may not do what is needed here: {error}"
+        return [failed("redis", said, "allow +info and +time: see docs/howto/redis.md")]
     except (RedisError, OSError, TimeoutError) as error:
         return [failed("redis", f"it cannot be reached ({type(error).__name__})", fix)]
     version = re.search(r"redis_version:(\d+)\.(\d+)", info)
@@ -53,21 +57,32 @@ async def check_redis(server: ServerSettings, portal: PortalSettings | None) -> 
     least = (7, 0) if address.kind is Kind.CLUSTER else LEAST_REDIS
     if numbers < least:
         found = [failed("redis", f"version {shown} is too old", f"install {'.'.join(map(str, least))} or newer")]
-    if policy not in (None, "noeviction"):
-        said = f"it forgets keys when memory is short (maxmemory-policy {policy})"
-        found.append(warning("redis", said, "redis-cli config set maxmemory-policy noeviction"))
+    found += _of_memory(memory)
     found.append(compare("Redis", int(told[0]) + int(told[1]) / 1e6 - before))
     return found
 
 
-async def _policy(connection: Any) -> str | None:
-    """None where it may not be asked, as with hosted ones."""
+async def _memory(address: RedisAddress, endpoint: Endpoint) -> dict[str, str]:
+    """What one server says of its memory."""
+    connection = await open_connection(address, endpoint)
     try:
-        answer = await ask(connection, "CONFIG", "GET", "maxmemory-policy")
-    except RedisError:
-        return None
-    return _text(answer[1]) if answer else None
+        told: str = (await ask(connection, "INFO", "memory")).decode(errors="replace")
+    finally:
+        await connection.disconnect(nowait=True)
+    lines = (line.partition(":") for line in told.splitlines())
+    return {name: value for name, _, value in lines}
 
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+def _of_memory(servers: list[dict[str, str]]) -> list[Finding]:
+    found = []
+    policies = {told.get("maxmemory_policy", "noeviction") for told in servers}
+    for policy in sorted(policies - {"noeviction"}):
+        said = f"it forgets keys when memory is short (maxmemory-policy {policy})"
+        found.append(warning("redis", said, "redis-cli config set maxmemory-policy noeviction"))
+    for told in servers:
+        most = int(told.get("maxmemory", 0))
+        used = int(told.get("used_memory", 0)) - int(told.get("mem_not_counted_for_evict", 0))
+        if most and used > most and told.get("maxmemory_policy") == "noeviction":
+            said = f"it is full: {used:,} of {most:,} bytes; publishing gets 503"
+            found.append(failed("redis", said, "raise its maxmemory, or look for what else fills it"))
+    return found

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from smartlink.server.apps.base import App, AppsInvalid, OnAppChanges
 from smartlink.server.apps.description import app_from_description
 from smartlink.server.apps.table import AppTable, Prepare
+from smartlink.server.background import Background
 
 __all__ = ["DatabaseApps", "realtime_apps", "row_of"]
 
@@ -50,7 +51,10 @@ class DatabaseApps:
     A row that makes no sense is told, and the app stays as it was; the others are served.
     """
 
-    def __init__(self, url: str, prepare: Prepare | None = None, poll_s: float = 5.0) -> None:
+    def __init__(
+        self, url: str, prepare: Prepare | None = None, poll_s: float = 5.0, background: Background | None = None
+    ) -> None:
+        self._background = background or Background()
         self._url = url
         self._prepare = prepare
         self._poll_s = poll_s
@@ -68,7 +72,7 @@ class DatabaseApps:
     async def start(self, on_change: OnAppChanges) -> None:
         self._table.replace(await self._read())
         self._on_change = on_change
-        self._task = asyncio.get_running_loop().create_task(self._watch())
+        self._task = self._background.start("reading the database of applications", self._watch())
 
     async def reload(self) -> None:
         # One at a time: what was read earlier must not replace what was read later.

@@ -11,6 +11,7 @@ import structlog
 from smartlink.server.apps.base import App, AppsInvalid, OnAppChanges
 from smartlink.server.apps.description import apps_from_descriptions
 from smartlink.server.apps.table import AppTable, Prepare
+from smartlink.server.background import Background
 
 __all__ = ["FileApps", "read_apps"]
 
@@ -48,7 +49,10 @@ def read_apps(path: Path) -> list[App]:
 class FileApps:
     """An `AppManager` over a file, which is looked at every `poll_s`. A bad one is told, and the old apps stay."""
 
-    def __init__(self, path: Path, prepare: Prepare | None = None, poll_s: float = 1.0) -> None:
+    def __init__(
+        self, path: Path, prepare: Prepare | None = None, poll_s: float = 1.0, background: Background | None = None
+    ) -> None:
+        self._background = background or Background()
         self._path = path
         self._poll_s = poll_s
         self._table = AppTable(prepare)
@@ -64,7 +68,7 @@ class FileApps:
         self._seen = self._state()
         self._table.replace(await asyncio.to_thread(read_apps, self._path))
         self._on_change = on_change
-        self._task = asyncio.get_running_loop().create_task(self._watch())
+        self._task = self._background.start("reading the file of applications", self._watch())
 
     async def reload(self) -> None:
         # One at a time: what was read earlier must not replace what was read later.

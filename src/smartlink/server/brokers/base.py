@@ -23,7 +23,10 @@ __all__ = [
 
 
 class BrokerUnavailable(Exception):
-    """What lies between the nodes cannot be reached now; the caller is told to come back (503)."""
+    """What lies between the nodes cannot be used now, and why; the caller is told to come back (503)."""
+
+    def __init__(self, reason: str = "Other nodes cannot be reached") -> None:
+        super().__init__(reason)
 
 
 class Publication(msgspec.Struct, frozen=True):

@@ -46,6 +46,8 @@ KEPT_PER_CHANNEL = 500
 MAX_MESSAGE_BYTES = 4_194_304
 MAX_HELD = 50_000
 BEAT_EVERY_S = 1.0
+MEMORY_EVERY_S = 10.0
+"""How often each server is asked whether it throws keys away."""
 RECALL_S = 10.0
 """For how long it is known which message of a channel was heard last."""
 MARGIN_MS = 5_000
@@ -153,7 +155,7 @@ class RedisBroker:
         await self._commands.open()
         self._deliver = deliver
         self._beat_at = time.monotonic()
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = self._commands.background.start("hearing other nodes over Redis", self._run())
         if self._commands.is_available:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(START_S):
@@ -374,7 +376,12 @@ class RedisBroker:
 
     async def _beat(self, heartbeats: Iterable[str]) -> None:
         names = tuple(heartbeats)
+        asked_at = -MEMORY_EVERY_S
         while True:
+            if time.monotonic() - asked_at >= MEMORY_EVERY_S:
+                asked_at = time.monotonic()
+                for name in names:
+                    self._commands.note_memory(name, await self._commands.send(name, "INFO", "memory"))
             for name in names:
                 self._commands.send(name, "EVALSHA", _BEAT.sha, 0, self._verb, name)
             await asyncio.sleep(BEAT_EVERY_S)

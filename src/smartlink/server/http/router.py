@@ -33,7 +33,6 @@ _PREFLIGHT = {
     "Access-Control-Max-Age": "600",
 }
 _UP = Response(b'{"health":"OK"}')
-_DEGRADED = Response(b'{"health":"degraded"}', 503, {"Retry-After": "1"})
 _DRAINING = Response(b'{"health":"draining"}', 503, {"Retry-After": "1"})
 
 
@@ -62,10 +61,18 @@ class Router:
         except HttpError as error:
             metrics.http_errors += 1
             return error.response()
-        except BrokerUnavailable:
+        except BrokerUnavailable as error:
             metrics.http_errors += 1
-            away = HttpError(503, "Other nodes cannot be reached: try again in a moment", {"Retry-After": "1"})
-            return away.response()
+            return HttpError(503, f"{error}. Try again in a moment", {"Retry-After": "1"}).response()
+
+    def _up(self) -> Response:
+        """200 for as long as clients are served, so that balancers leave them here; what is wrong stands in it."""
+        health = self._status.health
+        problems, warnings = health.problems(), health.warnings()
+        if not problems and not warnings:
+            return _UP
+        told = {"health": "degraded" if problems else "OK", "problems": problems, "warnings": warnings}
+        return Response(msgspec.json.encode(told))
 
     def refusal(self, head: Request) -> HttpError | None:
         """Why a request is refused whatever its body will be; None when that depends on the body."""
@@ -88,7 +95,7 @@ class Router:
             _allow(request, "GET", "HEAD")
             if not self._is_ready():
                 return _DRAINING
-            return _UP if self._node.is_whole else _DEGRADED
+            return self._up()
         return await self._call(request)()
 
     def _call(self, request: Request, *, is_whole: bool = True) -> Callable[[], Coroutine[Any, Any, Response]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from smartlink.server.apps.base import App
+from smartlink.server.health import Health
 from smartlink.server.metrics import WEBHOOK_SAMPLES
 from smartlink.server.node import Node
 from smartlink.server.pulse import Overview
@@ -25,12 +26,12 @@ class Status:
     overview: Overview
     version: str
     uses_redis: bool
+    health: Health
 
 
 async def status(node: Node, app: App, about: Status) -> Response:
     """Connections and channels are the app's, over all nodes; rates and webhooks are this machine's, of all apps."""
     totals = await about.overview.totals()
-    redis = ("up" if node.is_whole else "down") if about.uses_redis else "off"
     report = {
         "version": about.version,
         "abilities": ABILITIES,
@@ -38,7 +39,9 @@ async def status(node: Node, app: App, about: Status) -> Response:
         "channels": len(await node.roster.channels(app.id)),
         "nodes": await node.roster.nodes() if about.uses_redis else 1,
         "workers": totals.workers,
-        "redis": redis,
+        "redis": about.health.redis,
+        "problems": about.health.problems(),
+        "warnings": about.health.warnings(),
         "uptime_s": int(totals.uptime_s),
     }
     rates = {name: round(value, 1) for name, value in totals.figures.items() if name.endswith("_per_s")}

@@ -100,12 +100,7 @@ class ObserveEndpoint:
         if path == "/metrics":
             return 200, CONTENT_TYPE, render(self._samples(), self._server_port())
         if path == "/readyz":
-            samples = self._samples()
-            if not samples.get("smartlink_workers_ready"):
-                return 503, "text/plain", "Not accepting connections\n"
-            if samples.get("smartlink_workers_apart"):
-                return 503, "text/plain", "Other nodes cannot be reached\n"
-            return 200, "text/plain", "OK\n"
+            return _readiness(self._samples())
         if path == "/usage":
             return 200, "application/json", json.dumps(self._usage())
         return 404, "text/plain", "/metrics, /healthz, /readyz and /usage are here\n"
@@ -115,6 +110,22 @@ class ObserveEndpoint:
         used = sum(v for name, v in self._samples().items() if name.startswith("smartlink_resident_memory_bytes"))
         total = int(Path("/proc/meminfo").read_text().split()[1]) * 1_024
         return {"memory": {"free": total - used, "used": used, "total": total, "percent": 100 * used / total}}
+
+
+_UNREADY = {
+    "smartlink_workers_apart": "Other nodes cannot be reached",
+    "smartlink_redis_full": "Redis is full: it takes no writes until it has room",
+    "smartlink_tasks_died": "A background task died: see the log, and restart",
+}
+
+
+def _readiness(samples: Samples) -> tuple[int, str, str]:
+    if not samples.get("smartlink_workers_ready"):
+        return 503, "text/plain", "Not accepting connections\n"
+    faults = [f"{words}\n" for name, words in _UNREADY.items() if samples.get(name)]
+    evicts = "Redis may throw keys away: set maxmemory-policy noeviction\n"
+    told = [*(faults or ["OK\n"]), *([evicts] if samples.get("smartlink_redis_evicts") else [])]
+    return (503 if faults else 200), "text/plain", "".join(told)
 
 
 _PHRASES = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from smartlink.server.health import Health
 from smartlink.server.hub import Hub
 from smartlink.server.metrics import WEBHOOK_SAMPLES, Metrics, Samples, sample_name
 from smartlink.server.node import Node
@@ -29,11 +30,12 @@ def webhook_samples(metrics: Metrics) -> Samples:
 class Observer:
     """Takes the samples of this process. Looked after once a second."""
 
-    def __init__(self, node: Node, hub: Hub, metrics: Metrics, is_ready: Callable[[], bool]) -> None:
+    def __init__(self, node: Node, hub: Hub, metrics: Metrics, is_ready: Callable[[], bool], health: Health) -> None:
         self._node = node
         self._hub = hub
         self._metrics = metrics
         self._is_ready = is_ready
+        self._health = health
         self._nodes = 1
         self._asked_at = 0.0
 
@@ -113,4 +115,7 @@ class Observer:
         return {sample_name(name, worker=worker): value for name, value in values.items()} | {
             "smartlink_workers_ready": int(self._is_ready()),
             "smartlink_workers_apart": int(not self._node.is_whole),
+            "smartlink_redis_full": int(self._health.redis == "full"),
+            "smartlink_redis_evicts": int(self._health.evicts),
+            "smartlink_tasks_died": len(self._health.background.died),
         }

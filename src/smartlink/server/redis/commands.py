@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import hashlib
 import random
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -26,25 +27,28 @@ from redis.exceptions import (
     ClusterDownError,
     MovedError,
     NoScriptError,
+    OutOfMemoryError,
     ReadOnlyError,
     ResponseError,
     TryAgainError,
 )
 
 from smartlink.lost import closed_is_lost
+from smartlink.server.background import Background
 from smartlink.server.redis.connect import (
     LOST,
     TIMEOUT_S,
     Endpoint,
     Refused,
     Topology,
+    check_permissions,
     find_topology,
     open_connection,
     read_slots,
 )
 from smartlink.server.redis_address import RedisAddress
 
-__all__ = ["RedisAway", "RedisCommands", "Script"]
+__all__ = ["FULL", "RedisAway", "RedisCommands", "Script"]
 
 MAX_QUEUED = 100_000
 """Commands that may wait; beyond, a call fails at once."""
@@ -55,6 +59,9 @@ RETRY_S = 0.02
 """How much longer each wait is than the one before."""
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.05, 1.0
 START_S = 5.0
+FULL = "Redis is full: it takes no writes until it has room (raise its maxmemory)"
+FULL_S = 3.0
+"""Redis is taken for full for so long after it refused to write."""
 
 log = structlog.get_logger(__name__)
 
@@ -88,7 +95,9 @@ class _Command:
         self.asking: Endpoint | None = None
 
     def answer(self, reply: Any) -> None:
-        if isinstance(reply, ResponseError):
+        if isinstance(reply, OutOfMemoryError):
+            self.lose(RedisAway(FULL))
+        elif isinstance(reply, ResponseError):
             self.lose(RedisAway(f"Redis refuses a command: {str(reply)[:200]}"))
         elif not self.future.done():
             self.future.set_result(reply)
@@ -117,10 +126,18 @@ class RedisCommands:
     LAST_BACKOFF_S apart. `on_loss` and `on_return` are plain functions, called in the step in which it happens.
     """
 
-    def __init__(self, address: RedisAddress, scripts: Sequence[Script] = ()) -> None:
+    def __init__(self, address: RedisAddress, scripts: Sequence[Script] = (), prefix: str = "") -> None:
+        """With a `prefix`, the nodes', it is tried at each return whether their user may do all they need to."""
         self.address = address
+        self._prefix = prefix
         self.is_available = False
+        self.problem = "it has not been reached yet"
+        """Why Redis is away, in words; empty while it is there."""
+        self._full_at = -FULL_S
+        self._policies: dict[str, str] = {}
+        self._has_told_of_policy = False
         self.topology: Topology | None = None
+        self.background = Background()
         self.on_loss: list[Callable[[], None]] = []
         self.on_return: list[Callable[[], None]] = []
         self.on_moved: list[Callable[[], None]] = []
@@ -146,7 +163,7 @@ class RedisCommands:
         self._users += 1
         if self._task is None:
             self._tried.clear()
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._task = self.background.start("commands to Redis", self._run())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_S):
                 await self._tried.wait()
@@ -220,6 +237,7 @@ class RedisCommands:
                 except (*LOST, Refused) as error:
                     self._refused = error if isinstance(error, Refused) else None
                     self._tried.set()
+                    self.problem = _words(error)
                     self._complain("redis cannot be reached", error)
                     await self._disconnect()
                     await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 — jitter is no secret
@@ -233,7 +251,8 @@ class RedisCommands:
                         await self._work()
                 except (*LOST, Refused) as error:
                     away_since = time.monotonic()
-                    log.warning("redis is away", reason=_words(error))
+                    self.problem = _words(error)
+                    log.warning("redis is away", reason=self.problem)
                 except Exception:  # the edge: a bug of ours must not leave the node alone for ever
                     log.exception("internal error")
                 finally:
@@ -244,6 +263,7 @@ class RedisCommands:
 
     def _come_back(self) -> None:
         self.is_available = True
+        self.problem = ""
         self._refused = None
         self._tried.set()
         self._returned.set()
@@ -257,11 +277,14 @@ class RedisCommands:
             command.lose(RedisAway("Redis is away"))
         self._queue.clear()
         self.detours.clear()
+        self._policies.clear()
         for act in self.on_loss:
             act()
 
     async def _connect(self) -> None:
         topology = await find_topology(self.address)
+        for endpoint in topology.endpoints if self._prefix else ():
+            await check_permissions(self.address, endpoint, self._prefix)
         for endpoint in topology.endpoints:
             self._connections[endpoint] = await open_connection(self.address, endpoint, self._scripts)
         self.topology = topology
@@ -354,10 +377,35 @@ class RedisCommands:
                     self.detours.discard(command.key)
                 command.answer(reply)
                 if isinstance(reply, ResponseError):
-                    self._complain("redis refuses a command", reply)
+                    self._note_refusal(reply)
                 if isinstance(reply, TryAgainError):
                     self._give_up(command.key)
         return again, demoted
+
+    def _note_refusal(self, reply: ResponseError) -> None:
+        if isinstance(reply, OutOfMemoryError):
+            self._full_at = time.monotonic()
+        self._complain("redis is full" if isinstance(reply, OutOfMemoryError) else "redis refuses a command", reply)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether Redis refused to write for lack of memory just now; nodes write every second."""
+        return time.monotonic() - self._full_at < FULL_S
+
+    @property
+    def evicts(self) -> str:
+        """The policy by which Redis throws away keys that nodes rely on; empty where it throws none away."""
+        return next((policy for policy in self._policies.values() if policy != "noeviction"), "")
+
+    def note_memory(self, server: str, info: Any) -> None:
+        """What `INFO memory` says on a server."""
+        found = re.search(rb"maxmemory_policy:(\S+)", info) if isinstance(info, bytes) else None
+        if found is None:
+            return
+        policy = self._policies[server] = found[1].decode(errors="replace")
+        if policy != "noeviction" and not self._has_told_of_policy:
+            self._has_told_of_policy = True
+            log.warning("redis may throw away what nodes rely on: set maxmemory-policy noeviction", policy=policy)
 
     def _return_to_lanes(self, again: list[tuple[_Command, ResponseError]]) -> None:
         """In order, before what waits there already: it was sent earlier."""

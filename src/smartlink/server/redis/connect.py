@@ -14,9 +14,21 @@ from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissi
 
 from smartlink.lost import closed_is_lost
 from smartlink.server.config import UnsafeSettings
+from smartlink.server.redis.permissions import missing_rules
 from smartlink.server.redis_address import Kind, RedisAddress
 
-__all__ = ["LOST", "TIMEOUT_S", "Endpoint", "Refused", "Topology", "ask", "find_topology", "open_connection", "slot_of"]
+__all__ = [
+    "LOST",
+    "TIMEOUT_S",
+    "Endpoint",
+    "Refused",
+    "Topology",
+    "ask",
+    "check_permissions",
+    "find_topology",
+    "open_connection",
+    "slot_of",
+]
 
 Endpoint = tuple[str, int]
 LOST = (RedisError, OSError, TimeoutError, asyncio.IncompleteReadError, EOFError)
@@ -87,7 +99,14 @@ async def open_connection(
             await connection.connect()  # type: ignore[no-untyped-call] # redis-py has no type there
             for script in scripts:
                 await ask(connection, "SCRIPT", "LOAD", script)
-    except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
+            if not scripts:
+                await ask(connection, "PING")  # Redis says no word of a password before it is asked something
+    except NoPermissionError as error:
+        await connection.disconnect(nowait=True)
+        raise Refused(
+            f"Redis at {endpoint[0]}:{endpoint[1]} does not allow its user enough: {_reason(error)}"
+        ) from None
+    except (AuthenticationError, AuthorizationError) as error:
         await connection.disconnect(nowait=True)
         who = "REDIS_SENTINEL_PASSWORD" if is_sentinel else "REDIS_USERNAME or REDIS_PASSWORD (or those in REDIS_URL)"
         raise Refused(f"Redis at {endpoint[0]}:{endpoint[1]} refuses {who}: {_reason(error)}") from None
@@ -103,6 +122,23 @@ async def open_connection(
         await connection.disconnect(nowait=True)
         raise
     return connection
+
+
+async def check_permissions(address: RedisAddress, endpoint: Endpoint, prefix: str) -> None:
+    """Raises Refused, with each ACL rule that the nodes' user lacks, or one of LOST."""
+    connection = await open_connection(address, endpoint)
+    try:
+        with closed_is_lost():
+            async with asyncio.timeout(TIMEOUT_S):
+                missing = await missing_rules(connection, prefix, is_cluster=address.kind is Kind.CLUSTER)
+    finally:
+        await connection.disconnect(nowait=True)
+    if missing:
+        user, rules = address.username or "default", " ".join(missing)
+        raise Refused(
+            f"Redis at {endpoint[0]}:{endpoint[1]} does not allow its user {user!r} enough. "
+            f"Missing: {rules}. Allow it there: ACL SETUSER {user} {rules}"
+        )
 
 
 async def find_topology(address: RedisAddress) -> Topology:

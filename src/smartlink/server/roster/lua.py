@@ -10,7 +10,19 @@ from __future__ import annotations
 
 from smartlink.server.redis.commands import Script
 
-__all__ = ["AUDIT", "BEAT", "COUNT", "JOIN", "LEAVE", "MEMBERS", "REMOVE", "ROSTER_SCRIPTS", "SETTLE", "SYNC"]
+__all__ = [
+    "AUDIT",
+    "BEAT",
+    "COUNT",
+    "COUNT_MISSED",
+    "JOIN",
+    "LEAVE",
+    "MEMBERS",
+    "REMOVE",
+    "ROSTER_SCRIPTS",
+    "SETTLE",
+    "SYNC",
+]
 
 _TOLD_S = "600"
 
@@ -200,17 +212,46 @@ return 0
 
 COUNT = Script(_COMMON + "return {total(), redis.call('HLEN', holders)}")
 
+_GONE = """
+local function is_gone(user)
+  return tonumber(redis.call('HGET', holders, user) or '0') - redis.call('HEXISTS', mine, user) <= 0
+end
+"""
+"""Whether a user is only held by this node, which they have left."""
+
+COUNT_MISSED = Script(
+    _COMMON
+    + _GONE
+    + """
+local users, joined = redis.call('HLEN', holders), tonumber(ARGV[3])
+for at = 4, #ARGV do
+  if at < 4 + joined then
+    if redis.call('HEXISTS', holders, ARGV[at]) == 0 then users = users + 1 end
+  elseif redis.call('HEXISTS', holders, ARGV[at]) == 1 and is_gone(ARGV[at]) then
+    users = users - 1
+  end
+end
+return {total() - tonumber(redis.call('HGET', counts, ARGV[1]) or '0') + tonumber(ARGV[2]), users}
+"""
+)
+"""As COUNT, with what this node could not write yet: its connections, who joined, who left."""
+
 MEMBERS = Script(
     _COMMON
+    + _GONE
     + """
-local result = {}
+local left, result = {}, {}
+for at = 1, #ARGV do left[ARGV[at]] = true end
 for _, user in ipairs(redis.call('ZRANGE', order, 0, -1)) do
-  result[#result + 1] = user
-  result[#result + 1] = redis.call('HGET', infos, user) or '{}'
+  if not left[user] or not is_gone(user) then
+    result[#result + 1] = user
+    result[#result + 1] = redis.call('HGET', infos, user) or '{}'
+  end
 end
 return result
 """
 )
+"""The members but for those who left this node, which could not write it yet, and are nowhere else."""
 
 BEAT = Script("""
 local alive, claimed, connections, last = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -241,4 +282,4 @@ return {1, dead, redis.call('HGETALL', connections)}
 """A node lives. Returns 0 when it was taken for dead (or Redis was emptied); else which dead nodes it is to clear up
 after, and what all nodes report. When nobody was heard for a while, it was Redis that was away: all get a new lease."""
 
-ROSTER_SCRIPTS = (JOIN, LEAVE, REMOVE, SYNC, SETTLE, AUDIT, COUNT, MEMBERS, BEAT)
+ROSTER_SCRIPTS = (JOIN, LEAVE, REMOVE, SYNC, SETTLE, AUDIT, COUNT, COUNT_MISSED, MEMBERS, BEAT)

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from smartlink.protocol.session import Member
 from smartlink.server.redis.commands import RedisAway, RedisCommands
 from smartlink.server.redis.naming import Names
 from smartlink.server.roster.base import Arrival, Change, ChannelCount, Departure, OnChange
-from smartlink.server.roster.lua import AUDIT, BEAT, COUNT, JOIN, LEAVE, MEMBERS, REMOVE, SETTLE, SYNC
+from smartlink.server.roster.lua import AUDIT, BEAT, COUNT, COUNT_MISSED, JOIN, LEAVE, MEMBERS, REMOVE, SETTLE, SYNC
 from smartlink.server.roster.memory import MemoryRoster
 
 __all__ = ["RedisRoster"]
@@ -102,8 +102,11 @@ class RedisRoster:
         """Begin. Raises Refused where Redis will not have us; is it away, it is waited for afterwards."""
         await self._commands.open()
         self._on_change = on_change
-        loop = asyncio.get_running_loop()
-        self._tasks = (loop.create_task(self._live()), loop.create_task(self._chores()))
+        start = self._commands.background.start
+        self._tasks = (
+            start("this node's lease in Redis", self._live()),
+            start("keeping who is here right in Redis", self._chores()),
+        )
         if self._commands.is_available:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(START_S):
@@ -199,7 +202,9 @@ class RedisRoster:
             return local
         key = (app_id, channel)
         try:
-            reply = await self._commands.run(MEMBERS, self._keys(key))
+            missed = self._dirty.get(key)
+            left = () if missed is None else missed.left
+            reply = await self._commands.run(MEMBERS, self._keys(key), *left)
         except RedisAway:
             return await self._local.members(app_id, channel)
         members = [_member(reply[at], reply[at + 1]) for at in range(0, len(reply), 2)]
@@ -211,9 +216,15 @@ class RedisRoster:
     async def count(self, app_id: str, channel: str) -> ChannelCount:
         if self._is_with_others:
             with contextlib.suppress(RedisAway):
-                subscriptions, users = await self._commands.run(COUNT, self._keys((app_id, channel)))
-                return ChannelCount(subscriptions, users)
+                return ChannelCount(*await self._count((app_id, channel)))
         return await self._local.count(app_id, channel)
+
+    def _count(self, key: _Key) -> Coroutine[Any, Any, list[int]]:
+        missed = self._dirty.get(key)
+        if missed is None:
+            return self._commands.run(COUNT, self._keys(key))
+        here, joined, left = self._local.here(*key)[0], missed.joined, missed.left
+        return self._commands.run(COUNT_MISSED, self._keys(key), self._node_id, here, len(joined), *joined, *left)
 
     async def channels(self, app_id: str, prefix: str = "") -> dict[str, ChannelCount]:
         if self._is_with_others:

@@ -95,7 +95,7 @@ class Line:
         """Ask, pipelined; the future has the answer, or BrokerUnavailable when none comes in time or at all."""
         future: asyncio.Future[Any] = self._loop.create_future()
         if not self.is_up:
-            future.set_exception(BrokerUnavailable("the switchboard is gone"))
+            future.set_exception(BrokerUnavailable("The switchboard is gone"))
             return future
         self._last_id += 1
         self._questions[self._last_id] = (future, time.monotonic() + answer_s)
@@ -155,7 +155,7 @@ class Line:
             future, _ = self._questions.pop(number)
             self._joins.pop(number, None)
             if not future.done():
-                future.set_exception(BrokerUnavailable("the switchboard does not answer"))
+                future.set_exception(BrokerUnavailable("The switchboard does not answer"))
 
     def _tell_counts(self) -> None:
         for app_id, connections in self._counts.items():
@@ -253,6 +253,6 @@ class Line:
         self._joins.clear()
         for future, _ in questions.values():
             if not future.done():
-                future.set_exception(BrokerUnavailable("the switchboard is gone"))
+                future.set_exception(BrokerUnavailable("The switchboard is gone"))
         if self.on_lost is not None:
             self.on_lost()

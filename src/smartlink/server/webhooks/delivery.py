@@ -20,6 +20,7 @@ import structlog
 
 from smartlink.protocol.signing import sign_webhook
 from smartlink.server.apps.base import App, AppManager, Webhook
+from smartlink.server.background import Background
 from smartlink.server.metrics import Metrics
 from smartlink.server.webhooks.base import WebhookEvent
 from smartlink.server.webhooks.post import Poster, Posting
@@ -82,7 +83,9 @@ class Webhooks:
         occupants: Occupants,
         metrics: Metrics,
         times: WebhookTimes,
+        background: Background | None = None,
     ) -> None:
+        self._background = background or Background()
         self._apps = apps
         self._queue = queue
         self._poster = poster
@@ -102,7 +105,7 @@ class Webhooks:
         """Open the queue if any app has webhooks. Raises QueueUnavailable where that cannot succeed later either."""
         if any(app.webhooks for app in self._apps.all()):
             await self._open()
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = self._background.start("delivering webhooks", self._run())
 
     def tell(self, app: App, event: WebhookEvent) -> None:
         """Take one event. Plain; never waits. When too many wait for the queue it is dropped and counted."""

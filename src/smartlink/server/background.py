@@ -1,0 +1,35 @@
+"""Tasks that run for as long as the server does, and what is told when one of them dies all the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+__all__ = ["Background"]
+
+log = structlog.get_logger(__name__)
+
+
+class Background:
+    """Starts such tasks; whoever starts one keeps it, and cancels it. One that raises is logged, and is in `died`."""
+
+    def __init__(self) -> None:
+        self.died: dict[str, str] = {}
+        """What is not done any more until the server is restarted: the task's name, and the reason."""
+
+    def start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run `work`. `name` says what stands still without it."""
+        self.died.pop(name, None)
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        task.add_done_callback(self._look_at)
+        return task
+
+    def _look_at(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        name = task.get_name()
+        self.died[name] = f"{type(error).__name__}: {str(error)[:200]}"
+        log.error("a background task died: restart the server", task=name, exc_info=error)

@@ -1,0 +1,221 @@
+"""A Redis that does not allow its user enough, is full, or throws keys away: the true reason is told everywhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kit.client import connected
+from kit.realtime import call, realtime_server
+from kit.redis import RedisServer, cluster, redis_server
+from kit.redis_engines import redis_engines
+from kit.waiting import eventually, eventually_told
+from smartlink.cli.doctor.finding import State
+from smartlink.cli.doctor.redis import check_redis
+from smartlink.protocol.session import Member
+from smartlink.server import bootstrap
+from smartlink.server.brokers.base import BrokerUnavailable, Publication
+from smartlink.server.config import ServerSettings
+from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.observe.endpoint import ObserveEndpoint
+from smartlink.server.redis.connect import Refused
+from smartlink.server.redis.permissions import COMMANDS
+from smartlink.server.roster.base import ChannelCount
+
+HOWTO = Path(__file__).parents[2] / "docs/howto/redis.md"
+PREFIX = "reverb"
+ALLOWED = re.search(r"ACL SETUSER realtime on >… (.+)", HOWTO.read_text()).group(1).split()  # type: ignore[union-attr]
+ANA, BEN = Member("1"), Member("2")
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+def allow(server: RedisServer, *rules: str) -> None:
+    server.call("ACL", "SETUSER", "realtime", "reset", "on", ">secret", *rules)
+
+
+def scaled(server: RedisServer, **settings: object) -> ServerSettings:
+    where = {"redis_host": "127.0.0.1", "redis_port": server.port} | settings
+    return ServerSettings(_env_file=None, reverb_scaling_enabled=True, reverb_server_port=0, **where)  # type: ignore[arg-type]
+
+
+def as_realtime(server: RedisServer, **settings: object) -> ServerSettings:
+    return scaled(server, redis_username="realtime", redis_password="secret", **settings)
+
+
+async def start_and_stop(settings: ServerSettings) -> None:
+    server = bootstrap.build(settings)
+    await server.start()
+    await server.stop()
+
+
+def test_every_command_of_a_script_is_tried() -> None:
+    scripts = bootstrap.engines_for(scaled_anywhere(), bootstrap.Metrics()).redis
+    assert scripts is not None
+    used = set(re.findall(r"redis\.call\('([A-Z]+)'", "".join(scripts._scripts)))
+
+    assert {name.lower() for name in used} <= COMMANDS.keys()
+
+
+def scaled_anywhere() -> ServerSettings:
+    return ServerSettings(_env_file=None, reverb_scaling_enabled=True, redis_host="127.0.0.1", redis_port=1)
+
+
+async def test_the_documented_rules_are_enough_and_please_doctor(redis: RedisServer) -> None:
+    allow(redis, *ALLOWED)
+    settings = as_realtime(redis)
+
+    assert [finding.state for finding in await check_redis(settings, None)] == [State.FINE, State.FINE]
+    values = {name: getattr(settings, name) for name in settings.model_fields_set}
+    async with realtime_server(**values) as one, realtime_server(**values) as two:
+        async with connected(one.port) as ana, connected(two.port) as ben:
+            await ana.subscribe("presence-a", {"user_id": "1"})
+            await ben.subscribe("presence-a", {"user_id": "2"})
+            await ana.expect("pusher_internal:member_added")
+            for server in (one, two):
+                assert (await call(server.port, "GET", "/up")).json() == {"health": "OK"}
+
+
+async def test_the_documented_rules_are_enough_on_a_cluster() -> None:
+    with cluster(3) as masters:
+        for master in masters:
+            allow(master, *ALLOWED, "+cluster|slots")
+        settings = as_realtime(masters[0], redis_cluster=True)
+        assert [finding.state for finding in await check_redis(settings, None)] == [State.FINE, State.FINE]
+        await start_and_stop(settings)
+
+        allow(masters[2], *ALLOWED, "+cluster|slots", "-ssubscribe")
+        with pytest.raises(Refused, match=rf":{masters[2].port} .*Missing: \+ssubscribe\."):
+            await start_and_stop(settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "missing"),
+    [
+        (("-xadd",), "+xadd"),
+        (("-info",), "+info"),
+        (("-time",), "+time"),
+        (("-subscribe",), "+subscribe"),
+        (("-publish", "-hset"), "+hset +publish"),
+        (("-script",), "+script|load"),
+        (("-evalsha",), "+evalsha"),
+        (("resetkeys",), "~reverb:*"),
+        (("resetkeys", "~other:*"), "~reverb:*"),
+        (("resetchannels",), "&reverb:*"),
+    ],
+)
+async def test_each_missing_rule_is_named_at_the_start_and_by_doctor(
+    redis: RedisServer, changes: tuple[str, ...], missing: str
+) -> None:
+    allow(redis, *ALLOWED, *changes)
+    settings = as_realtime(redis)
+
+    with pytest.raises(Refused) as refused:
+        await start_and_stop(settings)
+    (found,) = await check_redis(settings, None)
+
+    assert f"Missing: {missing}. " in str(refused.value)
+    assert found.state is State.FAILED
+    assert f"Missing: {missing}. " in found.said
+    assert "PASSWORD" not in found.said + found.fix
+
+
+async def answers(server: RealtimeServer, path: str) -> tuple[int, str]:
+    observed = ObserveEndpoint("127.0.0.1", 0, lambda: 0, server.pulse.figures)
+    status, _, body = observed._find(path)
+    return status, body
+
+
+async def test_a_full_redis_is_called_full() -> None:
+    body = b'{"name":"e","channel":"a","data":"x"}'
+    with redis_server() as redis:
+        settings = {"reverb_scaling_enabled": True, "redis_url": redis.url}
+        async with realtime_server(**settings) as server:
+            redis.call("CONFIG", "SET", "maxmemory", "1")
+
+            refused = await call(server.port, "POST", "/apps/1001/events", body)
+            assert refused.status_code == 503
+            assert "Redis is full" in refused.text
+            assert "cannot be reached" not in refused.text
+            up = await call(server.port, "GET", "/up")
+            assert (up.status_code, up.json()["health"]) == (200, "degraded")
+            assert "Redis is full" in up.json()["problems"][0]
+            status = (await call(server.port, "GET", "/apps/1001/status")).json()
+            assert (status["redis"], status["problems"]) == ("full", up.json()["problems"])
+            ready = await answers(server, "/readyz")
+            assert ready == (503, "Redis is full: it takes no writes until it has room\n")
+            found = await check_redis(ServerSettings(_env_file=None, **settings), None)
+            assert "it is full" in next(each for each in found if each.state is State.FAILED).said
+
+            redis.call("CONFIG", "SET", "maxmemory", "0")
+
+            async def is_well() -> bool:
+                return (await call(server.port, "GET", "/up")).json() == {"health": "OK"}
+
+            await eventually_told(is_well)
+            assert (await call(server.port, "POST", "/apps/1001/events", body)).status_code == 200
+
+
+async def test_who_leaves_while_redis_is_full_is_no_member_any_more_and_told_once() -> None:
+    with redis_server() as redis:
+        async with redis_engines(redis.url) as one, redis_engines(redis.url, one.names.prefix) as two:
+            for socket, member in (("1.1", ANA), ("1.2", BEN)):
+                await one.roster.join("1", "presence-a", socket, member)
+            await two.roster.join("1", "presence-a", "2.1", BEN)
+            redis.call("CONFIG", "SET", "maxmemory", "1")
+            with pytest.raises(BrokerUnavailable, match="Redis is full"):
+                await one.broker.publish(Publication("1", "presence-a", b"{}"))
+
+            assert (await one.roster.leave("1", "presence-a", "1.1")).is_last_of_user
+            await one.roster.leave("1", "presence-a", "1.2")
+            assert [member.user_id for member in await one.roster.members("1", "presence-a")] == ["2"]
+            assert await one.roster.count("1", "presence-a") == ChannelCount(1, 1)
+            await one.roster.join("1", "presence-a", "1.3", Member("3"))
+            assert {member.user_id for member in await one.roster.members("1", "presence-a")} == {"2", "3"}
+            assert await one.roster.count("1", "presence-a") == ChannelCount(2, 2)
+
+            redis.call("CONFIG", "SET", "maxmemory", "0")
+            await eventually(lambda: not one.roster._dirty)
+            assert {member.user_id for member in await two.roster.members("1", "presence-a")} == {"2", "3"}
+
+
+async def test_members_are_not_told_removed_and_added_again_while_redis_is_full() -> None:
+    with redis_server() as redis:
+        settings = {"reverb_scaling_enabled": True, "redis_url": redis.url}
+        async with realtime_server(**settings) as server, connected(server.port) as ana:
+            await ana.subscribe("presence-a", {"user_id": "1"})
+            async with connected(server.port) as ben:
+                await ben.subscribe("presence-a", {"user_id": "2"})
+                await ana.expect("pusher_internal:member_added")
+                redis.call("CONFIG", "SET", "maxmemory", "1")
+            assert (await ana.receive())["event"] == "pusher_internal:member_removed"
+            await eventually(lambda: not server.node._members._looks)
+
+            assert await ana.is_quiet()
+
+
+async def test_a_redis_that_evicts_is_told_of_everywhere_and_once_in_the_log(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with redis_server("--maxmemory-policy", "allkeys-lru") as redis:
+        settings = {"reverb_scaling_enabled": True, "redis_url": redis.url}
+        async with realtime_server(**settings) as server:
+
+            async def is_told() -> bool:
+                return "warnings" in (await call(server.port, "GET", "/up")).json()
+
+            await eventually_told(is_told)
+            told = (await call(server.port, "GET", "/up")).json()
+            assert told["health"] == "OK"
+            assert "allkeys-lru" in told["warnings"][0]
+            assert (await call(server.port, "GET", "/apps/1001/status")).json()["warnings"] == told["warnings"]
+            ready = await answers(server, "/readyz")
+            assert ready == (200, "OK\nRedis may throw keys away: set maxmemory-policy noeviction\n")
+    assert capfd.readouterr().out.count("allkeys-lru") == 1

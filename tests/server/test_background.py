@@ -1,0 +1,55 @@
+"""Tasks that run as long as the server: one that dies is told of, and what it did stands still by name."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from kit.realtime import call, realtime_server
+from kit.waiting import eventually
+from smartlink.server.background import Background
+from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.observe.endpoint import ObserveEndpoint
+
+
+async def test_one_that_dies_is_an_error_in_the_log_in_up_and_in_readyz(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(self: object, now: float) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("smartlink.server.pulse.Pulse.look_after", broken)
+    async with realtime_server() as server:
+        await eventually(lambda: died_in(server) == 1)
+        up = await call(server.port, "GET", "/up")
+        status, _, body = ObserveEndpoint("127.0.0.1", 0, lambda: 0, server.pulse.figures)._find("/readyz")
+
+    assert (up.status_code, up.json()["health"]) == (200, "degraded")
+    assert up.json()["problems"] == ["Stopped: looking after connections (ValueError: a bug)"]
+    assert (status, body) == (503, "A background task died: see the log, and restart\n")
+    assert "a background task died" in capfd.readouterr().out
+
+
+def died_in(server: RealtimeServer) -> float:
+    return server.pulse.figures()["smartlink_tasks_died"]
+
+
+async def test_one_that_is_cancelled_has_not_died_and_one_started_again_lives() -> None:
+    background, forever = Background(), asyncio.Event()
+
+    async def wait() -> None:
+        await forever.wait()
+
+    async def fail() -> None:
+        raise OSError("gone")
+
+    task = background.start("waiting", wait())
+    task.cancel()
+    await asyncio.wait((task,))
+    assert background.died == {}
+    await asyncio.wait((background.start("failing", fail()),))
+    await asyncio.sleep(0)
+    assert background.died == {"failing": "OSError: gone"}
+    background.start("failing", asyncio.sleep(0))
+    assert background.died == {}
