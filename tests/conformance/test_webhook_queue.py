@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from smartlink.server.redis.naming import Names
 from smartlink.server.redis_address import parse_url
 from smartlink.server.webhooks import queue as limits
 from smartlink.server.webhooks.memory import MemoryQueue
-from smartlink.server.webhooks.queue import Address, Batch, Report, Subject, WebhookQueue
+from smartlink.server.webhooks.queue import Address, Batch, Check, Report, Subject, WebhookQueue
 from smartlink.server.webhooks.redis import WEBHOOK_SCRIPTS, RedisQueue
 from smartlink.server.webhooks.sqlite import SqliteQueue
 
@@ -42,8 +43,17 @@ def texts(batch: Batch | None) -> list[str]:
     return [] if batch is None else [entry.event.strip('"') for entry in batch.entries]
 
 
+async def claim(queue: WebhookQueue, limit: int, lease_s: float) -> list[Check]:
+    """Users that are due, then channels."""
+    return [check for of_users in (True, False) for check in await queue.claim(limit, lease_s, of_users=of_users)]
+
+
 async def drain(queue: WebhookQueue, address: Address = A) -> list[str]:
-    """All that waits for an address, taken."""
+    """All that waits for an address, taken; what is of users first."""
+    return await drain_lane(queue, replace(address, is_of_users=True)) + await drain_lane(queue, address)
+
+
+async def drain_lane(queue: WebhookQueue, address: Address) -> list[str]:
     found: list[str] = []
     while (batch := await queue.take(address, 100, 30)) is not None:
         found += texts(batch)
@@ -64,13 +74,13 @@ class WebhookQueuePromises:
 
     async def test_a_leave_is_looked_at_when_it_is_due(self, queue: WebhookQueue) -> None:
         await queue.record([arrival(), leave(check_in_s=60)])
-        assert await queue.claim(10, 5) == []
+        assert await claim(queue, 10, 5) == []
 
         await queue.record([leave()])
-        (check,) = await queue.claim(10, 5)
+        (check,) = await claim(queue, 10, 5)
 
         assert (check.subject, check.is_announced) == (ANA, True)
-        assert await queue.claim(10, 5) == []
+        assert await claim(queue, 10, 5) == []
 
     async def test_leaves_of_one_call_are_due_in_their_order(self, queue: WebhookQueue) -> None:
         people = [Subject("1", "presence-a", name) for name in ("9", "1", "5", "ž")]
@@ -78,7 +88,7 @@ class WebhookQueuePromises:
         found: list[Subject] = []
 
         async def all_due() -> bool:
-            found.extend(check.subject for check in await queue.claim(10, 5))
+            found.extend(check.subject for check in await claim(queue, 10, 5))
             return len(found) == 5
 
         await eventually_told(all_due)
@@ -86,42 +96,42 @@ class WebhookQueuePromises:
 
     async def test_a_settled_leave_is_told_and_the_next_arrival_too(self, queue: WebhookQueue) -> None:
         await queue.record([arrival(), leave()])
-        (check,) = await queue.claim(10, 5)
+        (check,) = await claim(queue, 10, 5)
 
         assert await queue.settle(check, is_announced=False, told=event("removed", subject=ANA))
         await queue.record([arrival()])
 
         assert await drain(queue) == ["added", "removed", "added"]
-        assert await queue.claim(10, 5) == []
+        assert await claim(queue, 10, 5) == []
 
     async def test_a_look_that_finds_the_user_there_tells_nothing(self, queue: WebhookQueue) -> None:
         await queue.record([arrival(), leave()])
-        (check,) = await queue.claim(10, 5)
+        (check,) = await claim(queue, 10, 5)
 
         assert await queue.settle(check, is_announced=True, told=None)
         await queue.record([arrival()])
 
         assert await drain(queue) == ["added"]
-        assert await queue.claim(10, 5) == []
+        assert await claim(queue, 10, 5) == []
 
     @pytest.mark.parametrize("between", [arrival(), leave()])
     async def test_a_report_between_claim_and_settle_makes_the_look_void(
         self, queue: WebhookQueue, between: Report
     ) -> None:
         await queue.record([arrival(), leave()])
-        (check,) = await queue.claim(10, 60)
+        (check,) = await claim(queue, 10, 60)
         await queue.record([between])
 
         assert not await queue.settle(check, is_announced=False, told=event("removed", subject=ANA))
-        (again,) = await queue.claim(10, 60)
+        (again,) = await claim(queue, 10, 60)
         assert again.version != check.version
         assert await drain(queue) == ["added"]
 
     async def test_a_version_never_returns(self, queue: WebhookQueue) -> None:
         await queue.record([arrival(), leave()])
-        (stale,) = await queue.claim(10, 60)
+        (stale,) = await claim(queue, 10, 60)
         await queue.record([leave()])
-        (check,) = await queue.claim(10, 60)
+        (check,) = await claim(queue, 10, 60)
         assert await queue.settle(check, is_announced=False, told=None)
         await queue.record([arrival(), leave()])
 
@@ -131,30 +141,30 @@ class WebhookQueuePromises:
         await queue.record([leave(check_in_s=60)])
         await queue.record([arrival()])
         await queue.record([leave()])
-        (check,) = await queue.claim(10, 60)
+        (check,) = await claim(queue, 10, 60)
 
         assert check.is_announced
 
     async def test_a_late_arrival_is_looked_at(self, queue: WebhookQueue) -> None:
         await queue.record([arrival(check_in_s=0)])
-        assert [check.subject for check in await queue.claim(10, 60)] == [ANA]
+        assert [check.subject for check in await claim(queue, 10, 60)] == [ANA]
 
     async def test_a_claim_that_is_not_settled_is_due_again(self, queue: WebhookQueue) -> None:
         await queue.record([leave()])
-        (first,) = await queue.claim(10, 0.05)
+        (first,) = await claim(queue, 10, 0.05)
 
         async def again() -> bool:
-            return [check.version for check in await queue.claim(10, 60)] == [first.version]
+            return [check.version for check in await claim(queue, 10, 60)] == [first.version]
 
         await eventually_told(again)
 
     async def test_after_a_start_everything_announced_is_looked_at(self, queue: WebhookQueue) -> None:
         await queue.record([arrival(CHANNEL), arrival()])
-        assert await queue.claim(10, 60) == []
+        assert await claim(queue, 10, 60) == []
 
         await queue.recheck(-1)
 
-        assert [check.subject for check in await queue.claim(10, 60)] == [ANA, CHANNEL]
+        assert [check.subject for check in await claim(queue, 10, 60)] == [ANA, CHANNEL]
 
     async def test_users_of_other_channels_and_apps_are_other_subjects(self, queue: WebhookQueue) -> None:
         others = [Subject("2", "presence-a", "7"), Subject("1", "presence-b", "7"), Subject("1", "presence-a", '7","')]
@@ -339,6 +349,27 @@ class WebhookQueuePromises:
         assert [failed.entries[0].event for failed in await queue.failed()] == ['"2"', '"1"']
         assert await drain(queue, Address("1", TWO)) == ["x"]
 
+    async def test_users_have_a_lane_of_their_own(self, queue: WebhookQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+        for engine in ("memory", "sqlite", "redis"):
+            monkeypatch.setattr(f"smartlink.server.webhooks.{engine}.MAX_WAITING", 3)
+        strangers = [Subject("1", f"chat-{number}") for number in range(5)]
+        assert await queue.record([leave(subject) for subject in strangers]) == 0
+        assert await queue.record([event(str(number)) for number in range(5)]) == 2
+        assert await queue.record([arrival(), leave()]) == 0
+
+        (check,) = await queue.claim(10, 5, of_users=True)
+        assert check.subject == ANA
+        assert [check.subject for check in await queue.claim(10, 5, of_users=False)] == strangers
+        held = await queue.take(A, 10, 30)
+        assert texts(held) == ["0", "1", "2"]
+        batch = await queue.take(replace(A, is_of_users=True), 10, 30)
+        assert batch is not None
+        assert texts(batch) == ["added"]
+        assert await queue.give_up(batch, "gone") == 1
+        assert [failed.address for failed in await queue.failed()] == [replace(A, is_of_users=True)]
+        assert await queue.retry(None) == 1
+        assert await queue.ready(10) == [replace(A, is_of_users=True)]
+
 
 class TestMemoryQueue(WebhookQueuePromises):
     @pytest.fixture
@@ -380,7 +411,7 @@ class TestSqliteQueue(WebhookQueuePromises):
         batch = await queue.take(A, 1, 30)
         now[0] = 1_000.0
 
-        assert len(await queue.claim(10, 5)) == 1
+        assert len(await claim(queue, 10, 5)) == 1
         assert texts(await queue.take(A, 1, 30)) == texts(batch) == ["1"]
         await queue.stop()
 

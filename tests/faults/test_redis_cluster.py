@@ -92,13 +92,13 @@ async def test_history_and_receipts_are_the_same_on_a_cluster(pair: tuple[RedisE
 async def test_webhooks_wait_on_a_cluster_too(masters: list[RedisServer]) -> None:
     """Every script is tried: on a Cluster it may touch keys of one slot alone."""
     queue = RedisQueue(RedisCommands(parse_url(url(masters)), WEBHOOK_SCRIPTS), Names(fresh_prefix()))
-    subject, address = Subject("1", "presence-a", "7"), Address("1", "https://one.test/hook")
+    subject, address = Subject("1", "presence-a", "7"), Address("1", "https://one.test/hook", is_of_users=True)
     report = Report("event", subject, 1.0, '"e"', (address.url,))
     await queue.start()
     try:
         await queue.record([Report("arrival", subject, 1.0, '"a"', (address.url,)), report])
         await queue.record([Report("leave", subject, 1.0, "", (), 0.0)])
-        (check,) = await queue.claim(10, 5)
+        (check,) = await queue.claim(10, 5, of_users=True)
         assert await queue.settle(check, is_announced=False, told=report)
         await queue.recheck(0)
         assert await queue.ready(10) == [address]

@@ -286,6 +286,23 @@ async def test_a_queue_that_is_away_loses_nothing_but_what_does_not_fit() -> Non
     assert [event["data"] for event in target.events] == [str(number) for number in range(MAX_BUFFERED)]
 
 
+async def test_channels_of_strangers_neither_delay_nor_drop_who_came_and_went() -> None:
+    world = World()
+    async with receiver() as target:
+        app = app_with(Webhook(target.url))
+        async with sink(app, world=world, grace_s=0.0) as (webhooks, metrics):
+            for number in range(MAX_BUFFERED + 5):
+                webhooks.tell(app, WebhookEvent("channel_vacated", f"chat-{number}"))
+            webhooks.tell(app, WebhookEvent("member_added", "presence-a", "7"))
+            webhooks.tell(app, WebhookEvent("member_removed", "presence-a", "7"))
+
+            await eventually(lambda: len(target.events) >= 2, within_s=30)
+            assert [event["name"] for event in target.events[:2]] == ["member_added", "member_removed"]
+            assert metrics.webhooks_dropped == 5
+            # They have not waited for the rest.
+            assert len(webhooks._buffers[False]) > MAX_BUFFERED // 2
+
+
 async def test_a_stop_sends_what_waits() -> None:
     async with receiver() as target:
         app = app_with(Webhook(target.url))

@@ -111,10 +111,14 @@ async def serve_all(
     app_port = listener.getsockname()[1]
     if server_settings.reverb_webhook_url is None:
         own_portal = netloc(_reachable(portal_settings.app_host), app_port)
-        update = {
+        update: dict[str, Any] = {
             "reverb_webhook_url": f"http://{own_portal}/webhooks/realtime",
             "reverb_webhook_allowed_hosts": (*server_settings.reverb_webhook_allowed_hosts, own_portal),
         }
+        # What the portal lives by. The rest, which strangers can make any amount of, is for who asks for it.
+        if not server_settings.model_fields_set & {"reverb_webhook_events", "reverb_webhook_channel_prefixes"}:
+            update["reverb_webhook_events"] = ("member_added", "member_removed")
+            update["reverb_webhook_channel_prefixes"] = ("presence-",)
         server_settings = server_settings.model_copy(update=update)
     with server_errors():
         server = build_server(server_settings)

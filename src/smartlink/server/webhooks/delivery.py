@@ -29,8 +29,11 @@ from smartlink.server.webhooks.queue import Address, Batch, Check, QueueUnavaila
 __all__ = ["Occupants", "WebhookTimes", "Webhooks"]
 
 MAX_BUFFERED = 20_000
+"""Events that may wait to be brought to the queue, and as many of users."""
 MAX_RECORDED = 500
 MAX_CHECKED = 500
+MAX_CHANNELS_CHECKED = 100
+"""Channels looked at before users are again."""
 MAX_BATCH = 100
 MAX_SENDERS = 128
 BATCH_S = 0.1
@@ -44,6 +47,7 @@ Occupants = Callable[[str, str], Awaitable[Collection[str] | None]]
 log = structlog.get_logger(__name__)
 
 _LEAVE_OF = {"channel_occupied": "channel_vacated", "member_added": "member_removed"}
+_OF_USERS = frozenset({"member_added", "member_removed"})
 _ARRIVAL_OF = {leave: arrival for arrival, leave in _LEAVE_OF.items()}
 
 
@@ -92,7 +96,8 @@ class Webhooks:
         self._occupants = occupants
         self._metrics = metrics
         self._times = times
-        self._buffer: deque[_Told] = deque()
+        self._buffers: dict[bool, deque[_Told]] = {True: deque(), False: deque()}
+        """What is of users, and what is not."""
         self._senders: dict[Address, asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -111,10 +116,11 @@ class Webhooks:
         """Take one event. Plain; never waits. When too many wait for the queue it is dropped and counted."""
         if self._stopping.is_set() or not any(_concerns(hook, event) for hook in app.webhooks):
             return
-        if len(self._buffer) >= MAX_BUFFERED:
+        buffer = self._buffers[event.name in _OF_USERS]
+        if len(buffer) >= MAX_BUFFERED:
             self._drop(1, "the queue does not keep up")
             return
-        self._buffer.append(_Told(app, event, time.time(), time.monotonic()))
+        buffer.append(_Told(app, event, time.time(), time.monotonic()))
         self._wake.set()
 
     def drain(self) -> None:
@@ -138,12 +144,14 @@ class Webhooks:
             await self._end_senders()
             await self._queue.stop()
             self._is_open = False
-        self._drop(len(self._buffer), "the server stops and the queue cannot be reached")
-        self._buffer.clear()
+        self._drop(sum(map(len, self._buffers.values())), "the server stops and the queue cannot be reached")
+        for buffer in self._buffers.values():
+            buffer.clear()
 
     async def _finish(self) -> None:
         try:
-            await self._flush()
+            while any(self._buffers.values()):
+                await self._flush()
             await self._send_what_is_ready()
             while self._senders:
                 await asyncio.wait(tuple(self._senders.values()))
@@ -176,7 +184,7 @@ class Webhooks:
     async def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                if self._buffer:
+                if any(self._buffers.values()):
                     await self._open()
                 if self._is_open:
                     await self._take_up()
@@ -200,7 +208,7 @@ class Webhooks:
 
     async def _sleep(self) -> None:
         """Until something is told, something of ours is due, or it is time to look after what others left."""
-        if self._is_open or self._buffer:
+        if self._is_open or any(self._buffers.values()):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), max(0.0, min(POLL_S, self._wake_at - time.monotonic())))
         else:
@@ -218,26 +226,36 @@ class Webhooks:
         self._wake_at = min(self._wake_at, time.monotonic() + in_s)
 
     async def _flush(self) -> None:
+        """Bring to the queue all that is of users, and some of the rest; come again for what is left."""
+        of_users, others = self._buffers[True], self._buffers[False]
+        while of_users:
+            await self._record(of_users)
+        if others:
+            await self._record(others)
+        if others or of_users:
+            self._wake.set()
+        else:
+            self._has_overflown = False
+
+    async def _record(self, buffer: deque[_Told]) -> None:
         grace_s = self._times.grace_s
-        while self._buffer:
-            told = [self._buffer[n] for n in range(min(MAX_RECORDED, len(self._buffer)))]
-            began = time.monotonic()
-            reports = [report for entry in told if (report := self._report(entry, began)) is not None]
-            dropped = await self._queue.record(reports)
-            for _ in told:
-                self._buffer.popleft()
-            self._drop(dropped, "too many wait for their address")
-            self._wake_by(grace_s)
-            # Between an arrival and its record another node may have told, and settled, the leave that came after it.
-            if time.monotonic() - told[0].monotonic >= grace_s:
-                late = [
-                    replace(report, check_in_s=grace_s)
-                    for report in reports
-                    if report.kind == "arrival" and report.check_in_s is None
-                ]
-                if late:
-                    await self._queue.record(late)
-        self._has_overflown = False
+        told = [buffer[n] for n in range(min(MAX_RECORDED, len(buffer)))]
+        began = time.monotonic()
+        reports = [report for entry in told if (report := self._report(entry, began)) is not None]
+        dropped = await self._queue.record(reports)
+        for _ in told:
+            buffer.popleft()
+        self._drop(dropped, "too many wait for their address")
+        self._wake_by(grace_s)
+        # Between an arrival and its record another node may have told, and settled, the leave that came after it.
+        if time.monotonic() - told[0].monotonic >= grace_s:
+            late = [
+                replace(report, check_in_s=grace_s)
+                for report in reports
+                if report.kind == "arrival" and report.check_in_s is None
+            ]
+            if late:
+                await self._queue.record(late)
 
     def _report(self, told: _Told, now: float) -> Report | None:
         event, name = told.event, told.event.name
@@ -253,17 +271,22 @@ class Webhooks:
         return Report("event", subject, told.at, _text(event), urls, once_for_s=once_for_s) if urls else None
 
     async def _look_at_due(self) -> None:
-        while True:
-            checks = await self._queue.claim(MAX_CHECKED, CHECK_LEASE_S)
-            there: dict[tuple[str, str], Collection[str] | None] = {}
-            for check in checks:
-                channel = (check.subject.app_id, check.subject.channel)
-                # Read after the claim: whoever comes or goes later gives the subject another version.
-                if channel not in there:
-                    there[channel] = await self._occupants(*channel)
-                await self._settle(check, there[channel])
-            if len(checks) < MAX_CHECKED:
-                return
+        """Look at all users that are due, and at some of the channels; come again for what is left."""
+        while await self._look(MAX_CHECKED, of_users=True) == MAX_CHECKED:
+            pass
+        if await self._look(MAX_CHANNELS_CHECKED, of_users=False) == MAX_CHANNELS_CHECKED:
+            self._wake.set()
+
+    async def _look(self, limit: int, *, of_users: bool) -> int:
+        checks = await self._queue.claim(limit, CHECK_LEASE_S, of_users=of_users)
+        there: dict[tuple[str, str], Collection[str] | None] = {}
+        for check in checks:
+            channel = (check.subject.app_id, check.subject.channel)
+            # Read after the claim: who comes or goes later gives the subject another version.
+            if channel not in there:
+                there[channel] = await self._occupants(*channel)
+            await self._settle(check, there[channel])
+        return len(checks)
 
     async def _settle(self, check: Check, users: Collection[str] | None) -> None:
         subject = check.subject

@@ -47,8 +47,8 @@ class MemoryQueue:
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._subjects: dict[Subject, _Subject] = {}
-        self._due: list[tuple[float, int, Subject]] = []
-        """A heap; entries that no longer match their subject are passed over."""
+        self._due: dict[bool, list[tuple[float, int, Subject]]] = {True: [], False: []}
+        """A heap of users and one of channels; entries that no longer match their subject are passed over."""
         self._seen: dict[Subject, float] = {}
         self._addresses: dict[Address, _Address] = {}
         self._failed: dict[int, FailedBatch] = {}
@@ -86,11 +86,11 @@ class MemoryQueue:
         for key, subject in sorted(self._subjects.items(), key=lambda item: not item[0].user_id):
             self._set_due(key, subject, due)
 
-    async def claim(self, limit: int, lease_s: float) -> Sequence[Check]:
-        now = self._now()
+    async def claim(self, limit: int, lease_s: float, *, of_users: bool) -> Sequence[Check]:
+        now, heap = self._now(), self._due[of_users]
         checks: list[Check] = []
-        while self._due and self._due[0][0] <= now and len(checks) < limit:
-            due, _, key = heapq.heappop(self._due)
+        while heap and heap[0][0] <= now and len(checks) < limit:
+            due, _, key = heapq.heappop(heap)
             subject = self._subjects.get(key)
             if subject is None or subject.due != due:
                 continue
@@ -190,8 +190,8 @@ class MemoryQueue:
 
     def _append(self, report: Report, now: float) -> int:
         dropped = 0
-        for url in report.urls:
-            queue = self._addresses.setdefault(Address(report.subject.app_id, url), _Address())
+        for address in report.addresses:
+            queue = self._addresses.setdefault(address, _Address())
             if len(queue.waiting) >= MAX_WAITING:
                 dropped += 1
             else:
@@ -200,7 +200,7 @@ class MemoryQueue:
 
     def _set_due(self, key: Subject, subject: _Subject, due: float) -> None:
         subject.due = due
-        heapq.heappush(self._due, (due, next(self._count), key))
+        heapq.heappush(self._due[bool(key.user_id)], (due, next(self._count), key))
 
     def _leased(self, batch: Batch) -> _Address | None:
         queue = self._addresses.get(batch.address)

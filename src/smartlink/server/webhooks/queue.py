@@ -1,7 +1,10 @@
 """The port `WebhookQueue`: what is to be told to whom, kept where a restart, and other nodes, find it again.
 
 Two things live in it. *Subjects*: a channel, or a user on a channel, with what was last told of it and when it must be
-looked at again. *Waiting events*: one queue per address (app and URL), taken by one node at a time under a lease.
+looked at again. *Waiting events*: one queue per address (app, URL and lane), taken by one node at a time under a lease.
+
+What is told of users has a lane of its own, with places of its own: however many channels strangers make, they neither
+delay who came and went nor take its room.
 
 A subject is told of by state, not by edge. An arrival is told when the subject is not announced yet; a leave only asks
 for a look later, and what that look finds is told. Every report gives its subject a new version, and a look counts only
@@ -29,7 +32,7 @@ __all__ = [
 ]
 
 MAX_WAITING = 100_000
-"""Events one address may have waiting; what comes on top is dropped and counted."""
+"""Events one address may have waiting, and as many of users; what comes on top is dropped and counted."""
 MAX_FAILED = 1_000
 """Batches kept as failed per address; the oldest make room."""
 
@@ -48,6 +51,15 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
+class Address:
+    """One queue: the events of one app for one URL that are of users, or those that are not."""
+
+    app_id: str
+    url: str
+    is_of_users: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """One event from the node where it happened, and the addresses that want it."""
 
@@ -63,6 +75,11 @@ class Report:
     once_for_s: float = 0.0
     """Skip it when one was reported for the subject within this time; only for events."""
 
+    @property
+    def addresses(self) -> list[Address]:
+        """Where the event is to wait."""
+        return [Address(self.subject.app_id, url, bool(self.subject.user_id)) for url in self.urls]
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -71,14 +88,6 @@ class Check:
     subject: Subject
     version: str
     is_announced: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """One queue: the events of one app for one URL."""
-
-    app_id: str
-    url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +140,11 @@ class WebhookQueue(Protocol):
         Nodes may have died without a word. What others look at anyway may keep its time.
         """
 
-    async def claim(self, limit: int, lease_s: float) -> Sequence[Check]:
-        """Subjects that are due, longest due first. Not given to others for `lease_s`; due again afterwards."""
+    async def claim(self, limit: int, lease_s: float, *, of_users: bool) -> Sequence[Check]:
+        """Users, or channels, that are due, longest due first.
+
+        Not given to others for `lease_s`; due again afterwards.
+        """
 
     async def settle(self, check: Check, *, is_announced: bool, told: Report | None) -> bool:
         """End a look: what is announced from now on, and the event that says so.

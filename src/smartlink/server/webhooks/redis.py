@@ -4,7 +4,8 @@ Every call is one script, hence all or nothing. Times are Redis's own clock, so 
 share one hash tag, as a Cluster demands of the keys of one script. A script whose answer was lost may have run; it is
 for the caller to decide what a second try would mean.
 
-    subjects   hash    subject → "{announced}{version}"     due      zset  subject by when it is due
+    subjects   hash    subject → "{announced}{version}"     due      zset  channels by when they are due
+                                                            due:users  zset  users likewise
     ready      zset    address by when it may be taken      counter  number of the latest version or failed batch
     wait:A     list    waiting entries of address A         state:A  hash  lease, attempts, failing
     failed     hash    id → batch                           failed:A list  ids of the address
@@ -60,6 +61,9 @@ local function append(report)
   end
   return dropped
 end
+local function due_of(subject)
+  return key(string.sub(subject, -4) == ',""]' and 'due' or 'due:users')
+end
 local function is_leased(address, lease)
   return redis.call('HGET', key('state:' .. address), 'lease') == lease
 end
@@ -98,11 +102,11 @@ for i = 2, #ARGV do
     local state = redis.call('HGET', key('subjects'), subject) or '0'
     local announced = string.sub(state, 1, 1)
     if report.kind == 'leave' then
-      redis.call('ZADD', key('due'), text(now + report.check + i / 1000000), subject)
+      redis.call('ZADD', due_of(subject), text(now + report.check + i / 1000000), subject)
     else
       if announced == '0' then dropped = dropped + append(report) end
       announced = '1'
-      if report.check >= 0 then redis.call('ZADD', key('due'), 'NX', text(now + report.check), subject) end
+      if report.check >= 0 then redis.call('ZADD', due_of(subject), 'NX', text(now + report.check), subject) end
     end
     redis.call('HSET', key('subjects'), subject, announced .. count())
   end
@@ -122,11 +126,13 @@ end
 repeat
   local page = redis.call('HSCAN', key('subjects'), cursor, 'COUNT', 1000)
   cursor = page[1]
-  for i = 1, #page[2], 2 do redis.call('ZADD', key('due'), 'NX', due(page[2][i]), page[2][i]) end
+  for i = 1, #page[2], 2 do redis.call('ZADD', due_of(page[2][i]), 'NX', due(page[2][i]), page[2][i]) end
 until cursor == '0'
 -- What is due for long was due while no node lived: the clients are on their way back too.
-for _, subject in ipairs(redis.call('ZRANGEBYSCORE', key('due'), '-inf', text(now - 5))) do
-  redis.call('ZADD', key('due'), due(subject), subject)
+for _, name in ipairs({'due', 'due:users'}) do
+  for _, subject in ipairs(redis.call('ZRANGEBYSCORE', key(name), '-inf', text(now - 5))) do
+    redis.call('ZADD', key(name), due(subject), subject)
+  end
 end
 """
 )
@@ -134,10 +140,11 @@ end
 _CLAIM = Script(
     _LIBRARY
     + """
-local due = redis.call('ZRANGEBYSCORE', key('due'), '-inf', text(now), 'LIMIT', 0, ARGV[1])
+local name = key(ARGV[3])
+local due = redis.call('ZRANGEBYSCORE', name, '-inf', text(now), 'LIMIT', 0, ARGV[1])
 local checks = {}
 for _, subject in ipairs(due) do
-  redis.call('ZADD', key('due'), text(now + ARGV[2]), subject)
+  redis.call('ZADD', name, text(now + ARGV[2]), subject)
   checks[#checks + 1] = subject
   checks[#checks + 1] = redis.call('HGET', key('subjects'), subject) or '0'
 end
@@ -151,9 +158,11 @@ _SETTLE = Script(
 local subject, version, announced = ARGV[2], ARGV[3], ARGV[4]
 local state = redis.call('HGET', key('subjects'), subject) or '0'
 if string.sub(state, 2) ~= version then
-  redis.call('ZADD', key('due'), text(now), subject)
+  redis.call('ZADD', due_of(subject), text(now), subject)
   return 0
 end
+redis.call('ZREM', due_of(subject), subject)
+-- Versions before this one had users among the channels.
 redis.call('ZREM', key('due'), subject)
 if announced == '1' then
   redis.call('HSET', key('subjects'), subject, '1' .. count())
@@ -291,6 +300,10 @@ def _join(*parts: str) -> str:
     return msgspec.json.encode(parts).decode()
 
 
+def _name(address: Address) -> str:
+    return _join(address.app_id, address.url, *(("users",) if address.is_of_users else ()))
+
+
 def _subject(text: str) -> Subject:
     return Subject(*msgspec.json.decode(text, type=tuple[str, str, str]))
 
@@ -323,8 +336,9 @@ class RedisQueue:
     async def recheck(self, in_s: float) -> None:
         await self._run(_RECHECK, in_s)
 
-    async def claim(self, limit: int, lease_s: float) -> Sequence[Check]:
-        found = [part.decode() for part in await self._run(_CLAIM, limit, lease_s)]
+    async def claim(self, limit: int, lease_s: float, *, of_users: bool) -> Sequence[Check]:
+        due = "due:users" if of_users else "due"
+        found = [part.decode() for part in await self._run(_CLAIM, limit, lease_s, due)]
         return [
             Check(_subject(subject), state[1:], state[0] == "1")
             for subject, state in zip(found[::2], found[1::2], strict=True)
@@ -339,21 +353,21 @@ class RedisQueue:
         return [self._address(name.decode()) for name in await self._run(_READY, limit)]
 
     async def take(self, address: Address, limit: int, lease_s: float) -> Batch | None:
-        found = await self._run(_TAKE, self._name(address), limit, lease_s)
+        found = await self._run(_TAKE, _name(address), limit, lease_s)
         if not found:
             return None
         lease, attempts, entries = found
         return Batch(address, lease.decode(), tuple(_entry(entry.decode()) for entry in entries), int(attempts))
 
     async def done(self, batch: Batch) -> None:
-        await self._run(_DONE, self._name(batch.address), batch.lease, len(batch.entries))
+        await self._run(_DONE, _name(batch.address), batch.lease, len(batch.entries))
 
     async def defer(self, batch: Batch, again_in_s: float, give_up_after_s: float, reason: str) -> int:
-        name, size = self._name(batch.address), max(1, len(batch.entries))
+        name, size = _name(batch.address), max(1, len(batch.entries))
         return int(await self._run(_DEFER, name, batch.lease, again_in_s, give_up_after_s, reason, size, MAX_FAILED))
 
     async def give_up(self, batch: Batch, reason: str) -> int:
-        name = self._name(batch.address)
+        name = _name(batch.address)
         return int(await self._run(_GIVE_UP, name, batch.lease, len(batch.entries), reason, MAX_FAILED))
 
     async def failed(self, limit: int = 1_000) -> Sequence[FailedBatch]:
@@ -372,11 +386,9 @@ class RedisQueue:
         except RedisAway as error:
             raise QueueUnavailable(f"The webhook queue in Redis cannot be used: {error}") from None
 
-    def _name(self, address: Address) -> str:
-        return _join(address.app_id, address.url)
-
     def _address(self, name: str) -> Address:
-        return Address(*msgspec.json.decode(name, type=tuple[str, str]))
+        app_id, url, *of_users = msgspec.json.decode(name, type=tuple[str, ...])
+        return Address(app_id, url, bool(of_users))
 
     def _failed_batch(self, text: str) -> FailedBatch:
         number, address, failed_at, reason, entries = msgspec.json.decode(
@@ -394,7 +406,7 @@ def _report(report: Report) -> str:
         "subject": _join(subject.app_id, subject.channel, subject.user_id),
         "at": report.at,
         "event": report.event,
-        "addresses": [_join(subject.app_id, url) for url in report.urls],
+        "addresses": [_name(address) for address in report.addresses],
         "check": -1.0 if report.check_in_s is None else report.check_in_s,
         "once": report.once_for_s,
     }

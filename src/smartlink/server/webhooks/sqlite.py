@@ -64,6 +64,7 @@ CREATE TABLE IF NOT EXISTS failed (
 CREATE INDEX IF NOT EXISTS failed_by_address ON failed (app_id, url, id);
 """
 
+_OF_USERS = " users"
 _entries = msgspec.json.Decoder(tuple[Entry, ...])
 
 
@@ -108,13 +109,13 @@ class SqliteQueue:
 
         await self._transaction(work)
 
-    async def claim(self, limit: int, lease_s: float) -> Sequence[Check]:
+    async def claim(self, limit: int, lease_s: float, *, of_users: bool) -> Sequence[Check]:
         def work(db: sqlite3.Connection) -> list[Check]:
             now = self._now()
             rows = db.execute(
                 "SELECT app_id, channel, user_id, version, is_announced FROM subjects"
-                " WHERE due <= ? OR due > ? ORDER BY due LIMIT ?",
-                (now, now + FAR_S, limit),
+                " WHERE (due <= ? OR due > ?) AND (user_id != '') = ? ORDER BY due LIMIT ?",
+                (now, now + FAR_S, of_users, limit),
             ).fetchall()
             key = "app_id = ? AND channel = ? AND user_id = ?"
             db.executemany(f"UPDATE subjects SET due = ? WHERE {key}", [(now + lease_s, *row[:3]) for row in rows])  # noqa: S608 — a constant
@@ -147,7 +148,7 @@ class SqliteQueue:
                 "SELECT app_id, url FROM addresses WHERE waiting > 0 AND (free_at <= ? OR free_at > ?) LIMIT ?",
                 (now, now + FAR_S, limit),
             )
-            return [Address(*row) for row in rows]
+            return [_address(*row) for row in rows]
 
         return await self._transaction(work)
 
@@ -157,7 +158,7 @@ class SqliteQueue:
             row = db.execute(
                 "SELECT id, attempts FROM addresses"
                 " WHERE app_id = ? AND url = ? AND waiting > 0 AND (free_at <= ? OR free_at > ?)",
-                (address.app_id, address.url, now, now + FAR_S),
+                (*_key(address), now, now + FAR_S),
             ).fetchone()
             if row is None:
                 return None
@@ -284,8 +285,8 @@ class SqliteQueue:
 
     def _append(self, db: sqlite3.Connection, report: Report) -> int:
         dropped = 0
-        for url in report.urls:
-            address_id = self._address(db, Address(report.subject.app_id, url))
+        for address in report.addresses:
+            address_id = self._address(db, address)
             (waiting,) = db.execute("SELECT waiting FROM addresses WHERE id = ?", (address_id,)).fetchone()
             if waiting >= MAX_WAITING:
                 dropped += 1
@@ -294,7 +295,7 @@ class SqliteQueue:
         return dropped
 
     def _address(self, db: sqlite3.Connection, address: Address) -> int:
-        key = (address.app_id, address.url)
+        key = _key(address)
         db.execute("INSERT INTO addresses (app_id, url) VALUES (?, ?) ON CONFLICT DO NOTHING", key)
         row: tuple[int] = db.execute("SELECT id FROM addresses WHERE app_id = ? AND url = ?", key).fetchone()
         return row[0]
@@ -314,7 +315,7 @@ class SqliteQueue:
     def _leased(self, db: sqlite3.Connection, batch: Batch) -> int | None:
         row: tuple[int] | None = db.execute(
             "SELECT id FROM addresses WHERE app_id = ? AND url = ? AND lease = ?",
-            (batch.address.app_id, batch.address.url, batch.lease),
+            (*_key(batch.address), batch.lease),
         ).fetchone()
         return None if row is None else row[0]
 
@@ -326,7 +327,7 @@ class SqliteQueue:
         db.execute("DELETE FROM addresses WHERE id = ? AND waiting = 0", (address_id,))
 
     def _keep_failed(self, db: sqlite3.Connection, address: Address, entries: Sequence[Entry], reason: str) -> None:
-        key = (address.app_id, address.url)
+        key = _key(address)
         db.execute(
             "INSERT INTO failed (app_id, url, failed_at, reason, entries) VALUES (?, ?, ?, ?, ?)",
             (*key, self._now(), reason, msgspec.json.encode(entries).decode()),
@@ -376,5 +377,14 @@ class SqliteQueue:
             raise QueueUnavailable(f"The webhook queue {self._path} cannot be used: {error}") from None
 
 
+def _key(address: Address) -> tuple[str, str]:
+    """How an address stands in the tables: behind a blank, which no URL has, that it is of users."""
+    return address.app_id, address.url + (_OF_USERS if address.is_of_users else "")
+
+
+def _address(app_id: str, url: str) -> Address:
+    return Address(app_id, url.removesuffix(_OF_USERS), url.endswith(_OF_USERS))
+
+
 def _failed_batch(row: tuple[int, str, str, float, str, str]) -> FailedBatch:
-    return FailedBatch(row[0], Address(row[1], row[2]), row[3], row[4], _entries.decode(row[5]))
+    return FailedBatch(row[0], _address(row[1], row[2]), row[3], row[4], _entries.decode(row[5]))
