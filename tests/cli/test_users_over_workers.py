@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from kit.client import Client, Closed, connected
+from kit.meeting import misled, misled_by_leaves
 from kit.realtime import KEY, SECRET, call
 from kit.reverb import reverb
 from smartlink.protocol.signing import sign_channel
@@ -72,3 +73,9 @@ async def test_what_was_signed_before_a_termination_opens_nothing_at_any_worker(
                 with suppress(Closed):
                     if (await client.receive())["event"] == "pusher_internal:subscription_succeeded":
                         assert (await client.closed()).code == 4009
+
+
+async def test_two_who_meet_over_workers_are_told_of_each_other_once(tmp_path: Path) -> None:
+    with reverb(tmp_path, "--workers", "2") as server:
+        assert await misled([server.port], 40) == []
+        assert await misled_by_leaves([server.port], 40) == []

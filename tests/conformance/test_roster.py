@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from kit.redis import RedisServer, shared_redis
 from kit.redis_engines import RedisEngines, redis_engines
 from smartlink.protocol.session import Member
-from smartlink.server.roster.base import Arrival, ChannelCount, Departure, Roster
+from smartlink.server.roster.base import Arrival, ChannelCount, Departure, Roster, State
 from smartlink.server.roster.memory import MemoryRoster
 
 __all__ = ["shared_redis"]
@@ -78,6 +78,44 @@ class RosterPromises:
         await roster.leave("2", "presence-a", "1.1")
         assert await roster.channels("2") == {}
         assert await roster.channels("1") == {"presence-a": ChannelCount(1, 1)}
+
+    async def test_states_and_changes_are_numbered_in_one_order(self) -> None:
+        roster = self.roster()
+        ana = await roster.join("1", "presence-a", "1.1", ANA)
+        ben = await roster.join("1", "presence-a", "1.2", BEN)
+        tab = await roster.join("1", "presence-a", "1.3", ANA)
+
+        assert 0 < ana.version < ben.version == tab.version
+        assert (ana.members, ben.members, tab.members) == ((ANA,), (ANA, BEN), (ANA, BEN))
+        assert await roster.state("1", "presence-a") == State(tab.version, 3, (ANA, BEN))
+        assert (await roster.leave("1", "presence-a", "1.1")).version == tab.version
+        gone = await roster.leave("1", "presence-a", "1.3")
+        assert gone.version > tab.version
+        assert await roster.state("1", "presence-a") == State(gone.version, 1, (BEN,))
+        empty = await roster.leave("1", "presence-a", "1.2")
+        again = await roster.join("1", "presence-a", "1.4", BEN)
+        assert gone.version < empty.version < again.version
+
+    async def test_joins_at_once_have_each_its_own_state(self) -> None:
+        roster = self.roster()
+        people = [Member(str(number)) for number in range(20)]
+        arrivals = await asyncio.gather(
+            *(roster.join("1", "presence-a", f"1.{number}", member) for number, member in enumerate(people))
+        )
+
+        arrivals.sort(key=lambda arrival: arrival.version)
+        assert [len(arrival.members) for arrival in arrivals] == list(range(1, 21))
+        assert len({arrival.version for arrival in arrivals}) == 20
+
+    async def test_a_users_coming_and_going_is_numbered_too(self) -> None:
+        roster = self.roster()
+        came = await roster.join("1", "#user-7", "1.1", None)
+        tab = await roster.join("1", "#user-7", "1.2", None)
+        assert 0 < came.version == tab.version == (await roster.state("1", "#user-7")).version
+        assert (await roster.leave("1", "#user-7", "1.1")).version == came.version
+        gone = await roster.leave("1", "#user-7", "1.2")
+        assert gone.version > came.version
+        assert await roster.state("1", "#user-7") == State(gone.version, 0)
 
     async def test_channels_are_found_by_prefix(self) -> None:
         roster = self.roster()

@@ -13,6 +13,7 @@ import pytest
 
 from kit import processes
 from kit.client import connected
+from kit.meeting import misled, misled_by_leaves
 from kit.realtime import call, realtime_server
 from kit.redis import RedisServer, cluster, fresh_prefix, half_moved, redis_server, sentinel
 from kit.redis_engines import RedisEngines, redis_engines
@@ -87,6 +88,13 @@ async def test_history_and_receipts_are_the_same_on_a_cluster(pair: tuple[RedisE
         assert await one.receipts.claim("1", channel) is None
         with pytest.raises(Pending):
             await two.receipts.claim("1", channel)
+
+
+async def test_two_who_meet_over_nodes_on_a_cluster_are_told_of_each_other_once(masters: list[RedisServer]) -> None:
+    settings = {"reverb_scaling_enabled": True, "reverb_scaling_channel": fresh_prefix(), "redis_url": url(masters)}
+    async with realtime_server(**settings) as one, realtime_server(**settings) as two:
+        assert await misled([one.port, two.port], 20) == []
+        assert await misled_by_leaves([one.port, two.port], 20) == []
 
 
 async def test_webhooks_wait_on_a_cluster_too(masters: list[RedisServer]) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from kit import processes
 from kit.client import Client, connected
+from kit.meeting import misled, misled_by_leaves
 from kit.ports import free_port
 from kit.realtime import call, realtime_server
 from kit.redis import RedisServer, fresh_prefix, redis_server
@@ -92,6 +93,12 @@ async def test_a_user_arrives_and_leaves_once_over_all_nodes(shared_redis: Redis
                 removed = await client.expect("pusher_internal:member_removed")
                 assert json.loads(removed["data"]) == {"user_id": "1"}
                 assert await client.is_quiet()
+
+
+async def test_two_who_meet_over_nodes_are_told_of_each_other_once(shared_redis: RedisServer) -> None:
+    async with nodes(shared_redis) as (one, two):
+        assert await misled([one.port, two.port], 40) == []
+        assert await misled_by_leaves([one.port, two.port], 40) == []
 
 
 async def test_events_whispers_and_terminations_cross_nodes(shared_redis: RedisServer) -> None:

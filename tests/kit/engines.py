@@ -11,7 +11,7 @@ from smartlink.server.brokers.base import BrokerUnavailable, Control, Deliver, P
 from smartlink.server.history.base import Entry
 from smartlink.server.history.memory import MemoryHistory
 from smartlink.server.receipts.memory import MemoryReceipts
-from smartlink.server.roster.base import Arrival, ChannelCount
+from smartlink.server.roster.base import Arrival, ChannelCount, State
 from smartlink.server.roster.memory import MemoryRoster
 
 
@@ -45,7 +45,7 @@ class Between:
         self.joining = Gate()
         """Waited at by `Roster.join`, after it has taken effect."""
         self.reading = Gate()
-        """Waited at by `Roster.members` and `Roster.count`, after what they answer was read."""
+        """Waited at by `Roster.members`, `state` and `count`, after what they answer was read."""
         self.claiming = Gate()
         """Waited at by `Receipts.complete`, before it takes effect."""
         self.nodes: list[SharedBroker] = []
@@ -116,6 +116,11 @@ class SharedRoster(MemoryRoster):
         members = await super().members(app_id, channel)
         await self._between.reading.passed()
         return members
+
+    async def state(self, app_id: str, channel: str) -> State:
+        state = await super().state(app_id, channel)
+        await self._between.reading.passed()
+        return state
 
     async def count(self, app_id: str, channel: str) -> ChannelCount:
         count = await super().count(app_id, channel)

@@ -16,7 +16,11 @@ from smartlink.server.brokers.base import Broker, Publication
 from smartlink.server.fanout import MAX_PENDING_BYTES
 from smartlink.server.hub import Hub
 
-__all__ = ["Arriving", "Listening", "without_known"]
+__all__ = ["Arriving", "Listening", "news"]
+
+
+Told = tuple[bytes, int]
+"""A frame, and the number of the coming or going it tells (`roster.base.State`), or 0."""
 
 
 class _Ids(msgspec.Struct):
@@ -30,11 +34,22 @@ class _State(msgspec.Struct):
 _state = msgspec.json.Decoder(_State).decode
 
 
-def without_known(frames: list[bytes], state: bytes) -> list[bytes]:
-    """`frames` without the comings and goings that `state`, read after them or among them, shows already.
+def news(told: list[Told], state: bytes, version: int) -> list[bytes]:
+    """The frames without the comings and goings that `state`, read after them or among them, shows already.
 
-    The last word about each user counts: agrees it with the state, nothing about that user is news.
+    Of those that have a number it decides. Else the last word about each user counts: agrees it with the state, nothing
+    about that user is news.
     """
+    if version:
+        told = [(frame, number) for frame, number in told if not 0 < number <= version]
+    unnumbered = [frame for frame, number in told if not (number and version)]
+    kept = _without_known(unnumbered, state)
+    if len(kept) == len(unnumbered):
+        return [frame for frame, _ in told]
+    return [frame for frame, number in told if (number and version) or frame in kept]
+
+
+def _without_known(frames: list[bytes], state: bytes) -> list[bytes]:
     told = {frame: member for frame in frames if (member := encoding.member_in(frame)) is not None}
     if not told:
         return frames
@@ -46,22 +61,22 @@ def without_known(frames: list[bytes], state: bytes) -> list[bytes]:
 class Arriving:
     """A connection on its way onto a channel, and the durable frames that came meanwhile."""
 
-    __slots__ = ("_size", "frames", "socket_id")
+    __slots__ = ("_size", "socket_id", "told")
 
     def __init__(self, socket_id: str) -> None:
         self.socket_id = socket_id
-        self.frames: list[bytes] = []
+        self.told: list[Told] = []
         self._size = 0
 
     @property
     def is_swamped(self) -> bool:
-        """Whether more came than can be held: then `frames` is not whole."""
+        """Whether more came than can be held: then `told` is not whole."""
         return self._size > MAX_PENDING_BYTES
 
     def take(self, publication: Publication) -> None:
         self._size += len(publication.frame)
         if not self.is_swamped and not publication.is_live and publication.except_socket != self.socket_id:
-            self.frames.append(publication.frame)
+            self.told.append((publication.frame, publication.version))
 
 
 class Listening:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 from smartlink.protocol import encoding
@@ -23,9 +23,10 @@ from smartlink.server.fanout import MAX_PENDING_BYTES, FanOut
 from smartlink.server.framing import text_frame
 from smartlink.server.history.base import History
 from smartlink.server.hub import Connection, Hub
-from smartlink.server.listening import Listening, without_known
+from smartlink.server.listening import Listening, news
 from smartlink.server.members import Members
 from smartlink.server.metrics import Metrics
+from smartlink.server.newcomers import Newcomers
 from smartlink.server.receipts.base import Receipts
 from smartlink.server.revocations import Revocations, Verdict
 from smartlink.server.roster.base import Arrival, Change, Roster
@@ -81,6 +82,7 @@ class Node:
         self._webhooks = webhooks
         self._listening = Listening(hub, broker)
         self._revocations = Revocations()
+        self._newcomers = Newcomers()
         self._users = Users(
             hub,
             roster,
@@ -90,6 +92,7 @@ class Node:
             lambda: self.is_whole,
             tasks,
             self._revocations,
+            self._newcomers,
         )
         self._members = Members(hub, roster, self.deliver, lambda: self.is_whole, tasks)
         self._counts = CountPace(self._tell_count)
@@ -108,6 +111,7 @@ class Node:
 
     async def stop(self) -> None:
         self._counts.stop()
+        self._newcomers.stop()
         self._members.stop()
         self._users.stop()
         await self.roster.stop()
@@ -157,9 +161,7 @@ class Node:
         """
         app, session = connection.app, connection.session
         if channel in session.channels:
-            state = await self._state(app, channel)
-            if connection.is_open:
-                connection.write(text_frame(session.joined(channel, session.channels[channel], state).frame))
+            await self._tell_state_again(connection, channel)
             return
         if member is not None and await self._is_full(app, channel, member):
             reason = f"{channel} has {app.max_presence_members} members, the most it may have"
@@ -175,14 +177,14 @@ class Node:
             await listening.begin(app.id, channel)
             if is_cache(channel):
                 cached = await self._cached(app, channel)
-            # From here to telling of the arrival nothing but the state is waited for: it tells the arrival in order.
+            # From here to telling of the arrival nothing is waited for: it is told in order.
             arrival = await self.roster.join(app.id, channel, session.socket_id, member)
             if member is not None and arrival.is_number is not None:
                 member = replace(member, is_number=arrival.is_number)
-            state = await self._state(app, channel)
+            state = _presence(arrival.members) if kind_of(channel) is ChannelKind.PRESENCE else b"{}"
         finally:
             listening.arrived(app.id, channel, arriving)
-        came = [] if is_heard else arriving.frames
+        came = [] if is_heard else arriving.told
         if came and arriving.is_swamped:
             connection.close(Code.OVER_CAPACITY, f"More came on {channel} at once than can be held")
         if not connection.is_open or self._refuse_void(connection, channel, member):
@@ -193,14 +195,35 @@ class Node:
             return
         self.hub.join(connection, channel, member)
         frames = [session.joined(channel, member, state).frame]
-        if cached is not None and all(map(encoding.is_internal, came)):
+        if cached is not None and all(encoding.is_internal(frame) for frame, _ in came):
             # An event that came on the way is younger than the one that was kept, or is that one.
             if cached == _MISS:
                 self._tell_webhook(app, WebhookEvent("cache_miss", channel))
             frames.append(encoding.cache_miss(channel) if cached == _MISS else cached)
-        connection.write(b"".join(map(text_frame, frames + without_known(came, state))))
+        if member is not None:
+            self._newcomers.told(app.id, channel, arrival.version, connection)
+        connection.write(b"".join(map(text_frame, frames + news(came, state, arrival.version))))
         if connection.is_open:
             await self._arrive(app, channel, session.socket_id, member, arrival)
+
+    async def _tell_state_again(self, connection: Connection, channel: str) -> None:
+        """Tell a connection that is on the channel its state, then what came while that was read."""
+        app, session = connection.app, connection.session
+        frames: list[bytes] = []
+        text, version = b"{}", 0
+        if kind_of(channel) is ChannelKind.PRESENCE:
+            arriving = self._listening.expect(app.id, channel, session.socket_id)
+            try:
+                state = await self.roster.state(app.id, channel)
+            finally:
+                self._listening.arrived(app.id, channel, arriving)
+            text, version = _presence(state.members), state.version
+            changes = [(frame, number) for frame, number in arriving.told if encoding.member_in(frame) is not None]
+            frames = news(changes, text, version)
+        if connection.is_open and channel in session.channels:
+            self._newcomers.told(app.id, channel, version, connection)
+            joined = session.joined(channel, session.channels[channel], text).frame
+            connection.write(b"".join(map(text_frame, [joined, *frames])))
 
     async def unsubscribe(self, connection: Connection, channel: str, member: Member | None, descriptor: int) -> None:
         """Take a connection off a channel; nothing of it reaches the connection from now on."""
@@ -294,7 +317,12 @@ class Node:
         subscribers = self.hub.channel(publication.app_id, publication.channel)
         if subscribers is None:
             return
-        left_out = () if publication.except_socket is None else self._left_out(publication, publication.except_socket)
+        left_out: Collection[Connection] = ()
+        if publication.except_socket is not None:
+            left_out = self._left_out(publication, publication.except_socket)
+        if publication.version:
+            knowing = self._newcomers.knowing(publication.app_id, publication.channel, publication.version)
+            left_out = {*left_out, *(each for each in knowing if each in subscribers)}
         self._fanout.publish(subscribers, text_frame(publication.frame), *left_out, is_live=publication.is_live)
 
     def _hear(self, app_id: str, channel: str, frame: bytes) -> None:
@@ -367,23 +395,25 @@ class Node:
         if change.is_occupied:
             self._tell_webhook(app, WebhookEvent("channel_occupied", channel))
         for member in change.added:
-            await self._tell_arrival(app, channel, member)
+            await self._tell_arrival(app, channel, member, change.version)
         for member in change.removed:
-            await self._tell_departure(app, channel, member)
+            await self._tell_departure(app, channel, member, change.version)
         if change.is_vacated:
             self._tell_webhook(app, WebhookEvent("channel_vacated", channel))
         if app.sends_subscription_counts:
             self._count(app, channel, (await self.roster.count(app.id, channel)).subscriptions)
 
-    async def _tell_arrival(self, app: App, channel: str, member: Member, except_socket: str | None = None) -> None:
+    async def _tell_arrival(
+        self, app: App, channel: str, member: Member, version: int, except_socket: str | None = None
+    ) -> None:
         self._webhooks.tell(app, WebhookEvent("member_added", channel, member.user_id))
         frame = encoding.member_added(channel, member.told_id, member.user_info)
-        await self._tell_here_at_least(Publication(app.id, channel, frame, except_socket))
+        await self._tell_here_at_least(Publication(app.id, channel, frame, except_socket, version=version))
 
-    async def _tell_departure(self, app: App, channel: str, member: Member) -> None:
+    async def _tell_departure(self, app: App, channel: str, member: Member, version: int) -> None:
         self._webhooks.tell(app, WebhookEvent("member_removed", channel, member.user_id))
         frame = encoding.member_removed(channel, member.told_id)
-        await self._tell_here_at_least(Publication(app.id, channel, frame))
+        await self._tell_here_at_least(Publication(app.id, channel, frame, version=version))
 
     async def _tell_here_at_least(self, publication: Publication) -> None:
         """Publish what the roster will put right elsewhere when the nodes reach each other again."""
@@ -432,23 +462,21 @@ class Node:
             return None
         return _MISS if entry is None else entry.frame
 
-    async def _state(self, app: App, channel: str) -> bytes:
-        if kind_of(channel) is not ChannelKind.PRESENCE:
-            return b"{}"
-        members = await self.roster.members(app.id, channel)
-        return encoding.presence_state((member.told_id, member.user_info) for member in members)
-
     async def _arrive(self, app: App, channel: str, socket_id: str, member: Member | None, arrival: Arrival) -> None:
         if arrival.is_first_on_channel:
             self._tell_webhook(app, WebhookEvent("channel_occupied", channel))
         if member is not None and arrival.is_first_of_user:
-            await self._tell_arrival(app, channel, member, socket_id)
+            await self._tell_arrival(app, channel, member, arrival.version, socket_id)
         self._count(app, channel, arrival.subscriptions)
 
     async def _depart(self, app: App, channel: str, socket_id: str, member: Member | None) -> None:
         departure = await self.roster.leave(app.id, channel, socket_id)
         if member is not None and departure.is_last_of_user:
-            await self._tell_departure(app, channel, member)
+            await self._tell_departure(app, channel, member, departure.version)
         if departure.is_last_on_channel:
             self._tell_webhook(app, WebhookEvent("channel_vacated", channel))
         self._count(app, channel, departure.subscriptions)
+
+
+def _presence(members: Iterable[Member]) -> bytes:
+    return encoding.presence_state((member.told_id, member.user_info) for member in members)

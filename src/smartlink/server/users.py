@@ -20,6 +20,7 @@ from smartlink.server.eager import EagerTasks
 from smartlink.server.framing import text_frame
 from smartlink.server.hub import Connection, Hub
 from smartlink.server.listening import Arriving, Listening
+from smartlink.server.newcomers import Newcomers
 from smartlink.server.revocations import Revocations, Verdict
 from smartlink.server.roster.base import Change, Roster
 
@@ -51,6 +52,7 @@ class Users:
         is_whole: Callable[[], bool],
         tasks: EagerTasks,
         revocations: Revocations,
+        newcomers: Newcomers,
     ) -> None:
         self._hub = hub
         self._roster = roster
@@ -60,6 +62,7 @@ class Users:
         self._is_whole = is_whole
         self._tasks = tasks
         self._revocations = revocations
+        self._newcomers = newcomers
         self._told: dict[tuple[str, str], bool] = {}
         """Of users who came or went a moment ago, whether watchers here heard at last that they are online."""
         self._looks: dict[tuple[str, str], asyncio.TimerHandle] = {}
@@ -82,7 +85,7 @@ class Users:
         if not connection.is_open:
             await self._listening.end(app.id, channel)
             if arrival.is_first_on_channel:
-                await self._tell(app, user.id, "online")
+                await self._tell(app, user.id, "online", arrival.version)
             await self.sign_out(app, session.socket_id, user.id)
             return
         success = session.signed_in(user)
@@ -94,7 +97,7 @@ class Users:
         if not connection.is_open:
             return
         if arrival.is_first_on_channel:
-            await self._tell(app, user.id, "online")
+            await self._tell(app, user.id, "online", arrival.version)
         if user.watchlist_fault is not None:
             connection.write(text_frame(session.watchlist_fault(user.watchlist_fault).frame))
         if user.watchlist and connection.is_open:
@@ -113,16 +116,16 @@ class Users:
         """The connection is gone, and with it, perhaps, the user."""
         departure = await self._roster.leave(app.id, _USER + user_id, socket_id)
         if departure.is_last_on_channel:
-            await self._tell(app, user_id, "offline")
+            await self._tell(app, user_id, "offline", departure.version)
 
     async def took_place(self, app: App, change: Change) -> None:
         """Tell what another node left behind, if it is about a user."""
         if change.channel.startswith(_USER):
             user_id = change.channel[len(_USER) :]
             if change.is_occupied:
-                await self._tell(app, user_id, "online")
+                await self._tell(app, user_id, "online", change.version)
             if change.is_vacated:
-                await self._tell(app, user_id, "offline")
+                await self._tell(app, user_id, "offline", change.version)
 
     def heard(self, app_id: str, user_id: str, *, is_online: bool) -> None:
         """Watchers here were told so by a node. What two tell at once may be heard in the wrong order."""
@@ -147,9 +150,9 @@ class Users:
             frame = encoding.watchlist_events({"online" if is_online else "offline": [user_id]})
             self._deliver(Publication(app_id, _WATCH + user_id, frame))
 
-    async def _tell(self, app: App, user_id: str, what: str) -> None:
+    async def _tell(self, app: App, user_id: str, what: str, version: int) -> None:
         frame = encoding.watchlist_events({what: [user_id]})
-        await self._announce(Publication(app.id, _WATCH + user_id, frame))
+        await self._announce(Publication(app.id, _WATCH + user_id, frame, version=version))
 
     async def _watch(self, connection: Connection, user_ids: tuple[str, ...]) -> None:
         """Tell who of these is here, then each coming and going."""
@@ -157,22 +160,27 @@ class Users:
         channels = tuple(_WATCH + user_id for user_id in user_ids)
         on_their_way: list[tuple[str, Arriving]] = []
         states: dict[str, list[str]] = {"online": [], "offline": []}
+        versions: dict[str, int] = {}
         try:
             for channel in channels:
                 arriving = self._listening.expect(app_id, channel, connection.session.socket_id)
                 on_their_way.append((channel, arriving))
                 await self._listening.begin(app_id, channel)
             for user_id in user_ids:
-                count = await self._roster.count(app_id, _USER + user_id)
-                states["online" if count.subscriptions else "offline"].append(user_id)
+                state = await self._roster.state(app_id, _USER + user_id)
+                states["online" if state.subscriptions else "offline"].append(user_id)
+                versions[_WATCH + user_id] = state.version
         finally:
             for channel, arriving in on_their_way:
                 self._listening.arrived(app_id, channel, arriving)
         if connection.is_open:
             self._hub.watch(connection, channels)
-            # What came meanwhile comes again: the last word about each user is the true one.
+            # What came meanwhile and has no number comes again: the last word about each user is the true one.
             frames = [encoding.watchlist_events(states)]
-            frames += [frame for _, arriving in on_their_way for frame in arriving.frames]
+            for channel, arriving in on_their_way:
+                version = versions[channel]
+                self._newcomers.told(app_id, channel, version, connection)
+                frames += [frame for frame, number in arriving.told if not 0 < number <= version]
             connection.write(b"".join(map(text_frame, frames)))
         else:
             for channel in channels:

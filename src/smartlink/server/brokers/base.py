@@ -42,6 +42,8 @@ class Publication(msgspec.Struct, frozen=True):
     frame: bytes
     except_socket: str | None = None
     is_live: bool = False
+    version: int = 0
+    """Of a coming or going its number, as the roster gave it (`roster.base.State`); 0 for all else."""
 
 
 def left_out(socket_id: str | None, user_id: str | None) -> str | None:

@@ -9,7 +9,8 @@ A slot of a Cluster that is half moved has the stream on one server and the subs
 written there, and the subscribers are told here that there is something to read (`{"v":1,"n":true}`).
 
 On the bus: `{"v":1,"i":"<id in the stream>","x":"<socket left out>","f":<the frame>}`, for controls
-`{"v":1,"i":…,"c":{…}}`. Live publications have no id and are not kept. Anything else is dropped and counted.
+`{"v":1,"i":…,"c":{…}}`; comings and goings have their number, `"s"`. Live publications have no id and are not kept.
+Anything else is dropped and counted.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ class _Message(msgspec.Struct):
     v: int
     i: str = ""
     x: str | None = None
+    s: int = 0
     f: msgspec.Raw = msgspec.Raw()
     c: _ControlBody | None = None
     n: bool = False
@@ -196,7 +198,8 @@ class RedisBroker:
         name = self._names.publications(publication.app_id, publication.channel)
         left_out = publication.except_socket
         left_out_field = b"" if left_out is None else b'"x":' + msgspec.json.encode(left_out) + b","
-        body_bytes = left_out_field + b'"f":' + publication.frame + b"}"
+        version_field = b'"s":%d,' % publication.version if publication.version else b""
+        body_bytes = left_out_field + version_field + b'"f":' + publication.frame + b"}"
         if publication.is_live:
             await self._publish_live(publication, name, body_bytes)
         else:
@@ -505,4 +508,4 @@ def _checked(message: _Message, wanted: _Channel | None) -> Publication | Contro
         raise ValueError("no publication")
     frame = bytes(message.f)
     frame.decode()
-    return Publication(wanted.app_id, wanted.channel, frame, message.x)
+    return Publication(wanted.app_id, wanted.channel, frame, message.x, version=message.s)

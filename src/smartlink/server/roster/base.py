@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from smartlink.protocol.session import Member
 
-__all__ = ["Arrival", "Change", "ChannelCount", "Departure", "OnChange", "Roster"]
+__all__ = ["Arrival", "Change", "ChannelCount", "Departure", "OnChange", "Roster", "State"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,10 @@ class Arrival:
     subscriptions: int
     is_number: bool | None = None
     """The form in which the user's id was told first, where that is another than the one who joins has."""
+    version: int = field(default=0, compare=False)
+    """See `State`."""
+    members: tuple[Member, ...] = field(default=(), compare=False)
+    """Who is there as of this very join, when it was a member's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,22 @@ class Departure:
     is_last_on_channel: bool
     is_last_of_user: bool
     subscriptions: int
+    version: int = field(default=0, compare=False)
+    """See `State`."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Who is on a channel at one moment: how many connections, and which members.
+
+    Of presence channels and of users' own, each coming or going of a user has a number, higher than those before it.
+    `version` is the last one that this state shows: what has it, or a lower one, is known to who knows the state. 0
+    stands for: not known, as while other nodes cannot be reached.
+    """
+
+    version: int
+    subscriptions: int
+    members: tuple[Member, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +75,8 @@ class Change:
     """The channel was empty before."""
     is_vacated: bool = False
     """The channel is empty now."""
+    version: int = field(default=0, compare=False)
+    """See `State`."""
 
 
 OnChange = Callable[[Change], None]
@@ -66,9 +88,9 @@ class Roster(Protocol):
     Promises, tried on every engine by tests/conformance/test_roster.py: counts and members are of the whole cluster;
     each user is listed once however many connections, with the id and info told first; first and last are told exactly
     once; joining twice with one socket id, or leaving without being there, changes nothing and is neither first nor
-    last; a dead node's entries vanish within 10 s, and one node is told so. While other nodes cannot be reached,
-    answers are of this node alone; nothing raises and nothing waits for long; afterwards the node's entries are put
-    right.
+    last; states and changes are numbered in one order (`State`); a dead node's entries vanish within 10 s, and one node
+    is told so. While other nodes cannot be reached, answers are of this node alone; nothing raises and nothing waits
+    for long; afterwards the node's entries are put right.
     """
 
     async def start(self, on_change: OnChange) -> None:
@@ -80,6 +102,8 @@ class Roster(Protocol):
 
     async def members(self, app_id: str, channel: str) -> Sequence[Member]:
         """Members in order of arrival; empty for a channel nobody is on."""
+
+    async def state(self, app_id: str, channel: str) -> State: ...
 
     async def count(self, app_id: str, channel: str) -> ChannelCount: ...
 

@@ -3,7 +3,8 @@
 Of each channel (keys share a hash tag): `c` node → its connections; `r` user → how many nodes have them; `o` users in
 order of arrival; `i` user → info, behind a blank when the id is a number; `m:<node>` that node's users → info; `t` who
 was last told to have left ("" for the channel itself), for ten minutes: so that two nodes do not tell the same, and
-what was told in error is taken back.
+what was told in error is taken back; `n` the number of the last coming or going, on channels that are numbered (see
+`State` in `base`); where nobody came or went for ten minutes it begins anew from the clock, in microseconds.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ __all__ = [
     "COUNT_MISSED",
     "JOIN",
     "LEAVE",
-    "MEMBERS",
     "REMOVE",
     "ROSTER_SCRIPTS",
     "SETTLE",
+    "STATE",
+    "STATE_MISSED",
     "SYNC",
 ]
 
@@ -29,6 +31,22 @@ _TOLD_S = "600"
 _COMMON = (
     """
 local counts, mine, holders, order, infos, told = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local number, is_numbered = KEYS[7], ARGV[1] == '1'
+local function version()
+  return is_numbered and tonumber(redis.call('GET', number) or '0') or 0
+end
+local function changed()
+  if not is_numbered then return 0 end
+  if redis.call('EXISTS', number) == 0 then
+    local time = redis.call('TIME')
+    redis.call('SET', number, string.format('%.0f', time[1] * 1000000 + time[2]))
+  end
+  local now = redis.call('INCR', number)
+  redis.call('EXPIRE', number, """
+    + _TOLD_S
+    + """)
+  return now
+end
 local function total()
   local sum = 0
   for _, count in ipairs(redis.call('HVALS', counts)) do sum = sum + tonumber(count) end
@@ -48,6 +66,14 @@ end
 local function is_number(user)
   return string.sub(redis.call('HGET', infos, user) or '', 1, 1) == ' ' and 1 or 0
 end
+local function members()
+  local listed = {}
+  for _, user in ipairs(redis.call('ZRANGE', order, 0, -1)) do
+    listed[#listed + 1] = user
+    listed[#listed + 1] = redis.call('HGET', infos, user) or '{}'
+  end
+  return listed
+end
 local function tell(user)
   redis.call('HSET', told, user, 1)
   redis.call('EXPIRE', told, """
@@ -60,7 +86,7 @@ end
 JOIN = Script(
     _COMMON
     + """
-local node, count, user, info = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local node, count, user, info, lists = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6] == '1'
 local first_on_channel, first_of_user = 0, 0
 if total() == 0 then first_on_channel = 1; redis.call('HDEL', told, '') end
 redis.call('HSET', counts, node, count)
@@ -71,14 +97,16 @@ if user ~= '' then
   end
   redis.call('HDEL', told, user)
 end
-return {first_on_channel, first_of_user, total(), user ~= '' and is_number(user) or 0}
+local at = (first_on_channel == 1 or first_of_user == 1) and changed() or version()
+local known = user ~= '' and is_number(user) or 0
+return {first_on_channel, first_of_user, total(), known, at, lists and members() or {}}
 """
 )
 
 LEAVE = Script(
     _COMMON
     + """
-local node, count, user = ARGV[1], ARGV[2], ARGV[3]
+local node, count, user = ARGV[2], ARGV[3], ARGV[4]
 local last_on_channel, last_of_user = 0, 0
 if count == '0' then redis.call('HDEL', counts, node) else redis.call('HSET', counts, node, count) end
 local left = total()
@@ -92,15 +120,15 @@ if user ~= '' then
   end
   if holders_left <= 0 then last_of_user = 1; drop(user); tell(user) end
 end
-return {last_on_channel, last_of_user, left}
+return {last_on_channel, last_of_user, left, (last_on_channel == 1 or last_of_user == 1) and changed() or version()}
 """
 )
 
 REMOVE = Script(
     _COMMON
     + """
-local node = ARGV[1]
-local result = {0, 0}
+local node = ARGV[2]
+local result = {0, 0, 0}
 for _, user in ipairs(redis.call('HKEYS', mine)) do
   if redis.call('HINCRBY', holders, user, -1) <= 0 then
     result[#result + 1] = user
@@ -113,26 +141,27 @@ redis.call('DEL', mine)
 if redis.call('HDEL', counts, node) == 1 then
   if total() == 0 then result[1] = 1; tell('') else result[2] = 1 end
 end
+if result[1] == 1 or #result > 3 then result[3] = changed() end
 return result
 """
 )
-"""A node is gone from a channel. Returns whether it is empty now, whether fewer are left, and who was only there: each
-id, and whether it is a number."""
+"""A node is gone from a channel. Returns whether it is empty now, whether fewer are left, the number of the change, and
+who was only there: each id, and whether it is a number."""
 
 SYNC = Script(
     _COMMON
     + """
-local node, former, count, was_on = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local users, left = tonumber(ARGV[5]), tonumber(ARGV[6])
+local node, former, count, was_on = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local users, left = tonumber(ARGV[6]), tonumber(ARGV[7])
 local candidates = {}
 local before = redis.call('HGET', counts, node) or '0'
 if former ~= '' then
   before = redis.call('HGET', counts, former) or before
-  for _, user in ipairs(redis.call('HKEYS', KEYS[7])) do
+  for _, user in ipairs(redis.call('HKEYS', KEYS[8])) do
     redis.call('HINCRBY', holders, user, -1)
     candidates[user] = true
   end
-  redis.call('DEL', KEYS[7])
+  redis.call('DEL', KEYS[8])
   if redis.call('HDEL', counts, former) == 1 then was_on = '1' end
 end
 if redis.call('HDEL', counts, node) == 1 then was_on = '1' end
@@ -146,7 +175,7 @@ else
     if others == 0 then occupied = 1 end
   end
 end
-local here, added, at = {}, {}, 7
+local here, added, at = {}, {}, 8
 for _ = 1, users do
   local user, info, is_new = ARGV[at], ARGV[at + 1], ARGV[at + 2] == '1'
   at = at + 3
@@ -177,8 +206,9 @@ for user in pairs(candidates) do
     drop(user)
   end
 end
-local changed = (before ~= count and total() > 0) and 1 or 0
-return {occupied, vacated, added, gone, changed}
+local differs = (before ~= count and total() > 0) and 1 or 0
+local is_news = occupied == 1 or vacated == 1 or #added > 0 or #gone > 0
+return {occupied, vacated, added, gone, differs, is_news and changed() or version()}
 """
 )
 """Make what Redis has of a node on a channel what is true. Nothing is told yet of those who are `gone`: see SETTLE."""
@@ -187,8 +217,8 @@ SETTLE = Script(
     _COMMON
     + """
 local result = {0}
-if ARGV[1] == '1' and total() == 0 and redis.call('HSETNX', told, '', 1) == 1 then result[1] = 1; tell('') end
-for at = 2, #ARGV, 2 do
+if ARGV[2] == '1' and total() == 0 and redis.call('HSETNX', told, '', 1) == 1 then result[1] = 1; tell('') end
+for at = 3, #ARGV, 2 do
   local user = ARGV[at]
   if redis.call('HEXISTS', holders, user) == 0 and redis.call('HSETNX', told, user, 1) == 1 then
     tell(user)
@@ -204,8 +234,8 @@ return result
 AUDIT = Script(
     _COMMON
     + """
-local count = redis.call('HGET', counts, ARGV[1]) or '0'
-if count == ARGV[2] and redis.call('HLEN', mine) == tonumber(ARGV[3]) then return 1 end
+local count = redis.call('HGET', counts, ARGV[2]) or '0'
+if count == ARGV[3] and redis.call('HLEN', mine) == tonumber(ARGV[4]) then return 1 end
 return 0
 """
 )
@@ -223,35 +253,38 @@ COUNT_MISSED = Script(
     _COMMON
     + _GONE
     + """
-local users, joined = redis.call('HLEN', holders), tonumber(ARGV[3])
-for at = 4, #ARGV do
-  if at < 4 + joined then
+local users, joined = redis.call('HLEN', holders), tonumber(ARGV[4])
+for at = 5, #ARGV do
+  if at < 5 + joined then
     if redis.call('HEXISTS', holders, ARGV[at]) == 0 then users = users + 1 end
   elseif redis.call('HEXISTS', holders, ARGV[at]) == 1 and is_gone(ARGV[at]) then
     users = users - 1
   end
 end
-return {total() - tonumber(redis.call('HGET', counts, ARGV[1]) or '0') + tonumber(ARGV[2]), users}
+return {total() - tonumber(redis.call('HGET', counts, ARGV[2]) or '0') + tonumber(ARGV[3]), users}
 """
 )
 """As COUNT, with what this node could not write yet: its connections, who joined, who left."""
 
-MEMBERS = Script(
+STATE = Script(_COMMON + "return {version(), total(), members()}")
+
+STATE_MISSED = Script(
     _COMMON
     + _GONE
     + """
-local left, result = {}, {}
-for at = 1, #ARGV do left[ARGV[at]] = true end
-for _, user in ipairs(redis.call('ZRANGE', order, 0, -1)) do
-  if not left[user] or not is_gone(user) then
-    result[#result + 1] = user
-    result[#result + 1] = redis.call('HGET', infos, user) or '{}'
+local left, listed, kept = {}, members(), {}
+for at = 3, #ARGV do left[ARGV[at]] = true end
+for at = 1, #listed, 2 do
+  if not left[listed[at]] or not is_gone(listed[at]) then
+    kept[#kept + 1] = listed[at]
+    kept[#kept + 1] = listed[at + 1]
   end
 end
-return result
+return {0, total() - tonumber(redis.call('HGET', counts, ARGV[2]) or '0'), kept}
 """
 )
-"""The members but for those who left this node, which could not write it yet, and are nowhere else."""
+"""As STATE, without the connections of this node, and but for those who left it, which it could not write yet, and are
+nowhere else."""
 
 BEAT = Script("""
 local alive, claimed, connections, last = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -282,4 +315,4 @@ return {1, dead, redis.call('HGETALL', connections)}
 """A node lives. Returns 0 when it was taken for dead (or Redis was emptied); else which dead nodes it is to clear up
 after, and what all nodes report. When nobody was heard for a while, it was Redis that was away: all get a new lease."""
 
-ROSTER_SCRIPTS = (JOIN, LEAVE, REMOVE, SYNC, SETTLE, AUDIT, COUNT, COUNT_MISSED, MEMBERS, BEAT)
+ROSTER_SCRIPTS = (JOIN, LEAVE, REMOVE, SYNC, SETTLE, AUDIT, COUNT, COUNT_MISSED, STATE, STATE_MISSED, BEAT)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from smartlink.protocol.session import Member
-from smartlink.server.roster.base import Arrival, ChannelCount, Departure, OnChange
+from smartlink.server.roster.base import Arrival, ChannelCount, Departure, OnChange, State
 
 __all__ = ["MemoryRoster"]
 
@@ -33,6 +33,8 @@ class MemoryRoster:
 
     def __init__(self) -> None:
         self._apps: dict[str, dict[str, _Channel]] = {}
+        self._version = 0
+        """Comings and goings so far, on all channels."""
 
     async def start(self, on_change: OnChange) -> None:
         """Nothing changes here but by `join` and `leave`."""
@@ -43,17 +45,21 @@ class MemoryRoster:
         if entry is None:
             entry = channels[channel] = _Channel()
         if socket_id in entry.sockets:
-            return Arrival(False, False, len(entry.sockets))
+            members = self._members(entry, member)
+            return Arrival(False, False, len(entry.sockets), version=self._version, members=members)
         is_first_on_channel = not entry.sockets
         entry.sockets[socket_id] = member
         if member is None:
-            return Arrival(is_first_on_channel, False, len(entry.sockets))
+            self._version += is_first_on_channel
+            return Arrival(is_first_on_channel, False, len(entry.sockets), version=self._version)
         if entry.tabs is _NONE:
             entry.tabs, entry.users = {}, {}
         tabs = entry.tabs[member.user_id] = entry.tabs.get(member.user_id, 0) + 1
         known = entry.users.setdefault(member.user_id, member)
         is_number = None if known.is_number is member.is_number else known.is_number
-        return Arrival(is_first_on_channel, tabs == 1, len(entry.sockets), is_number)
+        self._version += tabs == 1
+        members = self._members(entry, member)
+        return Arrival(is_first_on_channel, tabs == 1, len(entry.sockets), is_number, self._version, members)
 
     async def leave(self, app_id: str, channel: str, socket_id: str) -> Departure:
         channels = self._apps.get(app_id, {})
@@ -67,16 +73,20 @@ class MemoryRoster:
             is_last_of_user = entry.tabs[member.user_id] == 0
             if is_last_of_user:
                 del entry.tabs[member.user_id], entry.users[member.user_id]
+        self._version += is_last_of_user or not entry.sockets
         if entry.sockets:
-            return Departure(False, is_last_of_user, len(entry.sockets))
+            return Departure(False, is_last_of_user, len(entry.sockets), self._version)
         del channels[channel]
         if not channels:
             del self._apps[app_id]
-        return Departure(True, is_last_of_user, 0)
+        return Departure(True, is_last_of_user, 0, self._version)
 
     async def members(self, app_id: str, channel: str) -> Sequence[Member]:
         entry = self._apps.get(app_id, {}).get(channel)
         return () if entry is None else tuple(entry.users.values())
+
+    async def state(self, app_id: str, channel: str) -> State:
+        return State(self._version, *self.here(app_id, channel))
 
     async def count(self, app_id: str, channel: str) -> ChannelCount:
         entry = self._apps.get(app_id, {}).get(channel)
@@ -88,6 +98,10 @@ class MemoryRoster:
             for name, entry in self._apps.get(app_id, {}).items()
             if name.startswith(prefix)
         }
+
+    @staticmethod
+    def _members(entry: _Channel, joining: Member | None) -> tuple[Member, ...]:
+        return () if joining is None else tuple(entry.users.values())
 
     def here(self, app_id: str, channel: str) -> tuple[int, tuple[Member, ...]]:
         """Connections and members of a channel, at once."""

@@ -26,8 +26,20 @@ from smartlink.protocol.names import is_counted
 from smartlink.protocol.session import Member
 from smartlink.server.redis.commands import RedisAway, RedisCommands
 from smartlink.server.redis.naming import Names
-from smartlink.server.roster.base import Arrival, Change, ChannelCount, Departure, OnChange
-from smartlink.server.roster.lua import AUDIT, BEAT, COUNT, COUNT_MISSED, JOIN, LEAVE, MEMBERS, REMOVE, SETTLE, SYNC
+from smartlink.server.roster.base import Arrival, Change, ChannelCount, Departure, OnChange, State
+from smartlink.server.roster.lua import (
+    AUDIT,
+    BEAT,
+    COUNT,
+    COUNT_MISSED,
+    JOIN,
+    LEAVE,
+    REMOVE,
+    SETTLE,
+    STATE,
+    STATE_MISSED,
+    SYNC,
+)
 from smartlink.server.roster.memory import MemoryRoster
 
 __all__ = ["RedisRoster"]
@@ -44,6 +56,7 @@ AUDITED_PER_TURN = 100
 START_S = 5.0
 STOP_S = 3.0
 
+_NUMBERED = ("presence-", "#user-")
 _Key = tuple[str, str]
 _reports = msgspec.json.Decoder(dict[str, int])
 log = structlog.get_logger(__name__)
@@ -84,7 +97,7 @@ class RedisRoster:
         self._is_new = True
         self._is_with_others = False
         self._dirty: dict[_Key, _Missed] = {}
-        self._unsettled: list[tuple[float, _Key, list[Any], bool]] = []
+        self._unsettled: list[tuple[float, _Key, list[Any], bool, int]] = []
         self._dead: set[str] = set()
         self._audit: list[_Key] = []
         self._connections: dict[str, int] = {}
@@ -129,7 +142,8 @@ class RedisRoster:
     # What a node does
 
     async def join(self, app_id: str, channel: str, socket_id: str, member: Member | None) -> Arrival:
-        arrival = await self._local.join(app_id, channel, socket_id, member)
+        local = await self._local.join(app_id, channel, socket_id, member)
+        arrival = replace(local, version=0)
         key = (app_id, channel)
         user = member if member is not None and arrival.is_first_of_user else None
 
@@ -140,17 +154,19 @@ class RedisRoster:
 
         if self._is_apart(key):
             missed()
-            return arrival
+            return arrival if member is None else replace(arrival, members=(await self.state(*key)).members)
         if arrival.is_first_on_channel:
             self._index("SADD", key)
         try:
-            first_on_channel, first_of_user, total, known = await self._commands.run(
+            first_on_channel, first_of_user, total, known, version, members = await self._commands.run(
                 JOIN,
                 self._keys(key),
+                _is_numbered(channel),
                 self._node_id,
                 arrival.subscriptions,
                 user.user_id if user is not None else "",
                 _entry(user) if user is not None else b"",
+                int(member is not None),
                 lost=missed,
             )
         except RedisAway:
@@ -164,13 +180,15 @@ class RedisRoster:
             user is not None and first_of_user == 1,
             total,
             is_number,
+            version,
+            _members(members),
         )
 
     async def leave(self, app_id: str, channel: str, socket_id: str) -> Departure:
         before, _ = self._local.here(app_id, channel)
         key = (app_id, channel)
         user_id = self._local.user_of(app_id, channel, socket_id)
-        departure = await self._local.leave(app_id, channel, socket_id)
+        departure = replace(await self._local.leave(app_id, channel, socket_id), version=0)
         if departure.subscriptions == before:
             return Departure(False, False, (await self.count(app_id, channel)).subscriptions)
         user = user_id if departure.is_last_of_user and user_id is not None else ""
@@ -184,8 +202,14 @@ class RedisRoster:
             missed()
             return departure
         try:
-            last_on_channel, last_of_user, total = await self._commands.run(
-                LEAVE, self._keys(key), self._node_id, departure.subscriptions, user, lost=missed
+            last_on_channel, last_of_user, total, version = await self._commands.run(
+                LEAVE,
+                self._keys(key),
+                _is_numbered(channel),
+                self._node_id,
+                departure.subscriptions,
+                user,
+                lost=missed,
             )
         except RedisAway:
             return departure
@@ -194,24 +218,33 @@ class RedisRoster:
             departure.is_last_on_channel and last_on_channel == 1,
             bool(user) and last_of_user == 1,
             total,
+            version,
         )
 
     async def members(self, app_id: str, channel: str) -> Sequence[Member]:
-        local = await self._local.members(app_id, channel)
-        if not self._is_with_others:
-            return local
+        return (await self.state(app_id, channel)).members
+
+    async def state(self, app_id: str, channel: str) -> State:
         key = (app_id, channel)
-        try:
-            missed = self._dirty.get(key)
-            left = () if missed is None else missed.left
-            reply = await self._commands.run(MEMBERS, self._keys(key), *left)
-        except RedisAway:
-            return await self._local.members(app_id, channel)
-        members = [_member(reply[at], reply[at + 1]) for at in range(0, len(reply), 2)]
-        if key in self._dirty:
-            listed = {member.user_id for member in members}
-            members += [member for member in local if member.user_id not in listed]
-        return members
+        if self._is_with_others:
+            with contextlib.suppress(RedisAway):
+                if key in self._dirty:
+                    return await self._unwritten_state(key)
+                version, total, reply = await self._commands.run(STATE, self._keys(key), _is_numbered(channel))
+                if key not in self._dirty:
+                    return State(version, total, _members(reply))
+                return await self._unwritten_state(key)
+        return State(0, *self._local.here(*key))
+
+    async def _unwritten_state(self, key: _Key) -> State:
+        """The state, with what this node could not write yet."""
+        missed = self._dirty.get(key)
+        left = () if missed is None else missed.left
+        _, elsewhere, reply = await self._commands.run(STATE_MISSED, self._keys(key), 0, self._node_id, *left)
+        members = _members(reply)
+        listed = {member.user_id for member in members}
+        count, here = self._local.here(*key)
+        return State(0, elsewhere + count, members + tuple(each for each in here if each.user_id not in listed))
 
     async def count(self, app_id: str, channel: str) -> ChannelCount:
         if self._is_with_others:
@@ -222,9 +255,9 @@ class RedisRoster:
     def _count(self, key: _Key) -> Coroutine[Any, Any, list[int]]:
         missed = self._dirty.get(key)
         if missed is None:
-            return self._commands.run(COUNT, self._keys(key))
+            return self._commands.run(COUNT, self._keys(key), 0)
         here, joined, left = self._local.here(*key)[0], missed.joined, missed.left
-        return self._commands.run(COUNT_MISSED, self._keys(key), self._node_id, here, len(joined), *joined, *left)
+        return self._commands.run(COUNT_MISSED, self._keys(key), 0, self._node_id, here, len(joined), *joined, *left)
 
     async def channels(self, app_id: str, prefix: str = "") -> dict[str, ChannelCount]:
         if self._is_with_others:
@@ -250,7 +283,7 @@ class RedisRoster:
         of_channel = self._names.of_channel
         mine = of_channel("m", *key)
         keys = [of_channel("c", *key), f"{mine}:{node_id or self._node_id}"]
-        keys += [of_channel(kind, *key) for kind in "hoit"]
+        keys += [of_channel(kind, *key) for kind in "hoitn"]
         if former_id:
             keys.append(f"{mine}:{former_id}")
         return keys
@@ -356,7 +389,15 @@ class RedisRoster:
             return
         former_id = self._former_id
         count, members = self._local.here(*key)
-        arguments: list[Any] = [self._node_id, former_id, count, int(missed.was_on), len(members), len(missed.left)]
+        arguments: list[Any] = [
+            _is_numbered(key[1]),
+            self._node_id,
+            former_id,
+            count,
+            int(missed.was_on),
+            len(members),
+            len(missed.left),
+        ]
         for member in members:
             arguments += (member.user_id, _entry(member), int(member.user_id in missed.joined))
         arguments += missed.left
@@ -373,15 +414,15 @@ class RedisRoster:
         if count:
             self._index("SADD", key)
         keys = self._keys(key, former_id=former_id)
-        occupied, vacated, added, gone, changed = await self._commands.run(SYNC, keys, *arguments, lost=lost)
+        occupied, vacated, added, gone, changed, version = await self._commands.run(SYNC, keys, *arguments, lost=lost)
         if not count:
             self._forget_if_empty(key)
         if added or occupied or (changed and is_counted(key[1])):
             ids = {user_id.decode() for user_id in added}
             arrived = tuple(member for member in members if member.user_id in ids)
-            self._tell(Change(*key, added=arrived, is_occupied=occupied == 1))
+            self._tell(Change(*key, added=arrived, is_occupied=occupied == 1, version=version))
         if gone or vacated:
-            self._unsettled.append((time.monotonic() + SETTLE_S, key, gone, vacated == 1))
+            self._unsettled.append((time.monotonic() + SETTLE_S, key, gone, vacated == 1, version))
 
     async def _clear_up(self) -> None:
         """Take out the entries of nodes that died, and tell what that changed."""
@@ -398,8 +439,9 @@ class RedisRoster:
             log.info("cleared up after a node that was gone", channels=channels)
 
     async def _remove(self, key: _Key, node_id: str) -> None:
-        vacated, fewer, *users = await self._commands.run(REMOVE, self._keys(key, node_id), node_id)
-        self._tell_gone(key, users, vacated == 1, fewer == 1 and is_counted(key[1]))
+        keys = self._keys(key, node_id)
+        vacated, fewer, version, *users = await self._commands.run(REMOVE, keys, _is_numbered(key[1]), node_id)
+        self._tell_gone(key, users, vacated == 1, version, fewer == 1 and is_counted(key[1]))
 
     async def _settle(self) -> None:
         now = time.monotonic()
@@ -407,12 +449,12 @@ class RedisRoster:
         self._unsettled = [entry for entry in self._unsettled if entry[0] > now]
         await _each(self._settle_one(*entry) for entry in due)
 
-    async def _settle_one(self, due: float, key: _Key, users: list[Any], is_vacated: bool) -> None:
+    async def _settle_one(self, due: float, key: _Key, users: list[Any], is_vacated: bool, version: int) -> None:
         def lost() -> None:
-            self._unsettled.append((due, key, users, is_vacated))
+            self._unsettled.append((due, key, users, is_vacated, version))
 
-        vacated, *gone = await self._commands.run(SETTLE, self._keys(key), int(is_vacated), *users, lost=lost)
-        self._tell_gone(key, gone, vacated == 1)
+        vacated, *gone = await self._commands.run(SETTLE, self._keys(key), 0, int(is_vacated), *users, lost=lost)
+        self._tell_gone(key, gone, vacated == 1, version)
 
     async def _audit_some(self) -> None:
         """Compare some channels with Redis, in turn: part of it may have been lost."""
@@ -426,7 +468,7 @@ class RedisRoster:
         if self._is_apart(key) or not count:
             return
         self._index("SADD", key)
-        if not await self._commands.run(AUDIT, self._keys(key), self._node_id, count, len(members)):
+        if not await self._commands.run(AUDIT, self._keys(key), 0, self._node_id, count, len(members)):
             self._dirty.setdefault(key, _Missed(was_on=True))
 
     async def _take_out(self) -> None:
@@ -463,18 +505,23 @@ class RedisRoster:
                 found.update((name, count) for name, count in zip(names, counts, strict=True) if count.subscriptions)
         return found
 
-    def _tell_gone(self, key: _Key, users: list[Any], is_vacated: bool, are_fewer: bool = False) -> None:
+    def _tell_gone(self, key: _Key, users: list[Any], is_vacated: bool, version: int, are_fewer: bool = False) -> None:
         """Of `users` each id is followed by whether it is a number."""
         if users or is_vacated or are_fewer:
             removed = tuple(
                 Member(user_id.decode(errors="replace"), is_number=is_number == 1)
                 for user_id, is_number in zip(users[::2], users[1::2], strict=True)
             )
-            self._tell(Change(*key, removed=removed, is_vacated=is_vacated))
+            self._tell(Change(*key, removed=removed, is_vacated=is_vacated, version=version))
 
     def _tell(self, change: Change) -> None:
         if self._on_change is not None:
             self._on_change(change)
+
+
+def _is_numbered(channel: str) -> int:
+    """Whether comings and goings there are told: of presence channels, and of users' own."""
+    return int(channel.startswith(_NUMBERED))
 
 
 def _entry(member: Member) -> bytes:
@@ -485,6 +532,10 @@ def _entry(member: Member) -> bytes:
 def _member(user_id: bytes, entry: bytes) -> Member:
     info = entry.removeprefix(b" ")
     return Member(user_id.decode(errors="replace"), info, info != entry)
+
+
+def _members(reply: list[bytes]) -> tuple[Member, ...]:
+    return tuple(_member(reply[at], reply[at + 1]) for at in range(0, len(reply), 2))
 
 
 async def _each(work: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from smartlink.protocol.session import Member
 from smartlink.server.apps.base import App
@@ -11,7 +12,7 @@ from smartlink.server.brokers.base import BrokerUnavailable, Control, Deliver, P
 from smartlink.server.history.base import Entry
 from smartlink.server.pulse import Totals
 from smartlink.server.receipts.base import Pending
-from smartlink.server.roster.base import Arrival, ChannelCount, Departure, OnChange
+from smartlink.server.roster.base import Arrival, ChannelCount, Departure, OnChange, State
 from smartlink.server.switchboard import messages as say
 from smartlink.server.switchboard.line import Line
 from smartlink.server.webhooks.base import WebhookEvent
@@ -84,6 +85,7 @@ def _publish(number: int, publication: Publication) -> say.Publish:
         publication.frame,
         publication.except_socket,
         publication.is_live,
+        publication.version,
     )
 
 
@@ -101,7 +103,7 @@ class SwitchboardRoster:
             arrived = await self._line.join(app_id, channel, socket_id, member)
         except BrokerUnavailable:
             return Arrival(False, False, 1)
-        return arrived.arrival
+        return replace(arrived.arrival, members=arrived.members or ())
 
     async def leave(self, app_id: str, channel: str, socket_id: str) -> Departure:
         try:
@@ -111,14 +113,14 @@ class SwitchboardRoster:
         return departed.departure
 
     async def members(self, app_id: str, channel: str) -> Sequence[Member]:
-        fresh = self._line.fresh_members(app_id, channel)
-        if fresh is not None:
-            return fresh
+        return (await self.state(app_id, channel)).members
+
+    async def state(self, app_id: str, channel: str) -> State:
         try:
             present: say.Present = await self._line.ask(lambda n: say.Members(n, app_id, channel))
         except BrokerUnavailable:
-            return ()
-        return present.members
+            return State(0, 0)
+        return State(present.version, present.subscriptions, present.members)
 
     async def count(self, app_id: str, channel: str) -> ChannelCount:
         try:

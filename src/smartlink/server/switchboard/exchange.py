@@ -22,14 +22,14 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 import structlog
 
-from smartlink.protocol.names import ChannelKind, is_counted, kind_of
+from smartlink.protocol.names import is_counted
 from smartlink.protocol.session import Member
 from smartlink.server.brokers.base import Control, Publication
 from smartlink.server.history.base import Entry, History
 from smartlink.server.metrics import lasting, merge
 from smartlink.server.pulse import Totals
 from smartlink.server.receipts.base import Pending, Receipts
-from smartlink.server.roster.base import Change, Roster
+from smartlink.server.roster.base import Change, Departure, Roster
 from smartlink.server.switchboard import messages as say
 from smartlink.server.switchboard.stream import Stream
 from smartlink.server.webhooks.base import WebhookEvent
@@ -234,6 +234,7 @@ class Exchange:
                     publication.frame,
                     publication.except_socket,
                     publication.is_live,
+                    publication.version,
                 )
             )
             for seat in seats:
@@ -306,7 +307,14 @@ class Exchange:
         home = self.home
         if home is not None and home.is_subscribed(message.app_id, message.channel):
             home.deliver(
-                Publication(message.app_id, message.channel, message.frame, message.except_socket, message.is_live)
+                Publication(
+                    message.app_id,
+                    message.channel,
+                    message.frame,
+                    message.except_socket,
+                    message.is_live,
+                    message.version,
+                )
             )
 
     def _subscribe(self, seat: Seat, message: say.Subscribe) -> None:
@@ -350,12 +358,10 @@ class Exchange:
             if member is not None and arrival.is_number is not None:
                 member = replace(member, is_number=arrival.is_number)
             seat.entries.setdefault(entry, member)
-            members = None
-            if kind_of(message.channel) is ChannelKind.PRESENCE:
-                members = tuple(_now(self.roster.members(*key)))
+            members = arrival.members or None
             if arrival.is_first_of_user or arrival.is_first_on_channel:
                 turn = self._take_turn(seat, key)
-            seat.say(say.Arrived(message.id, arrival, members, turn))
+            seat.say(say.Arrived(message.id, replace(arrival, members=()), members, turn))
         else:
             departure = _now(self.roster.leave(*entry))
             seat.entries.pop(entry, None)
@@ -402,16 +408,23 @@ class Exchange:
 
     def _withdraw(self, seat: Seat) -> None:
         entries, seat.entries = seat.entries, {}
-        changes: dict[Key, tuple[list[Member], bool]] = {}
+        changes: dict[Key, tuple[list[Member], Departure]] = {}
         for (app_id, channel, socket_id), member in entries.items():
             departure = _now(self.roster.leave(app_id, channel, socket_id))
-            removed, _ = changes.get((app_id, channel), ([], False))
+            removed = changes[app_id, channel][0] if (app_id, channel) in changes else []
             if member is not None and departure.is_last_of_user:
                 removed.append(member)
-            changes[app_id, channel] = (removed, departure.is_last_on_channel)
-        for (app_id, channel), (removed, is_vacated) in changes.items():
-            if removed or is_vacated or is_counted(channel):
-                self._announce(Change(app_id, channel, removed=tuple(removed), is_vacated=is_vacated), but=seat)
+            changes[app_id, channel] = (removed, departure)
+        for (app_id, channel), (removed, last) in changes.items():
+            if removed or last.is_last_on_channel or is_counted(channel):
+                change = Change(
+                    app_id,
+                    channel,
+                    removed=tuple(removed),
+                    is_vacated=last.is_last_on_channel,
+                    version=last.version,
+                )
+                self._announce(change, but=seat)
 
     def _announce(self, change: Change, but: Seat) -> None:
         """Have one node announce a change; with nobody left, only webhooks are to hear of it."""
@@ -428,8 +441,8 @@ class Exchange:
             self.tell(change.app_id, WebhookEvent("channel_vacated", change.channel))
 
     def _members(self, seat: Seat, message: say.Members) -> None:
-        members = _now(self.roster.members(message.app_id, message.channel))
-        seat.say(say.Present(message.id, tuple(members)))
+        state = _now(self.roster.state(message.app_id, message.channel))
+        seat.say(say.Present(message.id, state.members, state.version, state.subscriptions))
 
     def _count(self, seat: Seat, message: say.Count) -> None:
         seat.say(say.Counted(message.id, _now(self.roster.count(message.app_id, message.channel))))

@@ -63,8 +63,6 @@ class Line:
         self._waking = 0
         """Answers whose askers have not run yet."""
         self._turn = self._settled = 0
-        self._fresh: dict[tuple[str, str], tuple[Member, ...]] = {}
-        self._joins: dict[int, tuple[str, str]] = {}
         self._counts: dict[str, int] = {}
         self._figures: Callable[[], dict[str, float]] = dict
         self._reporting: asyncio.Task[None] | None = None
@@ -103,17 +101,12 @@ class Line:
         return future
 
     async def join(self, app_id: str, channel: str, socket_id: str, member: Member | None) -> say.Arrived:
-        """Ask for a join. Until the caller waits again, `fresh_members` knows who is there."""
+        """Ask for a join."""
         # A parent that only stands still will carry it out: to give up would leave an entry that nobody takes out.
-        future = self.ask(lambda number: say.Join(number, app_id, channel, socket_id, member), math.inf)
-        if not future.done():
-            self._joins[self._last_id] = (app_id, channel)
-        arrived: say.Arrived = await future
+        arrived: say.Arrived = await self.ask(
+            lambda number: say.Join(number, app_id, channel, socket_id, member), math.inf
+        )
         return arrived
-
-    def fresh_members(self, app_id: str, channel: str) -> tuple[Member, ...] | None:
-        """The members as the last answer had them, within the turn of the loop in which it came."""
-        return self._fresh.get((app_id, channel))
 
     def report_connections(self, app_id: str, connections: int) -> None:
         """Tell a count; of several within one turn of the loop, the last."""
@@ -153,7 +146,6 @@ class Line:
             log.error("the switchboard does not answer", questions=len(late))
         for number in late:
             future, _ = self._questions.pop(number)
-            self._joins.pop(number, None)
             if not future.done():
                 future.set_exception(BrokerUnavailable("The switchboard does not answer"))
 
@@ -192,9 +184,9 @@ class Line:
 
     def _act(self, message: say.FromSwitchboard) -> None:
         match message:
-            case say.Publish(_, app_id, channel, frame, except_socket, is_live):
+            case say.Publish(_, app_id, channel, frame, except_socket, is_live, version):
                 if self.deliver is not None:
-                    self.deliver(Publication(app_id, channel, frame, except_socket, is_live))
+                    self.deliver(Publication(app_id, channel, frame, except_socket, is_live, version))
             case say.Signal(_, app_id, action, target, data):
                 if self.deliver is not None:
                     self.deliver(Control(app_id, action, target, data))
@@ -226,10 +218,7 @@ class Line:
 
     def _answer(self, answer: Any) -> None:
         question = self._questions.pop(answer.id, None)
-        channel = self._joins.pop(answer.id, None)
         if question is not None and not question[0].done():
-            if channel is not None and answer.members is not None:
-                self._fresh[channel] = answer.members
             question[0].set_result(answer)
         self._settle_later(getattr(answer, "turn", 0))
 
@@ -243,14 +232,12 @@ class Line:
         self._waking -= 1
         if self._waking:
             return
-        self._fresh.clear()
         if self._turn > self._settled:
             self._settled = self._turn
             self.tell(say.Settled(self._turn))
 
     def _on_end(self) -> None:
         questions, self._questions = self._questions, {}
-        self._joins.clear()
         for future, _ in questions.values():
             if not future.done():
                 future.set_exception(BrokerUnavailable("The switchboard is gone"))

@@ -112,6 +112,7 @@ class Publish(msgspec.Struct, array_like=True, tag=12):
     frame: bytes
     except_socket: str | None
     is_live: bool
+    version: int = 0
 
 
 class Signal(msgspec.Struct, array_like=True, tag=13):
@@ -248,8 +249,12 @@ class Departed(msgspec.Struct, array_like=True, tag=71):
 
 
 class Present(msgspec.Struct, array_like=True, tag=72):
+    """The answer to `Members`: a `State`."""
+
     id: int
     members: tuple[Member, ...]
+    version: int = 0
+    subscriptions: int = 0
 
 
 class Counted(msgspec.Struct, array_like=True, tag=73):

@@ -1,0 +1,92 @@
+"""What a newcomer is told of who is there, and the changes told afterwards, agree: exactly one of the two."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kit.client import connected
+from kit.engines import Between
+from kit.meeting import misled, misled_by_leaves
+from kit.realtime import realtime_server
+from kit.waiting import eventually
+from smartlink.protocol import encoding
+from smartlink.server.brokers.base import Publication
+from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.newcomers import Newcomers
+
+
+async def test_two_who_meet_are_told_of_each_other_once(server: RealtimeServer) -> None:
+    assert await misled([server.port], 20) == []
+    assert await misled_by_leaves([server.port], 20) == []
+
+
+def told(version: int, has_come: bool = True) -> Publication:
+    frame = encoding.member_added("presence-a", "2", b"{}") if has_come else encoding.member_removed("presence-a", "2")
+    return Publication("1001", "presence-a", frame, version=version)
+
+
+async def test_a_change_that_the_state_shows_is_not_told_and_the_next_one_is(server: RealtimeServer) -> None:
+    async with connected(server.port) as old, connected(server.port) as new:
+        await old.subscribe("presence-a", {"user_id": "1"})
+        await new.subscribe("presence-a", {"user_id": "3"})
+        await old.expect("pusher_internal:member_added")
+        version = (await server.node.roster.state("1001", "presence-a")).version
+        server.node.deliver(told(version))
+        server.node.deliver(told(version + 1, has_come=False))
+
+        assert [(await old.receive())["event"][16:] for _ in range(2)] == ["member_added", "member_removed"]
+        await new.expect("pusher_internal:member_removed")
+        assert await new.is_quiet()
+
+
+async def test_who_subscribes_again_is_told_the_state_and_what_came_after_it() -> None:
+    between = Between()
+    async with realtime_server(engines=between.engines()) as server, connected(server.port) as client:
+        await client.subscribe("presence-a", {"user_id": "1"})
+        between.reading.shut()
+        client.send("pusher:subscribe", {"channel": "presence-a"})
+        await eventually(lambda: between.reading.waiting == 1)
+        async with connected(server.port) as other:
+            await other.subscribe("presence-a", {"user_id": "2"})
+            await client.expect("pusher_internal:member_added")
+            between.reading.open()
+
+            state = json.loads((await client.expect("pusher_internal:subscription_succeeded"))["data"])
+            assert state["presence"]["ids"] == ["1"]
+            await client.expect("pusher_internal:member_added")
+
+
+async def test_a_watchers_state_and_the_changes_told_to_it_agree() -> None:
+    between = Between()
+    async with realtime_server(engines=between.engines()) as server:
+        async with connected(server.port) as watcher, connected(server.port) as user:
+            between.reading.shut()
+            await watcher.sign_in("w", watchlist=["7"])
+            await eventually(lambda: between.reading.waiting == 1)
+            await user.sign_in("7")
+            between.reading.open()
+            told = json.loads((await watcher.expect("pusher_internal:watchlist_events"))["data"])
+            assert told == {"events": [{"name": "offline", "user_ids": ["7"]}]}
+            told = json.loads((await watcher.expect("pusher_internal:watchlist_events"))["data"])
+            assert told == {"events": [{"name": "online", "user_ids": ["7"]}]}
+            version = (await server.node.roster.state("1001", "#user-7")).version
+            async with connected(server.port) as late:
+                await late.sign_in("l", watchlist=["7"])
+                await late.expect("pusher_internal:watchlist_events")
+                frame = encoding.watchlist_events({"online": ["7"]})
+                server.node.deliver(Publication("1001", "#watch-7", frame, version=version))
+                assert await late.is_quiet()
+
+
+async def test_who_was_told_a_state_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smartlink.server.newcomers.SWEEP_S", 0.01)
+    newcomers, connection = Newcomers(known_s=0.03), object()
+    for version in (5, 3, 5):
+        newcomers.told("1", "presence-a", version, connection)  # type: ignore[arg-type] # told apart only
+    newcomers.told("1", "presence-a", 0, connection)  # type: ignore[arg-type] # as above
+    assert [len(newcomers.knowing("1", "presence-a", version)) for version in (0, 3, 4, 5, 6)] == [0, 3, 2, 2, 0]
+    assert newcomers.knowing("2", "presence-a", 3) == ()
+
+    await eventually(lambda: not newcomers._told and newcomers._timer is None)
