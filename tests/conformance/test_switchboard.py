@@ -270,9 +270,8 @@ async def test_what_is_said_after_an_answer_is_heard_after_its_asker_ran() -> No
     await broker.start(lambda publication: log.append(getattr(publication, "frame", b"").decode()))
 
     async def join(number: int) -> None:
-        await roster.join("1", "presence-a", f"1.{number}", ANA)
-        members = await roster.members("1", "presence-a")
-        log.append(f"joined, {len(members)} there")
+        arrival = await roster.join("1", "presence-a", f"1.{number}", ANA)
+        log.append(f"joined, {len(arrival.members)} there")
 
     joins = [asyncio.ensure_future(join(number)) for number in range(3)]
     for kind in (messages.Hello, messages.Join, messages.Join, messages.Join):

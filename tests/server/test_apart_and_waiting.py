@@ -100,18 +100,17 @@ async def test_as_much_as_may_wait_is_done_when_the_engine_answers() -> None:
         assert (await client.receive())["channel"] == "other"
 
 
-@pytest.mark.parametrize("gate", ["joining", "reading"])
-async def test_who_goes_while_joining_leaves_nothing_behind(gate: str) -> None:
+async def test_who_goes_while_joining_leaves_nothing_behind() -> None:
     between = Between()
     async with node(between) as server, connected(server.port) as other:
         await other.subscribe("presence-a", {"user_id": "2"})
         async with connected(server.port) as client:
-            getattr(between, gate).shut()
+            between.joining.shut()
             ask_for(client, "presence-a", "1")
-            await eventually(lambda: getattr(between, gate).waiting)
+            await eventually(lambda: between.joining.waiting)
             client.writer.transport.abort()
             await eventually(lambda: len(server.node.hub) == 1)
-        getattr(between, gate).open()
+        between.joining.open()
         users = [json.loads((await other.receive())["data"])["user_id"] for _ in range(2)]
 
         assert users == ["1", "1"]
@@ -159,7 +158,7 @@ async def test_one_who_leaves_does_not_deafen_one_who_is_joining() -> None:
         assert (await second.receive())["data"] == "heard"
 
 
-async def test_members_who_come_while_the_state_is_read_are_told() -> None:
+async def test_members_who_come_while_a_join_is_under_way_are_told() -> None:
     between = Between()
     async with (
         node(between) as one,
@@ -169,14 +168,14 @@ async def test_members_who_come_while_the_state_is_read_are_told() -> None:
         connected(two.port) as cleo,
     ):
         await cleo.subscribe("presence-a", {"user_id": "3"})
-        between.reading.shut()
+        between.joining.shut()
         ask_for(ana, "presence-a", "1")
-        await eventually(lambda: between.reading.waiting == 1)
+        await eventually(lambda: between.joining.waiting == 1)
         ask_for(ben, "presence-a", "2")
-        await eventually(lambda: between.reading.waiting == 2)
+        await eventually(lambda: between.joining.waiting == 2)
         cleo.send("pusher:unsubscribe", {"channel": "presence-a"})
         assert await cleo.is_quiet()
-        between.reading.open()
+        between.joining.open()
         seen: dict[str, set[str]] = {}
         for name, client in (("ana", ana), ("ben", ben)):
             data = json.loads((await client.expect("pusher_internal:subscription_succeeded"))["data"])
@@ -241,12 +240,12 @@ async def test_the_thousand_and_first_member_costs_one_state_and_one_member_adde
 async def test_more_than_can_be_held_for_one_who_joins_ends_the_connection() -> None:
     between = Between()
     async with node(between) as server, connected(server.port) as client:
-        between.reading.shut()
+        between.joining.shut()
         ask_for(client, "presence-a", "1")
-        await eventually(lambda: between.reading.waiting)
+        await eventually(lambda: between.joining.waiting)
         for _ in range(27):
             await publish(server, "presence-a", "x" * 10_000)
-        between.reading.open()
+        between.joining.open()
 
         assert await client.error() == 4100
         assert (await client.closed()).code == 4100
