@@ -91,7 +91,7 @@ class Users:
         success = session.signed_in(user)
         self._hub.sign_in(connection, user.id)
         self._hub.watch(connection, (channel,))
-        connection.write(b"".join(map(text_frame, [success.frame, *arriving.frames])))
+        connection.write(b"".join(map(text_frame, [success.frame, *(frame for frame, _ in arriving.told)])))
         if arriving.is_swamped:
             connection.close(Code.OVER_CAPACITY, f"More came on {channel} at once than can be held")
         if not connection.is_open:
