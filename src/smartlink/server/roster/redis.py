@@ -222,7 +222,7 @@ class RedisRoster:
         )
 
     async def members(self, app_id: str, channel: str) -> Sequence[Member]:
-        return (await self.state(app_id, channel)).members
+        return list((await self.state(app_id, channel)).members)
 
     async def state(self, app_id: str, channel: str) -> State:
         key = (app_id, channel)
