@@ -102,7 +102,7 @@ async def test_while_redis_is_away_a_node_answers_for_itself_and_catches_up_afte
 
             assert await one.roster.join(*ROOM, "1.2", CLEO) == Arrival(False, True, 2)
             assert await one.roster.leave(*ROOM, "1.1") == Departure(False, True, 1)
-            assert await one.roster.members(*ROOM) == (CLEO,)
+            assert await one.roster.members(*ROOM) == [CLEO]
             assert await one.roster.count(*ROOM) == ChannelCount(1, 1)
             assert await one.roster.nodes() == 1
             assert await two.roster.leave(*ROOM, "2.1") == Departure(False, True, 1)
