@@ -9,11 +9,12 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from kit.client import connected
+from kit.client import connected, raw
 from kit.engines import Between
 from kit.realtime import an_app, call, realtime_server
 from kit.waiting import eventually
 from smartlink.server.http.channels import list_channels
+from smartlink.server.http.connection import MAX_PIPELINED, REQUESTS_AT_ONCE
 from smartlink.server.lifecycle import RealtimeServer
 from smartlink.server.node import AT_ONCE
 from smartlink.server.pace import FRAMES_AT_ONCE
@@ -152,3 +153,19 @@ async def test_a_long_list_of_channels_is_made_a_few_at_a_time(
         listing.send(None)
 
     assert len(json.loads(ended.value.value.body)["channels"]) == 100
+
+
+async def test_of_many_requests_on_one_connection_a_few_are_answered_in_a_turn(server: RealtimeServer) -> None:
+    async with raw(server.port) as busy:
+        busy.writer.write(b"GET /apps/none/events HTTP/1.1\r\nHost: x\r\n\r\n" * MAX_PIPELINED)
+        seen = [0]
+        async with asyncio.timeout(30):
+            while seen[-1] < MAX_PIPELINED:
+                await asyncio.sleep(0)
+                seen.append(server.metrics.http_requests)
+
+            assert max(after - before for before, after in itertools.pairwise(seen)) <= 2 * REQUESTS_AT_ONCE
+            for _ in range(MAX_PIPELINED):
+                assert b" 404 " in await busy.reader.readuntil(b"}")
+            busy.writer.write(b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b" 200 " in await busy.reader.readuntil(b"}")

@@ -392,6 +392,7 @@ def build(
         max_body_bytes=settings.reverb_max_request_size,
         proxies=TrustedProxies(settings.reverb_server_trusted_proxies),
         is_ready=lambda: server.is_ready,
+        pace=sockets.pace,
         waiting=room.waiting,
     )
 

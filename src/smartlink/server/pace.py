@@ -1,5 +1,7 @@
-"""Turns for those who send more frames than one turn may take: each waits for the next, and the loop looks after the
-others in between."""
+"""Turns for those who send more frames, or requests, than one turn may take.
+
+Each waits for the next one, and the loop looks after the others in between.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ class Paced(Protocol):
     """Has more to act on than was its turn."""
 
     def go_on(self) -> None:
-        """Act on `FRAMES_AT_ONCE` more, and wait for another turn where that is not all. Must not raise."""
+        """Act on a few more, and wait for another turn where that is not all. Must not raise."""
 
 
 class Pace:

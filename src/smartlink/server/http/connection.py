@@ -19,6 +19,7 @@ from smartlink.server.http.head import Begun, fault_of_head, origin_form, withou
 from smartlink.server.http.router import Router
 from smartlink.server.http.stream import HttpStream
 from smartlink.server.link import Link
+from smartlink.server.pace import Pace
 from smartlink.server.proxies import TrustedProxies
 from smartlink.server.requests import HttpError, Request, Response, Stream, encode
 from smartlink.server.room import Waiting
@@ -33,6 +34,8 @@ HEAD_TIMEOUT_S = 10.0
 BODY_TIMEOUT_S = 30.0
 IDLE_TIMEOUT_S = 75.0
 LINGER_S = 1.0
+REQUESTS_AT_ONCE = 8
+"""Requests of one connection that are answered before others have their turn."""
 STALLED_S = 10.0
 """How long a peer may take nothing of its answers."""
 
@@ -74,6 +77,7 @@ class HttpSettings:
     is_ready: Callable[[], bool]
     """While not, connections end with their next answer."""
     open: set[HttpConnection] = field(default_factory=set)
+    pace: Pace = field(default_factory=Pace)
     waiting: set[Waiting] = field(default_factory=set)
     """Those of them that have made no signed call."""
 
@@ -93,6 +97,8 @@ class HttpConnection:
         self._has_asked = False
         self._is_in_head = True
         self._is_loop = False
+        self._is_paced = False
+        """More was asked than could be answered in one turn."""
         self._is_old = False
         """HTTP/1.0, as some proxies speak it: nothing chunked."""
         self._stream: HttpStream | None = None
@@ -307,10 +313,15 @@ class HttpConnection:
     # Answers
 
     def _answer_next(self) -> None:
-        if self._is_loop:
+        if self._is_loop or self._is_paced:
             return
         self._is_loop = True
+        left = REQUESTS_AT_ONCE
         while self._ready and not (self._is_answering or self._is_over or self._behind_since):
+            if not left:
+                self._wait_for_turn()
+                break
+            left -= 1
             request, keeps_alive = self._ready.popleft()
             if self._is_socket(request):
                 self._upgrade(request)
@@ -326,12 +337,23 @@ class HttpConnection:
             if not is_answered:
                 self._link.pause()
         self._is_loop = False
-        if self._is_answering or self._is_over or self._behind_since:
+        if self._is_answering or self._is_over or self._behind_since or self._is_paced:
             return
         if self._fault is not None:
             self._refuse(self._fault)
         else:
             self._link.resume()
+
+    def _wait_for_turn(self) -> None:
+        self._is_paced = True
+        self._link.pause()
+        self._shared.pace.wait(self)
+
+    def go_on(self) -> None:
+        """Answer what has waited for this turn."""
+        self._is_paced = False
+        if not self._is_over:
+            self._answer_next()
 
     def _is_socket(self, request: Request) -> bool:
         """Whether the request is the beginning of a WebSocket, at whatever path: a wrong one is told over it."""
