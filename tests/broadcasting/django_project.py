@@ -40,6 +40,7 @@ if len(sys.argv) > 2:
     sys.exit()
 
 from smartlink.broadcasting.outbox.django import DjangoOutbox  # noqa: E402 - Django's order
+from smartlink.broadcasting.testing import recorded_broadcasts_django  # noqa: E402 - Django's order
 
 call_command("migrate", "smartlink_outbox", verbosity=0)
 call_command("migrate", "smartlink_outbox", "zero", verbosity=0)
@@ -73,6 +74,8 @@ try:
 except ValueError:
     rolled_back_rings = len(rung)
 ids += outbox.record([Envelope("private-orders", "OrderShipped", f'{{"n":{n}}}', queue="high") for n in (3, 4)])
+recorded_broadcasts_django().assert_broadcast("OrderShipped", on="private-orders", times=3)
+recorded_broadcasts_django().assert_not_broadcast("OrderCancelled")
 with connection.cursor() as cursor:
     cursor.execute("SELECT count(*) FROM orders")
     orders = cursor.fetchone()[0]

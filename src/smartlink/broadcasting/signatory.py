@@ -18,15 +18,17 @@ from smartlink.broadcasting.authorization import ChannelRules, Decision, Member
 from smartlink.broadcasting.config import BroadcastSettings
 from smartlink.broadcasting.encryption import ChannelEncryption
 from smartlink.broadcasting.errors import BroadcastConfigError
+from smartlink.broadcasting.multipart import form_fields
 from smartlink.broadcasting.payloads import encode_payload
 from smartlink.broadcasting.steps import Steps, settle, settle_sync
 from smartlink.protocol.names import ChannelKind, is_valid_channel, is_valid_socket_id, kind_of
 from smartlink.protocol.signing import sign_channel, sign_user
 
-__all__ = ["MAX_BODY_BYTES", "MAX_CHANNELS_AT_ONCE", "Answer", "Question", "RequestRefused", "Signatory"]
+__all__ = ["MAX_BODY_BYTES", "MAX_CHANNELS_AT_ONCE", "Answer", "FormBody", "Question", "RequestRefused", "Signatory"]
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_CHANNELS_AT_ONCE = 100
+MAX_FIELDS = 2 * MAX_CHANNELS_AT_ONCE
 
 _CLOSED = Decision(False, "encrypted channels need BROADCAST_ENCRYPTION_MASTER_KEY")
 
@@ -43,6 +45,10 @@ class RequestRefused(Exception):
         self.status = status
         self.message = message
         self.headers = dict(headers or {})
+
+
+class FormBody(bytes):
+    """A form that the framework has taken apart already, urlencoded again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,8 @@ class Signatory(Generic[User]):
     `auth` with `socket_id` and `channel_name` answers 200 `{"auth"}`, with `channel_data` and `shared_secret` where
     the channel has them. With up to 100 names as `channels` (JSON) or `channel_name[]` (form) it answers each:
     200 `{"channels": {name: {"status": 200, "data": {"auth"}}}}`. `user-auth` answers 200 `{"auth", "user_data"}`.
-    Without any `socket_id` there is nothing to sign: 200 and no `auth`. Else: 400 for an unreadable body; 401; 403;
+    Bodies are forms, urlencoded or multipart, or JSON. Without any `socket_id` there is nothing to sign: 200 and no
+    `auth`. Else: 400 for an unreadable body; 401; 403;
     404; 405; 413 above 64 KiB; 415; 422 for a malformed `socket_id`.
 
     Raises BroadcastConfigError for an empty key or secret: anybody could sign with them.
@@ -264,8 +271,13 @@ class _Fields:
         kind = content_type.partition(";")[0].strip().lower()
         if kind == "application/json":
             return cls.of_json(body)
-        if kind not in ("", "application/x-www-form-urlencoded"):
-            raise RequestRefused(415, "Send application/x-www-form-urlencoded or application/json.")
+        if kind == "multipart/form-data" and not isinstance(body, FormBody):
+            try:
+                return cls.of_pairs(form_fields(content_type, body, MAX_FIELDS))
+            except ValueError:
+                raise RequestRefused(400, f"The body is not a form in UTF-8 of at most {MAX_FIELDS} fields.") from None
+        if kind not in ("", "application/x-www-form-urlencoded", "multipart/form-data"):
+            raise RequestRefused(415, "Send application/x-www-form-urlencoded, multipart/form-data or JSON.")
         return cls.of_form(body.decode("latin-1"))
 
     @classmethod
@@ -283,12 +295,16 @@ class _Fields:
 
     @classmethod
     def of_form(cls, text: str) -> Self:
-        """One that comes twice is a list, and so never a socket id or a channel; `name[]` is a list on purpose."""
         try:
             text.encode("ascii")
-            pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=2 * MAX_CHANNELS_AT_ONCE)
+            pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
         except ValueError:
-            raise RequestRefused(400, "The fields are not a form in UTF-8 of at most 200.") from None
+            raise RequestRefused(400, f"The fields are not a form in UTF-8 of at most {MAX_FIELDS}.") from None
+        return cls.of_pairs(pairs)
+
+    @classmethod
+    def of_pairs(cls, pairs: Sequence[tuple[str, str]]) -> Self:
+        """One that comes twice is a list, and so never a socket id or a channel; `name[]` is a list on purpose."""
         values: dict[str, object] = {}
         names: list[object] = []
         for raw_name, value in pairs:

@@ -5,34 +5,50 @@ with fake_broadcasts(app.broadcaster) as broadcasts:
 
 broadcasts.assert_broadcast(OrderShipped, on=PrivateChannel("orders.1"), to_others=True)
 assert_forbidden(rules, ben, PrivateChannel("orders.1"))
+
+What an outbox keeps is asked about where it is recorded, or sent first:
+
+(await recorded_broadcasts(session, tables)).assert_broadcast(OrderShipped)
+await deliver_recorded(engine, tables, app.broadcaster)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import msgspec
+from sqlalchemy import Connection, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
 
 from smartlink.broadcasting.authorization import ChannelRules, Decision
 from smartlink.broadcasting.broadcaster import Broadcaster
 from smartlink.broadcasting.channels import Channel
 from smartlink.broadcasting.drivers.connections import Connections
-from smartlink.broadcasting.envelope import Envelope
+from smartlink.broadcasting.envelope import Envelope, Promise
 from smartlink.broadcasting.errors import BroadcastFailed, BroadcastUnavailable
 from smartlink.broadcasting.events import BroadcastEvent
+from smartlink.broadcasting.outbox.relay import Relay
+from smartlink.broadcasting.outbox.tables import OutboxTables
 from smartlink.broadcasting.sync import SyncBroadcaster
 
 __all__ = [
     "Broadcasts",
     "FakeBroadcaster",
     "FakeDriver",
+    "Recorded",
     "assert_authorized",
     "assert_authorized_async",
     "assert_forbidden",
     "assert_forbidden_async",
+    "deliver_recorded",
     "fake_broadcasts",
+    "recorded_broadcasts",
+    "recorded_broadcasts_django",
+    "recorded_broadcasts_sync",
 ]
 
 Payload = Mapping[str, Any]
@@ -160,7 +176,7 @@ class Broadcasts:
         if not kept:
             return sent
         packed = ", ".join(f"{name} on {channel}" for channel, name in sorted(kept))
-        return f"{sent}; packed, but not sent: {packed} (what is recorded in a transaction is sent by the relay)"
+        return f"{sent}; packed, but not sent: {packed} (what is recorded is sent by a worker, or deliver_recorded)"
 
 
 @contextmanager
@@ -173,6 +189,66 @@ def fake_broadcasts(broadcaster: Broadcaster | SyncBroadcaster) -> Iterator[Broa
     own = broadcaster if isinstance(broadcaster, Broadcaster) else broadcaster.broadcaster
     with own.driven_by(broadcasts.fake_driver, broadcasts.note):
         yield broadcasts
+
+
+class Recorded(Broadcasts):
+    """What an outbox has recorded, sent or not. A class of events is found by its name, for only that is kept: one
+    with a `broadcast_as` of its own by its wire name."""
+
+    def _is_of(self, event: type[BroadcastEvent] | str, envelope: Envelope) -> bool:
+        if isinstance(event, str):
+            return envelope.name == event
+        return envelope.name.rpartition("\\")[2] == event.__name__
+
+    def _was_to_others(self, envelope: Envelope) -> bool:
+        return envelope.socket_id is not None
+
+
+_KEPT = ("channel", "name", "payload", "socket_id", "promise", "queue", "connection", "except_user")
+
+
+async def recorded_broadcasts(into: AsyncSession | AsyncConnection, tables: OutboxTables) -> Recorded:
+    """What the transaction of `into` sees recorded, its own uncommitted events too, in order."""
+    return await into.run_sync(recorded_broadcasts_sync, tables)
+
+
+def recorded_broadcasts_sync(into: Session | Connection, tables: OutboxTables) -> Recorded:
+    """As `recorded_broadcasts`, for sessions and connections that do not await."""
+    events = tables.recorded_events
+    return _recorded(into.execute(select(*(events.c[name] for name in _KEPT)).order_by(events.c.id)))
+
+
+def recorded_broadcasts_django(using: str = "default") -> Recorded:
+    """As `recorded_broadcasts`, over Django's connection `using`: within a `TestCase`'s transaction too."""
+    from django.db import connections
+
+    with connections[using].cursor() as cursor:
+        cursor.execute(f"SELECT {', '.join(_KEPT)} FROM recorded_events ORDER BY id")  # noqa: S608 - names of ours
+        return _recorded(cursor.fetchall())
+
+
+def _recorded(rows: Iterable[Sequence[Any]]) -> Recorded:
+    recorded = Recorded()
+    for channel, name, payload, socket_id, promise, queue, connection, except_user in rows:
+        envelope = Envelope(channel, name, payload, socket_id, Promise(promise), queue)
+        recorded.fake_driver.sent.append(replace(envelope, connection=connection, except_user=except_user))
+    return recorded
+
+
+async def deliver_recorded(
+    engine: AsyncEngine, tables: OutboxTables, broadcaster: Broadcaster | SyncBroadcaster
+) -> int:
+    """Send what is recorded and waits, as a worker would, and leave it to the next one at once; how many were sent.
+
+    Within `fake_broadcasts` they go to the fake. What another worker holds meanwhile is that one's to send. Raises
+    what the database raises.
+    """
+    own = broadcaster if isinstance(broadcaster, Broadcaster) else broadcaster.broadcaster
+    relay = Relay(engine, tables, own.driver)
+    try:
+        return await relay.run_once()
+    finally:
+        await relay.release()
 
 
 class FakeBroadcaster(Broadcaster, Broadcasts):

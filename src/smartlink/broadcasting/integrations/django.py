@@ -14,7 +14,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, RawPostData
 from django.urls import URLPattern, path
 from django.views.decorators.csrf import csrf_exempt
 
-from smartlink.broadcasting.signatory import MAX_BODY_BYTES, Answer, Question, RequestRefused, Signatory
+from smartlink.broadcasting.signatory import MAX_BODY_BYTES, Answer, FormBody, Question, RequestRefused, Signatory
 
 __all__ = ["broadcasting_urls", "signed_in_user"]
 
@@ -70,8 +70,8 @@ def _question(request: HttpRequest) -> Question:
         except UnreadablePostError:
             raise RequestRefused(400, "The body broke off.") from None
         except RawPostDataException:
-            # A middleware has taken a multipart body apart already.
-            raise RequestRefused(415, "Send application/x-www-form-urlencoded or application/json.") from None
+            # A middleware has taken a multipart body apart already; the limits on it are Django's.
+            return FormBody(request.POST.urlencode().encode())
         return body
 
     return Question(

@@ -6,12 +6,13 @@ app.register_blueprint(broadcasting_blueprint(signatory, current_user), url_pref
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from smartlink.broadcasting.signatory import MAX_BODY_BYTES, Question, RequestRefused, Signatory
+from smartlink.broadcasting.signatory import MAX_BODY_BYTES, FormBody, Question, RequestRefused, Signatory
 
 __all__ = ["broadcasting_blueprint"]
 
@@ -51,6 +52,10 @@ def _read() -> bytes:
     too_large = RequestRefused(413, f"The body is larger than {MAX_BODY_BYTES} bytes.")
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise too_large
+    proxy: Any = request
+    if "form" in vars(proxy._get_current_object()):  # noqa: SLF001 - the documented way behind the proxy
+        # Something before has taken the body apart, and left nothing of it.
+        return FormBody(urlencode(list(request.form.items(multi=True))).encode())
     body = b""
     try:
         while chunk := request.stream.read(MAX_BODY_BYTES + 1 - len(body)):

@@ -1,0 +1,46 @@
+"""The fields of a `multipart/form-data` body that is in memory already (RFC 7578): a browser's FormData, test clients.
+
+Strict: what is malformed is refused, never guessed at. Files have no place where this is used, and are left out.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["form_fields"]
+
+_BOUNDARY = re.compile(r""";\s*boundary=(?:"([^"\r\n]{1,70})"|([^\s;",]{1,70}))\s*(?:;|\Z)""", re.IGNORECASE)
+_DISPOSITION = re.compile(
+    r"""content-disposition:[ \t]*form-data((?:;[ \t]*[a-z*]+="[^"\r\n]*"[ \t]*)*)\Z""", re.IGNORECASE
+)
+_PARAMETER = re.compile(r""";[ \t]*([a-z*]+)="([^"\r\n]*)\"""", re.IGNORECASE)
+_MAX_HEAD_BYTES = 1024
+
+
+def form_fields(content_type: str, body: bytes, at_most: int) -> list[tuple[str, str]]:
+    """Names and texts, in order. Raises ValueError for what is no such form in UTF-8 of `at_most` parts."""
+    found = _BOUNDARY.search(content_type)
+    if found is None:
+        raise ValueError("no boundary")
+    delimiter = b"\r\n--" + (found[1] or found[2]).encode("ascii")
+    # The first delimiter stands at the very beginning; what follows the last one is nobody's.
+    before, *parts = (b"\r\n" + body).split(delimiter, at_most + 2)
+    if before or not parts or len(parts) > at_most + 1 or not parts[-1].startswith(b"--"):
+        raise ValueError("not parted as its boundary says")
+    fields = (_field(part) for part in parts[:-1])
+    return [field for field in fields if field is not None]
+
+
+def _field(part: bytes) -> tuple[str, str] | None:
+    head, separator, content = part.partition(b"\r\n\r\n")
+    if not separator or not head.startswith(b"\r\n") or len(head) > _MAX_HEAD_BYTES:
+        raise ValueError("a part without a head")
+    dispositions = [found for line in head.decode().split("\r\n") if (found := _DISPOSITION.match(line))]
+    if len(dispositions) != 1:
+        raise ValueError("a part that does not say its name")
+    parameters = {name.lower(): value for name, value in _PARAMETER.findall(dispositions[0][1])}
+    if "name" not in parameters:
+        raise ValueError("a part that does not say its name")
+    if "filename" in parameters or "filename*" in parameters:
+        return None
+    return parameters["name"], content.decode()
