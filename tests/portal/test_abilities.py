@@ -100,6 +100,13 @@ async def test_a_token_hears_and_fetches_what_it_may_read(world: World, admin: P
         assert (await client.get("/api/events", params={"channel": name})).status_code == status
 
 
+async def test_what_is_not_signed_for_is_not_fetched(world: World, ana: Person) -> None:
+    for name in (f"private-encrypted-user.{ana.id}", f"private-encrypted-cache-user.{ana.id}", "private-admin", "a b"):
+        asked = {"socket_id": "1.1", "channel_name": name}
+        assert (await ana.post("/broadcasting/auth", asked)).status_code == 403
+        assert (await ana.get("/api/events", params={"channel": name})).status_code == 403
+
+
 async def test_public_channels_are_fetched_with_chat_read(world: World, ana: Person) -> None:
     holding = await token_of(ana, world, ["chat:read"])
     without = await token_of(ana, world, set(ABILITIES) - {"chat:read"})

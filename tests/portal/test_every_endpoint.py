@@ -267,6 +267,7 @@ LIMITED = {
     "address": (10, "PATCH", "/api/user", {"email": "new@example.com", "current_password": "wrong"}),
     "name": (30, "PATCH", "/api/user", {"name": "Ana"}),
     "tokens": (30, "POST", "/api/tokens", {"name": "x"}),
+    "campaigns": (30, "POST", "/api/campaigns", {"name": "x", "budget": "1.00"}),
 }
 
 
@@ -291,17 +292,43 @@ async def test_too_often_is_429_and_says_when_to_come_back(world: World, ana: Pe
     assert "429" in DESCRIBED["paths"][path.partition("?")[0]][method.lower()]["responses"]
 
 
-def test_each_endpoint_that_is_limited_is_tried() -> None:
-    limited = {
-        (method.upper(), path) for method, path in OPERATIONS if "429" in DESCRIBED["paths"][path][method]["responses"]
-    }
-    tried = {(method, path.partition("?")[0]) for _, method, path, _ in LIMITED.values()}
-    # Same limit, same key: the wallet's.
-    same = {
-        ("POST", "/api/wallet/deposits"), ("POST", "/api/wallet/withdrawals"), ("GET", "/api/wallet/transactions.csv"),
-    }  # fmt: skip
+# Signed by the realtime server: nobody else gets past the first look at it.
+UNLIMITED = {("post", "/webhooks/realtime")}
 
-    assert limited == tried | same
+
+def test_every_request_that_changes_something_has_a_limit() -> None:
+    limited = {
+        operation for operation in OPERATIONS if "429" in DESCRIBED["paths"][operation[1]][operation[0]]["responses"]
+    }
+
+    assert {operation for operation in OPERATIONS if operation[0] in MUTATING} - limited == UNLIMITED
+    assert {(method.lower(), path.partition("?")[0]) for _, method, path, _ in LIMITED.values()} <= limited
+
+
+@pytest.mark.parametrize(("method", "path"), [each for each in UNSAFE if each not in UNLIMITED])
+async def test_whatever_changes_something_is_429_beyond_its_limit(world: World, method: str, path: str) -> None:
+    admin = await world.person(is_admin=True)
+    world.portal.limits.allowed = dict.fromkeys(world.portal.limits.allowed, (2, 3600.0))
+    bodies = {
+        "/api/chat/messages": {"message": "x"},
+        "/api/chat/messages/private": {"message": "x", "recipient_id": 999},
+        "/api/chat/typing": {"typing": True},
+        "/api/user/password": {"current_password": "wrong", "password": "long enough"},
+    }
+    body = bodies.get(path, {"amount": "1.00"} if "wallet" in path else {"name": "x"})
+    # Those that end the token they come by: the limit is the user's.
+    tokens = [(await world.portal.users.add_token(admin.id, "x"))[1] for _ in range(3)]
+
+    answers = []
+    for token in tokens:
+        client = world.client(authorization=f"Bearer {token}")
+        if path == "/api/logout/everywhere" and answers:
+            token = (await world.portal.users.add_token(admin.id, "x"))[1]
+            client = world.client(authorization=f"Bearer {token}")
+        answers.append(await client.request(method.upper(), _url(path), json=body))
+
+    assert [answer.status_code == 429 for answer in answers] == [False, False, True], answers
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 3600
 
 
 def test_every_endpoint_is_described_in_full() -> None:

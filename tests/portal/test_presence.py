@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
+import time
 from typing import Any
 
 import httpx2
@@ -15,9 +17,14 @@ from smartlink.broadcasting import BroadcastSettings, PresenceChannel
 from smartlink.portal.presence.events import UserJoined, UserLeft
 from smartlink.protocol.signing import sign_webhook
 
+_clock = itertools.count(int(time.time() * 1000) - 60_000)
 
-async def tell(world: World, *events: dict[str, Any], secret: str = "app-secret") -> httpx2.Response:
-    body = msgspec.json.encode({"time_ms": 1, "events": list(events)})
+
+async def tell(
+    world: World, *events: dict[str, Any], secret: str = "app-secret", at_ms: int | None = None
+) -> httpx2.Response:
+    """What the realtime server tells, a millisecond after what it told before."""
+    body = msgspec.json.encode({"time_ms": next(_clock) if at_ms is None else at_ms, "events": list(events)})
     headers = {"x-pusher-key": "app-key", "x-pusher-signature": sign_webhook(secret, body)}
     return await world.client().post("/webhooks/realtime", content=body, headers=headers)
 
@@ -43,6 +50,46 @@ async def test_coming_and_going_is_stored_and_told_once(world: World, ana: Perso
     expected = {"id": ben.id, "name": "Ben"}
     for event in (UserJoined, UserLeft):
         sent.assert_broadcast(event, on=PresenceChannel("chat"), times=1, where=lambda data: data == expected)
+
+
+async def test_a_webhook_of_more_than_ten_minutes_ago_is_refused(world: World, ana: Person) -> None:
+    now = int(time.time() * 1000)
+
+    old = await tell(world, member("added", ana), at_ms=now - 601_000)
+    recent = await tell(world, member("added", ana), at_ms=now - 540_000)
+
+    assert (old.status_code, recent.status_code) == (422, 200)
+    assert await online(ana) == ["Ana"]
+
+
+async def test_a_webhook_repeated_or_late_flips_nobodys_presence(world: World, ana: Person, ben: Person) -> None:
+    now = int(time.time() * 1000) - 10_000
+    came, left = (member("added", ana), now), (member("removed", ana), now + 1)
+    for event, at_ms in (came, left, came, left):
+        await tell(world, event, at_ms=at_ms)
+    assert await online(ana) == []
+
+    # On its way for longer than what happened after it; with news of somebody else in it.
+    await tell(world, member("removed", ben), at_ms=now + 3)
+    await tell(world, member("added", ana), member("added", ben), at_ms=now + 2)
+
+    assert await online(ana) == ["Ana"]
+    (await world.broadcasts()).assert_broadcast(UserJoined, times=2)
+
+
+async def test_what_was_told_before_the_sweep_looked_changes_nothing_after_it(world: World, ana: Person) -> None:
+    await world.portal.presence.mend({ana.id}, dt.datetime.now(dt.UTC))
+
+    await tell(world, member("removed", ana))
+
+    assert await online(ana) == ["Ana"]
+
+
+async def test_a_clock_that_was_ahead_makes_nothing_late(world: World, ana: Person) -> None:
+    await tell(world, member("added", ana), at_ms=int(time.time() * 1000) + 3_600_000)
+    await tell(world, member("removed", ana), at_ms=int(time.time() * 1000) + 1_000)
+
+    assert await online(ana) == []
 
 
 async def test_a_batch_is_applied_in_order(world: World, ana: Person) -> None:

@@ -233,8 +233,9 @@ class Portal:
 
     def _add_own_routes(self, app: FastAPI, identity: Identity) -> None:
         settings = self.settings
+        signing = Signing(self.signatory, identity, self.limits)
         for path in ("/broadcasting/auth", "/broadcasting/user-auth"):
-            app.router.routes.append(Route(path, Signing(self.signatory, identity), include_in_schema=False))
+            app.router.routes.append(Route(path, signing, include_in_schema=False))
         app.router.routes.append(Route("/asyncapi.json", self._events_described, include_in_schema=False))
         app.router.routes.append(Route("/docs", pages.docs, include_in_schema=False))
 

@@ -1,8 +1,8 @@
 """The API's description: what FastAPI finds out, completed by rule.
 
 What holds for all endpoints of a kind is said here once: signed-in callers may be answered 401, tokens without
-the ability 403, unsafe requests by cookie 403 and 419, ids 404, parameters 422, bodies 413, the database away 503.
-What only some endpoints do they declare themselves, with `raises` and `shows`.
+the ability 403, unsafe requests 429, and by cookie 403 and 419, ids 404, parameters 422, bodies 413, the database away
+503. What only some endpoints do they declare themselves, with `raises` and `shows`.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def _implied(path: str, method: str, operation: dict[str, Any]) -> Iterator[str]
     if _is_for_users(operation):
         yield "403"
         if method in MUTATING:
-            yield "419"
+            yield from ("419", "429")
     if "{" in path:
         yield "404"
     if "requestBody" in operation:

@@ -23,7 +23,7 @@ from smartlink.portal.shared.errors import Forbidden
 from smartlink.portal.shared.paging import PathId, WhichPage
 from smartlink.portal.shared.schemas import Status
 from smartlink.portal.shared.text import PlainText
-from smartlink.portal.users.identity import AnyCaller
+from smartlink.portal.users.identity import AnyCaller, AnyChange
 from smartlink.portal.users.service import Principal
 
 __all__ = ["router"]
@@ -42,8 +42,12 @@ async def _admins_only(caller: AnyCaller) -> Principal:
     return caller
 
 
+async def _admins_changing(caller: AnyChange) -> Principal:
+    return await _admins_only(caller)
+
+
 Reader = Annotated[Principal, Security(_admins_only, scopes=["admin:read"])]
-Writer = Annotated[Principal, Security(_admins_only, scopes=["admin:write"])]
+Writer = Annotated[Principal, Security(_admins_changing, scopes=["admin:write"])]
 Service = Annotated[Admin, Depends(_admin)]
 
 

@@ -53,7 +53,8 @@ async def _if_match(
 
 Service = Annotated[Campaigns, Depends(_campaigns)]
 Reader = Annotated[Principal, able("campaigns:read")]
-Writer = Annotated[Principal, able("campaigns:write")]
+Creator = Annotated[Principal, able("campaigns:write", limit="campaign")]
+Writer = Annotated[Principal, able("campaigns:write", limit="change")]
 Matching = Annotated[int | None, Depends(_if_match)]
 
 
@@ -82,7 +83,7 @@ async def list_campaigns(
 
 
 @router.post("", status_code=201, responses=shows("ETag", status=201))
-async def create_campaign(body: NewCampaign, caller: Writer, service: Service, response: Response) -> CampaignOut:
+async def create_campaign(body: NewCampaign, caller: Creator, service: Service, response: Response) -> CampaignOut:
     """A new campaign."""
     return _tagged(response, await service.create(caller, body))
 

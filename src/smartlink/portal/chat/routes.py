@@ -47,6 +47,7 @@ async def _presence(request: Request) -> Presence:
 ChatService = Annotated[Chat, Depends(_chat)]
 Reader = Annotated[Principal, able("chat:read")]
 Writer = Annotated[Principal, able("chat:write")]
+Marker = Annotated[Principal, able("chat:write", limit="change")]
 PresenceService = Annotated[Presence, Depends(_presence)]
 
 
@@ -128,13 +129,13 @@ async def private_history(
 
 
 @router.post("/messages/private/{user_id}/read")
-async def read_all(user_id: PathId, caller: Writer, chat: ChatService) -> Status:
+async def read_all(user_id: PathId, caller: Marker, chat: ChatService) -> Status:
     """Mark all that a user wrote to oneself as read."""
     await chat.read_all(caller, user_id)
     return Status()
 
 
 @router.post("/messages/{message_id}/read")
-async def read_message(message_id: PathId, caller: Writer, chat: ChatService) -> DirectMessageOut:
+async def read_message(message_id: PathId, caller: Marker, chat: ChatService) -> DirectMessageOut:
     """Mark a message to oneself as read."""
     return await chat.read(caller, message_id)

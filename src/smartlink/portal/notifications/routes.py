@@ -28,7 +28,7 @@ async def _service(request: Request) -> Notifications:
 
 Service = Annotated[Notifications, Depends(_service)]
 Reader = Annotated[Principal, able("notifications:read")]
-Writer = Annotated[Principal, able("notifications:write")]
+Writer = Annotated[Principal, able("notifications:write", limit="change")]
 
 
 @router.get("", responses=shows(UNREAD, EVENT_ID))

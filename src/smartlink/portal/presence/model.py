@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
-from sqlalchemy import Boolean, ForeignKey, Index
+from sqlalchemy import BigInteger, Boolean, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from smartlink.portal.shared.db import Base, BigId, UtcDateTime
@@ -22,5 +22,7 @@ class UserPresence(Base):
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), unique=True)
     is_online: Mapped[bool] = mapped_column(Boolean)
     last_seen: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+    told_ms: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """Up to when, in milliseconds since 1970, this was told: what tells of no later time changes nothing."""
     created_at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[dt.datetime] = mapped_column(UtcDateTime)

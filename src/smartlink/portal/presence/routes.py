@@ -15,6 +15,9 @@ __all__ = ["router"]
 
 router = APIRouter(tags=["realtime"])
 
+MAX_AGE_S = 600.0
+"""Twice as long as the realtime server tries to deliver. What somebody overheard is void after it."""
+
 _SIGNED = {
     "security": [{"signature": []}],
     "requestBody": {
@@ -41,11 +44,16 @@ _SIGNED = {
 
 @router.post("/webhooks/realtime", responses=raises(Unauthenticated, Invalid), openapi_extra=_SIGNED)
 async def realtime_webhook(request: Request) -> Status:
-    """A signed batch of the realtime server's events, applied in one transaction."""
+    """A signed batch of the realtime server's events, applied in one transaction.
+
+    What tells of more than ten minutes ago is refused with 422. A repeat, and what comes late, change nobody's
+    presence.
+    """
     settings: PortalSettings = request.app.state.settings
     presence: Presence = request.app.state.presence
     own = settings.broadcast
-    receiver = WebhookReceiver({own.reverb_app_key: own.reverb_app_secret.get_secret_value()})
+    secrets = {own.reverb_app_key: own.reverb_app_secret.get_secret_value()}
+    receiver = WebhookReceiver(secrets, max_age_s=MAX_AGE_S)
     sent = request.headers
     body = await request.body()
     try:
@@ -54,7 +62,7 @@ async def realtime_webhook(request: Request) -> Status:
         if refused.status == 401:
             raise Unauthenticated(refused.message) from None
         raise Invalid({"body": [refused.message]}) from None
-    await presence.hear(member_events(webhook.events))
+    await presence.hear(member_events(webhook.events), webhook.time_ms)
     for listener in request.app.state.webhook_listeners:
         listener(webhook.events)
     return Status()

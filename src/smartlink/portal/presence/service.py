@@ -64,17 +64,22 @@ class Presence:
         async with self._announcer.database.reading() as session:
             return (await session.scalars(found)).all()
 
-    async def hear(self, events: Iterable[MemberEvent]) -> None:
-        """Apply what the realtime server told, in order, in one transaction."""
-        events = list(events)
-        if not events:
+    async def hear(self, events: Iterable[MemberEvent], at_ms: int) -> None:
+        """Apply what the realtime server told of up to `at_ms`, in order, in one transaction.
+
+        Of a user of whom as much or more was told already nothing is applied: it is a repeat, or late. A clock that
+        runs ahead counts as ours, or it would make the right one's word late.
+        """
+        moves: dict[int, list[bool]] = {}
+        for event in events:
+            moves.setdefault(event.user_id, []).append(event.joined)
+        if not moves:
             return
+        at_ms = min(at_ms, _ms(_now()))
         async with self._announcer.work() as work:
-            names = await _names(work, {event.user_id for event in events})
-            for event in events:
-                name = names.get(event.user_id)
-                if name is not None:
-                    await _set(work, event.user_id, name, online=event.joined)
+            names = await _names(work, moves)
+            for user_id in sorted(names):
+                await _apply(work, user_id, names[user_id], moves[user_id], at_ms)
 
     async def mend(self, present: Collection[int], as_of: dt.datetime) -> None:
         """Bring the table to who was on the channel at `as_of`. A row changed since then is newer and stays."""
@@ -85,11 +90,12 @@ class Presence:
                 .where(UserPresence.is_online, UserPresence.updated_at < as_of)
             )
             left = [(user_id, name) for user_id, name in await work.session.execute(gone) if user_id not in present]
+            at_ms = _ms(as_of)
             for user_id, name in left:
-                await _set(work, user_id, name, online=False)
+                await _apply(work, user_id, name, [False], at_ms)
             names = await _names(work, present)
             for user_id in sorted(names):
-                await _set(work, user_id, names[user_id], online=True)
+                await _apply(work, user_id, names[user_id], [True], at_ms)
             if names:
                 seen = update(UserPresence).where(UserPresence.user_id.in_(names), UserPresence.is_online)
                 await work.session.execute(seen.values(last_seen=_now()))
@@ -113,28 +119,43 @@ async def _names(work: Work, user_ids: Collection[int]) -> dict[int, str]:
     return dict(rows.all())
 
 
-async def _set(work: Work, user_id: int, name: str, *, online: bool) -> None:
-    """Write and announce a change; nothing of both when it is none. The row's own lock decides between two."""
+async def _apply(work: Work, user_id: int, name: str, moves: Sequence[bool], at_ms: int) -> None:
+    """Take over what was told, each move in order, and announce changes; nothing when it is no news."""
+    is_online = await _told(work, user_id, at_ms)
+    if is_online is None:
+        return
+    before = is_online
+    for joined in moves:
+        if joined != is_online:
+            work.announce(UserJoined(user_id, name) if joined else UserLeft(user_id, name))
+        is_online = joined
+    if is_online != before or len(moves) > 1:
+        now = _now()
+        changed = update(UserPresence).where(UserPresence.user_id == user_id)
+        await work.session.execute(changed.values(is_online=is_online, last_seen=now, updated_at=now))
+
+
+async def _told(work: Work, user_id: int, at_ms: int) -> bool | None:
+    """Whether the user was online until now, the row locked and marked as told; None when this is no news."""
+    insert: Any = sqlite.insert if _is_sqlite(work) else postgresql.insert
     now = _now()
-    values: dict[str, Any] = {"is_online": online, "last_seen": now, "updated_at": now}
-    changed = await work.session.scalar(
-        update(UserPresence)
-        .where(UserPresence.user_id == user_id, UserPresence.is_online.is_not(online))
-        .values(values)
-        .returning(UserPresence.user_id)
+    row = insert(UserPresence).values(
+        user_id=user_id, is_online=False, last_seen=now, created_at=now, updated_at=now, told_ms=at_ms
     )
-    if changed is None and online:
-        insert: Any = sqlite.insert if _is_sqlite(work) else postgresql.insert
-        added = insert(UserPresence).values(user_id=user_id, created_at=now, **values)
-        changed = await work.session.scalar(
-            added.on_conflict_do_nothing(index_elements=["user_id"]).returning(UserPresence.user_id)
-        )
-    if changed is not None:
-        work.announce(UserJoined(user_id, name) if online else UserLeft(user_id, name))
+    told: bool | None = await work.session.scalar(
+        row.on_conflict_do_update(
+            index_elements=["user_id"], set_={"told_ms": at_ms}, where=UserPresence.told_ms < at_ms
+        ).returning(UserPresence.is_online)
+    )
+    return told
 
 
 def _is_sqlite(work: Work) -> bool:
     return work.session.get_bind().dialect.name == "sqlite"
+
+
+def _ms(time: dt.datetime) -> int:
+    return int(time.timestamp() * 1000)
 
 
 def _now() -> dt.datetime:

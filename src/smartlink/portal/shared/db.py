@@ -72,9 +72,10 @@ class Database:
     def __init__(self, url: str) -> None:
         parsed = make_url(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self.file = parsed.database if self.is_sqlite and parsed.database != ":memory:" else None
         if self.is_sqlite:
-            make_file(parsed.database)
             self.engine = create_async_engine(url, pool_timeout=WAIT_S, connect_args={"timeout": WAIT_S})
+            event.listen(self.engine.sync_engine, "do_connect", lambda *_: make_file(parsed.database))
             event.listen(self.engine.sync_engine, "connect", prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
         else:

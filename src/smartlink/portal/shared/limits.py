@@ -23,6 +23,9 @@ LIMITS: Final = {
     "search": (30, 10.0),
     "profile": (30, 60.0),
     "token": (30, 60.0),
+    "campaign": (30, 60.0),
+    "change": (300, 60.0),
+    "signature": (300, 60.0),
 }
 """How often, in how many seconds. By address: register, sign-in. By account and address: login. By user: the others."""
 MAX_KEYS = 100_000

@@ -13,11 +13,12 @@ from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 
 from smartlink.portal.shared.errors import CsrfMismatch, Forbidden, Unauthenticated
+from smartlink.portal.shared.limits import RateLimits
 from smartlink.portal.shared.security import csrf_token, is_same
 from smartlink.portal.users.abilities import Ability
 from smartlink.portal.users.service import Principal, Users
 
-__all__ = ["AnyCaller", "Identity", "SignedIn", "able", "identity_of"]
+__all__ = ["AnyCaller", "AnyChange", "Identity", "SignedIn", "able", "identity_of"]
 
 SESSION_COOKIE, CSRF_COOKIE = "smartlink_session", "XSRF-TOKEN"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -125,25 +126,34 @@ def identity_of(request: Request) -> Identity:
 class SignedIn(SecurityBase):
     """A dependency: the caller. Raises Unauthenticated, and Forbidden for a token without the abilities asked for.
 
-    FastAPI calls them scopes, and lists them in the API's description.
+    FastAPI calls them scopes, and lists them in the API's description. With `limit`, one of `LIMITS`, it also raises
+    TooMany for who calls too often.
     """
 
     model = HTTPBearerModel()
     scheme_name = "bearer"
+
+    def __init__(self, limit: str | None = None) -> None:
+        self._limit = limit
 
     async def __call__(self, request: Request, needed: SecurityScopes) -> Principal:
         principal = await identity_of(request).caller(request.scope)
         if principal is None:
             raise Unauthenticated
         principal.check(*cast("list[Ability]", needed.scopes))
+        if self._limit is not None:
+            limits: RateLimits = request.app.state.limits
+            await limits.take(self._limit, principal.id)
         return principal
 
 
-def able(*abilities: Ability) -> Any:
-    """For an endpoint's caller: `Annotated[Principal, able("wallet:read")]`. 401 without one, 403 without these."""
-    return Security(SIGNED_IN, scopes=abilities)
+def able(*abilities: Ability, limit: str | None = None) -> Any:
+    """For an endpoint's caller: `Annotated[Principal, able("wallet:read")]`. 401 without one, 403 without these, 429
+    beyond the limit."""
+    return Security(SignedIn(limit), scopes=abilities)
 
 
-SIGNED_IN = SignedIn()
-AnyCaller = Annotated[Principal, Security(SIGNED_IN)]
+AnyCaller = Annotated[Principal, able()]
 """The signed-in user, whatever their token can do; 401 when there is none."""
+AnyChange = Annotated[Principal, able(limit="change")]
+"""The same, of a request that changes something and has no limit of its own."""

@@ -11,7 +11,7 @@ from smartlink.portal.shared.errors import Forbidden, TooMany
 from smartlink.portal.shared.limits import RateLimits
 from smartlink.portal.shared.paging import PathId, WhichPage
 from smartlink.portal.shared.passwords import asker_of
-from smartlink.portal.users.identity import AnyCaller, able, identity_of, session_cookie
+from smartlink.portal.users.identity import AnyChange, able, identity_of, session_cookie
 from smartlink.portal.users.model import User
 from smartlink.portal.users.schemas import (
     Credentials,
@@ -47,8 +47,10 @@ UsersService = Annotated[Users, Depends(_users)]
 Limits = Annotated[RateLimits, Depends(_limits)]
 Reader = Annotated[Principal, able("user:read")]
 Writer = Annotated[Principal, able("user:write")]
+Leaver = Annotated[Principal, able("user:write", limit="change")]
 TokenReader = Annotated[Principal, able("tokens:read")]
-TokenWriter = Annotated[Principal, able("tokens:write")]
+TokenMaker = Annotated[Principal, able("tokens:write", limit="token")]
+TokenWriter = Annotated[Principal, able("tokens:write", limit="change")]
 
 
 @router.post("/register", status_code=201, responses=raises(TooMany))
@@ -76,7 +78,7 @@ async def login(body: Credentials, request: Request, users: UsersService, limits
 
 
 @router.post("/logout", status_code=204)
-async def logout(caller: AnyCaller, request: Request, users: UsersService) -> Response:
+async def logout(caller: AnyChange, request: Request, users: UsersService) -> Response:
     """End the token or session that the request came by."""
     await users.sign_out(caller)
     response = Response(status_code=204)
@@ -113,7 +115,7 @@ async def change_password(
 
 
 @router.post("/logout/everywhere", status_code=204)
-async def logout_everywhere(caller: Writer, request: Request, users: UsersService) -> Response:
+async def logout_everywhere(caller: Leaver, request: Request, users: UsersService) -> Response:
     """End all one's sessions, tokens and connections, this one included."""
     await users.sign_out_everywhere(caller)
     response = Response(status_code=204)
@@ -129,9 +131,8 @@ async def list_tokens(caller: TokenReader, which: WhichPage, users: UsersService
 
 
 @router.post("/tokens", status_code=201, responses=raises(TooMany))
-async def create_token(body: NewToken, caller: TokenWriter, users: UsersService, limits: Limits) -> NewTokenOut:
+async def create_token(body: NewToken, caller: TokenMaker, users: UsersService) -> NewTokenOut:
     """A new token; its secret is shown this once."""
-    await limits.take("token", caller.id)
     token, secret = await users.create_token(caller, body)
     return NewTokenOut(**TokenOut.model_validate(token).model_dump(), token=secret)
 
@@ -165,7 +166,7 @@ async def current_session(caller: Reader, request: Request, response: Response) 
 
 
 @router.delete("/session", status_code=204)
-async def close_session(caller: AnyCaller, request: Request, users: UsersService) -> Response:
+async def close_session(caller: AnyChange, request: Request, users: UsersService) -> Response:
     """Sign the page out."""
     await users.sign_out(caller)
     response = Response(status_code=204)

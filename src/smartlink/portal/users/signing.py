@@ -14,6 +14,7 @@ from smartlink.broadcasting.routes import respond
 from smartlink.broadcasting.signatory import Answer
 from smartlink.broadcasting.socket_id import Message, Receive, Scope, Send
 from smartlink.portal.shared.errors import Forbidden, PortalError, Unauthenticated
+from smartlink.portal.shared.limits import RateLimits
 from smartlink.portal.users.identity import Identity
 from smartlink.portal.users.principals import Principal
 
@@ -25,7 +26,8 @@ _CALLER = "smartlink.caller"
 class Signing:
     """The library's endpoints for our users. A token needs `user:read` to sign in, on channels what the rules ask."""
 
-    def __init__(self, signatory: Signatory[Principal], identity: Identity) -> None:
+    def __init__(self, signatory: Signatory[Principal], identity: Identity, limits: RateLimits) -> None:
+        self._limits = limits
         self._endpoint = BroadcastingAuth(signatory, self._caller)
         self._identity = identity
 
@@ -49,8 +51,10 @@ class Signing:
     async def _caller(self, scope: Scope) -> Principal | None:
         try:
             caller = await self._identity.caller(scope)
-            if caller is not None and scope["path"].endswith("/user-auth"):
-                caller.check("user:read")
+            if caller is not None:
+                await self._limits.take("signature", caller.id)
+                if scope["path"].endswith("/user-auth"):
+                    caller.check("user:read")
         except PortalError as error:
             raise RequestRefused(error.status, error.message, error.headers) from error
         scope[_CALLER] = caller
