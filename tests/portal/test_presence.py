@@ -17,14 +17,15 @@ from smartlink.broadcasting import BroadcastSettings, PresenceChannel
 from smartlink.portal.presence.events import UserJoined, UserLeft
 from smartlink.protocol.signing import sign_webhook
 
-_clock = itertools.count(int(time.time() * 1000) - 60_000)
+_told = itertools.count()
 
 
 async def tell(
     world: World, *events: dict[str, Any], secret: str = "app-secret", at_ms: int | None = None
 ) -> httpx2.Response:
-    """What the realtime server tells, a millisecond after what it told before."""
-    body = msgspec.json.encode({"time_ms": next(_clock) if at_ms is None else at_ms, "events": list(events)})
+    """What the realtime server tells, later than what it told before."""
+    at_ms = int(time.time() * 1000) - 60_000 + next(_told) if at_ms is None else at_ms
+    body = msgspec.json.encode({"time_ms": at_ms, "events": list(events)})
     headers = {"x-pusher-key": "app-key", "x-pusher-signature": sign_webhook(secret, body)}
     return await world.client().post("/webhooks/realtime", content=body, headers=headers)
 

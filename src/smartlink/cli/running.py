@@ -13,6 +13,7 @@ import structlog
 
 from smartlink.cli.failures import server_errors, take_port
 from smartlink.protocol.addresses import netloc
+from smartlink.server.sockets import raise_descriptor_limit
 
 if TYPE_CHECKING:
     from smartlink.portal.main import Portal
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["run", "serve_all", "serve_portal", "serve_realtime", "serve_worker"]
 
 log = structlog.get_logger(__name__)
+
+KEPT = 64
+"""Descriptors for the portal's database, files, and calls to others."""
 
 
 def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
@@ -79,7 +83,7 @@ async def serve_portal(settings: PortalSettings, stop: asyncio.Event, started: C
     portal = build(settings)
     await portal.start()
     try:
-        await _serve_http(portal, listener, stop, started)
+        await _serve_http(portal, listener, raise_descriptor_limit() - KEPT, stop, started)
     finally:
         await portal.stop()
 
@@ -120,8 +124,11 @@ async def serve_all(
             update["reverb_webhook_events"] = ("member_added", "member_removed")
             update["reverb_webhook_channel_prefixes"] = ("presence-",)
         server_settings = server_settings.model_copy(update=update)
+    descriptors = raise_descriptor_limit() - KEPT
+    # A quarter is the portal's, if it may have that many: its requests end, the sockets of its pages stay.
+    for_portal = min(portal_settings.app_max_connections, descriptors // 4)
     with server_errors():
-        server = build_server(server_settings)
+        server = build_server(server_settings, descriptors=descriptors - for_portal)
     observed = endpoint_for(server_settings, lambda: server.port, server.pulse.figures)
     if observed is not None:
         with take_port(server_settings.reverb_metrics_host, observed.port, "REVERB_METRICS_PORT"):
@@ -144,7 +151,7 @@ async def serve_all(
     work.add_done_callback(lambda task: None if task.cancelled() or task.exception() is None else stop.set())
     try:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
-        await _serve_http(portal, listener, stop, lambda port: started(port, server.port))
+        await _serve_http(portal, listener, for_portal, stop, lambda port: started(port, server.port))
     finally:
         # In this order: no new requests; what they recorded is sent; then the sockets it is sent to.
         stop_work.set()
@@ -178,11 +185,22 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 async def _serve_http(
-    portal: Portal, listener: socket.socket, stop: asyncio.Event, started: Callable[[int], None]
+    portal: Portal, listener: socket.socket, descriptors: int, stop: asyncio.Event, started: Callable[[int], None]
 ) -> None:
     import uvicorn
 
+    from smartlink.portal.listener import Bounds, Places, protocol
+    from smartlink.portal.shared.security import TrustedProxies
+
     port = listener.getsockname()[1]
+    own = portal.settings
+    bounds = Bounds(
+        connections=max(min(own.app_max_connections, descriptors), 1),
+        per_address=own.app_max_connections_per_address,
+        head_s=own.app_head_seconds,
+        body_s=own.app_body_seconds,
+        proxies=TrustedProxies(own.trusted_proxies),
+    )
 
     class Quiet(uvicorn.Server):
         """Signals are ours to handle: several services end in an order."""
@@ -197,7 +215,7 @@ async def _serve_http(
 
     config = uvicorn.Config(
         portal.app,
-        http="httptools",
+        http=protocol(Places(bounds)),
         ws="none",
         lifespan="off",
         log_config=None,

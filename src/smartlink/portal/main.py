@@ -46,6 +46,7 @@ from smartlink.portal.shared import background, idempotency
 from smartlink.portal.shared.background import WorkerOptions
 from smartlink.portal.shared.db import Database, outbox_tables
 from smartlink.portal.shared.errors import handle_errors
+from smartlink.portal.shared.health import Health
 from smartlink.portal.shared.limits import MemoryCounter, RateLimits, RedisCounter
 from smartlink.portal.shared.passwords import Passwords
 from smartlink.portal.shared.realtime import RealtimeApi
@@ -98,6 +99,7 @@ class Portal:
         self.notifications = Notifications(self.announcer)
         self.campaigns = Campaigns(self.announcer)
         self.finance = Finance(self.announcer, self.limits)
+        self.health = Health(self.database)
         self._errors = 0
         self._asyncapi: dict[str, Any] | None = None
         self.board = FigureBoard(self.announcer, self.realtime, lambda: self._errors)
@@ -242,9 +244,8 @@ class Portal:
         @app.head("/up", include_in_schema=False)
         @app.get("/up", tags=["operations"])
         async def up() -> Status:
-            """Whether the portal can serve: 503 while the database is away."""
-            async with self.database.reading() as session:
-                await session.execute(text("SELECT 1"))
+            """Whether the portal can serve: 503 while the database is away or takes no writes, with the reason."""
+            await self.health.check()
             return Status()
 
         @app.get("/api/realtime", tags=["realtime"])

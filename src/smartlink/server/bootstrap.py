@@ -332,11 +332,12 @@ def build(
     webhooks: WebhookSink | None = None,
     overview: Overview | None = None,
     show_frames: Callable[[str], None] | None = None,
+    descriptors: int | None = None,
 ) -> RealtimeServer:
     """A server as `settings` describe it, not yet started. Call within the loop it is to run on.
 
     What is given is used and left alone: whoever made `webhooks` starts and ends them. `show_frames` gets a line for
-    each frame in and out.
+    each frame in and out. `descriptors` is the server's share of the process's, where it is not alone there.
     """
     loop = asyncio.get_running_loop()
     metrics, hub = Metrics(), Hub()
@@ -344,7 +345,8 @@ def build(
     background = Background() if engines.redis is None else engines.redis.background
     apps, watch = apps or apps_for(settings, background), Watch(background=background)
     pulse = Pulse(metrics, hub)
-    room = Room(resource.getrlimit(resource.RLIMIT_NOFILE)[0], settings.reverb_server_max_http_connections)
+    descriptors = descriptors or resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    room = Room(descriptors, settings.reverb_server_max_http_connections)
     tasks = EagerTasks(metrics)
     pollers: list[Poller] = []
 

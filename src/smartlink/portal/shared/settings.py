@@ -46,6 +46,22 @@ class PortalSettings(BaseSettings):
     trusted_proxies: str = Field("", validation_alias=_named("trusted_proxies", "TRUSTED_PROXIES"))
     """Addresses and networks, separated by commas, whose X-Forwarded-For is believed."""
 
+    app_max_connections: int = Field(
+        1_000, ge=8, le=1_000_000, validation_alias=_named("app_max_connections", "APP_MAX_CONNECTIONS")
+    )
+    """HTTP connections to the portal at once; fewer where the process may not have as many descriptors."""
+    app_max_connections_per_address: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        validation_alias=_named("app_max_connections_per_address", "APP_MAX_CONNECTIONS_PER_ADDRESS"),
+    )
+    """Of one address that is no trusted proxy; unset, 250 of a public one, and no limit at others."""
+    app_head_seconds: float = Field(10.0, gt=0, le=300, validation_alias=_named("app_head_seconds", "APP_HEAD_SECONDS"))
+    """How long a client may take for the head of a request, or say nothing on a new connection."""
+    app_body_seconds: float = Field(20.0, gt=0, le=300, validation_alias=_named("app_body_seconds", "APP_BODY_SECONDS"))
+    """How long a client may take for a body, or not take any of an answer."""
+
     database_url: str | None = Field(None, validation_alias=_named("database_url", "DATABASE_URL"))
     db_connection: Literal["sqlite", "pgsql"] = Field(
         "sqlite", validation_alias=_named("db_connection", "DB_CONNECTION")
