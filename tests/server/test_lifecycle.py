@@ -35,7 +35,7 @@ async def test_silence_is_asked_about_and_then_ends_the_connection() -> None:
         assert json.loads(text)["event"] == "pusher:ping"
 
         opcode, text = await client.frame()
-        assert (opcode, json.loads(json.loads(text)["data"])["code"]) == (1, 4201)
+        assert (opcode, json.loads(text)["data"]["code"]) == (1, 4201)
         opcode, payload = await client.frame()
         assert (opcode, int.from_bytes(payload[:2], "big")) == (8, 4201)
         await until(lambda: len(server.node.hub) == 0)

@@ -67,7 +67,7 @@ async def test_a_busy_server_tells_what_it_did_and_is_at_0_when_all_have_left(se
             for client in (ana, ben):
                 await client.expect("e")
             await cem.expect("e")
-            async with connected(server.port, query=""):
+            async with connected(server.port, query="protocol=99"):
                 pass
 
             busy = await scrape(endpoint)
@@ -88,7 +88,7 @@ async def test_a_busy_server_tells_what_it_did_and_is_at_0_when_all_have_left(se
             assert busy[f"smartlink_http_received_bytes_total{app}"] == len(body)
             assert busy['smartlink_http_requests_total{status="2xx"}'] == 1
             assert busy['smartlink_http_requests_total{status="4xx"}'] == 1
-            assert busy['smartlink_connections_refused_total{reason="no_protocol"}'] == 1
+            assert busy['smartlink_connections_refused_total{reason="unsupported_protocol"}'] == 1
             assert busy["smartlink_workers_ready"] == 1
             assert busy["smartlink_workers_apart"] == 0
             assert busy["smartlink_resident_memory_bytes"] > 1_000_000
