@@ -97,4 +97,4 @@ class RedisLedger:
             return
         for name in names:
             key = self._key(app_id, name.decode())
-            self._commands.send(key, "UNLINK", key)
+            self._commands.send(key, "DEL", key)
