@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -217,3 +218,43 @@ def test_arguments_may_be_named_as_the_variables_are() -> None:
     settings = BroadcastSettings(_env_file=None, BROADCAST_DRIVER="log", REVERB_PORT="9000")  # type: ignore[call-arg]
 
     assert (settings.driver, settings.reverb_port) == ("log", 9000)
+
+
+@pytest.mark.parametrize(
+    ("host", "secret", "is_warned"),
+    [
+        ("realtime.example.com", "app-secret", True),
+        ("10.0.0.4", "changeme", True),
+        ("127.0.0.1", "app-secret", False),
+        ("localhost", "app-secret", False),
+        ("[::1]", "app-secret", False),
+        ("realtime.example.com", "a-secret-of-our-own", False),
+    ],
+)
+def test_a_sample_secret_for_another_machine_is_warned_of(
+    caplog: pytest.LogCaptureFixture, host: str, secret: str, is_warned: bool
+) -> None:
+    Broadcaster.from_settings(BroadcastSettings(_env_file=None, reverb_host=host, reverb_app_secret=secret))
+
+    assert ("REVERB_APP_SECRET is a sample" in caplog.text) == is_warned
+
+
+@pytest.mark.parametrize(
+    ("given", "port"),
+    [
+        ({}, 8080),
+        ({"reverb_server_port": 9000}, 9000),
+        ({"reverb_server_port": 0}, 8080),
+        ({"reverb_server_port": 9000, "reverb_port": 443}, 443),
+    ],
+)
+def test_unset_the_port_is_that_of_the_server(given: dict[str, int], port: int) -> None:
+    assert BroadcastSettings(_env_file=None, **given).reverb_port == port
+
+
+def test_the_port_that_is_set_counts_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / ".env"
+    file.write_text("REVERB_PORT=443\n")
+    monkeypatch.setenv("REVERB_SERVER_PORT", "9000")
+
+    assert BroadcastSettings(_env_file=file).reverb_port == 443

@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 from difflib import get_close_matches
 from inspect import signature
-from ipaddress import IPv6Address
-from typing import TYPE_CHECKING, Literal
+from ipaddress import IPv6Address, ip_address
+from typing import TYPE_CHECKING, Literal, Self
 from urllib.parse import quote
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from smartlink.broadcasting.errors import BroadcastConfigError
 
-__all__ = ["BroadcastSettings", "host_name", "required", "revealed", "split_ably_key"]
+__all__ = [
+    "SAMPLE_SECRETS", "BroadcastSettings", "host_name", "is_loopback", "required", "revealed", "split_ably_key",
+]  # fmt: skip
 
+SAMPLE_SECRETS = frozenset({"app-secret", "secret", "reverb-secret", "your-app-secret", "changeme"})
+"""What stands in examples: good for one machine alone."""
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})\Z")
 
 Scheme = Literal["http", "https"]
@@ -69,6 +73,11 @@ class BroadcastSettings(BaseSettings):
     )
     reverb_host: str = Field(default="127.0.0.1", validation_alias=_named("reverb_host", "REVERB_HOST"))
     reverb_port: int = Field(default=8080, ge=1, le=65535, validation_alias=_named("reverb_port", "REVERB_PORT"))
+    """Where the server is reached; when unset, `reverb_server_port`."""
+    reverb_server_port: int | None = Field(
+        default=None, ge=0, le=65535, validation_alias=_named("reverb_server_port", "REVERB_SERVER_PORT")
+    )
+    """Where a server with the same settings listens."""
     reverb_scheme: Scheme = Field(default="http", validation_alias=_named("reverb_scheme", "REVERB_SCHEME"))
 
     pusher_app_id: str | None = Field(default=None, validation_alias=_named("pusher_app_id", "PUSHER_APP_ID"))
@@ -105,6 +114,12 @@ class BroadcastSettings(BaseSettings):
                     hint = f"; did you mean {near[0]}?" if near else ""
                     raise BroadcastConfigError(f"BroadcastSettings has no {name}{hint}")
             super().__init__(**values)
+
+    @model_validator(mode="after")
+    def _port_of_the_server(self) -> Self:
+        if self.reverb_server_port and "reverb_port" not in self.model_fields_set:
+            self.__dict__["reverb_port"] = self.reverb_server_port
+        return self
 
     @field_validator("redis_username", "redis_password", mode="before")
     @classmethod
@@ -171,6 +186,16 @@ def host_name(driver: str, **variables: str | None) -> str:
             "realtime.example.com: scheme and port have settings of their own"
         )
     return host
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine, as far as it can be told without asking for a name."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _is_ipv6(host: str) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
-from smartlink.broadcasting.config import BroadcastSettings, host_name, required, revealed
+from smartlink.broadcasting.config import SAMPLE_SECRETS, BroadcastSettings, host_name, is_loopback, required, revealed
 from smartlink.broadcasting.drivers.ably import AblyDriver
 from smartlink.broadcasting.drivers.base import Driver
 from smartlink.broadcasting.drivers.log import LogDriver
@@ -14,6 +15,8 @@ from smartlink.broadcasting.drivers.redis import RedisDriver
 from smartlink.broadcasting.errors import BroadcastConfigError
 
 __all__ = ["DriverFactory", "DriverManager"]
+
+_log = logging.getLogger("smartlink.broadcasting")
 
 DriverFactory = Callable[[BroadcastSettings], Driver]
 
@@ -60,11 +63,19 @@ class DriverManager:
 
 
 def _reverb(settings: BroadcastSettings) -> Driver:
+    secret = required("reverb", REVERB_APP_SECRET=revealed(settings.reverb_app_secret))
+    host = host_name("reverb", REVERB_HOST=settings.reverb_host)
+    if secret in SAMPLE_SECRETS and not is_loopback(host):
+        _log.warning(
+            "REVERB_APP_SECRET is a sample that everybody knows, and REVERB_HOST=%s is not this machine: write the "
+            "server's own (smartlink reverb install makes one)",
+            host,
+        )
     return PusherDriver(
         required("reverb", REVERB_APP_ID=settings.reverb_app_id),
         required("reverb", REVERB_APP_KEY=settings.reverb_app_key),
-        required("reverb", REVERB_APP_SECRET=revealed(settings.reverb_app_secret)),
-        host=host_name("reverb", REVERB_HOST=settings.reverb_host),
+        secret,
+        host=host,
         port=settings.reverb_port,
         scheme=settings.reverb_scheme,
         timeout_s=settings.timeout_s,

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
+from pydantic import SecretStr
 
 from smartlink.cli.failures import fail, server_errors, settings_errors
 from smartlink.cli.logs import configure
 
 if TYPE_CHECKING:
+    from smartlink.broadcasting import BroadcastSettings
     from smartlink.server.apps.base import App
     from smartlink.server.apps.database import DatabaseApps
     from smartlink.server.config import ServerSettings
 
-__all__ = ["register"]
+__all__ = ["as_served", "read_apps", "register"]
 
 T = TypeVar("T")
 apps = typer.Typer(
@@ -100,18 +102,32 @@ def _settings() -> ServerSettings:
 
 
 def _read(settings: ServerSettings) -> list[App]:
+    with server_errors():
+        return asyncio.run(read_apps(settings))
+
+
+async def read_apps(settings: ServerSettings) -> list[App]:
+    """The applications as the server would serve them. Raises AppsInvalid."""
     from smartlink.server.bootstrap import apps_for
 
-    async def main() -> list[App]:
-        manager = apps_for(settings)
-        try:
-            await manager.start(lambda changes: None)
-            return list(manager.all())
-        finally:
-            await manager.stop()
+    manager = apps_for(settings)
+    try:
+        await manager.start(lambda changes: None)
+        return list(manager.all())
+    finally:
+        await manager.stop()
 
-    with server_errors():
-        return asyncio.run(main())
+
+def as_served(own: BroadcastSettings, apps: Sequence[App], app_id: str | None = None) -> BroadcastSettings | None:
+    """`own` with id, key and secret as the server knows them: of the app `app_id`, else of the one that `own` names,
+    else of the first that is enabled. None when there is no such one."""
+    wanted = own.reverb_app_id if app_id is None else app_id
+    named = [app for app in apps if app.id == wanted]
+    others = [app for app in apps if app.is_enabled] if app_id is None else []
+    for app in (*named, *others):
+        update = {"reverb_app_id": app.id, "reverb_app_key": app.key, "reverb_app_secret": SecretStr(app.secret)}
+        return own.model_copy(update=update)
+    return None
 
 
 def _with_database(settings: ServerSettings, work: Callable[[DatabaseApps], Awaitable[T]]) -> T:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from smartlink.portal.main import Portal
     from smartlink.portal.shared.settings import PortalSettings
 
-__all__ = ["register", "settings_with_database", "with_portal"]
+__all__ = ["register", "require_tables", "settings_with_database", "with_portal"]
 
 T = TypeVar("T")
 
@@ -111,12 +111,13 @@ def create_user(
 def list_channels() -> None:
     """Show the patterns that decide who may subscribe."""
 
-    async def work(portal: Portal) -> None:
-        for rule in portal.rules.rules:
-            kinds = ", ".join(sorted(kind.value for kind in rule.kinds))
-            _say(f"{rule.pattern:<28} {kinds}")
+    from smartlink.portal.main import channel_rules
+    from smartlink.portal.shared.db import Database
 
-    with_portal(work)
+    configure()
+    for rule in channel_rules(Database("postgresql+asyncpg://")).rules:  # listed, not asked: nothing connects
+        kinds = ", ".join(sorted(kind.value for kind in rule.kinds))
+        _say(f"{rule.pattern:<28} {kinds}")
 
 
 @channels.command()
@@ -160,7 +161,14 @@ def trigger(
     socket_id: Annotated[str | None, typer.Option(help="A socket that shall not receive it.")] = None,
 ) -> None:
     """Send an event now, through the configured driver, past the outbox. Exit code 1 when it was not taken."""
-    from smartlink.broadcasting import BroadcastConfigError, Broadcaster, BroadcastFailed, Envelope, Promise
+    from smartlink.broadcasting import (
+        BroadcastConfigError,
+        Broadcaster,
+        BroadcastFailed,
+        BroadcastSettings,
+        Envelope,
+        Promise,
+    )
     from smartlink.protocol.names import is_reserved_event, is_valid_channel, is_valid_event_name, is_valid_socket_id
 
     if not is_valid_channel(channel):
@@ -172,14 +180,16 @@ def trigger(
     payload = _payload(data)
 
     async def work() -> str:
-        broadcaster = Broadcaster.from_settings(settings.broadcast)
+        broadcaster = Broadcaster.from_settings(settings)
         try:
             await broadcaster.send_envelopes([Envelope(channel, name, payload, socket_id, Promise.LIVE)])
             return broadcaster.driver.name
         finally:
             await broadcaster.aclose()
 
-    settings = settings_with_database()
+    configure()
+    with settings_errors():
+        settings = BroadcastSettings()
     try:
         driver = asyncio.run(work())
     except BroadcastConfigError as error:
@@ -293,6 +303,24 @@ def settings_with_database() -> PortalSettings:
         settings = PortalSettings()
         _ = settings.url  # raises for an address that makes no sense
         return settings
+
+
+def require_tables(settings: PortalSettings) -> None:
+    """Say what is missing, and end, when the database holds none of the portal's tables."""
+    from smartlink.portal import migrations
+
+    with database_errors():
+        revision = migrations.current(settings.url)
+    if revision is None:
+        fail(
+            "The database has no tables of the portal. Make them: smartlink db upgrade\n"
+            "An application with an outbox of its own runs its own worker instead: see docs/howto/outbox.md"
+        )
+    if revision not in migrations.revisions():
+        fail(
+            f"The database is at revision {revision[:40]}, which is none of the portal's: it belongs to another "
+            "application, or to a newer version. Name another one in DATABASE_URL, or install that version"
+        )
 
 
 def with_portal(work: Callable[[Portal], Awaitable[T]]) -> T:

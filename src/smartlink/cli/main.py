@@ -75,7 +75,7 @@ def serve(demo: Annotated[bool, typer.Option(help="Fill in demo data and print t
 @app_group.command("start")
 def app_start() -> None:
     """Start the REST API and the pages, without realtime server and worker."""
-    from smartlink.cli import running
+    from smartlink.cli import data, running
     from smartlink.portal.main import check_broadcasting
     from smartlink.portal.shared.settings import PortalSettings, check_start
 
@@ -84,6 +84,7 @@ def app_start() -> None:
         settings = _with_database(PortalSettings())
         check_start(settings)
         check_broadcasting(settings)
+    data.require_tables(settings)
     _run(
         lambda stop: running.serve_portal(
             settings, stop, lambda port: _say(f"http://{netloc(settings.app_host, port)}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smartlink.cli.data import settings_with_database, with_portal
+from smartlink.cli.data import require_tables, settings_with_database, with_portal
 from smartlink.cli.failures import database_errors, fail, settings_errors
 from smartlink.cli.logs import configure
 
@@ -55,6 +55,7 @@ def start(
     with settings_errors():
         check_start(settings)
         check_broadcasting(settings)
+    require_tables(settings)
     if once:
         _send_once(options)
         return

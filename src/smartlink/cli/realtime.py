@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import ssl
@@ -11,8 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
-from smartlink.cli.failures import PortTaken, fail, settings_errors
+from smartlink.cli.apps import as_served, read_apps
+from smartlink.cli.failures import PortTaken, fail, server_errors, settings_errors
 from smartlink.cli.logs import configure
+from smartlink.cli.reach import port_to_write, warn_of_port
 from smartlink.cli.unknown import warn_of_unknown
 from smartlink.protocol.addresses import netloc
 
@@ -60,6 +63,7 @@ def start(
     with settings_errors():
         settings = ServerSettings(**given)
         settings.check_start()
+        warn_of_port(settings)
     warn_of_unknown()
     scheme = "ws" if settings.reverb_server_tls_cert is None else "wss"
 
@@ -110,17 +114,28 @@ def restart(
 
 
 @reverb.command()
-def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    app_id: Annotated[str | None, typer.Option("--app", help="Id of the application to ask as.")] = None,
+) -> None:
     """Ask the server at REVERB_HOST:REVERB_PORT how it is. Exit code 0 when it is up, 1 when not.
 
-    Connections and channels are the application's, over all workers and nodes; messages a second those of the machine
-    that answers.
+    Key and secret come from where the applications are described; without --app it asks as REVERB_APP_ID, or as the
+    first application when there is none of that id. Connections and channels are the application's, over all workers
+    and nodes; messages a second those of the machine that answers.
     """
     from smartlink.broadcasting import BroadcastSettings
+    from smartlink.server.config import ServerSettings
 
-    with settings_errors():
-        settings = BroadcastSettings()
+    with settings_errors(), server_errors():
+        server = ServerSettings()
+        apps = asyncio.run(read_apps(server))
+        settings = as_served(BroadcastSettings(), apps, app_id)
+    if settings is None:
+        fail(f"No application {app_id or ''} is served. See: smartlink apps list", 2)
     report = _ask(settings)
+    if report["state"] == "down" and (elsewhere := port_to_write(settings, server)) is not None:
+        report["problem"] = f"nothing answers there, but {elsewhere}"
     if as_json:
         _say(json.dumps(report))
     else:
@@ -223,7 +238,9 @@ def _reason(error: BaseException) -> str:
         if isinstance(cause, httpx2.ProtocolError | httpx2.ReadError):
             return "what answers there speaks no HTTP. Check REVERB_SCHEME and REVERB_PORT"
         cause = cause.__cause__ or cause.__context__
-    return "nothing answers there. Start it: smartlink reverb start"
+    return (
+        "nothing answers there. Start it: smartlink reverb start; REVERB_HOST and REVERB_PORT say where it is reached"
+    )
 
 
 def _say(text: str) -> None:

@@ -63,7 +63,7 @@ from smartlink.portal.users.principals import Principals
 from smartlink.portal.users.service import Users
 from smartlink.portal.users.signing import Signing
 
-__all__ = ["Portal", "build", "check_broadcasting"]
+__all__ = ["Portal", "build", "channel_rules", "check_broadcasting"]
 
 STATIC = Path(__file__).parent / "static"
 SWEEP_EVERY_S = 60.0
@@ -107,7 +107,7 @@ class Portal:
         self.announcer.listeners.append(self.console.envelopes)
         self.admin = Admin(self.announcer, self.realtime, self.users, self.board, self.console)
         self.sweep = Sweep(self.presence, self.realtime)
-        self.rules = _rules(self.database)
+        self.rules = channel_rules(self.database)
         self.signatory = Signatory.from_settings(self.rules, user_channels.member_of, own)
         self.relay = self._relay(WorkerOptions())
         self.app = self._build_app()
@@ -277,7 +277,8 @@ def check_broadcasting(settings: PortalSettings) -> None:
         raise ValueError(f"REDIS_URL is no address of a Redis that the portal can use; {how}") from None
 
 
-def _rules(database: Database) -> ChannelRules:
+def channel_rules(database: Database) -> ChannelRules:
+    """Who may subscribe to what; `database` is read when a rule is asked, and not before."""
     rules = ChannelRules()
     for feature in (user_channels, presence_channels, chat_channels):
         feature.add_rules(rules)

@@ -81,6 +81,7 @@ __all__ = [
     "build",
     "endpoint_for",
     "engines_for",
+    "guard_for",
     "parent_for",
     "uses_redis",
     "webhook_queue_for",
@@ -225,6 +226,15 @@ def webhook_queue_for(settings: ServerSettings, shared: RedisCommands | None = N
     return RedisQueue(shared, Names(settings.reverb_scaling_channel))
 
 
+def guard_for(settings: ServerSettings) -> Guard:
+    """What decides where webhooks may go."""
+    return Guard(
+        allow_private=settings.reverb_webhook_allow_private,
+        allow_plain=settings.reverb_webhook_allow_http,
+        inside=settings.reverb_webhook_allowed_hosts,
+    )
+
+
 def webhooks_for(
     settings: ServerSettings, apps: AppManager, engines: Engines, metrics: Metrics, background: Background | None = None
 ) -> Webhooks:
@@ -244,15 +254,10 @@ def webhooks_for(
             return frozenset()
         return frozenset(member.user_id for member in await roster.members(app_id, channel))
 
-    guard = Guard(
-        allow_private=settings.reverb_webhook_allow_private,
-        allow_plain=settings.reverb_webhook_allow_http,
-        inside=settings.reverb_webhook_allowed_hosts,
-    )
     return Webhooks(
         apps=apps,
         queue=webhook_queue_for(settings, engines.redis),
-        poster=Poster(guard, settings.reverb_webhook_timeout),
+        poster=Poster(guard_for(settings), settings.reverb_webhook_timeout),
         occupants=occupants,
         metrics=metrics,
         background=background,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import sys
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["doctor"]
 
 _NO_PORTAL = "the portal is not installed here"
-CHECKS = ("settings", "keys", "database", "redis", "ports", "descriptors", "realtime", "proxy")
+_OTHERS_SETTINGS = (
+    "the portal is not set up here: DB_CONNECTION={} is another application's. To use it, add "
+    "DATABASE_URL=sqlite:///var/smartlink.db, or postgresql://…"
+)
+CHECKS = ("settings", "keys", "database", "redis", "ports", "descriptors", "webhooks", "realtime", "proxy")
 _MARKS = {State.FINE: "✓", State.WARNING: "!", State.FAILED: "✗", State.SKIPPED: "–"}
 _ASCII = {State.FINE: "ok", State.WARNING: "!!", State.FAILED: "XX", State.SKIPPED: "--"}
 
@@ -50,34 +55,41 @@ def doctor(
 
 
 async def _examine(wanted: frozenset[str]) -> list[Finding]:
-    from smartlink.cli.doctor import configuration, machine, realtime, redis
+    from smartlink.cli.apps import as_served, read_apps
+    from smartlink.cli.doctor import configuration, machine, realtime, redis, webhooks
+    from smartlink.server.apps.base import AppsInvalid
 
     installed, found = configuration.read_settings()
     server, own, portal = installed.server, installed.broadcast, installed.portal
+    no_portal = _NO_PORTAL
+    if portal is not None and portal.is_database_foreign:
+        no_portal, portal = _OTHERS_SETTINGS.format(portal.db_connection[:40]), None
     if "settings" not in wanted:
         found = [finding for finding in found if finding.state is State.FAILED]
     if server is None or own is None or (portal is not None and not _has_database(portal)):
         return found  # The rest asks what they say.
+    with contextlib.suppress(AppsInvalid):  # told by the check of webhooks
+        own = as_served(own, await read_apps(server)) or own
     if "keys" in wanted:
         found += configuration.check_keys(own)
     if "database" in wanted:
-        found += await _examine_database(portal)
+        found += [skipped("database", no_portal)] if portal is None else await _examine_database(portal)
     if "redis" in wanted:
         found += await redis.check_redis(server, portal)
     if "ports" in wanted:
         found += machine.check_ports(server, portal)
     if "descriptors" in wanted:
         found.append(machine.check_descriptors(server))
+    if "webhooks" in wanted:
+        found += await webhooks.check_webhooks(server)
     if "realtime" in wanted:
-        found.append(await realtime.check_realtime(own, None if portal is None else portal.app_url))
+        found.append(await realtime.check_realtime(own, None if portal is None else portal.app_url, server))
     if "proxy" in wanted:
-        found += [skipped("proxy", _NO_PORTAL)] if portal is None else await realtime.check_public(portal)
+        found += [skipped("proxy", no_portal)] if portal is None else await realtime.check_public(portal)
     return found
 
 
-async def _examine_database(portal: PortalSettings | None) -> list[Finding]:
-    if portal is None:
-        return [skipped("database", _NO_PORTAL)]
+async def _examine_database(portal: PortalSettings) -> list[Finding]:
     from smartlink.cli.doctor import database
 
     return await database.check_database(portal)

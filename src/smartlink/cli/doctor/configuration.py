@@ -105,8 +105,9 @@ def _told(check: Callable[[], None]) -> str | None:
 
 
 def _check_portal(settings: PortalSettings) -> None:
-    _ = settings.url
-    check_start(settings)
+    if not settings.is_database_foreign:
+        _ = settings.url
+        check_start(settings)
 
 
 def _is_master_key(text: str) -> bool:

@@ -15,9 +15,11 @@ import httpx2
 from smartlink.broadcasting import BroadcastSettings
 from smartlink.cli.doctor.finding import Finding, failed, fine, skipped, warning
 from smartlink.cli.doctor.socket import NoUpgrade, Socket
+from smartlink.cli.reach import port_to_write
 from smartlink.portal.shared.settings import PortalSettings
 from smartlink.protocol.addresses import netloc
 from smartlink.protocol.signing import signed_query
+from smartlink.server.config import ServerSettings
 
 __all__ = ["check_public", "check_realtime"]
 
@@ -44,7 +46,7 @@ class _Refused(Exception):
         self.fix = _REFUSED_FIX.get(str(code), "smartlink reverb status")
 
 
-async def check_realtime(own: BroadcastSettings, app_url: str | None) -> Finding:
+async def check_realtime(own: BroadcastSettings, app_url: str | None, server: ServerSettings) -> Finding:
     """A client connects and subscribes, an event is published, signed, and arrives."""
     if own.driver != "reverb":
         return skipped("realtime", f"events go out by the driver {own.driver}")
@@ -61,7 +63,8 @@ async def check_realtime(own: BroadcastSettings, app_url: str | None) -> Finding
     except NoUpgrade as error:
         return failed("realtime", f"{where}: {error}, no WebSocket", "check REVERB_HOST, REVERB_PORT, REVERB_SCHEME")
     except (ssl.SSLError, OSError, EOFError, TimeoutError, ValueError) as error:
-        fix = "smartlink reverb start; check REVERB_HOST, REVERB_PORT, REVERB_SCHEME"
+        elsewhere = await asyncio.to_thread(port_to_write, own, server)
+        fix = elsewhere or "smartlink reverb start; check REVERB_HOST, REVERB_PORT, REVERB_SCHEME"
         return failed("realtime", f"{where} cannot be used ({type(error).__name__})", fix)
     if problem is not None:
         return failed("realtime", *problem)

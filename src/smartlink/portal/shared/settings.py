@@ -9,13 +9,12 @@ from urllib.parse import quote
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from smartlink.broadcasting.config import BroadcastSettings
+from smartlink.broadcasting.config import SAMPLE_SECRETS as SIGNING_SAMPLES
+from smartlink.broadcasting.config import BroadcastSettings, is_loopback
 
 __all__ = ["PortalSettings", "UnsafeSettings", "async_url", "check_start", "is_loopback"]
 
-SAMPLE_SECRETS = frozenset(
-    {"app-secret", "app-key", "app-id", "secret", "reverb-secret", "your-app-secret", "secure_password", "changeme"}
-)
+SAMPLE_SECRETS = SIGNING_SAMPLES | {"app-key", "app-id", "secure_password"}
 MIN_LENGTHS = {"REVERB_APP_SECRET": 20, "APP_KEY": 32}
 """The application's secret may be as short as those that Reverb and Pusher hand out."""
 
@@ -63,9 +62,8 @@ class PortalSettings(BaseSettings):
     """How long a client may take for a body, or not take any of an answer."""
 
     database_url: str | None = Field(None, validation_alias=_named("database_url", "DATABASE_URL"))
-    db_connection: Literal["sqlite", "pgsql"] = Field(
-        "sqlite", validation_alias=_named("db_connection", "DB_CONNECTION")
-    )
+    db_connection: str = Field("sqlite", validation_alias=_named("db_connection", "DB_CONNECTION"))
+    """`sqlite` or `pgsql`; another one is another application's, and an error only where a database is needed."""
     db_host: str = Field("127.0.0.1", validation_alias=_named("db_host", "DB_HOST"))
     db_port: int = Field(5432, ge=1, le=65_535, validation_alias=_named("db_port", "DB_PORT"))
     db_database: str | None = Field(None, validation_alias=_named("db_database", "DB_DATABASE"))
@@ -107,14 +105,25 @@ class PortalSettings(BaseSettings):
 
     @property
     def url(self) -> str:
-        """The database's address, with the driver named."""
+        """The database's address, with the driver named. Raises ValueError when the settings name none of ours."""
         if self.database_url:
             return async_url(self.database_url)
+        if self.is_database_foreign:
+            raise ValueError(
+                f"DB_CONNECTION={self.db_connection[:40]}: the portal keeps its data in SQLite or PostgreSQL. If these "
+                "are the settings of another application, leave them and add DATABASE_URL=sqlite:///var/smartlink.db, "
+                "or postgresql://…; it counts before DB_CONNECTION"
+            )
         if self.db_connection == "sqlite":
             return f"sqlite+aiosqlite:///{self.db_database or 'var/smartlink.db'}"
         password = quote(self.db_password.get_secret_value(), safe="")
         who = f"{quote(self.db_username, safe='')}:{password}" if password else quote(self.db_username, safe="")
         return f"postgresql+asyncpg://{who}@{self.db_host}:{self.db_port}/{self.db_database or 'smartlink'}"
+
+    @property
+    def is_database_foreign(self) -> bool:
+        """Whether the settings name only a database that the portal cannot use, such as MySQL."""
+        return not self.database_url and self.db_connection not in ("sqlite", "pgsql")
 
     @property
     def realtime(self) -> dict[str, object]:
@@ -147,16 +156,6 @@ def async_url(url: str) -> str:
     if scheme == "sqlite" or scheme.startswith("sqlite+"):
         return f"sqlite+aiosqlite{separator}{rest}"
     raise ValueError(f"DATABASE_URL: {scheme!r} is not known; write sqlite:///path/to/file.db or postgresql://…")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a listener bound to `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def check_start(settings: PortalSettings) -> None:

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
+from urllib.parse import urlsplit
 
 import msgspec
 import structlog
@@ -100,6 +101,7 @@ class Webhooks:
         """What is of users, and what is not."""
         self._senders: dict[Address, asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._wake_at = float("inf")
         self._is_open = self._is_draining = False
@@ -111,6 +113,7 @@ class Webhooks:
         if any(app.webhooks for app in self._apps.all()):
             await self._open()
         self._task = self._background.start("delivering webhooks", self._run())
+        self._looking = self._background.start("looking at webhook addresses", self._look_at_addresses())
 
     def tell(self, app: App, event: WebhookEvent) -> None:
         """Take one event. Plain; never waits. When too many wait for the queue it is dropped and counted."""
@@ -130,6 +133,9 @@ class Webhooks:
     async def stop(self, timeout_s: float = 2.0) -> None:
         """Bring the buffer to the queue and send, for about `timeout_s`. The queue keeps the rest."""
         self._stopping.set()
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait((self._looking,))
         if self._task is not None:
             # Not cancelled in the middle of a record: what it brings to the queue would be brought twice.
             self._wake.set()
@@ -147,6 +153,17 @@ class Webhooks:
         self._drop(sum(map(len, self._buffers.values())), "the server stops and the queue cannot be reached")
         for buffer in self._buffers.values():
             buffer.clear()
+
+    async def _look_at_addresses(self) -> None:
+        """Tell of the addresses that are refused now, not when there is something to post."""
+        refused: dict[str, str] = {}
+        for app in tuple(self._apps.all()):
+            for url in {hook.url for hook in app.webhooks}:
+                if url not in refused:
+                    refused[url] = await self._poster.refuses(url) or ""
+                if refused[url]:
+                    where = urlsplit(url).netloc
+                    log.error("webhooks will not be posted", app_id=app.id, address=where, reason=refused[url])
 
     async def _finish(self) -> None:
         try:

@@ -20,7 +20,12 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class TargetRefused(Exception):
-    """A webhook may not go there; the message says why and what would allow it."""
+    """A webhook may not go there: `why`, and in `fix` what would allow it. The message has both."""
+
+    def __init__(self, why: str, fix: str) -> None:
+        super().__init__(f"{why}: {fix}")
+        self.why = why
+        self.fix = fix
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +66,19 @@ class Guard:
             parts = urlsplit(url)
             name, port = parts.hostname or "", parts.port
         except ValueError:
-            raise TargetRefused("its URL is malformed") from None
+            raise TargetRefused("its URL is malformed", "write http(s)://host/…") from None
         if parts.scheme not in ("http", "https") or not name or "@" in parts.netloc:
-            raise TargetRefused("its URL must be http(s)://host/…, without a user name")
+            raise TargetRefused("its URL is malformed", "write http(s)://host/…, without a user name")
         port = port or (443 if parts.scheme == "https" else 80)
         is_inside = bool(self._inside & {name, netloc(name, port)})
-        if parts.scheme == "http" and not (self._allow_plain or is_inside):
-            raise TargetRefused("it is plain http: use https, or set REVERB_WEBHOOK_ALLOW_HTTP=true")
+        is_plain = parts.scheme == "http" and not (self._allow_plain or is_inside)
         found = await asyncio.get_running_loop().getaddrinfo(name, port, type=socket.SOCK_STREAM)
         addresses = [str(entry[4][0]) for entry in found]
         if not (self._allow_private or is_inside):
             addresses = [address for address in addresses if is_public(address)]
         if not addresses:
-            raise TargetRefused(
-                "it is an address inside: name it in REVERB_WEBHOOK_ALLOWED_HOSTS,"
-                " or set REVERB_WEBHOOK_ALLOW_PRIVATE=true"
-            )
+            raise TargetRefused("it is an address inside", f"add {netloc(name, port)} to REVERB_WEBHOOK_ALLOWED_HOSTS")
+        if is_plain:
+            raise TargetRefused("it is plain http", "use https, or set REVERB_WEBHOOK_ALLOW_HTTP=true")
         url = urlunsplit((parts.scheme, netloc(addresses[0], port), parts.path or "/", parts.query, ""))
         return Target(url, parts.netloc, name)

@@ -55,6 +55,17 @@ class Poster:
         self._tls: ssl.SSLContext | None = None
         self.timeout_s = timeout_s
 
+    async def refuses(self, url: str) -> str | None:
+        """Why nothing will ever be posted to `url`, and what would allow it; None too when its name is not known."""
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                await self._guard.resolve(url)
+        except TargetRefused as refused:
+            return str(refused)
+        except (OSError, UnicodeError, TimeoutError):
+            return None  # It may be known by the time there is something to post.
+        return None
+
     @asynccontextmanager
     async def posting(self) -> AsyncIterator[Posting]:
         if self._tls is None:

@@ -1,0 +1,39 @@
+"""The addresses that webhooks go to, before there is anything to tell them."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import urlsplit
+
+from smartlink.cli.apps import read_apps
+from smartlink.cli.doctor.finding import Finding, failed, fine, skipped, warning
+from smartlink.server.apps.base import AppsInvalid
+from smartlink.server.bootstrap import guard_for
+from smartlink.server.config import ServerSettings
+from smartlink.server.webhooks.guard import TargetRefused
+
+__all__ = ["check_webhooks"]
+
+TIMEOUT_S = 10.0
+
+
+async def check_webhooks(settings: ServerSettings) -> list[Finding]:
+    """Whether the server would post to each address; nothing is posted."""
+    try:
+        urls = sorted({hook.url for app in await read_apps(settings) for hook in app.webhooks})
+    except AppsInvalid as error:
+        return [failed("webhooks", f"the applications cannot be read: {error}", "smartlink apps check")]
+    if not urls:
+        return [skipped("webhooks", "no application has any")]
+    guard = guard_for(settings)
+    found = []
+    for url in urls:
+        where = urlsplit(url).netloc
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await guard.resolve(url)
+        except TargetRefused as refused:
+            found.append(failed("webhooks", f"{where} is refused: {refused.why}", refused.fix))
+        except (OSError, TimeoutError):
+            found.append(warning("webhooks", f"the name {where} is not known here", "check its name in DNS"))
+    return found or [fine("webhooks", f"{len(urls)} {'address' if len(urls) == 1 else 'addresses'} may be posted to")]
