@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,8 @@ def test_the_library_alone_brings_nothing_of_the_rest(tmp_path: Path) -> None:
         cwd=ROOT, check=True, capture_output=True, timeout=120,
     )  # fmt: skip
     [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        assert packed.read("smartlink/.env.example") == (ROOT / ".env.example").read_bytes()
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
