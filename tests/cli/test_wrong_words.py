@@ -45,7 +45,7 @@ USER = ("user", "create", "--email", "ana@example.com", "--name", "Ana", "--pass
         (("app", "start"), {"BROADCAST_DRIVER": "bogus"}, 2, "BROADCAST_DRIVER"),
         (("worker", "start"), {"BROADCAST_CONNECTION": "bogus"}, 2, "BROADCAST_DRIVER"),
         (("worker", "start", "--once"), {"BROADCAST_DRIVER": "pusher"}, 2, "PUSHER_APP_ID"),
-        (("channels", "list"), {"BROADCAST_DRIVER": "ably"}, 2, "ABLY_KEY"),
+        (("channels", "check", "1", "private-a"), {"BROADCAST_DRIVER": "ably"}, 2, "ABLY_KEY"),
         (("serve",), {"REDIS_URL": "http://:hidden@x"}, 2, "REDIS_URL is no address"),
         (("app", "start"), {"REDIS_URL": "http://:hidden@x"}, 2, "REDIS_URL is no address"),
         (("reverb", "start"), {"REVERB_APP_ID": "a/b"}, 2, "REVERB_APP_ID=a/b: must not hold any of / ?"),

@@ -1,0 +1,23 @@
+"""Tests and benchmarks start processes by `kit.processes` alone: those end with what started them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+STARTS = re.compile(r"subprocess\.(run|Popen|call|check_call|check_output)\(|create_subprocess_(exec|shell)\(")
+
+
+def test_whatever_is_started_is_started_on_a_leash() -> None:
+    own = {ROOT / "tests" / "kit" / "processes.py", Path(__file__)}
+    files = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+    found = [
+        f"{file.relative_to(ROOT)}:{number}"
+        for file in files
+        if file not in own
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if STARTS.search(line)
+    ]
+
+    assert found == []
