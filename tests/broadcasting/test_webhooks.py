@@ -20,6 +20,9 @@ from smartlink.broadcasting.webhooks import (
     MemberRemoved,
     SubscriptionCount,
     UnknownEvent,
+    UserEvent,
+    UserOffline,
+    UserOnline,
     Webhook,
     WebhookEvent,
     WebhookReceiver,
@@ -47,6 +50,8 @@ def received(body: bytes, key: str = KEY, secret: str = SECRET) -> Webhook:
         ({"name": "member_added", "channel": "presence-a", "user_id": "7"}, MemberAdded("presence-a", "7")),
         ({"name": "member_removed", "channel": "presence-a", "user_id": "7"}, MemberRemoved("presence-a", "7")),
         ({"name": "cache_miss", "channel": "cache-a"}, CacheMiss("cache-a")),
+        ({"name": "user_online", "user_id": "7"}, UserOnline("7")),
+        ({"name": "user_offline", "user_id": "7"}, UserOffline("7")),
         ({"name": "subscription_count", "channel": "a", "subscription_count": 5}, SubscriptionCount("a", 5)),
         (
             {"name": "client_event", "channel": "private-a", "event": "client-x", "data": "{}", "socket_id": "1.2"},
@@ -55,7 +60,7 @@ def received(body: bytes, key: str = KEY, secret: str = SECRET) -> Webhook:
         ({"name": "member_added", "channel": "presence-a", "user_id": "7", "new": 1}, MemberAdded("presence-a", "7")),
     ],
 )
-def test_each_kind_of_event_is_typed(fields: dict[str, Any], event: WebhookEvent) -> None:
+def test_each_kind_of_event_is_typed(fields: dict[str, Any], event: WebhookEvent | UserEvent) -> None:
     told = received(webhook(fields))
 
     assert told == Webhook(KEY, 1_700_000_000_000, (event,))

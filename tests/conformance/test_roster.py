@@ -70,6 +70,23 @@ class RosterPromises:
         assert await roster.join("1", "presence-b", "1.2", number) == Arrival(False, False, 2, is_number=False)
         assert list(await roster.members("1", "presence-b")) == [text]
 
+    async def test_what_is_told_of_a_member_can_be_changed_while_they_are_there(self) -> None:
+        roster = self.roster()
+        number = Member("1", b'{"a":1}', is_number=True)
+        await roster.join("1", "presence-a", "1.1", number)
+        await roster.join("1", "presence-a", "1.2", BEN)
+
+        assert await roster.change("1", "presence-a", "1", b'{"a":2}') == number
+        changed = Member("1", b'{"a":2}', is_number=True)
+        assert list(await roster.members("1", "presence-a")) == [changed, BEN]
+        assert await roster.change("1", "presence-a", "1", b'{"a":2}') == changed
+        assert await roster.change("1", "presence-a", "9", b"{}") is None
+        assert await roster.change("1", "nowhere", "1", b"{}") is None
+        await roster.leave("1", "presence-a", "1.1")
+        assert await roster.change("1", "presence-a", "1", b"{}") is None
+        await roster.join("1", "presence-a", "1.1", number)
+        assert list(await roster.members("1", "presence-a")) == [BEN, number]
+
     async def test_apps_do_not_see_each_other(self) -> None:
         roster = self.roster()
         await roster.join("1", "presence-a", "1.1", ANA)

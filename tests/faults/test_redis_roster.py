@@ -16,6 +16,7 @@ from smartlink.server.roster import redis as roster
 from smartlink.server.roster.base import Arrival, Change, ChannelCount, Departure
 
 ANA, BEN, CLEO = Member("1", b'{"name":"Ana"}', is_number=True), Member("2"), Member("3", b'{"a":1}', is_number=True)
+NEWER = Member("1", b'{"name":"Ana B."}', is_number=True)
 ROOM = ("1", "presence-a")
 impatient = pytest.mark.usefixtures("impatient")
 
@@ -130,6 +131,8 @@ async def test_a_node_that_was_cut_off_is_removed_and_comes_back_as_it_is_by_the
         await cut.roster.join(*ROOM, "1.2", BEN)
         await cut.roster.join("1", "chat", "1.1", None)
         await other.roster.join(*ROOM, "2.1", CLEO)
+        assert await other.roster.change(*ROOM, "1", NEWER.user_info) == ANA
+        cut.roster.note(*ROOM, "1", NEWER.user_info)
 
         between.swallow()
         await eventually(lambda: len(other.changes) == 2)
@@ -141,10 +144,10 @@ async def test_a_node_that_was_cut_off_is_removed_and_comes_back_as_it_is_by_the
 
         assert sorted(cut.changes, key=lambda change: change.channel) == [
             Change("1", "chat", is_occupied=True),
-            Change(*ROOM, added=(ANA,)),
+            Change(*ROOM, added=(NEWER,)),
         ]
         assert len(other.changes) == 2, "Ben was told of already"
-        assert await other.roster.members(*ROOM) == [CLEO, ANA]
+        assert await other.roster.members(*ROOM) == [CLEO, NEWER]
         assert await other.roster.count(*ROOM) == ChannelCount(2, 2)
 
 

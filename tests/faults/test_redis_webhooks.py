@@ -50,19 +50,25 @@ async def test_two_servers_tell_each_event_once_and_one_that_was_killed_is_told_
             reverb(folders[1], "--workers", "1", **shared) as two,
         ):
             async with connected(one.port) as ana, connected(two.port) as tab, connected(two.port) as ben:
+                for client, user_id in ((ana, "1"), (tab, "1"), (ben, "2")):
+                    await client.sign_in(user_id)
                 await ana.subscribe("presence-a", ANA)
                 await tab.subscribe("presence-a", ANA)
                 await ben.subscribe("presence-a", BEN)
                 await eventually(lambda: told(target, "member_added", "2") == 1)
+                await eventually(lambda: told(target, "user_online", "2") == 1)
                 ana.send("client-hi", {}, channel="presence-a")
                 await eventually(lambda: "client_event" in target.names)
                 os.kill(two.process.pid, signal.SIGKILL)
                 await eventually(lambda: told(target, "member_removed", "2"))
-                assert told(target, "member_removed", "1") == 0
+                await eventually(lambda: told(target, "user_offline", "2"))
+                assert told(target, "member_removed", "1") == told(target, "user_offline", "1") == 0
             await eventually(lambda: told(target, "channel_vacated"))
+            await eventually(lambda: told(target, "user_offline", "1"))
 
     assert sorted(target.names) == sorted(
         ["channel_occupied", *["member_added"] * 2, "client_event", *["member_removed"] * 2, "channel_vacated"]
+        + ["user_online", "user_offline"] * 2
     )
 
 

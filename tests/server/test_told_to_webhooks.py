@@ -64,6 +64,56 @@ async def test_internal_channels_are_never_told_of() -> None:
             await client.subscribe("#server-to-user-1")
         async with connected(server.port) as client:
             await client.subscribe("last")
-            await eventually(lambda: len(target.events) >= 2)
+            await eventually(lambda: len(target.events) >= 4)
 
-        assert {event["channel"] for event in target.events} == {"last"}
+        assert {event.get("channel", event["name"]) for event in target.events} == {
+            "last", "user_online", "user_offline",
+        }  # fmt: skip
+
+
+async def test_who_signs_in_first_and_who_is_gone_last_is_told_of_users() -> None:
+    async with (
+        receiver() as all_of_it,
+        receiver() as named,
+        receiver() as rooms,
+        realtime_server(
+            an_app(
+                webhooks=(
+                    Webhook(all_of_it.url),
+                    Webhook(named.url, ("user_online", "user_offline"), ("presence-",)),
+                    Webhook(rooms.url, (), ("presence-",)),
+                )
+            ),
+            reverb_webhook_grace=0.2,
+        ) as server,
+    ):
+        async with connected(server.port) as tab:
+            async with connected(server.port) as client:
+                await client.sign_in("ž 1")
+                await tab.sign_in("ž 1")
+                await client.subscribe("presence-a")
+            await eventually(lambda: "member_removed" in rooms.names)
+            assert named.events == [{"name": "user_online", "user_id": "ž 1"}]
+        await eventually(lambda: len(named.events) == 2)
+
+        assert named.events[1] == {"name": "user_offline", "user_id": "ž 1"}
+        await eventually(lambda: "user_offline" in all_of_it.names)
+        assert all_of_it.names.count("user_online") == all_of_it.names.count("user_offline") == 1
+        assert set(rooms.names) == {"channel_occupied", "channel_vacated", "member_added", "member_removed"}
+
+
+async def test_a_user_who_is_back_within_the_grace_was_never_offline() -> None:
+    async with (
+        receiver() as target,
+        realtime_server(
+            an_app(webhooks=(Webhook(target.url, ("user_online", "user_offline")),)), reverb_webhook_grace=0.5
+        ) as server,
+    ):
+        for _ in range(3):
+            async with connected(server.port) as client:
+                await client.sign_in("1")
+        async with connected(server.port) as other:
+            await other.sign_in("2")
+            await eventually(lambda: {"name": "user_offline", "user_id": "1"} in target.events)
+
+        assert [event["name"] for event in target.events if event["user_id"] == "1"] == ["user_online", "user_offline"]

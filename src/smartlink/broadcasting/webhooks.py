@@ -35,6 +35,9 @@ __all__ = [
     "MemberRemoved",
     "SubscriptionCount",
     "UnknownEvent",
+    "UserEvent",
+    "UserOffline",
+    "UserOnline",
     "Webhook",
     "WebhookEvent",
     "WebhookReceiver",
@@ -55,7 +58,7 @@ class WebhookRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class WebhookEvent:
-    """Base of all: something happened on `channel`, a wire name."""
+    """Base of what is told of channels: something happened on `channel`, a wire name."""
 
     channel: str
 
@@ -107,6 +110,23 @@ class SubscriptionCount(WebhookEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class UserEvent:
+    """Base of what is told of a signed-in user, whatever channels they are on."""
+
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class UserOnline(UserEvent):
+    """A user's first connection signed in."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserOffline(UserEvent):
+    """The last connection that was signed in as the user is gone."""
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownEvent:
     """An event of a kind, or with fields, that this version does not know."""
 
@@ -114,7 +134,7 @@ class UnknownEvent:
     fields: Mapping[str, Any]
 
 
-_KINDS: Final[Mapping[str, type[WebhookEvent]]] = {
+_KINDS: Final[Mapping[str, type[WebhookEvent | UserEvent]]] = {
     "channel_occupied": ChannelOccupied,
     "channel_vacated": ChannelVacated,
     "member_added": MemberAdded,
@@ -122,6 +142,8 @@ _KINDS: Final[Mapping[str, type[WebhookEvent]]] = {
     "client_event": ClientEvent,
     "cache_miss": CacheMiss,
     "subscription_count": SubscriptionCount,
+    "user_online": UserOnline,
+    "user_offline": UserOffline,
 }
 
 
@@ -131,10 +153,10 @@ class Webhook:
 
     key: str
     time_ms: int
-    events: tuple[WebhookEvent | UnknownEvent, ...]
+    events: tuple[WebhookEvent | UserEvent | UnknownEvent, ...]
 
 
-Heard = TypeVar("Heard", bound=WebhookEvent | UnknownEvent | Webhook)
+Heard = TypeVar("Heard", bound=WebhookEvent | UserEvent | UnknownEvent | Webhook)
 Handler = Callable[[Any], object]
 
 
@@ -235,7 +257,7 @@ class WebhookReceiver:
                     yield handler(told)
 
 
-def _event(fields: object) -> WebhookEvent | UnknownEvent:
+def _event(fields: object) -> WebhookEvent | UserEvent | UnknownEvent:
     if not isinstance(fields, dict):
         return UnknownEvent("", {})
     name = fields.get("name")

@@ -25,6 +25,8 @@ __all__ = [
     "member_added",
     "member_in",
     "member_removed",
+    "member_updated",
+    "member_updated_in",
     "presence_state",
     "signin_success",
     "subscription_count",
@@ -44,6 +46,8 @@ _INTERNAL: Final = b'{"event":"pusher_internal:'
 _SUBSCRIPTION_COUNT: Final = b'{"event":"pusher_internal:subscription_count"'
 _MEMBER_ADDED: Final = b'{"event":"pusher_internal:member_added"'
 _MEMBER_REMOVED: Final = b'{"event":"pusher_internal:member_removed"'
+_MEMBER_UPDATED: Final = b'{"event":"pusher:member_updated"'
+_ABOUT_CHANNELS: Final = (_INTERNAL, _MEMBER_UPDATED)
 _WATCHLIST_EVENTS: Final = b'{"event":"pusher_internal:watchlist_events"'
 
 
@@ -57,6 +61,11 @@ class _Count(msgspec.Struct):
 
 class _User(msgspec.Struct):
     user_id: str | int
+
+
+class _Update(msgspec.Struct):
+    user_id: str | int
+    user_info: msgspec.Raw
 
 
 class _Edge(msgspec.Struct):
@@ -149,7 +158,7 @@ def subscription_count(channel: str, count: int) -> bytes:
 
 def is_internal(frame: bytes) -> bool:
     """Whether a frame tells of the channel itself, and not of a published event."""
-    return frame.startswith(_INTERNAL)
+    return frame.startswith(_ABOUT_CHANNELS)
 
 
 def subscription_count_in(frame: bytes) -> int | None:
@@ -163,6 +172,12 @@ def member_in(frame: bytes) -> tuple[str, bool] | None:
     has_come = frame.startswith(_MEMBER_ADDED)
     told = _data_in(frame, _User) if has_come or frame.startswith(_MEMBER_REMOVED) else None
     return None if told is None else (str(told.user_id), has_come)
+
+
+def member_updated_in(frame: bytes) -> tuple[str, bytes] | None:
+    """Of a frame of `member_updated` who it is, and the `user_info` as JSON; None for any other bytes."""
+    told = _data_in(frame, _Update) if frame.startswith(_MEMBER_UPDATED) else None
+    return None if told is None else (str(told.user_id), bytes(told.user_info))
 
 
 def watched_in(frame: bytes) -> tuple[str, bool] | None:
@@ -190,6 +205,13 @@ def member_removed(channel: str, user_id: str | int) -> bytes:
     """A user's last connection left a presence channel."""
     data = _text(b'{"user_id":%b}' % _encode(user_id))
     return b'%b,"channel":%b,"data":%b}' % (_MEMBER_REMOVED, _encode(channel), data)
+
+
+def member_updated(channel: str, user_id: str | int, user_info: bytes) -> bytes:
+    """A member's `user_info` is another from now on. Not of protocol 7: unmodified clients hand the event on to those
+    who bind to it, which they would not do with an internal one."""
+    data = _text(b'{"user_id":%b,"user_info":%b}' % (_encode(user_id), user_info))
+    return b'%b,"channel":%b,"data":%b}' % (_MEMBER_UPDATED, _encode(channel), data)
 
 
 def event(name: str, channel: str, data: str) -> bytes:

@@ -24,6 +24,8 @@ __all__ = [
     "is_valid_socket_id",
     "is_valid_user_id",
     "kind_of",
+    "signed_in_channel",
+    "signed_in_user",
     "user_channel",
 ]
 
@@ -37,6 +39,7 @@ _CHANNEL = re.compile(r"[-a-zA-Z0-9_=@,.;]{1,200}\Z")
 _SOCKET_ID = re.compile(r"[0-9]{1,32}\.[0-9]{1,31}\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _USER_CHANNEL = "#server-to-user-"
+_SIGNED_IN = "#user-"
 _CACHE = ("cache-", "private-cache-", "private-encrypted-cache-", "presence-cache-")
 
 
@@ -90,6 +93,16 @@ def user_channel(user_id: str) -> str:
 def is_user_channel(name: str) -> bool:
     """Whether `name` is a `user_channel`: the one kind outside the grammar of channels that publishers may use."""
     return name.startswith(_USER_CHANNEL) and is_valid_user_id(name[len(_USER_CHANNEL) :])
+
+
+def signed_in_channel(user_id: str) -> str:
+    """The server's own channel on which all connections signed in as a user stand; clients never see it."""
+    return _SIGNED_IN + user_id
+
+
+def signed_in_user(channel: str) -> str | None:
+    """Whose `signed_in_channel` it is; None for any other channel."""
+    return channel[len(_SIGNED_IN) :] if channel.startswith(_SIGNED_IN) else None
 
 
 def is_internal(channel: str) -> bool:

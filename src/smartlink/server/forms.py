@@ -19,6 +19,8 @@ EVENT_NAMES: Final = (
     "client_event",
     "cache_miss",
     "subscription_count",
+    "user_online",
+    "user_offline",
 )
 """What webhooks tell of."""
 

@@ -23,6 +23,7 @@ from smartlink.server.fanout import MAX_PENDING_BYTES, FanOut
 from smartlink.server.framing import text_frame
 from smartlink.server.history.base import History
 from smartlink.server.hub import Connection, Hub
+from smartlink.server.infos import Infos
 from smartlink.server.listening import Listening, news
 from smartlink.server.members import Members
 from smartlink.server.metrics import Metrics
@@ -93,7 +94,9 @@ class Node:
             tasks,
             self._revocations,
             self._newcomers,
+            webhooks,
         )
+        self.infos = Infos(hub, roster, self._tell_here_at_least, tasks)
         self._members = Members(hub, roster, self.deliver, lambda: self.is_whole, tasks)
         self._counts = CountPace(self._tell_count)
         self.has_descriptors: Callable[[], bool] = lambda: True
@@ -102,6 +105,7 @@ class Node:
             "terminate_user": self._terminate_here,
             "reconnect_user": self._reconnect_user_here,
             "missed": self._reconnect_here,
+            "change_info": self.infos.change_here,
         }
 
     async def start(self) -> None:
@@ -333,6 +337,8 @@ class Node:
             self._members.heard(app_id, channel, member[0], has_come=member[1])
         elif (watched := encoding.watched_in(frame)) is not None:
             self._users.heard(app_id, watched[0], is_online=watched[1])
+        elif (updated := encoding.member_updated_in(frame)) is not None:
+            self.roster.note(app_id, channel, *updated)
 
     def _left_out(self, publication: Publication, text: str) -> list[Connection]:
         """The connections on the channel that are not to hear a publication."""

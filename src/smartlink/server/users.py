@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
-from smartlink.protocol.names import user_channel
+from smartlink.protocol.names import signed_in_channel, signed_in_user, user_channel
 from smartlink.protocol.session import User
 from smartlink.server.apps.base import App
 from smartlink.server.brokers.base import Publication
@@ -23,10 +23,10 @@ from smartlink.server.listening import Arriving, Listening
 from smartlink.server.newcomers import Newcomers
 from smartlink.server.revocations import Revocations, Verdict
 from smartlink.server.roster.base import Change, Roster
+from smartlink.server.webhooks.base import WebhookEvent, WebhookSink
 
 __all__ = ["Users"]
 
-_USER = "#user-"
 _WATCH = "#watch-"
 
 LOOK_S = 0.5
@@ -36,7 +36,7 @@ Announce = Callable[[Publication], Awaitable[None]]
 
 
 class Users:
-    """Signs connections in and out and tells watchers.
+    """Signs connections in and out and tells watchers, and webhooks.
 
     `announce` publishes, on this node at least; `deliver` tells those on this node alone; `is_whole` says whether the
     roster knows of other nodes now. What `revocations` says of a signature is asked before and after waiting.
@@ -53,6 +53,7 @@ class Users:
         tasks: EagerTasks,
         revocations: Revocations,
         newcomers: Newcomers,
+        webhooks: WebhookSink,
     ) -> None:
         self._hub = hub
         self._roster = roster
@@ -63,6 +64,7 @@ class Users:
         self._tasks = tasks
         self._revocations = revocations
         self._newcomers = newcomers
+        self._webhooks = webhooks
         self._told: dict[tuple[str, str], bool] = {}
         """Of users who came or went a moment ago, whether watchers here heard at last that they are online."""
         self._looks: dict[tuple[str, str], asyncio.TimerHandle] = {}
@@ -76,7 +78,7 @@ class Users:
         arriving = self._listening.expect(app.id, channel, session.socket_id)
         try:
             await self._listening.begin(app.id, channel)
-            arrival = await self._roster.join(app.id, _USER + user.id, session.socket_id, None)
+            arrival = await self._roster.join(app.id, signed_in_channel(user.id), session.socket_id, None)
         finally:
             self._listening.arrived(app.id, channel, arriving)
         most = app.max_connections_per_user
@@ -114,14 +116,13 @@ class Users:
 
     async def sign_out(self, app: App, socket_id: str, user_id: str) -> None:
         """The connection is gone, and with it, perhaps, the user."""
-        departure = await self._roster.leave(app.id, _USER + user_id, socket_id)
+        departure = await self._roster.leave(app.id, signed_in_channel(user_id), socket_id)
         if departure.is_last_on_channel:
             await self._tell(app, user_id, "offline", departure.version)
 
     async def took_place(self, app: App, change: Change) -> None:
         """Tell what another node left behind, if it is about a user."""
-        if change.channel.startswith(_USER):
-            user_id = change.channel[len(_USER) :]
+        if (user_id := signed_in_user(change.channel)) is not None:
             if change.is_occupied:
                 await self._tell(app, user_id, "online", change.version)
             if change.is_vacated:
@@ -145,12 +146,13 @@ class Users:
         self._tasks.run(self._put_right(*key, was_told_online=self._told.pop(key)))
 
     async def _put_right(self, app_id: str, user_id: str, *, was_told_online: bool) -> None:
-        is_online = (await self._roster.count(app_id, _USER + user_id)).subscriptions > 0
+        is_online = (await self._roster.count(app_id, signed_in_channel(user_id))).subscriptions > 0
         if is_online is not was_told_online and self._is_whole():
             frame = encoding.watchlist_events({"online" if is_online else "offline": [user_id]})
             self._deliver(Publication(app_id, _WATCH + user_id, frame))
 
     async def _tell(self, app: App, user_id: str, what: str, version: int) -> None:
+        self._webhooks.tell(app, WebhookEvent(f"user_{what}", signed_in_channel(user_id), user_id))
         frame = encoding.watchlist_events({what: [user_id]})
         await self._announce(Publication(app.id, _WATCH + user_id, frame, version=version))
 
@@ -167,7 +169,7 @@ class Users:
                 on_their_way.append((channel, arriving))
                 await self._listening.begin(app_id, channel)
             for user_id in user_ids:
-                state = await self._roster.state(app_id, _USER + user_id)
+                state = await self._roster.state(app_id, signed_in_channel(user_id))
                 states["online" if state.subscriptions else "offline"].append(user_id)
                 versions[_WATCH + user_id] = state.version
         finally:

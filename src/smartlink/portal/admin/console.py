@@ -16,6 +16,7 @@ from smartlink.broadcasting.webhooks import (
     MemberAdded,
     MemberRemoved,
     UnknownEvent,
+    UserEvent,
     WebhookEvent,
 )
 from smartlink.portal.admin.events import AdminEvent, admin_channel
@@ -57,11 +58,13 @@ class Console:
             if envelope.channel != str(admin_channel()):
                 self.note("event", envelope.channel, envelope.name, {"promise": str(envelope.promise.value)})
 
-    def webhooks(self, events: Sequence[WebhookEvent | UnknownEvent]) -> None:
+    def webhooks(self, events: Sequence[WebhookEvent | UserEvent | UnknownEvent]) -> None:
         """The realtime server told who came and went."""
         for event in events:
-            kind = None if isinstance(event, UnknownEvent) else _KINDS.get(type(event))
-            if isinstance(event, UnknownEvent) or kind is None or event.channel == str(admin_channel()):
+            if not isinstance(event, WebhookEvent):
+                continue
+            kind = _KINDS.get(type(event))
+            if kind is None or event.channel == str(admin_channel()):
                 continue
             detail = {}
             if isinstance(event, MemberAdded | MemberRemoved | ClientEvent) and event.user_id is not None:

@@ -1,4 +1,4 @@
-"""The three `GET channels` calls, `GET connections`, and the two that end a user's connections."""
+"""The three `GET channels` calls and `GET connections`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from smartlink.server.http.events import COUNTS, channel_info, parse_info
 from smartlink.server.node import Node
 from smartlink.server.requests import HttpError, Response
 
-__all__ = ["connections", "list_channels", "list_users", "reconnect", "show_channel", "terminate"]
+__all__ = ["connections", "list_channels", "list_users", "show_channel"]
 
 AT_ONCE = 2_000
 """Channels that are listed before the loop looks after others."""
@@ -65,37 +65,24 @@ async def show_channel(node: Node, app: App, channel: str, parameters: dict[str,
     return _json(shown)
 
 
-async def list_users(node: Node, app: App, channel: str) -> Response:
-    """The users on a presence channel, each once."""
+async def list_users(node: Node, app: App, channel: str, parameters: dict[str, str]) -> Response:
+    """The users on a presence channel, each once, with what is told of them where `with_user_info=1` asks for it."""
     _check(channel)
     if kind_of(channel) is not ChannelKind.PRESENCE:
         raise HttpError(400, f"Only presence channels have users, and {channel!r} is none")
+    with_info = parameters.get("with_user_info", "0")
+    if with_info not in ("0", "1"):
+        raise HttpError(400, "with_user_info is 1 or 0")
     members = await node.roster.members(app.id, channel)
-    return _json({"users": [{"id": member.user_id} for member in members]})
+    if with_info == "0":
+        return _json({"users": [{"id": member.user_id} for member in members]})
+    users = [{"id": member.user_id, "user_info": msgspec.Raw(member.user_info)} for member in members]
+    return _json({"users": users})
 
 
 async def connections(node: Node, app: App) -> Response:
     """How many connections the app has."""
     return _json({"connections": node.connections(app)})
-
-
-async def terminate(node: Node, app: App, user_id: str) -> Response:
-    """End all connections of a user, on all nodes; what was signed for older connections is void."""
-    _check_user(user_id)
-    await node.terminate_user(app, user_id)
-    return Response()
-
-
-async def reconnect(node: Node, app: App, user_id: str) -> Response:
-    """As `terminate`, but the clients are told to come back, and to be authorised anew."""
-    _check_user(user_id)
-    await node.reconnect_user(app, user_id)
-    return Response()
-
-
-def _check_user(user_id: str) -> None:
-    if not user_id or len(user_id) > 200:
-        raise HttpError(400, "The user id must have 1 to 200 characters")
 
 
 def _data_of(frame: bytes) -> object:

@@ -14,7 +14,7 @@ import msgspec
 
 from smartlink.server.apps.base import App, AppManager
 from smartlink.server.brokers.base import BrokerUnavailable
-from smartlink.server.http import channels, events
+from smartlink.server.http import channels, events, users
 from smartlink.server.http import status as status_call
 from smartlink.server.http.auth import authenticate, parse_query
 from smartlink.server.http.rates import Rates
@@ -26,7 +26,7 @@ __all__ = ["Router"]
 Endpoint: TypeAlias = Callable[[dict[str, str]], Coroutine[Any, Any, Response]]
 
 _PUBLISHING = ("/events", "/batch_events")
-_ENDINGS = {"terminate_connections": channels.terminate, "force_reconnect": channels.reconnect}
+_ENDINGS = {"terminate_connections": users.terminate, "force_reconnect": users.reconnect}
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST",
     "Access-Control-Allow-Headers": "Content-Type, Idempotency-Key",
@@ -174,11 +174,13 @@ class Router:
             case ["channels", name]:
                 return "GET", lambda parameters: channels.show_channel(node, app, unquote(name), parameters)
             case ["channels", name, "users"]:
-                return "GET", lambda _: channels.list_users(node, app, unquote(name))
+                return "GET", lambda parameters: channels.list_users(node, app, unquote(name), parameters)
             case ["status"]:
                 return "GET", lambda _: status_call.status(node, app, self._status)
             case ["connections"]:
                 return "GET", lambda _: channels.connections(node, app)
+            case ["users", user_id, "info"]:
+                return "POST", lambda _: users.change_info(node, app, unquote(user_id), request.body)
             case ["users", user_id, verb] if (end := _ENDINGS.get(verb)) is not None:
                 return "POST", lambda _: end(node, app, unquote(user_id))
         return None

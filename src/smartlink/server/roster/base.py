@@ -110,6 +110,15 @@ class Roster(Protocol):
     async def channels(self, app_id: str, prefix: str = "") -> dict[str, ChannelCount]:
         """Occupied channels whose names start with `prefix`."""
 
+    async def change(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> Member | None:
+        """Have a member told of with this `user_info` (JSON) from now on, as long as they are there.
+
+        Returns the member as they were told of before; None when they are not there.
+        """
+
+    def note(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> None:
+        """A node has told this of a member: what this node answers by itself must not be older. Plain."""
+
     def report_connections(self, app_id: str, connections: int) -> None:
         """How many connections this node has now. Told to the others within a second."""
 

@@ -14,6 +14,7 @@ from smartlink.server.redis.commands import Script
 __all__ = [
     "AUDIT",
     "BEAT",
+    "CHANGE",
     "COUNT",
     "COUNT_MISSED",
     "JOIN",
@@ -240,6 +241,19 @@ return 0
 """
 )
 
+CHANGE = Script(
+    _COMMON
+    + """
+local user, info = ARGV[1], ARGV[2]
+local known = redis.call('HGET', infos, user)
+if not known then return {} end
+if is_number(user) == 1 then info = ' ' .. info end
+redis.call('HSET', infos, user, info)
+return {known}
+"""
+)
+"""Change the info of a user who is there. Returns what it was."""
+
 COUNT = Script(_COMMON + "return {total(), redis.call('HLEN', holders)}")
 
 _GONE = """
@@ -315,4 +329,4 @@ return {1, dead, redis.call('HGETALL', connections)}
 """A node lives. Returns 0 when it was taken for dead (or Redis was emptied); else which dead nodes it is to clear up
 after, and what all nodes report. When nobody was heard for a while, it was Redis that was away: all get a new lease."""
 
-ROSTER_SCRIPTS = (JOIN, LEAVE, REMOVE, SYNC, SETTLE, AUDIT, COUNT, COUNT_MISSED, STATE, STATE_MISSED, BEAT)
+ROSTER_SCRIPTS = (JOIN, LEAVE, REMOVE, SYNC, SETTLE, AUDIT, CHANGE, COUNT, COUNT_MISSED, STATE, STATE_MISSED, BEAT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from smartlink.protocol.session import Member
@@ -113,6 +114,16 @@ class MemoryRoster:
         entry = self._apps.get(app_id, {}).get(channel)
         member = None if entry is None else entry.sockets.get(socket_id)
         return None if member is None else member.user_id
+
+    async def change(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> Member | None:
+        entry = self._apps.get(app_id, {}).get(channel)
+        known = None if entry is None else entry.users.get(user_id)
+        if known is not None:
+            self.retell(app_id, channel, replace(known, user_info=user_info))
+        return known
+
+    def note(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> None:
+        """Nobody else changes what is here."""
 
     def retell(self, app_id: str, channel: str, member: Member) -> bool:
         """Have a user who is there told of as `member` from now on. Returns whether they are."""

@@ -30,6 +30,7 @@ from smartlink.server.roster.base import Arrival, Change, ChannelCount, Departur
 from smartlink.server.roster.lua import (
     AUDIT,
     BEAT,
+    CHANGE,
     COUNT,
     COUNT_MISSED,
     JOIN,
@@ -245,6 +246,24 @@ class RedisRoster:
         listed = {member.user_id for member in members}
         count, here = self._local.here(*key)
         return State(0, elsewhere + count, members + tuple(each for each in here if each.user_id not in listed))
+
+    async def change(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> Member | None:
+        key = (app_id, channel)
+        if self._is_apart(key):
+            return await self._local.change(app_id, channel, user_id, user_info)
+        try:
+            reply = await self._commands.run(CHANGE, self._keys(key), user_id, user_info)
+        except RedisAway:
+            return await self._local.change(app_id, channel, user_id, user_info)
+        if not reply:
+            return None
+        self.note(app_id, channel, user_id, user_info)
+        return _member(user_id.encode(), reply[0])
+
+    def note(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> None:
+        for member in self._local.here(app_id, channel)[1]:
+            if member.user_id == user_id:
+                self._local.retell(app_id, channel, replace(member, user_info=user_info))
 
     async def count(self, app_id: str, channel: str) -> ChannelCount:
         if self._is_with_others:

@@ -122,6 +122,18 @@ class SwitchboardRoster:
             return State(0, 0)
         return State(present.version, present.subscriptions, present.members)
 
+    async def change(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> Member | None:
+        try:
+            described: say.Described = await self._line.ask(
+                lambda n: say.Describe(n, app_id, channel, user_id, user_info)
+            )
+        except BrokerUnavailable:
+            return None
+        return described.member
+
+    def note(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> None:
+        """The switchboard knows already."""
+
     async def count(self, app_id: str, channel: str) -> ChannelCount:
         try:
             counted: say.Counted = await self._line.ask(lambda n: say.Count(n, app_id, channel))

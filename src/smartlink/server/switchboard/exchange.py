@@ -32,7 +32,7 @@ from smartlink.server.receipts.base import Pending, Receipts
 from smartlink.server.roster.base import Change, Departure, Roster
 from smartlink.server.switchboard import messages as say
 from smartlink.server.switchboard.stream import Stream
-from smartlink.server.webhooks.base import WebhookEvent
+from smartlink.server.webhooks.base import WebhookEvent, vacated
 
 __all__ = ["Exchange", "Home", "Seat"]
 
@@ -164,6 +164,7 @@ class Exchange:
             say.Settled: self._settled,
             say.Members: self._members,
             say.Count: self._count,
+            say.Describe: self._describe,
             say.Channels: self._channels,
             say.Workers: self._workers,
             say.Connections: self._connections,
@@ -437,8 +438,8 @@ class Exchange:
             return
         for member in change.removed:
             self.tell(change.app_id, WebhookEvent("member_removed", change.channel, member.user_id))
-        if change.is_vacated:
-            self.tell(change.app_id, WebhookEvent("channel_vacated", change.channel))
+        if change.is_vacated and (event := vacated(change.channel)) is not None:
+            self.tell(change.app_id, event)
 
     def _members(self, seat: Seat, message: say.Members) -> None:
         state = _now(self.roster.state(message.app_id, message.channel))
@@ -446,6 +447,10 @@ class Exchange:
 
     def _count(self, seat: Seat, message: say.Count) -> None:
         seat.say(say.Counted(message.id, _now(self.roster.count(message.app_id, message.channel))))
+
+    def _describe(self, seat: Seat, message: say.Describe) -> None:
+        change = self.roster.change(message.app_id, message.channel, message.user_id, message.user_info)
+        seat.say(say.Described(message.id, _now(change)))
 
     def _channels(self, seat: Seat, message: say.Channels) -> None:
         seat.say(say.Listed(message.id, _now(self.roster.channels(message.app_id, message.prefix))))

@@ -34,6 +34,8 @@ __all__ = [
     "Count",
     "Counted",
     "Departed",
+    "Describe",
+    "Described",
     "Drain",
     "Elsewhere",
     "Failed",
@@ -67,7 +69,7 @@ __all__ = [
     "from_worker",
 ]
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Largest record; larger ends the connection."""
 
@@ -177,6 +179,16 @@ class Connections(msgspec.Struct, array_like=True, tag=27):
     connections: int
 
 
+class Describe(msgspec.Struct, array_like=True, tag=29):
+    """Have a member told of with this `user_info`."""
+
+    id: int
+    app_id: str
+    channel: str
+    user_id: str
+    user_info: bytes
+
+
 class Withdraw(msgspec.Struct, array_like=True, tag=28):
     """Take out all that the worker entered into the roster."""
 
@@ -255,6 +267,13 @@ class Present(msgspec.Struct, array_like=True, tag=72):
     members: tuple[Member, ...]
     version: int = 0
     subscriptions: int = 0
+
+
+class Described(msgspec.Struct, array_like=True, tag=83):
+    """The answer to `Describe`: the member as they were told of before, if they are there."""
+
+    id: int
+    member: Member | None
 
 
 class Counted(msgspec.Struct, array_like=True, tag=73):
@@ -343,6 +362,7 @@ FromWorker: TypeAlias = (
     | Settled
     | Members
     | Count
+    | Describe
     | Channels
     | Workers
     | Connections
@@ -363,6 +383,7 @@ FromSwitchboard: TypeAlias = (
     | Departed
     | Present
     | Counted
+    | Described
     | Listed
     | Answered
     | Elsewhere

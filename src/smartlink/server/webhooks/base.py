@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from smartlink.protocol.names import is_internal, signed_in_user
 from smartlink.server.apps.base import App
 
-__all__ = ["WebhookEvent", "WebhookSink"]
+__all__ = ["WebhookEvent", "WebhookSink", "vacated"]
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookEvent:
-    """One event, named as in `forms.EVENT_NAMES`, as it stands in a body; fields that are None are left out there."""
+    """One event, named as in `forms.EVENT_NAMES`, as it stands in a body; fields that are None are left out there.
+
+    `channel` of what is told of a user is the server's own, and is left out, too.
+    """
 
     name: str
     channel: str
@@ -21,6 +25,13 @@ class WebhookEvent:
     data: str | None = None
     socket_id: str | None = None
     subscription_count: int | None = None
+
+
+def vacated(channel: str) -> WebhookEvent | None:
+    """What webhooks are told when the last connection has left a channel; None where that is the server's business."""
+    if (user_id := signed_in_user(channel)) is not None:
+        return WebhookEvent("user_offline", channel, user_id)
+    return None if is_internal(channel) else WebhookEvent("channel_vacated", channel)
 
 
 class WebhookSink(Protocol):

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 
+from smartlink.protocol.names import signed_in_user
 from smartlink.protocol.signing import sign_webhook
 from smartlink.server.apps.base import App, AppManager, Webhook
 from smartlink.server.background import Background
@@ -47,9 +48,10 @@ Occupants = Callable[[str, str], Awaitable[Collection[str] | None]]
 
 log = structlog.get_logger(__name__)
 
-_LEAVE_OF = {"channel_occupied": "channel_vacated", "member_added": "member_removed"}
-_OF_USERS = frozenset({"member_added", "member_removed"})
+_LEAVE_OF = {"channel_occupied": "channel_vacated", "member_added": "member_removed", "user_online": "user_offline"}
+_OF_USERS = frozenset({"member_added", "member_removed", "user_online", "user_offline"})
 _ARRIVAL_OF = {leave: arrival for arrival, leave in _LEAVE_OF.items()}
+_WITHOUT_CHANNEL = ("user_online", "user_offline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,14 +313,14 @@ class Webhooks:
         if app is None:
             await self._queue.settle(check, is_announced=False, told=None)
             return
-        is_there = users is not None and (not subject.user_id or subject.user_id in users)
+        is_signed_in_channel = signed_in_user(subject.channel) is not None
+        is_there = users is not None and (is_signed_in_channel or not subject.user_id or subject.user_id in users)
         told = None
         if is_there != check.is_announced:
-            if subject.user_id:
-                name = "member_added" if is_there else "member_removed"
-                event = WebhookEvent(name, subject.channel, subject.user_id)
-            else:
-                event = WebhookEvent("channel_occupied" if is_there else "channel_vacated", subject.channel)
+            names = ("member_added", "member_removed") if subject.user_id else ("channel_occupied", "channel_vacated")
+            if is_signed_in_channel:
+                names = _WITHOUT_CHANNEL
+            event = WebhookEvent(names[not is_there], subject.channel, subject.user_id or None)
             urls = _urls(app, event.name, subject.channel)
             told = Report("event", subject, time.time(), _text(event), urls)
         if not await self._queue.settle(check, is_announced=is_there, told=told):
@@ -382,6 +384,8 @@ class Webhooks:
 def _wants(hook: Webhook, name: str, channel: str) -> bool:
     if hook.events and name not in hook.events:
         return False
+    if name in _WITHOUT_CHANNEL:  # They are on no channel: an address for some channels hears of them if it says so.
+        return bool(hook.events) or not hook.channel_prefixes
     return not hook.channel_prefixes or channel.startswith(hook.channel_prefixes)
 
 
@@ -397,6 +401,8 @@ def _urls(app: App, name: str, channel: str) -> tuple[str, ...]:
 
 def _text(event: WebhookEvent) -> str:
     fields = {name: value for name, value in asdict(event).items() if value is not None}
+    if event.name in _WITHOUT_CHANNEL:
+        del fields["channel"]
     return msgspec.json.encode(fields).decode()
 
 
