@@ -60,6 +60,7 @@ def database_errors() -> Iterator[None]:
     from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError
 
+    from smartlink.broadcasting.outbox.pgbouncer import pooler_hint
     from smartlink.portal.migrations import revisions
     from smartlink.portal.shared.errors import DatabaseAway
 
@@ -70,6 +71,8 @@ def database_errors() -> Iterator[None]:
         fail(f"{str(error).rstrip('.')}. This version knows {known}; a newer database needs a newer version.", 2)
     except (SQLAlchemyError, OSError, DatabaseAway) as error:
         cause = error.__cause__ if isinstance(error, DatabaseAway) and error.__cause__ else error
+        if hint := pooler_hint(cause):
+            fail(f"The database cannot be used: {hint}.")
         reason = type(getattr(cause, "orig", None) or cause).__name__
         fail(
             f"The database cannot be used ({reason}). Is it there, and up to date (smartlink db upgrade)? "

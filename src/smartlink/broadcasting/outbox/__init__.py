@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from smartlink.broadcasting.outbox.failed import RETRIED_AT_ONCE, FailedEvent, FailedEvents
+from smartlink.broadcasting.outbox.pgbouncer import engine_for
 from smartlink.broadcasting.outbox.record import Outbox, RecordedEvent
 from smartlink.broadcasting.outbox.relay import Relay, Until
 from smartlink.broadcasting.outbox.schedule import Schedule
@@ -27,6 +28,7 @@ __all__ = [
     "Until",
     "Wakeup",
     "define_tables",
+    "engine_for",
     "read_status",
     "run_worker",
 ]

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from smartlink.broadcasting.outbox.pgbouncer import pooler_hint
 from smartlink.broadcasting.outbox.queue import backoff_s
 from smartlink.broadcasting.outbox.undisturbed import Undisturbed
 
@@ -54,7 +55,8 @@ class Database:
         """Count it, and tell of the first one; for how many seconds to leave the database alone."""
         failures = self._failures[what] = self._failures.get(what, 0) + 1
         if failures == 1:
-            _log.warning("outbox: the database failed (%s), trying again: %s: %s", what, type(error).__name__, error)
+            said = pooler_hint(error) or error
+            _log.warning("outbox: the database failed (%s), trying again: %s: %s", what, type(error).__name__, said)
         return backoff_s(failures)
 
     async def surely(self, what: str, work: Callable[[], Coroutine[Any, Any, object]]) -> None:

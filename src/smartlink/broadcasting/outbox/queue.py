@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from smartlink.broadcasting.envelope import Envelope, Promise
+from smartlink.broadcasting.outbox.pgbouncer import outside_transactions
 from smartlink.broadcasting.outbox.record import with_event_id
 from smartlink.broadcasting.outbox.tables import FAILED, PENDING, SENT, OutboxTables, UtcDateTime
 
@@ -102,7 +103,7 @@ class PendingQueue:
         self._default = default
         self._is_sqlite = engine.dialect.name == "sqlite"
         # On PostgreSQL a statement is its own transaction: one round trip instead of three.
-        self._engine = engine if self._is_sqlite else engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._engine = outside_transactions(engine)
         table = engine.dialect.identifier_preparer.format_table(tables.recorded_events)
         # As text that no session's time zone changes: it is part of the event's id.
         made = "created_at" if self._is_sqlite else "CAST(EXTRACT(EPOCH FROM created_at) AS VARCHAR(40))"

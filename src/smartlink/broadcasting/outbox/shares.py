@@ -23,6 +23,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from smartlink.broadcasting.envelope import DEFAULT_QUEUE
 from smartlink.broadcasting.outbox.partition import PARTS
+from smartlink.broadcasting.outbox.pgbouncer import outside_transactions
 from smartlink.broadcasting.outbox.tables import PENDING, OutboxTables
 
 __all__ = ["LEASE_S", "Leases", "Shares", "database_clock"]
@@ -46,7 +47,7 @@ class Leases:
     """Named leases of `lease_s` seconds for one holder."""
 
     def __init__(self, engine: AsyncEngine, table: Table, holder: str, lease_s: float) -> None:
-        self._engine = _in_few_round_trips(engine)
+        self._engine = outside_transactions(engine)
         self._table = table
         self._holder = holder
         self._lease_s = lease_s
@@ -116,7 +117,7 @@ class Shares:
         """How often that was; a reader that finds another number afterwards has read what may be somebody else's."""
         self._changing = asyncio.Lock()
         self._given = None if queues is None else tuple(queues)
-        self._engine = _in_few_round_trips(engine)
+        self._engine = outside_transactions(engine)
         self._tables = tables
         self._leases = Leases(engine, tables.outbox_lease, self.worker_id, lease_s)
         self._now = database_clock(engine)
@@ -249,11 +250,6 @@ class Shares:
                 after = name
         ours = {queue for queue, _ in self.held}
         self.queues = (DEFAULT_QUEUE, *sorted((ours | set(found)) - {DEFAULT_QUEUE}))
-
-
-def _in_few_round_trips(engine: AsyncEngine) -> AsyncEngine:
-    """Where statements need no transaction around them, none is begun: each stands for itself here."""
-    return engine if engine.dialect.name == "sqlite" else engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def grouped(parts: Iterable[Part]) -> dict[str, list[int]]:

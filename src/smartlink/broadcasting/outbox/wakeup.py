@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from smartlink.broadcasting.errors import BroadcastConfigError
@@ -22,6 +24,7 @@ __all__ = ["Listener", "PostgresListener", "RedisBell", "RedisListener", "Wakeup
 _REDIS_CHANNEL = "smartlink:outbox"
 _TRY_AGAIN_S = 1.0
 _ASK_EVERY_S = 10.0
+_TO_ONESELF = "hear:"
 _REDIS_TIMEOUT_S = 2.0
 
 _log = logging.getLogger("smartlink.broadcasting.outbox")
@@ -94,16 +97,36 @@ class PostgresListener:
                 await connection.run_sync(lambda own: own.detach())
                 gone = asyncio.Event()
                 raw.add_termination_listener(lambda _: gone.set())
-                await raw.add_listener(NOTIFY_CHANNEL, lambda *_: heard())
-                heard()
+                own, has_heard = f"{_TO_ONESELF}{secrets.token_hex(8)}", asyncio.Event()
+
+                def on_notify(*told: Any) -> None:
+                    if told[-1] == own:
+                        has_heard.set()
+                    elif not told[-1].startswith(_TO_ONESELF):
+                        heard()
+
+                await raw.add_listener(NOTIFY_CHANNEL, on_notify)
                 while not gone.is_set():
+                    # One that vanished says nothing by itself, and one behind a pooler never will.
+                    await self._try_to_hear(own, has_heard)
+                    heard()
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(gone.wait(), _ASK_EVERY_S)
-                        break
-                    # A connection whose other end has vanished says nothing by itself.
-                    await raw.execute("SELECT 1", timeout=_ASK_EVERY_S)
 
         await _for_ever("PostgreSQL", once)
+
+    async def _try_to_hear(self, own: str, has_heard: asyncio.Event) -> None:
+        """Notify oneself, over another connection: on its own even a pooler's hears. Raises OSError for silence."""
+        has_heard.clear()
+        async with self._engine.connect() as another:
+            await another.execute(select(func.pg_notify(NOTIFY_CHANNEL, own)))
+        try:
+            await asyncio.wait_for(has_heard.wait(), _ASK_EVERY_S)
+        except TimeoutError:
+            raise OSError(
+                "what it tells itself it does not hear; behind PgBouncer in transaction mode set DB_PGBOUNCER=true, or "
+                "give run_worker a listen_engine that goes past it"
+            ) from None
 
 
 class RedisListener:

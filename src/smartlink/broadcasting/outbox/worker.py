@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from smartlink.broadcasting.broadcaster import Broadcaster
+from smartlink.broadcasting.outbox.pgbouncer import is_pooled
 from smartlink.broadcasting.outbox.relay import Relay, Until
 from smartlink.broadcasting.outbox.schedule import Schedule
 from smartlink.broadcasting.outbox.tables import OutboxTables
@@ -32,21 +33,23 @@ async def run_worker(
     concurrency: int = 4,
     until: Until | None = None,
     redis_url: str | None = None,
+    listen_engine: AsyncEngine | None = None,
     stop: asyncio.Event | None = None,
     send_timeout_s: float = 5.5,
 ) -> Relay:
     """Send what is recorded until SIGTERM or Ctrl-C, or `stop` is set; gives the relay, which says what it has done.
 
     Any number may run. It hears of commits over Redis where `redis_url` is given (`Outbox(bell=RedisBell(url))` rings),
-    else over PostgreSQL's NOTIFY, and sweeps anyway. `queues`, `concurrency` and `send_timeout_s` (a little more than
-    BROADCAST_TIMEOUT) are the relay's. Sent events are pruned each hour, by one of the workers. The engine and the
+    else over PostgreSQL's NOTIFY, and sweeps anyway. Behind PgBouncer (`engine_for`) it sweeps alone, unless there is a
+    `listen_engine` that goes past it. `queues`, `concurrency` and `send_timeout_s` (a little more than
+    BROADCAST_TIMEOUT) are the relay's. Sent events are pruned each hour, by one of the workers. The engines and the
     broadcaster stay open: they are yours. Raises BroadcastConfigError for a queue that cannot be.
     """
     relay = Relay(
         engine,
         tables,
         broadcaster.driver,
-        listeners=_listeners(engine, queues, redis_url),
+        listeners=_listeners(listen_engine or engine, queues, redis_url),
         queues=queues,
         concurrency=concurrency,
         send_timeout_s=send_timeout_s,
@@ -71,7 +74,7 @@ async def run_worker(
 def _listeners(engine: AsyncEngine, queues: Sequence[str] | None, redis_url: str | None) -> list[Listener]:
     if redis_url is not None:
         return [RedisListener(redis_url, None if queues is None else tuple(queues))]
-    return [PostgresListener(engine)] if engine.dialect.name == "postgresql" else []
+    return [PostgresListener(engine)] if engine.dialect.name == "postgresql" and not is_pooled(engine) else []
 
 
 @contextlib.contextmanager

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, create_engine, event, make_url, text
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from smartlink.broadcasting.outbox.pgbouncer import engine_for
 from smartlink.portal.shared.db import MAX_LOG_BYTES, make_file
 from smartlink.portal.shared.settings import async_url
 
@@ -98,7 +98,7 @@ def _own_transactions(connection: Any, _record: object) -> None:
 
 def _on_postgresql(url: str, work: Any) -> None:
     async def main() -> None:
-        engine = create_async_engine(async_url(url), poolclass=NullPool, connect_args={"timeout": 10})
+        engine = engine_for(async_url(url), poolclass=NullPool, connect_args={"timeout": 10})
         try:
             async with engine.begin() as connection:
                 await connection.run_sync(work)

@@ -21,6 +21,7 @@ from smartlink.broadcasting.outbox import (
     Until,
     Wakeup,
 )
+from smartlink.broadcasting.outbox.pgbouncer import is_pooled
 from smartlink.broadcasting.outbox.wakeup import Listener
 from smartlink.portal.shared.db import Database, outbox_tables
 from smartlink.portal.shared.redis import redis_url
@@ -82,4 +83,4 @@ def _listeners(database: Database, settings: BroadcastSettings, queues: Sequence
     url = redis_url(settings)
     if url is not None:
         return [RedisListener(url, None if queues is None else tuple(queues))]
-    return [] if database.is_sqlite else [PostgresListener(database.engine)]
+    return [] if database.is_sqlite or is_pooled(database.engine) else [PostgresListener(database.engine)]

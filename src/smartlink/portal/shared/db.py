@@ -20,11 +20,12 @@ from typing import Any
 from sqlalchemy import BigInteger, Dialect, Integer, MetaData, event, make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from smartlink.broadcasting.outbox import define_tables
+from smartlink.broadcasting.outbox.pgbouncer import engine_for, is_pooled, outside_transactions
 from smartlink.broadcasting.outbox.tables import UtcDateTime
 from smartlink.portal.shared.errors import DatabaseAway
 
@@ -41,6 +42,7 @@ _CONSTRAINTS = {
     "pk": "pk_%(table_name)s",
 }
 _WRITES = "smartlink_writes"
+_LIMITS = {"lock_timeout": "5s", "idle_in_transaction_session_timeout": "30s"}
 
 BigId = BigInteger().with_variant(Integer, "sqlite")
 
@@ -74,25 +76,26 @@ class Database:
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self.file = parsed.database if self.is_sqlite and parsed.database != ":memory:" else None
         if self.is_sqlite:
-            self.engine = create_async_engine(url, pool_timeout=WAIT_S, connect_args={"timeout": WAIT_S})
+            self.engine = engine_for(url, pool_timeout=WAIT_S, connect_args={"timeout": WAIT_S})
             event.listen(self.engine.sync_engine, "do_connect", lambda *_: make_file(parsed.database))
             event.listen(self.engine.sync_engine, "connect", prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
         else:
-            self.engine = create_async_engine(
+            self.engine = engine_for(
                 url,
                 pool_size=10,
                 pool_timeout=WAIT_S,
                 connect_args={
                     "timeout": WAIT_S,
                     "command_timeout": 2 * WAIT_S,
-                    "server_settings": {"lock_timeout": "5s", "idle_in_transaction_session_timeout": "30s"},
+                    "server_settings": _LIMITS,
                 },
             )
+            if is_pooled(self.engine):
+                event.listen(self.engine.sync_engine, "begin", _limit_transaction)
             event.listen(self.engine.sync_engine, "checkin", _note_use)
             event.listen(self.engine.sync_engine, "checkout", _check_life(self.engine.sync_engine.dialect))
-        own = {} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
-        self._reader: AsyncEngine = self.engine.execution_options(**own)
+        self._reader = outside_transactions(self.engine)
         self.writer: AsyncEngine = self.engine.execution_options(**{_WRITES: True})
         self._writing = asyncio.Lock()
 
@@ -167,6 +170,13 @@ def prepare_sqlite(connection: Any, _record: object) -> None:
 def _begin_sqlite(connection: Any) -> None:
     writes = connection.get_execution_options().get(_WRITES)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _limit_transaction(connection: Any) -> None:
+    """What behind PgBouncer cannot be set for the whole connection; readers take no locks that others wait for."""
+    if connection.get_execution_options().get(_WRITES):
+        for name, limit in _LIMITS.items():
+            connection.exec_driver_sql(f"SET LOCAL {name} = '{limit}'")
 
 
 def _note_use(_connection: Any, entry: ConnectionPoolEntry) -> None:

@@ -68,6 +68,8 @@ class PortalSettings(BaseSettings):
     db_port: int = Field(5432, ge=1, le=65_535, validation_alias=_named("db_port", "DB_PORT"))
     db_database: str | None = Field(None, validation_alias=_named("db_database", "DB_DATABASE"))
     """A database's name on PostgreSQL, a file on SQLite."""
+    db_pgbouncer: bool = Field(False, validation_alias=_named("db_pgbouncer", "DB_PGBOUNCER"))
+    """Whether the address is that of a PgBouncer in transaction mode."""
     db_username: str = Field("smartlink", validation_alias=_named("db_username", "DB_USERNAME"))
     db_password: SecretStr = Field(SecretStr(""), validation_alias=_named("db_password", "DB_PASSWORD"))
 
@@ -105,7 +107,14 @@ class PortalSettings(BaseSettings):
 
     @property
     def url(self) -> str:
-        """The database's address, with the driver named. Raises ValueError when the settings name none of ours."""
+        """The database's address, with the driver named, and PgBouncer where it stands before it. Raises ValueError when
+        the settings name none of ours."""
+        url = self._address()
+        if not self.db_pgbouncer or url.startswith("sqlite"):
+            return url
+        return f"{url}{'&' if '?' in url else '?'}pgbouncer=true"
+
+    def _address(self) -> str:
         if self.database_url:
             return async_url(self.database_url)
         if self.is_database_foreign:

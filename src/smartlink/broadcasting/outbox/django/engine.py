@@ -9,8 +9,9 @@ from django.core.management.base import CommandError
 from django.db import connections
 from sqlalchemy import URL, MetaData
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from smartlink.broadcasting.outbox.pgbouncer import engine_for
 from smartlink.broadcasting.outbox.tables import OutboxTables, define_tables
 
 __all__ = ["opened_outbox"]
@@ -23,7 +24,7 @@ async def opened_outbox(using: str, url: str | None) -> AsyncIterator[tuple[Asyn
     Raises CommandError for a database that keeps no order, and without the package that it needs.
     """
     try:
-        engine = create_async_engine(url or _url(using))
+        engine = engine_for(url or _url(using))
     except (ModuleNotFoundError, ArgumentError) as error:
         raise CommandError(
             f"{error}; the worker needs an asynchronous driver: pip install asyncpg (PostgreSQL) or aiosqlite (SQLite)"
@@ -49,6 +50,8 @@ def _url(using: str) -> URL:
             host=None if is_folder or not host else host,
             port=int(settings["PORT"]) if settings["PORT"] else None,
             database=settings["NAME"],
-            query={"host": host} if is_folder else {},
+            # What Django asks for behind a pooler that hands out connections for a transaction.
+            query=({"host": host} if is_folder else {})
+            | ({"pgbouncer": "true"} if settings.get("DISABLE_SERVER_SIDE_CURSORS") else {}),
         )
     raise CommandError(f"the outbox keeps its order on sqlite and postgresql, not on {connection.vendor}")
