@@ -107,8 +107,10 @@ class PortalSettings(BaseSettings):
 
     @property
     def url(self) -> str:
-        """The database's address, with the driver named, and PgBouncer where it stands before it. Raises ValueError when
-        the settings name none of ours."""
+        """The database's address, with the driver named, and PgBouncer where it stands before it.
+
+        Raises ValueError when the settings name none of ours.
+        """
         url = self._address()
         if not self.db_pgbouncer or url.startswith("sqlite"):
             return url
