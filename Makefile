@@ -23,8 +23,8 @@ pages: ## Build the pages again
 run: setup ## Start everything on this machine, with demo data
 	@exec $(BIN)/smartlink serve --demo
 
-test: setup-dev ## Run every test, on real databases, sockets and a real browser
-	@scripts/test.sh
+test: ## Run every test, on real databases, sockets and a real browser
+	@PYTHON=$(PYTHON) scripts/test.sh
 
 # The wheel, soaks and the like are left to `make test`.
 SLOW := not wheel and not browser and not kill and not deploy and not green and not other_browsers

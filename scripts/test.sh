@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Everything `make test` runs: lint and types, the pages' unit tests, then pytest, whose lines come last.
+# Everything `make test` runs: setup, lint and types, the pages' unit tests, then pytest, whose lines come last.
 # Killed, it leaves no process behind.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 if [ -z "${SMARTLINK_GUARDED:-}" ]; then
-  SMARTLINK_GUARDED=1 exec python scripts/guard.py scripts/test.sh "$@"
+  SMARTLINK_GUARDED=1 exec "${PYTHON:-python3}" scripts/guard.py scripts/test.sh "$@"
 fi
+scripts/setup.sh dev
 ruff check -q .
 ruff format --check -q .
 mypy --no-error-summary
