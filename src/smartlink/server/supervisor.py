@@ -21,8 +21,8 @@ from smartlink.server.switchboard.messages import Drain, Reload
 
 __all__ = ["Supervisor", "WorkersFailed"]
 
-START_S = 30.0
-"""How long a worker may take until it accepts."""
+START_S = 90.0
+"""How long a worker may take until it accepts: on a machine with much else to do, long."""
 SILENT_S = 8.0
 """A worker that says nothing for so long is ended: its clients are better off elsewhere."""
 TICK_S = 1.0
