@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,8 +12,9 @@ import httpx2
 import pytest
 import uvicorn
 
+from kit import listening as kit
 from kit.waiting import eventually
-from smartlink.portal.listener import Bounds, Places, protocol
+from smartlink.portal.listener import Bounds, Places
 from smartlink.portal.shared.security import TrustedProxies
 
 SHORT = {"head_s": 0.3, "body_s": 0.3}
@@ -57,19 +56,8 @@ class Listener:
 
 @asynccontextmanager
 async def listening(**bounds: Any) -> AsyncIterator[Listener]:
-    sock = socket.create_server(("127.0.0.1", 0))
-    sock.setblocking(False)
-    config = uvicorn.Config(
-        application, http=protocol(Places(Bounds(**bounds))), ws="none", lifespan="off", log_config=None,
-        timeout_graceful_shutdown=1,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
-    server.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign] # pytest's stay
-    serving = asyncio.create_task(server.serve(sockets=[sock]))
-    await eventually(lambda: server.started)
-    yield Listener(sock.getsockname()[1], server)
-    server.should_exit = True
-    await serving
+    async with kit.listening(application, Bounds(**bounds)) as (port, server):
+        yield Listener(port, server)
 
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"

@@ -7,11 +7,14 @@ import shutil
 import threading
 from collections.abc import AsyncIterator, Iterator
 
+import httpx2
 import pytest
 from starlette.requests import ClientDisconnect
 
+from kit.listening import listening
 from kit.portal import PASSWORD, Person, World
 from kit.waiting import eventually
+from smartlink.portal.listener import Bounds
 from smartlink.portal.shared.errors import Busy
 from smartlink.portal.shared.passwords import MAX_HASHING, MAX_WAITING, MAX_WAITING_PER_ADDRESS, Asker, Passwords
 
@@ -153,3 +156,34 @@ async def test_who_is_cancelled_while_waiting_takes_no_turn_along(passwords: Pas
     held.may_end.set()
 
     assert all([await passwords.is_right("x", "stored", asker("192.0.2.3")[0]) for _ in range(2 * MAX_HASHING)])
+
+
+async def test_sign_ins_abandoned_on_the_wire_make_nobody_wait(
+    world: World, ana: Person, held: HeldHasher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over real connections: the server says that they are gone, and their places are free."""
+    passwords = world.portal.passwords
+    real = passwords._hash
+    monkeypatch.setattr(passwords, "_hash", held)
+    body = b'{"email": "nobody@example.com", "password": "wrong password"}'
+    head = f"POST /api/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    async with listening(world.portal.app, Bounds()) as (port, _):
+        writers = []
+        for number in range(150):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(f"{head}X-Forwarded-For: 203.0.113.{number}\r\n\r\n".encode() + body)
+            writers.append(writer)
+        await eventually(lambda: passwords._waiting.total() == MAX_WAITING)
+
+        for writer in writers:
+            writer.close()
+        await eventually(lambda: passwords._waiting.total() == 0)
+
+        monkeypatch.setattr(passwords, "_hash", real)
+        held.may_end.set()
+        async with httpx2.AsyncClient(timeout=20) as client:
+            credentials = {"email": ana.email, "password": PASSWORD}
+            answer = await client.post(f"http://127.0.0.1:{port}/api/login", json=credentials)
+
+    assert answer.status_code == 200
+    assert held.begun <= MAX_HASHING

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from smartlink.cli.doctor.database import _files
 from smartlink.portal import migrations
 from smartlink.portal.backups import backup, restore
 from smartlink.portal.shared.db import MAX_LOG_BYTES, Database
+from smartlink.portal.shared.settings import PortalSettings
 from smartlink.server.webhooks.sqlite import SqliteQueue
 
 
@@ -77,3 +79,14 @@ async def test_the_log_shrinks_after_a_long_reader(tmp_path: Path) -> None:
     assert grown > 2 * MAX_LOG_BYTES
     assert log.stat().st_size <= MAX_LOG_BYTES
     await database.aclose()
+
+
+@pytest.mark.parametrize(("mode", "told"), [(0o644, ["warning"]), (0o600, [])])
+def test_doctor_names_a_database_of_before_that_others_can_read(tmp_path: Path, mode: int, told: list[str]) -> None:
+    url = f"sqlite:///{tmp_path}/smartlink.db"
+    migrations.upgrade(url)
+    (tmp_path / "smartlink.db").chmod(mode)
+
+    found = _files(PortalSettings(_env_file=None, database_url=url))
+
+    assert [finding.state.value for finding in found] == told
