@@ -30,6 +30,8 @@ from smartlink.server.switchboard.engines import (
 )
 from smartlink.server.switchboard.line import Line
 
+APP_BYTES = 100_000
+"""What the suites of the ports ask for where it matters; nowhere else do they keep as much."""
 ANA, BEN = Member("1", b'{"name":"Ana"}'), Member("2")
 
 
@@ -50,19 +52,23 @@ class TestSwitchboardBroker(BrokerPromises):
 
 class TestSwitchboardHistory(HistoryPromises):
     @pytest.fixture(autouse=True)
-    async def _line(self, board: Switchboard) -> None:
-        self._history = SwitchboardHistory(await board.line())
+    async def _line(self) -> AsyncIterator[None]:
+        async with switchboard(APP_BYTES) as board:
+            self._history = SwitchboardHistory(await board.line())
+            yield
 
-    def history(self, keep: int = 1) -> SwitchboardHistory:
+    def history(self, keep: int = 1, max_app_bytes: int = APP_BYTES) -> SwitchboardHistory:
         return self._history
 
 
 class TestSwitchboardReceipts(ReceiptPromises):
     @pytest.fixture(autouse=True)
-    async def _line(self, board: Switchboard) -> None:
-        self._receipts = SwitchboardReceipts(await board.line())
+    async def _line(self) -> AsyncIterator[None]:
+        async with switchboard(APP_BYTES) as board:
+            self._receipts = SwitchboardReceipts(await board.line())
+            yield
 
-    def receipts(self) -> SwitchboardReceipts:
+    def receipts(self, max_app_bytes: int = APP_BYTES) -> SwitchboardReceipts:
         return self._receipts
 
 

@@ -18,12 +18,12 @@ from smartlink.server.webhooks.base import WebhookEvent
 class Switchboard:
     """An exchange, its seats, and what it was told to post."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_app_bytes: int = 67_108_864) -> None:
         self.told: list[tuple[str, WebhookEvent]] = []
         self.exchange = Exchange(
             roster=MemoryRoster(),
-            history=MemoryHistory(keep=3),
-            receipts=MemoryReceipts(),
+            history=MemoryHistory(keep=3, max_app_bytes=max_app_bytes),
+            receipts=MemoryReceipts(max_app_bytes=max_app_bytes),
             tell=lambda app_id, event: self.told.append((app_id, event)),
         )
         self.seats: list[Seat] = []
@@ -46,8 +46,8 @@ class Switchboard:
 
 
 @asynccontextmanager
-async def switchboard() -> AsyncIterator[Switchboard]:
-    running = Switchboard()
+async def switchboard(max_app_bytes: int = 67_108_864) -> AsyncIterator[Switchboard]:
+    running = Switchboard(max_app_bytes)
     try:
         yield running
     finally:
