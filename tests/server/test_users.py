@@ -60,7 +60,7 @@ async def test_a_user_hears_what_is_sent_to_them_alone() -> None:
         assert await ben.is_quiet()
 
 
-async def test_whoever_is_signed_in_hears_what_is_sent_to_them_once_subscribed_or_not() -> None:
+async def test_a_signed_in_user_hears_what_is_sent_to_them_once_subscribed_or_not() -> None:
     async with (
         two_nodes() as (one, two),
         connected(one.port) as ana,

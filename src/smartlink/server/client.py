@@ -314,6 +314,6 @@ class ClientConnection:
 
 
 def _ignored(message: bytes) -> bytes:
-    """The answer to a message over the rate: whatever subscription or client event it was waits for none other."""
+    """The answer to a message over the rate. It names the channel, so that nobody waits for another answer."""
     channel: str | None = getattr(decode(message), "channel", None)
     return encoding.error("Too many messages: this one was ignored", Code.CLIENT_EVENT_REFUSED, channel)
