@@ -167,7 +167,6 @@ def trigger(
         BroadcastFailed,
         BroadcastSettings,
         Envelope,
-        Promise,
     )
     from smartlink.protocol.names import is_reserved_event, is_valid_channel, is_valid_event_name, is_valid_socket_id
 
@@ -182,7 +181,7 @@ def trigger(
     async def work() -> str:
         broadcaster = Broadcaster.from_settings(settings)
         try:
-            await broadcaster.send_envelopes([Envelope(channel, name, payload, socket_id, Promise.LIVE)])
+            await broadcaster.send_envelopes([Envelope(channel, name, payload, socket_id)])
             return broadcaster.driver.name
         finally:
             await broadcaster.aclose()

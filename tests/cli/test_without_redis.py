@@ -1,0 +1,45 @@
+"""The command line against a server whose Redis has gone: what it says, and with which exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+from cli.test_serving import command
+from kit.client import connected
+from kit.realtime import APP_ID, KEY, SECRET, realtime_server
+from kit.redis import redis_server
+from kit.serve import Smartlink
+from kit.waiting import eventually
+
+
+async def test_status_names_redis_and_an_event_that_others_cannot_get_is_not_called_sent(tmp_path: Path) -> None:
+    with redis_server() as redis:
+        settings = {"reverb_scaling_enabled": True, "redis_url": redis.url}
+        async with realtime_server(**settings) as server, connected(server.port) as ana:
+            await ana.subscribe("chat")
+            environment = Smartlink(tmp_path).environment | {
+                "BROADCAST_DRIVER": "reverb",
+                "REVERB_APP_ID": APP_ID,
+                "REVERB_APP_KEY": KEY,
+                "REVERB_APP_SECRET": SECRET,
+                "REVERB_HOST": "127.0.0.1",
+                "REVERB_PORT": str(server.port),
+                "REVERB_SCHEME": "http",
+            }
+            redis.kill()
+            await eventually(lambda: not server.node.is_whole)
+
+            told, sent = await asyncio.gather(
+                asyncio.to_thread(command, tmp_path, "reverb", "status", "--json", environment=environment),
+                asyncio.to_thread(command, tmp_path, "event", "trigger", "chat", "hello", environment=environment),
+            )
+
+            report = json.loads(told.stdout)
+            assert (told.returncode, report["state"], report["redis"]) == (1, "degraded", "down")
+            assert report["problems"][0].startswith("Other nodes cannot be reached: Redis is away (")
+            assert sent.returncode == 1
+            assert "Not sent" in sent.stderr
+            assert "Redis is away" in sent.stderr
+            assert await ana.is_quiet()
