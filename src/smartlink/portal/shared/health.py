@@ -20,7 +20,7 @@ FREE_BYTES = 16 * 1024 * 1024
 
 
 class Health:
-    """Asks at most once a second, however many want to know."""
+    """Writes at most once a second, however many want to know; whether the database is there is asked each time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -34,6 +34,9 @@ class Health:
             if time.monotonic() - self._asked_at >= GOOD_FOR_S:
                 self._problem = await self._found()
                 self._asked_at = time.monotonic()
+            else:
+                async with self._database.reading() as session:
+                    await session.execute(text("SELECT 1"))
             if self._problem is not None:
                 raise DatabaseAway(self._problem)
 
