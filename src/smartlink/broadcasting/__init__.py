@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import smartlink.broadcasting.requirements  # first: says in words what is missing  # noqa: F401
 from smartlink.broadcasting.anonymous import AnonymousBroadcast
 from smartlink.broadcasting.authorization import ChannelRules, Decision, Member
 from smartlink.broadcasting.broadcaster import Broadcaster

@@ -42,7 +42,10 @@ def list_apps(as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
         return
     for app in found:
         state = "enabled " if app.is_enabled else "disabled"
-        _say(f"{app.id:<16} {app.key:<24} {state}  {app.max_connections} connections  {len(app.webhooks)} webhooks")
+        _say(
+            f"{app.id:<16} {app.key:<24} {state}  {_count(app.max_connections, 'connection')}  "
+            f"{_count(len(app.webhooks), 'webhook')}"
+        )
     if not found:
         _say("No applications")
 
@@ -55,7 +58,8 @@ def check(
     settings = _settings()
     if file is not None:
         settings = settings.model_copy(update={"reverb_apps_file": file, "reverb_apps_database_url": None})
-    _say(f"{len(_read(settings))} applications, all as they should be")
+    count = len(_read(settings))
+    _say("1 application, as it should be" if count == 1 else f"{count} applications, all as they should be")
 
 
 @apps.command()
@@ -154,3 +158,7 @@ def _shown(app: App) -> dict[str, object]:
 
 def _say(text: str) -> None:
     print(text, flush=True)  # noqa: T201 — this is the command line
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

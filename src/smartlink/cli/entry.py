@@ -7,6 +7,16 @@ import sys
 __all__ = ["main"]
 
 
+_EXTRAS = {"reverb": "server", "webhooks": "server", "apps": "server"}
+"""What a command needs; `serve`, `doctor` and those that are not here need everything, but for the portal's own."""
+_PORTALS = ("worker", "db", "failed", "event", "user", "users", "seed")
+
+
+def _extra(arguments: list[str]) -> str:
+    command = next((each for each in arguments if not each.startswith("-")), "")
+    return "portal" if command in _PORTALS else _EXTRAS.get(command, "all")
+
+
 def main() -> None:
     """Run the command line; without what it needs, say which extra brings it."""
     try:
@@ -17,7 +27,7 @@ def main() -> None:
         if (error.name or "").startswith("smartlink"):
             raise
         print(  # noqa: T201 — this is the command line
-            f"This needs {error.name}: pip install 'smartlink-realtime[all]', or the extra for this part.",
+            f"This needs {error.name}: pip install 'smartlink-realtime[{_extra(sys.argv[1:])}]'.",
             file=sys.stderr,
         )
         raise SystemExit(1) from None

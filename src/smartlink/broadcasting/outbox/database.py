@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from smartlink.broadcasting.outbox.pgbouncer import pooler_hint
+from smartlink.broadcasting.outbox.hints import hint
 from smartlink.broadcasting.outbox.queue import backoff_s
 from smartlink.broadcasting.outbox.undisturbed import Undisturbed
 
@@ -48,14 +48,15 @@ class Database:
         except Exception as error:  # noqa: BLE001 - whatever a database does, the relay outlives it
             return self.note_failure(what, error)
         if failures := self._failures.pop(what, 0):
-            _log.info("outbox: the database is back after %d failures (%s)", failures, what)
+            # As loud as the failure: whoever saw that one is to see its end.
+            _log.warning("outbox: the database answers again (%s), after %d failures", what, failures)
         return None
 
     def note_failure(self, what: str, error: Exception) -> float:
         """Count it, and tell of the first one; for how many seconds to leave the database alone."""
         failures = self._failures[what] = self._failures.get(what, 0) + 1
         if failures == 1:
-            said = pooler_hint(error) or error
+            said = hint(error) or error
             _log.warning("outbox: the database failed (%s), trying again: %s: %s", what, type(error).__name__, said)
         return backoff_s(failures)
 

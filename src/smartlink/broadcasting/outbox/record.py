@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Integer, Table, bindparam, func, insert, literal_column, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
 from smartlink.broadcasting.envelope import DEFAULT_QUEUE, Envelope, Promise
 from smartlink.broadcasting.outbox.direct import DIRECT
+from smartlink.broadcasting.outbox.hints import hint
 from smartlink.broadcasting.outbox.statements import statements_for
 from smartlink.broadcasting.outbox.tables import FAILED, OutboxTables, in_utc
 from smartlink.broadcasting.outbox.wakeup import RedisBell, Wakeup
@@ -91,6 +93,8 @@ class Outbox:
         BroadcastConfigError for a database that keeps no order, and for a queue's name that cannot be.
         """
         own = into() if isinstance(into, async_scoped_session) else into
+        if isinstance(own, Session | Connection | scoped_session):
+            raise TypeError("record is for sessions that await; for a plain one call outbox.record_sync(session, ...)")
         return await own.run_sync(self.record_sync, envelopes) if envelopes else []
 
     def record_sync(self, into: Session | scoped_session[Any] | Connection, envelopes: Sequence[Envelope]) -> list[int]:
@@ -98,6 +102,10 @@ class Outbox:
         if not envelopes:
             return []
         own = into() if isinstance(into, scoped_session) else into
+        if isinstance(own, AsyncSession | AsyncConnection | async_scoped_session):
+            raise TypeError(
+                "record_sync is for sessions that do not await; for this one: await outbox.record(session, ...)"
+            )
         if isinstance(own, Session):
             if own.new or own.deleted or own.dirty:
                 # What still has to take row locks takes them before the channels', never crosswise.
@@ -109,7 +117,12 @@ class Outbox:
         statements = self._statements.get(driver)
         if statements is None:
             statements = self._statements[driver] = _Prepared(connection.dialect, self._table, notify=self._notify)
-        return statements.record(connection, envelopes)
+        try:
+            return statements.record(connection, envelopes)
+        except DBAPIError as error:
+            if advice := hint(error):
+                error.add_note(advice)
+            raise
 
     def connection_of(self, session: Session) -> Connection:
         """The connection on which `session` records."""

@@ -91,6 +91,7 @@ class Relay:
         self._listeners = listeners
         self._sweep_s = sweep_s
         self._send_timeout_s = send_timeout_s
+        self._queues = queues
         named = None if queues is None else [check_queue(each) for each in queues]
         self._shares = Shares(engine, tables, named, lease_s)
         self._services = Services(driver, send_timeout_s)
@@ -134,6 +135,8 @@ class Relay:
         ends_at = float("inf") if until.max_time_s is None else time.monotonic() + until.max_time_s
         stopping = asyncio.ensure_future(stop.wait())
         stopping.add_done_callback(lambda _: self._bell.set())
+        queues = "all queues" if self._queues is None else ", ".join(self._queues)
+        _log.info("outbox: worker %s began, for %s", self.worker_id, queues)
         listening = [asyncio.create_task(each.listen(self._ring)) for each in self._listeners]
         try:
             with ExitStack() as stack:

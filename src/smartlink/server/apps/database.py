@@ -77,9 +77,12 @@ class DatabaseApps:
     async def reload(self) -> None:
         # One at a time: what was read earlier must not replace what was read later.
         async with self._reading:
+            before = {app.id for app in self.all()}
             changes = self._table.replace(await self._read())
+            added = {app.id for app in self.all()} - before
+        if changes or added:
+            log.info("apps read", apps=len(tuple(self.all())), added=len(added), changed=len(changes))
         if changes:
-            log.info("apps read", apps=len(tuple(self.all())), changed=len(changes))
             self._on_change(changes)
 
     async def stop(self) -> None:

@@ -74,8 +74,10 @@ class FileApps:
         # One at a time: what was read earlier must not replace what was read later.
         async with self._reading:
             self._seen = self._state()
+            before = {app.id for app in self.all()}
             changes = self._table.replace(await asyncio.to_thread(read_apps, self._path))
-        log.info("apps read", path=str(self._path), apps=len(tuple(self.all())), changed=len(changes))
+            added = {app.id for app in self.all()} - before
+        log.info("apps read", path=str(self._path), apps=len(tuple(self.all())), added=len(added), changed=len(changes))
         if changes:
             self._on_change(changes)
 
