@@ -51,6 +51,7 @@ def test_a_missing_table_says_how_to_make_it(tmp_path: Path) -> None:
     assert "define_tables(metadata)" in caught.value.__notes__[0]
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 async def test_a_worker_says_what_is_missing_and_when_that_is_over(
     database: OutboxDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
