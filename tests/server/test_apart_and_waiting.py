@@ -14,6 +14,7 @@ from kit.client import Client, connected
 from kit.engines import Between
 from kit.realtime import KEY, SECRET, an_app, call, realtime_server
 from kit.waiting import eventually, eventually_told
+from kit.xhr import XhrClient
 from smartlink.protocol import encoding
 from smartlink.protocol.session import Member
 from smartlink.protocol.signing import sign_channel, sign_user
@@ -253,16 +254,16 @@ async def test_more_than_can_be_held_for_one_who_joins_ends_the_connection() -> 
     assert await counts_of(between) == {}
 
 
-async def test_requests_beyond_what_can_be_held_at_once_end_the_connection() -> None:
+async def test_over_http_more_messages_than_can_be_held_end_the_connection() -> None:
+    """What a request of the fallback brings has been read already: unlike frames of a socket, it cannot be left there."""
     between = Between()
-    ping = b'{"event":"pusher:ping"}'
-    frame = bytes([0x81, 0x80 | len(ping), 0, 0, 0, 0]) + ping
-    async with node(between) as server, connected(server.port) as client:
+    async with node(between) as server, XhrClient(server.port) as client:
         between.joining.shut()
-        ask_for(client, "chat")
+        await client.send("pusher:subscribe", {"channel": "chat"})
         await eventually(lambda: between.joining.waiting)
-        client.writer.write(frame * 300)
-        assert await client.error() == 4100
+        ping = json.dumps({"event": "pusher:ping"})
+        for _ in range(3):
+            await client.post(json.dumps([ping] * 100).encode())
         assert (await client.closed()).code == 4100
         between.joining.open()
         await eventually(lambda: not between.nodes[0].subscribed)
