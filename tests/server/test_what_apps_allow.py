@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from kit.client import connected, raw
+from kit.client import Client, connected, raw
 from kit.realtime import APP_ID, KEY, SECRET, an_app, call, realtime_server
 from kit.waiting import LIMIT_S, eventually
+from smartlink.protocol.signing import sign_channel
 from smartlink.server.admission import is_allowed_origin
 from smartlink.server.lifecycle import RealtimeServer
 
@@ -207,3 +208,35 @@ async def test_another_app_s_key_is_refused_even_beside_a_right_signature() -> N
         answer = await post(server, "/events", EVENT, key="key2", secret=SECRET)
 
         assert answer.status_code == 401
+
+
+async def test_a_member_who_flaps_is_limited_and_told_so() -> None:
+    async with (
+        realtime_server(an_app(presence_joins_per_s=1)) as server,
+        connected(server.port) as watcher,
+        connected(server.port) as flapping,
+    ):
+        await watcher.subscribe("presence-a", {"user_id": "1"})
+        refused: dict[str, Any] = {}
+        joins = 0
+        while not refused:
+            flapping.send("pusher:subscribe", subscription(flapping, "presence-a", {"user_id": "2"}))
+            answer = await flapping.receive()
+            if answer["event"] == "pusher:subscription_error":
+                refused = answer
+                break
+            joins += 1
+            assert joins < 500
+            flapping.send("pusher:unsubscribe", {"channel": "presence-a"})
+        assert joins >= 10
+        assert refused["data"]["type"] == "LimitReached"
+        assert "1 joins of presence channels a second" in refused["data"]["error"]
+        # Other channels are nobody's business, and the connection stays.
+        await flapping.subscribe("private-a")
+        assert await flapping.is_quiet()
+
+
+def subscription(client: Client, channel: str, member: dict[str, str]) -> dict[str, str]:
+    channel_data = json.dumps(member)
+    auth = sign_channel(KEY, SECRET, client.socket_id, channel, channel_data)
+    return {"channel": channel, "auth": auth, "channel_data": channel_data}

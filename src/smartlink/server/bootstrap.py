@@ -109,6 +109,7 @@ def app_from(settings: ServerSettings) -> App:
         accepts_client_events=settings.reverb_app_accept_client_events_from != "none",
         accepts_public_client_events=settings.reverb_app_accept_client_events_from == "all",
         client_events_per_s=settings.reverb_app_client_events_per_second,
+        presence_joins_per_s=settings.reverb_app_presence_joins_per_second,
         max_channels=settings.reverb_app_max_channels,
         message_rate=rate,
         ends_on_rate_limit=settings.reverb_app_rate_limit_terminate,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
 from smartlink.protocol.messages import decode
-from smartlink.protocol.names import kind_of
+from smartlink.protocol.names import ChannelKind, kind_of
 from smartlink.protocol.session import Close, Effect, Join, Leave, Send, Session, SignIn, Whisper
 from smartlink.server.apps.base import App
 from smartlink.server.framing import PING, WireFault, close_frame, control_frame, text_frame
@@ -25,6 +25,8 @@ from smartlink.server.watch import Watch
 __all__ = ["ClientConnection", "ClientSettings"]
 
 MAX_WAITING_FRAMES = 256
+JOINS_AT_ONCE = 10
+"""Seconds' worth of joins of presence channels that may come at once, as when a page loads."""
 LINGER_S = 2.0
 SLOW_LINGER_S = 15.0
 STALLED_S = 8.0
@@ -58,6 +60,7 @@ class ClientConnection:
         "_buckets",
         "_deadline",
         "_is_busy",
+        "_joins",
         "_link",
         "_shared",
         "_waiting",
@@ -81,6 +84,7 @@ class ClientConnection:
         """When the silence was last asked about; 0 while nothing is owed."""
         self._buckets: tuple[TokenBucket | None, TokenBucket] | None = None
         self._address: str | None = None
+        self._joins: TokenBucket | None = None
         self._is_busy = False
         self._waiting: deque[bytes] | None = None
         self._behind_since = 0.0
@@ -225,7 +229,8 @@ class ClientConnection:
         elif isinstance(effect, Whisper):
             self._whisper(effect)
         elif isinstance(effect, Join):
-            self._run(self._join(effect))
+            if self._may_join(effect.channel):
+                self._run(self._join(effect))
         elif isinstance(effect, Leave):
             node = self._shared.node
             self._run(node.unsubscribe(self, effect.channel, effect.member, self.descriptor))
@@ -278,6 +283,19 @@ class ClientConnection:
     def _on_failed(self) -> None:
         self._is_busy = False
         self.close(Code.INTERNAL_ERROR, "Internal error")
+
+    def _may_join(self, channel: str) -> bool:
+        """Whether the client may join now; else it is told why not. Other channels than presence tell nobody of it."""
+        if kind_of(channel) is not ChannelKind.PRESENCE:
+            return True
+        now, rate = self._shared.watch.now(), self.app.presence_joins_per_s
+        if self._joins is None:
+            self._joins = TokenBucket(rate * JOINS_AT_ONCE, rate, now)
+        if self._joins.take(now):
+            return True
+        reason = f"More than {rate} joins of presence channels a second: try again in a moment"
+        self._say(self.session.refused(channel, reason).frame)
+        return False
 
     def _may_send(self, *, is_client_event: bool) -> bool:
         now = self._shared.watch.now()

@@ -145,6 +145,9 @@ class ServerSettings(BaseSettings):
         "the sender must be subscribed in any case",
     )
     reverb_app_client_events_per_second: int = Field(10, ge=1, description="Client events a connection may send")
+    reverb_app_presence_joins_per_second: int = Field(
+        10, ge=1, description="Joins of presence channels by a connection; ten times as many at once"
+    )
     reverb_app_max_channels: int = Field(1_000, ge=1, description="Channels a connection may be on")
     reverb_app_rate_limiting_enabled: bool = Field(False, description="Limit all messages of a connection")
     reverb_app_rate_limit_max_attempts: int = Field(60, ge=1, description="Messages per decay time")

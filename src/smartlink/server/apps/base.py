@@ -46,6 +46,9 @@ class App:
     accepts_public_client_events: bool = False
     """On public channels, too, where it accepts any."""
     client_events_per_s: int = 10
+    presence_joins_per_s: int = 10
+    """Joins of presence channels by one connection, on average: ten times as many at once. Each is told to all members,
+    as is the leave before it."""
     message_rate: tuple[int, int] | None = None
     """Messages and seconds: at most so many in so long."""
     ends_on_rate_limit: bool = False
