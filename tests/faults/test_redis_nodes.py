@@ -134,10 +134,25 @@ async def test_what_a_cache_channel_holds_and_what_was_published_is_known_to_all
 async def test_the_limit_of_connections_is_the_clusters(shared_redis: RedisServer) -> None:
     async with nodes(shared_redis, reverb_app_max_connections=2) as (one, two):
         async with connected(one.port), connected(one.port):
-            await eventually(lambda: two.node.roster.connections_elsewhere("1001") == 2)
             async with connected(two.port) as refused:
                 assert refused.socket_id == ""
             assert await get(two, "/connections") == {"connections": 2}
+
+
+async def test_the_limit_holds_however_many_come_at_once(shared_redis: RedisServer) -> None:
+    async with nodes(shared_redis, reverb_app_max_connections=3) as (one, two), AsyncExitStack() as stack:
+        came = [connected(node.port) for node in (one, two) for _ in range(8)]
+        clients = await asyncio.gather(*(stack.enter_async_context(client) for client in came))
+        accepted = [client for client in clients if client.socket_id]
+        assert len(accepted) == 3
+        assert all(client.refusal["code"] == 4100 for client in clients if not client.socket_id)  # type: ignore[attr-defined] # set by the kit
+        for node in (one, two):
+            assert await get(node, "/connections") == {"connections": 3}
+
+        accepted[0].writer.transport.abort()
+        await eventually(lambda: one.metrics.connections_closed + two.metrics.connections_closed == 1)
+        again = [await stack.enter_async_context(connected(node.port)) for node in (two, one)]
+        assert [bool(client.socket_id) for client in again] == [True, False]
 
 
 @pytest.mark.usefixtures("impatient")

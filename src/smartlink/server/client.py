@@ -60,6 +60,7 @@ class ClientConnection:
         "_buckets",
         "_deadline",
         "_is_busy",
+        "_is_greeted",
         "_joins",
         "_link",
         "_shared",
@@ -85,7 +86,7 @@ class ClientConnection:
         self._buckets: tuple[TokenBucket | None, TokenBucket] | None = None
         self._address: str | None = None
         self._joins: TokenBucket | None = None
-        self._is_busy = False
+        self._is_busy = self._is_greeted = False
         self._waiting: deque[bytes] | None = None
         self._behind_since = 0.0
         timeout_s = app.authorization_timeout_s
@@ -96,8 +97,20 @@ class ClientConnection:
         """Greet the client at `address`. Whatever opens the transport has been written."""
         self._address = address
         self._shared.addresses.take(self.app.id, address)
-        self._shared.node.connect(self)
-        self.write(text_frame(self.session.opened().frame))
+        self._run(self._greet())
+
+    async def _greet(self) -> None:
+        node = self._shared.node
+        if not await node.take_place(self.app):
+            node.metrics.refuse(Code.OVER_CAPACITY.name.lower())
+            most = self.app.max_connections
+            self.close(Code.OVER_CAPACITY, f"The application has {most} connections, the most it may have")
+        elif not self.is_open:
+            node.give_place_back(self.app)
+        else:
+            self._is_greeted = True
+            node.connect(self)
+            self.write(text_frame(self.session.opened().frame))
 
     # What the transport tells
 
@@ -327,7 +340,8 @@ class ClientConnection:
             self._shared.addresses.give_back(self.app.id, self._address)
         node = self._shared.node
         self._deadline = self._shared.watch.now() + linger_s
-        node.tasks.run(node.disconnect(self, descriptor))
+        if self._is_greeted:
+            node.tasks.run(node.disconnect(self, descriptor))
         self._shared.watch.linger(self)
 
 

@@ -142,12 +142,24 @@ class Node:
         await self._listening.ignore(app_id, channel)
 
     def connections(self, app: App) -> int:
-        """Connections of the app, on all nodes."""
+        """Connections of the app, on all nodes, as last heard from the others."""
         return self.hub.count(app.id) + self.roster.connections_elsewhere(app.id)
 
+    async def count_connections(self, app: App) -> int:
+        """The same, with the others asked."""
+        return await self.roster.count_elsewhere(app.id) + self.hub.count(app.id)
+
     def has_room(self, app: App) -> bool:
-        """Whether the app may have one more connection."""
-        return self.connections(app) < app.max_connections
+        """Whether the app may have one more connection on this node; `take_place` asks the others."""
+        return self.hub.count(app.id) < app.max_connections
+
+    async def take_place(self, app: App) -> bool:
+        """Whether the app may have one more connection, beside all others; to be connected in the same step."""
+        return await self.roster.take_place(app.id, self.hub.count(app.id), app.max_connections)
+
+    def give_place_back(self, app: App) -> None:
+        """A place was taken for a connection that was gone by then."""
+        self.roster.report_connections(app.id, self.hub.count(app.id))
 
     def connect(self, connection: Connection) -> None:
         """A client has been greeted; it counts from now, subscribed or not."""

@@ -82,7 +82,7 @@ async def list_users(node: Node, app: App, channel: str, parameters: dict[str, s
 
 async def connections(node: Node, app: App) -> Response:
     """How many connections the app has."""
-    return _json({"connections": node.connections(app)})
+    return _json({"connections": await node.count_connections(app)})
 
 
 def _data_of(frame: bytes) -> object:

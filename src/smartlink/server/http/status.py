@@ -35,7 +35,7 @@ async def status(node: Node, app: App, about: Status) -> Response:
     report = {
         "version": about.version,
         "abilities": ABILITIES,
-        "connections": node.connections(app),
+        "connections": await node.count_connections(app),
         "channels": len(await node.roster.channels(app.id)),
         "nodes": await node.roster.nodes() if about.uses_redis else 1,
         "workers": totals.workers,

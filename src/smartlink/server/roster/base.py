@@ -120,10 +120,20 @@ class Roster(Protocol):
         """A node has told this of a member: what this node answers by itself must not be older. Plain."""
 
     def report_connections(self, app_id: str, connections: int) -> None:
-        """How many connections this node has now. Told to the others within a second."""
+        """How many connections this node has now. Told to the others at once."""
 
     def connections_elsewhere(self, app_id: str) -> int:
         """How many connections the other nodes have, as last heard from them."""
+
+    async def count_elsewhere(self, app_id: str) -> int:
+        """The same, asked for now."""
+
+    async def take_place(self, app_id: str, here: int, most: int) -> bool:
+        """Whether one more connection fits beside the `here` of this node, where all together may have `most`.
+
+        Of those who ask nodes over Redis at the same moment no more than fit get a place; workers hear of each other's
+        a turn of the loop later. To be reported in the same step.
+        """
 
     async def nodes(self) -> int:
         """How many nodes are alive, this one included."""

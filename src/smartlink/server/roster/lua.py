@@ -19,6 +19,7 @@ __all__ = [
     "COUNT_MISSED",
     "JOIN",
     "LEAVE",
+    "PLACE",
     "REMOVE",
     "ROSTER_SCRIPTS",
     "SETTLE",
@@ -300,6 +301,26 @@ return {0, total() - tonumber(redis.call('HGET', counts, ARGV[2]) or '0'), kept}
 """As STATE, without the connections of this node, and but for those who left it, which it could not write yet, and are
 nowhere else."""
 
+PLACE = Script("""
+local alive, places = KEYS[1], KEYS[2]
+local node, count, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local elsewhere = 0
+local listed = redis.call('HGETALL', places)
+for at = 1, #listed, 2 do
+  if listed[at] ~= node then
+    if redis.call('ZSCORE', alive, listed[at]) then
+      elsewhere = elsewhere + tonumber(listed[at + 1])
+    else
+      redis.call('HDEL', places, listed[at])
+    end
+  end
+end
+if elsewhere + count > most then return {0, elsewhere} end
+redis.call('HSET', places, node, count)
+return {1, elsewhere}
+""")
+"""A node has, or wants to have, so many connections of an app. Returns whether they fit, and how many others have."""
+
 BEAT = Script("""
 local alive, claimed, connections, last = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local node, lease_ms, stall_ms, report, is_new = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
@@ -329,4 +350,18 @@ return {1, dead, redis.call('HGETALL', connections)}
 """A node lives. Returns 0 when it was taken for dead (or Redis was emptied); else which dead nodes it is to clear up
 after, and what all nodes report. When nobody was heard for a while, it was Redis that was away: all get a new lease."""
 
-ROSTER_SCRIPTS = (JOIN, LEAVE, REMOVE, SYNC, SETTLE, AUDIT, CHANGE, COUNT, COUNT_MISSED, STATE, STATE_MISSED, BEAT)
+ROSTER_SCRIPTS = (
+    JOIN,
+    LEAVE,
+    REMOVE,
+    SYNC,
+    SETTLE,
+    AUDIT,
+    CHANGE,
+    COUNT,
+    COUNT_MISSED,
+    STATE,
+    STATE_MISSED,
+    PLACE,
+    BEAT,
+)

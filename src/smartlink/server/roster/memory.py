@@ -143,6 +143,12 @@ class MemoryRoster:
     def connections_elsewhere(self, app_id: str) -> int:
         return 0
 
+    async def count_elsewhere(self, app_id: str) -> int:
+        return self.connections_elsewhere(app_id)
+
+    async def take_place(self, app_id: str, here: int, most: int) -> bool:
+        return here + self.connections_elsewhere(app_id) < most
+
     async def nodes(self) -> int:
         return 1
 

@@ -35,6 +35,7 @@ from smartlink.server.roster.lua import (
     COUNT_MISSED,
     JOIN,
     LEAVE,
+    PLACE,
     REMOVE,
     SETTLE,
     STATE,
@@ -54,9 +55,14 @@ SETTLE_S = 3.0
 AT_ONCE = 250
 """Channels that are worked on at a time."""
 AUDITED_PER_TURN = 100
+NEAR, NEAR_PART = 256, 0.1
+"""How close to its limit an app must be, in connections and as a part of them, for Redis to be asked before each one:
+further away the counts of others may be a second old."""
 START_S = 5.0
 STOP_S = 3.0
 
+_ANY = 1 << 53
+"""No limit."""
 _NUMBERED = ("presence-", "#user-")
 _Key = tuple[str, str]
 _reports = msgspec.json.Decoder(dict[str, int])
@@ -102,6 +108,10 @@ class RedisRoster:
         self._dead: set[str] = set()
         self._audit: list[_Key] = []
         self._connections: dict[str, int] = {}
+        self._asking: dict[str, int] = {}
+        """Connections that a place is being asked for."""
+        self._unsaid: set[str] = set()
+        """Apps of whose connections the others are to be told."""
         self._elsewhere: dict[str, int] = {}
         self._nodes = 1
         self._on_change: OnChange | None = None
@@ -289,9 +299,54 @@ class RedisRoster:
             self._connections[app_id] = connections
         else:
             self._connections.pop(app_id, None)
+        self._say_later(app_id)
 
     def connections_elsewhere(self, app_id: str) -> int:
         return self._elsewhere.get(app_id, 0)
+
+    async def count_elsewhere(self, app_id: str) -> int:
+        if self._is_with_others:
+            with contextlib.suppress(RedisAway):
+                await self._place(app_id, _ANY)
+        return self.connections_elsewhere(app_id)
+
+    async def take_place(self, app_id: str, here: int, most: int) -> bool:
+        known = here + self._asking.get(app_id, 0) + self.connections_elsewhere(app_id)
+        if not self._is_with_others:
+            return known < most
+        if known < most - max(NEAR, int(most * NEAR_PART)):
+            return True
+        self._asking[app_id] = self._asking.get(app_id, 0) + 1
+        try:
+            return await self._place(app_id, most)
+        except RedisAway:
+            return known < most
+        finally:
+            self._asking[app_id] -= 1
+            if not self._asking[app_id]:
+                del self._asking[app_id]
+
+    async def _place(self, app_id: str, most: int) -> bool:
+        count = self._connections.get(app_id, 0) + self._asking.get(app_id, 0)
+        keys = [self._names.of_nodes("alive"), self._names.of_nodes(f"places:{app_id}")]
+        fits, elsewhere = await self._commands.run(PLACE, keys, self._node_id, count, most)
+        self._elsewhere[app_id] = elsewhere
+        return bool(fits)
+
+    def _say_later(self, app_id: str) -> None:
+        """Tell a count with what else is counted in this turn of the loop."""
+        if not self._unsaid:
+            asyncio.get_running_loop().call_soon(self._say_counts)
+        self._unsaid.add(app_id)
+
+    def _say_counts(self) -> None:
+        apps, self._unsaid = self._unsaid, set()
+        if not self._is_with_others:
+            return  # Told when it is back.
+        for app_id in apps:
+            count = self._connections.get(app_id, 0) + self._asking.get(app_id, 0)
+            places = self._names.of_nodes(f"places:{app_id}")
+            self._commands.send(places, "HSET", places, self._node_id, count)
 
     async def nodes(self) -> int:
         return self._nodes if self._is_with_others else 1
@@ -343,13 +398,17 @@ class RedisRoster:
 
     async def _beat(self) -> None:
         reply = await self._send_beat()
-        if reply[0] == 0:
+        is_anew = reply[0] == 0
+        if is_anew:
             self._begin_anew()
             reply = await self._send_beat()
         self._is_new = False
         self._dead.update(node.decode() for node in reply[1])
         self._hear(reply[2])
-        self._is_with_others = self._commands.is_available
+        was_with_others, self._is_with_others = self._is_with_others, self._commands.is_available
+        if not was_with_others or is_anew:
+            for app_id in self._connections:
+                self._say_later(app_id)
         self._in_touch.set()
         self._work_now.set()
 

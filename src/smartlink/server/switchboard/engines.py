@@ -154,6 +154,12 @@ class SwitchboardRoster:
     def connections_elsewhere(self, app_id: str) -> int:
         return self._line.elsewhere.get(app_id, 0)
 
+    async def count_elsewhere(self, app_id: str) -> int:
+        return self.connections_elsewhere(app_id)
+
+    async def take_place(self, app_id: str, here: int, most: int) -> bool:
+        return here + self.connections_elsewhere(app_id) < most
+
     async def nodes(self) -> int:
         try:
             answered: say.Answered = await self._line.ask(say.Workers)
