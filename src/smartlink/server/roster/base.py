@@ -75,7 +75,7 @@ class Change:
     """The channel was empty before."""
     is_vacated: bool = False
     """The channel is empty now."""
-    version: int = field(default=0, compare=False)
+    version: int = field(default=0, compare=False, repr=False)
     """See `State`."""
 
 
