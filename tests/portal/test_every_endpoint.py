@@ -133,6 +133,34 @@ async def test_a_page_must_prove_that_it_is_ours(world: World, ana: Person, page
     assert (await page.get("/api/session")).status_code == 200
 
 
+async def test_a_page_that_shows_one_account_does_not_act_for_another(
+    world: World, ana: Person, ben: Person, page: httpx2.AsyncClient
+) -> None:
+    token = page.cookies["XSRF-TOKEN"]
+    for method, path in SIGNED_IN:
+        for shown in (str(ben.id), f"0{ana.id}", "ana", ""):
+            headers = {"x-xsrf-token": token, "x-account": shown}
+            answer = await page.request(method.upper(), _url(path), json={}, headers=headers)
+            assert (answer.status_code, _is_an_error(answer)) == (409, True), (method, path, shown)
+            assert answer.headers["x-account"] == str(ana.id)
+        assert "409" in DESCRIBED["paths"][path][method]["responses"], (method, path)
+        parameters = DESCRIBED["paths"][path][method]["parameters"]
+        assert {"$ref": "#/components/parameters/X-Account"} in parameters, (method, path)
+    money = {"x-xsrf-token": token, "x-account": str(ana.id), "idempotency-key": "k"}
+    assert (await page.post("/api/wallet/deposits", json={"amount": "5"}, headers=money)).status_code == 201
+    assert (await page.get("/api/wallet", headers=money)).json()["balance"] == "5.00"
+
+
+async def test_another_account_is_told_before_a_token_that_does_not_fit(ben: Person, page: httpx2.AsyncClient) -> None:
+    headers = {"x-xsrf-token": "0" * 64, "x-account": str(ben.id)}
+
+    assert (await page.post("/api/wallet/deposits", json={"amount": "5"}, headers=headers)).status_code == 409
+
+
+async def test_a_bearer_token_says_itself_whose_call_it_is(ana: Person, ben: Person) -> None:
+    assert (await ana.get("/api/user", headers={"x-account": str(ben.id)})).json()["id"] == ana.id
+
+
 @pytest.mark.parametrize(("app_url", "is_secure"), [("https://chat.example.com", True), (None, False)])
 async def test_cookies_are_out_of_reach(database_url: str, app_url: str | None, is_secure: bool) -> None:
     world = World(database_url, {"app_url": app_url})

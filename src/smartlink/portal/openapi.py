@@ -1,8 +1,8 @@
 """The API's description: what FastAPI finds out, completed by rule.
 
 What holds for all endpoints of a kind is said here once: signed-in callers may be answered 401, tokens without
-the ability 403, unsafe requests 429, and by cookie 403 and 419, ids 404, parameters 422, bodies 413, the database away
-503. What only some endpoints do they declare themselves, with `raises` and `shows`.
+the ability 403, requests by cookie 409, unsafe requests 429, and by cookie 403 and 419, ids 404, parameters 422,
+bodies 413, the database away 503. What only some endpoints do they declare themselves, with `raises` and `shows`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from fastapi.routing import APIRoute
 
 from smartlink.portal.shared.answers import HEADERS
 from smartlink.portal.shared.errors import (
+    AnotherAccount,
     Conflict,
     CsrfMismatch,
     DatabaseAway,
@@ -98,18 +99,26 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
     },
 }
 _INVALID = {"message": "The name field is required.", "errors": {"name": ["The name field is required."]}}
+_ANOTHER = "The session is not that of the account in the request's `X-Account`; the answer's names its own."
+_CONFLICT = (
+    "Conflict",
+    f"Changed meanwhile. Or: {_ANOTHER}",
+    {"message": Conflict.default, "version": 3},
+    ("X-Account",),
+)
+"""Of endpoints that check versions: these know two reasons for 409."""
 _ERRORS: dict[str, tuple[str, str, dict[str, Any], tuple[str, ...]]] = {
     "401": ("Unauthenticated", "Nobody is signed in.", {"message": Unauthenticated.default}, ("WWW-Authenticate",)),
     "403": ("Forbidden", "Not allowed.", {"message": Forbidden.default}, ()),
     "404": ("NotFound", "Not there, or not the caller's.", {"message": NotFound.default}, ()),
-    "409": ("Conflict", "Changed meanwhile.", {"message": Conflict.default, "version": 3}, ()),
+    "409": ("AnotherAccount", _ANOTHER, {"message": AnotherAccount.default}, ("X-Account",)),
     "413": ("TooLarge", "The body is larger than 64 KiB.", {"message": TooLarge.default}, ()),
     "419": ("CsrfMismatch", "X-XSRF-TOKEN is missing or wrong.", {"message": CsrfMismatch.default}, ()),
     "422": ("Invalid", "Bad input.", _INVALID, ()),
     "429": ("TooMany", "Too often.", {"message": TooMany.default}, ("Retry-After",)),
     "503": ("Unavailable", "A service is down; nothing changed.", {"message": DatabaseAway.default}, ("Retry-After",)),
 }
-_BODIES = {"Conflict": "ConflictError", "Invalid": "InvalidError"}
+_BODIES = {"Conflict": ("ConflictError", "Error"), "Invalid": ("InvalidError",)}
 _SOCKET_ID = {
     "name": "X-Socket-ID",
     "in": "header",
@@ -117,6 +126,14 @@ _SOCKET_ID = {
     "description": "The caller's socket; events that go to others leave it out.",
     "schema": {"type": "string"},
     "example": "123.456",
+}
+_ACCOUNT = {
+    "name": "X-Account",
+    "in": "header",
+    "required": False,
+    "description": "The id of the account that a page shows. With the session of another account the answer is 409.",
+    "schema": {"type": "string"},
+    "example": "7",
 }
 _NO_DATABASE = ("/api/realtime",)
 _FOUND = {
@@ -163,9 +180,9 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     components["securitySchemes"] = _SCHEMES
     components["headers"] = HEADERS
     components["responses"] = {
-        name: _error(name, text, example, headers) for name, text, example, headers in _ERRORS.values()
+        name: _error(name, text, example, headers) for name, text, example, headers in (*_ERRORS.values(), _CONFLICT)
     }
-    components["parameters"] = {"X-Socket-ID": _SOCKET_ID}
+    components["parameters"] = {"X-Account": _ACCOUNT, "X-Socket-ID": _SOCKET_ID}
     for path, method, operation in _operations(document):
         _complete(path, method, operation)
     for path in ("/broadcasting/auth", "/broadcasting/user-auth"):
@@ -203,14 +220,17 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     if not is_input_checked:
         answers.pop("422", None)
     statuses = [status for status in answers if status in _ERRORS]
-    statuses += _implied(path, method, operation)
-    for status in sorted(set(statuses)):
-        answers[status] = {"$ref": f"#/components/responses/{_ERRORS[status][0]}"}
+    names = {status: _ERRORS[status][0] for status in (*statuses, *_implied(path, method, operation))}
+    if "409" in statuses:
+        names["409"] = _CONFLICT[0]
+    for status, name in names.items():
+        answers[status] = {"$ref": f"#/components/responses/{name}"}
     if _is_for_users(operation):
         by_cookie: dict[str, list[str]] = {"cookie": []}
+        operation.setdefault("parameters", []).append({"$ref": "#/components/parameters/X-Account"})
         if method in MUTATING:
             by_cookie["csrf"] = []
-            operation.setdefault("parameters", []).append({"$ref": "#/components/parameters/X-Socket-ID"})
+            operation["parameters"].append({"$ref": "#/components/parameters/X-Socket-ID"})
         operation["security"].append(by_cookie)
     operation["responses"] = dict(sorted(answers.items()))
 
@@ -225,7 +245,7 @@ def _implied(path: str, method: str, operation: dict[str, Any]) -> Iterator[str]
     if "security" in operation:
         yield "401"
     if _is_for_users(operation):
-        yield "403"
+        yield from ("403", "409")
         if method in MUTATING:
             yield from ("419", "429")
     if "{" in path:
@@ -237,7 +257,8 @@ def _implied(path: str, method: str, operation: dict[str, Any]) -> Iterator[str]
 
 
 def _error(name: str, text: str, example: dict[str, Any], headers: tuple[str, ...]) -> dict[str, Any]:
-    schema = {"$ref": f"#/components/schemas/{_BODIES.get(name, 'Error')}"}
+    bodies = [{"$ref": f"#/components/schemas/{body}"} for body in _BODIES.get(name, ("Error",))]
+    schema = bodies[0] if len(bodies) == 1 else {"anyOf": bodies}
     answer: dict[str, Any] = {
         "description": text,
         "content": {"application/json": {"schema": schema, "example": example}},
@@ -280,7 +301,7 @@ def _broadcasting(path: str) -> dict[str, Any]:
         },
     }
     _complete(path, "post", operation)
-    operation["parameters"] = []
+    operation["parameters"] = [{"$ref": "#/components/parameters/X-Account"}]
     refused = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     for status, text in (("400", "Unreadable."), ("415", "Neither a form nor JSON."), ("422", "Malformed.")):
         operation["responses"][status] = {"description": text, "content": refused}

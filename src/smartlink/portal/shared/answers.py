@@ -26,6 +26,11 @@ HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string", "pattern": '^"[1-9][0-9]*"$'},
         "example": '"3"',
     },
+    "X-Account": {
+        "description": "The id of the account that the session cookie belongs to.",
+        "schema": {"type": "string", "pattern": "^[1-9][0-9]*$"},
+        "example": "7",
+    },
     "Retry-After": {
         "description": "Seconds to wait before the next attempt.",
         "schema": {"type": "string", "pattern": "^[1-9][0-9]*$"},

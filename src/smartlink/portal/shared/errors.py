@@ -5,6 +5,7 @@ PortalError
 ├── Forbidden            403  the caller: not allowed
 ├── NotFound             404  the caller: not there, or not theirs
 ├── Conflict             409  the caller: somebody else was first; `version` is the present one
+├── AnotherAccount       409  the page: it shows one account, the session is another's; `X-Account` names that one
 ├── TooLarge             413  the caller: send less
 ├── CsrfMismatch         419  the page: send X-XSRF-TOKEN
 ├── Invalid              422  the caller: `errors` names the fields
@@ -31,6 +32,7 @@ from starlette.requests import ClientDisconnect
 from smartlink.portal.shared.times import A_TIME
 
 __all__ = [
+    "AnotherAccount",
     "Busy",
     "Conflict",
     "CsrfMismatch",
@@ -109,6 +111,21 @@ class Conflict(PortalError):
     @property
     def body(self) -> dict[str, object]:
         return {"message": self.message, "version": self.version}
+
+
+class AnotherAccount(PortalError):
+    """A page shows one account, and its browser has signed in to another since; nothing was changed."""
+
+    status = 409
+    default = "Another account is signed in on this browser."
+
+    def __init__(self, account_id: int) -> None:
+        super().__init__()
+        self.account_id = account_id
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"x-account": str(self.account_id)}
 
 
 class TooLarge(PortalError):

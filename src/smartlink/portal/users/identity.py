@@ -12,7 +12,7 @@ from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 
-from smartlink.portal.shared.errors import CsrfMismatch, Forbidden, Unauthenticated
+from smartlink.portal.shared.errors import AnotherAccount, CsrfMismatch, Forbidden, Unauthenticated
 from smartlink.portal.shared.limits import RateLimits
 from smartlink.portal.shared.security import csrf_token, is_same
 from smartlink.portal.users.abilities import Ability
@@ -36,11 +36,12 @@ class Identity:
         self._session_s = session_s
 
     async def caller(self, scope: Scope, *, is_fresh: bool = False) -> Principal | None:
-        """The user a request comes from, or None. Raises CsrfMismatch, Forbidden and DatabaseAway.
+        """The user a request comes from, or None. Raises AnotherAccount, CsrfMismatch, Forbidden and DatabaseAway.
 
         `is_fresh` asks the database, whatever is remembered. A bearer token is enough by itself. A cookie comes along
         whoever made the browser send the request, so an unsafe request with one must also carry what only our own
-        pages can read.
+        pages can read. All tabs of a browser share one cookie: a page that names the account it shows in `X-Account`
+        does not act for another one.
         """
         headers = _headers(scope)
         scheme, _, token = headers.get("authorization", "").partition(" ")
@@ -50,10 +51,16 @@ class Identity:
         if cookie is None:
             return None
         principal = await self._users.by_session(cookie, is_fresh=is_fresh)
-        if principal is not None and scope["method"] not in SAFE_METHODS:
+        if principal is None:
+            return None
+        is_unsafe = scope["method"] not in SAFE_METHODS
+        if is_unsafe:
             self.check_origin(scope)
-            if not is_same(csrf_token(cookie), headers.get("x-xsrf-token", "")):
-                raise CsrfMismatch
+        # Before the token, which a page reads anew with each request: it always fits the present session.
+        if headers.get("x-account", str(principal.id)) != str(principal.id):
+            raise AnotherAccount(principal.id)
+        if is_unsafe and not is_same(csrf_token(cookie), headers.get("x-xsrf-token", "")):
+            raise CsrfMismatch
         return principal
 
     def check_origin(self, scope: Scope) -> None:
