@@ -21,6 +21,7 @@ from kit.realtime import KEY, realtime_server
 from kit.realtime import SECRET as SECRET_OF_SERVER
 from kit.redis import redis_server
 from kit.serve import SMARTLINK, Smartlink
+from smartlink.cli import main
 from smartlink.cli.doctor import command, configuration
 
 OURS = ("REVERB_", "APP_", "DB_", "DATABASE_", "REDIS_", "BROADCAST_")
@@ -106,6 +107,21 @@ def test_each_fault_has_its_line_and_no_secret(tmp_path: Path, settings: dict[st
     assert code == 1
     assert told in problems(checks)[check]
     assert SECRET not in said
+
+
+def test_pages_that_are_not_built_are_told_of_by_doctor_and_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert examined(tmp_path, "--only", "pages")[0] == 0
+    monkeypatch.setattr("smartlink.portal.pages.STATIC", tmp_path)
+
+    code, checks, _ = examined(tmp_path, "--only", "pages")
+
+    assert code == 1
+    assert problems(checks)["pages"].endswith("in the checkout: make pages")
+    told = main._missing_pages()
+    assert told is not None
+    assert told.endswith("In the checkout: make pages")
 
 
 def test_a_port_of_somebody_else_is_told_of(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from kit.portal import World
 from smartlink.broadcasting import BroadcastSettings
-from smartlink.portal.pages import Pages
+from smartlink.portal import pages
+from smartlink.portal.pages import Pages, how_to_build
 from smartlink.portal.shared.settings import PortalSettings, UnsafeSettings, async_url, check_start
 
 
@@ -103,6 +104,21 @@ def test_databases_are_named_in_several_ways() -> None:
     assert async_url("sqlite:///x.db") == "sqlite+aiosqlite:///x.db"
     with pytest.raises(ValueError, match="mysql"):
         async_url("mysql://h/d")
+
+
+async def test_an_installation_without_pages_says_which_command_builds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "STATIC", tmp_path)
+
+    for path in ("/", "/wallet"):
+        page = await _get(Pages(tmp_path), path)
+        assert page.status_code == 503
+        assert "<code>make pages</code>" in page.text
+    assert (await _get(Pages(tmp_path), "/wallet", accept="application/json")).status_code == 404
+    assert how_to_build() == "make pages"
+    (tmp_path / "index.html").write_text("<html>")
+    assert how_to_build() is None
 
 
 async def test_static_files_may_come_from_a_cdn(tmp_path: Path) -> None:

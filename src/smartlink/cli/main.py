@@ -55,6 +55,8 @@ def serve(demo: Annotated[bool, typer.Option(help="Fill in demo data and print t
     def started(app_port: int, realtime_port: int) -> None:
         lines = ["", f"  SmartLink is up:  http://{netloc(portal_settings.app_host, app_port)}"]
         lines += [f"  Realtime server:  ws://{netloc(server_settings.reverb_server_host, realtime_port)}", ""]
+        if missing := _missing_pages():
+            lines += [f"  {missing}", ""]
         if demo:
             lines += ["  Sign in as"]
             lines += [f"    {user.email:<22} {user.password}" for user in users]
@@ -85,11 +87,21 @@ def app_start() -> None:
         check_start(settings)
         check_broadcasting(settings)
     data.require_tables(settings)
-    _run(
-        lambda stop: running.serve_portal(
-            settings, stop, lambda port: _say(f"http://{netloc(settings.app_host, port)}")
-        )
-    )
+
+    def started(port: int) -> None:
+        _say(f"http://{netloc(settings.app_host, port)}")
+        if missing := _missing_pages():
+            _say(missing)
+
+    _run(lambda stop: running.serve_portal(settings, stop, started))
+
+
+def _missing_pages() -> str | None:
+    """A sentence for an installation without pages, which only one made from a checkout can be."""
+    from smartlink.portal.pages import how_to_build
+
+    command = how_to_build()
+    return None if command is None else f"There are no pages yet, only the API. In the checkout: {command}"
 
 
 def _with_database(settings: PortalSettings) -> PortalSettings:

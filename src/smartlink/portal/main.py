@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -65,7 +64,6 @@ from smartlink.portal.users.signing import Signing
 
 __all__ = ["Portal", "build", "channel_rules", "check_broadcasting"]
 
-STATIC = Path(__file__).parent / "static"
 SWEEP_EVERY_S = 60.0
 END_EVERY_S = 5.0
 PRUNE_EVERY_S = 3600.0
@@ -223,7 +221,7 @@ class Portal:
             app.include_router(router)
         self._add_own_routes(app, identity)
         openapi.describe(app)
-        app.router.default = pages.Pages(STATIC, settings.asset_url)
+        app.router.default = pages.Pages(pages.STATIC, settings.asset_url)
         app.add_middleware(SocketIdMiddleware)
         app.add_middleware(pages.GuardMiddleware, settings=settings)
         return app

@@ -18,7 +18,9 @@ from starlette.staticfiles import StaticFiles
 from smartlink.portal.shared.settings import PortalSettings
 from smartlink.protocol.addresses import netloc
 
-__all__ = ["DOCS_HTML", "GuardMiddleware", "Pages", "content_security_policy"]
+__all__ = ["DOCS_HTML", "STATIC", "GuardMiddleware", "Pages", "content_security_policy", "how_to_build"]
+
+STATIC = Path(__file__).parent / "static"
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -46,6 +48,31 @@ DOCS_HTML = """<!doctype html>
 </body>
 </html>
 """
+
+
+UNBUILT_HTML = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>SmartLink: no pages yet</title>
+<link rel="icon" href="data:,">
+</head>
+<body>
+<h1>The pages are not built</h1>
+<p>The API answers, but this installation has no pages. Run <code>{command}</code>, then load this page again.</p>
+<p>The API is described at <a href="/openapi.json">/openapi.json</a>.</p>
+</body>
+</html>
+"""
+
+
+def how_to_build() -> str | None:
+    """The command that builds the pages for an installation without them; None where they are. Wheels have them."""
+    if (STATIC / "index.html").is_file():
+        return None
+    is_checkout = (Path(__file__).parents[3] / "frontend" / "package.json").is_file()
+    return "make pages" if is_checkout else "make pages && pip install ."
 
 
 class Pages:
@@ -78,7 +105,7 @@ class Pages:
     def _index(self) -> Response:
         index = self._directory / "index.html"
         if not index.is_file():
-            return _not_found()
+            return _unbuilt()
         if not self._asset_url:
             return FileResponse(index, headers={"cache-control": "no-cache"})
         # Only the first page names the place; scripts and styles find each other relative to themselves.
@@ -89,6 +116,11 @@ class Pages:
 def _wants_page(scope: Scope, path: str) -> bool:
     accept = b",".join(value for name, value in scope["headers"] if name == b"accept")
     return b"text/html" in accept and not path.startswith(_NOT_PAGES)
+
+
+def _unbuilt() -> Response:
+    command = how_to_build() or "make pages"
+    return HTMLResponse(UNBUILT_HTML.format(command=command.replace("&", "&amp;")), 503, {"cache-control": "no-store"})
 
 
 def _not_found() -> Response:

@@ -25,7 +25,7 @@ _OTHERS_SETTINGS = (
     "the portal is not set up here: DB_CONNECTION={} is another application's. To use it, add "
     "DATABASE_URL=sqlite:///var/smartlink.db, or postgresql://…"
 )
-CHECKS = ("settings", "keys", "database", "redis", "ports", "descriptors", "webhooks", "realtime", "proxy")
+CHECKS = ("settings", "keys", "pages", "database", "redis", "ports", "descriptors", "webhooks", "realtime", "proxy")
 _MARKS = {State.FINE: "✓", State.WARNING: "!", State.FAILED: "✗", State.SKIPPED: "–"}
 _ASCII = {State.FINE: "ok", State.WARNING: "!!", State.FAILED: "XX", State.SKIPPED: "--"}
 
@@ -72,6 +72,8 @@ async def _examine(wanted: frozenset[str]) -> list[Finding]:
         own = as_served(own, await read_apps(server)) or own
     if "keys" in wanted:
         found += configuration.check_keys(own)
+    if "pages" in wanted:
+        found.append(skipped("pages", no_portal) if portal is None else configuration.check_pages())
     if "database" in wanted:
         found += [skipped("database", no_portal)] if portal is None else await _examine_database(portal)
     if "redis" in wanted:

@@ -18,7 +18,7 @@ from smartlink.cli.failures import describe
 from smartlink.portal.shared.settings import SAMPLE_SECRETS, PortalSettings, check_start
 from smartlink.server.config import ServerSettings
 
-__all__ = ["Installed", "check_keys", "has_portal", "read_settings"]
+__all__ = ["Installed", "check_keys", "check_pages", "has_portal", "read_settings"]
 
 T = TypeVar("T")
 
@@ -87,6 +87,16 @@ def check_keys(own: BroadcastSettings) -> list[Finding]:
             )
         )
     return found or [fine("keys", f"application {own.reverb_app_id}, a key and a secret of its own")]
+
+
+def check_pages() -> Finding:
+    """Whether this installation has the portal's pages."""
+    from smartlink.portal.pages import how_to_build
+
+    command = how_to_build()
+    if command is None:
+        return fine("pages", "they are built")
+    return failed("pages", "they are not built: the portal answers with its API alone", f"in the checkout: {command}")
 
 
 def _read(kind: Callable[[], T]) -> tuple[T | None, str | None]:
