@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,20 +10,11 @@ from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from kit.callers import Callers
 from kit.chromium import LIMIT_MS, chromium
-from kit.serve import Smartlink
+from kit.serve import Smartlink, running
 
 expect.set_options(timeout=LIMIT_MS)
 
 SignIn = Callable[[str], Awaitable[Page]]
-
-
-@contextmanager
-def running(folder: Path) -> Iterator[Smartlink]:
-    started = Smartlink(folder)
-    started.start()
-    yield started
-    assert started.stop() == 0
-    assert "Traceback" not in started.log.read_text()
 
 
 @pytest.fixture

@@ -19,9 +19,14 @@ ARGUMENTS = [
 
 
 @asynccontextmanager
-async def chromium() -> AsyncIterator[Browser]:
+async def chromium(*, keeps_left_pages: bool = False) -> AsyncIterator[Browser]:
+    """Started and ended. Browsers keep a page that was left, to go back to it; Playwright switches that off."""
     binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=binary, args=ARGUMENTS)
+        browser = await playwright.chromium.launch(
+            executable_path=binary,
+            args=ARGUMENTS,
+            ignore_default_args=["--disable-back-forward-cache"] if keeps_left_pages else None,
+        )
         yield browser
         await browser.close()

@@ -9,6 +9,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,8 @@ class Smartlink:
                 return
             except (OSError, urllib.error.URLError):
                 time.sleep(0.05)
+        self.process.kill()
+        self.process.wait(5)
         raise AssertionError(f"smartlink serve is not up:\n{self.log.read_text()}")
 
     def stop(self, how: int = signal.SIGTERM) -> int:
@@ -66,3 +70,13 @@ class Smartlink:
             self.process.kill()
             self.process.wait(LIMIT_S)
             raise AssertionError(f"smartlink serve does not stop:\n{self.log.read_text()}") from None
+
+
+@contextmanager
+def running(folder: Path, **settings: Any) -> Iterator[Smartlink]:
+    """One that is started, ends well, and had nothing to complain about."""
+    started = Smartlink(folder, **settings)
+    started.start()
+    yield started
+    assert started.stop() == 0
+    assert "Traceback" not in started.log.read_text()

@@ -41,7 +41,8 @@ export const className = (wireName: string): string => wireName.slice(wireName.l
 class Ear {
   readonly follower: Follower
   private isSubscribed = false
-  private wasSubscribed = false
+  /** Whether this ear comes back together with those of all other pages. */
+  private comesInACrowd = false
   private timer: ReturnType<typeof setTimeout> | undefined
 
   constructor(readonly feed: Feed) {
@@ -57,9 +58,9 @@ class Ear {
   }
 
   subscribed(): void {
-    const spread = this.wasSubscribed ? Math.random() * SPREAD_MS : 0
+    const spread = this.comesInACrowd ? Math.random() * SPREAD_MS : 0
     this.isSubscribed = true
-    this.wasSubscribed = true
+    this.comesInACrowd = true
     this.close(spread)
   }
 
@@ -67,6 +68,11 @@ class Ear {
     this.isSubscribed = false
     this.follower.lost()
     clearTimeout(this.timer)
+  }
+
+  left(): void {
+    this.lost()
+    this.comesInACrowd = false
   }
 
   loaded(eventId: number): void {
@@ -131,10 +137,17 @@ export class Lines {
   lost(): void {
     for (const here of this.ears.values()) here.forEach((ear) => ear.lost())
   }
+
+  /** The reader left this page, and comes back to it alone: then nothing needs to wait. */
+  left(): void {
+    for (const here of this.ears.values()) here.forEach((ear) => ear.left())
+  }
 }
 
 function channelOf(echo: RealtimeEcho, wireName: string): EchoChannel {
-  return wireName.startsWith('private-') ? echo.private(wireName.slice('private-'.length)) : echo.channel(wireName)
+  if (wireName.startsWith('private-')) return echo.private(wireName.slice('private-'.length))
+  if (wireName.startsWith('presence-')) return echo.join(wireName.slice('presence-'.length))
+  return echo.channel(wireName)
 }
 
 function isSubscribed(channel: EchoChannel): boolean {

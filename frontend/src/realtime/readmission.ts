@@ -1,6 +1,7 @@
 /**
  * What follows when the server ended the connection for good (4009: blocked, another password, sent away by an
- * admin). pusher-js stays away then. Whoever is still signed in comes back, at a pace; nobody else does.
+ * admin), or the reader comes back to a page they had left. pusher-js stays away then. Whoever is still signed in comes
+ * back, at a pace; nobody else does.
  */
 import { Rejected, SignedOut } from '@/api/errors'
 

@@ -61,6 +61,8 @@ export const useRealtime = defineStore('realtime', () => {
   async function start(whoIsSignedIn: () => Promise<void>): Promise<void> {
     stop()
     askWho = whoIsSignedIn
+    window.addEventListener('pagehide', leave)
+    window.addEventListener('pageshow', comeBack)
     round += 1
     const current = round
     for (;;) {
@@ -87,8 +89,22 @@ export const useRealtime = defineStore('realtime', () => {
     }
   }
 
+  /** A page that was left is no longer there, although the browser may keep it whole to come back to. */
+  function leave(): void {
+    readmission.stop()
+    echo.value?.disconnect()
+    lines?.left()
+  }
+
+  function comeBack(event: PageTransitionEvent): void {
+    // Meanwhile somebody may have signed out, or in, in another tab.
+    if (event.persisted && echo.value) readmission.now()
+  }
+
   function stop(): void {
     round += 1
+    window.removeEventListener('pagehide', leave)
+    window.removeEventListener('pageshow', comeBack)
     readmission.stop()
     lines?.lost()
     wishes.forEach((wish) => wish.detach())

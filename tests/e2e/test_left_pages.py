@@ -1,0 +1,78 @@
+"""Pages that the browser keeps after they were left: who leaves is gone, and comes back with the page."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from kit.callers import Callers
+from kit.chromium import chromium
+from kit.serve import Smartlink, running
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+
+SignIn = Callable[[str], Awaitable[Page]]
+ANA = 1
+NOTE_HOW_IT_COMES_BACK = """
+addEventListener('pageshow', (event) => { window.cameBackWhole = event.persisted })
+"""
+
+
+@pytest.fixture(scope="module")
+def smartlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Smartlink]:
+    """Silent clients are not ended here: a client that is gone has said so itself."""
+    with running(tmp_path_factory.mktemp("smartlink"), reverb_app_ping_interval=3_600) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def call(smartlink: Smartlink) -> Callers:
+    return Callers(smartlink.url)
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with chromium(keeps_left_pages=True) as started:
+        yield started
+
+
+async def test_who_leaves_for_another_site_is_gone_at_once_and_back_with_the_page(
+    smartlink: Smartlink, call: Callers, sign_in: SignIn
+) -> None:
+    ben, ana = await sign_in("ben"), await sign_in("ana")
+    await ana.add_init_script(NOTE_HOW_IT_COMES_BACK)
+    await ana.reload()
+    seen_by_ben = ben.get_by_test_id(f"online-user-{ANA}")
+    await expect(ana.get_by_test_id("connection-state").first).to_have_text("Connected")
+    await expect(seen_by_ben).to_be_visible()
+
+    await ana.goto(f"http://127.0.0.1:{smartlink.realtime_port}/up")
+    await expect(seen_by_ben).to_have_count(0)
+    await call("ben", "POST", "/api/chat/messages", {"message": "Said while Ana was elsewhere"})
+    await ana.go_back(wait_until="commit")
+
+    await expect(ana.get_by_role("log")).to_contain_text("Said while Ana was elsewhere")
+    assert await ana.evaluate("window.cameBackWhole") is True
+    await expect(seen_by_ben).to_be_visible()
+    await call("ben", "POST", "/api/chat/messages", {"message": "Said when she was back"})
+    await expect(ana.get_by_role("log")).to_contain_text("Said when she was back")
+
+
+async def test_a_page_that_comes_back_after_a_sign_in_as_another_account_says_so(
+    smartlink: Smartlink, sign_in: SignIn
+) -> None:
+    ana = await sign_in("ana")
+    await ana.goto(f"http://127.0.0.1:{smartlink.realtime_port}/up")
+    other = await ana.context.new_page()
+    await ana.context.clear_cookies()
+    await other.goto(smartlink.url)
+    await other.get_by_test_id("login-email").fill("ben@example.com")
+    await other.get_by_test_id("login-password").fill("password")
+    await other.get_by_test_id("login-submit").click()
+    await expect(other.get_by_test_id("account-menu")).to_contain_text("Ben")
+
+    await ana.go_back(wait_until="commit")
+
+    await expect(ana.get_by_test_id("account-menu")).to_contain_text("Ben")
