@@ -1,7 +1,8 @@
 /**
- * The one way to the REST API: JSON in and out, session cookie, CSRF token, socket id, and errors as in `errors.ts`.
+ * The one way to the REST API: JSON in and out, session cookie, CSRF token, the account shown, socket id, and errors
+ * as in `errors.ts`.
  */
-import { Refused, Rejected, SignedOut, Stale, TooOften, Unreachable } from './errors'
+import { AnotherAccount, Refused, Rejected, SignedOut, Stale, TooOften, Unreachable } from './errors'
 
 export interface Answer<T> {
   body: T
@@ -23,11 +24,23 @@ type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
 const TIMEOUT_MS = 20_000
 
 let socketId: () => string | null = () => null
+let account: () => number | null = () => null
 let onSignedOut: () => void = () => undefined
+let onAnotherAccount: () => void = () => undefined
 
 /** Names the socket whose own events it need not hear. */
 export function nameSocket(provider: () => string | null): void {
   socketId = provider
+}
+
+/** Names the account that this page shows: the server does nothing for another one. */
+export function nameAccount(provider: () => number | null): void {
+  account = provider
+}
+
+/** Told whenever the server says that the session is another account's. */
+export function whenAnotherAccount(listener: () => void): void {
+  onAnotherAccount = listener
 }
 
 /** Told whenever the server says that the session is over. */
@@ -41,8 +54,9 @@ export function csrfToken(): string | null {
   return found?.[1] ? decodeURIComponent(found[1]) : null
 }
 
-async function attempt(method: Method, path: string, asking: Asking): Promise<Response> {
+async function attempt(method: Method, path: string, asking: Asking, shown: number | null): Promise<Response> {
   const headers = new Headers({ Accept: 'application/json' })
+  if (shown !== null) headers.set('X-Account', String(shown))
   if (asking.body !== undefined) headers.set('Content-Type', 'application/json')
   if (method !== 'GET') {
     const token = csrfToken()
@@ -82,7 +96,9 @@ async function failure(response: Response): Promise<Error> {
     case 401:
       return new SignedOut(text ?? 'You are signed out.')
     case 409:
-      return new Stale(text ?? 'This was changed meanwhile.')
+      return response.headers.has('X-Account')
+        ? new AnotherAccount(text ?? 'Another account is signed in.')
+        : new Stale(text ?? 'This was changed meanwhile.')
     case 422:
       return new Refused(text ?? 'That cannot be taken.', (said.errors ?? {}) as Record<string, string[]>)
     case 429:
@@ -96,18 +112,28 @@ async function failure(response: Response): Promise<Error> {
   }
 }
 
-async function request<T>(method: Method, path: string, asking: Asking = {}): Promise<Answer<T>> {
-  let response = await attempt(method, path, asking)
+/** The answer, if it is 2xx. Raises what `errors.ts` lists. */
+async function answered(method: Method, path: string, asking: Asking): Promise<Response> {
+  // All of one request is for the account that was shown when it began.
+  const shown = account()
+  let response = await attempt(method, path, asking, shown)
   if (response.status === 419) {
     // The token belongs to the session and was renewed or lost; asking who we are brings the current one.
-    await attempt('GET', '/api/session', {})
-    response = await attempt(method, path, asking)
+    await attempt('GET', '/api/session', {}, shown)
+    response = await attempt(method, path, asking, shown)
   }
-  if (!response.ok) {
-    const error = await failure(response)
-    if (error instanceof SignedOut) onSignedOut()
-    throw error
+  if (response.ok) return response
+  const error = await failure(response)
+  // What ended for the account before is no news to the present one.
+  if (shown === account()) {
+    if (error instanceof AnotherAccount) onAnotherAccount()
+    else if (error instanceof SignedOut) onSignedOut()
   }
+  throw error
+}
+
+async function request<T>(method: Method, path: string, asking: Asking = {}): Promise<Answer<T>> {
+  const response = await answered(method, path, asking)
   const body = response.status === 204 ? undefined : await response.json().catch(() => undefined)
   return { body: body as T, headers: response.headers }
 }
@@ -118,6 +144,11 @@ export const api = {
   put: <T>(path: string, body?: unknown, asking?: Asking) => request<T>('PUT', path, { ...asking, body }),
   patch: <T>(path: string, body?: unknown, asking?: Asking) => request<T>('PATCH', path, { ...asking, body }),
   delete: (path: string) => request<undefined>('DELETE', path),
+  /** A file, whole. A link to it could not say which account its page shows. */
+  file: async (path: string): Promise<Blob> => {
+    const response = await answered('GET', path, {})
+    return response.blob().catch(() => Promise.reject(new Unreachable()))
+  },
 }
 
 /** The recorded event that a list already holds: where closing its gaps starts. */

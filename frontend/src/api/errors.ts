@@ -4,6 +4,7 @@
  * ApiError
  * ├── Unreachable     nobody answered, or a service behind is down: try again later
  * ├── SignedOut       401: sign in again
+ * │   └── AnotherAccount  409 with `X-Account`: the browser has signed in to another account than this page shows
  * ├── TooOften        429: wait `retryAfterS`
  * ├── Stale           409: somebody else was first; load it again
  * ├── Refused         422: the reader corrects the named fields
@@ -25,6 +26,10 @@ export class Unreachable extends ApiError {
 
 export class SignedOut extends ApiError {
   override name = 'SignedOut'
+}
+
+export class AnotherAccount extends SignedOut {
+  override name = 'AnotherAccount'
 }
 
 export class TooOften extends ApiError {

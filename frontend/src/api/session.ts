@@ -1,16 +1,24 @@
 /** Signing in and out, with the session cookie that pages use. */
-import { api, csrfToken } from './client'
+import { api, csrfToken, lastEventId, type Answer } from './client'
 import type { Account } from './records'
 
 /** Whether it is worth asking: without its token there is no session. */
 export const mayBeSignedIn = (): boolean => csrfToken() !== null
 
-export async function currentAccount(): Promise<Account> {
-  return (await api.get<{ user: Account }>('/api/session')).body.user
+export interface Session {
+  account: Account
+  /** Lists that are loaded from now on hold the names that `presence-chat` told of up to this event. */
+  eventId: number
 }
 
-export async function signIn(email: string, password: string): Promise<Account> {
-  return (await api.post<{ user: Account }>('/api/session', { email, password })).body.user
+const opened = ({ body, headers }: Answer<{ user: Account }>): Session => ({ account: body.user, eventId: lastEventId(headers) })
+
+export async function currentSession(): Promise<Session> {
+  return opened(await api.get('/api/session'))
+}
+
+export async function signIn(email: string, password: string): Promise<Session> {
+  return opened(await api.post('/api/session', { email, password }))
 }
 
 export async function signOut(): Promise<void> {

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
-import { api, lastEventId, nameSocket, whenSignedOut } from '@/api/client'
-import { Refused, Rejected, SignedOut, TooOften, Unreachable } from '@/api/errors'
+import { api, lastEventId, nameAccount, nameSocket, whenAnotherAccount, whenSignedOut } from '@/api/client'
+import { AnotherAccount, Refused, Rejected, SignedOut, Stale, TooOften, Unreachable } from '@/api/errors'
 
 const fetching = vi.fn<typeof fetch>()
 const answer = (status: number, body: unknown = {}, headers: Record<string, string> = {}) =>
@@ -17,7 +17,9 @@ beforeEach(() => {
 afterEach(() => {
   vi.unstubAllGlobals()
   nameSocket(() => null)
+  nameAccount(() => null)
   whenSignedOut(() => undefined)
+  whenAnotherAccount(() => undefined)
 })
 
 it('says which page, which socket and which attempt a change comes from', async () => {
@@ -51,6 +53,43 @@ it('tells that the session is over', async () => {
 
   await expect(api.get('/api/user')).rejects.toBeInstanceOf(SignedOut)
   expect(told).toHaveBeenCalledOnce()
+})
+
+it('says with every call which account the page shows', async () => {
+  nameAccount(() => 7)
+  fetching.mockImplementation(() => Promise.resolve(answer(200)))
+  await Promise.all([api.get('/a'), api.post('/a'), api.put('/a'), api.patch('/a'), api.delete('/a'), api.file('/a')])
+
+  expect(fetching.mock.calls.map((_, call) => headersOf(call).get('X-Account'))).toEqual(Array(6).fill('7'))
+})
+
+it('stays with the account that a request began for', async () => {
+  let shown: number | null = 7
+  nameAccount(() => shown)
+  fetching.mockImplementationOnce(() => {
+    shown = 8
+    return Promise.resolve(answer(419))
+  })
+  fetching.mockResolvedValueOnce(answer(409)).mockResolvedValueOnce(answer(409, {}, { 'X-Account': '8' }))
+  const told = vi.fn()
+  whenAnotherAccount(told)
+
+  await expect(api.post('/api/wallet/deposits')).rejects.toBeInstanceOf(AnotherAccount)
+  expect([0, 1, 2].map((call) => headersOf(call).get('X-Account'))).toEqual(['7', '7', '7'])
+  // The page shows the other one by now.
+  expect(told).not.toHaveBeenCalled()
+})
+
+it('tells that the session is another account\'s, and takes that for no newer version', async () => {
+  const [another, over] = [vi.fn(), vi.fn()]
+  nameAccount(() => 7)
+  whenAnotherAccount(another)
+  whenSignedOut(over)
+  fetching.mockResolvedValueOnce(answer(409, { message: 'Another account.' }, { 'X-Account': '8' })).mockResolvedValueOnce(answer(409, { version: 3 }))
+
+  await expect(api.get('/api/wallet')).rejects.toBeInstanceOf(AnotherAccount)
+  await expect(api.patch('/api/campaigns/1')).rejects.toBeInstanceOf(Stale)
+  expect([another.mock.calls.length, over.mock.calls.length]).toEqual([1, 0])
 })
 
 it('names the field that was refused', async () => {

@@ -20,7 +20,7 @@ it('shows the pages of admins to admins only', async () => {
   for (const [isAdmin, place] of [[false, '/'], [true, '/admin/users']] as const) {
     setActivePinia(createPinia())
     vi.spyOn(http, 'mayBeSignedIn').mockReturnValue(true)
-    vi.spyOn(http, 'currentAccount').mockResolvedValue(account(isAdmin))
+    vi.spyOn(http, 'currentSession').mockResolvedValue({ account: account(isAdmin), eventId: 0 })
     const router = buildRouter()
     await router.push('/admin/users')
     expect(router.currentRoute.value.fullPath).toBe(place)
@@ -30,7 +30,7 @@ it('shows the pages of admins to admins only', async () => {
 it('asks nobody who is signed in where no session is', async () => {
   setActivePinia(createPinia())
   vi.spyOn(http, 'mayBeSignedIn').mockReturnValue(false)
-  const asked = vi.spyOn(http, 'currentAccount').mockClear()
+  const asked = vi.spyOn(http, 'currentSession').mockClear()
   const router = buildRouter()
   await router.push('/wallet')
 

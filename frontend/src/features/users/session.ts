@@ -2,10 +2,11 @@
 import { defineStore } from 'pinia'
 import { ref } from 'vue'
 import { signOutEverywhere as endAll } from '@/api/account'
-import { Refused, SignedOut } from '@/api/errors'
-import type { Account } from '@/api/records'
+import { AnotherAccount, Refused, SignedOut } from '@/api/errors'
+import type { Account, Profile } from '@/api/records'
 import * as http from '@/api/session'
-import { joinTabs } from '@/shared/tabs'
+import { tellTabs, type TabNews } from '@/shared/tabs'
+import { leaveNote } from './switched'
 
 const isTaken = (error: unknown): error is Refused => error instanceof Refused && Object.keys(error.errors).join() === 'email'
 
@@ -13,13 +14,24 @@ export const useSession = defineStore('session', () => {
   const account = ref<Account | null>(null)
   /** Whether the session ended by itself: the sign-in page says so. */
   const hasExpired = ref(false)
+  /** Whose page this was before it was signed out. */
+  const former = ref<number | null>(null)
+  /** Who signed in in another tab while nobody was signed in here. */
+  const elsewhere = ref<Profile | null>(null)
+  /** Up to which event the names in lists are known to be current. */
+  let namesUpTo = 0
   let isKnown = false
+
+  function opened(session: http.Session): void {
+    account.value = session.account
+    namesUpTo = session.eventId
+  }
 
   /** Asks once who is signed in. Raises Unreachable. */
   async function restore(): Promise<void> {
     if (isKnown) return
     try {
-      if (http.mayBeSignedIn()) account.value = await http.currentAccount()
+      if (http.mayBeSignedIn()) opened(await http.currentSession())
     } catch (error) {
       if (!(error instanceof SignedOut)) throw error
     }
@@ -28,13 +40,43 @@ export const useSession = defineStore('session', () => {
 
   /** Asks again who is signed in, and what they may. Raises SignedOut, Unreachable. */
   async function check(): Promise<void> {
-    account.value = await http.currentAccount()
+    account.value = (await http.currentSession()).account
   }
 
   async function signIn(email: string, password: string): Promise<void> {
-    account.value = await http.signIn(email, password)
+    const session = await http.signIn(email, password)
+    opened(session)
+    const { id, name } = session.account
     hasExpired.value = false
+    elsewhere.value = null
     isKnown = true
+    tellTabs({ type: 'signedIn', account: { id, name } })
+  }
+
+  /** Takes on the session that another tab opened. Raises as `restore`. */
+  async function follow(): Promise<void> {
+    isKnown = false
+    await restore()
+    elsewhere.value = null
+    if (account.value !== null) hasExpired.value = false
+  }
+
+  /** Another tab signed in or out. */
+  function hear(news: TabNews): void {
+    if (news.type === 'signedOut') {
+      if (news.me === account.value?.id) forget()
+      if (news.me === elsewhere.value?.id) elsewhere.value = null
+    }
+    if (news.type !== 'signedIn') return
+    if (account.value === null) elsewhere.value = news.account
+    else if (news.account.id !== account.value.id) superseded()
+  }
+
+  /** The browser is another account's now: this page says so and loads again, as that one's. */
+  function superseded(): void {
+    if (account.value === null) return
+    leaveNote(account.value)
+    window.location.replace('/')
   }
 
   async function register(name: string, email: string, password: string): Promise<void> {
@@ -56,15 +98,19 @@ export const useSession = defineStore('session', () => {
   const signOutEverywhere = () => leave(endAll)
 
   async function leave(end: () => Promise<void>): Promise<void> {
+    const me = account.value?.id
     try {
       await end()
     } catch (error) {
-      if (!(error instanceof SignedOut)) throw error
+      if (!(error instanceof SignedOut) || error instanceof AnotherAccount) throw error
     }
     forget()
-    const tabs = joinTabs(() => undefined)
-    tabs.tell({ type: 'signedOut' })
-    tabs.close()
+    if (me !== undefined) tellTabs({ type: 'signedOut', me })
+  }
+
+  /** Somebody has another name: oneself, perhaps, in another tab. */
+  function renamed(person: Profile): void {
+    if (account.value?.id === person.id) account.value = { ...account.value, name: person.name }
   }
 
   /** Something of the account is different. */
@@ -74,6 +120,7 @@ export const useSession = defineStore('session', () => {
 
   /** Signed out here or in another tab. */
   function forget(): void {
+    former.value = account.value?.id ?? former.value
     account.value = null
     hasExpired.value = false
   }
@@ -81,9 +128,12 @@ export const useSession = defineStore('session', () => {
   /** The server says that the session is over. */
   function ended(): void {
     if (account.value === null) return
-    account.value = null
+    forget()
     hasExpired.value = true
   }
 
-  return { account, hasExpired, restore, check, signIn, register, signOut, signOutEverywhere, changed, forget, ended }
+  return {
+    account, hasExpired, former, elsewhere, restore, check, signIn, follow, hear, superseded, register, signOut,
+    signOutEverywhere, renamed, changed, ended, namesUpTo: () => namesUpTo,
+  }
 })
