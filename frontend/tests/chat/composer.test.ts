@@ -69,7 +69,7 @@ it('counts code points near the end, and sends a thousand emoji but not one more
 })
 
 it('goes on with the draft of its room', () => {
-  useChat().draft(GENERAL, 'half a thought')
+  useChat().draft(0, GENERAL, 'half a thought')
 
   expect(composer().field.element.value).toBe('half a thought')
 })
@@ -85,4 +85,15 @@ it('leaves alone what is begun in another tab', async () => {
   await field.setValue('begun here')
   here.unmount()
   expect(loadDrafts(localStorage, 1)).toEqual({ [GENERAL]: 'begun here' })
+})
+
+it('keeps all of what was pasted when the session ends in the same moment', async () => {
+  const chat = useChat()
+  chat.state = initialChat(1)
+  const { wrapper, field } = composer()
+  await field.setValue('pasted')
+  chat.stop()
+  wrapper.unmount()
+
+  expect(loadDrafts(localStorage, 1)).toEqual({ [GENERAL]: 'pasted' })
 })
