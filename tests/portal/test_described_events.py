@@ -42,6 +42,7 @@ EVENTS: dict[str, tuple[set[str], str, dict[str, set[str]]]] = {
     "PrivateMessageSent": ({"private-chat.7.9"}, "durable", {"": {"message"}} | DIRECT),
     "UserJoined": ({"presence-chat"}, "state", {"": PROFILE}),
     "UserLeft": ({"presence-chat"}, "state", {"": PROFILE}),
+    "UserUpdated": ({"presence-chat"}, "durable", {"": {"user"}, "user": PROFILE}),
     "NotificationCreated": ({"private-user.9"}, "durable", {
         "": {"notification", "user"}, "user": PROFILE, "notification": {"id", "type", "data", "read_at", "created_at"},
         "notification.data": ABOUT, "notification.data.sender": PROFILE}),

@@ -61,6 +61,7 @@ ACTIONS: dict[str, Act] = {
     "DELETE /api/campaigns/{campaign_id}": lambda s: s.admin.delete(f"/api/campaigns/{s.campaign_id}"),
     "POST /api/wallet/deposits": lambda s: s.ana.post("/api/wallet/deposits", {"amount": "12.50"}),
     "POST /api/wallet/withdrawals": lambda s: s.ana.post("/api/wallet/withdrawals", {"amount": "3.20"}),
+    "PATCH /api/user": lambda s: s.ben.patch("/api/user", {"name": "Benjamin"}),
     "POST /webhooks/realtime: member_added": lambda s: tell(s.world, member("added", s.admin)),
     "POST /webhooks/realtime: member_removed": lambda s: tell(s.world, member("removed", s.ben)),
 }
@@ -76,7 +77,6 @@ UNHEARD: dict[str, str] = {
     "POST /api/session": "a session",
     "DELETE /api/session": "a session",
     "PUT /api/user/password": "tokens, sessions, connections",
-    "PATCH /api/user": "a new name is seen with the next load",
     "POST /api/tokens": "shown to the page that asked",
     "DELETE /api/tokens/{token_id}": "shown to the page that asked",
     "PATCH /api/admin/users/{user_id}": "tokens, sessions, connections",
@@ -291,6 +291,18 @@ def _went_offline(state: State, payload: State, _me: int) -> None:
     state["online"].pop(payload["id"], None)
 
 
+def _renamed(state: State, payload: State, _me: int) -> None:
+    user = payload["user"]
+    conversations = state["conversations"].values()
+    messages = [*state["general"].values(), *state["direct"].values(), *(one["last_message"] for one in conversations)]
+    for shown in (*messages, *conversations):
+        for part in ("user", "recipient"):
+            if part in shown and shown[part]["id"] == user["id"]:
+                shown[part] = user
+    if user["id"] in state["online"]:
+        state["online"][user["id"]] = user["name"]
+
+
 MEANINGS: dict[str, Callable[[State, State, int], None]] = {
     "MessageSent": _said,
     "PrivateMessageSent": _said_to_one,
@@ -308,4 +320,5 @@ MEANINGS: dict[str, Callable[[State, State, int], None]] = {
     "BalanceUpdated": _balance,
     "UserJoined": _came_online,
     "UserLeft": _went_offline,
+    "UserUpdated": _renamed,
 }

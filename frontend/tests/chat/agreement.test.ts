@@ -160,3 +160,20 @@ describe('what is on its way', () => {
     expect(after(state, { type: 'discarded', key: 'a' }).outgoing).toEqual([])
   })
 })
+
+it('shows another name wherever the person is shown, as a state fetched again does', () => {
+  const of = (name: string) => {
+    const ben = { id: 2, name }
+    const toAll = { ...message(1, 2), user: ben }
+    const toMe = { ...message(2, 2, ME), user: ben }
+    const mine = { ...message(3, ME, 2), recipient: ben }
+    return after(
+      initialChat(ME),
+      loaded([toAll, message(4, 3)]),
+      { type: 'roomLoaded', room: roomWith(2), messages: [toMe, mine], hasOlder: false },
+      { type: 'conversationsLoaded', list: [{ user: ben, last_message: mine, unread_count: 0 }] },
+    )
+  }
+
+  expect(after(of('Ben'), { type: 'renamed', person: { id: 2, name: 'Benjamin' } })).toEqual(of('Benjamin'))
+})

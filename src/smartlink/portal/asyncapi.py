@@ -33,6 +33,7 @@ from smartlink.portal.finance.schemas import TransactionOut
 from smartlink.portal.notifications.events import EchoNotification, NotificationCreated, NotificationRead
 from smartlink.portal.notifications.schemas import NotificationOut
 from smartlink.portal.presence.events import UserJoined, UserLeft
+from smartlink.portal.users.events import UserUpdated
 from smartlink.portal.users.schemas import Profile
 
 __all__ = ["document", "samples"]
@@ -110,6 +111,7 @@ def samples() -> list[BroadcastEvent]:
         PrivateMessageSent(unread),
         UserJoined(ana.id, ana.name),
         UserLeft(ana.id, ana.name),
+        UserUpdated(ana),
         NotificationCreated(notification, ben),
         EchoNotification(notification, ben.id),
         NotificationRead(notification.id, ben),

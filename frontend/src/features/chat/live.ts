@@ -10,6 +10,7 @@ export interface LivePorts {
   dispatch(event: ChatEvent): void
   typing(room: RoomKey, word: { user: Profile; typing: boolean }): void
   members(event: MembersEvent): void
+  renamed(person: Profile): void
   /** Somebody wrote directly: the sender and the message's id. */
   directMessage(sender: Profile, messageId: number): void
   /** Something that told of a message was read, maybe on another page. */
@@ -17,7 +18,11 @@ export interface LivePorts {
   /** Load a list again; resolve to the last event it holds. */
   reloadRoom(room: RoomKey): Promise<number>
   reloadConversations(): Promise<number>
+  /** Load again whatever shows names; resolve to the last event on `presence-chat` that it holds. */
+  reloadNames(): Promise<number>
 }
+
+const EVERYBODY = 'presence-chat'
 
 type Realtime = Pick<ReturnType<typeof useRealtime>, 'follow' | 'join'>
 
@@ -29,6 +34,7 @@ export class LiveChannels {
     private readonly realtime: Realtime,
     private readonly me: number,
     private readonly ports: LivePorts,
+    namesUpTo: number,
   ) {
     this.listenToRoom(GENERAL, 'MessageSent')
     this.lines.set(
@@ -40,6 +46,16 @@ export class LiveChannels {
         reload: () => ports.reloadConversations(),
       }),
     )
+    this.lines.set(
+      EVERYBODY,
+      realtime.follow({
+        channel: EVERYBODY,
+        events: ['UserUpdated'],
+        apply: ({ payload }) => ports.renamed((payload as { user: Profile }).user),
+        reload: () => ports.reloadNames(),
+      }),
+    )
+    this.loaded(EVERYBODY, namesUpTo)
     this.leavePresence = realtime.join('chat', {
       here: (members) => ports.members({ type: 'here', members }),
       joining: (member) => ports.members({ type: 'joined', member }),

@@ -5,6 +5,7 @@
  * Messages are kept once per id and ordered by id, so repeats and late comers change nothing.
  */
 import type { Conversation, Message, Profile } from '@/api/records'
+import { named } from '@/features/users/names'
 import { GENERAL, personIn, roomOf, roomWith, type RoomKey } from './rooms'
 
 /** A message on its way to the server. */
@@ -57,6 +58,7 @@ export type ChatEvent =
   | { type: 'conversationsFailed' }
   | { type: 'conversationsLoaded'; list: readonly Conversation[] }
   | { type: 'conversationOpened'; person: Profile }
+  | { type: 'renamed'; person: Profile }
   | { type: 'messageArrived'; message: Message }
   | { type: 'messageWasRead'; message: Message }
   | { type: 'roomSeen'; room: RoomKey; upTo: number }
@@ -140,6 +142,8 @@ export function chatAfter(state: ChatState, event: ChatEvent): ChatState {
               { user: event.person, last_message: null, unread_count: 0 },
             ]),
           }
+    case 'renamed':
+      return withName(state, event.person)
     case 'messageArrived':
       return withArrived(state, event.message)
     case 'messageWasRead':
@@ -259,6 +263,29 @@ function withConversations(state: ChatState, list: readonly Conversation[]): Cha
     if (state.rooms[key] && upTo > seen) next = withRoom(next, key, (room) => ({ ...room, seen: upTo }))
   }
   return { ...next, conversations: sorted([...known.values()]), conversationsPhase: 'ready' }
+}
+
+/** A message with somebody's present name on it. */
+export function namedIn<T extends { user: Profile; recipient?: Profile | null }>(message: T, person: Profile): T {
+  if (message.user.id !== person.id && message.recipient?.id !== person.id) return message
+  const { recipient } = message
+  return { ...message, user: named(message.user, person), ...(recipient && { recipient: named(recipient, person) }) }
+}
+
+function withName(state: ChatState, person: Profile): ChatState {
+  const rooms = Object.entries(state.rooms as Record<RoomKey, Room>).map(([key, room]) => [
+    key,
+    { ...room, messages: room.messages.map((message) => namedIn(message, person)) },
+  ])
+  return {
+    ...state,
+    rooms: Object.fromEntries(rooms) as ChatState['rooms'],
+    conversations: state.conversations.map((one) => ({
+      ...one,
+      user: named(one.user, person),
+      last_message: one.last_message && namedIn(one.last_message, person),
+    })),
+  }
 }
 
 function withArrived(state: ChatState, message: Message): ChatState {

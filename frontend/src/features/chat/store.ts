@@ -4,7 +4,9 @@ import { computed, ref, shallowRef } from 'vue'
 import * as http from '@/api/chat'
 import { Rejected, sentence, Unreachable } from '@/api/errors'
 import type { Account, Message, Profile } from '@/api/records'
+import { currentSession } from '@/api/session'
 import { membersAfter, type Member, type MembersEvent } from '@/features/presence/members'
+import { named, tellRenamed } from '@/features/users/names'
 import { whenBack } from '@/realtime/back'
 import { useRealtime } from '@/realtime/store'
 import { joinTabs, type TabNews, type Tabs } from '@/shared/tabs'
@@ -18,6 +20,7 @@ import { loadSeen, keepSeen } from './seen'
 import {
   chatAfter,
   initialChat,
+  namedIn,
   outgoingIn,
   roomIn,
   unreadIn,
@@ -105,8 +108,20 @@ export const useChat = defineStore('chat', () => {
     }
   }
 
-  /** Starts for a person who signed in. */
-  function start(account: Account): void {
+  /** Somebody has another name. */
+  function renamed(person: Profile): void {
+    dispatch({ type: 'renamed', person })
+    members.value = membersAfter(members.value, { type: 'renamed', person })
+    typing.value = Object.fromEntries(
+      Object.entries(typing.value).map(([key, typists]) => [key, typists?.map((one) => named(one, person))]),
+    )
+    const shown = past.value
+    if (shown) past.value = { ...shown, messages: shown.messages.map((message) => namedIn(message, person)) }
+    tellRenamed(person)
+  }
+
+  /** Starts for a person who signed in; lists loaded from now on hold the names told of up to `namesUpTo`. */
+  function start(account: Account, namesUpTo: number): void {
     stop()
     state.value = initialChat(account.id)
     drafts.value = loadDrafts(localStorage, account.id)
@@ -138,7 +153,13 @@ export const useChat = defineStore('chat', () => {
         await Promise.all(loadedConversations().map(fetchRoom))
         return eventId
       },
-    })
+      renamed,
+      reloadNames: async () => {
+        const { eventId } = await currentSession()
+        await Promise.all([fetchConversations(), ...readyRooms().map(fetchRoom)])
+        return eventId
+      },
+    }, namesUpTo)
     listenToConversations()
     void loadConversations()
     void loadRoom(GENERAL)
@@ -192,7 +213,7 @@ export const useChat = defineStore('chat', () => {
   function hearTab(news: TabNews): void {
     if (!('me' in news) || news.me !== me.value) return
     if (news.type === 'seen') dispatch({ type: 'roomSeen', room: news.room, upTo: news.upTo })
-    else dispatch({ type: 'conversationOpened', person: news.person })
+    else if (news.type === 'opened') dispatch({ type: 'conversationOpened', person: news.person })
   }
 
   /** Notifications tell of messages on channels that are not listened to yet. */
@@ -214,10 +235,10 @@ export const useChat = defineStore('chat', () => {
     for (const { user } of state.value.conversations) live?.listenTo(user.id)
   }
 
-  const loadedConversations = (): RoomKey[] =>
-    (Object.keys(state.value.rooms) as RoomKey[]).filter(
-      (key) => personIn(key) !== null && roomIn(state.value, key).phase === 'ready',
-    )
+  const readyRooms = (): RoomKey[] =>
+    (Object.keys(state.value.rooms) as RoomKey[]).filter((key) => roomIn(state.value, key).phase === 'ready')
+
+  const loadedConversations = (): RoomKey[] => readyRooms().filter((key) => personIn(key) !== null)
 
   async function fetchConversations(): Promise<number> {
     const { list, eventId } = await http.conversations()
@@ -440,14 +461,14 @@ export const useChat = defineStore('chat', () => {
     dispatch({ type: 'discarded', key })
   }
 
-  function draft(key: RoomKey, text: string): void {
-    drafts.value = draftsAfter(drafts.value, key, text)
-    keepDraft(localStorage, me.value, key, text)
+  function draft(writer: number, key: RoomKey, text: string): void {
+    if (writer === me.value) drafts.value = draftsAfter(drafts.value, key, text)
+    keepDraft(localStorage, writer, key, text)
   }
 
   function sayTyping(key: RoomKey, isTyping: boolean): void {
     // Said once and not again: the next key says it anew, and an end that got lost runs out by itself.
-    if (realtime.isConnected) http.sayTyping(personIn(key), isTyping).catch(() => undefined)
+    if (live !== null && realtime.isConnected) http.sayTyping(personIn(key), isTyping).catch(() => undefined)
   }
 
   function openWith(person: Profile): void {

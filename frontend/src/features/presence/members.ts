@@ -1,5 +1,6 @@
 /** Who is online, as the presence channel tells it; somebody who leaves stays shown for 3 s, as a reload takes. */
 import type { Profile } from '@/api/records'
+import { named } from '@/features/users/names'
 
 export const LEAVE_HIDDEN_MS = 3_000
 
@@ -11,6 +12,7 @@ export interface Member extends Profile {
 export type MembersEvent =
   | { type: 'here'; members: readonly Profile[] }
   | { type: 'joined'; member: Profile }
+  | { type: 'renamed'; person: Profile }
   | { type: 'left'; id: number; now: number }
   | { type: 'swept'; now: number }
 
@@ -22,6 +24,8 @@ export function membersAfter(members: readonly Member[], event: MembersEvent): r
       const others = members.filter(({ id }) => id !== Number(event.member.id))
       return byName([...others, { id: Number(event.member.id), name: event.member.name, goneAt: null }])
     }
+    case 'renamed':
+      return byName(members.map((one) => named(one, event.person)))
     case 'left':
       return members.map((one) => (one.id === event.id ? { ...one, goneAt: event.now + LEAVE_HIDDEN_MS } : one))
     case 'swept':

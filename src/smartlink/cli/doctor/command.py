@@ -16,6 +16,7 @@ from smartlink.cli.failures import fail
 from smartlink.cli.logs import configure
 
 if TYPE_CHECKING:
+    from smartlink.broadcasting import BroadcastSettings
     from smartlink.portal.shared.settings import PortalSettings
 
 __all__ = ["doctor"]
@@ -70,10 +71,7 @@ async def _examine(wanted: frozenset[str]) -> list[Finding]:
         return found  # The rest asks what they say.
     with contextlib.suppress(AppsInvalid):  # told by the check of webhooks
         own = as_served(own, await read_apps(server)) or own
-    if "keys" in wanted:
-        found += configuration.check_keys(own)
-    if "pages" in wanted:
-        found.append(skipped("pages", no_portal) if portal is None else configuration.check_pages())
+    found += _examine_installed(wanted, own, portal, no_portal)
     if "database" in wanted:
         found += [skipped("database", no_portal)] if portal is None else await _examine_database(portal)
     if "redis" in wanted:
@@ -88,6 +86,17 @@ async def _examine(wanted: frozenset[str]) -> list[Finding]:
         found.append(await realtime.check_realtime(own, None if portal is None else portal.app_url, server))
     if "proxy" in wanted:
         found += [skipped("proxy", no_portal)] if portal is None else await realtime.check_public(portal)
+    return found
+
+
+def _examine_installed(
+    wanted: frozenset[str], own: BroadcastSettings, portal: PortalSettings | None, no_portal: str
+) -> list[Finding]:
+    from smartlink.cli.doctor import configuration
+
+    found = configuration.check_keys(own) if "keys" in wanted else []
+    if "pages" in wanted:
+        found.append(skipped("pages", no_portal) if portal is None else configuration.check_pages())
     return found
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from smartlink.portal.shared.answers import raises, shows
 from smartlink.portal.shared.errors import Forbidden, TooMany
 from smartlink.portal.shared.limits import RateLimits
-from smartlink.portal.shared.paging import PathId, WhichPage
+from smartlink.portal.shared.paging import EVENT_ID, PathId, WhichPage
 from smartlink.portal.shared.passwords import asker_of
 from smartlink.portal.users.identity import AnyChange, able, identity_of, session_cookie
 from smartlink.portal.users.model import User
@@ -144,21 +144,26 @@ async def revoke_token(token_id: PathId, caller: TokenWriter, users: UsersServic
     return Response(status_code=204)
 
 
-@router.post("/session", responses=shows("Set-Cookie") | raises(Forbidden, TooMany))
+@router.post("/session", responses=shows("Set-Cookie", EVENT_ID) | raises(Forbidden, TooMany))
 async def open_session(
     body: Credentials, request: Request, response: Response, users: UsersService, limits: Limits
 ) -> SignedInPage:
-    """Sign a page in: the session is in an HttpOnly cookie, the CSRF token in one that the page can read."""
+    """Sign a page in: the session is in an HttpOnly cookie, the CSRF token in one that the page can read.
+
+    X-Event-Id: lists that are loaded after this hold the names that `presence-chat` told of up to there.
+    """
     identity = identity_of(request)
     identity.check_origin(request.scope)
     user = await _verified(body, request, users, limits)
     identity.remember(response, await users.open_session(user))
+    response.headers[EVENT_ID] = str(await users.heard_up_to())
     return SignedInPage(user=Self.model_validate(user))
 
 
-@router.get("/session", responses=shows("Set-Cookie"))
-async def current_session(caller: Reader, request: Request, response: Response) -> SignedInPage:
-    """Who is signed in on this page; renews its CSRF token."""
+@router.get("/session", responses=shows("Set-Cookie", EVENT_ID))
+async def current_session(caller: Reader, request: Request, response: Response, users: UsersService) -> SignedInPage:
+    """Who is signed in on this page; renews its CSRF token. X-Event-Id: as of signing in."""
+    response.headers[EVENT_ID] = str(await users.heard_up_to())
     cookie = session_cookie({"cookie": request.headers.get("cookie", "")})
     if caller.session_id is not None and cookie is not None:
         identity_of(request).remember(response, cookie)

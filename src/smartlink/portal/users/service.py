@@ -15,11 +15,13 @@ from smartlink.portal.shared.errors import Forbidden, Invalid, NotFound, Unauthe
 from smartlink.portal.shared.paging import Page, ordered, within
 from smartlink.portal.shared.passwords import Asker, Passwords
 from smartlink.portal.shared.security import digest, new_token
+from smartlink.portal.shared.work import Announcer
 from smartlink.portal.users.abilities import ALL
 from smartlink.portal.users.endings import Endings
+from smartlink.portal.users.events import EVERYBODY, UserUpdated
 from smartlink.portal.users.model import Token, User, WebSession
 from smartlink.portal.users.principals import Principal, Principals
-from smartlink.portal.users.schemas import NewToken, ProfileChange, folded_email
+from smartlink.portal.users.schemas import NewToken, Profile, ProfileChange, folded_email
 
 __all__ = ["Principal", "Users", "create", "find", "listed_tokens"]
 
@@ -82,7 +84,7 @@ class Users:
 
     def __init__(
         self,
-        database: Database,
+        announcer: Announcer,
         passwords: Passwords,
         session_days: int,
         endings: Endings,
@@ -90,7 +92,8 @@ class Users:
     ) -> None:
         self.principals = principals or Principals()
         self.endings = endings
-        self._database = database
+        self._announcer = announcer
+        self._database = announcer.database
         self._passwords = passwords
         self._expired_until = _now() - LOOKED_BACK
         self._session_life = dt.timedelta(days=session_days)
@@ -193,7 +196,9 @@ class Users:
         await self.ended(principal.id)
 
     async def change_profile(self, principal: Principal, change: ProfileChange, asker: Asker | None = None) -> User:
-        """Change name or address. Raises Invalid for a taken address, or one without the right password."""
+        """Change name or address; everybody hears of a name. Raises Invalid for a taken address, or one without the
+        right password.
+        """
         values: dict[str, object] = {}
         if change.name is not None:
             values["name"] = change.name
@@ -201,17 +206,24 @@ class Users:
             await self._check_password(principal.id, change.current_password or "", asker)
             values["email"] = change.email
         try:
-            async with self._database.writing() as session:
+            async with self._announcer.work() as work:
                 if values:
                     values["updated_at"] = _now()
-                    await session.execute(update(User).where(User.id == principal.id).values(values))
-                user = await session.get(User, principal.id, populate_existing=True)
+                    await work.session.execute(update(User).where(User.id == principal.id).values(values))
+                user = await work.session.get(User, principal.id, populate_existing=True)
+                if user is not None and change.name is not None:
+                    work.announce(UserUpdated(Profile.model_validate(user)))
         except IntegrityError:
             raise Invalid({"email": ["The email has already been taken."]}) from None
         if user is None:
             raise NotFound
         await self.principals.forget(principal.id)
         return user
+
+    async def heard_up_to(self) -> int:
+        """The last recorded event about users themselves: what is read after this holds all that came before it."""
+        async with self._database.reading() as session:
+            return await self._announcer.outbox.latest_id(session, str(EVERYBODY))
 
     async def change_password(self, principal: Principal, current: str, new: str, asker: Asker | None = None) -> None:
         """Change the password; every other session and token, and every connection, is ended.
