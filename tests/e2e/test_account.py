@@ -99,6 +99,28 @@ async def test_name_and_address_are_changed_and_what_is_wrong_is_told(call: Call
     assert (now["name"], now["email"]) == ("Nora <b>B</b>", "nora.b@example.com")
 
 
+async def test_a_new_name_is_seen_by_others_at_once_and_after_a_gap(call: Callers, sign_in: SignIn) -> None:
+    nils = await call.register("nils", "Nils")
+    await call("nils", "POST", "/api/chat/messages", {"message": "Hello from the north"})
+    await call("nils", "POST", "/api/chat/messages/private", {"recipient_id": 1, "message": "Only for Ana"})
+    ana = await sign_in("ana")
+    said = ana.get_by_role("log").get_by_role("listitem").filter(has_text="Hello from the north")
+    conversation = ana.get_by_test_id(f"conversation-{nils}")
+    await expect(said).to_contain_text("Nils")
+    await expect(conversation).to_contain_text("Nils")
+
+    await call("nils", "PATCH", "/api/user", {"name": "Klaus"})
+    for shown in (said, conversation):
+        await expect(shown).to_contain_text("Klaus")
+
+    await ana.context.set_offline(True)
+    await expect(ana.get_by_test_id("connection-banner")).to_be_visible()
+    await call("nils", "PATCH", "/api/user", {"name": "Otto"})
+    await ana.context.set_offline(False)
+    for shown in (said, conversation):
+        await expect(shown).to_contain_text("Otto")
+
+
 async def test_another_password_ends_all_other_sessions_and_this_page_comes_back(
     call: Callers, sign_in: SignIn
 ) -> None:
