@@ -103,6 +103,7 @@ async def test_a_new_name_is_seen_by_others_at_once_and_after_a_gap(call: Caller
     nils = await call.register("nils", "Nils")
     await call("nils", "POST", "/api/chat/messages", {"message": "Hello from the north"})
     await call("nils", "POST", "/api/chat/messages/private", {"recipient_id": 1, "message": "Only for Ana"})
+    await sign_in("nils")
     ana = await sign_in("ana")
     said = ana.get_by_role("log").get_by_role("listitem").filter(has_text="Hello from the north")
     conversation = ana.get_by_test_id(f"conversation-{nils}")
@@ -119,6 +120,9 @@ async def test_a_new_name_is_seen_by_others_at_once_and_after_a_gap(call: Caller
     await ana.context.set_offline(False)
     for shown in (said, conversation):
         await expect(shown).to_contain_text("Otto")
+    ben = await sign_in("ben")
+    for page in (ana, ben):
+        await expect(page.get_by_test_id(f"online-user-{nils}")).to_contain_text("Otto")
 
 
 async def test_another_password_ends_all_other_sessions_and_this_page_comes_back(

@@ -89,7 +89,7 @@ class Portal:
         self.shared = None if url is None else SharedRedis(url)
         """Redis, where several API processes share what they count and remember."""
         principals, endings = Principals(self.shared), Endings(self.database, self.realtime)
-        self.users = Users(self.announcer, self.passwords, settings.session_days, endings, principals)
+        self.users = Users(self.announcer, self.passwords, settings.session_days, endings, self.realtime, principals)
         self.presence = Presence(self.announcer)
         self.limits = RateLimits(MemoryCounter() if self.shared is None else RedisCounter(self.shared))
         typists = MemoryTypists() if self.shared is None else RedisTypists(self.shared)

@@ -46,6 +46,13 @@ class RealtimeApi:
         """End all connections of a user. Raises RealtimeAway."""
         await self._call("POST", f"/users/{user_id}/terminate_connections", b"{}", {})
 
+    async def change_info(self, user_id: int, info: dict[str, object]) -> None:
+        """Tell newcomers on presence channels of another `user_info`, as long as the user is there.
+
+        Raises RealtimeAway.
+        """
+        await self._call("POST", f"/users/{user_id}/info", msgspec.json.encode({"user_info": info}), {})
+
     async def aclose(self) -> None:
         """Close the connection."""
         if self._client is not None:

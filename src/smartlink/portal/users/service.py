@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from smartlink.portal.shared.db import Database
 from smartlink.portal.shared.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from smartlink.portal.shared.paging import Page, ordered, within
 from smartlink.portal.shared.passwords import Asker, Passwords
+from smartlink.portal.shared.realtime import RealtimeApi, RealtimeAway
 from smartlink.portal.shared.security import digest, new_token
 from smartlink.portal.shared.work import Announcer
 from smartlink.portal.users.abilities import ALL
@@ -88,10 +90,12 @@ class Users:
         passwords: Passwords,
         session_days: int,
         endings: Endings,
+        realtime: RealtimeApi,
         principals: Principals | None = None,
     ) -> None:
         self.principals = principals or Principals()
         self.endings = endings
+        self._realtime = realtime
         self._announcer = announcer
         self._database = announcer.database
         self._passwords = passwords
@@ -218,6 +222,11 @@ class Users:
         if user is None:
             raise NotFound
         await self.principals.forget(principal.id)
+        if change.name is not None:
+            # What newcomers are told of who is there. Everybody else has heard; a server that is away, or does not
+            # know this call, tells it with the user's next connection.
+            with contextlib.suppress(RealtimeAway):
+                await self._realtime.change_info(user.id, {"id": user.id, "name": user.name})
         return user
 
     async def heard_up_to(self) -> int:
