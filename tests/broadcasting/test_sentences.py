@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from broadcasting.outbox_database import OutboxDatabase, envelope, open_engine
@@ -51,7 +51,29 @@ def test_a_missing_table_says_how_to_make_it(tmp_path: Path) -> None:
     assert "define_tables(metadata)" in caught.value.__notes__[0]
 
 
-@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_recording_without_a_table_says_how_to_make_it(database: OutboxDatabase) -> None:
+    async with database.engine.begin() as connection:
+        await connection.run_sync(database.tables.recorded_events.metadata.drop_all)
+
+    async with database.sessions() as session:
+        with pytest.raises(DBAPIError) as caught:
+            await database.outbox.record(session, [envelope(1)])
+
+    assert "define_tables(metadata)" in caught.value.__notes__[0]
+
+
+def test_recording_with_psycopg_says_it_too(outbox_postgres_url: str) -> None:
+    _, tables = open_engine("sqlite+aiosqlite://")
+    engine = create_engine(outbox_postgres_url.replace("asyncpg", "psycopg"))
+    with engine.begin() as connection:
+        tables.recorded_events.metadata.drop_all(connection)
+    with Session(engine) as session, pytest.raises(ProgrammingError) as caught:
+        Outbox(tables).record_sync(session, [envelope(1)])
+    engine.dispose()
+
+    assert "define_tables(metadata)" in caught.value.__notes__[0]
+
+
 async def test_a_worker_says_what_is_missing_and_when_that_is_over(
     database: OutboxDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,14 +8,19 @@ from smartlink.broadcasting.outbox.pgbouncer import pooler_hint
 
 __all__ = ["hint"]
 
-_NO_TABLE = ("UndefinedTable", "no such table")
+_UNDEFINED_TABLE = "42P01"
+_NO_TABLE = "no such table"
 _TABLES = ("recorded_events", "outbox_lease", "outbox_workers", "outbox_watermark")
 
 
 def hint(error: BaseException) -> str:
     """The cause and the cure of `error`; empty where it says enough itself."""
-    said = f"{type(error.orig).__name__}: {error.orig}" if isinstance(error, DBAPIError) else str(error)
-    if any(sign in said for sign in _NO_TABLE) and (table := next((each for each in _TABLES if each in said), None)):
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    said = str(cause)
+    # PostgreSQL has a code for it, which each driver hands on in its way, mostly not in the name of the error.
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    is_missing = state == _UNDEFINED_TABLE or _NO_TABLE in said
+    if is_missing and (table := next((each for each in _TABLES if each in said), None)):
         return (
             f"the table {table} is not there; create the outbox's tables: add define_tables(metadata) to your "
             "migrations, in Django run manage.py migrate, for the portal smartlink db upgrade"
