@@ -21,8 +21,8 @@ from smartlink.broadcasting.testing import FakeDriver
 WITHOUT = """
 import importlib.util, runpy, sys
 real = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *more: None if name == "sqlalchemy" else real(name, *more)
-import smartlink.broadcasting
+importlib.util.find_spec = lambda name, *more: None if name == {missing!r} else real(name, *more)
+import {module}
 """
 WITHOUT_TYPER = """
 import sys
@@ -94,8 +94,13 @@ async def test_a_worker_says_what_is_missing_and_when_that_is_over(
     assert "began, for all queues" in caplog.text
 
 
-def test_a_bare_import_names_the_extra() -> None:
-    said = processes.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True)
+@pytest.mark.parametrize(
+    ("module", "missing"),
+    [("smartlink.broadcasting", "pydantic_settings"), ("smartlink.broadcasting.outbox", "sqlalchemy")],
+)
+def test_a_bare_import_names_the_extra(module: str, missing: str) -> None:
+    script = WITHOUT.format(module=module, missing=missing)
+    said = processes.run([sys.executable, "-c", script], capture_output=True, text=True)
 
     assert said.returncode == 1
     assert "pip install 'smartlink-realtime[broadcasting]'" in said.stderr

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 
-_NEEDED = ("httpx2", "pydantic_settings", "sqlalchemy")
+__all__ = ["require"]
 
-if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
-    raise ModuleNotFoundError(
-        f"smartlink.broadcasting needs {', '.join(missing)}: pip install 'smartlink-realtime[broadcasting]'",
-        name=missing[0],
-    )
+
+def require(*names: str) -> None:
+    """Raise ModuleNotFoundError, with what to install, when modules of `names` are not there."""
+    if missing := [name for name in names if importlib.util.find_spec(name) is None]:
+        raise ModuleNotFoundError(
+            f"smartlink.broadcasting needs {', '.join(missing)}: pip install 'smartlink-realtime[broadcasting]'",
+            name=missing[0],
+        )
+
+
+require("httpx2", "pydantic_settings")  # The realtime server alone brings these, and the outbox asks for its own.

@@ -7,9 +7,9 @@ import sys
 __all__ = ["main"]
 
 
-_EXTRAS = {"reverb": "server", "webhooks": "server", "apps": "server"}
-"""What a command needs; `serve`, `doctor` and those that are not here need everything, but for the portal's own."""
-_PORTALS = ("worker", "db", "failed", "event", "user", "users", "seed")
+_EXTRAS = {"reverb": "server", "webhooks": "server", "apps": "server", "event": "server"}
+"""What a command needs; those neither here nor in `_PORTALS` (`serve`, `doctor`) need everything."""
+_PORTALS = ("app", "worker", "db", "failed", "channels", "user", "seed")
 
 
 def _extra(arguments: list[str]) -> str:

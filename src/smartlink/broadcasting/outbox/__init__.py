@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import smartlink.broadcasting.outbox.requirements  # first: says in words what is missing  # noqa: F401
 from smartlink.broadcasting.outbox.failed import RETRIED_AT_ONCE, FailedEvent, FailedEvents
 from smartlink.broadcasting.outbox.pgbouncer import engine_for
 from smartlink.broadcasting.outbox.record import Outbox, RecordedEvent

@@ -1,0 +1,60 @@
+"""The server's commands with `[server]` alone: nothing that only other extras bring is needed."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from kit import processes
+
+ROOT = Path(__file__).parents[2]
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+SCRIPT = """
+import sys
+sys.modules.update(dict.fromkeys({absent!r}))
+sys.argv = ["smartlink", *{arguments!r}]
+from smartlink.cli.entry import main
+main()
+"""
+
+
+def named(extras: list[str]) -> set[str]:
+    texts = [text for extra in extras for text in EXTRAS[extra]]
+    return {re.split(r"[\[<>=;]", text)[0] for text in texts} - {"smartlink-realtime"}
+
+
+def absent() -> list[str]:
+    """The modules that a machine with `[server]` alone does not have."""
+    others = named(list(EXTRAS)) - named(["cli", "server"])
+    return [top for top, brought_by in packages_distributions().items() if brought_by[0].lower() in others]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["reverb", "install"], 0, "Wrote REVERB_APP_ID"),
+        (["reverb", "status"], 1, "nothing answers"),
+        (["apps", "list"], 0, "1001"),
+        (["event", "trigger", "news", "hello"], 1, "Not sent"),
+        (["doctor", "--only", "settings"], 0, "settings"),
+        (["channels", "list"], 1, "pip install 'smartlink-realtime[portal]'"),
+        (["serve"], 1, "pip install 'smartlink-realtime[all]'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_the_servers_commands_need_its_extra_alone(arguments: list[str], code: int, said: str, tmp_path: Path) -> None:
+    missing = absent()
+    assert {"sqlalchemy", "fastapi", "uvicorn", "alembic"} <= set(missing)
+    script = SCRIPT.format(absent=missing, arguments=arguments)
+
+    done = processes.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env={"REVERB_PORT": "1"}, capture_output=True, text=True
+    )
+
+    assert done.returncode == code, done.stderr
+    assert said in done.stdout + done.stderr
