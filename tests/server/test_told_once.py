@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -13,6 +14,7 @@ from kit.realtime import realtime_server
 from kit.waiting import eventually
 from smartlink.protocol import encoding
 from smartlink.server.brokers.base import Publication
+from smartlink.server.corrections import Corrections
 from smartlink.server.lifecycle import RealtimeServer
 from smartlink.server.newcomers import Newcomers
 
@@ -90,3 +92,61 @@ async def test_who_was_told_a_state_is_forgotten_after_a_while(monkeypatch: pyte
     assert newcomers.knowing("2", "presence-a", 3) == ()
 
     await eventually(lambda: not newcomers._told and newcomers._timer is None)
+
+
+async def test_a_return_that_was_put_right_before_it_was_told_is_told_once() -> None:
+    between = Between()
+    async with (
+        realtime_server(engines=between.engines()) as here,
+        realtime_server(engines=between.engines()) as there,
+        connected(here.port) as client,
+        connected(there.port) as leaver,
+        connected(there.port) as comer,
+    ):
+        await client.subscribe("presence-a", {"user_id": "1"})
+        await leaver.subscribe("presence-a", {"user_id": "2"})
+        await client.expect("pusher_internal:member_added")
+        leaver.send("pusher:unsubscribe", {"channel": "presence-a"})
+        await client.expect("pusher_internal:member_removed")
+        between.joining.shut()
+        coming = asyncio.create_task(comer.subscribe("presence-a", {"user_id": "2"}))
+        await client.expect("pusher_internal:member_added")  # the roster showed it, nobody has told it
+        between.joining.open()
+        await coming
+        comer.send("pusher:unsubscribe", {"channel": "presence-a"})
+
+        await client.expect("pusher_internal:member_removed")
+        assert await client.is_quiet()
+
+
+async def test_a_watched_user_who_was_put_right_before_it_was_told_is_told_once() -> None:
+    between = Between()
+    async with (
+        realtime_server(engines=between.engines()) as here,
+        realtime_server(engines=between.engines()) as there,
+        connected(here.port) as watcher,
+        connected(there.port) as comer,
+    ):
+        async with connected(there.port) as leaver:
+            await leaver.sign_in("7")
+            await watcher.sign_in("w", watchlist=["7"])
+            await watcher.expect("pusher_internal:watchlist_events")
+        assert "offline" in (await watcher.expect("pusher_internal:watchlist_events"))["data"]
+        between.joining.shut()
+        coming = asyncio.create_task(comer.sign_in("7"))
+        assert "online" in (await watcher.expect("pusher_internal:watchlist_events"))["data"]
+        between.joining.open()
+        await coming
+        comer.writer.close()
+
+        assert "offline" in (await watcher.expect("pusher_internal:watchlist_events"))["data"]
+        assert await watcher.is_quiet()
+
+
+async def test_what_was_put_right_is_known_for_a_bounded_time() -> None:
+    corrections = Corrections(known_s=0)
+    corrections.note("1001", "presence-a", ["2"], 7)
+
+    assert [corrections.cover("1001", "presence-a", "2", number) for number in (0, 7, 8)] == [False, True, False]
+    await eventually(lambda: not corrections.cover("1001", "presence-a", "2", 7))
+    assert (corrections._known, corrections._timers) == ({}, set())

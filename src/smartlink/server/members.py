@@ -12,7 +12,8 @@ import random
 from collections.abc import Callable
 
 from smartlink.protocol import encoding
-from smartlink.server.brokers.base import Publication
+from smartlink.server.brokers.base import Publication, left_out
+from smartlink.server.corrections import Corrections
 from smartlink.server.eager import EagerTasks
 from smartlink.server.hub import Hub
 from smartlink.server.roster.base import Roster
@@ -38,12 +39,14 @@ class Members:
         deliver: Callable[[Publication], None],
         is_whole: Callable[[], bool],
         tasks: EagerTasks,
+        corrections: Corrections,
     ) -> None:
         self._hub = hub
         self._roster = roster
         self._deliver = deliver
         self._is_whole = is_whole
         self._tasks = tasks
+        self._corrections = corrections
         self._left: dict[_Key, set[str]] = {}
         """By channel, the users whose leave was heard last, until the roster is asked."""
         self._asked: dict[_Key, set[str]] = {}
@@ -79,13 +82,16 @@ class Members:
     async def _put_right(self, key: _Key, users: set[str]) -> None:
         app_id, channel = key
         try:
-            members = await self._roster.members(app_id, channel)
+            state = await self._roster.state(app_id, channel)
         finally:
             if self._asked.get(key) is users:
                 del self._asked[key]
         # Who left once more meanwhile is looked for again.
         users -= self._left.get(key, set())
-        for member in members:
-            if member.user_id in users:
-                frame = encoding.member_added(channel, member.told_id, member.user_info)
-                self._deliver(Publication(app_id, channel, frame))
+        back = [member for member in state.members if member.user_id in users]
+        for member in back:
+            frame = encoding.member_added(channel, member.told_id, member.user_info)
+            # With numbers, who is back was not told of the leave.
+            own = left_out(None, member.user_id) if state.version else None
+            self._deliver(Publication(app_id, channel, frame, own))
+        self._corrections.note(app_id, channel, [member.user_id for member in back], state.version)

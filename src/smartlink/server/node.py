@@ -17,6 +17,7 @@ from smartlink.protocol.names import ChannelKind, is_cache, is_counted, is_inter
 from smartlink.protocol.session import Member, User, Whisper
 from smartlink.server.apps.base import App, AppManager
 from smartlink.server.brokers.base import Broker, BrokerUnavailable, Control, Publication, left_out_parts
+from smartlink.server.corrections import Corrections
 from smartlink.server.counts import CountPace
 from smartlink.server.eager import EagerTasks, in_one_turn
 from smartlink.server.fanout import MAX_PENDING_BYTES, FanOut
@@ -84,6 +85,7 @@ class Node:
         self._listening = Listening(hub, broker)
         self._revocations = Revocations()
         self._newcomers = Newcomers()
+        self._corrections = Corrections()
         self._users = Users(
             hub,
             roster,
@@ -94,10 +96,11 @@ class Node:
             tasks,
             self._revocations,
             self._newcomers,
+            self._corrections,
             webhooks,
         )
         self.infos = Infos(hub, roster, self._tell_here_at_least, tasks)
-        self._members = Members(hub, roster, self.deliver, lambda: self.is_whole, tasks)
+        self._members = Members(hub, roster, self.deliver, lambda: self.is_whole, tasks, self._corrections)
         self._counts = CountPace(self._tell_count)
         self.has_descriptors: Callable[[], bool] = lambda: True
         """Whether this process can hold one more connection."""
@@ -116,6 +119,7 @@ class Node:
     async def stop(self) -> None:
         self._counts.stop()
         self._newcomers.stop()
+        self._corrections.stop()
         self._members.stop()
         self._users.stop()
         await self.roster.stop()
@@ -327,9 +331,9 @@ class Node:
             if (act := self._on_control.get(publication.action)) is not None:
                 act(publication)
             return
+        if encoding.is_internal(publication.frame) and not self._hear(publication):
+            return
         self._listening.take(publication)
-        if encoding.is_internal(publication.frame):
-            self._hear(publication.app_id, publication.channel, publication.frame)
         subscribers = self.hub.channel(publication.app_id, publication.channel)
         if subscribers is None:
             return
@@ -341,16 +345,25 @@ class Node:
             left_out = {*left_out, *(each for each in knowing if each in subscribers)}
         self._fanout.publish(subscribers, text_frame(publication.frame), *left_out, is_live=publication.is_live)
 
-    def _hear(self, app_id: str, channel: str, frame: bytes) -> None:
-        """Note what a node, perhaps this one, tells of a channel: what two tell at once may come in the wrong order."""
+    def _hear(self, publication: Publication) -> bool:
+        """Note what a node, perhaps this one, tells of a channel: what two tell at once may come in the wrong order.
+
+        Returns whether it is to be told here.
+        """
+        app_id, channel, frame = publication.app_id, publication.channel, publication.frame
         if (count := encoding.subscription_count_in(frame)) is not None:
             self._counts.heard(app_id, channel, count)
         elif (member := encoding.member_in(frame)) is not None:
+            if self._corrections.cover(app_id, channel, member[0], publication.version):
+                return False
             self._members.heard(app_id, channel, member[0], has_come=member[1])
         elif (watched := encoding.watched_in(frame)) is not None:
+            if self._corrections.cover(app_id, channel, watched[0], publication.version):
+                return False
             self._users.heard(app_id, watched[0], is_online=watched[1])
         elif (updated := encoding.member_updated_in(frame)) is not None:
             self.roster.note(app_id, channel, *updated)
+        return True
 
     def _left_out(self, publication: Publication, text: str) -> list[Connection]:
         """The connections on the channel that are not to hear a publication."""

@@ -16,6 +16,7 @@ from smartlink.protocol.names import signed_in_channel, signed_in_user, user_cha
 from smartlink.protocol.session import User
 from smartlink.server.apps.base import App
 from smartlink.server.brokers.base import Publication
+from smartlink.server.corrections import Corrections
 from smartlink.server.eager import EagerTasks
 from smartlink.server.framing import text_frame
 from smartlink.server.hub import Connection, Hub
@@ -53,6 +54,7 @@ class Users:
         tasks: EagerTasks,
         revocations: Revocations,
         newcomers: Newcomers,
+        corrections: Corrections,
         webhooks: WebhookSink,
     ) -> None:
         self._hub = hub
@@ -64,6 +66,7 @@ class Users:
         self._tasks = tasks
         self._revocations = revocations
         self._newcomers = newcomers
+        self._corrections = corrections
         self._webhooks = webhooks
         self._told: dict[tuple[str, str], bool] = {}
         """Of users who came or went a moment ago, whether watchers here heard at last that they are online."""
@@ -146,10 +149,14 @@ class Users:
         self._tasks.run(self._put_right(*key, was_told_online=self._told.pop(key)))
 
     async def _put_right(self, app_id: str, user_id: str, *, was_told_online: bool) -> None:
-        is_online = (await self._roster.count(app_id, signed_in_channel(user_id))).subscriptions > 0
-        if is_online is not was_told_online and self._is_whole():
+        state = await self._roster.state(app_id, signed_in_channel(user_id))
+        is_online = state.subscriptions > 0
+        # What was heard meanwhile is looked at by itself.
+        is_last_word = (app_id, user_id) not in self._told
+        if is_last_word and is_online is not was_told_online and self._is_whole():
             frame = encoding.watchlist_events({"online" if is_online else "offline": [user_id]})
             self._deliver(Publication(app_id, _WATCH + user_id, frame))
+            self._corrections.note(app_id, _WATCH + user_id, [user_id], state.version)
 
     async def _tell(self, app: App, user_id: str, what: str, version: int) -> None:
         self._webhooks.tell(app, WebhookEvent(f"user_{what}", signed_in_channel(user_id), user_id))
