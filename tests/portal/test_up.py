@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 import shutil
 import sqlite3
@@ -85,9 +86,24 @@ async def test_many_who_ask_at_once_write_once(world: World, monkeypatch: pytest
         return await found()
 
     monkeypatch.setattr(world.portal.health, "_found", counted)
-    world.portal.health._asked_at = -60.0
+    world.portal.health._written_at = -60.0
 
     for _ in range(5):
         assert (await world.client().get("/up")).status_code == 200
 
     assert len(asked) == 1
+
+
+async def test_a_crowd_that_asks_at_once_shares_two_answers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    found = world.portal.health._found
+
+    async def counted() -> str | None:
+        asked.append(1)
+        return await found()
+
+    monkeypatch.setattr(world.portal.health, "_found", counted)
+
+    await asyncio.gather(*(world.portal.health.check() for _ in range(200)))
+
+    assert len(asked) <= 2

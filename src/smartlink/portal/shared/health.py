@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import shutil
 import time
 from pathlib import Path
@@ -20,25 +21,43 @@ FREE_BYTES = 16 * 1024 * 1024
 
 
 class Health:
-    """Writes at most once a second, however many want to know; whether the database is there is asked each time."""
+    """Writes at most once a second, however many want to know; whether the database is there is asked each time.
+
+    Those who come while it is asked share the next answer: crowds at a public endpoint make nobody wait for long.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._asking = asyncio.Lock()
-        self._asked_at = -GOOD_FOR_S
+        self._written_at = -math.inf
+        self._unwritable: str | None = None
+        """Why the last write failed."""
+        self._asked_at = -math.inf
+        """When the question was put whose answer is `_problem`."""
         self._problem: str | None = None
 
     async def check(self) -> None:
         """Raises DatabaseAway, with the reason, unless the database takes writes."""
+        came_at = time.monotonic()
         async with self._asking:
-            if time.monotonic() - self._asked_at >= GOOD_FOR_S:
-                self._problem = await self._found()
-                self._asked_at = time.monotonic()
-            else:
-                async with self._database.reading() as session:
-                    await session.execute(text("SELECT 1"))
-            if self._problem is not None:
-                raise DatabaseAway(self._problem)
+            if self._asked_at < came_at:
+                asked_at = time.monotonic()
+                self._problem = await self._ask(asked_at)
+                self._asked_at = asked_at
+        if self._problem is not None:
+            raise DatabaseAway(self._problem)
+
+    async def _ask(self, now: float) -> str | None:
+        if now - self._written_at >= GOOD_FOR_S:
+            self._unwritable = await self._found()
+            self._written_at = time.monotonic()
+            return self._unwritable
+        try:
+            async with self._database.reading() as session:
+                await session.execute(text("SELECT 1"))
+        except DatabaseAway as error:
+            return error.message
+        return self._unwritable
 
     async def _found(self) -> str | None:
         # On SQLite a page that is written, on PostgreSQL a transaction that is: it has no row of its own to change.
