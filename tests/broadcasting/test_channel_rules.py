@@ -330,7 +330,7 @@ def test_what_takes_dots_is_text_and_the_only_one() -> None:
     def two(user: int, a: str, b: str) -> bool:
         return True
 
-    with pytest.raises(ValueError, match="what takes dots is text"):
+    with pytest.raises(ValueError, match="with :path gives text"):
         ChannelRules().private("a.{n:path}")(numbered)
     with pytest.raises(ValueError, match="use one"):
         ChannelRules().private("a.{a:path}.{b:path}")(two)

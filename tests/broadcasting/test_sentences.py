@@ -91,7 +91,7 @@ async def test_a_worker_says_what_is_missing_and_when_that_is_over(
     await eventually(lambda: "the database answers again" in caplog.text)
     stop.set()
     await working
-    assert "began, for all queues" in caplog.text
+    assert "started, for all queues" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_a_file_is_checked_listed_and_added_to(tmp_path: Path) -> None:
     code, block = smartlink(tmp_path, "apps", "new", "--id", "second", **in_use)
     assert (code, tomllib.loads(block)["apps"][0]["id"]) == (0, "second")
     file.write_text(f"{APP}\n{block}")
-    assert smartlink(tmp_path, "apps", "check", **in_use) == (0, "2 applications, all as they should be\n")
+    assert smartlink(tmp_path, "apps", "check", **in_use) == (0, "2 applications, all valid\n")
     code, listed = smartlink(tmp_path, "apps", "list", "--json", **in_use)
     assert code == 0
     assert "second" in listed

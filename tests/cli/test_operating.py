@@ -197,12 +197,12 @@ def test_status_tells_why_a_server_cannot_be_asked(tmp_path: Path) -> None:
     with reverb(tmp_path, "--workers", "1", **tls) as server:
         assert told(server, REVERB_SCHEME="https", SSL_CERT_FILE=str(cert)) == (0, "")
         assert "SSL_CERT_FILE" in told(server, REVERB_SCHEME="https")[1]
-        assert "speaks no HTTP. Check REVERB_SCHEME" in told(server, REVERB_SCHEME="http")[1]
+        assert "does not speak HTTP. Check REVERB_SCHEME" in told(server, REVERB_SCHEME="http")[1]
     assert "smartlink reverb start" in told(server)[1]
     plain = tmp_path / "plain"
     plain.mkdir()
     with reverb(plain, "--workers", "1") as server:
-        assert "no TLS is spoken there" in told(server, REVERB_SCHEME="https")[1]
+        assert "what answers there does not speak TLS" in told(server, REVERB_SCHEME="https")[1]
 
 
 @pytest.mark.parametrize("host", ["::1", "[::1]"])

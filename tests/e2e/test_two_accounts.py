@@ -72,7 +72,7 @@ async def test_a_tab_at_the_form_goes_on_with_the_session_of_another_tab(
     for page in (first, second):
         await page.goto(f"{smartlink.url}/wallet")
     await sign_in_here(first, "ben")
-    await second.get_by_role("button", name="Go on as Ben").click()
+    await second.get_by_role("button", name="Continue as Ben").click()
 
     await shows(second, "Ben")
     await expect(second.get_by_role("heading", name="Wallet")).to_be_visible()

@@ -217,5 +217,5 @@ async def test_a_redis_that_evicts_is_told_of_everywhere_and_once_in_the_log(
             assert "allkeys-lru" in told["warnings"][0]
             assert (await call(server.port, "GET", "/apps/1001/status")).json()["warnings"] == told["warnings"]
             ready = await answers(server, "/readyz")
-            assert ready == (200, "OK\nRedis may throw keys away: set maxmemory-policy noeviction\n")
+            assert ready == (200, "OK\nRedis may evict keys: set maxmemory-policy noeviction\n")
     assert capfd.readouterr().out.count("allkeys-lru") == 1

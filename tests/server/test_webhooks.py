@@ -257,7 +257,7 @@ async def test_addresses_inside_are_refused_and_that_is_said() -> None:
         await eventually(lambda: metrics.webhooks_failed == 1)
         await webhooks.stop()
 
-    assert (await queue.failed())[0].reason.startswith("refused: it is an address inside")
+    assert (await queue.failed())[0].reason.startswith("refused: it is a private address")
     assert target.requests == []
 
 

@@ -221,14 +221,14 @@ class ChannelRules:
         if len(set(names)) != len(names) or any(not piece for piece in literals[1:-1]):
             raise ValueError(f"{pattern!r}: placeholders need different names, and something between them")
         if len(takes_dots) - takes_dots.count(None) > 1:
-            raise ValueError(f"{pattern!r}: where one of two placeholders with :path ends nobody could say; use one")
+            raise ValueError(f"{pattern!r}: two placeholders with :path are ambiguous; use one")
         decide = _callable(function)
         annotations = _annotations(decide, pattern, names)
         placeholders = {name: self._placeholder(annotations[name], pattern, name) for name in names}
         parts = [re.escape(literals[0])]
         for name, dots, following in zip(names, takes_dots, literals[1:], strict=True):
             if dots and placeholders[name].kind is not str:
-                raise ValueError(f"{pattern!r}: what takes dots is text; annotate {name} as str, or leave :path out")
+                raise ValueError(f"{pattern!r}: a placeholder with :path gives text; annotate {name} as str, or leave :path out")
             form = _WITH_DOTS if dots else _FORMS[placeholders[name].kind]
             parts.append(f"(?P<{name}>{form}){re.escape(following)}")
         return ChannelRule(pattern, kinds, decide, guards, re.compile("".join(parts)), placeholders)

@@ -67,8 +67,8 @@ def _reverb(settings: BroadcastSettings) -> Driver:
     host = host_name("reverb", REVERB_HOST=settings.reverb_host)
     if secret in SAMPLE_SECRETS and not is_loopback(host):
         _log.warning(
-            "REVERB_APP_SECRET is a sample that everybody knows, and REVERB_HOST=%s is not this machine: write the "
-            "server's own (smartlink reverb install makes one)",
+            "REVERB_APP_SECRET is a sample that everybody knows, and REVERB_HOST=%s is not this machine: set the "
+            "server's own secret (smartlink reverb install makes one)",
             host,
         )
     return PusherDriver(

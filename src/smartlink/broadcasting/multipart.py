@@ -26,7 +26,7 @@ def form_fields(content_type: str, body: bytes, at_most: int) -> list[tuple[str,
     # The first delimiter stands at the very beginning; what follows the last one is nobody's.
     before, *parts = (b"\r\n" + body).split(delimiter, at_most + 2)
     if before or not parts or len(parts) > at_most + 1 or not parts[-1].startswith(b"--"):
-        raise ValueError("not parted as its boundary says")
+        raise ValueError("its parts do not match its boundary")
     fields = (_field(part) for part in parts[:-1])
     return [field for field in fields if field is not None]
 
@@ -34,13 +34,13 @@ def form_fields(content_type: str, body: bytes, at_most: int) -> list[tuple[str,
 def _field(part: bytes) -> tuple[str, str] | None:
     head, separator, content = part.partition(b"\r\n\r\n")
     if not separator or not head.startswith(b"\r\n") or len(head) > _MAX_HEAD_BYTES:
-        raise ValueError("a part without a head")
+        raise ValueError("a part has no headers")
     dispositions = [found for line in head.decode().split("\r\n") if (found := _DISPOSITION.match(line))]
     if len(dispositions) != 1:
-        raise ValueError("a part that does not say its name")
+        raise ValueError("a part has no name")
     parameters = {name.lower(): value for name, value in _PARAMETER.findall(dispositions[0][1])}
     if "name" not in parameters:
-        raise ValueError("a part that does not say its name")
+        raise ValueError("a part has no name")
     if "filename" in parameters or "filename*" in parameters:
         return None
     return parameters["name"], content.decode()

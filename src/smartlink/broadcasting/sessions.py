@@ -278,7 +278,7 @@ def _report_lost(live: Sequence[Envelope], error: Exception) -> None:
 
 
 def _log_untold(model: BroadcastsChanges, change: Change) -> None:
-    _log.warning("a row of %s is gone before the commit: that it was %s is not told", type(model).__name__, change)
+    _log.warning("a row of %s was gone before the commit: not announcing that it was %s", type(model).__name__, change)
 
 
 def _load_before_deletion(session: Session, _: object, __: object) -> None:

@@ -275,7 +275,7 @@ class _Fields:
             try:
                 return cls.of_pairs(form_fields(content_type, body, MAX_FIELDS))
             except ValueError:
-                raise RequestRefused(400, f"The body is not a form in UTF-8 of at most {MAX_FIELDS} fields.") from None
+                raise RequestRefused(400, f"The body is not a UTF-8 form of at most {MAX_FIELDS} fields.") from None
         if kind not in ("", "application/x-www-form-urlencoded", "multipart/form-data"):
             raise RequestRefused(415, "Send application/x-www-form-urlencoded, multipart/form-data or JSON.")
         return cls.of_form(body.decode("latin-1"))
@@ -299,7 +299,7 @@ class _Fields:
             text.encode("ascii")
             pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
         except ValueError:
-            raise RequestRefused(400, f"The fields are not a form in UTF-8 of at most {MAX_FIELDS}.") from None
+            raise RequestRefused(400, f"The fields are not a UTF-8 form of at most {MAX_FIELDS} fields.") from None
         return cls.of_pairs(pairs)
 
     @classmethod

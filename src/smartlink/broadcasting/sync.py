@@ -42,7 +42,7 @@ class _Worker:
         # A process that forgets to close must still be able to end.
         self._threads.start(self._run, "smartlink-broadcasting")
         if not has_begun.wait(_BEGIN_S):
-            raise RuntimeError(f"the broadcaster's thread has not begun within {_BEGIN_S:g} s")
+            raise RuntimeError(f"the broadcaster's thread did not start within {_BEGIN_S:g} s")
 
     def call(self, what: Coroutine[Any, Any, None], within_s: float) -> None:
         is_done, tasks = self._threads.signal(), deque[asyncio.Task[None]]()

@@ -59,7 +59,7 @@ def check(
     if file is not None:
         settings = settings.model_copy(update={"reverb_apps_file": file, "reverb_apps_database_url": None})
     count = len(_read(settings))
-    _say("1 application, as it should be" if count == 1 else f"{count} applications, all as they should be")
+    _say("1 application, valid" if count == 1 else f"{count} applications, all valid")
 
 
 @apps.command()

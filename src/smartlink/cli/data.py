@@ -312,12 +312,12 @@ def require_tables(settings: PortalSettings) -> None:
         revision = migrations.current(settings.url)
     if revision is None:
         fail(
-            "The database has no tables of the portal. Make them: smartlink db upgrade\n"
+            "The database has none of the portal's tables. Create them: smartlink db upgrade\n"
             "An application with an outbox of its own runs its own worker instead: see docs/howto/outbox.md"
         )
     if revision not in migrations.revisions():
         fail(
-            f"The database is at revision {revision[:40]}, which is none of the portal's: it belongs to another "
+            f"The database is at revision {revision[:40]}, which is not one of the portal's: it belongs to another "
             "application, or to a newer version. Name another one in DATABASE_URL, or install that version"
         )
 

@@ -132,7 +132,7 @@ def status(
         apps = asyncio.run(read_apps(server))
         settings = as_served(BroadcastSettings(), apps, app_id)
     if settings is None:
-        fail(f"No application {app_id or ''} is served. See: smartlink apps list", 2)
+        fail(f"No application{f' {app_id}' if app_id else ''} is served. See: smartlink apps list", 2)
     report = _ask(settings)
     if report["state"] == "down" and (elsewhere := port_to_write(settings, server)) is not None:
         report["problem"] = f"nothing answers there, but {elsewhere}"
@@ -234,9 +234,9 @@ def _reason(error: BaseException) -> str:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"the certificate is not trusted ({cause.verify_message}). Name its authority in SSL_CERT_FILE"
         if isinstance(cause, ssl.SSLError):
-            return "no TLS is spoken there. Check REVERB_SCHEME and REVERB_PORT"
+            return "what answers there does not speak TLS. Check REVERB_SCHEME and REVERB_PORT"
         if isinstance(cause, httpx2.ProtocolError | httpx2.ReadError):
-            return "what answers there speaks no HTTP. Check REVERB_SCHEME and REVERB_PORT"
+            return "what answers there does not speak HTTP. Check REVERB_SCHEME and REVERB_PORT"
         cause = cause.__cause__ or cause.__context__
     return (
         "nothing answers there. Start it: smartlink reverb start; REVERB_HOST and REVERB_PORT say where it is reached"

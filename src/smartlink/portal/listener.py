@@ -66,7 +66,7 @@ class Places:
     def take(self, connection: _Connection, address: str) -> bool:
         """A place for a new connection; that of the one which has rested longest when there is no other."""
         if self._of_address[address] >= self._most_of(address):
-            self._say(f"{address} has {self._of_address[address]} of them, all that one address may")
+            self._say(f"{address} has {self._of_address[address]} connections, the most that one address may have")
             return False
         if self._taken >= self.bounds.connections:
             self._say(f"all {self.bounds.connections} connections are taken (APP_MAX_CONNECTIONS, or descriptors)")

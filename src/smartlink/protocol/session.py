@@ -143,7 +143,7 @@ Effect: TypeAlias = Send | Join | Leave | Whisper | SignIn | Close
 _PONG = (Send(encoding.PONG),)
 _NOTHING: tuple[Effect, ...] = ()
 _OTHER_PROTOCOL = Close(
-    Code.OTHER_PROTOCOL, "Pusher Channels protocol 7 is spoken here: connect with pusher-js, Laravel Echo or the like"
+    Code.OTHER_PROTOCOL, "This server speaks Pusher Channels protocol 7: connect with pusher-js, Laravel Echo or the like"
 )
 
 
@@ -223,7 +223,7 @@ class Session:
     def voided(self, channel: str) -> Send:
         """The subscription did not go through: what was signed is void by now, though it was right once."""
         self.named.pop(channel, None)
-        return self._unauthorized(channel, "This user's connections were ended: connect and be authorised anew")
+        return self._unauthorized(channel, "This user's connections were ended: reconnect and authorise again")
 
     def _subscribe(self, frame: Subscribe) -> Effect:
         channel = frame.channel
@@ -287,7 +287,7 @@ class Session:
     def _client_event(self, frame: ClientEvent) -> Effect:
         channel = frame.channel
         if not self.rules.accepts_client_events:
-            return _refuse_event(channel, "This application takes no client events")
+            return _refuse_event(channel, "This application does not accept client events")
         if not is_valid_channel(channel) or not self._takes_client_events(kind_of(channel)):
             return _refuse_event(channel, f"Client events go over {self._client_event_channels} channels only")
         if len(frame.event) > self.rules.max_event_name_length:

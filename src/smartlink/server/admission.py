@@ -60,9 +60,9 @@ def refusal(node: Node, addresses: AddressCount, app: App | None, request: Reque
     if not node.has_descriptors():
         return Code.OVER_CAPACITY, "This server has as many connections as it can hold"
     if not node.has_room(app):
-        return Code.OVER_CAPACITY, f"The application has {app.max_connections} connections, the most it may have"
+        return Code.OVER_CAPACITY, f"The application has reached its limit of {app.max_connections} connections"
     if not addresses.has_room(app.id, request.client_address):
-        return Code.OVER_CAPACITY, "This address has as many connections as one may have"
+        return Code.OVER_CAPACITY, "This address has as many connections as one address may have"
     return None
 
 
@@ -71,7 +71,7 @@ def _fault_of(query: str) -> tuple[Code, str] | None:
     parameters = parse_qs(query)
     protocol = parameters.get("protocol", ["7"])[0]
     if protocol not in _PROTOCOLS:
-        return Code.UNSUPPORTED_PROTOCOL, "Protocol 7 is spoken here"
+        return Code.UNSUPPORTED_PROTOCOL, "This server speaks protocol 7"
     version = parameters.get("version")
     if version is not None and _VERSION.match(version[0]) is None:
         return Code.INVALID_VERSION, "version must be that of the client's library, as 8.6.0"

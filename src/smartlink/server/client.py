@@ -104,7 +104,7 @@ class ClientConnection:
         if not await node.take_place(self.app):
             node.metrics.refuse(Code.OVER_CAPACITY.name.lower())
             most = self.app.max_connections
-            self.close(Code.OVER_CAPACITY, f"The application has {most} connections, the most it may have")
+            self.close(Code.OVER_CAPACITY, f"The application has reached its limit of {most} connections")
         elif not self.is_open:
             node.give_place_back(self.app)
         else:
@@ -142,7 +142,7 @@ class ClientConnection:
                 self._link.pause()
             self._waiting.append(message)
             if len(self._waiting) > MAX_WAITING_FRAMES:
-                self.close(Code.OVER_CAPACITY, "More requests at once than can be held")
+                self.close(Code.OVER_CAPACITY, "More requests at once than can be buffered")
             return
         self._act_on(message)
 

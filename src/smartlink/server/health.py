@@ -47,4 +47,4 @@ class Health:
         """What works for now."""
         if self._redis is None or not self._redis.evicts:
             return []
-        return [f"Redis throws keys away when memory is short ({self._redis.evicts}): set maxmemory-policy noeviction"]
+        return [f"Redis evicts keys when memory is short ({self._redis.evicts}): set maxmemory-policy noeviction"]

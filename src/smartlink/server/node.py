@@ -206,7 +206,7 @@ class Node:
             listening.arrived(app.id, channel, arriving)
         came = [] if is_heard else arriving.told
         if came and arriving.is_swamped:
-            connection.close(Code.OVER_CAPACITY, f"More came on {channel} at once than can be held")
+            connection.close(Code.OVER_CAPACITY, f"More came on {channel} at once than can be buffered")
         if not connection.is_open or self._refuse_void(connection, channel, member):
             # Others may have come between its arrival and its departure: both are told.
             await self._arrive(app, channel, session.socket_id, member, arrival)
@@ -379,7 +379,7 @@ class Node:
         self._end_user(control, Verdict.VOID, Code.UNAUTHORIZED, "Connection ended by the application")
 
     def _reconnect_user_here(self, control: Control) -> None:
-        self._end_user(control, Verdict.STALE, Code.RECONNECT, "The application asks to connect again")
+        self._end_user(control, Verdict.STALE, Code.RECONNECT, "The application asks for a reconnect")
 
     def _end_user(self, control: Control, verdict: Verdict, code: Code, reason: str) -> None:
         oldest = self.hub.oldest(control.app_id)
@@ -398,7 +398,7 @@ class Node:
             return False
         connection.write(text_frame(session.voided(channel).frame))
         if verdict is Verdict.STALE:
-            connection.close(Code.RECONNECT, "Connect and be authorised anew")
+            connection.close(Code.RECONNECT, "Reconnect and authorise again")
         return True
 
     def _reconnect_here(self, control: Control) -> None:

@@ -86,7 +86,7 @@ class Users:
             self._listening.arrived(app.id, channel, arriving)
         most = app.max_connections_per_user
         if not self._end_void(connection, user.id) and most is not None and arrival.subscriptions > most:
-            connection.close(Code.OVER_CAPACITY, f"The user has {most} connections, the most a user may have")
+            connection.close(Code.OVER_CAPACITY, f"The user has reached the limit of {most} connections")
         if not connection.is_open:
             await self._listening.end(app.id, channel)
             if arrival.is_first_on_channel:
@@ -98,7 +98,7 @@ class Users:
         self._hub.watch(connection, (channel,))
         connection.write(b"".join(map(text_frame, [success.frame, *(frame for frame, _ in arriving.told)])))
         if arriving.is_swamped:
-            connection.close(Code.OVER_CAPACITY, f"More came on {channel} at once than can be held")
+            connection.close(Code.OVER_CAPACITY, f"More came on {channel} at once than can be buffered")
         if not connection.is_open:
             return
         if arrival.is_first_on_channel:
@@ -112,9 +112,9 @@ class Users:
         """Whether what names the user is void on this connection; then it is ended."""
         verdict = self._revocations.verdict(connection.app.id, user_id, connection.began_at)
         if verdict is Verdict.VOID:
-            connection.close(Code.UNAUTHORIZED, "This user's connections were ended: connect and sign in anew")
+            connection.close(Code.UNAUTHORIZED, "This user's connections were ended: reconnect and sign in again")
         elif verdict is Verdict.STALE:
-            connection.close(Code.RECONNECT, "Connect and sign in anew")
+            connection.close(Code.RECONNECT, "Reconnect and sign in again")
         return verdict is not Verdict.VALID
 
     async def sign_out(self, app: App, socket_id: str, user_id: str) -> None:

@@ -128,7 +128,7 @@ class Calls:
     def _end(self, task: asyncio.Task[None]) -> None:
         del self.under_way[task]
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("outbox: a call ended in a way that is a bug of ours", exc_info=error)
+            _log.error("outbox: a call failed because of a bug in the outbox", exc_info=error)
         self._ring()
 
     async def _carry_out(self, call: Call) -> None:

@@ -22,7 +22,7 @@ def hint(error: BaseException) -> str:
     is_missing = state == _UNDEFINED_TABLE or _NO_TABLE in said
     if is_missing and (table := next((each for each in _TABLES if each in said), None)):
         return (
-            f"the table {table} is not there; create the outbox's tables: add define_tables(metadata) to your "
+            f"the table {table} does not exist; create the outbox's tables: add define_tables(metadata) to your "
             "migrations, in Django run manage.py migrate, for the portal smartlink db upgrade"
         )
     return pooler_hint(error)

@@ -62,7 +62,7 @@ def pooler_hint(error: BaseException | None) -> str:
     if not is_sign:
         return ""
     return (
-        "PgBouncer stands before this database and hands out connections for one transaction: say so with "
+        "this database is behind PgBouncer in transaction mode: say so with "
         "DB_PGBOUNCER=true, or ?pgbouncer=true in the database's address"
     )
 

@@ -136,7 +136,7 @@ class Relay:
         stopping = asyncio.ensure_future(stop.wait())
         stopping.add_done_callback(lambda _: self._bell.set())
         queues = "all queues" if self._queues is None else ", ".join(self._queues)
-        _log.info("outbox: worker %s began, for %s", self.worker_id, queues)
+        _log.info("outbox: worker %s started, for %s", self.worker_id, queues)
         listening = [asyncio.create_task(each.listen(self._ring)) for each in self._listeners]
         try:
             with ExitStack() as stack:
@@ -351,7 +351,7 @@ class Relay:
             async with asyncio.timeout(_GIVE_UP_S):
                 await self._database.do(self._hand_over())
         except TimeoutError:
-            _log.warning("outbox: could not hand over in %g s; the share runs out by itself", _GIVE_UP_S)
+            _log.warning("outbox: could not hand over in %g s; its share expires by itself", _GIVE_UP_S)
             await self._database.leave(_GIVE_UP_S)
         self._begin_anew(self.sent, self.failed)
 

@@ -74,7 +74,7 @@ class Service:
         """It has given a verdict."""
         self._failures = 0
         if self._is_reported:
-            _log.warning("outbox: %s takes events again; what was kept is sent", self._name)
+            _log.warning("outbox: %s accepts events again; sending what was kept", self._name)
             self._is_reported = False
 
     def note_taken(self) -> None:

@@ -124,7 +124,7 @@ class PostgresListener:
             await asyncio.wait_for(has_heard.wait(), _ASK_EVERY_S)
         except TimeoutError:
             raise OSError(
-                "what it tells itself it does not hear; behind PgBouncer in transaction mode set DB_PGBOUNCER=true, or "
+                "it does not hear its own NOTIFY; behind PgBouncer in transaction mode set DB_PGBOUNCER=true, or "
                 "give run_worker a listen_engine that goes past it"
             ) from None
 

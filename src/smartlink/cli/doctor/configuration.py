@@ -96,7 +96,7 @@ def check_pages() -> Finding:
     command = how_to_build()
     if command is None:
         return fine("pages", "they are built")
-    return failed("pages", "they are not built: the portal answers with its API alone", f"in the checkout: {command}")
+    return failed("pages", "not built: the portal serves only its API", f"in the checkout: {command}")
 
 
 def _read(kind: Callable[[], T]) -> tuple[T | None, str | None]:

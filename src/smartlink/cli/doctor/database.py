@@ -55,7 +55,7 @@ def _files(settings: PortalSettings) -> list[Finding]:
     name = make_url(settings.url).database or ""
     if not settings.url.startswith("sqlite") or not Path(name).is_file() or not Path(name).stat().st_mode & 0o077:
         return []
-    said = "others on this machine can read it: password hashes, messages"
+    said = "other users of this machine can read it: password hashes, messages"
     return [warning("database file", said, f"chmod 600 {name}*")]
 
 

@@ -46,7 +46,7 @@ async def check_redis(server: ServerSettings, portal: PortalSettings | None) -> 
     except UnsafeSettings as error:
         return [failed("redis", str(error), "change it in the environment or in .env, or in Redis")]
     except NoPermissionError as error:
-        said = f"its user may not do what is needed here: {error}"
+        said = f"its user lacks permissions that are needed here: {error}"
         return [failed("redis", said, "allow +info and +time: see docs/howto/redis.md")]
     except (RedisError, OSError, TimeoutError) as error:
         return [failed("redis", f"it cannot be reached ({type(error).__name__})", fix)]
@@ -77,7 +77,7 @@ def _of_memory(servers: list[dict[str, str]]) -> list[Finding]:
     found = []
     policies = {told.get("maxmemory_policy", "noeviction") for told in servers}
     for policy in sorted(policies - {"noeviction"}):
-        said = f"it forgets keys when memory is short (maxmemory-policy {policy})"
+        said = f"it evicts keys when memory is short (maxmemory-policy {policy})"
         found.append(warning("redis", said, "redis-cli config set maxmemory-policy noeviction"))
     for told in servers:
         most = int(told.get("maxmemory", 0))

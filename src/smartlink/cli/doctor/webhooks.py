@@ -35,5 +35,5 @@ async def check_webhooks(settings: ServerSettings) -> list[Finding]:
         except TargetRefused as refused:
             found.append(failed("webhooks", f"{where} is refused: {refused.why}", refused.fix))
         except (OSError, TimeoutError):
-            found.append(warning("webhooks", f"the name {where} is not known here", "check its name in DNS"))
-    return found or [fine("webhooks", f"{len(urls)} {'address' if len(urls) == 1 else 'addresses'} may be posted to")]
+            found.append(warning("webhooks", f"the name {where} does not resolve here", "check its name in DNS"))
+    return found or [fine("webhooks", f"{len(urls)} {'address' if len(urls) == 1 else 'addresses'} allowed")]

@@ -186,7 +186,7 @@ class Busy(PortalError):
     """More are waiting for what takes long than there is room for."""
 
     status = 503
-    default = "Too many are signing in. Try again in a second."
+    default = "Too many people are signing in. Try again in a second."
 
     @property
     def headers(self) -> dict[str, str]:
@@ -232,7 +232,7 @@ def handle_errors(app: FastAPI, on_error: Callable[[str, str], None]) -> None:
     @app.exception_handler(ClientDisconnect)
     async def gone(_request: Request, _error: ClientDisconnect) -> JSONResponse:
         # Nobody hears it; that it is answered says that it was no fault of ours.
-        return JSONResponse({"message": "The request was given up."}, 400)
+        return JSONResponse({"message": "The client gave up on the request."}, 400)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -123,7 +123,7 @@ class PortalSettings(BaseSettings):
             raise ValueError(
                 f"DB_CONNECTION={self.db_connection[:40]}: the portal keeps its data in SQLite or PostgreSQL. If these "
                 "are the settings of another application, leave them and add DATABASE_URL=sqlite:///var/smartlink.db, "
-                "or postgresql://…; it counts before DB_CONNECTION"
+                "or postgresql://…; it takes precedence over DB_CONNECTION"
             )
         if self.db_connection == "sqlite":
             return f"sqlite+aiosqlite:///{self.db_database or 'var/smartlink.db'}"

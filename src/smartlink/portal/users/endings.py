@@ -104,7 +104,7 @@ class Endings:
                     is_done = not await self._tell(user_id)
                 except RealtimeAway as error:
                     if time.monotonic() > give_up:
-                        log.warning("connections of user %d are not ended yet; workers try on: %s", user_id, error)
+                        log.warning("connections of user %d are not ended yet; workers keep trying: %s", user_id, error)
                         return
                     await asyncio.sleep(pause_s)
                     pause_s = min(pause_s * 2, 2.0)
@@ -112,7 +112,7 @@ class Endings:
                 if is_done and user_id not in self._again:
                     return
         except DatabaseAway as error:
-            log.warning("connections of user %d are not ended yet; workers try on: %s", user_id, error)
+            log.warning("connections of user %d are not ended yet; workers keep trying: %s", user_id, error)
         finally:
             # In the same step as the last look: what comes after it begins another task.
             self._tasks.pop(user_id, None)

@@ -67,7 +67,7 @@ class Fallback:
             return HttpError(403, WRONG_ORIGIN, cors(app, head))
         if verb != "xhr_send":
             is_long = "transfer-encoding" in head.headers or int(head.headers.get("content-length", "0")) > MAX_IGNORED
-            return HttpError(413, "A request for lines has no body", cors(app, head)) if is_long else None
+            return HttpError(413, "A polling request has no body", cors(app, head)) if is_long else None
         if app is None or not await self._sessions.has(app, session.replace("/", ".")):
             return HttpError(404, _UNKNOWN, cors(app, head))
         return None

@@ -32,19 +32,19 @@ class Begun:
 def fault_of_head(headers: Mapping[str, str], version: str, method: str) -> HttpError | None:
     """What is wrong with a head, or understood differently by servers."""
     if version not in ("1.1", "1.0"):
-        return HttpError(505, "HTTP/1.1 is spoken here")
+        return HttpError(505, "This server speaks HTTP/1.1")
     if method not in _METHODS:
-        return HttpError(501, f"The method {method[:20]} is not known here")
+        return HttpError(501, f"The method {method[:20]} is not supported here")
     if version == "1.1" and "host" not in headers:
         return HttpError(400, "A Host header is missing")
     if not _HOST.match(headers.get("host", "")):
-        return HttpError(400, "The Host header is no host and port")
+        return HttpError(400, "The Host header is not a host and port")
     if version == "1.0" and ("transfer-encoding" in headers or "upgrade" in headers):
-        return HttpError(400, "HTTP/1.0 knows no Transfer-Encoding and no Upgrade: have the proxy speak HTTP/1.1")
+        return HttpError(400, "HTTP/1.0 has neither Transfer-Encoding nor Upgrade: have the proxy speak HTTP/1.1")
     if "transfer-encoding" in headers and headers["transfer-encoding"].lower() != "chunked":
-        return HttpError(501, "The only Transfer-Encoding known here is chunked")
+        return HttpError(501, "The only Transfer-Encoding supported here is chunked")
     if "expect" in headers and headers["expect"].lower() != "100-continue":
-        return HttpError(417, "The only expectation known here is 100-continue")
+        return HttpError(417, "The only expectation supported here is 100-continue")
     return None
 
 

@@ -78,7 +78,7 @@ class Router:
         """Why a request is refused whatever its body will be; None when that depends on the body."""
         try:
             if head.path == "/up" or head.method == "OPTIONS":
-                raise HttpError(413, "No body is taken here")
+                raise HttpError(413, "This request takes no body")
             self._call(head, is_whole=False)
         except HttpError as error:
             metrics = self._node.metrics

@@ -45,7 +45,7 @@ async def change_info(node: Node, app: App, user_id: str, body: bytes) -> Respon
     if len(user_info) > app.max_user_info_bytes:
         raise HttpError(413, f"user_info is {len(user_info)} bytes, more than {app.max_user_info_bytes}")
     if not node.is_whole:
-        raise BrokerUnavailable("other nodes would not know")
+        raise BrokerUnavailable("Other nodes cannot be told")
     if "channels" not in fields:
         await node.tell(Control(app.id, "change_info", user_id, user_info.decode()))
         return Response()
@@ -59,7 +59,7 @@ def _presence_channels(app: App, channels: Any) -> list[str]:
         raise HttpError(400, f"channels must name 1 to {app.max_event_channels} presence channels")
     for channel in channels:
         if not is_valid_channel(channel) or kind_of(channel) is not ChannelKind.PRESENCE:
-            raise HttpError(400, f"Only presence channels have members, and {str(channel)[:40]!r} is none")
+            raise HttpError(400, f"Only presence channels have members, and {str(channel)[:40]!r} is not one")
     return list(dict.fromkeys(channels))
 
 

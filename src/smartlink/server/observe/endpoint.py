@@ -123,7 +123,7 @@ def _readiness(samples: Samples) -> tuple[int, str, str]:
     if not samples.get("smartlink_workers_ready"):
         return 503, "text/plain", "Not accepting connections\n"
     faults = [f"{words}\n" for name, words in _UNREADY.items() if samples.get(name)]
-    evicts = "Redis may throw keys away: set maxmemory-policy noeviction\n"
+    evicts = "Redis may evict keys: set maxmemory-policy noeviction\n"
     told = [*(faults or ["OK\n"]), *([evicts] if samples.get("smartlink_redis_evicts") else [])]
     return (503 if faults else 200), "text/plain", "".join(told)
 

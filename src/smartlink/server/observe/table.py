@@ -110,7 +110,7 @@ METRICS = (
     Metric("smartlink_workers_ready", "gauge", "Workers that accept connections."),
     Metric("smartlink_workers_apart", "gauge", "Workers that cannot reach the other nodes now."),
     Metric("smartlink_redis_full", "gauge", "Workers whose Redis has no room to write."),
-    Metric("smartlink_redis_evicts", "gauge", "Workers whose Redis may throw keys away."),
+    Metric("smartlink_redis_evicts", "gauge", "Workers whose Redis may evict keys."),
     Metric("smartlink_tasks_died", "gauge", "Background tasks that ended by a fault; each is in the log."),
     Metric("smartlink_nodes", "gauge", "Nodes alive, as this worker knows.", ("worker",)),
     Metric("smartlink_event_loop_lag_seconds", "gauge", "How late the loop was in the last second.", ("worker",)),

@@ -405,7 +405,7 @@ class RedisCommands:
         policy = self._policies[server] = found[1].decode(errors="replace")
         if policy != "noeviction" and not self._has_told_of_policy:
             self._has_told_of_policy = True
-            log.warning("redis may throw away what nodes rely on: set maxmemory-policy noeviction", policy=policy)
+            log.warning("redis may evict what nodes rely on: set maxmemory-policy noeviction", policy=policy)
 
     def _return_to_lanes(self, again: list[tuple[_Command, ResponseError]]) -> None:
         """In order, before what waits there already: it was sent earlier."""

@@ -104,7 +104,7 @@ async def open_connection(
     except NoPermissionError as error:
         await connection.disconnect(nowait=True)
         raise Refused(
-            f"Redis at {endpoint[0]}:{endpoint[1]} does not allow its user enough: {_reason(error)}"
+            f"Redis at {endpoint[0]}:{endpoint[1]} does not give its user enough permissions: {_reason(error)}"
         ) from None
     except (AuthenticationError, AuthorizationError) as error:
         await connection.disconnect(nowait=True)
@@ -136,7 +136,7 @@ async def check_permissions(address: RedisAddress, endpoint: Endpoint, prefix: s
     if missing:
         user, rules = address.username or "default", " ".join(missing)
         raise Refused(
-            f"Redis at {endpoint[0]}:{endpoint[1]} does not allow its user {user!r} enough. "
+            f"Redis at {endpoint[0]}:{endpoint[1]} does not give its user {user!r} enough permissions. "
             f"Missing: {rules}. Allow it there: ACL SETUSER {user} {rules}"
         )
 

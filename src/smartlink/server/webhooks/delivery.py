@@ -152,7 +152,7 @@ class Webhooks:
             await self._end_senders()
             await self._queue.stop()
             self._is_open = False
-        self._drop(sum(map(len, self._buffers.values())), "the server stops and the queue cannot be reached")
+        self._drop(sum(map(len, self._buffers.values())), "the server is stopping and the queue cannot be reached")
         for buffer in self._buffers.values():
             buffer.clear()
 
@@ -264,7 +264,7 @@ class Webhooks:
         dropped = await self._queue.record(reports)
         for _ in told:
             buffer.popleft()
-        self._drop(dropped, "too many wait for their address")
+        self._drop(dropped, "too many are waiting for their address")
         self._wake_by(grace_s)
         # Between an arrival and its record another node may have told, and settled, the leave that came after it.
         if time.monotonic() - told[0].monotonic >= grace_s:

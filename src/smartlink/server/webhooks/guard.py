@@ -77,7 +77,7 @@ class Guard:
         if not (self._allow_private or is_inside):
             addresses = [address for address in addresses if is_public(address)]
         if not addresses:
-            raise TargetRefused("it is an address inside", f"add {netloc(name, port)} to REVERB_WEBHOOK_ALLOWED_HOSTS")
+            raise TargetRefused("it is a private address", f"add {netloc(name, port)} to REVERB_WEBHOOK_ALLOWED_HOSTS")
         if is_plain:
             raise TargetRefused("it is plain http", "use https, or set REVERB_WEBHOOK_ALLOW_HTTP=true")
         url = urlunsplit((parts.scheme, netloc(addresses[0], port), parts.path or "/", parts.query, ""))

@@ -125,7 +125,7 @@ def _accept(request: Request) -> bytes:
     if "websocket" not in upgrades or "upgrade" not in connection:
         raise HttpError(426, "This is a WebSocket: connect with wss:// or ws://", {"Upgrade": "websocket"})
     if headers.get("sec-websocket-version") != "13":
-        raise HttpError(426, "WebSocket version 13 is spoken here", {"Sec-WebSocket-Version": "13"})
+        raise HttpError(426, "This server speaks WebSocket version 13", {"Sec-WebSocket-Version": "13"})
     key = headers.get("sec-websocket-key", "")
     try:
         is_key = len(base64.b64decode(key, validate=True)) == 16
