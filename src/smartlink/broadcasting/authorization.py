@@ -228,7 +228,9 @@ class ChannelRules:
         parts = [re.escape(literals[0])]
         for name, dots, following in zip(names, takes_dots, literals[1:], strict=True):
             if dots and placeholders[name].kind is not str:
-                raise ValueError(f"{pattern!r}: a placeholder with :path gives text; annotate {name} as str, or leave :path out")
+                raise ValueError(
+                    f"{pattern!r}: a placeholder with :path gives text; annotate {name} as str, or leave :path out"
+                )
             form = _WITH_DOTS if dots else _FORMS[placeholders[name].kind]
             parts.append(f"(?P<{name}>{form}){re.escape(following)}")
         return ChannelRule(pattern, kinds, decide, guards, re.compile("".join(parts)), placeholders)

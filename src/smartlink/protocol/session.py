@@ -143,7 +143,7 @@ Effect: TypeAlias = Send | Join | Leave | Whisper | SignIn | Close
 _PONG = (Send(encoding.PONG),)
 _NOTHING: tuple[Effect, ...] = ()
 _OTHER_PROTOCOL = Close(
-    Code.OTHER_PROTOCOL, "This server speaks Pusher Channels protocol 7: connect with pusher-js, Laravel Echo or the like"
+    Code.OTHER_PROTOCOL, "This server speaks Pusher Channels protocol 7: connect with pusher-js, Laravel Echo, …"
 )
 
 
