@@ -46,6 +46,8 @@ class Between:
         """Waited at by `Roster.join`, after it has taken effect."""
         self.reading = Gate()
         """Waited at by `Roster.members`, `state` and `count`, after what they answer was read."""
+        self.admitting = Gate()
+        """Waited at by `Roster.take_place`, after what it answers was decided."""
         self.claiming = Gate()
         """Waited at by `Receipts.complete`, before it takes effect."""
         self.nodes: list[SharedBroker] = []
@@ -126,6 +128,11 @@ class SharedRoster(MemoryRoster):
         count = await super().count(app_id, channel)
         await self._between.reading.passed()
         return count
+
+    async def take_place(self, app_id: str, here: int, most: int) -> bool:
+        is_taken = await super().take_place(app_id, here, most)
+        await self._between.admitting.passed()
+        return is_taken
 
     async def stop(self) -> None:
         """Other nodes may still be there."""

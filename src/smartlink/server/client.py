@@ -107,6 +107,10 @@ class ClientConnection:
             self.close(Code.OVER_CAPACITY, f"The application has reached its limit of {most} connections")
         elif not self.is_open:
             node.give_place_back(self.app)
+        elif (why := node.ending_of(self.app)) is not None:
+            # The app changed while others were asked, and this connection was not yet among those to end.
+            node.give_place_back(self.app)
+            self.close(*why)
         else:
             self._is_greeted = True
             node.connect(self)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from smartlink.protocol.errors import Code
-from smartlink.server.apps.base import App, AppChange, AppManager
+from smartlink.server.apps.base import App, AppChange, AppManager, ending
 from smartlink.server.apps.reloading import reload_apps
 from smartlink.server.config import ServerSettings
 from smartlink.server.eager import EagerTasks
@@ -169,16 +169,10 @@ class RealtimeServer:
     def _on_app_changes(self, changes: Sequence[AppChange]) -> None:
         """End the connections of apps that are not what they were. New limits are for those who come."""
         for change in changes:
-            before, now = change.before, change.now
-            self._forget_rates(before)
-            connections = list(self._hub.tenant(before.id).connections.values())
-            if now is None or now.key != before.key:
-                self._tasks.run(self._close(connections, Code.NO_SUCH_APP, "The application is gone"))
-            elif not now.is_enabled:
-                self._tasks.run(self._close(connections, Code.APP_DISABLED, "The application is disabled"))
-            elif now.secret != before.secret:
-                # What they were let in with is no longer signed with: they come back and are let in anew.
-                self._tasks.run(self._close(connections, Code.RECONNECT, "The application's secret has changed"))
+            self._forget_rates(change.before)
+            if (why := ending(change.before, change.now)) is not None:
+                connections = list(self._hub.tenant(change.before.id).connections.values())
+                self._tasks.run(self._close(connections, *why))
 
     async def _close(self, connections: Sequence[Connection], code: Code, reason: str) -> None:
         step = max(1, int(CLOSES_PER_S * PACE_S))

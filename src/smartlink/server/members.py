@@ -49,17 +49,18 @@ class Members:
         self._corrections = corrections
         self._left: dict[_Key, set[str]] = {}
         """By channel, the users whose leave was heard last, until the roster is asked."""
-        self._asked: dict[_Key, set[str]] = {}
-        """The same, while it is being asked."""
+        self._asked: dict[_Key, list[set[str]]] = {}
+        """The same, while it is being asked: once for each question under way."""
         self._looks: dict[_Key, asyncio.TimerHandle] = {}
 
     def heard(self, app_id: str, channel: str, user_id: str, *, has_come: bool) -> None:
         """This was told on the channel, by whichever node."""
         key = (app_id, channel)
+        # What is heard now is younger than any answer under way.
+        for users in self._asked.get(key, ()):
+            users.discard(user_id)
         if has_come:
-            for users in (self._left.get(key), self._asked.get(key)):
-                if users is not None:
-                    users.discard(user_id)
+            self._left.get(key, set()).discard(user_id)
         elif self._hub.channel(app_id, channel) is not None:
             self._left.setdefault(key, set()).add(user_id)
             if key not in self._looks:
@@ -76,7 +77,7 @@ class Members:
         del self._looks[key]
         users = self._left.pop(key)
         if users and self._is_whole():
-            self._asked[key] = users
+            self._asked.setdefault(key, []).append(users)
             self._tasks.run(self._put_right(key, users))
 
     async def _put_right(self, key: _Key, users: set[str]) -> None:
@@ -84,10 +85,9 @@ class Members:
         try:
             state = await self._roster.state(app_id, channel)
         finally:
-            if self._asked.get(key) is users:
-                del self._asked[key]
-        # Who left once more meanwhile is looked for again.
-        users -= self._left.get(key, set())
+            under_way = [each for each in self._asked.pop(key) if each is not users]
+            if under_way:
+                self._asked[key] = under_way
         back = [member for member in state.members if member.user_id in users]
         for member in back:
             frame = encoding.member_added(channel, member.told_id, member.user_info)

@@ -15,7 +15,7 @@ from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
 from smartlink.protocol.names import ChannelKind, is_cache, is_counted, is_internal, kind_of
 from smartlink.protocol.session import Member, User, Whisper
-from smartlink.server.apps.base import App, AppManager
+from smartlink.server.apps.base import App, AppManager, ending
 from smartlink.server.brokers.base import Broker, BrokerUnavailable, Control, Publication, left_out_parts
 from smartlink.server.corrections import Corrections
 from smartlink.server.counts import CountPace
@@ -161,6 +161,10 @@ class Node:
         """Whether the app may have one more connection, beside all others; to be connected in the same step."""
         return await self.roster.take_place(app.id, self.hub.count(app.id), app.max_connections)
 
+    def ending_of(self, app: App) -> tuple[Code, str] | None:
+        """Why a connection that was let in as `app` ends: the app has changed since. None where it stays."""
+        return ending(app, self._apps.by_id(app.id))
+
     def give_place_back(self, app: App) -> None:
         """A place was taken for a connection that was gone by then."""
         self.roster.report_connections(app.id, self.hub.count(app.id))
@@ -244,6 +248,9 @@ class Node:
             self._newcomers.told(app.id, channel, version, connection)
             joined = session.joined(channel, session.channels[channel], text).frame
             connection.write(b"".join(map(text_frame, [joined, *frames])))
+        else:
+            # It went meanwhile, and left the channel to who was on the way to it: this very one.
+            await self._listening.end(app.id, channel)
 
     async def unsubscribe(self, connection: Connection, channel: str, member: Member | None, descriptor: int) -> None:
         """Take a connection off a channel; nothing of it reaches the connection from now on."""

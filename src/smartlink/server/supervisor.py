@@ -67,6 +67,7 @@ class Supervisor:
         self._leaving: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.Task[None] | None = None
         self._replacing = asyncio.Lock()
+        self._is_stopping = False
 
     @property
     def pids(self) -> list[int]:
@@ -82,14 +83,17 @@ class Supervisor:
                 self._ticker = asyncio.get_running_loop().create_task(self._tick())
             fresh: list[_Worker] = []
             try:
-                fresh += [await self._launch(slot) for slot in range(len(self._slots))]
+                for slot in range(len(self._slots)):
+                    fresh.append(await self._launch(slot))
+                    self._check_stop()
                 reasons = await asyncio.gather(*(self._until_ready(worker) for worker in fresh))
                 if failed := [reason for reason in reasons if reason is not None]:
                     raise WorkersFailed(failed[0])
+                await self._dismiss_keepers()
+                self._check_stop()
             except BaseException:
                 await self._end(fresh, drain_s=0)
                 raise
-            await self._dismiss_keepers()
             old, self._workers = self._workers, fresh
             self._keepers = [asyncio.get_running_loop().create_task(self._keep(slot)) for slot in range(len(fresh))]
             if old:
@@ -106,11 +110,14 @@ class Supervisor:
             worker.seat.say(Reload())
 
     async def stop(self) -> None:
-        """Drain all workers, and wait until they have ended."""
+        """Drain all workers, and wait until they have ended. A replacement under way ends with WorkersFailed."""
+        self._is_stopping = True
         await self._dismiss_keepers()
         for worker in self._launched:
             worker.seat.say(Drain(is_replaced=False))
         await self._end(tuple(self._launched), self._drain_s)
+        async with self._replacing:
+            pass  # What it had started when it saw the stop, it has ended.
         if self._leaving:
             await asyncio.wait(tuple(self._leaving))
         if self._ticker is not None:
@@ -118,19 +125,27 @@ class Supervisor:
             await asyncio.wait((self._ticker,))
         self._workers = []
 
+    def _check_stop(self) -> None:
+        if self._is_stopping:
+            raise WorkersFailed("the server is stopping")
+
     async def _launch(self, slot: int) -> _Worker:
         here, there = socket.socketpair()
         with there:
             listeners = [listener.fileno() for listener in self._slots[slot]]
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                f"--line={there.fileno()}",
-                f"--listen={','.join(map(str, listeners))}",
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(there.fileno(), *listeners),
-                # Signals of a terminal are for the parent alone, which tells the workers in its own words.
-                start_new_session=True,
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *self._command,
+                    f"--line={there.fileno()}",
+                    f"--listen={','.join(map(str, listeners))}",
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(there.fileno(), *listeners),
+                    # Signals of a terminal are for the parent alone, which tells the workers in its own words.
+                    start_new_session=True,
+                )
+            except BaseException:
+                here.close()
+                raise
         exited = asyncio.get_running_loop().create_task(process.wait())
         worker = _Worker(slot, process, self._exchange.seat(here), exited)
         self._launched.add(worker)

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-__all__ = ["App", "AppChange", "AppManager", "AppsInvalid", "OnAppChanges", "Webhook"]
+from smartlink.protocol.errors import Code
+
+__all__ = ["App", "AppChange", "AppManager", "AppsInvalid", "OnAppChanges", "Webhook", "ending"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,18 @@ class AppChange:
 
     before: App
     now: App | None
+
+
+def ending(before: App, now: App | None) -> tuple[Code, str] | None:
+    """Why a connection that was let in as `before` ends now that the app is `now`; None where it stays."""
+    if now is None or now.key != before.key:
+        return Code.NO_SUCH_APP, "The application is gone"
+    if not now.is_enabled:
+        return Code.APP_DISABLED, "The application is disabled"
+    if now.secret != before.secret:
+        # What it was let in with no longer signs: it comes back and is let in anew.
+        return Code.RECONNECT, "The application's secret has changed"
+    return None
 
 
 OnAppChanges = Callable[[Sequence[AppChange]], None]

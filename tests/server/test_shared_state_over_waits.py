@@ -1,0 +1,167 @@
+"""What is read before an engine, a process or a node is waited for may be another thing afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from kit.client import connected
+from kit.engines import Between
+from kit.realtime import KEY, SECRET, realtime_server
+from kit.waiting import eventually
+from smartlink.protocol import encoding
+from smartlink.protocol.session import Member
+from smartlink.protocol.signing import sign_channel
+from smartlink.server.brokers.base import Publication
+from smartlink.server.corrections import Corrections
+from smartlink.server.eager import EagerTasks
+from smartlink.server.history.memory import MemoryHistory
+from smartlink.server.members import Members
+from smartlink.server.metrics import Metrics
+from smartlink.server.receipts.memory import MemoryReceipts
+from smartlink.server.roster.base import State
+from smartlink.server.roster.memory import MemoryRoster
+from smartlink.server.sockets import open_listeners
+from smartlink.server.supervisor import Supervisor, WorkersFailed
+from smartlink.server.switchboard.exchange import Exchange
+
+
+async def test_who_goes_while_told_the_state_again_leaves_nothing_behind() -> None:
+    between = Between()
+    async with realtime_server(engines=between.engines()) as server:
+        async with connected(server.port) as client:
+            await client.subscribe("presence-a", {"user_id": "1"})
+            between.reading.shut()
+            data = json.dumps({"user_id": "1"})
+            auth = sign_channel(KEY, SECRET, client.socket_id, "presence-a", data)
+            client.send("pusher:subscribe", {"channel": "presence-a", "channel_data": data, "auth": auth})
+            await eventually(lambda: between.reading.waiting)
+            client.writer.transport.abort()
+            await eventually(lambda: len(server.node.hub) == 0)
+        between.reading.open()
+
+        await eventually(lambda: not between.nodes[0].subscribed)
+
+
+@pytest.mark.parametrize(
+    ("becomes", "code"), [("is_enabled = false", 4003), ('key = "another"', 4001), ('secret = "another secret"', 4200)]
+)
+async def test_an_application_that_changes_while_a_client_is_greeted_ends_it(
+    tmp_path: Path, becomes: str, code: int
+) -> None:
+    file = tmp_path / "apps.toml"
+    told = {"id": '"1001"', "key": f'"{KEY}"', "secret": f'"{SECRET}"'}
+    file.write_text("\n".join(["[[apps]]", *(f"{name} = {value}" for name, value in told.items())]))
+    between = Between()
+    async with realtime_server(engines=between.engines(), reverb_apps_file=file) as server:
+        between.admitting.shut()
+
+        async def greeting() -> int:
+            async with connected(server.port) as client:
+                return int(client.refusal["code"]) if not client.socket_id else 0
+
+        coming = asyncio.create_task(greeting())
+        await eventually(lambda: between.admitting.waiting)
+        name, _, value = becomes.partition(" = ")
+        told[name] = value
+        file.write_text("\n".join(["[[apps]]", *(f"{name} = {value}" for name, value in told.items())]))
+        await server._apps.reload()
+        between.admitting.open()
+
+        assert await coming == code
+        await eventually(lambda: len(server.node.hub) == 0)
+
+
+class SlowRoster(MemoryRoster):
+    """Answers with what was true when it was asked, when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers: list[asyncio.Event] = []
+
+    async def state(self, app_id: str, channel: str) -> State:
+        found = await super().state(app_id, channel)
+        self.answers.append(answer := asyncio.Event())
+        await answer.wait()
+        return found
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+async def test_a_member_is_not_put_right_by_an_answer_older_than_what_was_heard(comes_back: bool) -> None:
+    async with realtime_server() as server, connected(server.port) as client:
+        await client.subscribe("presence-a", {"user_id": "2"})
+        roster, delivered = SlowRoster(), list[Publication]()
+        await roster.join("1001", "presence-a", "1.1", Member("1"))
+        members = Members(server.node.hub, roster, delivered.append, lambda: True, EagerTasks(Metrics()), Corrections())
+        members.heard("1001", "presence-a", "1", has_come=False)
+        await eventually(lambda: len(roster.answers) == 1)
+        # While that answer, in which the user is there, is under way, they leave; and another question is asked.
+        if comes_back:
+            members.heard("1001", "presence-a", "3", has_come=False)
+            await eventually(lambda: len(roster.answers) == 2)
+            members.heard("1001", "presence-a", "1", has_come=True)
+        else:
+            await roster.leave("1001", "presence-a", "1.1")
+            members.heard("1001", "presence-a", "1", has_come=False)
+            await eventually(lambda: len(roster.answers) == 2)
+        for answer in roster.answers:
+            answer.set()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        members.stop()
+
+        assert [encoding.member_in(each.frame) for each in delivered] == []
+
+
+WORKER = """
+import socket, sys, time
+from smartlink.server.switchboard import messages as say
+line = socket.socket(fileno=int(sys.argv[1].partition("=")[2]))
+def tell(message):
+    record = say.encode(message)
+    line.sendall(len(record).to_bytes(4, "big") + record)
+tell(say.Hello(say.VERSION, 0))
+line.recv(65536)
+tell(say.Ready())
+time.sleep(0.5)
+"""
+
+
+def exchange() -> Exchange:
+    return Exchange(
+        roster=MemoryRoster(), history=MemoryHistory(), receipts=MemoryReceipts(), tell=lambda app_id, event: None
+    )
+
+
+async def test_a_worker_that_cannot_be_started_leaves_none_that_was_before_it() -> None:
+    async with realtime_server() as server:
+        slots = open_listeners(server.settings, 2)
+        slots[1][0].close()
+        supervisor = Supervisor(exchange(), [sys.executable, "-c", WORKER], slots, 0.1)
+
+        with pytest.raises(ValueError, match="fds_to_keep"):
+            await supervisor.replace()
+
+        assert not supervisor._launched
+        slots[0][0].close()
+        await supervisor.stop()
+
+
+async def test_a_stop_while_workers_are_replaced_leaves_none_behind() -> None:
+    async with realtime_server() as server:
+        slots = open_listeners(server.settings, 1)
+        supervisor = Supervisor(exchange(), [sys.executable, "-c", WORKER], slots, 5.0)
+        replacing = asyncio.create_task(supervisor.replace())
+        await eventually(lambda: any(worker.seat.heard_at and worker.seat.is_open for worker in supervisor._launched))
+
+        await supervisor.stop()
+
+        with pytest.raises(WorkersFailed, match="stopping"):
+            await replacing
+        assert not supervisor._launched
+        assert not supervisor._keepers
+        slots[0][0].close()
