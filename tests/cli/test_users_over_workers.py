@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from kit.client import Client, Closed, connected
-from kit.meeting import misled, misled_by_leaves
+from kit.meeting import flap, misled, misled_by_leaves
 from kit.realtime import KEY, SECRET, call
 from kit.reverb import reverb
 from smartlink.protocol.signing import sign_channel
@@ -79,3 +79,21 @@ async def test_two_who_meet_over_workers_are_told_of_each_other_once(tmp_path: P
     with reverb(tmp_path, "--workers", "2") as server:
         assert await misled([server.port], 40) == []
         assert await misled_by_leaves([server.port], 40) == []
+
+
+async def test_who_is_back_within_a_turn_is_told_to_nobody_at_any_worker(tmp_path: Path) -> None:
+    with reverb(tmp_path, "--workers", "2") as server:
+        async with AsyncExitStack() as stack:
+            watchers = [await stack.enter_async_context(connected(server.port)) for _ in range(MANY)]
+            for watcher in watchers:
+                await watcher.subscribe("presence-a", {"user_id": "w"})
+            member = await stack.enter_async_context(connected(server.port))
+            await member.subscribe("presence-a", {"user_id": "m"})
+            flap(member, "presence-a", "m", times=10)
+            for _ in range(10):
+                state = json.loads((await member.expect("pusher_internal:subscription_succeeded"))["data"])
+                assert sorted(state["presence"]["ids"]) == ["m", "w"]
+            member.send("pusher:unsubscribe", {"channel": "presence-a"})
+            for watcher in watchers:
+                await watcher.expect("pusher_internal:member_added")
+                await watcher.expect("pusher_internal:member_removed")

@@ -5,14 +5,39 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 
 from kit.client import Client, connected
 from kit.realtime import KEY, SECRET, call
 from smartlink.protocol.signing import sign_channel
 
-__all__ = ["misled", "misled_by_leaves"]
+__all__ = ["flap", "in_one_piece", "misled", "misled_by_leaves", "subscription"]
+
+
+@contextmanager
+def in_one_piece(client: Client) -> Iterator[None]:
+    """Have all that is sent meanwhile arrive together."""
+    connection = client.writer.get_extra_info("socket")
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    yield
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+
+
+def flap(client: Client, channel: str, user_id: str, *, times: int = 1, **info: str) -> None:
+    """Unsubscribe and subscribe again as that user, all in one piece."""
+    with in_one_piece(client):
+        for _ in range(times):
+            client.send("pusher:unsubscribe", {"channel": channel})
+            client.send("pusher:subscribe", subscription(client, channel, user_id, **info))
+
+
+def subscription(client: Client, channel: str, user_id: str, **info: str) -> dict[str, str]:
+    """What subscribes to a presence channel, rightly signed."""
+    channel_data = json.dumps({"user_id": user_id} | ({"user_info": info} if info else {}))
+    auth = sign_channel(KEY, SECRET, client.socket_id, channel, channel_data)
+    return {"channel": channel, "auth": auth, "channel_data": channel_data}
 
 
 async def misled(ports: Sequence[int], pairs: int) -> list[tuple[str, str, int]]:
@@ -24,7 +49,7 @@ async def misled(ports: Sequence[int], pairs: int) -> list[tuple[str, str, int]]
         clients = await _connect(stack, ports, 2 * pairs)
         users = [(f"presence-{number // 2}", "ab"[number % 2]) for number in range(2 * pairs)]
         for client, (channel, user_id) in zip(clients, users, strict=True):
-            _subscribe(client, channel, user_id)
+            client.send("pusher:subscribe", subscription(client, channel, user_id))
         told = await _told(ports[0], clients, [channel for channel, _ in users])
     found = []
     for (channel, user_id), (state, changes) in zip(users, told, strict=True):
@@ -45,7 +70,7 @@ async def misled_by_leaves(ports: Sequence[int], pairs: int) -> list[tuple[str, 
         comers = await _connect(stack, tuple(reversed(ports)), pairs)
         for leaver, comer, channel in zip(leavers, comers, channels, strict=True):
             leaver.send("pusher:unsubscribe", {"channel": channel})
-            _subscribe(comer, channel, "b")
+            comer.send("pusher:subscribe", subscription(comer, channel, "b"))
         told = await _told(ports[0], comers, channels)
     return [
         (channel, state, changes)
@@ -57,12 +82,6 @@ async def misled_by_leaves(ports: Sequence[int], pairs: int) -> list[tuple[str, 
 async def _connect(stack: AsyncExitStack, ports: Sequence[int], number: int) -> list[Client]:
     cycle = itertools.cycle(ports)
     return [await stack.enter_async_context(connected(next(cycle))) for _ in range(number)]
-
-
-def _subscribe(client: Client, channel: str, user_id: str) -> None:
-    channel_data = json.dumps({"user_id": user_id})
-    auth = sign_channel(KEY, SECRET, client.socket_id, channel, channel_data)
-    client.send("pusher:subscribe", {"channel": channel, "auth": auth, "channel_data": channel_data})
 
 
 async def _told(

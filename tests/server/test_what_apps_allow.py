@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from kit.client import Client, connected, raw
+from kit.client import connected, raw
+from kit.meeting import subscription
 from kit.realtime import APP_ID, KEY, SECRET, an_app, call, realtime_server
 from kit.waiting import LIMIT_S, eventually
-from smartlink.protocol.signing import sign_channel
 from smartlink.server.admission import is_allowed_origin
 from smartlink.server.lifecycle import RealtimeServer
 
@@ -220,7 +220,7 @@ async def test_a_member_who_flaps_is_limited_and_told_so() -> None:
         refused: dict[str, Any] = {}
         joins = 0
         while not refused:
-            flapping.send("pusher:subscribe", subscription(flapping, "presence-a", {"user_id": "2"}))
+            flapping.send("pusher:subscribe", subscription(flapping, "presence-a", "2"))
             answer = await flapping.receive()
             if answer["event"] == "pusher:subscription_error":
                 refused = answer
@@ -234,9 +234,3 @@ async def test_a_member_who_flaps_is_limited_and_told_so() -> None:
         # Other channels are nobody's business, and the connection stays.
         await flapping.subscribe("private-a")
         assert await flapping.is_quiet()
-
-
-def subscription(client: Client, channel: str, member: dict[str, str]) -> dict[str, str]:
-    channel_data = json.dumps(member)
-    auth = sign_channel(KEY, SECRET, client.socket_id, channel, channel_data)
-    return {"channel": channel, "auth": auth, "channel_data": channel_data}

@@ -6,14 +6,15 @@ through the `Link` as WebSocket frames, which are the server's one form of outgo
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
-from smartlink.protocol.messages import decode
+from smartlink.protocol.messages import Subscribe, Unsubscribe, decode
 from smartlink.protocol.names import ChannelKind, kind_of
-from smartlink.protocol.session import Close, Effect, Join, Leave, Send, Session, SignIn, Whisper
+from smartlink.protocol.session import Close, Effect, Join, Leave, Member, Send, Session, SignIn, Whisper
 from smartlink.server.apps.base import App
 from smartlink.server.framing import PING, WireFault, close_frame, control_frame, text_frame
 from smartlink.server.limits import AddressCount, TokenBucket
@@ -61,7 +62,9 @@ class ClientConnection:
         "_deadline",
         "_is_busy",
         "_is_greeted",
+        "_is_turn_over",
         "_joins",
+        "_leaving",
         "_link",
         "_shared",
         "_waiting",
@@ -86,7 +89,9 @@ class ClientConnection:
         self._buckets: tuple[TokenBucket | None, TokenBucket] | None = None
         self._address: str | None = None
         self._joins: TokenBucket | None = None
-        self._is_busy = self._is_greeted = False
+        self._leaving: dict[str, Member] | None = None
+        """Presence channels left in this turn of the loop, and who it was there: others are told at its end."""
+        self._is_busy = self._is_greeted = self._is_turn_over = False
         self._waiting: deque[bytes] | None = None
         self._behind_since = 0.0
         timeout_s = app.authorization_timeout_s
@@ -139,6 +144,7 @@ class ClientConnection:
         of_app = metrics.app(self.app.id)
         of_app.messages_received += 1
         of_app.bytes_received += len(message)
+        self._depart_before(message)
         if self._is_busy:
             # A verb of this connection waits for an engine: keep the order of what the client said.
             if self._waiting is None:
@@ -249,8 +255,10 @@ class ClientConnection:
             if self._may_join(effect.channel):
                 self._run(self._join(effect))
         elif isinstance(effect, Leave):
-            node = self._shared.node
-            self._run(node.unsubscribe(self, effect.channel, effect.member, self.descriptor))
+            if effect.member is not None:
+                self._leave_later(effect.channel, effect.member)
+            else:
+                self._run(self._shared.node.unsubscribe(self, effect.channel, None, self.descriptor))
         elif isinstance(effect, SignIn):
             self._run(self._sign_in(effect))
         elif isinstance(effect, Close):
@@ -260,9 +268,49 @@ class ClientConnection:
         self.write(text_frame(frame))
 
     async def _join(self, effect: Join) -> None:
-        await self._shared.node.subscribe(self, effect.channel, effect.member)
+        channel, member = effect.channel, effect.member
+        left = None if self._leaving is None else self._leaving.get(channel)
+        if self._leaving is not None and left is not None and member is not None:
+            if (member.user_id, member.user_info) == (left.user_id, left.user_info):
+                member = left
+            else:
+                del self._leaving[channel]
+                await self._shared.node.depart(self, channel, left)
+        await self._shared.node.subscribe(self, channel, member)
         if self.is_open and effect.channel in self.session.channels and kind_of(effect.channel).needs_authorization:
             self._deadline = 0.0
+
+    def _leave_later(self, channel: str, member: Member) -> None:
+        """Hear nothing of a presence channel any more, and be gone from it at the end of this turn of the loop.
+
+        Who subscribes again as the same member until then has not been away: nobody is told.
+        """
+        self._shared.node.hub.leave(self, channel, member, self.descriptor)
+        if self._leaving is None:
+            self._leaving = {}
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        self._leaving[channel] = member
+
+    def _end_turn(self) -> None:
+        if self._is_busy:
+            self._is_turn_over = True
+        else:
+            self._depart()
+
+    def _depart_before(self, message: bytes) -> None:
+        """Tell of what was left before anything else is done but leaving and joining: the client may rely on it."""
+        if self._leaving and not self._is_busy and not isinstance(decode(message), Subscribe | Unsubscribe):
+            self._depart()
+
+    def _depart(self) -> None:
+        leaving, self._leaving, self._is_turn_over = self._leaving, None, False
+        if leaving:
+            self._run(self._depart_from(leaving))
+
+    async def _depart_from(self, left: dict[str, Member]) -> None:
+        for channel, member in left.items():
+            if channel not in self.session.channels:
+                await self._shared.node.depart(self, channel, member)
 
     async def _sign_in(self, effect: SignIn) -> None:
         await self._shared.node.sign_in(self, effect.user)
@@ -288,10 +336,15 @@ class ClientConnection:
         self._is_busy = False
         # Taken out meanwhile: a message that is done at once comes here again, however many wait behind it.
         waiting, self._waiting = self._waiting, None
+        if self._is_turn_over:
+            self._depart()
         if waiting is None:
             return
         while waiting and self.is_open:
-            self._act_on(waiting.popleft())
+            if not self._is_busy:
+                self._depart_before(waiting[0])
+            if not self._is_busy:
+                self._act_on(waiting.popleft())
             if self._is_busy and self.is_open:
                 self._waiting = waiting
                 return
@@ -344,6 +397,9 @@ class ClientConnection:
             self._shared.addresses.give_back(self.app.id, self._address)
         node = self._shared.node
         self._deadline = self._shared.watch.now() + linger_s
+        if self._leaving:
+            node.tasks.run(self._depart_from(self._leaving))
+            self._leaving = None
         if self._is_greeted:
             node.tasks.run(node.disconnect(self, descriptor))
         self._shared.watch.linger(self)

@@ -255,6 +255,10 @@ class Node:
     async def unsubscribe(self, connection: Connection, channel: str, member: Member | None, descriptor: int) -> None:
         """Take a connection off a channel; nothing of it reaches the connection from now on."""
         self.hub.leave(connection, channel, member, descriptor)
+        await self.depart(connection, channel, member)
+
+    async def depart(self, connection: Connection, channel: str, member: Member | None) -> None:
+        """Tell that a connection, which the hub has on the channel no more, is off it."""
         await self._listening.end(connection.app.id, channel)
         await self._depart(connection.app, channel, connection.session.socket_id, member)
 
