@@ -43,7 +43,7 @@ FORMS = {
     "profile": Form("/account", "#profile-name", "Another name", "profile-save"),
     "token": Form("/account", "#token-name", "robot", "token-create"),
     "wallet": Form("/wallet", "#amount", "12.50", "deposit"),
-    "event by hand": Form("/admin/events", "#event-data", '{"a": 1}', "event-send", is_for_admins=True),
+    "event by hand": Form("/admin/console", "#event-data", '{"a": 1}', "event-send", is_for_admins=True),
 }
 
 
@@ -112,8 +112,7 @@ async def test_what_one_account_was_writing_is_not_shown_to_another(
     await page.goto(smartlink.url + form.path)
     await connected(page)
     field = await write(page, form)
-    await page.context.clear_cookies()
-    await page.get_by_test_id("nav-wallet").click()
+    await call(who, "POST", "/api/logout/everywhere")
     await expect(page.get_by_text("Your session has ended.")).to_be_visible()
 
     await sign_in_here(page, "ben")
