@@ -84,10 +84,10 @@ async def test_a_watchers_state_and_the_changes_told_to_it_agree() -> None:
 
 async def test_who_was_told_a_state_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smartlink.server.newcomers.SWEEP_S", 0.01)
-    newcomers, connection = Newcomers(known_s=0.03), object()
-    for version in (5, 3, 5):
+    newcomers, connections = Newcomers(known_s=0.03), [object(), object(), object()]
+    for version, connection in zip((5, 3, 5), connections, strict=True):
         newcomers.told("1", "presence-a", version, connection)  # type: ignore[arg-type] # told apart only
-    newcomers.told("1", "presence-a", 0, connection)  # type: ignore[arg-type] # as above
+    newcomers.told("1", "presence-a", 0, connections[0])  # type: ignore[arg-type] # as above
     assert [len(newcomers.knowing("1", "presence-a", version)) for version in (0, 3, 4, 5, 6)] == [0, 3, 2, 2, 0]
     assert newcomers.knowing("2", "presence-a", 3) == ()
 
@@ -150,3 +150,20 @@ async def test_what_was_put_right_is_known_for_a_bounded_time() -> None:
     assert [corrections.cover("1001", "presence-a", "2", number) for number in (0, 7, 8)] == [False, True, False]
     await eventually(lambda: not corrections.cover("1001", "presence-a", "2", 7))
     assert (corrections._known, corrections._timers) == ({}, set())
+
+
+async def test_nothing_is_kept_of_newcomers_who_have_ended_or_left(server: RealtimeServer) -> None:
+    newcomers = server.node._newcomers
+    newcomers._known_s = 3600.0
+    async with connected(server.port) as client:
+        for _ in range(5):
+            await client.subscribe("presence-a", {"user_id": "1"})
+        await client.subscribe("presence-b", {"user_id": "1"})
+        await client.sign_in("w", watchlist=["7", "8"])
+        await client.expect("pusher_internal:watchlist_events")
+        assert len(newcomers) == 4
+        client.send("pusher:unsubscribe", {"channel": "presence-b"})
+        assert await client.is_quiet()
+        assert len(newcomers) == 3
+    await eventually(lambda: len(newcomers) == 0)
+    assert (newcomers._told, newcomers._of) == ({}, {})

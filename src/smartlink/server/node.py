@@ -259,6 +259,7 @@ class Node:
 
     async def depart(self, connection: Connection, channel: str, member: Member | None) -> None:
         """Tell that a connection, which the hub has on the channel no more, is off it."""
+        self._newcomers.left(connection.app.id, channel, connection)
         await self._listening.end(connection.app.id, channel)
         await self._depart(connection.app, channel, connection.session.socket_id, member)
 
@@ -270,6 +271,7 @@ class Node:
         """A connection is gone, however it ended."""
         app, session = connection.app, connection.session
         vacated = self.hub.remove(connection, descriptor)
+        self._newcomers.gone(connection)
         self.roster.report_connections(app.id, here := self.hub.count(app.id))
         if not here:
             self._revocations.forget(app.id)
