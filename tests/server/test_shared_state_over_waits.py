@@ -97,16 +97,16 @@ async def test_a_member_is_not_put_right_by_an_answer_older_than_what_was_heard(
         roster, delivered = SlowRoster(), list[Publication]()
         await roster.join("1001", "presence-a", "1.1", Member("1"))
         members = Members(server.node.hub, roster, delivered.append, lambda: True, EagerTasks(Metrics()), Corrections())
-        members.heard("1001", "presence-a", "1", has_come=False)
+        members.heard("1001", "presence-a", "1", 0, has_come=False)
         await eventually(lambda: len(roster.answers) == 1)
         # While that answer, in which the user is there, is under way, they leave; and another question is asked.
         if comes_back:
-            members.heard("1001", "presence-a", "3", has_come=False)
+            members.heard("1001", "presence-a", "3", 0, has_come=False)
             await eventually(lambda: len(roster.answers) == 2)
-            members.heard("1001", "presence-a", "1", has_come=True)
+            members.heard("1001", "presence-a", "1", 0, has_come=True)
         else:
             await roster.leave("1001", "presence-a", "1.1")
-            members.heard("1001", "presence-a", "1", has_come=False)
+            members.heard("1001", "presence-a", "1", 0, has_come=False)
             await eventually(lambda: len(roster.answers) == 2)
         for answer in roster.answers:
             answer.set()

@@ -13,6 +13,7 @@ from kit.meeting import misled, misled_by_leaves
 from kit.realtime import realtime_server
 from kit.waiting import eventually
 from smartlink.protocol import encoding
+from smartlink.protocol.session import Member
 from smartlink.server.brokers.base import Publication
 from smartlink.server.corrections import Corrections
 from smartlink.server.lifecycle import RealtimeServer
@@ -143,12 +144,34 @@ async def test_a_watched_user_who_was_put_right_before_it_was_told_is_told_once(
         assert await watcher.is_quiet()
 
 
+async def test_what_is_put_right_is_told_to_those_alone_who_heard_it_wrong(server: RealtimeServer) -> None:
+    async with connected(server.port) as old, connected(server.port) as between, connected(server.port) as new:
+        await old.subscribe("presence-a", {"user_id": "1"})
+        await between.subscribe("presence-a", {"user_id": "4"})
+        await old.expect("pusher_internal:member_added")
+        left = (await server.node.roster.state("1001", "presence-a")).version
+        # As at another node, which has yet to tell of it.
+        came = (await server.node.roster.join("1001", "presence-a", "9.9", Member("2"))).version
+        assert (await new.subscribe("presence-a", {"user_id": "5"}))["presence"]["ids"] == ["1", "4", "2", "5"]
+        for client in (old, between):
+            await client.expect("pusher_internal:member_added")
+        server.node.deliver(told(left, has_come=False))
+
+        await old.expect("pusher_internal:member_removed")
+        assert "2" in (await old.expect("pusher_internal:member_added"))["data"]
+        assert await between.is_quiet()
+        server.node.deliver(told(came))
+        assert "2" in (await between.expect("pusher_internal:member_added"))["data"]
+        for client in (old, between, new):
+            assert await client.is_quiet()
+
+
 async def test_what_was_put_right_is_known_for_a_bounded_time() -> None:
     corrections = Corrections(known_s=0)
-    corrections.note("1001", "presence-a", ["2"], 7)
+    corrections.note("1001", "presence-a", {"2": 5}, 7)
 
-    assert [corrections.cover("1001", "presence-a", "2", number) for number in (0, 7, 8)] == [False, True, False]
-    await eventually(lambda: not corrections.cover("1001", "presence-a", "2", 7))
+    assert [corrections.covered("1001", "presence-a", "2", number) for number in (0, 7, 8)] == [None, 5, None]
+    await eventually(lambda: corrections.covered("1001", "presence-a", "2", 7) is None)
     assert (corrections._known, corrections._timers) == ({}, set())
 
 

@@ -16,31 +16,42 @@ _Key = tuple[str, str]
 
 
 class Corrections:
-    """By channel and user, the number up to which those here know of that user. Plain and synchronous."""
+    """By channel and user, the number up to which those here know of that user. Plain and synchronous.
+
+    Those who never heard what was put right were not told again: they still need the change itself.
+    """
 
     def __init__(self, known_s: float = KNOWN_S) -> None:
         self._known_s = known_s
-        self._known: dict[_Key, dict[str, int]] = {}
+        self._known: dict[_Key, dict[str, tuple[int, int]]] = {}
+        """The number of the change that was put right, and the one up to which it was."""
         self._timers: set[asyncio.TimerHandle] = set()
 
-    def note(self, app_id: str, channel: str, user_ids: list[str], version: int) -> None:
-        """Those on the channel here have been told of these users what the state of that version shows."""
-        if not version or not user_ids:
+    def note(self, app_id: str, channel: str, wrong: dict[str, int], version: int) -> None:
+        """Those on the channel here know of some users what the state of that version shows.
+
+        `wrong`: by user, the number of the change that was heard last, and was wrong.
+        """
+        if not version or not wrong:
             return
-        self._known.setdefault((app_id, channel), {}).update(dict.fromkeys(user_ids, version))
+        entries = {user_id: (number, version) for user_id, number in wrong.items()}
+        self._known.setdefault((app_id, channel), {}).update(entries)
         loop = asyncio.get_running_loop()
         timer: asyncio.TimerHandle
 
         def forget() -> None:
             self._timers.discard(timer)
-            self._forget((app_id, channel), user_ids, version)
+            self._forget((app_id, channel), entries)
 
         timer = loop.call_later(self._known_s, forget)
         self._timers.add(timer)
 
-    def cover(self, app_id: str, channel: str, user_id: str, version: int) -> bool:
-        """Whether a change of that number about the user is known here already."""
-        return bool(self._known) and 0 < version <= self._known.get((app_id, channel), {}).get(user_id, 0)
+    def covered(self, app_id: str, channel: str, user_id: str, version: int) -> int | None:
+        """The number of what was put right, if a change of number `version` is known with it; else None."""
+        if not version or not self._known:
+            return None
+        wrong, known = self._known.get((app_id, channel), {}).get(user_id, (0, 0))
+        return wrong if version <= known else None
 
     def stop(self) -> None:
         for timer in self._timers:
@@ -48,10 +59,10 @@ class Corrections:
         self._timers.clear()
         self._known.clear()
 
-    def _forget(self, key: _Key, user_ids: list[str], version: int) -> None:
+    def _forget(self, key: _Key, entries: dict[str, tuple[int, int]]) -> None:
         known = self._known[key]
-        for user_id in user_ids:
-            if known.get(user_id) == version:
+        for user_id, entry in entries.items():
+            if known.get(user_id) is entry:
                 del known[user_id]
         if not known:
             del self._known[key]

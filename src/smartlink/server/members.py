@@ -47,22 +47,22 @@ class Members:
         self._is_whole = is_whole
         self._tasks = tasks
         self._corrections = corrections
-        self._left: dict[_Key, set[str]] = {}
-        """By channel, the users whose leave was heard last, until the roster is asked."""
-        self._asked: dict[_Key, list[set[str]]] = {}
+        self._left: dict[_Key, dict[str, int]] = {}
+        """By channel, the users whose leave was heard last, and its number, until the roster is asked."""
+        self._asked: dict[_Key, list[dict[str, int]]] = {}
         """The same, while it is being asked: once for each question under way."""
         self._looks: dict[_Key, asyncio.TimerHandle] = {}
 
-    def heard(self, app_id: str, channel: str, user_id: str, *, has_come: bool) -> None:
+    def heard(self, app_id: str, channel: str, user_id: str, version: int, *, has_come: bool) -> None:
         """This was told on the channel, by whichever node."""
         key = (app_id, channel)
         # What is heard now is younger than any answer under way.
         for users in self._asked.get(key, ()):
-            users.discard(user_id)
+            users.pop(user_id, None)
         if has_come:
-            self._left.get(key, set()).discard(user_id)
+            self._left.get(key, {}).pop(user_id, None)
         elif self._hub.channel(app_id, channel) is not None:
-            self._left.setdefault(key, set()).add(user_id)
+            self._left.setdefault(key, {})[user_id] = version
             if key not in self._looks:
                 look_s = LOOK_S * random.uniform(0.5, 1.0)  # noqa: S311 — no secret
                 self._looks[key] = asyncio.get_running_loop().call_later(look_s, self._look, key)
@@ -80,7 +80,7 @@ class Members:
             self._asked.setdefault(key, []).append(users)
             self._tasks.run(self._put_right(key, users))
 
-    async def _put_right(self, key: _Key, users: set[str]) -> None:
+    async def _put_right(self, key: _Key, users: dict[str, int]) -> None:
         app_id, channel = key
         try:
             state = await self._roster.state(app_id, channel)
@@ -93,5 +93,7 @@ class Members:
             frame = encoding.member_added(channel, member.told_id, member.user_info)
             # With numbers, who is back was not told of the leave.
             own = left_out(None, member.user_id) if state.version else None
-            self._deliver(Publication(app_id, channel, frame, own))
-        self._corrections.note(app_id, channel, [member.user_id for member in back], state.version)
+            # Nor was who knew a younger state than the leave.
+            self._deliver(Publication(app_id, channel, frame, own, version=users[member.user_id]))
+        wrong = {member.user_id: users[member.user_id] for member in back}
+        self._corrections.note(app_id, channel, wrong, state.version)

@@ -344,8 +344,7 @@ class Node:
             if (act := self._on_control.get(publication.action)) is not None:
                 act(publication)
             return
-        if encoding.is_internal(publication.frame) and not self._hear(publication):
-            return
+        put_right = self._hear(publication) if encoding.is_internal(publication.frame) else None
         self._listening.take(publication)
         subscribers = self.hub.channel(publication.app_id, publication.channel)
         if subscribers is None:
@@ -356,27 +355,36 @@ class Node:
         if publication.version:
             knowing = self._newcomers.knowing(publication.app_id, publication.channel, publication.version)
             left_out = {*left_out, *(each for each in knowing if each in subscribers)}
+        if put_right is not None:
+            unaware = self._newcomers.knowing(publication.app_id, publication.channel, put_right)
+            if not unaware:
+                return
+            here = self.hub.on_channel(publication.app_id, publication.channel)
+            left_out = {*left_out, *(each for each in here if each not in unaware)}
         self._fanout.publish(subscribers, text_frame(publication.frame), *left_out, is_live=publication.is_live)
 
-    def _hear(self, publication: Publication) -> bool:
+    def _hear(self, publication: Publication) -> int | None:
         """Note what a node, perhaps this one, tells of a channel: what two tell at once may come in the wrong order.
 
-        Returns whether it is to be told here.
+        Where it has been put right already, returns the number of what was wrong: only those who did not hear that are
+        still to be told (`Corrections`).
         """
         app_id, channel, frame = publication.app_id, publication.channel, publication.frame
         if (count := encoding.subscription_count_in(frame)) is not None:
             self._counts.heard(app_id, channel, count)
         elif (member := encoding.member_in(frame)) is not None:
-            if self._corrections.cover(app_id, channel, member[0], publication.version):
-                return False
-            self._members.heard(app_id, channel, member[0], has_come=member[1])
+            put_right = self._corrections.covered(app_id, channel, member[0], publication.version)
+            if put_right is not None:
+                return put_right
+            self._members.heard(app_id, channel, member[0], publication.version, has_come=member[1])
         elif (watched := encoding.watched_in(frame)) is not None:
-            if self._corrections.cover(app_id, channel, watched[0], publication.version):
-                return False
-            self._users.heard(app_id, watched[0], is_online=watched[1])
+            put_right = self._corrections.covered(app_id, channel, watched[0], publication.version)
+            if put_right is not None:
+                return put_right
+            self._users.heard(app_id, watched[0], publication.version, is_online=watched[1])
         elif (updated := encoding.member_updated_in(frame)) is not None:
             self.roster.note(app_id, channel, *updated)
-        return True
+        return None
 
     def _left_out(self, publication: Publication, text: str) -> list[Connection]:
         """The connections on the channel that are not to hear a publication."""

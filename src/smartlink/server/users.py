@@ -68,8 +68,9 @@ class Users:
         self._newcomers = newcomers
         self._corrections = corrections
         self._webhooks = webhooks
-        self._told: dict[tuple[str, str], bool] = {}
-        """Of users who came or went a moment ago, whether watchers here heard at last that they are online."""
+        self._told: dict[tuple[str, str], tuple[bool, int]] = {}
+        """Of users who came or went a moment ago, whether watchers here heard last that they are online, and the
+        number of that change."""
         self._looks: dict[tuple[str, str], asyncio.TimerHandle] = {}
 
     async def sign_in(self, connection: Connection, user: User) -> None:
@@ -131,10 +132,10 @@ class Users:
             if change.is_vacated:
                 await self._tell(app, user_id, "offline", change.version)
 
-    def heard(self, app_id: str, user_id: str, *, is_online: bool) -> None:
+    def heard(self, app_id: str, user_id: str, version: int, *, is_online: bool) -> None:
         """Watchers here were told so by a node. What two tell at once may be heard in the wrong order."""
         key = (app_id, user_id)
-        self._told[key] = is_online
+        self._told[key] = (is_online, version)
         if key not in self._looks:
             self._looks[key] = asyncio.get_running_loop().call_later(LOOK_S, self._look, key)
 
@@ -146,17 +147,17 @@ class Users:
 
     def _look(self, key: tuple[str, str]) -> None:
         del self._looks[key]
-        self._tasks.run(self._put_right(*key, was_told_online=self._told.pop(key)))
+        self._tasks.run(self._put_right(*key, *self._told.pop(key)))
 
-    async def _put_right(self, app_id: str, user_id: str, *, was_told_online: bool) -> None:
+    async def _put_right(self, app_id: str, user_id: str, was_told_online: bool, told: int) -> None:
         state = await self._roster.state(app_id, signed_in_channel(user_id))
         is_online = state.subscriptions > 0
         # What was heard meanwhile is looked at by itself.
         is_last_word = (app_id, user_id) not in self._told
         if is_last_word and is_online is not was_told_online and self._is_whole():
             frame = encoding.watchlist_events({"online" if is_online else "offline": [user_id]})
-            self._deliver(Publication(app_id, _WATCH + user_id, frame))
-            self._corrections.note(app_id, _WATCH + user_id, [user_id], state.version)
+            self._deliver(Publication(app_id, _WATCH + user_id, frame, version=told))
+            self._corrections.note(app_id, _WATCH + user_id, {user_id: told}, state.version)
 
     async def _tell(self, app: App, user_id: str, what: str, version: int) -> None:
         self._webhooks.tell(app, WebhookEvent(f"user_{what}", signed_in_channel(user_id), user_id))
