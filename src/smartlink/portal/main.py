@@ -41,7 +41,7 @@ from smartlink.portal.presence import channels as presence_channels
 from smartlink.portal.presence import routes as presence_routes
 from smartlink.portal.presence.service import Presence
 from smartlink.portal.presence.sweep import Sweep
-from smartlink.portal.shared import background, idempotency
+from smartlink.portal.shared import background, idempotency, tasks
 from smartlink.portal.shared.background import WorkerOptions
 from smartlink.portal.shared.db import Database, outbox_tables
 from smartlink.portal.shared.errors import handle_errors
@@ -138,7 +138,7 @@ class Portal:
         schedule.every(SWEEP_EVERY_S, "expired sessions", self.users.end_expired, first_s=3.0)
         schedule.every(PRUNE_EVERY_S, "prune", self.prune, first_s=30.0)
         schedule.every(SAMPLE_EVERY_S, "figures", self.board.sample, first_s=1.0)
-        showing = asyncio.create_task(self.board.show(stop), name="live figures")
+        showing = tasks.start("live figures", self.board.show(stop))
         try:
             await background.work(self._relay(options), schedule, stop, options)
         finally:

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from smartlink.broadcasting import Broadcaster, BroadcastEvent, BroadcastFailed, Envelope, Promise
 from smartlink.broadcasting.outbox import Outbox
+from smartlink.portal.shared import tasks
 from smartlink.portal.shared.db import Database
 
 __all__ = ["Announcer", "LiveSender", "Work"]
@@ -111,7 +112,7 @@ class LiveSender:
                 self.dropped += 1
             self._waiting.append(envelope)
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._send_all(), name="live events")
+            self._task = tasks.start("live events", self._send_all())
 
     async def drained(self) -> None:
         """Wait until nothing waits any more."""

@@ -19,6 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
+from smartlink.portal.shared import tasks
 from smartlink.portal.shared.db import Base, BigId, Database, UtcDateTime
 from smartlink.portal.shared.errors import DatabaseAway
 from smartlink.portal.shared.realtime import RealtimeApi, RealtimeAway
@@ -68,7 +69,7 @@ class Endings:
         if user_id in self._tasks:
             self._again.add(user_id)
         elif len(self._tasks) < MAX_AT_ONCE:
-            self._tasks[user_id] = asyncio.get_running_loop().create_task(self._end(user_id), name="end connections")
+            self._tasks[user_id] = tasks.start("end connections", self._end(user_id))
 
     async def run_once(self) -> None:
         """Tell the realtime server of all that it was not told yet."""

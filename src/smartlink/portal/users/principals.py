@@ -17,6 +17,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from smartlink.lost import closed_is_lost
+from smartlink.portal.shared import tasks
 from smartlink.portal.shared.errors import Forbidden
 from smartlink.portal.shared.redis import PREFIX, RedisAway, SharedRedis
 from smartlink.portal.users.abilities import ALL, Ability, AbilityOrAll
@@ -116,7 +117,7 @@ class Principals:
     def start(self) -> None:
         """Begin to hear other processes."""
         if self._shared is not None and self._listening is None:
-            self._listening = asyncio.create_task(self._listen(self._shared), name="revocations")
+            self._listening = tasks.start("hearing revocations", self._listen(self._shared))
 
     async def aclose(self) -> None:
         """Stop hearing them."""

@@ -1,0 +1,26 @@
+"""What the portal does behind its requests: a task that dies is told of."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from kit.portal import World
+from kit.waiting import eventually
+
+
+async def test_figures_that_stop_being_shown_are_an_error_in_the_log(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(max_age_s: float = 0.0) -> bool:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(world.portal.board, "is_looked_at", broken)
+    stop = asyncio.Event()
+    working = asyncio.create_task(world.portal.work(stop))
+    await eventually(lambda: "a background task died: live figures" in caplog.text)
+    stop.set()
+    await working
+
+    assert "ValueError: a bug" in caplog.text
