@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from kit.portal import PASSWORD, Person, World
 from kit.realtime import realtime_server
 from smartlink.broadcasting import BroadcastSettings
 from smartlink.portal.shared.errors import Invalid, Unauthenticated
+from smartlink.portal.shared.passwords import Asker
 from smartlink.portal.users.schemas import NewToken
 
 NEW = "a new battery staple"
@@ -175,3 +177,50 @@ async def test_whose_token_ends_makes_no_other_of_it(world: World, ana: Person) 
     with pytest.raises(Unauthenticated):
         await users.create_token(caller, NewToken(name="survivor"))
     assert await world.rows("SELECT id FROM personal_access_tokens") == []
+
+
+async def test_a_password_replaced_while_another_change_is_hashed_is_right_no_more(
+    world: World, ana: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passwords, may_go_on, waits = world.portal.passwords, asyncio.Event(), asyncio.Event()
+    hash_it = passwords.hash
+
+    async def hash_slowly(password: str, asker: Asker | None = None) -> str:
+        if password == "of somebody who knew":
+            waits.set()
+            await may_go_on.wait()
+        return await hash_it(password, asker)
+
+    monkeypatch.setattr(passwords, "hash", hash_slowly)
+    late = {"current_password": PASSWORD, "password": "of somebody who knew"}
+    changing = asyncio.create_task(ana.put("/api/user/password", late))
+    await waits.wait()
+    first = await ana.put("/api/user/password", {"current_password": PASSWORD, "password": NEW})
+    may_go_on.set()
+    second = await changing
+
+    assert first.status_code == 204
+    assert (second.status_code, set(second.json()["errors"])) == (422, {"current_password"})
+    assert await sign_in(world, ana, NEW) == 200
+
+
+async def test_of_two_names_at_once_the_realtime_server_hears_the_last_one_last(
+    world: World, ana: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[object] = []
+    may_arrive, waits = asyncio.Event(), asyncio.Event()
+
+    async def change_info(user_id: int, info: dict[str, object]) -> None:
+        if info["name"] == "First" and not may_arrive.is_set():
+            waits.set()
+            await may_arrive.wait()
+        heard.append(info["name"])
+
+    monkeypatch.setattr(world.portal.realtime, "change_info", change_info)
+    first = asyncio.create_task(ana.patch("/api/user", {"name": "First"}))
+    await waits.wait()
+    assert (await ana.patch("/api/user", {"name": "Second"})).status_code == 200
+    may_arrive.set()
+    assert (await first).status_code == 200
+
+    assert heard == ["Second", "First", "Second"]

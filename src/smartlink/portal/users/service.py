@@ -204,13 +204,16 @@ class Users:
         right password.
         """
         values: dict[str, object] = {}
+        checked: str | None = None
         if change.name is not None:
             values["name"] = change.name
         if change.email is not None and change.email != principal.email:
-            await self._check_password(principal.id, change.current_password or "", asker)
+            checked = await self._check_password(principal.id, change.current_password or "", asker)
             values["email"] = change.email
         try:
             async with self._announcer.work() as work:
+                if checked is not None:
+                    await _check_same_password(work.session, principal.id, checked)
                 if values:
                     values["updated_at"] = _now()
                     await work.session.execute(update(User).where(User.id == principal.id).values(values))
@@ -226,8 +229,18 @@ class Users:
             # What newcomers are told of who is there. Everybody else has heard; a server that is away, or does not
             # know this call, tells it with the user's next connection.
             with contextlib.suppress(RealtimeAway):
-                await self._realtime.change_info(user.id, {"id": user.id, "name": user.name})
+                await self._tell_name(user.id, user.name)
         return user
+
+    async def _tell_name(self, user_id: int, name: str) -> None:
+        """Two changes at once may arrive in another order than they were made in: the last word is the database's."""
+        now: str | None = name
+        told: str | None = None
+        while now is not None and now != told:
+            await self._realtime.change_info(user_id, {"id": user_id, "name": now})
+            told = now
+            async with self._database.reading() as session:
+                now = await session.scalar(select(User.name).where(User.id == user_id))
 
     async def heard_up_to(self) -> int:
         """The last recorded event about users themselves: what is read after this holds all that came before it."""
@@ -239,9 +252,10 @@ class Users:
 
         The page that asked keeps its session and connects again. Raises Invalid when `current` is not right.
         """
-        await self._check_password(principal.id, current, asker)
+        checked = await self._check_password(principal.id, current, asker)
         hashed = await self._passwords.hash(new, asker)
         async with self._database.writing() as session:
+            await _check_same_password(session, principal.id, checked)
             values = {"password": hashed, "updated_at": _now()}
             await session.execute(update(User).where(User.id == principal.id).values(values))
             await _end_all(session, principal.id, but=principal)
@@ -273,11 +287,13 @@ class Users:
             await self.endings.record(work, user_id)
         return user
 
-    async def _check_password(self, user_id: int, password: str, asker: Asker | None) -> None:
+    async def _check_password(self, user_id: int, password: str, asker: Asker | None) -> str:
+        """What is stored for a password that is right; `_check_same_password` asks for it again when it is used."""
         async with self._database.reading() as session:
             stored = await session.scalar(select(User.password).where(User.id == user_id))
-        if not await self._passwords.is_right(password, stored, asker):
-            raise Invalid({"current_password": ["The current password is not right."]})
+        if not await self._passwords.is_right(password, stored, asker) or stored is None:
+            raise _wrong_password()
+        return stored
 
     async def tokens(self, user_id: int, page: Page) -> Sequence[Token]:
         """A page of a user's tokens, newest first."""
@@ -342,6 +358,17 @@ async def _check_unchanged(session: AsyncSession, user: User) -> None:
     found = (await session.execute(now)).one_or_none()
     if found is None or found.password != user.password or found.blocked_at is not None:
         raise _wrong_credentials()
+
+
+async def _check_same_password(session: AsyncSession, user_id: int, checked: str) -> None:
+    """Nobody changes an account by a password that was replaced between its check and this."""
+    now = await session.scalar(select(User.password).where(User.id == user_id).with_for_update())
+    if now != checked:
+        raise _wrong_password()
+
+
+def _wrong_password() -> Invalid:
+    return Invalid({"current_password": ["The current password is not right."]})
 
 
 async def _check_signed_in(session: AsyncSession, caller: Principal) -> None:
