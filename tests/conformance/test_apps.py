@@ -289,7 +289,15 @@ class TestDatabaseApps(ChangingApps):
                 with pytest.raises(AppsInvalid, match="there already"):
                     await manager.add(other)
 
-    @pytest.mark.parametrize("url", ["nonsense", "nosuch://x", "postgresql://u:hidden-word@127.0.0.1:1/x"])
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "nonsense",
+            "nosuch://x",
+            "postgresql://u:hidden-word@127.0.0.1:1/x",
+            "postgresql://u:hidden-word@127.0.0.1:1/x?pgbouncer=true",
+        ],
+    )
     async def test_an_address_that_leads_nowhere_is_told_without_it(self, url: str) -> None:
         manager = DatabaseApps(url)
         with pytest.raises(AppsInvalid, match="REVERB_APPS_DATABASE_URL") as raised:

@@ -224,6 +224,11 @@ def test_a_backup_that_is_not_as_it_was_taken_is_refused(
     assert not (tmp_path / "new.db").exists()
 
 
+def test_a_copy_through_pgbouncer_says_to_go_past_it(tmp_path: Path) -> None:
+    with pytest.raises(BackupFailed, match="DB_PGBOUNCER=false and the direct address"):
+        backup("postgresql://app@127.0.0.1:1/app?pgbouncer=true", tmp_path / "a.backup")
+
+
 def test_a_file_that_is_there_is_kept(sqlite_template: str, tmp_path: Path) -> None:
     (tmp_path / "taken.backup").write_text("mine")
 

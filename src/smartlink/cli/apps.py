@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from smartlink.cli.failures import fail, server_errors, settings_errors
 from smartlink.cli.logs import configure
+from smartlink.cli.wording import counted
 
 if TYPE_CHECKING:
     from smartlink.broadcasting import BroadcastSettings
@@ -43,8 +44,8 @@ def list_apps(as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
     for app in found:
         state = "enabled " if app.is_enabled else "disabled"
         _say(
-            f"{app.id:<16} {app.key:<24} {state}  {_count(app.max_connections, 'connection')}  "
-            f"{_count(len(app.webhooks), 'webhook')}"
+            f"{app.id:<16} {app.key:<24} {state}  {counted(app.max_connections, 'connection')}  "
+            f"{counted(len(app.webhooks), 'webhook')}"
         )
     if not found:
         _say("No applications")
@@ -158,7 +159,3 @@ def _shown(app: App) -> dict[str, object]:
 
 def _say(text: str) -> None:
     print(text, flush=True)  # noqa: T201 — this is the command line
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

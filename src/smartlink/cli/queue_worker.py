@@ -12,6 +12,7 @@ import typer
 from smartlink.cli.data import require_tables, settings_with_database, with_portal
 from smartlink.cli.failures import database_errors, fail, settings_errors
 from smartlink.cli.logs import configure
+from smartlink.cli.wording import waiting
 
 if TYPE_CHECKING:
     from smartlink.broadcasting.outbox import OutboxStatus
@@ -95,7 +96,7 @@ def _problems(found: OutboxStatus, max_lag_s: float) -> list[str]:
         problems.append("No worker is running: nothing is sent. Start one: smartlink worker start")
     else:
         problems += [
-            f"No worker takes the queue {queue.name}: {queue.waiting} events wait. "
+            f"No worker takes the queue {queue.name}: {waiting(queue.waiting)}. "
             f"Start one: smartlink worker start --queue {queue.name}"
             for queue in found.queues
             if not queue.has_worker

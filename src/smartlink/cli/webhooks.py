@@ -14,6 +14,7 @@ import typer
 
 from smartlink.cli.failures import fail, server_errors, settings_errors
 from smartlink.cli.logs import configure
+from smartlink.cli.wording import counted
 
 if TYPE_CHECKING:
     from smartlink.server.webhooks.queue import FailedBatch, WebhookQueue
@@ -39,7 +40,8 @@ def list_failed(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
         at = datetime.fromtimestamp(batch.failed_at, UTC).strftime("%Y-%m-%d %H:%M:%S")
         where = urlsplit(batch.address.url)
         target = f"{where.scheme}://{where.netloc}{where.path}"
-        _say(f"{batch.id:>8}  {at}  app {batch.address.app_id}  {target}  {len(batch.entries)} events  {batch.reason}")
+        events = counted(len(batch.entries), "event")
+        _say(f"{batch.id:>8}  {at}  app {batch.address.app_id}  {target}  {events}  {batch.reason}")
     if not batches:
         _say("No failed webhooks")
 
@@ -80,7 +82,7 @@ def _id(text: str) -> int | None:
 def _tell(count: int, batch: str, what: str) -> None:
     if not count and batch != "all":
         fail("No failed webhook has this id")
-    _say(f"{count} {'batch' if count == 1 else 'batches'} {what}")
+    _say(f"{counted(count, 'batch', 'batches')} {what}")
 
 
 def _with_queue(work: Callable[[WebhookQueue], Awaitable[T]]) -> T:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from smartlink.broadcasting.outbox import read_status
 from smartlink.cli.doctor.clock import compare
 from smartlink.cli.doctor.finding import Finding, failed, fine, skipped, warning
+from smartlink.cli.wording import waiting
 from smartlink.portal import migrations
 from smartlink.portal.shared.db import Database, outbox_tables
 from smartlink.portal.shared.errors import DatabaseAway
@@ -71,5 +72,5 @@ async def _clock(database: Database) -> Finding:
 async def _worker(database: Database) -> Finding:
     found = await read_status(database.engine, outbox_tables)
     if found.has_worker:
-        return fine("worker", f"at work, {found.waiting} events wait")
-    return warning("worker", f"none is at work, {found.waiting} events wait", "smartlink worker start, or serve")
+        return fine("worker", f"at work, {waiting(found.waiting)}")
+    return warning("worker", f"none is at work, {waiting(found.waiting)}", "smartlink worker start, or serve")

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from smartlink.cli.apps import read_apps
 from smartlink.cli.doctor.finding import Finding, failed, fine, skipped, warning
+from smartlink.cli.wording import counted
 from smartlink.server.apps.base import AppsInvalid
 from smartlink.server.bootstrap import guard_for
 from smartlink.server.config import ServerSettings
@@ -36,4 +37,4 @@ async def check_webhooks(settings: ServerSettings) -> list[Finding]:
             found.append(failed("webhooks", f"{where} is refused: {refused.why}", refused.fix))
         except (OSError, TimeoutError):
             found.append(warning("webhooks", f"the name {where} does not resolve here", "check its name in DNS"))
-    return found or [fine("webhooks", f"{len(urls)} {'address' if len(urls) == 1 else 'addresses'} allowed")]
+    return found or [fine("webhooks", f"{counted(len(urls), 'address', 'addresses')} allowed")]

@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy import URL
 
+from smartlink.broadcasting.outbox.pgbouncer import is_pooled
 from smartlink.portal.backups import ids
 from smartlink.portal.backups.archive import BackupFailed
 
@@ -114,6 +115,11 @@ async def _last_event_id(connection: Any) -> int:
 
 
 async def _connect(url: URL) -> Any:
+    if is_pooled(url):
+        raise BackupFailed(
+            "A copy needs one connection from beginning to end, which PgBouncer does not give: run this command with "
+            "DB_PGBOUNCER=false and the direct address of PostgreSQL in DATABASE_URL."
+        )
     mode = _ssl_mode(url)
     try:
         return await asyncpg.connect(

@@ -119,6 +119,8 @@ class DatabaseApps:
     def _connect(self) -> AsyncEngine:
         if self._engine is None:
             scheme, separator, rest = self._url.partition("://")
+            if "pgbouncer=" in rest.partition("?")[2]:
+                raise AppsInvalid("REVERB_APPS_DATABASE_URL must bypass PgBouncer: give PostgreSQL's own address")
             try:
                 self._engine = create_async_engine(f"{_DRIVERS.get(scheme, scheme)}{separator}{rest}")
             except (SQLAlchemyError, ImportError, ValueError) as error:
