@@ -19,7 +19,6 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import msgspec
 import structlog
 
 from smartlink.protocol.names import is_counted
@@ -35,7 +34,6 @@ from smartlink.server.roster.lua import (
     COUNT_MISSED,
     JOIN,
     LEAVE,
-    PLACE,
     REMOVE,
     SETTLE,
     STATE,
@@ -43,6 +41,7 @@ from smartlink.server.roster.lua import (
     SYNC,
 )
 from smartlink.server.roster.memory import MemoryRoster
+from smartlink.server.roster.places import Places
 
 __all__ = ["RedisRoster"]
 
@@ -55,17 +54,11 @@ SETTLE_S = 3.0
 AT_ONCE = 250
 """Channels that are worked on at a time."""
 AUDITED_PER_TURN = 100
-NEAR, NEAR_PART = 256, 0.1
-"""How close to its limit an app must be, in connections and as a part of them, for Redis to be asked before each one:
-further away the counts of others may be a second old."""
 START_S = 5.0
 STOP_S = 3.0
 
-_ANY = 1 << 53
-"""No limit."""
 _NUMBERED = ("presence-", "#user-")
 _Key = tuple[str, str]
-_reports = msgspec.json.Decoder(dict[str, int])
 log = structlog.get_logger(__name__)
 
 
@@ -107,13 +100,7 @@ class RedisRoster:
         self._unsettled: list[tuple[float, _Key, list[Any], bool, int]] = []
         self._dead: set[str] = set()
         self._audit: list[_Key] = []
-        self._connections: dict[str, int] = {}
-        self._asking: dict[str, int] = {}
-        """Connections that a place is being asked for."""
-        self._unsaid: set[str] = set()
-        """Apps of whose connections the others are to be told."""
-        self._elsewhere: dict[str, int] = {}
-        self._nodes = 1
+        self._places = Places(commands, names, lambda: self._node_id if self._is_with_others else None)
         self._on_change: OnChange | None = None
         self._beat_now = asyncio.Event()
         self._work_now = asyncio.Event()
@@ -295,61 +282,19 @@ class RedisRoster:
         return await self._local.channels(app_id, prefix)
 
     def report_connections(self, app_id: str, connections: int) -> None:
-        if connections:
-            self._connections[app_id] = connections
-        else:
-            self._connections.pop(app_id, None)
-        self._say_later(app_id)
+        self._places.count(app_id, connections)
 
     def connections_elsewhere(self, app_id: str) -> int:
-        return self._elsewhere.get(app_id, 0)
+        return self._places.elsewhere(app_id)
 
     async def count_elsewhere(self, app_id: str) -> int:
-        if self._is_with_others:
-            with contextlib.suppress(RedisAway):
-                await self._place(app_id, _ANY)
-        return self.connections_elsewhere(app_id)
+        return await self._places.ask_elsewhere(app_id)
 
     async def take_place(self, app_id: str, here: int, most: int) -> bool:
-        known = here + self._asking.get(app_id, 0) + self.connections_elsewhere(app_id)
-        if not self._is_with_others:
-            return known < most
-        if known < most - max(NEAR, int(most * NEAR_PART)):
-            return True
-        self._asking[app_id] = self._asking.get(app_id, 0) + 1
-        try:
-            return await self._place(app_id, most)
-        except RedisAway:
-            return known < most
-        finally:
-            self._asking[app_id] -= 1
-            if not self._asking[app_id]:
-                del self._asking[app_id]
-
-    async def _place(self, app_id: str, most: int) -> bool:
-        count = self._connections.get(app_id, 0) + self._asking.get(app_id, 0)
-        keys = [self._names.of_nodes("alive"), self._names.of_nodes(f"places:{app_id}")]
-        fits, elsewhere = await self._commands.run(PLACE, keys, self._node_id, count, most)
-        self._elsewhere[app_id] = elsewhere
-        return bool(fits)
-
-    def _say_later(self, app_id: str) -> None:
-        """Tell a count with what else is counted in this turn of the loop."""
-        if not self._unsaid:
-            asyncio.get_running_loop().call_soon(self._say_counts)
-        self._unsaid.add(app_id)
-
-    def _say_counts(self) -> None:
-        apps, self._unsaid = self._unsaid, set()
-        if not self._is_with_others:
-            return  # Told when it is back.
-        for app_id in apps:
-            count = self._connections.get(app_id, 0) + self._asking.get(app_id, 0)
-            places = self._names.of_nodes(f"places:{app_id}")
-            self._commands.send(places, "HSET", places, self._node_id, count)
+        return await self._places.take(app_id, here, most)
 
     async def nodes(self) -> int:
-        return self._nodes if self._is_with_others else 1
+        return self._places.nodes if self._is_with_others else 1
 
     # Names
 
@@ -404,17 +349,16 @@ class RedisRoster:
             reply = await self._send_beat()
         self._is_new = False
         self._dead.update(node.decode() for node in reply[1])
-        self._hear(reply[2])
+        self._places.hear(reply[2], self._node_id)
         was_with_others, self._is_with_others = self._is_with_others, self._commands.is_available
         if not was_with_others or is_anew:
-            for app_id in self._connections:
-                self._say_later(app_id)
+            self._places.say_all()
         self._in_touch.set()
         self._work_now.set()
 
     async def _send_beat(self) -> Any:
         keys = [self._names.of_nodes(kind) for kind in ("alive", "claimed", "connections", "last")]
-        report = msgspec.json.encode(self._connections)
+        report = self._places.report()
         return await self._commands.run(BEAT, keys, self._node_id, LEASE_MS, STALL_MS, report, int(self._is_new))
 
     def _begin_anew(self) -> None:
@@ -424,20 +368,6 @@ class RedisRoster:
         self._is_new = True
         for key in self._local.occupied():
             self._dirty.setdefault(key, _Missed(was_on=True))
-
-    def _hear(self, reports: list[bytes]) -> None:
-        elsewhere: dict[str, int] = {}
-        for node_id, report in zip(reports[::2], reports[1::2], strict=True):
-            if node_id.decode(errors="replace") == self._node_id:
-                continue
-            try:
-                connections = _reports.decode(report)
-            except (msgspec.MsgspecError, ValueError):
-                continue
-            for app_id, number in connections.items():
-                elsewhere[app_id] = elsewhere.get(app_id, 0) + max(0, number)
-        self._elsewhere = elsewhere
-        self._nodes = max(1, len(reports) // 2)
 
     # Chores
 
