@@ -82,7 +82,7 @@ async def test_a_flushed_redis_is_filled_again_and_nobody_is_told_to_come_or_go(
             await eventually(lambda: one.roster._node_id and server.call("DBSIZE") > 5)  # type: ignore[operator]
             await settled(one)
             await settled(two)
-            await eventually(lambda: (one.roster._nodes, two.roster._nodes) == (2, 2))
+            await eventually(lambda: (one.roster._places.nodes, two.roster._places.nodes) == (2, 2))
 
             assert await one.roster.count(*ROOM) == ChannelCount(3, 2)
             assert set(await two.roster.channels("1")) == {"presence-a", "chat"}
@@ -183,7 +183,7 @@ async def test_redis_standing_still_takes_no_node_for_dead() -> None:
             server.thaw()
             await settled(one)
             await settled(two)
-            await eventually(lambda: (one.roster._nodes, two.roster._nodes) == (2, 2))
+            await eventually(lambda: (one.roster._places.nodes, two.roster._places.nodes) == (2, 2))
 
             assert ids == (one.roster._node_id, two.roster._node_id)
             assert one.changes == two.changes == []
