@@ -259,7 +259,8 @@ class Relay:
 
     def _is_at_rest(self) -> bool:
         calls = self._calls.under_way or self._calls.unmarked
-        under_way = calls or self._fetching or self._marking or len(self._lanes)
+        # A beat that is under way may not have found all queues yet.
+        under_way = calls or self._fetching or self._marking or self._beating or len(self._lanes)
         return not under_way and not self._must_fetch and self._shares.is_valid()
 
     async def _is_empty(self) -> bool:
