@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,9 +18,9 @@ from sqlalchemy import event, select, text
 from sqlalchemy.util import await_only
 
 from broadcasting.outbox_database import OutboxDatabase, envelope
-from kit.waiting import eventually
+from kit.waiting import LIMIT_S, eventually
 from smartlink.broadcasting import BroadcastRefused, BroadcastUnavailable, Envelope
-from smartlink.broadcasting.outbox import Relay, Schedule, relay, schedule
+from smartlink.broadcasting.outbox import Relay, Schedule, Until, relay, schedule
 from smartlink.broadcasting.testing import FakeDriver
 
 STATEMENTS = {
@@ -219,3 +220,19 @@ def assert_in_order(driver: SickDriver) -> None:
     assert driver.numbers("private-1") == [1, 4, 11, 14]
     assert driver.numbers("private-2") == [2, 5, 12, 15]
     assert driver.numbers("private-ill") == [0, 10]
+
+
+async def test_a_worker_that_stops_when_empty_finds_every_queue_first(database: OutboxDatabase) -> None:
+    gate = Gate(database, "SELECT outbox_workers.queues", after=False)
+    driver = FakeDriver()
+    await database.record(replace(envelope(1), queue="high"))
+
+    gate.arm()
+    running = asyncio.create_task(database.relay(driver).run(asyncio.Event(), Until(is_empty=True)))
+    await asyncio.wait_for(gate.reached.wait(), LIMIT_S)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(running), 0.3)
+    gate.open()
+    await asyncio.wait_for(running, LIMIT_S)
+
+    assert len(driver.sent) == 1
