@@ -104,6 +104,8 @@ async def test_a_client_may_ask_whether_it_is_still_connected(server: RealtimeSe
 async def test_a_silent_client_is_pinged_and_then_ended(is_poll: bool) -> None:
     async with realtime_server(reverb_app_ping_interval=1) as server:
         async with XhrClient(server.port, is_poll=is_poll) as client:
+            await client.send("pusher:ping", {})  # who never sends anything is ended sooner
+            await client.expect("pusher:pong")
             line = await client.line()
             assert "pusher:ping" in line
             if is_poll:
