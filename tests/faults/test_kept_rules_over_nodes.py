@@ -290,13 +290,12 @@ async def test_whoever_changes_machines_in_a_moment_is_there_in_the_end(pair: Ma
 
 
 async def test_neither_gives_up_nor_splits_silently_when_redis_goes_away_and_comes_back_empty(pair: Machines) -> None:
-    async def is_up(status: int) -> bool:
+    async def say_all(health: str) -> bool:
+        """Whether both nodes serve, and say so of the bus between them."""
         async with httpx2.AsyncClient(trust_env=False, timeout=LIMIT_S) as http:
-            found = [
-                (await http.get(f"http://127.0.0.1:{machine.port}/up")).status_code
-                for machine in (pair.one, pair.two) * 4
-            ]
-        return set(found) == {status}
+            answers = [await http.get(f"http://127.0.0.1:{machine.port}/up") for machine in (pair.one, pair.two) * 4]
+        assert {answer.status_code for answer in answers} == {200}
+        return {answer.json()["health"] for answer in answers} == {health}
 
     async def is_taken(machine: Reverb) -> bool:
         answer = await publish(machine, "presence-a", "found")
@@ -308,7 +307,7 @@ async def test_neither_gives_up_nor_splits_silently_when_redis_goes_away_and_com
             await client.subscribe("presence-a", {"user_id": str(number)})
         pair.redis.kill()
         try:
-            await eventually_told(lambda: is_up(503))
+            await eventually_told(lambda: say_all("degraded"))
             refused = await publish(pair.one, "presence-a", "refused")
             assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
             # That nobody else is at the worker of the first happens once in 32,768 times.
@@ -321,7 +320,7 @@ async def test_neither_gives_up_nor_splits_silently_when_redis_goes_away_and_com
                 assert "client-near" in heard <= {"client-near", "pusher:pong"}
         finally:
             pair.redis.start()
-        await eventually_told(lambda: is_up(200))
+        await eventually_told(lambda: say_all("OK"))
         for machine in (pair.one, pair.two):
             # A worker that none of those calls met may be back later than the others, and refuses until then.
             await eventually_told(partial(is_taken, machine))
