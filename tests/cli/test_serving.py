@@ -201,7 +201,7 @@ def test_every_part_runs_alone(tmp_path: Path) -> None:
     environment = Smartlink(tmp_path).environment
     command(tmp_path, "seed", environment=environment)
     parts = [("reverb", "start"), ("app", "start"), ("worker", "start")]
-    processes = [
+    started = [
         processes.popen([SMARTLINK, *part], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) for part in parts
     ]
     try:
@@ -209,7 +209,7 @@ def test_every_part_runs_alone(tmp_path: Path) -> None:
             assert wait_for(url) == 200
         wait_for_a_worker(tmp_path / "smartlink.db")
     finally:
-        for process in processes:
+        for process in started:
             process.send_signal(signal.SIGTERM)
-        codes = [process.wait(LIMIT_S) for process in processes]
+        codes = [process.wait(LIMIT_S) for process in started]
     assert codes == [0, 0, 0]
