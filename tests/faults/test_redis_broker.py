@@ -67,7 +67,7 @@ async def test_a_black_hole_is_noticed_told_at_once_and_its_gap_closed(shared_re
         for _ in range(20):
             with pytest.raises(BrokerUnavailable):  # at its first step: a publisher is refused without waiting
                 one.broker.publish(event(0)).send(None)
-        between.heal()
+        await between.heal()
         await eventually(lambda: one.broker.is_available)
         await publish_all(one, sent[30:])
         await two.broker.publish(Publication("1", "late", b"{}"))
@@ -139,7 +139,7 @@ async def test_a_gap_longer_than_what_is_kept_is_told(
         await publish_all(two, [event(number) for number in range(50)])
         await two.broker.publish(Publication("1", "quiet", b"{}"))
         await eventually(lambda: not one.broker.is_available)
-        between.heal()
+        await between.heal()
 
         await eventually(lambda: one.broker.is_available)
         assert one.heard == [Control("1", module.MISSED, "chat"), Publication("1", "quiet", b"{}")]
@@ -158,7 +158,7 @@ async def test_controls_that_cannot_be_brought_after_all_are_told_as_missed(
         for number in range(50):
             await two.broker.publish(Control("1", "terminate_user", str(number)))
         await eventually(lambda: not one.broker.is_available)
-        between.heal()
+        await between.heal()
 
         await eventually(lambda: one.broker.is_available)
         assert one.heard == [Control("", module.MISSED, "")]

@@ -139,7 +139,7 @@ async def test_a_node_that_was_cut_off_is_removed_and_comes_back_as_it_is_by_the
         assert set(other.changes[0].removed + other.changes[1].removed) == {Member("1", is_number=True), Member("2")}
         assert await other.roster.members(*ROOM) == [CLEO]
         await cut.roster.leave(*ROOM, "1.2")
-        between.heal()
+        await between.heal()
         await settled(cut)
 
         assert sorted(cut.changes, key=lambda change: change.channel) == [
@@ -161,7 +161,7 @@ async def test_a_short_cut_changes_nothing_and_is_told_of_nobody(shared_redis: R
         await cut.roster.join(*ROOM, "1.1", ANA)
         losses: list[None] = []
         cut.commands.on_loss.append(lambda: losses.append(None))
-        between.cut()
+        await between.cut()
         await eventually(lambda: losses)
         await settled(cut)
 

@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import unquote
 
+from kit.tcp import Listener
+
 __all__ = ["AblyService", "ably_service"]
 
 
@@ -30,19 +32,14 @@ class AblyService:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until the client closes it."""
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode("ascii")
-                request_line, *lines = head.rstrip().split("\r\n")
-                method, path, _ = request_line.split(" ")
-                headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-                body = await reader.readexactly(int(headers["content-length"]))
-                writer.write(self._answered(method, path, headers, body))
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("ascii")
+            request_line, *lines = head.rstrip().split("\r\n")
+            method, path, _ = request_line.split(" ")
+            headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+            body = await reader.readexactly(int(headers["content-length"]))
+            writer.write(self._answered(method, path, headers, body))
+            await writer.drain()
 
     def _answered(self, method: str, path: str, headers: dict[str, str], body: bytes) -> bytes:
         expected = "Basic " + base64.b64encode(self.key.encode()).decode()
@@ -79,9 +76,10 @@ def _response(status: int, body: dict[str, Any]) -> bytes:
 async def ably_service() -> AsyncIterator[AblyService]:
     """A service on a free port."""
     service = AblyService()
-    server = await asyncio.start_server(service.serve, "127.0.0.1", 0)
-    service.port = server.sockets[0].getsockname()[1]
+    listener = Listener(service.serve)
+    await listener.start()
+    service.port = listener.port
     try:
         yield service
     finally:
-        server.close()
+        await listener.stop()

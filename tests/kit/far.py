@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from kit.waiting import eventually
+from kit.tcp import Listener
 
 __all__ = ["FarAway"]
 
@@ -20,13 +20,12 @@ class FarAway:
         self.port = port
         self._target = target
         self._one_way_s = one_way_s
-        self._server: asyncio.Server | None = None
-        self._lines: set[asyncio.Task[None]] = set()
+        self._listener = Listener(self._carry)
         self._flows = asyncio.Event()
         self._flows.set()
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._carry, "127.0.0.1", self.port)
+        await self._listener.start(self.port)
 
     def hold(self) -> None:
         """Nothing arrives any more, on either side, and nobody is told."""
@@ -37,33 +36,21 @@ class FarAway:
 
     async def cut(self) -> None:
         """End every connection there is. New ones are taken."""
-        for line in list(self._lines):
-            line.cancel()
-        await eventually(lambda: not self._lines)
+        await self._listener.cut()
 
     async def close(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        await self.cut()
-        await self._server.wait_closed()
+        await self._listener.stop()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        line = asyncio.current_task()
-        assert line is not None
-        self._lines.add(line)
-        ends = [writer]
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
         try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
-            ends.append(far_writer)
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._later(reader, far_writer))
                 both.create_task(self._later(far_reader, writer))
-        except (OSError, ExceptionGroup, asyncio.CancelledError):
-            pass  # Either end hung up, or the line was cut.
+        except* OSError:
+            pass  # Either end hung up.
         finally:
-            for end in ends:
-                end.close()
-            self._lines.discard(line)
+            far_writer.close()
 
     async def _later(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         clock = asyncio.get_running_loop().time

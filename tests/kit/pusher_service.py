@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from kit.tcp import Listener
+
 __all__ = ["HANG", "LOSE_THE_ANSWER", "Call", "PusherService", "pusher_service"]
 
 HANG = "hang"
@@ -47,41 +49,25 @@ class PusherService:
         self.hold: asyncio.Event | None = None
         """Calls that come now are answered when it is set; `held` counts them."""
         self.held = 0
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._listener = Listener(self._serve)
 
     async def start(self) -> None:
         """Listen; after a `stop` again on the same port."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self._listener.start(self.port)
+        self.port = self._listener.port
 
     async def stop(self) -> None:
         """Go away, cutting every connection."""
-        if self._server is None:
-            return
-        self._server.close()
-        self._server = None
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._listener.stop()
 
     def payloads(self, channel: str | None = None) -> list[dict[str, Any]]:
         """The payloads taken, in order; of one channel, or of all."""
         return [json.loads(e["data"]) for e in self.taken if channel is None or e["channel"] == channel]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         self.connections += 1
-        try:
-            while await self._one_call(reader, writer):
-                pass
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+        while await self._one_call(reader, writer):
             pass
-        finally:
-            self._tasks.discard(task)
-            writer.close()
 
     async def _one_call(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("ascii")

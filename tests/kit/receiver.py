@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kit.realtime import KEY, SECRET
+from kit.tcp import Listener
 from smartlink.protocol.signing import verify_webhook
 
 HANG = 0
@@ -51,36 +52,32 @@ async def receiver(*answers: int, secrets: Mapping[str, str] | None = None, **mo
     """A receiver that knows the `secrets` of these keys."""
     secrets = secrets or {KEY: SECRET}
     target = Receiver(answers=list(answers), **more)
-    writers: set[asyncio.StreamWriter] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.add(writer)
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                target.requests.append(head)
-                fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:-2])
-                body = await reader.readexactly(int(fields["content-length"]))
-                key = fields["x-pusher-key"]
-                assert fields["content-type"] == "application/json"
-                assert verify_webhook(secrets[key], body, fields["x-pusher-signature"])
-                status = target.answers.pop(0) if target.answers else target.then
-                post = json.loads(body) | {"key": key}
-                (target.posts if 200 <= status < 300 else target.refused).append(post)
-                if status == HANG:
-                    await reader.read()
-                if status in (HANG, DROP):
-                    writer.transport.abort()
-                    return
-                length = len(target.body)
-                writer.write(f"HTTP/1.1 {status} X\r\n{target.headers}Content-Length: {length}\r\n\r\n".encode())
-                writer.write(target.body)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            target.requests.append(head)
+            fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:-2])
+            body = await reader.readexactly(int(fields["content-length"]))
+            key = fields["x-pusher-key"]
+            assert fields["content-type"] == "application/json"
+            assert verify_webhook(secrets[key], body, fields["x-pusher-signature"])
+            status = target.answers.pop(0) if target.answers else target.then
+            post = json.loads(body) | {"key": key}
+            (target.posts if 200 <= status < 300 else target.refused).append(post)
+            if status == HANG:
+                await reader.read()
+            if status in (HANG, DROP):
+                writer.transport.abort()
+                return
+            length = len(target.body)
+            writer.write(f"HTTP/1.1 {status} X\r\n{target.headers}Content-Length: {length}\r\n\r\n".encode())
+            writer.write(target.body)
 
-    listener = await asyncio.start_server(serve, "127.0.0.1", target.port)
-    async with listener:
-        target.port = listener.sockets[0].getsockname()[1]
+    listener = Listener(serve)
+    await listener.start(target.port)
+    target.port = listener.port
+    try:
         yield target
-        for writer in writers:
-            writer.transport.abort()
+    finally:
+        await listener.stop()

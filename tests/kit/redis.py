@@ -22,6 +22,7 @@ from redis.exceptions import MovedError
 
 from kit import processes
 from kit.ports import free_port, free_port_with_bus
+from kit.tcp import Listener
 from kit.waiting import LIMIT_S
 
 __all__ = [
@@ -227,8 +228,7 @@ class Proxy:
         self._target_port = target_port
         self._flows = asyncio.Event()
         self._flows.set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._listener = Listener(self._serve)
 
     @property
     def url(self) -> str:
@@ -238,61 +238,47 @@ class Proxy:
         """Forward nothing any more; new connections are taken, and hear nothing."""
         self._flows.clear()
 
-    def heal(self) -> None:
+    async def heal(self) -> None:
         """Forward again, for connections made from now on; the others end, their bytes are lost."""
-        self.cut()
+        await self.cut()
         self._flows.set()
 
-    def cut(self) -> None:
+    async def cut(self) -> None:
         """End every connection."""
-        for writer in tuple(self._writers):
-            writer.transport.abort()
+        await self._listener.cut()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        try:
-            there, back = await asyncio.open_connection("127.0.0.1", self._target_port)
-        except OSError:
-            writer.transport.abort()
-            return
-        self._writers.add(back)
-        for source, sink in ((reader, back), (there, writer)):
-            task = asyncio.create_task(self._pump(source, sink, writer, back))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    async def start(self) -> None:
+        await self._listener.start()
+        self.port = self._listener.port
 
-    async def _pump(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *both: asyncio.StreamWriter
-    ) -> None:
+    async def stop(self) -> None:
+        await self._listener.stop()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._target_port)
+        pumps = [asyncio.create_task(self._pump(*both)) for both in ((reader, back), (there, writer))]
         try:
-            while data := await source.read(65_536):
-                if not self._flows.is_set():
-                    continue
-                sink.write(data)
-                await sink.drain()
-        except OSError:
-            pass
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for writer in both:
-                writer.transport.abort()
-                self._writers.discard(writer)
+            for pump in pumps:
+                pump.cancel()
+            for end in (writer, back):
+                end.transport.abort()
+            await asyncio.gather(*pumps, return_exceptions=True)
 
-    async def close(self) -> None:
-        self.cut()
-        for task in tuple(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(65_536):
+            if not self._flows.is_set():
+                continue
+            sink.write(data)
+            await sink.drain()
 
 
 @asynccontextmanager
 async def proxy(target_port: int) -> AsyncIterator[Proxy]:
     between = Proxy(target_port)
-    server = await asyncio.start_server(between.serve, "127.0.0.1", 0)
-    between.port = server.sockets[0].getsockname()[1]
+    await between.start()
     try:
         yield between
     finally:
-        server.close()
-        await between.close()
-        await server.wait_closed()
+        await between.stop()
