@@ -180,6 +180,32 @@ async def test_a_stop_while_a_statement_is_under_way_gives_the_share_back_after_
         assert not (await connection.scalars(select(database.tables.outbox_workers.c.id))).all()
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
+@pytest.mark.parametrize("statement", ["read", "renew", "say that it lives", "take"])
+async def test_one_round_takes_its_share_again_where_a_statement_outlasted_the_lease(
+    database: OutboxDatabase, statement: str, after: bool
+) -> None:
+    gate = Gate(database, STATEMENTS[statement], after=after)
+    relay = database.relay(driver := FakeDriver(), lease_s=1.0)
+    await database.record(*(envelope(number) for number in range(3)))
+
+    gate.arm()
+    running = asyncio.create_task(relay.run_once())
+    await asyncio.wait_for(gate.reached.wait(), 10)
+    await asyncio.sleep(1.1)
+    gate.open()
+
+    assert await asyncio.wait_for(running, LIMIT_S) == len(driver.sent) == 3
+
+
+async def test_one_round_says_that_the_database_is_too_slow_to_hold_a_share(database: OutboxDatabase) -> None:
+    relay = database.relay(FakeDriver(), lease_s=1e-6)
+    await database.record(envelope(0))
+
+    with pytest.raises(TimeoutError, match="renew a lease"):
+        await relay.run_once()
+
+
 async def test_a_scheduled_job_that_waits_for_ever_does_not_hold_up_a_stop(database: OutboxDatabase) -> None:
     gate = Gate(database, "SELECT 7", after=False)
     stop = asyncio.Event()

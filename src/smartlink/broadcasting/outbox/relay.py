@@ -44,6 +44,7 @@ _ROOM = 500
 _BEATS_PER_LEASE = 6
 _LOOK_PAST_EVERY_S = 2.0
 """How often to look for events of other connections behind those of one that is away."""
+_TRIES_FOR_A_SHARE = 5
 _GIVE_UP_S = 2.0
 """How long the last words to the database of a relay that stops may take."""
 
@@ -156,7 +157,8 @@ class Relay:
     async def run_once(self) -> int:
         """Send what waits now and is ours to send; how many were sent. Keeps the share.
 
-        Raises what the database raises. Ends at the first sign that a service is away.
+        Raises what the database raises, and TimeoutError where it answers too slowly to hold a share. Ends at the
+        first sign that a service is away.
         """
         before = self.sent
         for service in self._services:
@@ -164,9 +166,10 @@ class Relay:
         try:
             await self._database.do(self._shares.beat(self.sent, self.failed))
             while True:
+                await self._keep_share()
                 await self._database.do(self._fetch())
                 self._calls.start()
-                if not self._calls.under_way:
+                if not self._calls.under_way and self._shares.is_valid():
                     break
                 while self._calls.under_way:
                     await asyncio.wait(self._calls.under_way, return_when=asyncio.FIRST_COMPLETED)
@@ -271,6 +274,15 @@ class Relay:
             return False
 
     # The share.
+
+    async def _keep_share(self) -> None:
+        """Hold the share for half a lease from now, at least."""
+        for _ in range(_TRIES_FOR_A_SHARE):
+            if self._shares.valid_until - time.monotonic() >= self._shares.lease_s / 2:
+                return
+            await self._database.do(self._shares.beat(self.sent, self.failed))
+        if not self._shares.is_valid():
+            raise TimeoutError(f"the database takes longer than {self._shares.lease_s:g} s to renew a lease")
 
     async def _beat(self) -> None:
         before = set(self._shares.held)
