@@ -223,7 +223,7 @@ async def test_after_a_session_ended_tabs_follow_the_same_account_and_are_told_o
     await first.get_by_test_id("account-menu").click()
     await first.get_by_test_id("sign-out").click()
     await sign_in_here(first, "admin")
-    await second.get_by_role("button", name="Go on as Admin").click()
+    await second.get_by_role("button", name="Continue as Admin").click()
     for page in (first, second):
         await shows(page, "Admin")
         # Where the former account was is nowhere for this one.
