@@ -9,10 +9,11 @@ import pytest
 
 from kit.client import connected
 from kit.cluster import cluster
-from kit.realtime import call, realtime_server
+from kit.engines import Between
+from kit.realtime import KEY, call, realtime_server
 from kit.redis import fresh_prefix, redis_server
-from kit.waiting import eventually
-from kit.xhr import XhrClient, request
+from kit.waiting import LIMIT_S, eventually
+from kit.xhr import XhrClient, request, session_name
 from smartlink.server.brokers.base import Control, Publication
 from smartlink.server.fallback.sessions import INPUT
 
@@ -118,6 +119,57 @@ async def test_an_owner_that_died_lets_its_streams_end(monkeypatch: pytest.Monke
                 await both.roster.leave("1001", f"#xhr-{client.session.replace('/', '.')}", client.socket_id)
                 with pytest.raises(asyncio.IncompleteReadError):
                     await stream.body()
+
+
+async def all_lines(port: int, path: str) -> list[str]:
+    async with request(port, path) as answer:
+        return await answer.lines()
+
+
+async def some_turns() -> None:
+    """What was sent over loopback has come in."""
+    for _ in range(20):
+        await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("second", [0, 1], ids=["the same node", "another node"])
+async def test_a_request_that_comes_while_its_session_begins_takes_it_over(second: int) -> None:
+    between, path = Between(), f"/app/{KEY}/{session_name()}/xhr_streaming?protocol=7"
+    async with (
+        realtime_server(engines=between.engines()) as one,
+        realtime_server(engines=between.engines()) as two,
+        asyncio.timeout(LIMIT_S),
+    ):
+        between.joining.shut()
+        former = asyncio.create_task(all_lines(one.port, path))
+        await eventually(lambda: between.joining.waiting == 1)
+        latter = asyncio.create_task(all_lines((one, two)[second].port, path))
+        await some_turns()
+        between.joining.open()
+
+        opened, established = await former
+        assert opened == "o"
+        assert "connection_established" in established
+        await one.stop()
+        assert (await latter)[-1].startswith("c[4200")
+
+
+async def test_a_request_at_another_node_ends_where_its_session_is_refused_as_it_begins() -> None:
+    between, path = Between(), f"/app/{KEY}/{session_name()}/xhr_streaming?protocol=7"
+    async with (
+        realtime_server(engines=between.engines(), reverb_app_max_connections=1) as one,
+        realtime_server(engines=between.engines()) as two,
+        asyncio.timeout(LIMIT_S),
+    ):
+        between.joining.shut()
+        former = asyncio.create_task(all_lines(one.port, path))
+        await eventually(lambda: between.joining.waiting == 1)
+        async with request(two.port, path) as latter, connected(one.port):
+            await some_turns()
+            between.joining.open()
+
+            assert (await former)[-1].startswith("c[4100")
+            assert await latter.lines() == []
 
 
 async def test_while_nodes_are_apart_a_session_elsewhere_is_told_so() -> None:

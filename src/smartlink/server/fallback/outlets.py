@@ -13,7 +13,17 @@ from smartlink.server.fallback.link import Outlet
 from smartlink.server.node import Node
 from smartlink.server.requests import Stream
 
-__all__ = ["ATTACH", "LOST", "FarOutlet", "FarStream", "NearOutlet", "OutletOwner", "far_channel", "session_channel"]
+__all__ = [
+    "ATTACH",
+    "LOST",
+    "FarOutlet",
+    "FarStream",
+    "NearOutlet",
+    "OutletOwner",
+    "end_far_stream",
+    "far_channel",
+    "session_channel",
+]
 
 ATTACH, LOST = "xhr_attach", "xhr_lost"
 STALLED_S = 8.0
@@ -31,6 +41,12 @@ def session_channel(session: str) -> str:
 def far_channel(stream: str) -> str:
     """Where the owner of a session tells the node that holds this stream what to write, as JSON text; "" is its end."""
     return f"#xhr-out-{stream}"
+
+
+async def end_far_stream(node: Node, app_id: str, stream: str) -> None:
+    """Tell the node that holds this stream that nothing comes on it; while nodes are apart it finds out by itself."""
+    with contextlib.suppress(BrokerUnavailable):
+        await node.tell(Publication(app_id, far_channel(stream), _encode("")))
 
 
 class OutletOwner(Protocol):
