@@ -288,6 +288,50 @@ async def test_a_queue_that_is_away_loses_nothing_but_what_does_not_fit() -> Non
     assert [event["data"] for event in target.events] == [str(number) for number in range(MAX_BUFFERED)]
 
 
+class SlowToOpen(MemoryQueue):
+    """Opens when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.may_open = asyncio.Event(), asyncio.Event()
+        self.stops = 0
+
+    async def start(self) -> None:
+        self.begun.set()
+        await self.may_open.wait()
+
+    async def stop(self) -> None:
+        self.stops += 1
+
+
+async def test_a_stop_while_the_queue_opens_closes_it() -> None:
+    queue = SlowToOpen()
+    apps = StaticApps([app_with()])
+    webhooks = Webhooks(
+        apps=apps, queue=queue, poster=Poster(Guard(allow_private=True), 5), occupants=World().occupants,
+        metrics=Metrics(), times=WebhookTimes(),
+    )  # fmt: skip
+    await webhooks.start()
+    webhooks.tell(app_with(Webhook("http://127.0.0.1:9/")), client_event(1))
+    await queue.begun.wait()
+
+    await webhooks.stop(timeout_s=0.1)
+
+    assert queue.stops == 1
+
+
+async def test_a_file_that_is_being_opened_is_closed_by_a_stop(tmp_path: Path) -> None:
+    queue = SqliteQueue(tmp_path / "webhooks.db")
+    opening = asyncio.create_task(queue.start())
+    await asyncio.sleep(0)
+    opening.cancel()
+
+    await queue.stop()
+
+    assert queue._connection is None
+    assert not (tmp_path / "webhooks.db-wal").exists()  # SQLite takes its log away with the last connection
+
+
 async def test_channels_of_strangers_neither_delay_nor_drop_who_came_and_went() -> None:
     world = World()
     async with receiver() as target:

@@ -76,12 +76,14 @@ class Ear:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await self._connection.disconnect(nowait=True)
-            for futures in self._awaited.values():
-                for future in futures:
-                    if not future.done():
-                        future.set_result(None)
+            try:
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await self._connection.disconnect(nowait=True)
+            finally:
+                for futures in self._awaited.values():
+                    for future in futures:
+                        if not future.done():
+                            future.set_result(None)
 
     async def _read(self) -> None:
         while True:

@@ -107,6 +107,8 @@ class Webhooks:
         self._wake = asyncio.Event()
         self._wake_at = float("inf")
         self._is_open = self._is_draining = False
+        self._must_close = False
+        """Whether opening has begun: a stop may cut it off."""
         self._stopping = asyncio.Event()
         self._has_overflown = self._is_away = self._has_taken_up = False
 
@@ -150,8 +152,9 @@ class Webhooks:
                 async with asyncio.timeout(timeout_s):
                     await self._finish()
             await self._end_senders()
+        if self._must_close:
             await self._queue.stop()
-            self._is_open = False
+        self._is_open = self._must_close = False
         self._drop(sum(map(len, self._buffers.values())), "the server is stopping and the queue cannot be reached")
         for buffer in self._buffers.values():
             buffer.clear()
@@ -186,9 +189,15 @@ class Webhooks:
             await asyncio.wait(senders)
 
     async def _open(self) -> None:
-        if not self._is_open:
+        if self._is_open:
+            return
+        self._must_close = True
+        try:
             await self._queue.start()
-            self._is_open = True
+        except QueueUnavailable:
+            self._must_close = False
+            raise
+        self._is_open = True
 
     async def _take_up(self) -> None:
         """Have looked at, once, what a previous run has left."""

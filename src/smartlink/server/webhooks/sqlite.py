@@ -89,9 +89,8 @@ class SqliteQueue:
         thread, self._thread = self._thread, None
         if thread is None:
             return
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await asyncio.get_running_loop().run_in_executor(thread, connection.close)
+        # In the thread, so that it comes after an opening that is under way.
+        await asyncio.get_running_loop().run_in_executor(thread, self._close)
         thread.shutdown(wait=False)
 
     async def record(self, reports: Sequence[Report]) -> int:
@@ -350,6 +349,11 @@ class SqliteQueue:
         db.execute(f"PRAGMA journal_size_limit = {MAX_LOG_BYTES}")
         db.execute("PRAGMA synchronous = FULL")
         db.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     async def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def run() -> T:
