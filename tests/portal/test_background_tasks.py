@@ -1,4 +1,4 @@
-"""What the portal does behind its requests: a task that dies is told of."""
+"""What the portal does behind its requests: a task that dies is told of, in the log and in `/up`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kit.portal import World
 from kit.waiting import eventually
 
 
-async def test_figures_that_stop_being_shown_are_an_error_in_the_log(
+async def test_figures_that_stop_being_shown_are_an_error_in_the_log_and_in_up(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def broken(max_age_s: float = 0.0) -> bool:
@@ -19,8 +19,11 @@ async def test_figures_that_stop_being_shown_are_an_error_in_the_log(
     monkeypatch.setattr(world.portal.board, "is_looked_at", broken)
     stop = asyncio.Event()
     working = asyncio.create_task(world.portal.work(stop))
-    await eventually(lambda: "a background task died: live figures" in caplog.text)
+    await eventually(lambda: "a background task died, restart the process: live figures" in caplog.text)
     stop.set()
     await working
 
     assert "ValueError: a bug" in caplog.text
+    told = await world.client().get("/up")
+    assert told.status_code == 200
+    assert told.json() == {"status": "degraded", "problems": ["Stopped: live figures (ValueError: a bug)"]}

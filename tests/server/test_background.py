@@ -8,13 +8,13 @@ import pytest
 
 from kit.realtime import call, realtime_server
 from kit.waiting import eventually
-from smartlink.server.background import Background
+from smartlink.background import Background
 from smartlink.server.lifecycle import RealtimeServer
 from smartlink.server.observe.endpoint import ObserveEndpoint
 
 
 async def test_one_that_dies_is_an_error_in_the_log_in_up_and_in_readyz(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(self: object, now: float) -> None:
         raise ValueError("a bug")
@@ -28,7 +28,7 @@ async def test_one_that_dies_is_an_error_in_the_log_in_up_and_in_readyz(
     assert (up.status_code, up.json()["health"]) == (200, "degraded")
     assert up.json()["problems"] == ["Stopped: looking after connections (ValueError: a bug)"]
     assert (status, body) == (503, "A background task died: see the log, and restart\n")
-    assert "a background task died" in capfd.readouterr().out
+    assert "a background task died" in caplog.text
 
 
 def died_in(server: RealtimeServer) -> float:

@@ -381,6 +381,12 @@ export interface Typing {
   recipient_id?: number | null
 }
 
+/** The portal can serve. */
+export interface Up {
+  status?: 'ok' | 'degraded'
+  problems?: string[] | null
+}
+
 /** What is to change of a user; what is left out stays. */
 export interface UserChange {
   is_admin?: boolean | null

@@ -11,6 +11,7 @@ from redis.asyncio.connection import parse_url
 from sqlalchemy import text
 from starlette.routing import Route
 
+from smartlink.background import Background
 from smartlink.broadcasting import (
     BroadcastConfigError,
     Broadcaster,
@@ -41,7 +42,7 @@ from smartlink.portal.presence import channels as presence_channels
 from smartlink.portal.presence import routes as presence_routes
 from smartlink.portal.presence.service import Presence
 from smartlink.portal.presence.sweep import Sweep
-from smartlink.portal.shared import background, idempotency, tasks
+from smartlink.portal.shared import background, idempotency
 from smartlink.portal.shared.background import WorkerOptions
 from smartlink.portal.shared.db import Database, outbox_tables
 from smartlink.portal.shared.errors import handle_errors
@@ -50,7 +51,7 @@ from smartlink.portal.shared.limits import MemoryCounter, RateLimits, RedisCount
 from smartlink.portal.shared.passwords import Passwords
 from smartlink.portal.shared.realtime import RealtimeApi
 from smartlink.portal.shared.redis import SharedRedis, redis_url
-from smartlink.portal.shared.schemas import RealtimePlace, Status
+from smartlink.portal.shared.schemas import RealtimePlace, Up
 from smartlink.portal.shared.security import TrustedProxies
 from smartlink.portal.shared.settings import PortalSettings
 from smartlink.portal.shared.work import Announcer
@@ -82,13 +83,15 @@ class Portal:
         own = settings.broadcast
         self.broadcaster = broadcaster or Broadcaster.from_settings(own, manager=self._drivers)
         self.outbox = background.outbox(own)
-        self.announcer = Announcer(self.database, self.broadcaster, self.outbox)
+        self.background = Background()
+        self.announcer = Announcer(self.database, self.broadcaster, self.outbox, self.background)
         self.passwords = passwords or Passwords()
         self.realtime = RealtimeApi(own)
         url = redis_url(own)
         self.shared = None if url is None else SharedRedis(url)
         """Redis, where several API processes share what they count and remember."""
-        principals, endings = Principals(self.shared), Endings(self.database, self.realtime)
+        principals = Principals(self.shared, background=self.background)
+        endings = Endings(self.database, self.realtime, self.background)
         self.users = Users(self.announcer, self.passwords, settings.session_days, endings, self.realtime, principals)
         self.presence = Presence(self.announcer)
         self.limits = RateLimits(MemoryCounter() if self.shared is None else RedisCounter(self.shared))
@@ -97,7 +100,7 @@ class Portal:
         self.notifications = Notifications(self.announcer)
         self.campaigns = Campaigns(self.announcer)
         self.finance = Finance(self.announcer, self.limits)
-        self.health = Health(self.database)
+        self.health = Health(self.database, self.background)
         self._errors = 0
         self._asyncapi: dict[str, Any] | None = None
         self.board = FigureBoard(self.announcer, self.realtime, lambda: self._errors)
@@ -138,7 +141,7 @@ class Portal:
         schedule.every(SWEEP_EVERY_S, "expired sessions", self.users.end_expired, first_s=3.0)
         schedule.every(PRUNE_EVERY_S, "prune", self.prune, first_s=30.0)
         schedule.every(SAMPLE_EVERY_S, "figures", self.board.sample, first_s=1.0)
-        showing = tasks.start("live figures", self.board.show(stop))
+        showing = self.background.start("live figures", self.board.show(stop))
         try:
             await background.work(self._relay(options), schedule, stop, options)
         finally:
@@ -240,11 +243,14 @@ class Portal:
         app.router.routes.append(Route("/docs", pages.docs, include_in_schema=False))
 
         @app.head("/up", include_in_schema=False)
-        @app.get("/up", tags=["operations"])
-        async def up() -> Status:
-            """Whether the portal can serve: 503 while the database is away or takes no writes, with the reason."""
-            await self.health.check()
-            return Status()
+        @app.get("/up", tags=["operations"], response_model_exclude_none=True)
+        async def up() -> Up:
+            """Whether the portal can serve: 503 while the database is away or takes no writes, with the reason.
+
+            `degraded` while a background task is missing that a fault has ended; `problems` names it. Restart then.
+            """
+            problems = await self.health.check()
+            return Up(status="degraded", problems=problems) if problems else Up()
 
         @app.get("/api/realtime", tags=["realtime"])
         async def realtime() -> RealtimePlace:

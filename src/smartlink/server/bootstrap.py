@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from smartlink.background import Background
 from smartlink.protocol.names import ChannelKind, kind_of
 from smartlink.server.apps.base import App, AppManager, AppsInvalid, Webhook
 from smartlink.server.apps.file import FileApps
 from smartlink.server.apps.static import StaticApps
-from smartlink.server.background import Background
 from smartlink.server.brokers.base import Broker
 from smartlink.server.brokers.memory import MemoryBroker
 from smartlink.server.brokers.redis import BROKER_SCRIPTS, RedisBroker

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from smartlink.server.background import Background
+from smartlink.background import Background
 from smartlink.server.redis.commands import FULL, RedisCommands
 
 __all__ = ["Health"]

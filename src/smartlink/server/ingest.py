@@ -15,11 +15,11 @@ import msgspec
 import structlog
 from redis.asyncio.connection import Connection
 
+from smartlink.background import Background
 from smartlink.lost import closed_is_lost
 from smartlink.protocol import encoding
 from smartlink.protocol.names import is_reserved_event, is_valid_channel, is_valid_event_name, is_valid_socket_id
 from smartlink.server.apps.base import App, AppManager
-from smartlink.server.background import Background
 from smartlink.server.brokers.base import Publication
 from smartlink.server.config import ServerSettings
 from smartlink.server.node import Node

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Protocol
 
-from smartlink.server.background import Background
+from smartlink.background import Background
 
 __all__ = ["Watch", "Watched"]
 

@@ -22,7 +22,6 @@ from smartlink.broadcasting.webhooks import (
 from smartlink.portal.admin.events import AdminEvent, admin_channel
 from smartlink.portal.admin.figures import FigureBoard
 from smartlink.portal.admin.schemas import ConsoleEntry
-from smartlink.portal.shared import tasks
 from smartlink.portal.shared.work import Announcer
 
 __all__ = ["Console"]
@@ -81,7 +80,7 @@ class Console:
         entry = ConsoleEntry(kind=kind, at=dt.datetime.now(dt.UTC), channel=channel, name=name, detail=detail)
         self._waiting.append(entry)
         if self._task is None or self._task.done():
-            self._task = tasks.start("console", self._say_all())
+            self._task = self._announcer.background.start("console", self._say_all())
 
     async def aclose(self) -> None:
         """Drop what waits and stop."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import text
 
+from smartlink.background import Background
 from smartlink.portal.shared.db import Database
 from smartlink.portal.shared.errors import DatabaseAway
 
@@ -26,8 +27,9 @@ class Health:
     Those who come while it is asked share the next answer: crowds at a public endpoint make nobody wait for long.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, background: Background) -> None:
         self._database = database
+        self._background = background
         self._asking = asyncio.Lock()
         self._written_at = -math.inf
         self._unwritable: str | None = None
@@ -36,8 +38,9 @@ class Health:
         """When the question was put whose answer is `_problem`."""
         self._problem: str | None = None
 
-    async def check(self) -> None:
-        """Raises DatabaseAway, with the reason, unless the database takes writes."""
+    async def check(self) -> list[str]:
+        """What is not done any more, for an operator to read. Raises DatabaseAway, with the reason, unless the
+        database takes writes."""
         came_at = time.monotonic()
         async with self._asking:
             if self._asked_at < came_at:
@@ -46,6 +49,7 @@ class Health:
                 self._asked_at = asked_at
         if self._problem is not None:
             raise DatabaseAway(self._problem)
+        return [f"Stopped: {name} ({reason})" for name, reason in self._background.died.items()]
 
     async def _ask(self, now: float) -> str | None:
         if now - self._written_at >= GOOD_FOR_S:

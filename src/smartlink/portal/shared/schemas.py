@@ -6,13 +6,20 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-__all__ = ["RealtimePlace", "Status"]
+__all__ = ["RealtimePlace", "Status", "Up"]
 
 
 class Status(BaseModel):
     """Done."""
 
     status: Literal["ok"] = "ok"
+
+
+class Up(BaseModel):
+    """The portal can serve."""
+
+    status: Literal["ok", "degraded"] = "ok"
+    problems: list[str] | None = None
 
 
 class RealtimePlace(BaseModel):

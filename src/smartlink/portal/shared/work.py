@@ -18,9 +18,9 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from smartlink.background import Background
 from smartlink.broadcasting import Broadcaster, BroadcastEvent, BroadcastFailed, Envelope, Promise
 from smartlink.broadcasting.outbox import Outbox
-from smartlink.portal.shared import tasks
 from smartlink.portal.shared.db import Database
 
 __all__ = ["Announcer", "LiveSender", "Work"]
@@ -55,11 +55,14 @@ class Work:
 class Announcer:
     """Opens works, and sends live events that come with no change."""
 
-    def __init__(self, database: Database, broadcaster: Broadcaster, outbox: Outbox) -> None:
+    def __init__(
+        self, database: Database, broadcaster: Broadcaster, outbox: Outbox, background: Background | None = None
+    ) -> None:
+        self.background = background or Background()
         self.database = database
         self.outbox = outbox
         self.broadcaster = broadcaster
-        self.live = LiveSender(broadcaster)
+        self.live = LiveSender(broadcaster, self.background)
         self.listeners: list[Callable[[Sequence[Envelope]], None]] = []
         """Told of what was committed or sent live. Plain; must not raise."""
 
@@ -95,8 +98,9 @@ class LiveSender:
     At most `room` wait; when there is no room the oldest is dropped and counted.
     """
 
-    def __init__(self, broadcaster: Broadcaster, room: int = 1000) -> None:
+    def __init__(self, broadcaster: Broadcaster, background: Background, room: int = 1000) -> None:
         self.dropped = 0
+        self._background = background
         self._broadcaster = broadcaster
         self._waiting: deque[Envelope] = deque()
         self._room = room
@@ -112,7 +116,7 @@ class LiveSender:
                 self.dropped += 1
             self._waiting.append(envelope)
         if self._task is None or self._task.done():
-            self._task = tasks.start("live events", self._send_all())
+            self._task = self._background.start("live events", self._send_all())
 
     async def drained(self) -> None:
         """Wait until nothing waits any more."""

@@ -19,7 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from smartlink.portal.shared import tasks
+from smartlink.background import Background
 from smartlink.portal.shared.db import Base, BigId, Database, UtcDateTime
 from smartlink.portal.shared.errors import DatabaseAway
 from smartlink.portal.shared.realtime import RealtimeApi, RealtimeAway
@@ -50,7 +50,8 @@ class ConnectionEnding(Base):
 class Endings:
     """`record` within the transaction, `begin` once it is committed; `run_once` is the workers' job."""
 
-    def __init__(self, database: Database, realtime: RealtimeApi) -> None:
+    def __init__(self, database: Database, realtime: RealtimeApi, background: Background | None = None) -> None:
+        self._background = background or Background()
         self._database = database
         self._realtime = realtime
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -69,7 +70,7 @@ class Endings:
         if user_id in self._tasks:
             self._again.add(user_id)
         elif len(self._tasks) < MAX_AT_ONCE:
-            self._tasks[user_id] = tasks.start("end connections", self._end(user_id))
+            self._tasks[user_id] = self._background.start("end connections", self._end(user_id))
 
     async def run_once(self) -> None:
         """Tell the realtime server of all that it was not told yet."""

@@ -16,8 +16,8 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from smartlink.background import Background
 from smartlink.lost import closed_is_lost
-from smartlink.portal.shared import tasks
 from smartlink.portal.shared.errors import Forbidden
 from smartlink.portal.shared.redis import PREFIX, RedisAway, SharedRedis
 from smartlink.portal.users.abilities import ALL, Ability, AbilityOrAll
@@ -70,7 +70,13 @@ class _Kept:
 class Principals:
     """By the digest of what the caller holds. `start` lets it hear other processes, `aclose` ends that."""
 
-    def __init__(self, shared: SharedRedis | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        shared: SharedRedis | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        background: Background | None = None,
+    ) -> None:
+        self._background = background or Background()
         self._shared = shared
         self._clock = clock
         self._kept: dict[str, _Kept] = {}
@@ -117,7 +123,7 @@ class Principals:
     def start(self) -> None:
         """Begin to hear other processes."""
         if self._shared is not None and self._listening is None:
-            self._listening = tasks.start("hearing revocations", self._listen(self._shared))
+            self._listening = self._background.start("hearing revocations", self._listen(self._shared))
 
     async def aclose(self) -> None:
         """Stop hearing them."""

@@ -18,10 +18,10 @@ import structlog
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from smartlink.background import Background
 from smartlink.server.apps.base import App, AppsInvalid, OnAppChanges
 from smartlink.server.apps.description import app_from_description
 from smartlink.server.apps.table import AppTable, Prepare
-from smartlink.server.background import Background
 
 __all__ = ["DatabaseApps", "realtime_apps", "row_of"]
 

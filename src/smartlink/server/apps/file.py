@@ -8,10 +8,10 @@ from pathlib import Path
 
 import structlog
 
+from smartlink.background import Background
 from smartlink.server.apps.base import App, AppsInvalid, OnAppChanges
 from smartlink.server.apps.description import apps_from_descriptions
 from smartlink.server.apps.table import AppTable, Prepare
-from smartlink.server.background import Background
 
 __all__ = ["FileApps", "read_apps"]
 

@@ -33,8 +33,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from smartlink.background import Background
 from smartlink.lost import closed_is_lost
-from smartlink.server.background import Background
 from smartlink.server.redis.connect import (
     LOST,
     TIMEOUT_S,

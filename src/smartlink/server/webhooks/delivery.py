@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 
+from smartlink.background import Background
 from smartlink.protocol.names import signed_in_user
 from smartlink.protocol.signing import sign_webhook
 from smartlink.server.apps.base import App, AppManager, Webhook
-from smartlink.server.background import Background
 from smartlink.server.metrics import Metrics
 from smartlink.server.webhooks.base import WebhookEvent
 from smartlink.server.webhooks.post import Poster, Posting

@@ -1,16 +1,15 @@
-"""Tasks that run for as long as the server does, and what is told when one of them dies all the same."""
+"""Tasks that run for as long as their process does, and what is told when one of them dies all the same."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from typing import Any
 
-import structlog
-
 __all__ = ["Background"]
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Background:
@@ -18,7 +17,7 @@ class Background:
 
     def __init__(self) -> None:
         self.died: dict[str, str] = {}
-        """What is not done any more until the server is restarted: the task's name, and the reason."""
+        """What is not done any more until the process is restarted: the task's name, and the reason."""
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run `work`. `name` says what stands still without it."""
@@ -32,4 +31,4 @@ class Background:
             return
         name = task.get_name()
         self.died[name] = f"{type(error).__name__}: {str(error)[:200]}"
-        log.error("a background task died: restart the server", task=name, exc_info=error)
+        log.error("a background task died, restart the process: %s", name, exc_info=error)
