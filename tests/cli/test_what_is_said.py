@@ -156,7 +156,7 @@ def test_a_server_says_that_publishers_look_at_another_port(tmp_path: Path) -> N
         assert f"write REVERB_PORT={server.port}" in server.said
 
 
-def test_status_and_doctor_take_keys_from_where_the_apps_are_described(tmp_path: Path) -> None:
+def test_commands_take_keys_from_where_the_apps_are_described(tmp_path: Path) -> None:
     file = tmp_path / "apps.toml"
     block = '[[apps]]\nid = "{0}"\nkey = "key-{0}"\nsecret = "a-secret-that-is-long-{0}"\n'
     file.write_text(block.format("one") + block.format("two"))
@@ -165,7 +165,10 @@ def test_status_and_doctor_take_keys_from_where_the_apps_are_described(tmp_path:
         for words in (("status",), ("status", "--app", "two")):
             assert run(tmp_path, "reverb", *words, **where)[0] == 0
         assert run(tmp_path, "doctor", "--only", "keys,realtime", **where)[0] == 0
-        code, said = run(tmp_path, "reverb", "status", "--app", "three", **where)
-
-    assert code == 2
-    assert "smartlink apps list" in said
+        for words in ((), ("--app", "two")):
+            code, said = run(tmp_path, "event", "trigger", "a", "b", *words, **where)
+            assert code == 0, said
+        for words in (("reverb", "status"), ("event", "trigger", "a", "b")):
+            code, said = run(tmp_path, *words, "--app", "three", **where)
+            assert code == 2
+            assert "smartlink apps list" in said

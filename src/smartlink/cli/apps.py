@@ -6,6 +6,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from smartlink.server.apps.database import DatabaseApps
     from smartlink.server.config import ServerSettings
 
-__all__ = ["as_served", "read_apps", "register"]
+__all__ = ["as_served", "read_apps", "register", "sender"]
 
 T = TypeVar("T")
 apps = typer.Typer(
@@ -133,6 +134,27 @@ def as_served(own: BroadcastSettings, apps: Sequence[App], app_id: str | None = 
         update = {"reverb_app_id": app.id, "reverb_app_key": app.key, "reverb_app_secret": SecretStr(app.secret)}
         return own.model_copy(update=update)
     return None
+
+
+def sender(own: BroadcastSettings, app_id: str | None) -> BroadcastSettings:
+    """`own` as it sends for the application `app_id`: where applications are described in a file or a database, with
+    key and secret from there. Ends the command where there is none of that id."""
+    if own.driver != "reverb" or find_spec("httptools") is None:  # the server's part is not installed here
+        described = None
+    else:
+        from smartlink.server.config import ServerSettings
+
+        server = ServerSettings()
+        is_described = server.reverb_apps_file is not None or server.reverb_apps_database_url is not None
+        described = server if is_described else None
+    if described is None:
+        if app_id not in (None, own.reverb_app_id):
+            fail(f"No application {app_id} is known here, only {own.reverb_app_id}, of REVERB_APP_ID", 2)
+        return own
+    found = as_served(own, _read(described), app_id)
+    if found is None:
+        fail(f"No application{f' {app_id}' if app_id else ''} is served. See: smartlink apps list", 2)
+    return found
 
 
 def _with_database(settings: ServerSettings, work: Callable[[DatabaseApps], Awaitable[T]]) -> T:

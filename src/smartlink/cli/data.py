@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from smartlink.cli.apps import sender
 from smartlink.cli.failures import database_errors, fail, settings_errors
 from smartlink.cli.logs import configure
 
@@ -159,8 +160,13 @@ def trigger(
     name: Annotated[str, typer.Argument(metavar="EVENT", help="The event's name on the wire, as it is.")],
     data: Annotated[str, typer.Argument(metavar="JSON", help="The payload, a JSON object.")] = "{}",
     socket_id: Annotated[str | None, typer.Option(help="A socket that shall not receive it.")] = None,
+    app_id: Annotated[str | None, typer.Option("--app", help="Id of the application to send as.")] = None,
 ) -> None:
-    """Send an event now, through the configured driver, past the outbox. Exit code 1 when it was not taken."""
+    """Send an event now, through the configured driver, past the outbox. Exit code 1 when it was not taken.
+
+    Where applications are described in a file or a database, key and secret come from there; without --app it sends as
+    REVERB_APP_ID, or as the first application when there is none of that id.
+    """
     from smartlink.broadcasting import (
         BroadcastConfigError,
         Broadcaster,
@@ -188,7 +194,7 @@ def trigger(
 
     configure()
     with settings_errors():
-        settings = BroadcastSettings()
+        settings = sender(BroadcastSettings(), app_id)
     try:
         driver = asyncio.run(work())
     except BroadcastConfigError as error:
