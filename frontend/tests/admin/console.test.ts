@@ -1,7 +1,7 @@
 /** The console keeps the newest, holds back while paused, and finds what is looked for. */
 import { describe, expect, it } from 'vitest'
 import type { ConsoleEntry, ConsoleKind } from '@/api/records'
-import { asText, consoleAfter, initialConsole, MOST, shownLines, type ConsoleEvent, type Line } from '@/features/admin/console'
+import { asText, consoleAfter, initialConsole, MOST, offeredKinds, shownLines, type ConsoleEvent, type Line } from '@/features/admin/console'
 
 const entry = (name: string, kind: ConsoleKind = 'event', channel: string | null = 'chat'): ConsoleEntry => ({
   kind, at: '2026-01-01T00:00:00Z', channel, name, detail: { user_id: '7' },
@@ -68,5 +68,14 @@ describe('the filter', () => {
       '2026-01-01T00:00:00Z  Join  presence-chat  user id: 7',
       '(not connected: what happened meanwhile is not known here)',
     ])
+  })
+
+  it('offers no filter for kinds that may never come, until one has come or is chosen', () => {
+    const quiet = offeredKinds([], new Set())
+    const opened = after({ type: 'heard', entries: [entry('a', 'occupied')] }).lines
+
+    expect(quiet).toEqual(['event', 'join', 'leave', 'error', 'audit'])
+    expect(offeredKinds(opened, new Set())).toContain('occupied')
+    expect(offeredKinds([], new Set<ConsoleKind>(['vacated']))).toContain('vacated')
   })
 })

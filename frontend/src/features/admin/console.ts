@@ -76,6 +76,17 @@ export const KINDS: Record<ConsoleKind, string> = {
   audit: 'Admin',
 }
 
+/** Which the realtime server tells only where its webhooks ask for them: no filter before the first. */
+const IF_HEARD: ReadonlySet<ConsoleKind> = new Set(['occupied', 'vacated', 'client_event'])
+
+/** The kinds that can be filtered by. */
+export function offeredKinds(lines: readonly Line[], chosen: ReadonlySet<ConsoleKind>): ConsoleKind[] {
+  const heard = new Set(lines.map(({ entry }) => entry?.kind))
+  return (Object.keys(KINDS) as ConsoleKind[]).filter(
+    (kind) => !IF_HEARD.has(kind) || heard.has(kind) || chosen.has(kind),
+  )
+}
+
 export const detailText = ({ detail }: ConsoleEntry): string =>
   Object.entries(detail)
     .map(([name, value]) => `${name.replaceAll('_', ' ')}: ${typeof value === 'string' ? value : JSON.stringify(value)}`)
