@@ -27,7 +27,7 @@ from smartlink.broadcasting import (
 )
 from smartlink.broadcasting.drivers.redis import RedisDriver
 from smartlink.broadcasting.outbox import Outbox, Relay, define_tables
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
 
 
 @pytest.fixture

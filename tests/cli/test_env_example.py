@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings
 
 from smartlink.broadcasting import BroadcastSettings
 from smartlink.portal.shared.settings import PortalSettings
-from smartlink.server.config import ServerSettings
+from smartlink.server.settings.config import ServerSettings
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from smartlink.cli.unknown import OF_OTHERS, find_unknown, warn_of_unknown
-from smartlink.server.config import ServerSettings
+from smartlink.server.settings.config import ServerSettings
 
 KNOWN = {name.upper() for name in ServerSettings.model_fields} | OF_OTHERS
 

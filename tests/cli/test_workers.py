@@ -19,7 +19,7 @@ from kit.client import Client, Closed, connected
 from kit.realtime import call
 from kit.reverb import Reverb, reverb
 from kit.waiting import LIMIT_S, eventually, eventually_told
-from smartlink.server.supervisor import SILENT_S, TICK_S
+from smartlink.server.run.supervisor import SILENT_S, TICK_S
 
 MANY = 16
 """Connections of which some are on each of two workers: all on one happens once in 32,768 times."""

@@ -9,8 +9,8 @@ import pytest
 from kit.redis import RedisServer, shared_redis
 from kit.redis_engines import RedisEngines, redis_engines
 from kit.waiting import eventually
-from smartlink.server.brokers.base import Broker, Control, Publication, left_out
-from smartlink.server.brokers.memory import MemoryBroker
+from smartlink.server.cluster.brokers.base import Broker, Control, Publication, left_out
+from smartlink.server.cluster.brokers.memory import MemoryBroker
 
 __all__ = ["shared_redis"]
 

@@ -11,9 +11,9 @@ from kit.redis import RedisServer, shared_redis
 from kit.redis_engines import RedisEngines, redis_engines
 from kit.waiting import LIMIT_S, eventually, eventually_told
 from smartlink.protocol import encoding
-from smartlink.server.history.base import MAX_APP_BYTES, Entry, History
-from smartlink.server.history.memory import MemoryHistory
-from smartlink.server.history.redis import RedisHistory
+from smartlink.server.cluster.history.base import MAX_APP_BYTES, Entry, History
+from smartlink.server.cluster.history.memory import MemoryHistory
+from smartlink.server.cluster.history.redis import RedisHistory
 
 __all__ = ["shared_redis"]
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from kit.waiting import LIMIT_S
-from smartlink.server.link import Link, PlainLink, Poller, TransportLink
+from smartlink.server.net.link import Link, PlainLink, Poller, TransportLink
 
 
 class Recorder:

@@ -9,9 +9,9 @@ import pytest
 from kit.redis import RedisServer, shared_redis
 from kit.redis_engines import RedisEngines, redis_engines
 from kit.waiting import eventually, eventually_told
-from smartlink.server.receipts.base import KEPT_S, MAX_APP_BYTES, Pending, Receipts
-from smartlink.server.receipts.memory import MemoryReceipts
-from smartlink.server.receipts.redis import RedisReceipts
+from smartlink.server.cluster.idempotency.base import KEPT_S, MAX_APP_BYTES, Pending, Receipts
+from smartlink.server.cluster.idempotency.memory import MemoryReceipts
+from smartlink.server.cluster.idempotency.redis import RedisReceipts
 
 __all__ = ["shared_redis"]
 

@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from kit.redis import RedisServer, shared_redis
 from kit.redis_engines import RedisEngines, redis_engines
 from smartlink.protocol.session import Member
-from smartlink.server.roster.base import Arrival, ChannelCount, Departure, Roster, State
-from smartlink.server.roster.memory import MemoryRoster
+from smartlink.server.cluster.presence.base import Arrival, ChannelCount, Departure, Roster, State
+from smartlink.server.cluster.presence.memory import MemoryRoster
 
 __all__ = ["shared_redis"]
 

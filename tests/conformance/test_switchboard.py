@@ -18,17 +18,17 @@ from conformance.test_roster import RosterPromises
 from kit.switchboard import Switchboard, switchboard
 from kit.waiting import LIMIT_S, eventually
 from smartlink.protocol.session import Member
-from smartlink.server.brokers.base import BrokerUnavailable, Control, Publication
-from smartlink.server.receipts.base import Pending
-from smartlink.server.roster.base import Arrival, Change, ChannelCount, Departure
-from smartlink.server.switchboard import messages
-from smartlink.server.switchboard.engines import (
+from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Publication
+from smartlink.server.cluster.idempotency.base import Pending
+from smartlink.server.cluster.presence.base import Arrival, Change, ChannelCount, Departure
+from smartlink.server.workers import messages
+from smartlink.server.workers.engines import (
     SwitchboardBroker,
     SwitchboardHistory,
     SwitchboardReceipts,
     SwitchboardRoster,
 )
-from smartlink.server.switchboard.line import Line
+from smartlink.server.workers.parent_link import Line
 
 APP_BYTES = 100_000
 """What the suites of the ports ask for where it matters; nowhere else do they keep as much."""

@@ -13,9 +13,9 @@ import pytest
 from kit.redis import RedisServer, fresh_prefix
 from kit.redis import shared_redis as shared_redis
 from kit.waiting import eventually_told
-from smartlink.server.redis.commands import RedisCommands
-from smartlink.server.redis.naming import Names
-from smartlink.server.redis_address import parse_url
+from smartlink.server.cluster.redis.commands import RedisCommands
+from smartlink.server.cluster.redis.naming import Names
+from smartlink.server.settings.redis_address import parse_url
 from smartlink.server.webhooks import queue as limits
 from smartlink.server.webhooks.memory import MemoryQueue
 from smartlink.server.webhooks.queue import Address, Batch, Check, Report, Subject, WebhookQueue

@@ -30,7 +30,7 @@ from conformance.autobahn_cases import (
 )
 from kit.client import Client, connected, raw
 from kit.realtime import realtime_server
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

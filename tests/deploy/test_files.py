@@ -16,7 +16,7 @@ from kit import processes
 from kit.deployment import certificate, render
 from smartlink.broadcasting import BroadcastSettings
 from smartlink.portal.shared.settings import PortalSettings
-from smartlink.server.config import ServerSettings
+from smartlink.server.settings.config import ServerSettings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

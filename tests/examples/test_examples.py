@@ -21,7 +21,7 @@ from kit.ports import free_port
 from kit.realtime import realtime_server
 from kit.waiting import LIMIT_S
 from smartlink.broadcasting import ChannelEncryption
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MASTER_KEY = base64.b64encode(b"k" * 32).decode()

@@ -8,9 +8,9 @@ from broadcasting.conftest import database as database
 from broadcasting.conftest import outbox_postgres_url as outbox_postgres_url
 from broadcasting.conftest import postgres_url as postgres_url
 from kit.redis import shared_redis as shared_redis
-from smartlink.server.brokers import redis as broker
-from smartlink.server.redis import commands, connect, ear
-from smartlink.server.roster import redis as roster
+from smartlink.server.cluster.brokers import redis as broker
+from smartlink.server.cluster.presence import redis as roster
+from smartlink.server.cluster.redis import commands, connect, pubsub
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """All waits of the Redis engines a few times shorter, in proportion; the true ones are tried by one test each."""
     for module in (connect, commands):
         monkeypatch.setattr(module, "TIMEOUT_S", 0.5)
-    monkeypatch.setattr(ear, "SILENCE_S", 0.8)
+    monkeypatch.setattr(pubsub, "SILENCE_S", 0.8)
     monkeypatch.setattr(broker, "BEAT_EVERY_S", 0.2)
     monkeypatch.setattr(roster, "BEAT_EVERY_S", 0.2)
     monkeypatch.setattr(roster, "LEASE_MS", 1_500)

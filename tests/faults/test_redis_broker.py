@@ -11,8 +11,8 @@ from kit.ports import free_port
 from kit.redis import RedisServer, proxy, redis_server
 from kit.redis_engines import RedisEngines, make_engines, redis_engines
 from kit.waiting import eventually
-from smartlink.server.brokers import redis as module
-from smartlink.server.brokers.base import BrokerUnavailable, Control, Publication
+from smartlink.server.cluster.brokers import redis as module
+from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Publication
 
 pytestmark = pytest.mark.usefixtures("impatient")
 

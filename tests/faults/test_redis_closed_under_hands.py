@@ -24,7 +24,7 @@ from smartlink.lost import closed_is_lost
 from smartlink.portal.shared.redis import RedisAway, SharedRedis
 from smartlink.portal.users import principals
 from smartlink.portal.users.principals import Principals
-from smartlink.server.brokers.base import BrokerUnavailable, Publication
+from smartlink.server.cluster.brokers.base import BrokerUnavailable, Publication
 
 
 class Resets:

@@ -19,12 +19,12 @@ from kit.redis import RedisServer, cluster, fresh_prefix, half_moved, redis_serv
 from kit.redis_engines import RedisEngines, redis_engines
 from kit.waiting import eventually, eventually_told
 from smartlink.protocol.session import Member
-from smartlink.server.brokers.base import BrokerUnavailable, Control, Publication
-from smartlink.server.receipts.base import Pending
-from smartlink.server.redis.commands import RedisCommands
-from smartlink.server.redis.naming import Names
-from smartlink.server.redis_address import parse_url
-from smartlink.server.roster.base import Arrival, Change, ChannelCount, Departure
+from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Publication
+from smartlink.server.cluster.idempotency.base import Pending
+from smartlink.server.cluster.presence.base import Arrival, Change, ChannelCount, Departure
+from smartlink.server.cluster.redis.commands import RedisCommands
+from smartlink.server.cluster.redis.naming import Names
+from smartlink.server.settings.redis_address import parse_url
 from smartlink.server.webhooks.queue import Address, Report, Subject
 from smartlink.server.webhooks.redis import WEBHOOK_SCRIPTS, RedisQueue
 

@@ -11,7 +11,7 @@ from kit.client import Client, connected
 from kit.realtime import realtime_server
 from kit.redis import RedisServer, fresh_prefix, redis_server
 from kit.waiting import eventually
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
 
 PREFIX = "laravel_database_"
 

@@ -22,8 +22,8 @@ from kit.realtime import call, realtime_server
 from kit.redis import RedisServer, fresh_prefix, redis_server
 from kit.serve import SMARTLINK
 from kit.waiting import LIMIT_S, eventually, eventually_told
-from smartlink.server.brokers.base import Control
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.cluster.brokers.base import Control
+from smartlink.server.run.lifecycle import RealtimeServer
 
 ANA, BEN = {"user_id": "1", "user_info": {"name": "Ana"}}, {"user_id": "2"}
 

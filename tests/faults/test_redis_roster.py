@@ -10,10 +10,10 @@ from kit.redis import RedisServer, proxy, redis_server
 from kit.redis_engines import RedisEngines, redis_engines
 from kit.waiting import eventually
 from smartlink.protocol.session import Member
-from smartlink.server.brokers.base import BrokerUnavailable
-from smartlink.server.receipts.base import Pending
-from smartlink.server.roster import redis as roster
-from smartlink.server.roster.base import Arrival, Change, ChannelCount, Departure
+from smartlink.server.cluster.brokers.base import BrokerUnavailable
+from smartlink.server.cluster.idempotency.base import Pending
+from smartlink.server.cluster.presence import redis as roster
+from smartlink.server.cluster.presence.base import Arrival, Change, ChannelCount, Departure
 
 ANA, BEN, CLEO = Member("1", b'{"name":"Ana"}', is_number=True), Member("2"), Member("3", b'{"a":1}', is_number=True)
 NEWER = Member("1", b'{"name":"Ana B."}', is_number=True)

@@ -16,14 +16,14 @@ from kit.waiting import eventually, eventually_told
 from smartlink.cli.doctor.finding import State
 from smartlink.cli.doctor.redis import check_redis
 from smartlink.protocol.session import Member
-from smartlink.server import bootstrap
-from smartlink.server.brokers.base import BrokerUnavailable, Publication
-from smartlink.server.config import ServerSettings
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.cluster.brokers.base import BrokerUnavailable, Publication
+from smartlink.server.cluster.presence.base import ChannelCount
+from smartlink.server.cluster.redis.connect import Refused
+from smartlink.server.cluster.redis.permissions import COMMANDS
 from smartlink.server.observe.endpoint import ObserveEndpoint
-from smartlink.server.redis.connect import Refused
-from smartlink.server.redis.permissions import COMMANDS
-from smartlink.server.roster.base import ChannelCount
+from smartlink.server.run import bootstrap
+from smartlink.server.run.lifecycle import RealtimeServer
+from smartlink.server.settings.config import ServerSettings
 
 HOWTO = Path(__file__).parents[2] / "docs/howto/redis.md"
 PREFIX = "reverb"

@@ -16,7 +16,7 @@ from kit.receiver import Receiver, receiver
 from kit.redis import RedisServer, fresh_prefix, redis_server
 from kit.reverb import reverb
 from kit.waiting import eventually
-from smartlink.server.config import ServerSettings, UnsafeSettings
+from smartlink.server.settings.config import ServerSettings, UnsafeSettings
 
 ANA, BEN = {"user_id": "1"}, {"user_id": "2"}
 GRACE_S = 0.5

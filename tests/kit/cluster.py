@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from smartlink.server.bootstrap import Engines, build
-from smartlink.server.brokers.base import BrokerUnavailable, Control, Deliver, Publication
-from smartlink.server.config import ServerSettings
-from smartlink.server.history.memory import MemoryHistory
-from smartlink.server.lifecycle import RealtimeServer
-from smartlink.server.receipts.memory import MemoryReceipts
-from smartlink.server.roster.base import OnChange
-from smartlink.server.roster.memory import MemoryRoster
+from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Deliver, Publication
+from smartlink.server.cluster.history.memory import MemoryHistory
+from smartlink.server.cluster.idempotency.memory import MemoryReceipts
+from smartlink.server.cluster.presence.base import OnChange
+from smartlink.server.cluster.presence.memory import MemoryRoster
+from smartlink.server.run.bootstrap import Engines, build
+from smartlink.server.run.lifecycle import RealtimeServer
+from smartlink.server.settings.config import ServerSettings
 
 __all__ = ["Cluster", "cluster"]
 

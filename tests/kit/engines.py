@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Sequence
 
 from smartlink.protocol.session import Member
-from smartlink.server.bootstrap import Engines
-from smartlink.server.brokers.base import BrokerUnavailable, Control, Deliver, Publication
-from smartlink.server.history.base import Entry
-from smartlink.server.history.memory import MemoryHistory
-from smartlink.server.receipts.memory import MemoryReceipts
-from smartlink.server.roster.base import Arrival, ChannelCount, State
-from smartlink.server.roster.memory import MemoryRoster
+from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Deliver, Publication
+from smartlink.server.cluster.history.base import Entry
+from smartlink.server.cluster.history.memory import MemoryHistory
+from smartlink.server.cluster.idempotency.memory import MemoryReceipts
+from smartlink.server.cluster.presence.base import Arrival, ChannelCount, State
+from smartlink.server.cluster.presence.memory import MemoryRoster
+from smartlink.server.run.bootstrap import Engines
 
 
 class Gate:

@@ -14,9 +14,9 @@ from kit.waiting import LIMIT_S
 from smartlink.protocol.signing import signed_query
 from smartlink.server.apps.base import App, AppManager
 from smartlink.server.apps.static import StaticApps
-from smartlink.server.bootstrap import Engines, build
-from smartlink.server.config import ServerSettings
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.bootstrap import Engines, build
+from smartlink.server.run.lifecycle import RealtimeServer
+from smartlink.server.settings.config import ServerSettings
 
 APP_ID, KEY, SECRET = "1001", "app-key", "app-secret"
 

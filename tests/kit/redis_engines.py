@@ -8,17 +8,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from kit.redis import fresh_prefix
-from smartlink.server.brokers.base import Control, Publication
-from smartlink.server.brokers.redis import BROKER_SCRIPTS, RedisBroker
-from smartlink.server.history.redis import HISTORY_SCRIPTS, RedisHistory
-from smartlink.server.metrics import Metrics
-from smartlink.server.receipts.redis import RECEIPT_SCRIPTS, RedisReceipts
-from smartlink.server.redis.commands import RedisCommands
-from smartlink.server.redis.naming import Names
-from smartlink.server.redis_address import Kind, parse_url
-from smartlink.server.roster.base import Change
-from smartlink.server.roster.lua import ROSTER_SCRIPTS
-from smartlink.server.roster.redis import RedisRoster
+from smartlink.server.cluster.brokers.base import Control, Publication
+from smartlink.server.cluster.brokers.redis import BROKER_SCRIPTS, RedisBroker
+from smartlink.server.cluster.history.redis import HISTORY_SCRIPTS, RedisHistory
+from smartlink.server.cluster.idempotency.redis import RECEIPT_SCRIPTS, RedisReceipts
+from smartlink.server.cluster.presence.base import Change
+from smartlink.server.cluster.presence.lua import ROSTER_SCRIPTS
+from smartlink.server.cluster.presence.redis import RedisRoster
+from smartlink.server.cluster.redis.commands import RedisCommands
+from smartlink.server.cluster.redis.naming import Names
+from smartlink.server.runtime.metrics import Metrics
+from smartlink.server.settings.redis_address import Kind, parse_url
 
 __all__ = ["RedisEngines", "make_engines", "redis_engines"]
 

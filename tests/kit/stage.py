@@ -18,7 +18,7 @@ from kit.realtime import realtime_server
 from kit.waiting import LIMIT_S
 from smartlink.protocol.signing import sign_channel, sign_user, signed_query
 from smartlink.server.apps.base import App
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
 
 __all__ = ["ONE", "TWO", "Api", "Stage", "stage", "subscription"]
 

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from kit.waiting import eventually
-from smartlink.server.history.memory import MemoryHistory
-from smartlink.server.receipts.memory import MemoryReceipts
-from smartlink.server.roster.memory import MemoryRoster
-from smartlink.server.switchboard.exchange import Exchange, Seat
-from smartlink.server.switchboard.line import Line
+from smartlink.server.cluster.history.memory import MemoryHistory
+from smartlink.server.cluster.idempotency.memory import MemoryReceipts
+from smartlink.server.cluster.presence.memory import MemoryRoster
 from smartlink.server.webhooks.base import WebhookEvent
+from smartlink.server.workers.hub import Exchange, Seat
+from smartlink.server.workers.parent_link import Line
 
 
 class Switchboard:

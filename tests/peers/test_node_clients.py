@@ -17,7 +17,7 @@ from kit.client import connected
 from kit.ports import free_port
 from kit.realtime import APP_ID, KEY, SECRET, an_app, realtime_server
 from kit.waiting import LIMIT_S, eventually_told
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
 
 NODE = Path(__file__).parent / "node"
 MASTER_KEY = base64.b64encode(b"an encryption key of 32 bytes ok").decode()

@@ -21,7 +21,7 @@ from kit.realtime import APP_ID, KEY, SECRET, realtime_server
 from kit.redis import redis_server
 from kit.waiting import eventually
 from smartlink.protocol.signing import sign_webhook
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
 
 HERE = Path(__file__).parent
 LARAVEL = Path("/usr/share/php/Illuminate/Broadcasting")

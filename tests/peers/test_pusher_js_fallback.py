@@ -19,7 +19,7 @@ from kit.client import connected
 from kit.realtime import KEY, SECRET, call, realtime_server
 from kit.waiting import LIMIT_S, eventually
 from smartlink.protocol.signing import sign_channel
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
 
 pytestmark = pytest.mark.browser
 TRANSPORTS = pytest.mark.parametrize("transport", ["xhr_streaming", "xhr_polling"])

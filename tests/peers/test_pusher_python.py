@@ -13,7 +13,7 @@ import pytest
 from kit.client import connected
 from kit.realtime import APP_ID, KEY, SECRET, realtime_server
 from smartlink.protocol.signing import sign_webhook
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 

@@ -7,7 +7,7 @@ import pytest
 
 from kit import processes
 from kit.realtime import realtime_server
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from kit.xhr import XhrClient
 from smartlink.protocol import encoding
 from smartlink.protocol.session import Member
 from smartlink.protocol.signing import sign_channel, sign_user
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
 
 
 @asynccontextmanager

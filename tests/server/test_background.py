@@ -9,8 +9,8 @@ import pytest
 from kit.realtime import call, realtime_server
 from kit.waiting import eventually
 from smartlink.background import Background
-from smartlink.server.lifecycle import RealtimeServer
 from smartlink.server.observe.endpoint import ObserveEndpoint
+from smartlink.server.run.lifecycle import RealtimeServer
 
 
 async def test_one_that_dies_is_an_error_in_the_log_in_up_and_in_readyz(
@@ -19,7 +19,7 @@ async def test_one_that_dies_is_an_error_in_the_log_in_up_and_in_readyz(
     def broken(self: object, now: float) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr("smartlink.server.pulse.Pulse.look_after", broken)
+    monkeypatch.setattr("smartlink.server.runtime.rates.Pulse.look_after", broken)
     async with realtime_server() as server:
         await eventually(lambda: died_in(server) == 1)
         up = await call(server.port, "GET", "/up")

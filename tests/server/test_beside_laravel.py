@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from smartlink.broadcasting import BroadcastSettings
-from smartlink.server.config import ServerSettings
+from smartlink.server.settings.config import ServerSettings
 
 ENV = """
 APP_NAME=Laravel

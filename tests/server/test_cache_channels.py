@@ -12,7 +12,7 @@ from kit.engines import Between
 from kit.realtime import KEY, SECRET, an_app, call, realtime_server
 from kit.waiting import eventually, eventually_told
 from smartlink.protocol.signing import sign_channel
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
 
 ANA = {"user_id": "1", "user_info": {"name": "Ana"}}
 CACHE_CHANNELS = ["cache-a", "private-cache-a", "private-encrypted-cache-a", "presence-cache-a"]

@@ -12,8 +12,8 @@ from kit.realtime import KEY, SECRET, call, realtime_server
 from kit.waiting import eventually
 from smartlink.protocol import encoding
 from smartlink.protocol.signing import sign_channel, sign_user
-from smartlink.server.brokers.base import Publication
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.cluster.brokers.base import Publication
+from smartlink.server.run.lifecycle import RealtimeServer
 
 ANA = {"user_id": "1", "user_info": {"name": "Ana"}}
 BEN = {"user_id": "2", "user_info": {"name": "Ben"}}

@@ -12,7 +12,7 @@ import pytest
 from kit.churn import CHANNELS, Churn
 from kit.stage import ONE, Stage, stage
 from kit.waiting import eventually
-from smartlink.server.client import ClientConnection
+from smartlink.server.core.client import ClientConnection
 
 SOAK_S = float(os.environ.get("SMARTLINK_SOAK_SECONDS", "0"))
 

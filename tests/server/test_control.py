@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from smartlink.server.config import ServerSettings
-from smartlink.server.control import Control, NotRunning, ask, control_path
+from smartlink.server.run.control import Control, NotRunning, ask, control_path
+from smartlink.server.settings.config import ServerSettings
 
 
 def place(folder: Path) -> Path:

@@ -10,9 +10,9 @@ from kit.client import Client, connected
 from kit.realtime import an_app, realtime_server
 from kit.waiting import LIMIT_S, eventually
 from smartlink.protocol import encoding
-from smartlink.server.brokers.base import Publication
-from smartlink.server.counts import PACED_ABOVE, CountPace
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.cluster.brokers.base import Publication
+from smartlink.server.core.counts import PACED_ABOVE, CountPace
+from smartlink.server.run.lifecycle import RealtimeServer
 
 
 async def count(client: Client) -> int:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from smartlink.server.eager import in_one_turn
+from smartlink.server.runtime.eager import in_one_turn
 
 
 async def test_what_goes_together_has_all_begun_before_any_is_waited_for() -> None:

@@ -12,7 +12,7 @@ from kit.engines import Between
 from kit.realtime import KEY, call, realtime_server
 from kit.waiting import LIMIT_S, eventually
 from kit.xhr import XhrClient, request, session_name
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
 
 KINDS = pytest.mark.parametrize("is_poll", [False, True], ids=["streaming", "polling"])
 
@@ -80,14 +80,14 @@ async def test_who_leaves_is_gone_at_once(server: RealtimeServer, is_poll: bool)
 
 
 async def test_a_client_that_asks_no_more_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smartlink.server.fallback.link.REOPENED_S", 0.5)
+    monkeypatch.setattr("smartlink.server.transports.fallback.link.REOPENED_S", 0.5)
     async with realtime_server() as server, XhrClient(server.port, is_poll=True):
         await eventually(lambda: server.metrics.connections_closed == 1)
 
 
 @KINDS
 async def test_silence_is_broken_by_heartbeats(monkeypatch: pytest.MonkeyPatch, is_poll: bool) -> None:
-    monkeypatch.setattr("smartlink.server.fallback.link.HELD_S", 0.5)
+    monkeypatch.setattr("smartlink.server.transports.fallback.link.HELD_S", 0.5)
     async with realtime_server() as server, XhrClient(server.port, is_poll=is_poll) as client:
         assert await client.line() == "h"
         assert await client.line() == "h"

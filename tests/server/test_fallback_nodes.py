@@ -14,8 +14,8 @@ from kit.realtime import KEY, call, realtime_server
 from kit.redis import fresh_prefix, redis_server
 from kit.waiting import LIMIT_S, eventually
 from kit.xhr import XhrClient, request, session_name
-from smartlink.server.brokers.base import Control, Publication
-from smartlink.server.fallback.sessions import INPUT
+from smartlink.server.cluster.brokers.base import Control, Publication
+from smartlink.server.transports.fallback.sessions import INPUT
 
 KINDS = pytest.mark.parametrize("is_poll", [False, True], ids=["streaming", "polling"])
 
@@ -107,7 +107,7 @@ async def test_the_owner_s_stop_reaches_the_client(is_poll: bool) -> None:
 
 
 async def test_an_owner_that_died_lets_its_streams_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smartlink.server.fallback.outlets.ASK_EVERY_S", 0.5)
+    monkeypatch.setattr("smartlink.server.transports.fallback.outlets.ASK_EVERY_S", 0.5)
     async with cluster() as both:
         owner, other = both.nodes
         async with XhrClient(owner.port, is_poll=False) as client:

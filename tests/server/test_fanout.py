@@ -9,9 +9,9 @@ import socket
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smartlink.server import fanout
-from smartlink.server.fanout import MAX_LIVE_BACKLOG_BYTES, FanOut, Subscribers
-from smartlink.server.metrics import Metrics
+from smartlink.server.core import fanout
+from smartlink.server.core.fanout import MAX_LIVE_BACKLOG_BYTES, FanOut, Subscribers
+from smartlink.server.runtime.metrics import Metrics
 
 
 class FakeSubscriber:

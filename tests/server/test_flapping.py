@@ -10,7 +10,7 @@ from kit.engines import Between
 from kit.meeting import flap, in_one_piece, subscription
 from kit.realtime import KEY, an_app, realtime_server
 from kit.waiting import eventually
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
 
 ROOM = "presence-room"
 

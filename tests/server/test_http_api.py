@@ -15,7 +15,7 @@ from kit.client import connected, raw
 from kit.realtime import KEY, SECRET, call, realtime_server
 from kit.waiting import LIMIT_S
 from smartlink.protocol.signing import body_md5, sign_request, signed_query
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
 
 EVENT = b'{"name":"e","channel":"chat","data":"{}"}'
 PATH = "/apps/1001/events"

@@ -23,7 +23,7 @@ from kit.realtime import an_app, realtime_server
 from kit.stage import ONE, TWO, Stage, stage, subscription
 from kit.waiting import LIMIT_S, eventually
 from smartlink.protocol.signing import body_md5, sign_channel, sign_request, signed_query
-from smartlink.server.limits import TokenBucket
+from smartlink.server.runtime.limits import TokenBucket
 
 PATH = f"/apps/{ONE.id}"
 

@@ -14,8 +14,8 @@ import pytest
 from kit.client import connected, raw
 from kit.realtime import call, realtime_server
 from kit.waiting import LIMIT_S
-from smartlink.server.config import ServerSettings, UnsafeSettings
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
+from smartlink.server.settings.config import ServerSettings, UnsafeSettings
 
 ANA = {"user_id": "1", "user_info": {"name": "Ana"}}
 

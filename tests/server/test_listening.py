@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from smartlink.protocol import encoding
-from smartlink.server.listening import news
+from smartlink.server.core.listening import news
 
 STATE = encoding.presence_state([("1", b"{}"), (2, b"{}")])
 EVENT = encoding.event("e", "presence-a", "{}")

@@ -6,7 +6,7 @@ import json
 
 from kit.client import connected
 from kit.realtime import call, realtime_server
-from smartlink.server.fanout import MAX_LIVE_BACKLOG_BYTES
+from smartlink.server.core.fanout import MAX_LIVE_BACKLOG_BYTES
 
 
 async def test_who_has_much_waiting_gets_no_live_events_but_every_durable_one() -> None:

@@ -13,8 +13,8 @@ from kit.client import Client, connected, raw
 from kit.realtime import KEY, an_app, realtime_server
 from kit.waiting import eventually
 from kit.xhr import XhrClient, session_name
-from smartlink.server.lifecycle import RealtimeServer
-from smartlink.server.limits import PER_PUBLIC_ADDRESS, AddressCount
+from smartlink.server.run.lifecycle import RealtimeServer
+from smartlink.server.runtime.limits import PER_PUBLIC_ADDRESS, AddressCount
 
 
 async def test_one_address_has_so_many_connections_and_is_told_to_come_back() -> None:

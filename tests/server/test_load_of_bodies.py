@@ -11,7 +11,7 @@ from kit.client import Client, raw
 from kit.realtime import KEY, SECRET
 from kit.xhr import XhrClient
 from smartlink.protocol.signing import signed_query
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
 
 EVENT = json.dumps({"name": "e", "channel": "room", "data": "x" * 5_000}).encode()
 EVENTS = "/apps/1001/events"

@@ -121,7 +121,7 @@ async def test_handshakes_that_do_not_go_on_make_way(certificate: tuple[Path, Pa
 
 
 async def test_a_handshake_has_its_time(certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smartlink.server.ws.listener.HANDSHAKE_S", 0.1)
+    monkeypatch.setattr("smartlink.server.net.listener.HANDSHAKE_S", 0.1)
     cert, key = map(str, certificate)
     async with (
         realtime_server(reverb_server_tls_cert=cert, reverb_server_tls_key=key) as server,

@@ -13,11 +13,11 @@ from kit.client import connected, raw
 from kit.engines import Between
 from kit.realtime import an_app, call, realtime_server
 from kit.waiting import eventually
-from smartlink.server.http.channels import list_channels
-from smartlink.server.http.connection import MAX_PIPELINED, REQUESTS_AT_ONCE
-from smartlink.server.lifecycle import RealtimeServer
-from smartlink.server.node import AT_ONCE
-from smartlink.server.pace import FRAMES_AT_ONCE
+from smartlink.server.core.node import AT_ONCE
+from smartlink.server.run.lifecycle import RealtimeServer
+from smartlink.server.runtime.pace import FRAMES_AT_ONCE
+from smartlink.server.transports.http.channels import list_channels
+from smartlink.server.transports.http.connection import MAX_PIPELINED, REQUESTS_AT_ONCE
 
 PING, EMPTY_TEXT = b"\x89\x80\0\0\0\0", b"\x81\x80\0\0\0\0"
 MANY = 3_000
@@ -123,7 +123,7 @@ async def test_who_was_on_many_channels_leaves_them_a_few_at_a_time(server: Real
 async def test_a_user_with_many_connections_is_ended_a_few_at_a_time(
     server: RealtimeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smartlink.server.node.AT_ONCE", 2)
+    monkeypatch.setattr("smartlink.server.core.node.AT_ONCE", 2)
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(connected(server.port)) for _ in range(9)]
         for client in clients:
@@ -143,7 +143,7 @@ async def test_a_user_with_many_connections_is_ended_a_few_at_a_time(
 async def test_a_long_list_of_channels_is_made_a_few_at_a_time(
     server: RealtimeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smartlink.server.http.channels.AT_ONCE", 10)
+    monkeypatch.setattr("smartlink.server.transports.http.channels.AT_ONCE", 10)
     for number in range(100):
         await server.node.roster.join("1001", f"c{number}", "1.1", None)
     listing = list_channels(server.node, an_app(), {})

@@ -19,9 +19,9 @@ from smartlink.protocol.signing import sign_channel
 from smartlink.server.apps.base import App, AppsInvalid, Webhook
 from smartlink.server.apps.static import StaticApps
 from smartlink.server.apps.table import AppTable
-from smartlink.server.bootstrap import apps_for
-from smartlink.server.config import ServerSettings
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.bootstrap import apps_for
+from smartlink.server.run.lifecycle import RealtimeServer
+from smartlink.server.settings.config import ServerSettings
 
 ONE, TWO = App("1001", "app-key", "app-secret"), App("2002", "key-two", "secret-two")
 

@@ -6,9 +6,9 @@ import pytest
 
 from kit.client import connected
 from kit.realtime import realtime_server
-from smartlink.server.config import ServerSettings
-from smartlink.server.limits import AddressRate
-from smartlink.server.proxies import TrustedProxies
+from smartlink.server.net.proxies import TrustedProxies
+from smartlink.server.runtime.limits import AddressRate
+from smartlink.server.settings.config import ServerSettings
 
 
 @pytest.mark.parametrize(

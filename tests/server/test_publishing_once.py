@@ -13,7 +13,7 @@ from kit.client import Client, connected
 from kit.engines import Between
 from kit.realtime import an_app, call, realtime_server
 from kit.waiting import eventually
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
 
 EVENT = {"name": "e", "channel": "chat", "data": "1"}
 

@@ -9,8 +9,8 @@ import pytest
 
 from kit.realtime import realtime_server
 from kit.redis import redis_server
-from smartlink.server.config import ServerSettings, UnsafeSettings
-from smartlink.server.redis_address import Kind, RedisAddress
+from smartlink.server.settings.config import ServerSettings, UnsafeSettings
+from smartlink.server.settings.redis_address import Kind, RedisAddress
 
 
 def settings(**values: Any) -> ServerSettings:

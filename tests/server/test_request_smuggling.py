@@ -18,7 +18,7 @@ from kit.engines import Between
 from kit.realtime import KEY, SECRET, call, realtime_server
 from kit.waiting import LIMIT_S, eventually
 from smartlink.protocol.signing import signed_query
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

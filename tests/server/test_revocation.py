@@ -16,9 +16,9 @@ from kit.waiting import eventually
 from kit.xhr import XhrClient
 from smartlink.protocol.signing import sign_channel, sign_user
 from smartlink.server.apps.base import App
-from smartlink.server.brokers.base import Control
-from smartlink.server.lifecycle import RealtimeServer
-from smartlink.server.revocations import Revocations, Verdict
+from smartlink.server.cluster.brokers.base import Control
+from smartlink.server.core.revocations import Revocations, Verdict
+from smartlink.server.run.lifecycle import RealtimeServer
 
 CHANNELS = ("private-orders", "private-encrypted-orders", "presence-room")
 

@@ -10,7 +10,7 @@ import pytest
 from kit.client import connected
 from kit.realtime import an_app, call, realtime_server
 from kit.waiting import eventually_told
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
 
 EVENTS, BATCH = "/apps/1001/events", "/apps/1001/batch_events"
 

@@ -16,18 +16,18 @@ from kit.waiting import eventually
 from smartlink.protocol import encoding
 from smartlink.protocol.session import Member
 from smartlink.protocol.signing import sign_channel
-from smartlink.server.brokers.base import Publication
-from smartlink.server.corrections import Corrections
-from smartlink.server.eager import EagerTasks
-from smartlink.server.history.memory import MemoryHistory
-from smartlink.server.members import Members
-from smartlink.server.metrics import Metrics
-from smartlink.server.receipts.memory import MemoryReceipts
-from smartlink.server.roster.base import State
-from smartlink.server.roster.memory import MemoryRoster
-from smartlink.server.sockets import open_listeners
-from smartlink.server.supervisor import Supervisor, WorkersFailed
-from smartlink.server.switchboard.exchange import Exchange
+from smartlink.server.cluster.brokers.base import Publication
+from smartlink.server.cluster.history.memory import MemoryHistory
+from smartlink.server.cluster.idempotency.memory import MemoryReceipts
+from smartlink.server.cluster.presence.base import State
+from smartlink.server.cluster.presence.memory import MemoryRoster
+from smartlink.server.core.corrections import Corrections
+from smartlink.server.core.members import Members
+from smartlink.server.net.sockets import open_listeners
+from smartlink.server.run.supervisor import Supervisor, WorkersFailed
+from smartlink.server.runtime.eager import EagerTasks
+from smartlink.server.runtime.metrics import Metrics
+from smartlink.server.workers.hub import Exchange
 
 
 async def test_who_goes_while_told_the_state_again_leaves_nothing_behind() -> None:
@@ -119,7 +119,7 @@ async def test_a_member_is_not_put_right_by_an_answer_older_than_what_was_heard(
 
 WORKER = """
 import socket, sys, time
-from smartlink.server.switchboard import messages as say
+from smartlink.server.workers import messages as say
 line = socket.socket(fileno=int(sys.argv[1].partition("=")[2]))
 def tell(message):
     record = say.encode(message)

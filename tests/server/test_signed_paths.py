@@ -11,7 +11,7 @@ import pytest
 from kit.client import connected
 from kit.realtime import KEY, SECRET
 from smartlink.protocol.signing import body_md5, sign_request
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
 
 BODY = b"{}"
 

@@ -14,10 +14,10 @@ from kit.realtime import realtime_server
 from kit.waiting import eventually
 from smartlink.protocol import encoding
 from smartlink.protocol.session import Member
-from smartlink.server.brokers.base import Publication
-from smartlink.server.corrections import Corrections
-from smartlink.server.lifecycle import RealtimeServer
-from smartlink.server.newcomers import Newcomers
+from smartlink.server.cluster.brokers.base import Publication
+from smartlink.server.core.corrections import Corrections
+from smartlink.server.core.newcomers import Newcomers
+from smartlink.server.run.lifecycle import RealtimeServer
 
 
 async def test_two_who_meet_are_told_of_each_other_once(server: RealtimeServer) -> None:
@@ -84,7 +84,7 @@ async def test_a_watchers_state_and_the_changes_told_to_it_agree() -> None:
 
 
 async def test_who_was_told_a_state_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smartlink.server.newcomers.SWEEP_S", 0.01)
+    monkeypatch.setattr("smartlink.server.core.newcomers.SWEEP_S", 0.01)
     newcomers, connections = Newcomers(known_s=0.03), [object(), object(), object()]
     for version, connection in zip((5, 3, 5), connections, strict=True):
         newcomers.told("1", "presence-a", version, connection)  # type: ignore[arg-type] # told apart only

@@ -10,7 +10,7 @@ import pytest
 from kit.client import connected
 from kit.engines import Between
 from kit.realtime import an_app, call, realtime_server
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
 
 ANA = {"user_id": "1", "user_info": {"name": "Ana"}}
 BEN = {"user_id": 2, "user_info": {"name": "Ben"}}

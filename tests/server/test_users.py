@@ -15,8 +15,8 @@ from kit.realtime import KEY, SECRET, an_app, call, realtime_server
 from kit.waiting import eventually
 from smartlink.protocol import encoding
 from smartlink.protocol.signing import sign_channel, sign_user
-from smartlink.server.brokers.base import Publication
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.cluster.brokers.base import Publication
+from smartlink.server.run.lifecycle import RealtimeServer
 
 
 async def send_to(server: RealtimeServer, user_id: str, data: str = "{}") -> None:

@@ -24,7 +24,7 @@ from kit.serve import SMARTLINK
 from kit.waiting import LIMIT_S, eventually, eventually_told
 from smartlink.server.apps.base import App, Webhook
 from smartlink.server.apps.static import StaticApps
-from smartlink.server.metrics import Metrics
+from smartlink.server.runtime.metrics import Metrics
 from smartlink.server.webhooks.base import WebhookEvent
 from smartlink.server.webhooks.delivery import MAX_BUFFERED, Webhooks, WebhookTimes
 from smartlink.server.webhooks.guard import Guard

@@ -10,7 +10,7 @@ import pytest
 from kit.client import Closed, connected, raw
 from kit.realtime import call, realtime_server
 from kit.waiting import LIMIT_S
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
 
 
 async def test_the_greeting_comes_first(server: RealtimeServer) -> None:

@@ -12,8 +12,8 @@ from kit.client import connected, raw
 from kit.meeting import subscription
 from kit.realtime import APP_ID, KEY, SECRET, an_app, call, realtime_server
 from kit.waiting import LIMIT_S, eventually
-from smartlink.server.admission import is_allowed_origin
-from smartlink.server.lifecycle import RealtimeServer
+from smartlink.server.run.lifecycle import RealtimeServer
+from smartlink.server.transports.admission import is_allowed_origin
 
 EVENT = {"name": "e", "channel": "chat", "data": "{}"}
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from smartlink.broadcasting import BroadcastSettings
     from smartlink.server.apps.base import App
     from smartlink.server.apps.database import DatabaseApps
-    from smartlink.server.config import ServerSettings
+    from smartlink.server.settings.config import ServerSettings
 
 __all__ = ["as_served", "read_apps", "register", "sender"]
 
@@ -98,7 +98,7 @@ def install() -> None:
 
 
 def _settings() -> ServerSettings:
-    from smartlink.server.config import ServerSettings
+    from smartlink.server.settings.config import ServerSettings
 
     configure()
     with settings_errors():
@@ -114,7 +114,7 @@ def _read(settings: ServerSettings) -> list[App]:
 
 async def read_apps(settings: ServerSettings) -> list[App]:
     """The applications as the server would serve them. Raises AppsInvalid."""
-    from smartlink.server.bootstrap import apps_for
+    from smartlink.server.run.bootstrap import apps_for
 
     manager = apps_for(settings)
     try:
@@ -142,7 +142,7 @@ def sender(own: BroadcastSettings, app_id: str | None) -> BroadcastSettings:
     if own.driver != "reverb" or find_spec("httptools") is None:  # the server's part is not installed here
         described = None
     else:
-        from smartlink.server.config import ServerSettings
+        from smartlink.server.settings.config import ServerSettings
 
         server = ServerSettings()
         is_described = server.reverb_apps_file is not None or server.reverb_apps_database_url is not None
@@ -159,7 +159,7 @@ def sender(own: BroadcastSettings, app_id: str | None) -> BroadcastSettings:
 
 def _with_database(settings: ServerSettings, work: Callable[[DatabaseApps], Awaitable[T]]) -> T:
     from smartlink.server.apps.database import DatabaseApps
-    from smartlink.server.bootstrap import apps_for
+    from smartlink.server.run.bootstrap import apps_for
 
     async def main() -> T:
         manager = apps_for(settings)

@@ -10,7 +10,7 @@ _COLOURS = {"←": "\x1b[36m", "→": "\x1b[32m", "·": "\x1b[90m"}
 
 
 def show_frame(line: str) -> None:
-    """Print a line of `smartlink.server.tap` on standard error."""
+    """Print a line of `smartlink.server.net.tap` on standard error."""
     shown = _printable(line)
     if sys.stderr.isatty():
         shown = f"{_COLOURS.get(line[:1], '')}{shown}\x1b[0m"

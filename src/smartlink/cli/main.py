@@ -39,7 +39,7 @@ def serve(demo: Annotated[bool, typer.Option(help="Fill in demo data and print t
     from smartlink.portal import migrations
     from smartlink.portal.main import check_broadcasting
     from smartlink.portal.shared.settings import PortalSettings, check_start, is_loopback
-    from smartlink.server.config import ServerSettings
+    from smartlink.server.settings.config import ServerSettings
 
     configure()
     warn_of_unknown()
@@ -132,7 +132,7 @@ def _say(text: str) -> None:
 def _run(main: object) -> None:
     from smartlink.cli import running
     from smartlink.portal.shared.errors import DatabaseAway
-    from smartlink.server.config import UnsafeSettings
+    from smartlink.server.settings.config import UnsafeSettings
 
     try:
         running.run(main)  # type: ignore[arg-type] # a coroutine function over the stop event

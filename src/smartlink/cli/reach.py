@@ -8,7 +8,7 @@ import structlog
 
 from smartlink.broadcasting import BroadcastSettings
 from smartlink.broadcasting.config import is_loopback
-from smartlink.server.config import ServerSettings
+from smartlink.server.settings.config import ServerSettings
 
 __all__ = ["port_to_write", "warn_of_port"]
 

@@ -46,9 +46,9 @@ def start(
     """Start the realtime server."""
     from smartlink.cli import running, worker
     from smartlink.cli.frames import show_frame
-    from smartlink.server.config import ServerSettings
-    from smartlink.server.sockets import raise_descriptor_limit
-    from smartlink.server.supervisor import WorkersFailed
+    from smartlink.server.net.sockets import raise_descriptor_limit
+    from smartlink.server.run.supervisor import WorkersFailed
+    from smartlink.server.settings.config import ServerSettings
 
     configure(verbose=debug)
     raise_descriptor_limit()
@@ -93,8 +93,8 @@ def restart(
     Waits until the successor serves. Exit code 0 then; 1 when it cannot start (the old one goes on); 3 when no server
     runs on this machine and port.
     """
-    from smartlink.server.config import ServerSettings
-    from smartlink.server.control import CommandFailed, NotRunning, ask, control_path
+    from smartlink.server.run.control import CommandFailed, NotRunning, ask, control_path
+    from smartlink.server.settings.config import ServerSettings
 
     options = {"reverb_server_host": host, "reverb_server_port": port}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
@@ -125,7 +125,7 @@ def status(
     and nodes; messages a second those of the machine that answers.
     """
     from smartlink.broadcasting import BroadcastSettings
-    from smartlink.server.config import ServerSettings
+    from smartlink.server.settings.config import ServerSettings
 
     with settings_errors(), server_errors():
         server = ServerSettings()

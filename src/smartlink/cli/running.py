@@ -13,13 +13,13 @@ import structlog
 
 from smartlink.cli.failures import server_errors, take_port
 from smartlink.protocol.addresses import netloc
-from smartlink.server.sockets import raise_descriptor_limit
+from smartlink.server.net.sockets import raise_descriptor_limit
 
 if TYPE_CHECKING:
     from smartlink.portal.main import Portal
     from smartlink.portal.shared.background import WorkerOptions
     from smartlink.portal.shared.settings import PortalSettings
-    from smartlink.server.config import ServerSettings
+    from smartlink.server.settings.config import ServerSettings
 
 __all__ = ["run", "serve_all", "serve_portal", "serve_realtime", "serve_worker"]
 
@@ -59,7 +59,7 @@ async def serve_realtime(
     show_frames: Callable[[str], None] | None = None,
 ) -> None:
     """The realtime server alone, in as many workers as `settings` ask for. Raises PortTaken, WorkersFailed."""
-    from smartlink.server.machine import Machine
+    from smartlink.server.run.machine import Machine
 
     with (
         server_errors(),
@@ -108,8 +108,8 @@ async def serve_all(
 ) -> None:
     """Everything in this process; its parts still talk over the wire. Raises PortTaken."""
     from smartlink.portal.main import build as build_portal
-    from smartlink.server.bootstrap import build as build_server
-    from smartlink.server.bootstrap import endpoint_for
+    from smartlink.server.run.bootstrap import build as build_server
+    from smartlink.server.run.bootstrap import endpoint_for
 
     listener = _listen(portal_settings.app_host, portal_settings.app_port)
     app_port = listener.getsockname()[1]

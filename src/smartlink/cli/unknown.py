@@ -36,7 +36,7 @@ def warn_of_unknown(env_file: Path = Path(".env")) -> None:
     """Tell of each in the log; nothing else comes of it. Values are not shown."""
     from dotenv import dotenv_values
 
-    from smartlink.server.config import ServerSettings
+    from smartlink.server.settings.config import ServerSettings
 
     given = {name.upper() for name in (*os.environ, *(dotenv_values(env_file) if env_file.is_file() else ()))}
     known = {name.upper() for name in ServerSettings.model_fields} | OF_OTHERS

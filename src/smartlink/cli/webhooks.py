@@ -86,8 +86,8 @@ def _tell(count: int, batch: str, what: str) -> None:
 
 
 def _with_queue(work: Callable[[WebhookQueue], Awaitable[T]]) -> T:
-    from smartlink.server.bootstrap import webhook_queue_for
-    from smartlink.server.config import ServerSettings
+    from smartlink.server.run.bootstrap import webhook_queue_for
+    from smartlink.server.settings.config import ServerSettings
 
     configure()
     with settings_errors():

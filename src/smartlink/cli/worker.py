@@ -15,13 +15,13 @@ from pydantic import ValidationError
 from smartlink.cli.failures import describe
 from smartlink.cli.frames import show_frame
 from smartlink.cli.logs import configure
-from smartlink.server.bootstrap import build, uses_redis, worker_engines
-from smartlink.server.config import ServerSettings
-from smartlink.server.sockets import raise_descriptor_limit
-from smartlink.server.switchboard import messages
-from smartlink.server.switchboard.engines import ForwardedWebhooks, SwitchboardOverview
-from smartlink.server.switchboard.line import Line
+from smartlink.server.net.sockets import raise_descriptor_limit
+from smartlink.server.run.bootstrap import build, uses_redis, worker_engines
+from smartlink.server.settings.config import ServerSettings
 from smartlink.server.webhooks.queue import QueueUnavailable
+from smartlink.server.workers import messages
+from smartlink.server.workers.engines import ForwardedWebhooks, SwitchboardOverview
+from smartlink.server.workers.parent_link import Line
 
 __all__ = ["command", "main"]
 

@@ -16,7 +16,7 @@ from smartlink.broadcasting import BroadcastSettings
 from smartlink.cli.doctor.finding import Finding, failed, fine, warning
 from smartlink.cli.failures import describe
 from smartlink.portal.shared.settings import SAMPLE_SECRETS, PortalSettings, check_start
-from smartlink.server.config import ServerSettings
+from smartlink.server.settings.config import ServerSettings
 
 __all__ = ["Installed", "check_keys", "check_pages", "has_portal", "read_settings"]
 

@@ -12,7 +12,7 @@ import httpx2
 from smartlink.cli.doctor.finding import Finding, failed, fine, warning
 from smartlink.portal.shared.settings import PortalSettings
 from smartlink.protocol.addresses import netloc
-from smartlink.server.config import ServerSettings
+from smartlink.server.settings.config import ServerSettings
 
 __all__ = ["check_descriptors", "check_ports"]
 

@@ -19,7 +19,7 @@ from smartlink.cli.reach import port_to_write
 from smartlink.portal.shared.settings import PortalSettings
 from smartlink.protocol.addresses import netloc
 from smartlink.protocol.signing import signed_query
-from smartlink.server.config import ServerSettings
+from smartlink.server.settings.config import ServerSettings
 
 __all__ = ["check_public", "check_realtime"]
 

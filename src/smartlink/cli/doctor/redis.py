@@ -11,9 +11,9 @@ from redis.exceptions import NoPermissionError, RedisError
 from smartlink.cli.doctor.clock import compare
 from smartlink.cli.doctor.finding import Finding, failed, fine, skipped, warning
 from smartlink.portal.shared.settings import PortalSettings
-from smartlink.server.config import ServerSettings, UnsafeSettings
-from smartlink.server.redis.connect import Endpoint, ask, check_permissions, find_topology, open_connection
-from smartlink.server.redis_address import Kind, RedisAddress
+from smartlink.server.cluster.redis.connect import Endpoint, ask, check_permissions, find_topology, open_connection
+from smartlink.server.settings.config import ServerSettings, UnsafeSettings
+from smartlink.server.settings.redis_address import Kind, RedisAddress
 
 __all__ = ["check_redis"]
 

@@ -9,8 +9,8 @@ from smartlink.cli.apps import read_apps
 from smartlink.cli.doctor.finding import Finding, failed, fine, skipped, warning
 from smartlink.cli.wording import counted
 from smartlink.server.apps.base import AppsInvalid
-from smartlink.server.bootstrap import guard_for
-from smartlink.server.config import ServerSettings
+from smartlink.server.run.bootstrap import guard_for
+from smartlink.server.settings.config import ServerSettings
 from smartlink.server.webhooks.guard import TargetRefused
 
 __all__ = ["check_webhooks"]

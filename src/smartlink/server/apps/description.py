@@ -9,8 +9,8 @@ from dataclasses import MISSING, fields
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 from smartlink.server.apps.base import App, AppsInvalid, Webhook
-from smartlink.server.config import is_webhook_url
-from smartlink.server.forms import fault_of_allowed_origin, fault_of_event, fault_of_name, fault_of_origin
+from smartlink.server.settings.config import is_webhook_url
+from smartlink.server.settings.forms import fault_of_allowed_origin, fault_of_event, fault_of_name, fault_of_origin
 
 __all__ = ["app_from_description", "apps_from_descriptions"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import structlog
 
-from smartlink.server.metrics import Samples
 from smartlink.server.observe.exposition import CONTENT_TYPE, render
+from smartlink.server.runtime.metrics import Samples
 
 __all__ = ["ObserveEndpoint"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from smartlink.server.metrics import Samples
 from smartlink.server.observe.table import METRICS, Metric
+from smartlink.server.runtime.metrics import Samples
 
 __all__ = ["CONTENT_TYPE", "render"]
 

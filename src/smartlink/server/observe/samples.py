@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from smartlink.server.health import Health
-from smartlink.server.hub import Hub
-from smartlink.server.metrics import WEBHOOK_SAMPLES, Metrics, Samples, sample_name
-from smartlink.server.node import Node
+from smartlink.server.core.health import Health
+from smartlink.server.core.hub import Hub
+from smartlink.server.core.node import Node
+from smartlink.server.runtime.metrics import WEBHOOK_SAMPLES, Metrics, Samples, sample_name
 
 __all__ = ["Observer", "webhook_samples"]
 

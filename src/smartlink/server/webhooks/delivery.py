@@ -23,7 +23,7 @@ from smartlink.background import Background
 from smartlink.protocol.names import signed_in_user
 from smartlink.protocol.signing import sign_webhook
 from smartlink.server.apps.base import App, AppManager, Webhook
-from smartlink.server.metrics import Metrics
+from smartlink.server.runtime.metrics import Metrics
 from smartlink.server.webhooks.base import WebhookEvent
 from smartlink.server.webhooks.post import Poster, Posting
 from smartlink.server.webhooks.queue import Address, Batch, Check, QueueUnavailable, Report, Subject, WebhookQueue

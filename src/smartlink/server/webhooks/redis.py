@@ -19,9 +19,9 @@ from typing import Any
 
 import msgspec
 
-from smartlink.server.redis.commands import RedisAway, RedisCommands, Script
-from smartlink.server.redis.connect import Refused
-from smartlink.server.redis.naming import Names
+from smartlink.server.cluster.redis.commands import RedisAway, RedisCommands, Script
+from smartlink.server.cluster.redis.connect import Refused
+from smartlink.server.cluster.redis.naming import Names
 from smartlink.server.webhooks.queue import (
     MAX_FAILED,
     MAX_WAITING,

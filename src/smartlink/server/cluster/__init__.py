@@ -1,0 +1,1 @@
+"""What joins machines: the ports for what nodes share, and their engines."""

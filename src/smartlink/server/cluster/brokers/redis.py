@@ -1,0 +1,511 @@
+"""Publications between nodes over Redis: one Redis channel per channel, heard only where somebody is subscribed.
+
+What must not be lost is also written to a short stream per channel, in the same script that publishes it. A node whose
+subscription broke reads there what it missed before it goes on, in order; where the gap is longer than what is kept,
+the channel's subscribers here are told to connect again (the control "missed", to this node alone; without a channel
+it is controls that were missed).
+
+A slot of a Cluster that is half moved has the stream on one server and the subscribers on another. Then the stream is
+written there, and the subscribers are told here that there is something to read (`{"v":1,"n":true}`).
+
+On the bus: `{"v":1,"i":"<id in the stream>","x":"<socket left out>","f":<the frame>}`, for controls
+`{"v":1,"i":…,"c":{…}}`; comings and goings have their number, `"s"`. Live publications have no id and are not kept.
+Anything else is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+from redis.exceptions import MovedError
+
+from smartlink.lost import closed_is_lost
+from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Deliver, Publication, is_left_out
+from smartlink.server.cluster.redis.commands import RedisAway, RedisCommands, Script
+from smartlink.server.cluster.redis.connect import LOST, Endpoint, Refused, Topology, open_connection
+from smartlink.server.cluster.redis.naming import Names
+from smartlink.server.cluster.redis.pubsub import Ear, Moved
+from smartlink.server.runtime.metrics import Metrics
+
+__all__ = ["BROKER_SCRIPTS", "MISSED", "RedisBroker"]
+
+VERSION = 1
+MISSED = "missed"
+"""The control a node gives itself when publications on the channel `target` cannot be brought after all."""
+
+KEPT_S = 120
+KEPT_PER_CHANNEL = 500
+MAX_MESSAGE_BYTES = 4_194_304
+MAX_HELD = 50_000
+BEAT_EVERY_S = 1.0
+MEMORY_EVERY_S = 10.0
+"""How often each server is asked whether it throws keys away."""
+RECALL_S = 10.0
+"""For how long it is known which message of a channel was heard last."""
+MARGIN_MS = 5_000
+ESTABLISH_S = 30.0
+START_S = 5.0
+FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.05, 1.0
+
+_PUBLISH = Script("""
+local id = redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[3], '*', 'm', ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+return redis.call(ARGV[1], ARGV[5], '{"v":1,"i":"' .. id .. '",' .. ARGV[2])
+""")
+# The channel is an argument: a key that exists nowhere would have a slot that moves refuse the script.
+_NEWS = b'{"v":1,"n":true}'
+"""Says that the channel's stream holds more."""
+_BEAT = Script("""
+local now = redis.call('TIME')
+local ms = now[1] .. string.format('%03d', math.floor(now[2] / 1000))
+return redis.call(ARGV[1], ARGV[2], '{"v":1,"t":' .. ms .. '}')
+""")
+BROKER_SCRIPTS = (_PUBLISH, _BEAT)
+
+log = structlog.get_logger(__name__)
+
+
+class _ControlBody(msgspec.Struct):
+    app_id: str
+    action: str
+    target: str
+    data: str = ""
+
+
+class _Message(msgspec.Struct):
+    v: int
+    i: str = ""
+    x: str | None = None
+    s: int = 0
+    f: msgspec.Raw = msgspec.Raw()
+    c: _ControlBody | None = None
+    n: bool = False
+
+
+class _Beat(msgspec.Struct):
+    v: int
+    t: int
+
+
+_message_decoder = msgspec.json.Decoder(_Message)
+_beat_decoder = msgspec.json.Decoder(_Beat)
+Entries = list[tuple[bytes, tuple[bytes, bytes]]]
+"""Of a stream: ids, and the one field of each."""
+_FAULTS = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
+@dataclass(slots=True)
+class _Channel:
+    app_id: str
+    channel: str
+    since_ms: int
+    """Redis' time when this node began to want it."""
+    acknowledged: asyncio.Future[None] | None = None
+
+
+class _Overrun(OSError):
+    """More came while catching up than can be held."""
+
+
+class RedisBroker:
+    """A `Broker` over Redis. See the module for what travels."""
+
+    def __init__(self, commands: RedisCommands, names: Names, metrics: Metrics, *, is_sharded: bool = False) -> None:
+        self._commands = commands
+        self._names = names
+        self._metrics = metrics
+        self._is_sharded = is_sharded
+        self._verb = "SPUBLISH" if is_sharded else "PUBLISH"
+        self._node_id = secrets.token_hex(8)
+        self._deliver: Deliver | None = None
+        self._channels: dict[str, _Channel] = {}
+        self._ears: dict[Endpoint, Ear] = {}
+        self._topology: Topology | None = None
+        self._is_hearing = False
+        self._established = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._held: list[tuple[str, bytes]] | None = None
+        self._beats: dict[str, int] = {}
+        """The last heartbeat of each subscription: Redis' time in ms."""
+        self._beat_at = 0.0
+        self._heard: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        """The id of the last message of each channel, and when it was heard."""
+        self._news: set[str] = set()
+        """Channels whose stream holds more than was heard."""
+        self._in_news: set[str] = set()
+        """Those whose stream is being read."""
+        self._has_news = asyncio.Event()
+        self._complained_at: dict[str, float] = {}
+        self._task: asyncio.Task[None] | None = None
+        commands.on_moved.append(self._moved.set)
+
+    @property
+    def is_available(self) -> bool:
+        return self._commands.is_available and self._is_hearing
+
+    async def start(self, deliver: Deliver) -> None:
+        """Begin to hear. Raises Refused where Redis will not have us; is Redis away, it is waited for afterwards."""
+        await self._commands.open()
+        self._deliver = deliver
+        self._beat_at = time.monotonic()
+        self._task = self._commands.background.start("hearing other nodes over Redis", self._run())
+        if self._commands.is_available:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(START_S):
+                    await self._established.wait()
+
+    async def stop(self) -> None:
+        if self._deliver is None:
+            return
+        self._deliver = None
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+        self._channels.clear()
+        await self._commands.close()
+
+    async def subscribe(self, app_id: str, channel: str) -> None:
+        name = self._names.publications(app_id, channel)
+        wanted = self._channels.get(name)
+        if wanted is None:
+            wanted = self._channels[name] = _Channel(app_id, channel, self._redis_ms())
+            if (ear := self._ear(name)) is not None:
+                wanted.acknowledged = ear.subscribe(name)
+        if wanted.acknowledged is not None and not wanted.acknowledged.done():
+            await asyncio.shield(wanted.acknowledged)
+
+    async def unsubscribe(self, app_id: str, channel: str) -> None:
+        name = self._names.publications(app_id, channel)
+        if self._channels.pop(name, None) is not None and (ear := self._ear(name)) is not None:
+            ear.unsubscribe(name)
+
+    async def publish(self, publication: Publication | Control) -> None:
+        if self._deliver is None:
+            return
+        if isinstance(publication, Control):
+            body = _ControlBody(publication.app_id, publication.action, publication.target, publication.data)
+            await self._keep(self._names.control_log, self._names.control, b'"c":' + msgspec.json.encode(body) + b"}")
+            return
+        name = self._names.publications(publication.app_id, publication.channel)
+        left_out = publication.except_socket
+        left_out_field = b"" if left_out is None else b'"x":' + msgspec.json.encode(left_out) + b","
+        version_field = b'"s":%d,' % publication.version if publication.version else b""
+        body_bytes = left_out_field + version_field + b'"f":' + publication.frame + b"}"
+        if publication.is_live:
+            await self._publish_live(publication, name, body_bytes)
+        else:
+            await self._keep(self._names.log(publication.app_id, publication.channel), name, body_bytes)
+
+    async def _keep(self, log_name: str, name: str, body: bytes) -> None:
+        try:
+            await self._commands.run(_PUBLISH, (log_name,), self._verb, body, KEPT_PER_CHANNEL, KEPT_S, name)
+            if log_name in self._commands.detours:
+                await self._commands.ask(name, self._verb, name, _NEWS)
+        except RedisAway as error:
+            raise BrokerUnavailable(str(error)) from None
+
+    async def _publish_live(self, publication: Publication, name: str, body: bytes) -> None:
+        was_hearing = bool(self._ears)
+        try:
+            await self._commands.ask(name, self._verb, name, b'{"v":1,' + body)
+        except RedisAway as error:
+            # What was sent may come back: rather not at all than twice.
+            if error.was_sent and was_hearing:
+                return
+        else:
+            if was_hearing:
+                return
+        if self._deliver is not None and name in self._channels:
+            self._deliver(publication)
+
+    # Hearing
+
+    async def _run(self) -> None:
+        backoff_s = FIRST_BACKOFF_S
+        while True:
+            await self._commands.returned()
+            self._moved.clear()
+            try:
+                with closed_is_lost():
+                    await self._hear()
+            except (*LOST, RedisAway, Refused) as error:
+                if self._is_hearing:
+                    backoff_s = FIRST_BACKOFF_S
+                if isinstance(error, Moved | MovedError):
+                    self._commands.look_again()
+                else:
+                    self._complain("redis subscription lost", error)
+            except Exception:  # the edge: a bug of ours must not leave the node deaf for ever
+                log.exception("internal error")
+            finally:
+                self._is_hearing = False
+                self._ears = {}
+                self._established.clear()
+            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 — jitter is no secret
+            backoff_s = min(backoff_s * 2, LAST_BACKOFF_S)
+
+    async def _hear(self) -> None:
+        topology = self._commands.topology
+        if topology is None:
+            return
+        self._held = []
+        self._news, self._in_news = set(), set()
+        heartbeats = self._heartbeats(topology)
+        ears: dict[Endpoint, Ear] = {}
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            for endpoint, heartbeat in heartbeats.items():
+                connection = await open_connection(self._commands.address, endpoint)
+                ears[endpoint] = ear = Ear(connection, heartbeat, self._on_message, is_sharded=self._is_sharded)
+                tasks.append(asyncio.create_task(ear.listen()))
+            tasks.append(asyncio.create_task(self._beat(heartbeats.values())))
+            tasks.append(asyncio.create_task(self._wait_for_move(ears, tuple(heartbeats.values()))))
+            tasks.append(asyncio.create_task(self._read_news()))
+            establishing = asyncio.create_task(self._establish(ears, topology, heartbeats))
+            tasks.append(establishing)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if establishing.done():
+                establishing.result()
+                tasks.remove(establishing)
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _establish(self, ears: dict[Endpoint, Ear], topology: Topology, heartbeats: dict[Endpoint, str]) -> None:
+        """Subscribe to all that is wanted, bring what was missed, then let through what came meanwhile."""
+        async with asyncio.timeout(ESTABLISH_S):
+            times = await self._times(heartbeats.values())
+            self._topology, self._ears = topology, ears
+            names: dict[Endpoint, list[str]] = {}
+            for name in (self._names.control, *self._channels):
+                if (endpoint := topology.endpoint(name)) in ears:
+                    names.setdefault(endpoint, []).append(name)
+            await asyncio.gather(*(ears[endpoint].subscribed(group) for endpoint, group in names.items()))
+            replayed = await self._catch_up(min(times.values()))
+        held, self._held = self._held or [], None
+        for name, payload in held:
+            self._take(name, payload, after=replayed.get(name))
+        if not self._beats:
+            for wanted in self._channels.values():
+                wanted.since_ms = wanted.since_ms or min(times.values())
+        self._beats, self._beat_at = times, time.monotonic()
+        self._is_hearing = True
+        self._established.set()
+
+    async def _times(self, heartbeats: Iterable[str]) -> dict[str, int]:
+        """The clock of each server, in ms, by its heartbeat."""
+        times: dict[str, int] = {}
+        for name in heartbeats:
+            seconds, microseconds = await self._commands.ask(name, "TIME")
+            times[name] = int(seconds) * 1_000 + int(microseconds) // 1_000
+        return times
+
+    async def _catch_up(self, now_ms: int) -> dict[str, str]:
+        """Bring what was published since the last heartbeat. Returns the last id of each channel that had any.
+
+        Before the first one clients may have come already: then it is the controls since the start.
+        """
+        apart_s = time.monotonic() - self._beat_at
+        since_ms = min(self._beats.values(), default=now_ms - int(apart_s * 1_000)) - MARGIN_MS
+        is_too_late = apart_s > KEPT_S
+        replayed: dict[str, str] = {}
+        names = [self._names.control, *(self._channels if self._beats else ())]
+        for start in range(0, len(names), 1_000):
+            group = names[start : start + 1_000]
+            replies = await asyncio.gather(*(self._missed(name, since_ms) for name in group))
+            for name, entries in zip(group, replies, strict=True):
+                if isinstance(entries, RedisAway):
+                    raise entries
+                if is_too_late or len(entries) >= KEPT_PER_CHANNEL:
+                    self._tell_missed(name)
+                    continue
+                if entries:
+                    replayed[name] = self._take_entries(name, entries)
+        return replayed
+
+    def _take_entries(self, name: str, entries: Entries) -> str:
+        """Deliver what a stream holds. Returns the last id."""
+        for entry_id, (_, body) in entries:
+            self._take(name, b'{"v":1,"i":"%b",%b' % (entry_id, body))
+        return entries[-1][0].decode() if entries else ""
+
+    def _missed(self, name: str, since_ms: int) -> asyncio.Future[Entries]:
+        wanted = self._channels.get(name)
+        log_name = self._names.control_log if wanted is None else self._names.log(wanted.app_id, wanted.channel)
+        if (heard := self._heard.get(name)) is not None:
+            start = f"({heard[0]}"
+        else:
+            start = str(max(since_ms, wanted.since_ms if wanted is not None else 0, 0))
+        return self._commands.send(log_name, "XRANGE", log_name, start, "+", "COUNT", KEPT_PER_CHANNEL)
+
+    async def _read_news(self) -> None:
+        """Bring what was written to streams that are on another server than their subscribers."""
+        await self._established.wait()
+        while True:
+            while not self._news:
+                self._has_news.clear()
+                await self._has_news.wait()
+            names, self._news = self._news, set()
+            self._in_news = names.copy()
+            # A channel on which nothing was heard for RECALL_S has told all that is older.
+            since_ms = self._redis_ms() - MARGIN_MS
+            replies = await asyncio.gather(*(self._missed(name, since_ms) for name in names))
+            for name, entries in zip(names, replies, strict=True):
+                if isinstance(entries, RedisAway):
+                    raise entries
+                self._in_news.discard(name)
+                if len(entries) >= KEPT_PER_CHANNEL:
+                    self._tell_missed(name)
+                self._take_entries(name, entries)
+
+    def _tell_missed(self, name: str) -> None:
+        wanted = self._channels.get(name)
+        if self._deliver is not None:
+            self._deliver(Control("", MISSED, "") if wanted is None else Control(wanted.app_id, MISSED, wanted.channel))
+
+    async def _beat(self, heartbeats: Iterable[str]) -> None:
+        names = tuple(heartbeats)
+        asked_at = -MEMORY_EVERY_S
+        while True:
+            if time.monotonic() - asked_at >= MEMORY_EVERY_S:
+                asked_at = time.monotonic()
+                for name in names:
+                    self._commands.note_memory(name, await self._commands.send(name, "INFO", "memory"))
+            for name in names:
+                self._commands.send(name, "EVALSHA", _BEAT.sha, 0, self._verb, name)
+            await asyncio.sleep(BEAT_EVERY_S)
+
+    async def _wait_for_move(self, ears: dict[Endpoint, Ear], heartbeats: Iterable[str]) -> None:
+        """Raise as soon as a channel that is wanted belongs to another server than the one it is heard from."""
+        while True:
+            await self._moved.wait()
+            self._moved.clear()
+            old, new = self._topology, self._commands.topology
+            if old is None or new is None or set(new.endpoints) != set(ears):
+                raise Moved("the servers of the Cluster have changed")
+            for name in (self._names.control, *heartbeats, *self._channels):
+                if new.endpoint(name) != old.endpoint(name):
+                    raise Moved("slots have moved")
+            self._topology = new
+
+    def _heartbeats(self, topology: Topology) -> dict[Endpoint, str]:
+        """For each server a channel of our own that it serves."""
+        found: dict[Endpoint, str] = {}
+        for number in range(100_000):
+            name = self._names.heartbeat(self._node_id, number)
+            if (endpoint := topology.endpoint(name)) is not None:
+                found.setdefault(endpoint, name)
+            if len(found) == len(topology.endpoints):
+                break
+        return found
+
+    def _ear(self, name: str) -> Ear | None:
+        endpoint = None if self._topology is None else self._topology.endpoint(name)
+        return None if endpoint is None else self._ears.get(endpoint)
+
+    def _redis_ms(self) -> int:
+        """Redis' time as far as it is known, in ms; 0 before the first heartbeat."""
+        return max(self._beats.values()) + int((time.monotonic() - self._beat_at) * 1_000) if self._beats else 0
+
+    # Messages
+
+    def _on_message(self, name: str, payload: bytes) -> None:
+        if name.startswith(f"{self._names.prefix}:p:"):
+            self._on_beat(name, payload)
+        elif self._held is None:
+            self._take(name, payload)
+        elif len(self._held) < MAX_HELD:
+            self._held.append((name, payload))
+        else:
+            raise _Overrun(f"more than {MAX_HELD} messages while catching up")
+
+    def _on_beat(self, name: str, payload: bytes) -> None:
+        # While catching up the last heartbeat before the gap is the one that counts.
+        if self._held is not None:
+            return
+        try:
+            beat = _beat_decoder.decode(payload)
+        except _FAULTS:
+            self._drop("no heartbeat")
+            return
+        self._beats[name] = beat.t
+        now = self._beat_at = time.monotonic()
+        while self._heard and now - next(iter(self._heard.values()))[1] > RECALL_S:
+            self._heard.popitem(last=False)
+
+    def _take(self, name: str, payload: bytes, after: str | None = None) -> None:
+        """Check one message and deliver it. Never raises."""
+        if self._deliver is None:
+            return
+        wanted = self._channels.get(name)
+        if wanted is None and name != self._names.control:
+            return
+        try:
+            if len(payload) > MAX_MESSAGE_BYTES:
+                raise ValueError("too large")
+            message = _message_decoder.decode(payload)
+            if message.n or (message.i and name in self._in_news):  # the stream has the order
+                self._news.add(name)
+                self._has_news.set()
+                return
+            publication = _checked(message, wanted)
+            is_heard = bool(after and message.i and _position(message.i) <= _position(after))
+            if message.i:
+                _position(message.i)
+        except _FAULTS as error:
+            self._drop(type(error).__name__)
+            return
+        if is_heard:
+            return
+        if message.i:
+            self._heard[name] = (message.i, time.monotonic())
+            self._heard.move_to_end(name)
+        self._deliver(publication)
+
+    def _drop(self, reason: str) -> None:
+        self._metrics.bus_messages_dropped += 1
+        self._complain("dropped a message on the bus that no node of ours sends", ValueError(reason))
+
+    def _complain(self, event: str, error: Exception) -> None:
+        """Once a minute at most."""
+        if time.monotonic() - self._complained_at.get(event, -60.0) >= 60:
+            self._complained_at[event] = time.monotonic()
+            log.warning(event, reason=f"{type(error).__name__}: {str(error)[:200]}")
+
+
+def _position(entry_id: str) -> tuple[int, int]:
+    """A stream id as what orders it. Raises ValueError."""
+    ms, dash, number = entry_id.partition("-")
+    if not dash or not (ms.isascii() and ms.isdigit() and number.isascii() and number.isdigit()):
+        raise ValueError("not an id")
+    return int(ms[:20]), int(number[:20])
+
+
+def _checked(message: _Message, wanted: _Channel | None) -> Publication | Control:
+    """What a message stands for. Raises ValueError for what no node of ours sends."""
+    if message.v != VERSION:
+        raise ValueError("another version")
+    if wanted is None:
+        body = message.c
+        if body is None:
+            raise ValueError("no control")
+        return Control(body.app_id, body.action, body.target, body.data)
+    if not bytes(message.f) or (message.x is not None and not is_left_out(message.x)):
+        raise ValueError("no publication")
+    frame = bytes(message.f)
+    frame.decode()
+    return Publication(wanted.app_id, wanted.channel, frame, message.x, version=message.s)

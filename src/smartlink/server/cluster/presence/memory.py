@@ -1,0 +1,156 @@
+"""The roster of one node, alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from smartlink.protocol.session import Member
+from smartlink.server.cluster.presence.base import Arrival, ChannelCount, Departure, OnChange, State
+
+__all__ = ["MemoryRoster"]
+
+
+_NONE: Final[dict[Any, Any]] = {}
+"""What channels without members have. Never written to."""
+
+
+class _Channel:
+    __slots__ = ("sockets", "tabs", "users")
+
+    def __init__(self) -> None:
+        self.sockets: dict[str, Member | None] = {}
+        self.users: dict[str, Member] = _NONE
+        self.tabs: dict[str, int] = _NONE
+        """Connections of each user."""
+
+
+_NOBODY = ChannelCount(0, 0)
+
+
+class MemoryRoster:
+    """A `Roster` within one process. A channel exists while somebody is on it."""
+
+    def __init__(self) -> None:
+        self._apps: dict[str, dict[str, _Channel]] = {}
+        self._version = 0
+        """Comings and goings so far, on all channels."""
+
+    async def start(self, on_change: OnChange) -> None:
+        """Nothing changes here but by `join` and `leave`."""
+
+    async def join(self, app_id: str, channel: str, socket_id: str, member: Member | None) -> Arrival:
+        channels = self._apps.setdefault(app_id, {})
+        entry = channels.get(channel)
+        if entry is None:
+            entry = channels[channel] = _Channel()
+        if socket_id in entry.sockets:
+            members = self._members(entry, member)
+            return Arrival(False, False, len(entry.sockets), version=self._version, members=members)
+        is_first_on_channel = not entry.sockets
+        entry.sockets[socket_id] = member
+        if member is None:
+            self._version += is_first_on_channel
+            return Arrival(is_first_on_channel, False, len(entry.sockets), version=self._version)
+        if entry.tabs is _NONE:
+            entry.tabs, entry.users = {}, {}
+        tabs = entry.tabs[member.user_id] = entry.tabs.get(member.user_id, 0) + 1
+        known = entry.users.setdefault(member.user_id, member)
+        is_number = None if known.is_number is member.is_number else known.is_number
+        self._version += tabs == 1
+        members = self._members(entry, member)
+        return Arrival(is_first_on_channel, tabs == 1, len(entry.sockets), is_number, self._version, members)
+
+    async def leave(self, app_id: str, channel: str, socket_id: str) -> Departure:
+        channels = self._apps.get(app_id, {})
+        entry = channels.get(channel)
+        if entry is None or socket_id not in entry.sockets:
+            return Departure(False, False, 0 if entry is None else len(entry.sockets))
+        member = entry.sockets.pop(socket_id)
+        is_last_of_user = False
+        if member is not None:
+            entry.tabs[member.user_id] -= 1
+            is_last_of_user = entry.tabs[member.user_id] == 0
+            if is_last_of_user:
+                del entry.tabs[member.user_id], entry.users[member.user_id]
+        self._version += is_last_of_user or not entry.sockets
+        if entry.sockets:
+            return Departure(False, is_last_of_user, len(entry.sockets), self._version)
+        del channels[channel]
+        if not channels:
+            del self._apps[app_id]
+        return Departure(True, is_last_of_user, 0, self._version)
+
+    async def members(self, app_id: str, channel: str) -> Sequence[Member]:
+        entry = self._apps.get(app_id, {}).get(channel)
+        return () if entry is None else tuple(entry.users.values())
+
+    async def state(self, app_id: str, channel: str) -> State:
+        return State(self._version, *self.here(app_id, channel))
+
+    async def count(self, app_id: str, channel: str) -> ChannelCount:
+        entry = self._apps.get(app_id, {}).get(channel)
+        return _NOBODY if entry is None else ChannelCount(len(entry.sockets), len(entry.users))
+
+    async def channels(self, app_id: str, prefix: str = "") -> dict[str, ChannelCount]:
+        return {
+            name: ChannelCount(len(entry.sockets), len(entry.users))
+            for name, entry in self._apps.get(app_id, {}).items()
+            if name.startswith(prefix)
+        }
+
+    @staticmethod
+    def _members(entry: _Channel, joining: Member | None) -> tuple[Member, ...]:
+        return () if joining is None else tuple(entry.users.values())
+
+    def here(self, app_id: str, channel: str) -> tuple[int, tuple[Member, ...]]:
+        """Connections and members of a channel, at once."""
+        entry = self._apps.get(app_id, {}).get(channel)
+        return (0, ()) if entry is None else (len(entry.sockets), tuple(entry.users.values()))
+
+    def user_of(self, app_id: str, channel: str, socket_id: str) -> str | None:
+        """Whose connection it is; None when it is nobody's, or not there."""
+        entry = self._apps.get(app_id, {}).get(channel)
+        member = None if entry is None else entry.sockets.get(socket_id)
+        return None if member is None else member.user_id
+
+    async def change(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> Member | None:
+        entry = self._apps.get(app_id, {}).get(channel)
+        known = None if entry is None else entry.users.get(user_id)
+        if known is not None:
+            self.retell(app_id, channel, replace(known, user_info=user_info))
+        return known
+
+    def note(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> None:
+        """Nobody else changes what is here."""
+
+    def retell(self, app_id: str, channel: str, member: Member) -> bool:
+        """Have a user who is there told of as `member` from now on. Returns whether they are."""
+        entry = self._apps.get(app_id, {}).get(channel)
+        if entry is None or member.user_id not in entry.users:
+            return False
+        entry.users[member.user_id] = member
+        return True
+
+    def occupied(self) -> list[tuple[str, str]]:
+        """App and name of every channel somebody is on, at once."""
+        return [(app_id, name) for app_id, channels in self._apps.items() for name in channels]
+
+    def report_connections(self, app_id: str, connections: int) -> None:
+        """There is nobody to tell."""
+
+    def connections_elsewhere(self, app_id: str) -> int:
+        return 0
+
+    async def count_elsewhere(self, app_id: str) -> int:
+        return self.connections_elsewhere(app_id)
+
+    async def take_place(self, app_id: str, here: int, most: int) -> bool:
+        return here + self.connections_elsewhere(app_id) < most
+
+    async def nodes(self) -> int:
+        return 1
+
+    async def stop(self) -> None:
+        self._apps.clear()

@@ -1,0 +1,124 @@
+"""How many connections each app has on the other nodes, and whether one more fits, by Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import msgspec
+
+from smartlink.server.cluster.presence.lua import PLACE
+from smartlink.server.cluster.redis.commands import RedisAway, RedisCommands
+from smartlink.server.cluster.redis.naming import Names
+
+__all__ = ["Places"]
+
+NEAR, NEAR_PART = 256, 0.1
+"""How close to its limit an app must be, in connections and as a part of them, for Redis to be asked before each one:
+further away the counts of others may be a second old."""
+
+_ANY = 1 << 53
+"""No limit."""
+_reports = msgspec.json.Decoder(dict[str, int])
+
+
+class Places:
+    """Counts the connections of each app for the cluster. `node_id` is None while Redis cannot be reached."""
+
+    def __init__(self, commands: RedisCommands, names: Names, node_id: Callable[[], str | None]) -> None:
+        self._commands = commands
+        self._names = names
+        self._node_id = node_id
+        self._connections: dict[str, int] = {}
+        self._asking: dict[str, int] = {}
+        """Connections that a place is being asked for."""
+        self._unsaid: set[str] = set()
+        """Apps of whose connections the others are to be told."""
+        self._others: dict[str, int] = {}
+        self.nodes = 1
+        """Nodes that are alive, as last heard."""
+
+    def count(self, app_id: str, connections: int) -> None:
+        """This node has so many now. The others are told with what else is counted in this turn of the loop."""
+        if connections:
+            self._connections[app_id] = connections
+        else:
+            self._connections.pop(app_id, None)
+        self._say_later(app_id)
+
+    def elsewhere(self, app_id: str) -> int:
+        """How many the other nodes have, as last heard from them."""
+        return self._others.get(app_id, 0)
+
+    async def ask_elsewhere(self, app_id: str) -> int:
+        """The same, asked for now."""
+        if (node_id := self._node_id()) is not None:
+            with contextlib.suppress(RedisAway):
+                await self._place(node_id, app_id, _ANY)
+        return self.elsewhere(app_id)
+
+    async def take(self, app_id: str, here: int, most: int) -> bool:
+        """Whether one more fits beside the `here` of this node, where all nodes together may have `most`."""
+        known = here + self._asking.get(app_id, 0) + self.elsewhere(app_id)
+        node_id = self._node_id()
+        if node_id is None:
+            return known < most
+        if known < most - max(NEAR, int(most * NEAR_PART)):
+            return True
+        self._asking[app_id] = self._asking.get(app_id, 0) + 1
+        try:
+            return await self._place(node_id, app_id, most)
+        except RedisAway:
+            return known < most
+        finally:
+            self._asking[app_id] -= 1
+            if not self._asking[app_id]:
+                del self._asking[app_id]
+
+    def report(self) -> bytes:
+        """The connections of this node, for `hear` of the others."""
+        return msgspec.json.encode(self._connections)
+
+    def say_all(self) -> None:
+        """Tell the others every count, as after they could not be reached."""
+        for app_id in self._connections:
+            self._say_later(app_id)
+
+    def hear(self, reports: list[bytes], own_id: str) -> None:
+        """Take what the nodes report, each after its id."""
+        elsewhere: dict[str, int] = {}
+        for node_id, report in zip(reports[::2], reports[1::2], strict=True):
+            if node_id.decode(errors="replace") == own_id:
+                continue
+            try:
+                connections = _reports.decode(report)
+            except (msgspec.MsgspecError, ValueError):
+                continue
+            for app_id, number in connections.items():
+                elsewhere[app_id] = elsewhere.get(app_id, 0) + max(0, number)
+        self._others = elsewhere
+        self.nodes = max(1, len(reports) // 2)
+
+    async def _place(self, node_id: str, app_id: str, most: int) -> bool:
+        count = self._connections.get(app_id, 0) + self._asking.get(app_id, 0)
+        keys = [self._names.of_nodes("alive"), self._names.of_nodes(f"places:{app_id}")]
+        fits, elsewhere = await self._commands.run(PLACE, keys, node_id, count, most)
+        self._others[app_id] = elsewhere
+        return bool(fits)
+
+    def _say_later(self, app_id: str) -> None:
+        """Tell a count with what else is counted in this turn of the loop."""
+        if not self._unsaid:
+            asyncio.get_running_loop().call_soon(self._say_counts)
+        self._unsaid.add(app_id)
+
+    def _say_counts(self) -> None:
+        apps, self._unsaid = self._unsaid, set()
+        node_id = self._node_id()
+        if node_id is None:
+            return  # Told when it is back.
+        for app_id in apps:
+            count = self._connections.get(app_id, 0) + self._asking.get(app_id, 0)
+            places = self._names.of_nodes(f"places:{app_id}")
+            self._commands.send(places, "HSET", places, node_id, count)

@@ -1,0 +1,554 @@
+"""Who is on a channel, over all nodes, by Redis.
+
+Each node knows its own sockets and tells Redis what matters to others: per channel its number of connections and its
+users. A node lives by a lease that it renews every second; when it ran out, one other node takes its entries out.
+
+What a node cannot tell, because Redis is away, it writes down and answers by itself. When Redis is back it makes what
+Redis has of it true again, channel by channel (`_sync`): who joined meanwhile is told at once, who left some seconds
+later, if nobody else has them by then. A node that was taken for dead, or that finds Redis empty, takes a new id: what
+is cleared up under the old one cannot touch what it enters anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import structlog
+
+from smartlink.protocol.names import is_counted
+from smartlink.protocol.session import Member
+from smartlink.server.cluster.presence.base import Arrival, Change, ChannelCount, Departure, OnChange, State
+from smartlink.server.cluster.presence.lua import (
+    AUDIT,
+    BEAT,
+    CHANGE,
+    COUNT,
+    COUNT_MISSED,
+    JOIN,
+    LEAVE,
+    REMOVE,
+    SETTLE,
+    STATE,
+    STATE_MISSED,
+    SYNC,
+)
+from smartlink.server.cluster.presence.memory import MemoryRoster
+from smartlink.server.cluster.presence.places import Places
+from smartlink.server.cluster.redis.commands import RedisAway, RedisCommands
+from smartlink.server.cluster.redis.naming import Names
+
+__all__ = ["RedisRoster"]
+
+BEAT_EVERY_S = 1.0
+LEASE_MS = 6_000
+STALL_MS = 2_500
+"""When no node was heard for this long it was Redis that was away, not all of them."""
+SETTLE_S = 3.0
+"""Other nodes may still be coming back: how long a leave that nobody was told of waits for them."""
+AT_ONCE = 250
+"""Channels that are worked on at a time."""
+AUDITED_PER_TURN = 100
+START_S = 5.0
+STOP_S = 3.0
+
+_NUMBERED = ("presence-", "#user-")
+_Key = tuple[str, str]
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Missed:
+    """What Redis does not know of a channel."""
+
+    was_on: bool
+    """Whether this node had somebody there when Redis last heard."""
+    joined: set[str] = field(default_factory=set)
+    left: set[str] = field(default_factory=set)
+
+    def join(self, user_id: str) -> None:
+        if user_id in self.left:
+            self.left.discard(user_id)
+        else:
+            self.joined.add(user_id)
+
+    def leave(self, user_id: str) -> None:
+        if user_id in self.joined:
+            self.joined.discard(user_id)
+        else:
+            self.left.add(user_id)
+
+
+class RedisRoster:
+    """A `Roster` over Redis. See the module."""
+
+    def __init__(self, commands: RedisCommands, names: Names) -> None:
+        self._commands = commands
+        self._names = names
+        self._local = MemoryRoster()
+        self._node_id = secrets.token_hex(8)
+        self._former_id = ""
+        """Under which this node was known before, while entries of it may be left."""
+        self._is_new = True
+        self._is_with_others = False
+        self._dirty: dict[_Key, _Missed] = {}
+        self._unsettled: list[tuple[float, _Key, list[Any], bool, int]] = []
+        self._dead: set[str] = set()
+        self._audit: list[_Key] = []
+        self._places = Places(commands, names, lambda: self._node_id if self._is_with_others else None)
+        self._on_change: OnChange | None = None
+        self._beat_now = asyncio.Event()
+        self._work_now = asyncio.Event()
+        self._in_touch = asyncio.Event()
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
+        commands.on_loss.append(self._part)
+        commands.on_return.append(self._return)
+
+    async def start(self, on_change: OnChange) -> None:
+        """Begin. Raises Refused where Redis will not have us; is it away, it is waited for afterwards."""
+        await self._commands.open()
+        self._on_change = on_change
+        start = self._commands.background.start
+        self._tasks = (
+            start("this node's lease in Redis", self._live()),
+            start("keeping who is here right in Redis", self._chores()),
+        )
+        if self._commands.is_available:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(START_S):
+                    await self._in_touch.wait()
+
+    async def stop(self) -> None:
+        if self._on_change is None:
+            return
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        with contextlib.suppress(RedisAway, TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                await self._take_out()
+        self._on_change = None
+        self._part()
+        await self._local.stop()
+        await self._commands.close()
+
+    # What a node does
+
+    async def join(self, app_id: str, channel: str, socket_id: str, member: Member | None) -> Arrival:
+        local = await self._local.join(app_id, channel, socket_id, member)
+        arrival = replace(local, version=0)
+        key = (app_id, channel)
+        user = member if member is not None and arrival.is_first_of_user else None
+
+        def missed() -> None:
+            entry = self._dirty.setdefault(key, _Missed(was_on=not arrival.is_first_on_channel))
+            if user is not None:
+                entry.join(user.user_id)
+
+        if self._is_apart(key):
+            missed()
+            return arrival if member is None else replace(arrival, members=(await self.state(*key)).members)
+        if arrival.is_first_on_channel:
+            self._index("SADD", key)
+        try:
+            first_on_channel, first_of_user, total, known, version, members = await self._commands.run(
+                JOIN,
+                self._keys(key),
+                _is_numbered(channel),
+                self._node_id,
+                arrival.subscriptions,
+                user.user_id if user is not None else "",
+                _entry(user) if user is not None else b"",
+                int(member is not None),
+                lost=missed,
+            )
+        except RedisAway:
+            return arrival
+        is_number = arrival.is_number
+        if user is not None and (known == 1) is not user.is_number:
+            is_number = known == 1
+            self._local.retell(app_id, channel, replace(user, is_number=is_number))
+        return Arrival(
+            arrival.is_first_on_channel and first_on_channel == 1,
+            user is not None and first_of_user == 1,
+            total,
+            is_number,
+            version,
+            _members(members),
+        )
+
+    async def leave(self, app_id: str, channel: str, socket_id: str) -> Departure:
+        before, _ = self._local.here(app_id, channel)
+        key = (app_id, channel)
+        user_id = self._local.user_of(app_id, channel, socket_id)
+        departure = replace(await self._local.leave(app_id, channel, socket_id), version=0)
+        if departure.subscriptions == before:
+            return Departure(False, False, (await self.count(app_id, channel)).subscriptions)
+        user = user_id if departure.is_last_of_user and user_id is not None else ""
+
+        def missed() -> None:
+            entry = self._dirty.setdefault(key, _Missed(was_on=True))
+            if user:
+                entry.leave(user)
+
+        if self._is_apart(key):
+            missed()
+            return departure
+        try:
+            last_on_channel, last_of_user, total, version = await self._commands.run(
+                LEAVE,
+                self._keys(key),
+                _is_numbered(channel),
+                self._node_id,
+                departure.subscriptions,
+                user,
+                lost=missed,
+            )
+        except RedisAway:
+            return departure
+        self._forget_if_empty(key)
+        return Departure(
+            departure.is_last_on_channel and last_on_channel == 1,
+            bool(user) and last_of_user == 1,
+            total,
+            version,
+        )
+
+    async def members(self, app_id: str, channel: str) -> Sequence[Member]:
+        return list((await self.state(app_id, channel)).members)
+
+    async def state(self, app_id: str, channel: str) -> State:
+        key = (app_id, channel)
+        if self._is_with_others:
+            with contextlib.suppress(RedisAway):
+                if key in self._dirty:
+                    return await self._unwritten_state(key)
+                version, total, reply = await self._commands.run(STATE, self._keys(key), _is_numbered(channel))
+                if key not in self._dirty:
+                    return State(version, total, _members(reply))
+                return await self._unwritten_state(key)
+        return State(0, *self._local.here(*key))
+
+    async def _unwritten_state(self, key: _Key) -> State:
+        """The state, with what this node could not write yet."""
+        missed = self._dirty.get(key)
+        left = () if missed is None else missed.left
+        _, elsewhere, reply = await self._commands.run(STATE_MISSED, self._keys(key), 0, self._node_id, *left)
+        members = _members(reply)
+        listed = {member.user_id for member in members}
+        count, here = self._local.here(*key)
+        return State(0, elsewhere + count, members + tuple(each for each in here if each.user_id not in listed))
+
+    async def change(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> Member | None:
+        key = (app_id, channel)
+        if self._is_apart(key):
+            return await self._local.change(app_id, channel, user_id, user_info)
+        try:
+            reply = await self._commands.run(CHANGE, self._keys(key), user_id, user_info)
+        except RedisAway:
+            return await self._local.change(app_id, channel, user_id, user_info)
+        if not reply:
+            return None
+        self.note(app_id, channel, user_id, user_info)
+        return _member(user_id.encode(), reply[0])
+
+    def note(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> None:
+        for member in self._local.here(app_id, channel)[1]:
+            if member.user_id == user_id:
+                self._local.retell(app_id, channel, replace(member, user_info=user_info))
+
+    async def count(self, app_id: str, channel: str) -> ChannelCount:
+        if self._is_with_others:
+            with contextlib.suppress(RedisAway):
+                return ChannelCount(*await self._count((app_id, channel)))
+        return await self._local.count(app_id, channel)
+
+    def _count(self, key: _Key) -> Coroutine[Any, Any, list[int]]:
+        missed = self._dirty.get(key)
+        if missed is None:
+            return self._commands.run(COUNT, self._keys(key), 0)
+        here, joined, left = self._local.here(*key)[0], missed.joined, missed.left
+        return self._commands.run(COUNT_MISSED, self._keys(key), 0, self._node_id, here, len(joined), *joined, *left)
+
+    async def channels(self, app_id: str, prefix: str = "") -> dict[str, ChannelCount]:
+        if self._is_with_others:
+            with contextlib.suppress(RedisAway):
+                return await self._channels_of_all(app_id, prefix)
+        return await self._local.channels(app_id, prefix)
+
+    def report_connections(self, app_id: str, connections: int) -> None:
+        self._places.count(app_id, connections)
+
+    def connections_elsewhere(self, app_id: str) -> int:
+        return self._places.elsewhere(app_id)
+
+    async def count_elsewhere(self, app_id: str) -> int:
+        return await self._places.ask_elsewhere(app_id)
+
+    async def take_place(self, app_id: str, here: int, most: int) -> bool:
+        return await self._places.take(app_id, here, most)
+
+    async def nodes(self) -> int:
+        return self._places.nodes if self._is_with_others else 1
+
+    # Names
+
+    def _keys(self, key: _Key, node_id: str = "", former_id: str = "") -> list[str]:
+        of_channel = self._names.of_channel
+        mine = of_channel("m", *key)
+        keys = [of_channel("c", *key), f"{mine}:{node_id or self._node_id}"]
+        keys += [of_channel(kind, *key) for kind in "hoitn"]
+        if former_id:
+            keys.append(f"{mine}:{former_id}")
+        return keys
+
+    def _index(self, verb: str, key: _Key) -> None:
+        index = self._names.channels_of_node(self._node_id)
+        self._commands.send(index, verb, index, self._names.entry(*key))
+
+    def _forget_if_empty(self, key: _Key) -> None:
+        if not self._local.here(*key)[0]:
+            self._index("SREM", key)
+
+    def _is_apart(self, key: _Key) -> bool:
+        return not self._is_with_others or key in self._dirty
+
+    # The lease
+
+    def _part(self) -> None:
+        self._is_with_others = False
+        self._in_touch.clear()
+
+    def _return(self) -> None:
+        self._part()
+        self._beat_now.set()
+
+    async def _live(self) -> None:
+        while True:
+            try:
+                await self._beat()
+            except RedisAway:
+                pass  # the commands tell; entries are put right when they are back
+            except Exception:  # the edge: a bug of ours must not let this node's lease run out
+                log.exception("internal error")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_EVERY_S):
+                    await self._beat_now.wait()
+            self._beat_now.clear()
+
+    async def _beat(self) -> None:
+        reply = await self._send_beat()
+        is_anew = reply[0] == 0
+        if is_anew:
+            self._begin_anew()
+            reply = await self._send_beat()
+        self._is_new = False
+        self._dead.update(node.decode() for node in reply[1])
+        self._places.hear(reply[2], self._node_id)
+        was_with_others, self._is_with_others = self._is_with_others, self._commands.is_available
+        if not was_with_others or is_anew:
+            self._places.say_all()
+        self._in_touch.set()
+        self._work_now.set()
+
+    async def _send_beat(self) -> Any:
+        keys = [self._names.of_nodes(kind) for kind in ("alive", "claimed", "connections", "last")]
+        report = self._places.report()
+        return await self._commands.run(BEAT, keys, self._node_id, LEASE_MS, STALL_MS, report, int(self._is_new))
+
+    def _begin_anew(self) -> None:
+        """Redis does not know this node any more: enter everything again, under another id."""
+        log.warning("this node's entries were gone from redis: entering them again")
+        self._former_id, self._node_id = self._node_id, secrets.token_hex(8)
+        self._is_new = True
+        for key in self._local.occupied():
+            self._dirty.setdefault(key, _Missed(was_on=True))
+
+    # Chores
+
+    async def _chores(self) -> None:
+        while True:
+            await self._work_now.wait()
+            self._work_now.clear()
+            for chore in (self._reconcile, self._clear_up, self._settle, self._audit_some):
+                try:
+                    await chore()
+                except RedisAway:
+                    pass  # what is left is done later; one channel that cannot be worked on stops no other chore
+                except Exception:  # the edge: a bug of ours must not end the chores
+                    log.exception("internal error")
+
+    async def _reconcile(self) -> None:
+        while self._dirty and self._is_with_others:
+            keys = list(self._dirty)[:AT_ONCE]
+            await _each(self._sync(key) for key in keys)
+        if not self._dirty:
+            self._former_id = ""
+
+    async def _sync(self, key: _Key) -> None:
+        """Make what Redis has of this node on one channel true."""
+        missed = self._dirty.pop(key, None)
+        if missed is None:
+            return
+        former_id = self._former_id
+        count, members = self._local.here(*key)
+        arguments: list[Any] = [
+            _is_numbered(key[1]),
+            self._node_id,
+            former_id,
+            count,
+            int(missed.was_on),
+            len(members),
+            len(missed.left),
+        ]
+        for member in members:
+            arguments += (member.user_id, _entry(member), int(member.user_id in missed.joined))
+        arguments += missed.left
+
+        def lost() -> None:
+            later = self._dirty.get(key)
+            if later is not None:
+                for user_id in later.joined:
+                    missed.join(user_id)
+                for user_id in later.left:
+                    missed.leave(user_id)
+            self._dirty[key] = missed
+
+        if count:
+            self._index("SADD", key)
+        keys = self._keys(key, former_id=former_id)
+        occupied, vacated, added, gone, changed, version = await self._commands.run(SYNC, keys, *arguments, lost=lost)
+        if not count:
+            self._forget_if_empty(key)
+        if added or occupied or (changed and is_counted(key[1])):
+            ids = {user_id.decode() for user_id in added}
+            arrived = tuple(member for member in members if member.user_id in ids)
+            self._tell(Change(*key, added=arrived, is_occupied=occupied == 1, version=version))
+        if gone or vacated:
+            self._unsettled.append((time.monotonic() + SETTLE_S, key, gone, vacated == 1, version))
+
+    async def _clear_up(self) -> None:
+        """Take out the entries of nodes that died, and tell what that changed."""
+        for node_id in tuple(self._dead):
+            self._dead.discard(node_id)
+            index = self._names.channels_of_node(node_id)
+            claimed = self._names.of_nodes("claimed")
+            channels = 0
+            async for keys in self._channels_of(node_id):
+                channels += len(keys)
+                await _each(self._remove(key, node_id) for key in keys)
+            await self._commands.ask(index, "DEL", index)
+            await self._commands.ask(claimed, "ZREM", claimed, node_id)
+            log.info("cleared up after a node that was gone", channels=channels)
+
+    async def _remove(self, key: _Key, node_id: str) -> None:
+        keys = self._keys(key, node_id)
+        vacated, fewer, version, *users = await self._commands.run(REMOVE, keys, _is_numbered(key[1]), node_id)
+        self._tell_gone(key, users, vacated == 1, version, fewer == 1 and is_counted(key[1]))
+
+    async def _settle(self) -> None:
+        now = time.monotonic()
+        due = [entry for entry in self._unsettled if entry[0] <= now]
+        self._unsettled = [entry for entry in self._unsettled if entry[0] > now]
+        await _each(self._settle_one(*entry) for entry in due)
+
+    async def _settle_one(self, due: float, key: _Key, users: list[Any], is_vacated: bool, version: int) -> None:
+        def lost() -> None:
+            self._unsettled.append((due, key, users, is_vacated, version))
+
+        vacated, *gone = await self._commands.run(SETTLE, self._keys(key), 0, int(is_vacated), *users, lost=lost)
+        self._tell_gone(key, gone, vacated == 1, version)
+
+    async def _audit_some(self) -> None:
+        """Compare some channels with Redis, in turn: part of it may have been lost."""
+        if not self._audit:
+            self._audit = self._local.occupied()
+        some, self._audit = self._audit[:AUDITED_PER_TURN], self._audit[AUDITED_PER_TURN:]
+        await _each(self._audit_one(key) for key in some)
+
+    async def _audit_one(self, key: _Key) -> None:
+        count, members = self._local.here(*key)
+        if self._is_apart(key) or not count:
+            return
+        self._index("SADD", key)
+        if not await self._commands.run(AUDIT, self._keys(key), 0, self._node_id, count, len(members)):
+            self._dirty.setdefault(key, _Missed(was_on=True))
+
+    async def _take_out(self) -> None:
+        """Leave nothing of this node in Redis."""
+        if self._is_with_others:
+            keys = [*self._local.occupied(), *self._dirty]
+            for start in range(0, len(keys), AT_ONCE):
+                await _each(self._remove(key, self._node_id) for key in keys[start : start + AT_ONCE])
+            for kind, verb in (("alive", "ZREM"), ("connections", "HDEL")):
+                name = self._names.of_nodes(kind)
+                await self._commands.ask(name, verb, name, self._node_id)
+            index = self._names.channels_of_node(self._node_id)
+            await self._commands.ask(index, "DEL", index)
+
+    # Reading and telling
+
+    async def _channels_of(self, node_id: str) -> Any:
+        """The channels a node has entries on, some at a time."""
+        index, cursor = self._names.channels_of_node(node_id), b"0"
+        while True:
+            cursor, entries = await self._commands.ask(index, "SSCAN", index, cursor, "COUNT", AT_ONCE)
+            parsed = (Names.parse_entry(entry.decode(errors="replace")) for entry in entries)
+            yield [key for key in parsed if key is not None]
+            if cursor == b"0":
+                return
+
+    async def _channels_of_all(self, app_id: str, prefix: str) -> dict[str, ChannelCount]:
+        alive = self._names.of_nodes("alive")
+        found: dict[str, ChannelCount] = {}
+        for node_id in await self._commands.ask(alive, "ZRANGE", alive, 0, -1):
+            async for keys in self._channels_of(node_id.decode()):
+                names = [name for app, name in keys if app == app_id and name.startswith(prefix) and name not in found]
+                counts = await asyncio.gather(*(self.count(app_id, name) for name in names))
+                found.update((name, count) for name, count in zip(names, counts, strict=True) if count.subscriptions)
+        return found
+
+    def _tell_gone(self, key: _Key, users: list[Any], is_vacated: bool, version: int, are_fewer: bool = False) -> None:
+        """Of `users` each id is followed by whether it is a number."""
+        if users or is_vacated or are_fewer:
+            removed = tuple(
+                Member(user_id.decode(errors="replace"), is_number=is_number == 1)
+                for user_id, is_number in zip(users[::2], users[1::2], strict=True)
+            )
+            self._tell(Change(*key, removed=removed, is_vacated=is_vacated, version=version))
+
+    def _tell(self, change: Change) -> None:
+        if self._on_change is not None:
+            self._on_change(change)
+
+
+def _is_numbered(channel: str) -> int:
+    """Whether comings and goings there are told: of presence channels, and of users' own."""
+    return int(channel.startswith(_NUMBERED))
+
+
+def _entry(member: Member) -> bytes:
+    """A member as it stands in Redis. JSON bears a blank before it, so that nodes that know nothing of it read on."""
+    return b" " + member.user_info if member.is_number else member.user_info
+
+
+def _member(user_id: bytes, entry: bytes) -> Member:
+    info = entry.removeprefix(b" ")
+    return Member(user_id.decode(errors="replace"), info, info != entry)
+
+
+def _members(reply: list[bytes]) -> tuple[Member, ...]:
+    return tuple(_member(reply[at], reply[at + 1]) for at in range(0, len(reply), 2))
+
+
+async def _each(work: Any) -> None:
+    """Do all of it together, to the end; then raise RedisAway if any of it could not be done."""
+    outcomes = await asyncio.gather(*work, return_exceptions=True)
+    for outcome in outcomes:
+        if outcome is not None:
+            raise outcome

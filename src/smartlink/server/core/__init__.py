@@ -1,0 +1,1 @@
+"""What happens: connections, channels, users; the verbs of one node."""

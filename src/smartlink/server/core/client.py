@@ -1,0 +1,411 @@
+"""One client: what it says goes to the session, what the session decides goes to node and socket.
+
+Whatever carries the frames (a WebSocket, the HTTP fallback) feeds whole messages to `receive_text`; answers leave
+through the `Link` as WebSocket frames, which are the server's one form of outgoing message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+from smartlink.protocol import encoding
+from smartlink.protocol.errors import Code
+from smartlink.protocol.messages import Subscribe, Unsubscribe, decode
+from smartlink.protocol.names import ChannelKind, kind_of
+from smartlink.protocol.session import Close, Effect, Join, Leave, Member, Send, Session, SignIn, Whisper
+from smartlink.server.apps.base import App
+from smartlink.server.core.node import Node
+from smartlink.server.net.framing import PING, WireFault, close_frame, control_frame, text_frame
+from smartlink.server.net.link import Link, PlainLink
+from smartlink.server.runtime.limits import AddressCount, TokenBucket
+from smartlink.server.runtime.pace import Pace
+from smartlink.server.runtime.sweeper import Watch
+
+__all__ = ["ClientConnection", "ClientSettings"]
+
+MAX_WAITING_FRAMES = 256
+JOINS_AT_ONCE = 10
+"""Seconds' worth of joins of presence channels that may come at once, as when a page loads."""
+LINGER_S = 2.0
+SLOW_LINGER_S = 15.0
+STALLED_S = 8.0
+"""How long a connection may take nothing at all before it is cut."""
+
+_HEARTBEAT = control_frame(PING) + text_frame(encoding.PING)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """What all connections of a server share."""
+
+    node: Node
+    watch: Watch
+    max_backlog_bytes: int
+    pace: Pace = field(default_factory=Pace)
+    addresses: AddressCount = field(default_factory=AddressCount)
+
+
+class ClientConnection:
+    """A client's connection, from its greeting to its end.
+
+    A transport derives from it, calls `heard` for each sign of life and `receive_text` for each whole message, and
+    raises or handles WireFault as its framing asks. Ended by `close`, the connection has left every index at once;
+    what the peer sends afterwards has no effect, and the link lingers only so that the peer can read why.
+    """
+
+    __slots__ = (
+        "_address",
+        "_behind_since",
+        "_buckets",
+        "_deadline",
+        "_is_busy",
+        "_is_greeted",
+        "_is_turn_over",
+        "_joins",
+        "_leaving",
+        "_link",
+        "_shared",
+        "_waiting",
+        "app",
+        "began_at",
+        "heard_at",
+        "is_open",
+        "pinged_at",
+        "session",
+    )
+
+    def __init__(self, link: Link, app: App, session: Session, shared: ClientSettings) -> None:
+        self._link = link
+        self._shared = shared
+        self.app = app
+        self.session = session
+        self.is_open = True
+        self.began_at = 0
+        self.heard_at = shared.watch.now()
+        self.pinged_at = 0.0
+        """When the silence was last asked about; 0 while nothing is owed."""
+        self._buckets: tuple[TokenBucket | None, TokenBucket] | None = None
+        self._address: str | None = None
+        self._joins: TokenBucket | None = None
+        self._leaving: dict[str, Member] | None = None
+        """Presence channels left in this turn of the loop, and who it was there: others are told at its end."""
+        self._is_busy = self._is_greeted = self._is_turn_over = False
+        self._waiting: deque[bytes] | None = None
+        self._behind_since = 0.0
+        timeout_s = app.authorization_timeout_s
+        self._deadline = 0.0 if timeout_s is None else self.heard_at + timeout_s
+        """While open: until when it must have shown a right to be here, 0 once it has. Then: when lingering ends."""
+
+    def start(self, address: str) -> None:
+        """Greet the client at `address`. Whatever opens the transport has been written."""
+        self._address = address
+        self._shared.addresses.take(self.app.id, address)
+        self._run(self._greet())
+
+    async def _greet(self) -> None:
+        node = self._shared.node
+        if not await node.take_place(self.app):
+            node.metrics.refuse(Code.OVER_CAPACITY.name.lower())
+            most = self.app.max_connections
+            self.close(Code.OVER_CAPACITY, f"The application has reached its limit of {most} connections")
+        elif not self.is_open:
+            node.give_place_back(self.app)
+        elif (why := node.ending_of(self.app)) is not None:
+            # The app changed while others were asked, and this connection was not yet among those to end.
+            node.give_place_back(self.app)
+            self.close(*why)
+        else:
+            self._is_greeted = True
+            node.connect(self)
+            self.write(text_frame(self.session.opened().frame))
+
+    # What the transport tells
+
+    def heard(self) -> None:
+        """Something came from the peer: it lives."""
+        self.heard_at = self._shared.watch.now()
+        self.pinged_at = 0.0
+
+    def receive_text(self, message: bytes) -> None:
+        """Act on one whole message of the peer, in order. Raises WireFault when it is not UTF-8.
+
+        After the end it has no effect.
+        """
+        if not self.is_open:
+            return
+        try:
+            message.decode()
+        except UnicodeDecodeError:
+            raise WireFault(Code.INVALID_TEXT, "Text must be UTF-8") from None
+        metrics = self._shared.node.metrics
+        metrics.messages_received += 1
+        of_app = metrics.app(self.app.id)
+        of_app.messages_received += 1
+        of_app.bytes_received += len(message)
+        self._depart_before(message)
+        if self._is_busy:
+            # A verb of this connection waits for an engine: keep the order of what the client said.
+            if self._waiting is None:
+                self._waiting = deque()
+                self._link.pause()
+            self._waiting.append(message)
+            if len(self._waiting) > MAX_WAITING_FRAMES:
+                self.close(Code.OVER_CAPACITY, "More requests at once than can be buffered")
+            return
+        self._act_on(message)
+
+    def on_bytes(self, data: bytes) -> None:
+        """Bytes of the link, for transports that read frames from it; here they mean nothing."""
+
+    def on_closed(self, descriptor: int) -> None:
+        self._leave(descriptor)
+        self._shared.watch.forget(self)
+
+    def on_behind(self, descriptor: int) -> None:
+        self._behind_since = self._shared.watch.now()
+        if self.is_open and descriptor >= 0:
+            self._shared.node.hub.set_aside(self, descriptor)
+
+    def on_caught_up(self) -> None:
+        self._behind_since = 0.0
+        if self.is_open and self.descriptor >= 0:
+            self._shared.node.hub.bring_back(self)
+
+    def _read_on(self) -> None:
+        """Nothing that the peer said waits for an engine any more: read what else it says."""
+        self._link.resume()
+
+    # What fan-out and hub see
+
+    @property
+    def descriptor(self) -> int:
+        return self._link.descriptor
+
+    @property
+    def backlog(self) -> int:
+        return self._link.buffered
+
+    def write(self, data: bytes) -> None:
+        if not self.is_open:
+            return
+        self._link.write(data)
+        self._shared.node.metrics.bytes_sent += len(data)
+        if self._link.buffered > self._shared.max_backlog_bytes:
+            self._cut("Too slow: more is waiting for this connection than it may have waiting")
+
+    def fell_behind(self, rest: bytes) -> None:
+        assert isinstance(self._link, PlainLink)  # noqa: S101 — only those have a descriptor
+        self._link.hold(rest)
+
+    def vanished(self) -> None:
+        self._link.abort()
+
+    def close(self, code: int, reason: str, *, linger_s: float = LINGER_S) -> None:
+        if not self.is_open:
+            return
+        farewell = close_frame(code, reason)
+        if code >= Code.TLS_ONLY:
+            farewell = text_frame(encoding.error(reason, code)) + farewell
+        self._link.write(farewell)
+        self._leave(self.descriptor, linger_s)
+        self._link.finish()
+
+    def look_after(self, now: float) -> None:
+        """Called each second: ask about silence, cut what is dead or stands still."""
+        if not self.is_open:
+            if now >= self._deadline:
+                self._link.abort()
+            return
+        if self._behind_since and now - self._behind_since > STALLED_S:
+            self._cut("Too slow: nothing was taken for several seconds")
+            return
+        if self._deadline and now >= self._deadline:
+            reason = f"Neither signed in nor on a private channel within {self.app.authorization_timeout_s} s"
+            self.close(Code.UNAUTHORIZED, reason)
+            return
+        interval = self.app.ping_interval_s
+        if self.pinged_at:
+            if now - self.pinged_at >= interval:
+                self.close(Code.NO_PONG, "No pong: nothing was heard after a ping")
+        elif now - self.heard_at >= interval:
+            self.pinged_at = now
+            self.write(_HEARTBEAT)
+
+    def _act_on(self, message: bytes) -> None:
+        if self.app.message_rate is not None and not self._may_send(is_client_event=False):
+            self._shared.node.metrics.messages_limited += 1
+            if self.app.ends_on_rate_limit:
+                self.close(Code.OVER_CAPACITY, "Too many messages")
+            else:
+                self._say(_ignored(message))
+            return
+        for effect in self.session.receive(message):
+            self._carry_out(effect)
+
+    # Effects
+
+    def _carry_out(self, effect: Effect) -> None:
+        if isinstance(effect, Send):
+            self._say(effect.frame)
+        elif isinstance(effect, Whisper):
+            self._whisper(effect)
+        elif isinstance(effect, Join):
+            if self._may_join(effect.channel):
+                self._run(self._join(effect))
+        elif isinstance(effect, Leave):
+            if effect.member is not None:
+                self._leave_later(effect.channel, effect.member)
+            else:
+                self._run(self._shared.node.unsubscribe(self, effect.channel, None, self.descriptor))
+        elif isinstance(effect, SignIn):
+            self._run(self._sign_in(effect))
+        elif isinstance(effect, Close):
+            self.close(effect.code, effect.reason)
+
+    def _say(self, frame: bytes) -> None:
+        self.write(text_frame(frame))
+
+    async def _join(self, effect: Join) -> None:
+        channel, member = effect.channel, effect.member
+        left = None if self._leaving is None else self._leaving.get(channel)
+        if self._leaving is not None and left is not None and member is not None:
+            if (member.user_id, member.user_info) == (left.user_id, left.user_info):
+                member = left
+            else:
+                del self._leaving[channel]
+                await self._shared.node.depart(self, channel, left)
+        await self._shared.node.subscribe(self, channel, member)
+        if self.is_open and effect.channel in self.session.channels and kind_of(effect.channel).needs_authorization:
+            self._deadline = 0.0
+
+    def _leave_later(self, channel: str, member: Member) -> None:
+        """Hear nothing of a presence channel any more, and be gone from it at the end of this turn of the loop.
+
+        Who subscribes again as the same member until then has not been away: nobody is told.
+        """
+        self._shared.node.hub.leave(self, channel, member, self.descriptor)
+        if self._leaving is None:
+            self._leaving = {}
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        self._leaving[channel] = member
+
+    def _end_turn(self) -> None:
+        if self._is_busy:
+            self._is_turn_over = True
+        else:
+            self._depart()
+
+    def _depart_before(self, message: bytes) -> None:
+        """Tell of what was left before anything else is done but leaving and joining: the client may rely on it."""
+        if self._leaving and not self._is_busy and not isinstance(decode(message), Subscribe | Unsubscribe):
+            self._depart()
+
+    def _depart(self) -> None:
+        leaving, self._leaving, self._is_turn_over = self._leaving, None, False
+        if leaving:
+            self._run(self._depart_from(leaving))
+
+    async def _depart_from(self, left: dict[str, Member]) -> None:
+        for channel, member in left.items():
+            if channel not in self.session.channels:
+                await self._shared.node.depart(self, channel, member)
+
+    async def _sign_in(self, effect: SignIn) -> None:
+        await self._shared.node.sign_in(self, effect.user)
+        if self.is_open:
+            self._deadline = 0.0
+
+    def _whisper(self, effect: Whisper) -> None:
+        metrics = self._shared.node.metrics
+        if not self._may_send(is_client_event=True):
+            metrics.client_events_refused += 1
+            reason = f"More than {self.app.client_events_per_s} client events a second"
+            self._say(encoding.error(reason, Code.CLIENT_EVENT_REFUSED, effect.channel))
+            return
+        metrics.client_events += 1
+        self._run(self._shared.node.whisper(self, effect))
+
+    def _run(self, coroutine: object) -> None:
+        tasks = self._shared.node.tasks
+        self._is_busy = True
+        tasks.run(coroutine, self._on_done, self._on_failed)  # type: ignore[arg-type] # any coroutine of a verb
+
+    def _on_done(self, _result: object) -> None:
+        self._is_busy = False
+        # Taken out meanwhile: a message that is done at once comes here again, however many wait behind it.
+        waiting, self._waiting = self._waiting, None
+        if self._is_turn_over:
+            self._depart()
+        if waiting is None:
+            return
+        while waiting and self.is_open:
+            if not self._is_busy:
+                self._depart_before(waiting[0])
+            if not self._is_busy:
+                self._act_on(waiting.popleft())
+            if self._is_busy and self.is_open:
+                self._waiting = waiting
+                return
+        self._read_on()
+
+    def _on_failed(self) -> None:
+        self._is_busy = False
+        self.close(Code.INTERNAL_ERROR, "Internal error")
+
+    def _may_join(self, channel: str) -> bool:
+        """Whether the client may join now; else it is told why not. Other channels than presence tell nobody of it."""
+        if kind_of(channel) is not ChannelKind.PRESENCE:
+            return True
+        now, rate = self._shared.watch.now(), self.app.presence_joins_per_s
+        if self._joins is None:
+            self._joins = TokenBucket(rate * JOINS_AT_ONCE, rate, now)
+        if self._joins.take(now):
+            return True
+        reason = f"More than {rate} joins of presence channels a second: try again in a moment"
+        self._say(self.session.refused(channel, reason).frame)
+        return False
+
+    def _may_send(self, *, is_client_event: bool) -> bool:
+        now = self._shared.watch.now()
+        if self._buckets is None:
+            rate = self.app.message_rate
+            events = self.app.client_events_per_s
+            self._buckets = (
+                None if rate is None else TokenBucket(rate[0], rate[0] / rate[1], now),
+                TokenBucket(events, events, now),
+            )
+        bucket = self._buckets[1] if is_client_event else self._buckets[0]
+        return bucket is None or bucket.take(now)
+
+    # Ends
+
+    def _cut(self, reason: str) -> None:
+        self._shared.node.metrics.slow_consumers += 1
+        self._link.keep_first_only()
+        self.close(Code.OVER_CAPACITY, reason, linger_s=SLOW_LINGER_S)
+
+    def _leave(self, descriptor: int, linger_s: float = LINGER_S) -> None:
+        if not self.is_open:
+            return
+        self.is_open = False
+        if self._waiting is not None:
+            self._waiting = None
+            self._read_on()  # so that the peer's own close is read
+        if self._address is not None:
+            self._shared.addresses.give_back(self.app.id, self._address)
+        node = self._shared.node
+        self._deadline = self._shared.watch.now() + linger_s
+        if self._leaving:
+            node.tasks.run(self._depart_from(self._leaving))
+            self._leaving = None
+        if self._is_greeted:
+            node.tasks.run(node.disconnect(self, descriptor))
+        self._shared.watch.linger(self)
+
+
+def _ignored(message: bytes) -> bytes:
+    """The answer to a message over the rate. It names the channel, so that nobody waits for another answer."""
+    channel: str | None = getattr(decode(message), "channel", None)
+    return encoding.error("Too many messages: this one was ignored", Code.CLIENT_EVENT_REFUSED, channel)

@@ -1,0 +1,68 @@
+"""What was put right here before the change itself came: the change is not told a second time.
+
+A node that looks at the roster may see a coming or going whose publication is still on its way. Numbers say which
+publications that look covers (`roster.base.State`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from smartlink.server.core.newcomers import KNOWN_S
+
+__all__ = ["Corrections"]
+
+_Key = tuple[str, str]
+
+
+class Corrections:
+    """By channel and user, the number up to which those here know of that user. Plain and synchronous.
+
+    Those who never heard what was put right were not told again: they still need the change itself.
+    """
+
+    def __init__(self, known_s: float = KNOWN_S) -> None:
+        self._known_s = known_s
+        self._known: dict[_Key, dict[str, tuple[int, int]]] = {}
+        """The number of the change that was put right, and the one up to which it was."""
+        self._timers: set[asyncio.TimerHandle] = set()
+
+    def note(self, app_id: str, channel: str, wrong: dict[str, int], version: int) -> None:
+        """Those on the channel here know of some users what the state of that version shows.
+
+        `wrong`: by user, the number of the change that was heard last, and was wrong.
+        """
+        if not version or not wrong:
+            return
+        entries = {user_id: (number, version) for user_id, number in wrong.items()}
+        self._known.setdefault((app_id, channel), {}).update(entries)
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle
+
+        def forget() -> None:
+            self._timers.discard(timer)
+            self._forget((app_id, channel), entries)
+
+        timer = loop.call_later(self._known_s, forget)
+        self._timers.add(timer)
+
+    def covered(self, app_id: str, channel: str, user_id: str, version: int) -> int | None:
+        """The number of what was put right, if a change of number `version` is known with it; else None."""
+        if not version or not self._known:
+            return None
+        wrong, known = self._known.get((app_id, channel), {}).get(user_id, (0, 0))
+        return wrong if version <= known else None
+
+    def stop(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        self._known.clear()
+
+    def _forget(self, key: _Key, entries: dict[str, tuple[int, int]]) -> None:
+        known = self._known[key]
+        for user_id, entry in entries.items():
+            if known.get(user_id) is entry:
+                del known[user_id]
+        if not known:
+            del self._known[key]

@@ -1,0 +1,218 @@
+"""Who is here: the connections and channels of this process, indexed both ways. Plain and synchronous.
+
+A connection leaves every index in one step, at the moment it is known to be gone: its descriptor number may be
+another connection's a moment later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Protocol
+
+from smartlink.protocol.session import Member, Session
+from smartlink.server.apps.base import App
+from smartlink.server.core.fanout import Subscriber, Subscribers
+
+__all__ = ["Connection", "Hub", "Tenant"]
+
+
+class Connection(Subscriber, Protocol):
+    """A client of this process, as hub and node know it."""
+
+    app: App
+    session: Session
+    began_at: int
+    """As `Revocations.now` was."""
+
+    @property
+    def is_open(self) -> bool: ...
+
+    def look_after(self, now: float) -> None: ...
+
+    def close(self, code: int, reason: str) -> None:
+        """Tell the client why and end the connection; it leaves every index at once."""
+
+
+class Tenant:
+    """What one app has in this process."""
+
+    __slots__ = ("channels", "connections", "subscriptions", "users", "watching")
+
+    def __init__(self) -> None:
+        self.connections: dict[str, Connection] = {}
+        self.channels: dict[str, Subscribers] = {}
+        self.subscriptions = 0
+        """Connections times their channels."""
+        self.users: dict[str, set[Connection]] = {}
+        """By user id: those who are signed in as that user, are that member of a presence channel, or were let onto a
+        private one as that user."""
+        self.watching: dict[Connection, tuple[str, ...]] = {}
+        """The channels that a connection hears without having subscribed to them."""
+
+
+class Hub:
+    """The connections and channels of this process. A channel exists while somebody here is on it."""
+
+    def __init__(self) -> None:
+        self._tenants: dict[str, Tenant] = {}
+
+    def tenant(self, app_id: str) -> Tenant:
+        tenant = self._tenants.get(app_id)
+        if tenant is None:
+            tenant = self._tenants[app_id] = Tenant()
+        return tenant
+
+    def channel(self, app_id: str, channel: str) -> Subscribers | None:
+        tenant = self._tenants.get(app_id)
+        return None if tenant is None else tenant.channels.get(channel)
+
+    def add(self, connection: Connection) -> None:
+        self.tenant(connection.app.id).connections[connection.session.socket_id] = connection
+
+    def remove(self, connection: Connection, descriptor: int) -> list[str]:
+        """Take a connection out of every index. Returns the channels on which it was the last one here."""
+        tenant, session = self.tenant(connection.app.id), connection.session
+        tenant.connections.pop(session.socket_id, None)
+        heard = tuple(self._heard(tenant, connection))
+        tenant.watching.pop(connection, None)
+        user_ids = {member.user_id for member in session.channels.values() if member is not None}
+        user_ids.update(session.named.values())
+        if session.user is not None:
+            user_ids.add(session.user.id)
+        for user_id in user_ids:
+            self._forget_user(tenant, connection, user_id)
+        return [name for name in heard if self._leave(tenant, connection, name, descriptor)]
+
+    def join(self, connection: Connection, channel: str, member: Member | None = None) -> None:
+        """Subscribe a connection that is not on the channel yet, as `member` on a presence channel."""
+        tenant = self.tenant(connection.app.id)
+        if channel not in tenant.watching.get(connection, ()):
+            self._join(tenant, connection, channel)
+        user_id = connection.session.named.get(channel) if member is None else member.user_id
+        if user_id is not None:
+            tenant.users.setdefault(user_id, set()).add(connection)
+
+    def leave(self, connection: Connection, channel: str, member: Member | None, descriptor: int) -> bool:
+        """Unsubscribe a connection, of whose session the channel is gone. Returns whether it was the last one here."""
+        tenant, session = self.tenant(connection.app.id), connection.session
+        named = session.named.pop(channel, None)
+        user_id = named if member is None else member.user_id
+        if user_id is not None and not (
+            (session.user is not None and session.user.id == user_id)
+            or any(other is not None and other.user_id == user_id for other in session.channels.values())
+            or user_id in session.named.values()
+        ):
+            self._forget_user(tenant, connection, user_id)
+        if channel in tenant.watching.get(connection, ()):
+            return False
+        return self._leave(tenant, connection, channel, descriptor)
+
+    def sign_in(self, connection: Connection, user_id: str) -> None:
+        """The connection is this user's from now on."""
+        self.tenant(connection.app.id).users.setdefault(user_id, set()).add(connection)
+
+    def watch(self, connection: Connection, channels: tuple[str, ...]) -> None:
+        """Let a connection hear channels that it has not subscribed to, as long as it lives."""
+        tenant = self.tenant(connection.app.id)
+        tenant.watching[connection] = (*tenant.watching.get(connection, ()), *channels)
+        for channel in channels:
+            self._join(tenant, connection, channel)
+
+    def hears(self, connection: Connection, channel: str) -> bool:
+        """Whether what is published on a channel reaches a connection, subscribed or not."""
+        watching = self.tenant(connection.app.id).watching.get(connection, ())
+        return channel in connection.session.channels or channel in watching
+
+    def set_aside(self, connection: Connection, descriptor: int) -> None:
+        """The connection fell behind: no channel may write to its descriptor until `bring_back`."""
+        tenant = self.tenant(connection.app.id)
+        for name in self._heard(tenant, connection):
+            if (subscribers := tenant.channels.get(name)) is not None:
+                subscribers.set_aside(connection, descriptor)
+
+    def bring_back(self, connection: Connection) -> None:
+        """The connection has caught up."""
+        tenant = self.tenant(connection.app.id)
+        for name in self._heard(tenant, connection):
+            if (subscribers := tenant.channels.get(name)) is not None:
+                subscribers.attach(connection)
+
+    def connection(self, app_id: str, socket_id: str) -> Connection | None:
+        tenant = self._tenants.get(app_id)
+        return None if tenant is None else tenant.connections.get(socket_id)
+
+    def count(self, app_id: str) -> int:
+        tenant = self._tenants.get(app_id)
+        return 0 if tenant is None else len(tenant.connections)
+
+    def of_user(self, app_id: str, user_id: str) -> list[Connection]:
+        """The connections here that are this user's, by sign-in, on a presence channel, or by an authorisation."""
+        tenant = self._tenants.get(app_id)
+        return [] if tenant is None else list(tenant.users.get(user_id, ()))
+
+    def on_channel(self, app_id: str, channel: str) -> list[Connection]:
+        """The connections here that hear a channel."""
+        if self.channel(app_id, channel) is None:
+            return []
+        return [
+            connection for connection in self.tenant(app_id).connections.values() if self.hears(connection, channel)
+        ]
+
+    def oldest(self, app_id: str) -> Connection | None:
+        """The connection of the app that began first, of those that are here."""
+        tenant = self._tenants.get(app_id)
+        return None if tenant is None else next(iter(tenant.connections.values()), None)
+
+    def of_users(self) -> list[Connection]:
+        """The connections here that are some user's."""
+        return [
+            connection
+            for tenant in self._tenants.values()
+            for connection in {each for connections in tenant.users.values() for each in connections}
+        ]
+
+    def __iter__(self) -> Iterator[Connection]:
+        for tenant in tuple(self._tenants.values()):
+            yield from tuple(tenant.connections.values())
+
+    def __len__(self) -> int:
+        return sum(len(tenant.connections) for tenant in self._tenants.values())
+
+    @staticmethod
+    def _heard(tenant: Tenant, connection: Connection) -> Iterable[str]:
+        watching = tenant.watching.get(connection)
+        channels = connection.session.channels
+        return channels if watching is None else chain(channels, (name for name in watching if name not in channels))
+
+    @staticmethod
+    def _join(tenant: Tenant, connection: Connection, channel: str) -> None:
+        subscribers = tenant.channels.get(channel)
+        if subscribers is None:
+            subscribers = tenant.channels[channel] = Subscribers()
+        subscribers.add(connection)
+        tenant.subscriptions += 1
+
+    @staticmethod
+    def _forget_user(tenant: Tenant, connection: Connection, user_id: str) -> None:
+        connections = tenant.users.get(user_id)
+        if connections is not None:
+            connections.discard(connection)
+            if not connections:
+                del tenant.users[user_id]
+
+    def _leave(self, tenant: Tenant, connection: Connection, channel: str, descriptor: int) -> bool:
+        subscribers = tenant.channels.get(channel)
+        if subscribers is None:
+            return False
+        before = len(subscribers)
+        subscribers.remove(connection, descriptor)
+        left = len(subscribers)
+        tenant.subscriptions += left - before
+        if left:
+            return False
+        del tenant.channels[channel]
+        for waiter in subscribers.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        return True

@@ -1,0 +1,534 @@
+"""The verbs of the server: connect, subscribe, publish, deliver, terminate.
+
+Coroutines, because the engines between nodes may have to wait; with the memory engines they end in their first step.
+What is synchronous here must stay so: between joining the hub and saying so to the client nothing may be delivered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
+
+from smartlink.protocol import encoding
+from smartlink.protocol.errors import Code
+from smartlink.protocol.names import ChannelKind, is_cache, is_counted, is_internal, kind_of
+from smartlink.protocol.session import Member, User, Whisper
+from smartlink.server.apps.base import App, AppManager, ending
+from smartlink.server.cluster.brokers.base import Broker, BrokerUnavailable, Control, Publication, left_out_parts
+from smartlink.server.cluster.history.base import History
+from smartlink.server.cluster.idempotency.base import Receipts
+from smartlink.server.cluster.presence.base import Arrival, Change, Roster
+from smartlink.server.core.corrections import Corrections
+from smartlink.server.core.counts import CountPace
+from smartlink.server.core.fanout import MAX_PENDING_BYTES, FanOut
+from smartlink.server.core.hub import Connection, Hub
+from smartlink.server.core.listening import Listening, news
+from smartlink.server.core.members import Members
+from smartlink.server.core.newcomers import Newcomers
+from smartlink.server.core.revocations import Revocations, Verdict
+from smartlink.server.core.user_info import Infos
+from smartlink.server.core.users import Users
+from smartlink.server.net.framing import text_frame
+from smartlink.server.runtime.eager import EagerTasks, in_one_turn
+from smartlink.server.runtime.metrics import Metrics
+from smartlink.server.webhooks.base import WebhookEvent, WebhookSink
+
+__all__ = ["Node"]
+
+_MISS = b""
+"""Stands for: no event is kept."""
+AT_ONCE = 100
+"""Channels that are left, or connections that are ended, before the loop looks after others."""
+
+
+async def _let_others(done: int) -> None:
+    """Leave the loop to others, once in `AT_ONCE` times."""
+    if done % AT_ONCE == 0:
+        await asyncio.sleep(0)
+
+
+async def _close_all(connections: list[Connection], code: Code, reason: str) -> None:
+    for number, connection in enumerate(connections, 1):
+        connection.close(code, reason)
+        await _let_others(number)
+
+
+class Node:
+    """One process of the cluster, seen from its connections and its publishers."""
+
+    def __init__(
+        self,
+        *,
+        hub: Hub,
+        fanout: FanOut,
+        broker: Broker,
+        roster: Roster,
+        history: History,
+        receipts: Receipts,
+        apps: AppManager,
+        webhooks: WebhookSink,
+        tasks: EagerTasks,
+        metrics: Metrics,
+    ) -> None:
+        self.hub = hub
+        self.roster = roster
+        self.history = history
+        self.receipts = receipts
+        self.metrics = metrics
+        self.tasks = tasks
+        self._fanout = fanout
+        self._broker = broker
+        self._apps = apps
+        self._webhooks = webhooks
+        self._listening = Listening(hub, broker)
+        self._revocations = Revocations()
+        self._newcomers = Newcomers()
+        self._corrections = Corrections()
+        self._users = Users(
+            hub,
+            roster,
+            self._listening,
+            self._tell_here_at_least,
+            self.deliver,
+            lambda: self.is_whole,
+            tasks,
+            self._revocations,
+            self._newcomers,
+            self._corrections,
+            webhooks,
+        )
+        self.infos = Infos(hub, roster, self._tell_here_at_least, tasks)
+        self._members = Members(hub, roster, self.deliver, lambda: self.is_whole, tasks, self._corrections)
+        self._counts = CountPace(self._tell_count)
+        self.has_descriptors: Callable[[], bool] = lambda: True
+        """Whether this process can hold one more connection."""
+        self._on_control: dict[str, Callable[[Control], None]] = {
+            "terminate_user": self._terminate_here,
+            "reconnect_user": self._reconnect_user_here,
+            "missed": self._reconnect_here,
+            "change_info": self.infos.change_here,
+        }
+
+    async def start(self) -> None:
+        """Begin to hear the other nodes."""
+        await self._broker.start(self.deliver)
+        await self.roster.start(self._on_change)
+
+    async def stop(self) -> None:
+        self._counts.stop()
+        self._newcomers.stop()
+        self._corrections.stop()
+        self._members.stop()
+        self._users.stop()
+        await self.roster.stop()
+        await self._broker.stop()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the other nodes can be reached now."""
+        return self._broker.is_available
+
+    def on_control(self, action: str, act: Callable[[Control], None]) -> None:
+        """Have `act` called for each control of that name. Plain; must not raise."""
+        self._on_control[action] = act
+
+    async def tell(self, word: Publication | Control) -> None:
+        """Send to other nodes what is no client's business. Raises BrokerUnavailable."""
+        await self._broker.publish(word)
+
+    async def attend(self, app_id: str, channel: str, ear: Callable[[bytes], None]) -> None:
+        """Hand what is told on one of the server's own channels to `ear`: plain, must not raise. Ends with `ignore`."""
+        await self._listening.attend(app_id, channel, ear)
+
+    async def ignore(self, app_id: str, channel: str) -> None:
+        await self._listening.ignore(app_id, channel)
+
+    def connections(self, app: App) -> int:
+        """Connections of the app, on all nodes, as last heard from the others."""
+        return self.hub.count(app.id) + self.roster.connections_elsewhere(app.id)
+
+    async def count_connections(self, app: App) -> int:
+        """The same, with the others asked."""
+        return await self.roster.count_elsewhere(app.id) + self.hub.count(app.id)
+
+    def has_room(self, app: App) -> bool:
+        """Whether the app may have one more connection on this node; `take_place` asks the others."""
+        return self.hub.count(app.id) < app.max_connections
+
+    async def take_place(self, app: App) -> bool:
+        """Whether the app may have one more connection, beside all others; to be connected in the same step."""
+        return await self.roster.take_place(app.id, self.hub.count(app.id), app.max_connections)
+
+    def ending_of(self, app: App) -> tuple[Code, str] | None:
+        """Why a connection that was let in as `app` ends: the app has changed since. None where it stays."""
+        return ending(app, self._apps.by_id(app.id))
+
+    def give_place_back(self, app: App) -> None:
+        """A place was taken for a connection that was gone by then."""
+        self.roster.report_connections(app.id, self.hub.count(app.id))
+
+    def connect(self, connection: Connection) -> None:
+        """A client has been greeted; it counts from now, subscribed or not."""
+        connection.began_at = self._revocations.now
+        self.hub.add(connection)
+        self.roster.report_connections(connection.app.id, self.hub.count(connection.app.id))
+        self.metrics.connections_opened += 1
+        self.metrics.app(connection.app.id).connections_opened += 1
+
+    async def subscribe(self, connection: Connection, channel: str, member: Member | None) -> None:
+        """Put a connection on a channel and tell it so, or why not.
+
+        Its right to be there has been checked. Subscribing twice tells the present state again. While engines are
+        waited for, the connection may end, and others may come and go: nothing is left behind, nothing missed.
+        """
+        app, session = connection.app, connection.session
+        if channel in session.channels:
+            await self._tell_state_again(connection, channel)
+            return
+        if member is not None and await self._is_full(app, channel, member):
+            reason = f"{channel} has {app.max_presence_members} members, the most it may have"
+            connection.write(text_frame(session.refused(channel, reason).frame))
+            return
+        if self._refuse_void(connection, channel, member):
+            return
+        listening = self._listening
+        is_heard = self.hub.hears(connection, channel)
+        arriving = listening.expect(app.id, channel, session.socket_id)
+        cached: bytes | None = None
+        try:
+            await listening.begin(app.id, channel)
+            if is_cache(channel):
+                cached = await self._cached(app, channel)
+            # From here to telling of the arrival nothing is waited for: it is told in order.
+            arrival = await self.roster.join(app.id, channel, session.socket_id, member)
+            if member is not None and arrival.is_number is not None:
+                member = replace(member, is_number=arrival.is_number)
+            state = _presence(arrival.members) if kind_of(channel) is ChannelKind.PRESENCE else b"{}"
+        finally:
+            listening.arrived(app.id, channel, arriving)
+        came = [] if is_heard else arriving.told
+        if came and arriving.is_swamped:
+            connection.close(Code.OVER_CAPACITY, f"More came on {channel} at once than can be buffered")
+        if not connection.is_open or self._refuse_void(connection, channel, member):
+            # Others may have come between its arrival and its departure: both are told.
+            await self._arrive(app, channel, session.socket_id, member, arrival)
+            await listening.end(app.id, channel)
+            await self._depart(app, channel, session.socket_id, member)
+            return
+        self.hub.join(connection, channel, member)
+        frames = [session.joined(channel, member, state).frame]
+        if cached is not None and all(encoding.is_internal(frame) for frame, _ in came):
+            # An event that came on the way is younger than the one that was kept, or is that one.
+            if cached == _MISS:
+                self._tell_webhook(app, WebhookEvent("cache_miss", channel))
+            frames.append(encoding.cache_miss(channel) if cached == _MISS else cached)
+        if member is not None:
+            self._newcomers.told(app.id, channel, arrival.version, connection)
+        connection.write(b"".join(map(text_frame, frames + news(came, state, arrival.version))))
+        if connection.is_open:
+            await self._arrive(app, channel, session.socket_id, member, arrival)
+
+    async def _tell_state_again(self, connection: Connection, channel: str) -> None:
+        """Tell a connection that is on the channel its state, then what came while that was read."""
+        app, session = connection.app, connection.session
+        frames: list[bytes] = []
+        text, version = b"{}", 0
+        if kind_of(channel) is ChannelKind.PRESENCE:
+            arriving = self._listening.expect(app.id, channel, session.socket_id)
+            try:
+                state = await self.roster.state(app.id, channel)
+            finally:
+                self._listening.arrived(app.id, channel, arriving)
+            text, version = _presence(state.members), state.version
+            changes = [(frame, number) for frame, number in arriving.told if encoding.member_in(frame) is not None]
+            frames = news(changes, text, version)
+        if connection.is_open and channel in session.channels:
+            self._newcomers.told(app.id, channel, version, connection)
+            joined = session.joined(channel, session.channels[channel], text).frame
+            connection.write(b"".join(map(text_frame, [joined, *frames])))
+        else:
+            # It went meanwhile, and left the channel to who was on the way to it: this very one.
+            await self._listening.end(app.id, channel)
+
+    async def unsubscribe(self, connection: Connection, channel: str, member: Member | None, descriptor: int) -> None:
+        """Take a connection off a channel; nothing of it reaches the connection from now on."""
+        self.hub.leave(connection, channel, member, descriptor)
+        await self.depart(connection, channel, member)
+
+    async def depart(self, connection: Connection, channel: str, member: Member | None) -> None:
+        """Tell that a connection, which the hub has on the channel no more, is off it."""
+        self._newcomers.left(connection.app.id, channel, connection)
+        await self._listening.end(connection.app.id, channel)
+        await self._depart(connection.app, channel, connection.session.socket_id, member)
+
+    async def sign_in(self, connection: Connection, user: User) -> None:
+        """Make a connection this user's and tell it so, or end it when the user has too many."""
+        await self._users.sign_in(connection, user)
+
+    async def disconnect(self, connection: Connection, descriptor: int) -> None:
+        """A connection is gone, however it ended."""
+        app, session = connection.app, connection.session
+        vacated = self.hub.remove(connection, descriptor)
+        self._newcomers.gone(connection)
+        self.roster.report_connections(app.id, here := self.hub.count(app.id))
+        if not here:
+            self._revocations.forget(app.id)
+        self.metrics.connections_closed += 1
+        self.metrics.app(app.id).connections_closed += 1
+        channels, session.channels = session.channels, {}
+        user, session.user = session.user, None
+        for number, channel in enumerate(vacated, 1):
+            await self._listening.end(app.id, channel)
+            await _let_others(number)
+        for number, (channel, member) in enumerate(channels.items(), 1):
+            await self._depart(app, channel, session.socket_id, member)
+            await _let_others(number)
+        if user is not None:
+            await self._users.sign_out(app, session.socket_id, user.id)
+
+    async def publish(
+        self, app: App, channel: str, frame: bytes, except_socket: str | None = None, *, is_live: bool = False
+    ) -> None:
+        """Send a frame's payload to every subscriber on every node; on a cache channel keep it, unless it is live.
+
+        Raises BrokerUnavailable, but not for what is live. Waits while more is on its way to the channel here than
+        it can take.
+        """
+        subscribers = self.hub.channel(app.id, channel)
+        while subscribers is not None and subscribers.pending_bytes > MAX_PENDING_BYTES:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            subscribers.waiters.append(waiter)
+            await waiter
+            subscribers = self.hub.channel(app.id, channel)
+        self.metrics.publications += 1
+        began_at = time.perf_counter()
+        sending = self._broker.publish(Publication(app.id, channel, frame, except_socket, is_live))
+        if is_cache(channel) and not is_live:
+            # Together, so that nobody else's event comes between: what is kept is what all have heard last.
+            await in_one_turn(self.history.append(app.id, channel, frame, app.cache_ttl_s), sending)
+        else:
+            await sending
+        self.metrics.publish.observe(time.perf_counter() - began_at)
+
+    async def whisper(self, connection: Connection, event: Whisper) -> None:
+        """Send a client event to the others on its channel. Never raises: while nodes are apart, those here have it."""
+        app, socket_id = connection.app, connection.session.socket_id
+        if app.webhooks:
+            told = WebhookEvent("client_event", event.channel, event.user_id, event.event, event.data, socket_id)
+            self._webhooks.tell(app, told)
+        await self.publish(app, event.channel, event.frame, socket_id, is_live=True)
+
+    async def terminate_user(self, app: App, user_id: str) -> None:
+        """End every connection of a user, on all nodes, and void what was signed for any connection so far.
+
+        Raises BrokerUnavailable; here it is done even then.
+        """
+        await self._control_at_least_here(Control(app.id, "terminate_user", user_id))
+
+    async def reconnect_user(self, app: App, user_id: str) -> None:
+        """As `terminate_user`, but the clients are told to come back."""
+        await self._control_at_least_here(Control(app.id, "reconnect_user", user_id))
+
+    async def _control_at_least_here(self, control: Control) -> None:
+        try:
+            await self._broker.publish(control)
+        except BrokerUnavailable:
+            self.deliver(control)
+            raise
+
+    def deliver(self, publication: Publication | Control) -> None:
+        """Hand what the broker brought to those who are here. The broker calls it; plain, never raises."""
+        if isinstance(publication, Control):
+            if (act := self._on_control.get(publication.action)) is not None:
+                act(publication)
+            return
+        put_right = self._hear(publication) if encoding.is_internal(publication.frame) else None
+        self._listening.take(publication)
+        subscribers = self.hub.channel(publication.app_id, publication.channel)
+        if subscribers is None:
+            return
+        left_out: Collection[Connection] = ()
+        if publication.except_socket is not None:
+            left_out = self._left_out(publication, publication.except_socket)
+        if publication.version:
+            knowing = self._newcomers.knowing(publication.app_id, publication.channel, publication.version)
+            left_out = {*left_out, *(each for each in knowing if each in subscribers)}
+        if put_right is not None:
+            unaware = self._newcomers.knowing(publication.app_id, publication.channel, put_right)
+            if not unaware:
+                return
+            here = self.hub.on_channel(publication.app_id, publication.channel)
+            left_out = {*left_out, *(each for each in here if each not in unaware)}
+        self._fanout.publish(subscribers, text_frame(publication.frame), *left_out, is_live=publication.is_live)
+
+    def _hear(self, publication: Publication) -> int | None:
+        """Note what a node, perhaps this one, tells of a channel: what two tell at once may come in the wrong order.
+
+        Where it has been put right already, returns the number of what was wrong: only those who did not hear that are
+        still to be told (`Corrections`).
+        """
+        app_id, channel, frame = publication.app_id, publication.channel, publication.frame
+        if (count := encoding.subscription_count_in(frame)) is not None:
+            self._counts.heard(app_id, channel, count)
+        elif (member := encoding.member_in(frame)) is not None:
+            put_right = self._corrections.covered(app_id, channel, member[0], publication.version)
+            if put_right is not None:
+                return put_right
+            self._members.heard(app_id, channel, member[0], publication.version, has_come=member[1])
+        elif (watched := encoding.watched_in(frame)) is not None:
+            put_right = self._corrections.covered(app_id, channel, watched[0], publication.version)
+            if put_right is not None:
+                return put_right
+            self._users.heard(app_id, watched[0], publication.version, is_online=watched[1])
+        elif (updated := encoding.member_updated_in(frame)) is not None:
+            self.roster.note(app_id, channel, *updated)
+        return None
+
+    def _left_out(self, publication: Publication, text: str) -> list[Connection]:
+        """The connections on the channel that are not to hear a publication."""
+        app_id, channel = publication.app_id, publication.channel
+        socket_id, user_id = left_out_parts(text)
+        found = [] if user_id is None else self.hub.of_user(app_id, user_id)
+        connection = self.hub.connection(app_id, socket_id)
+        if connection is not None and connection not in found:
+            found.append(connection)
+        return [each for each in found if self.hub.hears(each, channel)]
+
+    def _terminate_here(self, control: Control) -> None:
+        self._end_user(control, Verdict.VOID, Code.UNAUTHORIZED, "Connection ended by the application")
+
+    def _reconnect_user_here(self, control: Control) -> None:
+        self._end_user(control, Verdict.STALE, Code.RECONNECT, "The application asks for a reconnect")
+
+    def _end_user(self, control: Control, verdict: Verdict, code: Code, reason: str) -> None:
+        oldest = self.hub.oldest(control.app_id)
+        began_at = None if oldest is None else oldest.began_at
+        self._revocations.revoke(control.app_id, control.target, verdict, began_at)
+        self.tasks.run(_close_all(self.hub.of_user(control.app_id, control.target), code, reason))
+
+    def _refuse_void(self, connection: Connection, channel: str, member: Member | None) -> bool:
+        """Whether the user whom a subscription names was ended since the connection began; then it is refused."""
+        session = connection.session
+        user_id = session.named.get(channel) if member is None else member.user_id
+        if user_id is None:
+            return False
+        verdict = self._revocations.verdict(connection.app.id, user_id, connection.began_at)
+        if verdict is Verdict.VALID:
+            return False
+        connection.write(text_frame(session.voided(channel).frame))
+        if verdict is Verdict.STALE:
+            connection.close(Code.RECONNECT, "Reconnect and authorise again")
+        return True
+
+    def _reconnect_here(self, control: Control) -> None:
+        """What was published on a channel cannot be brought to those who are here: have them ask for what they miss.
+
+        Without a channel it is controls that were missed: any user's connections may be to be ended.
+        """
+        if not control.target:
+            self._revocations.revoke_all()
+            connections, reason = self.hub.of_users(), "Another node could not be heard: connect again"
+        else:
+            connections = self.hub.on_channel(control.app_id, control.target)
+            reason = "Events were missed: connect again"
+        self.tasks.run(_close_all(connections, Code.RECONNECT, reason))
+
+    def _on_change(self, change: Change) -> None:
+        """Announce what a dead node left behind, or one that is reached again brings along."""
+        app = self._apps.by_id(change.app_id)
+        if app is not None:
+            self.tasks.run(self._announce(app, change))
+
+    async def _announce(self, app: App, change: Change) -> None:
+        channel = change.channel
+        await self._users.took_place(app, change)
+        if change.is_occupied:
+            self._tell_webhook(app, WebhookEvent("channel_occupied", channel))
+        for member in change.added:
+            await self._tell_arrival(app, channel, member, change.version)
+        for member in change.removed:
+            await self._tell_departure(app, channel, member, change.version)
+        if change.is_vacated:
+            self._tell_webhook(app, WebhookEvent("channel_vacated", channel))
+        if app.sends_subscription_counts:
+            self._count(app, channel, (await self.roster.count(app.id, channel)).subscriptions)
+
+    async def _tell_arrival(
+        self, app: App, channel: str, member: Member, version: int, except_socket: str | None = None
+    ) -> None:
+        self._webhooks.tell(app, WebhookEvent("member_added", channel, member.user_id))
+        frame = encoding.member_added(channel, member.told_id, member.user_info)
+        await self._tell_here_at_least(Publication(app.id, channel, frame, except_socket, version=version))
+
+    async def _tell_departure(self, app: App, channel: str, member: Member, version: int) -> None:
+        self._webhooks.tell(app, WebhookEvent("member_removed", channel, member.user_id))
+        frame = encoding.member_removed(channel, member.told_id)
+        await self._tell_here_at_least(Publication(app.id, channel, frame, version=version))
+
+    async def _tell_here_at_least(self, publication: Publication) -> None:
+        """Publish what the roster will put right elsewhere when the nodes reach each other again."""
+        try:
+            await self._broker.publish(publication)
+        except BrokerUnavailable:
+            self.deliver(publication)
+
+    def _tell_webhook(self, app: App, event: WebhookEvent) -> None:
+        if not is_internal(event.channel):
+            self._webhooks.tell(app, event)
+
+    def _count(self, app: App, channel: str, count: int) -> None:
+        """Have the subscribers told how many they are, where the app wants it and they cannot know."""
+        if app.sends_subscription_counts and is_counted(channel):
+            self._counts.changed(app.id, channel, count)
+
+    def _tell_count(self, app_id: str, channel: str, count: int | None, told: int | None) -> None:
+        app = self._apps.by_id(app_id)
+        if app is not None:
+            self.tasks.run(self._publish_count(app, channel, count, told))
+
+    async def _publish_count(self, app: App, channel: str, count: int | None, told: int | None) -> None:
+        if count is None:
+            count = (await self.roster.count(app.id, channel)).subscriptions
+            if count == told:
+                return
+        self._webhooks.tell(app, WebhookEvent("subscription_count", channel, subscription_count=count))
+        if count:
+            frame = encoding.subscription_count(channel, count)
+            await self._tell_here_at_least(Publication(app.id, channel, frame))
+
+    async def _is_full(self, app: App, channel: str, member: Member) -> bool:
+        """Whether a newcomer would be one member too many; of several at once, some may still pass."""
+        most = app.max_presence_members
+        if most is None or (await self.roster.count(app.id, channel)).users < most:
+            return False
+        members = await self.roster.members(app.id, channel)
+        return all(other.user_id != member.user_id for other in members)
+
+    async def _cached(self, app: App, channel: str) -> bytes | None:
+        """The last event on a cache channel, `_MISS` when there is none, None when that cannot be known."""
+        try:
+            entry = await self.history.latest(app.id, channel)
+        except BrokerUnavailable:
+            return None
+        return _MISS if entry is None else entry.frame
+
+    async def _arrive(self, app: App, channel: str, socket_id: str, member: Member | None, arrival: Arrival) -> None:
+        if arrival.is_first_on_channel:
+            self._tell_webhook(app, WebhookEvent("channel_occupied", channel))
+        if member is not None and arrival.is_first_of_user:
+            await self._tell_arrival(app, channel, member, arrival.version, socket_id)
+        self._count(app, channel, arrival.subscriptions)
+
+    async def _depart(self, app: App, channel: str, socket_id: str, member: Member | None) -> None:
+        departure = await self.roster.leave(app.id, channel, socket_id)
+        if member is not None and departure.is_last_of_user:
+            await self._tell_departure(app, channel, member, departure.version)
+        if departure.is_last_on_channel:
+            self._tell_webhook(app, WebhookEvent("channel_vacated", channel))
+        self._count(app, channel, departure.subscriptions)
+
+
+def _presence(members: Iterable[Member]) -> bytes:
+    return encoding.presence_state((member.told_id, member.user_info) for member in members)

@@ -1,0 +1,54 @@
+"""The user_info of members of presence channels, changed while they are there."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from smartlink.protocol import encoding
+from smartlink.protocol.session import Member
+from smartlink.server.cluster.brokers.base import Control, Publication
+from smartlink.server.cluster.presence.base import Roster
+from smartlink.server.core.hub import Hub
+from smartlink.server.runtime.eager import EagerTasks
+
+__all__ = ["Infos"]
+
+
+class Infos:
+    """Changes what is told of members, and tells those on the channel. `announce` publishes, on this node at least."""
+
+    def __init__(
+        self, hub: Hub, roster: Roster, announce: Callable[[Publication], Awaitable[None]], tasks: EagerTasks
+    ) -> None:
+        self._hub = hub
+        self._roster = roster
+        self._announce = announce
+        self._tasks = tasks
+
+    async def change(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> bool:
+        """Tell of a member with this `user_info` (JSON) from now on. Returns whether they are on the channel."""
+        before = await self._roster.change(app_id, channel, user_id, user_info)
+        if before is None:
+            return False
+        told = before.user_info
+        current: Member | None = replace(before, user_info=user_info)
+        while current is not None and current.user_info != told:
+            frame = encoding.member_updated(channel, current.told_id, current.user_info)
+            await self._announce(Publication(app_id, channel, frame))
+            told = current.user_info
+            # Two changes at once may be told in another order than they were made in: the last word is the roster's.
+            members = await self._roster.members(app_id, channel)
+            current = next((member for member in members if member.user_id == user_id), None)
+        return True
+
+    def change_here(self, control: Control) -> None:
+        """Change the user on every presence channel that they are on by a connection here; of nodes the first tells."""
+        channels = {
+            channel: None
+            for connection in self._hub.of_user(control.app_id, control.target)
+            for channel, member in connection.session.channels.items()
+            if member is not None and member.user_id == control.target
+        }
+        for channel in channels:
+            self._tasks.run(self.change(control.app_id, channel, control.target, control.data.encode()))

@@ -1,0 +1,191 @@
+"""Accepts connections: plain ones into our own epoll, TLS through asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import ssl
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from smartlink.server.net.capacity import Room
+from smartlink.server.net.link import Handler, Link, PlainLink, Poller, TransportLink
+from smartlink.server.net.requests import HttpError, encode
+
+__all__ = ["Listener"]
+
+ACCEPTS_PER_TURN = 256
+BACK_OFF_S = 0.5
+HANDSHAKE_S = 10.0
+SAY_EVERY_S = 60.0
+_FULL = encode(HttpError(503, "Too many connections here", {"Retry-After": "1"}).response(), closes=True)
+_NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
+
+log = structlog.get_logger(__name__)
+
+
+class _Nobody:
+    """Stands in as handler until the connection's own is made."""
+
+    def on_bytes(self, data: bytes) -> None: ...
+
+    def on_closed(self, descriptor: int) -> None: ...
+
+    def on_behind(self, descriptor: int) -> None: ...
+
+    def on_caught_up(self) -> None: ...
+
+
+_NOBODY = _Nobody()
+
+
+class Listener:
+    """Accepts on one socket, over TLS where there is a `context`.
+
+    Out of descriptors it gives one back to refuse with, waits, and says so once a minute.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        poller: Poller,
+        room: Room,
+        handler: Callable[[Link], Handler],
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._socket = listener
+        self._room = room
+        room.plain = poller.links
+        self._poller = poller
+        self._handler = handler
+        self._context = context
+        self._loop = asyncio.get_running_loop()
+        self._handshakes: set[_Handshake] = set()
+        self._spare = os.open(os.devnull, os.O_RDONLY)
+        self._said_at = -SAY_EVERY_S
+        self._is_closed = False
+        self._loop.add_reader(listener.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Stop accepting and close the socket."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+            os.close(self._spare)
+            for handshake in tuple(self._handshakes):
+                handshake.make_way()
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                accepted, _ = self._socket.accept()
+            except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in _NO_DESCRIPTORS:
+                    self._shed()
+                    return
+                raise
+            if not self._room.make():
+                self._refuse(accepted)
+                continue
+            accepted.setblocking(False)
+            with contextlib.suppress(OSError):
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._context is None:
+                link = PlainLink(self._poller, accepted.detach(), _NOBODY)
+                link.handler = self._handler(link)
+            else:
+                _Handshake(self._handshakes, self._room, self._shake(accepted, self._context))
+
+    async def _shake(self, accepted: socket.socket, context: ssl.SSLContext) -> None:
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: _CountedLink(self._handler, self._room),
+                accepted,
+                ssl=context,
+                ssl_handshake_timeout=HANDSHAKE_S,
+            )
+        except OSError:  # whoever does not finish it has nothing to be told
+            accepted.close()
+
+    def _refuse(self, accepted: socket.socket) -> None:
+        self._say_exhausted()
+        with accepted, contextlib.suppress(OSError):
+            accepted.setblocking(False)
+            if self._context is None:
+                accepted.send(_FULL)
+
+    def _say_exhausted(self) -> None:
+        now = self._loop.time()
+        if now - self._said_at >= SAY_EVERY_S:
+            self._said_at = now
+            log.error("out of file descriptors: new connections are refused; raise the limit (ulimit -n)")
+
+    def _shed(self) -> None:
+        """Others in this process have what descriptors there were."""
+        if self._room.clear():
+            return
+        self._say_exhausted()
+        os.close(self._spare)
+        with contextlib.suppress(OSError):
+            refused, _ = self._socket.accept()
+            refused.close()
+        self._spare = os.open(os.devnull, os.O_RDONLY)
+        self._loop.remove_reader(self._socket.fileno())
+        self._loop.call_later(BACK_OFF_S, self._accept_again)
+
+    def _accept_again(self) -> None:
+        if not self._is_closed:
+            self._loop.add_reader(self._socket.fileno(), self._accept)
+
+
+class _Handshake:
+    """A TLS handshake under way. It counts as a connection that makes way."""
+
+    def __init__(self, open_ones: set[_Handshake], room: Room, shake: Coroutine[Any, Any, None]) -> None:
+        self.idle_since = time.monotonic()
+        self._open = open_ones
+        self._room = room
+        self._open.add(self)
+        room.handshakes.add(self)
+        room.waiting.add(self)
+        self._task = asyncio.get_running_loop().create_task(shake)
+        self._task.add_done_callback(self._end)
+
+    def make_way(self) -> None:
+        self._task.cancel()
+        self._leave()
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._leave()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("internal error", exc_info=error)
+
+    def _leave(self) -> None:
+        self._open.discard(self)
+        self._room.handshakes.discard(self)
+        self._room.waiting.discard(self)
+
+
+class _CountedLink(TransportLink):
+    """A connection over TLS, counted while it is open."""
+
+    def __init__(self, handler: Callable[[Link], Handler], room: Room) -> None:
+        super().__init__(handler)
+        self._room = room
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._room.over_tls.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._room.over_tls.discard(self)
+        super().connection_lost(exc)

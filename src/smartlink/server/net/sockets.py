@@ -1,0 +1,113 @@
+"""The sockets a server listens on, and how many descriptors it may use."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+import stat
+from pathlib import Path
+
+from smartlink.server.settings.config import ServerSettings
+
+__all__ = ["SocketUnusable", "open_listeners", "open_socket", "open_unix_socket", "raise_descriptor_limit"]
+
+
+class SocketUnusable(ValueError):
+    """The Unix socket cannot be opened; the message says why."""
+
+
+def raise_descriptor_limit() -> int:
+    """Let this process have as many descriptors as it is allowed to. Returns how many those are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def open_socket(host: str, port: int, backlog: int, *, is_shared: bool = False) -> socket.socket:
+    """A listening socket, not blocking. Raises OSError, as when the port is taken.
+
+    Several that are `is_shared` may be open on one port; the kernel spreads new connections evenly over them.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(address)
+        listener.listen(backlog)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+def open_unix_socket(path: Path, mode: int, backlog: int) -> socket.socket:
+    """A listening Unix socket, not blocking; a file that a dead server left is replaced. Raises OSError."""
+    _remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # Nobody may connect before the mode is what it shall be.
+        before = os.umask(0o777)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        listener.listen(backlog)
+        path.chmod(mode)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+def open_listeners(settings: ServerSettings, workers: int = 1) -> list[list[socket.socket]]:
+    """The sockets of each worker: one of its own on the port, and the Unix socket, which all share.
+
+    Whoever opens them keeps them open: a connection that waits at a dead worker's socket is taken by the next one.
+    Raises OSError when the port cannot be had, and SocketUnusable.
+    """
+    host, port, backlog = settings.reverb_server_host, settings.reverb_server_port, settings.reverb_server_backlog
+    if workers == 1:
+        listeners = [[open_socket(host, port, backlog)]]
+    else:
+        # Sockets that share a port would also share it with another server's: make sure that there is none.
+        with open_socket(host, port, backlog) as probe:
+            port = probe.getsockname()[1]
+        listeners = [[open_socket(host, port, backlog, is_shared=True)] for _ in range(workers)]
+    if settings.reverb_server_unix_socket is not None:
+        try:
+            shared = open_unix_socket(
+                Path(settings.reverb_server_unix_socket), settings.reverb_server_unix_socket_mode, backlog
+            )
+        except OSError as error:
+            for (listener,) in listeners:
+                listener.close()
+            raise SocketUnusable(
+                f"REVERB_SERVER_UNIX_SOCKET={settings.reverb_server_unix_socket}: {error.strerror}"
+            ) from None
+        for own in listeners:
+            own.append(shared)
+    return listeners
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        is_socket = stat.S_ISSOCK(path.lstat().st_mode)
+    except FileNotFoundError:
+        return
+    if not is_socket:
+        raise FileExistsError(errno.EEXIST, "There is a file that is no socket", str(path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+        else:
+            raise OSError(errno.EADDRINUSE, "A server listens there", str(path))

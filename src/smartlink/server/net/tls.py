@@ -1,0 +1,89 @@
+"""The certificate that a server shows: read at the start, and again when told to."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import structlog
+
+from smartlink.server.settings.config import ServerSettings
+
+__all__ = ["BadCertificate", "Certificate"]
+
+HANDSHAKE_STEPS = 4
+_OTHER_NAME = frozenset({62, 64})
+"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH; other faults are the clients' to judge."""
+
+log = structlog.get_logger(__name__)
+
+
+class BadCertificate(ValueError):
+    """The certificate cannot be used; the message says which file, and why."""
+
+
+class Certificate:
+    """A chain and its key, in files. Raises BadCertificate."""
+
+    def __init__(self, chain: Path, key: Path, hostname: str | None = None) -> None:
+        self._chain = chain
+        self._key = key
+        self._hostname = hostname
+        self._check()
+        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self.context.load_cert_chain(chain, key)
+
+    @classmethod
+    def of(cls, settings: ServerSettings) -> Certificate | None:
+        """The certificate that `settings` name, or None."""
+        chain, key = settings.reverb_server_tls_cert, settings.reverb_server_tls_key
+        return None if chain is None or key is None else cls(Path(chain), Path(key), settings.reverb_server_hostname)
+
+    def reload(self) -> None:
+        """Read the files again: handshakes from now on show what is there. What cannot be used is logged and left."""
+        try:
+            self._check()
+        except BadCertificate as error:
+            log.error("the certificate stays as it is", reason=str(error))
+        else:
+            self.context.load_cert_chain(self._chain, self._key)
+            log.info("certificate read again", chain=str(self._chain))
+
+    def _check(self) -> None:
+        """Try the files on a context that nobody uses yet."""
+        trial = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            trial.load_cert_chain(self._chain, self._key)
+        except ssl.SSLError as error:
+            reason = "the key is not that of the certificate" if "MISMATCH" in str(error) else "not PEM, or damaged"
+            raise BadCertificate(f"REVERB_SERVER_TLS_CERT={self._chain}: {reason}") from None
+        except OSError as error:
+            raise BadCertificate(f"REVERB_SERVER_TLS_CERT={self._chain}, its key: {error.strerror}") from None
+        if self._hostname is not None and not _covers(self._chain, self._key, self._hostname):
+            raise BadCertificate(
+                f"REVERB_SERVER_TLS_CERT={self._chain} is not for {self._hostname} (REVERB_SERVER_HOSTNAME)"
+            )
+
+
+def _covers(chain: Path, key: Path, hostname: str) -> bool:
+    """Whether a client that trusts the certificate takes it for `hostname`'s. Tried by a handshake in memory."""
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(chain, key)
+    client = ssl.create_default_context(cafile=str(chain))
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (
+        client.wrap_bio(down, up, server_hostname=hostname),
+        server.wrap_bio(up, down, server_side=True),
+    )
+    for _ in range(HANDSHAKE_STEPS):
+        for end in ends:
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            except ssl.SSLCertVerificationError as error:
+                return error.verify_code not in _OTHER_NAME
+            except ssl.SSLError:
+                return True
+    return True

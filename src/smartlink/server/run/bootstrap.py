@@ -1,0 +1,436 @@
+"""Builds and wires a realtime server: the only file that names engines."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from smartlink.background import Background
+from smartlink.protocol.names import ChannelKind, kind_of
+from smartlink.server.apps.base import App, AppManager, AppsInvalid, Webhook
+from smartlink.server.apps.file import FileApps
+from smartlink.server.apps.static import StaticApps
+from smartlink.server.cluster.brokers.base import Broker
+from smartlink.server.cluster.brokers.memory import MemoryBroker
+from smartlink.server.cluster.brokers.redis import BROKER_SCRIPTS, RedisBroker
+from smartlink.server.cluster.history.base import History
+from smartlink.server.cluster.history.memory import MemoryHistory
+from smartlink.server.cluster.history.redis import HISTORY_SCRIPTS, RedisHistory
+from smartlink.server.cluster.idempotency.base import Receipts
+from smartlink.server.cluster.idempotency.memory import MemoryReceipts
+from smartlink.server.cluster.idempotency.redis import RECEIPT_SCRIPTS, RedisReceipts
+from smartlink.server.cluster.presence.base import Roster
+from smartlink.server.cluster.presence.lua import ROSTER_SCRIPTS
+from smartlink.server.cluster.presence.memory import MemoryRoster
+from smartlink.server.cluster.presence.redis import RedisRoster
+from smartlink.server.cluster.redis.commands import RedisCommands
+from smartlink.server.cluster.redis.naming import Names
+from smartlink.server.core.client import ClientConnection, ClientSettings
+from smartlink.server.core.fanout import FanOut, Subscriber
+from smartlink.server.core.health import Health
+from smartlink.server.core.hub import Hub
+from smartlink.server.core.node import Node
+from smartlink.server.net.capacity import Room
+from smartlink.server.net.link import Handler, Link, Poller
+from smartlink.server.net.proxies import TrustedProxies
+from smartlink.server.net.tap import Tap
+from smartlink.server.observe.endpoint import ObserveEndpoint
+from smartlink.server.observe.samples import Observer, webhook_samples
+from smartlink.server.run.lifecycle import RealtimeServer
+from smartlink.server.runtime.eager import EagerTasks
+from smartlink.server.runtime.limits import AddressCount, AddressRate
+from smartlink.server.runtime.metrics import Metrics, Samples
+from smartlink.server.runtime.rates import Overview, OwnOverview, Pulse
+from smartlink.server.runtime.sweeper import Watch
+from smartlink.server.settings.config import MIN_SECRET_LENGTH, ServerSettings, is_safe_secret
+from smartlink.server.settings.redis_address import Kind, parse_url
+from smartlink.server.transports.fallback.endpoint import Fallback
+from smartlink.server.transports.fallback.sessions import Sessions
+from smartlink.server.transports.http.connection import HttpConnection, HttpSettings
+from smartlink.server.transports.http.router import Router
+from smartlink.server.transports.http.status import Status
+from smartlink.server.transports.ingest import RedisIngest
+from smartlink.server.transports.ws.upgrade import Upgrader
+from smartlink.server.webhooks.base import WebhookEvent, WebhookSink
+from smartlink.server.webhooks.delivery import Webhooks, WebhookTimes
+from smartlink.server.webhooks.guard import Guard
+from smartlink.server.webhooks.memory import MemoryQueue
+from smartlink.server.webhooks.post import Poster
+from smartlink.server.webhooks.queue import QueueUnavailable, WebhookQueue
+from smartlink.server.webhooks.redis import WEBHOOK_SCRIPTS, RedisQueue
+from smartlink.server.webhooks.sqlite import SqliteQueue
+from smartlink.server.workers.engines import (
+    SwitchboardBroker,
+    SwitchboardHistory,
+    SwitchboardReceipts,
+    SwitchboardRoster,
+)
+from smartlink.server.workers.hub import Exchange
+from smartlink.server.workers.parent_link import Line
+from smartlink.server.workers.single import HomeBroker, HomeRoster
+
+__all__ = [
+    "Engines",
+    "Parent",
+    "app_from",
+    "apps_for",
+    "build",
+    "endpoint_for",
+    "engines_for",
+    "guard_for",
+    "parent_for",
+    "uses_redis",
+    "webhook_queue_for",
+    "webhooks_for",
+    "worker_engines",
+]
+
+
+def app_from(settings: ServerSettings) -> App:
+    """The application that the environment describes."""
+    rate = None
+    if settings.reverb_app_rate_limiting_enabled:
+        rate = (settings.reverb_app_rate_limit_max_attempts, settings.reverb_app_rate_limit_decay_seconds)
+    return App(
+        id=settings.reverb_app_id,
+        key=settings.reverb_app_key,
+        secret=settings.reverb_app_secret,
+        max_connections=settings.reverb_app_max_connections,
+        max_message_bytes=settings.reverb_app_max_message_size,
+        max_event_bytes=settings.reverb_app_max_event_size,
+        max_channel_length=settings.reverb_app_max_channel_name_length,
+        max_event_name_length=settings.reverb_app_max_event_name_length,
+        ping_interval_s=settings.reverb_app_ping_interval,
+        activity_timeout_s=settings.reverb_app_activity_timeout,
+        accepts_client_events=settings.reverb_app_accept_client_events_from != "none",
+        accepts_public_client_events=settings.reverb_app_accept_client_events_from == "all",
+        client_events_per_s=settings.reverb_app_client_events_per_second,
+        presence_joins_per_s=settings.reverb_app_presence_joins_per_second,
+        max_channels=settings.reverb_app_max_channels,
+        message_rate=rate,
+        ends_on_rate_limit=settings.reverb_app_rate_limit_terminate,
+        allowed_origins=settings.reverb_app_allowed_origins,
+        max_connections_per_user=settings.reverb_app_max_connections_per_user,
+        authorization_timeout_s=settings.reverb_app_authorization_timeout,
+        max_presence_members=settings.reverb_app_max_presence_members,
+        max_user_info_bytes=settings.reverb_app_max_user_info_size,
+        max_event_channels=settings.reverb_app_max_event_channels,
+        max_batch=settings.reverb_app_max_batch,
+        publishes_per_s=settings.reverb_app_publishes_per_second,
+        reads_per_s=settings.reverb_app_reads_per_second,
+        cors_origins=settings.reverb_app_cors_origins,
+        lists_counts=settings.reverb_app_list_counts,
+        sends_subscription_counts=settings.reverb_app_subscription_counts,
+        cache_ttl_s=settings.reverb_app_cache_ttl,
+    )
+
+
+def apps_for(settings: ServerSettings, background: Background | None = None) -> AppManager:
+    """The apps that `settings` name, not yet read. Raises AppsInvalid.
+
+    `REVERB_WEBHOOK_URL` belongs to the app `REVERB_APP_ID`, wherever that is described.
+    """
+    filters = (settings.reverb_webhook_events, settings.reverb_webhook_channel_prefixes)
+
+    def prepare(app: App) -> App:
+        if not is_safe_secret(app.secret, settings.reverb_server_host):
+            raise AppsInvalid(
+                f"app {app.id!r}: its secret is a sample or shorter than {MIN_SECRET_LENGTH} characters, and "
+                f"REVERB_SERVER_HOST={settings.reverb_server_host} lets other machines connect"
+            )
+        url = settings.reverb_webhook_url
+        if app.id != settings.reverb_app_id or url is None or any(hook.url == url for hook in app.webhooks):
+            return app
+        return replace(app, webhooks=(*app.webhooks, Webhook(url, *filters)))
+
+    if settings.reverb_apps_file is not None:
+        return FileApps(settings.reverb_apps_file, prepare, background=background)
+    if settings.reverb_apps_database_url is not None:
+        try:
+            from smartlink.server.apps.database import DatabaseApps
+        except ImportError:
+            raise AppsInvalid(
+                "REVERB_APPS_DATABASE_URL needs more packages: pip install 'smartlink-realtime[server,apps-sql]'"
+            ) from None
+        return DatabaseApps(settings.reverb_apps_database_url, prepare, settings.reverb_apps_poll_seconds, background)
+    return StaticApps([app_from(settings)], prepare)
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """What a node shares with the others, or keeps for itself when it is alone."""
+
+    broker: Broker
+    roster: Roster
+    history: History
+    receipts: Receipts
+    redis: RedisCommands | None = None
+    """The connection they share, where it is Redis that joins the nodes."""
+
+
+def engines_for(settings: ServerSettings, metrics: Metrics) -> Engines:
+    """The engines that `settings` ask for. Raises UnsafeSettings."""
+    if not uses_redis(settings):
+        return Engines(MemoryBroker(), MemoryRoster(), *_kept_here(settings))
+    address = settings.redis_address
+    scripts = (*BROKER_SCRIPTS, *ROSTER_SCRIPTS, *HISTORY_SCRIPTS, *RECEIPT_SCRIPTS, *WEBHOOK_SCRIPTS)
+    prefix = settings.reverb_scaling_channel
+    commands, names = RedisCommands(address, scripts, prefix), Names(prefix)
+    return Engines(
+        RedisBroker(commands, names, metrics, is_sharded=address.kind is Kind.CLUSTER),
+        RedisRoster(commands, names),
+        RedisHistory(commands, names, max_app_bytes=settings.reverb_server_cache_bytes),
+        RedisReceipts(commands, names, settings.reverb_server_receipt_bytes),
+        commands,
+    )
+
+
+def _kept_here(settings: ServerSettings) -> tuple[MemoryHistory, MemoryReceipts]:
+    """History and receipts of a machine on its own."""
+    return (
+        MemoryHistory(max_app_bytes=settings.reverb_server_cache_bytes),
+        MemoryReceipts(max_app_bytes=settings.reverb_server_receipt_bytes),
+    )
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("smartlink-realtime")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def uses_redis(settings: ServerSettings) -> bool:
+    """Whether nodes are joined by Redis."""
+    return settings.reverb_scaling_enabled
+
+
+def webhook_queue_for(settings: ServerSettings, shared: RedisCommands | None = None) -> WebhookQueue:
+    """The webhook queue that `settings` ask for, not yet started; over `shared` where it is in the nodes' Redis.
+
+    Raises UnsafeSettings.
+    """
+    where = settings.webhook_queue
+    if where == "memory":
+        return MemoryQueue()
+    if where.startswith("sqlite:///"):
+        return SqliteQueue(Path(where.removeprefix("sqlite:///")))
+    if where != "redis":
+        address = parse_url(where, ca_file=settings.redis_ca_file)
+        shared = RedisCommands(address, WEBHOOK_SCRIPTS)
+    elif shared is None:
+        shared = RedisCommands(settings.redis_address, WEBHOOK_SCRIPTS)
+    return RedisQueue(shared, Names(settings.reverb_scaling_channel))
+
+
+def guard_for(settings: ServerSettings) -> Guard:
+    """What decides where webhooks may go."""
+    return Guard(
+        allow_private=settings.reverb_webhook_allow_private,
+        allow_plain=settings.reverb_webhook_allow_http,
+        inside=settings.reverb_webhook_allowed_hosts,
+    )
+
+
+def webhooks_for(
+    settings: ServerSettings, apps: AppManager, engines: Engines, metrics: Metrics, background: Background | None = None
+) -> Webhooks:
+    """What posts webhooks, asking the roster who is there."""
+    roster = engines.roster
+
+    async def occupants(app_id: str, channel: str) -> frozenset[str] | None:
+        users = await on_channel(app_id, channel)
+        if not engines.broker.is_available:
+            raise QueueUnavailable("Other nodes cannot be reached: who is on their side is not known")
+        return users
+
+    async def on_channel(app_id: str, channel: str) -> frozenset[str] | None:
+        if not (await roster.count(app_id, channel)).subscriptions:
+            return None
+        if kind_of(channel) is not ChannelKind.PRESENCE:
+            return frozenset()
+        return frozenset(member.user_id for member in await roster.members(app_id, channel))
+
+    return Webhooks(
+        apps=apps,
+        queue=webhook_queue_for(settings, engines.redis),
+        poster=Poster(guard_for(settings), settings.reverb_webhook_timeout),
+        occupants=occupants,
+        metrics=metrics,
+        background=background,
+        times=WebhookTimes(
+            grace_s=settings.reverb_webhook_grace,
+            restart_grace_s=settings.reverb_webhook_restart_grace,
+            cache_miss_s=settings.reverb_webhook_cache_miss_seconds,
+            retry_s=settings.reverb_webhook_retry_seconds,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """What the workers of one machine share: held by their parent, or by the one process there is."""
+
+    exchange: Exchange
+    engines: Engines
+    """For a node in this very process."""
+    webhooks: Webhooks
+    apps: AppManager
+    metrics: Metrics
+    """What became of webhooks."""
+    background: Background
+
+    async def start(self) -> None:
+        """Read the apps, take the webhooks up. Raises AppsInvalid, QueueUnavailable."""
+        await self.apps.start(lambda changes: None)
+        await self.webhooks.start()
+
+    async def stop(self) -> None:
+        await self.webhooks.stop()
+        await self.apps.stop()
+
+
+def parent_for(settings: ServerSettings) -> Parent:
+    """The switchboard and the webhooks of a machine."""
+    background = Background()
+    apps, roster, metrics = apps_for(settings, background), HomeRoster(), Metrics()
+
+    def tell(app_id: str, event: WebhookEvent) -> None:
+        app = apps.by_id(app_id)
+        if app is not None:
+            webhooks.tell(app, event)
+
+    history, receipts = _kept_here(settings)
+    exchange = Exchange(roster=roster, history=history, receipts=receipts, tell=tell)
+    roster.use(exchange)
+    exchange.own_figures = lambda: webhook_samples(metrics) | {"smartlink_tasks_died": len(background.died)}
+    engines = Engines(HomeBroker(exchange, roster), roster, exchange.history, exchange.receipts)
+    webhooks = webhooks_for(settings, apps, engines, metrics, background)
+    return Parent(exchange, engines, webhooks, apps, metrics, background)
+
+
+def endpoint_for(
+    settings: ServerSettings, server_port: Callable[[], int], samples: Callable[[], Samples]
+) -> ObserveEndpoint | None:
+    """The port of the operators, not yet started; None when there shall be none."""
+    if not settings.reverb_metrics_enabled:
+        return None
+    host, port = settings.reverb_metrics_host, settings.reverb_metrics_port
+    return ObserveEndpoint(host, port, server_port, samples)
+
+
+def worker_engines(line: Line) -> Engines:
+    """The engines of a worker, at the other end of its line."""
+    return Engines(
+        SwitchboardBroker(line), SwitchboardRoster(line), SwitchboardHistory(line), SwitchboardReceipts(line)
+    )
+
+
+def build(
+    settings: ServerSettings,
+    apps: AppManager | None = None,
+    engines: Engines | None = None,
+    *,
+    webhooks: WebhookSink | None = None,
+    overview: Overview | None = None,
+    show_frames: Callable[[str], None] | None = None,
+    descriptors: int | None = None,
+) -> RealtimeServer:
+    """A server as `settings` describe it, not yet started. Call within the loop it is to run on.
+
+    What is given is used and left alone: whoever made `webhooks` starts and ends them. `show_frames` gets a line for
+    each frame in and out. `descriptors` is the server's share of the process's, where it is not alone there.
+    """
+    loop = asyncio.get_running_loop()
+    metrics, hub = Metrics(), Hub()
+    engines = engines or engines_for(settings, metrics)
+    background = Background() if engines.redis is None else engines.redis.background
+    apps, watch = apps or apps_for(settings, background), Watch(background=background)
+    pulse = Pulse(metrics, hub)
+    descriptors = descriptors or resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    room = Room(descriptors, settings.reverb_server_max_http_connections)
+    tasks = EagerTasks(metrics)
+    pollers: list[Poller] = []
+
+    def by_descriptor(descriptor: int) -> Subscriber | None:
+        link = pollers[0].links.get(descriptor)
+        handler = None if link is None else link.handler
+        return handler if isinstance(handler, ClientConnection) else None
+
+    def make_poller() -> Poller:
+        pollers[:] = [Poller(loop)]
+        return pollers[0]
+
+    own_webhooks = None
+    if webhooks is None:
+        webhooks = own_webhooks = webhooks_for(settings, apps, engines, metrics, background)
+    node = Node(
+        hub=hub,
+        fanout=FanOut(loop.call_soon, by_descriptor, metrics),
+        broker=engines.broker,
+        roster=engines.roster,
+        history=engines.history,
+        receipts=engines.receipts,
+        apps=apps,
+        webhooks=webhooks,
+        tasks=tasks,
+        metrics=metrics,
+    )
+    health = Health(lambda: node.is_whole, background, engines.redis)
+    observer = Observer(node, hub, metrics, lambda: server.is_ready, health)
+    pulse.more = observer.samples
+    node.has_descriptors = lambda: room.has_room_for_client
+    status = Status(overview or OwnOverview(pulse), _version(), uses_redis(settings), health)
+    addresses = AddressCount(settings.reverb_server_connections_per_address)
+    sockets = ClientSettings(node, watch, settings.reverb_server_max_backlog_bytes, addresses=addresses)
+    router = Router(node, apps, lambda: server.is_ready, status)
+    rate = settings.reverb_server_connects_per_second
+    address_rate = AddressRate(rate) if rate else None
+    http = HttpSettings(
+        router=router,
+        tasks=tasks,
+        watch=watch,
+        upgrade=Upgrader(apps, sockets, lambda: server.is_ready, lambda: server.is_replaced, address_rate),
+        fallback=Fallback(apps, Sessions(sockets, lambda: server.is_ready, address_rate), metrics),
+        path_prefix=settings.reverb_server_path,
+        max_body_bytes=settings.reverb_max_request_size,
+        proxies=TrustedProxies(settings.reverb_server_trusted_proxies),
+        is_ready=lambda: server.is_ready,
+        pace=sockets.pace,
+        waiting=room.waiting,
+    )
+
+    def handler(link: Link) -> Handler:
+        if show_frames is None:
+            return HttpConnection(link, http)
+        tap = Tap(link, show_frames)
+        tap.handler = HttpConnection(tap, http)
+        return tap
+
+    def retire() -> None:
+        for connection in tuple(http.open):
+            connection.retire()
+
+    server = RealtimeServer(
+        settings,
+        node=node,
+        hub=hub,
+        apps=apps,
+        forget_rates=router.rates.forget,
+        tasks=tasks,
+        webhooks=own_webhooks,
+        watch=watch,
+        metrics=metrics,
+        pulse=pulse,
+        room=room,
+        poller=make_poller,
+        handler=handler,
+        retire=retire,
+        observer=observer,
+        ingest=RedisIngest(settings, apps, node, background) if settings.reads_events_from_redis else None,
+    )
+    return server

@@ -1,0 +1,144 @@
+"""The control socket: how commands on the same machine reach a running server. Only its user may connect.
+
+One line of JSON each way: `{"command": name}`, then `{"ok": true, …}` or `{"ok": false, "reason": text}`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import stat
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from smartlink.server.settings.config import ServerSettings
+
+__all__ = ["CommandFailed", "Control", "NotRunning", "ask", "control_path"]
+
+COMMAND_S = 5.0
+"""How long a peer may take to say its command."""
+MAX_PATH = 100
+"""Unix socket addresses end at 107 bytes."""
+
+log = structlog.get_logger(__name__)
+Commands = Mapping[str, Callable[[], Awaitable[dict[str, Any]]]]
+
+
+class CommandFailed(Exception):
+    """The server could not do what it was told; the message says why."""
+
+
+class NotRunning(Exception):
+    """Nobody listens at the control socket."""
+
+
+def control_path(settings: ServerSettings, port: int) -> Path:
+    """Where the server that listens on the host of `settings` and on `port` is controlled."""
+    name = f"reverb-{settings.reverb_server_host.replace('/', '_')}-{port}.sock"
+    path = _folder(settings) / name
+    if len(os.fsencode(path)) > MAX_PATH:
+        path = path.with_name(f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.sock")
+    return path
+
+
+def _folder(settings: ServerSettings) -> Path:
+    if settings.reverb_server_runtime_dir is not None:
+        return Path(settings.reverb_server_runtime_dir)
+    if own := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(own) / "smartlink"
+    return Path(tempfile.gettempdir()) / f"smartlink-{os.geteuid()}"
+
+
+class Control:
+    """Answers commands. Belongs to whoever holds the port: a socket file that is there is a dead server's."""
+
+    def __init__(self, path: Path, commands: Commands) -> None:
+        self._path = path
+        self._commands = commands
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen. Without a place to listen at, the server runs nevertheless, and says that it cannot be told."""
+        try:
+            self._server = await asyncio.start_unix_server(self._serve, sock=_listen(self._path))
+        except OSError as error:
+            log.warning("no control socket: `smartlink reverb restart` cannot reach this server", reason=str(error))
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(COMMAND_S):
+                line = await reader.readline()
+            answer = await self._carry_out(line)
+            writer.write(json.dumps(answer).encode() + b"\n")
+            async with asyncio.timeout(COMMAND_S):
+                await writer.drain()
+        except (TimeoutError, ConnectionError, ValueError):
+            pass  # The peer is gone, or says nothing: it is no use to tell it so.
+        finally:
+            writer.close()
+
+    async def _carry_out(self, line: bytes) -> dict[str, Any]:
+        try:
+            command = self._commands[json.loads(line)["command"]]
+        except (ValueError, KeyError, TypeError):
+            return {"ok": False, "reason": "no such command"}
+        try:
+            return {"ok": True} | await command()
+        except CommandFailed as error:
+            return {"ok": False, "reason": str(error)}
+
+
+def ask(path: Path, command: str, timeout_s: float) -> dict[str, Any]:
+    """Have the server at `path` carry out `command`. Raises NotRunning, CommandFailed."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as end:
+        end.settimeout(timeout_s)
+        try:
+            end.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise NotRunning from None
+        except OSError as error:
+            raise CommandFailed(f"{path} cannot be used: {error.strerror}") from None
+        try:
+            end.sendall(json.dumps({"command": command}).encode() + b"\n")
+            with end.makefile("rb") as answers:
+                answer: dict[str, Any] = json.loads(answers.readline() or b"{}")
+        except (OSError, ValueError):
+            raise CommandFailed("the server did not answer; look at its log") from None
+    if not answer.get("ok"):
+        raise CommandFailed(str(answer.get("reason", "the server ended before it answered")))
+    return answer
+
+
+def _listen(path: Path) -> socket.socket:
+    folder = path.parent
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Not where a link points: in the temporary folder anybody could have laid one that leads into a folder of ours.
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise PermissionError(f"{folder} must belong to this user, and only it may write there")
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(before)
+    return listener

@@ -1,0 +1,201 @@
+"""The life of one server: start, reload, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import socket
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from smartlink.protocol.errors import Code
+from smartlink.server.apps.base import App, AppChange, AppManager, ending
+from smartlink.server.apps.reloading import reload_apps
+from smartlink.server.core.hub import Connection, Hub
+from smartlink.server.core.node import Node
+from smartlink.server.net.capacity import Room
+from smartlink.server.net.link import Handler, Link, Poller
+from smartlink.server.net.listener import Listener
+from smartlink.server.net.sockets import open_listeners
+from smartlink.server.net.tls import Certificate
+from smartlink.server.runtime.eager import EagerTasks
+from smartlink.server.runtime.metrics import Metrics
+from smartlink.server.runtime.rates import Pulse
+from smartlink.server.runtime.sweeper import Watch, Watched
+from smartlink.server.settings.config import ServerSettings
+from smartlink.server.transports.ingest import RedisIngest
+from smartlink.server.webhooks.delivery import Webhooks
+
+__all__ = ["RealtimeServer"]
+
+CLOSES_PER_S = 500
+"""Reconnects arrive at the pace of the closes; a second's worth of them is no storm."""
+PACE_S = 0.02
+FAREWELL_S = 3.0
+
+log = structlog.get_logger(__name__)
+
+
+class RealtimeServer:
+    """A realtime server on one port. Made by `bootstrap.build`; belongs to the loop it is started on."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        *,
+        node: Node,
+        hub: Hub,
+        apps: AppManager,
+        forget_rates: Callable[[App], None],
+        tasks: EagerTasks,
+        webhooks: Webhooks | None,
+        watch: Watch,
+        metrics: Metrics,
+        pulse: Pulse,
+        room: Room,
+        poller: Callable[[], Poller],
+        handler: Callable[[Link], Handler],
+        retire: Callable[[], None],
+        observer: Watched,
+        ingest: RedisIngest | None = None,
+    ) -> None:
+        """`webhooks`: those that start and end with this server. `retire` ends the HTTP connections that are idle."""
+        self.settings = settings
+        self.metrics = metrics
+        self.node = node
+        self.pulse = pulse
+        self.port = settings.reverb_server_port
+        self.is_ready = False
+        self.is_replaced = False
+        """It ends, and a successor accepts already."""
+        self._hub = hub
+        self._apps = apps
+        self._forget_rates = forget_rates
+        self._tasks = tasks
+        self._webhooks = webhooks
+        self._watch = watch
+        self._make_poller = poller
+        self._handler = handler
+        self._room = room
+        self._retire = retire
+        self._observer = observer
+        self._reloads: set[asyncio.Task[None]] = set()
+        self._certificate: Certificate | None = None
+        self._ingest = ingest
+        self._poller: Poller | None = None
+        self._listeners: list[Listener] = []
+        self._is_stopping = False
+
+    async def start(self, listeners: Sequence[socket.socket] | None = None) -> None:
+        """Listen, on `listeners` where they are given: then they belong to this server.
+
+        Raises OSError when the port cannot be had, UnsafeSettings when it must not be or Redis refuses us,
+        BadCertificate, AppsInvalid, and QueueUnavailable.
+        """
+        settings = self.settings
+        settings.check_start()
+        self._certificate = Certificate.of(settings)
+        sockets = open_listeners(settings)[0] if listeners is None else listeners
+        self.port = next((s.getsockname()[1] for s in sockets if s.family != socket.AF_UNIX), self.port)
+        try:
+            await self._apps.start(self._on_app_changes)
+            await self.node.start()
+            if self._webhooks is not None:
+                await self._webhooks.start()
+        except BaseException:
+            for listener in sockets:
+                listener.close()
+            await self.node.stop()
+            raise
+        self._poller = self._make_poller()
+        if self._ingest is not None:
+            self._ingest.start()
+        self._watch.over(self._hub)
+        self._watch.over(self.pulse)
+        self._watch.over((self._observer,))
+        self._watch.start()
+        self.is_ready = True
+        for listener in sockets:
+            # Who reaches the Unix socket is on this machine, mostly a proxy: there is nothing to hide from.
+            certificate = None if listener.family == socket.AF_UNIX else self._certificate
+            context = None if certificate is None else certificate.context
+            self._listeners.append(Listener(listener, self._poller, self._room, self._handler, context))
+        # What exists now lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        log.info("realtime server listening", host=settings.reverb_server_host, port=self.port)
+
+    def reload(self) -> None:
+        """Read applications and certificate again. What is wrong with them is logged, and changes nothing."""
+        task = asyncio.get_running_loop().create_task(reload_apps(self._apps))
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+        if self._certificate is not None:
+            self._certificate.reload()
+
+    async def stop(self, *, is_replaced: bool = False) -> None:
+        """Drain: unready at once, closes paced with 4200, calls under way finished. Then stop.
+
+        With `is_replaced` somebody else accepts at the same sockets already, and this server no more from now on;
+        else it accepts until the end, to say that it is about to end.
+        """
+        if self._poller is None or self._is_stopping:
+            return
+        self._is_stopping = True
+        self.is_ready = False
+        self.is_replaced = is_replaced
+        if is_replaced:
+            self._close_listeners()
+        if self._webhooks is not None:
+            self._webhooks.drain()
+        if self._ingest is not None:
+            await self._ingest.stop()
+        await self._close_connections()
+        self._close_listeners()
+        await self._tasks.stop()
+        if self._webhooks is not None:
+            await self._webhooks.stop()
+        await self._watch.stop()
+        await self.node.stop()
+        for task in self._reloads:
+            task.cancel()
+        await self._apps.stop()
+        self._poller.close()
+        self._poller = None
+        log.info("realtime server stopped")
+
+    def _on_app_changes(self, changes: Sequence[AppChange]) -> None:
+        """End the connections of apps that are not what they were. New limits are for those who come."""
+        for change in changes:
+            self._forget_rates(change.before)
+            if (why := ending(change.before, change.now)) is not None:
+                connections = list(self._hub.tenant(change.before.id).connections.values())
+                self._tasks.run(self._close(connections, *why))
+
+    async def _close(self, connections: Sequence[Connection], code: Code, reason: str) -> None:
+        step = max(1, int(CLOSES_PER_S * PACE_S))
+        for start in range(0, len(connections), step):
+            for connection in connections[start : start + step]:
+                connection.close(code, reason)
+            await asyncio.sleep(PACE_S)
+
+    async def _close_connections(self) -> None:
+        connections = list(self._hub)
+        pace = max(CLOSES_PER_S, len(connections) / max(self.settings.reverb_server_drain_seconds, PACE_S)) * PACE_S
+        step = max(1, int(pace))
+        for start in range(0, len(connections), step):
+            for connection in connections[start : start + step]:
+                connection.close(Code.RECONNECT, "The server restarts: connect again")
+            await asyncio.sleep(PACE_S)
+        # HTTP connections with calls under way end with their answers.
+        self._retire()
+        # The peers answer the close; those that do not within the time are ended with the poller.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._watch.nothing_lingers(), FAREWELL_S)
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()

@@ -1,0 +1,180 @@
+"""The realtime server of one machine: in this very process, or in workers with this process as their parent.
+
+One process that is told to restart starts its successor as a worker, drains, and stays as the parent: what started it
+(systemd, a container) keeps the process it knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from smartlink.server.apps.reloading import reload_apps
+from smartlink.server.net.sockets import open_listeners
+from smartlink.server.net.tls import Certificate
+from smartlink.server.observe.endpoint import ObserveEndpoint
+from smartlink.server.run.bootstrap import build, endpoint_for, parent_for, uses_redis
+from smartlink.server.run.control import CommandFailed, Control, control_path
+from smartlink.server.run.lifecycle import RealtimeServer
+from smartlink.server.run.supervisor import Supervisor, WorkersFailed
+from smartlink.server.runtime.metrics import Samples
+from smartlink.server.settings.config import ServerSettings
+from smartlink.server.workers.single import HomeOverview
+
+__all__ = ["Machine", "worker_count"]
+
+log = structlog.get_logger(__name__)
+
+
+def worker_count(settings: ServerSettings) -> int:
+    """How many workers `settings` ask for: one per core that this process may use, unless they say."""
+    if settings.reverb_server_workers is not None:
+        return settings.reverb_server_workers
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Machine:
+    """Starts, restarts, reloads and stops all there is of a server on this machine.
+
+    `command` starts a worker, when the descriptors of its line and sockets are appended.
+    """
+
+    def __init__(
+        self, settings: ServerSettings, command: Sequence[str], show_frames: Callable[[str], None] | None = None
+    ) -> None:
+        self._settings = settings
+        self._command = command
+        self._show_frames = show_frames
+        self._workers = worker_count(settings)
+        self._parent = parent_for(settings)
+        self._delivers_webhooks = not uses_redis(settings)
+        """Joined by Redis, each worker is a node of its own, and delivers itself."""
+        self._slots: list[list[socket.socket]] = []
+        self._supervisor: Supervisor | None = None
+        self._server: RealtimeServer | None = None
+        self._retiring: asyncio.Task[None] | None = None
+        self._reloads: set[asyncio.Task[None]] = set()
+        self._control: Control | None = None
+        self._observed = endpoint_for(settings, lambda: self.port, self._samples)
+        self.port = settings.reverb_server_port
+
+    async def start(self) -> None:
+        """Listen, and serve.
+
+        Raises OSError when the port cannot be had, SocketUnusable, BadCertificate, UnsafeSettings, WorkersFailed.
+        """
+        settings = self._settings
+        settings.check_start()
+        Certificate.of(settings)  # so that a bad one is told before anything is started
+        self._slots = open_listeners(settings, self._workers)
+        try:
+            self.port = self._slots[0][0].getsockname()[1]
+            if self._observed is not None:
+                await self._observe(self._observed)
+            self._supervisor = Supervisor(
+                self._parent.exchange, self._command, self._slots, settings.reverb_server_drain_seconds
+            )
+            if self._delivers_webhooks:
+                await self._parent.start()
+            if self._workers == 1:
+                await self._serve_here()
+            else:
+                await self._supervisor.replace()
+            self._control = Control(
+                control_path(settings, self.port), {"restart": self._restart, "reload": self._reload}
+            )
+            await self._control.start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    def reload(self) -> None:
+        """Read applications and certificates again."""
+        if self._delivers_webhooks:
+            task = asyncio.get_running_loop().create_task(reload_apps(self._parent.apps))
+            self._reloads.add(task)
+            task.add_done_callback(self._reloads.discard)
+        if self._server is not None:
+            self._server.reload()
+        if self._supervisor is not None:
+            self._supervisor.reload()
+
+    async def stop(self) -> None:
+        """Drain, and end all."""
+        if self._control is not None:
+            await self._control.stop()
+        if self._delivers_webhooks:
+            self._parent.webhooks.drain()
+        ends = [] if self._supervisor is None else [self._supervisor.stop()]
+        if self._server is not None:
+            ends.append(self._server.stop())
+        await asyncio.gather(*ends)
+        if self._observed is not None:
+            await self._observed.stop()
+        if self._retiring is not None:
+            await self._retiring
+        if self._delivers_webhooks:
+            for task in self._reloads:
+                task.cancel()
+            await self._parent.stop()
+        self._close_sockets()
+
+    async def _observe(self, observed: ObserveEndpoint) -> None:
+        try:
+            await observed.start()
+        except OSError as error:
+            raise WorkersFailed(
+                f"REVERB_METRICS_PORT={observed.port} at {self._settings.reverb_metrics_host} cannot be had: "
+                f"{error.strerror or error}"
+            ) from None
+
+    def _samples(self) -> Samples:
+        """Of all workers, past ones included where that makes sense."""
+        return self._parent.exchange.totals().figures
+
+    def _close_sockets(self) -> None:
+        for listener in {listener for own in self._slots for listener in own}:
+            listener.close()
+        if self._settings.reverb_server_unix_socket is not None and self._slots:
+            Path(self._settings.reverb_server_unix_socket).unlink(missing_ok=True)
+
+    async def _serve_here(self) -> None:
+        parent, settings = self._parent, self._settings
+        if uses_redis(settings):
+            server = build(settings, show_frames=self._show_frames)
+        else:
+            server = build(
+                settings,
+                None,
+                parent.engines,
+                webhooks=parent.webhooks,
+                overview=HomeOverview(parent.exchange),
+                show_frames=self._show_frames,
+            )
+        parent.exchange.home_figures = server.pulse.figures
+        await server.start([listener.dup() for listener in self._slots[0]])
+        self._server = server
+
+    async def _restart(self) -> dict[str, Any]:
+        """New workers, then the old ones drain. Raises CommandFailed: then all is as before."""
+        assert self._supervisor is not None  # noqa: S101 — commands come after the start
+        try:
+            await self._supervisor.replace()
+        except WorkersFailed as error:
+            log.error("restart failed: the server goes on as before", reason=str(error))
+            raise CommandFailed(str(error)) from None
+        server, self._server = self._server, None
+        if server is not None:
+            self._parent.exchange.leave_home()
+            self._retiring = asyncio.get_running_loop().create_task(server.stop(is_replaced=True))
+        return {"pid": os.getpid(), "workers": self._supervisor.pids}
+
+    async def _reload(self) -> dict[str, Any]:
+        self.reload()
+        return {"pid": os.getpid()}

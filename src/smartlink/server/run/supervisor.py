@@ -1,0 +1,243 @@
+"""The parent of worker processes: starts them, watches them, replaces them, ends them.
+
+It holds the listening sockets, so that none is ever closed while a worker is being replaced, and the switchboard, so
+that old and new workers are one server meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from smartlink.server.workers.hub import Exchange, Seat
+from smartlink.server.workers.messages import Drain, Reload
+
+__all__ = ["Supervisor", "WorkersFailed"]
+
+START_S = 90.0
+"""How long a worker may take until it accepts: on a machine with much else to do, long."""
+SILENT_S = 8.0
+"""A worker that says nothing for so long is ended: its clients are better off elsewhere."""
+TICK_S = 1.0
+GRACE_S = 10.0
+"""How long, beyond the drain, a worker may take to end."""
+FIRST_BACKOFF_S = 0.1
+MAX_BACKOFF_S = 10.0
+
+log = structlog.get_logger(__name__)
+
+
+class WorkersFailed(Exception):
+    """Workers did not start; the message is the reason that one of them gave."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Worker:
+    slot: int
+    process: asyncio.subprocess.Process
+    seat: Seat
+    exited: asyncio.Task[int]
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+
+
+class Supervisor:
+    """Keeps one worker per slot. `command` starts one; `slots` are the listening sockets of each."""
+
+    def __init__(
+        self, exchange: Exchange, command: Sequence[str], slots: Sequence[Sequence[socket.socket]], drain_s: float
+    ) -> None:
+        self._exchange = exchange
+        self._command = tuple(command)
+        self._slots = slots
+        self._drain_s = drain_s
+        self._workers: list[_Worker] = []
+        self._launched: set[_Worker] = set()
+        """All processes that have not ended."""
+        self._keepers: list[asyncio.Task[None]] = []
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._ticker: asyncio.Task[None] | None = None
+        self._replacing = asyncio.Lock()
+        self._is_stopping = False
+
+    @property
+    def pids(self) -> list[int]:
+        return [worker.process.pid for worker in self._workers]
+
+    async def replace(self) -> None:
+        """Start a worker in each slot, and keep it alive; once all accept, have the old ones end.
+
+        Raises WorkersFailed: then the old ones, if any, go on as before.
+        """
+        async with self._replacing:
+            if self._ticker is None:
+                self._ticker = asyncio.get_running_loop().create_task(self._tick())
+            fresh: list[_Worker] = []
+            try:
+                for slot in range(len(self._slots)):
+                    fresh.append(await self._launch(slot))
+                    self._check_stop()
+                reasons = await asyncio.gather(*(self._until_ready(worker) for worker in fresh))
+                if failed := [reason for reason in reasons if reason is not None]:
+                    raise WorkersFailed(failed[0])
+                await self._dismiss_keepers()
+                self._check_stop()
+            except BaseException:
+                await self._end(fresh, drain_s=0)
+                raise
+            old, self._workers = self._workers, fresh
+            self._keepers = [asyncio.get_running_loop().create_task(self._keep(slot)) for slot in range(len(fresh))]
+            if old:
+                for worker in old:
+                    worker.seat.is_leaving = True
+                    worker.seat.say(Drain(is_replaced=True))
+                task = asyncio.get_running_loop().create_task(self._end(old, self._drain_s))
+                self._leaving.add(task)
+                task.add_done_callback(self._leaving.discard)
+
+    def reload(self) -> None:
+        """Have the workers read applications and certificate again."""
+        for worker in self._workers:
+            worker.seat.say(Reload())
+
+    async def stop(self) -> None:
+        """Drain all workers, and wait until they have ended. A replacement under way ends with WorkersFailed."""
+        self._is_stopping = True
+        await self._dismiss_keepers()
+        for worker in self._launched:
+            worker.seat.say(Drain(is_replaced=False))
+        await self._end(tuple(self._launched), self._drain_s)
+        async with self._replacing:
+            pass  # What it had started when it saw the stop, it has ended.
+        if self._leaving:
+            await asyncio.wait(tuple(self._leaving))
+        if self._ticker is not None:
+            self._ticker.cancel()
+            await asyncio.wait((self._ticker,))
+        self._workers = []
+
+    def _check_stop(self) -> None:
+        if self._is_stopping:
+            raise WorkersFailed("the server is stopping")
+
+    async def _launch(self, slot: int) -> _Worker:
+        here, there = socket.socketpair()
+        with there:
+            listeners = [listener.fileno() for listener in self._slots[slot]]
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *self._command,
+                    f"--line={there.fileno()}",
+                    f"--listen={','.join(map(str, listeners))}",
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(there.fileno(), *listeners),
+                    # Signals of a terminal are for the parent alone, which tells the workers in its own words.
+                    start_new_session=True,
+                )
+            except BaseException:
+                here.close()
+                raise
+        exited = asyncio.get_running_loop().create_task(process.wait())
+        worker = _Worker(slot, process, self._exchange.seat(here), exited)
+        self._launched.add(worker)
+        exited.add_done_callback(lambda _: self._on_exit(worker))
+        return worker
+
+    def _on_exit(self, worker: _Worker) -> None:
+        self._launched.discard(worker)
+        worker.seat.close()
+
+    async def _until_ready(self, worker: _Worker) -> str | None:
+        """Wait until `worker` accepts. Returns why it does not."""
+        seat = worker.seat
+        changed = asyncio.get_running_loop().create_task(seat.has_changed.wait())
+        await asyncio.wait((changed, worker.exited), timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
+        changed.cancel()
+        if seat.is_ready and seat.is_open:
+            return None
+        if seat.failure is not None:
+            return seat.failure
+        if seat.is_open:
+            return f"a worker did not start within {START_S:g} s"
+        await asyncio.wait((worker.exited,), timeout=START_S)
+        return f"a worker ended with code {worker.process.returncode} before it was ready; look at the log"
+
+    async def _keep(self, slot: int) -> None:
+        """Start another worker whenever the one of this slot has ended."""
+        backoff_s = FIRST_BACKOFF_S
+        while True:
+            worker = self._workers[slot]
+            code = await asyncio.shield(worker.exited)
+            log.error("a worker ended: another one takes its place", pid=worker.process.pid, code=code)
+            while True:
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
+                try:
+                    fresh = await self._launch(slot)
+                except OSError as error:  # no process or descriptor left: there may be one in a moment
+                    log.error("a worker cannot be started", reason=str(error), again_in_s=backoff_s)
+                    continue
+                try:
+                    reason = await self._until_ready(fresh)
+                except BaseException:
+                    fresh.kill()
+                    raise
+                if reason is None:
+                    break
+                log.error("a worker cannot start", reason=reason, again_in_s=backoff_s)
+                await self._end((fresh,), drain_s=0)
+            self._workers[slot] = fresh
+            settled = asyncio.get_running_loop().time() + MAX_BACKOFF_S
+            await asyncio.wait((fresh.exited,), timeout=MAX_BACKOFF_S)
+            if asyncio.get_running_loop().time() >= settled:
+                backoff_s = FIRST_BACKOFF_S
+
+    async def _dismiss_keepers(self) -> None:
+        keepers, self._keepers = self._keepers, []
+        for keeper in keepers:
+            keeper.cancel()
+        if keepers:
+            await asyncio.wait(keepers)
+
+    async def _end(self, workers: Iterable[_Worker], drain_s: float) -> None:
+        """Wait until `workers` have ended; those that do not in time are killed. Without a drain, ask none."""
+        workers = tuple(workers)
+        if not workers:
+            return
+        if drain_s == 0:
+            for worker in workers:
+                with contextlib.suppress(ProcessLookupError):
+                    worker.process.send_signal(signal.SIGTERM)
+        exits = [worker.exited for worker in workers]
+        _, late = await asyncio.wait(exits, timeout=drain_s + GRACE_S)
+        for worker in workers:
+            if worker.exited in late:
+                log.error("a worker did not end in time: killed", pid=worker.process.pid)
+                worker.kill()
+        if late:
+            await asyncio.wait(late)
+
+    async def _tick(self) -> None:
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = time.monotonic()
+            if now - last > 3 * TICK_S:
+                # This process stood still: what the workers said meanwhile has not been read yet.
+                for worker in self._launched:
+                    worker.seat.heard_at = now
+            last = now
+            self._exchange.look_after(now)
+            for worker in self._launched:
+                if worker.seat.is_ready and now - worker.seat.heard_at > SILENT_S:
+                    log.error("a worker does not answer: killed", pid=worker.process.pid)
+                    worker.kill()

@@ -1,0 +1,1 @@
+"""What everything runs on: tasks, timers, rates, counters."""

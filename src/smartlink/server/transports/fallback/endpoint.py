@@ -1,0 +1,152 @@
+"""The paths of the HTTP fallback, and who may call them from which page.
+
+`POST {path}/app/{key}/{server}/{session}/xhr_streaming`, `/xhr` and `/xhr_send`, each also below `/pusher`, where
+pusher-js looks unless told otherwise. `server` is 0 to 999 and `session` 8 characters, both drawn by the client: with
+them, and the application's key, the session can be listened to. They are as good as a token of 50 random bits, so
+they are never logged, and a session is not bound to an address: phones and carriers change it between requests.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import unquote
+
+import msgspec
+
+from smartlink.protocol import encoding
+from smartlink.protocol.errors import Code
+from smartlink.server.apps.base import App, AppManager
+from smartlink.server.cluster.brokers.base import BrokerUnavailable
+from smartlink.server.net.requests import HttpError, Request, Response, Stream
+from smartlink.server.runtime.metrics import Metrics
+from smartlink.server.transports.admission import WRONG_ORIGIN, may_call
+from smartlink.server.transports.fallback.link import OPEN_LINE, close_line, message_line
+from smartlink.server.transports.fallback.sessions import Refused, Sessions, Unknown
+
+__all__ = ["Fallback"]
+
+MAX_MESSAGES = 100
+"""Messages in one request; pusher-js sends one."""
+
+MAX_IGNORED = 4_096
+"""Bytes of a body that a request for lines may have: none is needed."""
+
+_PATH = re.compile(r"(?:/pusher)?/app/([^/]+)/(.*)/(xhr_streaming|xhr|xhr_send)")
+_SESSION = re.compile(r"[0-9]{1,3}/[0-9A-Za-z]{8}")
+_STREAM: Final = {
+    "Content-Type": "application/javascript; charset=UTF-8",
+    # Proxies that collect or recode an answer before they hand it on would hold everything back.
+    "Cache-Control": "no-store, no-transform",
+    "X-Accel-Buffering": "no",
+    "X-Content-Type-Options": "nosniff",
+}
+_UNKNOWN = "No such session: it has ended, or never began"
+_messages = msgspec.json.Decoder(list[str])
+
+
+class Fallback:
+    """Answers the requests of clients over HTTP."""
+
+    def __init__(self, apps: AppManager, sessions: Sessions, metrics: Metrics) -> None:
+        self._apps = apps
+        self._metrics = metrics
+        self._sessions = sessions
+
+    def takes(self, path: str) -> bool:
+        return _PATH.fullmatch(path) is not None
+
+    async def refusal(self, head: Request) -> HttpError | None:
+        """Why a request is refused whatever its body will be; None when that depends on the body."""
+        match = _PATH.fullmatch(head.path)
+        assert match is not None  # noqa: S101 — `takes` was asked
+        key, session, verb = match.groups()
+        app = self._apps.by_key(unquote(key))
+        if app is not None and not may_call(app, head):
+            return HttpError(403, WRONG_ORIGIN, cors(app, head))
+        if verb != "xhr_send":
+            is_long = "transfer-encoding" in head.headers or int(head.headers.get("content-length", "0")) > MAX_IGNORED
+            return HttpError(413, "A polling request has no body", cors(app, head)) if is_long else None
+        if app is None or not await self._sessions.has(app, session.replace("/", ".")):
+            return HttpError(404, _UNKNOWN, cors(app, head))
+        return None
+
+    async def answer(self, request: Request, stream: Stream) -> Response | None:
+        """The answer; None when it leaves through `stream`."""
+        match = _PATH.fullmatch(request.path)
+        assert match is not None  # noqa: S101 — `takes` was asked
+        key, session, verb = match.groups()
+        app = self._apps.by_key(unquote(key))
+        try:
+            if app is not None and not may_call(app, request):
+                raise HttpError(403, WRONG_ORIGIN)
+            return await self._answer(request, app, session, verb, stream)
+        except Refused as refused:
+            self._metrics.refuse(refused.code.name.lower())
+            return _farewell(refused.code, refused.reason, cors(app, request))
+        except Unknown:
+            return _error(HttpError(404, _UNKNOWN), cors(app, request))
+        except BrokerUnavailable:
+            away = HttpError(503, "Another node cannot be reached: try again in a moment", {"Retry-After": "1"})
+            return _error(away, cors(app, request))
+        except HttpError as error:
+            return _error(error, cors(app, request))
+
+    async def _answer(
+        self, request: Request, app: App | None, session: str, verb: str, stream: Stream
+    ) -> Response | None:
+        headers = cors(app, request)
+        if request.method == "OPTIONS":
+            preflight = {
+                "Access-Control-Allow-Methods": "POST, OPTIONS",
+                "Access-Control-Allow-Headers": "Content-Type",
+                "Access-Control-Max-Age": "7200",
+            }
+            return Response(b"", 204, headers | preflight)
+        if request.method != "POST":
+            raise HttpError(405, "Use POST here", {"Allow": "POST, OPTIONS"})
+        if _SESSION.fullmatch(session) is None:
+            raise HttpError(404, "A session is a number from 0 to 999 and 8 letters or digits")
+        session = session.replace("/", ".")
+        if verb == "xhr_send":
+            if app is None:
+                raise Unknown
+            await self._sessions.send(app, session, _decode(request.body))
+            return Response(b"", 204, headers)
+        if app is None:
+            raise Refused(Code.NO_SUCH_APP, "No application has this key")
+        stream.begin(_STREAM | headers)
+        await self._sessions.open(app, session, request, stream, is_poll=verb == "xhr")
+        return None
+
+
+def cors(app: App | None, request: Request) -> dict[str, str]:
+    """Headers that let a page of an allowed origin read the answer. An unknown application is told to anybody."""
+    origin = request.headers.get("origin")
+    if origin is None:
+        return {}
+    if app is None or "*" in app.allowed_origins:
+        return {"Access-Control-Allow-Origin": "*"}
+    allowed = {"Access-Control-Allow-Origin": origin} if may_call(app, request) else {}
+    return allowed | {"Vary": "Origin"}
+
+
+def _decode(body: bytes) -> list[str]:
+    try:
+        messages = _messages.decode(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        raise HttpError(400, "The body must be a JSON array of texts") from None
+    if len(messages) > MAX_MESSAGES:
+        raise HttpError(413, f"{len(messages)} messages at once are more than {MAX_MESSAGES}")
+    return messages
+
+
+def _farewell(code: int, reason: str, headers: Mapping[str, str]) -> Response:
+    """An answer that opens, tells why, and closes: pusher-js acts on a code only in a connection that was open."""
+    body = OPEN_LINE + message_line([encoding.error(reason, code)]) + close_line(code, reason)
+    return Response(body, 200, _STREAM | dict(headers))
+
+
+def _error(error: HttpError, headers: Mapping[str, str]) -> Response:
+    return Response(msgspec.json.encode({"error": str(error)}), error.status, dict(error.headers) | dict(headers))

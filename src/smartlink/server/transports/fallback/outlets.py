@@ -1,0 +1,248 @@
+"""Outlets: an answer of this node, and the way to one that another node holds open."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Protocol
+
+import msgspec
+
+from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Publication
+from smartlink.server.core.client import ClientSettings
+from smartlink.server.core.node import Node
+from smartlink.server.net.requests import Stream
+from smartlink.server.transports.fallback.link import Outlet
+
+__all__ = [
+    "ATTACH",
+    "LOST",
+    "FarOutlet",
+    "FarStream",
+    "NearOutlet",
+    "OutletOwner",
+    "end_far_stream",
+    "far_channel",
+    "session_channel",
+]
+
+ATTACH, LOST = "xhr_attach", "xhr_lost"
+STALLED_S = 8.0
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(str).decode
+ASK_EVERY_S = 10.0
+"""How often a node with a stream makes sure that its owner lives."""
+
+
+def session_channel(session: str) -> str:
+    """Where the roster knows that some node has the session."""
+    return f"#xhr-{session}"
+
+
+def far_channel(stream: str) -> str:
+    """Where the owner of a session tells the node that holds this stream what to write, as JSON text; "" is its end."""
+    return f"#xhr-out-{stream}"
+
+
+async def end_far_stream(node: Node, app_id: str, stream: str) -> None:
+    """Tell the node that holds this stream that nothing comes on it; while nodes are apart it finds out by itself."""
+    with contextlib.suppress(BrokerUnavailable):
+        await node.tell(Publication(app_id, far_channel(stream), _encode("")))
+
+
+class OutletOwner(Protocol):
+    """What outlets tell: the `XhrLink`."""
+
+    def lost(self, outlet: Outlet) -> None: ...
+
+    def behind(self, outlet: Outlet) -> None: ...
+
+    def caught_up(self, outlet: Outlet) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class NearOutlet:
+    """An answer to a request that came to this node."""
+
+    def __init__(self, stream: Stream, owner: OutletOwner, *, is_poll: bool) -> None:
+        self.is_poll = is_poll
+        self._stream = stream
+        self._owner = owner
+        stream.listener = self
+
+    @property
+    def is_lost(self) -> bool:
+        return self._stream.is_lost
+
+    @property
+    def buffered(self) -> int:
+        return self._stream.buffered
+
+    def write(self, lines: bytes) -> None:
+        self._stream.write(lines)
+
+    def keep_first_only(self) -> None:
+        self._stream.keep_first_only()
+
+    def end(self) -> None:
+        self._stream.end()
+
+    def abort(self) -> None:
+        self._stream.abort()
+
+    def on_lost(self) -> None:
+        self._owner.lost(self)
+
+    def on_behind(self) -> None:
+        self._owner.behind(self)
+
+    def on_caught_up(self) -> None:
+        self._owner.caught_up(self)
+
+
+class FarOutlet:
+    """An answer that another node writes. Lines go there one publication at a time, so that their order is kept."""
+
+    def __init__(self, node: Node, app_id: str, stream: str, owner: OutletOwner, *, is_poll: bool) -> None:
+        self.is_poll = is_poll
+        self.is_lost = False
+        self.stream = stream
+        self._node = node
+        self._app_id = app_id
+        self._owner = owner
+        self._waiting: list[bytes] = []
+        self._on_its_way = 0
+        self._is_ending = False
+        self._is_over = False
+
+    @property
+    def buffered(self) -> int:
+        return self._on_its_way + sum(map(len, self._waiting))
+
+    def write(self, lines: bytes) -> None:
+        if lines and not self._is_ending:  # no head is needed: the other node writes it
+            self._waiting.append(lines)
+            self._send()
+
+    def keep_first_only(self) -> None:
+        self._waiting.clear()
+
+    def end(self) -> None:
+        if not self._is_ending:
+            self._is_ending = True
+            self._send()
+
+    def abort(self) -> None:
+        """Without its owner the other node would ask in vain: it is told the end."""
+        self.end()
+
+    def _send(self) -> None:
+        if not self._on_its_way and not self._is_over:
+            self._on_its_way = 1
+            self._node.tasks.run(self._send_all())
+
+    async def _send_all(self) -> None:
+        channel = far_channel(self.stream)
+        try:
+            while self._waiting:
+                lines = b"".join(self._waiting)
+                self._waiting.clear()
+                self._on_its_way = len(lines)
+                await self._node.tell(Publication(self._app_id, channel, _encode(lines.decode())))
+            if self._is_ending:
+                self._is_over = True
+                await self._node.tell(Publication(self._app_id, channel, _encode("")))
+        except BrokerUnavailable:
+            # What was on the way is lost: the client has to begin anew.
+            self.is_lost = self._is_over = True
+            self._owner.abort()
+        finally:
+            self._on_its_way = 0
+
+
+class FarStream:
+    """An answer of this node to a client that another node owns: writes what that one tells."""
+
+    def __init__(self, shared: ClientSettings, app_id: str, session: str, stream_id: str, stream: Stream) -> None:
+        self._node = shared.node
+        self._watch = shared.watch
+        self._max_backlog_bytes = shared.max_backlog_bytes
+        self._app_id = app_id
+        self._session = session
+        self._id = stream_id
+        self._stream = stream
+        self._behind_since = 0.0
+        self._asked_at = shared.watch.now()
+        self._is_over = False
+
+    async def open(self, *, is_poll: bool) -> None:
+        """Ask the owner for its lines. Raises BrokerUnavailable."""
+        self._stream.listener = self
+        self._watch.linger(self)
+        await self._node.attend(self._app_id, far_channel(self._id), self._hear)
+        kind = "poll" if is_poll else "stream"
+        try:
+            await self._node.tell(Control(self._app_id, ATTACH, self._session, f"{kind} {self._id}"))
+        except BrokerUnavailable:
+            self._end()
+            raise
+        if self._stream.is_lost:
+            self.on_lost()
+        elif not self._is_over:
+            self._stream.write(b"")
+
+    def on_lost(self) -> None:
+        if not self._is_over:
+            self._end()
+            self._node.tasks.run(self._tell_lost())
+
+    def on_behind(self) -> None:
+        self._behind_since = self._watch.now()
+
+    def on_caught_up(self) -> None:
+        self._behind_since = 0.0
+
+    def look_after(self, now: float) -> None:
+        if self._behind_since and now - self._behind_since > STALLED_S:
+            self._cut()
+        elif now - self._asked_at >= ASK_EVERY_S:
+            self._asked_at = now
+            self._node.tasks.run(self._make_sure())
+
+    async def _make_sure(self) -> None:
+        count = await self._node.roster.count(self._app_id, session_channel(self._session))
+        if not count.subscriptions and not self._is_over:
+            self._end()
+            self._stream.abort()
+
+    async def _tell_lost(self) -> None:
+        # While nodes are apart the owner finds out by itself: nobody answers its pings.
+        with contextlib.suppress(BrokerUnavailable):
+            await self._node.tell(Control(self._app_id, LOST, self._session, self._id))
+
+    def _hear(self, frame: bytes) -> None:
+        if self._is_over:
+            return
+        try:
+            lines = _decode(frame).encode()
+        except msgspec.DecodeError:
+            self._node.metrics.bus_messages_dropped += 1
+            return
+        if lines:
+            self._stream.write(lines)
+            if self._stream.buffered > self._max_backlog_bytes:
+                self._cut()
+        else:
+            self._end()
+            self._stream.end()
+
+    def _cut(self) -> None:
+        """The client is too slow."""
+        self._node.metrics.slow_consumers += 1
+        self._stream.abort()
+        self.on_lost()
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._watch.forget(self)
+        self._node.tasks.run(self._node.ignore(self._app_id, far_channel(self._id)))

@@ -1,0 +1,221 @@
+"""The sessions of clients over HTTP: those of this node, and the way to those that other nodes own.
+
+Each request of a session may reach another node. The one that the first request reached owns the session; the roster
+knows that there is an owner, and words between nodes go to all of them: the owner acts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+
+import msgspec
+
+from smartlink.protocol.errors import Code
+from smartlink.server.apps.base import App
+from smartlink.server.cluster.brokers.base import Control
+from smartlink.server.core.client import ClientSettings
+from smartlink.server.net.requests import HttpError, Request, Stream
+from smartlink.server.runtime.limits import AddressRate
+from smartlink.server.transports.admission import new_session, refusal
+from smartlink.server.transports.fallback.connection import XhrConnection
+from smartlink.server.transports.fallback.link import XhrLink
+from smartlink.server.transports.fallback.outlets import (
+    ATTACH,
+    LOST,
+    FarOutlet,
+    FarStream,
+    NearOutlet,
+    end_far_stream,
+    session_channel,
+)
+
+__all__ = ["INPUT", "Refused", "Sessions", "Unknown"]
+
+INPUT = "xhr_input"
+_messages = msgspec.json.Decoder(list[str]).decode
+
+
+class Unknown(Exception):
+    """No node has this session."""
+
+
+class Refused(Exception):
+    """The client may not connect; it is told the code and the reason."""
+
+    def __init__(self, code: Code, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class _Here:
+    """A session of this node."""
+
+    __slots__ = ("connection", "link")
+
+    def __init__(self, link: XhrLink, connection: XhrConnection) -> None:
+        self.link = link
+        self.connection = connection
+
+
+class _Beginning:
+    """A session of this node that the roster is being told of: what is for it waits."""
+
+    __slots__ = ("is_over", "words")
+
+    def __init__(self) -> None:
+        self.is_over = asyncio.Event()
+        self.words: list[Control] = []
+
+
+class Sessions:
+    """Finds the connection that a request belongs to, here or elsewhere, or makes it."""
+
+    def __init__(
+        self, shared: ClientSettings, is_ready: Callable[[], bool], address_rate: AddressRate | None = None
+    ) -> None:
+        self._address_rate = address_rate
+        self._shared = shared
+        self._is_ready = is_ready
+        self._node = shared.node
+        self._here: dict[tuple[str, str], _Here] = {}
+        self._beginning: dict[tuple[str, str], _Beginning] = {}
+        for action in (INPUT, ATTACH, LOST):
+            shared.node.on_control(action, self._on_word)
+
+    def __len__(self) -> int:
+        return len(self._here)
+
+    async def open(self, app: App, session: str, request: Request, stream: Stream, *, is_poll: bool) -> None:
+        """Let the session's lines leave through `stream`; a session that nobody has begins.
+
+        Raises Refused, HttpError while stopping, or BrokerUnavailable when another node has it and cannot be reached.
+        """
+        here = await self._find(app, session)
+        if here is None and not await self._is_elsewhere(app, session):
+            here = await self._find(app, session)
+            if here is None and await self._begin(app, session, request, stream, is_poll=is_poll):
+                return
+        if here is not None:
+            here.connection.attach(NearOutlet(stream, here.link, is_poll=is_poll))
+        elif not stream.is_lost:
+            stream_id = secrets.token_hex(8)
+            await FarStream(self._shared, app.id, session, stream_id, stream).open(is_poll=is_poll)
+
+    async def has(self, app: App, session: str) -> bool:
+        """Whether some node has the session."""
+        return (app.id, session) in self._here or await self._is_elsewhere(app, session)
+
+    async def send(self, app: App, session: str, messages: list[str]) -> None:
+        """Hand on what a client sent. Raises Unknown, or BrokerUnavailable."""
+        here = await self._find(app, session)
+        if here is not None:
+            here.connection.take(messages)
+        elif await self._is_elsewhere(app, session):
+            await self._node.tell(Control(app.id, INPUT, session, msgspec.json.encode(messages).decode()))
+        else:
+            raise Unknown
+
+    async def _find(self, app: App, session: str) -> _Here | None:
+        """The session if it is here, or has just begun here."""
+        while (beginning := self._beginning.get((app.id, session))) is not None:
+            await beginning.is_over.wait()
+        return self._here.get((app.id, session))
+
+    async def _is_elsewhere(self, app: App, session: str) -> bool:
+        return (await self._node.roster.count(app.id, session_channel(session))).subscriptions > 0
+
+    async def _begin(self, app: App, session: str, request: Request, stream: Stream, *, is_poll: bool) -> bool:
+        """Begin a session; False when another node was quicker, or the client is gone."""
+        if not self._is_ready():
+            raise HttpError(503, "Stopping: connect again", {"Retry-After": "1"})
+        rate = self._address_rate
+        if rate is not None and not rate.take(request.client_address, self._shared.watch.now()):
+            raise Refused(Code.OVER_CAPACITY, "Too many connections at once from this address")
+        self._check(app, request)
+        beginning = self._beginning[app.id, session] = _Beginning()
+        try:
+            here = await self._enter(app, session, request, stream)
+            if here is not None:
+                here.connection.attach(NearOutlet(stream, here.link, is_poll=is_poll))
+            return here is not None
+        finally:
+            del self._beginning[app.id, session]
+            beginning.is_over.set()
+            for word in beginning.words:
+                self._pass_on(word)
+                if (app.id, session) not in self._here and word.action == ATTACH:
+                    self._node.tasks.run(end_far_stream(self._node, app.id, _stream_id(word)))
+
+    async def _enter(self, app: App, session: str, request: Request, stream: Stream) -> _Here | None:
+        """Tell the roster of a session, then let it begin."""
+        state = new_session(app)
+        arrival = await self._node.roster.join(app.id, session_channel(session), state.socket_id, None)
+        if not arrival.is_first_on_channel or stream.is_lost:
+            await self._node.roster.leave(app.id, session_channel(session), state.socket_id)
+            return None
+        try:
+            # While the roster was waited for, others may have taken what room there was.
+            self._check(app, request)
+        except Refused:
+            await self._node.roster.leave(app.id, session_channel(session), state.socket_id)
+            raise
+
+        def forget() -> None:
+            del self._here[app.id, session]
+            self._node.tasks.run(self._node.roster.leave(app.id, session_channel(session), state.socket_id))
+
+        link = XhrLink(stream.peer, self._shared.watch.now, forget)
+        here = self._here[app.id, session] = _Here(link, XhrConnection(link, app, state, self._shared))
+        here.connection.start(request.client_address)
+        return here
+
+    def _check(self, app: App, request: Request) -> None:
+        """Raises Refused."""
+        refused = refusal(self._node, self._shared.addresses, app, request)
+        if refused is not None:
+            raise Refused(*refused)
+
+    # Words of other nodes
+
+    def _on_word(self, word: Control) -> None:
+        beginning = self._beginning.get((word.app_id, word.target))
+        if beginning is not None:
+            beginning.words.append(word)
+        else:
+            self._pass_on(word)
+
+    def _pass_on(self, word: Control) -> None:
+        here = self._here.get((word.app_id, word.target))
+        if here is None:
+            return
+        if word.action == INPUT:
+            self._on_input(here, word)
+        elif word.action == ATTACH:
+            self._on_attach(here, word)
+        else:
+            self._on_lost(here, word)
+
+    def _on_input(self, here: _Here, word: Control) -> None:
+        try:
+            messages = _messages(word.data)
+        except msgspec.DecodeError:
+            self._node.metrics.bus_messages_dropped += 1
+        else:
+            here.connection.take(messages)
+
+    def _on_attach(self, here: _Here, word: Control) -> None:
+        is_poll = word.data.startswith("poll ")
+        here.connection.attach(FarOutlet(self._node, word.app_id, _stream_id(word), here.link, is_poll=is_poll))
+
+    def _on_lost(self, here: _Here, word: Control) -> None:
+        outlet = here.link.outlet
+        if isinstance(outlet, FarOutlet) and outlet.stream == word.data:
+            outlet.is_lost = True
+            here.link.lost(outlet)
+
+
+def _stream_id(word: Control) -> str:
+    return word.data.partition(" ")[2]

@@ -1,0 +1,455 @@
+"""One HTTP connection: requests in, answers out in order, and the upgrade to WebSocket.
+
+A malformed request gets one answer and then the connection ends: nothing behind it is read. What the parser lets
+through and two servers could read differently is refused here: RFC 9112, sections 3.2, 6.1 and 7.1.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NoReturn, Protocol
+
+import httptools
+
+from smartlink.server.net.capacity import Waiting
+from smartlink.server.net.link import Link
+from smartlink.server.net.proxies import TrustedProxies
+from smartlink.server.net.requests import HttpError, Request, Response, Stream, encode
+from smartlink.server.runtime.eager import EagerTasks
+from smartlink.server.runtime.pace import Pace
+from smartlink.server.runtime.sweeper import Watch
+from smartlink.server.transports.http.head import Begun, fault_of_head, origin_form, without_offer
+from smartlink.server.transports.http.router import Router
+from smartlink.server.transports.http.stream import HttpStream
+
+__all__ = ["HttpConnection", "HttpSettings"]
+
+MAX_HEAD_BYTES = 16_384
+MAX_HEADERS = 100
+MAX_PIPELINED = 64
+HEAD_TIMEOUT_S = 10.0
+BODY_TIMEOUT_S = 30.0
+IDLE_TIMEOUT_S = 75.0
+LINGER_S = 1.0
+REQUESTS_AT_ONCE = 8
+"""Requests of one connection that are answered before others have their turn."""
+STALLED_S = 10.0
+"""How long a peer may take nothing of its answers."""
+
+_GIVEN_ONCE = frozenset(
+    {"content-length", "expect", "host", "idempotency-key", "origin", "sec-websocket-key", "sec-websocket-version"}
+    | {"transfer-encoding"}
+)
+_SIGNED = ("/apps/", "/users/")
+"""Where a call that is answered with 200 was signed."""
+
+Upgrade = Callable[[Link, Request], None]
+
+
+class Fallback(Protocol):
+    """Answers the requests of clients that cannot have a WebSocket."""
+
+    def takes(self, path: str) -> bool: ...
+
+    def answer(self, request: Request, stream: Stream) -> Coroutine[Any, Any, Response | None]:
+        """A whole answer, or None: then it leaves through `stream`."""
+
+    def refusal(self, head: Request) -> Coroutine[Any, Any, HttpError | None]:
+        """Why a request is refused whatever its body will be; None when that depends on the body."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """What all HTTP connections of a server share."""
+
+    router: Router
+    tasks: EagerTasks
+    watch: Watch
+    upgrade: Upgrade
+    """Takes the link over, or raises HttpError."""
+    fallback: Fallback
+    path_prefix: str
+    max_body_bytes: int
+    proxies: TrustedProxies
+    is_ready: Callable[[], bool]
+    """While not, connections end with their next answer."""
+    open: set[HttpConnection] = field(default_factory=set)
+    pace: Pace = field(default_factory=Pace)
+    waiting: set[Waiting] = field(default_factory=set)
+    """Those of them that have made no signed call."""
+
+
+class HttpConnection:
+    """The handler of a link from its start until it ends or is upgraded."""
+
+    def __init__(self, link: Link, shared: HttpSettings) -> None:
+        self._link = link
+        self._shared = shared
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._begun = Begun()
+        self._ready: deque[tuple[Request, bool]] = deque()
+        self._fault: HttpError | None = None
+        self._head_bytes = 0
+        self._has_begun = False
+        self._has_asked = False
+        self._is_in_head = True
+        self._is_loop = False
+        self._is_paced = False
+        """More was asked than could be answered in one turn."""
+        self._is_old = False
+        """HTTP/1.0, as some proxies speak it: nothing chunked."""
+        self._stream: HttpStream | None = None
+        self._is_answering = False
+        self._is_over = False
+        self._behind_since = 0.0
+        self._rest = b""
+        """What came behind a handshake: the first bytes of the WebSocket."""
+        self._peer: str | None = None
+        self._deadline = shared.watch.now() + HEAD_TIMEOUT_S
+        self._idle_since = shared.watch.now()
+        shared.watch.linger(self)
+        shared.open.add(self)
+        shared.waiting.add(self)
+
+    # What the link sees
+
+    def on_bytes(self, data: bytes) -> None:
+        if self._is_over:
+            return
+        if self._is_in_head:
+            self._head_bytes += len(data)
+        else:
+            self._begun.raw_size += len(data)
+        while data and self._fault is None:
+            data = self._feed(data)
+        if self._begun.has_head and not self._begun.is_looked_at:
+            self._look_at_head()
+        if self._is_in_head and self._head_bytes > MAX_HEAD_BYTES:
+            self._fault = self._fault or HttpError(431, f"Headers larger than {MAX_HEAD_BYTES} bytes")
+        if self._begun.raw_size > 2 * self._shared.max_body_bytes + MAX_HEAD_BYTES:
+            self._fault = self._fault or HttpError(413, "More around the chunks of the body than in them")
+        if self._stream is not None and (self._fault is not None or len(self._ready) > 1):
+            # Nothing behind an answer that may never end can be answered.
+            self._link.abort()
+        else:
+            self._answer_next()
+
+    def _feed(self, data: bytes) -> bytes:
+        """Parse `data`; returns what is to be parsed anew."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            rest = data[upgrade.args[0] :]
+            if self._is_socket(self._ready[-1][0]):
+                self._rest = rest
+                return b""
+            # An offer of another protocol may be ignored: RFC 9110, section 7.8. Java's client offers HTTP/2 so. But
+            # the parser stops behind the head, whatever body follows: it reads the request again, without the offer.
+            self._parser = httptools.HttpRequestParser(self)
+            return without_offer(self._ready.pop()[0]) + rest
+        except httptools.HttpParserError as error:
+            # A fault found in a callback of ours comes wrapped; it says more than the parser does.
+            self._fault = self._fault or HttpError(400, f"Malformed request: {str(error)[:100]}")
+        return b""
+
+    def on_closed(self, descriptor: int) -> None:
+        self._is_over = True
+        self._forget()
+        if self._stream is not None:
+            self._stream.lose()
+
+    def on_behind(self, descriptor: int) -> None:
+        if self._stream is not None and self._stream.listener is not None:
+            self._stream.listener.on_behind()
+            return
+        # Whoever asks without reading the answers is not read either.
+        self._behind_since = self._shared.watch.now()
+        self._link.pause()
+
+    def on_caught_up(self) -> None:
+        if self._stream is not None and self._stream.listener is not None:
+            self._stream.listener.on_caught_up()
+            return
+        self._behind_since = 0.0
+        self._answer_next()
+
+    def look_after(self, now: float) -> None:
+        """Called each second: ends what takes too long."""
+        if self._behind_since and now - self._behind_since > STALLED_S:
+            self._link.abort()
+        elif now < self._deadline or (self._is_answering and not self._is_over):
+            return
+        elif self._is_over and self._link.buffered:
+            self._behind_since = self._behind_since or now
+        elif self._is_over or not self._has_begun:
+            self._link.abort()
+        else:
+            self._refuse(HttpError(408, "The request did not arrive in time"))
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when nothing was asked, or is being asked; None while there is an answer under way."""
+        return None if self._is_answering else self._idle_since
+
+    def make_way(self) -> None:
+        """End at once."""
+        self._link.abort()
+
+    def retire(self) -> None:
+        """End now when nothing is under way; else with the answer.
+
+        Whoever has not asked anything yet is about to: its request is answered.
+        """
+        if self._has_asked and not (self._is_over or self._is_answering or self._ready or self._has_begun):
+            self._finish()
+
+    # What the parser sees
+
+    def on_message_begin(self) -> None:
+        self._has_begun = True
+        self._deadline = self._shared.watch.now() + HEAD_TIMEOUT_S
+
+    def on_url(self, url: bytes) -> None:
+        self._begun.url += url
+        self._begun.head_bytes += len(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        begun = self._begun
+        begun.head_bytes += len(name) + len(value)
+        if begun.head_bytes > MAX_HEAD_BYTES:
+            self._fail(HttpError(431, f"Headers larger than {MAX_HEAD_BYTES} bytes"))
+        if begun.has_head:
+            return  # a trailer: nothing that comes behind a body may change what its head said
+        key = name.decode("latin-1").lower()
+        headers = begun.headers
+        text = value.decode("latin-1").strip(" \t")
+        if key in headers:
+            if key in _GIVEN_ONCE:
+                self._fail(HttpError(400, f"The header {key} is given twice"))
+            text = f"{headers[key]}, {text}"
+        if len(headers) >= MAX_HEADERS:
+            self._fail(HttpError(431, f"More than {MAX_HEADERS} headers"))
+        headers[key] = text
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        self._begun.has_head = True
+        self._deadline = self._shared.watch.now() + BODY_TIMEOUT_S
+        headers = self._begun.headers
+        version = self._parser.get_http_version()
+        self._is_old = version == "1.0"
+        fault = fault_of_head(headers, version, self._parser.get_method().decode("latin-1"))
+        if fault is not None:
+            self._fail(fault)
+        size = int(headers.get("content-length", "0"))
+        if size > self._shared.max_body_bytes:
+            self._fail(self._too_large(size))
+        # With earlier answers under way it would come in their place; the peer sends its body without it, too.
+        if "expect" in headers and not (self._is_old or self._ready or self._is_answering):
+            self._look_at_head()
+            if self._fault is not None:
+                raise self._fault
+            self._link.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        begun = self._begun
+        begun.size += len(body)
+        if begun.size > self._shared.max_body_bytes:
+            self._fail(self._too_large(begun.size))
+        begun.body.append(body)
+
+    def on_message_complete(self) -> None:
+        begun, self._begun = self._begun, Begun()
+        self._has_begun = False
+        self._has_asked = True
+        self._is_in_head = True
+        self._head_bytes = 0
+        self._deadline = self._shared.watch.now() + IDLE_TIMEOUT_S
+        request = self._request(begun, b"".join(begun.body))
+        # HTTP/1.0 ends with its answer, keep-alive asked for or not: its clients may wait for the close.
+        self._ready.append((request, self._parser.should_keep_alive() and not self._is_old))
+        if len(self._ready) > MAX_PIPELINED:
+            self._fail(HttpError(429, f"More than {MAX_PIPELINED} requests at once on one connection"))
+
+    def _request(self, begun: Begun, body: bytes = b"") -> Request:
+        try:
+            path, _, query = origin_form(begun).partition("?")
+        except HttpError as error:
+            self._fail(error)
+        prefix = self._shared.path_prefix
+        if prefix and path.startswith(f"{prefix}/"):
+            path = path[len(prefix) :]
+        method = self._parser.get_method().decode("latin-1")
+        return Request(method, path, query, begun.headers, body, self._client(begun.headers))
+
+    def _look_at_head(self) -> None:
+        """The body is still to come: refuse now what will be refused whatever it is."""
+        begun = self._begun
+        begun.is_looked_at = True
+        try:
+            head = self._request(begun)
+        except HttpError:
+            return  # which is the fault now
+        if self._shared.fallback.takes(head.path):
+            self._shared.tasks.run(self._shared.fallback.refusal(head), partial(self._on_looked_at, begun))
+        else:
+            self._fault = self._fault or self._shared.router.refusal(head)
+            if self._fault is None:
+                self._shared.waiting.discard(self)
+
+    def _on_looked_at(self, begun: Begun, refusal: HttpError | None) -> None:
+        if refusal is not None and begun is self._begun and not self._is_over:
+            self._fault = self._fault or refusal
+            self._answer_next()
+
+    def _client(self, headers: dict[str, str]) -> str:
+        if self._peer is None:
+            self._peer = self._link.peer
+        return self._shared.proxies.client(self._peer, headers.get("x-forwarded-for"))
+
+    # Answers
+
+    def _answer_next(self) -> None:
+        if self._is_loop or self._is_paced:
+            return
+        self._is_loop = True
+        left = REQUESTS_AT_ONCE
+        while self._ready and not (self._is_answering or self._is_over or self._behind_since):
+            if not left:
+                self._wait_for_turn()
+                break
+            left -= 1
+            request, keeps_alive = self._ready.popleft()
+            if self._is_socket(request):
+                self._upgrade(request)
+                return
+            self._is_answering = True
+            is_answered = self._shared.tasks.run(
+                self._answer(request, keeps_alive),
+                lambda response, request=request, keeps=keeps_alive: self._on_answer(  # type: ignore[misc]
+                    response, request, keeps
+                ),
+                self._on_failed,
+            )
+            if not is_answered:
+                self._link.pause()
+        self._is_loop = False
+        if self._is_answering or self._is_over or self._behind_since or self._is_paced:
+            return
+        if self._fault is not None:
+            self._refuse(self._fault)
+        else:
+            self._link.resume()
+
+    def _wait_for_turn(self) -> None:
+        self._is_paced = True
+        self._link.pause()
+        self._shared.pace.wait(self)
+
+    def go_on(self) -> None:
+        """Answer what has waited for this turn."""
+        self._is_paced = False
+        if not self._is_over:
+            self._answer_next()
+
+    def _is_socket(self, request: Request) -> bool:
+        """Whether the request is the beginning of a WebSocket, at whatever path: a wrong one is told over it."""
+        headers = request.headers
+        is_offer = request.method == "GET" and "websocket" in headers.get("upgrade", "").lower()
+        if is_offer and "upgrade" in headers.get("connection", "").lower():
+            return True
+        return request.path.startswith("/app/") and not self._shared.fallback.takes(request.path)
+
+    def _answer(self, request: Request, keeps_alive: bool) -> Coroutine[Any, Any, Response | None]:
+        if self._shared.fallback.takes(request.path):
+            return self._fall_back(request, keeps_alive)
+        return self._shared.router.answer(request)
+
+    async def _fall_back(self, request: Request, keeps_alive: bool) -> Response | None:
+        stream = HttpStream(self._link, self._on_stream_end, is_chunked=not self._is_old, keeps_alive=keeps_alive)
+        self._stream = stream
+        answer = await self._shared.fallback.answer(request, stream)
+        if answer is not None:
+            self._stream = None
+        return answer
+
+    def _on_stream_end(self) -> None:
+        stream, self._stream = self._stream, None
+        self._is_answering = False
+        self._idle_since = self._shared.watch.now()
+        if stream is None or self._is_over:
+            return
+        if not (stream.keeps_alive and self._shared.is_ready()):
+            self._finish()
+            return
+        self._deadline = self._shared.watch.now() + IDLE_TIMEOUT_S
+        if self._link.buffered:
+            self.on_behind(-1)
+        self._answer_next()
+
+    def _on_answer(self, response: Response | None, request: Request, keeps_alive: bool) -> None:
+        if response is None:
+            if self._stream is not None:
+                # A client that leaves says nothing: its end is to be noticed.
+                self._link.resume()
+            return
+        self._is_answering = False
+        if self._is_over:
+            return
+        self._idle_since = self._shared.watch.now()
+        if response.status == 200 and request.method != "OPTIONS" and request.path.startswith(_SIGNED):
+            self._shared.waiting.discard(self)
+        keeps_alive = keeps_alive and self._shared.is_ready()
+        self._link.write(encode(response, closes=not keeps_alive, with_body=request.method != "HEAD"))
+        if not keeps_alive:
+            self._finish()
+        else:
+            self._answer_next()
+
+    def _on_failed(self) -> None:
+        self._is_answering = False
+        if not self._is_over:
+            self._refuse(HttpError(500, "Internal error"))
+
+    def _upgrade(self, request: Request) -> None:
+        rest, self._rest = self._rest, b""
+        try:
+            if int(request.headers.get("content-length", "0")) or "transfer-encoding" in request.headers:
+                raise HttpError(400, "A WebSocket's handshake has no body")
+            if self._ready or self._fault is not None:
+                raise HttpError(400, "Nothing but a WebSocket may follow its handshake")
+            self._shared.upgrade(self._link, request)
+        except HttpError as error:
+            self._refuse(error)
+            return
+        self._is_over = True
+        self._parser = None
+        self._forget()
+        if rest:
+            self._link.handler.on_bytes(rest)
+
+    def _forget(self) -> None:
+        self._shared.watch.forget(self)
+        self._shared.open.discard(self)
+        self._shared.waiting.discard(self)
+
+    def _fail(self, error: HttpError) -> NoReturn:
+        self._fault = self._fault or error
+        raise error
+
+    def _too_large(self, size: int) -> HttpError:
+        return HttpError(413, f"The body is {size} bytes or more, larger than {self._shared.max_body_bytes}")
+
+    def _refuse(self, error: HttpError) -> None:
+        self._link.write(encode(error.response(), closes=True))
+        self._finish()
+
+    def _finish(self) -> None:
+        self._is_over = True
+        self._ready.clear()
+        self._deadline = self._shared.watch.now() + LINGER_S
+        self._link.resume()
+        self._link.finish()

@@ -1,0 +1,245 @@
+"""`POST events` and `POST batch_events`: publishing.
+
+A call with an `Idempotency-Key`, and an event with an `id`, are carried out once: repeated within two minutes, over
+whichever node, the call gets the same answer and the event is not delivered again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from smartlink.protocol import encoding
+from smartlink.protocol.names import (
+    ChannelKind,
+    is_reserved_event,
+    is_user_channel,
+    is_valid_channel,
+    is_valid_event_name,
+    is_valid_socket_id,
+    kind_of,
+)
+from smartlink.server.apps.base import App
+from smartlink.server.cluster.brokers.base import left_out
+from smartlink.server.cluster.idempotency.base import Pending
+from smartlink.server.core.node import Node
+from smartlink.server.net.requests import HttpError, Request, Response
+from smartlink.server.transports.http.rates import Charge
+
+__all__ = ["COUNTS", "channel_info", "parse_info", "publish", "publish_batch"]
+
+MAX_EVENT_ID_LENGTH = 200
+COUNTS = frozenset({"user_count", "subscription_count"})
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,200}\Z")
+_PUBLISHED = b"published"
+
+
+class _Event(msgspec.Struct):
+    name: str
+    data: str | msgspec.Raw
+    channel: str | None = None
+    channels: list[str] | None = None
+    socket_id: str | None = None
+    info: str | None = None
+    id: str | None = None
+    live: bool = False
+    except_user: str | None = None
+
+
+class _Batch(msgspec.Struct):
+    batch: list[_Event]
+
+
+_event_decoder = msgspec.json.Decoder(_Event)
+_batch_decoder = msgspec.json.Decoder(_Batch)
+_EMPTY = Response()
+
+
+class _Posting(msgspec.Struct, frozen=True):
+    """One event on its way to one channel, checked. `receipt`: what its repeat is recognised by."""
+
+    channel: str
+    frame: bytes
+    event: _Event
+    attributes: frozenset[str]
+    receipt: str | None
+
+
+async def publish(node: Node, app: App, request: Request, charge: Charge) -> Response:
+    """One event to as many channels as the application may name, by default 100."""
+
+    if "idempotency-key" in request.headers:
+        return await _once(node, app, request, "events", partial(_publish, node, app, request.body, charge))
+    return await _publish(node, app, request.body, charge)
+
+
+async def publish_batch(node: Node, app: App, request: Request, charge: Charge) -> Response:
+    """Several events, by default up to ten, each on one channel: all are published, in order, or none."""
+
+    if "idempotency-key" in request.headers:
+        return await _once(node, app, request, "batch_events", partial(_publish_batch, node, app, request.body, charge))
+    return await _publish_batch(node, app, request.body, charge)
+
+
+async def _publish(node: Node, app: App, body: bytes, charge: Charge) -> Response:
+    event = _decode(_event_decoder, body)
+    channels = event.channels if event.channels is not None else [event.channel] if event.channel else []
+    if not channels:
+        raise HttpError(400, "channels (or channel) must name at least one channel")
+    if len(channels) > app.max_event_channels:
+        raise HttpError(400, f"{len(channels)} channels, more than {app.max_event_channels}")
+    postings = _postings(app, event, channels)
+    charge(len(postings))
+    infos = await _post(node, app, postings)
+    if not postings[0].attributes:
+        return _EMPTY
+    named = {posting.channel: info for posting, info in zip(postings, infos, strict=True)}
+    return Response(msgspec.json.encode({"channels": named}))
+
+
+async def _publish_batch(node: Node, app: App, body: bytes, charge: Charge) -> Response:
+    events = _decode(_batch_decoder, body).batch
+    if not events:
+        raise HttpError(400, "batch is empty")
+    if len(events) > app.max_batch:
+        raise HttpError(400, f"Batch too large: {len(events)} events, more than {app.max_batch}")
+    postings: list[_Posting] = []
+    for event in events:
+        if event.channel is None:
+            raise HttpError(400, "each event of a batch names one channel")
+        postings += _postings(app, event, [event.channel])
+    charge(len(postings))
+    infos = await _post(node, app, postings)
+    is_asked = any(posting.attributes for posting in postings)
+    return Response(msgspec.json.encode({"batch": infos})) if is_asked else _EMPTY
+
+
+async def _once(
+    node: Node, app: App, request: Request, call: str, carry_out: Callable[[], Awaitable[Response]]
+) -> Response:
+    """Carry a call out, or answer as it was answered before. Raises HttpError 409 while that is not known yet."""
+    key = request.headers["idempotency-key"]
+    if _IDEMPOTENCY_KEY.match(key) is None:
+        raise HttpError(400, "Idempotency-Key must have 1 to 200 visible ASCII characters")
+    receipt = f"{call}\n{key}"
+    answer = await _claim(node, app, receipt)
+    if answer is not None:
+        return Response(answer)
+    try:
+        response = await carry_out()
+    except BaseException:
+        await node.receipts.release(app.id, receipt)
+        raise
+    await node.receipts.complete(app.id, receipt, response.body)
+    return response
+
+
+async def _post(node: Node, app: App, postings: list[_Posting]) -> list[dict[str, Any]]:
+    """Publish what has not been published before, in order; returns the attributes asked for, of each.
+
+    Where publishing fails half-way, what is out stays known as published: a repeat sends the rest.
+    """
+    receipts = node.receipts
+    claimed: dict[str, _Posting] = {}
+    repeated: set[int] = set()
+    infos: list[dict[str, Any]] = []
+    try:
+        for index, posting in enumerate(postings):
+            if (receipt := posting.receipt) is not None:
+                if receipt in claimed or await _claim(node, app, receipt) is not None:
+                    repeated.add(index)
+                else:
+                    claimed[receipt] = posting
+        for index, posting in enumerate(postings):
+            if index not in repeated:
+                event = posting.event
+                except_who = left_out(event.socket_id, event.except_user)
+                await node.publish(app, posting.channel, posting.frame, except_who, is_live=event.live)
+                if (receipt := posting.receipt) is not None:
+                    del claimed[receipt]
+                    await receipts.complete(app.id, receipt, _PUBLISHED)
+            attributes = posting.attributes
+            infos.append(await channel_info(node, app, posting.channel, attributes) if attributes else {})
+    finally:
+        for receipt in claimed:
+            await receipts.release(app.id, receipt)
+    return infos
+
+
+async def _claim(node: Node, app: App, receipt: str) -> bytes | None:
+    try:
+        return await node.receipts.claim(app.id, receipt)
+    except Pending:
+        raise HttpError(409, "The same is being published now: try again in a moment", {"Retry-After": "1"}) from None
+
+
+def parse_info(info: str | None, known: frozenset[str] = COUNTS) -> frozenset[str]:
+    """The attributes a caller asks for. Raises HttpError 400 for one that does not exist here."""
+    if not info:
+        return frozenset()
+    attributes = frozenset(part.strip() for part in info.split(","))
+    if unknown := attributes - known:
+        names = " and ".join(sorted(known, reverse=True))
+        raise HttpError(400, f"info knows {names} here, not {', '.join(sorted(unknown))[:60]!r}")
+    return attributes
+
+
+async def channel_info(node: Node, app: App, channel: str, attributes: frozenset[str]) -> dict[str, Any]:
+    """The counts asked for, of the whole cluster; users are counted on presence channels only."""
+    if not attributes & COUNTS:
+        return {}
+    count = await node.roster.count(app.id, channel)
+    info: dict[str, Any] = {}
+    if "user_count" in attributes and kind_of(channel) is ChannelKind.PRESENCE:
+        info["user_count"] = count.users
+    if "subscription_count" in attributes:
+        info["subscription_count"] = count.subscriptions
+    return info
+
+
+def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as error:
+        raise HttpError(400, f"The body is not what is expected here: {str(error)[:200]}") from None
+
+
+def _postings(app: App, event: _Event, channels: list[str]) -> list[_Posting]:
+    """Check one event; returns what is to be published, each channel once. Raises HttpError 400 or 413."""
+    longest = app.max_event_name_length
+    if not is_valid_event_name(event.name) or len(event.name) > longest:
+        raise HttpError(400, f"name must have 1 to {longest} characters, none of them a control character")
+    if is_reserved_event(event.name):
+        raise HttpError(400, "names that begin with pusher: or pusher_internal: are the server's own")
+    attributes = parse_info(event.info)
+    for channel in channels:
+        if not (is_valid_channel(channel) and len(channel) <= app.max_channel_length) and not is_user_channel(channel):
+            raise HttpError(
+                400, f"{channel[:40]!r} is not a channel: 1 to {app.max_channel_length} of A-Z a-z 0-9 _ - = @ , . ;"
+            )
+    if event.socket_id is not None and not is_valid_socket_id(event.socket_id):
+        raise HttpError(400, "socket_id must have the form digits.digits")
+    if event.except_user is not None and not is_valid_event_name(event.except_user):
+        raise HttpError(400, "except_user must have 1 to 200 characters, none of them a control character")
+    if event.id is not None and not 0 < len(event.id) <= MAX_EVENT_ID_LENGTH:
+        raise HttpError(400, f"id must have 1 to {MAX_EVENT_ID_LENGTH} characters")
+    if not isinstance(event.data, str):
+        raise HttpError(400, "data must be a text: encode objects as JSON first")
+    size = len(event.data) if event.data.isascii() else len(event.data.encode())
+    if size > app.max_event_bytes:
+        most = app.max_event_bytes
+        raise HttpError(413, f"The data content of this event has {size} bytes, more than the {most} it may have")
+    return [
+        _Posting(
+            channel,
+            encoding.event(event.name, channel, event.data),
+            event,
+            attributes,
+            None if event.id is None else f"event\n{channel}\n{event.id}",
+        )
+        for channel in (channels if len(channels) == 1 else dict.fromkeys(channels))
+    ]

@@ -1,0 +1,70 @@
+"""The head of a request: what is wrong with it, and what it asks for. RFC 9112, sections 3.2 and 6.1."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from smartlink.server.net.requests import HttpError, Request
+
+__all__ = ["Begun", "fault_of_head", "origin_form", "without_offer"]
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"})
+_HOST = re.compile(r"(?:[-A-Za-z0-9._~!$&'()*+,;=%]+|\[[0-9A-Fa-f:.]+\])?(?::[0-9]{0,5})?\Z")
+
+
+class Begun:
+    """A request of which not all has come. `raw_size`: bytes read since its head, chunk sizes and trailers included."""
+
+    __slots__ = ("body", "has_head", "head_bytes", "headers", "is_looked_at", "raw_size", "size", "url")
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.headers: dict[str, str] = {}
+        self.has_head = False
+        self.is_looked_at = False
+        self.body: list[bytes] = []
+        self.size = 0
+        self.raw_size = 0
+        self.head_bytes = 0
+
+
+def fault_of_head(headers: Mapping[str, str], version: str, method: str) -> HttpError | None:
+    """What is wrong with a head, or understood differently by servers."""
+    if version not in ("1.1", "1.0"):
+        return HttpError(505, "This server speaks HTTP/1.1")
+    if method not in _METHODS:
+        return HttpError(501, f"The method {method[:20]} is not supported here")
+    if version == "1.1" and "host" not in headers:
+        return HttpError(400, "A Host header is missing")
+    if not _HOST.match(headers.get("host", "")):
+        return HttpError(400, "The Host header is not a host and port")
+    if version == "1.0" and ("transfer-encoding" in headers or "upgrade" in headers):
+        return HttpError(400, "HTTP/1.0 has neither Transfer-Encoding nor Upgrade: have the proxy speak HTTP/1.1")
+    if "transfer-encoding" in headers and headers["transfer-encoding"].lower() != "chunked":
+        return HttpError(501, "The only Transfer-Encoding supported here is chunked")
+    if "expect" in headers and headers["expect"].lower() != "100-continue":
+        return HttpError(417, "The only expectation supported here is 100-continue")
+    return None
+
+
+def origin_form(begun: Begun) -> str:
+    """The request's target from its path on. RFC 9112, section 3.2.2: a whole URL must be taken, too."""
+    target = begun.url.decode("latin-1")
+    if target.startswith("/"):
+        return target
+    scheme, _, rest = target.partition("://")
+    authority, slash, path = rest.partition("/")
+    if scheme.lower() not in ("http", "https") or authority.lower() != begun.headers.get("host", "").lower():
+        raise HttpError(400, "The request's target must be a path, or a URL of the host that Host names")
+    return slash + path
+
+
+def without_offer(request: Request) -> bytes:
+    """The head of `request` as it would be without an offer of another protocol."""
+    headers = {name: value for name, value in request.headers.items() if name != "upgrade"}
+    options = headers.get("connection", "").split(",")
+    headers["connection"] = ",".join(option for option in options if option.strip().lower() != "upgrade")
+    target = f"{request.path}?{request.query}" if request.query else request.path
+    lines = [f"{request.method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

@@ -1,0 +1,198 @@
+"""Method and path to endpoint. Every call below `/apps` and `/users` is signed, and limited per app.
+
+Pages of other origins may call where the app lists their origin. Cookies play no part here, so none are allowed for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, TypeAlias
+from urllib.parse import unquote
+
+import msgspec
+
+from smartlink.server.apps.base import App, AppManager
+from smartlink.server.cluster.brokers.base import BrokerUnavailable
+from smartlink.server.core.node import Node
+from smartlink.server.net.requests import HttpError, Request, Response
+from smartlink.server.transports.http import channels, events, users
+from smartlink.server.transports.http import status as status_call
+from smartlink.server.transports.http.auth import authenticate, parse_query
+from smartlink.server.transports.http.rates import Rates
+
+__all__ = ["Router"]
+
+Endpoint: TypeAlias = Callable[[dict[str, str]], Coroutine[Any, Any, Response]]
+
+_PUBLISHING = ("/events", "/batch_events")
+_ENDINGS = {"terminate_connections": users.terminate, "force_reconnect": users.reconnect}
+_PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Allow-Headers": "Content-Type, Idempotency-Key",
+    "Access-Control-Max-Age": "600",
+}
+_UP = Response(b'{"health":"OK"}')
+_DRAINING = Response(b'{"health":"draining"}', 503, {"Retry-After": "1"})
+
+
+class Router:
+    """Answers the calls of the HTTP API."""
+
+    def __init__(self, node: Node, apps: AppManager, is_ready: Callable[[], bool], status: status_call.Status) -> None:
+        self._node = node
+        self._apps = apps
+        self._is_ready = is_ready
+        self._status = status
+        self.rates = Rates()
+
+    async def answer(self, request: Request) -> Response:
+        """The answer to `request`; an error of the caller is an answer too."""
+        metrics = self._node.metrics
+        metrics.http_requests += 1
+        response = await self._answer(request)
+        metrics.answered(response.status)
+        return self._to_origin(request, response) if "origin" in request.headers else response
+
+    async def _answer(self, request: Request) -> Response:
+        metrics = self._node.metrics
+        try:
+            return await self._dispatch(request)
+        except HttpError as error:
+            metrics.http_errors += 1
+            return error.response()
+        except BrokerUnavailable as error:
+            metrics.http_errors += 1
+            return HttpError(503, f"{error}. Try again in a moment", {"Retry-After": "1"}).response()
+
+    def _up(self) -> Response:
+        """200 for as long as clients are served, so that balancers leave them here; what is wrong stands in it."""
+        health = self._status.health
+        problems, warnings = health.problems(), health.warnings()
+        if not problems and not warnings:
+            return _UP
+        told = {"health": "degraded" if problems else "OK", "problems": problems, "warnings": warnings}
+        return Response(msgspec.json.encode(told))
+
+    def refusal(self, head: Request) -> HttpError | None:
+        """Why a request is refused whatever its body will be; None when that depends on the body."""
+        try:
+            if head.path == "/up" or head.method == "OPTIONS":
+                raise HttpError(413, "This request takes no body")
+            self._call(head, is_whole=False)
+        except HttpError as error:
+            metrics = self._node.metrics
+            metrics.http_requests += 1
+            metrics.http_errors += 1
+            metrics.answered(error.status)
+            if "origin" not in head.headers:
+                return error
+            return HttpError(error.status, str(error), self._to_origin(head, error.response()).headers)
+        return None
+
+    async def _dispatch(self, request: Request) -> Response:
+        if request.path == "/up":
+            _allow(request, "GET", "HEAD")
+            if not self._is_ready():
+                return _DRAINING
+            return self._up()
+        return await self._call(request)()
+
+    def _call(self, request: Request, *, is_whole: bool = True) -> Callable[[], Coroutine[Any, Any, Response]]:
+        """What carries a request out. Raises HttpError for what its head shows, and when whole for its body's MD5."""
+        parts = request.path.split("/")[1:]
+        if parts[0] == "apps" and len(parts) >= 3:
+            return self._app_call(request, parts[1], parts[2:], is_whole=is_whole)
+        if parts[0] == "users" and len(parts) == 3 and (end := _ENDINGS.get(parts[2])) is not None:
+            # An official client leaves the application out of this path; the key says which it is.
+            parameters = parse_query(request.query)
+            app = self._apps.by_key(parameters.get("auth_key", ""))
+            if app is None:
+                raise HttpError(401, "auth_key is not the key of any application")
+            _allow(request, "POST")
+            self._admit(app, request, parameters, is_whole=is_whole)
+            return partial(end, self._node, app, unquote(parts[1]))
+        raise HttpError(404, "No such path: the HTTP API is below /apps/{id}, WebSockets are at /app/{key}")
+
+    def _app_call(
+        self, request: Request, app_id: str, parts: list[str], *, is_whole: bool
+    ) -> Callable[[], Coroutine[Any, Any, Response]]:
+        app = self._apps.by_id(unquote(app_id))
+        if app is None:
+            raise HttpError(404, f"No application has the id {unquote(app_id)[:40]!r}")
+        call = self._find(request, app, parts)
+        if call is None:
+            raise HttpError(404, "No such call")
+        method, endpoint = call
+        if request.method == "OPTIONS":
+            return partial(_preflight, app, request)
+        _allow(request, method)
+        parameters = parse_query(request.query)
+        self._admit(app, request, parameters, is_whole=is_whole)
+        return partial(self._carry_out, app, request, endpoint, parameters)
+
+    async def _carry_out(self, app: App, request: Request, endpoint: Endpoint, parameters: dict[str, str]) -> Response:
+        counted = self._node.metrics.app(app.id)
+        counted.http_calls += 1
+        counted.http_bytes_received += len(request.body)
+        response = await endpoint(parameters)
+        counted.http_bytes_sent += len(response.body)
+        return response
+
+    def _admit(self, app: App, request: Request, parameters: dict[str, str], *, is_whole: bool) -> None:
+        """Raises HttpError when the caller is not the app, is switched off, or asks too often."""
+        authenticate(app, request, parameters, is_whole=is_whole)
+        if not app.is_enabled:
+            raise HttpError(403, "This application is switched off")
+        if is_whole and not request.path.endswith(_PUBLISHING):
+            self.rates.read(app)
+
+    def _to_origin(self, request: Request, response: Response) -> Response:
+        """The answer, so that a page of an origin that the app lists may read it."""
+        parts = request.path.split("/")
+        app = self._apps.by_id(unquote(parts[2])) if len(parts) > 3 and parts[1] == "apps" else None
+        if app is None or not app.cors_origins:
+            return response
+        headers = dict(response.headers) | {"Vary": "Origin"}
+        if "*" in app.cors_origins:
+            headers["Access-Control-Allow-Origin"] = "*"
+        elif request.headers["origin"] in app.cors_origins:
+            headers["Access-Control-Allow-Origin"] = request.headers["origin"]
+        headers["Access-Control-Expose-Headers"] = "Retry-After"
+        return msgspec.structs.replace(response, headers=headers)
+
+    def _find(self, request: Request, app: App, parts: list[str]) -> tuple[str, Endpoint] | None:
+        node = self._node
+        charge = partial(self.rates.publish, app)
+        match parts:
+            case ["events"]:
+                return "POST", lambda _: events.publish(node, app, request, charge)
+            case ["batch_events"]:
+                return "POST", lambda _: events.publish_batch(node, app, request, charge)
+            case ["channels"]:
+                return "GET", lambda parameters: channels.list_channels(node, app, parameters)
+            case ["channels", name]:
+                return "GET", lambda parameters: channels.show_channel(node, app, unquote(name), parameters)
+            case ["channels", name, "users"]:
+                return "GET", lambda parameters: channels.list_users(node, app, unquote(name), parameters)
+            case ["status"]:
+                return "GET", lambda _: status_call.status(node, app, self._status)
+            case ["connections"]:
+                return "GET", lambda _: channels.connections(node, app)
+            case ["users", user_id, "info"]:
+                return "POST", lambda _: users.change_info(node, app, unquote(user_id), request.body)
+            case ["users", user_id, verb] if (end := _ENDINGS.get(verb)) is not None:
+                return "POST", lambda _: end(node, app, unquote(user_id))
+        return None
+
+
+def _allow(request: Request, *methods: str) -> None:
+    if request.method not in methods:
+        raise HttpError(405, f"Use {' or '.join(methods)} here", {"Allow": ", ".join(methods)})
+
+
+async def _preflight(app: App, request: Request) -> Response:
+    """The answer to a browser that asks before it calls. Raises HttpError 403 for an origin that is not listed."""
+    if "*" not in app.cors_origins and request.headers.get("origin") not in app.cors_origins:
+        raise HttpError(403, "Pages of this origin may not call the HTTP API of this application")
+    return Response(headers=_PREFLIGHT)

@@ -1,0 +1,49 @@
+"""`GET /apps/{id}/status`: how the server is doing, over all its workers. Ours; Pusher has no such call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from smartlink.server.apps.base import App
+from smartlink.server.core.health import Health
+from smartlink.server.core.node import Node
+from smartlink.server.net.requests import Response
+from smartlink.server.runtime.metrics import WEBHOOK_SAMPLES
+from smartlink.server.runtime.rates import Overview
+
+__all__ = ["ABILITIES", "Status", "status"]
+
+ABILITIES = ("except_user", "id", "live")
+"""What events may carry here beyond Pusher's API; publishers look before they rely on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the call tells of. `uses_redis`: nodes are joined by Redis."""
+
+    overview: Overview
+    version: str
+    uses_redis: bool
+    health: Health
+
+
+async def status(node: Node, app: App, about: Status) -> Response:
+    """Connections and channels are the app's, over all nodes; rates and webhooks are this machine's, of all apps."""
+    totals = await about.overview.totals()
+    report = {
+        "version": about.version,
+        "abilities": ABILITIES,
+        "connections": await node.count_connections(app),
+        "channels": len(await node.roster.channels(app.id)),
+        "nodes": await node.roster.nodes() if about.uses_redis else 1,
+        "workers": totals.workers,
+        "redis": about.health.redis,
+        "problems": about.health.problems(),
+        "warnings": about.health.warnings(),
+        "uptime_s": int(totals.uptime_s),
+    }
+    rates = {name: round(value, 1) for name, value in totals.figures.items() if name.endswith("_per_s")}
+    webhooks = {f"webhooks_{outcome}": int(totals.figures.get(name, 0)) for outcome, name in WEBHOOK_SAMPLES.items()}
+    return Response(msgspec.json.encode(report | rates | webhooks))

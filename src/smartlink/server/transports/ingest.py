@@ -1,0 +1,160 @@
+"""Events that an application publishes to Redis in the format of Laravel's redis broadcaster, delivered to subscribers.
+
+On the Redis channel named like the wire channel, after a prefix: `{"event", "data", "socket"}`. Every node hears all of
+them and delivers to its own subscribers; nothing is published again. Redis' pub/sub keeps nothing: what is published
+while a node is not listening is lost to it, and cache channels do not keep these events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+import msgspec
+import structlog
+from redis.asyncio.connection import Connection
+
+from smartlink.background import Background
+from smartlink.lost import closed_is_lost
+from smartlink.protocol import encoding
+from smartlink.protocol.names import is_reserved_event, is_valid_channel, is_valid_event_name, is_valid_socket_id
+from smartlink.server.apps.base import App, AppManager
+from smartlink.server.cluster.brokers.base import Publication
+from smartlink.server.cluster.redis.connect import LOST, find_topology, open_connection
+from smartlink.server.core.node import Node
+from smartlink.server.settings.config import ServerSettings
+
+__all__ = ["RedisIngest"]
+
+PING_EVERY_S = 1.0
+SILENCE_S = 3.0
+FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.05, 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class _Event(msgspec.Struct):
+    event: str
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    socket: str | None = None
+
+
+_decoder = msgspec.json.Decoder(_Event)
+_text_decoder = msgspec.json.Decoder(str)
+
+
+class RedisIngest:
+    """Listens to Redis for the application of the environment, and reconnects for ever."""
+
+    def __init__(self, settings: ServerSettings, apps: AppManager, node: Node, background: Background) -> None:
+        self._background = background
+        self._address = settings.redis_address
+        self._prefix = settings.broadcast_redis_prefix
+        self._own = f"{settings.reverb_scaling_channel}:"
+        """The nodes' own channels, which an empty prefix would take for an application's."""
+        self._app_id = settings.reverb_app_id
+        self._apps = apps
+        self._node = node
+        self._heard_at = 0.0
+        self._complained_at: dict[str, float] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = self._background.start("reading events of the application from Redis", self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+
+    async def _run(self) -> None:
+        backoff_s = FIRST_BACKOFF_S
+        while True:
+            self._heard_at = 0.0
+            try:
+                with closed_is_lost():
+                    await self._listen()
+            except (*LOST, ValueError) as error:
+                self._complain("events on redis cannot be read", f"{type(error).__name__}: {str(error)[:200]}")
+            backoff_s = FIRST_BACKOFF_S if self._heard_at else min(backoff_s * 2, LAST_BACKOFF_S)
+            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 — jitter is no secret
+
+    async def _listen(self) -> None:
+        topology = await find_topology(self._address)
+        connection = await open_connection(self._address, topology.endpoints[0])
+        tasks = []
+        try:
+            await connection.send_command("PSUBSCRIBE", f"{_literal(self._prefix)}*")
+            tasks = [asyncio.create_task(self._read(connection)), asyncio.create_task(self._ping(connection))]
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await connection.disconnect(nowait=True)
+
+    async def _ping(self, connection: Connection) -> None:
+        asked_at = time.monotonic()
+        while True:
+            await connection.send_command("PING")
+            await asyncio.sleep(PING_EVERY_S)
+            if time.monotonic() - max(self._heard_at, asked_at) > SILENCE_S:
+                raise TimeoutError(f"no answer for {SILENCE_S:g} s")
+
+    async def _read(self, connection: Connection) -> None:
+        while True:
+            message = await connection.read_response(disable_decoding=True)
+            self._heard_at = time.monotonic()
+            if isinstance(message, list) and len(message) == 4 and message[0] == b"pmessage":
+                self._take(message[2], message[3])
+
+    def _take(self, name: bytes, payload: bytes) -> None:
+        """Deliver one event, or drop and count it. Never raises."""
+        if name.startswith(self._own.encode()):
+            return
+        app = self._apps.by_id(self._app_id)
+        try:
+            channel = name.decode().removeprefix(self._prefix)
+            if app is None or not is_valid_channel(channel) or len(channel) > app.max_channel_length:
+                raise ValueError("no channel's name")
+            publication = _publication(app, channel, payload)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            self._node.metrics.ingest_dropped += 1
+            self._complain("dropped an event on redis that cannot be delivered", str(error)[:200])
+            return
+        self._node.metrics.ingested += 1
+        self._node.deliver(publication)
+
+    def _complain(self, event: str, reason: str) -> None:
+        """Once a minute at most."""
+        if time.monotonic() - self._complained_at.get(event, -60.0) >= 60:
+            self._complained_at[event] = time.monotonic()
+            log.warning(event, reason=reason)
+
+
+def _publication(app: App, channel: str, payload: bytes) -> Publication:
+    """What a message stands for. Raises ValueError, or msgspec's, for one that may not be delivered."""
+    if len(payload) > 8 * app.max_event_bytes:
+        raise ValueError("too large")
+    message = _decoder.decode(payload)
+    is_too_long = len(message.event) > app.max_event_name_length
+    if is_too_long or not is_valid_event_name(message.event) or is_reserved_event(message.event):
+        raise ValueError("no event's name")
+    raw = bytes(message.data)
+    raw.decode()
+    data = _text_decoder.decode(raw) if raw.startswith(b'"') else raw.decode()
+    size = len(data.encode())
+    if size > app.max_event_bytes:
+        raise ValueError(f"data is {size} bytes, more than the {app.max_event_bytes} this application may send")
+    socket = message.socket or None
+    if socket is not None and not is_valid_socket_id(socket):
+        raise ValueError("no socket's id")
+    return Publication(app.id, channel, encoding.event(message.event, channel, data), socket)
+
+
+def _literal(text: str) -> str:
+    """`text` as a Redis pattern that matches only itself."""
+    return "".join(f"\\{character}" if character in "*?[]\\^" else character for character in text)

@@ -1,0 +1,136 @@
+"""The upgrade: an HTTP request becomes a WebSocket, or learns why not.
+
+A reason that a client of the protocol must see (no such app, a wrong origin, over capacity) is told over the WebSocket,
+as `pusher:error` and close code: browsers do not show HTTP answers to failed upgrades, and pusher-js tries again.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Callable
+from urllib.parse import unquote
+
+from smartlink.protocol import encoding
+from smartlink.protocol.errors import Code
+from smartlink.server.apps.base import AppManager
+from smartlink.server.core.client import ClientSettings
+from smartlink.server.net.framing import close_frame, text_frame
+from smartlink.server.net.link import Link
+from smartlink.server.net.requests import HttpError, Request
+from smartlink.server.runtime.limits import AddressRate
+from smartlink.server.transports.admission import WRONG_ORIGIN, may_call, new_session, refusal
+from smartlink.server.transports.ws.connection import WebSocket
+
+__all__ = ["Upgrader"]
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
+_ANSWER = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+)
+
+
+class Upgrader:
+    """Takes links over from HTTP."""
+
+    def __init__(
+        self,
+        apps: AppManager,
+        shared: ClientSettings,
+        is_ready: Callable[[], bool],
+        is_replaced: Callable[[], bool],
+        address_rate: AddressRate | None = None,
+    ) -> None:
+        """`is_replaced`: not ready, while a successor is. Whoever comes now is sent there at once."""
+        self._is_replaced = is_replaced
+        self._address_rate = address_rate
+        self._apps = apps
+        self._shared = shared
+        self._is_ready = is_ready
+
+    def __call__(self, link: Link, request: Request) -> None:
+        """Upgrade `link`. Raises HttpError when the request is no WebSocket handshake."""
+        accept = _accept(request)
+        is_path = request.path.startswith("/app/")
+        app = self._apps.by_key(unquote(request.path.removeprefix("/app/"))) if is_path else None
+        metrics = self._shared.node.metrics
+        if not (self._is_ready() or self._is_replaced()):
+            metrics.refuse("stopping")
+            raise HttpError(503, "Stopping: connect again", {"Retry-After": "1"})
+        link.write(_ANSWER % accept)
+        refused: tuple[Code, str] | None
+        if app is not None and not may_call(app, request):
+            metrics.refuse("origin")
+            _Refused(link, self._shared, Code.UNAUTHORIZED, WRONG_ORIGIN)
+            return
+        if self._is_replaced():
+            refused = Code.RECONNECT, "The server was replaced: connect again"
+        elif not self._may_come(request):
+            refused = Code.OVER_CAPACITY, "Too many connections at once from this address"
+        elif is_path:
+            refused = refusal(self._shared.node, self._shared.addresses, app, request)
+        else:
+            refused = Code.WRONG_PATH, "WebSockets are at /app/{key}"
+        if app is None or refused is not None:
+            code, reason = refused or (Code.NO_SUCH_APP, "No application has this key")
+            metrics.refuse(code.name.lower())
+            _Refused(link, self._shared, code, reason)
+            return
+        connection = WebSocket(link, app, new_session(app), self._shared)
+        link.handler = connection
+        connection.start(request.client_address)
+
+    def _may_come(self, request: Request) -> bool:
+        rate = self._address_rate
+        return rate is None or rate.take(request.client_address, self._shared.watch.now())
+
+
+class _Refused:
+    """The short rest of a connection that was not accepted: it reads why, and nothing it sends has any effect."""
+
+    def __init__(self, link: Link, shared: ClientSettings, code: Code, reason: str) -> None:
+        self._link = link
+        self._watch = shared.watch
+        self._deadline = shared.watch.now() + 2.0
+        link.handler = self
+        shared.watch.linger(self)
+        link.write(text_frame(encoding.error(reason, code)) + close_frame(code, reason))
+        link.finish()
+
+    def on_bytes(self, data: bytes) -> None:
+        if data[0] & 0x0F == 0x8:
+            self._link.abort()
+
+    def on_closed(self, descriptor: int) -> None:
+        self._watch.forget(self)
+
+    def on_behind(self, descriptor: int) -> None:
+        """A few hundred bytes: the kernel takes them, or the deadline ends it."""
+
+    def on_caught_up(self) -> None:
+        """Nothing was held up."""
+
+    def look_after(self, now: float) -> None:
+        if now >= self._deadline:
+            self._link.abort()
+
+
+def _accept(request: Request) -> bytes:
+    headers = request.headers
+    if request.method != "GET":
+        raise HttpError(405, "A WebSocket begins with GET", {"Allow": "GET"})
+    upgrades = [part.strip().lower() for part in headers.get("upgrade", "").split(",")]
+    connection = [part.strip().lower() for part in headers.get("connection", "").split(",")]
+    if "websocket" not in upgrades or "upgrade" not in connection:
+        raise HttpError(426, "This is a WebSocket: connect with wss:// or ws://", {"Upgrade": "websocket"})
+    if headers.get("sec-websocket-version") != "13":
+        raise HttpError(426, "This server speaks WebSocket version 13", {"Sec-WebSocket-Version": "13"})
+    key = headers.get("sec-websocket-key", "")
+    try:
+        is_key = len(base64.b64decode(key, validate=True)) == 16
+    except (binascii.Error, ValueError):
+        is_key = False
+    if not is_key:
+        raise HttpError(400, "Sec-WebSocket-Key must be 16 bytes in base64")
+    return base64.b64encode(hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest())

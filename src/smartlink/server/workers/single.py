@@ -1,0 +1,94 @@
+"""The engines of a server that is its own switchboard: one process alone, until a successor takes a seat.
+
+While nobody has a seat they are the memory engines. During a restart they join the process that ends and the one that
+follows it: publications go both ways, counts and members are of both.
+"""
+
+from __future__ import annotations
+
+from smartlink.server.cluster.brokers.base import Control, Deliver, Publication
+from smartlink.server.cluster.brokers.memory import MemoryBroker
+from smartlink.server.cluster.presence.base import Change, OnChange
+from smartlink.server.cluster.presence.memory import MemoryRoster
+from smartlink.server.runtime.rates import Totals
+from smartlink.server.workers.hub import Exchange
+
+__all__ = ["HomeBroker", "HomeOverview", "HomeRoster"]
+
+
+class HomeBroker(MemoryBroker):
+    """A `Broker` for the switchboard's own node."""
+
+    def __init__(self, exchange: Exchange, roster: HomeRoster) -> None:
+        super().__init__()
+        self._exchange = exchange
+        self._roster = roster
+
+    async def start(self, deliver: Deliver) -> None:
+        await super().start(deliver)
+        self._exchange.home = self
+
+    async def publish(self, publication: Publication | Control) -> None:
+        await super().publish(publication)
+        if self._exchange.seats:
+            self._exchange.route(publication)
+
+    async def stop(self) -> None:
+        self._exchange.home = None
+        await super().stop()
+
+    # What the exchange calls
+
+    def deliver(self, publication: Publication | Control) -> None:
+        if self._deliver is not None:
+            self._deliver(publication)
+
+    def is_subscribed(self, app_id: str, channel: str) -> bool:
+        return (app_id, channel) in self._subscribed
+
+    def on_change(self, change: Change) -> None:
+        self._roster.announce(change)
+
+
+class HomeRoster(MemoryRoster):
+    """A `Roster` for the switchboard's own node; the exchange enters the workers' connections into the same one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._exchange: Exchange | None = None
+        self._on_change: OnChange | None = None
+
+    def use(self, exchange: Exchange) -> None:
+        """Be the roster of `exchange`."""
+        self._exchange = exchange
+
+    async def start(self, on_change: OnChange) -> None:
+        self._on_change = on_change
+
+    def announce(self, change: Change) -> None:
+        if self._on_change is not None:
+            self._on_change(change)
+
+    def report_connections(self, app_id: str, connections: int) -> None:
+        if self._exchange is not None:
+            self._exchange.report_home(app_id, connections)
+
+    def connections_elsewhere(self, app_id: str) -> int:
+        return 0 if self._exchange is None else self._exchange.connections_elsewhere(app_id)
+
+    async def nodes(self) -> int:
+        return 1 if self._exchange is None else max(1, self._exchange.workers())
+
+    async def stop(self) -> None:
+        """What this node entered has left with its connections; what workers entered stays."""
+        self._on_change = None
+
+
+class HomeOverview:
+    """The overview of a server that is its own switchboard."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    async def totals(self) -> Totals:
+        return self._exchange.totals()

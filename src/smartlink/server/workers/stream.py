@@ -1,0 +1,129 @@
+"""Records over a Unix stream socket: each after its length, those of one turn of the loop in one write."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from smartlink.server.workers.messages import MAX_BYTES
+
+__all__ = ["Stream"]
+
+READ_BYTES = 262_144
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+"""Bytes that may wait for a peer; beyond, it is given up."""
+
+
+class Stream:
+    """One end. `on_record` gets each record, `on_end` hears once that there will be no more; neither may raise."""
+
+    def __init__(self, end: socket.socket, on_record: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
+        end.setblocking(False)
+        self._socket = end
+        self._on_record = on_record
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._read_buffer = bytearray()
+        self._pieces: list[bytes] = []
+        self._waiting = memoryview(b"")
+        self.waiting_bytes = 0
+        """Bytes that were sent and that the kernel has not taken."""
+        self._is_scheduled = False
+        self._waiters: list[asyncio.Future[None]] = []
+        self.is_open = True
+        self._loop.add_reader(end.fileno(), self._read)
+
+    def send(self, record: bytes) -> None:
+        """Send with what else is sent in this turn of the loop."""
+        if not self.is_open:
+            return
+        self._pieces += (len(record).to_bytes(4, "big"), record)
+        self.waiting_bytes += len(record) + 4
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self.flush)
+        if self.waiting_bytes > MAX_WAITING_BYTES:
+            self._loop.call_soon(self.close)
+
+    def flush(self) -> None:
+        """Hand to the kernel what it takes."""
+        self._is_scheduled = False
+        if not self._pieces or self._waiting or not self.is_open:
+            return
+        self._waiting = memoryview(b"".join(self._pieces))
+        self._pieces.clear()
+        self._write()
+        if self._waiting and self.is_open:
+            self._loop.add_writer(self._socket.fileno(), self._write)
+
+    async def caught_up(self) -> None:
+        """Wait until the kernel has taken all that was sent by now, or the stream has ended."""
+        while self.is_open and (self._waiting or self._pieces):
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    def close(self) -> None:
+        """End; what the kernel has not taken is lost."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        descriptor = self._socket.fileno()
+        self._loop.remove_reader(descriptor)
+        self._loop.remove_writer(descriptor)
+        self._socket.close()
+        self._waiting, self.waiting_bytes = memoryview(b""), 0
+        self._pieces.clear()
+        self._wake()
+        self._on_end()
+
+    def _read(self) -> None:
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return
+        buffer = self._read_buffer
+        buffer += data
+        position, size = 0, len(buffer)
+        while size - position >= 4 and self.is_open:
+            length = int.from_bytes(buffer[position : position + 4], "big")
+            if length > MAX_BYTES:
+                self.close()
+                return
+            end = position + 4 + length
+            if end > size:
+                break
+            record = bytes(buffer[position + 4 : end])
+            position = end
+            self._on_record(record)
+        del buffer[:position]
+
+    def _write(self) -> None:
+        try:
+            sent = self._socket.send(self._waiting)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.close()
+            return
+        self.waiting_bytes -= sent
+        self._waiting = self._waiting[sent:]
+        if self._waiting:
+            return
+        self._loop.remove_writer(self._socket.fileno())
+        if self._pieces:
+            self.flush()
+        else:
+            self._wake()
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
