@@ -53,7 +53,7 @@ class Chat:
         self.gone = 0
 
 
-class Ear(asyncio.Protocol):
+class PubSubConnection(asyncio.Protocol):
     """A socket that reads what came for its marks only, so that 25,000 frames a second are no work for the crowd."""
 
     def __init__(self, chat: Chat) -> None:
@@ -111,7 +111,7 @@ class Person:
     async def arrive(self, chat: Chat) -> None:
         """Connect and subscribe."""
         loop = asyncio.get_running_loop()
-        _, self._ear = await loop.create_connection(lambda: Ear(chat), "127.0.0.1", self._realtime_port)
+        _, self._ear = await loop.create_connection(lambda: PubSubConnection(chat), "127.0.0.1", self._realtime_port)
         self._ear.transport.write(HANDSHAKE)
         self._socket_id = (await self._ear.until(_SOCKET_ID))[1].decode()
         api = await Client.to(self._app_port)

@@ -12,10 +12,10 @@ from django.urls import include, path
 
 from smartlink.broadcasting import (
     BroadcastEvent,
+    ChannelAuthorizer,
     ChannelRules,
     Member,
     PrivateChannel,
-    Signatory,
     SocketIdWsgiMiddleware,
     SyncBroadcaster,
 )
@@ -57,9 +57,9 @@ def ship(request: HttpRequest, order_id: int) -> JsonResponse:
     return JsonResponse({"shipped": order_id})
 
 
-signatory: Signatory[int] = Signatory.from_settings(rules, lambda user: Member(user))
+authorizer: ChannelAuthorizer[int] = ChannelAuthorizer.from_settings(rules, lambda user: Member(user))
 urlpatterns = [
-    path("broadcasting/", include(broadcasting_urls(signatory, user_of))),
+    path("broadcasting/", include(broadcasting_urls(authorizer, user_of))),
     path("orders/<int:order_id>/ship", ship),
 ]
 application = SocketIdWsgiMiddleware(WSGIHandler())

@@ -12,7 +12,7 @@ from typing import Annotated
 import uvicorn
 from fastapi import FastAPI, Header
 
-from smartlink.broadcasting import Broadcaster, ChannelRules, EncryptedPrivateChannel, Member, Signatory
+from smartlink.broadcasting import Broadcaster, ChannelAuthorizer, ChannelRules, EncryptedPrivateChannel, Member
 from smartlink.broadcasting.integrations.fastapi import broadcasting_router
 
 broadcaster = Broadcaster.from_settings()
@@ -35,8 +35,8 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 
 
 app = FastAPI(lifespan=lifespan)
-signatory: Signatory[int] = Signatory.from_settings(rules, lambda user: Member(user))
-app.include_router(broadcasting_router(signatory, current_user), prefix="/broadcasting")
+authorizer: ChannelAuthorizer[int] = ChannelAuthorizer.from_settings(rules, lambda user: Member(user))
+app.include_router(broadcasting_router(authorizer, current_user), prefix="/broadcasting")
 
 
 @app.post("/patients/{patient_id}/results", status_code=202)

@@ -18,10 +18,10 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from smartlink.broadcasting import (
     Broadcaster,
     BroadcastEvent,
+    ChannelAuthorizer,
     ChannelRules,
     Member,
     PrivateChannel,
-    Signatory,
     SocketIdMiddleware,
 )
 from smartlink.broadcasting.integrations.fastapi import broadcasting_router
@@ -85,8 +85,8 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 
 app = FastAPI(lifespan=lifespan)
 app.add_middleware(SocketIdMiddleware)
-signatory: Signatory[int] = Signatory.from_settings(rules, lambda user: Member(user))
-app.include_router(broadcasting_router(signatory, current_user), prefix="/broadcasting")
+authorizer: ChannelAuthorizer[int] = ChannelAuthorizer.from_settings(rules, lambda user: Member(user))
+app.include_router(broadcasting_router(authorizer, current_user), prefix="/broadcasting")
 
 
 @app.post("/orders", status_code=201)

@@ -7,10 +7,10 @@ from flask import Flask, request
 
 from smartlink.broadcasting import (
     BroadcastEvent,
+    ChannelAuthorizer,
     ChannelRules,
     Member,
     PrivateChannel,
-    Signatory,
     SocketIdWsgiMiddleware,
     SyncBroadcaster,
 )
@@ -46,8 +46,8 @@ def ship(order_id: int) -> dict[str, int]:
     return {"shipped": order_id}
 
 
-signatory: Signatory[int] = Signatory.from_settings(rules, lambda user: Member(user))
-app.register_blueprint(broadcasting_blueprint(signatory, current_user), url_prefix="/broadcasting")
+authorizer: ChannelAuthorizer[int] = ChannelAuthorizer.from_settings(rules, lambda user: Member(user))
+app.register_blueprint(broadcasting_blueprint(authorizer, current_user), url_prefix="/broadcasting")
 app.wsgi_app = SocketIdWsgiMiddleware(app.wsgi_app)  # type: ignore[method-assign]
 
 if __name__ == "__main__":

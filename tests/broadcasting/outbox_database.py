@@ -12,7 +12,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from kit.pusher_service import PusherService
-from smartlink.broadcasting import Driver, Envelope, Promise
+from smartlink.broadcasting import Delivery, Driver, Envelope
 from smartlink.broadcasting.drivers.pusher import PusherDriver
 from smartlink.broadcasting.outbox import Outbox, OutboxTables, Relay, define_tables
 
@@ -47,10 +47,10 @@ class OutboxDatabase:
 
 
 def envelope(
-    number: int, channel: str = "private-a", promise: Promise = Promise.DURABLE, socket_id: str | None = None
+    number: int, channel: str = "private-a", delivery: Delivery = Delivery.DURABLE, socket_id: str | None = None
 ) -> Envelope:
     """An event whose number shows in its payload."""
-    return Envelope(channel, "App\\Events\\E", f'{{"n":{number}}}', socket_id, promise)
+    return Envelope(channel, "App\\Events\\E", f'{{"n":{number}}}', socket_id, delivery)
 
 
 def pusher_driver(service: PusherService, timeout_s: float = 2.0) -> PusherDriver:

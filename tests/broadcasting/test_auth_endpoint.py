@@ -16,13 +16,13 @@ from kit.asgi import connect_websocket
 from smartlink.broadcasting import (
     BroadcastConfigError,
     BroadcastingAuth,
+    ChannelAuthorizer,
     ChannelEncryption,
     ChannelRules,
     Member,
     RequestRefused,
-    Signatory,
 )
-from smartlink.broadcasting.signatory import Question
+from smartlink.broadcasting.authorizer import AuthRequest
 
 KEY, SECRET = "the-key", "the-secret"
 SOCKET = "123.456"
@@ -50,7 +50,7 @@ def build(*, name_user_on_private: bool = True, encryption: ChannelEncryption | 
     def players(user: int) -> dict[str, object]:
         return {"score": 3}
 
-    signatory = Signatory(
+    authorizer = ChannelAuthorizer(
         rules,
         key=KEY,
         secret=SECRET,
@@ -58,7 +58,7 @@ def build(*, name_user_on_private: bool = True, encryption: ChannelEncryption | 
         name_user_on_private=name_user_on_private,
         encryption=encryption,
     )
-    return BroadcastingAuth(signatory, authenticate)
+    return BroadcastingAuth(authorizer, authenticate)
 
 
 @pytest.fixture
@@ -416,8 +416,8 @@ class TestGuards:
         async def admin(scope: MutableMapping[str, Any]) -> int | None:
             return int(dict(scope["headers"]).get(b"x-admin", b"0")) or None
 
-        signatory = Signatory(rules, key=KEY, secret=SECRET, member_of=lambda user: Member(user))
-        app = BroadcastingAuth(signatory, {"web": authenticate, "admin": admin})
+        authorizer = ChannelAuthorizer(rules, key=KEY, secret=SECRET, member_of=lambda user: Member(user))
+        app = BroadcastingAuth(authorizer, {"web": authenticate, "admin": admin})
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://app") as client:
             yield client
 
@@ -444,10 +444,10 @@ class TestGuards:
 
 @pytest.mark.parametrize("query", ["channel_name[]=\udcff&socket_id=1.2", "socket_id=1.2&channel_name=private-\xfc"])
 def test_a_query_with_raw_bytes_is_the_callers_error(query: str) -> None:
-    signatory = Signatory(ChannelRules(), key=KEY, secret=SECRET, member_of=lambda user: Member(user))
-    question = Question("GET", "/broadcasting/auth", lambda: b"", query=query)
+    authorizer = ChannelAuthorizer(ChannelRules(), key=KEY, secret=SECRET, member_of=lambda user: Member(user))
+    question = AuthRequest("GET", "/broadcasting/auth", lambda: b"", query=query)
 
-    assert signatory.answer_sync(question, {"default": lambda: 7}).status == 400
+    assert authorizer.answer_sync(question, {"default": lambda: 7}).status == 400
 
 
 async def test_a_websocket_is_turned_away() -> None:
@@ -457,4 +457,4 @@ async def test_a_websocket_is_turned_away() -> None:
 @pytest.mark.parametrize(("key", "secret"), [("", SECRET), (KEY, "")])
 def test_without_a_secret_nothing_is_ever_signed(key: str, secret: str) -> None:
     with pytest.raises(BroadcastConfigError, match="is empty"):
-        Signatory(ChannelRules(), key=key, secret=secret, member_of=lambda user: Member(user))
+        ChannelAuthorizer(ChannelRules(), key=key, secret=secret, member_of=lambda user: Member(user))

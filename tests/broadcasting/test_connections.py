@@ -18,10 +18,10 @@ from smartlink.broadcasting import (
     BroadcastRefused,
     BroadcastUnavailable,
     Channel,
+    Delivery,
     Envelope,
     PresenceChannel,
     PrivateChannel,
-    Promise,
 )
 from smartlink.broadcasting.testing import FakeDriver
 
@@ -187,7 +187,7 @@ def test_an_event_that_nothing_delays_is_live() -> None:
         def broadcast_on(self) -> Channel:
             return Channel("lamp")
 
-    assert Broadcaster(FakeDriver()).pack(Blinked())[0].promise is Promise.LIVE
+    assert Broadcaster(FakeDriver()).pack(Blinked())[0].delivery is Delivery.LIVE
 
 
 @pytest.mark.parametrize("user_id", ["7", 7])

@@ -11,7 +11,7 @@ from broadcasting.outbox_database import OutboxDatabase, envelope
 from kit.client import connected
 from kit.realtime import realtime_server
 from kit.waiting import LIMIT_S
-from smartlink.broadcasting import Broadcaster, BroadcastRefused, BroadcastSettings, Driver, Envelope, Promise
+from smartlink.broadcasting import Broadcaster, BroadcastRefused, BroadcastSettings, Delivery, Driver, Envelope
 from smartlink.broadcasting.outbox import FailedEvents
 from smartlink.broadcasting.testing import FakeDriver
 
@@ -22,7 +22,7 @@ class Page:
 
     after: int = 0
     applied: list[int] = field(default_factory=list)
-    is_whole: bool = True
+    is_connected: bool = True
 
     def hear(self, event_id: int, number: int) -> None:
         if event_id > self.after:
@@ -36,7 +36,7 @@ class Page:
 
     async def close_gap(self, database: OutboxDatabase, channel: str = "private-a") -> None:
         async with database.sessions() as session:
-            found, self.is_whole = await database.outbox.events_after(session, channel, self.after)
+            found, self.is_connected = await database.outbox.events_after(session, channel, self.after)
         for event in found:
             self.hear(event.id, json.loads(event.payload)["n"])
 
@@ -141,8 +141,8 @@ async def test_who_closes_a_gap_finds_a_retried_event_once_and_behind_the_others
 
     assert early.applied == [2, 1]
     assert late.applied == [2, 1]
-    assert early.is_whole
-    assert late.is_whole
+    assert early.is_connected
+    assert late.is_connected
 
 
 async def test_a_gap_in_which_an_event_was_set_aside_is_not_whole_until_the_state_is_loaded_anew(
@@ -153,20 +153,20 @@ async def test_a_gap_in_which_an_event_was_set_aside_is_not_whole_until_the_stat
 
     await page.close_gap(database)
     await elsewhere.close_gap(database, "private-b")
-    assert (page.applied, page.is_whole) == ([], False)
-    assert elsewhere.is_whole
+    assert (page.applied, page.is_connected) == ([], False)
+    assert elsewhere.is_connected
 
     async with database.sessions() as session:
         page.after = await database.outbox.latest_id(session, "private-a")
     await page.close_gap(database)
     assert page.after == first
-    assert page.is_whole
+    assert page.is_connected
 
 
 async def test_a_retried_event_keeps_all_but_its_id_and_its_past(database: OutboxDatabase) -> None:
     driver = FakeDriver()
     driver.fails_with = BroadcastRefused("answered 400: no")
-    kept = Envelope("private-b", "E", '{"a":"é"}', "1.2", Promise.STATE, "high", None, "pusher", "7")
+    kept = Envelope("private-b", "E", '{"a":"é"}', "1.2", Delivery.STATE, "high", None, "pusher", "7")
     [before] = await database.record(kept)
     await database.relay(driver).run_once()
 
@@ -174,7 +174,7 @@ async def test_a_retried_event_keeps_all_but_its_id_and_its_past(database: Outbo
 
     [after] = await database.column("id")
     assert after > before
-    for name in ("channel", "name", "payload", "socket_id", "promise", "queue", "connection", "except_user"):
+    for name in ("channel", "name", "payload", "socket_id", "delivery", "queue", "connection", "except_user"):
         assert await database.column(name) == [getattr(kept, name)]
     assert await database.column("state") == ["pending"]
     assert await database.column("attempts") == [0]

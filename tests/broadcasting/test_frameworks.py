@@ -23,9 +23,9 @@ from flask import request as flask_request
 
 from smartlink.broadcasting import (
     BroadcastingAuthWsgi,
+    ChannelAuthorizer,
     ChannelRules,
     Member,
-    Signatory,
     SocketIdMiddleware,
     SocketIdWsgiMiddleware,
     current_socket_id,
@@ -49,7 +49,7 @@ async def own_slowly(user: int, user_id: int) -> bool:
     return user == user_id
 
 
-signatory: Signatory[int] = Signatory(
+authorizer: ChannelAuthorizer[int] = ChannelAuthorizer(
     rules, key="k", secret="s", member_of=lambda user: Member(user), name_user_on_private=False
 )
 
@@ -69,8 +69,8 @@ def django_socket(_: Any) -> Any:
 
 
 urlpatterns = [
-    path("broadcasting/", include(broadcasting_urls(signatory, django_user))),
-    path("async/broadcasting/", include(broadcasting_urls(signatory, django_user, is_async=True))),
+    path("broadcasting/", include(broadcasting_urls(authorizer, django_user))),
+    path("async/broadcasting/", include(broadcasting_urls(authorizer, django_user, is_async=True))),
     path("socket", django_socket),
     path("async/socket", django_socket),
 ]
@@ -97,7 +97,7 @@ def fastapi_app() -> Any:
             raise HTTPException(401)
         return user
 
-    app.include_router(broadcasting_router(signatory, current_user), prefix="/broadcasting")
+    app.include_router(broadcasting_router(authorizer, current_user), prefix="/broadcasting")
 
     @app.get("/socket")
     async def socket() -> dict[str, str | None]:
@@ -108,14 +108,14 @@ def fastapi_app() -> Any:
 
 def flask_app() -> Any:
     app = Flask(__name__)
-    blueprint = broadcasting_blueprint(signatory, lambda: number(flask_request.headers.get("authorization")))
+    blueprint = broadcasting_blueprint(authorizer, lambda: number(flask_request.headers.get("authorization")))
     app.register_blueprint(blueprint, url_prefix="/broadcasting")
     app.add_url_rule("/socket", view_func=lambda: {"socket": current_socket_id()})
     return SocketIdWsgiMiddleware(app)
 
 
 def plain_wsgi() -> Any:
-    auth = BroadcastingAuthWsgi(signatory, lambda environ: number(environ.get("HTTP_AUTHORIZATION")))
+    auth = BroadcastingAuthWsgi(authorizer, lambda environ: number(environ.get("HTTP_AUTHORIZATION")))
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         if environ["PATH_INFO"] != "/socket":
@@ -341,7 +341,7 @@ def test_a_multipart_form_is_understood_everywhere(call: Call) -> None:
 
 @pytest.mark.parametrize("encode", [form, multipart])
 def test_a_form_that_flask_took_apart_before_is_understood(encode: Callable[..., Any]) -> None:
-    blueprint = broadcasting_blueprint(signatory, lambda: 7, "early")
+    blueprint = broadcasting_blueprint(authorizer, lambda: 7, "early")
     app = Flask(__name__)
     app.before_request(lambda: flask_request.form.get("csrf") and None)
     app.register_blueprint(blueprint, url_prefix="/broadcasting")
@@ -360,6 +360,6 @@ def test_djangos_test_client_and_a_middleware_that_reads_the_form_are_understood
     if is_taken_apart:
         assert request.POST["socket_id"] == SOCKET
 
-    [view] = [each.callback for each in broadcasting_urls(signatory, django_user) if each.name == "broadcasting-auth"]
+    [view] = [each.callback for each in broadcasting_urls(authorizer, django_user) if each.name == "broadcasting-auth"]
 
     assert view(request).status_code == 200

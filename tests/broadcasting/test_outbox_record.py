@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from broadcasting.outbox_database import OutboxDatabase, envelope, relaying
 from kit.waiting import LIMIT_S, eventually
-from smartlink.broadcasting import Promise
+from smartlink.broadcasting import Delivery
 from smartlink.broadcasting.outbox.record import with_event_id
 from smartlink.broadcasting.testing import FakeDriver
 
@@ -40,7 +40,7 @@ async def test_nothing_is_recorded_for_nothing(database: OutboxDatabase) -> None
 
 async def test_live_events_are_never_recorded(database: OutboxDatabase) -> None:
     with pytest.raises(ValueError, match="live"):
-        await database.record(envelope(1, promise=Promise.LIVE))
+        await database.record(envelope(1, delivery=Delivery.LIVE))
 
 
 async def test_an_id_is_never_used_twice(database: OutboxDatabase) -> None:
@@ -61,7 +61,7 @@ async def test_waking_without_a_relay_is_harmless(database: OutboxDatabase) -> N
 async def test_a_reader_catches_up_on_durable_events_of_its_channel(database: OutboxDatabase) -> None:
     seen = await database.record(envelope(1))
     await database.record(envelope(2, "private-b"))
-    await database.record(envelope(3, promise=Promise.STATE))
+    await database.record(envelope(3, delivery=Delivery.STATE))
     missed = await database.record(envelope(4), envelope(5))
 
     async with database.sessions() as session:

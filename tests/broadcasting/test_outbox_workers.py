@@ -27,9 +27,9 @@ from smartlink.broadcasting.outbox import (
     read_status,
     run_worker,
 )
+from smartlink.broadcasting.outbox.leases import LEASE_S
 from smartlink.broadcasting.outbox.partition import PARTS
 from smartlink.broadcasting.outbox.relay import _BEATS_PER_LEASE
-from smartlink.broadcasting.outbox.shares import LEASE_S
 from smartlink.broadcasting.testing import FakeBroadcaster, FakeDriver
 
 

@@ -21,13 +21,13 @@ from smartlink.broadcasting import (
     Broadcaster,
     BroadcastEvent,
     Channel,
+    Delivery,
     EncryptedPrivateChannel,
     InvalidChannel,
     InvalidEventName,
     PayloadTooLarge,
     PresenceChannel,
     PrivateChannel,
-    Promise,
     SyncBroadcaster,
     UnserialisablePayload,
 )
@@ -48,7 +48,7 @@ class OrderShipped(BroadcastEvent):
 
 
 class LiveOrder(OrderShipped):
-    promise = Promise.LIVE
+    delivery = Delivery.LIVE
 
 
 def payload_of(value: object) -> Any:
@@ -62,7 +62,7 @@ def test_a_dataclass_event_is_packed_with_its_class_name_and_fields() -> None:
     assert envelope.name == "App\\Events\\OrderShipped"
     assert envelope.payload == '{"order":{"id":1}}'
     assert envelope.socket_id is None
-    assert envelope.promise is Promise.DURABLE
+    assert envelope.delivery is Delivery.DURABLE
 
 
 def test_a_pydantic_event_is_packed_with_its_fields() -> None:
@@ -423,14 +423,14 @@ def test_a_name_that_is_no_text_is_refused(name: Any) -> None:
         BROADCASTER.pack(Named(1))
 
 
-def test_a_promise_may_be_said_as_text_and_nonsense_is_refused() -> None:
+def test_a_delivery_may_be_given_as_text_and_nonsense_is_refused() -> None:
     class Said(OrderShipped):
-        promise = "state"  # type: ignore[assignment]
+        delivery = "state"  # type: ignore[assignment]
 
     class Nonsense(OrderShipped):
-        promise = "often"  # type: ignore[assignment]
+        delivery = "often"  # type: ignore[assignment]
 
-    assert BROADCASTER.pack(Said(1))[0].promise is Promise.STATE
+    assert BROADCASTER.pack(Said(1))[0].delivery is Delivery.STATE
     with pytest.raises(ValueError, match="often"):
         BROADCASTER.pack(Nonsense(1))
 

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broadcasting.outbox_database import OutboxDatabase, envelope, open_database, pusher_driver, relaying
 from kit.pusher_service import HANG, Call, PusherService, pusher_service
 from kit.waiting import LIMIT_S, eventually, eventually_told
-from smartlink.broadcasting import Broadcaster, BroadcastUnavailable, Channel, Envelope, Promise
+from smartlink.broadcasting import Broadcaster, BroadcastUnavailable, Channel, Delivery, Envelope
 from smartlink.broadcasting.outbox import FailedEvents, Wakeup
 from smartlink.broadcasting.outbox.service import PROBE_CHANNEL
 from smartlink.broadcasting.testing import FakeDriver, fake_broadcasts
@@ -46,7 +46,7 @@ async def test_durable_events_carry_their_id_and_state_does_not(
     database: OutboxDatabase, service: PusherService
 ) -> None:
     [first, _, third] = await database.record(
-        envelope(1), envelope(2, promise=Promise.STATE), Envelope("chat", "Empty", "{}", "1.2")
+        envelope(1), envelope(2, delivery=Delivery.STATE), Envelope("chat", "Empty", "{}", "1.2")
     )
 
     async with relaying(database, pusher_driver(service)):
@@ -174,7 +174,7 @@ async def test_an_event_has_one_id_however_often_it_is_sent(database: OutboxData
     await database.record(*(envelope(number) for number in range(7)))
     async with relaying(database, driver):
         await eventually(lambda: driver.calls)
-        await database.record(envelope(7, promise=Promise.STATE))
+        await database.record(envelope(7, delivery=Delivery.STATE))
         await eventually(lambda: any(each.payload == '{"n":7}' for each in driver.sent))
 
     ids = defaultdict(set)

@@ -27,9 +27,9 @@ from broadcasting.announcing import (
 from smartlink.broadcasting import (
     BroadcastConfigError,
     BroadcastUnavailable,
+    Delivery,
     Envelope,
     InvalidChannel,
-    Promise,
     UnserialisablePayload,
     from_socket,
 )
@@ -134,7 +134,7 @@ def test_after_the_commit_the_worker_is_woken_and_live_events_go_out(world: Worl
         assert world.live == []
 
     assert world.outbox.rung == [{"default"}]
-    assert [(envelope.channel, envelope.promise) for envelope in world.live] == [("lamp", Promise.LIVE)]
+    assert [(envelope.channel, envelope.delivery) for envelope in world.live] == [("lamp", Delivery.LIVE)]
     assert [name for _, name, _ in world.recorded()] == ["App\\Events\\Said"]
 
 
@@ -224,7 +224,7 @@ def test_live_models_need_somebody_to_send_them(world: World) -> None:
     class Cursor(BroadcastsChanges, Base):
         __tablename__ = "cursors"
         broadcast_fields: ClassVar[Sequence[str]] = ("id",)
-        broadcast_promise = Promise.LIVE
+        broadcast_delivery = Delivery.LIVE
         id: Mapped[int] = mapped_column(primary_key=True)
 
     Base.metadata.create_all(world.engine)

@@ -29,7 +29,7 @@ async def test_status_names_redis_and_an_event_that_others_cannot_get_is_not_cal
                 "REVERB_SCHEME": "http",
             }
             redis.kill()
-            await eventually(lambda: not server.node.is_whole)
+            await eventually(lambda: not server.node.is_connected)
 
             told, sent = await asyncio.gather(
                 asyncio.to_thread(command, tmp_path, "reverb", "status", "--json", environment=environment),

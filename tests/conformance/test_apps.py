@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from kit.postgres import fresh_database
 from kit.postgres import postgres_url as postgres_url
 from kit.waiting import eventually
-from smartlink.server.apps.base import App, AppChange, AppManager, AppsInvalid, Webhook
+from smartlink.server.apps.base import App, AppChange, AppManager, AppsInvalid, WebhookTarget
 from smartlink.server.apps.database import DatabaseApps, realtime_apps, row_of
 from smartlink.server.apps.file import FileApps
 from smartlink.server.apps.static import StaticApps
@@ -39,7 +39,10 @@ FULL = App(
     reads_per_s=7,
     cors_origins=("*",),
     sends_subscription_counts=True,
-    webhooks=(Webhook("https://hooks.test/a?b=c", ("member_added",), ("presence-",)), Webhook("http://other.test/")),
+    webhooks=(
+        WebhookTarget("https://hooks.test/a?b=c", ("member_added",), ("presence-",)),
+        WebhookTarget("http://other.test/"),
+    ),
 )
 
 

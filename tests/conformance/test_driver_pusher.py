@@ -10,7 +10,7 @@ import pytest
 
 from conformance.driver_promises import DriverPromises, RefusingDriverPromises, envelopes
 from kit.pusher_service import HANG, LOSE_THE_ANSWER, PusherService, pusher_service
-from smartlink.broadcasting import BroadcastRefused, BroadcastUnavailable, Envelope, Promise
+from smartlink.broadcasting import BroadcastRefused, BroadcastUnavailable, Delivery, Envelope
 from smartlink.broadcasting.drivers.pusher import PusherDriver
 
 
@@ -98,7 +98,7 @@ async def test_mixed_events_keep_their_order_across_calls(service: PusherService
 
 async def test_only_our_own_server_is_told_more_than_the_api_has(service: PusherService) -> None:
     sent = [
-        Envelope("a", "E", "{}", promise=Promise.LIVE),
+        Envelope("a", "E", "{}", delivery=Delivery.LIVE),
         Envelope("b", "E", '{"eventId":7}', event_id="7"),
     ]
     plain, own = driver_for(service), driver_for(service, is_smartlink=True)

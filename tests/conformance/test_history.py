@@ -11,7 +11,7 @@ from kit.redis import RedisServer, shared_redis
 from kit.redis_engines import RedisEngines, redis_engines
 from kit.waiting import LIMIT_S, eventually, eventually_told
 from smartlink.protocol import encoding
-from smartlink.server.cluster.history.base import MAX_APP_BYTES, Entry, History
+from smartlink.server.cluster.history.base import MAX_APP_BYTES, History, HistoryEntry
 from smartlink.server.cluster.history.memory import MemoryHistory
 from smartlink.server.cluster.history.redis import RedisHistory
 
@@ -91,7 +91,7 @@ class HistoryPromises:
 
 def frames(entries: object) -> list[tuple[int, bytes]]:
     assert isinstance(entries, list | tuple)
-    assert all(isinstance(entry, Entry) for entry in entries)
+    assert all(isinstance(entry, HistoryEntry) for entry in entries)
     return [(entry.position, entry.frame) for entry in entries]
 
 

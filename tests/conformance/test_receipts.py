@@ -1,4 +1,4 @@
-"""What every engine of the port `Receipts` promises."""
+"""What every engine of the port `IdempotencyStore` promises."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from kit.redis import RedisServer, shared_redis
 from kit.redis_engines import RedisEngines, redis_engines
 from kit.waiting import eventually, eventually_told
-from smartlink.server.cluster.idempotency.base import KEPT_S, MAX_APP_BYTES, Pending, Receipts
-from smartlink.server.cluster.idempotency.memory import MemoryReceipts
-from smartlink.server.cluster.idempotency.redis import RedisReceipts
+from smartlink.server.cluster.idempotency.base import KEPT_S, MAX_APP_BYTES, CallUnderWay, IdempotencyStore
+from smartlink.server.cluster.idempotency.memory import MemoryIdempotency
+from smartlink.server.cluster.idempotency.redis import RedisIdempotency
 
 __all__ = ["shared_redis"]
 
@@ -19,76 +19,76 @@ __all__ = ["shared_redis"]
 class ReceiptPromises:
     """Subclassed per engine."""
 
-    def receipts(self, max_app_bytes: int = MAX_APP_BYTES) -> Receipts:
+    def idempotency(self, max_app_bytes: int = MAX_APP_BYTES) -> IdempotencyStore:
         raise NotImplementedError
 
     async def test_one_caller_claims_a_key_and_the_others_get_its_answer(self) -> None:
-        receipts = self.receipts()
+        idempotency = self.idempotency()
 
-        assert await receipts.claim("1", "k") is None
-        with pytest.raises(Pending):
-            await receipts.claim("1", "k")
-        await receipts.complete("1", "k", b"{}")
-        assert await receipts.claim("1", "k") == b"{}"
+        assert await idempotency.claim("1", "k") is None
+        with pytest.raises(CallUnderWay):
+            await idempotency.claim("1", "k")
+        await idempotency.complete("1", "k", b"{}")
+        assert await idempotency.claim("1", "k") == b"{}"
 
     async def test_a_released_key_is_claimed_anew(self) -> None:
-        receipts = self.receipts()
-        await receipts.claim("1", "k")
-        await receipts.release("1", "k")
+        idempotency = self.idempotency()
+        await idempotency.claim("1", "k")
+        await idempotency.release("1", "k")
 
-        assert await receipts.claim("1", "k") is None
+        assert await idempotency.claim("1", "k") is None
 
     async def test_apps_do_not_share_keys(self) -> None:
-        receipts = self.receipts()
-        await receipts.claim("1", "k")
+        idempotency = self.idempotency()
+        await idempotency.claim("1", "k")
 
-        assert await receipts.claim("2", "k") is None
+        assert await idempotency.claim("2", "k") is None
 
     async def test_an_app_over_its_bytes_loses_its_oldest_receipts_and_no_other_app_any(self) -> None:
-        receipts = self.receipts(max_app_bytes=100_000)
-        await carry_out(receipts, "2", "of another")
+        idempotency = self.idempotency(max_app_bytes=100_000)
+        await carry_out(idempotency, "2", "of another")
         for number in range(500):
-            await carry_out(receipts, "1", f"k{number}")
+            await carry_out(idempotency, "1", f"k{number}")
 
         async def is_forgotten() -> bool:
-            if await receipts.claim("1", "k0") is not None:
+            if await idempotency.claim("1", "k0") is not None:
                 return False
-            await receipts.release("1", "k0")
+            await idempotency.release("1", "k0")
             return True
 
         await eventually_told(is_forgotten)
-        assert await receipts.claim("1", "k499") == b"{}"
-        assert await receipts.claim("2", "of another") == b"{}"
+        assert await idempotency.claim("1", "k499") == b"{}"
+        assert await idempotency.claim("2", "of another") == b"{}"
 
 
-async def carry_out(receipts: Receipts, app_id: str, key: str) -> None:
-    assert await receipts.claim(app_id, key) is None
-    await receipts.complete(app_id, key, b"{}")
+async def carry_out(idempotency: IdempotencyStore, app_id: str, key: str) -> None:
+    assert await idempotency.claim(app_id, key) is None
+    await idempotency.complete(app_id, key, b"{}")
 
 
 class TestMemoryReceipts(ReceiptPromises):
-    def receipts(self, max_app_bytes: int = MAX_APP_BYTES) -> Receipts:
-        return MemoryReceipts(max_app_bytes=max_app_bytes)
+    def idempotency(self, max_app_bytes: int = MAX_APP_BYTES) -> IdempotencyStore:
+        return MemoryIdempotency(max_app_bytes=max_app_bytes)
 
     async def test_what_is_over_is_freed_though_nobody_asks_for_it(self) -> None:
         now = 100.0
-        receipts = MemoryReceipts(now=lambda: now)
+        idempotency = MemoryIdempotency(now=lambda: now)
         for number in range(10):
-            await carry_out(receipts, "1", f"k{number}")
+            await carry_out(idempotency, "1", f"k{number}")
         now += KEPT_S + 1
 
-        await eventually(lambda: receipts.used("1") == 0)
+        await eventually(lambda: idempotency.used("1") == 0)
 
     async def test_a_key_is_forgotten_after_its_time(self) -> None:
         now = 100.0
-        receipts = MemoryReceipts(now=lambda: now)
-        await receipts.claim("1", "k")
-        await receipts.complete("1", "k", b"{}")
+        idempotency = MemoryIdempotency(now=lambda: now)
+        await idempotency.claim("1", "k")
+        await idempotency.complete("1", "k", b"{}")
 
         now += KEPT_S - 1
-        assert await receipts.claim("1", "k") == b"{}"
+        assert await idempotency.claim("1", "k") == b"{}"
         now += 2
-        assert await receipts.claim("1", "k") is None
+        assert await idempotency.claim("1", "k") is None
 
 
 class TestRedisReceipts(ReceiptPromises):
@@ -98,5 +98,5 @@ class TestRedisReceipts(ReceiptPromises):
             self._made: RedisEngines = engines
             yield
 
-    def receipts(self, max_app_bytes: int = MAX_APP_BYTES) -> Receipts:
-        return RedisReceipts(self._made.commands, self._made.names, max_app_bytes)
+    def idempotency(self, max_app_bytes: int = MAX_APP_BYTES) -> IdempotencyStore:
+        return RedisIdempotency(self._made.commands, self._made.names, max_app_bytes)

@@ -1,4 +1,4 @@
-"""What every engine of the port `Roster` promises, by example and against a naive model."""
+"""What every engine of the port `PresenceStore` promises, by example and against a naive model."""
 
 from __future__ import annotations
 
@@ -14,110 +14,110 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from kit.redis import RedisServer, shared_redis
 from kit.redis_engines import RedisEngines, redis_engines
-from smartlink.protocol.session import Member
-from smartlink.server.cluster.presence.base import Arrival, ChannelCount, Departure, Roster, State
-from smartlink.server.cluster.presence.memory import MemoryRoster
+from smartlink.protocol.session import PresenceMember
+from smartlink.server.cluster.presence.base import Arrival, ChannelCount, ChannelState, Departure, PresenceStore
+from smartlink.server.cluster.presence.memory import MemoryPresence
 
 __all__ = ["shared_redis"]
 
 T = TypeVar("T")
-ANA, BEN = Member("1", b'{"name":"Ana"}'), Member("2")
+ANA, BEN = PresenceMember("1", b'{"name":"Ana"}'), PresenceMember("2")
 
 
 class RosterPromises:
     """Subclassed per engine."""
 
-    def roster(self) -> Roster:
+    def presence(self) -> PresenceStore:
         raise NotImplementedError
 
     async def test_first_and_last_are_told_exactly_once(self) -> None:
-        roster = self.roster()
+        presence = self.presence()
 
-        assert await roster.join("1", "presence-a", "1.1", ANA) == Arrival(True, True, 1)
-        assert await roster.join("1", "presence-a", "1.2", ANA) == Arrival(False, False, 2)
-        assert await roster.join("1", "presence-a", "1.3", BEN) == Arrival(False, True, 3)
-        assert await roster.leave("1", "presence-a", "1.1") == Departure(False, False, 2)
-        assert await roster.leave("1", "presence-a", "1.2") == Departure(False, True, 1)
-        assert await roster.leave("1", "presence-a", "1.3") == Departure(True, True, 0)
+        assert await presence.join("1", "presence-a", "1.1", ANA) == Arrival(True, True, 1)
+        assert await presence.join("1", "presence-a", "1.2", ANA) == Arrival(False, False, 2)
+        assert await presence.join("1", "presence-a", "1.3", BEN) == Arrival(False, True, 3)
+        assert await presence.leave("1", "presence-a", "1.1") == Departure(False, False, 2)
+        assert await presence.leave("1", "presence-a", "1.2") == Departure(False, True, 1)
+        assert await presence.leave("1", "presence-a", "1.3") == Departure(True, True, 0)
 
     async def test_repetition_changes_nothing(self) -> None:
-        roster = self.roster()
-        await roster.join("1", "presence-a", "1.1", ANA)
+        presence = self.presence()
+        await presence.join("1", "presence-a", "1.1", ANA)
 
-        assert await roster.join("1", "presence-a", "1.1", ANA) == Arrival(False, False, 1)
-        assert await roster.leave("1", "presence-a", "9.9") == Departure(False, False, 1)
-        assert await roster.leave("1", "nowhere", "1.1") == Departure(False, False, 0)
-        assert await roster.leave("1", "presence-a", "1.1") == Departure(True, True, 0)
-        assert await roster.leave("1", "presence-a", "1.1") == Departure(False, False, 0)
+        assert await presence.join("1", "presence-a", "1.1", ANA) == Arrival(False, False, 1)
+        assert await presence.leave("1", "presence-a", "9.9") == Departure(False, False, 1)
+        assert await presence.leave("1", "nowhere", "1.1") == Departure(False, False, 0)
+        assert await presence.leave("1", "presence-a", "1.1") == Departure(True, True, 0)
+        assert await presence.leave("1", "presence-a", "1.1") == Departure(False, False, 0)
 
     async def test_each_user_is_listed_once(self) -> None:
-        roster = self.roster()
+        presence = self.presence()
         for socket_id, member in (("1.1", ANA), ("1.2", BEN), ("1.3", ANA)):
-            await roster.join("1", "presence-a", socket_id, member)
+            await presence.join("1", "presence-a", socket_id, member)
 
-        assert list(await roster.members("1", "presence-a")) == [ANA, BEN]
-        assert await roster.count("1", "presence-a") == ChannelCount(3, 2)
+        assert list(await presence.members("1", "presence-a")) == [ANA, BEN]
+        assert await presence.count("1", "presence-a") == ChannelCount(3, 2)
 
     async def test_a_user_is_told_of_by_the_form_of_the_id_that_came_first(self) -> None:
-        roster = self.roster()
-        number, text = Member("1", b'{"a":1}', is_number=True), Member("1")
+        presence = self.presence()
+        number, text = PresenceMember("1", b'{"a":1}', is_number=True), PresenceMember("1")
 
-        assert await roster.join("1", "presence-a", "1.1", number) == Arrival(True, True, 1)
-        assert await roster.join("1", "presence-a", "1.2", text) == Arrival(False, False, 2, is_number=True)
-        assert await roster.join("1", "presence-a", "1.3", number) == Arrival(False, False, 3)
-        assert list(await roster.members("1", "presence-a")) == [number]
-        assert await roster.join("1", "presence-b", "1.1", text) == Arrival(True, True, 1)
-        assert await roster.join("1", "presence-b", "1.2", number) == Arrival(False, False, 2, is_number=False)
-        assert list(await roster.members("1", "presence-b")) == [text]
+        assert await presence.join("1", "presence-a", "1.1", number) == Arrival(True, True, 1)
+        assert await presence.join("1", "presence-a", "1.2", text) == Arrival(False, False, 2, is_number=True)
+        assert await presence.join("1", "presence-a", "1.3", number) == Arrival(False, False, 3)
+        assert list(await presence.members("1", "presence-a")) == [number]
+        assert await presence.join("1", "presence-b", "1.1", text) == Arrival(True, True, 1)
+        assert await presence.join("1", "presence-b", "1.2", number) == Arrival(False, False, 2, is_number=False)
+        assert list(await presence.members("1", "presence-b")) == [text]
 
     async def test_what_is_told_of_a_member_can_be_changed_while_they_are_there(self) -> None:
-        roster = self.roster()
-        number = Member("1", b'{"a":1}', is_number=True)
-        await roster.join("1", "presence-a", "1.1", number)
-        await roster.join("1", "presence-a", "1.2", BEN)
+        presence = self.presence()
+        number = PresenceMember("1", b'{"a":1}', is_number=True)
+        await presence.join("1", "presence-a", "1.1", number)
+        await presence.join("1", "presence-a", "1.2", BEN)
 
-        assert await roster.change("1", "presence-a", "1", b'{"a":2}') == number
-        changed = Member("1", b'{"a":2}', is_number=True)
-        assert list(await roster.members("1", "presence-a")) == [changed, BEN]
-        assert await roster.change("1", "presence-a", "1", b'{"a":2}') == changed
-        assert await roster.change("1", "presence-a", "9", b"{}") is None
-        assert await roster.change("1", "nowhere", "1", b"{}") is None
-        await roster.leave("1", "presence-a", "1.1")
-        assert await roster.change("1", "presence-a", "1", b"{}") is None
-        await roster.join("1", "presence-a", "1.1", number)
-        assert list(await roster.members("1", "presence-a")) == [BEN, number]
+        assert await presence.change("1", "presence-a", "1", b'{"a":2}') == number
+        changed = PresenceMember("1", b'{"a":2}', is_number=True)
+        assert list(await presence.members("1", "presence-a")) == [changed, BEN]
+        assert await presence.change("1", "presence-a", "1", b'{"a":2}') == changed
+        assert await presence.change("1", "presence-a", "9", b"{}") is None
+        assert await presence.change("1", "nowhere", "1", b"{}") is None
+        await presence.leave("1", "presence-a", "1.1")
+        assert await presence.change("1", "presence-a", "1", b"{}") is None
+        await presence.join("1", "presence-a", "1.1", number)
+        assert list(await presence.members("1", "presence-a")) == [BEN, number]
 
     async def test_apps_do_not_see_each_other(self) -> None:
-        roster = self.roster()
-        await roster.join("1", "presence-a", "1.1", ANA)
+        presence = self.presence()
+        await presence.join("1", "presence-a", "1.1", ANA)
 
-        assert await roster.join("2", "presence-a", "1.1", ANA) == Arrival(True, True, 1)
-        await roster.leave("2", "presence-a", "1.1")
-        assert await roster.channels("2") == {}
-        assert await roster.channels("1") == {"presence-a": ChannelCount(1, 1)}
+        assert await presence.join("2", "presence-a", "1.1", ANA) == Arrival(True, True, 1)
+        await presence.leave("2", "presence-a", "1.1")
+        assert await presence.channels("2") == {}
+        assert await presence.channels("1") == {"presence-a": ChannelCount(1, 1)}
 
     async def test_states_and_changes_are_numbered_in_one_order(self) -> None:
-        roster = self.roster()
-        ana = await roster.join("1", "presence-a", "1.1", ANA)
-        ben = await roster.join("1", "presence-a", "1.2", BEN)
-        tab = await roster.join("1", "presence-a", "1.3", ANA)
+        presence = self.presence()
+        ana = await presence.join("1", "presence-a", "1.1", ANA)
+        ben = await presence.join("1", "presence-a", "1.2", BEN)
+        tab = await presence.join("1", "presence-a", "1.3", ANA)
 
         assert 0 < ana.version < ben.version == tab.version
         assert (ana.members, ben.members, tab.members) == ((ANA,), (ANA, BEN), (ANA, BEN))
-        assert await roster.state("1", "presence-a") == State(tab.version, 3, (ANA, BEN))
-        assert (await roster.leave("1", "presence-a", "1.1")).version == tab.version
-        gone = await roster.leave("1", "presence-a", "1.3")
+        assert await presence.state("1", "presence-a") == ChannelState(tab.version, 3, (ANA, BEN))
+        assert (await presence.leave("1", "presence-a", "1.1")).version == tab.version
+        gone = await presence.leave("1", "presence-a", "1.3")
         assert gone.version > tab.version
-        assert await roster.state("1", "presence-a") == State(gone.version, 1, (BEN,))
-        empty = await roster.leave("1", "presence-a", "1.2")
-        again = await roster.join("1", "presence-a", "1.4", BEN)
+        assert await presence.state("1", "presence-a") == ChannelState(gone.version, 1, (BEN,))
+        empty = await presence.leave("1", "presence-a", "1.2")
+        again = await presence.join("1", "presence-a", "1.4", BEN)
         assert gone.version < empty.version < again.version
 
     async def test_joins_at_once_have_each_its_own_state(self) -> None:
-        roster = self.roster()
-        people = [Member(str(number)) for number in range(20)]
+        presence = self.presence()
+        people = [PresenceMember(str(number)) for number in range(20)]
         arrivals = await asyncio.gather(
-            *(roster.join("1", "presence-a", f"1.{number}", member) for number, member in enumerate(people))
+            *(presence.join("1", "presence-a", f"1.{number}", member) for number, member in enumerate(people))
         )
 
         arrivals.sort(key=lambda arrival: arrival.version)
@@ -125,28 +125,28 @@ class RosterPromises:
         assert len({arrival.version for arrival in arrivals}) == 20
 
     async def test_a_users_coming_and_going_is_numbered_too(self) -> None:
-        roster = self.roster()
-        came = await roster.join("1", "#user-7", "1.1", None)
-        tab = await roster.join("1", "#user-7", "1.2", None)
-        assert 0 < came.version == tab.version == (await roster.state("1", "#user-7")).version
-        assert (await roster.leave("1", "#user-7", "1.1")).version == came.version
-        gone = await roster.leave("1", "#user-7", "1.2")
+        presence = self.presence()
+        came = await presence.join("1", "#user-7", "1.1", None)
+        tab = await presence.join("1", "#user-7", "1.2", None)
+        assert 0 < came.version == tab.version == (await presence.state("1", "#user-7")).version
+        assert (await presence.leave("1", "#user-7", "1.1")).version == came.version
+        gone = await presence.leave("1", "#user-7", "1.2")
         assert gone.version > came.version
-        assert await roster.state("1", "#user-7") == State(gone.version, 0)
+        assert await presence.state("1", "#user-7") == ChannelState(gone.version, 0)
 
     async def test_channels_are_found_by_prefix(self) -> None:
-        roster = self.roster()
-        await roster.join("1", "chat", "1.1", None)
-        await roster.join("1", "presence-a", "1.1", ANA)
+        presence = self.presence()
+        await presence.join("1", "chat", "1.1", None)
+        await presence.join("1", "presence-a", "1.1", ANA)
 
-        assert set(await roster.channels("1")) == {"chat", "presence-a"}
-        assert set(await roster.channels("1", "presence-")) == {"presence-a"}
-        assert await roster.count("1", "nobody") == ChannelCount(0, 0)
+        assert set(await presence.channels("1")) == {"chat", "presence-a"}
+        assert set(await presence.channels("1", "presence-")) == {"presence-a"}
+        assert await presence.count("1", "nobody") == ChannelCount(0, 0)
 
 
 class TestMemoryRoster(RosterPromises):
-    def roster(self) -> Roster:
-        return MemoryRoster()
+    def presence(self) -> PresenceStore:
+        return MemoryPresence()
 
 
 def done(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -169,14 +169,14 @@ class AgainstAModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.roster = MemoryRoster()
-        self.entries: list[tuple[str, str, Member | None]] = []
+        self.presence = MemoryPresence()
+        self.entries: list[tuple[str, str, PresenceMember | None]] = []
 
-    def on(self, channel: str) -> list[tuple[str, str, Member | None]]:
+    def on(self, channel: str) -> list[tuple[str, str, PresenceMember | None]]:
         return [entry for entry in self.entries if entry[0] == channel]
 
     @rule(channel=CHANNELS, socket_id=SOCKETS, member=MEMBERS)
-    def join(self, channel: str, socket_id: str, member: Member) -> None:
+    def join(self, channel: str, socket_id: str, member: PresenceMember) -> None:
         who = member if channel.startswith("presence-") else None
         here = self.on(channel)
         is_there = any(entry[1] == socket_id for entry in here)
@@ -188,7 +188,7 @@ class AgainstAModel(RuleBasedStateMachine):
         if not is_there:
             self.entries.append((channel, socket_id, who))
 
-        assert done(self.roster.join("1", channel, socket_id, who)) == expected
+        assert done(self.presence.join("1", channel, socket_id, who)) == expected
 
     @rule(channel=CHANNELS, socket_id=SOCKETS)
     def leave(self, channel: str, socket_id: str) -> None:
@@ -201,16 +201,16 @@ class AgainstAModel(RuleBasedStateMachine):
             len(here),
         )
 
-        assert done(self.roster.leave("1", channel, socket_id)) == expected
+        assert done(self.presence.leave("1", channel, socket_id)) == expected
 
     @invariant()
     def counts_agree(self) -> None:
-        counts = done(self.roster.channels("1"))
+        counts = done(self.presence.channels("1"))
         assert set(counts) == {channel for channel, _, _ in self.entries}
         for channel, count in counts.items():
             users = {entry[2] for entry in self.on(channel)} - {None}
             assert count == ChannelCount(len(self.on(channel)), len(users))
-            assert set(done(self.roster.members("1", channel))) == users
+            assert set(done(self.presence.members("1", channel))) == users
 
 
 TestAgainstAModel = AgainstAModel.TestCase
@@ -218,8 +218,8 @@ TestAgainstAModel.settings = settings(max_examples=60)
 
 
 def test_the_event_loop_is_not_needed_by_the_memory_engine() -> None:
-    assert done(MemoryRoster().count("1", "chat")) == ChannelCount(0, 0)
-    assert asyncio.iscoroutinefunction(MemoryRoster.join)
+    assert done(MemoryPresence().count("1", "chat")) == ChannelCount(0, 0)
+    assert asyncio.iscoroutinefunction(MemoryPresence.join)
 
 
 class TestRedisRoster(RosterPromises):
@@ -229,28 +229,28 @@ class TestRedisRoster(RosterPromises):
             self._made: RedisEngines = engines
             yield
 
-    def roster(self) -> Roster:
-        return self._made.roster
+    def presence(self) -> PresenceStore:
+        return self._made.presence
 
 
 async def test_the_form_of_an_id_that_came_first_at_any_node_is_that_of_all(shared_redis: RedisServer) -> None:
-    number, text = Member("1", is_number=True), Member("1", b'{"a":1}')
+    number, text = PresenceMember("1", is_number=True), PresenceMember("1", b'{"a":1}')
     async with redis_engines(shared_redis.url) as one, redis_engines(shared_redis.url, one.names.prefix) as two:
-        await one.roster.join("1", "presence-a", "1.1", text)
+        await one.presence.join("1", "presence-a", "1.1", text)
         for socket_id in ("2.1", "2.2"):
-            arrival = await two.roster.join("1", "presence-a", socket_id, number)
+            arrival = await two.presence.join("1", "presence-a", socket_id, number)
             assert (arrival.is_first_of_user, arrival.is_number) == (False, False)
 
         for engines in (one, two):
-            assert list(await engines.roster.members("1", "presence-a")) == [text]
+            assert list(await engines.presence.members("1", "presence-a")) == [text]
 
 
 async def test_two_nodes_agree_with_the_model(shared_redis: RedisServer) -> None:
     """Any joins and leaves on two nodes, one after the other, against a list of who is where."""
     dice = random.Random(7)
     async with redis_engines(shared_redis.url) as one, redis_engines(shared_redis.url, one.names.prefix) as two:
-        rosters = (one.roster, two.roster)
-        entries: set[tuple[str, int, str, Member | None]] = set()
+        rosters = (one.presence, two.presence)
+        entries: set[tuple[str, int, str, PresenceMember | None]] = set()
         for _ in range(400):
             node, channel = dice.randrange(2), dice.choice(["presence-a", "presence-b", "chat"])
             socket_id = f"{node}.{dice.randrange(4)}"
@@ -276,4 +276,4 @@ async def test_two_nodes_agree_with_the_model(shared_redis: RedisServer) -> None
             other = rosters[1 - node]
             assert await other.count("1", channel) == ChannelCount(len(there), len(members))
             assert set(await other.members("1", channel)) == members
-        assert set(await one.roster.channels("1")) == {entry[0] for entry in entries}
+        assert set(await one.presence.channels("1")) == {entry[0] for entry in entries}

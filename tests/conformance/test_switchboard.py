@@ -17,22 +17,22 @@ from conformance.test_receipts import ReceiptPromises
 from conformance.test_roster import RosterPromises
 from kit.switchboard import Switchboard, switchboard
 from kit.waiting import LIMIT_S, eventually
-from smartlink.protocol.session import Member
+from smartlink.protocol.session import PresenceMember
 from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Publication
-from smartlink.server.cluster.idempotency.base import Pending
+from smartlink.server.cluster.idempotency.base import CallUnderWay
 from smartlink.server.cluster.presence.base import Arrival, Change, ChannelCount, Departure
 from smartlink.server.workers import messages
 from smartlink.server.workers.engines import (
-    SwitchboardBroker,
-    SwitchboardHistory,
-    SwitchboardReceipts,
-    SwitchboardRoster,
+    WorkerBroker,
+    WorkerHistory,
+    WorkerIdempotency,
+    WorkerPresence,
 )
-from smartlink.server.workers.parent_link import Line
+from smartlink.server.workers.parent_link import ParentLink
 
 APP_BYTES = 100_000
 """What the suites of the ports ask for where it matters; nowhere else do they keep as much."""
-ANA, BEN = Member("1", b'{"name":"Ana"}'), Member("2")
+ANA, BEN = PresenceMember("1", b'{"name":"Ana"}'), PresenceMember("2")
 
 
 @pytest.fixture
@@ -44,9 +44,9 @@ async def board() -> AsyncIterator[Switchboard]:
 class TestSwitchboardBroker(BrokerPromises):
     @pytest.fixture(autouse=True)
     async def _line(self, board: Switchboard) -> None:
-        self._broker = SwitchboardBroker(await board.line())
+        self._broker = WorkerBroker(await board.line())
 
-    def broker(self) -> SwitchboardBroker:
+    def broker(self) -> WorkerBroker:
         return self._broker
 
 
@@ -54,10 +54,10 @@ class TestSwitchboardHistory(HistoryPromises):
     @pytest.fixture(autouse=True)
     async def _line(self) -> AsyncIterator[None]:
         async with switchboard(APP_BYTES) as board:
-            self._history = SwitchboardHistory(await board.line())
+            self._history = WorkerHistory(await board.line())
             yield
 
-    def history(self, keep: int = 1, max_app_bytes: int = APP_BYTES) -> SwitchboardHistory:
+    def history(self, keep: int = 1, max_app_bytes: int = APP_BYTES) -> WorkerHistory:
         return self._history
 
 
@@ -65,24 +65,24 @@ class TestSwitchboardReceipts(ReceiptPromises):
     @pytest.fixture(autouse=True)
     async def _line(self) -> AsyncIterator[None]:
         async with switchboard(APP_BYTES) as board:
-            self._receipts = SwitchboardReceipts(await board.line())
+            self._receipts = WorkerIdempotency(await board.line())
             yield
 
-    def receipts(self, max_app_bytes: int = APP_BYTES) -> SwitchboardReceipts:
+    def idempotency(self, max_app_bytes: int = APP_BYTES) -> WorkerIdempotency:
         return self._receipts
 
 
 class TestSwitchboardRoster(RosterPromises):
     @pytest.fixture(autouse=True)
     async def _lines(self, board: Switchboard) -> None:
-        self._roster = SwitchboardRoster(await board.line())
+        self._roster = WorkerPresence(await board.line())
 
-    def roster(self) -> SwitchboardRoster:
+    def presence(self) -> WorkerPresence:
         return self._roster
 
 
 async def test_all_workers_hear_one_order_and_only_those_that_subscribed(board: Switchboard) -> None:
-    brokers = [SwitchboardBroker(await board.line()) for _ in range(3)]
+    brokers = [WorkerBroker(await board.line()) for _ in range(3)]
     heard: list[list[Publication | Control]] = [[], [], []]
     for broker, ears in zip(brokers, heard, strict=True):
         await broker.start(ears.append)
@@ -90,7 +90,7 @@ async def test_all_workers_hear_one_order_and_only_those_that_subscribed(board: 
         await broker.subscribe("1", "chat")
     # An answer to each, so that all have subscribed before anything is published.
     for line in board.lines:
-        await SwitchboardRoster(line).nodes()
+        await WorkerPresence(line).nodes()
 
     for number in range(200):
         await brokers[number % 3].publish(Publication("1", "chat", b"%d" % number, is_live=number % 2 == 0))
@@ -109,7 +109,7 @@ async def test_all_workers_hear_one_order_and_only_those_that_subscribed(board: 
 async def test_what_is_published_after_an_answer_comes_later_whichever_worker_it_is_published_at(
     board: Switchboard,
 ) -> None:
-    brokers = [SwitchboardBroker(await board.line()) for _ in range(3)]
+    brokers = [WorkerBroker(await board.line()) for _ in range(3)]
     heard: list[Publication | Control] = []
     await brokers[0].start(heard.append)
     await brokers[0].subscribe("1", "chat")
@@ -124,7 +124,7 @@ async def test_what_is_published_after_an_answer_comes_later_whichever_worker_it
 
 async def test_a_control_reaches_every_worker(board: Switchboard) -> None:
     heard: list[Publication | Control] = []
-    brokers = [SwitchboardBroker(await board.line()) for _ in range(3)]
+    brokers = [WorkerBroker(await board.line()) for _ in range(3)]
     for broker in brokers:
         await broker.start(heard.append)
 
@@ -135,7 +135,7 @@ async def test_a_control_reaches_every_worker(board: Switchboard) -> None:
 
 
 async def test_counts_and_firsts_are_of_all_workers(board: Switchboard) -> None:
-    one, two = SwitchboardRoster(await board.line()), SwitchboardRoster(await board.line())
+    one, two = WorkerPresence(await board.line()), WorkerPresence(await board.line())
 
     assert await one.join("1", "presence-a", "1.1", ANA) == Arrival(True, True, 1)
     assert await two.join("1", "presence-a", "1.2", ANA) == Arrival(False, False, 2)
@@ -148,12 +148,12 @@ async def test_counts_and_firsts_are_of_all_workers(board: Switchboard) -> None:
 
 
 async def test_connections_of_the_others_are_known(board: Switchboard) -> None:
-    one, two = SwitchboardRoster(await board.line()), SwitchboardRoster(await board.line())
+    one, two = WorkerPresence(await board.line()), WorkerPresence(await board.line())
     one.report_connections("1", 5)
     one.report_connections("1", 7)
     two.report_connections("1", 2)
     await eventually(lambda: (one.connections_elsewhere("1"), two.connections_elsewhere("1")) == (2, 7))
-    third = SwitchboardRoster(await board.line())
+    third = WorkerPresence(await board.line())
     await eventually(lambda: third.connections_elsewhere("1") == 9)
 
     board.kill(board.lines[0])
@@ -161,10 +161,10 @@ async def test_connections_of_the_others_are_known(board: Switchboard) -> None:
 
 
 async def test_a_dead_workers_entries_vanish_and_one_other_is_told(board: Switchboard) -> None:
-    rosters = [SwitchboardRoster(await board.line()) for _ in range(3)]
+    rosters = [WorkerPresence(await board.line()) for _ in range(3)]
     told: list[Change] = []
-    for roster in rosters:
-        await roster.start(told.append)
+    for presence in rosters:
+        await presence.start(told.append)
     await rosters[1].join("1", "presence-a", "2.2", ANA)
     await rosters[0].join("1", "presence-a", "1.1", replace(ANA, is_number=True))
     await rosters[1].leave("1", "presence-a", "2.2")
@@ -187,8 +187,8 @@ async def test_a_dead_workers_entries_vanish_and_one_other_is_told(board: Switch
 
 
 async def test_with_no_worker_left_only_webhooks_hear_of_the_dead(board: Switchboard) -> None:
-    roster = SwitchboardRoster(await board.line())
-    await roster.join("1", "presence-a", "1.1", ANA)
+    presence = WorkerPresence(await board.line())
+    await presence.join("1", "presence-a", "1.1", ANA)
 
     board.kill(board.lines[0])
     await eventually(lambda: len(board.told) == 2)
@@ -221,9 +221,9 @@ class Bare:
 
 async def test_a_return_waits_until_the_leave_has_been_announced(board: Switchboard) -> None:
     """Ana leaves on one worker and comes back on another: `removed` must not overtake `added`."""
-    other = SwitchboardRoster(await board.line())
+    other = WorkerPresence(await board.line())
     here, there = socket.socketpair()
-    board.exchange.seat(here)
+    board.worker_hub.peer(here)
     with there:
         leaver = Bare(there)
         await leaver.say(
@@ -249,9 +249,9 @@ async def test_a_return_waits_until_the_leave_has_been_announced(board: Switchbo
 
 
 async def test_a_turn_that_nobody_ends_is_over_after_a_while(board: Switchboard) -> None:
-    other = SwitchboardRoster(await board.line())
+    other = WorkerPresence(await board.line())
     here, there = socket.socketpair()
-    board.exchange.seat(here)
+    board.worker_hub.peer(here)
     with there:
         stuck = Bare(there)
         await stuck.say(messages.Hello(messages.VERSION, 1), messages.Join(1, "1", "presence-a", "1.1", ANA))
@@ -261,7 +261,7 @@ async def test_a_turn_that_nobody_ends_is_over_after_a_while(board: Switchboard)
         await other.nodes()
         assert not joining.done()
 
-        board.exchange.look_after(time.monotonic() + 10)
+        board.worker_hub.look_after(time.monotonic() + 10)
 
         async with asyncio.timeout(LIMIT_S):
             assert await joining == Arrival(False, False, 2)
@@ -270,13 +270,13 @@ async def test_a_turn_that_nobody_ends_is_over_after_a_while(board: Switchboard)
 async def test_what_is_said_after_an_answer_is_heard_after_its_asker_ran() -> None:
     """So that between the state a join learned and the first event it hears, nothing is missed."""
     here, there = socket.socketpair()
-    line, board = Line(here), Bare(there)
-    broker, roster = SwitchboardBroker(line), SwitchboardRoster(line)
+    line, board = ParentLink(here), Bare(there)
+    broker, presence = WorkerBroker(line), WorkerPresence(line)
     log: list[str] = []
     await broker.start(lambda publication: log.append(getattr(publication, "frame", b"").decode()))
 
     async def join(number: int) -> None:
-        arrival = await roster.join("1", "presence-a", f"1.{number}", ANA)
+        arrival = await presence.join("1", "presence-a", f"1.{number}", ANA)
         log.append(f"joined, {len(arrival.members)} there")
 
     joins = [asyncio.ensure_future(join(number)) for number in range(3)]
@@ -303,37 +303,37 @@ async def test_what_is_said_after_an_answer_is_heard_after_its_asker_ran() -> No
 
 async def test_history_and_receipts_are_of_all_workers(board: Switchboard) -> None:
     one, two = await board.line(), await board.line()
-    assert await SwitchboardHistory(one).append("1", "cache-a", b"x", 60) == 1
-    assert await SwitchboardHistory(two).append("1", "cache-a", b"y", 60) == 2
-    latest = await SwitchboardHistory(one).latest("1", "cache-a")
-    since = await SwitchboardHistory(two).since("1", "cache-a", 0)
+    assert await WorkerHistory(one).append("1", "cache-a", b"x", 60) == 1
+    assert await WorkerHistory(two).append("1", "cache-a", b"y", 60) == 2
+    latest = await WorkerHistory(one).latest("1", "cache-a")
+    since = await WorkerHistory(two).since("1", "cache-a", 0)
     assert latest is not None
     assert (latest.position, latest.frame) == (2, b"y")
     assert [entry.frame for entry in since or ()] == [b"x", b"y"]
-    assert await SwitchboardHistory(one).latest("1", "cache-b") is None
+    assert await WorkerHistory(one).latest("1", "cache-b") is None
 
-    assert await SwitchboardReceipts(one).claim("1", "k") is None
-    with pytest.raises(Pending):
-        await SwitchboardReceipts(two).claim("1", "k")
-    await SwitchboardReceipts(one).complete("1", "k", b"done")
-    await SwitchboardRoster(one).nodes()
-    assert await SwitchboardReceipts(two).claim("1", "k") == b"done"
+    assert await WorkerIdempotency(one).claim("1", "k") is None
+    with pytest.raises(CallUnderWay):
+        await WorkerIdempotency(two).claim("1", "k")
+    await WorkerIdempotency(one).complete("1", "k", b"done")
+    await WorkerPresence(one).nodes()
+    assert await WorkerIdempotency(two).claim("1", "k") == b"done"
 
 
 async def test_a_call_that_a_dead_worker_carried_out_may_be_repeated_at_once(board: Switchboard) -> None:
     one, two = await board.line(), await board.line()
-    assert await SwitchboardReceipts(one).claim("1", "k") is None
+    assert await WorkerIdempotency(one).claim("1", "k") is None
 
     board.kill(one)
 
-    assert await SwitchboardReceipts(two).claim("1", "k") is None
+    assert await WorkerIdempotency(two).claim("1", "k") is None
 
 
 async def test_without_the_switchboard_nothing_hangs(board: Switchboard) -> None:
-    line: Line = await board.line()
+    line: ParentLink = await board.line()
     lost: list[bool] = []
     line.on_lost = lambda: lost.append(True)
-    waiting = asyncio.ensure_future(SwitchboardHistory(line).latest("1", "cache-a"))
+    waiting = asyncio.ensure_future(WorkerHistory(line).latest("1", "cache-a"))
     await asyncio.sleep(0)
 
     board.kill(line)
@@ -342,29 +342,29 @@ async def test_without_the_switchboard_nothing_hangs(board: Switchboard) -> None
 
     assert lost == [True]
     with pytest.raises(BrokerUnavailable):
-        await SwitchboardBroker(line).publish(Publication("1", "chat", b""))
-    assert await SwitchboardRoster(line).leave("1", "chat", "1.1") == Departure(False, False, 0)
-    assert await SwitchboardRoster(line).nodes() == 1
+        await WorkerBroker(line).publish(Publication("1", "chat", b""))
+    assert await WorkerPresence(line).leave("1", "chat", "1.1") == Departure(False, False, 0)
+    assert await WorkerPresence(line).nodes() == 1
 
 
 async def test_another_version_is_turned_away_with_the_reason(board: Switchboard) -> None:
     here, there = socket.socketpair()
-    seat = board.exchange.seat(here)
+    peer = board.worker_hub.peer(here)
     with there:
         record = messages.encode(messages.Hello(messages.VERSION + 1, 1))
         there.sendall(len(record).to_bytes(4, "big") + record)
-        await eventually(lambda: not seat.is_open)
+        await eventually(lambda: not peer.is_open)
 
-    assert "stop and start instead" in (seat.failure or "")
+    assert "stop and start instead" in (peer.failure or "")
 
 
 @pytest.mark.parametrize("nonsense", [b"\xff\xff\xff\xff", b"\0\0\0\2\xc1\xc1", b"\0\0\0\1\x01"])
 async def test_nonsense_ends_its_seat_alone(board: Switchboard, nonsense: bytes) -> None:
-    good = SwitchboardRoster(await board.line())
+    good = WorkerPresence(await board.line())
     here, there = socket.socketpair()
-    seat = board.exchange.seat(here)
+    peer = board.worker_hub.peer(here)
     with there:
         there.sendall(nonsense)
-        await eventually(lambda: not seat.is_open)
+        await eventually(lambda: not peer.is_open)
 
     assert await good.nodes() == 1

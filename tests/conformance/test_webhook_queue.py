@@ -18,7 +18,7 @@ from smartlink.server.cluster.redis.naming import Names
 from smartlink.server.settings.redis_address import parse_url
 from smartlink.server.webhooks import queue as limits
 from smartlink.server.webhooks.memory import MemoryQueue
-from smartlink.server.webhooks.queue import Address, Batch, Check, Report, Subject, WebhookQueue
+from smartlink.server.webhooks.queue import Address, Batch, Check, Subject, WebhookQueue, WebhookReport
 from smartlink.server.webhooks.redis import WEBHOOK_SCRIPTS, RedisQueue
 from smartlink.server.webhooks.sqlite import SqliteQueue
 
@@ -27,16 +27,16 @@ ONE, TWO = "https://one.test/hook", "https://two.test/hook"
 A = Address("1", ONE)
 
 
-def event(text: str, *urls: str, subject: Subject = CHANNEL, once_for_s: float = 0.0) -> Report:
-    return Report("event", subject, 1_000.5, f'"{text}"', urls or (ONE,), once_for_s=once_for_s)
+def event(text: str, *urls: str, subject: Subject = CHANNEL, once_for_s: float = 0.0) -> WebhookReport:
+    return WebhookReport("event", subject, 1_000.5, f'"{text}"', urls or (ONE,), once_for_s=once_for_s)
 
 
-def arrival(subject: Subject = ANA, check_in_s: float | None = None) -> Report:
-    return Report("arrival", subject, 1_000.5, '"added"', (ONE,), check_in_s)
+def arrival(subject: Subject = ANA, check_in_s: float | None = None) -> WebhookReport:
+    return WebhookReport("arrival", subject, 1_000.5, '"added"', (ONE,), check_in_s)
 
 
-def leave(subject: Subject = ANA, check_in_s: float = 0.0) -> Report:
-    return Report("leave", subject, 1_000.5, "", (), check_in_s)
+def leave(subject: Subject = ANA, check_in_s: float = 0.0) -> WebhookReport:
+    return WebhookReport("leave", subject, 1_000.5, "", (), check_in_s)
 
 
 def texts(batch: Batch | None) -> list[str]:
@@ -116,7 +116,7 @@ class WebhookQueuePromises:
 
     @pytest.mark.parametrize("between", [arrival(), leave()])
     async def test_a_report_between_claim_and_settle_makes_the_look_void(
-        self, queue: WebhookQueue, between: Report
+        self, queue: WebhookQueue, between: WebhookReport
     ) -> None:
         await queue.record([arrival(), leave()])
         (check,) = await claim(queue, 10, 60)
@@ -198,7 +198,7 @@ class WebhookQueuePromises:
 
     async def test_an_entry_keeps_its_time_and_its_text(self, queue: WebhookQueue) -> None:
         text = '{"name":"client_event","data":"\\u0000 ž 😀 \\" / {0.__class__}"}'
-        await queue.record([Report("event", CHANNEL, 1_700_000_000.25, text, (ONE,))])
+        await queue.record([WebhookReport("event", CHANNEL, 1_700_000_000.25, text, (ONE,))])
         batch = await queue.take(A, 10, 30)
 
         assert batch is not None

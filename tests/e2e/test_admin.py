@@ -62,7 +62,7 @@ def fail(smartlink: Smartlink, payload: str, name: str = "App\\Events\\MessageSe
     """Put an event into the database that was refused; its id."""
     with contextlib.closing(sqlite3.connect(smartlink.folder / "smartlink.db", timeout=10)) as database, database:
         added = database.execute(
-            "INSERT INTO recorded_events (channel, name, payload, promise, state, attempts, error, created_at)"
+            "INSERT INTO recorded_events (channel, name, payload, delivery, state, attempts, error, created_at)"
             " VALUES ('chat', ?, ?, 'durable', 'failed', 1, '413: too large', '2026-01-01 00:00:00')",
             (name, payload),
         )

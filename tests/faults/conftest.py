@@ -9,7 +9,7 @@ from broadcasting.conftest import outbox_postgres_url as outbox_postgres_url
 from broadcasting.conftest import postgres_url as postgres_url
 from kit.redis import shared_redis as shared_redis
 from smartlink.server.cluster.brokers import redis as broker
-from smartlink.server.cluster.presence import redis as roster
+from smartlink.server.cluster.presence import redis as presence
 from smartlink.server.cluster.redis import commands, connect, pubsub
 
 
@@ -20,9 +20,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "TIMEOUT_S", 0.5)
     monkeypatch.setattr(pubsub, "SILENCE_S", 0.8)
     monkeypatch.setattr(broker, "BEAT_EVERY_S", 0.2)
-    monkeypatch.setattr(roster, "BEAT_EVERY_S", 0.2)
-    monkeypatch.setattr(roster, "LEASE_MS", 1_500)
-    monkeypatch.setattr(roster, "STALL_MS", 600)
-    monkeypatch.setattr(roster, "SETTLE_S", 0.6)
+    monkeypatch.setattr(presence, "BEAT_EVERY_S", 0.2)
+    monkeypatch.setattr(presence, "LEASE_MS", 1_500)
+    monkeypatch.setattr(presence, "STALL_MS", 600)
+    monkeypatch.setattr(presence, "SETTLE_S", 0.6)
     for module in (commands, broker):
         monkeypatch.setattr(module, "LAST_BACKOFF_S", 0.2)

@@ -21,7 +21,7 @@ from kit.waiting import eventually
 from smartlink.broadcasting import BroadcastUnavailable, Envelope
 from smartlink.broadcasting.drivers.redis import RedisDriver
 from smartlink.lost import closed_is_lost
-from smartlink.portal.shared.redis import RedisAway, SharedRedis
+from smartlink.portal.shared.redis import SharedRedis, SharedRedisAway
 from smartlink.portal.users import principals
 from smartlink.portal.users.principals import Principals
 from smartlink.server.cluster.brokers.base import BrokerUnavailable, Publication
@@ -131,7 +131,7 @@ def test_the_portal_does_without_for_a_moment(
         shared = SharedRedis(shared_redis.url)
         assert await shared.ask(lambda client: client.ping())
         resets.of = b"PING"
-        with pytest.raises(RedisAway):
+        with pytest.raises(SharedRedisAway):
             await shared.ask(lambda client: client.ping())
 
         known = Principals(shared)

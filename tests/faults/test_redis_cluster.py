@@ -18,17 +18,17 @@ from kit.realtime import call, realtime_server
 from kit.redis import RedisServer, cluster, fresh_prefix, half_moved, redis_server, sentinel
 from kit.redis_engines import RedisEngines, redis_engines
 from kit.waiting import eventually, eventually_told
-from smartlink.protocol.session import Member
+from smartlink.protocol.session import PresenceMember
 from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Publication
-from smartlink.server.cluster.idempotency.base import Pending
+from smartlink.server.cluster.idempotency.base import CallUnderWay
 from smartlink.server.cluster.presence.base import Arrival, Change, ChannelCount, Departure
 from smartlink.server.cluster.redis.commands import RedisCommands
 from smartlink.server.cluster.redis.naming import Names
 from smartlink.server.settings.redis_address import parse_url
-from smartlink.server.webhooks.queue import Address, Report, Subject
+from smartlink.server.webhooks.queue import Address, Subject, WebhookReport
 from smartlink.server.webhooks.redis import WEBHOOK_SCRIPTS, RedisQueue
 
-ANA, BEN = Member("1"), Member("2")
+ANA, BEN = PresenceMember("1"), PresenceMember("2")
 CHANNELS = [f"presence-{number}" for number in range(40)]
 
 
@@ -68,14 +68,14 @@ async def test_publications_go_over_all_masters_in_order(pair: tuple[RedisEngine
 async def test_the_roster_is_the_same_on_a_cluster(pair: tuple[RedisEngines, RedisEngines]) -> None:
     one, two = pair
     for channel in CHANNELS:
-        assert await one.roster.join("1", channel, "1.1", ANA) == Arrival(True, True, 1)
-        assert await two.roster.join("1", channel, "2.1", ANA) == Arrival(False, False, 2)
-        assert await two.roster.join("1", channel, "2.2", BEN) == Arrival(False, True, 3)
-    assert await one.roster.channels("1") == dict.fromkeys(CHANNELS, ChannelCount(3, 2))
+        assert await one.presence.join("1", channel, "1.1", ANA) == Arrival(True, True, 1)
+        assert await two.presence.join("1", channel, "2.1", ANA) == Arrival(False, False, 2)
+        assert await two.presence.join("1", channel, "2.2", BEN) == Arrival(False, True, 3)
+    assert await one.presence.channels("1") == dict.fromkeys(CHANNELS, ChannelCount(3, 2))
     await two.die()
     await eventually(lambda: len(one.changes) == len(CHANNELS))
     assert one.changes[0].removed == (BEN,)
-    assert await one.roster.leave("1", CHANNELS[0], "1.1") == Departure(True, True, 0)
+    assert await one.presence.leave("1", CHANNELS[0], "1.1") == Departure(True, True, 0)
 
 
 async def test_history_and_receipts_are_the_same_on_a_cluster(pair: tuple[RedisEngines, RedisEngines]) -> None:
@@ -85,9 +85,9 @@ async def test_history_and_receipts_are_the_same_on_a_cluster(pair: tuple[RedisE
         latest = await two.history.latest("1", channel)
         assert latest is not None
         assert latest.frame == b"%d" % number
-        assert await one.receipts.claim("1", channel) is None
-        with pytest.raises(Pending):
-            await two.receipts.claim("1", channel)
+        assert await one.idempotency.claim("1", channel) is None
+        with pytest.raises(CallUnderWay):
+            await two.idempotency.claim("1", channel)
 
 
 async def test_two_who_meet_over_nodes_on_a_cluster_are_told_of_each_other_once(masters: list[RedisServer]) -> None:
@@ -101,11 +101,11 @@ async def test_webhooks_wait_on_a_cluster_too(masters: list[RedisServer]) -> Non
     """Every script is tried: on a Cluster it may touch keys of one slot alone."""
     queue = RedisQueue(RedisCommands(parse_url(url(masters)), WEBHOOK_SCRIPTS), Names(fresh_prefix()))
     subject, address = Subject("1", "presence-a", "7"), Address("1", "https://one.test/hook", is_of_users=True)
-    report = Report("event", subject, 1.0, '"e"', (address.url,))
+    report = WebhookReport("event", subject, 1.0, '"e"', (address.url,))
     await queue.start()
     try:
-        await queue.record([Report("arrival", subject, 1.0, '"a"', (address.url,)), report])
-        await queue.record([Report("leave", subject, 1.0, "", (), 0.0)])
+        await queue.record([WebhookReport("arrival", subject, 1.0, '"a"', (address.url,)), report])
+        await queue.record([WebhookReport("leave", subject, 1.0, "", (), 0.0)])
         (check,) = await queue.claim(10, 5, of_users=True)
         assert await queue.settle(check, is_announced=False, told=report)
         await queue.recheck(0)
@@ -208,12 +208,12 @@ async def test_a_command_that_has_to_wait_for_a_slot_holds_up_no_other(
 ) -> None:
     """The roster's keys of one channel are on two servers: what is asked of it has to wait, and nothing else."""
     one, two = pair
-    await one.roster.join("1", "presence-stuck", "1.1", ANA)
+    await one.presence.join("1", "presence-stuck", "1.1", ANA)
     counts = one.names.of_channel("c", "1", "presence-stuck")
     ended: list[str] = []
     commands = one.commands
     with half_moved(masters, counts, counts):
-        stuck = [asyncio.create_task(one.roster.count("1", "presence-stuck")) for _ in range(20)]
+        stuck = [asyncio.create_task(one.presence.count("1", "presence-stuck")) for _ in range(20)]
         for task in stuck:
             task.add_done_callback(lambda _: ended.append("stuck"))
         await eventually(lambda: commands._lanes)
@@ -222,10 +222,10 @@ async def test_a_command_that_has_to_wait_for_a_slot_holds_up_no_other(
             ended.append("free")
         assert ended == ["free"] * 200
         assert {(await task).users for task in stuck} == {1}
-        assert await two.roster.join("1", "presence-stuck", "2.1", BEN) == Arrival(True, True, 1)
+        assert await two.presence.join("1", "presence-stuck", "2.1", BEN) == Arrival(True, True, 1)
 
     async def all_know() -> bool:
-        return await one.roster.count("1", "presence-stuck") == ChannelCount(2, 2)
+        return await one.presence.count("1", "presence-stuck") == ChannelCount(2, 2)
 
     await eventually_told(all_know)
     assert commands._lanes == {}
@@ -264,17 +264,17 @@ async def test_after_a_sentinel_failover_all_goes_on_with_the_new_master() -> No
         await eventually(lambda: info(watching).get("master0", {}).get("slaves") in (1, "1"))
         address = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{watching.port}/mymaster"
         async with redis_engines(address) as one, redis_engines(address, one.names.prefix) as two:
-            await one.roster.join("1", "presence-a", "1.1", ANA)
+            await one.presence.join("1", "presence-a", "1.1", ANA)
             await one.broker.subscribe("1", "presence-a")
             master.kill()
             await eventually(lambda: not one.broker.is_available and not two.broker.is_available)
-            await two.roster.join("1", "presence-a", "2.1", BEN)
+            await two.presence.join("1", "presence-a", "2.1", BEN)
             await eventually(lambda: one.broker.is_available and two.broker.is_available)
             await two.broker.publish(Publication("1", "presence-a", b"{}"))
 
             await eventually(lambda: Publication("1", "presence-a", b"{}") in one.heard)
             await eventually(lambda: two.changes == [Change("1", "presence-a", added=(BEN,))])
-            assert await one.roster.count("1", "presence-a") == ChannelCount(2, 2)
+            assert await one.presence.count("1", "presence-a") == ChannelCount(2, 2)
             assert one.changes == []
 
 

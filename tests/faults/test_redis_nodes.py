@@ -163,7 +163,7 @@ async def test_clients_stay_connected_while_redis_is_away_and_find_all_in_order_
             await ben.subscribe("presence-a", BEN)
             await ana.expect("pusher_internal:member_added")
             redis.kill()
-            await eventually(lambda: not one.node.is_whole and not two.node.is_whole)
+            await eventually(lambda: not one.node.is_connected and not two.node.is_connected)
 
             assert await publish(one, "presence-a", "lost") == 503
             async with connected(one.port) as cleo:
@@ -172,7 +172,7 @@ async def test_clients_stay_connected_while_redis_is_away_and_find_all_in_order_
                 cleo.send("client-hi", {}, channel="presence-a")
                 await ana.expect("client-hi")
                 redis.start()
-                await eventually(lambda: one.node.is_whole and two.node.is_whole)
+                await eventually(lambda: one.node.is_connected and two.node.is_connected)
                 added = await next_event(ben, "pusher_internal:member_added")
                 assert json.loads(added["data"])["user_id"] == "3"
                 assert await publish(two, "presence-a", "found") == 200

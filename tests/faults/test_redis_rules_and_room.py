@@ -13,12 +13,12 @@ from kit.realtime import call, realtime_server
 from kit.redis import RedisServer, cluster, redis_server
 from kit.redis_engines import redis_engines
 from kit.waiting import eventually, eventually_told
-from smartlink.cli.doctor.finding import State
+from smartlink.cli.doctor.finding import CheckState
 from smartlink.cli.doctor.redis import check_redis
-from smartlink.protocol.session import Member
+from smartlink.protocol.session import PresenceMember
 from smartlink.server.cluster.brokers.base import BrokerUnavailable, Publication
 from smartlink.server.cluster.presence.base import ChannelCount
-from smartlink.server.cluster.redis.connect import Refused
+from smartlink.server.cluster.redis.connect import RedisRefused
 from smartlink.server.cluster.redis.permissions import COMMANDS
 from smartlink.server.observe.endpoint import ObserveEndpoint
 from smartlink.server.run import bootstrap
@@ -28,7 +28,7 @@ from smartlink.server.settings.config import ServerSettings
 HOWTO = Path(__file__).parents[2] / "docs/howto/redis.md"
 PREFIX = "reverb"
 ALLOWED = re.search(r"ACL SETUSER realtime on >… (.+)", HOWTO.read_text()).group(1).split()  # type: ignore[union-attr]
-ANA, BEN = Member("1"), Member("2")
+ANA, BEN = PresenceMember("1"), PresenceMember("2")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ async def test_the_documented_rules_are_enough_and_please_doctor(redis: RedisSer
     allow(redis, *ALLOWED)
     settings = as_realtime(redis)
 
-    assert [finding.state for finding in await check_redis(settings, None)] == [State.FINE, State.FINE]
+    assert [finding.state for finding in await check_redis(settings, None)] == [CheckState.FINE, CheckState.FINE]
     values = {name: getattr(settings, name) for name in settings.model_fields_set}
     async with realtime_server(**values) as one, realtime_server(**values) as two:
         async with connected(one.port) as ana, connected(two.port) as ben:
@@ -88,11 +88,11 @@ async def test_the_documented_rules_are_enough_on_a_cluster() -> None:
         for master in masters:
             allow(master, *ALLOWED, "+cluster|slots")
         settings = as_realtime(masters[0], redis_cluster=True)
-        assert [finding.state for finding in await check_redis(settings, None)] == [State.FINE, State.FINE]
+        assert [finding.state for finding in await check_redis(settings, None)] == [CheckState.FINE, CheckState.FINE]
         await start_and_stop(settings)
 
         allow(masters[2], *ALLOWED, "+cluster|slots", "-ssubscribe")
-        with pytest.raises(Refused, match=rf":{masters[2].port} .*Missing: \+ssubscribe\."):
+        with pytest.raises(RedisRefused, match=rf":{masters[2].port} .*Missing: \+ssubscribe\."):
             await start_and_stop(settings)
 
 
@@ -117,18 +117,18 @@ async def test_each_missing_rule_is_named_at_the_start_and_by_doctor(
     allow(redis, *ALLOWED, *changes)
     settings = as_realtime(redis)
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RedisRefused) as refused:
         await start_and_stop(settings)
     (found,) = await check_redis(settings, None)
 
     assert f"Missing: {missing}. " in str(refused.value)
-    assert found.state is State.FAILED
+    assert found.state is CheckState.FAILED
     assert f"Missing: {missing}. " in found.said
     assert "PASSWORD" not in found.said + found.fix
 
 
 async def answers(server: RealtimeServer, path: str) -> tuple[int, str]:
-    observed = ObserveEndpoint("127.0.0.1", 0, lambda: 0, server.pulse.figures)
+    observed = ObserveEndpoint("127.0.0.1", 0, lambda: 0, server.rates.figures)
     status, _, body = observed._find(path)
     return status, body
 
@@ -152,7 +152,7 @@ async def test_a_full_redis_is_called_full() -> None:
             ready = await answers(server, "/readyz")
             assert ready == (503, "Redis is full: it takes no writes until it has room\n")
             found = await check_redis(ServerSettings(_env_file=None, **settings), None)
-            assert "it is full" in next(each for each in found if each.state is State.FAILED).said
+            assert "it is full" in next(each for each in found if each.state is CheckState.FAILED).said
 
             redis.call("CONFIG", "SET", "maxmemory", "0")
 
@@ -167,23 +167,23 @@ async def test_who_leaves_while_redis_is_full_is_no_member_any_more_and_told_onc
     with redis_server() as redis:
         async with redis_engines(redis.url) as one, redis_engines(redis.url, one.names.prefix) as two:
             for socket, member in (("1.1", ANA), ("1.2", BEN)):
-                await one.roster.join("1", "presence-a", socket, member)
-            await two.roster.join("1", "presence-a", "2.1", BEN)
+                await one.presence.join("1", "presence-a", socket, member)
+            await two.presence.join("1", "presence-a", "2.1", BEN)
             redis.call("CONFIG", "SET", "maxmemory", "1")
             with pytest.raises(BrokerUnavailable, match="Redis is full"):
                 await one.broker.publish(Publication("1", "presence-a", b"{}"))
 
-            assert (await one.roster.leave("1", "presence-a", "1.1")).is_last_of_user
-            await one.roster.leave("1", "presence-a", "1.2")
-            assert [member.user_id for member in await one.roster.members("1", "presence-a")] == ["2"]
-            assert await one.roster.count("1", "presence-a") == ChannelCount(1, 1)
-            await one.roster.join("1", "presence-a", "1.3", Member("3"))
-            assert {member.user_id for member in await one.roster.members("1", "presence-a")} == {"2", "3"}
-            assert await one.roster.count("1", "presence-a") == ChannelCount(2, 2)
+            assert (await one.presence.leave("1", "presence-a", "1.1")).is_last_of_user
+            await one.presence.leave("1", "presence-a", "1.2")
+            assert [member.user_id for member in await one.presence.members("1", "presence-a")] == ["2"]
+            assert await one.presence.count("1", "presence-a") == ChannelCount(1, 1)
+            await one.presence.join("1", "presence-a", "1.3", PresenceMember("3"))
+            assert {member.user_id for member in await one.presence.members("1", "presence-a")} == {"2", "3"}
+            assert await one.presence.count("1", "presence-a") == ChannelCount(2, 2)
 
             redis.call("CONFIG", "SET", "maxmemory", "0")
-            await eventually(lambda: not one.roster._dirty)
-            assert {member.user_id for member in await two.roster.members("1", "presence-a")} == {"2", "3"}
+            await eventually(lambda: not one.presence._dirty)
+            assert {member.user_id for member in await two.presence.members("1", "presence-a")} == {"2", "3"}
 
 
 async def test_members_are_not_told_removed_and_added_again_while_redis_is_full() -> None:

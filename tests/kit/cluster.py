@@ -9,9 +9,9 @@ from typing import Any
 
 from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Deliver, Publication
 from smartlink.server.cluster.history.memory import MemoryHistory
-from smartlink.server.cluster.idempotency.memory import MemoryReceipts
+from smartlink.server.cluster.idempotency.memory import MemoryIdempotency
 from smartlink.server.cluster.presence.base import OnChange
-from smartlink.server.cluster.presence.memory import MemoryRoster
+from smartlink.server.cluster.presence.memory import MemoryPresence
 from smartlink.server.run.bootstrap import Engines, build
 from smartlink.server.run.lifecycle import RealtimeServer
 from smartlink.server.settings.config import ServerSettings
@@ -19,7 +19,7 @@ from smartlink.server.settings.config import ServerSettings
 __all__ = ["Cluster", "cluster"]
 
 
-class SharedRoster(MemoryRoster):
+class SharedPresence(MemoryPresence):
     """One roster for all nodes; each answer takes a turn of the loop, as over a network."""
 
     async def start(self, on_change: OnChange) -> None: ...
@@ -68,13 +68,13 @@ class NodeBroker:
 class Cluster:
     def __init__(self) -> None:
         self.brokers: list[NodeBroker] = []
-        self.roster = SharedRoster()
+        self.presence = SharedPresence()
         self.nodes: list[RealtimeServer] = []
 
     def build(self, **settings: Any) -> RealtimeServer:
         broker = NodeBroker(self)
         self.brokers.append(broker)
-        engines = Engines(broker, self.roster, MemoryHistory(), MemoryReceipts())
+        engines = Engines(broker, self.presence, MemoryHistory(), MemoryIdempotency())
         values = {"reverb_server_port": 0, "reverb_server_drain_seconds": 0.2} | settings
         return build(ServerSettings(_env_file=None, **values), engines=engines)
 

@@ -39,7 +39,7 @@ _ROWS = {
     "wallet_transactions": "INSERT INTO wallet_transactions "
     "(wallet_id, type, amount, balance_after, version, created_at) SELECT w.id, 'deposit', 1, 1, n, "
     f"{_NOW} FROM wallets w, generate_series(1, GREATEST(1, :n / 10000)) n",
-    "recorded_events": "INSERT INTO recorded_events (channel, name, payload, promise, state, error, created_at, sent_at) "
+    "recorded_events": "INSERT INTO recorded_events (channel, name, payload, delivery, state, error, created_at, sent_at) "
     "SELECT CASE WHEN n % 100 = 1 THEN 'private-user.' || :a WHEN n % 10 = 2 THEN 'chat' ELSE 'private-user.' || "
     "(:first + n % 10000) END, 'E', '{}', 'durable', CASE WHEN n % 1000 = 3 THEN 'failed' ELSE 'sent' END, 'refused', "
     f"{_NOW}, {_NOW} FROM generate_series(1, :n) n",

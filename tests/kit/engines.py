@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from smartlink.protocol.session import Member
+from smartlink.protocol.session import PresenceMember
 from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Deliver, Publication
-from smartlink.server.cluster.history.base import Entry
+from smartlink.server.cluster.history.base import HistoryEntry
 from smartlink.server.cluster.history.memory import MemoryHistory
-from smartlink.server.cluster.idempotency.memory import MemoryReceipts
-from smartlink.server.cluster.presence.base import Arrival, ChannelCount, State
-from smartlink.server.cluster.presence.memory import MemoryRoster
+from smartlink.server.cluster.idempotency.memory import MemoryIdempotency
+from smartlink.server.cluster.presence.base import Arrival, ChannelCount, ChannelState
+from smartlink.server.cluster.presence.memory import MemoryPresence
 from smartlink.server.run.bootstrap import Engines
 
 
@@ -43,23 +43,23 @@ class Between:
     def __init__(self) -> None:
         self.is_away = False
         self.joining = Gate()
-        """Waited at by `Roster.join`, after it has taken effect."""
+        """Waited at by `PresenceStore.join`, after it has taken effect."""
         self.reading = Gate()
-        """Waited at by `Roster.members`, `state` and `count`, after what they answer was read."""
+        """Waited at by `PresenceStore.members`, `state` and `count`, after what they answer was read."""
         self.admitting = Gate()
-        """Waited at by `Roster.take_place`, after what it answers was decided."""
+        """Waited at by `PresenceStore.take_place`, after what it answers was decided."""
         self.claiming = Gate()
-        """Waited at by `Receipts.complete`, before it takes effect."""
+        """Waited at by `IdempotencyStore.complete`, before it takes effect."""
         self.nodes: list[SharedBroker] = []
-        self.roster = SharedRoster(self)
+        self.presence = SharedPresence(self)
         self.history = SharedHistory(self)
-        self.receipts = SharedReceipts(self)
+        self.idempotency = SharedIdempotency(self)
 
     def engines(self) -> Engines:
         """The engines of one more node."""
         broker = SharedBroker(self)
         self.nodes.append(broker)
-        return Engines(broker, self.roster, self.history, self.receipts)
+        return Engines(broker, self.presence, self.history, self.idempotency)
 
     def check(self) -> None:
         if self.is_away:
@@ -104,22 +104,22 @@ class SharedBroker:
         self.subscribed.clear()
 
 
-class SharedRoster(MemoryRoster):
+class SharedPresence(MemoryPresence):
     def __init__(self, between: Between) -> None:
         super().__init__()
         self._between = between
 
-    async def join(self, app_id: str, channel: str, socket_id: str, member: Member | None) -> Arrival:
+    async def join(self, app_id: str, channel: str, socket_id: str, member: PresenceMember | None) -> Arrival:
         arrival = await super().join(app_id, channel, socket_id, member)
         await self._between.joining.passed()
         return arrival
 
-    async def members(self, app_id: str, channel: str) -> Sequence[Member]:
+    async def members(self, app_id: str, channel: str) -> Sequence[PresenceMember]:
         members = await super().members(app_id, channel)
         await self._between.reading.passed()
         return members
 
-    async def state(self, app_id: str, channel: str) -> State:
+    async def state(self, app_id: str, channel: str) -> ChannelState:
         state = await super().state(app_id, channel)
         await self._between.reading.passed()
         return state
@@ -147,14 +147,14 @@ class SharedHistory(MemoryHistory):
         self._between.check()
         return await super().append(app_id, channel, frame, ttl_s)
 
-    async def latest(self, app_id: str, channel: str) -> Entry | None:
+    async def latest(self, app_id: str, channel: str) -> HistoryEntry | None:
         self._between.check()
         entry = await super().latest(app_id, channel)
         await self._between.reading.passed()
         return entry
 
 
-class SharedReceipts(MemoryReceipts):
+class SharedIdempotency(MemoryIdempotency):
     def __init__(self, between: Between) -> None:
         super().__init__()
         self._between = between

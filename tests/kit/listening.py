@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 
 from kit.waiting import eventually
-from smartlink.portal.listener import Bounds, Places, protocol
+from smartlink.portal.listener import Bounds, ConnectionSlots, protocol
 
 __all__ = ["listening"]
 
@@ -23,7 +23,7 @@ async def listening(application: Any, bounds: Bounds) -> AsyncIterator[tuple[int
     sock = socket.create_server(("127.0.0.1", 0))
     sock.setblocking(False)
     config = uvicorn.Config(
-        application, http=protocol(Places(bounds)), ws="none", lifespan="off", log_config=None,
+        application, http=protocol(ConnectionSlots(bounds)), ws="none", lifespan="off", log_config=None,
         timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = uvicorn.Server(config)

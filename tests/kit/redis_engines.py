@@ -11,10 +11,10 @@ from kit.redis import fresh_prefix
 from smartlink.server.cluster.brokers.base import Control, Publication
 from smartlink.server.cluster.brokers.redis import BROKER_SCRIPTS, RedisBroker
 from smartlink.server.cluster.history.redis import HISTORY_SCRIPTS, RedisHistory
-from smartlink.server.cluster.idempotency.redis import RECEIPT_SCRIPTS, RedisReceipts
+from smartlink.server.cluster.idempotency.redis import IDEMPOTENCY_SCRIPTS, RedisIdempotency
 from smartlink.server.cluster.presence.base import Change
-from smartlink.server.cluster.presence.lua import ROSTER_SCRIPTS
-from smartlink.server.cluster.presence.redis import RedisRoster
+from smartlink.server.cluster.presence.lua import PRESENCE_SCRIPTS
+from smartlink.server.cluster.presence.redis import RedisPresence
 from smartlink.server.cluster.redis.commands import RedisCommands
 from smartlink.server.cluster.redis.naming import Names
 from smartlink.server.runtime.metrics import Metrics
@@ -30,46 +30,46 @@ class RedisEngines:
     commands: RedisCommands
     names: Names
     broker: RedisBroker
-    roster: RedisRoster
+    presence: RedisPresence
     history: RedisHistory
-    receipts: RedisReceipts
+    idempotency: RedisIdempotency
     metrics: Metrics
     heard: list[Publication | Control] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
 
     async def start(self) -> None:
         await self.broker.start(self.heard.append)
-        await self.roster.start(self.changes.append)
+        await self.presence.start(self.changes.append)
 
     async def stop(self) -> None:
-        await self.roster.stop()
+        await self.presence.stop()
         await self.broker.stop()
 
     async def die(self) -> None:
         """As `kill -9`: nothing is said any more, nothing taken out."""
-        tasks = [*self.roster._tasks, self.broker._task, self.commands._task]
+        tasks = [*self.presence._tasks, self.broker._task, self.commands._task]
         for task in tasks:
             if task is not None:
                 task.cancel()
         for task in tasks:
             if task is not None:
                 await asyncio.wait((task,))
-        self.roster._on_change = None
+        self.presence._on_change = None
         self.broker._deliver = None
 
 
 def make_engines(url: str, prefix: str | None = None) -> RedisEngines:
     """Engines for `url`, not yet started."""
     address = parse_url(url)
-    scripts = (*BROKER_SCRIPTS, *ROSTER_SCRIPTS, *HISTORY_SCRIPTS, *RECEIPT_SCRIPTS)
+    scripts = (*BROKER_SCRIPTS, *PRESENCE_SCRIPTS, *HISTORY_SCRIPTS, *IDEMPOTENCY_SCRIPTS)
     commands, names, metrics = RedisCommands(address, scripts), Names(prefix or fresh_prefix()), Metrics()
     return RedisEngines(
         commands,
         names,
         RedisBroker(commands, names, metrics, is_sharded=address.kind is Kind.CLUSTER),
-        RedisRoster(commands, names),
+        RedisPresence(commands, names),
         RedisHistory(commands, names),
-        RedisReceipts(commands, names),
+        RedisIdempotency(commands, names),
         metrics,
     )
 

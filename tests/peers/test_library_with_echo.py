@@ -22,12 +22,12 @@ from smartlink.broadcasting import (
     Broadcaster,
     BroadcastingAuth,
     BroadcastNotification,
+    ChannelAuthorizer,
     ChannelEncryption,
     ChannelRules,
     EncryptedPrivateChannel,
     Member,
     PrivateChannel,
-    Signatory,
 )
 from smartlink.broadcasting.drivers.pusher import PusherDriver
 from smartlink.broadcasting.models import BroadcastsChanges
@@ -58,10 +58,10 @@ class World:
         rules.private("{model}.{rest}")(lambda user, model, rest: True)
         rules.private("App.Models.{name}.{key}")(lambda user, name, key: True)
         rules.private("vault")(lambda user: user == 7)
-        signatory: Signatory[int] = Signatory(
+        authorizer: ChannelAuthorizer[int] = ChannelAuthorizer(
             rules, key=KEY, secret=SECRET, member_of=lambda user: Member(user), encryption=encryption
         )
-        self._auth = BroadcastingAuth(signatory, authenticate)
+        self._auth = BroadcastingAuth(authorizer, authenticate)
         self.broadcaster = Broadcaster(self._driver, encryption=encryption)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

@@ -206,7 +206,7 @@ async def test_pusher_js_signs_in_and_hears_what_is_sent_to_its_user(server: Rea
         }  # fmt: skip
 
         async def reach() -> bool:
-            return (await server.node.roster.count(APP_ID, "#server-to-user-7")).subscriptions == 1
+            return (await server.node.presence.count(APP_ID, "#server-to-user-7")).subscriptions == 1
 
         await eventually_told(reach)
         answers = await published(server.port, ["sendToUser", "7", "greeting", {"hello": "you"}])

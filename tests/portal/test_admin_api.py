@@ -199,7 +199,7 @@ async def test_recent_events_are_shown_but_not_what_two_tell_each_other(
 async def failed(world: World, count: int = 1) -> list[int]:
     for _ in range(count):
         await world.execute(
-            "INSERT INTO recorded_events (channel, name, payload, promise, state, attempts, error, created_at)"
+            "INSERT INTO recorded_events (channel, name, payload, delivery, state, attempts, error, created_at)"
             " VALUES ('chat', 'Broken', '{}', 'durable', 'failed', 3, 'refused: 400', CURRENT_TIMESTAMP)"
         )
     return [row.id for row in await world.rows("SELECT id FROM recorded_events WHERE state = 'failed' ORDER BY id")]
@@ -225,7 +225,7 @@ async def test_failed_events_are_looked_at_sent_again_and_forgotten(world: World
 
 async def test_all_failed_events_are_sent_again_however_many_each_as_a_new_one(world: World, admin: Person) -> None:
     await world.execute(
-        "INSERT INTO recorded_events (channel, name, payload, promise, state, created_at)"
+        "INSERT INTO recorded_events (channel, name, payload, delivery, state, created_at)"
         " WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1500)"
         " SELECT 'private-user.' || n, 'Broken', '{}', 'durable', 'failed', CURRENT_TIMESTAMP FROM numbers"
     )

@@ -47,7 +47,7 @@ def say(url: str, text: str) -> int:
         " WHERE NOT EXISTS (SELECT 1 FROM users)",
         "INSERT INTO chat_messages (user_id, message, is_read, created_at, updated_at)"
         f" SELECT id, '{text}', false, '{now}', '{now}' FROM users",
-        "INSERT INTO recorded_events (channel, name, payload, promise, state, created_at)"
+        "INSERT INTO recorded_events (channel, name, payload, delivery, state, created_at)"
         f" VALUES ('chat', 'MessageSent', '{{}}', 'durable', 'sent', '{now}')",
     )
     return int(str(run(url, "SELECT max(id) FROM chat_messages")[0][0]))

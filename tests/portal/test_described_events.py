@@ -95,22 +95,22 @@ def test_every_event_of_the_portal_is_in_the_tables() -> None:
 
 @pytest.mark.parametrize("name", EVENTS)
 def test_an_event_is_heard_with_the_documented_keys_and_no_others(name: str) -> None:
-    channels, promise, keys = EVENTS[name]
+    channels, delivery, keys = EVENTS[name]
     packed = [FakeBroadcaster().pack(event) for event in asyncapi.samples() if type(event).__name__ == name]
 
     assert {envelope.channel for envelopes in packed for envelope in envelopes} == channels
     for (envelope,) in packed:
         assert dict(_objects(json.loads(envelope.payload))) == keys
-        assert envelope.promise == promise
+        assert envelope.delivery == delivery
         assert not {"email", "is_admin", "password"} & set().union(*keys.values())
 
 
 @pytest.mark.parametrize("name", EVENTS)
 def test_an_event_is_described_as_it_is_heard(name: str) -> None:
-    _, promise, keys = EVENTS[name]
+    _, delivery, keys = EVENTS[name]
     described = asyncapi.document(FakeBroadcaster())
     message = described["components"]["messages"][name]
-    wanted = keys[""] | ({"eventId"} if promise == "durable" else set())
+    wanted = keys[""] | ({"eventId"} if delivery == "durable" else set())
 
     assert set(message["payload"]["required"]) == set(message["payload"]["properties"]) == wanted
     assert message["name"] == (

@@ -14,7 +14,7 @@ import uvicorn
 
 from kit import listening as kit
 from kit.waiting import eventually
-from smartlink.portal.listener import Bounds, Places
+from smartlink.portal.listener import Bounds, ConnectionSlots
 from smartlink.portal.shared.security import TrustedProxies
 
 SHORT = {"head_s": 0.3, "body_s": 0.3}
@@ -182,6 +182,6 @@ async def test_one_address_has_its_share_unless_it_is_a_proxy(proxies: str) -> N
 
 @pytest.mark.parametrize(("address", "is_limited"), [("203.0.114.9", True), ("127.0.0.1", False), ("10.0.0.7", False)])
 def test_unset_public_addresses_have_250(address: str, is_limited: bool) -> None:
-    places = Places(Bounds())
+    places = ConnectionSlots(Bounds())
 
     assert places._most_of(address) == (250 if is_limited else float("inf"))

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smartlink.protocol.messages import ClientEvent, decode
+from smartlink.protocol.messages import ClientEventMessage, decode
 from smartlink.protocol.session import Session, SessionRules
 
 _KEYS = st.sampled_from(["event", "data", "channel", "auth", "channel_data", "user_id", "user_data", "", "__proto__"])
@@ -46,6 +46,6 @@ def test_no_text_makes_a_session_raise(texts: list[bytes]) -> None:
 @given(value=_JSON)
 def test_what_is_relayed_of_a_client_event_is_one_json_value(value: Any) -> None:
     frame = decode(json.dumps({"event": "client-x", "channel": "private-a", "data": value}).encode())
-    if isinstance(frame, ClientEvent):
+    if isinstance(frame, ClientEventMessage):
         json.loads(frame.data)
         assert "\n" not in frame.data

@@ -11,9 +11,17 @@ from hypothesis import strategies as st
 
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
-from smartlink.protocol.messages import ClientEvent, Malformed, Ping, Pong, Subscribe, Unsubscribe, decode
+from smartlink.protocol.messages import (
+    ClientEventMessage,
+    Malformed,
+    Ping,
+    Pong,
+    SubscribeMessage,
+    UnsubscribeMessage,
+    decode,
+)
 from smartlink.protocol.names import ChannelKind, is_valid_channel, is_valid_event_name, is_valid_socket_id, kind_of
-from smartlink.protocol.session import Join, Leave, Member, Send, Session, SessionRules, Whisper
+from smartlink.protocol.session import Join, Leave, PresenceMember, Send, Session, SessionRules, Whisper
 from smartlink.protocol.signing import sign_channel
 
 RULES = SessionRules(key="key", secret="secret")
@@ -91,12 +99,12 @@ def test_deep_and_broken_text_is_malformed(text: str | bytes) -> None:
 
 
 def test_requests_are_read_with_data_as_object_or_as_text() -> None:
-    assert decode(say("pusher:subscribe", {"channel": "chat"})) == Subscribe("chat")
-    assert decode(say("pusher:subscribe", '{"channel":"chat","auth":""}')) == Subscribe("chat", "")
-    assert decode(say("pusher:unsubscribe", {"channel": "chat"})) == Unsubscribe("chat")
+    assert decode(say("pusher:subscribe", {"channel": "chat"})) == SubscribeMessage("chat")
+    assert decode(say("pusher:subscribe", '{"channel":"chat","auth":""}')) == SubscribeMessage("chat", "")
+    assert decode(say("pusher:unsubscribe", {"channel": "chat"})) == UnsubscribeMessage("chat")
     assert decode(say("pusher:ping", {})) == decode(say("pusher:ping", "{}")) == Ping()
     assert decode(say("pusher:pong")) == Pong()
-    assert decode(say("client-a", [1], channel="private-a")) == ClientEvent("client-a", "private-a", "[1]")
+    assert decode(say("client-a", [1], channel="private-a")) == ClientEventMessage("client-a", "private-a", "[1]")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +151,7 @@ def test_right_signatures_open_private_and_presence_channels() -> None:
     assert session().receive(subscribe("private-a")) == (Join("private-a"),)
     assert session().receive(subscribe("private-a", "{}")) == (Join("private-a"),)
     assert session().receive(subscribe("presence-a", data)) == (
-        Join("presence-a", Member("7", '{"name":"Ána"}'.encode(), is_number=True)),
+        Join("presence-a", PresenceMember("7", '{"name":"Ána"}'.encode(), is_number=True)),
     )
 
 
@@ -172,15 +180,17 @@ def test_the_number_of_channels_can_be_limited() -> None:
 
 def test_leaving_tells_who_left_and_only_once() -> None:
     talking = session()
-    talking.joined("presence-a", Member("1"))
+    talking.joined("presence-a", PresenceMember("1"))
 
-    assert talking.receive(say("pusher:unsubscribe", {"channel": "presence-a"})) == (Leave("presence-a", Member("1")),)
+    assert talking.receive(say("pusher:unsubscribe", {"channel": "presence-a"})) == (
+        Leave("presence-a", PresenceMember("1")),
+    )
     assert talking.receive(say("pusher:unsubscribe", {"channel": "presence-a"})) == ()
 
 
 def test_a_whisper_carries_the_true_sender() -> None:
     talking = session()
-    talking.joined("presence-a", Member("1"))
+    talking.joined("presence-a", PresenceMember("1"))
     talking.joined("private-a", None)
 
     (whisper,) = talking.receive(say("client-x", {"a": 1}, channel="presence-a", user_id="2"))

@@ -9,7 +9,7 @@ import pytest
 
 from smartlink.protocol.errors import Code
 from smartlink.protocol.names import is_cache, is_user_channel, is_valid_user_id, user_channel
-from smartlink.protocol.session import Close, Join, Member, Send, Session, SessionRules, SignIn
+from smartlink.protocol.session import Close, Join, PresenceMember, Send, Session, SessionRules, SignIn
 from smartlink.protocol.signing import sign_channel, sign_user
 
 
@@ -39,7 +39,7 @@ def test_a_signed_user_is_who_it_says() -> None:
     (effect,) = session().receive(sign_in({"id": "7", "user_info": {"a": 1}, "watchlist": ["1", 2, "1"]}))
 
     assert isinstance(effect, SignIn)
-    assert effect.user.member == Member("7", b'{"a":1}')
+    assert effect.user.member == PresenceMember("7", b'{"a":1}')
     assert effect.user.watchlist == ("1", "2")
 
 
@@ -91,7 +91,9 @@ def test_the_user_is_the_member_where_no_channel_data_is_signed() -> None:
     one = signed_in({"id": "1", "user_info": {"name": "Ana"}})
     auth = sign_channel("key", "secret", "1.1", "presence-a")
 
-    assert one.receive(subscribe("presence-a", auth=auth)) == (Join("presence-a", Member("1", b'{"name":"Ana"}')),)
+    assert one.receive(subscribe("presence-a", auth=auth)) == (
+        Join("presence-a", PresenceMember("1", b'{"name":"Ana"}')),
+    )
     (refused,) = session().receive(subscribe("presence-a", auth=auth))
     assert isinstance(refused, Send)
 

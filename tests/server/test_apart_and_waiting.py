@@ -16,7 +16,7 @@ from kit.realtime import KEY, SECRET, an_app, call, realtime_server
 from kit.waiting import eventually, eventually_told
 from kit.xhr import XhrClient
 from smartlink.protocol import encoding
-from smartlink.protocol.session import Member
+from smartlink.protocol.session import PresenceMember
 from smartlink.protocol.signing import sign_channel, sign_user
 from smartlink.server.run.lifecycle import RealtimeServer
 
@@ -136,7 +136,7 @@ async def test_who_goes_while_signing_in_leaves_nothing_behind() -> None:
         between.joining.open()
 
         async def is_offline() -> bool:
-            return (await between.roster.count("1001", "#user-1")).subscriptions == 0
+            return (await between.presence.count("1001", "#user-1")).subscriptions == 0
 
         await eventually_told(is_offline)
         assert not between.nodes[0].subscribed
@@ -231,7 +231,7 @@ async def test_the_thousand_and_first_member_costs_one_state_and_one_member_adde
         monkeypatch.setattr(encoding, name, lambda *a, n=name, f=plain: (calls.append(n), f(*a))[1])
     async with realtime_server() as server, connected(server.port) as client:
         for number in range(1_000):
-            await server.node.roster.join("1001", "presence-a", f"9.{number}", Member(f"m{number}"))
+            await server.node.presence.join("1001", "presence-a", f"9.{number}", PresenceMember(f"m{number}"))
         data = await client.subscribe("presence-a", {"user_id": "new"})
 
         assert data["presence"]["count"] == 1_001
@@ -284,7 +284,7 @@ async def test_requests_made_meanwhile_are_all_answered_in_order() -> None:
 
 
 async def counts_of(between: Between) -> dict[str, Any]:
-    return await between.roster.channels("1001")
+    return await between.presence.channels("1001")
 
 
 async def test_a_right_shown_in_time_counts_even_while_engines_are_slow() -> None:

@@ -19,11 +19,11 @@ async def test_one_that_dies_is_an_error_in_the_log_in_up_and_in_readyz(
     def broken(self: object, now: float) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr("smartlink.server.runtime.rates.Pulse.look_after", broken)
+    monkeypatch.setattr("smartlink.server.runtime.rates.RateSampler.look_after", broken)
     async with realtime_server() as server:
         await eventually(lambda: died_in(server) == 1)
         up = await call(server.port, "GET", "/up")
-        status, _, body = ObserveEndpoint("127.0.0.1", 0, lambda: 0, server.pulse.figures)._find("/readyz")
+        status, _, body = ObserveEndpoint("127.0.0.1", 0, lambda: 0, server.rates.figures)._find("/readyz")
 
     assert (up.status_code, up.json()["health"]) == (200, "degraded")
     assert up.json()["problems"] == ["Stopped: looking after connections (ValueError: a bug)"]
@@ -32,7 +32,7 @@ async def test_one_that_dies_is_an_error_in_the_log_in_up_and_in_readyz(
 
 
 def died_in(server: RealtimeServer) -> float:
-    return server.pulse.figures()["smartlink_tasks_died"]
+    return server.rates.figures()["smartlink_tasks_died"]
 
 
 async def test_one_that_is_cancelled_has_not_died_and_one_started_again_lives() -> None:

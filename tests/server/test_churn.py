@@ -26,15 +26,15 @@ async def nothing_is_left(scene: Stage) -> None:
     for app_id in ("1001", "1002"):
         tenant = server.node.hub.tenant(app_id)
         assert (tenant.connections, tenant.channels) == ({}, {})
-        assert not await server.node.roster.channels(app_id, "")
+        assert not await server.node.presence.channels(app_id, "")
     assert server.node.connections(ONE) == 0
     for channel in CHANNELS:
-        assert not await server.node.roster.members(ONE.id, channel)
+        assert not await server.node.presence.members(ONE.id, channel)
     assert not server.node.tasks._tasks
 
     # What lingers is looked after until its peer is gone; the publishers' connections end with their clients.
     scene.api.close()
-    await eventually(lambda: not server._watch._others, what="lingering connections")
+    await eventually(lambda: not server._sweeper._others, what="lingering connections")
     await eventually(lambda: not server._poller.links, what="links")  # type: ignore[union-attr]
     gc.collect()
     assert [thing for thing in gc.get_objects() if isinstance(thing, ClientConnection)] == []

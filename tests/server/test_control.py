@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from smartlink.server.run.control import Control, NotRunning, ask, control_path
+from smartlink.server.run.control import ControlSocket, NotRunning, ask, control_path
 from smartlink.server.settings.config import ServerSettings
 
 
@@ -17,7 +17,7 @@ def place(folder: Path) -> Path:
 
 async def start(path: Path) -> None:
     """Start a control socket, and stop it."""
-    control = Control(path, {})
+    control = ControlSocket(path, {})
     await control.start()
     await control.stop()
 

@@ -76,7 +76,7 @@ async def test_who_leaves_is_gone_at_once(server: RealtimeServer, is_poll: bool)
         await client.post(b"[]", status=404)
 
     await eventually(lambda: server.metrics.connections_closed == 2)
-    assert await server.node.roster.channels("1001") == {}
+    assert await server.node.presence.channels("1001") == {}
 
 
 async def test_a_client_that_asks_no_more_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,7 @@ async def test_leaving_by_another_node_is_noticed_at_once(is_poll: bool) -> None
             await other.expect("pusher_internal:member_removed")
         await eventually(lambda: all("#xhr" not in channel for b in both.brokers for _, channel in b.subscribed))
         await eventually(lambda: sum(node.metrics.connections_closed for node in both.nodes) == 2)
-        assert await both.roster.channels("1001") == {}
+        assert await both.presence.channels("1001") == {}
 
 
 @KINDS
@@ -116,7 +116,7 @@ async def test_an_owner_that_died_lets_its_streams_end(monkeypatch: pytest.Monke
                 assert await client.answer.lines() == []
                 for broker in both.brokers:
                     broker.is_available = False
-                await both.roster.leave("1001", f"#xhr-{client.session.replace('/', '.')}", client.socket_id)
+                await both.presence.leave("1001", f"#xhr-{client.session.replace('/', '.')}", client.socket_id)
                 with pytest.raises(asyncio.IncompleteReadError):
                     await stream.body()
 

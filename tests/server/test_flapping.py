@@ -72,7 +72,7 @@ async def test_whose_return_is_refused_has_left(server: RealtimeServer) -> None:
             member.send("pusher:subscribe", subscription(member, ROOM, "2") | {"auth": f"{KEY}:{'0' * 64}"})
         await member.expect("pusher:subscription_error")
         assert await change(watcher) == ("removed", {"user_id": "2"})
-        assert (await server.node.roster.count("1001", ROOM)).users == 1
+        assert (await server.node.presence.count("1001", ROOM)).users == 1
 
 
 async def test_who_leaves_and_hangs_up_is_told_to_have_left_once(server: RealtimeServer) -> None:

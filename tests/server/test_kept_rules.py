@@ -108,12 +108,12 @@ async def test_sockets_without_a_subscription_count_against_the_limit() -> None:
 
 async def test_sockets_without_a_subscription_are_asked_whether_they_live() -> None:
     async with realtime_server(an_app(ping_interval_s=15)) as server, connected(server.port) as client:
-        server._watch.now = lambda: time.monotonic() + 16  # type: ignore[method-assign]
-        server._watch.turn()
+        server._sweeper.now = lambda: time.monotonic() + 16  # type: ignore[method-assign]
+        server._sweeper.turn()
         assert await client.frame() == (9, b"")
         assert json.loads((await client.frame())[1])["event"] == "pusher:ping"
-        server._watch.now = lambda: time.monotonic() + 32  # type: ignore[method-assign]
-        server._watch.turn()
+        server._sweeper.now = lambda: time.monotonic() + 32  # type: ignore[method-assign]
+        server._sweeper.turn()
 
         assert (await client.closed()).code == 4201
 

@@ -126,7 +126,7 @@ async def test_a_client_that_vanishes_leaves_nothing_behind(server: RealtimeServ
         await client.subscribe("presence-chat", ANA)
     await until(lambda: len(server.node.hub) == 0)
 
-    assert await server.node.roster.channels("1001") == {}
+    assert await server.node.presence.channels("1001") == {}
 
 
 async def test_five_hundred_connections_come_and_go(server: RealtimeServer) -> None:

@@ -82,8 +82,8 @@ async def open_session(client: Client, session: str) -> tuple[str, int | None]:
 
 def later(server: RealtimeServer, seconds: float) -> None:
     """Let the server's clock show `seconds` more, and have it look after all connections."""
-    server._watch.now = lambda: time.monotonic() + seconds  # type: ignore[method-assign]
-    server._watch.turn()
+    server._sweeper.now = lambda: time.monotonic() + seconds  # type: ignore[method-assign]
+    server._sweeper.turn()
 
 
 async def test_a_session_that_nobody_comes_back_to_ends_soon(server: RealtimeServer) -> None:

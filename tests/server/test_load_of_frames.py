@@ -108,11 +108,11 @@ async def test_who_was_on_many_channels_leaves_them_a_few_at_a_time(server: Real
             client.send("pusher:subscribe", {"channel": f"c{number}"})
         for _ in range(5 * AT_ONCE):
             await client.expect("pusher_internal:subscription_succeeded")
-    left = [len(await server.node.roster.channels("1001"))]
+    left = [len(await server.node.presence.channels("1001"))]
     async with asyncio.timeout(30):
         while left[-1]:
             await asyncio.sleep(0)
-            left.append(len(await server.node.roster.channels("1001")))
+            left.append(len(await server.node.presence.channels("1001")))
 
     assert left[0] == 5 * AT_ONCE
     assert max(before - after for before, after in itertools.pairwise(left)) <= AT_ONCE
@@ -145,7 +145,7 @@ async def test_a_long_list_of_channels_is_made_a_few_at_a_time(
 ) -> None:
     monkeypatch.setattr("smartlink.server.transports.http.channels.AT_ONCE", 10)
     for number in range(100):
-        await server.node.roster.join("1001", f"c{number}", "1.1", None)
+        await server.node.presence.join("1001", f"c{number}", "1.1", None)
     listing = list_channels(server.node, an_app(), {})
     for _ in range(10):
         listing.send(None)

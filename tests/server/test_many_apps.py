@@ -16,7 +16,7 @@ from kit.realtime import call, realtime_server
 from kit.receiver import receiver
 from kit.waiting import eventually
 from smartlink.protocol.signing import sign_channel
-from smartlink.server.apps.base import App, AppsInvalid, Webhook
+from smartlink.server.apps.base import App, AppsInvalid, WebhookTarget
 from smartlink.server.apps.static import StaticApps
 from smartlink.server.apps.table import AppTable
 from smartlink.server.run.bootstrap import apps_for
@@ -261,4 +261,4 @@ def test_every_key_of_an_app_is_documented() -> None:
     guide = (Path(__file__).parents[2] / "docs" / "howto" / "apps.md").read_text()
 
     assert [field.name for field in fields(App) if f"| `{field.name}` |" not in guide] == []
-    assert [field.name for field in fields(Webhook) if f"`{field.name}`" not in guide] == []
+    assert [field.name for field in fields(WebhookTarget) if f"`{field.name}`" not in guide] == []

@@ -27,7 +27,7 @@ REFERENCE = Path(__file__).parents[2] / "docs/reference/metrics.md"
 
 @asynccontextmanager
 async def observed(server: RealtimeServer) -> AsyncIterator[ObserveEndpoint]:
-    endpoint = ObserveEndpoint("127.0.0.1", 0, lambda: server.port, server.pulse.figures)
+    endpoint = ObserveEndpoint("127.0.0.1", 0, lambda: server.port, server.rates.figures)
     await endpoint.start()
     try:
         yield endpoint
@@ -176,7 +176,7 @@ def test_labels_cannot_break_the_format() -> None:
 
 
 async def test_every_metric_told_is_in_the_table_and_in_the_reference(server: RealtimeServer) -> None:
-    told = {name.partition("{")[0] for name in server.pulse.figures() if name.startswith("smartlink_")}
+    told = {name.partition("{")[0] for name in server.rates.figures() if name.startswith("smartlink_")}
     told = {name.rpartition("_")[0] if name.endswith(("_bucket", "_sum", "_count")) else name for name in told}
     rows = [
         f"| `{metric.name}` | {metric.kind} | {', '.join(metric.labels) or '–'} | {metric.meaning} "

@@ -433,8 +433,8 @@ async def settled(server: RealtimeServer) -> None:
 
 def later(server: RealtimeServer, seconds: float) -> None:
     """Let the server's clock show `seconds` more, and have it look after all connections."""
-    server._watch.now = lambda: time.monotonic() + seconds  # type: ignore[method-assign]
-    server._watch.turn()
+    server._sweeper.now = lambda: time.monotonic() + seconds  # type: ignore[method-assign]
+    server._sweeper.turn()
 
 
 SLOW: dict[str, tuple[bytes, list[bytes], float, list[int]]] = {

@@ -79,7 +79,7 @@ async def test_a_refused_signature_leaves_nothing_behind() -> None:
             old.send("pusher:subscribe", authorised(old.socket_id, channel))
             await refusal(old)
 
-        assert await one.node.roster.channels("1001") == {}
+        assert await one.node.presence.channels("1001") == {}
         assert one.node.hub.of_user("1001", "7") == []
         await end(two, "7")
         assert await old.is_quiet()
@@ -93,7 +93,7 @@ async def test_signing_in_with_what_was_signed_before_ends_the_connection() -> N
         old.send("pusher:signin", {"auth": auth, "user_data": user_data})
 
         assert (await old.closed()).code == 4009
-        assert await one.node.roster.channels("1001", "#user-") == {}
+        assert await one.node.presence.channels("1001", "#user-") == {}
         async with connected(one.port) as new:
             await new.sign_in("7")
 
@@ -109,7 +109,7 @@ async def test_a_subscription_under_way_is_refused(channel: str) -> None:
 
         assert (await refusal(old))["status"] == 401
         assert await old.is_quiet()
-        assert await one.node.roster.channels("1001") == {}
+        assert await one.node.presence.channels("1001") == {}
 
 
 async def test_a_sign_in_under_way_is_ended() -> None:
@@ -123,7 +123,7 @@ async def test_a_sign_in_under_way_is_ended() -> None:
         between.joining.open()
 
         assert (await old.closed()).code == 4009
-        assert await one.node.roster.channels("1001") == {}
+        assert await one.node.presence.channels("1001") == {}
 
 
 async def test_sessions_over_http_are_bound_as_sockets_are() -> None:

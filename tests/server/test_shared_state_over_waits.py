@@ -14,20 +14,20 @@ from kit.engines import Between
 from kit.realtime import KEY, SECRET, realtime_server
 from kit.waiting import eventually
 from smartlink.protocol import encoding
-from smartlink.protocol.session import Member
+from smartlink.protocol.session import PresenceMember
 from smartlink.protocol.signing import sign_channel
 from smartlink.server.cluster.brokers.base import Publication
 from smartlink.server.cluster.history.memory import MemoryHistory
-from smartlink.server.cluster.idempotency.memory import MemoryReceipts
-from smartlink.server.cluster.presence.base import State
-from smartlink.server.cluster.presence.memory import MemoryRoster
+from smartlink.server.cluster.idempotency.memory import MemoryIdempotency
+from smartlink.server.cluster.presence.base import ChannelState
+from smartlink.server.cluster.presence.memory import MemoryPresence
 from smartlink.server.core.corrections import Corrections
 from smartlink.server.core.members import Members
 from smartlink.server.net.sockets import open_listeners
 from smartlink.server.run.supervisor import Supervisor, WorkersFailed
 from smartlink.server.runtime.eager import EagerTasks
 from smartlink.server.runtime.metrics import Metrics
-from smartlink.server.workers.hub import Exchange
+from smartlink.server.workers.hub import WorkerHub
 
 
 async def test_who_goes_while_told_the_state_again_leaves_nothing_behind() -> None:
@@ -76,14 +76,14 @@ async def test_an_application_that_changes_while_a_client_is_greeted_ends_it(
         await eventually(lambda: len(server.node.hub) == 0)
 
 
-class SlowRoster(MemoryRoster):
+class SlowRoster(MemoryPresence):
     """Answers with what was true when it was asked, when the test says so."""
 
     def __init__(self) -> None:
         super().__init__()
         self.answers: list[asyncio.Event] = []
 
-    async def state(self, app_id: str, channel: str) -> State:
+    async def state(self, app_id: str, channel: str) -> ChannelState:
         found = await super().state(app_id, channel)
         self.answers.append(answer := asyncio.Event())
         await answer.wait()
@@ -94,21 +94,23 @@ class SlowRoster(MemoryRoster):
 async def test_a_member_is_not_put_right_by_an_answer_older_than_what_was_heard(comes_back: bool) -> None:
     async with realtime_server() as server, connected(server.port) as client:
         await client.subscribe("presence-a", {"user_id": "2"})
-        roster, delivered = SlowRoster(), list[Publication]()
-        await roster.join("1001", "presence-a", "1.1", Member("1"))
-        members = Members(server.node.hub, roster, delivered.append, lambda: True, EagerTasks(Metrics()), Corrections())
+        presence, delivered = SlowRoster(), list[Publication]()
+        await presence.join("1001", "presence-a", "1.1", PresenceMember("1"))
+        members = Members(
+            server.node.hub, presence, delivered.append, lambda: True, EagerTasks(Metrics()), Corrections()
+        )
         members.heard("1001", "presence-a", "1", 0, has_come=False)
-        await eventually(lambda: len(roster.answers) == 1)
+        await eventually(lambda: len(presence.answers) == 1)
         # While that answer, in which the user is there, is under way, they leave; and another question is asked.
         if comes_back:
             members.heard("1001", "presence-a", "3", 0, has_come=False)
-            await eventually(lambda: len(roster.answers) == 2)
+            await eventually(lambda: len(presence.answers) == 2)
             members.heard("1001", "presence-a", "1", 0, has_come=True)
         else:
-            await roster.leave("1001", "presence-a", "1.1")
+            await presence.leave("1001", "presence-a", "1.1")
             members.heard("1001", "presence-a", "1", 0, has_come=False)
-            await eventually(lambda: len(roster.answers) == 2)
-        for answer in roster.answers:
+            await eventually(lambda: len(presence.answers) == 2)
+        for answer in presence.answers:
             answer.set()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -131,9 +133,12 @@ time.sleep(0.5)
 """
 
 
-def exchange() -> Exchange:
-    return Exchange(
-        roster=MemoryRoster(), history=MemoryHistory(), receipts=MemoryReceipts(), tell=lambda app_id, event: None
+def worker_hub() -> WorkerHub:
+    return WorkerHub(
+        presence=MemoryPresence(),
+        history=MemoryHistory(),
+        idempotency=MemoryIdempotency(),
+        tell=lambda app_id, event: None,
     )
 
 
@@ -141,7 +146,7 @@ async def test_a_worker_that_cannot_be_started_leaves_none_that_was_before_it() 
     async with realtime_server() as server:
         slots = open_listeners(server.settings, 2)
         slots[1][0].close()
-        supervisor = Supervisor(exchange(), [sys.executable, "-c", WORKER], slots, 0.1)
+        supervisor = Supervisor(worker_hub(), [sys.executable, "-c", WORKER], slots, 0.1)
 
         with pytest.raises(ValueError, match="fds_to_keep"):
             await supervisor.replace()
@@ -154,7 +159,7 @@ async def test_a_worker_that_cannot_be_started_leaves_none_that_was_before_it() 
 async def test_a_stop_while_workers_are_replaced_leaves_none_behind() -> None:
     async with realtime_server() as server:
         slots = open_listeners(server.settings, 1)
-        supervisor = Supervisor(exchange(), [sys.executable, "-c", WORKER], slots, 5.0)
+        supervisor = Supervisor(worker_hub(), [sys.executable, "-c", WORKER], slots, 5.0)
         replacing = asyncio.create_task(supervisor.replace())
         await eventually(lambda: any(worker.seat.heard_at and worker.seat.is_open for worker in supervisor._launched))
 

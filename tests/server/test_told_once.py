@@ -13,7 +13,7 @@ from kit.meeting import misled, misled_by_leaves
 from kit.realtime import realtime_server
 from kit.waiting import eventually
 from smartlink.protocol import encoding
-from smartlink.protocol.session import Member
+from smartlink.protocol.session import PresenceMember
 from smartlink.server.cluster.brokers.base import Publication
 from smartlink.server.core.corrections import Corrections
 from smartlink.server.core.newcomers import Newcomers
@@ -35,7 +35,7 @@ async def test_a_change_that_the_state_shows_is_not_told_and_the_next_one_is(ser
         await old.subscribe("presence-a", {"user_id": "1"})
         await new.subscribe("presence-a", {"user_id": "3"})
         await old.expect("pusher_internal:member_added")
-        version = (await server.node.roster.state("1001", "presence-a")).version
+        version = (await server.node.presence.state("1001", "presence-a")).version
         server.node.deliver(told(version))
         server.node.deliver(told(version + 1, has_come=False))
 
@@ -74,7 +74,7 @@ async def test_a_watchers_state_and_the_changes_told_to_it_agree() -> None:
             assert told == {"events": [{"name": "offline", "user_ids": ["7"]}]}
             told = json.loads((await watcher.expect("pusher_internal:watchlist_events"))["data"])
             assert told == {"events": [{"name": "online", "user_ids": ["7"]}]}
-            version = (await server.node.roster.state("1001", "#user-7")).version
+            version = (await server.node.presence.state("1001", "#user-7")).version
             async with connected(server.port) as late:
                 await late.sign_in("l", watchlist=["7"])
                 await late.expect("pusher_internal:watchlist_events")
@@ -149,9 +149,9 @@ async def test_what_is_put_right_is_told_to_those_alone_who_heard_it_wrong(serve
         await old.subscribe("presence-a", {"user_id": "1"})
         await between.subscribe("presence-a", {"user_id": "4"})
         await old.expect("pusher_internal:member_added")
-        left = (await server.node.roster.state("1001", "presence-a")).version
+        left = (await server.node.presence.state("1001", "presence-a")).version
         # As at another node, which has yet to tell of it.
-        came = (await server.node.roster.join("1001", "presence-a", "9.9", Member("2"))).version
+        came = (await server.node.presence.join("1001", "presence-a", "9.9", PresenceMember("2"))).version
         assert (await new.subscribe("presence-a", {"user_id": "5"}))["presence"]["ids"] == ["1", "4", "2", "5"]
         for client in (old, between):
             await client.expect("pusher_internal:member_added")

@@ -8,13 +8,13 @@ from kit.client import connected
 from kit.realtime import an_app, realtime_server
 from kit.receiver import receiver
 from kit.waiting import eventually
-from smartlink.server.apps.base import Webhook
+from smartlink.server.apps.base import WebhookTarget
 
 
 async def test_client_events_are_told_with_who_sent_them() -> None:
     async with (
         receiver() as target,
-        realtime_server(an_app(webhooks=(Webhook(target.url, ("client_event",)),))) as server,
+        realtime_server(an_app(webhooks=(WebhookTarget(target.url, ("client_event",)),))) as server,
         connected(server.port) as ana,
     ):
         await ana.subscribe("presence-a", {"user_id": "1"})
@@ -35,7 +35,9 @@ async def test_cache_misses_and_counts_are_told() -> None:
     wanted = ("cache_miss", "subscription_count")
     async with (
         receiver() as target,
-        realtime_server(an_app(webhooks=(Webhook(target.url, wanted),), sends_subscription_counts=True)) as server,
+        realtime_server(
+            an_app(webhooks=(WebhookTarget(target.url, wanted),), sends_subscription_counts=True)
+        ) as server,
         connected(server.port) as one,
         connected(server.port) as two,
     ):
@@ -55,7 +57,7 @@ async def test_internal_channels_are_never_told_of() -> None:
     async with (
         receiver() as target,
         realtime_server(
-            an_app(webhooks=(Webhook(target.url),), sends_subscription_counts=True), reverb_webhook_grace=0.0
+            an_app(webhooks=(WebhookTarget(target.url),), sends_subscription_counts=True), reverb_webhook_grace=0.0
         ) as server,
     ):
         async with connected(server.port) as client:
@@ -79,9 +81,9 @@ async def test_who_signs_in_first_and_who_is_gone_last_is_told_of_users() -> Non
         realtime_server(
             an_app(
                 webhooks=(
-                    Webhook(all_of_it.url),
-                    Webhook(named.url, ("user_online", "user_offline"), ("presence-",)),
-                    Webhook(rooms.url, (), ("presence-",)),
+                    WebhookTarget(all_of_it.url),
+                    WebhookTarget(named.url, ("user_online", "user_offline"), ("presence-",)),
+                    WebhookTarget(rooms.url, (), ("presence-",)),
                 )
             ),
             reverb_webhook_grace=0.2,
@@ -106,7 +108,7 @@ async def test_a_user_who_is_back_within_the_grace_was_never_offline() -> None:
     async with (
         receiver() as target,
         realtime_server(
-            an_app(webhooks=(Webhook(target.url, ("user_online", "user_offline")),)), reverb_webhook_grace=0.5
+            an_app(webhooks=(WebhookTarget(target.url, ("user_online", "user_offline")),)), reverb_webhook_grace=0.5
         ) as server,
     ):
         for _ in range(3):

@@ -22,15 +22,15 @@ from kit.realtime import SECRET, realtime_server
 from kit.receiver import DROP, HANG, Receiver, receiver
 from kit.serve import SMARTLINK
 from kit.waiting import LIMIT_S, eventually, eventually_told
-from smartlink.server.apps.base import App, Webhook
+from smartlink.server.apps.base import App, WebhookTarget
 from smartlink.server.apps.static import StaticApps
 from smartlink.server.runtime.metrics import Metrics
-from smartlink.server.webhooks.base import WebhookEvent
+from smartlink.server.webhooks.base import OutgoingEvent
 from smartlink.server.webhooks.delivery import MAX_BUFFERED, Webhooks, WebhookTimes
 from smartlink.server.webhooks.guard import Guard
 from smartlink.server.webhooks.memory import MemoryQueue
 from smartlink.server.webhooks.post import Poster
-from smartlink.server.webhooks.queue import QueueUnavailable, Report, WebhookQueue
+from smartlink.server.webhooks.queue import QueueUnavailable, WebhookQueue, WebhookReport
 from smartlink.server.webhooks.sqlite import SqliteQueue
 
 CHANNEL_EVENTS, MEMBER_EVENTS = ["channel_occupied", "channel_vacated"], ["member_added", "member_removed"]
@@ -49,7 +49,7 @@ class World:
         return set(self.users.get((app_id, channel), ())) or None
 
 
-def app_with(*hooks: Webhook, number: str = "1001") -> App:
+def app_with(*hooks: WebhookTarget, number: str = "1001") -> App:
     return App(number, "app-key" if number == "1001" else f"key-{number}", SECRET, webhooks=hooks)
 
 
@@ -116,8 +116,8 @@ async def test_two_apps_do_not_hear_of_each_other() -> None:
     async with receiver(secrets=secrets) as one, receiver(secrets=secrets) as two:
         apps = StaticApps(
             [
-                App("1001", "app-key", SECRET, webhooks=(Webhook(one.url),)),
-                App("2", "key-2", "secret-2", webhooks=(Webhook(two.url),)),
+                App("1001", "app-key", SECRET, webhooks=(WebhookTarget(one.url),)),
+                App("2", "key-2", "secret-2", webhooks=(WebhookTarget(two.url),)),
             ]
         )
         async with realtime_server(apps) as server:
@@ -134,7 +134,10 @@ async def test_two_apps_do_not_hear_of_each_other() -> None:
 
 async def test_an_address_hears_only_of_what_it_asked_for() -> None:
     async with receiver() as all_of_it, receiver() as few:
-        hooks = (Webhook(all_of_it.url), Webhook(few.url, ("member_added", "channel_vacated"), ("presence-room-",)))
+        hooks = (
+            WebhookTarget(all_of_it.url),
+            WebhookTarget(few.url, ("member_added", "channel_vacated"), ("presence-room-",)),
+        )
         async with realtime_server(StaticApps([app_with(*hooks)]), reverb_webhook_grace=0.1) as server:
             async with connected(server.port) as ana:
                 await ana.subscribe("presence-chat", ANA)
@@ -160,14 +163,14 @@ async def test_without_webhooks_no_file_is_made(tmp_path: Path) -> None:
 
 async def test_events_look_as_documented() -> None:
     events = [
-        WebhookEvent("client_event", "private-a", "7", "client-x", '{"a":"ž"}', "1.2"),
-        WebhookEvent("cache_miss", "cache-a"),
-        WebhookEvent("subscription_count", "chat", subscription_count=3),
+        OutgoingEvent("client_event", "private-a", "7", "client-x", '{"a":"ž"}', "1.2"),
+        OutgoingEvent("cache_miss", "cache-a"),
+        OutgoingEvent("subscription_count", "chat", subscription_count=3),
     ]
-    async with receiver() as target, sink(app_with(Webhook(target.url))) as (webhooks, _):
+    async with receiver() as target, sink(app_with(WebhookTarget(target.url))) as (webhooks, _):
         for event in events:
-            webhooks.tell(app_with(Webhook(target.url)), event)
-        webhooks.tell(app_with(Webhook(target.url)), WebhookEvent("cache_miss", "cache-a"))
+            webhooks.tell(app_with(WebhookTarget(target.url)), event)
+        webhooks.tell(app_with(WebhookTarget(target.url)), OutgoingEvent("cache_miss", "cache-a"))
         await eventually(lambda: len(target.events) == 3)
 
     assert len(target.posts) == 1
@@ -179,8 +182,8 @@ async def test_events_look_as_documented() -> None:
     ]  # fmt: skip
 
 
-def client_event(number: int) -> WebhookEvent:
-    return WebhookEvent("client_event", "private-a", event="client-x", data=str(number))
+def client_event(number: int) -> OutgoingEvent:
+    return OutgoingEvent("client_event", "private-a", event="client-x", data=str(number))
 
 
 @pytest.mark.parametrize(
@@ -195,7 +198,7 @@ def client_event(number: int) -> WebhookEvent:
 )
 async def test_a_receiver_in_trouble_gets_everything_once_and_in_order(answers: list[int], more: Any) -> None:
     async with receiver(*answers, **more) as target:
-        app = app_with(Webhook(target.url))
+        app = app_with(WebhookTarget(target.url))
         async with sink(app, timeout_s=0.3) as (webhooks, metrics):
             for number in range(250):
                 webhooks.tell(app, client_event(number))
@@ -209,7 +212,7 @@ async def test_a_receiver_in_trouble_gets_everything_once_and_in_order(answers: 
 
 async def test_a_dead_receiver_does_not_hold_up_the_others() -> None:
     async with receiver(then=HANG) as dead, receiver() as good:
-        app = app_with(Webhook(dead.url), Webhook(good.url))
+        app = app_with(WebhookTarget(dead.url), WebhookTarget(good.url))
         async with sink(app) as (webhooks, _):
             for number in range(3):
                 webhooks.tell(app, client_event(number))
@@ -219,7 +222,7 @@ async def test_a_dead_receiver_does_not_hold_up_the_others() -> None:
 async def test_what_no_one_took_is_kept_and_replayed() -> None:
     queue = MemoryQueue()
     async with receiver(then=500) as target:
-        app = app_with(Webhook(target.url))
+        app = app_with(WebhookTarget(target.url))
         async with sink(app, queue=queue, retry_s=0.0) as (webhooks, metrics):
             webhooks.tell(app, client_event(1))
             await eventually(lambda: metrics.webhooks_failed == 1)
@@ -234,8 +237,8 @@ async def test_what_no_one_took_is_kept_and_replayed() -> None:
 async def test_an_address_that_was_taken_away_is_not_posted_to() -> None:
     queue = MemoryQueue()
     async with receiver() as target:
-        gone = app_with(Webhook(target.url))
-        async with sink(app_with(Webhook("https://new.invalid/")), queue=queue) as (webhooks, metrics):
+        gone = app_with(WebhookTarget(target.url))
+        async with sink(app_with(WebhookTarget("https://new.invalid/")), queue=queue) as (webhooks, metrics):
             webhooks.tell(gone, client_event(1))
             await eventually(lambda: metrics.webhooks_failed == 1)
             (failed,) = await queue.failed()
@@ -247,7 +250,7 @@ async def test_an_address_that_was_taken_away_is_not_posted_to() -> None:
 async def test_addresses_inside_are_refused_and_that_is_said() -> None:
     queue = MemoryQueue()
     async with receiver() as target:
-        app, metrics = app_with(Webhook(target.url)), Metrics()
+        app, metrics = app_with(WebhookTarget(target.url)), Metrics()
         webhooks = Webhooks(
             apps=StaticApps([app]), queue=queue, poster=Poster(Guard(), 5), occupants=World().occupants,
             metrics=metrics, times=WebhookTimes(retry_s=0),
@@ -276,7 +279,7 @@ async def test_a_queue_that_is_away_loses_nothing_but_what_does_not_fit() -> Non
     queue = FlakyQueue()
     queue.is_away = True
     async with receiver() as target:
-        app = app_with(Webhook(target.url))
+        app = app_with(WebhookTarget(target.url))
         async with sink(app, queue=queue) as (webhooks, metrics):
             for number in range(MAX_BUFFERED + 5):
                 webhooks.tell(app, client_event(number))
@@ -312,7 +315,7 @@ async def test_a_stop_while_the_queue_opens_closes_it() -> None:
         metrics=Metrics(), times=WebhookTimes(),
     )  # fmt: skip
     await webhooks.start()
-    webhooks.tell(app_with(Webhook("http://127.0.0.1:9/")), client_event(1))
+    webhooks.tell(app_with(WebhookTarget("http://127.0.0.1:9/")), client_event(1))
     await queue.begun.wait()
 
     await webhooks.stop(timeout_s=0.1)
@@ -335,12 +338,12 @@ async def test_a_file_that_is_being_opened_is_closed_by_a_stop(tmp_path: Path) -
 async def test_channels_of_strangers_neither_delay_nor_drop_who_came_and_went() -> None:
     world = World()
     async with receiver() as target:
-        app = app_with(Webhook(target.url))
+        app = app_with(WebhookTarget(target.url))
         async with sink(app, world=world, grace_s=0.0) as (webhooks, metrics):
             for number in range(MAX_BUFFERED + 5):
-                webhooks.tell(app, WebhookEvent("channel_vacated", f"chat-{number}"))
-            webhooks.tell(app, WebhookEvent("member_added", "presence-a", "7"))
-            webhooks.tell(app, WebhookEvent("member_removed", "presence-a", "7"))
+                webhooks.tell(app, OutgoingEvent("channel_vacated", f"chat-{number}"))
+            webhooks.tell(app, OutgoingEvent("member_added", "presence-a", "7"))
+            webhooks.tell(app, OutgoingEvent("member_removed", "presence-a", "7"))
 
             await eventually(lambda: len(target.events) >= 2, within_s=30)
             assert [event["name"] for event in target.events[:2]] == ["member_added", "member_removed"]
@@ -351,7 +354,7 @@ async def test_channels_of_strangers_neither_delay_nor_drop_who_came_and_went() 
 
 async def test_a_stop_sends_what_waits() -> None:
     async with receiver() as target:
-        app = app_with(Webhook(target.url))
+        app = app_with(WebhookTarget(target.url))
         async with sink(app) as (webhooks, _):
             webhooks.tell(app, client_event(1))
         assert len(target.events) == 1
@@ -360,19 +363,19 @@ async def test_a_stop_sends_what_waits() -> None:
 async def test_a_leave_in_its_grace_outlives_a_restart_and_falls_away_with_the_return(tmp_path: Path) -> None:
     world = World()
     async with receiver() as target:
-        app = app_with(Webhook(target.url))
+        app = app_with(WebhookTarget(target.url))
         async with sink(app, world=world, queue=SqliteQueue(tmp_path / "w.db"), grace_s=0.2) as (webhooks, _):
             for user in ("1", "2"):
-                webhooks.tell(app, WebhookEvent("member_added", "presence-a", user))
+                webhooks.tell(app, OutgoingEvent("member_added", "presence-a", user))
             await eventually(lambda: len(target.events) == 2)
             for user in ("1", "2"):
-                webhooks.tell(app, WebhookEvent("member_removed", "presence-a", user))
+                webhooks.tell(app, OutgoingEvent("member_removed", "presence-a", user))
         async with sink(app, world=world, queue=SqliteQueue(tmp_path / "w.db"), restart_grace_s=0.5, grace_s=0.1) as (
             webhooks,
             _,
         ):
             world.users["1001", "presence-a"] = {"2"}
-            webhooks.tell(app, WebhookEvent("member_added", "presence-a", "2"))
+            webhooks.tell(app, OutgoingEvent("member_added", "presence-a", "2"))
             await eventually(lambda: len(target.events) == 3)
 
     assert target.events[2] == {"name": "member_removed", "channel": "presence-a", "user_id": "1"}
@@ -396,12 +399,12 @@ async def test_whatever_order_the_nodes_reports_come_in_the_last_word_is_true(se
         def __getattr__(self, name: str) -> Any:
             return getattr(queue, name)
 
-        async def record(self, reports: list[Report]) -> int:
+        async def record(self, reports: list[WebhookReport]) -> int:
             await asyncio.sleep(chance.choice([0, 0, 0.01, 0.1, 0.2]))
             return await queue.record(reports)
 
     async with receiver() as target:
-        app = app_with(Webhook(target.url))
+        app = app_with(WebhookTarget(target.url))
         times = {"grace_s": 0.05}
         async with (
             sink(app, world=world, queue=Slow(), **times) as (one, _),  # type: ignore[arg-type]
@@ -416,12 +419,12 @@ async def test_whatever_order_the_nodes_reports_come_in_the_last_word_is_true(se
                     tabs.discard(number)
                     if not tabs:
                         there.discard(user)
-                        nodes[number].tell(app, WebhookEvent("member_removed", "presence-a", user))
+                        nodes[number].tell(app, OutgoingEvent("member_removed", "presence-a", user))
                 else:
                     tabs.add(number)
                     if len(tabs) == 1:
                         there.add(user)
-                        nodes[number].tell(app, WebhookEvent("member_added", "presence-a", user))
+                        nodes[number].tell(app, OutgoingEvent("member_added", "presence-a", user))
                 await asyncio.sleep(chance.choice([0, 0, 0, 0.002]))
 
             def believed() -> set[str]:
@@ -441,7 +444,7 @@ async def test_whatever_order_the_nodes_reports_come_in_the_last_word_is_true(se
 async def test_two_nodes_send_each_event_once_and_in_order() -> None:
     queue = MemoryQueue()
     async with receiver() as target:
-        app = app_with(Webhook(target.url))
+        app = app_with(WebhookTarget(target.url))
         async with sink(app, queue=queue) as (one, first), sink(app, queue=queue) as (two, second):
             for number in range(400):
                 (one if number % 2 else two).tell(app, client_event(number))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import smartlink.broadcasting.requirements  # first: says in words what is missing  # noqa: F401
 from smartlink.broadcasting.anonymous import AnonymousBroadcast
 from smartlink.broadcasting.authorization import ChannelRules, Decision, Member
+from smartlink.broadcasting.authorizer import ChannelAuthorizer, RequestRefused
 from smartlink.broadcasting.broadcaster import Broadcaster
 from smartlink.broadcasting.channels import (
     CacheChannel,
@@ -19,7 +20,7 @@ from smartlink.broadcasting.channels import (
 from smartlink.broadcasting.config import BroadcastSettings
 from smartlink.broadcasting.drivers.base import Driver
 from smartlink.broadcasting.encryption import ChannelEncryption
-from smartlink.broadcasting.envelope import Envelope, Promise
+from smartlink.broadcasting.envelope import Delivery, Envelope
 from smartlink.broadcasting.errors import (
     BroadcastConfigError,
     BroadcastError,
@@ -34,7 +35,6 @@ from smartlink.broadcasting.errors import (
 from smartlink.broadcasting.events import AnonymousEvent, BroadcastEvent, BroadcastNotification, BroadcastNow
 from smartlink.broadcasting.manager import DriverManager
 from smartlink.broadcasting.routes import BroadcastingAuth
-from smartlink.broadcasting.signatory import RequestRefused, Signatory
 from smartlink.broadcasting.socket_id import (
     SocketIdMiddleware,
     SocketIdWsgiMiddleware,
@@ -61,9 +61,11 @@ __all__ = [
     "BroadcastingAuthWsgi",
     "CacheChannel",
     "Channel",
+    "ChannelAuthorizer",
     "ChannelEncryption",
     "ChannelRules",
     "Decision",
+    "Delivery",
     "Driver",
     "DriverManager",
     "EncryptedPrivateCacheChannel",
@@ -77,9 +79,7 @@ __all__ = [
     "PresenceChannel",
     "PrivateCacheChannel",
     "PrivateChannel",
-    "Promise",
     "RequestRefused",
-    "Signatory",
     "SocketIdMiddleware",
     "SocketIdWsgiMiddleware",
     "SyncBroadcaster",

@@ -13,9 +13,9 @@ from smartlink.broadcasting.anonymous import AnonymousBroadcast
 from smartlink.broadcasting.channels import Channel, PresenceChannel, PrivateChannel
 from smartlink.broadcasting.config import BroadcastSettings
 from smartlink.broadcasting.drivers.base import Driver, leaves_out_users
-from smartlink.broadcasting.drivers.connections import Connections
+from smartlink.broadcasting.drivers.connections import ConnectionRegistry
 from smartlink.broadcasting.encryption import ChannelEncryption, sealed_bytes
-from smartlink.broadcasting.envelope import Envelope, Promise
+from smartlink.broadcasting.envelope import Delivery, Envelope
 from smartlink.broadcasting.errors import (
     BroadcastConfigError,
     BroadcastError,
@@ -62,7 +62,7 @@ class Broadcaster:
         encryption: ChannelEncryption | None = None,
         report: Report | None = None,
     ) -> None:
-        self._connections = Connections(driver, find_driver, None if encryption is None else encryption.seal)
+        self._connections = ConnectionRegistry(driver, find_driver, None if encryption is None else encryption.seal)
         self._namespace = namespace
         self._max_data_bytes = max_data_bytes
         self._encryption = encryption
@@ -121,7 +121,7 @@ class Broadcaster:
         server can do: the protocol knows one socket, no user. Raises InvalidChannel, InvalidEventName,
         UnserialisablePayload and, with both sizes, PayloadTooLarge; BroadcastConfigError for a connection that is
         unknown or cannot leave out users, and for an encrypted channel without a master key; ValueError for a
-        `socket_id` or promise that is none; TypeError for what is no event, and for one with async methods.
+        `socket_id` or delivery that is none; TypeError for what is no event, and for one with async methods.
 
         Durable payloads leave room for the `eventId` that the outbox adds.
         """
@@ -157,7 +157,7 @@ class Broadcaster:
         if socket_id is not None and not is_valid_socket_id(socket_id):
             raise ValueError(f"not a socket id: {socket_id!r:.60}; it has the form digits.digits")
         except_user = None if to_other_users is None else str(to_other_users)
-        promise = Promise(event.promise)
+        delivery = Delivery(event.delivery)
         envelopes: list[Envelope] = []
         for connection in dict.fromkeys(_connections(event)) or (None,):
             driver = self._connections.driver(connection)
@@ -167,7 +167,7 @@ class Broadcaster:
                     "use the reverb driver with a SmartLink server, or let clients drop what names themselves"
                 )
             payload = self._payload(
-                event, name, promise, connection or self._connections.name, channels, event_id_bytes
+                event, name, delivery, connection or self._connections.name, channels, event_id_bytes
             )
             envelopes += (
                 Envelope(
@@ -175,7 +175,7 @@ class Broadcaster:
                     name,
                     payload,
                     socket_id,
-                    promise,
+                    delivery,
                     event.broadcast_queue,
                     connection=connection,
                     except_user=except_user,
@@ -269,7 +269,7 @@ class Broadcaster:
         self,
         event: BroadcastEvent,
         name: str,
-        promise: Promise,
+        delivery: Delivery,
         connection: str,
         channels: Sequence[Channel],
         event_id_bytes: int,
@@ -277,7 +277,7 @@ class Broadcaster:
         fields = _said_at_once(event, "broadcast_with", event.broadcast_with_for(connection))
         encoded = encode_payload(fields)
         size, measured = len(encoded), name
-        if promise is Promise.DURABLE:
+        if delivery is Delivery.DURABLE:
             if "eventId" in fields:
                 raise UnserialisablePayload(
                     f"payload.eventId of {name}: the outbox gives durable events their eventId; use another name"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-__all__ = ["DEFAULT_QUEUE", "Envelope", "Promise"]
+__all__ = ["DEFAULT_QUEUE", "Delivery", "Envelope"]
 
 DEFAULT_QUEUE = "default"
 
 
-class Promise(enum.StrEnum):
-    """What is promised about an event's delivery."""
+class Delivery(enum.StrEnum):
+    """How surely an event arrives."""
 
     DURABLE = "durable"
     """Recorded with the change it tells of, sent at least once and in order, kept for clients to catch up."""
@@ -35,7 +35,7 @@ class Envelope:
     name: str
     payload: str
     socket_id: str | None = None
-    promise: Promise = Promise.DURABLE
+    delivery: Delivery = Delivery.DURABLE
     queue: str = DEFAULT_QUEUE
     event_id: str | None = None
     connection: str | None = None

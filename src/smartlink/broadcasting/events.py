@@ -21,7 +21,7 @@ from typing import ClassVar
 from pydantic import BaseModel
 
 from smartlink.broadcasting.channels import Channel
-from smartlink.broadcasting.envelope import DEFAULT_QUEUE, Promise
+from smartlink.broadcasting.envelope import DEFAULT_QUEUE, Delivery
 from smartlink.broadcasting.errors import InvalidEventName, UnserialisablePayload
 
 __all__ = ["AnonymousEvent", "BroadcastEvent", "BroadcastNotification", "BroadcastNow"]
@@ -33,7 +33,7 @@ NOTIFICATION_EVENT = "Illuminate\\Notifications\\Events\\BroadcastNotificationCr
 class BroadcastEvent(ABC):
     """Base of broadcastable events: a dataclass, a pydantic model, or a plain class with public attributes.
 
-    Only `broadcast_on` must be written. `promise` says how surely the event arrives; see `Promise`.
+    Only `broadcast_on` must be written. `delivery` says how surely the event arrives; see `Delivery`.
     `broadcast_queue` is where it waits for a worker when it is recorded; a channel keeps its order within a queue.
     `broadcast_connections` are the drivers it goes through, by name, all of them; none named means the default one.
     What an event says of itself is asked when it is packed, without waiting: none of its methods may be async.
@@ -42,7 +42,7 @@ class BroadcastEvent(ABC):
     """
 
     __slots__ = ()
-    promise: ClassVar[Promise] = Promise.DURABLE
+    delivery: ClassVar[Delivery] = Delivery.DURABLE
     broadcast_queue: ClassVar[str] = DEFAULT_QUEUE
     broadcast_connections: ClassVar[Sequence[str]] = ()
     broadcast_rescue: ClassVar[bool] = False
@@ -79,7 +79,7 @@ class BroadcastNow(BroadcastEvent):
     """An event that no queue delays: sent straight after the commit, at most once, never recorded."""
 
     __slots__ = ()
-    promise: ClassVar[Promise] = Promise.LIVE
+    delivery: ClassVar[Delivery] = Delivery.LIVE
 
 
 @dataclass(frozen=True, slots=True)

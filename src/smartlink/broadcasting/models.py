@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 from sqlalchemy import inspect
 
 from smartlink.broadcasting.channels import Channel, PrivateChannel
-from smartlink.broadcasting.envelope import DEFAULT_QUEUE, Promise
+from smartlink.broadcasting.envelope import DEFAULT_QUEUE, Delivery
 from smartlink.broadcasting.errors import InvalidChannel
 from smartlink.broadcasting.events import BroadcastEvent
 
@@ -38,7 +38,7 @@ class BroadcastsChanges:
     broadcast_fields: ClassVar[Sequence[str]] = ()
     broadcast_changes: ClassVar[Sequence[Change]] = ("created", "updated", "deleted")
     broadcast_namespace: ClassVar[str] = "App.Models."
-    broadcast_promise: ClassVar[Promise] = Promise.DURABLE
+    broadcast_delivery: ClassVar[Delivery] = Delivery.DURABLE
     broadcast_queue: ClassVar[str] = DEFAULT_QUEUE
     broadcast_connections: ClassVar[Sequence[str]] = ()
     broadcast_to_others: ClassVar[bool] = False
@@ -80,14 +80,14 @@ class ModelChanged(BroadcastEvent):
 
     model: BroadcastsChanges
     change: Change
-    promise: Promise  # type: ignore[misc]
+    delivery: Delivery  # type: ignore[misc]
     broadcast_queue: str  # type: ignore[misc]
     broadcast_connections: Sequence[str]  # type: ignore[misc]
 
     @classmethod
     def of(cls, model: BroadcastsChanges, change: Change) -> ModelChanged:
         """The change, with what the model's class says about sending it."""
-        return cls(model, change, model.broadcast_promise, model.broadcast_queue, model.broadcast_connections)
+        return cls(model, change, model.broadcast_delivery, model.broadcast_queue, model.broadcast_connections)
 
     def broadcast_on(self) -> Channel | Sequence[Channel]:
         return self.model.broadcast_on(self.change)

@@ -1,6 +1,6 @@
 """The ASGI app behind Echo: `…/auth` lets a socket onto channels, `…/user-auth` signs a user in.
 
-Mount it at `/broadcasting`. `Signatory` says what is answered; this carries it.
+Mount it at `/broadcasting`. `ChannelAuthorizer` says what is answered; this carries it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Generic, TypeVar
 
-from smartlink.broadcasting.signatory import MAX_BODY_BYTES, Answer, Question, RequestRefused, Signatory
+from smartlink.broadcasting.authorizer import (
+    MAX_BODY_BYTES,
+    AuthRequest,
+    AuthResponse,
+    ChannelAuthorizer,
+    RequestRefused,
+)
 from smartlink.broadcasting.socket_id import Message, Receive, Scope, Send
 
 __all__ = ["BroadcastingAuth", "RequestRefused"]
@@ -23,22 +29,22 @@ class ClientGone(Exception):
 
 
 class BroadcastingAuth(Generic[User]):
-    """Answers as `Signatory` does, for users that `authenticate` knows.
+    """Answers as `ChannelAuthorizer` does, for users that `authenticate` knows.
 
     `authenticate` gets the ASGI scope and gives the user, or None for 401; it may raise `RequestRefused`. A mapping of
     names to such functions makes several guards; the first is for rules that name none.
     """
 
     def __init__(
-        self, signatory: Signatory[User], authenticate: Authenticate[User] | Mapping[str, Authenticate[User]]
+        self, authorizer: ChannelAuthorizer[User], authenticate: Authenticate[User] | Mapping[str, Authenticate[User]]
     ) -> None:
-        self._signatory = signatory
+        self._signatory = authorizer
         self._guards = authenticate if isinstance(authenticate, Mapping) else {"default": authenticate}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not await is_http(scope, send):
             return
-        question = Question(
+        question = AuthRequest(
             method=scope["method"],
             path=scope["path"],
             read=partial(read_body, scope, receive),
@@ -83,7 +89,7 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
     return b"".join(chunks)
 
 
-async def respond(send: Send, answer: Answer) -> None:
+async def respond(send: Send, answer: AuthResponse) -> None:
     """Send an answer."""
     headers = [(name.encode(), value.encode()) for name, value in answer.all_headers.items()]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction, scoped_s
 from sqlalchemy.orm.exc import DetachedInstanceError, ObjectDeletedError
 
 from smartlink.broadcasting.broadcaster import Broadcaster
-from smartlink.broadcasting.envelope import Envelope, Promise
+from smartlink.broadcasting.envelope import Delivery, Envelope
 from smartlink.broadcasting.errors import BroadcastConfigError, BroadcastError
 from smartlink.broadcasting.events import BroadcastEvent
 from smartlink.broadcasting.models import BroadcastsChanges, Change, ModelChanged
@@ -120,7 +120,7 @@ class SessionBroadcasts:
                 f"{type(what).__name__} would never be told: this session is not attached; call attach() with the "
                 "maker of your sessions first"
             )
-        if what.promise == Promise.LIVE and self._send_live is None:
+        if what.delivery == Delivery.LIVE and self._send_live is None:
             raise BroadcastConfigError(f"{type(what).__name__} is live: give SessionBroadcasts a send_live")
         try:
             envelopes = self._broadcaster.pack(what, to_others=to_others, to_other_users=to_other_users)
@@ -220,8 +220,8 @@ class SessionBroadcasts:
 
     def _record_these(self, session: Session, pending: _Pending, announced: Sequence[_Announced]) -> None:
         envelopes = [envelope for each in announced for envelope in each.envelopes()]
-        recorded = [envelope for envelope in envelopes if envelope.promise is not Promise.LIVE]
-        live = [envelope for envelope in envelopes if envelope.promise is Promise.LIVE]
+        recorded = [envelope for envelope in envelopes if envelope.delivery is not Delivery.LIVE]
+        live = [envelope for envelope in envelopes if envelope.delivery is Delivery.LIVE]
         if live and self._send_live is None:
             raise BroadcastConfigError(f"{live[0].name} is live: give SessionBroadcasts a send_live")
         if recorded:

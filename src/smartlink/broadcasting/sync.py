@@ -22,7 +22,7 @@ from smartlink.broadcasting.config import BroadcastSettings
 from smartlink.broadcasting.envelope import Envelope
 from smartlink.broadcasting.errors import BroadcastError, BroadcastUnavailable
 from smartlink.broadcasting.events import AnonymousEvent, BroadcastEvent
-from smartlink.broadcasting.threads import Signal, threads_here
+from smartlink.broadcasting.threads import ThreadSignal, threads_here
 
 __all__ = ["SyncBroadcaster"]
 
@@ -36,7 +36,7 @@ class _Worker:
     def __init__(self, build: Callable[[], Broadcaster]) -> None:
         self.pid = os.getpid()
         self._threads = threads_here()
-        self._has_ended: Signal | None = None
+        self._has_ended: ThreadSignal | None = None
         self.broadcaster = build()
         has_begun = self._has_begun = self._threads.signal()
         # A process that forgets to close must still be able to end.

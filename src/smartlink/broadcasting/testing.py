@@ -27,8 +27,8 @@ from sqlalchemy.orm import Session
 from smartlink.broadcasting.authorization import ChannelRules, Decision
 from smartlink.broadcasting.broadcaster import Broadcaster
 from smartlink.broadcasting.channels import Channel
-from smartlink.broadcasting.drivers.connections import Connections
-from smartlink.broadcasting.envelope import Envelope, Promise
+from smartlink.broadcasting.drivers.connections import ConnectionRegistry
+from smartlink.broadcasting.envelope import Delivery, Envelope
 from smartlink.broadcasting.errors import BroadcastFailed, BroadcastUnavailable
 from smartlink.broadcasting.events import BroadcastEvent
 from smartlink.broadcasting.outbox.relay import Relay
@@ -204,7 +204,7 @@ class Recorded(Broadcasts):
         return envelope.socket_id is not None
 
 
-_KEPT = ("channel", "name", "payload", "socket_id", "promise", "queue", "connection", "except_user")
+_KEPT = ("channel", "name", "payload", "socket_id", "delivery", "queue", "connection", "except_user")
 
 
 async def recorded_broadcasts(into: AsyncSession | AsyncConnection, tables: OutboxTables) -> Recorded:
@@ -229,8 +229,8 @@ def recorded_broadcasts_django(using: str = "default") -> Recorded:
 
 def _recorded(rows: Iterable[Sequence[Any]]) -> Recorded:
     recorded = Recorded()
-    for channel, name, payload, socket_id, promise, queue, connection, except_user in rows:
-        envelope = Envelope(channel, name, payload, socket_id, Promise(promise), queue)
+    for channel, name, payload, socket_id, delivery, queue, connection, except_user in rows:
+        envelope = Envelope(channel, name, payload, socket_id, Delivery(delivery), queue)
         recorded.fake_driver.sent.append(replace(envelope, connection=connection, except_user=except_user))
     return recorded
 
@@ -257,7 +257,7 @@ class FakeBroadcaster(Broadcaster, Broadcasts):
     def __init__(self, namespace: str = "App\\Events\\", max_data_bytes: int = 10_240) -> None:
         Broadcasts.__init__(self)
         Broadcaster.__init__(self, self.fake_driver, namespace, max_data_bytes)
-        self._connections = Connections.all_through(self.fake_driver)
+        self._connections = ConnectionRegistry.all_through(self.fake_driver)
         self._watch = self.note
 
 

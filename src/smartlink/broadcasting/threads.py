@@ -12,10 +12,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
-__all__ = ["Signal", "Threads", "threads_here"]
+__all__ = ["ThreadSignal", "Threads", "threads_here"]
 
 
-class Signal(Protocol):
+class ThreadSignal(Protocol):
     """Is given once. The thread that made it waits for it, and holds up no other, green or real."""
 
     def set(self) -> None:
@@ -32,7 +32,7 @@ class Threads:
         """Run `run` in a thread that does not keep the process from ending."""
         threading.Thread(target=run, name=name, daemon=True).start()
 
-    def signal(self) -> Signal:
+    def signal(self) -> ThreadSignal:
         """One that the calling thread may wait for."""
         return threading.Event()
 
@@ -85,7 +85,7 @@ class _BeneathGevent(_Green):
     def start(self, run: Callable[[], None], name: str) -> None:
         self._start(run, ())
 
-    def signal(self) -> Signal:
+    def signal(self) -> ThreadSignal:
         return _GeventSignal()
 
 
@@ -110,7 +110,7 @@ class _BeneathEventlet(_Green):
     def start(self, run: Callable[[], None], name: str) -> None:
         self._real.Thread(target=run, name=name, daemon=True).start()
 
-    def signal(self) -> Signal:
+    def signal(self) -> ThreadSignal:
         return _EventletSignal(self._real.Event())
 
 

@@ -19,9 +19,9 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from smartlink.broadcasting.authorizer import AuthResponse
 from smartlink.broadcasting.errors import BroadcastConfigError
 from smartlink.broadcasting.routes import is_http
-from smartlink.broadcasting.signatory import Answer
 from smartlink.broadcasting.socket_id import Receive, Scope, Send
 from smartlink.broadcasting.steps import Steps, settle, settle_sync
 from smartlink.protocol.signing import verify_webhook
@@ -243,9 +243,9 @@ class WebhookReceiver:
             await self.handle(self.receive(body, key=key, signature=signature))
         except WebhookRefused as refused:
             allow = {"allow": "POST"} if refused.status == 405 else {}
-            answer = Answer(refused.status, msgspec.json.encode({"message": refused.message}), allow)
+            answer = AuthResponse(refused.status, msgspec.json.encode({"message": refused.message}), allow)
         else:
-            answer = Answer(200, b'{"status":"ok"}')
+            answer = AuthResponse(200, b'{"status":"ok"}')
         raw = [(name.encode(), value.encode()) for name, value in answer.all_headers.items()]
         await send({"type": "http.response.start", "status": answer.status, "headers": raw})
         await send({"type": "http.response.body", "body": answer.body})

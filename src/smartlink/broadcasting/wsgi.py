@@ -7,7 +7,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Generic, TypeVar
 
-from smartlink.broadcasting.signatory import MAX_BODY_BYTES, Question, RequestRefused, Signatory
+from smartlink.broadcasting.authorizer import MAX_BODY_BYTES, AuthRequest, ChannelAuthorizer, RequestRefused
 
 __all__ = ["BroadcastingAuthWsgi"]
 
@@ -17,20 +17,20 @@ Authenticate = Callable[[Environ], User | None]
 
 
 class BroadcastingAuthWsgi(Generic[User]):
-    """Answers as `Signatory` does, for users that `authenticate` knows.
+    """Answers as `ChannelAuthorizer` does, for users that `authenticate` knows.
 
     `authenticate` gets the WSGI environ and gives the user, or None for 401; it may raise `RequestRefused`. A mapping
     of names to such functions makes several guards; the first is for rules that name none.
     """
 
     def __init__(
-        self, signatory: Signatory[User], authenticate: Authenticate[User] | Mapping[str, Authenticate[User]]
+        self, authorizer: ChannelAuthorizer[User], authenticate: Authenticate[User] | Mapping[str, Authenticate[User]]
     ) -> None:
-        self._signatory = signatory
+        self._signatory = authorizer
         self._guards = authenticate if isinstance(authenticate, Mapping) else {"default": authenticate}
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        question = Question(
+        question = AuthRequest(
             method=environ["REQUEST_METHOD"],
             path=environ.get("PATH_INFO", ""),
             read=partial(_read, environ),

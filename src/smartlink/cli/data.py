@@ -142,7 +142,7 @@ def check(
             allowed, why, rule = True, "public channels are open to everybody who has the app key", None
         else:
             caller = Principal(found.id, found.name, found.email, found.is_admin, found.created_at)
-            decision = await portal.signatory.decide(caller, channel)
+            decision = await portal.authorizer.decide(caller, channel)
             allowed, why, rule = decision.allowed, decision.why, decision.rule
         if as_json:
             _say(json.dumps({"user": number, "channel": channel, "allowed": allowed, "rule": rule, "why": why}))

@@ -129,7 +129,7 @@ async def serve_all(
     for_portal = min(portal_settings.app_max_connections, descriptors // 4)
     with server_errors():
         server = build_server(server_settings, descriptors=descriptors - for_portal)
-    observed = endpoint_for(server_settings, lambda: server.port, server.pulse.figures)
+    observed = endpoint_for(server_settings, lambda: server.port, server.rates.figures)
     if observed is not None:
         with take_port(server_settings.reverb_metrics_host, observed.port, "REVERB_METRICS_PORT"):
             await observed.start()
@@ -189,7 +189,7 @@ async def _serve_http(
 ) -> None:
     import uvicorn
 
-    from smartlink.portal.listener import Bounds, Places, protocol
+    from smartlink.portal.listener import Bounds, ConnectionSlots, protocol
     from smartlink.portal.shared.security import TrustedProxies
 
     port = listener.getsockname()[1]
@@ -215,7 +215,7 @@ async def _serve_http(
 
     config = uvicorn.Config(
         portal.app,
-        http=protocol(Places(bounds)),
+        http=protocol(ConnectionSlots(bounds)),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -20,8 +20,8 @@ from smartlink.server.run.bootstrap import build, uses_redis, worker_engines
 from smartlink.server.settings.config import ServerSettings
 from smartlink.server.webhooks.queue import QueueUnavailable
 from smartlink.server.workers import messages
-from smartlink.server.workers.engines import ForwardedWebhooks, SwitchboardOverview
-from smartlink.server.workers.parent_link import Line
+from smartlink.server.workers.engines import ForwardedWebhooks, WorkerOverview
+from smartlink.server.workers.parent_link import ParentLink
 
 __all__ = ["command", "main"]
 
@@ -68,7 +68,7 @@ def _fail(line: socket.socket, reason: str) -> int:
 
 async def _serve(settings: ServerSettings, end: socket.socket, listeners: list[socket.socket], *, debug: bool) -> int:
     loop = asyncio.get_running_loop()
-    line, stop = Line(end), asyncio.Event()
+    line, stop = ParentLink(end), asyncio.Event()
     is_replaced = False
 
     def drain(replaced: bool) -> None:
@@ -94,7 +94,7 @@ async def _serve(settings: ServerSettings, end: socket.socket, listeners: list[s
 
     line.on_lost = lost
     shown = show_frame if debug else None
-    overview = SwitchboardOverview(line)
+    overview = WorkerOverview(line)
     if uses_redis(settings):
         server = build(settings, overview=overview, show_frames=shown)
     else:
@@ -108,7 +108,7 @@ async def _serve(settings: ServerSettings, end: socket.socket, listeners: list[s
         return 1
     line.on_reload = server.reload
     loop.add_signal_handler(signal.SIGHUP, server.reload)
-    line.ready(server.pulse.figures)
+    line.ready(server.rates.figures)
     await stop.wait()
     await server.stop(is_replaced=is_replaced)
     await line.close()

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from smartlink.broadcasting import Broadcaster, BroadcastEvent, Channel, Promise
+from smartlink.broadcasting import Broadcaster, BroadcastEvent, Channel, Delivery
 from smartlink.portal.admin.events import AdminEvent, AdminFigures
 from smartlink.portal.admin.schemas import ConsoleEntry, Figures
 from smartlink.portal.campaigns.events import (
@@ -48,10 +48,10 @@ _CHANNELS = {
     "private-admin": ("For admins", "Admins."),
 }
 _TO_OTHERS = (MessageSent, PrivateMessageSent, UserTyping)
-_PROMISES = {
-    Promise.DURABLE: "Recorded with the change it tells of and sent after it, at least once; `eventId` tells repeats.",
-    Promise.LIVE: "Sent at once, at most once.",
-    Promise.STATE: "Recorded for its order and sent at least once; what has been missed is asked for as state.",
+_DELIVERIES = {
+    Delivery.DURABLE: "Recorded with the change it tells of and sent after it, at least once; `eventId` tells repeats.",
+    Delivery.LIVE: "Sent at once, at most once.",
+    Delivery.STATE: "Recorded for its order and sent at least once; what has been missed is asked for as state.",
 }
 _MONEY = re.compile(r"-?[0-9]+\.[0-9]{2}\Z")
 
@@ -197,9 +197,9 @@ def _address(event: BroadcastEvent) -> str:
 def _message(event: BroadcastEvent, broadcaster: Broadcaster, models: set[type[BaseModel]]) -> dict[str, Any]:
     payload = event.broadcast_with()
     properties = {name: _schema(value, models) for name, value in payload.items()}
-    if event.promise is Promise.DURABLE:
+    if event.delivery is Delivery.DURABLE:
         properties["eventId"] = {"type": "integer", "minimum": 1}
-    text = _PROMISES[event.promise]
+    text = _DELIVERIES[event.delivery]
     if isinstance(event, _TO_OTHERS):
         text += " The sender's own socket, named by X-Socket-ID, does not hear it."
     return {
@@ -207,7 +207,7 @@ def _message(event: BroadcastEvent, broadcaster: Broadcaster, models: set[type[B
         "title": type(event).__name__,
         "summary": (type(event).__doc__ or "").strip(),
         "description": text,
-        "tags": [{"name": event.promise.value}],
+        "tags": [{"name": event.delivery.value}],
         "payload": {
             "type": "object",
             "properties": properties,

@@ -23,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from smartlink.portal.shared.security import TrustedProxies, client_address
 
-__all__ = ["Bounds", "Places", "protocol"]
+__all__ = ["Bounds", "ConnectionSlots", "protocol"]
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Bounds:
     proxies: TrustedProxies = field(default_factory=TrustedProxies)
 
 
-class Places:
+class ConnectionSlots:
     """Who has which of the places that `bounds` give."""
 
     def __init__(self, bounds: Bounds) -> None:
@@ -111,13 +111,13 @@ class Places:
             log.error("the portal refuses connections: %s", what)
 
 
-def protocol(places: Places) -> Any:
+def protocol(places: ConnectionSlots) -> Any:
     """For uvicorn's `http`."""
     return partial(_Connection, places=places)
 
 
 class _Connection(HttpToolsProtocol):
-    def __init__(self, *, places: Places, **options: Any) -> None:
+    def __init__(self, *, places: ConnectionSlots, **options: Any) -> None:
         super().__init__(**options)
         self._places = places
         self._bounds = places.bounds

@@ -15,8 +15,8 @@ from smartlink.background import Background
 from smartlink.broadcasting import (
     BroadcastConfigError,
     Broadcaster,
+    ChannelAuthorizer,
     ChannelRules,
-    Signatory,
     SocketIdMiddleware,
 )
 from smartlink.broadcasting.manager import DriverManager
@@ -46,7 +46,7 @@ from smartlink.portal.shared import background, idempotency
 from smartlink.portal.shared.background import WorkerOptions
 from smartlink.portal.shared.db import Database, outbox_tables
 from smartlink.portal.shared.errors import handle_errors
-from smartlink.portal.shared.health import Health
+from smartlink.portal.shared.health import DatabaseHealth
 from smartlink.portal.shared.limits import MemoryCounter, RateLimits, RedisCounter
 from smartlink.portal.shared.passwords import Passwords
 from smartlink.portal.shared.realtime import RealtimeApi
@@ -54,7 +54,7 @@ from smartlink.portal.shared.redis import SharedRedis, redis_url
 from smartlink.portal.shared.schemas import RealtimePlace, Up
 from smartlink.portal.shared.security import TrustedProxies
 from smartlink.portal.shared.settings import PortalSettings
-from smartlink.portal.shared.work import Announcer
+from smartlink.portal.shared.unit_of_work import Announcer
 from smartlink.portal.users import channels as user_channels
 from smartlink.portal.users import routes as user_routes
 from smartlink.portal.users.endings import Endings
@@ -100,7 +100,7 @@ class Portal:
         self.notifications = Notifications(self.announcer)
         self.campaigns = Campaigns(self.announcer)
         self.finance = Finance(self.announcer, self.limits)
-        self.health = Health(self.database, self.background)
+        self.health = DatabaseHealth(self.database, self.background)
         self._errors = 0
         self._asyncapi: dict[str, Any] | None = None
         self.board = FigureBoard(self.announcer, self.realtime, lambda: self._errors)
@@ -109,7 +109,7 @@ class Portal:
         self.admin = Admin(self.announcer, self.realtime, self.users, self.board, self.console)
         self.sweep = Sweep(self.presence, self.realtime)
         self.rules = channel_rules(self.database)
-        self.signatory = Signatory.from_settings(self.rules, user_channels.member_of, own)
+        self.authorizer = ChannelAuthorizer.from_settings(self.rules, user_channels.member_of, own)
         self.relay = self._relay(WorkerOptions())
         self.app = self._build_app()
 
@@ -205,7 +205,7 @@ class Portal:
         app.state.notifications = self.notifications
         app.state.campaigns = self.campaigns
         app.state.finance = self.finance
-        app.state.signatory = self.signatory
+        app.state.authorizer = self.authorizer
         app.state.trusted_proxies = TrustedProxies(settings.trusted_proxies)
         app.state.admin = self.admin
         app.state.webhook_listeners = [self.console.webhooks]
@@ -236,7 +236,7 @@ class Portal:
 
     def _add_own_routes(self, app: FastAPI, identity: Identity) -> None:
         settings = self.settings
-        signing = Signing(self.signatory, identity, self.limits)
+        signing = Signing(self.authorizer, identity, self.limits)
         for path in ("/broadcasting/auth", "/broadcasting/user-auth"):
             app.router.routes.append(Route(path, signing, include_in_schema=False))
         app.router.routes.append(Route("/asyncapi.json", self._events_described, include_in_schema=False))

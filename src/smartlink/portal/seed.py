@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from smartlink.portal.campaigns.model import Campaign, CampaignActivity
 from smartlink.portal.chat.model import ChatMessage
-from smartlink.portal.finance.model import OUTSIDE, Entry, Transaction, Wallet
+from smartlink.portal.finance.model import OUTSIDE, LedgerEntry, Transaction, Wallet
 from smartlink.portal.finance.service import CURRENCY
 from smartlink.portal.notifications.model import Notification
 from smartlink.portal.shared.db import Database
@@ -199,8 +199,8 @@ async def _add_money(session: AsyncSession, user_id: int, moved: list[tuple[str,
         await session.flush()
         session.add_all(
             (
-                Entry(transaction_id=row.id, account=f"wallet:{wallet.id}", amount=gained),
-                Entry(transaction_id=row.id, account=OUTSIDE, amount=-gained),
+                LedgerEntry(transaction_id=row.id, account=f"wallet:{wallet.id}", amount=gained),
+                LedgerEntry(transaction_id=row.id, account=OUTSIDE, amount=-gained),
             )
         )
         about = {

@@ -17,14 +17,14 @@ from smartlink.protocol.names import MAX_EVENT_NAME_LENGTH, is_client_event, is_
 
 __all__ = [
     "MAX_DEPTH",
-    "ClientEvent",
+    "ClientEventMessage",
     "Frame",
     "Malformed",
     "Ping",
     "Pong",
-    "SignIn",
-    "Subscribe",
-    "Unsubscribe",
+    "SignInMessage",
+    "SubscribeMessage",
+    "UnsubscribeMessage",
     "decode",
     "is_of_another_protocol",
     "parse",
@@ -41,7 +41,7 @@ _decoder = msgspec.json.Decoder()
 
 
 @dataclass(frozen=True, slots=True)
-class Subscribe:
+class SubscribeMessage:
     """`pusher:subscribe`. `auth` and `channel_data` are as received: signatures are over these very texts."""
 
     channel: str
@@ -50,14 +50,14 @@ class Subscribe:
 
 
 @dataclass(frozen=True, slots=True)
-class Unsubscribe:
+class UnsubscribeMessage:
     """`pusher:unsubscribe`."""
 
     channel: str
 
 
 @dataclass(frozen=True, slots=True)
-class SignIn:
+class SignInMessage:
     """`pusher:signin`. Both as received: the signature is over the very text of `user_data`."""
 
     auth: str
@@ -75,7 +75,7 @@ class Pong:
 
 
 @dataclass(frozen=True, slots=True)
-class ClientEvent:
+class ClientEventMessage:
     """A `client-*` event for the other subscribers. `data` is JSON text, ready to be put into a frame."""
 
     event: str
@@ -92,7 +92,7 @@ class Malformed:
     channel: str | None = None
 
 
-Frame: TypeAlias = Subscribe | Unsubscribe | SignIn | Ping | Pong | ClientEvent | Malformed
+Frame: TypeAlias = SubscribeMessage | UnsubscribeMessage | SignInMessage | Ping | Pong | ClientEventMessage | Malformed
 
 _PING = Ping()
 _PONG = Pong()
@@ -172,21 +172,21 @@ def _subscribe(data: Any) -> Frame:
         return Malformed("pusher:subscribe: data.auth must be a text", None, channel)
     if channel_data is not None and not isinstance(channel_data, str):
         return Malformed("pusher:subscribe: data.channel_data must be JSON as a text", None, channel)
-    return Subscribe(channel, auth, channel_data)
+    return SubscribeMessage(channel, auth, channel_data)
 
 
 def _unsubscribe(data: Any) -> Frame:
     fields = _data_object(data)
     if fields is None or not isinstance(fields.get("channel"), str):
         return Malformed("pusher:unsubscribe needs a channel name in data.channel")
-    return Unsubscribe(fields["channel"])
+    return UnsubscribeMessage(fields["channel"])
 
 
 def _sign_in(data: Any) -> Frame:
     fields = _data_object(data)
     if fields is None or not isinstance(fields.get("auth"), str) or not isinstance(fields.get("user_data"), str):
         return Malformed("pusher:signin needs data.auth, and data.user_data as JSON in a text")
-    return SignIn(fields["auth"], fields["user_data"])
+    return SignInMessage(fields["auth"], fields["user_data"])
 
 
 def _client_event(event: str, envelope: dict[str, Any]) -> Frame:
@@ -197,4 +197,4 @@ def _client_event(event: str, envelope: dict[str, Any]) -> Frame:
         reason = "A client event's name is client- and more, at most 200 characters, none of them a control character"
         return Malformed(reason, Code.CLIENT_EVENT_REFUSED, channel)
     data = msgspec.json.encode(envelope.get("data")).decode()
-    return ClientEvent(event, channel, data)
+    return ClientEventMessage(event, channel, data)

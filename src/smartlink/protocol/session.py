@@ -16,16 +16,16 @@ import msgspec
 from smartlink.protocol import encoding, signing
 from smartlink.protocol.errors import Code
 from smartlink.protocol.messages import (
-    ClientEvent,
+    ClientEventMessage,
     Malformed,
     Ping,
-    Subscribe,
-    Unsubscribe,
+    SubscribeMessage,
+    UnsubscribeMessage,
     decode,
     is_of_another_protocol,
     parse,
 )
-from smartlink.protocol.messages import SignIn as SignInFrame
+from smartlink.protocol.messages import SignInMessage as SignInFrame
 from smartlink.protocol.names import (
     MAX_CHANNEL_LENGTH,
     MAX_EVENT_NAME_LENGTH,
@@ -44,12 +44,12 @@ __all__ = [
     "Effect",
     "Join",
     "Leave",
-    "Member",
+    "PresenceMember",
     "Send",
     "Session",
     "SessionRules",
     "SignIn",
-    "User",
+    "SignedInUser",
     "Whisper",
 ]
 
@@ -58,7 +58,7 @@ MAX_WATCHED = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class PresenceMember:
     """Who a connection is on a presence channel. `user_info` is JSON."""
 
     user_id: str
@@ -73,11 +73,11 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class User:
+class SignedInUser:
     """Who signed in on a connection: `user_data` as it was signed, and what stands in it."""
 
     user_data: str
-    member: Member
+    member: PresenceMember
     """Who the user is on presence channels joined without `channel_data`."""
     watchlist: tuple[str, ...] = ()
     """The ids of the users it watches."""
@@ -101,7 +101,7 @@ class Join:
     """Subscribe the connection; its right to do so has been checked. Answer with `Session.joined`."""
 
     channel: str
-    member: Member | None = None
+    member: PresenceMember | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class Leave:
     """Unsubscribe the connection; nothing of that channel may reach it afterwards. `member`: who it was there."""
 
     channel: str
-    member: Member | None = None
+    member: PresenceMember | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class Whisper:
 class SignIn:
     """Sign the user in; the signature has been checked. Answer with `Session.signed_in`."""
 
-    user: User
+    user: SignedInUser
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +171,8 @@ class Session:
     def __init__(self, socket_id: str, rules: SessionRules) -> None:
         self.socket_id = socket_id
         self.rules = rules
-        self.channels: dict[str, Member | None] = {}
-        self.user: User | None = None
+        self.channels: dict[str, PresenceMember | None] = {}
+        self.user: SignedInUser | None = None
         self._has_spoken = False
         self.named: dict[str, str] = {}
         """By private channel: the user whom its authorisation names in `channel_data`, where it names one."""
@@ -187,11 +187,11 @@ class Session:
         is_first, self._has_spoken = not self._has_spoken, True
         if isinstance(frame, Ping):
             return _PONG
-        if isinstance(frame, Subscribe):
+        if isinstance(frame, SubscribeMessage):
             return (self._subscribe(frame),)
-        if isinstance(frame, ClientEvent):
+        if isinstance(frame, ClientEventMessage):
             return (self._client_event(frame),)
-        if isinstance(frame, Unsubscribe):
+        if isinstance(frame, UnsubscribeMessage):
             return self._unsubscribe(frame)
         if isinstance(frame, SignInFrame):
             return self._sign_in(frame)
@@ -201,13 +201,13 @@ class Session:
             return (Send(encoding.error(frame.reason, frame.code, frame.channel)),)
         return _NOTHING  # Pong: a sign of life
 
-    def joined(self, channel: str, member: Member | None, state: bytes = b"{}") -> Send:
+    def joined(self, channel: str, member: PresenceMember | None, state: bytes = b"{}") -> Send:
         """The subscription went through; `state` as `encoding.presence_state` gives it on presence channels."""
         # One text for all who are on the channel, however many.
         self.channels[sys.intern(channel)] = member
         return Send(encoding.subscription_succeeded(channel, state))
 
-    def signed_in(self, user: User) -> Send:
+    def signed_in(self, user: SignedInUser) -> Send:
         """The sign-in went through."""
         self.user = user
         return Send(encoding.signin_success(user.user_data))
@@ -225,7 +225,7 @@ class Session:
         self.named.pop(channel, None)
         return self._unauthorized(channel, "This user's connections were ended: reconnect and authorise again")
 
-    def _subscribe(self, frame: Subscribe) -> Effect:
+    def _subscribe(self, frame: SubscribeMessage) -> Effect:
         channel = frame.channel
         longest = self.rules.max_channel_length
         if not is_valid_channel(channel) or len(channel) > longest:
@@ -279,12 +279,12 @@ class Session:
     def _unauthorized(self, channel: str, message: str) -> Send:
         return Send(encoding.subscription_error(channel, "AuthError", message, 401))
 
-    def _unsubscribe(self, frame: Unsubscribe) -> tuple[Effect, ...]:
+    def _unsubscribe(self, frame: UnsubscribeMessage) -> tuple[Effect, ...]:
         if frame.channel not in self.channels:
             return _NOTHING
         return (Leave(frame.channel, self.channels.pop(frame.channel)),)
 
-    def _client_event(self, frame: ClientEvent) -> Effect:
+    def _client_event(self, frame: ClientEventMessage) -> Effect:
         channel = frame.channel
         if not self.rules.accepts_client_events:
             return _refuse_event(channel, "This application does not accept client events")
@@ -313,7 +313,7 @@ def _refuse_event(channel: str, message: str) -> Send:
     return Send(encoding.error(message, Code.CLIENT_EVENT_REFUSED, channel))
 
 
-def _member(channel_data: str | None, max_info_bytes: int) -> Member | str:
+def _member(channel_data: str | None, max_info_bytes: int) -> PresenceMember | str:
     """The member that signed `channel_data` names, or what is wrong with it."""
     if channel_data is None:
         return "A presence channel needs channel_data with a user_id, or a user who is signed in"
@@ -326,7 +326,7 @@ def _member(channel_data: str | None, max_info_bytes: int) -> Member | str:
     user_info = _user_info(fields)
     if len(user_info) > max_info_bytes:
         return f"channel_data.user_info is {len(user_info)} bytes, more than {max_info_bytes}"
-    return Member(user_id, user_info, _is_number(fields.get("user_id")))
+    return PresenceMember(user_id, user_info, _is_number(fields.get("user_id")))
 
 
 def _named(channel_data: str | None) -> str | None:
@@ -335,7 +335,7 @@ def _named(channel_data: str | None) -> str | None:
     return None if fields is None else _user_id(fields.get("user_id"))
 
 
-def _user(user_data: str, max_info_bytes: int) -> User | str:
+def _user(user_data: str, max_info_bytes: int) -> SignedInUser | str:
     """The user that signed `user_data` names, or what is wrong with it."""
     fields = _object(user_data)
     if fields is None:
@@ -346,8 +346,8 @@ def _user(user_data: str, max_info_bytes: int) -> User | str:
     user_info = _user_info(fields)
     if len(user_info) > max_info_bytes:
         return f"user_data.user_info is {len(user_info)} bytes, more than {max_info_bytes}"
-    member = Member(user_id, user_info, _is_number(fields.get("id")))
-    return User(user_data, member, *_watchlist(fields.get("watchlist")))
+    member = PresenceMember(user_id, user_info, _is_number(fields.get("id")))
+    return SignedInUser(user_data, member, *_watchlist(fields.get("watchlist")))
 
 
 def _watchlist(value: Any) -> tuple[tuple[str, ...], str | None]:

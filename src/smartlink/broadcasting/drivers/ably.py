@@ -14,7 +14,7 @@ from urllib.parse import quote
 import msgspec
 
 from smartlink.broadcasting.config import split_ably_key
-from smartlink.broadcasting.drivers.http import Answer, HttpService
+from smartlink.broadcasting.drivers.http import HttpService, ServiceResponse
 from smartlink.broadcasting.envelope import Envelope
 from smartlink.broadcasting.errors import BroadcastRefused, BroadcastUnavailable
 
@@ -76,7 +76,7 @@ def ably_channel(wire_name: str) -> str:
     return f"public:{wire_name}"
 
 
-def _judge(answer: Answer) -> None:
+def _judge(answer: ServiceResponse) -> None:
     if 200 <= answer.status < 300:
         if not isinstance(answer.json(), dict | list):
             raise BroadcastUnavailable(f"{answer}; that is not Ably's API, check ABLY_HOST")

@@ -12,10 +12,10 @@ from smartlink.broadcasting.envelope import Envelope
 from smartlink.broadcasting.errors import BroadcastConfigError, BroadcastFailed, BroadcastRefused
 from smartlink.protocol.names import ChannelKind, kind_of
 
-__all__ = ["Connections"]
+__all__ = ["ConnectionRegistry"]
 
 
-class Connections:
+class ConnectionRegistry:
     """A driver over others. `find` gives one by its name, and raises BroadcastConfigError for one it does not know;
     `seal` encrypts a payload for a channel.
 

@@ -14,7 +14,7 @@ from smartlink.broadcasting.drivers.loops import PerLoop
 from smartlink.broadcasting.errors import BroadcastUnavailable
 from smartlink.protocol.addresses import netloc
 
-__all__ = ["Answer", "HttpService"]
+__all__ = ["HttpService", "ServiceResponse"]
 
 _MAX_ANSWER_BYTES = 64 * 1024
 _QUOTED_CHARACTERS = 200
@@ -24,7 +24,7 @@ _NO_VERDICT = (httpx2.ReadError, httpx2.ReadTimeout, httpx2.RemoteProtocolError)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ServiceResponse:
     """What a service said; `body` is cut off at 64 KiB."""
 
     called: str
@@ -76,7 +76,7 @@ class HttpService:
 
     async def post(
         self, path: str, body: bytes, *, query: str = "", headers: Mapping[str, str] | None = None, repeat: bool = False
-    ) -> Answer:
+    ) -> ServiceResponse:
         """Post `body`. Raises BroadcastUnavailable when no answer comes; the query stays out of every message.
 
         A call that reached nobody is made once more. With `repeat` so is one that got a 5xx or no answer: say it only
@@ -86,7 +86,7 @@ class HttpService:
 
     async def _call(
         self, method: str, path: str, query: str, body: bytes, headers: dict[str, str], *, repeat: bool
-    ) -> Answer:
+    ) -> ServiceResponse:
         called = f"{self.origin}{path}"
         if self._closed:
             raise BroadcastUnavailable(f"{called}: the driver has been closed")
@@ -104,7 +104,7 @@ class HttpService:
             said = f"{called}: {type(error).__name__}: {error}{advice}"
             raise BroadcastUnavailable(said, answered=reached) from None
 
-    async def get(self, path: str, *, query: str = "") -> Answer:
+    async def get(self, path: str, *, query: str = "") -> ServiceResponse:
         """Ask for `path`, once. Raises BroadcastUnavailable when no answer comes."""
         return await self._call("GET", path, query, b"", {}, repeat=False)
 
@@ -116,7 +116,7 @@ class HttpService:
 
     async def _attempts(
         self, client: httpx2.AsyncClient, called: str, request: httpx2.Request, *, repeat: bool
-    ) -> Answer:
+    ) -> ServiceResponse:
         for attempt in range(1, _ATTEMPTS + 1):
             is_last = attempt == _ATTEMPTS
             try:
@@ -133,7 +133,7 @@ class HttpService:
             await asyncio.sleep(random.uniform(0.02, 0.1))  # noqa: S311 - spreads repeats, keeps no secret
         raise AssertionError("the last attempt returns or raises")
 
-    async def _once(self, client: httpx2.AsyncClient, called: str, request: httpx2.Request) -> Answer:
+    async def _once(self, client: httpx2.AsyncClient, called: str, request: httpx2.Request) -> ServiceResponse:
         response = await client.send(request, stream=True)
         try:
             answer = bytearray()
@@ -141,6 +141,8 @@ class HttpService:
                 answer += chunk
                 if len(answer) > _MAX_ANSWER_BYTES:
                     break
-            return Answer(called, response.status_code, response.headers.get("content-type", ""), bytes(answer))
+            return ServiceResponse(
+                called, response.status_code, response.headers.get("content-type", ""), bytes(answer)
+            )
         finally:
             await response.aclose()

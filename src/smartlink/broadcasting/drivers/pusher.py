@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from smartlink.broadcasting.drivers.base import MAX_BATCH
-from smartlink.broadcasting.drivers.http import Answer, HttpService
-from smartlink.broadcasting.envelope import Envelope, Promise
+from smartlink.broadcasting.drivers.http import HttpService, ServiceResponse
+from smartlink.broadcasting.envelope import Delivery, Envelope
 from smartlink.broadcasting.errors import BroadcastRefused, BroadcastUnavailable
 from smartlink.protocol.signing import signed_query
 
@@ -124,7 +124,7 @@ class PusherDriver:
         if self._is_smartlink:
             if envelope.event_id is not None:
                 event["id"] = envelope.event_id
-            if envelope.promise is Promise.LIVE:
+            if envelope.delivery is Delivery.LIVE:
                 event["live"] = True
             if envelope.except_user is not None:
                 event["except_user"] = envelope.except_user
@@ -156,13 +156,13 @@ def _is_same_event(one: Envelope, other: Envelope) -> bool:
         and one.payload == other.payload
         and one.socket_id == other.socket_id
         and one.except_user == other.except_user
-        and one.promise is other.promise
+        and one.delivery is other.delivery
         and one.event_id is None
         and other.event_id is None
     )
 
 
-def _judge(answer: Answer) -> None:
+def _judge(answer: ServiceResponse) -> None:
     """Raise unless the service took what was sent."""
     if 200 <= answer.status < 300:
         if not isinstance(answer.json(), dict):

@@ -14,7 +14,14 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, RawPostData
 from django.urls import URLPattern, path
 from django.views.decorators.csrf import csrf_exempt
 
-from smartlink.broadcasting.signatory import MAX_BODY_BYTES, Answer, FormBody, Question, RequestRefused, Signatory
+from smartlink.broadcasting.authorizer import (
+    MAX_BODY_BYTES,
+    AuthRequest,
+    AuthResponse,
+    ChannelAuthorizer,
+    FormBody,
+    RequestRefused,
+)
 
 __all__ = ["broadcasting_urls", "signed_in_user"]
 
@@ -35,7 +42,7 @@ async def signed_in_user_async(request: HttpRequest) -> Any:
 
 
 def broadcasting_urls(
-    signatory: Signatory[Any], user_of: UserOf | Mapping[str, UserOf] | None = None, *, is_async: bool = False
+    authorizer: ChannelAuthorizer[Any], user_of: UserOf | Mapping[str, UserOf] | None = None, *, is_async: bool = False
 ) -> list[URLPattern]:
     """`auth` and `user-auth`, for GET and POST.
 
@@ -48,10 +55,10 @@ def broadcasting_urls(
     guards = user_of if isinstance(user_of, Mapping) else {"default": user_of}
 
     def view(request: HttpRequest) -> HttpResponseBase:
-        return _response(signatory.answer_sync(_question(request), _bound(guards, request)))
+        return _response(authorizer.answer_sync(_question(request), _bound(guards, request)))
 
     async def async_view(request: HttpRequest) -> HttpResponseBase:
-        return _response(await signatory.answer(_question(request), _bound(guards, request)))
+        return _response(await authorizer.answer(_question(request), _bound(guards, request)))
 
     chosen: Callable[..., Any] = csrf_exempt(async_view if is_async else view)
     return [path("auth", chosen, name="broadcasting-auth"), path("user-auth", chosen, name="broadcasting-user-auth")]
@@ -61,7 +68,7 @@ def _bound(guards: Mapping[str, UserOf], request: HttpRequest) -> dict[str, Call
     return {name: partial(guard, request) for name, guard in guards.items()}
 
 
-def _question(request: HttpRequest) -> Question:
+def _question(request: HttpRequest) -> AuthRequest:
     def read() -> bytes:
         try:
             body: bytes = request.body
@@ -74,7 +81,7 @@ def _question(request: HttpRequest) -> Question:
             return FormBody(request.POST.urlencode().encode())
         return body
 
-    return Question(
+    return AuthRequest(
         method=request.method or "",
         path=request.path,
         read=read,
@@ -83,7 +90,7 @@ def _question(request: HttpRequest) -> Question:
     )
 
 
-def _response(answer: Answer) -> HttpResponse:
+def _response(answer: AuthResponse) -> HttpResponse:
     response = HttpResponse(answer.body, status=answer.status, content_type="application/json")
     for name, value in answer.all_headers.items():
         if name not in ("connection", "content-type"):

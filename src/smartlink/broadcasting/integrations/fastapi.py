@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from smartlink.broadcasting.authorizer import AuthRequest, ChannelAuthorizer
 from smartlink.broadcasting.routes import ClientGone, read_body
-from smartlink.broadcasting.signatory import Question, Signatory
 
 __all__ = ["broadcasting_router"]
 
@@ -20,7 +20,7 @@ User = TypeVar("User")
 
 
 def broadcasting_router(
-    signatory: Signatory[User], current_user: Callable[..., User | Awaitable[User | None] | None]
+    authorizer: ChannelAuthorizer[User], current_user: Callable[..., User | Awaitable[User | None] | None]
 ) -> APIRouter:
     """`/auth` and `/user-auth`, for GET and POST.
 
@@ -31,7 +31,7 @@ def broadcasting_router(
 
     # Given as a default, not in the annotation, which postponed could not see `current_user`.
     async def answer(request: Request, user: Any = Depends(current_user)) -> Response:
-        question = Question(
+        question = AuthRequest(
             method=request.method,
             path=request.url.path,
             read=partial(read_body, request.scope, request.receive),
@@ -39,7 +39,7 @@ def broadcasting_router(
             query=request.url.query,
         )
         try:
-            said = await signatory.answer(question, {"default": lambda: user})
+            said = await authorizer.answer(question, {"default": lambda: user})
         except ClientGone:
             # Nobody is there to read it; without an answer the framework would log a failure.
             return Response(status_code=400)

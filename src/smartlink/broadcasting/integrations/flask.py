@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from smartlink.broadcasting.signatory import MAX_BODY_BYTES, FormBody, Question, RequestRefused, Signatory
+from smartlink.broadcasting.authorizer import MAX_BODY_BYTES, AuthRequest, ChannelAuthorizer, FormBody, RequestRefused
 
 __all__ = ["broadcasting_blueprint"]
 
@@ -21,7 +21,9 @@ UserOf = Callable[[], User | None]
 
 
 def broadcasting_blueprint(
-    signatory: Signatory[User], current_user: UserOf[User] | Mapping[str, UserOf[User]], name: str = "broadcasting"
+    authorizer: ChannelAuthorizer[User],
+    current_user: UserOf[User] | Mapping[str, UserOf[User]],
+    name: str = "broadcasting",
 ) -> Blueprint:
     """`/auth` and `/user-auth`, for GET and POST.
 
@@ -32,14 +34,14 @@ def broadcasting_blueprint(
     guards = current_user if isinstance(current_user, Mapping) else {"default": current_user}
 
     def answer() -> Response:
-        question = Question(
+        question = AuthRequest(
             method=request.method,
             path=request.path,
             read=_read,
             content_type=request.headers.get("content-type", ""),
             query=request.query_string.decode("latin-1"),
         )
-        said = signatory.answer_sync(question, guards)
+        said = authorizer.answer_sync(question, guards)
         headers = {name: value for name, value in said.all_headers.items() if name != "connection"}
         return Response(said.body, said.status, headers)
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from smartlink.broadcasting.drivers.base import MAX_BATCH
 from smartlink.broadcasting.errors import BroadcastFailed, BroadcastRefused, BroadcastUnavailable
-from smartlink.broadcasting.outbox.database import Database
+from smartlink.broadcasting.outbox.database import RelayDatabase
 from smartlink.broadcasting.outbox.lanes import Call, Lanes
-from smartlink.broadcasting.outbox.queue import PendingQueue, Waiting
+from smartlink.broadcasting.outbox.leases import PartitionLeases
+from smartlink.broadcasting.outbox.queue import PendingEvent, PendingQueue
 from smartlink.broadcasting.outbox.service import Service, Services
-from smartlink.broadcasting.outbox.shares import Shares
 
 __all__ = ["Calls"]
 
@@ -32,9 +32,9 @@ class Calls:
         self,
         services: Services,
         queue: PendingQueue,
-        database: Database,
+        database: RelayDatabase,
         lanes: Lanes,
-        shares: Shares,
+        shares: PartitionLeases,
         *,
         concurrency: int,
         max_strikes: int,
@@ -48,7 +48,7 @@ class Calls:
         self.jobs_left: int | None = None
         """How many events may still be sent or set aside; None: as many as there are."""
         self.under_way: dict[asyncio.Task[None], Call] = {}
-        self.unmarked: list[Waiting] = []
+        self.unmarked: list[PendingEvent] = []
         """Sent, and not yet written down as sent."""
         self._services = services
         self._queue = queue
@@ -96,7 +96,7 @@ class Calls:
                 raise
             self._written(sent)
 
-    def _written(self, events: Sequence[Waiting]) -> None:
+    def _written(self, events: Sequence[PendingEvent]) -> None:
         if self._lanes.marked(events):
             self._read_again()
 
@@ -147,7 +147,7 @@ class Calls:
         else:
             self._note_sent(service, call.events)
 
-    def _note_sent(self, service: Service, events: Sequence[Waiting]) -> None:
+    def _note_sent(self, service: Service, events: Sequence[PendingEvent]) -> None:
         self.sent += len(events)
         service.note_reached()
         service.note_taken()
@@ -156,11 +156,11 @@ class Calls:
         self._lanes.finish(events)
         self.unmarked.extend(events)
 
-    def _put_back(self, events: Sequence[Waiting]) -> None:
+    def _put_back(self, events: Sequence[PendingEvent]) -> None:
         if self._lanes.put_back(events):
             self._read_again()
 
-    async def _sort_out(self, service: Service, events: Sequence[Waiting], refusal: str) -> None:
+    async def _sort_out(self, service: Service, events: Sequence[PendingEvent], refusal: str) -> None:
         """The service refuses these: set the one aside, or find out which of them it is."""
         if len(events) == 1:
             await self._set_aside(events[0], refusal)
@@ -191,7 +191,7 @@ class Calls:
         call: Call,
         failure: BroadcastFailed,
         started_at: float,
-        behind: Sequence[Waiting] = (),
+        behind: Sequence[PendingEvent] = (),
     ) -> None:
         """No verdict: leave it for a while. `behind` are events of the same call that were not tried."""
         is_suspicious = isinstance(failure, BroadcastUnavailable) and failure.answered
@@ -224,7 +224,7 @@ class Calls:
             self._put_back(call.events)
             raise
 
-    async def _set_aside(self, event: Waiting, reason: str) -> None:
+    async def _set_aside(self, event: PendingEvent, reason: str) -> None:
         _log.error("outbox: event %d (%s on %s) set aside: %s", event.id, event.name, event.channel, reason)
         self.failed += 1
         if self.jobs_left is not None:
@@ -232,7 +232,7 @@ class Calls:
         self._lanes.finish([event])
         await self._surely(lambda: self._queue.mark_failed(event, reason), [event])
 
-    async def _hold(self, events: Sequence[Waiting], strikes: int, error: str) -> None:
+    async def _hold(self, events: Sequence[PendingEvent], strikes: int, error: str) -> None:
         self._lanes.finish(events, let_go={event.id for event in events})
 
         async def hold() -> None:
@@ -241,7 +241,7 @@ class Calls:
 
         await self._surely(hold, events)
 
-    async def _surely(self, write: Callable[[], Coroutine[Any, Any, None]], events: Sequence[Waiting]) -> None:
+    async def _surely(self, write: Callable[[], Coroutine[Any, Any, None]], events: Sequence[PendingEvent]) -> None:
         """Write what became of `events`, however long the database takes; until then their channels wait.
 
         Cancelled, they wait as before; a write that was under way may still change those that nobody else has seen to.

@@ -11,20 +11,20 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from smartlink.broadcasting.outbox.hints import hint
 from smartlink.broadcasting.outbox.queue import backoff_s
-from smartlink.broadcasting.outbox.undisturbed import Undisturbed
+from smartlink.broadcasting.outbox.shielded import ShieldedTasks
 
-__all__ = ["Database"]
+__all__ = ["RelayDatabase"]
 
 _log = logging.getLogger("smartlink.broadcasting.outbox")
 
 T = TypeVar("T")
 
 
-class Database:
+class RelayDatabase:
     """Work at the database, and how often it has failed lately, by what it was for: `read`, `mark`, `share`."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._work = Undisturbed()
+        self._work = ShieldedTasks()
         self._ends_by_itself = engine.dialect.name == "sqlite"
         self._failures: dict[str, int] = {}
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.dml import Delete
 from sqlalchemy.sql.elements import ColumnElement
 
-from smartlink.broadcasting.envelope import Envelope, Promise
+from smartlink.broadcasting.envelope import Delivery, Envelope
 from smartlink.broadcasting.outbox.record import Outbox
 from smartlink.broadcasting.outbox.tables import FAILED, OutboxTables, in_utc
 
@@ -23,7 +23,7 @@ __all__ = ["RETRIED_AT_ONCE", "FailedEvent", "FailedEvents"]
 RETRIED_AT_ONCE = 1000
 """How many events `retry_all` takes in one transaction, by default."""
 
-_KEPT = ("channel", "name", "payload", "socket_id", "promise", "queue", "connection", "except_user")
+_KEPT = ("channel", "name", "payload", "socket_id", "delivery", "queue", "connection", "except_user")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def _envelope(
     name: str,
     payload: str,
     socket_id: str | None,
-    promise: str,
+    delivery: str,
     queue: str,
     connection: str | None,
     except_user: str | None,
@@ -117,7 +117,7 @@ def _envelope(
         name,
         payload,
         socket_id,
-        Promise(promise),
+        Delivery(delivery),
         queue,
         connection=connection,
         except_user=except_user,

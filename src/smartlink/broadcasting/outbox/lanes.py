@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from smartlink.broadcasting.drivers.base import MAX_BATCH
-from smartlink.broadcasting.outbox.queue import Waiting, place_of
+from smartlink.broadcasting.outbox.queue import PendingEvent, place_of
 
 __all__ = ["Call", "Lanes"]
 
@@ -29,7 +29,7 @@ class _Lane:
     def __init__(self, key: Key, part: int) -> None:
         self.key = key
         self.part = part
-        self.events: deque[Waiting] = deque()
+        self.events: deque[PendingEvent] = deque()
         self.under_way = 0
         self.unmarked = 0
         self.was_passed_over = False
@@ -53,7 +53,7 @@ class _Lane:
 class Call:
     """Events that travel together, in order; `is_alone` for one that may be the reason why calls failed."""
 
-    events: Sequence[Waiting]
+    events: Sequence[PendingEvent]
     is_alone: bool
 
     @property
@@ -87,7 +87,7 @@ class Lanes:
                 found.append(place_of(lane.key[1], lane.connection))
         return found
 
-    def add(self, events: Iterable[Waiting]) -> None:
+    def add(self, events: Iterable[PendingEvent]) -> None:
         """Take in what was read, of lanes that were not in here."""
         fresh: list[_Lane] = []
         for event in events:
@@ -114,7 +114,7 @@ class Lanes:
         )
         if first is None:
             return None
-        chosen: list[Waiting] = []
+        chosen: list[PendingEvent] = []
         for queue in queues:
             ready = self._ready.get((queue, first[1]))
             while ready and len(chosen) < at_most:
@@ -134,7 +134,7 @@ class Lanes:
         """Whether `take` would find something for `connection`."""
         return any(self._ready.get((queue, connection)) for queue in queues)
 
-    def put_back(self, events: Sequence[Waiting]) -> bool:
+    def put_back(self, events: Sequence[PendingEvent]) -> bool:
         """What was under way has not been taken, through no fault of its own. It is the next of its channel again,
         but other channels get their turn before. What is not ours any more is forgotten; whether that leaves
         anything to read again."""
@@ -151,7 +151,7 @@ class Lanes:
                 self._queue_up(lane)
         return must_read
 
-    def finish(self, events: Sequence[Waiting], let_go: Collection[int] = ()) -> None:
+    def finish(self, events: Sequence[PendingEvent], let_go: Collection[int] = ()) -> None:
         """These are no longer under way, and their states are about to be written.
 
         What is behind an event whose id is in `let_go` is forgotten, to be read again in order.
@@ -167,7 +167,7 @@ class Lanes:
             if lane.events and not lane.under_way:
                 self._queue_up(lane)
 
-    def marked(self, events: Iterable[Waiting]) -> bool:
+    def marked(self, events: Iterable[PendingEvent]) -> bool:
         """The states of these are written; whether there may be more to read of their channels."""
         may_have_more = False
         for event in events:
@@ -197,7 +197,7 @@ class Lanes:
             line = self._suspects.setdefault(lane.connection, deque())
         line.append(lane)
 
-    def _pop(self, lane: _Lane) -> Waiting:
+    def _pop(self, lane: _Lane) -> PendingEvent:
         lane.under_way += 1
         self._counts[lane.queue, lane.connection] -= 1
         return lane.events.popleft()
@@ -216,9 +216,9 @@ class Lanes:
         self._lanes.pop(lane.key, None)
         return lane.was_passed_over
 
-    def _lanes_of(self, events: Iterable[Waiting]) -> Iterator[_Lane]:
+    def _lanes_of(self, events: Iterable[PendingEvent]) -> Iterator[_Lane]:
         return (self._lanes[key] for key in dict.fromkeys(map(_key, events)))
 
 
-def _key(event: Waiting) -> Key:
+def _key(event: PendingEvent) -> Key:
     return event.queue, event.channel, event.connection

@@ -9,7 +9,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from smartlink.broadcasting.envelope import Promise
+from smartlink.broadcasting.envelope import Delivery
 from smartlink.broadcasting.outbox.tables import SENT, OutboxTables, in_utc
 
 __all__ = ["RETENTION", "prune"]
@@ -22,7 +22,7 @@ async def prune(engine: AsyncEngine, tables: OutboxTables, older_than: dt.timede
     """Delete sent events older than that, in small transactions; how many. Waiting and failed ones stay."""
     events = tables.recorded_events
     before = dt.datetime.now(dt.UTC) - older_than
-    page = select(events.c.id, in_utc(events.c.created_at), events.c.state, events.c.promise).order_by(events.c.id)
+    page = select(events.c.id, in_utc(events.c.created_at), events.c.state, events.c.delivery).order_by(events.c.id)
     pruned, seen, is_done = 0, 0, False
     while not is_done:
         async with engine.connect() as connection:
@@ -31,7 +31,7 @@ async def prune(engine: AsyncEngine, tables: OutboxTables, older_than: dt.timede
         is_done = len(rows) < _ROWS_AT_ONCE or any(row.created_at >= before for row in rows)
         old = [row for row in rows if row.created_at < before and row.state == SENT]
         if old:
-            durable = [row.id for row in old if row.promise == Promise.DURABLE]
+            durable = [row.id for row in old if row.delivery == Delivery.DURABLE]
             await _delete(engine, tables, [row.id for row in old], max(durable, default=0))
         pruned += len(old)
         seen = rows[-1].id if rows else seen

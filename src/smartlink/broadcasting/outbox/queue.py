@@ -17,26 +17,26 @@ from sqlalchemy import BigInteger, SmallInteger, Text, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from smartlink.broadcasting.envelope import Envelope, Promise
+from smartlink.broadcasting.envelope import Delivery, Envelope
 from smartlink.broadcasting.outbox.pgbouncer import outside_transactions
 from smartlink.broadcasting.outbox.record import with_event_id
 from smartlink.broadcasting.outbox.tables import FAILED, PENDING, SENT, OutboxTables, UtcDateTime
 
-__all__ = ["MAX_BACKOFF_S", "PendingQueue", "Waiting", "backoff_s", "batch_key", "place_of"]
+__all__ = ["MAX_BACKOFF_S", "PendingEvent", "PendingQueue", "backoff_s", "batch_key", "place_of"]
 
 MAX_BACKOFF_S = 2.0
 _FIRST_BACKOFF_S = 0.1
 _MAX_ERROR_CHARACTERS = 500
 # One that names the default connection goes the same way as one that names none, in one order with it.
 _OWN = "NULLIF(connection, :default)"
-_COLUMNS = f"id, channel, name, payload, socket_id, promise, {_OWN}, except_user, queue, part, attempts, strikes"
+_COLUMNS = f"id, channel, name, payload, socket_id, delivery, {_OWN}, except_user, queue, part, attempts, strikes"
 _CONNECTION = f"COALESCE({_OWN}, '')"
 _PLACE = f"channel || ' ' || {_CONNECTION}"
 _LISTS = {"ids": BigInteger, "parts": SmallInteger, "passed_over": Text, "full": Text, "queues": Text}
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class PendingEvent:
     """A recorded event that waits to be sent. `strikes` counts how often it failed where others did not."""
 
     id: int
@@ -44,7 +44,7 @@ class Waiting:
     name: str
     payload: str
     socket_id: str | None
-    promise: str
+    delivery: str
     connection: str | None
     except_user: str | None
     queue: str
@@ -55,14 +55,14 @@ class Waiting:
 
     def envelope(self) -> Envelope:
         """The event as it travels; the payload of a durable one carries its id."""
-        promise = Promise(self.promise)
-        payload = with_event_id(self.payload, self.id) if promise is Promise.DURABLE else self.payload
+        delivery = Delivery(self.delivery)
+        payload = with_event_id(self.payload, self.id) if delivery is Delivery.DURABLE else self.payload
         return Envelope(
             self.channel,
             self.name,
             payload,
             self.socket_id,
-            promise,
+            delivery,
             self.queue,
             self.event_id(),
             self.connection,
@@ -75,7 +75,7 @@ class Waiting:
         text_of_it = f"{self.created_at}\n{self.channel}\n{self.name}\n{self.payload}"
         return f"{self.id}-{hashlib.blake2b(text_of_it.encode(), digest_size=8).hexdigest()}"
 
-    def struck(self) -> Waiting:
+    def struck(self) -> PendingEvent:
         """The same event, one strike on."""
         return replace(self, strikes=self.strikes + 1)
 
@@ -139,7 +139,7 @@ class PendingQueue:
         passed_over: Sequence[str],
         at_most: int,
         full: Collection[str | None] = (),
-    ) -> list[Waiting]:
+    ) -> list[PendingEvent]:
         """What can be sent now of these parts of `queue`, lowest ids first: all that waits, but for places (see
         `place_of`) that are held back or `passed_over`, and for connections that are `full`."""
         now = dt.datetime.now(dt.UTC)
@@ -155,7 +155,7 @@ class PendingQueue:
             "at_most": at_most,
         }
         async with self._engine.connect() as connection:
-            return [Waiting(*row) for row in await connection.execute(self._waiting, values)]
+            return [PendingEvent(*row) for row in await connection.execute(self._waiting, values)]
 
     async def has_waiting(self, queues: Sequence[str]) -> bool:
         """Whether anything waits on `queues`, held back or not, whoever's part it is."""
@@ -167,12 +167,12 @@ class PendingQueue:
         """The service has taken these."""
         await self._write(self._sent, {"ids": self._list(ids), "now": dt.datetime.now(dt.UTC)})
 
-    async def mark_failed(self, event: Waiting, error: str) -> None:
+    async def mark_failed(self, event: PendingEvent, error: str) -> None:
         """The service will never take this one: out of the way, for a person to look at."""
         values = {"ids": self._list([event.id]), "strikes": event.strikes, "error": error[:_MAX_ERROR_CHARACTERS]}
         await self._write(self._failed, values)
 
-    async def hold(self, events: Sequence[Waiting], strikes: int, error: str) -> float:
+    async def hold(self, events: Sequence[PendingEvent], strikes: int, error: str) -> float:
         """Keep these, and with them their places, for a while; how long."""
         delay_s = backoff_s(max(event.attempts for event in events) + 1)
         values = {

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
-from smartlink.broadcasting.envelope import DEFAULT_QUEUE, Envelope, Promise
+from smartlink.broadcasting.envelope import DEFAULT_QUEUE, Delivery, Envelope
 from smartlink.broadcasting.outbox.direct import DIRECT
 from smartlink.broadcasting.outbox.hints import hint
 from smartlink.broadcasting.outbox.statements import statements_for
@@ -62,7 +62,7 @@ class Outbox:
         self._table = events
         self._at = {"clause": insert(events)}
         """Where to record, for a session that chooses among several engines."""
-        durable = (events.c.channel == bindparam("channel"), events.c.promise == Promise.DURABLE.value)
+        durable = (events.c.channel == bindparam("channel"), events.c.delivery == Delivery.DURABLE.value)
         self._watermark = select(func.max(tables.outbox_watermark.c.pruned_through))
         self._latest = select(
             select(events.c.id).where(*durable).order_by(events.c.id.desc()).limit(1).scalar_subquery(),

@@ -24,15 +24,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from smartlink.broadcasting.drivers.base import Driver
 from smartlink.broadcasting.outbox.calls import Calls
-from smartlink.broadcasting.outbox.database import Database
+from smartlink.broadcasting.outbox.database import RelayDatabase
 from smartlink.broadcasting.outbox.lanes import Lanes
+from smartlink.broadcasting.outbox.leases import LEASE_S, PartitionLeases, grouped
 from smartlink.broadcasting.outbox.partition import check_queue
 from smartlink.broadcasting.outbox.pruning import RETENTION, prune
 from smartlink.broadcasting.outbox.queue import PendingQueue
 from smartlink.broadcasting.outbox.service import Services
-from smartlink.broadcasting.outbox.shares import LEASE_S, Shares, grouped
 from smartlink.broadcasting.outbox.tables import OutboxTables
-from smartlink.broadcasting.outbox.wakeup import Listener, Wakeup
+from smartlink.broadcasting.outbox.wakeup import Wakeup, WakeupListener
 
 __all__ = ["MAX_STRIKES", "Relay", "Until"]
 
@@ -76,7 +76,7 @@ class Relay:
         driver: Driver,
         *,
         wakeup: Wakeup | None = None,
-        listeners: Sequence[Listener] = (),
+        listeners: Sequence[WakeupListener] = (),
         queues: Sequence[str] | None = None,
         concurrency: int = 4,
         sweep_s: float = 0.25,
@@ -94,10 +94,10 @@ class Relay:
         self._send_timeout_s = send_timeout_s
         self._queues = queues
         named = None if queues is None else [check_queue(each) for each in queues]
-        self._shares = Shares(engine, tables, named, lease_s)
+        self._shares = PartitionLeases(engine, tables, named, lease_s)
         self._services = Services(driver, send_timeout_s)
         self._queue = PendingQueue(engine, tables, driver.name)
-        self._database = Database(engine)
+        self._database = RelayDatabase(engine)
         self._bell = asyncio.Event()
         self._concurrency = concurrency
         self._max_strikes = max_strikes

@@ -16,8 +16,8 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from smartlink.broadcasting.outbox.database import Database
-from smartlink.broadcasting.outbox.shares import Leases
+from smartlink.broadcasting.outbox.database import RelayDatabase
+from smartlink.broadcasting.outbox.leases import Leases
 from smartlink.broadcasting.outbox.tables import OutboxTables
 
 __all__ = ["Schedule"]
@@ -35,7 +35,7 @@ class Schedule:
         self._engine = engine
         self._tables = tables
         self._holder = f"job-{secrets.token_hex(8)}"
-        self._database = Database(engine)
+        self._database = RelayDatabase(engine)
         self._jobs: dict[str, tuple[float, float, Job]] = {}
 
     def every(self, seconds: float, name: str, job: Job, *, first_s: float = 1.0) -> None:

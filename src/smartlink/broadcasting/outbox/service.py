@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from smartlink.broadcasting.drivers.base import Driver
-from smartlink.broadcasting.envelope import Envelope, Promise
+from smartlink.broadcasting.envelope import Delivery, Envelope
 from smartlink.broadcasting.errors import BroadcastFailed, BroadcastUnavailable
 from smartlink.broadcasting.outbox.queue import MAX_BACKOFF_S, batch_key
 
@@ -108,7 +108,7 @@ class Service:
 
     async def _probe(self) -> bool:
         try:
-            await self.send([Envelope(PROBE_CHANNEL, "probe", "{}", None, Promise.LIVE, connection=self._connection)])
+            await self.send([Envelope(PROBE_CHANNEL, "probe", "{}", None, Delivery.LIVE, connection=self._connection)])
         except BroadcastFailed:
             return False
         self.note_reached()

@@ -12,7 +12,7 @@ from itertools import count
 
 import msgspec
 
-from smartlink.broadcasting.envelope import Envelope, Promise
+from smartlink.broadcasting.envelope import Delivery, Envelope
 from smartlink.broadcasting.errors import BroadcastConfigError
 from smartlink.broadcasting.outbox.partition import check_queue, lock_and_part
 
@@ -20,7 +20,7 @@ __all__ = ["NOTIFY_CHANNEL", "Recording", "Statements", "statements_for"]
 
 NOTIFY_CHANNEL = "smartlink_outbox"
 
-_COLUMNS = "channel, name, payload, socket_id, promise, connection, except_user, queue, part"
+_COLUMNS = "channel, name, payload, socket_id, delivery, connection, except_user, queue, part"
 _TYPES = ("text", "text", "text", "text", "text", "text", "text", "text", "smallint")
 _MARKS = {"named": ":p{}", "dollar": "${}", "format": "%s"}
 _SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"
@@ -117,7 +117,7 @@ def _postgresql(paramstyle: str, table: str, notify: bool) -> Statements:
 
 
 def _row(envelope: Envelope) -> tuple[int, tuple[object, ...]]:
-    if envelope.promise is Promise.LIVE:
+    if envelope.delivery is Delivery.LIVE:
         raise ValueError(f"{envelope.name} is live: it is never recorded; send it after the commit")
     channel = envelope.channel
     key, part = lock_and_part(channel)
@@ -126,7 +126,7 @@ def _row(envelope: Envelope) -> tuple[int, tuple[object, ...]]:
         envelope.name,
         envelope.payload,
         envelope.socket_id,
-        envelope.promise.value,
+        envelope.delivery.value,
         envelope.connection,
         envelope.except_user,
         check_queue(envelope.queue),

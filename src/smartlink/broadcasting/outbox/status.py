@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from smartlink.broadcasting.outbox.shares import LEASE_S, database_clock
+from smartlink.broadcasting.outbox.leases import LEASE_S, database_clock
 from smartlink.broadcasting.outbox.tables import FAILED, PENDING, OutboxTables, in_utc
 
 __all__ = ["OutboxStatus", "QueueStatus", "WorkerStatus", "read_status"]

@@ -81,7 +81,7 @@ def define_tables(metadata: MetaData) -> OutboxTables:
         Column("name", String(200), nullable=False),
         Column("payload", Text, nullable=False),
         Column("socket_id", String(64)),
-        Column("promise", String(8), nullable=False),
+        Column("delivery", String(8), nullable=False),
         Column("state", String(8), nullable=False, server_default=PENDING),
         Column("queue", String(32), nullable=False, server_default=DEFAULT_QUEUE),
         Column("part", SmallInteger, nullable=False, server_default="0"),

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from smartlink.broadcasting.errors import BroadcastConfigError
 from smartlink.broadcasting.outbox.statements import NOTIFY_CHANNEL
 
-__all__ = ["Listener", "PostgresListener", "RedisBell", "RedisListener", "Wakeup"]
+__all__ = ["PostgresListener", "RedisBell", "RedisListener", "Wakeup", "WakeupListener"]
 
 _REDIS_CHANNEL = "smartlink:outbox"
 _TRY_AGAIN_S = 1.0
@@ -59,7 +59,7 @@ class Wakeup:
                 self._listeners = tuple(each for each in self._listeners if each is not listener)
 
 
-class Listener(Protocol):
+class WakeupListener(Protocol):
     """Hears rings from other processes."""
 
     async def listen(self, heard: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ from smartlink.broadcasting.outbox.pgbouncer import is_pooled
 from smartlink.broadcasting.outbox.relay import Relay, Until
 from smartlink.broadcasting.outbox.schedule import Schedule
 from smartlink.broadcasting.outbox.tables import OutboxTables
-from smartlink.broadcasting.outbox.wakeup import Listener, PostgresListener, RedisListener
+from smartlink.broadcasting.outbox.wakeup import PostgresListener, RedisListener, WakeupListener
 
 __all__ = ["run_worker"]
 
@@ -71,7 +71,7 @@ async def run_worker(
     return relay
 
 
-def _listeners(engine: AsyncEngine, queues: Sequence[str] | None, redis_url: str | None) -> list[Listener]:
+def _listeners(engine: AsyncEngine, queues: Sequence[str] | None, redis_url: str | None) -> list[WakeupListener]:
     if redis_url is not None:
         return [RedisListener(redis_url, None if queues is None else tuple(queues))]
     return [PostgresListener(engine)] if engine.dialect.name == "postgresql" and not is_pooled(engine) else []

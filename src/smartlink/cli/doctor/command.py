@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smartlink.cli.doctor.finding import Finding, State, skipped
+from smartlink.cli.doctor.finding import CheckState, Finding, skipped
 from smartlink.cli.failures import fail
 from smartlink.cli.logs import configure
 
@@ -27,8 +27,8 @@ _OTHERS_SETTINGS = (
     "DATABASE_URL=sqlite:///var/smartlink.db, or postgresql://…"
 )
 CHECKS = ("settings", "keys", "pages", "database", "redis", "ports", "descriptors", "webhooks", "realtime", "proxy")
-_MARKS = {State.FINE: "✓", State.WARNING: "!", State.FAILED: "✗", State.SKIPPED: "–"}
-_ASCII = {State.FINE: "ok", State.WARNING: "!!", State.FAILED: "XX", State.SKIPPED: "--"}
+_MARKS = {CheckState.FINE: "✓", CheckState.WARNING: "!", CheckState.FAILED: "✗", CheckState.SKIPPED: "–"}
+_ASCII = {CheckState.FINE: "ok", CheckState.WARNING: "!!", CheckState.FAILED: "XX", CheckState.SKIPPED: "--"}
 
 
 def doctor(
@@ -44,7 +44,7 @@ def doctor(
     if unknown := sorted(set(wanted) - set(CHECKS)):
         fail(f"--only: {unknown[0][:40]!r} is no check; there are {', '.join(CHECKS)}", 2)
     found = asyncio.run(_examine(frozenset(wanted)))
-    is_well = all(finding.state is not State.FAILED for finding in found)
+    is_well = all(finding.state is not CheckState.FAILED for finding in found)
     if as_json:
         listed = [dataclasses.asdict(finding) | {"state": finding.state.value} for finding in found]
         _say(json.dumps({"ok": is_well, "checks": listed}, ensure_ascii=False))
@@ -66,7 +66,7 @@ async def _examine(wanted: frozenset[str]) -> list[Finding]:
     if portal is not None and portal.is_database_foreign:
         no_portal, portal = _OTHERS_SETTINGS.format(portal.db_connection[:40]), None
     if "settings" not in wanted:
-        found = [finding for finding in found if finding.state is State.FAILED]
+        found = [finding for finding in found if finding.state is CheckState.FAILED]
     if server is None or own is None or (portal is not None and not _has_database(portal)):
         return found  # The rest asks what they say.
     with contextlib.suppress(AppsInvalid):  # told by the check of webhooks

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["Finding", "State", "failed", "fine", "skipped", "warning"]
+__all__ = ["CheckState", "Finding", "failed", "fine", "skipped", "warning"]
 
 
-class State(Enum):
+class CheckState(Enum):
     FINE = "fine"
     WARNING = "warning"
     """It works, and may not as things grow."""
@@ -22,22 +22,22 @@ class Finding:
     """`said` is what was found, `fix` what to do about it. Neither holds a secret."""
 
     check: str
-    state: State
+    state: CheckState
     said: str
     fix: str = ""
 
 
 def fine(check: str, said: str) -> Finding:
-    return Finding(check, State.FINE, said)
+    return Finding(check, CheckState.FINE, said)
 
 
 def warning(check: str, said: str, fix: str) -> Finding:
-    return Finding(check, State.WARNING, said, fix)
+    return Finding(check, CheckState.WARNING, said, fix)
 
 
 def failed(check: str, said: str, fix: str) -> Finding:
-    return Finding(check, State.FAILED, said, fix)
+    return Finding(check, CheckState.FAILED, said, fix)
 
 
 def skipped(check: str, said: str) -> Finding:
-    return Finding(check, State.SKIPPED, said)
+    return Finding(check, CheckState.SKIPPED, said)

@@ -22,7 +22,7 @@ from smartlink.broadcasting.webhooks import (
 from smartlink.portal.admin.events import AdminEvent, admin_channel
 from smartlink.portal.admin.figures import FigureBoard
 from smartlink.portal.admin.schemas import ConsoleEntry
-from smartlink.portal.shared.work import Announcer
+from smartlink.portal.shared.unit_of_work import Announcer
 
 __all__ = ["Console"]
 
@@ -56,7 +56,7 @@ class Console:
         """Events were committed, or sent live. Those for admins are left out: they would tell of themselves."""
         for envelope in sent:
             if envelope.channel != str(admin_channel()):
-                self.note("event", envelope.channel, envelope.name, {"promise": str(envelope.promise.value)})
+                self.note("event", envelope.channel, envelope.name, {"delivery": str(envelope.delivery.value)})
 
     def webhooks(self, events: Sequence[WebhookEvent | UserEvent | UnknownEvent]) -> None:
         """The realtime server told who came and went."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from smartlink.broadcasting import BroadcastEvent, Channel, PrivateChannel, Promise
+from smartlink.broadcasting import BroadcastEvent, Channel, Delivery, PrivateChannel
 from smartlink.portal.admin.schemas import ConsoleEntry, Figures
 
 __all__ = ["AdminEvent", "AdminFigures", "WrittenByHand", "admin_channel"]
@@ -21,7 +21,7 @@ def admin_channel() -> PrivateChannel:
 class AdminFigures(BroadcastEvent):
     """How the system is doing, each second while an admin looks."""
 
-    promise: ClassVar[Promise] = Promise.LIVE
+    delivery: ClassVar[Delivery] = Delivery.LIVE
 
     figures: Figures
 
@@ -33,7 +33,7 @@ class AdminFigures(BroadcastEvent):
 class AdminEvent(BroadcastEvent):
     """Something happened, for the live console."""
 
-    promise: ClassVar[Promise] = Promise.LIVE
+    delivery: ClassVar[Delivery] = Delivery.LIVE
 
     entry: ConsoleEntry
 

@@ -20,7 +20,7 @@ from smartlink.portal.presence.model import UserPresence
 from smartlink.portal.shared.db import outbox_tables
 from smartlink.portal.shared.errors import DatabaseAway
 from smartlink.portal.shared.realtime import RealtimeApi, RealtimeAway
-from smartlink.portal.shared.work import Announcer
+from smartlink.portal.shared.unit_of_work import Announcer
 
 __all__ = ["FigureBoard"]
 

@@ -36,7 +36,7 @@ from smartlink.portal.shared.db import outbox_tables
 from smartlink.portal.shared.errors import Forbidden, Invalid, NotFound, RealtimeUnavailable
 from smartlink.portal.shared.paging import Page, ordered, within
 from smartlink.portal.shared.realtime import RealtimeApi, RealtimeAway
-from smartlink.portal.shared.work import Announcer, Work
+from smartlink.portal.shared.unit_of_work import Announcer, UnitOfWork
 from smartlink.portal.users.model import User
 from smartlink.portal.users.service import Principal, Users
 
@@ -278,7 +278,7 @@ class Admin:
                 raise Invalid({"data": [str(error)]}) from None
             self._note(work, caller, "broadcast", event.channel, {"event": event.event})
 
-    def _note(self, work: Work, caller: Principal, action: str, target: str, detail: dict[str, Any]) -> None:
+    def _note(self, work: UnitOfWork, caller: Principal, action: str, target: str, detail: dict[str, Any]) -> None:
         now = dt.datetime.now(dt.UTC)
         work.session.add(AuditEntry(admin_id=caller.id, action=action, target=target, detail=detail, created_at=now))
         self._console.note("audit", None, action, {"admin": caller.name, "target": target})

@@ -26,7 +26,7 @@ from smartlink.portal.notifications.service import notify
 from smartlink.portal.shared.errors import Conflict, Invalid, NotFound
 from smartlink.portal.shared.money import money_text
 from smartlink.portal.shared.paging import Page, ordered, within
-from smartlink.portal.shared.work import Announcer, Work
+from smartlink.portal.shared.unit_of_work import Announcer, UnitOfWork
 from smartlink.portal.users.channels import user_channel
 from smartlink.portal.users.model import User
 from smartlink.portal.users.schemas import Profile
@@ -171,7 +171,7 @@ class Campaigns:
             work.announce(CampaignDeleted(campaign))
             await self._notify_owner(work, caller, campaign, "deleted")
 
-    async def _current(self, work: Work, caller: Principal, campaign_id: int, meant: Versions) -> CampaignOut:
+    async def _current(self, work: UnitOfWork, caller: Principal, campaign_id: int, meant: Versions) -> CampaignOut:
         """The campaign, locked until this work ends."""
         row = await work.session.scalar(select(Campaign).where(Campaign.id == campaign_id).with_for_update())
         campaign = CampaignOut.model_validate(_visible(row, caller))
@@ -179,7 +179,7 @@ class Campaigns:
             raise Conflict(campaign.version)
         return campaign
 
-    async def _store(self, work: Work, old: CampaignOut, values: dict[str, Any]) -> CampaignOut:
+    async def _store(self, work: UnitOfWork, old: CampaignOut, values: dict[str, Any]) -> CampaignOut:
         row = await work.session.scalar(
             update(Campaign)
             .where(Campaign.id == old.id)
@@ -191,7 +191,7 @@ class Campaigns:
 
     async def _tell(
         self,
-        work: Work,
+        work: UnitOfWork,
         caller: Principal,
         campaign: CampaignOut,
         action: str,
@@ -202,14 +202,16 @@ class Campaigns:
         work.announce(event)
         await self._notify_owner(work, caller, campaign, action)
 
-    def _note(self, work: Work, caller: Principal, campaign: CampaignOut, action: str, changes: dict[str, Any]) -> None:
+    def _note(
+        self, work: UnitOfWork, caller: Principal, campaign: CampaignOut, action: str, changes: dict[str, Any]
+    ) -> None:
         work.session.add(
             CampaignActivity(
                 campaign_id=campaign.id, user_id=caller.id, action=action, changes=changes, created_at=self._now()
             )
         )
 
-    async def _notify_owner(self, work: Work, caller: Principal, campaign: CampaignOut, action: str) -> None:
+    async def _notify_owner(self, work: UnitOfWork, caller: Principal, campaign: CampaignOut, action: str) -> None:
         """Owners hear of what others did to their campaigns."""
         if caller.id == campaign.user_id:
             return

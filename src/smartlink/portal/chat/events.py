@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from smartlink.broadcasting import BroadcastEvent, Channel, PrivateChannel, Promise
+from smartlink.broadcasting import BroadcastEvent, Channel, Delivery, PrivateChannel
 from smartlink.portal.chat.channels import conversation_channel, general_channel
 from smartlink.portal.chat.schemas import DirectMessageOut, MessageOut
 from smartlink.portal.users.channels import user_channel
@@ -51,7 +51,7 @@ class MessageRead(BroadcastEvent):
 class UserTyping(BroadcastEvent):
     """`user` types, or has stopped: to everybody, or to one."""
 
-    promise: ClassVar[Promise] = Promise.LIVE
+    delivery: ClassVar[Delivery] = Delivery.LIVE
 
     user: Profile
     typing: bool

@@ -8,12 +8,12 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import WithJsonSchema
 
-from smartlink.broadcasting import Signatory
+from smartlink.broadcasting import ChannelAuthorizer
 from smartlink.portal.chat.schemas import MissedEvents
 from smartlink.portal.shared.answers import raises
 from smartlink.portal.shared.errors import Forbidden
 from smartlink.portal.shared.paging import Cursor, Limit
-from smartlink.portal.shared.work import Announcer
+from smartlink.portal.shared.unit_of_work import Announcer
 from smartlink.portal.users.identity import AnyCaller
 from smartlink.portal.users.service import Principal
 from smartlink.protocol.names import ChannelKind, is_valid_channel, kind_of
@@ -51,11 +51,11 @@ async def events_after(
     Without `after`, all that are kept. `complete` is false when older ones than are kept were asked for, or one of
     these could not be sent: load the state anew. When as many came as were asked for, ask again after the last one.
     """
-    signatory: Signatory[Principal] = request.app.state.signatory
+    authorizer: ChannelAuthorizer[Principal] = request.app.state.authorizer
     announcer: Announcer = request.app.state.announcer
     if is_valid_channel(channel) and kind_of(channel) is ChannelKind.PUBLIC:
         caller.check("chat:read")
-    elif not (await signatory.decide(caller, channel)).allowed:
+    elif not (await authorizer.decide(caller, channel)).allowed:
         raise Forbidden
     async with announcer.database.reading() as session:
         found, complete = await announcer.outbox.events_after(session, channel, after, limit)

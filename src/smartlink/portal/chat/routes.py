@@ -21,7 +21,7 @@ from smartlink.portal.chat.service import Chat
 from smartlink.portal.presence.service import Presence
 from smartlink.portal.shared.answers import raises, shows
 from smartlink.portal.shared.errors import TooMany
-from smartlink.portal.shared.idempotency import Answer, KeyHeader
+from smartlink.portal.shared.idempotency import KeyHeader, StoredResponse
 from smartlink.portal.shared.paging import EVENT_ID, PathId, WhichPage
 from smartlink.portal.shared.schemas import Status
 from smartlink.portal.shared.text import PlainText
@@ -51,7 +51,7 @@ Marker = Annotated[Principal, able("chat:write", limit="change")]
 PresenceService = Annotated[Presence, Depends(_presence)]
 
 
-def _respond(answer: Answer) -> Response:
+def _respond(answer: StoredResponse) -> Response:
     return Response(answer.body, answer.status, media_type="application/json")
 
 

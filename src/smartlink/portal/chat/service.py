@@ -19,10 +19,10 @@ from smartlink.portal.notifications.service import mark_about, notify
 from smartlink.portal.presence.service import Presence
 from smartlink.portal.shared import idempotency
 from smartlink.portal.shared.errors import Invalid, NotFound
-from smartlink.portal.shared.idempotency import Answer
+from smartlink.portal.shared.idempotency import StoredResponse
 from smartlink.portal.shared.limits import RateLimits
 from smartlink.portal.shared.paging import Page
-from smartlink.portal.shared.work import Announcer, Work
+from smartlink.portal.shared.unit_of_work import Announcer, UnitOfWork
 from smartlink.portal.users.channels import user_channel
 from smartlink.portal.users.model import User
 from smartlink.portal.users.schemas import Profile
@@ -85,9 +85,9 @@ class Chat:
             messages = [DirectMessageOut.model_validate(row) for row in rows]
         return [_conversation(caller, message, dict(counts)) for message in messages], event_id
 
-    async def send(self, caller: Principal, text: str, key: str | None) -> Answer:
+    async def send(self, caller: Principal, text: str, key: str | None) -> StoredResponse:
         """Say something to everybody. Raises TooMany."""
-        request = None if key is None else idempotency.Request(caller.id, "chat.messages", key, text)
+        request = None if key is None else idempotency.IdempotentRequest(caller.id, "chat.messages", key, text)
         if request is None:
             await self._limits.take("message", caller.id)
         async with self._announcer.work() as work:
@@ -100,15 +100,17 @@ class Chat:
             await self._end_typing(work, caller, None)
             work.announce(MessageSent(message), to_others=True)
             await self._presence.touch(work, caller.id)
-            answer = Answer(201, message.model_dump_json())
+            answer = StoredResponse(201, message.model_dump_json())
             if request is not None:
                 await idempotency.finish(work.session, request, answer)
         return answer
 
-    async def send_private(self, caller: Principal, recipient_id: int, text: str, key: str | None) -> Answer:
+    async def send_private(self, caller: Principal, recipient_id: int, text: str, key: str | None) -> StoredResponse:
         """Say something to one user. Raises Invalid for an unknown recipient, TooMany."""
         content = f"{recipient_id}\n{text}"
-        request = None if key is None else idempotency.Request(caller.id, "chat.messages.private", key, content)
+        request = (
+            None if key is None else idempotency.IdempotentRequest(caller.id, "chat.messages.private", key, content)
+        )
         if request is None:
             await self._limits.take("message", caller.id)
         async with self._announcer.work() as work:
@@ -129,7 +131,7 @@ class Chat:
             data = {"message_id": message.id, "sender": sender, "excerpt": text[:EXCERPT_LENGTH]}
             await notify(work, recipient, "private_message", data)
             await self._presence.touch(work, caller.id)
-            answer = Answer(201, message.model_dump_json())
+            answer = StoredResponse(201, message.model_dump_json())
             if request is not None:
                 await idempotency.finish(work.session, request, answer)
         return answer
@@ -192,7 +194,7 @@ class Chat:
             await self._typists.ended(caller.id, recipient_id)
         self._announcer.say(UserTyping(_profile(caller), is_typing, recipient_id), to_others=True)
 
-    async def _end_typing(self, work: Work, caller: Principal, recipient_id: int | None) -> None:
+    async def _end_typing(self, work: UnitOfWork, caller: Principal, recipient_id: int | None) -> None:
         if await self._typists.ended(caller.id, recipient_id):
             work.announce(UserTyping(_profile(caller), typing=False, recipient_id=recipient_id), to_others=True)
 
@@ -201,7 +203,7 @@ def _ascending(rows: Sequence[ChatMessage], page: Page) -> Sequence[ChatMessage]
     return rows[::-1] if page.after is None else rows
 
 
-async def _add(work: Work, caller: Principal, text: str, recipient_id: int | None) -> dict[str, Any]:
+async def _add(work: UnitOfWork, caller: Principal, text: str, recipient_id: int | None) -> dict[str, Any]:
     """Write a message down; all its columns."""
     now = dt.datetime.now(dt.UTC)
     values = {

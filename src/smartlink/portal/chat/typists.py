@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from smartlink.portal.shared.redis import PREFIX, RedisAway, SharedRedis
+from smartlink.portal.shared.redis import PREFIX, SharedRedis, SharedRedisAway
 
 __all__ = ["MemoryTypists", "RedisTypists", "Typists"]
 
@@ -55,14 +55,14 @@ class RedisTypists:
         try:
             name, lasts_ms = _name(user_id, recipient_id), int(LASTS_S * 1000)
             await self._shared.ask(lambda redis: redis.set(name, 1, px=lasts_ms))
-        except RedisAway:
+        except SharedRedisAway:
             await self._alone.began(user_id, recipient_id)
 
     async def ended(self, user_id: int, recipient_id: int | None) -> bool:
         """The user stopped; whether they were typing."""
         try:
             return bool(await self._shared.ask(lambda redis: redis.delete(_name(user_id, recipient_id))))
-        except RedisAway:
+        except SharedRedisAway:
             return await self._alone.ended(user_id, recipient_id)
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from smartlink.portal.shared.db import Base, BigId, UtcDateTime
 from smartlink.portal.shared.money import MoneyColumn
 
-__all__ = ["Entry", "Transaction", "Wallet"]
+__all__ = ["LedgerEntry", "Transaction", "Wallet"]
 
 OUTSIDE = "outside"
 """The account on the other side of each deposit and withdrawal: the world. Its balance is minus all wallets'."""
@@ -54,7 +54,7 @@ class Transaction(Base):
     created_at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
 
 
-class Entry(Base):
+class LedgerEntry(Base):
     """One side of a movement: what an account gained, or lost where it is below zero. The sides sum to zero.
 
     `account` is `wallet:{id}` or `outside`.

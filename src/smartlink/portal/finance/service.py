@@ -14,16 +14,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from smartlink.portal.finance.channels import financial_channel
 from smartlink.portal.finance.events import BalanceUpdated, DepositCompleted, WithdrawalProcessed
-from smartlink.portal.finance.model import OUTSIDE, Entry, Transaction, Wallet
+from smartlink.portal.finance.model import OUTSIDE, LedgerEntry, Transaction, Wallet
 from smartlink.portal.finance.schemas import MovementType, TransactionOut, WalletOut
 from smartlink.portal.notifications.service import notify
 from smartlink.portal.shared import idempotency
 from smartlink.portal.shared.errors import Invalid
-from smartlink.portal.shared.idempotency import Answer
+from smartlink.portal.shared.idempotency import StoredResponse
 from smartlink.portal.shared.limits import RateLimits
 from smartlink.portal.shared.money import MAX_AMOUNT, money_text
 from smartlink.portal.shared.paging import Page, ordered, within
-from smartlink.portal.shared.work import Announcer, Work
+from smartlink.portal.shared.unit_of_work import Announcer, UnitOfWork
 from smartlink.portal.users.schemas import Profile
 from smartlink.portal.users.service import Principal
 
@@ -97,22 +97,24 @@ class Finance:
         async with self._announcer.database.reading() as session:
             return await _page(session, caller, Page(EXPORTED_AT_ONCE, None, after), which)
 
-    async def move(self, caller: Principal, kind: MovementType, amount: Decimal, key: str | None) -> Answer:
+    async def move(self, caller: Principal, kind: MovementType, amount: Decimal, key: str | None) -> StoredResponse:
         """Deposit or withdraw. Raises Invalid when the balance would fall below zero or grow out of bounds."""
         await self._limits.take("wallet", caller.id)
-        request = None if key is None else idempotency.Request(caller.id, f"wallet.{kind}", key, money_text(amount))
+        request = (
+            None if key is None else idempotency.IdempotentRequest(caller.id, f"wallet.{kind}", key, money_text(amount))
+        )
         async with self._announcer.work() as work:
             if request is not None:
                 kept = await idempotency.begin(work.session, request)
                 if kept is not None:
                     return kept
             transaction = await self._move(work, caller, kind, amount)
-            answer = Answer(201, transaction.model_dump_json())
+            answer = StoredResponse(201, transaction.model_dump_json())
             if request is not None:
                 await idempotency.finish(work.session, request, answer)
         return answer
 
-    async def _move(self, work: Work, caller: Principal, kind: MovementType, amount: Decimal) -> TransactionOut:
+    async def _move(self, work: UnitOfWork, caller: Principal, kind: MovementType, amount: Decimal) -> TransactionOut:
         now = dt.datetime.now(dt.UTC)
         gained = amount if kind == "deposit" else -amount
         wallet = await _changed(work.session, caller.id, gained, now)
@@ -128,8 +130,8 @@ class Finance:
         await work.session.flush()
         work.session.add_all(
             (
-                Entry(transaction_id=row.id, account=f"wallet:{wallet.id}", amount=gained),
-                Entry(transaction_id=row.id, account=OUTSIDE, amount=-gained),
+                LedgerEntry(transaction_id=row.id, account=f"wallet:{wallet.id}", amount=gained),
+                LedgerEntry(transaction_id=row.id, account=OUTSIDE, amount=-gained),
             )
         )
         transaction = TransactionOut.model_validate(row)

@@ -20,7 +20,7 @@ from smartlink.portal.shared.settings import async_url
 
 __all__ = ["HEAD", "current", "downgrade", "revisions", "upgrade"]
 
-HEAD = "0009"
+HEAD = "0010"
 _LOCK = 5_127_004_918
 """Two processes that start at once migrate one after the other: a PostgreSQL advisory lock."""
 

@@ -14,17 +14,17 @@ from smartlink.portal.notifications.model import Notification
 from smartlink.portal.notifications.schemas import NotificationOut
 from smartlink.portal.shared.errors import NotFound
 from smartlink.portal.shared.paging import Page, ordered, within
-from smartlink.portal.shared.work import Announcer, Work
+from smartlink.portal.shared.unit_of_work import Announcer, UnitOfWork
 from smartlink.portal.users.channels import user_channel
 from smartlink.portal.users.schemas import Profile
 from smartlink.portal.users.service import Principal
 
-__all__ = ["Listed", "Notifications", "listed", "mark_about", "notify", "unread_count"]
+__all__ = ["NotificationPage", "Notifications", "listed", "mark_about", "notify", "unread_count"]
 
 ABOUT_AT_ONCE = 500
 
 
-async def notify(work: Work, user: Profile, kind: str, data: dict[str, Any]) -> NotificationOut:
+async def notify(work: UnitOfWork, user: Profile, kind: str, data: dict[str, Any]) -> NotificationOut:
     """Add a notification for `user`, within the work that gives the reason, and announce it."""
     row = Notification(user_id=user.id, type=kind, data=data, created_at=dt.datetime.now(dt.UTC))
     work.session.add(row)
@@ -35,7 +35,7 @@ async def notify(work: Work, user: Profile, kind: str, data: dict[str, Any]) -> 
     return notification
 
 
-async def mark_about(work: Work, user: Profile, kind: str, key: str, ids: Sequence[int]) -> None:
+async def mark_about(work: UnitOfWork, user: Profile, kind: str, key: str, ids: Sequence[int]) -> None:
     """Mark what tells `user` of these records as read, within the work that shows them; each is announced once.
 
     `kind` and `key` say which: notifications of that type whose `data[key]` is one of `ids`.
@@ -45,7 +45,7 @@ async def mark_about(work: Work, user: Profile, kind: str, key: str, ids: Sequen
         await _mark(work, user, Notification.type == kind, about.in_(ids[first : first + ABOUT_AT_ONCE]))
 
 
-async def _mark(work: Work, user: Profile, *which: ColumnElement[bool]) -> None:
+async def _mark(work: UnitOfWork, user: Profile, *which: ColumnElement[bool]) -> None:
     unread = (Notification.user_id == user.id, Notification.read_at.is_(None), *which)
     # In one order, so that two who mark at once wait for each other instead of for ever.
     locked = select(Notification.id).where(*unread).order_by(Notification.id).with_for_update()
@@ -74,7 +74,7 @@ def unread_count(user_id: int) -> Select[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class NotificationPage:
     """A page, how many are unread in all, and the event up to which both are current."""
 
     notifications: list[NotificationOut]
@@ -88,13 +88,13 @@ class Notifications:
     def __init__(self, announcer: Announcer) -> None:
         self._announcer = announcer
 
-    async def page(self, caller: Principal, which: Page, *, unread: bool) -> Listed:
+    async def page(self, caller: Principal, which: Page, *, unread: bool) -> NotificationPage:
         """A page of them, newest first."""
         async with self._announcer.database.reading() as session:
             event_id = await self._announcer.outbox.latest_id(session, str(user_channel(caller.id)))
             rows = (await session.scalars(listed(caller.id, which, unread=unread))).all()
             count = await session.scalar(unread_count(caller.id)) or 0
-        return Listed([NotificationOut.model_validate(row) for row in rows], count, event_id)
+        return NotificationPage([NotificationOut.model_validate(row) for row in rows], count, event_id)
 
     async def read(self, caller: Principal, notification_id: int) -> NotificationOut:
         """Mark one as read; announced once. Raises NotFound when it is not the caller's."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from smartlink.broadcasting import BroadcastEvent, PresenceChannel, Promise
+from smartlink.broadcasting import BroadcastEvent, Delivery, PresenceChannel
 from smartlink.portal.presence.channels import chat_presence
 
 __all__ = ["UserJoined", "UserLeft"]
@@ -15,7 +15,7 @@ __all__ = ["UserJoined", "UserLeft"]
 class UserJoined(BroadcastEvent):
     """A user's first socket came."""
 
-    promise: ClassVar[Promise] = Promise.STATE
+    delivery: ClassVar[Delivery] = Delivery.STATE
 
     id: int
     name: str
@@ -28,7 +28,7 @@ class UserJoined(BroadcastEvent):
 class UserLeft(BroadcastEvent):
     """A user's last socket ended."""
 
-    promise: ClassVar[Promise] = Promise.STATE
+    delivery: ClassVar[Delivery] = Delivery.STATE
 
     id: int
     name: str

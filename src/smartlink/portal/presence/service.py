@@ -20,7 +20,7 @@ from smartlink.portal.presence.channels import CHAT_PRESENCE
 from smartlink.portal.presence.events import UserJoined, UserLeft
 from smartlink.portal.presence.model import UserPresence
 from smartlink.portal.shared.paging import MAX_ID
-from smartlink.portal.shared.work import Announcer, Work
+from smartlink.portal.shared.unit_of_work import Announcer, UnitOfWork
 from smartlink.portal.users.model import User
 
 __all__ = ["MemberEvent", "Presence", "member_events", "user_id_of"]
@@ -100,7 +100,7 @@ class Presence:
                 seen = update(UserPresence).where(UserPresence.user_id.in_(names), UserPresence.is_online)
                 await work.session.execute(seen.values(last_seen=_now()))
 
-    async def touch(self, work: Work, user_id: int) -> None:
+    async def touch(self, work: UnitOfWork, user_id: int) -> None:
         """Note that a user did something; written at most once a minute."""
         now = time.monotonic()
         if now - self._touched.get(user_id, -TOUCH_EVERY_S) < TOUCH_EVERY_S:
@@ -112,14 +112,14 @@ class Presence:
         await work.session.execute(seen)
 
 
-async def _names(work: Work, user_ids: Collection[int]) -> dict[int, str]:
+async def _names(work: UnitOfWork, user_ids: Collection[int]) -> dict[int, str]:
     if not user_ids:
         return {}
     rows = await work.session.execute(select(User.id, User.name).where(User.id.in_(user_ids)))
     return dict(rows.all())
 
 
-async def _apply(work: Work, user_id: int, name: str, moves: Sequence[bool], at_ms: int) -> None:
+async def _apply(work: UnitOfWork, user_id: int, name: str, moves: Sequence[bool], at_ms: int) -> None:
     """Take over what was told, each move in order, and announce changes; nothing when it is no news."""
     is_online = await _told(work, user_id, at_ms)
     if is_online is None:
@@ -135,7 +135,7 @@ async def _apply(work: Work, user_id: int, name: str, moves: Sequence[bool], at_
         await work.session.execute(changed.values(is_online=is_online, last_seen=now, updated_at=now))
 
 
-async def _told(work: Work, user_id: int, at_ms: int) -> bool | None:
+async def _told(work: UnitOfWork, user_id: int, at_ms: int) -> bool | None:
     """Whether the user was online until now, the row locked and marked as told; None when this is no news."""
     insert: Any = sqlite.insert if _is_sqlite(work) else postgresql.insert
     now = _now()
@@ -150,7 +150,7 @@ async def _told(work: Work, user_id: int, at_ms: int) -> bool | None:
     return told
 
 
-def _is_sqlite(work: Work) -> bool:
+def _is_sqlite(work: UnitOfWork) -> bool:
     return work.session.get_bind().dialect.name == "sqlite"
 
 

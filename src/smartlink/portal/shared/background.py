@@ -22,7 +22,7 @@ from smartlink.broadcasting.outbox import (
     Wakeup,
 )
 from smartlink.broadcasting.outbox.pgbouncer import is_pooled
-from smartlink.broadcasting.outbox.wakeup import Listener
+from smartlink.broadcasting.outbox.wakeup import WakeupListener
 from smartlink.portal.shared.db import Database, outbox_tables
 from smartlink.portal.shared.redis import redis_url
 
@@ -79,7 +79,7 @@ async def work(relay: Relay, schedule: Schedule, stop: asyncio.Event, options: W
         group.create_task(schedule.run(is_over), name="schedule")
 
 
-def _listeners(database: Database, settings: BroadcastSettings, queues: Sequence[str] | None) -> list[Listener]:
+def _listeners(database: Database, settings: BroadcastSettings, queues: Sequence[str] | None) -> list[WakeupListener]:
     url = redis_url(settings)
     if url is not None:
         return [RedisListener(url, None if queues is None else tuple(queues))]

@@ -14,14 +14,14 @@ from smartlink.background import Background
 from smartlink.portal.shared.db import Database
 from smartlink.portal.shared.errors import DatabaseAway
 
-__all__ = ["FREE_BYTES", "Health"]
+__all__ = ["FREE_BYTES", "DatabaseHealth"]
 
 GOOD_FOR_S = 1.0
 FREE_BYTES = 16 * 1024 * 1024
 """What SQLite's disk must have left: its log takes as much before it is written into the database."""
 
 
-class Health:
+class DatabaseHealth:
     """Writes at most once a second, however many want to know; whether the database is there is asked each time.
 
     Those who come while it is asked share the next answer: crowds at a public endpoint make nobody wait for long.

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from smartlink.portal.shared.db import Base, BigId, UtcDateTime
 from smartlink.portal.shared.errors import Invalid
 
-__all__ = ["Answer", "IdempotencyKey", "KeyHeader", "Request", "begin", "finish", "prune"]
+__all__ = ["IdempotencyKey", "IdempotentRequest", "KeyHeader", "StoredResponse", "begin", "finish", "prune"]
 
 KEPT = dt.timedelta(hours=24)
 MAX_KEY_LENGTH = 255
@@ -46,7 +46,7 @@ class IdempotencyKey(Base):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class IdempotentRequest:
     """What makes two requests the same; `content` tells when they are not."""
 
     user_id: int
@@ -70,14 +70,14 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StoredResponse:
     """A kept answer: its status and its body, byte by byte."""
 
     status: int
     body: str
 
 
-async def begin(session: AsyncSession, request: Request) -> Answer | None:
+async def begin(session: AsyncSession, request: IdempotentRequest) -> StoredResponse | None:
     """Claim the key; the kept answer when it was claimed before. Raises Invalid when that asked something else."""
     insert: Any = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     claim = insert(IdempotencyKey).values(
@@ -97,10 +97,10 @@ async def begin(session: AsyncSession, request: Request) -> Answer | None:
     ).one()
     if kept.fingerprint != request.fingerprint:
         raise Invalid({"Idempotency-Key": ["This Idempotency-Key was used for another request."]})
-    return Answer(kept.status, kept.body)
+    return StoredResponse(kept.status, kept.body)
 
 
-async def finish(session: AsyncSession, request: Request, answer: Answer) -> None:
+async def finish(session: AsyncSession, request: IdempotentRequest, answer: StoredResponse) -> None:
     """Keep the answer with the key that was claimed."""
     await session.execute(update(IdempotencyKey).where(*_is(request)).values(status=answer.status, body=answer.body))
 
@@ -110,7 +110,7 @@ async def prune(session: AsyncSession) -> None:
     await session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < dt.datetime.now(dt.UTC) - KEPT))
 
 
-def _is(request: Request) -> tuple[Any, ...]:
+def _is(request: IdempotentRequest) -> tuple[Any, ...]:
     return (
         IdempotencyKey.user_id == request.user_id,
         IdempotencyKey.endpoint == request.endpoint,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from smartlink.portal.shared.errors import TooMany
-from smartlink.portal.shared.redis import PREFIX, RedisAway, SharedRedis
+from smartlink.portal.shared.redis import PREFIX, SharedRedis, SharedRedisAway
 
 __all__ = ["LIMITS", "Counter", "MemoryCounter", "RateLimits", "RedisCounter"]
 
@@ -89,7 +89,7 @@ class RedisCounter:
         try:
             name, window_ms = f"{PREFIX}limit:{key}", int(window_s * 1000)
             waits_ms = await self._shared.ask(lambda _: self._script(keys=[name], args=[at_most, window_ms]))
-        except RedisAway:
+        except SharedRedisAway:
             return await self._alone.take(key, at_most, window_s)
         return float(waits_ms) / 1000
 

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from smartlink.broadcasting import BroadcastSettings
 from smartlink.lost import closed_is_lost
 
-__all__ = ["RedisAway", "SharedRedis", "redis_url"]
+__all__ = ["SharedRedis", "SharedRedisAway", "redis_url"]
 
 TIMEOUT_S = 0.5
 LEFT_ALONE_S = 1.0
@@ -29,7 +29,7 @@ _Answer = TypeVar("_Answer")
 _log = logging.getLogger(__name__)
 
 
-class RedisAway(Exception):
+class SharedRedisAway(Exception):
     """Redis did not answer; do without."""
 
 
@@ -58,7 +58,7 @@ class SharedRedis:
     async def ask(self, question: Callable[[Any], Awaitable[_Answer]]) -> _Answer:
         """What `question`, given the client, is answered. Raises RedisAway."""
         if time.monotonic() < self._ask_at:
-            raise RedisAway
+            raise SharedRedisAway
         try:
             with closed_is_lost():
                 async with asyncio.timeout(2 * TIMEOUT_S):
@@ -68,7 +68,7 @@ class SharedRedis:
             if not self._is_away:
                 _log.warning("Redis is away, this process counts and remembers by itself: %s", type(error).__name__)
             self._is_away = True
-            raise RedisAway from error
+            raise SharedRedisAway from error
         if self._is_away:
             _log.info("Redis is back")
             self._is_away = False

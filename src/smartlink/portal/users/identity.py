@@ -18,7 +18,7 @@ from smartlink.portal.shared.security import csrf_token, is_same
 from smartlink.portal.users.abilities import Ability
 from smartlink.portal.users.service import Principal, Users
 
-__all__ = ["AnyCaller", "AnyChange", "Identity", "SignedIn", "able", "identity_of"]
+__all__ = ["AnyCaller", "AnyChange", "Identity", "SignedInScheme", "able", "identity_of"]
 
 SESSION_COOKIE, CSRF_COOKIE = "smartlink_session", "XSRF-TOKEN"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -130,7 +130,7 @@ def identity_of(request: Request) -> Identity:
     return identity
 
 
-class SignedIn(SecurityBase):
+class SignedInScheme(SecurityBase):
     """A dependency: the caller. Raises Unauthenticated, and Forbidden for a token without the abilities asked for.
 
     FastAPI calls them scopes, and lists them in the API's description. With `limit`, one of `LIMITS`, it also raises
@@ -157,7 +157,7 @@ class SignedIn(SecurityBase):
 def able(*abilities: Ability, limit: str | None = None) -> Any:
     """For an endpoint's caller: `Annotated[Principal, able("wallet:read")]`. 401 without one, 403 without these, 429
     beyond the limit."""
-    return Security(SignedIn(limit), scopes=abilities)
+    return Security(SignedInScheme(limit), scopes=abilities)
 
 
 AnyCaller = Annotated[Principal, able()]

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from smartlink.background import Background
 from smartlink.lost import closed_is_lost
 from smartlink.portal.shared.errors import Forbidden
-from smartlink.portal.shared.redis import PREFIX, RedisAway, SharedRedis
+from smartlink.portal.shared.redis import PREFIX, SharedRedis, SharedRedisAway
 from smartlink.portal.users.abilities import ALL, Ability, AbilityOrAll
 
 __all__ = ["Principal", "Principals"]
@@ -112,7 +112,9 @@ class Principals:
         """A user's tokens, sessions, rights or name are no longer what they were; call it after the commit."""
         self._forget(user_id)
         if self._shared is not None:
-            with contextlib.suppress(RedisAway):  # others hear nothing from it either, and believe themselves less
+            with contextlib.suppress(
+                SharedRedisAway
+            ):  # others hear nothing from it either, and believe themselves less
                 await self._shared.ask(lambda redis: redis.publish(_CHANNEL, str(user_id)))
 
     def clear(self) -> None:

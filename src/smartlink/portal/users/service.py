@@ -17,7 +17,7 @@ from smartlink.portal.shared.paging import Page, ordered, within
 from smartlink.portal.shared.passwords import Asker, Passwords
 from smartlink.portal.shared.realtime import RealtimeApi, RealtimeAway
 from smartlink.portal.shared.security import digest, new_token
-from smartlink.portal.shared.work import Announcer
+from smartlink.portal.shared.unit_of_work import Announcer
 from smartlink.portal.users.abilities import ALL
 from smartlink.portal.users.endings import Endings
 from smartlink.portal.users.events import EVERYBODY, UserUpdated

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import msgspec
 
-from smartlink.broadcasting import BroadcastingAuth, RequestRefused, Signatory
+from smartlink.broadcasting import BroadcastingAuth, ChannelAuthorizer, RequestRefused
+from smartlink.broadcasting.authorizer import AuthResponse
 from smartlink.broadcasting.routes import respond
-from smartlink.broadcasting.signatory import Answer
 from smartlink.broadcasting.socket_id import Message, Receive, Scope, Send
 from smartlink.portal.shared.errors import Forbidden, PortalError, Unauthenticated
 from smartlink.portal.shared.limits import RateLimits
@@ -26,9 +26,9 @@ _CALLER = "smartlink.caller"
 class Signing:
     """The library's endpoints for our users. A token needs `user:read` to sign in, on channels what the rules ask."""
 
-    def __init__(self, signatory: Signatory[Principal], identity: Identity, limits: RateLimits) -> None:
+    def __init__(self, authorizer: ChannelAuthorizer[Principal], identity: Identity, limits: RateLimits) -> None:
         self._limits = limits
-        self._endpoint = BroadcastingAuth(signatory, self._caller)
+        self._endpoint = BroadcastingAuth(authorizer, self._caller)
         self._identity = identity
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,7 +43,7 @@ class Signing:
                 await self._confirm(scope)
             except PortalError as error:
                 body = msgspec.json.encode({"message": error.message})
-                await respond(send, Answer(error.status, body, error.headers))
+                await respond(send, AuthResponse(error.status, body, error.headers))
                 return
         for message in told:
             await send(message)

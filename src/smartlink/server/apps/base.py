@@ -8,11 +8,11 @@ from typing import Protocol
 
 from smartlink.protocol.errors import Code
 
-__all__ = ["App", "AppChange", "AppManager", "AppsInvalid", "OnAppChanges", "Webhook", "ending"]
+__all__ = ["App", "AppChange", "AppManager", "AppsInvalid", "OnAppChanges", "WebhookTarget", "ending"]
 
 
 @dataclass(frozen=True, slots=True)
-class Webhook:
+class WebhookTarget:
     """One address that hears of an app's events. An empty tuple of events or prefixes means all."""
 
     url: str
@@ -71,7 +71,7 @@ class App:
     """The calls that show channels tell counts unasked, and leave out what does not apply instead of refusing it."""
     sends_subscription_counts: bool = False
     cache_ttl_s: int = 1_800
-    webhooks: tuple[Webhook, ...] = ()
+    webhooks: tuple[WebhookTarget, ...] = ()
 
 
 class AppsInvalid(ValueError):

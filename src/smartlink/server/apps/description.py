@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
-from smartlink.server.apps.base import App, AppsInvalid, Webhook
+from smartlink.server.apps.base import App, AppsInvalid, WebhookTarget
 from smartlink.server.settings.config import is_webhook_url
 from smartlink.server.settings.forms import fault_of_allowed_origin, fault_of_event, fault_of_name, fault_of_origin
 
@@ -79,7 +79,7 @@ def app_from_description(description: object, where: str) -> App:
     raise AppsInvalid("\n".join(f"{where}: {fault}" for fault in faults))
 
 
-def _values(record: type[App | Webhook], description: Mapping[Any, Any]) -> tuple[dict[str, Any], list[str]]:
+def _values(record: type[App | WebhookTarget], description: Mapping[Any, Any]) -> tuple[dict[str, Any], list[str]]:
     types_of = get_type_hints(record)
     known = {field.name: field for field in fields(record)}
     values: dict[str, Any] = {}
@@ -146,18 +146,18 @@ def _tuple(name: str, parts: tuple[Any, ...], value: object) -> tuple[Any, ...]:
         if len(value) != 2:
             raise _Fault("must be two numbers: how many, in how many seconds")
         return tuple(_number(name, part) for part in value)
-    if parts[0] is Webhook:
+    if parts[0] is WebhookTarget:
         return tuple(_webhook(number, part) for number, part in enumerate(value, 1))
     return tuple(_text(name, part) for part in value)
 
 
-def _webhook(number: int, value: object) -> Webhook:
+def _webhook(number: int, value: object) -> WebhookTarget:
     if not isinstance(value, Mapping):
         raise _Fault(f"number {number} must be a table: write each as [[apps.webhooks]]")
-    values, faults = _values(Webhook, value)
+    values, faults = _values(WebhookTarget, value)
     if faults:
         raise _Fault(f"number {number}: {'; '.join(faults)}")
-    return Webhook(**values)
+    return WebhookTarget(**values)
 
 
 def _url(value: str) -> str:

@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
-from smartlink.protocol.messages import Subscribe, Unsubscribe, decode
+from smartlink.protocol.messages import SubscribeMessage, UnsubscribeMessage, decode
 from smartlink.protocol.names import ChannelKind, kind_of
-from smartlink.protocol.session import Close, Effect, Join, Leave, Member, Send, Session, SignIn, Whisper
+from smartlink.protocol.session import Close, Effect, Join, Leave, PresenceMember, Send, Session, SignIn, Whisper
 from smartlink.server.apps.base import App
 from smartlink.server.core.node import Node
 from smartlink.server.net.framing import PING, WireFault, close_frame, control_frame, text_frame
 from smartlink.server.net.link import Link, PlainLink
 from smartlink.server.runtime.limits import AddressCount, TokenBucket
 from smartlink.server.runtime.pace import Pace
-from smartlink.server.runtime.sweeper import Watch
+from smartlink.server.runtime.sweeper import Sweeper
 
 __all__ = ["ClientConnection", "ClientSettings"]
 
@@ -41,7 +41,7 @@ class ClientSettings:
     """What all connections of a server share."""
 
     node: Node
-    watch: Watch
+    sweeper: Sweeper
     max_backlog_bytes: int
     pace: Pace = field(default_factory=Pace)
     addresses: AddressCount = field(default_factory=AddressCount)
@@ -83,13 +83,13 @@ class ClientConnection:
         self.session = session
         self.is_open = True
         self.began_at = 0
-        self.heard_at = shared.watch.now()
+        self.heard_at = shared.sweeper.now()
         self.pinged_at = 0.0
         """When the silence was last asked about; 0 while nothing is owed."""
         self._buckets: tuple[TokenBucket | None, TokenBucket] | None = None
         self._address: str | None = None
         self._joins: TokenBucket | None = None
-        self._leaving: dict[str, Member] | None = None
+        self._leaving: dict[str, PresenceMember] | None = None
         """Presence channels left in this turn of the loop, and who it was there: others are told at its end."""
         self._is_busy = self._is_greeted = self._is_turn_over = False
         self._waiting: deque[bytes] | None = None
@@ -125,7 +125,7 @@ class ClientConnection:
 
     def heard(self) -> None:
         """Something came from the peer: it lives."""
-        self.heard_at = self._shared.watch.now()
+        self.heard_at = self._shared.sweeper.now()
         self.pinged_at = 0.0
 
     def receive_text(self, message: bytes) -> None:
@@ -161,10 +161,10 @@ class ClientConnection:
 
     def on_closed(self, descriptor: int) -> None:
         self._leave(descriptor)
-        self._shared.watch.forget(self)
+        self._shared.sweeper.forget(self)
 
     def on_behind(self, descriptor: int) -> None:
-        self._behind_since = self._shared.watch.now()
+        self._behind_since = self._shared.sweeper.now()
         if self.is_open and descriptor >= 0:
             self._shared.node.hub.set_aside(self, descriptor)
 
@@ -280,7 +280,7 @@ class ClientConnection:
         if self.is_open and effect.channel in self.session.channels and kind_of(effect.channel).needs_authorization:
             self._deadline = 0.0
 
-    def _leave_later(self, channel: str, member: Member) -> None:
+    def _leave_later(self, channel: str, member: PresenceMember) -> None:
         """Hear nothing of a presence channel any more, and be gone from it at the end of this turn of the loop.
 
         Who subscribes again as the same member until then has not been away: nobody is told.
@@ -299,7 +299,11 @@ class ClientConnection:
 
     def _depart_before(self, message: bytes) -> None:
         """Tell of what was left before anything else is done but leaving and joining: the client may rely on it."""
-        if self._leaving and not self._is_busy and not isinstance(decode(message), Subscribe | Unsubscribe):
+        if (
+            self._leaving
+            and not self._is_busy
+            and not isinstance(decode(message), SubscribeMessage | UnsubscribeMessage)
+        ):
             self._depart()
 
     def _depart(self) -> None:
@@ -307,7 +311,7 @@ class ClientConnection:
         if leaving:
             self._run(self._depart_from(leaving))
 
-    async def _depart_from(self, left: dict[str, Member]) -> None:
+    async def _depart_from(self, left: dict[str, PresenceMember]) -> None:
         for channel, member in left.items():
             if channel not in self.session.channels:
                 await self._shared.node.depart(self, channel, member)
@@ -358,7 +362,7 @@ class ClientConnection:
         """Whether the client may join now; else it is told why not. Other channels than presence tell nobody of it."""
         if kind_of(channel) is not ChannelKind.PRESENCE:
             return True
-        now, rate = self._shared.watch.now(), self.app.presence_joins_per_s
+        now, rate = self._shared.sweeper.now(), self.app.presence_joins_per_s
         if self._joins is None:
             self._joins = TokenBucket(rate * JOINS_AT_ONCE, rate, now)
         if self._joins.take(now):
@@ -368,7 +372,7 @@ class ClientConnection:
         return False
 
     def _may_send(self, *, is_client_event: bool) -> bool:
-        now = self._shared.watch.now()
+        now = self._shared.sweeper.now()
         if self._buckets is None:
             rate = self.app.message_rate
             events = self.app.client_events_per_s
@@ -396,13 +400,13 @@ class ClientConnection:
         if self._address is not None:
             self._shared.addresses.give_back(self.app.id, self._address)
         node = self._shared.node
-        self._deadline = self._shared.watch.now() + linger_s
+        self._deadline = self._shared.sweeper.now() + linger_s
         if self._leaving:
             node.tasks.run(self._depart_from(self._leaving))
             self._leaving = None
         if self._is_greeted:
             node.tasks.run(node.disconnect(self, descriptor))
-        self._shared.watch.linger(self)
+        self._shared.sweeper.linger(self)
 
 
 def _ignored(message: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """What was put right here before the change itself came: the change is not told a second time.
 
 A node that looks at the roster may see a coming or going whose publication is still on its way. Numbers say which
-publications that look covers (`roster.base.State`).
+publications that look covers (`presence.base.State`).
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ __all__ = ["Health"]
 
 
 class Health:
-    """Knows what is wrong. `is_whole` says whether the other nodes can be reached, `redis` why they cannot."""
+    """Knows what is wrong. `is_connected` says whether the other nodes can be reached, `redis` why they cannot."""
 
-    def __init__(self, is_whole: Callable[[], bool], background: Background, redis: RedisCommands | None) -> None:
+    def __init__(self, is_connected: Callable[[], bool], background: Background, redis: RedisCommands | None) -> None:
         self.background = background
-        self._is_whole = is_whole
+        self._is_whole = is_connected
         self._redis = redis
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Protocol
 
-from smartlink.protocol.session import Member, Session
+from smartlink.protocol.session import PresenceMember, Session
 from smartlink.server.apps.base import App
 from smartlink.server.core.fanout import Subscriber, Subscribers
 
@@ -84,7 +84,7 @@ class Hub:
             self._forget_user(tenant, connection, user_id)
         return [name for name in heard if self._leave(tenant, connection, name, descriptor)]
 
-    def join(self, connection: Connection, channel: str, member: Member | None = None) -> None:
+    def join(self, connection: Connection, channel: str, member: PresenceMember | None = None) -> None:
         """Subscribe a connection that is not on the channel yet, as `member` on a presence channel."""
         tenant = self.tenant(connection.app.id)
         if channel not in tenant.watching.get(connection, ()):
@@ -93,7 +93,7 @@ class Hub:
         if user_id is not None:
             tenant.users.setdefault(user_id, set()).add(connection)
 
-    def leave(self, connection: Connection, channel: str, member: Member | None, descriptor: int) -> bool:
+    def leave(self, connection: Connection, channel: str, member: PresenceMember | None, descriptor: int) -> bool:
         """Unsubscribe a connection, of whose session the channel is gone. Returns whether it was the last one here."""
         tenant, session = self.tenant(connection.app.id), connection.session
         named = session.named.pop(channel, None)
@@ -112,7 +112,7 @@ class Hub:
         """The connection is this user's from now on."""
         self.tenant(connection.app.id).users.setdefault(user_id, set()).add(connection)
 
-    def watch(self, connection: Connection, channels: tuple[str, ...]) -> None:
+    def sweeper(self, connection: Connection, channels: tuple[str, ...]) -> None:
         """Let a connection hear channels that it has not subscribed to, as long as it lives."""
         tenant = self.tenant(connection.app.id)
         tenant.watching[connection] = (*tenant.watching.get(connection, ()), *channels)

@@ -20,7 +20,7 @@ __all__ = ["Arriving", "Listening", "news"]
 
 
 Told = tuple[bytes, int]
-"""A frame, and the number of the coming or going it tells (`roster.base.State`), or 0."""
+"""A frame, and the number of the coming or going it tells (`presence.base.State`), or 0."""
 
 
 class _Ids(msgspec.Struct):
@@ -112,12 +112,12 @@ class Listening:
         if self._hub.channel(app_id, channel) is None and key not in self._arriving and key not in self._ears:
             await self._broker.unsubscribe(app_id, channel)
 
-    async def attend(self, app_id: str, channel: str, ear: Callable[[bytes], None]) -> None:
-        """Hand what comes on one of the server's own channels to `ear`, until `ignore`."""
+    async def subscribe_internal(self, app_id: str, channel: str, ear: Callable[[bytes], None]) -> None:
+        """Hand what comes on one of the server's own channels to `ear`, until `unsubscribe_internal`."""
         self._ears[app_id, channel] = ear
         await self._broker.subscribe(app_id, channel)
 
-    async def ignore(self, app_id: str, channel: str) -> None:
+    async def unsubscribe_internal(self, app_id: str, channel: str) -> None:
         self._ears.pop((app_id, channel), None)
         await self.end(app_id, channel)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from smartlink.protocol import encoding
 from smartlink.server.cluster.brokers.base import Publication, left_out
-from smartlink.server.cluster.presence.base import Roster
+from smartlink.server.cluster.presence.base import PresenceStore
 from smartlink.server.core.corrections import Corrections
 from smartlink.server.core.hub import Hub
 from smartlink.server.runtime.eager import EagerTasks
@@ -29,22 +29,22 @@ _Key = tuple[str, str]
 class Members:
     """Tells those on this node again of members who are there, and whose leave they heard last.
 
-    `deliver` tells those on this node alone; `is_whole` says whether the roster knows of other nodes now.
+    `deliver` tells those on this node alone; `is_connected` says whether the roster knows of other nodes now.
     """
 
     def __init__(
         self,
         hub: Hub,
-        roster: Roster,
+        presence: PresenceStore,
         deliver: Callable[[Publication], None],
-        is_whole: Callable[[], bool],
+        is_connected: Callable[[], bool],
         tasks: EagerTasks,
         corrections: Corrections,
     ) -> None:
         self._hub = hub
-        self._roster = roster
+        self._roster = presence
         self._deliver = deliver
-        self._is_whole = is_whole
+        self._is_whole = is_connected
         self._tasks = tasks
         self._corrections = corrections
         self._left: dict[_Key, dict[str, int]] = {}

@@ -1,6 +1,6 @@
 """Who was told a state a moment ago: comings and goings that it shows already are not told to them again.
 
-What a state shows may still be on its way, from the node where it happened. Its number says so (`roster.base.State`).
+What a state shows may still be on its way, from the node where it happened. Its number says so (`presence.base.State`).
 """
 
 from __future__ import annotations

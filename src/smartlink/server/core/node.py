@@ -14,12 +14,12 @@ from dataclasses import replace
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
 from smartlink.protocol.names import ChannelKind, is_cache, is_counted, is_internal, kind_of
-from smartlink.protocol.session import Member, User, Whisper
+from smartlink.protocol.session import PresenceMember, SignedInUser, Whisper
 from smartlink.server.apps.base import App, AppManager, ending
 from smartlink.server.cluster.brokers.base import Broker, BrokerUnavailable, Control, Publication, left_out_parts
 from smartlink.server.cluster.history.base import History
-from smartlink.server.cluster.idempotency.base import Receipts
-from smartlink.server.cluster.presence.base import Arrival, Change, Roster
+from smartlink.server.cluster.idempotency.base import IdempotencyStore
+from smartlink.server.cluster.presence.base import Arrival, Change, PresenceStore
 from smartlink.server.core.corrections import Corrections
 from smartlink.server.core.counts import CountPace
 from smartlink.server.core.fanout import MAX_PENDING_BYTES, FanOut
@@ -29,11 +29,11 @@ from smartlink.server.core.members import Members
 from smartlink.server.core.newcomers import Newcomers
 from smartlink.server.core.revocations import Revocations, Verdict
 from smartlink.server.core.user_info import Infos
-from smartlink.server.core.users import Users
+from smartlink.server.core.users import SignedInUsers
 from smartlink.server.net.framing import text_frame
 from smartlink.server.runtime.eager import EagerTasks, in_one_turn
 from smartlink.server.runtime.metrics import Metrics
-from smartlink.server.webhooks.base import WebhookEvent, WebhookSink
+from smartlink.server.webhooks.base import OutgoingEvent, WebhookSink
 
 __all__ = ["Node"]
 
@@ -64,18 +64,18 @@ class Node:
         hub: Hub,
         fanout: FanOut,
         broker: Broker,
-        roster: Roster,
+        presence: PresenceStore,
         history: History,
-        receipts: Receipts,
+        idempotency: IdempotencyStore,
         apps: AppManager,
         webhooks: WebhookSink,
         tasks: EagerTasks,
         metrics: Metrics,
     ) -> None:
         self.hub = hub
-        self.roster = roster
+        self.presence = presence
         self.history = history
-        self.receipts = receipts
+        self.idempotency = idempotency
         self.metrics = metrics
         self.tasks = tasks
         self._fanout = fanout
@@ -86,21 +86,21 @@ class Node:
         self._revocations = Revocations()
         self._newcomers = Newcomers()
         self._corrections = Corrections()
-        self._users = Users(
+        self._users = SignedInUsers(
             hub,
-            roster,
+            presence,
             self._listening,
             self._tell_here_at_least,
             self.deliver,
-            lambda: self.is_whole,
+            lambda: self.is_connected,
             tasks,
             self._revocations,
             self._newcomers,
             self._corrections,
             webhooks,
         )
-        self.infos = Infos(hub, roster, self._tell_here_at_least, tasks)
-        self._members = Members(hub, roster, self.deliver, lambda: self.is_whole, tasks, self._corrections)
+        self.infos = Infos(hub, presence, self._tell_here_at_least, tasks)
+        self._members = Members(hub, presence, self.deliver, lambda: self.is_connected, tasks, self._corrections)
         self._counts = CountPace(self._tell_count)
         self.has_descriptors: Callable[[], bool] = lambda: True
         """Whether this process can hold one more connection."""
@@ -114,7 +114,7 @@ class Node:
     async def start(self) -> None:
         """Begin to hear the other nodes."""
         await self._broker.start(self.deliver)
-        await self.roster.start(self._on_change)
+        await self.presence.start(self._on_change)
 
     async def stop(self) -> None:
         self._counts.stop()
@@ -122,11 +122,11 @@ class Node:
         self._corrections.stop()
         self._members.stop()
         self._users.stop()
-        await self.roster.stop()
+        await self.presence.stop()
         await self._broker.stop()
 
     @property
-    def is_whole(self) -> bool:
+    def is_connected(self) -> bool:
         """Whether the other nodes can be reached now."""
         return self._broker.is_available
 
@@ -138,20 +138,20 @@ class Node:
         """Send to other nodes what is no client's business. Raises BrokerUnavailable."""
         await self._broker.publish(word)
 
-    async def attend(self, app_id: str, channel: str, ear: Callable[[bytes], None]) -> None:
-        """Hand what is told on one of the server's own channels to `ear`: plain, must not raise. Ends with `ignore`."""
-        await self._listening.attend(app_id, channel, ear)
+    async def subscribe_internal(self, app_id: str, channel: str, ear: Callable[[bytes], None]) -> None:
+        """Pass each frame on one of the server's own channels to `ear`, a plain function that must not raise."""
+        await self._listening.subscribe_internal(app_id, channel, ear)
 
-    async def ignore(self, app_id: str, channel: str) -> None:
-        await self._listening.ignore(app_id, channel)
+    async def unsubscribe_internal(self, app_id: str, channel: str) -> None:
+        await self._listening.unsubscribe_internal(app_id, channel)
 
     def connections(self, app: App) -> int:
         """Connections of the app, on all nodes, as last heard from the others."""
-        return self.hub.count(app.id) + self.roster.connections_elsewhere(app.id)
+        return self.hub.count(app.id) + self.presence.connections_elsewhere(app.id)
 
     async def count_connections(self, app: App) -> int:
         """The same, with the others asked."""
-        return await self.roster.count_elsewhere(app.id) + self.hub.count(app.id)
+        return await self.presence.count_elsewhere(app.id) + self.hub.count(app.id)
 
     def has_room(self, app: App) -> bool:
         """Whether the app may have one more connection on this node; `take_place` asks the others."""
@@ -159,7 +159,7 @@ class Node:
 
     async def take_place(self, app: App) -> bool:
         """Whether the app may have one more connection, beside all others; to be connected in the same step."""
-        return await self.roster.take_place(app.id, self.hub.count(app.id), app.max_connections)
+        return await self.presence.take_place(app.id, self.hub.count(app.id), app.max_connections)
 
     def ending_of(self, app: App) -> tuple[Code, str] | None:
         """Why a connection that was let in as `app` ends: the app has changed since. None where it stays."""
@@ -167,17 +167,17 @@ class Node:
 
     def give_place_back(self, app: App) -> None:
         """A place was taken for a connection that was gone by then."""
-        self.roster.report_connections(app.id, self.hub.count(app.id))
+        self.presence.report_connections(app.id, self.hub.count(app.id))
 
     def connect(self, connection: Connection) -> None:
         """A client has been greeted; it counts from now, subscribed or not."""
         connection.began_at = self._revocations.now
         self.hub.add(connection)
-        self.roster.report_connections(connection.app.id, self.hub.count(connection.app.id))
+        self.presence.report_connections(connection.app.id, self.hub.count(connection.app.id))
         self.metrics.connections_opened += 1
         self.metrics.app(connection.app.id).connections_opened += 1
 
-    async def subscribe(self, connection: Connection, channel: str, member: Member | None) -> None:
+    async def subscribe(self, connection: Connection, channel: str, member: PresenceMember | None) -> None:
         """Put a connection on a channel and tell it so, or why not.
 
         Its right to be there has been checked. Subscribing twice tells the present state again. While engines are
@@ -202,7 +202,7 @@ class Node:
             if is_cache(channel):
                 cached = await self._cached(app, channel)
             # From here to telling of the arrival nothing is waited for: it is told in order.
-            arrival = await self.roster.join(app.id, channel, session.socket_id, member)
+            arrival = await self.presence.join(app.id, channel, session.socket_id, member)
             if member is not None and arrival.is_number is not None:
                 member = replace(member, is_number=arrival.is_number)
             state = _presence(arrival.members) if kind_of(channel) is ChannelKind.PRESENCE else b"{}"
@@ -222,7 +222,7 @@ class Node:
         if cached is not None and all(encoding.is_internal(frame) for frame, _ in came):
             # An event that came on the way is younger than the one that was kept, or is that one.
             if cached == _MISS:
-                self._tell_webhook(app, WebhookEvent("cache_miss", channel))
+                self._tell_webhook(app, OutgoingEvent("cache_miss", channel))
             frames.append(encoding.cache_miss(channel) if cached == _MISS else cached)
         if member is not None:
             self._newcomers.told(app.id, channel, arrival.version, connection)
@@ -238,7 +238,7 @@ class Node:
         if kind_of(channel) is ChannelKind.PRESENCE:
             arriving = self._listening.expect(app.id, channel, session.socket_id)
             try:
-                state = await self.roster.state(app.id, channel)
+                state = await self.presence.state(app.id, channel)
             finally:
                 self._listening.arrived(app.id, channel, arriving)
             text, version = _presence(state.members), state.version
@@ -252,18 +252,20 @@ class Node:
             # It went meanwhile, and left the channel to who was on the way to it: this very one.
             await self._listening.end(app.id, channel)
 
-    async def unsubscribe(self, connection: Connection, channel: str, member: Member | None, descriptor: int) -> None:
+    async def unsubscribe(
+        self, connection: Connection, channel: str, member: PresenceMember | None, descriptor: int
+    ) -> None:
         """Take a connection off a channel; nothing of it reaches the connection from now on."""
         self.hub.leave(connection, channel, member, descriptor)
         await self.depart(connection, channel, member)
 
-    async def depart(self, connection: Connection, channel: str, member: Member | None) -> None:
+    async def depart(self, connection: Connection, channel: str, member: PresenceMember | None) -> None:
         """Tell that a connection, which the hub has on the channel no more, is off it."""
         self._newcomers.left(connection.app.id, channel, connection)
         await self._listening.end(connection.app.id, channel)
         await self._depart(connection.app, channel, connection.session.socket_id, member)
 
-    async def sign_in(self, connection: Connection, user: User) -> None:
+    async def sign_in(self, connection: Connection, user: SignedInUser) -> None:
         """Make a connection this user's and tell it so, or end it when the user has too many."""
         await self._users.sign_in(connection, user)
 
@@ -272,7 +274,7 @@ class Node:
         app, session = connection.app, connection.session
         vacated = self.hub.remove(connection, descriptor)
         self._newcomers.gone(connection)
-        self.roster.report_connections(app.id, here := self.hub.count(app.id))
+        self.presence.report_connections(app.id, here := self.hub.count(app.id))
         if not here:
             self._revocations.forget(app.id)
         self.metrics.connections_closed += 1
@@ -316,7 +318,7 @@ class Node:
         """Send a client event to the others on its channel. Never raises: while nodes are apart, those here have it."""
         app, socket_id = connection.app, connection.session.socket_id
         if app.webhooks:
-            told = WebhookEvent("client_event", event.channel, event.user_id, event.event, event.data, socket_id)
+            told = OutgoingEvent("client_event", event.channel, event.user_id, event.event, event.data, socket_id)
             self._webhooks.tell(app, told)
         await self.publish(app, event.channel, event.frame, socket_id, is_live=True)
 
@@ -383,7 +385,7 @@ class Node:
                 return put_right
             self._users.heard(app_id, watched[0], publication.version, is_online=watched[1])
         elif (updated := encoding.member_updated_in(frame)) is not None:
-            self.roster.note(app_id, channel, *updated)
+            self.presence.note(app_id, channel, *updated)
         return None
 
     def _left_out(self, publication: Publication, text: str) -> list[Connection]:
@@ -408,7 +410,7 @@ class Node:
         self._revocations.revoke(control.app_id, control.target, verdict, began_at)
         self.tasks.run(_close_all(self.hub.of_user(control.app_id, control.target), code, reason))
 
-    def _refuse_void(self, connection: Connection, channel: str, member: Member | None) -> bool:
+    def _refuse_void(self, connection: Connection, channel: str, member: PresenceMember | None) -> bool:
         """Whether the user whom a subscription names was ended since the connection began; then it is refused."""
         session = connection.session
         user_id = session.named.get(channel) if member is None else member.user_id
@@ -445,25 +447,25 @@ class Node:
         channel = change.channel
         await self._users.took_place(app, change)
         if change.is_occupied:
-            self._tell_webhook(app, WebhookEvent("channel_occupied", channel))
+            self._tell_webhook(app, OutgoingEvent("channel_occupied", channel))
         for member in change.added:
             await self._tell_arrival(app, channel, member, change.version)
         for member in change.removed:
             await self._tell_departure(app, channel, member, change.version)
         if change.is_vacated:
-            self._tell_webhook(app, WebhookEvent("channel_vacated", channel))
+            self._tell_webhook(app, OutgoingEvent("channel_vacated", channel))
         if app.sends_subscription_counts:
-            self._count(app, channel, (await self.roster.count(app.id, channel)).subscriptions)
+            self._count(app, channel, (await self.presence.count(app.id, channel)).subscriptions)
 
     async def _tell_arrival(
-        self, app: App, channel: str, member: Member, version: int, except_socket: str | None = None
+        self, app: App, channel: str, member: PresenceMember, version: int, except_socket: str | None = None
     ) -> None:
-        self._webhooks.tell(app, WebhookEvent("member_added", channel, member.user_id))
+        self._webhooks.tell(app, OutgoingEvent("member_added", channel, member.user_id))
         frame = encoding.member_added(channel, member.told_id, member.user_info)
         await self._tell_here_at_least(Publication(app.id, channel, frame, except_socket, version=version))
 
-    async def _tell_departure(self, app: App, channel: str, member: Member, version: int) -> None:
-        self._webhooks.tell(app, WebhookEvent("member_removed", channel, member.user_id))
+    async def _tell_departure(self, app: App, channel: str, member: PresenceMember, version: int) -> None:
+        self._webhooks.tell(app, OutgoingEvent("member_removed", channel, member.user_id))
         frame = encoding.member_removed(channel, member.told_id)
         await self._tell_here_at_least(Publication(app.id, channel, frame, version=version))
 
@@ -474,7 +476,7 @@ class Node:
         except BrokerUnavailable:
             self.deliver(publication)
 
-    def _tell_webhook(self, app: App, event: WebhookEvent) -> None:
+    def _tell_webhook(self, app: App, event: OutgoingEvent) -> None:
         if not is_internal(event.channel):
             self._webhooks.tell(app, event)
 
@@ -490,20 +492,20 @@ class Node:
 
     async def _publish_count(self, app: App, channel: str, count: int | None, told: int | None) -> None:
         if count is None:
-            count = (await self.roster.count(app.id, channel)).subscriptions
+            count = (await self.presence.count(app.id, channel)).subscriptions
             if count == told:
                 return
-        self._webhooks.tell(app, WebhookEvent("subscription_count", channel, subscription_count=count))
+        self._webhooks.tell(app, OutgoingEvent("subscription_count", channel, subscription_count=count))
         if count:
             frame = encoding.subscription_count(channel, count)
             await self._tell_here_at_least(Publication(app.id, channel, frame))
 
-    async def _is_full(self, app: App, channel: str, member: Member) -> bool:
+    async def _is_full(self, app: App, channel: str, member: PresenceMember) -> bool:
         """Whether a newcomer would be one member too many; of several at once, some may still pass."""
         most = app.max_presence_members
-        if most is None or (await self.roster.count(app.id, channel)).users < most:
+        if most is None or (await self.presence.count(app.id, channel)).users < most:
             return False
-        members = await self.roster.members(app.id, channel)
+        members = await self.presence.members(app.id, channel)
         return all(other.user_id != member.user_id for other in members)
 
     async def _cached(self, app: App, channel: str) -> bytes | None:
@@ -514,21 +516,23 @@ class Node:
             return None
         return _MISS if entry is None else entry.frame
 
-    async def _arrive(self, app: App, channel: str, socket_id: str, member: Member | None, arrival: Arrival) -> None:
+    async def _arrive(
+        self, app: App, channel: str, socket_id: str, member: PresenceMember | None, arrival: Arrival
+    ) -> None:
         if arrival.is_first_on_channel:
-            self._tell_webhook(app, WebhookEvent("channel_occupied", channel))
+            self._tell_webhook(app, OutgoingEvent("channel_occupied", channel))
         if member is not None and arrival.is_first_of_user:
             await self._tell_arrival(app, channel, member, arrival.version, socket_id)
         self._count(app, channel, arrival.subscriptions)
 
-    async def _depart(self, app: App, channel: str, socket_id: str, member: Member | None) -> None:
-        departure = await self.roster.leave(app.id, channel, socket_id)
+    async def _depart(self, app: App, channel: str, socket_id: str, member: PresenceMember | None) -> None:
+        departure = await self.presence.leave(app.id, channel, socket_id)
         if member is not None and departure.is_last_of_user:
             await self._tell_departure(app, channel, member, departure.version)
         if departure.is_last_on_channel:
-            self._tell_webhook(app, WebhookEvent("channel_vacated", channel))
+            self._tell_webhook(app, OutgoingEvent("channel_vacated", channel))
         self._count(app, channel, departure.subscriptions)
 
 
-def _presence(members: Iterable[Member]) -> bytes:
+def _presence(members: Iterable[PresenceMember]) -> bytes:
     return encoding.presence_state((member.told_id, member.user_info) for member in members)

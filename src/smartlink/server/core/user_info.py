@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from smartlink.protocol import encoding
-from smartlink.protocol.session import Member
+from smartlink.protocol.session import PresenceMember
 from smartlink.server.cluster.brokers.base import Control, Publication
-from smartlink.server.cluster.presence.base import Roster
+from smartlink.server.cluster.presence.base import PresenceStore
 from smartlink.server.core.hub import Hub
 from smartlink.server.runtime.eager import EagerTasks
 
@@ -19,10 +19,10 @@ class Infos:
     """Changes what is told of members, and tells those on the channel. `announce` publishes, on this node at least."""
 
     def __init__(
-        self, hub: Hub, roster: Roster, announce: Callable[[Publication], Awaitable[None]], tasks: EagerTasks
+        self, hub: Hub, presence: PresenceStore, announce: Callable[[Publication], Awaitable[None]], tasks: EagerTasks
     ) -> None:
         self._hub = hub
-        self._roster = roster
+        self._roster = presence
         self._announce = announce
         self._tasks = tasks
 
@@ -32,7 +32,7 @@ class Infos:
         if before is None:
             return False
         told = before.user_info
-        current: Member | None = replace(before, user_info=user_info)
+        current: PresenceMember | None = replace(before, user_info=user_info)
         while current is not None and current.user_info != told:
             frame = encoding.member_updated(channel, current.told_id, current.user_info)
             await self._announce(Publication(app_id, channel, frame))

@@ -2,7 +2,7 @@
 
 A signed-in connection stands on the roster's internal channel `#user-{id}`: first and last there are when the user
 comes online and goes offline. It hears `#server-to-user-{id}` from then on, subscribed or not. Watchers hear the
-internal channel `#watch-{id}`, on which that is told.
+internal channel `#sweeper-{id}`, on which that is told.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
 from smartlink.protocol.names import signed_in_channel, signed_in_user, user_channel
-from smartlink.protocol.session import User
+from smartlink.protocol.session import SignedInUser
 from smartlink.server.apps.base import App
 from smartlink.server.cluster.brokers.base import Publication
-from smartlink.server.cluster.presence.base import Change, Roster
+from smartlink.server.cluster.presence.base import Change, PresenceStore
 from smartlink.server.core.corrections import Corrections
 from smartlink.server.core.hub import Connection, Hub
 from smartlink.server.core.listening import Arriving, Listening
@@ -24,9 +24,9 @@ from smartlink.server.core.newcomers import Newcomers
 from smartlink.server.core.revocations import Revocations, Verdict
 from smartlink.server.net.framing import text_frame
 from smartlink.server.runtime.eager import EagerTasks
-from smartlink.server.webhooks.base import WebhookEvent, WebhookSink
+from smartlink.server.webhooks.base import OutgoingEvent, WebhookSink
 
-__all__ = ["Users"]
+__all__ = ["SignedInUsers"]
 
 _WATCH = "#watch-"
 
@@ -36,21 +36,21 @@ LOOK_S = 0.5
 Announce = Callable[[Publication], Awaitable[None]]
 
 
-class Users:
+class SignedInUsers:
     """Signs connections in and out and tells watchers, and webhooks.
 
-    `announce` publishes, on this node at least; `deliver` tells those on this node alone; `is_whole` says whether the
-    roster knows of other nodes now. What `revocations` says of a signature is asked before and after waiting.
+    `announce` publishes, on this node at least; `deliver` tells those on this node alone; `is_connected` says whether
+    other nodes can be reached. What `revocations` says of a signature is asked before and after waiting.
     """
 
     def __init__(
         self,
         hub: Hub,
-        roster: Roster,
+        presence: PresenceStore,
         listening: Listening,
         announce: Announce,
         deliver: Callable[[Publication], None],
-        is_whole: Callable[[], bool],
+        is_connected: Callable[[], bool],
         tasks: EagerTasks,
         revocations: Revocations,
         newcomers: Newcomers,
@@ -58,11 +58,11 @@ class Users:
         webhooks: WebhookSink,
     ) -> None:
         self._hub = hub
-        self._roster = roster
+        self._roster = presence
         self._listening = listening
         self._announce = announce
         self._deliver = deliver
-        self._is_whole = is_whole
+        self._is_whole = is_connected
         self._tasks = tasks
         self._revocations = revocations
         self._newcomers = newcomers
@@ -73,7 +73,7 @@ class Users:
         number of that change."""
         self._looks: dict[tuple[str, str], asyncio.TimerHandle] = {}
 
-    async def sign_in(self, connection: Connection, user: User) -> None:
+    async def sign_in(self, connection: Connection, user: SignedInUser) -> None:
         """Make a connection this user's and tell it so, or end it: the user has too many, or was ended meanwhile."""
         app, session = connection.app, connection.session
         if self._end_void(connection, user.id):
@@ -96,7 +96,7 @@ class Users:
             return
         success = session.signed_in(user)
         self._hub.sign_in(connection, user.id)
-        self._hub.watch(connection, (channel,))
+        self._hub.sweeper(connection, (channel,))
         connection.write(b"".join(map(text_frame, [success.frame, *(frame for frame, _ in arriving.told)])))
         if arriving.is_swamped:
             connection.close(Code.OVER_CAPACITY, f"More came on {channel} at once than can be buffered")
@@ -107,7 +107,7 @@ class Users:
         if user.watchlist_fault is not None:
             connection.write(text_frame(session.watchlist_fault(user.watchlist_fault).frame))
         if user.watchlist and connection.is_open:
-            await self._watch(connection, user.watchlist)
+            await self._sweeper(connection, user.watchlist)
 
     def _end_void(self, connection: Connection, user_id: str) -> bool:
         """Whether what names the user is void on this connection; then it is ended."""
@@ -160,11 +160,11 @@ class Users:
             self._corrections.note(app_id, _WATCH + user_id, {user_id: told}, state.version)
 
     async def _tell(self, app: App, user_id: str, what: str, version: int) -> None:
-        self._webhooks.tell(app, WebhookEvent(f"user_{what}", signed_in_channel(user_id), user_id))
+        self._webhooks.tell(app, OutgoingEvent(f"user_{what}", signed_in_channel(user_id), user_id))
         frame = encoding.watchlist_events({what: [user_id]})
         await self._announce(Publication(app.id, _WATCH + user_id, frame, version=version))
 
-    async def _watch(self, connection: Connection, user_ids: tuple[str, ...]) -> None:
+    async def _sweeper(self, connection: Connection, user_ids: tuple[str, ...]) -> None:
         """Tell who of these is here, then each coming and going."""
         app_id = connection.app.id
         channels = tuple(_WATCH + user_id for user_id in user_ids)
@@ -184,7 +184,7 @@ class Users:
             for channel, arriving in on_their_way:
                 self._listening.arrived(app_id, channel, arriving)
         if connection.is_open:
-            self._hub.watch(connection, channels)
+            self._hub.sweeper(connection, channels)
             # What came meanwhile and has no number comes again: the last word about each user is the true one.
             frames = [encoding.watchlist_events(states)]
             for channel, arriving in on_their_way:

@@ -12,7 +12,7 @@ import heapq
 from collections.abc import Sized
 from typing import Protocol
 
-__all__ = ["Room", "Waiting"]
+__all__ = ["IdleConnection", "Room"]
 
 KEPT_FOR_FILES = 64
 KEPT_FOR_HTTP = 64
@@ -20,7 +20,7 @@ SHARE = 64
 """Of those who wait, one in so many makes way at once: to look for them takes time."""
 
 
-class Waiting(Protocol):
+class IdleConnection(Protocol):
     """A connection that has shown no right to be here."""
 
     @property
@@ -41,7 +41,7 @@ class Room:
         self.plain: Sized = ()
         self.over_tls: set[object] = set()
         self.handshakes: set[object] = set()
-        self.waiting: set[Waiting] = set()
+        self.waiting: set[IdleConnection] = set()
         """Those that make way."""
 
     def __len__(self) -> int:

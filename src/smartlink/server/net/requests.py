@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-__all__ = ["HttpError", "Request", "Response", "Stream", "StreamListener", "encode"]
+__all__ = ["HttpError", "HttpRequest", "HttpResponse", "ResponseStream", "StreamListener", "encode"]
 
 
-class Request(msgspec.Struct, frozen=True):
+class HttpRequest(msgspec.Struct, frozen=True):
     """One whole request. `path` is without the server's prefix, undecoded; header names are lower case."""
 
     method: str
@@ -26,7 +26,7 @@ class Request(msgspec.Struct, frozen=True):
     """Of the client itself, behind whatever trusted proxies; `unix` on a Unix socket."""
 
 
-class Response(msgspec.Struct, frozen=True):
+class HttpResponse(msgspec.Struct, frozen=True):
     """An answer; `body` is JSON."""
 
     body: bytes = b"{}"
@@ -42,12 +42,12 @@ class HttpError(Exception):
         self.status = status
         self.headers = headers or {}
 
-    def response(self) -> Response:
-        return Response(msgspec.json.encode({"error": str(self)}), self.status, self.headers)
+    def response(self) -> HttpResponse:
+        return HttpResponse(msgspec.json.encode({"error": str(self)}), self.status, self.headers)
 
 
 class StreamListener(Protocol):
-    """What a `Stream` tells."""
+    """What a `ResponseStream` tells."""
 
     def on_lost(self) -> None:
         """The peer is gone before the end; told once, and nothing afterwards."""
@@ -58,7 +58,7 @@ class StreamListener(Protocol):
     def on_caught_up(self) -> None: ...
 
 
-class Stream(Protocol):
+class ResponseStream(Protocol):
     """An answer that is written as its parts come, and may stay open. After its end nothing has an effect."""
 
     listener: StreamListener | None
@@ -93,7 +93,7 @@ _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
 
 
-def encode(response: Response, *, closes: bool, with_body: bool = True) -> bytes:
+def encode(response: HttpResponse, *, closes: bool, with_body: bool = True) -> bytes:
     """An answer as bytes. `closes` says so in the answer."""
     if response.status == 200 and not closes and with_body and not response.headers:
         return _OK % (len(response.body), response.body)

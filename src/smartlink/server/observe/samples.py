@@ -42,7 +42,7 @@ class Observer:
     def look_after(self, now: float) -> None:
         if now - self._asked_at >= NODES_EVERY_S:
             self._asked_at = now
-            self._node.tasks.run(self._node.roster.nodes(), self._count_nodes)
+            self._node.tasks.run(self._node.presence.nodes(), self._count_nodes)
 
     def samples(self) -> Samples:
         return self._counted() | self._by_app() | self._of_process()
@@ -114,7 +114,7 @@ class Observer:
         }
         return {sample_name(name, worker=worker): value for name, value in values.items()} | {
             "smartlink_workers_ready": int(self._is_ready()),
-            "smartlink_workers_apart": int(not self._node.is_whole),
+            "smartlink_workers_apart": int(not self._node.is_connected),
             "smartlink_redis_full": int(self._health.redis == "full"),
             "smartlink_redis_evicts": int(self._health.evicts),
             "smartlink_tasks_died": len(self._health.background.died),

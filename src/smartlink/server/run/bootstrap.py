@@ -11,7 +11,7 @@ from pathlib import Path
 
 from smartlink.background import Background
 from smartlink.protocol.names import ChannelKind, kind_of
-from smartlink.server.apps.base import App, AppManager, AppsInvalid, Webhook
+from smartlink.server.apps.base import App, AppManager, AppsInvalid, WebhookTarget
 from smartlink.server.apps.file import FileApps
 from smartlink.server.apps.static import StaticApps
 from smartlink.server.cluster.brokers.base import Broker
@@ -20,13 +20,13 @@ from smartlink.server.cluster.brokers.redis import BROKER_SCRIPTS, RedisBroker
 from smartlink.server.cluster.history.base import History
 from smartlink.server.cluster.history.memory import MemoryHistory
 from smartlink.server.cluster.history.redis import HISTORY_SCRIPTS, RedisHistory
-from smartlink.server.cluster.idempotency.base import Receipts
-from smartlink.server.cluster.idempotency.memory import MemoryReceipts
-from smartlink.server.cluster.idempotency.redis import RECEIPT_SCRIPTS, RedisReceipts
-from smartlink.server.cluster.presence.base import Roster
-from smartlink.server.cluster.presence.lua import ROSTER_SCRIPTS
-from smartlink.server.cluster.presence.memory import MemoryRoster
-from smartlink.server.cluster.presence.redis import RedisRoster
+from smartlink.server.cluster.idempotency.base import IdempotencyStore
+from smartlink.server.cluster.idempotency.memory import MemoryIdempotency
+from smartlink.server.cluster.idempotency.redis import IDEMPOTENCY_SCRIPTS, RedisIdempotency
+from smartlink.server.cluster.presence.base import PresenceStore
+from smartlink.server.cluster.presence.lua import PRESENCE_SCRIPTS
+from smartlink.server.cluster.presence.memory import MemoryPresence
+from smartlink.server.cluster.presence.redis import RedisPresence
 from smartlink.server.cluster.redis.commands import RedisCommands
 from smartlink.server.cluster.redis.naming import Names
 from smartlink.server.core.client import ClientConnection, ClientSettings
@@ -44,18 +44,18 @@ from smartlink.server.run.lifecycle import RealtimeServer
 from smartlink.server.runtime.eager import EagerTasks
 from smartlink.server.runtime.limits import AddressCount, AddressRate
 from smartlink.server.runtime.metrics import Metrics, Samples
-from smartlink.server.runtime.rates import Overview, OwnOverview, Pulse
-from smartlink.server.runtime.sweeper import Watch
+from smartlink.server.runtime.rates import MachineOverview, OwnOverview, RateSampler
+from smartlink.server.runtime.sweeper import Sweeper
 from smartlink.server.settings.config import MIN_SECRET_LENGTH, ServerSettings, is_safe_secret
 from smartlink.server.settings.redis_address import Kind, parse_url
 from smartlink.server.transports.fallback.endpoint import Fallback
 from smartlink.server.transports.fallback.sessions import Sessions
 from smartlink.server.transports.http.connection import HttpConnection, HttpSettings
 from smartlink.server.transports.http.router import Router
-from smartlink.server.transports.http.status import Status
+from smartlink.server.transports.http.status import StatusEndpoint
 from smartlink.server.transports.ingest import RedisIngest
 from smartlink.server.transports.ws.upgrade import Upgrader
-from smartlink.server.webhooks.base import WebhookEvent, WebhookSink
+from smartlink.server.webhooks.base import OutgoingEvent, WebhookSink
 from smartlink.server.webhooks.delivery import Webhooks, WebhookTimes
 from smartlink.server.webhooks.guard import Guard
 from smartlink.server.webhooks.memory import MemoryQueue
@@ -64,14 +64,14 @@ from smartlink.server.webhooks.queue import QueueUnavailable, WebhookQueue
 from smartlink.server.webhooks.redis import WEBHOOK_SCRIPTS, RedisQueue
 from smartlink.server.webhooks.sqlite import SqliteQueue
 from smartlink.server.workers.engines import (
-    SwitchboardBroker,
-    SwitchboardHistory,
-    SwitchboardReceipts,
-    SwitchboardRoster,
+    WorkerBroker,
+    WorkerHistory,
+    WorkerIdempotency,
+    WorkerPresence,
 )
-from smartlink.server.workers.hub import Exchange
-from smartlink.server.workers.parent_link import Line
-from smartlink.server.workers.single import HomeBroker, HomeRoster
+from smartlink.server.workers.hub import WorkerHub
+from smartlink.server.workers.parent_link import ParentLink
+from smartlink.server.workers.single import SingleBroker, SinglePresence
 
 __all__ = [
     "Engines",
@@ -145,7 +145,7 @@ def apps_for(settings: ServerSettings, background: Background | None = None) -> 
         url = settings.reverb_webhook_url
         if app.id != settings.reverb_app_id or url is None or any(hook.url == url for hook in app.webhooks):
             return app
-        return replace(app, webhooks=(*app.webhooks, Webhook(url, *filters)))
+        return replace(app, webhooks=(*app.webhooks, WebhookTarget(url, *filters)))
 
     if settings.reverb_apps_file is not None:
         return FileApps(settings.reverb_apps_file, prepare, background=background)
@@ -165,9 +165,9 @@ class Engines:
     """What a node shares with the others, or keeps for itself when it is alone."""
 
     broker: Broker
-    roster: Roster
+    presence: PresenceStore
     history: History
-    receipts: Receipts
+    idempotency: IdempotencyStore
     redis: RedisCommands | None = None
     """The connection they share, where it is Redis that joins the nodes."""
 
@@ -175,25 +175,25 @@ class Engines:
 def engines_for(settings: ServerSettings, metrics: Metrics) -> Engines:
     """The engines that `settings` ask for. Raises UnsafeSettings."""
     if not uses_redis(settings):
-        return Engines(MemoryBroker(), MemoryRoster(), *_kept_here(settings))
+        return Engines(MemoryBroker(), MemoryPresence(), *_kept_here(settings))
     address = settings.redis_address
-    scripts = (*BROKER_SCRIPTS, *ROSTER_SCRIPTS, *HISTORY_SCRIPTS, *RECEIPT_SCRIPTS, *WEBHOOK_SCRIPTS)
+    scripts = (*BROKER_SCRIPTS, *PRESENCE_SCRIPTS, *HISTORY_SCRIPTS, *IDEMPOTENCY_SCRIPTS, *WEBHOOK_SCRIPTS)
     prefix = settings.reverb_scaling_channel
     commands, names = RedisCommands(address, scripts, prefix), Names(prefix)
     return Engines(
         RedisBroker(commands, names, metrics, is_sharded=address.kind is Kind.CLUSTER),
-        RedisRoster(commands, names),
+        RedisPresence(commands, names),
         RedisHistory(commands, names, max_app_bytes=settings.reverb_server_cache_bytes),
-        RedisReceipts(commands, names, settings.reverb_server_receipt_bytes),
+        RedisIdempotency(commands, names, settings.reverb_server_receipt_bytes),
         commands,
     )
 
 
-def _kept_here(settings: ServerSettings) -> tuple[MemoryHistory, MemoryReceipts]:
+def _kept_here(settings: ServerSettings) -> tuple[MemoryHistory, MemoryIdempotency]:
     """History and receipts of a machine on its own."""
     return (
         MemoryHistory(max_app_bytes=settings.reverb_server_cache_bytes),
-        MemoryReceipts(max_app_bytes=settings.reverb_server_receipt_bytes),
+        MemoryIdempotency(max_app_bytes=settings.reverb_server_receipt_bytes),
     )
 
 
@@ -240,7 +240,7 @@ def webhooks_for(
     settings: ServerSettings, apps: AppManager, engines: Engines, metrics: Metrics, background: Background | None = None
 ) -> Webhooks:
     """What posts webhooks, asking the roster who is there."""
-    roster = engines.roster
+    presence = engines.presence
 
     async def occupants(app_id: str, channel: str) -> frozenset[str] | None:
         users = await on_channel(app_id, channel)
@@ -249,11 +249,11 @@ def webhooks_for(
         return users
 
     async def on_channel(app_id: str, channel: str) -> frozenset[str] | None:
-        if not (await roster.count(app_id, channel)).subscriptions:
+        if not (await presence.count(app_id, channel)).subscriptions:
             return None
         if kind_of(channel) is not ChannelKind.PRESENCE:
             return frozenset()
-        return frozenset(member.user_id for member in await roster.members(app_id, channel))
+        return frozenset(member.user_id for member in await presence.members(app_id, channel))
 
     return Webhooks(
         apps=apps,
@@ -275,7 +275,7 @@ def webhooks_for(
 class Parent:
     """What the workers of one machine share: held by their parent, or by the one process there is."""
 
-    exchange: Exchange
+    worker_hub: WorkerHub
     engines: Engines
     """For a node in this very process."""
     webhooks: Webhooks
@@ -297,20 +297,20 @@ class Parent:
 def parent_for(settings: ServerSettings) -> Parent:
     """The switchboard and the webhooks of a machine."""
     background = Background()
-    apps, roster, metrics = apps_for(settings, background), HomeRoster(), Metrics()
+    apps, presence, metrics = apps_for(settings, background), SinglePresence(), Metrics()
 
-    def tell(app_id: str, event: WebhookEvent) -> None:
+    def tell(app_id: str, event: OutgoingEvent) -> None:
         app = apps.by_id(app_id)
         if app is not None:
             webhooks.tell(app, event)
 
-    history, receipts = _kept_here(settings)
-    exchange = Exchange(roster=roster, history=history, receipts=receipts, tell=tell)
-    roster.use(exchange)
-    exchange.own_figures = lambda: webhook_samples(metrics) | {"smartlink_tasks_died": len(background.died)}
-    engines = Engines(HomeBroker(exchange, roster), roster, exchange.history, exchange.receipts)
+    history, idempotency = _kept_here(settings)
+    worker_hub = WorkerHub(presence=presence, history=history, idempotency=idempotency, tell=tell)
+    presence.use(worker_hub)
+    worker_hub.own_figures = lambda: webhook_samples(metrics) | {"smartlink_tasks_died": len(background.died)}
+    engines = Engines(SingleBroker(worker_hub, presence), presence, worker_hub.history, worker_hub.idempotency)
     webhooks = webhooks_for(settings, apps, engines, metrics, background)
-    return Parent(exchange, engines, webhooks, apps, metrics, background)
+    return Parent(worker_hub, engines, webhooks, apps, metrics, background)
 
 
 def endpoint_for(
@@ -323,11 +323,9 @@ def endpoint_for(
     return ObserveEndpoint(host, port, server_port, samples)
 
 
-def worker_engines(line: Line) -> Engines:
+def worker_engines(line: ParentLink) -> Engines:
     """The engines of a worker, at the other end of its line."""
-    return Engines(
-        SwitchboardBroker(line), SwitchboardRoster(line), SwitchboardHistory(line), SwitchboardReceipts(line)
-    )
+    return Engines(WorkerBroker(line), WorkerPresence(line), WorkerHistory(line), WorkerIdempotency(line))
 
 
 def build(
@@ -336,7 +334,7 @@ def build(
     engines: Engines | None = None,
     *,
     webhooks: WebhookSink | None = None,
-    overview: Overview | None = None,
+    overview: MachineOverview | None = None,
     show_frames: Callable[[str], None] | None = None,
     descriptors: int | None = None,
 ) -> RealtimeServer:
@@ -349,8 +347,8 @@ def build(
     metrics, hub = Metrics(), Hub()
     engines = engines or engines_for(settings, metrics)
     background = Background() if engines.redis is None else engines.redis.background
-    apps, watch = apps or apps_for(settings, background), Watch(background=background)
-    pulse = Pulse(metrics, hub)
+    apps, sweeper = apps or apps_for(settings, background), Sweeper(background=background)
+    rates = RateSampler(metrics, hub)
     descriptors = descriptors or resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     room = Room(descriptors, settings.reverb_server_max_http_connections)
     tasks = EagerTasks(metrics)
@@ -372,28 +370,28 @@ def build(
         hub=hub,
         fanout=FanOut(loop.call_soon, by_descriptor, metrics),
         broker=engines.broker,
-        roster=engines.roster,
+        presence=engines.presence,
         history=engines.history,
-        receipts=engines.receipts,
+        idempotency=engines.idempotency,
         apps=apps,
         webhooks=webhooks,
         tasks=tasks,
         metrics=metrics,
     )
-    health = Health(lambda: node.is_whole, background, engines.redis)
+    health = Health(lambda: node.is_connected, background, engines.redis)
     observer = Observer(node, hub, metrics, lambda: server.is_ready, health)
-    pulse.more = observer.samples
+    rates.more = observer.samples
     node.has_descriptors = lambda: room.has_room_for_client
-    status = Status(overview or OwnOverview(pulse), _version(), uses_redis(settings), health)
+    status = StatusEndpoint(overview or OwnOverview(rates), _version(), uses_redis(settings), health)
     addresses = AddressCount(settings.reverb_server_connections_per_address)
-    sockets = ClientSettings(node, watch, settings.reverb_server_max_backlog_bytes, addresses=addresses)
+    sockets = ClientSettings(node, sweeper, settings.reverb_server_max_backlog_bytes, addresses=addresses)
     router = Router(node, apps, lambda: server.is_ready, status)
     rate = settings.reverb_server_connects_per_second
     address_rate = AddressRate(rate) if rate else None
     http = HttpSettings(
         router=router,
         tasks=tasks,
-        watch=watch,
+        sweeper=sweeper,
         upgrade=Upgrader(apps, sockets, lambda: server.is_ready, lambda: server.is_replaced, address_rate),
         fallback=Fallback(apps, Sessions(sockets, lambda: server.is_ready, address_rate), metrics),
         path_prefix=settings.reverb_server_path,
@@ -423,9 +421,9 @@ def build(
         forget_rates=router.rates.forget,
         tasks=tasks,
         webhooks=own_webhooks,
-        watch=watch,
+        sweeper=sweeper,
         metrics=metrics,
-        pulse=pulse,
+        rates=rates,
         room=room,
         poller=make_poller,
         handler=handler,

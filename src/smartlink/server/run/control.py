@@ -21,7 +21,7 @@ import structlog
 
 from smartlink.server.settings.config import ServerSettings
 
-__all__ = ["CommandFailed", "Control", "NotRunning", "ask", "control_path"]
+__all__ = ["CommandFailed", "ControlSocket", "NotRunning", "ask", "control_path"]
 
 COMMAND_S = 5.0
 """How long a peer may take to say its command."""
@@ -57,7 +57,7 @@ def _folder(settings: ServerSettings) -> Path:
     return Path(tempfile.gettempdir()) / f"smartlink-{os.geteuid()}"
 
 
-class Control:
+class ControlSocket:
     """Answers commands. Belongs to whoever holds the port: a socket file that is there is a dead server's."""
 
     def __init__(self, path: Path, commands: Commands) -> None:

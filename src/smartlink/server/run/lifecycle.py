@@ -22,8 +22,8 @@ from smartlink.server.net.sockets import open_listeners
 from smartlink.server.net.tls import Certificate
 from smartlink.server.runtime.eager import EagerTasks
 from smartlink.server.runtime.metrics import Metrics
-from smartlink.server.runtime.rates import Pulse
-from smartlink.server.runtime.sweeper import Watch, Watched
+from smartlink.server.runtime.rates import RateSampler
+from smartlink.server.runtime.sweeper import Sweeper, Watched
 from smartlink.server.settings.config import ServerSettings
 from smartlink.server.transports.ingest import RedisIngest
 from smartlink.server.webhooks.delivery import Webhooks
@@ -51,9 +51,9 @@ class RealtimeServer:
         forget_rates: Callable[[App], None],
         tasks: EagerTasks,
         webhooks: Webhooks | None,
-        watch: Watch,
+        sweeper: Sweeper,
         metrics: Metrics,
-        pulse: Pulse,
+        rates: RateSampler,
         room: Room,
         poller: Callable[[], Poller],
         handler: Callable[[Link], Handler],
@@ -65,7 +65,7 @@ class RealtimeServer:
         self.settings = settings
         self.metrics = metrics
         self.node = node
-        self.pulse = pulse
+        self.rates = rates
         self.port = settings.reverb_server_port
         self.is_ready = False
         self.is_replaced = False
@@ -75,7 +75,7 @@ class RealtimeServer:
         self._forget_rates = forget_rates
         self._tasks = tasks
         self._webhooks = webhooks
-        self._watch = watch
+        self._sweeper = sweeper
         self._make_poller = poller
         self._handler = handler
         self._room = room
@@ -112,10 +112,10 @@ class RealtimeServer:
         self._poller = self._make_poller()
         if self._ingest is not None:
             self._ingest.start()
-        self._watch.over(self._hub)
-        self._watch.over(self.pulse)
-        self._watch.over((self._observer,))
-        self._watch.start()
+        self._sweeper.over(self._hub)
+        self._sweeper.over(self.rates)
+        self._sweeper.over((self._observer,))
+        self._sweeper.start()
         self.is_ready = True
         for listener in sockets:
             # Who reaches the Unix socket is on this machine, mostly a proxy: there is nothing to hide from.
@@ -157,7 +157,7 @@ class RealtimeServer:
         await self._tasks.stop()
         if self._webhooks is not None:
             await self._webhooks.stop()
-        await self._watch.stop()
+        await self._sweeper.stop()
         await self.node.stop()
         for task in self._reloads:
             task.cancel()
@@ -193,7 +193,7 @@ class RealtimeServer:
         self._retire()
         # The peers answer the close; those that do not within the time are ended with the poller.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._watch.nothing_lingers(), FAREWELL_S)
+            await asyncio.wait_for(self._sweeper.nothing_lingers(), FAREWELL_S)
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:

@@ -20,12 +20,12 @@ from smartlink.server.net.sockets import open_listeners
 from smartlink.server.net.tls import Certificate
 from smartlink.server.observe.endpoint import ObserveEndpoint
 from smartlink.server.run.bootstrap import build, endpoint_for, parent_for, uses_redis
-from smartlink.server.run.control import CommandFailed, Control, control_path
+from smartlink.server.run.control import CommandFailed, ControlSocket, control_path
 from smartlink.server.run.lifecycle import RealtimeServer
 from smartlink.server.run.supervisor import Supervisor, WorkersFailed
 from smartlink.server.runtime.metrics import Samples
 from smartlink.server.settings.config import ServerSettings
-from smartlink.server.workers.single import HomeOverview
+from smartlink.server.workers.single import SingleOverview
 
 __all__ = ["Machine", "worker_count"]
 
@@ -60,7 +60,7 @@ class Machine:
         self._server: RealtimeServer | None = None
         self._retiring: asyncio.Task[None] | None = None
         self._reloads: set[asyncio.Task[None]] = set()
-        self._control: Control | None = None
+        self._control: ControlSocket | None = None
         self._observed = endpoint_for(settings, lambda: self.port, self._samples)
         self.port = settings.reverb_server_port
 
@@ -78,7 +78,7 @@ class Machine:
             if self._observed is not None:
                 await self._observe(self._observed)
             self._supervisor = Supervisor(
-                self._parent.exchange, self._command, self._slots, settings.reverb_server_drain_seconds
+                self._parent.worker_hub, self._command, self._slots, settings.reverb_server_drain_seconds
             )
             if self._delivers_webhooks:
                 await self._parent.start()
@@ -86,7 +86,7 @@ class Machine:
                 await self._serve_here()
             else:
                 await self._supervisor.replace()
-            self._control = Control(
+            self._control = ControlSocket(
                 control_path(settings, self.port), {"restart": self._restart, "reload": self._reload}
             )
             await self._control.start()
@@ -136,7 +136,7 @@ class Machine:
 
     def _samples(self) -> Samples:
         """Of all workers, past ones included where that makes sense."""
-        return self._parent.exchange.totals().figures
+        return self._parent.worker_hub.totals().figures
 
     def _close_sockets(self) -> None:
         for listener in {listener for own in self._slots for listener in own}:
@@ -154,10 +154,10 @@ class Machine:
                 None,
                 parent.engines,
                 webhooks=parent.webhooks,
-                overview=HomeOverview(parent.exchange),
+                overview=SingleOverview(parent.worker_hub),
                 show_frames=self._show_frames,
             )
-        parent.exchange.home_figures = server.pulse.figures
+        parent.worker_hub.home_figures = server.rates.figures
         await server.start([listener.dup() for listener in self._slots[0]])
         self._server = server
 
@@ -171,7 +171,7 @@ class Machine:
             raise CommandFailed(str(error)) from None
         server, self._server = self._server, None
         if server is not None:
-            self._parent.exchange.leave_home()
+            self._parent.worker_hub.leave_home()
             self._retiring = asyncio.get_running_loop().create_task(server.stop(is_replaced=True))
         return {"pid": os.getpid(), "workers": self._supervisor.pids}
 

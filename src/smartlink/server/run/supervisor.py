@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from smartlink.server.workers.hub import Exchange, Seat
+from smartlink.server.workers.hub import WorkerHub, WorkerPeer
 from smartlink.server.workers.messages import Drain, Reload
 
 __all__ = ["Supervisor", "WorkersFailed"]
@@ -42,7 +42,7 @@ class WorkersFailed(Exception):
 class _Worker:
     slot: int
     process: asyncio.subprocess.Process
-    seat: Seat
+    peer: WorkerPeer
     exited: asyncio.Task[int]
 
     def kill(self) -> None:
@@ -54,9 +54,9 @@ class Supervisor:
     """Keeps one worker per slot. `command` starts one; `slots` are the listening sockets of each."""
 
     def __init__(
-        self, exchange: Exchange, command: Sequence[str], slots: Sequence[Sequence[socket.socket]], drain_s: float
+        self, worker_hub: WorkerHub, command: Sequence[str], slots: Sequence[Sequence[socket.socket]], drain_s: float
     ) -> None:
-        self._exchange = exchange
+        self._exchange = worker_hub
         self._command = tuple(command)
         self._slots = slots
         self._drain_s = drain_s
@@ -98,8 +98,8 @@ class Supervisor:
             self._keepers = [asyncio.get_running_loop().create_task(self._keep(slot)) for slot in range(len(fresh))]
             if old:
                 for worker in old:
-                    worker.seat.is_leaving = True
-                    worker.seat.say(Drain(is_replaced=True))
+                    worker.peer.is_leaving = True
+                    worker.peer.say(Drain(is_replaced=True))
                 task = asyncio.get_running_loop().create_task(self._end(old, self._drain_s))
                 self._leaving.add(task)
                 task.add_done_callback(self._leaving.discard)
@@ -107,14 +107,14 @@ class Supervisor:
     def reload(self) -> None:
         """Have the workers read applications and certificate again."""
         for worker in self._workers:
-            worker.seat.say(Reload())
+            worker.peer.say(Reload())
 
     async def stop(self) -> None:
         """Drain all workers, and wait until they have ended. A replacement under way ends with WorkersFailed."""
         self._is_stopping = True
         await self._dismiss_keepers()
         for worker in self._launched:
-            worker.seat.say(Drain(is_replaced=False))
+            worker.peer.say(Drain(is_replaced=False))
         await self._end(tuple(self._launched), self._drain_s)
         async with self._replacing:
             pass  # What it had started when it saw the stop, it has ended.
@@ -147,26 +147,26 @@ class Supervisor:
                 here.close()
                 raise
         exited = asyncio.get_running_loop().create_task(process.wait())
-        worker = _Worker(slot, process, self._exchange.seat(here), exited)
+        worker = _Worker(slot, process, self._exchange.peer(here), exited)
         self._launched.add(worker)
         exited.add_done_callback(lambda _: self._on_exit(worker))
         return worker
 
     def _on_exit(self, worker: _Worker) -> None:
         self._launched.discard(worker)
-        worker.seat.close()
+        worker.peer.close()
 
     async def _until_ready(self, worker: _Worker) -> str | None:
         """Wait until `worker` accepts. Returns why it does not."""
-        seat = worker.seat
-        changed = asyncio.get_running_loop().create_task(seat.has_changed.wait())
+        peer = worker.peer
+        changed = asyncio.get_running_loop().create_task(peer.has_changed.wait())
         await asyncio.wait((changed, worker.exited), timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
         changed.cancel()
-        if seat.is_ready and seat.is_open:
+        if peer.is_ready and peer.is_open:
             return None
-        if seat.failure is not None:
-            return seat.failure
-        if seat.is_open:
+        if peer.failure is not None:
+            return peer.failure
+        if peer.is_open:
             return f"a worker did not start within {START_S:g} s"
         await asyncio.wait((worker.exited,), timeout=START_S)
         return f"a worker ended with code {worker.process.returncode} before it was ready; look at the log"
@@ -234,10 +234,10 @@ class Supervisor:
             if now - last > 3 * TICK_S:
                 # This process stood still: what the workers said meanwhile has not been read yet.
                 for worker in self._launched:
-                    worker.seat.heard_at = now
+                    worker.peer.heard_at = now
             last = now
             self._exchange.look_after(now)
             for worker in self._launched:
-                if worker.seat.is_ready and now - worker.seat.heard_at > SILENT_S:
+                if worker.peer.is_ready and now - worker.peer.heard_at > SILENT_S:
                     log.error("a worker does not answer: killed", pid=worker.process.pid)
                     worker.kill()

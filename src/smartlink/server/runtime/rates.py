@@ -11,13 +11,13 @@ from typing import Protocol
 from smartlink.server.runtime.metrics import Metrics
 from smartlink.server.runtime.sweeper import EVERY_S
 
-__all__ = ["Overview", "OwnOverview", "Pulse", "Totals"]
+__all__ = ["MachineOverview", "OwnOverview", "RateSampler", "Totals"]
 
 OVER_S = 10
 """Rates are of so many seconds."""
 
 
-class Pulse:
+class RateSampler:
     """Samples the counters once a second."""
 
     def __init__(self, metrics: Metrics, connections: Sized, now: Callable[[], float] = time.monotonic) -> None:
@@ -30,7 +30,7 @@ class Pulse:
         self._samples: deque[tuple[float, dict[str, int]]] = deque(maxlen=OVER_S + 1)
         self.started_at = now()
 
-    def __iter__(self) -> Iterator[Pulse]:
+    def __iter__(self) -> Iterator[RateSampler]:
         """So that the watch can look after it."""
         yield self
 
@@ -68,7 +68,7 @@ class Totals:
     figures: dict[str, float]
 
 
-class Overview(Protocol):
+class MachineOverview(Protocol):
     """Knows how all workers of this machine are doing."""
 
     async def totals(self) -> Totals: ...
@@ -77,8 +77,8 @@ class Overview(Protocol):
 class OwnOverview:
     """The overview of a process alone."""
 
-    def __init__(self, pulse: Pulse, now: Callable[[], float] = time.monotonic) -> None:
-        self._pulse = pulse
+    def __init__(self, rates: RateSampler, now: Callable[[], float] = time.monotonic) -> None:
+        self._pulse = rates
         self._now = now
 
     async def totals(self) -> Totals:

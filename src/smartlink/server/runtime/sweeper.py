@@ -10,7 +10,7 @@ from typing import Protocol
 
 from smartlink.background import Background
 
-__all__ = ["Watch", "Watched"]
+__all__ = ["Sweeper", "Watched"]
 
 EVERY_S = 1.0
 AT_ONCE = 1_000
@@ -23,7 +23,7 @@ class Watched(Protocol):
     def look_after(self, now: float) -> None: ...
 
 
-class Watch:
+class Sweeper:
     """Looks after every connection once a second."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic, background: Background | None = None) -> None:

@@ -12,7 +12,7 @@ from smartlink.protocol.errors import Code
 from smartlink.protocol.session import Session, SessionRules
 from smartlink.server.apps.base import App
 from smartlink.server.core.node import Node
-from smartlink.server.net.requests import Request
+from smartlink.server.net.requests import HttpRequest
 from smartlink.server.runtime.limits import AddressCount
 
 __all__ = ["WRONG_ORIGIN", "is_allowed_origin", "may_call", "new_session", "refusal"]
@@ -27,7 +27,7 @@ _PORTS = {"http": 80, "https": 443}
 WRONG_ORIGIN = "This origin may not connect to the application"
 
 
-def may_call(app: App, request: Request) -> bool:
+def may_call(app: App, request: HttpRequest) -> bool:
     """Whether the page that asks may connect, by its origin. Clients that are no browser send none."""
     origin = request.headers.get("origin")
     return origin is None or is_allowed_origin(origin, app.allowed_origins)
@@ -46,7 +46,7 @@ def is_allowed_origin(origin: str, allowed: Iterable[str]) -> bool:
     return parts is not None and any(_matches(parts, pattern) for pattern in allowed)
 
 
-def refusal(node: Node, addresses: AddressCount, app: App | None, request: Request) -> tuple[Code, str] | None:
+def refusal(node: Node, addresses: AddressCount, app: App | None, request: HttpRequest) -> tuple[Code, str] | None:
     """Why the client that asks may not connect: what it must be told before the end. None when it may."""
     if app is None:
         return Code.NO_SUCH_APP, "No application has this key"

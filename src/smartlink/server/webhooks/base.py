@@ -8,11 +8,11 @@ from typing import Protocol
 from smartlink.protocol.names import is_internal, signed_in_user
 from smartlink.server.apps.base import App
 
-__all__ = ["WebhookEvent", "WebhookSink", "vacated"]
+__all__ = ["OutgoingEvent", "WebhookSink", "vacated"]
 
 
 @dataclass(frozen=True, slots=True)
-class WebhookEvent:
+class OutgoingEvent:
     """One event, named as in `forms.EVENT_NAMES`, as it stands in a body; fields that are None are left out there.
 
     `channel` of what is told of a user is the server's own, and is left out, too.
@@ -27,15 +27,15 @@ class WebhookEvent:
     subscription_count: int | None = None
 
 
-def vacated(channel: str) -> WebhookEvent | None:
+def vacated(channel: str) -> OutgoingEvent | None:
     """What webhooks are told when the last connection has left a channel; None where that is the server's business."""
     if (user_id := signed_in_user(channel)) is not None:
-        return WebhookEvent("user_offline", channel, user_id)
-    return None if is_internal(channel) else WebhookEvent("channel_vacated", channel)
+        return OutgoingEvent("user_offline", channel, user_id)
+    return None if is_internal(channel) else OutgoingEvent("channel_vacated", channel)
 
 
 class WebhookSink(Protocol):
     """Takes what happened on channels, in order; delivers it to those addresses of the app that want it."""
 
-    def tell(self, app: App, event: WebhookEvent) -> None:
+    def tell(self, app: App, event: OutgoingEvent) -> None:
         """Take one event. Plain; never waits, never raises."""

@@ -22,11 +22,19 @@ import structlog
 from smartlink.background import Background
 from smartlink.protocol.names import signed_in_user
 from smartlink.protocol.signing import sign_webhook
-from smartlink.server.apps.base import App, AppManager, Webhook
+from smartlink.server.apps.base import App, AppManager, WebhookTarget
 from smartlink.server.runtime.metrics import Metrics
-from smartlink.server.webhooks.base import WebhookEvent
+from smartlink.server.webhooks.base import OutgoingEvent
 from smartlink.server.webhooks.post import Poster, Posting
-from smartlink.server.webhooks.queue import Address, Batch, Check, QueueUnavailable, Report, Subject, WebhookQueue
+from smartlink.server.webhooks.queue import (
+    Address,
+    Batch,
+    Check,
+    QueueUnavailable,
+    Subject,
+    WebhookQueue,
+    WebhookReport,
+)
 
 __all__ = ["Occupants", "WebhookTimes", "Webhooks"]
 
@@ -73,7 +81,7 @@ class WebhookTimes:
 @dataclass(frozen=True, slots=True)
 class _Told:
     app: App
-    event: WebhookEvent
+    event: OutgoingEvent
     at: float
     monotonic: float
 
@@ -119,7 +127,7 @@ class Webhooks:
         self._task = self._background.start("delivering webhooks", self._run())
         self._looking = self._background.start("looking at webhook addresses", self._look_at_addresses())
 
-    def tell(self, app: App, event: WebhookEvent) -> None:
+    def tell(self, app: App, event: OutgoingEvent) -> None:
         """Take one event. Plain; never waits. When too many wait for the queue it is dropped and counted."""
         if self._stopping.is_set() or not any(_concerns(hook, event) for hook in app.webhooks):
             return
@@ -285,18 +293,18 @@ class Webhooks:
             if late:
                 await self._queue.record(late)
 
-    def _report(self, told: _Told, now: float) -> Report | None:
+    def _report(self, told: _Told, now: float) -> WebhookReport | None:
         event, name = told.event, told.event.name
         subject = Subject(told.app.id, event.channel, event.user_id or "" if name != "client_event" else "")
         urls = _urls(told.app, name, event.channel)
         if name in _ARRIVAL_OF:
-            return Report("leave", subject, told.at, "", (), self._times.grace_s)
+            return WebhookReport("leave", subject, told.at, "", (), self._times.grace_s)
         if name in _LEAVE_OF:
             is_late = now - told.monotonic >= self._times.grace_s / 2
             check_in_s = self._times.grace_s if is_late else None
-            return Report("arrival", subject, told.at, _text(event), urls, check_in_s)
+            return WebhookReport("arrival", subject, told.at, _text(event), urls, check_in_s)
         once_for_s = self._times.cache_miss_s if name == "cache_miss" else 0.0
-        return Report("event", subject, told.at, _text(event), urls, once_for_s=once_for_s) if urls else None
+        return WebhookReport("event", subject, told.at, _text(event), urls, once_for_s=once_for_s) if urls else None
 
     async def _look_at_due(self) -> None:
         """Look at all users that are due, and at some of the channels; come again for what is left."""
@@ -329,9 +337,9 @@ class Webhooks:
             names = ("member_added", "member_removed") if subject.user_id else ("channel_occupied", "channel_vacated")
             if is_signed_in_channel:
                 names = _WITHOUT_CHANNEL
-            event = WebhookEvent(names[not is_there], subject.channel, subject.user_id or None)
+            event = OutgoingEvent(names[not is_there], subject.channel, subject.user_id or None)
             urls = _urls(app, event.name, subject.channel)
-            told = Report("event", subject, time.time(), _text(event), urls)
+            told = WebhookReport("event", subject, time.time(), _text(event), urls)
         if not await self._queue.settle(check, is_announced=is_there, told=told):
             self._wake_by(0.0)
 
@@ -390,7 +398,7 @@ class Webhooks:
             log.error("webhook events dropped", reason=why)
 
 
-def _wants(hook: Webhook, name: str, channel: str) -> bool:
+def _wants(hook: WebhookTarget, name: str, channel: str) -> bool:
     if hook.events and name not in hook.events:
         return False
     if name in _WITHOUT_CHANNEL:  # They are on no channel: an address for some channels hears of them if it says so.
@@ -398,7 +406,7 @@ def _wants(hook: Webhook, name: str, channel: str) -> bool:
     return not hook.channel_prefixes or channel.startswith(hook.channel_prefixes)
 
 
-def _concerns(hook: Webhook, event: WebhookEvent) -> bool:
+def _concerns(hook: WebhookTarget, event: OutgoingEvent) -> bool:
     """Whether `hook` wants the event, or what undoes it: both must be known to tell either rightly."""
     other = _LEAVE_OF.get(event.name) or _ARRIVAL_OF.get(event.name)
     return _wants(hook, event.name, event.channel) or (other is not None and _wants(hook, other, event.channel))
@@ -408,7 +416,7 @@ def _urls(app: App, name: str, channel: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(hook.url for hook in app.webhooks if _wants(hook, name, channel)))
 
 
-def _text(event: WebhookEvent) -> str:
+def _text(event: OutgoingEvent) -> str:
     fields = {name: value for name, value in asdict(event).items() if value is not None}
     if event.name in _WITHOUT_CHANNEL:
         del fields["channel"]

@@ -15,10 +15,10 @@ from smartlink.server.webhooks.queue import (
     Address,
     Batch,
     Check,
-    Entry,
     FailedBatch,
-    Report,
+    QueuedEvent,
     Subject,
+    WebhookReport,
 )
 
 __all__ = ["MemoryQueue"]
@@ -33,7 +33,7 @@ class _Subject:
 
 @dataclass(slots=True)
 class _Address:
-    waiting: deque[Entry] = field(default_factory=deque)
+    waiting: deque[QueuedEvent] = field(default_factory=deque)
     free_at: float = 0.0
     """When it may be taken next: the end of a lease, or of a pause after a failure."""
     lease: str = ""
@@ -60,7 +60,7 @@ class MemoryQueue:
     async def stop(self) -> None:
         """There is nothing to close."""
 
-    async def record(self, reports: Sequence[Report]) -> int:
+    async def record(self, reports: Sequence[WebhookReport]) -> int:
         dropped = 0
         now = self._now()
         for report in reports:
@@ -98,7 +98,7 @@ class MemoryQueue:
             checks.append(Check(key, str(subject.version), subject.is_announced))
         return checks
 
-    async def settle(self, check: Check, *, is_announced: bool, told: Report | None) -> bool:
+    async def settle(self, check: Check, *, is_announced: bool, told: WebhookReport | None) -> bool:
         subject = self._subjects.get(check.subject)
         if subject is None or str(subject.version) != check.version:
             if subject is not None:
@@ -146,7 +146,7 @@ class MemoryQueue:
         queue.free_at = now + again_in_s
         if now - queue.failing_since < give_up_after_s:
             return 0
-        expired: list[Entry] = []
+        expired: list[QueuedEvent] = []
         while queue.waiting and queue.waiting[0].since <= now - give_up_after_s:
             expired.append(queue.waiting.popleft())
         size = max(1, len(batch.entries))
@@ -180,7 +180,7 @@ class MemoryQueue:
     async def forget(self, batch_id: int | None) -> int:
         return len(self._pop_failed(batch_id))
 
-    def _was_seen(self, report: Report, now: float) -> bool:
+    def _was_seen(self, report: WebhookReport, now: float) -> bool:
         if len(self._seen) > MAX_WAITING:
             self._seen = {key: until for key, until in self._seen.items() if until > now}
         if self._seen.get(report.subject, 0.0) > now:
@@ -188,14 +188,14 @@ class MemoryQueue:
         self._seen[report.subject] = now + report.once_for_s
         return False
 
-    def _append(self, report: Report, now: float) -> int:
+    def _append(self, report: WebhookReport, now: float) -> int:
         dropped = 0
         for address in report.addresses:
             queue = self._addresses.setdefault(address, _Address())
             if len(queue.waiting) >= MAX_WAITING:
                 dropped += 1
             else:
-                queue.waiting.append(Entry(report.at, now, report.event))
+                queue.waiting.append(QueuedEvent(report.at, now, report.event))
         return dropped
 
     def _set_due(self, key: Subject, subject: _Subject, due: float) -> None:
@@ -211,7 +211,7 @@ class MemoryQueue:
         if not queue.waiting:
             del self._addresses[address]
 
-    def _keep_failed(self, address: Address, entries: Sequence[Entry], reason: str) -> None:
+    def _keep_failed(self, address: Address, entries: Sequence[QueuedEvent], reason: str) -> None:
         number = next(self._count)
         self._failed[number] = FailedBatch(number, address, self._now(), reason, tuple(entries))
         of_address = [key for key, batch in self._failed.items() if batch.address == address]

@@ -23,12 +23,12 @@ __all__ = [
     "Address",
     "Batch",
     "Check",
-    "Entry",
     "FailedBatch",
     "QueueUnavailable",
-    "Report",
+    "QueuedEvent",
     "Subject",
     "WebhookQueue",
+    "WebhookReport",
 ]
 
 MAX_WAITING = 100_000
@@ -60,7 +60,7 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class WebhookReport:
     """One event from the node where it happened, and the addresses that want it."""
 
     kind: Literal["event", "arrival", "leave"]
@@ -91,7 +91,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class QueuedEvent:
     """One waiting event. `at`: when it happened; `since`: from when its tries count."""
 
     at: float
@@ -105,7 +105,7 @@ class Batch:
 
     address: Address
     lease: str
-    entries: tuple[Entry, ...]
+    entries: tuple[QueuedEvent, ...]
     attempts: int
 
 
@@ -117,7 +117,7 @@ class FailedBatch:
     address: Address
     failed_at: float
     reason: str
-    entries: tuple[Entry, ...]
+    entries: tuple[QueuedEvent, ...]
 
 
 class WebhookQueue(Protocol):
@@ -131,7 +131,7 @@ class WebhookQueue(Protocol):
 
     async def start(self) -> None: ...
 
-    async def record(self, reports: Sequence[Report]) -> int:
+    async def record(self, reports: Sequence[WebhookReport]) -> int:
         """Take reports, in order. Returns how many events were dropped because their address has too many waiting."""
 
     async def recheck(self, in_s: float) -> None:
@@ -146,7 +146,7 @@ class WebhookQueue(Protocol):
         Not given to others for `lease_s`; due again afterwards.
         """
 
-    async def settle(self, check: Check, *, is_announced: bool, told: Report | None) -> bool:
+    async def settle(self, check: Check, *, is_announced: bool, told: WebhookReport | None) -> bool:
         """End a look: what is announced from now on, and the event that says so.
 
         False, and nothing is done, when a report came since the claim: the subject is then due again at once.

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from smartlink.server.cluster.redis.commands import RedisAway, RedisCommands, Script
-from smartlink.server.cluster.redis.connect import Refused
+from smartlink.server.cluster.redis.connect import RedisRefused
 from smartlink.server.cluster.redis.naming import Names
 from smartlink.server.webhooks.queue import (
     MAX_FAILED,
@@ -28,11 +28,11 @@ from smartlink.server.webhooks.queue import (
     Address,
     Batch,
     Check,
-    Entry,
     FailedBatch,
+    QueuedEvent,
     QueueUnavailable,
-    Report,
     Subject,
+    WebhookReport,
 )
 
 __all__ = ["WEBHOOK_SCRIPTS", "RedisQueue"]
@@ -308,9 +308,9 @@ def _subject(text: str) -> Subject:
     return Subject(*msgspec.json.decode(text, type=tuple[str, str, str]))
 
 
-def _entry(text: str) -> Entry:
+def _entry(text: str) -> QueuedEvent:
     at, since, event = msgspec.json.decode(text, type=tuple[str, str, str])
-    return Entry(float(at), float(since), event)
+    return QueuedEvent(float(at), float(since), event)
 
 
 class RedisQueue:
@@ -324,13 +324,13 @@ class RedisQueue:
         """Connect. Raises QueueUnavailable where Redis will not have us; is it away, it is waited for afterwards."""
         try:
             await self._commands.open()
-        except Refused as error:
+        except RedisRefused as error:
             raise QueueUnavailable(str(error).removesuffix(".")) from None
 
     async def stop(self) -> None:
         await self._commands.close()
 
-    async def record(self, reports: Sequence[Report]) -> int:
+    async def record(self, reports: Sequence[WebhookReport]) -> int:
         return int(await self._run(_RECORD, MAX_WAITING, *(_report(report) for report in reports)))
 
     async def recheck(self, in_s: float) -> None:
@@ -344,7 +344,7 @@ class RedisQueue:
             for subject, state in zip(found[::2], found[1::2], strict=True)
         ]
 
-    async def settle(self, check: Check, *, is_announced: bool, told: Report | None) -> bool:
+    async def settle(self, check: Check, *, is_announced: bool, told: WebhookReport | None) -> bool:
         subject = _join(check.subject.app_id, check.subject.channel, check.subject.user_id)
         event = "" if told is None else _report(told)
         return bool(await self._run(_SETTLE, MAX_WAITING, subject, check.version, int(is_announced), event))
@@ -399,7 +399,7 @@ class RedisQueue:
         )
 
 
-def _report(report: Report) -> str:
+def _report(report: WebhookReport) -> str:
     subject = report.subject
     fields = {
         "kind": report.kind,

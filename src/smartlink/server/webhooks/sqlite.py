@@ -23,11 +23,11 @@ from smartlink.server.webhooks.queue import (
     Address,
     Batch,
     Check,
-    Entry,
     FailedBatch,
+    QueuedEvent,
     QueueUnavailable,
-    Report,
     Subject,
+    WebhookReport,
 )
 
 __all__ = ["SqliteQueue"]
@@ -65,7 +65,7 @@ CREATE INDEX IF NOT EXISTS failed_by_address ON failed (app_id, url, id);
 """
 
 _OF_USERS = " users"
-_entries = msgspec.json.Decoder(tuple[Entry, ...])
+_entries = msgspec.json.Decoder(tuple[QueuedEvent, ...])
 
 
 class SqliteQueue:
@@ -93,7 +93,7 @@ class SqliteQueue:
         await asyncio.get_running_loop().run_in_executor(thread, self._close)
         thread.shutdown(wait=False)
 
-    async def record(self, reports: Sequence[Report]) -> int:
+    async def record(self, reports: Sequence[WebhookReport]) -> int:
         # Reports of one call are due in their order.
         def work(db: sqlite3.Connection) -> int:
             now = self._now()
@@ -122,7 +122,7 @@ class SqliteQueue:
 
         return await self._transaction(work)
 
-    async def settle(self, check: Check, *, is_announced: bool, told: Report | None) -> bool:
+    async def settle(self, check: Check, *, is_announced: bool, told: WebhookReport | None) -> bool:
         def work(db: sqlite3.Connection) -> bool:
             subject = check.subject
             key = (subject.app_id, subject.channel, subject.user_id)
@@ -166,7 +166,7 @@ class SqliteQueue:
             entries = db.execute(
                 "SELECT at, since, event FROM waiting WHERE address_id = ? ORDER BY id LIMIT ?", (row[0], limit)
             )
-            return Batch(address, lease, tuple(Entry(*entry) for entry in entries), row[1])
+            return Batch(address, lease, tuple(QueuedEvent(*entry) for entry in entries), row[1])
 
         return await self._transaction(work)
 
@@ -202,7 +202,7 @@ class SqliteQueue:
             ).fetchall()
             size = max(1, len(batch.entries))
             for start in range(0, len(expired), size):
-                part = [Entry(*row) for row in expired[start : start + size]]
+                part = [QueuedEvent(*row) for row in expired[start : start + size]]
                 self._keep_failed(db, batch.address, part, reason)
             self._pop(db, address_id, len(expired))
             return len(expired)
@@ -254,7 +254,7 @@ class SqliteQueue:
 
     # In the thread, within a transaction
 
-    def _record(self, db: sqlite3.Connection, report: Report, now: float) -> int:
+    def _record(self, db: sqlite3.Connection, report: WebhookReport, now: float) -> int:
         subject = report.subject
         key = (subject.app_id, subject.channel, subject.user_id)
         if report.kind == "event":
@@ -282,7 +282,7 @@ class SqliteQueue:
         news = db.execute(f"UPDATE subjects SET is_announced = 1 {where} AND is_announced = 0", key)  # noqa: S608 — constants
         return self._append(db, report) if news.rowcount else 0
 
-    def _append(self, db: sqlite3.Connection, report: Report) -> int:
+    def _append(self, db: sqlite3.Connection, report: WebhookReport) -> int:
         dropped = 0
         for address in report.addresses:
             address_id = self._address(db, address)
@@ -325,7 +325,9 @@ class SqliteQueue:
         )
         db.execute("DELETE FROM addresses WHERE id = ? AND waiting = 0", (address_id,))
 
-    def _keep_failed(self, db: sqlite3.Connection, address: Address, entries: Sequence[Entry], reason: str) -> None:
+    def _keep_failed(
+        self, db: sqlite3.Connection, address: Address, entries: Sequence[QueuedEvent], reason: str
+    ) -> None:
         key = _key(address)
         db.execute(
             "INSERT INTO failed (app_id, url, failed_at, reason, entries) VALUES (?, ?, ?, ?, ?)",

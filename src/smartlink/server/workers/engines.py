@@ -6,31 +6,31 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from smartlink.protocol.session import Member
+from smartlink.protocol.session import PresenceMember
 from smartlink.server.apps.base import App
 from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Deliver, Publication
-from smartlink.server.cluster.history.base import Entry
-from smartlink.server.cluster.idempotency.base import Pending
-from smartlink.server.cluster.presence.base import Arrival, ChannelCount, Departure, OnChange, State
+from smartlink.server.cluster.history.base import HistoryEntry
+from smartlink.server.cluster.idempotency.base import CallUnderWay
+from smartlink.server.cluster.presence.base import Arrival, ChannelCount, ChannelState, Departure, OnChange
 from smartlink.server.runtime.rates import Totals
-from smartlink.server.webhooks.base import WebhookEvent
+from smartlink.server.webhooks.base import OutgoingEvent
 from smartlink.server.workers import messages as say
-from smartlink.server.workers.parent_link import Line
+from smartlink.server.workers.parent_link import ParentLink
 
 __all__ = [
     "ForwardedWebhooks",
-    "SwitchboardBroker",
-    "SwitchboardHistory",
-    "SwitchboardOverview",
-    "SwitchboardReceipts",
-    "SwitchboardRoster",
+    "WorkerBroker",
+    "WorkerHistory",
+    "WorkerIdempotency",
+    "WorkerOverview",
+    "WorkerPresence",
 ]
 
 
-class SwitchboardBroker:
+class WorkerBroker:
     """A `Broker` over the line."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: ParentLink) -> None:
         self._line = line
         self._subscribed: set[tuple[str, str]] = set()
 
@@ -89,16 +89,16 @@ def _publish(number: int, publication: Publication) -> say.Publish:
     )
 
 
-class SwitchboardRoster:
-    """A `Roster` over the line. With the switchboard gone, it knows of nobody: the process is about to end."""
+class WorkerPresence:
+    """A `PresenceStore` over the line. With the switchboard gone, it knows of nobody: the process is about to end."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: ParentLink) -> None:
         self._line = line
 
     async def start(self, on_change: OnChange) -> None:
         self._line.on_change = on_change
 
-    async def join(self, app_id: str, channel: str, socket_id: str, member: Member | None) -> Arrival:
+    async def join(self, app_id: str, channel: str, socket_id: str, member: PresenceMember | None) -> Arrival:
         try:
             arrived = await self._line.join(app_id, channel, socket_id, member)
         except BrokerUnavailable:
@@ -112,17 +112,17 @@ class SwitchboardRoster:
             return Departure(False, False, 0)
         return departed.departure
 
-    async def members(self, app_id: str, channel: str) -> Sequence[Member]:
+    async def members(self, app_id: str, channel: str) -> Sequence[PresenceMember]:
         return (await self.state(app_id, channel)).members
 
-    async def state(self, app_id: str, channel: str) -> State:
+    async def state(self, app_id: str, channel: str) -> ChannelState:
         try:
             present: say.Present = await self._line.ask(lambda n: say.Members(n, app_id, channel))
         except BrokerUnavailable:
-            return State(0, 0)
-        return State(present.version, present.subscriptions, present.members)
+            return ChannelState(0, 0)
+        return ChannelState(present.version, present.subscriptions, present.members)
 
-    async def change(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> Member | None:
+    async def change(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> PresenceMember | None:
         try:
             described: say.Described = await self._line.ask(
                 lambda n: say.Describe(n, app_id, channel, user_id, user_info)
@@ -172,35 +172,35 @@ class SwitchboardRoster:
         self._line.tell(say.Withdraw())
 
 
-class SwitchboardHistory:
+class WorkerHistory:
     """A `History` over the line."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: ParentLink) -> None:
         self._line = line
 
     async def append(self, app_id: str, channel: str, frame: bytes, ttl_s: float) -> int:
         appended: say.Appended = await self._line.ask(lambda n: say.Append(n, app_id, channel, frame, ttl_s))
         return appended.position
 
-    async def latest(self, app_id: str, channel: str) -> Entry | None:
+    async def latest(self, app_id: str, channel: str) -> HistoryEntry | None:
         kept: say.Kept = await self._line.ask(lambda n: say.Latest(n, app_id, channel))
         return kept.entries[0] if kept.entries else None
 
-    async def since(self, app_id: str, channel: str, position: int) -> Sequence[Entry] | None:
+    async def since(self, app_id: str, channel: str, position: int) -> Sequence[HistoryEntry] | None:
         kept: say.Kept = await self._line.ask(lambda n: say.Since(n, app_id, channel, position))
         return kept.entries
 
 
-class SwitchboardReceipts:
-    """`Receipts` over the line."""
+class WorkerIdempotency:
+    """`IdempotencyStore` over the line."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: ParentLink) -> None:
         self._line = line
 
     async def claim(self, app_id: str, key: str) -> bytes | None:
         claimed: say.Claimed = await self._line.ask(lambda n: say.Claim(n, app_id, key))
         if claimed.is_pending:
-            raise Pending
+            raise CallUnderWay
         return claimed.answer
 
     async def complete(self, app_id: str, key: str, answer: bytes) -> None:
@@ -213,18 +213,18 @@ class SwitchboardReceipts:
 class ForwardedWebhooks:
     """A `WebhookSink` that leaves delivery to the switchboard's process, in order with joins and leaves."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: ParentLink) -> None:
         self._line = line
 
-    def tell(self, app: App, event: WebhookEvent) -> None:
+    def tell(self, app: App, event: OutgoingEvent) -> None:
         if app.webhooks:
             self._line.tell(say.Tell(app.id, event))
 
 
-class SwitchboardOverview:
+class WorkerOverview:
     """How all workers are doing, over the line."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: ParentLink) -> None:
         self._line = line
 
     async def totals(self) -> Totals:

@@ -1,7 +1,7 @@
-"""The switchboard: the engines of one process, used by all workers of a machine.
+"""The worker hub: the engines of one process, used by all workers of a machine.
 
-Every worker is a `Seat`. What it says is carried out in the order it says it; a publication goes on to the seats that
-subscribed to its channel, as it came. So all workers see one order per channel, and counts are of all of them.
+Every worker is a `WorkerPeer`. What it says is carried out in the order it says it; a publication goes on to the peers
+that subscribed to its channel, as it came. So all workers see one order per channel, and counts are of all of them.
 
 A join or leave that lets its worker announce something (first or last of a user, or of a channel) takes the channel's
 turn: until the worker has said so, or `TURN_S` have gone by, other workers' joins and leaves there wait. Else a
@@ -23,18 +23,18 @@ import msgspec
 import structlog
 
 from smartlink.protocol.names import is_counted
-from smartlink.protocol.session import Member
+from smartlink.protocol.session import PresenceMember
 from smartlink.server.cluster.brokers.base import Control, Publication
-from smartlink.server.cluster.history.base import Entry, History
-from smartlink.server.cluster.idempotency.base import Pending, Receipts
-from smartlink.server.cluster.presence.base import Change, Departure, Roster
+from smartlink.server.cluster.history.base import History, HistoryEntry
+from smartlink.server.cluster.idempotency.base import CallUnderWay, IdempotencyStore
+from smartlink.server.cluster.presence.base import Change, Departure, PresenceStore
 from smartlink.server.runtime.metrics import lasting, merge
 from smartlink.server.runtime.rates import Totals
-from smartlink.server.webhooks.base import WebhookEvent, vacated
+from smartlink.server.webhooks.base import OutgoingEvent, vacated
 from smartlink.server.workers import messages as say
-from smartlink.server.workers.stream import Stream
+from smartlink.server.workers.stream import RecordStream
 
-__all__ = ["Exchange", "Home", "Seat"]
+__all__ = ["Home", "WorkerHub", "WorkerPeer"]
 
 TURN_S = 2.0
 MAX_HELD = 100_000
@@ -66,12 +66,12 @@ class Home(Protocol):
     def is_subscribed(self, app_id: str, channel: str) -> bool: ...
 
 
-class Seat:
+class WorkerPeer:
     """One worker, as the switchboard sees it."""
 
-    def __init__(self, exchange: Exchange, end: socket.socket) -> None:
-        self._exchange = exchange
-        self.stream = Stream(end, self._on_record, self._on_end)
+    def __init__(self, worker_hub: WorkerHub, end: socket.socket) -> None:
+        self._exchange = worker_hub
+        self.stream = RecordStream(end, self._on_record, self._on_end)
         self.pid = 0
         self.is_ready = False
         self.is_leaving = False
@@ -81,7 +81,7 @@ class Seat:
         self.figures: dict[str, float] = {}
         self.connections: dict[str, int] = {}
         self.subscriptions: set[Key] = set()
-        self.entries: dict[tuple[str, str, str], Member | None] = {}
+        self.entries: dict[tuple[str, str, str], PresenceMember | None] = {}
         """What it entered into the roster: app, channel, socket id."""
         self.claims: set[tuple[str, str]] = set()
         """Calls it carries out now: app and key."""
@@ -122,21 +122,21 @@ class Seat:
         self.has_changed.set()
 
 
-class Exchange:
+class WorkerHub:
     """Joins the workers of a machine. `engines` never wait; `tell` takes webhook events, named by app id."""
 
     def __init__(
         self,
         *,
-        roster: Roster,
+        presence: PresenceStore,
         history: History,
-        receipts: Receipts,
-        tell: Callable[[str, WebhookEvent], None],
+        idempotency: IdempotencyStore,
+        tell: Callable[[str, OutgoingEvent], None],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.roster = roster
+        self.presence = presence
         self.history = history
-        self.receipts = receipts
+        self.idempotency = idempotency
         self.tell = tell
         self.home: Home | None = None
         self.home_connections: dict[str, int] = {}
@@ -145,14 +145,14 @@ class Exchange:
         """What this process has to tell beside its node, if it has one."""
         self._past: dict[str, float] = {}
         """What workers had counted that are no more: totals must not go down."""
-        self.seats: dict[Seat, None] = {}
+        self.peers: dict[WorkerPeer, None] = {}
         self._now = now
         self._started_at = now()
-        self._routes: dict[Key, dict[Seat, None]] = {}
-        self._turns: dict[Key, tuple[Seat, int, float]] = {}
-        self._held: dict[Key, deque[tuple[Seat, say.Join | say.Leave]]] = {}
+        self._routes: dict[Key, dict[WorkerPeer, None]] = {}
+        self._turns: dict[Key, tuple[WorkerPeer, int, float]] = {}
+        self._held: dict[Key, deque[tuple[WorkerPeer, say.Join | say.Leave]]] = {}
         self._unsaid: set[str] = set()
-        self._actions: dict[type[msgspec.Struct], Callable[[Seat, Any], None]] = {
+        self._actions: dict[type[msgspec.Struct], Callable[[WorkerPeer, Any], None]] = {
             say.Hello: self._hello,
             say.Ready: self._ready,
             say.Failed: self._failed,
@@ -168,7 +168,7 @@ class Exchange:
             say.Channels: self._channels,
             say.Workers: self._workers,
             say.Connections: self._connections,
-            say.Withdraw: lambda seat, _: self._withdraw(seat),
+            say.Withdraw: lambda peer, _: self._withdraw(peer),
             say.Append: self._append,
             say.Latest: self._latest,
             say.Since: self._since,
@@ -179,41 +179,41 @@ class Exchange:
             say.TotalsAsked: self._totals,
         }
 
-    def seat(self, end: socket.socket) -> Seat:
+    def peer(self, end: socket.socket) -> WorkerPeer:
         """Take in a worker that speaks at the other end of `end`."""
-        seat = Seat(self, end)
-        self.seats[seat] = None
-        return seat
+        peer = WorkerPeer(self, end)
+        self.peers[peer] = None
+        return peer
 
-    def act(self, seat: Seat, message: say.FromWorker, record: bytes) -> None:
+    def act(self, peer: WorkerPeer, message: say.FromWorker, record: bytes) -> None:
         """Carry out what a worker said."""
         if isinstance(message, say.Publish):
             self._hand_on(message, record)
             if message.id:
-                seat.say(say.Accepted(message.id))
+                peer.say(say.Accepted(message.id))
         elif isinstance(message, say.Signal):
-            for other in self.seats:
+            for other in self.peers:
                 other.stream.send(record)
             if self.home is not None:
                 self.home.deliver(Control(message.app_id, message.action, message.target, message.data))
             if message.id:
-                seat.say(say.Accepted(message.id))
+                peer.say(say.Accepted(message.id))
         else:
-            self._actions[type(message)](seat, message)
+            self._actions[type(message)](peer, message)
 
-    def leave(self, seat: Seat) -> None:
+    def leave(self, peer: WorkerPeer) -> None:
         """A worker is gone: so is all it entered. One of the others announces it."""
-        if self.seats.pop(seat, 0) == 0:
+        if self.peers.pop(peer, 0) == 0:
             return
-        self._past = merge((self._past, lasting(seat.figures)))
-        for key in seat.subscriptions:
-            self._unroute(seat, key)
-        seat.subscriptions.clear()
-        self._withdraw(seat)
-        self._end_turns(seat, len(seat.turns))
-        for app_id, claim in seat.claims:
-            _now(self.receipts.release(app_id, claim))
-        for app_id in seat.connections:
+        self._past = merge((self._past, lasting(peer.figures)))
+        for key in peer.subscriptions:
+            self._unroute(peer, key)
+        peer.subscriptions.clear()
+        self._withdraw(peer)
+        self._end_turns(peer, len(peer.turns))
+        for app_id, claim in peer.claims:
+            _now(self.idempotency.release(app_id, claim))
+        for app_id in peer.connections:
             self._count_changed(app_id)
 
     def route(self, publication: Publication | Control) -> None:
@@ -222,11 +222,11 @@ class Exchange:
             record = say.encode(
                 say.Signal(0, publication.app_id, publication.action, publication.target, publication.data)
             )
-            for seat in self.seats:
-                seat.stream.send(record)
+            for peer in self.peers:
+                peer.stream.send(record)
             return
-        seats = self._routes.get((publication.app_id, publication.channel))
-        if seats:
+        peers = self._routes.get((publication.app_id, publication.channel))
+        if peers:
             record = say.encode(
                 say.Publish(
                     0,
@@ -238,26 +238,26 @@ class Exchange:
                     publication.version,
                 )
             )
-            for seat in seats:
-                seat.stream.send(record)
+            for peer in peers:
+                peer.stream.send(record)
 
     def report_home(self, app_id: str, connections: int) -> None:
         """This process's own node has so many connections now."""
         self.home_connections[app_id] = connections
         self._count_changed(app_id)
 
-    def connections_elsewhere(self, app_id: str, but: Seat | None = None) -> int:
+    def connections_elsewhere(self, app_id: str, but: WorkerPeer | None = None) -> int:
         """Connections of the app at every worker but one; without `but`: at all but this process's own node."""
-        others = sum(seat.connections.get(app_id, 0) for seat in self.seats if seat is not but)
+        others = sum(peer.connections.get(app_id, 0) for peer in self.peers if peer is not but)
         return others if but is None else others + self.home_connections.get(app_id, 0)
 
     def workers(self) -> int:
         """How many serve now."""
-        return sum(seat.is_ready and not seat.is_leaving for seat in self.seats) + (self.home_figures is not None)
+        return sum(peer.is_ready and not peer.is_leaving for peer in self.peers) + (self.home_figures is not None)
 
     def totals(self) -> Totals:
         """The figures of all workers."""
-        sources = [self._past, self.own_figures(), *(seat.figures for seat in self.seats)]
+        sources = [self._past, self.own_figures(), *(peer.figures for peer in self.peers)]
         if self.home_figures is not None:
             sources.append(self.home_figures())
         return Totals(self.workers(), self._now() - self._started_at, merge(sources))
@@ -276,35 +276,35 @@ class Exchange:
 
     # Workers
 
-    def _hello(self, seat: Seat, hello: say.Hello) -> None:
-        seat.pid = hello.pid
+    def _hello(self, peer: WorkerPeer, hello: say.Hello) -> None:
+        peer.pid = hello.pid
         if hello.version != say.VERSION:
-            seat.failure = (
+            peer.failure = (
                 f"its switchboard speaks version {hello.version}, the running one {say.VERSION}: stop and start instead"
             )
-            seat.close()
+            peer.close()
             return
-        for app_id in {app_id for other in self.seats for app_id in other.connections} | self.home_connections.keys():
-            seat.say(say.Elsewhere(app_id, self.connections_elsewhere(app_id, seat)))
+        for app_id in {app_id for other in self.peers for app_id in other.connections} | self.home_connections.keys():
+            peer.say(say.Elsewhere(app_id, self.connections_elsewhere(app_id, peer)))
 
-    def _ready(self, seat: Seat, _: say.Ready) -> None:
-        seat.is_ready = True
-        seat.has_changed.set()
+    def _ready(self, peer: WorkerPeer, _: say.Ready) -> None:
+        peer.is_ready = True
+        peer.has_changed.set()
 
-    def _failed(self, seat: Seat, failed: say.Failed) -> None:
-        seat.failure = failed.reason
-        seat.has_changed.set()
+    def _failed(self, peer: WorkerPeer, failed: say.Failed) -> None:
+        peer.failure = failed.reason
+        peer.has_changed.set()
 
-    def _report(self, seat: Seat, report: say.Report) -> None:
-        seat.figures = report.figures
+    def _report(self, peer: WorkerPeer, report: say.Report) -> None:
+        peer.figures = report.figures
 
     # Publications
 
     def _hand_on(self, message: say.Publish, record: bytes) -> None:
-        seats = self._routes.get((message.app_id, message.channel))
-        if seats:
-            for seat in seats:
-                seat.stream.send(record)
+        peers = self._routes.get((message.app_id, message.channel))
+        if peers:
+            for peer in peers:
+                peer.stream.send(record)
         home = self.home
         if home is not None and home.is_subscribed(message.app_id, message.channel):
             home.deliver(
@@ -318,76 +318,76 @@ class Exchange:
                 )
             )
 
-    def _subscribe(self, seat: Seat, message: say.Subscribe) -> None:
+    def _subscribe(self, peer: WorkerPeer, message: say.Subscribe) -> None:
         key = (message.app_id, message.channel)
-        seat.subscriptions.add(key)
-        self._routes.setdefault(key, {})[seat] = None
+        peer.subscriptions.add(key)
+        self._routes.setdefault(key, {})[peer] = None
 
-    def _unsubscribe(self, seat: Seat, message: say.Unsubscribe) -> None:
+    def _unsubscribe(self, peer: WorkerPeer, message: say.Unsubscribe) -> None:
         key = (message.app_id, message.channel)
-        if key in seat.subscriptions:
-            seat.subscriptions.discard(key)
-            self._unroute(seat, key)
+        if key in peer.subscriptions:
+            peer.subscriptions.discard(key)
+            self._unroute(peer, key)
 
-    def _unroute(self, seat: Seat, key: Key) -> None:
-        seats = self._routes[key]
-        seats.pop(seat, None)
-        if not seats:
+    def _unroute(self, peer: WorkerPeer, key: Key) -> None:
+        peers = self._routes[key]
+        peers.pop(peer, None)
+        if not peers:
             del self._routes[key]
 
     # Roster
 
-    def _in_turn(self, seat: Seat, message: say.Join | say.Leave) -> None:
+    def _in_turn(self, peer: WorkerPeer, message: say.Join | say.Leave) -> None:
         key = (message.app_id, message.channel)
         turn = self._turns.get(key)
-        if key in self._held or (turn is not None and turn[0] is not seat):
-            self._held.setdefault(key, deque()).append((seat, message))
-            seat.held += 1
-            if seat.held > MAX_HELD:
-                log.error("a worker asks more than can be held: its connection ends", pid=seat.pid)
-                asyncio.get_running_loop().call_soon(seat.close)
+        if key in self._held or (turn is not None and turn[0] is not peer):
+            self._held.setdefault(key, deque()).append((peer, message))
+            peer.held += 1
+            if peer.held > MAX_HELD:
+                log.error("a worker asks more than can be held: its connection ends", pid=peer.pid)
+                asyncio.get_running_loop().call_soon(peer.close)
             return
-        self._carry_out(seat, message)
+        self._carry_out(peer, message)
 
-    def _carry_out(self, seat: Seat, message: say.Join | say.Leave) -> None:
+    def _carry_out(self, peer: WorkerPeer, message: say.Join | say.Leave) -> None:
         key = (message.app_id, message.channel)
         entry = (*key, message.socket_id)
         turn = 0
         if isinstance(message, say.Join):
-            arrival = _now(self.roster.join(*entry, message.member))
+            arrival = _now(self.presence.join(*entry, message.member))
             member = message.member
             if member is not None and arrival.is_number is not None:
                 member = replace(member, is_number=arrival.is_number)
-            seat.entries.setdefault(entry, member)
+            peer.entries.setdefault(entry, member)
             members = arrival.members or None
             if arrival.is_first_of_user or arrival.is_first_on_channel:
-                turn = self._take_turn(seat, key)
-            seat.say(say.Arrived(message.id, replace(arrival, members=()), members, turn))
+                turn = self._take_turn(peer, key)
+            peer.say(say.Arrived(message.id, replace(arrival, members=()), members, turn))
         else:
-            departure = _now(self.roster.leave(*entry))
-            seat.entries.pop(entry, None)
+            departure = _now(self.presence.leave(*entry))
+            peer.entries.pop(entry, None)
             if departure.is_last_of_user or departure.is_last_on_channel:
-                turn = self._take_turn(seat, key)
-            seat.say(say.Departed(message.id, departure, turn))
+                turn = self._take_turn(peer, key)
+            peer.say(say.Departed(message.id, departure, turn))
 
-    def _take_turn(self, seat: Seat, key: Key) -> int:
-        turn = seat.next_turn(key)
-        self._turns[key] = (seat, turn, self._now())
+    def _take_turn(self, peer: WorkerPeer, key: Key) -> int:
+        turn = peer.next_turn(key)
+        self._turns[key] = (peer, turn, self._now())
         return turn
 
-    def _settled(self, seat: Seat, settled: say.Settled) -> None:
+    def _settled(self, peer: WorkerPeer, settled: say.Settled) -> None:
         count = 0
-        for turn in seat.turns:
+        for turn in peer.turns:
             if turn > settled.turn:
                 break
             count += 1
-        self._end_turns(seat, count)
+        self._end_turns(peer, count)
 
-    def _end_turns(self, seat: Seat, count: int) -> None:
-        for turn in list(itertools.islice(seat.turns, count)):
-            key = seat.turns.pop(turn)
+    def _end_turns(self, peer: WorkerPeer, count: int) -> None:
+        for turn in list(itertools.islice(peer.turns, count)):
+            key = peer.turns.pop(turn)
             current = self._turns.get(key)
-            if current is not None and current[0] is seat and current[1] == turn:
+            if current is not None and current[0] is peer and current[1] == turn:
                 del self._turns[key]
                 self._go_on(key)
 
@@ -397,21 +397,21 @@ class Exchange:
         if held is None:
             return
         while held:
-            seat, message = held[0]
+            peer, message = held[0]
             turn = self._turns.get(key)
-            if turn is not None and turn[0] is not seat:
+            if turn is not None and turn[0] is not peer:
                 return
             held.popleft()
-            seat.held -= 1
-            if seat.is_open:
-                self._carry_out(seat, message)
+            peer.held -= 1
+            if peer.is_open:
+                self._carry_out(peer, message)
         del self._held[key]
 
-    def _withdraw(self, seat: Seat) -> None:
-        entries, seat.entries = seat.entries, {}
-        changes: dict[Key, tuple[list[Member], Departure]] = {}
+    def _withdraw(self, peer: WorkerPeer) -> None:
+        entries, peer.entries = peer.entries, {}
+        changes: dict[Key, tuple[list[PresenceMember], Departure]] = {}
         for (app_id, channel, socket_id), member in entries.items():
-            departure = _now(self.roster.leave(app_id, channel, socket_id))
+            departure = _now(self.presence.leave(app_id, channel, socket_id))
             removed = changes[app_id, channel][0] if (app_id, channel) in changes else []
             if member is not None and departure.is_last_of_user:
                 removed.append(member)
@@ -425,45 +425,45 @@ class Exchange:
                     is_vacated=last.is_last_on_channel,
                     version=last.version,
                 )
-                self._announce(change, but=seat)
+                self._announce(change, but=peer)
 
-    def _announce(self, change: Change, but: Seat) -> None:
+    def _announce(self, change: Change, but: WorkerPeer) -> None:
         """Have one node announce a change; with nobody left, only webhooks are to hear of it."""
-        for seat in self.seats:
-            if seat.is_ready and not seat.is_leaving and seat is not but:
-                seat.say(say.Changed(change, self._take_turn(seat, (change.app_id, change.channel))))
+        for peer in self.peers:
+            if peer.is_ready and not peer.is_leaving and peer is not but:
+                peer.say(say.Changed(change, self._take_turn(peer, (change.app_id, change.channel))))
                 return
         if self.home is not None:
             self.home.on_change(change)
             return
         for member in change.removed:
-            self.tell(change.app_id, WebhookEvent("member_removed", change.channel, member.user_id))
+            self.tell(change.app_id, OutgoingEvent("member_removed", change.channel, member.user_id))
         if change.is_vacated and (event := vacated(change.channel)) is not None:
             self.tell(change.app_id, event)
 
-    def _members(self, seat: Seat, message: say.Members) -> None:
-        state = _now(self.roster.state(message.app_id, message.channel))
-        seat.say(say.Present(message.id, state.members, state.version, state.subscriptions))
+    def _members(self, peer: WorkerPeer, message: say.Members) -> None:
+        state = _now(self.presence.state(message.app_id, message.channel))
+        peer.say(say.Present(message.id, state.members, state.version, state.subscriptions))
 
-    def _count(self, seat: Seat, message: say.Count) -> None:
-        seat.say(say.Counted(message.id, _now(self.roster.count(message.app_id, message.channel))))
+    def _count(self, peer: WorkerPeer, message: say.Count) -> None:
+        peer.say(say.Counted(message.id, _now(self.presence.count(message.app_id, message.channel))))
 
-    def _describe(self, seat: Seat, message: say.Describe) -> None:
-        change = self.roster.change(message.app_id, message.channel, message.user_id, message.user_info)
-        seat.say(say.Described(message.id, _now(change)))
+    def _describe(self, peer: WorkerPeer, message: say.Describe) -> None:
+        change = self.presence.change(message.app_id, message.channel, message.user_id, message.user_info)
+        peer.say(say.Described(message.id, _now(change)))
 
-    def _channels(self, seat: Seat, message: say.Channels) -> None:
-        seat.say(say.Listed(message.id, _now(self.roster.channels(message.app_id, message.prefix))))
+    def _channels(self, peer: WorkerPeer, message: say.Channels) -> None:
+        peer.say(say.Listed(message.id, _now(self.presence.channels(message.app_id, message.prefix))))
 
-    def _workers(self, seat: Seat, message: say.Workers) -> None:
-        seat.say(say.Answered(message.id, self.workers()))
+    def _workers(self, peer: WorkerPeer, message: say.Workers) -> None:
+        peer.say(say.Answered(message.id, self.workers()))
 
-    def _connections(self, seat: Seat, message: say.Connections) -> None:
-        seat.connections[message.app_id] = message.connections
+    def _connections(self, peer: WorkerPeer, message: say.Connections) -> None:
+        peer.connections[message.app_id] = message.connections
         self._count_changed(message.app_id)
 
     def _count_changed(self, app_id: str) -> None:
-        if not self.seats:
+        if not self.peers:
             return  # A newcomer is told at its Hello.
         if not self._unsaid:
             asyncio.get_running_loop().call_soon(self._tell_counts)
@@ -471,41 +471,41 @@ class Exchange:
 
     def _tell_counts(self) -> None:
         for app_id in self._unsaid:
-            for seat in self.seats:
-                seat.say(say.Elsewhere(app_id, self.connections_elsewhere(app_id, seat)))
+            for peer in self.peers:
+                peer.say(say.Elsewhere(app_id, self.connections_elsewhere(app_id, peer)))
         self._unsaid.clear()
 
     # History, receipts, figures
 
-    def _append(self, seat: Seat, message: say.Append) -> None:
+    def _append(self, peer: WorkerPeer, message: say.Append) -> None:
         position = _now(self.history.append(message.app_id, message.channel, message.frame, message.ttl_s))
-        seat.say(say.Appended(message.id, position))
+        peer.say(say.Appended(message.id, position))
 
-    def _latest(self, seat: Seat, message: say.Latest) -> None:
-        entry: Entry | None = _now(self.history.latest(message.app_id, message.channel))
-        seat.say(say.Kept(message.id, () if entry is None else (entry,)))
+    def _latest(self, peer: WorkerPeer, message: say.Latest) -> None:
+        entry: HistoryEntry | None = _now(self.history.latest(message.app_id, message.channel))
+        peer.say(say.Kept(message.id, () if entry is None else (entry,)))
 
-    def _since(self, seat: Seat, message: say.Since) -> None:
+    def _since(self, peer: WorkerPeer, message: say.Since) -> None:
         entries = _now(self.history.since(message.app_id, message.channel, message.position))
-        seat.say(say.Kept(message.id, None if entries is None else tuple(entries)))
+        peer.say(say.Kept(message.id, None if entries is None else tuple(entries)))
 
-    def _claim(self, seat: Seat, message: say.Claim) -> None:
+    def _claim(self, peer: WorkerPeer, message: say.Claim) -> None:
         try:
-            answer = _now(self.receipts.claim(message.app_id, message.key))
-        except Pending:
-            seat.say(say.Claimed(message.id, True, None))
+            answer = _now(self.idempotency.claim(message.app_id, message.key))
+        except CallUnderWay:
+            peer.say(say.Claimed(message.id, True, None))
         else:
             if answer is None:
-                seat.claims.add((message.app_id, message.key))
-            seat.say(say.Claimed(message.id, False, answer))
+                peer.claims.add((message.app_id, message.key))
+            peer.say(say.Claimed(message.id, False, answer))
 
-    def _complete(self, seat: Seat, message: say.Complete) -> None:
-        seat.claims.discard((message.app_id, message.key))
-        _now(self.receipts.complete(message.app_id, message.key, message.answer))
+    def _complete(self, peer: WorkerPeer, message: say.Complete) -> None:
+        peer.claims.discard((message.app_id, message.key))
+        _now(self.idempotency.complete(message.app_id, message.key, message.answer))
 
-    def _release(self, seat: Seat, message: say.Release) -> None:
-        seat.claims.discard((message.app_id, message.key))
-        _now(self.receipts.release(message.app_id, message.key))
+    def _release(self, peer: WorkerPeer, message: say.Release) -> None:
+        peer.claims.discard((message.app_id, message.key))
+        _now(self.idempotency.release(message.app_id, message.key))
 
-    def _totals(self, seat: Seat, message: say.TotalsAsked) -> None:
-        seat.say(say.Summed(message.id, self.totals()))
+    def _totals(self, peer: WorkerPeer, message: say.TotalsAsked) -> None:
+        peer.say(say.Summed(message.id, self.totals()))

@@ -11,11 +11,11 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from smartlink.protocol.session import Member
-from smartlink.server.cluster.history.base import Entry
+from smartlink.protocol.session import PresenceMember
+from smartlink.server.cluster.history.base import HistoryEntry
 from smartlink.server.cluster.presence.base import Arrival, Change, ChannelCount, Departure
 from smartlink.server.runtime.rates import Totals
-from smartlink.server.webhooks.base import WebhookEvent
+from smartlink.server.webhooks.base import OutgoingEvent
 
 __all__ = [
     "MAX_BYTES",
@@ -132,7 +132,7 @@ class Join(msgspec.Struct, array_like=True, tag=20):
     app_id: str
     channel: str
     socket_id: str
-    member: Member | None
+    member: PresenceMember | None
 
 
 class Leave(msgspec.Struct, array_like=True, tag=21):
@@ -235,7 +235,7 @@ class Tell(msgspec.Struct, array_like=True, tag=50):
     """A webhook event: the switchboard's side delivers it."""
 
     app_id: str
-    event: WebhookEvent
+    event: OutgoingEvent
 
 
 class TotalsAsked(msgspec.Struct, array_like=True, tag=60):
@@ -250,7 +250,7 @@ class Arrived(msgspec.Struct, array_like=True, tag=70):
 
     id: int
     arrival: Arrival
-    members: tuple[Member, ...] | None
+    members: tuple[PresenceMember, ...] | None
     turn: int
 
 
@@ -264,7 +264,7 @@ class Present(msgspec.Struct, array_like=True, tag=72):
     """The answer to `Members`: a `State`."""
 
     id: int
-    members: tuple[Member, ...]
+    members: tuple[PresenceMember, ...]
     version: int = 0
     subscriptions: int = 0
 
@@ -273,7 +273,7 @@ class Described(msgspec.Struct, array_like=True, tag=83):
     """The answer to `Describe`: the member as they were told of before, if they are there."""
 
     id: int
-    member: Member | None
+    member: PresenceMember | None
 
 
 class Counted(msgspec.Struct, array_like=True, tag=73):
@@ -322,7 +322,7 @@ class Kept(msgspec.Struct, array_like=True, tag=79):
     """The answer to `Latest` (one or none) and `Since` (None: not all is kept)."""
 
     id: int
-    entries: tuple[Entry, ...] | None
+    entries: tuple[HistoryEntry, ...] | None
 
 
 class Claimed(msgspec.Struct, array_like=True, tag=80):

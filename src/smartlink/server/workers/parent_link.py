@@ -14,13 +14,13 @@ from typing import Any
 import msgspec
 import structlog
 
-from smartlink.protocol.session import Member
+from smartlink.protocol.session import PresenceMember
 from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Deliver, Publication
 from smartlink.server.cluster.presence.base import OnChange
 from smartlink.server.workers import messages as say
-from smartlink.server.workers.stream import Stream
+from smartlink.server.workers.stream import RecordStream
 
-__all__ = ["Line"]
+__all__ = ["ParentLink"]
 
 ANSWER_S = 5.0
 """How long an answer may take."""
@@ -46,7 +46,7 @@ _ANSWERS = frozenset(
 log = structlog.get_logger(__name__)
 
 
-class Line:
+class ParentLink:
     """One worker's line. What comes in is handed on in the order in which it was said.
 
     A coroutine that an answer wakes runs before anything that was said after the answer is handed on: what it learned
@@ -54,7 +54,7 @@ class Line:
     """
 
     def __init__(self, end: socket.socket) -> None:
-        self._stream = Stream(end, self._on_record, self._on_end)
+        self._stream = RecordStream(end, self._on_record, self._on_end)
         self._loop = asyncio.get_running_loop()
         self._questions: dict[int, tuple[asyncio.Future[Any], float]] = {}
         self._last_id = 0
@@ -100,7 +100,7 @@ class Line:
         self.tell(question(self._last_id))
         return future
 
-    async def join(self, app_id: str, channel: str, socket_id: str, member: Member | None) -> say.Arrived:
+    async def join(self, app_id: str, channel: str, socket_id: str, member: PresenceMember | None) -> say.Arrived:
         """Ask for a join."""
         # A parent that only stands still will carry it out: to give up would leave an entry that nobody takes out.
         arrived: say.Arrived = await self.ask(

@@ -9,20 +9,20 @@ from __future__ import annotations
 from smartlink.server.cluster.brokers.base import Control, Deliver, Publication
 from smartlink.server.cluster.brokers.memory import MemoryBroker
 from smartlink.server.cluster.presence.base import Change, OnChange
-from smartlink.server.cluster.presence.memory import MemoryRoster
+from smartlink.server.cluster.presence.memory import MemoryPresence
 from smartlink.server.runtime.rates import Totals
-from smartlink.server.workers.hub import Exchange
+from smartlink.server.workers.hub import WorkerHub
 
-__all__ = ["HomeBroker", "HomeOverview", "HomeRoster"]
+__all__ = ["SingleBroker", "SingleOverview", "SinglePresence"]
 
 
-class HomeBroker(MemoryBroker):
+class SingleBroker(MemoryBroker):
     """A `Broker` for the switchboard's own node."""
 
-    def __init__(self, exchange: Exchange, roster: HomeRoster) -> None:
+    def __init__(self, worker_hub: WorkerHub, presence: SinglePresence) -> None:
         super().__init__()
-        self._exchange = exchange
-        self._roster = roster
+        self._exchange = worker_hub
+        self._roster = presence
 
     async def start(self, deliver: Deliver) -> None:
         await super().start(deliver)
@@ -30,7 +30,7 @@ class HomeBroker(MemoryBroker):
 
     async def publish(self, publication: Publication | Control) -> None:
         await super().publish(publication)
-        if self._exchange.seats:
+        if self._exchange.peers:
             self._exchange.route(publication)
 
     async def stop(self) -> None:
@@ -50,17 +50,17 @@ class HomeBroker(MemoryBroker):
         self._roster.announce(change)
 
 
-class HomeRoster(MemoryRoster):
-    """A `Roster` for the switchboard's own node; the exchange enters the workers' connections into the same one."""
+class SinglePresence(MemoryPresence):
+    """The `PresenceStore` of the parent's own node; the hub enters its workers' connections into the same one."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._exchange: Exchange | None = None
+        self._exchange: WorkerHub | None = None
         self._on_change: OnChange | None = None
 
-    def use(self, exchange: Exchange) -> None:
-        """Be the roster of `exchange`."""
-        self._exchange = exchange
+    def use(self, worker_hub: WorkerHub) -> None:
+        """Be the roster of `worker_hub`."""
+        self._exchange = worker_hub
 
     async def start(self, on_change: OnChange) -> None:
         self._on_change = on_change
@@ -84,11 +84,11 @@ class HomeRoster(MemoryRoster):
         self._on_change = None
 
 
-class HomeOverview:
+class SingleOverview:
     """The overview of a server that is its own switchboard."""
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, worker_hub: WorkerHub) -> None:
+        self._exchange = worker_hub
 
     async def totals(self) -> Totals:
         return self._exchange.totals()

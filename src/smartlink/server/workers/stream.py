@@ -8,14 +8,14 @@ from collections.abc import Callable
 
 from smartlink.server.workers.messages import MAX_BYTES
 
-__all__ = ["Stream"]
+__all__ = ["RecordStream"]
 
 READ_BYTES = 262_144
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Bytes that may wait for a peer; beyond, it is given up."""
 
 
-class Stream:
+class RecordStream:
     """One end. `on_record` gets each record, `on_end` hears once that there will be no more; neither may raise."""
 
     def __init__(self, end: socket.socket, on_record: Callable[[bytes], None], on_end: Callable[[], None]) -> None:

@@ -43,7 +43,7 @@ class Publication(msgspec.Struct, frozen=True):
     except_socket: str | None = None
     is_live: bool = False
     version: int = 0
-    """Of a coming or going its number, as the roster gave it (`roster.base.State`); 0 for all else."""
+    """Of a coming or going its number, as the roster gave it (`presence.base.State`); 0 for all else."""
 
 
 def left_out(socket_id: str | None, user_id: str | None) -> str | None:

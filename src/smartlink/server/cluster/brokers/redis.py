@@ -31,9 +31,9 @@ from redis.exceptions import MovedError
 from smartlink.lost import closed_is_lost
 from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Deliver, Publication, is_left_out
 from smartlink.server.cluster.redis.commands import RedisAway, RedisCommands, Script
-from smartlink.server.cluster.redis.connect import LOST, Endpoint, Refused, Topology, open_connection
+from smartlink.server.cluster.redis.connect import LOST, Endpoint, RedisRefused, Topology, open_connection
 from smartlink.server.cluster.redis.naming import Names
-from smartlink.server.cluster.redis.pubsub import Ear, Moved
+from smartlink.server.cluster.redis.pubsub import Moved, PubSubConnection
 from smartlink.server.runtime.metrics import Metrics
 
 __all__ = ["BROKER_SCRIPTS", "MISSED", "RedisBroker"]
@@ -128,7 +128,7 @@ class RedisBroker:
         self._node_id = secrets.token_hex(8)
         self._deliver: Deliver | None = None
         self._channels: dict[str, _Channel] = {}
-        self._ears: dict[Endpoint, Ear] = {}
+        self._ears: dict[Endpoint, PubSubConnection] = {}
         self._topology: Topology | None = None
         self._is_hearing = False
         self._established = asyncio.Event()
@@ -237,7 +237,7 @@ class RedisBroker:
             try:
                 with closed_is_lost():
                     await self._hear()
-            except (*LOST, RedisAway, Refused) as error:
+            except (*LOST, RedisAway, RedisRefused) as error:
                 if self._is_hearing:
                     backoff_s = FIRST_BACKOFF_S
                 if isinstance(error, Moved | MovedError):
@@ -260,12 +260,14 @@ class RedisBroker:
         self._held = []
         self._news, self._in_news = set(), set()
         heartbeats = self._heartbeats(topology)
-        ears: dict[Endpoint, Ear] = {}
+        ears: dict[Endpoint, PubSubConnection] = {}
         tasks: list[asyncio.Task[None]] = []
         try:
             for endpoint, heartbeat in heartbeats.items():
                 connection = await open_connection(self._commands.address, endpoint)
-                ears[endpoint] = ear = Ear(connection, heartbeat, self._on_message, is_sharded=self._is_sharded)
+                ears[endpoint] = ear = PubSubConnection(
+                    connection, heartbeat, self._on_message, is_sharded=self._is_sharded
+                )
                 tasks.append(asyncio.create_task(ear.listen()))
             tasks.append(asyncio.create_task(self._beat(heartbeats.values())))
             tasks.append(asyncio.create_task(self._wait_for_move(ears, tuple(heartbeats.values()))))
@@ -285,7 +287,9 @@ class RedisBroker:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _establish(self, ears: dict[Endpoint, Ear], topology: Topology, heartbeats: dict[Endpoint, str]) -> None:
+    async def _establish(
+        self, ears: dict[Endpoint, PubSubConnection], topology: Topology, heartbeats: dict[Endpoint, str]
+    ) -> None:
         """Subscribe to all that is wanted, bring what was missed, then let through what came meanwhile."""
         async with asyncio.timeout(ESTABLISH_S):
             times = await self._times(heartbeats.values())
@@ -389,7 +393,7 @@ class RedisBroker:
                 self._commands.send(name, "EVALSHA", _BEAT.sha, 0, self._verb, name)
             await asyncio.sleep(BEAT_EVERY_S)
 
-    async def _wait_for_move(self, ears: dict[Endpoint, Ear], heartbeats: Iterable[str]) -> None:
+    async def _wait_for_move(self, ears: dict[Endpoint, PubSubConnection], heartbeats: Iterable[str]) -> None:
         """Raise as soon as a channel that is wanted belongs to another server than the one it is heard from."""
         while True:
             await self._moved.wait()
@@ -413,7 +417,7 @@ class RedisBroker:
                 break
         return found
 
-    def _ear(self, name: str) -> Ear | None:
+    def _ear(self, name: str) -> PubSubConnection | None:
         endpoint = None if self._topology is None else self._topology.endpoint(name)
         return None if endpoint is None else self._ears.get(endpoint)
 

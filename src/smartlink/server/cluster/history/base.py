@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["MAX_APP_BYTES", "POSITION_KEPT_S", "Entry", "History"]
+__all__ = ["MAX_APP_BYTES", "POSITION_KEPT_S", "History", "HistoryEntry"]
 
 MAX_APP_BYTES = 33_554_432
 """Bytes that the kept events of one application may take, with all that goes with them."""
@@ -15,7 +15,7 @@ POSITION_KEPT_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class HistoryEntry:
     """One kept event: the text frame's payload, where it stands on its channel, and for how many seconds more."""
 
     position: int
@@ -36,8 +36,8 @@ class History(Protocol):
     async def append(self, app_id: str, channel: str, frame: bytes, ttl_s: float) -> int:
         """Keep `frame` as the channel's latest. Returns its position, from 1."""
 
-    async def latest(self, app_id: str, channel: str) -> Entry | None:
+    async def latest(self, app_id: str, channel: str) -> HistoryEntry | None:
         """The latest event, or None when there is none or its time is over."""
 
-    async def since(self, app_id: str, channel: str, position: int) -> Sequence[Entry] | None:
+    async def since(self, app_id: str, channel: str, position: int) -> Sequence[HistoryEntry] | None:
         """What came after `position`, oldest first; None when some of it is no longer kept."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from smartlink.server.cluster.budgets import Keeper
-from smartlink.server.cluster.history.base import MAX_APP_BYTES, POSITION_KEPT_S, Entry
+from smartlink.server.cluster.history.base import MAX_APP_BYTES, POSITION_KEPT_S, HistoryEntry
 
 __all__ = ["MemoryHistory"]
 
@@ -39,9 +39,9 @@ class _Event:
         self.end = end
         self.until = until
 
-    def entry(self, now: float) -> Entry:
+    def entry(self, now: float) -> HistoryEntry:
         frame = self.start if self.end is None else self.start + self.end.text
-        return Entry(self.position, frame, self.until - now)
+        return HistoryEntry(self.position, frame, self.until - now)
 
 
 class MemoryHistory:
@@ -75,11 +75,11 @@ class MemoryHistory:
         self._channels.put(app_id, channel, events, size, ttl_s)
         return position
 
-    async def latest(self, app_id: str, channel: str) -> Entry | None:
+    async def latest(self, app_id: str, channel: str) -> HistoryEntry | None:
         events = self._channels.get(app_id, channel)
         return None if events is None else events[-1].entry(self._now())
 
-    async def since(self, app_id: str, channel: str, position: int) -> Sequence[Entry] | None:
+    async def since(self, app_id: str, channel: str, position: int) -> Sequence[HistoryEntry] | None:
         now = self._now()
         events = self._channels.get(app_id, channel)
         if events is None:

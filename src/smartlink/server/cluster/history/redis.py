@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from smartlink.server.cluster.brokers.base import BrokerUnavailable
-from smartlink.server.cluster.history.base import MAX_APP_BYTES, POSITION_KEPT_S, Entry
+from smartlink.server.cluster.history.base import MAX_APP_BYTES, POSITION_KEPT_S, HistoryEntry
 from smartlink.server.cluster.redis.commands import RedisAway, RedisCommands, Script
 from smartlink.server.cluster.redis.ledger import LEDGER_SCRIPTS, RedisLedger
 from smartlink.server.cluster.redis.naming import Names
@@ -64,18 +64,18 @@ class RedisHistory:
         self._positions.enter(app_id, channel, 2 * len(channel), max(POSITION_KEPT_S, math.ceil(ttl_s) + 1))
         return position
 
-    async def latest(self, app_id: str, channel: str) -> Entry | None:
+    async def latest(self, app_id: str, channel: str) -> HistoryEntry | None:
         _, entries = await self._read(app_id, channel, -1)
         return entries[-1] if entries else None
 
-    async def since(self, app_id: str, channel: str, position: int) -> Sequence[Entry] | None:
+    async def since(self, app_id: str, channel: str, position: int) -> Sequence[HistoryEntry] | None:
         last, entries = await self._read(app_id, channel, 0)
         if last == 0:
             return () if position == 0 else None
         after = [entry for entry in entries if entry.position > position]
         return after if position + len(after) == last else None
 
-    async def _read(self, app_id: str, channel: str, start: int) -> tuple[int, list[Entry]]:
+    async def _read(self, app_id: str, channel: str, start: int) -> tuple[int, list[HistoryEntry]]:
         """The channel's position, and the entries from `start` whose time is not over."""
         last, now, kept = await self._run(_READ, app_id, channel, start)
         entries = []
@@ -83,7 +83,7 @@ class RedisHistory:
             position, until, frame = entry.split(b" ", 2)
             left_ms = int(until) - int(now)
             if left_ms > 0:
-                entries.append(Entry(int(position), frame, left_ms / 1_000))
+                entries.append(HistoryEntry(int(position), frame, left_ms / 1_000))
         return int(last), entries
 
     async def _run(self, script: Script, app_id: str, channel: str, *arguments: Any) -> Any:

@@ -1,10 +1,10 @@
-"""The port `Receipts`: a call that is repeated with the same key is carried out once."""
+"""The port `IdempotencyStore`: a call that is repeated with the same key is carried out once."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["KEPT_S", "MAX_APP_BYTES", "Pending", "Receipts"]
+__all__ = ["KEPT_S", "MAX_APP_BYTES", "CallUnderWay", "IdempotencyStore"]
 
 KEPT_S = 120
 """For how long a repeat is recognised."""
@@ -12,11 +12,11 @@ MAX_APP_BYTES = 67_108_864
 """Bytes that the receipts of one application may take, with all that goes with them."""
 
 
-class Pending(Exception):
+class CallUnderWay(Exception):
     """A call with the same key is being carried out now; the caller is told to come back (409)."""
 
 
-class Receipts(Protocol):
+class IdempotencyStore(Protocol):
     """Remembers, over all nodes, which calls were carried out, and what was answered.
 
     Promises, tried on every engine by tests/conformance/test_receipts.py: of any number of callers with one key, one

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from hashlib import blake2b
 
 from smartlink.server.cluster.budgets import Keeper
-from smartlink.server.cluster.idempotency.base import KEPT_S, MAX_APP_BYTES, Pending
+from smartlink.server.cluster.idempotency.base import KEPT_S, MAX_APP_BYTES, CallUnderWay
 
-__all__ = ["MemoryReceipts"]
+__all__ = ["MemoryIdempotency"]
 
 PER_RECEIPT = 400
 """Bytes that a receipt takes beside its answer: as measured, and something over."""
 
 
-class MemoryReceipts:
-    """`Receipts` within one process. Keys are kept as digests: a long one takes no more than a short one."""
+class MemoryIdempotency:
+    """`IdempotencyStore` within one process. Keys are kept as digests: a long one takes no more than a short one."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic, max_app_bytes: int = MAX_APP_BYTES) -> None:
         self._kept: Keeper[bytes, tuple[bytes | None]] = Keeper(max_app_bytes, now)
@@ -33,7 +33,7 @@ class MemoryReceipts:
             self._kept.put(app_id, digest, (None,), PER_RECEIPT, KEPT_S)
             return None
         if found[0] is None:
-            raise Pending
+            raise CallUnderWay
         return found[0]
 
     async def complete(self, app_id: str, key: str, answer: bytes) -> None:

@@ -11,12 +11,12 @@ from collections import OrderedDict
 from typing import Any
 
 from smartlink.server.cluster.brokers.base import BrokerUnavailable
-from smartlink.server.cluster.idempotency.base import KEPT_S, MAX_APP_BYTES, Pending
+from smartlink.server.cluster.idempotency.base import KEPT_S, MAX_APP_BYTES, CallUnderWay
 from smartlink.server.cluster.redis.commands import RedisAway, RedisCommands, Script
 from smartlink.server.cluster.redis.ledger import LEDGER_SCRIPTS, RedisLedger
 from smartlink.server.cluster.redis.naming import Names
 
-__all__ = ["RECEIPT_SCRIPTS", "RedisReceipts"]
+__all__ = ["IDEMPOTENCY_SCRIPTS", "RedisIdempotency"]
 
 PENDING_S = 20
 MAX_OWED = 10_000
@@ -35,11 +35,11 @@ _RELEASE = Script("""
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 return 1
 """)
-RECEIPT_SCRIPTS = (_CLAIM, _COMPLETE, _RELEASE, *LEDGER_SCRIPTS)
+IDEMPOTENCY_SCRIPTS = (_CLAIM, _COMPLETE, _RELEASE, *LEDGER_SCRIPTS)
 
 
-class RedisReceipts:
-    """`Receipts` over Redis. Opened and closed with the broker."""
+class RedisIdempotency:
+    """`IdempotencyStore` over Redis. Opened and closed with the broker."""
 
     def __init__(self, commands: RedisCommands, names: Names, max_app_bytes: int = MAX_APP_BYTES) -> None:
         self._commands = commands
@@ -61,7 +61,7 @@ class RedisReceipts:
         if found is None:
             return None
         if found[:1] == b"p":
-            raise Pending
+            raise CallUnderWay
         return found[1:]
 
     async def complete(self, app_id: str, key: str, answer: bytes) -> None:

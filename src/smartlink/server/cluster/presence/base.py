@@ -1,4 +1,4 @@
-"""The port `Roster` and what it answers."""
+"""The port `PresenceStore` and what it answers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from smartlink.protocol.session import Member
+from smartlink.protocol.session import PresenceMember
 
-__all__ = ["Arrival", "Change", "ChannelCount", "Departure", "OnChange", "Roster", "State"]
+__all__ = ["Arrival", "Change", "ChannelCount", "ChannelState", "Departure", "OnChange", "PresenceStore"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,8 @@ class Arrival:
     is_number: bool | None = None
     """The form in which the user's id was told first, where that is another than the one who joins has."""
     version: int = field(default=0, compare=False)
-    """See `State`."""
-    members: tuple[Member, ...] = field(default=(), compare=False)
+    """See `ChannelState`."""
+    members: tuple[PresenceMember, ...] = field(default=(), compare=False)
     """Who is there as of this very join, when it was a member's."""
 
 
@@ -34,11 +34,11 @@ class Departure:
     is_last_of_user: bool
     subscriptions: int
     version: int = field(default=0, compare=False)
-    """See `State`."""
+    """See `ChannelState`."""
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class ChannelState:
     """Who is on a channel at one moment: how many connections, and which members.
 
     Of presence channels and of users' own, each coming or going of a user has a number, higher than those before it.
@@ -48,7 +48,7 @@ class State:
 
     version: int
     subscriptions: int
-    members: tuple[Member, ...] = ()
+    members: tuple[PresenceMember, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,48 +69,48 @@ class Change:
 
     app_id: str
     channel: str
-    added: tuple[Member, ...] = ()
-    removed: tuple[Member, ...] = ()
+    added: tuple[PresenceMember, ...] = ()
+    removed: tuple[PresenceMember, ...] = ()
     is_occupied: bool = False
     """The channel was empty before."""
     is_vacated: bool = False
     """The channel is empty now."""
     version: int = field(default=0, compare=False, repr=False)
-    """See `State`."""
+    """See `ChannelState`."""
 
 
 OnChange = Callable[[Change], None]
 
 
-class Roster(Protocol):
+class PresenceStore(Protocol):
     """Who is on a channel, over all nodes.
 
     Promises, tried on every engine by tests/conformance/test_roster.py: counts and members are of the whole cluster;
     each user is listed once however many connections, with the id and info told first; first and last are told exactly
     once; joining twice with one socket id, or leaving without being there, changes nothing and is neither first nor
-    last; states and changes are numbered in one order (`State`); a dead node's entries vanish within 10 s, and one node
-    is told so. While other nodes cannot be reached, answers are of this node alone; nothing raises and nothing waits
+    last; states and changes are numbered in one order (`ChannelState`); a dead node's entries vanish within 10 s, and
+    one node is told so. While other nodes cannot be reached, answers are of this node alone; nothing raises and nothing waits
     for long; afterwards the node's entries are put right.
     """
 
     async def start(self, on_change: OnChange) -> None:
         """Begin; `on_change` is a plain function and must not raise."""
 
-    async def join(self, app_id: str, channel: str, socket_id: str, member: Member | None) -> Arrival: ...
+    async def join(self, app_id: str, channel: str, socket_id: str, member: PresenceMember | None) -> Arrival: ...
 
     async def leave(self, app_id: str, channel: str, socket_id: str) -> Departure: ...
 
-    async def members(self, app_id: str, channel: str) -> Sequence[Member]:
+    async def members(self, app_id: str, channel: str) -> Sequence[PresenceMember]:
         """Members in order of arrival; empty for a channel nobody is on."""
 
-    async def state(self, app_id: str, channel: str) -> State: ...
+    async def state(self, app_id: str, channel: str) -> ChannelState: ...
 
     async def count(self, app_id: str, channel: str) -> ChannelCount: ...
 
     async def channels(self, app_id: str, prefix: str = "") -> dict[str, ChannelCount]:
         """Occupied channels whose names start with `prefix`."""
 
-    async def change(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> Member | None:
+    async def change(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> PresenceMember | None:
         """Have a member told of with this `user_info` (JSON) from now on, as long as they are there.
 
         Returns the member as they were told of before; None when they are not there.

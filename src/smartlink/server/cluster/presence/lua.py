@@ -20,8 +20,8 @@ __all__ = [
     "JOIN",
     "LEAVE",
     "PLACE",
+    "PRESENCE_SCRIPTS",
     "REMOVE",
-    "ROSTER_SCRIPTS",
     "SETTLE",
     "STATE",
     "STATE_MISSED",
@@ -350,7 +350,7 @@ return {1, dead, redis.call('HGETALL', connections)}
 """A node lives. Returns 0 when it was taken for dead (or Redis was emptied); else which dead nodes it is to clear up
 after, and what all nodes report. When nobody was heard for a while, it was Redis that was away: all get a new lease."""
 
-ROSTER_SCRIPTS = (
+PRESENCE_SCRIPTS = (
     JOIN,
     LEAVE,
     REMOVE,

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from smartlink.protocol.session import Member
-from smartlink.server.cluster.presence.base import Arrival, ChannelCount, Departure, OnChange, State
+from smartlink.protocol.session import PresenceMember
+from smartlink.server.cluster.presence.base import Arrival, ChannelCount, ChannelState, Departure, OnChange
 
-__all__ = ["MemoryRoster"]
+__all__ = ["MemoryPresence"]
 
 
 _NONE: Final[dict[Any, Any]] = {}
@@ -20,8 +20,8 @@ class _Channel:
     __slots__ = ("sockets", "tabs", "users")
 
     def __init__(self) -> None:
-        self.sockets: dict[str, Member | None] = {}
-        self.users: dict[str, Member] = _NONE
+        self.sockets: dict[str, PresenceMember | None] = {}
+        self.users: dict[str, PresenceMember] = _NONE
         self.tabs: dict[str, int] = _NONE
         """Connections of each user."""
 
@@ -29,8 +29,8 @@ class _Channel:
 _NOBODY = ChannelCount(0, 0)
 
 
-class MemoryRoster:
-    """A `Roster` within one process. A channel exists while somebody is on it."""
+class MemoryPresence:
+    """A `PresenceStore` within one process. A channel exists while somebody is on it."""
 
     def __init__(self) -> None:
         self._apps: dict[str, dict[str, _Channel]] = {}
@@ -40,7 +40,7 @@ class MemoryRoster:
     async def start(self, on_change: OnChange) -> None:
         """Nothing changes here but by `join` and `leave`."""
 
-    async def join(self, app_id: str, channel: str, socket_id: str, member: Member | None) -> Arrival:
+    async def join(self, app_id: str, channel: str, socket_id: str, member: PresenceMember | None) -> Arrival:
         channels = self._apps.setdefault(app_id, {})
         entry = channels.get(channel)
         if entry is None:
@@ -82,12 +82,12 @@ class MemoryRoster:
             del self._apps[app_id]
         return Departure(True, is_last_of_user, 0, self._version)
 
-    async def members(self, app_id: str, channel: str) -> Sequence[Member]:
+    async def members(self, app_id: str, channel: str) -> Sequence[PresenceMember]:
         entry = self._apps.get(app_id, {}).get(channel)
         return () if entry is None else tuple(entry.users.values())
 
-    async def state(self, app_id: str, channel: str) -> State:
-        return State(self._version, *self.here(app_id, channel))
+    async def state(self, app_id: str, channel: str) -> ChannelState:
+        return ChannelState(self._version, *self.here(app_id, channel))
 
     async def count(self, app_id: str, channel: str) -> ChannelCount:
         entry = self._apps.get(app_id, {}).get(channel)
@@ -101,10 +101,10 @@ class MemoryRoster:
         }
 
     @staticmethod
-    def _members(entry: _Channel, joining: Member | None) -> tuple[Member, ...]:
+    def _members(entry: _Channel, joining: PresenceMember | None) -> tuple[PresenceMember, ...]:
         return () if joining is None else tuple(entry.users.values())
 
-    def here(self, app_id: str, channel: str) -> tuple[int, tuple[Member, ...]]:
+    def here(self, app_id: str, channel: str) -> tuple[int, tuple[PresenceMember, ...]]:
         """Connections and members of a channel, at once."""
         entry = self._apps.get(app_id, {}).get(channel)
         return (0, ()) if entry is None else (len(entry.sockets), tuple(entry.users.values()))
@@ -115,7 +115,7 @@ class MemoryRoster:
         member = None if entry is None else entry.sockets.get(socket_id)
         return None if member is None else member.user_id
 
-    async def change(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> Member | None:
+    async def change(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> PresenceMember | None:
         entry = self._apps.get(app_id, {}).get(channel)
         known = None if entry is None else entry.users.get(user_id)
         if known is not None:
@@ -125,7 +125,7 @@ class MemoryRoster:
     def note(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> None:
         """Nobody else changes what is here."""
 
-    def retell(self, app_id: str, channel: str, member: Member) -> bool:
+    def retell(self, app_id: str, channel: str, member: PresenceMember) -> bool:
         """Have a user who is there told of as `member` from now on. Returns whether they are."""
         entry = self._apps.get(app_id, {}).get(channel)
         if entry is None or member.user_id not in entry.users:

@@ -12,7 +12,7 @@ from smartlink.server.cluster.presence.lua import PLACE
 from smartlink.server.cluster.redis.commands import RedisAway, RedisCommands
 from smartlink.server.cluster.redis.naming import Names
 
-__all__ = ["Places"]
+__all__ = ["ConnectionCounts"]
 
 NEAR, NEAR_PART = 256, 0.1
 """How close to its limit an app must be, in connections and as a part of them, for Redis to be asked before each one:
@@ -23,7 +23,7 @@ _ANY = 1 << 53
 _reports = msgspec.json.Decoder(dict[str, int])
 
 
-class Places:
+class ConnectionCounts:
     """Counts the connections of each app for the cluster. `node_id` is None while Redis cannot be reached."""
 
     def __init__(self, commands: RedisCommands, names: Names, node_id: Callable[[], str | None]) -> None:

@@ -22,8 +22,8 @@ from typing import Any
 import structlog
 
 from smartlink.protocol.names import is_counted
-from smartlink.protocol.session import Member
-from smartlink.server.cluster.presence.base import Arrival, Change, ChannelCount, Departure, OnChange, State
+from smartlink.protocol.session import PresenceMember
+from smartlink.server.cluster.presence.base import Arrival, Change, ChannelCount, ChannelState, Departure, OnChange
 from smartlink.server.cluster.presence.lua import (
     AUDIT,
     BEAT,
@@ -38,12 +38,12 @@ from smartlink.server.cluster.presence.lua import (
     STATE_MISSED,
     SYNC,
 )
-from smartlink.server.cluster.presence.memory import MemoryRoster
-from smartlink.server.cluster.presence.places import Places
+from smartlink.server.cluster.presence.memory import MemoryPresence
+from smartlink.server.cluster.presence.places import ConnectionCounts
 from smartlink.server.cluster.redis.commands import RedisAway, RedisCommands
 from smartlink.server.cluster.redis.naming import Names
 
-__all__ = ["RedisRoster"]
+__all__ = ["RedisPresence"]
 
 BEAT_EVERY_S = 1.0
 LEASE_MS = 6_000
@@ -84,13 +84,13 @@ class _Missed:
             self.left.add(user_id)
 
 
-class RedisRoster:
-    """A `Roster` over Redis. See the module."""
+class RedisPresence:
+    """A `PresenceStore` over Redis. See the module."""
 
     def __init__(self, commands: RedisCommands, names: Names) -> None:
         self._commands = commands
         self._names = names
-        self._local = MemoryRoster()
+        self._local = MemoryPresence()
         self._node_id = secrets.token_hex(8)
         self._former_id = ""
         """Under which this node was known before, while entries of it may be left."""
@@ -100,7 +100,7 @@ class RedisRoster:
         self._unsettled: list[tuple[float, _Key, list[Any], bool, int]] = []
         self._dead: set[str] = set()
         self._audit: list[_Key] = []
-        self._places = Places(commands, names, lambda: self._node_id if self._is_with_others else None)
+        self._places = ConnectionCounts(commands, names, lambda: self._node_id if self._is_with_others else None)
         self._on_change: OnChange | None = None
         self._beat_now = asyncio.Event()
         self._work_now = asyncio.Event()
@@ -139,7 +139,7 @@ class RedisRoster:
 
     # What a node does
 
-    async def join(self, app_id: str, channel: str, socket_id: str, member: Member | None) -> Arrival:
+    async def join(self, app_id: str, channel: str, socket_id: str, member: PresenceMember | None) -> Arrival:
         local = await self._local.join(app_id, channel, socket_id, member)
         arrival = replace(local, version=0)
         key = (app_id, channel)
@@ -219,10 +219,10 @@ class RedisRoster:
             version,
         )
 
-    async def members(self, app_id: str, channel: str) -> Sequence[Member]:
+    async def members(self, app_id: str, channel: str) -> Sequence[PresenceMember]:
         return list((await self.state(app_id, channel)).members)
 
-    async def state(self, app_id: str, channel: str) -> State:
+    async def state(self, app_id: str, channel: str) -> ChannelState:
         key = (app_id, channel)
         if self._is_with_others:
             with contextlib.suppress(RedisAway):
@@ -230,11 +230,11 @@ class RedisRoster:
                     return await self._unwritten_state(key)
                 version, total, reply = await self._commands.run(STATE, self._keys(key), _is_numbered(channel))
                 if key not in self._dirty:
-                    return State(version, total, _members(reply))
+                    return ChannelState(version, total, _members(reply))
                 return await self._unwritten_state(key)
-        return State(0, *self._local.here(*key))
+        return ChannelState(0, *self._local.here(*key))
 
-    async def _unwritten_state(self, key: _Key) -> State:
+    async def _unwritten_state(self, key: _Key) -> ChannelState:
         """The state, with what this node could not write yet."""
         missed = self._dirty.get(key)
         left = () if missed is None else missed.left
@@ -242,9 +242,9 @@ class RedisRoster:
         members = _members(reply)
         listed = {member.user_id for member in members}
         count, here = self._local.here(*key)
-        return State(0, elsewhere + count, members + tuple(each for each in here if each.user_id not in listed))
+        return ChannelState(0, elsewhere + count, members + tuple(each for each in here if each.user_id not in listed))
 
-    async def change(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> Member | None:
+    async def change(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> PresenceMember | None:
         key = (app_id, channel)
         if self._is_apart(key):
             return await self._local.change(app_id, channel, user_id, user_info)
@@ -517,7 +517,7 @@ class RedisRoster:
         """Of `users` each id is followed by whether it is a number."""
         if users or is_vacated or are_fewer:
             removed = tuple(
-                Member(user_id.decode(errors="replace"), is_number=is_number == 1)
+                PresenceMember(user_id.decode(errors="replace"), is_number=is_number == 1)
                 for user_id, is_number in zip(users[::2], users[1::2], strict=True)
             )
             self._tell(Change(*key, removed=removed, is_vacated=is_vacated, version=version))
@@ -532,17 +532,17 @@ def _is_numbered(channel: str) -> int:
     return int(channel.startswith(_NUMBERED))
 
 
-def _entry(member: Member) -> bytes:
+def _entry(member: PresenceMember) -> bytes:
     """A member as it stands in Redis. JSON bears a blank before it, so that nodes that know nothing of it read on."""
     return b" " + member.user_info if member.is_number else member.user_info
 
 
-def _member(user_id: bytes, entry: bytes) -> Member:
+def _member(user_id: bytes, entry: bytes) -> PresenceMember:
     info = entry.removeprefix(b" ")
-    return Member(user_id.decode(errors="replace"), info, info != entry)
+    return PresenceMember(user_id.decode(errors="replace"), info, info != entry)
 
 
-def _members(reply: list[bytes]) -> tuple[Member, ...]:
+def _members(reply: list[bytes]) -> tuple[PresenceMember, ...]:
     return tuple(_member(reply[at], reply[at + 1]) for at in range(0, len(reply), 2))
 
 

@@ -39,7 +39,7 @@ from smartlink.server.cluster.redis.connect import (
     LOST,
     TIMEOUT_S,
     Endpoint,
-    Refused,
+    RedisRefused,
     Topology,
     check_permissions,
     find_topology,
@@ -155,7 +155,7 @@ class RedisCommands:
         self._users = 0
         self._task: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
-        self._refused: Refused | None = None
+        self._refused: RedisRefused | None = None
         self._complained_at = -60.0
 
     async def open(self) -> None:
@@ -234,8 +234,8 @@ class RedisCommands:
                 try:
                     with closed_is_lost():
                         await self._connect()
-                except (*LOST, Refused) as error:
-                    self._refused = error if isinstance(error, Refused) else None
+                except (*LOST, RedisRefused) as error:
+                    self._refused = error if isinstance(error, RedisRefused) else None
                     self._tried.set()
                     self.problem = _words(error)
                     self._complain("redis cannot be reached", error)
@@ -249,7 +249,7 @@ class RedisCommands:
                 try:
                     with closed_is_lost():
                         await self._work()
-                except (*LOST, Refused) as error:
+                except (*LOST, RedisRefused) as error:
                     away_since = time.monotonic()
                     self.problem = _words(error)
                     log.warning("redis is away", reason=self.problem)
@@ -438,7 +438,7 @@ class RedisCommands:
             parts.setdefault(endpoint, []).append(index)
         replies: list[Any] = [None] * len(group)
 
-        async def exchange(endpoint: Endpoint, indexes: list[int]) -> None:
+        async def worker_hub(endpoint: Endpoint, indexes: list[int]) -> None:
             connection = self._connections.get(endpoint)
             if connection is None:
                 connection = await open_connection(self.address, endpoint, self._scripts)
@@ -447,7 +447,7 @@ class RedisCommands:
             for index, answer in zip(indexes, answers, strict=True):
                 replies[index] = answer
 
-        outcomes = await asyncio.gather(*(exchange(*part) for part in parts.items()), return_exceptions=True)
+        outcomes = await asyncio.gather(*(worker_hub(*part) for part in parts.items()), return_exceptions=True)
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome

@@ -21,7 +21,7 @@ __all__ = [
     "LOST",
     "TIMEOUT_S",
     "Endpoint",
-    "Refused",
+    "RedisRefused",
     "Topology",
     "ask",
     "check_permissions",
@@ -39,7 +39,7 @@ TIMEOUT_S = 2.0
 """How long connecting, and any command, may take."""
 
 
-class Refused(UnsafeSettings):
+class RedisRefused(UnsafeSettings):
     """Redis answers and will not have us: no retry helps. The message says which setting is wrong."""
 
 
@@ -103,20 +103,22 @@ async def open_connection(
                 await ask(connection, "PING")  # Redis says no word of a password before it is asked something
     except NoPermissionError as error:
         await connection.disconnect(nowait=True)
-        raise Refused(
+        raise RedisRefused(
             f"Redis at {endpoint[0]}:{endpoint[1]} does not give its user enough permissions: {_reason(error)}"
         ) from None
     except (AuthenticationError, AuthorizationError) as error:
         await connection.disconnect(nowait=True)
         who = "REDIS_SENTINEL_PASSWORD" if is_sentinel else "REDIS_USERNAME or REDIS_PASSWORD (or those in REDIS_URL)"
-        raise Refused(f"Redis at {endpoint[0]}:{endpoint[1]} refuses {who}: {_reason(error)}") from None
+        raise RedisRefused(f"Redis at {endpoint[0]}:{endpoint[1]} refuses {who}: {_reason(error)}") from None
     except ssl.SSLCertVerificationError as error:
         await connection.disconnect(nowait=True)
-        raise Refused(f"The certificate of Redis is not trusted ({error.verify_message}): set REDIS_CA_FILE.") from None
+        raise RedisRefused(
+            f"The certificate of Redis is not trusted ({error.verify_message}): set REDIS_CA_FILE."
+        ) from None
     except ResponseError as error:
         await connection.disconnect(nowait=True)
         if "DB index" in str(error):
-            raise Refused(f"Redis has no database {address.database}: change REDIS_DB (or REDIS_URL).") from None
+            raise RedisRefused(f"Redis has no database {address.database}: change REDIS_DB (or REDIS_URL).") from None
         raise
     except BaseException:
         await connection.disconnect(nowait=True)
@@ -135,7 +137,7 @@ async def check_permissions(address: RedisAddress, endpoint: Endpoint, prefix: s
         await connection.disconnect(nowait=True)
     if missing:
         user, rules = address.username or "default", " ".join(missing)
-        raise Refused(
+        raise RedisRefused(
             f"Redis at {endpoint[0]}:{endpoint[1]} does not give its user {user!r} enough permissions. "
             f"Missing: {rules}. Allow it there: ACL SETUSER {user} {rules}"
         )
@@ -154,7 +156,7 @@ async def find_topology(address: RedisAddress) -> Topology:
                     return await _ask_around(address, connection, host)
             finally:
                 await connection.disconnect(nowait=True)
-        except Refused:
+        except RedisRefused:
             raise
         except LOST as error:
             failure = error
@@ -190,7 +192,9 @@ async def read_slots(connection: Connection, asked: Endpoint) -> Topology:
         ranges = await ask(connection, "CLUSTER", "SLOTS")
     except ResponseError as error:
         if "cluster support disabled" in str(error):
-            raise Refused("Redis there is no Cluster: unset REDIS_CLUSTER, or write redis:// in REDIS_URL.") from None
+            raise RedisRefused(
+                "Redis there is no Cluster: unset REDIS_CLUSTER, or write redis:// in REDIS_URL."
+            ) from None
         raise
     endpoints: dict[Endpoint, int] = {}
     slots = [-1] * 16_384

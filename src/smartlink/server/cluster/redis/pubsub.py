@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from redis.asyncio.connection import Connection
 
-__all__ = ["Ear", "Moved"]
+__all__ = ["Moved", "PubSubConnection"]
 
 NAMES_PER_COMMAND = 200
 SILENCE_S = 3.0
@@ -30,7 +30,7 @@ class Moved(OSError):
     """A channel is no longer served here: its slot moved to another server."""
 
 
-class Ear:
+class PubSubConnection:
     """Subscriptions on one connection. `listen` runs until it raises; then the connection is over."""
 
     def __init__(self, connection: Connection, heartbeat: str, on_message: OnMessage, *, is_sharded: bool) -> None:

@@ -19,11 +19,11 @@ from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
 from smartlink.server.apps.base import App, AppManager
 from smartlink.server.cluster.brokers.base import BrokerUnavailable
-from smartlink.server.net.requests import HttpError, Request, Response, Stream
+from smartlink.server.net.requests import HttpError, HttpRequest, HttpResponse, ResponseStream
 from smartlink.server.runtime.metrics import Metrics
 from smartlink.server.transports.admission import WRONG_ORIGIN, may_call
 from smartlink.server.transports.fallback.link import OPEN_LINE, close_line, message_line
-from smartlink.server.transports.fallback.sessions import Refused, Sessions, Unknown
+from smartlink.server.transports.fallback.sessions import SessionRefused, Sessions, UnknownSession
 
 __all__ = ["Fallback"]
 
@@ -57,7 +57,7 @@ class Fallback:
     def takes(self, path: str) -> bool:
         return _PATH.fullmatch(path) is not None
 
-    async def refusal(self, head: Request) -> HttpError | None:
+    async def refusal(self, head: HttpRequest) -> HttpError | None:
         """Why a request is refused whatever its body will be; None when that depends on the body."""
         match = _PATH.fullmatch(head.path)
         assert match is not None  # noqa: S101 — `takes` was asked
@@ -72,7 +72,7 @@ class Fallback:
             return HttpError(404, _UNKNOWN, cors(app, head))
         return None
 
-    async def answer(self, request: Request, stream: Stream) -> Response | None:
+    async def answer(self, request: HttpRequest, stream: ResponseStream) -> HttpResponse | None:
         """The answer; None when it leaves through `stream`."""
         match = _PATH.fullmatch(request.path)
         assert match is not None  # noqa: S101 — `takes` was asked
@@ -82,10 +82,10 @@ class Fallback:
             if app is not None and not may_call(app, request):
                 raise HttpError(403, WRONG_ORIGIN)
             return await self._answer(request, app, session, verb, stream)
-        except Refused as refused:
+        except SessionRefused as refused:
             self._metrics.refuse(refused.code.name.lower())
             return _farewell(refused.code, refused.reason, cors(app, request))
-        except Unknown:
+        except UnknownSession:
             return _error(HttpError(404, _UNKNOWN), cors(app, request))
         except BrokerUnavailable:
             away = HttpError(503, "Another node cannot be reached: try again in a moment", {"Retry-After": "1"})
@@ -94,8 +94,8 @@ class Fallback:
             return _error(error, cors(app, request))
 
     async def _answer(
-        self, request: Request, app: App | None, session: str, verb: str, stream: Stream
-    ) -> Response | None:
+        self, request: HttpRequest, app: App | None, session: str, verb: str, stream: ResponseStream
+    ) -> HttpResponse | None:
         headers = cors(app, request)
         if request.method == "OPTIONS":
             preflight = {
@@ -103,7 +103,7 @@ class Fallback:
                 "Access-Control-Allow-Headers": "Content-Type",
                 "Access-Control-Max-Age": "7200",
             }
-            return Response(b"", 204, headers | preflight)
+            return HttpResponse(b"", 204, headers | preflight)
         if request.method != "POST":
             raise HttpError(405, "Use POST here", {"Allow": "POST, OPTIONS"})
         if _SESSION.fullmatch(session) is None:
@@ -111,17 +111,17 @@ class Fallback:
         session = session.replace("/", ".")
         if verb == "xhr_send":
             if app is None:
-                raise Unknown
+                raise UnknownSession
             await self._sessions.send(app, session, _decode(request.body))
-            return Response(b"", 204, headers)
+            return HttpResponse(b"", 204, headers)
         if app is None:
-            raise Refused(Code.NO_SUCH_APP, "No application has this key")
+            raise SessionRefused(Code.NO_SUCH_APP, "No application has this key")
         stream.begin(_STREAM | headers)
         await self._sessions.open(app, session, request, stream, is_poll=verb == "xhr")
         return None
 
 
-def cors(app: App | None, request: Request) -> dict[str, str]:
+def cors(app: App | None, request: HttpRequest) -> dict[str, str]:
     """Headers that let a page of an allowed origin read the answer. An unknown application is told to anybody."""
     origin = request.headers.get("origin")
     if origin is None:
@@ -142,11 +142,11 @@ def _decode(body: bytes) -> list[str]:
     return messages
 
 
-def _farewell(code: int, reason: str, headers: Mapping[str, str]) -> Response:
+def _farewell(code: int, reason: str, headers: Mapping[str, str]) -> HttpResponse:
     """An answer that opens, tells why, and closes: pusher-js acts on a code only in a connection that was open."""
     body = OPEN_LINE + message_line([encoding.error(reason, code)]) + close_line(code, reason)
-    return Response(body, 200, _STREAM | dict(headers))
+    return HttpResponse(body, 200, _STREAM | dict(headers))
 
 
-def _error(error: HttpError, headers: Mapping[str, str]) -> Response:
-    return Response(msgspec.json.encode({"error": str(error)}), error.status, dict(error.headers) | dict(headers))
+def _error(error: HttpError, headers: Mapping[str, str]) -> HttpResponse:
+    return HttpResponse(msgspec.json.encode({"error": str(error)}), error.status, dict(error.headers) | dict(headers))

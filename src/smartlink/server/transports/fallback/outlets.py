@@ -10,7 +10,7 @@ import msgspec
 from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Publication
 from smartlink.server.core.client import ClientSettings
 from smartlink.server.core.node import Node
-from smartlink.server.net.requests import Stream
+from smartlink.server.net.requests import ResponseStream
 from smartlink.server.transports.fallback.link import Outlet
 
 __all__ = [
@@ -64,7 +64,7 @@ class OutletOwner(Protocol):
 class NearOutlet:
     """An answer to a request that came to this node."""
 
-    def __init__(self, stream: Stream, owner: OutletOwner, *, is_poll: bool) -> None:
+    def __init__(self, stream: ResponseStream, owner: OutletOwner, *, is_poll: bool) -> None:
         self.is_poll = is_poll
         self._stream = stream
         self._owner = owner
@@ -163,23 +163,25 @@ class FarOutlet:
 class FarStream:
     """An answer of this node to a client that another node owns: writes what that one tells."""
 
-    def __init__(self, shared: ClientSettings, app_id: str, session: str, stream_id: str, stream: Stream) -> None:
+    def __init__(
+        self, shared: ClientSettings, app_id: str, session: str, stream_id: str, stream: ResponseStream
+    ) -> None:
         self._node = shared.node
-        self._watch = shared.watch
+        self._sweeper = shared.sweeper
         self._max_backlog_bytes = shared.max_backlog_bytes
         self._app_id = app_id
         self._session = session
         self._id = stream_id
         self._stream = stream
         self._behind_since = 0.0
-        self._asked_at = shared.watch.now()
+        self._asked_at = shared.sweeper.now()
         self._is_over = False
 
     async def open(self, *, is_poll: bool) -> None:
         """Ask the owner for its lines. Raises BrokerUnavailable."""
         self._stream.listener = self
-        self._watch.linger(self)
-        await self._node.attend(self._app_id, far_channel(self._id), self._hear)
+        self._sweeper.linger(self)
+        await self._node.subscribe_internal(self._app_id, far_channel(self._id), self._hear)
         kind = "poll" if is_poll else "stream"
         try:
             await self._node.tell(Control(self._app_id, ATTACH, self._session, f"{kind} {self._id}"))
@@ -197,7 +199,7 @@ class FarStream:
             self._node.tasks.run(self._tell_lost())
 
     def on_behind(self) -> None:
-        self._behind_since = self._watch.now()
+        self._behind_since = self._sweeper.now()
 
     def on_caught_up(self) -> None:
         self._behind_since = 0.0
@@ -210,7 +212,7 @@ class FarStream:
             self._node.tasks.run(self._make_sure())
 
     async def _make_sure(self) -> None:
-        count = await self._node.roster.count(self._app_id, session_channel(self._session))
+        count = await self._node.presence.count(self._app_id, session_channel(self._session))
         if not count.subscriptions and not self._is_over:
             self._end()
             self._stream.abort()
@@ -244,5 +246,5 @@ class FarStream:
 
     def _end(self) -> None:
         self._is_over = True
-        self._watch.forget(self)
-        self._node.tasks.run(self._node.ignore(self._app_id, far_channel(self._id)))
+        self._sweeper.forget(self)
+        self._node.tasks.run(self._node.unsubscribe_internal(self._app_id, far_channel(self._id)))

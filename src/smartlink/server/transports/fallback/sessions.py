@@ -16,7 +16,7 @@ from smartlink.protocol.errors import Code
 from smartlink.server.apps.base import App
 from smartlink.server.cluster.brokers.base import Control
 from smartlink.server.core.client import ClientSettings
-from smartlink.server.net.requests import HttpError, Request, Stream
+from smartlink.server.net.requests import HttpError, HttpRequest, ResponseStream
 from smartlink.server.runtime.limits import AddressRate
 from smartlink.server.transports.admission import new_session, refusal
 from smartlink.server.transports.fallback.connection import XhrConnection
@@ -31,17 +31,17 @@ from smartlink.server.transports.fallback.outlets import (
     session_channel,
 )
 
-__all__ = ["INPUT", "Refused", "Sessions", "Unknown"]
+__all__ = ["INPUT", "SessionRefused", "Sessions", "UnknownSession"]
 
 INPUT = "xhr_input"
 _messages = msgspec.json.Decoder(list[str]).decode
 
 
-class Unknown(Exception):
+class UnknownSession(Exception):
     """No node has this session."""
 
 
-class Refused(Exception):
+class SessionRefused(Exception):
     """The client may not connect; it is told the code and the reason."""
 
     def __init__(self, code: Code, reason: str) -> None:
@@ -88,7 +88,9 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._here)
 
-    async def open(self, app: App, session: str, request: Request, stream: Stream, *, is_poll: bool) -> None:
+    async def open(
+        self, app: App, session: str, request: HttpRequest, stream: ResponseStream, *, is_poll: bool
+    ) -> None:
         """Let the session's lines leave through `stream`; a session that nobody has begins.
 
         Raises Refused, HttpError while stopping, or BrokerUnavailable when another node has it and cannot be reached.
@@ -116,7 +118,7 @@ class Sessions:
         elif await self._is_elsewhere(app, session):
             await self._node.tell(Control(app.id, INPUT, session, msgspec.json.encode(messages).decode()))
         else:
-            raise Unknown
+            raise UnknownSession
 
     async def _find(self, app: App, session: str) -> _Here | None:
         """The session if it is here, or has just begun here."""
@@ -125,15 +127,17 @@ class Sessions:
         return self._here.get((app.id, session))
 
     async def _is_elsewhere(self, app: App, session: str) -> bool:
-        return (await self._node.roster.count(app.id, session_channel(session))).subscriptions > 0
+        return (await self._node.presence.count(app.id, session_channel(session))).subscriptions > 0
 
-    async def _begin(self, app: App, session: str, request: Request, stream: Stream, *, is_poll: bool) -> bool:
+    async def _begin(
+        self, app: App, session: str, request: HttpRequest, stream: ResponseStream, *, is_poll: bool
+    ) -> bool:
         """Begin a session; False when another node was quicker, or the client is gone."""
         if not self._is_ready():
             raise HttpError(503, "Stopping: connect again", {"Retry-After": "1"})
         rate = self._address_rate
-        if rate is not None and not rate.take(request.client_address, self._shared.watch.now()):
-            raise Refused(Code.OVER_CAPACITY, "Too many connections at once from this address")
+        if rate is not None and not rate.take(request.client_address, self._shared.sweeper.now()):
+            raise SessionRefused(Code.OVER_CAPACITY, "Too many connections at once from this address")
         self._check(app, request)
         beginning = self._beginning[app.id, session] = _Beginning()
         try:
@@ -149,34 +153,34 @@ class Sessions:
                 if (app.id, session) not in self._here and word.action == ATTACH:
                     self._node.tasks.run(end_far_stream(self._node, app.id, _stream_id(word)))
 
-    async def _enter(self, app: App, session: str, request: Request, stream: Stream) -> _Here | None:
+    async def _enter(self, app: App, session: str, request: HttpRequest, stream: ResponseStream) -> _Here | None:
         """Tell the roster of a session, then let it begin."""
         state = new_session(app)
-        arrival = await self._node.roster.join(app.id, session_channel(session), state.socket_id, None)
+        arrival = await self._node.presence.join(app.id, session_channel(session), state.socket_id, None)
         if not arrival.is_first_on_channel or stream.is_lost:
-            await self._node.roster.leave(app.id, session_channel(session), state.socket_id)
+            await self._node.presence.leave(app.id, session_channel(session), state.socket_id)
             return None
         try:
             # While the roster was waited for, others may have taken what room there was.
             self._check(app, request)
-        except Refused:
-            await self._node.roster.leave(app.id, session_channel(session), state.socket_id)
+        except SessionRefused:
+            await self._node.presence.leave(app.id, session_channel(session), state.socket_id)
             raise
 
         def forget() -> None:
             del self._here[app.id, session]
-            self._node.tasks.run(self._node.roster.leave(app.id, session_channel(session), state.socket_id))
+            self._node.tasks.run(self._node.presence.leave(app.id, session_channel(session), state.socket_id))
 
-        link = XhrLink(stream.peer, self._shared.watch.now, forget)
+        link = XhrLink(stream.peer, self._shared.sweeper.now, forget)
         here = self._here[app.id, session] = _Here(link, XhrConnection(link, app, state, self._shared))
         here.connection.start(request.client_address)
         return here
 
-    def _check(self, app: App, request: Request) -> None:
+    def _check(self, app: App, request: HttpRequest) -> None:
         """Raises Refused."""
         refused = refusal(self._node, self._shared.addresses, app, request)
         if refused is not None:
-            raise Refused(*refused)
+            raise SessionRefused(*refused)
 
     # Words of other nodes
 

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, unquote_plus
 
 from smartlink.protocol.signing import AUTH_VERSION, TIMESTAMP_WINDOW_S, body_md5, verify_request
 from smartlink.server.apps.base import App
-from smartlink.server.net.requests import HttpError, Request
+from smartlink.server.net.requests import HttpError, HttpRequest
 
 __all__ = ["authenticate", "parse_query"]
 
@@ -41,7 +41,7 @@ def parse_query(query: str) -> dict[str, str]:
 
 def authenticate(
     app: App,
-    request: Request,
+    request: HttpRequest,
     parameters: dict[str, str],
     clock: Callable[[], float] = time.time,
     *,

@@ -10,7 +10,7 @@ import msgspec
 from smartlink.protocol.names import ChannelKind, is_cache, is_internal, is_valid_channel, kind_of
 from smartlink.server.apps.base import App
 from smartlink.server.core.node import Node
-from smartlink.server.net.requests import HttpError, Response
+from smartlink.server.net.requests import HttpError, HttpResponse
 from smartlink.server.transports.http.events import COUNTS, channel_info, parse_info
 
 __all__ = ["connections", "list_channels", "list_users", "show_channel"]
@@ -19,17 +19,17 @@ AT_ONCE = 2_000
 """Channels that are listed before the loop looks after others."""
 
 
-def _json(value: object) -> Response:
-    return Response(msgspec.json.encode(value))
+def _json(value: object) -> HttpResponse:
+    return HttpResponse(msgspec.json.encode(value))
 
 
-async def list_channels(node: Node, app: App, parameters: dict[str, str]) -> Response:
+async def list_channels(node: Node, app: App, parameters: dict[str, str]) -> HttpResponse:
     """Occupied channels, by prefix, with counts where asked for, or where the application lists them."""
     prefix = parameters.get("filter_by_prefix", "")
     attributes = parse_info(parameters.get("info"))
     if "user_count" in attributes and not prefix.startswith("presence-") and not app.lists_counts:
         raise HttpError(400, "user_count needs filter_by_prefix=presence-: only presence channels have users")
-    counts = await node.roster.channels(app.id, prefix)
+    counts = await node.presence.channels(app.id, prefix)
     channels: dict[str, dict[str, int]] = {}
     for number, (name, count) in enumerate(counts.items(), 1):
         if number % AT_ONCE == 0:
@@ -46,7 +46,7 @@ async def list_channels(node: Node, app: App, parameters: dict[str, str]) -> Res
     return _json({"channels": channels})
 
 
-async def show_channel(node: Node, app: App, channel: str, parameters: dict[str, str]) -> Response:
+async def show_channel(node: Node, app: App, channel: str, parameters: dict[str, str]) -> HttpResponse:
     """One channel: whether anybody is on it, and what else is asked for; `cache` is null where nothing is kept."""
     _check(channel)
     attributes = parse_info(parameters.get("info"), COUNTS | {"cache"})
@@ -56,7 +56,7 @@ async def show_channel(node: Node, app: App, channel: str, parameters: dict[str,
         raise HttpError(400, f"user_count is known on presence channels only, and {channel!r} is none")
     if "cache" in attributes and not is_cache(channel):
         raise HttpError(400, f"Only cache channels keep their last event, and {channel!r} is none")
-    count = await node.roster.count(app.id, channel)
+    count = await node.presence.count(app.id, channel)
     shown: dict[str, object] = {"occupied": count.subscriptions > 0}
     shown |= await channel_info(node, app, channel, attributes)
     if "cache" in attributes:
@@ -65,7 +65,7 @@ async def show_channel(node: Node, app: App, channel: str, parameters: dict[str,
     return _json(shown)
 
 
-async def list_users(node: Node, app: App, channel: str, parameters: dict[str, str]) -> Response:
+async def list_users(node: Node, app: App, channel: str, parameters: dict[str, str]) -> HttpResponse:
     """The users on a presence channel, each once, with what is told of them where `with_user_info=1` asks for it."""
     _check(channel)
     if kind_of(channel) is not ChannelKind.PRESENCE:
@@ -73,14 +73,14 @@ async def list_users(node: Node, app: App, channel: str, parameters: dict[str, s
     with_info = parameters.get("with_user_info", "0")
     if with_info not in ("0", "1"):
         raise HttpError(400, "with_user_info is 1 or 0")
-    members = await node.roster.members(app.id, channel)
+    members = await node.presence.members(app.id, channel)
     if with_info == "0":
         return _json({"users": [{"id": member.user_id} for member in members]})
     users = [{"id": member.user_id, "user_info": msgspec.Raw(member.user_info)} for member in members]
     return _json({"users": users})
 
 
-async def connections(node: Node, app: App) -> Response:
+async def connections(node: Node, app: App) -> HttpResponse:
     """How many connections the app has."""
     return _json({"connections": await node.count_connections(app)})
 

@@ -14,13 +14,13 @@ from typing import Any, NoReturn, Protocol
 
 import httptools
 
-from smartlink.server.net.capacity import Waiting
+from smartlink.server.net.capacity import IdleConnection
 from smartlink.server.net.link import Link
 from smartlink.server.net.proxies import TrustedProxies
-from smartlink.server.net.requests import HttpError, Request, Response, Stream, encode
+from smartlink.server.net.requests import HttpError, HttpRequest, HttpResponse, ResponseStream, encode
 from smartlink.server.runtime.eager import EagerTasks
 from smartlink.server.runtime.pace import Pace
-from smartlink.server.runtime.sweeper import Watch
+from smartlink.server.runtime.sweeper import Sweeper
 from smartlink.server.transports.http.head import Begun, fault_of_head, origin_form, without_offer
 from smartlink.server.transports.http.router import Router
 from smartlink.server.transports.http.stream import HttpStream
@@ -46,18 +46,18 @@ _GIVEN_ONCE = frozenset(
 _SIGNED = ("/apps/", "/users/")
 """Where a call that is answered with 200 was signed."""
 
-Upgrade = Callable[[Link, Request], None]
+Upgrade = Callable[[Link, HttpRequest], None]
 
 
-class Fallback(Protocol):
+class FallbackHandler(Protocol):
     """Answers the requests of clients that cannot have a WebSocket."""
 
     def takes(self, path: str) -> bool: ...
 
-    def answer(self, request: Request, stream: Stream) -> Coroutine[Any, Any, Response | None]:
+    def answer(self, request: HttpRequest, stream: ResponseStream) -> Coroutine[Any, Any, HttpResponse | None]:
         """A whole answer, or None: then it leaves through `stream`."""
 
-    def refusal(self, head: Request) -> Coroutine[Any, Any, HttpError | None]:
+    def refusal(self, head: HttpRequest) -> Coroutine[Any, Any, HttpError | None]:
         """Why a request is refused whatever its body will be; None when that depends on the body."""
 
 
@@ -67,10 +67,10 @@ class HttpSettings:
 
     router: Router
     tasks: EagerTasks
-    watch: Watch
+    sweeper: Sweeper
     upgrade: Upgrade
     """Takes the link over, or raises HttpError."""
-    fallback: Fallback
+    fallback: FallbackHandler
     path_prefix: str
     max_body_bytes: int
     proxies: TrustedProxies
@@ -78,7 +78,7 @@ class HttpSettings:
     """While not, connections end with their next answer."""
     open: set[HttpConnection] = field(default_factory=set)
     pace: Pace = field(default_factory=Pace)
-    waiting: set[Waiting] = field(default_factory=set)
+    waiting: set[IdleConnection] = field(default_factory=set)
     """Those of them that have made no signed call."""
 
 
@@ -90,7 +90,7 @@ class HttpConnection:
         self._shared = shared
         self._parser: Any = httptools.HttpRequestParser(self)
         self._begun = Begun()
-        self._ready: deque[tuple[Request, bool]] = deque()
+        self._ready: deque[tuple[HttpRequest, bool]] = deque()
         self._fault: HttpError | None = None
         self._head_bytes = 0
         self._has_begun = False
@@ -108,9 +108,9 @@ class HttpConnection:
         self._rest = b""
         """What came behind a handshake: the first bytes of the WebSocket."""
         self._peer: str | None = None
-        self._deadline = shared.watch.now() + HEAD_TIMEOUT_S
-        self._idle_since = shared.watch.now()
-        shared.watch.linger(self)
+        self._deadline = shared.sweeper.now() + HEAD_TIMEOUT_S
+        self._idle_since = shared.sweeper.now()
+        shared.sweeper.linger(self)
         shared.open.add(self)
         shared.waiting.add(self)
 
@@ -166,7 +166,7 @@ class HttpConnection:
             self._stream.listener.on_behind()
             return
         # Whoever asks without reading the answers is not read either.
-        self._behind_since = self._shared.watch.now()
+        self._behind_since = self._shared.sweeper.now()
         self._link.pause()
 
     def on_caught_up(self) -> None:
@@ -210,7 +210,7 @@ class HttpConnection:
 
     def on_message_begin(self) -> None:
         self._has_begun = True
-        self._deadline = self._shared.watch.now() + HEAD_TIMEOUT_S
+        self._deadline = self._shared.sweeper.now() + HEAD_TIMEOUT_S
 
     def on_url(self, url: bytes) -> None:
         self._begun.url += url
@@ -237,7 +237,7 @@ class HttpConnection:
     def on_headers_complete(self) -> None:
         self._is_in_head = False
         self._begun.has_head = True
-        self._deadline = self._shared.watch.now() + BODY_TIMEOUT_S
+        self._deadline = self._shared.sweeper.now() + BODY_TIMEOUT_S
         headers = self._begun.headers
         version = self._parser.get_http_version()
         self._is_old = version == "1.0"
@@ -267,14 +267,14 @@ class HttpConnection:
         self._has_asked = True
         self._is_in_head = True
         self._head_bytes = 0
-        self._deadline = self._shared.watch.now() + IDLE_TIMEOUT_S
+        self._deadline = self._shared.sweeper.now() + IDLE_TIMEOUT_S
         request = self._request(begun, b"".join(begun.body))
         # HTTP/1.0 ends with its answer, keep-alive asked for or not: its clients may wait for the close.
         self._ready.append((request, self._parser.should_keep_alive() and not self._is_old))
         if len(self._ready) > MAX_PIPELINED:
             self._fail(HttpError(429, f"More than {MAX_PIPELINED} requests at once on one connection"))
 
-    def _request(self, begun: Begun, body: bytes = b"") -> Request:
+    def _request(self, begun: Begun, body: bytes = b"") -> HttpRequest:
         try:
             path, _, query = origin_form(begun).partition("?")
         except HttpError as error:
@@ -283,7 +283,7 @@ class HttpConnection:
         if prefix and path.startswith(f"{prefix}/"):
             path = path[len(prefix) :]
         method = self._parser.get_method().decode("latin-1")
-        return Request(method, path, query, begun.headers, body, self._client(begun.headers))
+        return HttpRequest(method, path, query, begun.headers, body, self._client(begun.headers))
 
     def _look_at_head(self) -> None:
         """The body is still to come: refuse now what will be refused whatever it is."""
@@ -355,7 +355,7 @@ class HttpConnection:
         if not self._is_over:
             self._answer_next()
 
-    def _is_socket(self, request: Request) -> bool:
+    def _is_socket(self, request: HttpRequest) -> bool:
         """Whether the request is the beginning of a WebSocket, at whatever path: a wrong one is told over it."""
         headers = request.headers
         is_offer = request.method == "GET" and "websocket" in headers.get("upgrade", "").lower()
@@ -363,12 +363,12 @@ class HttpConnection:
             return True
         return request.path.startswith("/app/") and not self._shared.fallback.takes(request.path)
 
-    def _answer(self, request: Request, keeps_alive: bool) -> Coroutine[Any, Any, Response | None]:
+    def _answer(self, request: HttpRequest, keeps_alive: bool) -> Coroutine[Any, Any, HttpResponse | None]:
         if self._shared.fallback.takes(request.path):
             return self._fall_back(request, keeps_alive)
         return self._shared.router.answer(request)
 
-    async def _fall_back(self, request: Request, keeps_alive: bool) -> Response | None:
+    async def _fall_back(self, request: HttpRequest, keeps_alive: bool) -> HttpResponse | None:
         stream = HttpStream(self._link, self._on_stream_end, is_chunked=not self._is_old, keeps_alive=keeps_alive)
         self._stream = stream
         answer = await self._shared.fallback.answer(request, stream)
@@ -379,18 +379,18 @@ class HttpConnection:
     def _on_stream_end(self) -> None:
         stream, self._stream = self._stream, None
         self._is_answering = False
-        self._idle_since = self._shared.watch.now()
+        self._idle_since = self._shared.sweeper.now()
         if stream is None or self._is_over:
             return
         if not (stream.keeps_alive and self._shared.is_ready()):
             self._finish()
             return
-        self._deadline = self._shared.watch.now() + IDLE_TIMEOUT_S
+        self._deadline = self._shared.sweeper.now() + IDLE_TIMEOUT_S
         if self._link.buffered:
             self.on_behind(-1)
         self._answer_next()
 
-    def _on_answer(self, response: Response | None, request: Request, keeps_alive: bool) -> None:
+    def _on_answer(self, response: HttpResponse | None, request: HttpRequest, keeps_alive: bool) -> None:
         if response is None:
             if self._stream is not None:
                 # A client that leaves says nothing: its end is to be noticed.
@@ -399,7 +399,7 @@ class HttpConnection:
         self._is_answering = False
         if self._is_over:
             return
-        self._idle_since = self._shared.watch.now()
+        self._idle_since = self._shared.sweeper.now()
         if response.status == 200 and request.method != "OPTIONS" and request.path.startswith(_SIGNED):
             self._shared.waiting.discard(self)
         keeps_alive = keeps_alive and self._shared.is_ready()
@@ -414,7 +414,7 @@ class HttpConnection:
         if not self._is_over:
             self._refuse(HttpError(500, "Internal error"))
 
-    def _upgrade(self, request: Request) -> None:
+    def _upgrade(self, request: HttpRequest) -> None:
         rest, self._rest = self._rest, b""
         try:
             if int(request.headers.get("content-length", "0")) or "transfer-encoding" in request.headers:
@@ -432,7 +432,7 @@ class HttpConnection:
             self._link.handler.on_bytes(rest)
 
     def _forget(self) -> None:
-        self._shared.watch.forget(self)
+        self._shared.sweeper.forget(self)
         self._shared.open.discard(self)
         self._shared.waiting.discard(self)
 
@@ -450,6 +450,6 @@ class HttpConnection:
     def _finish(self) -> None:
         self._is_over = True
         self._ready.clear()
-        self._deadline = self._shared.watch.now() + LINGER_S
+        self._deadline = self._shared.sweeper.now() + LINGER_S
         self._link.resume()
         self._link.finish()

@@ -25,9 +25,9 @@ from smartlink.protocol.names import (
 )
 from smartlink.server.apps.base import App
 from smartlink.server.cluster.brokers.base import left_out
-from smartlink.server.cluster.idempotency.base import Pending
+from smartlink.server.cluster.idempotency.base import CallUnderWay
 from smartlink.server.core.node import Node
-from smartlink.server.net.requests import HttpError, Request, Response
+from smartlink.server.net.requests import HttpError, HttpRequest, HttpResponse
 from smartlink.server.transports.http.rates import Charge
 
 __all__ = ["COUNTS", "channel_info", "parse_info", "publish", "publish_batch"]
@@ -56,7 +56,7 @@ class _Batch(msgspec.Struct):
 
 _event_decoder = msgspec.json.Decoder(_Event)
 _batch_decoder = msgspec.json.Decoder(_Batch)
-_EMPTY = Response()
+_EMPTY = HttpResponse()
 
 
 class _Posting(msgspec.Struct, frozen=True):
@@ -69,7 +69,7 @@ class _Posting(msgspec.Struct, frozen=True):
     receipt: str | None
 
 
-async def publish(node: Node, app: App, request: Request, charge: Charge) -> Response:
+async def publish(node: Node, app: App, request: HttpRequest, charge: Charge) -> HttpResponse:
     """One event to as many channels as the application may name, by default 100."""
 
     if "idempotency-key" in request.headers:
@@ -77,7 +77,7 @@ async def publish(node: Node, app: App, request: Request, charge: Charge) -> Res
     return await _publish(node, app, request.body, charge)
 
 
-async def publish_batch(node: Node, app: App, request: Request, charge: Charge) -> Response:
+async def publish_batch(node: Node, app: App, request: HttpRequest, charge: Charge) -> HttpResponse:
     """Several events, by default up to ten, each on one channel: all are published, in order, or none."""
 
     if "idempotency-key" in request.headers:
@@ -85,7 +85,7 @@ async def publish_batch(node: Node, app: App, request: Request, charge: Charge) 
     return await _publish_batch(node, app, request.body, charge)
 
 
-async def _publish(node: Node, app: App, body: bytes, charge: Charge) -> Response:
+async def _publish(node: Node, app: App, body: bytes, charge: Charge) -> HttpResponse:
     event = _decode(_event_decoder, body)
     channels = event.channels if event.channels is not None else [event.channel] if event.channel else []
     if not channels:
@@ -98,10 +98,10 @@ async def _publish(node: Node, app: App, body: bytes, charge: Charge) -> Respons
     if not postings[0].attributes:
         return _EMPTY
     named = {posting.channel: info for posting, info in zip(postings, infos, strict=True)}
-    return Response(msgspec.json.encode({"channels": named}))
+    return HttpResponse(msgspec.json.encode({"channels": named}))
 
 
-async def _publish_batch(node: Node, app: App, body: bytes, charge: Charge) -> Response:
+async def _publish_batch(node: Node, app: App, body: bytes, charge: Charge) -> HttpResponse:
     events = _decode(_batch_decoder, body).batch
     if not events:
         raise HttpError(400, "batch is empty")
@@ -115,12 +115,12 @@ async def _publish_batch(node: Node, app: App, body: bytes, charge: Charge) -> R
     charge(len(postings))
     infos = await _post(node, app, postings)
     is_asked = any(posting.attributes for posting in postings)
-    return Response(msgspec.json.encode({"batch": infos})) if is_asked else _EMPTY
+    return HttpResponse(msgspec.json.encode({"batch": infos})) if is_asked else _EMPTY
 
 
 async def _once(
-    node: Node, app: App, request: Request, call: str, carry_out: Callable[[], Awaitable[Response]]
-) -> Response:
+    node: Node, app: App, request: HttpRequest, call: str, carry_out: Callable[[], Awaitable[HttpResponse]]
+) -> HttpResponse:
     """Carry a call out, or answer as it was answered before. Raises HttpError 409 while that is not known yet."""
     key = request.headers["idempotency-key"]
     if _IDEMPOTENCY_KEY.match(key) is None:
@@ -128,13 +128,13 @@ async def _once(
     receipt = f"{call}\n{key}"
     answer = await _claim(node, app, receipt)
     if answer is not None:
-        return Response(answer)
+        return HttpResponse(answer)
     try:
         response = await carry_out()
     except BaseException:
-        await node.receipts.release(app.id, receipt)
+        await node.idempotency.release(app.id, receipt)
         raise
-    await node.receipts.complete(app.id, receipt, response.body)
+    await node.idempotency.complete(app.id, receipt, response.body)
     return response
 
 
@@ -143,7 +143,7 @@ async def _post(node: Node, app: App, postings: list[_Posting]) -> list[dict[str
 
     Where publishing fails half-way, what is out stays known as published: a repeat sends the rest.
     """
-    receipts = node.receipts
+    idempotency = node.idempotency
     claimed: dict[str, _Posting] = {}
     repeated: set[int] = set()
     infos: list[dict[str, Any]] = []
@@ -161,19 +161,19 @@ async def _post(node: Node, app: App, postings: list[_Posting]) -> list[dict[str
                 await node.publish(app, posting.channel, posting.frame, except_who, is_live=event.live)
                 if (receipt := posting.receipt) is not None:
                     del claimed[receipt]
-                    await receipts.complete(app.id, receipt, _PUBLISHED)
+                    await idempotency.complete(app.id, receipt, _PUBLISHED)
             attributes = posting.attributes
             infos.append(await channel_info(node, app, posting.channel, attributes) if attributes else {})
     finally:
         for receipt in claimed:
-            await receipts.release(app.id, receipt)
+            await idempotency.release(app.id, receipt)
     return infos
 
 
 async def _claim(node: Node, app: App, receipt: str) -> bytes | None:
     try:
-        return await node.receipts.claim(app.id, receipt)
-    except Pending:
+        return await node.idempotency.claim(app.id, receipt)
+    except CallUnderWay:
         raise HttpError(409, "The same is being published now: try again in a moment", {"Retry-After": "1"}) from None
 
 
@@ -192,7 +192,7 @@ async def channel_info(node: Node, app: App, channel: str, attributes: frozenset
     """The counts asked for, of the whole cluster; users are counted on presence channels only."""
     if not attributes & COUNTS:
         return {}
-    count = await node.roster.count(app.id, channel)
+    count = await node.presence.count(app.id, channel)
     info: dict[str, Any] = {}
     if "user_count" in attributes and kind_of(channel) is ChannelKind.PRESENCE:
         info["user_count"] = count.users

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from smartlink.server.net.requests import HttpError, Request
+from smartlink.server.net.requests import HttpError, HttpRequest
 
 __all__ = ["Begun", "fault_of_head", "origin_form", "without_offer"]
 
@@ -60,7 +60,7 @@ def origin_form(begun: Begun) -> str:
     return slash + path
 
 
-def without_offer(request: Request) -> bytes:
+def without_offer(request: HttpRequest) -> bytes:
     """The head of `request` as it would be without an offer of another protocol."""
     headers = {name: value for name, value in request.headers.items() if name != "upgrade"}
     options = headers.get("connection", "").split(",")

@@ -15,7 +15,7 @@ import msgspec
 from smartlink.server.apps.base import App, AppManager
 from smartlink.server.cluster.brokers.base import BrokerUnavailable
 from smartlink.server.core.node import Node
-from smartlink.server.net.requests import HttpError, Request, Response
+from smartlink.server.net.requests import HttpError, HttpRequest, HttpResponse
 from smartlink.server.transports.http import channels, events, users
 from smartlink.server.transports.http import status as status_call
 from smartlink.server.transports.http.auth import authenticate, parse_query
@@ -23,7 +23,7 @@ from smartlink.server.transports.http.rates import Rates
 
 __all__ = ["Router"]
 
-Endpoint: TypeAlias = Callable[[dict[str, str]], Coroutine[Any, Any, Response]]
+Endpoint: TypeAlias = Callable[[dict[str, str]], Coroutine[Any, Any, HttpResponse]]
 
 _PUBLISHING = ("/events", "/batch_events")
 _ENDINGS = {"terminate_connections": users.terminate, "force_reconnect": users.reconnect}
@@ -32,21 +32,23 @@ _PREFLIGHT = {
     "Access-Control-Allow-Headers": "Content-Type, Idempotency-Key",
     "Access-Control-Max-Age": "600",
 }
-_UP = Response(b'{"health":"OK"}')
-_DRAINING = Response(b'{"health":"draining"}', 503, {"Retry-After": "1"})
+_UP = HttpResponse(b'{"health":"OK"}')
+_DRAINING = HttpResponse(b'{"health":"draining"}', 503, {"Retry-After": "1"})
 
 
 class Router:
     """Answers the calls of the HTTP API."""
 
-    def __init__(self, node: Node, apps: AppManager, is_ready: Callable[[], bool], status: status_call.Status) -> None:
+    def __init__(
+        self, node: Node, apps: AppManager, is_ready: Callable[[], bool], status: status_call.StatusEndpoint
+    ) -> None:
         self._node = node
         self._apps = apps
         self._is_ready = is_ready
         self._status = status
         self.rates = Rates()
 
-    async def answer(self, request: Request) -> Response:
+    async def answer(self, request: HttpRequest) -> HttpResponse:
         """The answer to `request`; an error of the caller is an answer too."""
         metrics = self._node.metrics
         metrics.http_requests += 1
@@ -54,7 +56,7 @@ class Router:
         metrics.answered(response.status)
         return self._to_origin(request, response) if "origin" in request.headers else response
 
-    async def _answer(self, request: Request) -> Response:
+    async def _answer(self, request: HttpRequest) -> HttpResponse:
         metrics = self._node.metrics
         try:
             return await self._dispatch(request)
@@ -65,16 +67,16 @@ class Router:
             metrics.http_errors += 1
             return HttpError(503, f"{error}. Try again in a moment", {"Retry-After": "1"}).response()
 
-    def _up(self) -> Response:
+    def _up(self) -> HttpResponse:
         """200 for as long as clients are served, so that balancers leave them here; what is wrong stands in it."""
         health = self._status.health
         problems, warnings = health.problems(), health.warnings()
         if not problems and not warnings:
             return _UP
         told = {"health": "degraded" if problems else "OK", "problems": problems, "warnings": warnings}
-        return Response(msgspec.json.encode(told))
+        return HttpResponse(msgspec.json.encode(told))
 
-    def refusal(self, head: Request) -> HttpError | None:
+    def refusal(self, head: HttpRequest) -> HttpError | None:
         """Why a request is refused whatever its body will be; None when that depends on the body."""
         try:
             if head.path == "/up" or head.method == "OPTIONS":
@@ -90,7 +92,7 @@ class Router:
             return HttpError(error.status, str(error), self._to_origin(head, error.response()).headers)
         return None
 
-    async def _dispatch(self, request: Request) -> Response:
+    async def _dispatch(self, request: HttpRequest) -> HttpResponse:
         if request.path == "/up":
             _allow(request, "GET", "HEAD")
             if not self._is_ready():
@@ -98,7 +100,7 @@ class Router:
             return self._up()
         return await self._call(request)()
 
-    def _call(self, request: Request, *, is_whole: bool = True) -> Callable[[], Coroutine[Any, Any, Response]]:
+    def _call(self, request: HttpRequest, *, is_whole: bool = True) -> Callable[[], Coroutine[Any, Any, HttpResponse]]:
         """What carries a request out. Raises HttpError for what its head shows, and when whole for its body's MD5."""
         parts = request.path.split("/")[1:]
         if parts[0] == "apps" and len(parts) >= 3:
@@ -115,8 +117,8 @@ class Router:
         raise HttpError(404, "No such path: the HTTP API is below /apps/{id}, WebSockets are at /app/{key}")
 
     def _app_call(
-        self, request: Request, app_id: str, parts: list[str], *, is_whole: bool
-    ) -> Callable[[], Coroutine[Any, Any, Response]]:
+        self, request: HttpRequest, app_id: str, parts: list[str], *, is_whole: bool
+    ) -> Callable[[], Coroutine[Any, Any, HttpResponse]]:
         app = self._apps.by_id(unquote(app_id))
         if app is None:
             raise HttpError(404, f"No application has the id {unquote(app_id)[:40]!r}")
@@ -131,7 +133,9 @@ class Router:
         self._admit(app, request, parameters, is_whole=is_whole)
         return partial(self._carry_out, app, request, endpoint, parameters)
 
-    async def _carry_out(self, app: App, request: Request, endpoint: Endpoint, parameters: dict[str, str]) -> Response:
+    async def _carry_out(
+        self, app: App, request: HttpRequest, endpoint: Endpoint, parameters: dict[str, str]
+    ) -> HttpResponse:
         counted = self._node.metrics.app(app.id)
         counted.http_calls += 1
         counted.http_bytes_received += len(request.body)
@@ -139,7 +143,7 @@ class Router:
         counted.http_bytes_sent += len(response.body)
         return response
 
-    def _admit(self, app: App, request: Request, parameters: dict[str, str], *, is_whole: bool) -> None:
+    def _admit(self, app: App, request: HttpRequest, parameters: dict[str, str], *, is_whole: bool) -> None:
         """Raises HttpError when the caller is not the app, is switched off, or asks too often."""
         authenticate(app, request, parameters, is_whole=is_whole)
         if not app.is_enabled:
@@ -147,7 +151,7 @@ class Router:
         if is_whole and not request.path.endswith(_PUBLISHING):
             self.rates.read(app)
 
-    def _to_origin(self, request: Request, response: Response) -> Response:
+    def _to_origin(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         """The answer, so that a page of an origin that the app lists may read it."""
         parts = request.path.split("/")
         app = self._apps.by_id(unquote(parts[2])) if len(parts) > 3 and parts[1] == "apps" else None
@@ -161,7 +165,7 @@ class Router:
         headers["Access-Control-Expose-Headers"] = "Retry-After"
         return msgspec.structs.replace(response, headers=headers)
 
-    def _find(self, request: Request, app: App, parts: list[str]) -> tuple[str, Endpoint] | None:
+    def _find(self, request: HttpRequest, app: App, parts: list[str]) -> tuple[str, Endpoint] | None:
         node = self._node
         charge = partial(self.rates.publish, app)
         match parts:
@@ -186,13 +190,13 @@ class Router:
         return None
 
 
-def _allow(request: Request, *methods: str) -> None:
+def _allow(request: HttpRequest, *methods: str) -> None:
     if request.method not in methods:
         raise HttpError(405, f"Use {' or '.join(methods)} here", {"Allow": ", ".join(methods)})
 
 
-async def _preflight(app: App, request: Request) -> Response:
+async def _preflight(app: App, request: HttpRequest) -> HttpResponse:
     """The answer to a browser that asks before it calls. Raises HttpError 403 for an origin that is not listed."""
     if "*" not in app.cors_origins and request.headers.get("origin") not in app.cors_origins:
         raise HttpError(403, "Pages of this origin may not call the HTTP API of this application")
-    return Response(headers=_PREFLIGHT)
+    return HttpResponse(headers=_PREFLIGHT)

@@ -9,35 +9,35 @@ import msgspec
 from smartlink.server.apps.base import App
 from smartlink.server.core.health import Health
 from smartlink.server.core.node import Node
-from smartlink.server.net.requests import Response
+from smartlink.server.net.requests import HttpResponse
 from smartlink.server.runtime.metrics import WEBHOOK_SAMPLES
-from smartlink.server.runtime.rates import Overview
+from smartlink.server.runtime.rates import MachineOverview
 
-__all__ = ["ABILITIES", "Status", "status"]
+__all__ = ["ABILITIES", "StatusEndpoint", "status"]
 
 ABILITIES = ("except_user", "id", "live")
 """What events may carry here beyond Pusher's API; publishers look before they rely on it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class StatusEndpoint:
     """What the call tells of. `uses_redis`: nodes are joined by Redis."""
 
-    overview: Overview
+    overview: MachineOverview
     version: str
     uses_redis: bool
     health: Health
 
 
-async def status(node: Node, app: App, about: Status) -> Response:
+async def status(node: Node, app: App, about: StatusEndpoint) -> HttpResponse:
     """Connections and channels are the app's, over all nodes; rates and webhooks are this machine's, of all apps."""
     totals = await about.overview.totals()
     report = {
         "version": about.version,
         "abilities": ABILITIES,
         "connections": await node.count_connections(app),
-        "channels": len(await node.roster.channels(app.id)),
-        "nodes": await node.roster.nodes() if about.uses_redis else 1,
+        "channels": len(await node.presence.channels(app.id)),
+        "nodes": await node.presence.nodes() if about.uses_redis else 1,
         "workers": totals.workers,
         "redis": about.health.redis,
         "problems": about.health.problems(),
@@ -46,4 +46,4 @@ async def status(node: Node, app: App, about: Status) -> Response:
     }
     rates = {name: round(value, 1) for name, value in totals.figures.items() if name.endswith("_per_s")}
     webhooks = {f"webhooks_{outcome}": int(totals.figures.get(name, 0)) for outcome, name in WEBHOOK_SAMPLES.items()}
-    return Response(msgspec.json.encode(report | rates | webhooks))
+    return HttpResponse(msgspec.json.encode(report | rates | webhooks))

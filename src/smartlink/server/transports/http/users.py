@@ -11,26 +11,26 @@ from smartlink.protocol.names import ChannelKind, is_valid_channel, kind_of
 from smartlink.server.apps.base import App
 from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control
 from smartlink.server.core.node import Node
-from smartlink.server.net.requests import HttpError, Response
+from smartlink.server.net.requests import HttpError, HttpResponse
 
 __all__ = ["change_info", "reconnect", "terminate"]
 
 
-async def terminate(node: Node, app: App, user_id: str) -> Response:
+async def terminate(node: Node, app: App, user_id: str) -> HttpResponse:
     """End all connections of a user, on all nodes; what was signed for older connections is void."""
     _check_user(user_id)
     await node.terminate_user(app, user_id)
-    return Response()
+    return HttpResponse()
 
 
-async def reconnect(node: Node, app: App, user_id: str) -> Response:
+async def reconnect(node: Node, app: App, user_id: str) -> HttpResponse:
     """As `terminate`, but the clients are told to come back, and to be authorised anew."""
     _check_user(user_id)
     await node.reconnect_user(app, user_id)
-    return Response()
+    return HttpResponse()
 
 
-async def change_info(node: Node, app: App, user_id: str, body: bytes) -> Response:
+async def change_info(node: Node, app: App, user_id: str, body: bytes) -> HttpResponse:
     """Tell of a member with another `user_info` from now on, as long as they are there.
 
     The body: `{"user_info": …, "channels": ["presence-…"]}`. The answer names those of the channels that the user is
@@ -44,14 +44,14 @@ async def change_info(node: Node, app: App, user_id: str, body: bytes) -> Respon
     user_info = b"{}" if info is None else msgspec.json.encode(info)
     if len(user_info) > app.max_user_info_bytes:
         raise HttpError(413, f"user_info is {len(user_info)} bytes, more than {app.max_user_info_bytes}")
-    if not node.is_whole:
+    if not node.is_connected:
         raise BrokerUnavailable("Other nodes cannot be told")
     if "channels" not in fields:
         await node.tell(Control(app.id, "change_info", user_id, user_info.decode()))
-        return Response()
+        return HttpResponse()
     channels = _presence_channels(app, fields["channels"])
     there = [channel for channel in channels if await node.infos.change(app.id, channel, user_id, user_info)]
-    return Response(msgspec.json.encode({"channels": there}))
+    return HttpResponse(msgspec.json.encode({"channels": there}))
 
 
 def _presence_channels(app: App, channels: Any) -> list[str]:

@@ -18,7 +18,7 @@ from smartlink.server.apps.base import AppManager
 from smartlink.server.core.client import ClientSettings
 from smartlink.server.net.framing import close_frame, text_frame
 from smartlink.server.net.link import Link
-from smartlink.server.net.requests import HttpError, Request
+from smartlink.server.net.requests import HttpError, HttpRequest
 from smartlink.server.runtime.limits import AddressRate
 from smartlink.server.transports.admission import WRONG_ORIGIN, may_call, new_session, refusal
 from smartlink.server.transports.ws.connection import WebSocket
@@ -49,7 +49,7 @@ class Upgrader:
         self._shared = shared
         self._is_ready = is_ready
 
-    def __call__(self, link: Link, request: Request) -> None:
+    def __call__(self, link: Link, request: HttpRequest) -> None:
         """Upgrade `link`. Raises HttpError when the request is no WebSocket handshake."""
         accept = _accept(request)
         is_path = request.path.startswith("/app/")
@@ -81,9 +81,9 @@ class Upgrader:
         link.handler = connection
         connection.start(request.client_address)
 
-    def _may_come(self, request: Request) -> bool:
+    def _may_come(self, request: HttpRequest) -> bool:
         rate = self._address_rate
-        return rate is None or rate.take(request.client_address, self._shared.watch.now())
+        return rate is None or rate.take(request.client_address, self._shared.sweeper.now())
 
 
 class _Refused:
@@ -91,10 +91,10 @@ class _Refused:
 
     def __init__(self, link: Link, shared: ClientSettings, code: Code, reason: str) -> None:
         self._link = link
-        self._watch = shared.watch
-        self._deadline = shared.watch.now() + 2.0
+        self._sweeper = shared.sweeper
+        self._deadline = shared.sweeper.now() + 2.0
         link.handler = self
-        shared.watch.linger(self)
+        shared.sweeper.linger(self)
         link.write(text_frame(encoding.error(reason, code)) + close_frame(code, reason))
         link.finish()
 
@@ -103,7 +103,7 @@ class _Refused:
             self._link.abort()
 
     def on_closed(self, descriptor: int) -> None:
-        self._watch.forget(self)
+        self._sweeper.forget(self)
 
     def on_behind(self, descriptor: int) -> None:
         """A few hundred bytes: the kernel takes them, or the deadline ends it."""
@@ -116,7 +116,7 @@ class _Refused:
             self._link.abort()
 
 
-def _accept(request: Request) -> bytes:
+def _accept(request: HttpRequest) -> bytes:
     headers = request.headers
     if request.method != "GET":
         raise HttpError(405, "A WebSocket begins with GET", {"Allow": "GET"})

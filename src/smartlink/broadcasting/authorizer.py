@@ -24,7 +24,15 @@ from smartlink.broadcasting.steps import Steps, settle, settle_sync
 from smartlink.protocol.names import ChannelKind, is_valid_channel, is_valid_socket_id, kind_of
 from smartlink.protocol.signing import sign_channel, sign_user
 
-__all__ = ["MAX_BODY_BYTES", "MAX_CHANNELS_AT_ONCE", "Answer", "FormBody", "Question", "RequestRefused", "Signatory"]
+__all__ = [
+    "MAX_BODY_BYTES",
+    "MAX_CHANNELS_AT_ONCE",
+    "AuthRequest",
+    "AuthResponse",
+    "ChannelAuthorizer",
+    "FormBody",
+    "RequestRefused",
+]
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_CHANNELS_AT_ONCE = 100
@@ -52,7 +60,7 @@ class FormBody(bytes):
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class AuthRequest:
     """A request: `path` ends in `auth` or `user-auth`; `read` gives the body, or something to await for it."""
 
     method: str
@@ -63,7 +71,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AuthResponse:
     """A response: JSON, never to be cached."""
 
     status: int
@@ -77,7 +85,7 @@ class Answer:
         return own | dict(self.headers)
 
 
-class Signatory(Generic[User]):
+class ChannelAuthorizer(Generic[User]):
     """Signs subscriptions and sign-ins for users whom `rules` let in.
 
     `member_of` says who a user is on the wire. With `name_user_on_private`, private authorisations also carry
@@ -121,7 +129,7 @@ class Signatory(Generic[User]):
         settings: BroadcastSettings | None = None,
         *,
         name_user_on_private: bool = True,
-    ) -> Signatory[Known]:
+    ) -> ChannelAuthorizer[Known]:
         """Signs for the service that `settings` choose; with a driver that has none, for our own server.
 
         Raises BroadcastConfigError for a key that is missing.
@@ -130,7 +138,7 @@ class Signatory(Generic[User]):
         key, secret = settings.signing_key()
         # Not as `Self`: whose users they are, pyright does not know of the class here.
         kind: Any = cls
-        made: Signatory[Known] = kind(
+        made: ChannelAuthorizer[Known] = kind(
             rules,
             key=key,
             secret=secret,
@@ -146,25 +154,25 @@ class Signatory(Generic[User]):
             return _CLOSED
         return await self.rules.decide(user, channel)
 
-    async def answer(self, question: Question, guards: Mapping[str, Guard]) -> Answer:
+    async def answer(self, question: AuthRequest, guards: Mapping[str, Guard]) -> AuthResponse:
         """Answer for the user that `guards` know: functions, by name, that give the user or None, or are awaited.
 
         The first is for rules that name no guard. They may raise `RequestRefused`. Raises what rules raise.
         """
         return await settle(self._answering(question, guards))
 
-    def answer_sync(self, question: Question, guards: Mapping[str, Guard]) -> Answer:
+    def answer_sync(self, question: AuthRequest, guards: Mapping[str, Guard]) -> AuthResponse:
         """As `answer`, blocking."""
         return settle_sync(self._answering(question, guards))
 
-    def _answering(self, question: Question, guards: Mapping[str, Guard]) -> Steps[Answer]:
+    def _answering(self, question: AuthRequest, guards: Mapping[str, Guard]) -> Steps[AuthResponse]:
         try:
             said = yield from self._saying(question, guards)
         except RequestRefused as refused:
-            return Answer(refused.status, msgspec.json.encode({"message": refused.message}), refused.headers)
-        return Answer(200, msgspec.json.encode(said))
+            return AuthResponse(refused.status, msgspec.json.encode({"message": refused.message}), refused.headers)
+        return AuthResponse(200, msgspec.json.encode(said))
 
-    def _saying(self, question: Question, guards: Mapping[str, Guard]) -> Steps[Mapping[str, object]]:
+    def _saying(self, question: AuthRequest, guards: Mapping[str, Guard]) -> Steps[Mapping[str, object]]:
         endpoint = question.path.rstrip("/").rpartition("/")[2]
         if endpoint not in ("auth", "user-auth"):
             raise RequestRefused(404, "Not found.")

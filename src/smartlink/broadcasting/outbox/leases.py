@@ -26,7 +26,7 @@ from smartlink.broadcasting.outbox.partition import PARTS
 from smartlink.broadcasting.outbox.pgbouncer import outside_transactions
 from smartlink.broadcasting.outbox.tables import PENDING, OutboxTables
 
-__all__ = ["LEASE_S", "Leases", "Shares", "database_clock"]
+__all__ = ["LEASE_S", "Leases", "PartitionLeases", "database_clock"]
 
 LEASE_S = 2.4
 """How long a worker that died keeps its parts from the others."""
@@ -97,7 +97,7 @@ class Leases:
             await connection.execute(update(self._table).where(self._is_ours, which).values(expires_at=0))
 
 
-class Shares:
+class PartitionLeases:
     """One worker's share. `queues` in the order of their priority; None takes every queue there is, as equals."""
 
     def __init__(

@@ -11,14 +11,14 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["Undisturbed"]
+__all__ = ["ShieldedTasks"]
 
 T = TypeVar("T")
 
 _log = logging.getLogger("smartlink.broadcasting.outbox")
 
 
-class Undisturbed:
+class ShieldedTasks:
     """Runs each piece of work as a task of its own. What fails after its caller has gone is logged."""
 
     def __init__(self) -> None:

@@ -19,16 +19,16 @@ from contextlib import asynccontextmanager
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from smartlink.background import Background
-from smartlink.broadcasting import Broadcaster, BroadcastEvent, BroadcastFailed, Envelope, Promise
+from smartlink.broadcasting import Broadcaster, BroadcastEvent, BroadcastFailed, Delivery, Envelope
 from smartlink.broadcasting.outbox import Outbox
 from smartlink.portal.shared.db import Database
 
-__all__ = ["Announcer", "LiveSender", "Work"]
+__all__ = ["Announcer", "LiveSender", "UnitOfWork"]
 
 log = logging.getLogger(__name__)
 
 
-class Work:
+class UnitOfWork:
     """One transaction and what it announces. `session` is where changes are made."""
 
     def __init__(self, session: AsyncSession, broadcaster: Broadcaster) -> None:
@@ -45,11 +45,11 @@ class Work:
 
     def recorded(self) -> list[Envelope]:
         """What goes through the outbox, in order."""
-        return [envelope for envelope in self._envelopes if envelope.promise is not Promise.LIVE]
+        return [envelope for envelope in self._envelopes if envelope.delivery is not Delivery.LIVE]
 
     def live(self) -> list[Envelope]:
         """What goes out straight after the commit, in order."""
-        return [envelope for envelope in self._envelopes if envelope.promise is Promise.LIVE]
+        return [envelope for envelope in self._envelopes if envelope.delivery is Delivery.LIVE]
 
 
 class Announcer:
@@ -67,10 +67,10 @@ class Announcer:
         """Told of what was committed or sent live. Plain; must not raise."""
 
     @asynccontextmanager
-    async def work(self) -> AsyncIterator[Work]:
+    async def work(self) -> AsyncIterator[UnitOfWork]:
         """A work: committed, and then announced, when the block ends; nothing of both when it raises."""
         async with self.database.writing() as session:
-            work = Work(session, self.broadcaster)
+            work = UnitOfWork(session, self.broadcaster)
             yield work
             recorded = work.recorded()
             await self.outbox.record(session, recorded)
@@ -81,8 +81,8 @@ class Announcer:
 
     def say(self, event: BroadcastEvent, *, to_others: bool = False) -> None:
         """Send a live event at once. Raises ValueError for an event that must be recorded."""
-        if event.promise is not Promise.LIVE:
-            raise ValueError(f"{type(event).__name__} is {event.promise}: announce it in a work")
+        if event.delivery is not Delivery.LIVE:
+            raise ValueError(f"{type(event).__name__} is {event.delivery}: announce it in a work")
         envelopes = self.broadcaster.pack(event, to_others=to_others)
         self.live.put(envelopes)
         self._tell(envelopes)
