@@ -89,8 +89,8 @@ class PresenceStore(Protocol):
     each user is listed once however many connections, with the id and info told first; first and last are told exactly
     once; joining twice with one socket id, or leaving without being there, changes nothing and is neither first nor
     last; states and changes are numbered in one order (`ChannelState`); a dead node's entries vanish within 10 s, and
-    one node is told so. While other nodes cannot be reached, answers are of this node alone; nothing raises and nothing waits
-    for long; afterwards the node's entries are put right.
+    one node is told so. While other nodes cannot be reached, answers are of this node alone; nothing raises and nothing
+    waits for long; afterwards the node's entries are put right.
     """
 
     async def start(self, on_change: OnChange) -> None:
