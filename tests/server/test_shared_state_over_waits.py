@@ -76,7 +76,7 @@ async def test_an_application_that_changes_while_a_client_is_greeted_ends_it(
         await eventually(lambda: len(server.node.hub) == 0)
 
 
-class SlowRoster(MemoryPresence):
+class SlowPresence(MemoryPresence):
     """Answers with what was true when it was asked, when the test says so."""
 
     def __init__(self) -> None:
@@ -91,10 +91,10 @@ class SlowRoster(MemoryPresence):
 
 
 @pytest.mark.parametrize("comes_back", [False, True])
-async def test_a_member_is_not_put_right_by_an_answer_older_than_what_was_heard(comes_back: bool) -> None:
+async def test_a_member_is_not_reconciled_with_an_answer_older_than_what_was_heard(comes_back: bool) -> None:
     async with realtime_server() as server, connected(server.port) as client:
         await client.subscribe("presence-a", {"user_id": "2"})
-        presence, delivered = SlowRoster(), list[Publication]()
+        presence, delivered = SlowPresence(), list[Publication]()
         await presence.join("1001", "presence-a", "1.1", PresenceMember("1"))
         members = Members(
             server.node.hub, presence, delivered.append, lambda: True, EagerTasks(Metrics()), Corrections()
@@ -161,7 +161,7 @@ async def test_a_stop_while_workers_are_replaced_leaves_none_behind() -> None:
         slots = open_listeners(server.settings, 1)
         supervisor = Supervisor(worker_hub(), [sys.executable, "-c", WORKER], slots, 5.0)
         replacing = asyncio.create_task(supervisor.replace())
-        await eventually(lambda: any(worker.seat.heard_at and worker.seat.is_open for worker in supervisor._launched))
+        await eventually(lambda: any(worker.peer.heard_at and worker.peer.is_open for worker in supervisor._launched))
 
         await supervisor.stop()
 
