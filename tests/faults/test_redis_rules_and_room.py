@@ -196,7 +196,7 @@ async def test_members_are_not_told_removed_and_added_again_while_redis_is_full(
                 await ana.expect("pusher_internal:member_added")
                 redis.call("CONFIG", "SET", "maxmemory", "1")
             assert (await ana.receive())["event"] == "pusher_internal:member_removed"
-            await eventually(lambda: not server.node._members._looks)
+            await eventually(lambda: not server.node._members._rechecks)
 
             assert await ana.is_quiet()
 

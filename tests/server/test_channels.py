@@ -164,13 +164,13 @@ async def test_a_member_whose_leave_was_told_too_late_is_told_again(server: Real
         told(encoding.member_added("presence-chat", "2", b"{}"))
         await ana.expect("pusher_internal:member_removed")
         await ana.expect("pusher_internal:member_added")
-        assert not any(server.node._members._left.values())
+        assert not any(server.node._members._rechecks._noted.values())
 
         told(encoding.member_removed("presence-chat", "2"))
         ben.send("pusher:unsubscribe", {"channel": "presence-chat"})
         await ana.expect("pusher_internal:member_removed")
         await ana.expect("pusher_internal:member_removed")
-        await eventually(lambda: not server.node._members._looks)
+        await eventually(lambda: not server.node._members._rechecks)
         assert await ana.is_quiet()
 
 

@@ -101,22 +101,22 @@ async def test_a_count_that_was_overtaken_is_put_right() -> None:
 
         assert (await count(one), await count(one)) == (1, 2)
         assert (await count(two), await count(two)) == (1, 2)
-        await eventually(lambda: not server.node._counts._checks)
+        await eventually(lambda: not server.node._counts._rechecks)
         assert await one.is_quiet()
 
 
 async def test_a_node_that_no_longer_hears_puts_its_own_count_right() -> None:
     told: list[tuple[int | None, int | None]] = []
-    pace = CountPace(lambda app_id, channel, count, heard: told.append((count, heard)), check_s=0.01)
+    pace = CountPace(lambda app_id, channel, count, heard: told.append((count, heard)), recheck_s=0.01)
     pace.changed("1", "chat", 2)
-    await eventually(lambda: not pace._checks)
+    await eventually(lambda: not pace._rechecks)
 
     assert told == [(2, None), (None, 2)]
 
 
 async def test_on_large_channels_what_was_overtaken_comes_with_the_next_count() -> None:
     told: list[int | None] = []
-    pace = CountPace(lambda app_id, channel, count, heard: told.append(count), pace_s=0.1, check_s=0.01)
+    pace = CountPace(lambda app_id, channel, count, heard: told.append(count), pace_s=0.1, recheck_s=0.01)
     for heard in ([201], [200, 201], [201, 200]):
         told.clear()
         pace.changed("1", "chat", 201)

@@ -355,7 +355,7 @@ async def test_what_was_told_of_a_user_in_the_wrong_order_is_put_right(server: R
         await ben.sign_in("5")
         assert await watchlist(ana) == {"online": ["5"]}
 
-        await eventually(lambda: not server.node._users._looks)
+        await eventually(lambda: not server.node._users._rechecks)
 
         # As another node told it, much too late, when their former connection left there.
         late = Publication("1001", "#watch-5", encoding.watchlist_events({"offline": ["5"]}))

@@ -1,4 +1,4 @@
-"""Telling subscribers how many they are, seldom on channels where many come and go."""
+"""Sends subscribers their number: at once, or at a slower pace on channels where many come and go."""
 
 from __future__ import annotations
 
@@ -7,121 +7,107 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["CHECK_S", "PACED_ABOVE", "PACE_S", "CountPace"]
+from smartlink.server.core.rechecker import RECHECK_S, Rechecker
+
+__all__ = ["PACED_ABOVE", "PACE_S", "CountPace"]
 
 PACED_ABOVE = 100
-"""Subscribers above which a count is told at most every `PACE_S`."""
+"""Subscribers above which a count is sent at most every `PACE_S`."""
 PACE_S = 5.0
 SPREAD = 0.1
-"""By how much of the pace nodes may differ, so that one speaks first and the others hear it."""
-CHECK_S = 0.5
-"""How long at most after a change the count that was heard last is compared with the true one; half of it at least."""
+"""Share of the pace by which nodes may differ, so that one sends first and the others hear it."""
+
+_Key = tuple[str, str]
 
 
 @dataclass(slots=True)
-class _Check:
+class _Change:
     """A count that changed here a moment ago."""
 
     count: int
     heard: int | None = None
-    """What was told on the channel since, by whichever node, at last."""
+    """The count last heard on the channel since, from any node."""
     has_differed: bool = False
-    """Whether something else was told at any time."""
+    """Whether any other count was heard."""
     has_changed_again: bool = False
 
 
 class CountPace:
-    """Decides when the count of a channel is told: at once, or as the last one of a busy time.
+    """Decides when to send the count of a channel: at once, or as the last one of a busy period.
 
-    What two nodes tell at the same moment may arrive in the other order than it became true in, and the older count
-    would be the last word. So each looks once more, shortly after a change of its own.
+    A recheck follows every change of this node's own (see `rechecker`).
 
-    `tell` is called with app id, channel and the count, or None where it is to be asked for, as time has gone by; and
-    with the count that needs not be told, as it was heard last.
+    `send(app_id, channel, count, heard)`: a `count` of None is to be read from the presence store at that moment, and
+    need not be sent when it equals `heard`.
     """
 
     def __init__(
         self,
-        tell: Callable[[str, str, int | None, int | None], None],
+        send: Callable[[str, str, int | None, int | None], None],
         pace_s: float = PACE_S,
-        check_s: float = CHECK_S,
+        recheck_s: float = RECHECK_S,
     ) -> None:
-        self._tell = tell
+        self._send = send
         self._pace_s = pace_s
-        self._check_s = check_s
-        self._resting: dict[tuple[str, str], asyncio.TimerHandle] = {}
-        """Channels whose count was told less than the pace ago."""
-        self._changed: set[tuple[str, str]] = set()
-        """Those of them whose count has changed since."""
-        self._checks: dict[tuple[str, str], _Check] = {}
-        self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
+        self._resting: dict[_Key, asyncio.TimerHandle] = {}
+        """Channels whose count was sent less than one pace ago."""
+        self._changed: set[_Key] = set()
+        """Resting channels whose count has changed since."""
+        self._rechecks: Rechecker[_Change] = Rechecker(self._recheck, recheck_s)
 
     def changed(self, app_id: str, channel: str, count: int) -> None:
-        """The count of a channel has changed."""
+        """Note that the count of a channel has changed on this node, and send it when it is time."""
         key = (app_id, channel)
-        self._check_later(key, count)
+        if (change := self._rechecks.get(key)) is None:
+            self._rechecks.note(key, _Change(count))
+        else:
+            change.count = count
+            change.has_changed_again = True
         if count <= PACED_ABOVE:
             self._changed.discard(key)
-            self._tell(app_id, channel, count, None)
+            self._send(app_id, channel, count, None)
         elif key in self._resting:
             self._changed.add(key)
         else:
             self._rest(key)
-            self._tell(app_id, channel, count, None)
+            self._send(app_id, channel, count, None)
 
     def heard(self, app_id: str, channel: str, count: int) -> None:
-        """A node, perhaps this one, has told this count. What changed here since may not be in it."""
+        """Note the count that a node, perhaps this one, sent. It may lack what changed here since."""
         key = (app_id, channel)
-        if (check := self._checks.get(key)) is not None:
-            check.heard = count
-            check.has_differed |= count != check.count
+        if (change := self._rechecks.get(key)) is not None:
+            change.heard = count
+            change.has_differed |= count != change.count
         if count > PACED_ABOVE:
             if (timer := self._resting.get(key)) is not None:
                 timer.cancel()
             self._rest(key)
 
     def stop(self) -> None:
-        for timer in (*self._resting.values(), *self._timers.values()):
+        """Cancel what is scheduled."""
+        for timer in self._resting.values():
             timer.cancel()
         self._resting.clear()
         self._changed.clear()
-        self._checks.clear()
-        self._timers.clear()
+        self._rechecks.stop()
 
-    def _check_later(self, key: tuple[str, str], count: int) -> None:
-        check = self._checks.get(key)
-        if check is None:
-            self._checks[key] = _Check(count)
-            self._set_timer(key)
-        else:
-            check.count = count
-            check.has_changed_again = True
-
-    def _set_timer(self, key: tuple[str, str]) -> None:
-        # One node puts it right first, and the others hear it.
-        check_s = self._check_s * random.uniform(0.5, 1.0)  # noqa: S311 — no secret
-        self._timers[key] = asyncio.get_running_loop().call_later(check_s, self._check, key)
-
-    def _check(self, key: tuple[str, str]) -> None:
-        check = self._checks[key]
-        if check.has_changed_again:
-            check.has_changed_again = False
-            self._set_timer(key)
-            return
-        del self._checks[key], self._timers[key]
-        if key not in self._resting:
-            # Nothing is heard where nobody is on the channel any more: then what was told from here counts.
-            self._tell(*key, None, check.count if check.heard is None else check.heard)
-        elif check.has_differed:
+    def _recheck(self, key: _Key, change: _Change) -> None:
+        if change.has_changed_again:
+            change.has_changed_again = False
+            self._rechecks.note(key, change)
+        elif key not in self._resting:
+            # A node without subscribers hears nothing on the channel: then compare with what it sent itself.
+            self._send(*key, None, change.count if change.heard is None else change.heard)
+        elif change.has_differed:
             self._changed.add(key)
 
-    def _rest(self, key: tuple[str, str]) -> None:
+    def _rest(self, key: _Key) -> None:
         pace_s = self._pace_s * random.uniform(1.0, 1.0 + SPREAD)  # noqa: S311 — no secret
         self._resting[key] = asyncio.get_running_loop().call_later(pace_s, self._rested, key)
 
-    def _rested(self, key: tuple[str, str]) -> None:
+    def _rested(self, key: _Key) -> None:
         del self._resting[key]
         if key in self._changed:
             self._changed.discard(key)
             self._rest(key)
-            self._tell(*key, None, None)
+            self._send(*key, None, None)

@@ -112,7 +112,7 @@ class Hub:
         """The connection is this user's from now on."""
         self.tenant(connection.app.id).users.setdefault(user_id, set()).add(connection)
 
-    def sweeper(self, connection: Connection, channels: tuple[str, ...]) -> None:
+    def watch(self, connection: Connection, channels: tuple[str, ...]) -> None:
         """Let a connection hear channels that it has not subscribed to, as long as it lives."""
         tenant = self.tenant(connection.app.id)
         tenant.watching[connection] = (*tenant.watching.get(connection, ()), *channels)

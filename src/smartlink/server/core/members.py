@@ -1,14 +1,12 @@
-"""Members of presence channels who were told to have left although they are here.
+"""Members of presence channels who were announced as gone although they are here.
 
-A user whose last connection leaves one node at the moment their next one comes to another is told to have left by the
-one and to have come by the other. Everybody hears both in one order, but that may not be the order it happened in, and
-by the time it is heard the user may be somewhere else again: the roster alone knows.
+A user whose last connection leaves one node while their next one reaches another is announced as gone by the first and
+as added by the second. Everybody hears both in one order, but not necessarily the order in which they happened, and by
+then the user may be somewhere else again: only the presence store knows.
 """
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Callable
 
 from smartlink.protocol import encoding
@@ -16,20 +14,18 @@ from smartlink.server.cluster.brokers.base import Publication, left_out
 from smartlink.server.cluster.presence.base import PresenceStore
 from smartlink.server.core.corrections import Corrections
 from smartlink.server.core.hub import Hub
+from smartlink.server.core.rechecker import Rechecker
 from smartlink.server.runtime.eager import EagerTasks
 
-__all__ = ["LOOK_S", "Members"]
-
-LOOK_S = 0.5
-"""How long at most after a leave was heard the roster is asked whether it was the last word; half of it at least."""
+__all__ = ["Members"]
 
 _Key = tuple[str, str]
 
 
 class Members:
-    """Tells those on this node again of members who are there, and whose leave they heard last.
+    """Announces members again, on this node alone, when they are present but their leave was heard last.
 
-    `deliver` tells those on this node alone; `is_connected` says whether the roster knows of other nodes now.
+    `deliver` sends to clients of this node alone; `is_connected` says whether the presence store reaches other nodes.
     """
 
     def __init__(
@@ -42,58 +38,54 @@ class Members:
         corrections: Corrections,
     ) -> None:
         self._hub = hub
-        self._roster = presence
+        self._presence = presence
         self._deliver = deliver
-        self._is_whole = is_connected
+        self._is_connected = is_connected
         self._tasks = tasks
         self._corrections = corrections
-        self._left: dict[_Key, dict[str, int]] = {}
-        """By channel, the users whose leave was heard last, and its number, until the roster is asked."""
-        self._asked: dict[_Key, list[dict[str, int]]] = {}
-        """The same, while it is being asked: once for each question under way."""
-        self._looks: dict[_Key, asyncio.TimerHandle] = {}
+        self._rechecks: Rechecker[dict[str, int]] = Rechecker(self._recheck)
+        """By channel: the users whose leave was heard last, each with its version."""
+        self._queries: dict[_Key, list[dict[str, int]]] = {}
+        """The same users while the presence store is queried: one entry per query under way."""
 
     def heard(self, app_id: str, channel: str, user_id: str, version: int, *, has_come: bool) -> None:
-        """This was told on the channel, by whichever node."""
+        """Note what a node, perhaps this one, announced on the channel."""
         key = (app_id, channel)
-        # What is heard now is younger than any answer under way.
-        for users in self._asked.get(key, ()):
+        # What is heard now is newer than the answer to any query under way.
+        for users in self._queries.get(key, ()):
             users.pop(user_id, None)
+        left = self._rechecks.get(key)
         if has_come:
-            self._left.get(key, {}).pop(user_id, None)
+            if left is not None:
+                left.pop(user_id, None)
         elif self._hub.channel(app_id, channel) is not None:
-            self._left.setdefault(key, {})[user_id] = version
-            if key not in self._looks:
-                look_s = LOOK_S * random.uniform(0.5, 1.0)  # noqa: S311 — no secret
-                self._looks[key] = asyncio.get_running_loop().call_later(look_s, self._look, key)
+            if left is None:
+                left = self._rechecks.note(key, {})
+            left[user_id] = version
 
     def stop(self) -> None:
-        for look in self._looks.values():
-            look.cancel()
-        self._looks.clear()
-        self._left.clear()
+        """Cancel what is scheduled."""
+        self._rechecks.stop()
 
-    def _look(self, key: _Key) -> None:
-        del self._looks[key]
-        users = self._left.pop(key)
-        if users and self._is_whole():
-            self._asked.setdefault(key, []).append(users)
-            self._tasks.run(self._put_right(key, users))
+    def _recheck(self, key: _Key, left: dict[str, int]) -> None:
+        if left and self._is_connected():
+            self._queries.setdefault(key, []).append(left)
+            self._tasks.run(self._reconcile(key, left))
 
-    async def _put_right(self, key: _Key, users: dict[str, int]) -> None:
+    async def _reconcile(self, key: _Key, left: dict[str, int]) -> None:
         app_id, channel = key
         try:
-            state = await self._roster.state(app_id, channel)
+            state = await self._presence.state(app_id, channel)
         finally:
-            under_way = [each for each in self._asked.pop(key) if each is not users]
+            under_way = [query for query in self._queries.pop(key) if query is not left]
             if under_way:
-                self._asked[key] = under_way
-        back = [member for member in state.members if member.user_id in users]
-        for member in back:
+                self._queries[key] = under_way
+        present = [member for member in state.members if member.user_id in left]
+        for member in present:
             frame = encoding.member_added(channel, member.told_id, member.user_info)
-            # With numbers, who is back was not told of the leave.
+            # With versions, the member's own connections did not receive the leave.
             own = left_out(None, member.user_id) if state.version else None
-            # Nor was who knew a younger state than the leave.
-            self._deliver(Publication(app_id, channel, frame, own, version=users[member.user_id]))
-        wrong = {member.user_id: users[member.user_id] for member in back}
+            # Nor did connections that know a newer state than the leave.
+            self._deliver(Publication(app_id, channel, frame, own, version=left[member.user_id]))
+        wrong = {member.user_id: left[member.user_id] for member in present}
         self._corrections.note(app_id, channel, wrong, state.version)

@@ -210,7 +210,7 @@ class Node:
             listening.arrived(app.id, channel, arriving)
         came = [] if is_heard else arriving.told
         if came and arriving.is_swamped:
-            connection.close(Code.OVER_CAPACITY, f"More came on {channel} at once than can be buffered")
+            connection.close(Code.OVER_CAPACITY, f"More events arrived on {channel} at once than can be buffered")
         if not connection.is_open or self._refuse_void(connection, channel, member):
             # Others may have come between its arrival and its departure: both are told.
             await self._arrive(app, channel, session.socket_id, member, arrival)
@@ -346,7 +346,7 @@ class Node:
             if (act := self._on_control.get(publication.action)) is not None:
                 act(publication)
             return
-        put_right = self._hear(publication) if encoding.is_internal(publication.frame) else None
+        corrected = self._hear(publication) if encoding.is_internal(publication.frame) else None
         self._listening.take(publication)
         subscribers = self.hub.channel(publication.app_id, publication.channel)
         if subscribers is None:
@@ -357,8 +357,8 @@ class Node:
         if publication.version:
             knowing = self._newcomers.knowing(publication.app_id, publication.channel, publication.version)
             left_out = {*left_out, *(each for each in knowing if each in subscribers)}
-        if put_right is not None:
-            unaware = self._newcomers.knowing(publication.app_id, publication.channel, put_right)
+        if corrected is not None:
+            unaware = self._newcomers.knowing(publication.app_id, publication.channel, corrected)
             if not unaware:
                 return
             here = self.hub.on_channel(publication.app_id, publication.channel)
@@ -375,14 +375,14 @@ class Node:
         if (count := encoding.subscription_count_in(frame)) is not None:
             self._counts.heard(app_id, channel, count)
         elif (member := encoding.member_in(frame)) is not None:
-            put_right = self._corrections.covered(app_id, channel, member[0], publication.version)
-            if put_right is not None:
-                return put_right
+            corrected = self._corrections.covered(app_id, channel, member[0], publication.version)
+            if corrected is not None:
+                return corrected
             self._members.heard(app_id, channel, member[0], publication.version, has_come=member[1])
         elif (watched := encoding.watched_in(frame)) is not None:
-            put_right = self._corrections.covered(app_id, channel, watched[0], publication.version)
-            if put_right is not None:
-                return put_right
+            corrected = self._corrections.covered(app_id, channel, watched[0], publication.version)
+            if corrected is not None:
+                return corrected
             self._users.heard(app_id, watched[0], publication.version, is_online=watched[1])
         elif (updated := encoding.member_updated_in(frame)) is not None:
             self.presence.note(app_id, channel, *updated)

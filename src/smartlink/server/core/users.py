@@ -1,13 +1,12 @@
 """Who is signed in, over all nodes, and who watches whom.
 
-A signed-in connection stands on the roster's internal channel `#user-{id}`: first and last there are when the user
-comes online and goes offline. It hears `#server-to-user-{id}` from then on, subscribed or not. Watchers hear the
-internal channel `#sweeper-{id}`, on which that is told.
+A signed-in connection joins the internal channel `#user-{id}` of the presence store: its first and last connection are
+the moments when the user comes online and goes offline. From then on the connection hears `#server-to-user-{id}`
+without subscribing. Both moments are announced to watchers on the internal channel `#watch-{id}`.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from smartlink.protocol import encoding
@@ -21,6 +20,7 @@ from smartlink.server.core.corrections import Corrections
 from smartlink.server.core.hub import Connection, Hub
 from smartlink.server.core.listening import Arriving, Listening
 from smartlink.server.core.newcomers import Newcomers
+from smartlink.server.core.rechecker import Rechecker
 from smartlink.server.core.revocations import Revocations, Verdict
 from smartlink.server.net.framing import text_frame
 from smartlink.server.runtime.eager import EagerTasks
@@ -30,17 +30,14 @@ __all__ = ["SignedInUsers"]
 
 _WATCH = "#watch-"
 
-LOOK_S = 0.5
-"""How long after watchers were told of a user it is looked whether that is how it ended."""
-
 Announce = Callable[[Publication], Awaitable[None]]
 
 
 class SignedInUsers:
-    """Signs connections in and out and tells watchers, and webhooks.
+    """Signs connections in and out, and notifies watchers and webhooks.
 
-    `announce` publishes, on this node at least; `deliver` tells those on this node alone; `is_connected` says whether
-    other nodes can be reached. What `revocations` says of a signature is asked before and after waiting.
+    `announce` publishes, on this node at least; `deliver` sends to clients of this node alone; `is_connected` says
+    whether other nodes can be reached. `revocations` are checked before and after every wait.
     """
 
     def __init__(
@@ -58,23 +55,21 @@ class SignedInUsers:
         webhooks: WebhookSink,
     ) -> None:
         self._hub = hub
-        self._roster = presence
+        self._presence = presence
         self._listening = listening
         self._announce = announce
         self._deliver = deliver
-        self._is_whole = is_connected
+        self._is_connected = is_connected
         self._tasks = tasks
         self._revocations = revocations
         self._newcomers = newcomers
         self._corrections = corrections
         self._webhooks = webhooks
-        self._told: dict[tuple[str, str], tuple[bool, int]] = {}
-        """Of users who came or went a moment ago, whether watchers here heard last that they are online, and the
-        number of that change."""
-        self._looks: dict[tuple[str, str], asyncio.TimerHandle] = {}
+        self._rechecks: Rechecker[tuple[bool, int]] = Rechecker(self._recheck)
+        """By user: whether watchers here last heard that the user is online, and the version of that change."""
 
     async def sign_in(self, connection: Connection, user: SignedInUser) -> None:
-        """Make a connection this user's and tell it so, or end it: the user has too many, or was ended meanwhile."""
+        """Sign a connection in, or end it when its user has too many connections or was ended meanwhile."""
         app, session = connection.app, connection.session
         if self._end_void(connection, user.id):
             return
@@ -82,7 +77,7 @@ class SignedInUsers:
         arriving = self._listening.expect(app.id, channel, session.socket_id)
         try:
             await self._listening.begin(app.id, channel)
-            arrival = await self._roster.join(app.id, signed_in_channel(user.id), session.socket_id, None)
+            arrival = await self._presence.join(app.id, signed_in_channel(user.id), session.socket_id, None)
         finally:
             self._listening.arrived(app.id, channel, arriving)
         most = app.max_connections_per_user
@@ -96,10 +91,10 @@ class SignedInUsers:
             return
         success = session.signed_in(user)
         self._hub.sign_in(connection, user.id)
-        self._hub.sweeper(connection, (channel,))
+        self._hub.watch(connection, (channel,))
         connection.write(b"".join(map(text_frame, [success.frame, *(frame for frame, _ in arriving.told)])))
         if arriving.is_swamped:
-            connection.close(Code.OVER_CAPACITY, f"More came on {channel} at once than can be buffered")
+            connection.close(Code.OVER_CAPACITY, f"More events arrived on {channel} at once than can be buffered")
         if not connection.is_open:
             return
         if arrival.is_first_on_channel:
@@ -107,10 +102,10 @@ class SignedInUsers:
         if user.watchlist_fault is not None:
             connection.write(text_frame(session.watchlist_fault(user.watchlist_fault).frame))
         if user.watchlist and connection.is_open:
-            await self._sweeper(connection, user.watchlist)
+            await self._watch(connection, user.watchlist)
 
     def _end_void(self, connection: Connection, user_id: str) -> bool:
-        """Whether what names the user is void on this connection; then it is ended."""
+        """End the connection when signatures naming the user are void on it. Returns whether they are."""
         verdict = self._revocations.verdict(connection.app.id, user_id, connection.began_at)
         if verdict is Verdict.VOID:
             connection.close(Code.UNAUTHORIZED, "This user's connections were ended: reconnect and sign in again")
@@ -119,13 +114,13 @@ class SignedInUsers:
         return verdict is not Verdict.VALID
 
     async def sign_out(self, app: App, socket_id: str, user_id: str) -> None:
-        """The connection is gone, and with it, perhaps, the user."""
-        departure = await self._roster.leave(app.id, signed_in_channel(user_id), socket_id)
+        """Note that a connection of the user has ended; the user goes offline with the last one."""
+        departure = await self._presence.leave(app.id, signed_in_channel(user_id), socket_id)
         if departure.is_last_on_channel:
             await self._tell(app, user_id, "offline", departure.version)
 
     async def took_place(self, app: App, change: Change) -> None:
-        """Tell what another node left behind, if it is about a user."""
+        """Announce a change that another node left behind, when it concerns a signed-in user."""
         if (user_id := signed_in_user(change.channel)) is not None:
             if change.is_occupied:
                 await self._tell(app, user_id, "online", change.version)
@@ -133,61 +128,55 @@ class SignedInUsers:
                 await self._tell(app, user_id, "offline", change.version)
 
     def heard(self, app_id: str, user_id: str, version: int, *, is_online: bool) -> None:
-        """Watchers here were told so by a node. What two tell at once may be heard in the wrong order."""
-        key = (app_id, user_id)
-        self._told[key] = (is_online, version)
-        if key not in self._looks:
-            self._looks[key] = asyncio.get_running_loop().call_later(LOOK_S, self._look, key)
+        """Note what a node, perhaps this one, announced to watchers."""
+        self._rechecks.note((app_id, user_id), (is_online, version))
 
     def stop(self) -> None:
-        for look in self._looks.values():
-            look.cancel()
-        self._looks.clear()
-        self._told.clear()
+        """Cancel what is scheduled."""
+        self._rechecks.stop()
 
-    def _look(self, key: tuple[str, str]) -> None:
-        del self._looks[key]
-        self._tasks.run(self._put_right(*key, *self._told.pop(key)))
+    def _recheck(self, key: tuple[str, str], heard: tuple[bool, int]) -> None:
+        self._tasks.run(self._reconcile(*key, *heard))
 
-    async def _put_right(self, app_id: str, user_id: str, was_told_online: bool, told: int) -> None:
-        state = await self._roster.state(app_id, signed_in_channel(user_id))
+    async def _reconcile(self, app_id: str, user_id: str, was_online: bool, version: int) -> None:
+        state = await self._presence.state(app_id, signed_in_channel(user_id))
         is_online = state.subscriptions > 0
-        # What was heard meanwhile is looked at by itself.
-        is_last_word = (app_id, user_id) not in self._told
-        if is_last_word and is_online is not was_told_online and self._is_whole():
+        # What was heard during the query gets its own recheck.
+        is_last_word = (app_id, user_id) not in self._rechecks
+        if is_last_word and is_online is not was_online and self._is_connected():
             frame = encoding.watchlist_events({"online" if is_online else "offline": [user_id]})
-            self._deliver(Publication(app_id, _WATCH + user_id, frame, version=told))
-            self._corrections.note(app_id, _WATCH + user_id, {user_id: told}, state.version)
+            self._deliver(Publication(app_id, _WATCH + user_id, frame, version=version))
+            self._corrections.note(app_id, _WATCH + user_id, {user_id: version}, state.version)
 
     async def _tell(self, app: App, user_id: str, what: str, version: int) -> None:
         self._webhooks.tell(app, OutgoingEvent(f"user_{what}", signed_in_channel(user_id), user_id))
         frame = encoding.watchlist_events({what: [user_id]})
         await self._announce(Publication(app.id, _WATCH + user_id, frame, version=version))
 
-    async def _sweeper(self, connection: Connection, user_ids: tuple[str, ...]) -> None:
-        """Tell who of these is here, then each coming and going."""
+    async def _watch(self, connection: Connection, user_ids: tuple[str, ...]) -> None:
+        """Send a connection who of these users is online, then every change."""
         app_id = connection.app.id
         channels = tuple(_WATCH + user_id for user_id in user_ids)
-        on_their_way: list[tuple[str, Arriving]] = []
+        pending: list[tuple[str, Arriving]] = []
         states: dict[str, list[str]] = {"online": [], "offline": []}
         versions: dict[str, int] = {}
         try:
             for channel in channels:
                 arriving = self._listening.expect(app_id, channel, connection.session.socket_id)
-                on_their_way.append((channel, arriving))
+                pending.append((channel, arriving))
                 await self._listening.begin(app_id, channel)
             for user_id in user_ids:
-                state = await self._roster.state(app_id, signed_in_channel(user_id))
+                state = await self._presence.state(app_id, signed_in_channel(user_id))
                 states["online" if state.subscriptions else "offline"].append(user_id)
                 versions[_WATCH + user_id] = state.version
         finally:
-            for channel, arriving in on_their_way:
+            for channel, arriving in pending:
                 self._listening.arrived(app_id, channel, arriving)
         if connection.is_open:
-            self._hub.sweeper(connection, channels)
-            # What came meanwhile and has no number comes again: the last word about each user is the true one.
+            self._hub.watch(connection, channels)
+            # Frames without a version are sent again: the last one about each user holds.
             frames = [encoding.watchlist_events(states)]
-            for channel, arriving in on_their_way:
+            for channel, arriving in pending:
                 version = versions[channel]
                 self._newcomers.told(app_id, channel, version, connection)
                 frames += [frame for frame, number in arriving.told if not 0 < number <= version]
