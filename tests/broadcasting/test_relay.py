@@ -220,7 +220,8 @@ async def test_a_killed_relay_is_followed_by_one_that_sends_what_was_under_way(
         await eventually(lambda: taken(service) == 15)
 
     for channel in range(3):
-        assert numbers(service, f"private-{channel}") == list(range(channel, 14, 3))
+        # At least once: on a machine that is slow enough a lease runs out under way.
+        assert _without_repeats(numbers(service, f"private-{channel}")) == list(range(channel, 14, 3))
 
 
 async def test_ids_differ_between_databases_with_the_same_numbers(tmp_path: Any) -> None:

@@ -161,8 +161,9 @@ async def test_a_share_lost_in_the_midst_of_a_statement_leaves_no_channel_behind
 @pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
 @pytest.mark.parametrize("statement", ["mark", "renew", "say that it lives", "take"])
 async def test_a_stop_while_a_statement_is_under_way_gives_the_share_back_after_it(
-    database: OutboxDatabase, statement: str, after: bool
+    database: OutboxDatabase, monkeypatch: pytest.MonkeyPatch, statement: str, after: bool
 ) -> None:
+    monkeypatch.setattr(relay, "_GIVE_UP_S", LIMIT_S)
     gate = Gate(database, STATEMENTS[statement], after=after)
     stop = asyncio.Event()
     await database.record(*wave(0))
@@ -173,7 +174,7 @@ async def test_a_stop_while_a_statement_is_under_way_gives_the_share_back_after_
     stop.set()
     await asyncio.sleep(0)
     gate.open()
-    await asyncio.wait_for(running, 20)
+    await asyncio.wait_for(running, LIMIT_S)
 
     async with database.engine.connect() as connection:
         assert set(await connection.scalars(select(database.tables.outbox_lease.c.expires_at))) <= {0}

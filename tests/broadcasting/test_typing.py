@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, MetaData
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 from smartlink.broadcasting import (
-    Broadcaster, BroadcastEvent, BroadcastSettings, ChannelRules, Member, PrivateChannel, Promise, Signatory,
+    Broadcaster, BroadcastEvent, BroadcastSettings, ChannelRules, Member, ChannelAuthorizer, Delivery, PrivateChannel,
     SyncBroadcaster,
 )
 from smartlink.broadcasting.outbox import Outbox, define_tables
@@ -32,7 +32,7 @@ class User:
 @dataclass(frozen=True)
 class Shipped(BroadcastEvent):
     order: int
-    promise = Promise.STATE
+    delivery = Delivery.STATE
     broadcast_connections = ("reverb", "pusher")
 
     def broadcast_on(self) -> PrivateChannel:
@@ -52,8 +52,8 @@ def member_of(user: User) -> Member:
 
 
 settings = BroadcastSettings(driver="log", reverb_host="realtime.internal")
-signatory: Signatory[User] = Signatory.from_settings(rules, lambda user: Member(user.id), settings)
-signatory = Signatory.from_settings(rules, member_of, settings)
+authorizer: ChannelAuthorizer[User] = ChannelAuthorizer.from_settings(rules, lambda user: Member(user.id), settings)
+authorizer = ChannelAuthorizer.from_settings(rules, member_of, settings)
 broadcaster = SyncBroadcaster.from_settings(settings)
 sessions = scoped_session(sessionmaker(create_engine("sqlite://")))
 broadcasts = SessionBroadcasts(broadcaster.broadcaster, Outbox(define_tables(MetaData())))
