@@ -7,7 +7,9 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-__all__ = ["Background"]
+__all__ = ["Background", "ended"]
+
+CANCEL_AGAIN_S = 3.0
 
 log = logging.getLogger(__name__)
 
@@ -32,3 +34,19 @@ class Background:
         name = task.get_name()
         self.died[name] = f"{type(error).__name__}: {str(error)[:200]}"
         log.error("a background task died, restart the process: %s", name, exc_info=error)
+
+
+async def ended(*tasks: asyncio.Task[Any] | None) -> None:
+    """Cancel `tasks` and wait until they have ended, in whatever way. Raises nothing of theirs.
+
+    Cancels again every few seconds: before Python 3.12, `asyncio.wait_for` loses a cancellation that arrives as the
+    awaited future completes, and client libraries use it.
+    """
+    running = {task for task in tasks if task is not None and not task.done()}
+    while running:
+        for task in running:
+            task.cancel()
+        over, running = await asyncio.wait(running, timeout=CANCEL_AGAIN_S)
+        for task in over:
+            if not task.cancelled():
+                task.exception()  # retrieved: nobody else asks

@@ -8,7 +8,8 @@ import pytest
 
 from kit.realtime import call, realtime_server
 from kit.waiting import eventually
-from smartlink.background import Background
+from smartlink import background as module
+from smartlink.background import Background, ended
 from smartlink.server.observe.endpoint import ObserveEndpoint
 from smartlink.server.run.lifecycle import RealtimeServer
 
@@ -53,3 +54,30 @@ async def test_one_that_is_cancelled_has_not_died_and_one_started_again_lives() 
     assert background.died == {"failing": "OSError: gone"}
     background.start("failing", asyncio.sleep(0))
     assert background.died == {}
+
+
+async def test_one_that_loses_its_cancellation_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CANCEL_AGAIN_S", 0.05)
+    lost: list[str] = []
+
+    async def lossy() -> None:
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if lost:
+                    raise
+                lost.append("once")
+
+    async def failing() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise OSError("gone")
+
+    tasks = [asyncio.create_task(lossy()), asyncio.create_task(failing())]
+    await asyncio.sleep(0)
+    await ended(None, *tasks)
+
+    assert all(task.done() for task in tasks)
+    assert lost == ["once"]

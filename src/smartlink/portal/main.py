@@ -11,7 +11,7 @@ from redis.asyncio.connection import parse_url
 from sqlalchemy import text
 from starlette.routing import Route
 
-from smartlink.background import Background
+from smartlink.background import Background, ended
 from smartlink.broadcasting import (
     BroadcastConfigError,
     Broadcaster,
@@ -145,8 +145,7 @@ class Portal:
         try:
             await background.work(self._relay(options), schedule, stop, options)
         finally:
-            showing.cancel()
-            await asyncio.gather(showing, return_exceptions=True)
+            await ended(showing)
 
     async def send_once(self, options: WorkerOptions) -> int:
         """Send what waits now and is this worker's to send; how many were sent."""

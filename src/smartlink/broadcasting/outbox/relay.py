@@ -22,6 +22,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from smartlink.background import ended
 from smartlink.broadcasting.drivers.base import Driver
 from smartlink.broadcasting.outbox.calls import Calls
 from smartlink.broadcasting.outbox.database import RelayDatabase
@@ -149,9 +150,7 @@ class Relay:
                         break
                     await self._rest(ends_at)
         finally:
-            for task in (stopping, *listening):
-                task.cancel()
-            await asyncio.gather(stopping, *listening, return_exceptions=True)
+            await ended(stopping, *listening)
             await self._finish()
 
     async def run_once(self) -> int:

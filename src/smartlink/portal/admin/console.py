@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from smartlink.background import ended
 from smartlink.broadcasting import Envelope
 from smartlink.broadcasting.webhooks import (
     ChannelOccupied,
@@ -85,9 +86,7 @@ class Console:
     async def aclose(self) -> None:
         """Drop what waits and stop."""
         self._waiting.clear()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await ended(self._task)
 
     async def _say_all(self) -> None:
         while self._waiting:

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from smartlink.background import Background
+from smartlink.background import Background, ended
 from smartlink.broadcasting import Broadcaster, BroadcastEvent, BroadcastFailed, Delivery, Envelope
 from smartlink.broadcasting.outbox import Outbox
 from smartlink.portal.shared.db import Database
@@ -126,9 +126,7 @@ class LiveSender:
     async def aclose(self) -> None:
         """Drop what waits and stop."""
         self._waiting.clear()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await ended(self._task)
 
     async def _send_all(self) -> None:
         while self._waiting:

@@ -19,7 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from smartlink.background import Background
+from smartlink.background import Background, ended
 from smartlink.portal.shared.db import Base, BigId, Database, UtcDateTime
 from smartlink.portal.shared.errors import DatabaseAway
 from smartlink.portal.shared.realtime import RealtimeApi, RealtimeAway
@@ -93,9 +93,7 @@ class Endings:
 
     async def aclose(self) -> None:
         """Stop; what is not told yet is recorded."""
-        for task in tuple(self._tasks.values()):
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await ended(*self._tasks.values())
 
     async def _end(self, user_id: int) -> None:
         give_up, pause_s = time.monotonic() + RETRY_FOR_S, 0.2

@@ -16,7 +16,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from smartlink.background import Background
+from smartlink.background import Background, ended
 from smartlink.lost import closed_is_lost
 from smartlink.portal.shared.errors import Forbidden
 from smartlink.portal.shared.redis import PREFIX, SharedRedis, SharedRedisAway
@@ -129,9 +129,7 @@ class Principals:
 
     async def aclose(self) -> None:
         """Stop hearing them."""
-        if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
+        await ended(self._listening)
 
     def _forget(self, user_id: int) -> None:
         self.revocations += 1

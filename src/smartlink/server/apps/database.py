@@ -18,7 +18,7 @@ import structlog
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from smartlink.background import Background
+from smartlink.background import Background, ended
 from smartlink.server.apps.base import App, AppsInvalid, OnAppChanges
 from smartlink.server.apps.description import app_from_description
 from smartlink.server.apps.table import AppTable, Prepare
@@ -86,9 +86,7 @@ class DatabaseApps:
             self._on_change(changes)
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait((self._task,))
+        await ended(self._task)
         if self._engine is not None:
             await self._engine.dispose()
             self._engine = None

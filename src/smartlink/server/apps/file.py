@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from smartlink.background import Background
+from smartlink.background import Background, ended
 from smartlink.server.apps.base import App, AppsInvalid, OnAppChanges
 from smartlink.server.apps.description import apps_from_descriptions
 from smartlink.server.apps.table import AppTable, Prepare
@@ -82,9 +82,7 @@ class FileApps:
             self._on_change(changes)
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait((self._task,))
+        await ended(self._task)
 
     async def _watch(self) -> None:
         while True:

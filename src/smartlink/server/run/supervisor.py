@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from smartlink.background import ended
 from smartlink.server.workers.hub import WorkerHub, WorkerPeer
 from smartlink.server.workers.messages import Drain, Reload
 
@@ -120,9 +121,7 @@ class Supervisor:
             pass  # What it had started when it saw the stop, it has ended.
         if self._leaving:
             await asyncio.wait(tuple(self._leaving))
-        if self._ticker is not None:
-            self._ticker.cancel()
-            await asyncio.wait((self._ticker,))
+        await ended(self._ticker)
         self._workers = []
 
     def _check_stop(self) -> None:
@@ -203,10 +202,7 @@ class Supervisor:
 
     async def _dismiss_keepers(self) -> None:
         keepers, self._keepers = self._keepers, []
-        for keeper in keepers:
-            keeper.cancel()
-        if keepers:
-            await asyncio.wait(keepers)
+        await ended(*keepers)
 
     async def _end(self, workers: Iterable[_Worker], drain_s: float) -> None:
         """Wait until `workers` have ended; those that do not in time are killed. Without a drain, ask none."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Protocol
 
-from smartlink.background import Background
+from smartlink.background import Background, ended
 
 __all__ = ["Sweeper", "Watched"]
 
@@ -57,9 +57,7 @@ class Sweeper:
         self._task = self._background.start("looking after connections", self._run())
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait((self._task,))
+        await ended(self._task)
 
     def turn(self) -> None:
         """One round over everything."""

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 from redis.asyncio.connection import Connection
 
-from smartlink.background import Background
+from smartlink.background import Background, ended
 from smartlink.lost import closed_is_lost
 from smartlink.protocol import encoding
 from smartlink.protocol.names import is_reserved_event, is_valid_channel, is_valid_event_name, is_valid_socket_id
@@ -64,9 +64,7 @@ class RedisIngest:
         self._task = self._background.start("reading events of the application from Redis", self._run())
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait((self._task,))
+        await ended(self._task)
 
     async def _run(self) -> None:
         backoff_s = FIRST_BACKOFF_S
@@ -91,9 +89,7 @@ class RedisIngest:
             for task in done:
                 task.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await ended(*tasks)
             await connection.disconnect(nowait=True)
 
     async def _ping(self, connection: Connection) -> None:

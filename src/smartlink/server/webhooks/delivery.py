@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 
-from smartlink.background import Background
+from smartlink.background import Background, ended
 from smartlink.protocol.names import signed_in_user
 from smartlink.protocol.signing import sign_webhook
 from smartlink.server.apps.base import App, AppManager, WebhookTarget
@@ -145,21 +145,17 @@ class Webhooks:
     async def stop(self, timeout_s: float = 2.0) -> None:
         """Bring the buffer to the queue and send, for about `timeout_s`. The queue keeps the rest."""
         self._stopping.set()
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait((self._looking,))
+        await ended(self._looking)
         if self._task is not None:
             # Not cancelled in the middle of a record: what it brings to the queue would be brought twice.
             self._wake.set()
-            _, late = await asyncio.wait((self._task,), timeout=timeout_s)
-            if late:
-                self._task.cancel()
-                await asyncio.wait(late)
+            await asyncio.wait((self._task,), timeout=timeout_s)
+            await ended(self._task)
         if self._is_open:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
                     await self._finish()
-            await self._end_senders()
+            await ended(*self._senders.values())
         if self._must_close:
             await self._queue.stop()
         self._is_open = self._must_close = False
@@ -188,13 +184,6 @@ class Webhooks:
                 await self._send_what_is_ready()
         except QueueUnavailable as error:
             log.error("webhook queue away", reason=str(error))
-
-    async def _end_senders(self) -> None:
-        senders = tuple(self._senders.values())
-        for task in senders:
-            task.cancel()
-        if senders:
-            await asyncio.wait(senders)
 
     async def _open(self) -> None:
         if self._is_open:

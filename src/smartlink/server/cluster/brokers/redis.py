@@ -28,6 +28,7 @@ import msgspec
 import structlog
 from redis.exceptions import MovedError
 
+from smartlink.background import ended
 from smartlink.lost import closed_is_lost
 from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Deliver, Publication, is_left_out
 from smartlink.server.cluster.redis.commands import RedisAway, RedisCommands, Script
@@ -167,9 +168,7 @@ class RedisBroker:
         if self._deliver is None:
             return
         self._deliver = None
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait((self._task,))
+        await ended(self._task)
         self._channels.clear()
         await self._commands.close()
 
@@ -283,9 +282,7 @@ class RedisBroker:
                 if task.done():
                     task.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await ended(*tasks)
 
     async def _establish(
         self, ears: dict[Endpoint, PubSubConnection], topology: Topology, heartbeats: dict[Endpoint, str]

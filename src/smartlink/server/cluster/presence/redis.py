@@ -21,6 +21,7 @@ from typing import Any
 
 import structlog
 
+from smartlink.background import ended
 from smartlink.protocol.names import is_counted
 from smartlink.protocol.session import PresenceMember
 from smartlink.server.cluster.presence.base import Arrival, Change, ChannelCount, ChannelState, Departure, OnChange
@@ -126,9 +127,7 @@ class RedisPresence:
     async def stop(self) -> None:
         if self._on_change is None:
             return
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks)
+        await ended(*self._tasks)
         with contextlib.suppress(RedisAway, TimeoutError):
             async with asyncio.timeout(STOP_S):
                 await self._take_out()

@@ -33,7 +33,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from smartlink.background import Background
+from smartlink.background import Background, ended
 from smartlink.lost import closed_is_lost
 from smartlink.server.cluster.redis.connect import (
     LOST,
@@ -180,8 +180,7 @@ class RedisCommands:
             async with asyncio.timeout(2 * TIMEOUT_S):
                 await self.ask("", "PING")  # answered after all that was put in before
         task, self._task = self._task, None
-        task.cancel()
-        await asyncio.wait((task,))
+        await ended(task)
 
     async def returned(self) -> None:
         """Wait until Redis is there."""

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 
 from redis.asyncio.connection import Connection
 
+from smartlink.background import ended
+
 __all__ = ["Moved", "PubSubConnection"]
 
 NAMES_PER_COMMAND = 200
@@ -74,10 +76,8 @@ class PubSubConnection:
             for task in done:
                 task.result()
         finally:
-            for task in tasks:
-                task.cancel()
             try:
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await ended(*tasks)
                 await self._connection.disconnect(nowait=True)
             finally:
                 for futures in self._awaited.values():
