@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from smartlink.background import ended
+from smartlink.background import Background, ended
 from smartlink.server.workers.hub import WorkerHub, WorkerPeer
 from smartlink.server.workers.messages import Drain, Reload
 
@@ -61,6 +61,7 @@ class Supervisor:
         self._command = tuple(command)
         self._slots = slots
         self._drain_s = drain_s
+        self._background = Background()
         self._workers: list[_Worker] = []
         self._launched: set[_Worker] = set()
         """All processes that have not ended."""
@@ -81,7 +82,7 @@ class Supervisor:
         """
         async with self._replacing:
             if self._ticker is None:
-                self._ticker = asyncio.get_running_loop().create_task(self._tick())
+                self._ticker = self._background.start("checking that workers respond", self._tick())
             fresh: list[_Worker] = []
             try:
                 for slot in range(len(self._slots)):
@@ -96,7 +97,10 @@ class Supervisor:
                 await self._end(fresh, drain_s=0)
                 raise
             old, self._workers = self._workers, fresh
-            self._keepers = [asyncio.get_running_loop().create_task(self._keep(slot)) for slot in range(len(fresh))]
+            self._keepers = [
+                self._background.start(f"keeping worker {slot + 1} alive", self._keep(slot))
+                for slot in range(len(fresh))
+            ]
             if old:
                 for worker in old:
                     worker.peer.is_leaving = True
