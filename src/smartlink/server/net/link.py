@@ -85,7 +85,7 @@ class Poller:
         self.links[descriptor] = link
         self._epoll.register(descriptor, select.EPOLLIN)
 
-    def sweeper(self, descriptor: int, events: int) -> None:
+    def modify(self, descriptor: int, events: int) -> None:
         self._epoll.modify(descriptor, events)
 
     def remove(self, descriptor: int) -> None:
@@ -258,7 +258,7 @@ class PlainLink:
         events = 0 if self._is_paused else select.EPOLLIN
         if self._outbox is not None:
             events |= select.EPOLLOUT
-        self._poller.sweeper(self._descriptor, events)
+        self._poller.modify(self._descriptor, events)
 
 
 class TransportLink(asyncio.Protocol):

@@ -44,7 +44,7 @@ from smartlink.server.run.lifecycle import RealtimeServer
 from smartlink.server.runtime.eager import EagerTasks
 from smartlink.server.runtime.limits import AddressCount, AddressRate
 from smartlink.server.runtime.metrics import Metrics, Samples
-from smartlink.server.runtime.rates import MachineOverview, OwnOverview, RateSampler
+from smartlink.server.runtime.rates import MachineOverview, ProcessOverview, RateSampler
 from smartlink.server.runtime.sweeper import Sweeper
 from smartlink.server.settings.config import MIN_SECRET_LENGTH, ServerSettings, is_safe_secret
 from smartlink.server.settings.redis_address import Kind, parse_url
@@ -382,7 +382,7 @@ def build(
     observer = Observer(node, hub, metrics, lambda: server.is_ready, health)
     rates.more = observer.samples
     node.has_descriptors = lambda: room.has_room_for_client
-    status = StatusEndpoint(overview or OwnOverview(rates), _version(), uses_redis(settings), health)
+    status = StatusEndpoint(overview or ProcessOverview(rates), _version(), uses_redis(settings), health)
     addresses = AddressCount(settings.reverb_server_connections_per_address)
     sockets = ClientSettings(node, sweeper, settings.reverb_server_max_backlog_bytes, addresses=addresses)
     router = Router(node, apps, lambda: server.is_ready, status)

@@ -57,7 +57,7 @@ class Supervisor:
     def __init__(
         self, worker_hub: WorkerHub, command: Sequence[str], slots: Sequence[Sequence[socket.socket]], drain_s: float
     ) -> None:
-        self._exchange = worker_hub
+        self._worker_hub = worker_hub
         self._command = tuple(command)
         self._slots = slots
         self._drain_s = drain_s
@@ -150,7 +150,7 @@ class Supervisor:
                 here.close()
                 raise
         exited = asyncio.get_running_loop().create_task(process.wait())
-        worker = _Worker(slot, process, self._exchange.peer(here), exited)
+        worker = _Worker(slot, process, self._worker_hub.peer(here), exited)
         self._launched.add(worker)
         exited.add_done_callback(lambda _: self._on_exit(worker))
         return worker
@@ -236,7 +236,7 @@ class Supervisor:
                 for worker in self._launched:
                     worker.peer.heard_at = now
             last = now
-            self._exchange.look_after(now)
+            self._worker_hub.look_after(now)
             for worker in self._launched:
                 if worker.peer.is_ready and now - worker.peer.heard_at > SILENT_S:
                     log.error("a worker does not answer: killed", pid=worker.process.pid)

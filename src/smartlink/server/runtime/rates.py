@@ -11,7 +11,7 @@ from typing import Protocol
 from smartlink.server.runtime.metrics import Metrics
 from smartlink.server.runtime.sweeper import EVERY_S
 
-__all__ = ["MachineOverview", "OwnOverview", "RateSampler", "Totals"]
+__all__ = ["MachineOverview", "ProcessOverview", "RateSampler", "Totals"]
 
 OVER_S = 10
 """Rates are of so many seconds."""
@@ -74,12 +74,12 @@ class MachineOverview(Protocol):
     async def totals(self) -> Totals: ...
 
 
-class OwnOverview:
+class ProcessOverview:
     """The overview of a process alone."""
 
     def __init__(self, rates: RateSampler, now: Callable[[], float] = time.monotonic) -> None:
-        self._pulse = rates
+        self._rates = rates
         self._now = now
 
     async def totals(self) -> Totals:
-        return Totals(1, self._now() - self._pulse.started_at, self._pulse.figures())
+        return Totals(1, self._now() - self._rates.started_at, self._rates.figures())

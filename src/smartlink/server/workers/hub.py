@@ -70,7 +70,7 @@ class WorkerPeer:
     """One worker, as the switchboard sees it."""
 
     def __init__(self, worker_hub: WorkerHub, end: socket.socket) -> None:
-        self._exchange = worker_hub
+        self._worker_hub = worker_hub
         self.stream = RecordStream(end, self._on_record, self._on_end)
         self.pid = 0
         self.is_ready = False
@@ -115,10 +115,10 @@ class WorkerPeer:
             log.error("a worker speaks another language: its connection ends", pid=self.pid, problem=str(error)[:200])
             self.close()
             return
-        self._exchange.act(self, message, record)
+        self._worker_hub.act(self, message, record)
 
     def _on_end(self) -> None:
-        self._exchange.leave(self)
+        self._worker_hub.leave(self)
         self.has_changed.set()
 
 

@@ -21,20 +21,20 @@ class SingleBroker(MemoryBroker):
 
     def __init__(self, worker_hub: WorkerHub, presence: SinglePresence) -> None:
         super().__init__()
-        self._exchange = worker_hub
+        self._worker_hub = worker_hub
         self._roster = presence
 
     async def start(self, deliver: Deliver) -> None:
         await super().start(deliver)
-        self._exchange.home = self
+        self._worker_hub.home = self
 
     async def publish(self, publication: Publication | Control) -> None:
         await super().publish(publication)
-        if self._exchange.peers:
-            self._exchange.route(publication)
+        if self._worker_hub.peers:
+            self._worker_hub.route(publication)
 
     async def stop(self) -> None:
-        self._exchange.home = None
+        self._worker_hub.home = None
         await super().stop()
 
     # What the exchange calls
@@ -55,12 +55,12 @@ class SinglePresence(MemoryPresence):
 
     def __init__(self) -> None:
         super().__init__()
-        self._exchange: WorkerHub | None = None
+        self._worker_hub: WorkerHub | None = None
         self._on_change: OnChange | None = None
 
     def use(self, worker_hub: WorkerHub) -> None:
         """Be the roster of `worker_hub`."""
-        self._exchange = worker_hub
+        self._worker_hub = worker_hub
 
     async def start(self, on_change: OnChange) -> None:
         self._on_change = on_change
@@ -70,14 +70,14 @@ class SinglePresence(MemoryPresence):
             self._on_change(change)
 
     def report_connections(self, app_id: str, connections: int) -> None:
-        if self._exchange is not None:
-            self._exchange.report_home(app_id, connections)
+        if self._worker_hub is not None:
+            self._worker_hub.report_home(app_id, connections)
 
     def connections_elsewhere(self, app_id: str) -> int:
-        return 0 if self._exchange is None else self._exchange.connections_elsewhere(app_id)
+        return 0 if self._worker_hub is None else self._worker_hub.connections_elsewhere(app_id)
 
     async def nodes(self) -> int:
-        return 1 if self._exchange is None else max(1, self._exchange.workers())
+        return 1 if self._worker_hub is None else max(1, self._worker_hub.workers())
 
     async def stop(self) -> None:
         """What this node entered has left with its connections; what workers entered stays."""
@@ -88,7 +88,7 @@ class SingleOverview:
     """The overview of a server that is its own switchboard."""
 
     def __init__(self, worker_hub: WorkerHub) -> None:
-        self._exchange = worker_hub
+        self._worker_hub = worker_hub
 
     async def totals(self) -> Totals:
-        return self._exchange.totals()
+        return self._worker_hub.totals()

@@ -437,7 +437,7 @@ class RedisCommands:
             parts.setdefault(endpoint, []).append(index)
         replies: list[Any] = [None] * len(group)
 
-        async def worker_hub(endpoint: Endpoint, indexes: list[int]) -> None:
+        async def exchange(endpoint: Endpoint, indexes: list[int]) -> None:
             connection = self._connections.get(endpoint)
             if connection is None:
                 connection = await open_connection(self.address, endpoint, self._scripts)
@@ -446,7 +446,7 @@ class RedisCommands:
             for index, answer in zip(indexes, answers, strict=True):
                 replies[index] = answer
 
-        outcomes = await asyncio.gather(*(worker_hub(*part) for part in parts.items()), return_exceptions=True)
+        outcomes = await asyncio.gather(*(exchange(*part) for part in parts.items()), return_exceptions=True)
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome
