@@ -261,7 +261,7 @@ async def test_a_turn_that_nobody_ends_is_over_after_a_while(board: Switchboard)
         await other.nodes()
         assert not joining.done()
 
-        board.worker_hub.look_after(time.monotonic() + 10)
+        board.worker_hub.sweep(time.monotonic() + 10)
 
         async with asyncio.timeout(LIMIT_S):
             assert await joining == Arrival(False, False, 2)

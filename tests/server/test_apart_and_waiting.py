@@ -299,7 +299,7 @@ async def test_a_right_shown_in_time_counts_even_while_engines_are_slow() -> Non
         await eventually(lambda: between.joining.waiting)
         held = server.node.hub.connection("1001", client.socket_id)
         assert held is not None
-        held.look_after(held.heard_at + 30)  # type: ignore[attr-defined]
+        held.sweep(held.heard_at + 30)  # type: ignore[attr-defined]
         between.joining.open()
         await client.expect("pusher_internal:subscription_succeeded")
         assert await client.is_quiet()

@@ -20,7 +20,7 @@ async def test_one_that_dies_is_an_error_in_the_log_in_up_and_in_readyz(
     def broken(self: object, now: float) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr("smartlink.server.runtime.rates.RateSampler.look_after", broken)
+    monkeypatch.setattr("smartlink.server.runtime.rates.RateSampler.sweep", broken)
     async with realtime_server() as server:
         await eventually(lambda: died_in(server) == 1)
         up = await call(server.port, "GET", "/up")

@@ -161,7 +161,7 @@ class ClientConnection:
 
     def on_closed(self, descriptor: int) -> None:
         self._leave(descriptor)
-        self._shared.sweeper.forget(self)
+        self._shared.sweeper.discard(self)
 
     def on_behind(self, descriptor: int) -> None:
         self._behind_since = self._shared.sweeper.now()
@@ -212,7 +212,7 @@ class ClientConnection:
         self._leave(self.descriptor, linger_s)
         self._link.finish()
 
-    def look_after(self, now: float) -> None:
+    def sweep(self, now: float) -> None:
         """Called each second: ask about silence, cut what is dead or stands still."""
         if not self.is_open:
             if now >= self._deadline:
@@ -406,7 +406,7 @@ class ClientConnection:
             self._leaving = None
         if self._is_greeted:
             node.tasks.run(node.disconnect(self, descriptor))
-        self._shared.sweeper.linger(self)
+        self._shared.sweeper.add(self)
 
 
 def _ignored(message: bytes) -> bytes:

@@ -39,7 +39,7 @@ class Observer:
         self._nodes = 1
         self._asked_at = 0.0
 
-    def look_after(self, now: float) -> None:
+    def sweep(self, now: float) -> None:
         if now - self._asked_at >= NODES_EVERY_S:
             self._asked_at = now
             self._node.tasks.run(self._node.presence.nodes(), self._count_nodes)

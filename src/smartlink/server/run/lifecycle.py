@@ -112,9 +112,9 @@ class RealtimeServer:
         self._poller = self._make_poller()
         if self._ingest is not None:
             self._ingest.start()
-        self._sweeper.over(self._hub)
-        self._sweeper.over(self.rates)
-        self._sweeper.over((self._observer,))
+        self._sweeper.add_source(self._hub)
+        self._sweeper.add_source(self.rates)
+        self._sweeper.add_source((self._observer,))
         self._sweeper.start()
         self.is_ready = True
         for listener in sockets:
@@ -193,7 +193,7 @@ class RealtimeServer:
         self._retire()
         # The peers answer the close; those that do not within the time are ended with the poller.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._sweeper.nothing_lingers(), FAREWELL_S)
+            await asyncio.wait_for(self._sweeper.wait_empty(), FAREWELL_S)
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:

@@ -236,7 +236,7 @@ class Supervisor:
                 for worker in self._launched:
                     worker.peer.heard_at = now
             last = now
-            self._worker_hub.look_after(now)
+            self._worker_hub.sweep(now)
             for worker in self._launched:
                 if worker.peer.is_ready and now - worker.peer.heard_at > SILENT_S:
                     log.error("a worker does not answer: killed", pid=worker.process.pid)

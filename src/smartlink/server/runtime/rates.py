@@ -34,7 +34,7 @@ class RateSampler:
         """So that the watch can look after it."""
         yield self
 
-    def look_after(self, now: float) -> None:
+    def sweep(self, now: float) -> None:
         if self._looked_at:
             self._metrics.loop_lag_s = max(0.0, now - self._looked_at - EVERY_S)
         self._looked_at = now

@@ -20,7 +20,7 @@ AT_ONCE = 1_000
 class Watched(Protocol):
     """What is looked after once a second. Must not raise."""
 
-    def look_after(self, now: float) -> None: ...
+    def sweep(self, now: float) -> None: ...
 
 
 class Sweeper:
@@ -34,20 +34,20 @@ class Sweeper:
         self._emptied = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def over(self, source: Iterable[Watched]) -> None:
+    def add_source(self, source: Iterable[Watched]) -> None:
         """Look after all that `source` yields, anew each second."""
         self._sources.append(source)
 
-    def linger(self, watched: Watched) -> None:
-        """Look after one more, until `forget`."""
+    def add(self, watched: Watched) -> None:
+        """Look after one more, until `discard`."""
         self._others.add(watched)
 
-    def forget(self, watched: Watched) -> None:
+    def discard(self, watched: Watched) -> None:
         self._others.discard(watched)
         if not self._others:
             self._emptied.set()
 
-    async def nothing_lingers(self) -> None:
+    async def wait_empty(self) -> None:
         """Wait until every connection that is being ended has ended."""
         while self._others:
             self._emptied.clear()
@@ -69,7 +69,7 @@ class Sweeper:
         now = self.now()
         others = (watched for watched in tuple(self._others) if watched in self._others)
         for number, watched in enumerate(chain(*self._sources, others), 1):
-            watched.look_after(now)
+            watched.sweep(now)
             if number % AT_ONCE == 0:
                 yield
 

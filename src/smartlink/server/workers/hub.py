@@ -268,7 +268,7 @@ class WorkerHub:
             self._past = merge((self._past, lasting(self.home_figures())))
             self.home_figures = None
 
-    def look_after(self, now: float) -> None:
+    def sweep(self, now: float) -> None:
         """Called each second: a turn that nobody ends is over."""
         for key in [key for key, (_, _, since) in self._turns.items() if now - since > TURN_S]:
             del self._turns[key]

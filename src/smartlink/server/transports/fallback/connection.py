@@ -45,8 +45,8 @@ class XhrConnection(ClientConnection):
                 self.close(Code.TOO_BIG, f"Message larger than {self.app.max_message_bytes} bytes")
             self.receive_text(message)
 
-    def look_after(self, now: float) -> None:
-        super().look_after(now)
+    def sweep(self, now: float) -> None:
+        super().sweep(now)
         if self._silent_until and now >= self._silent_until:
             self.close(Code.NO_PONG, "No pong: nothing was ever sent")
-        self._xhr.look_after(now)
+        self._xhr.sweep(now)

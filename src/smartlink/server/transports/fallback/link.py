@@ -180,7 +180,7 @@ class XhrLink:
         self._pulse = _SIGN_OF_LIFE
         self._flush()
 
-    def look_after(self, now: float) -> None:
+    def sweep(self, now: float) -> None:
         """Keep a silent outlet alive; end the connection of a client that does not ask again."""
         if self._is_closed:
             return

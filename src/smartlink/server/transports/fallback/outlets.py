@@ -204,7 +204,7 @@ class FarStream:
     def on_caught_up(self) -> None:
         self._behind_since = 0.0
 
-    def look_after(self, now: float) -> None:
+    def sweep(self, now: float) -> None:
         if self._behind_since and now - self._behind_since > STALLED_S:
             self._cut()
         elif now - self._asked_at >= ASK_EVERY_S:

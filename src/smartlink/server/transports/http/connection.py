@@ -110,7 +110,7 @@ class HttpConnection:
         self._peer: str | None = None
         self._deadline = shared.sweeper.now() + HEAD_TIMEOUT_S
         self._idle_since = shared.sweeper.now()
-        shared.sweeper.linger(self)
+        shared.sweeper.add(self)
         shared.open.add(self)
         shared.waiting.add(self)
 
@@ -176,7 +176,7 @@ class HttpConnection:
         self._behind_since = 0.0
         self._answer_next()
 
-    def look_after(self, now: float) -> None:
+    def sweep(self, now: float) -> None:
         """Called each second: ends what takes too long."""
         if self._behind_since and now - self._behind_since > STALLED_S:
             self._link.abort()
@@ -432,7 +432,7 @@ class HttpConnection:
             self._link.handler.on_bytes(rest)
 
     def _forget(self) -> None:
-        self._shared.sweeper.forget(self)
+        self._shared.sweeper.discard(self)
         self._shared.open.discard(self)
         self._shared.waiting.discard(self)
 

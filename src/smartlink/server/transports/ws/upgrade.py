@@ -94,7 +94,7 @@ class _Refused:
         self._sweeper = shared.sweeper
         self._deadline = shared.sweeper.now() + 2.0
         link.handler = self
-        shared.sweeper.linger(self)
+        shared.sweeper.add(self)
         link.write(text_frame(encoding.error(reason, code)) + close_frame(code, reason))
         link.finish()
 
@@ -111,7 +111,7 @@ class _Refused:
     def on_caught_up(self) -> None:
         """Nothing was held up."""
 
-    def look_after(self, now: float) -> None:
+    def sweep(self, now: float) -> None:
         if now >= self._deadline:
             self._link.abort()
 
