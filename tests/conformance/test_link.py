@@ -28,10 +28,10 @@ class Recorder:
     def on_closed(self, descriptor: int) -> None:
         self.closed += 1
 
-    def on_behind(self, descriptor: int) -> None:
+    def on_backlog(self, descriptor: int) -> None:
         self.behind += 1
 
-    def on_caught_up(self) -> None:
+    def on_drained(self) -> None:
         self.caught_up += 1
 
 

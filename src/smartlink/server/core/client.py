@@ -163,12 +163,12 @@ class ClientConnection:
         self._leave(descriptor)
         self._shared.sweeper.discard(self)
 
-    def on_behind(self, descriptor: int) -> None:
+    def on_backlog(self, descriptor: int) -> None:
         self._behind_since = self._shared.sweeper.now()
         if self.is_open and descriptor >= 0:
             self._shared.node.hub.set_aside(self, descriptor)
 
-    def on_caught_up(self) -> None:
+    def on_drained(self) -> None:
         self._behind_since = 0.0
         if self.is_open and self.descriptor >= 0:
             self._shared.node.hub.bring_back(self)
@@ -387,7 +387,7 @@ class ClientConnection:
 
     def _cut(self, reason: str) -> None:
         self._shared.node.metrics.slow_consumers += 1
-        self._link.keep_first_only()
+        self._link.drop_queued()
         self.close(Code.OVER_CAPACITY, reason, linger_s=SLOW_LINGER_S)
 
     def _leave(self, descriptor: int, linger_s: float = LINGER_S) -> None:

@@ -32,10 +32,10 @@ class Handler(Protocol):
     def on_closed(self, descriptor: int) -> None:
         """The link is gone; nothing more comes or goes. `descriptor` as `Link.descriptor` was until now."""
 
-    def on_behind(self, descriptor: int) -> None:
-        """The kernel does not take all: `descriptor` must not be written to directly until `on_caught_up`."""
+    def on_backlog(self, descriptor: int) -> None:
+        """The kernel does not take all: `descriptor` must not be written to directly until `on_drained`."""
 
-    def on_caught_up(self) -> None: ...
+    def on_drained(self) -> None: ...
 
 
 class Link(Protocol):
@@ -53,7 +53,7 @@ class Link(Protocol):
 
     def write(self, data: bytes) -> None: ...
 
-    def keep_first_only(self) -> None:
+    def drop_queued(self) -> None:
         """Forget what waits, but for the piece that has been begun, so that no frame is cut in two."""
 
     def pause(self) -> None:
@@ -163,9 +163,9 @@ class PlainLink:
         self._outbox = deque((rest,))
         self.buffered = len(rest)
         self._watch()
-        self.handler.on_behind(self._descriptor)
+        self.handler.on_backlog(self._descriptor)
 
-    def keep_first_only(self) -> None:
+    def drop_queued(self) -> None:
         if self._outbox:
             first = self._outbox[0]
             self._outbox = deque((first,))
@@ -248,7 +248,7 @@ class PlainLink:
         if self._is_finishing:
             self._shut()
         else:
-            self.handler.on_caught_up()
+            self.handler.on_drained()
 
     def _shut(self) -> None:
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._descriptor)) as copy:
@@ -292,7 +292,7 @@ class TransportLink(asyncio.Protocol):
         if self._transport is not None and not self._is_finishing:
             self._transport.write(data)
 
-    def keep_first_only(self) -> None:
+    def drop_queued(self) -> None:
         """The transport's buffer cannot be cut; it is bounded by whoever closes at the limit."""
 
     def pause(self) -> None:
@@ -318,12 +318,12 @@ class TransportLink(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_behind = True
-        self.handler.on_behind(-1)
+        self.handler.on_backlog(-1)
 
     def resume_writing(self) -> None:
         if self._is_behind:
             self._is_behind = False
-            self.handler.on_caught_up()
+            self.handler.on_drained()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

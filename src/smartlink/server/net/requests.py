@@ -52,10 +52,10 @@ class StreamListener(Protocol):
     def on_lost(self) -> None:
         """The peer is gone before the end; told once, and nothing afterwards."""
 
-    def on_behind(self) -> None:
+    def on_backlog(self) -> None:
         """The peer does not take what is written as fast as it comes."""
 
-    def on_caught_up(self) -> None: ...
+    def on_drained(self) -> None: ...
 
 
 class ResponseStream(Protocol):
@@ -79,7 +79,7 @@ class ResponseStream(Protocol):
     def write(self, data: bytes) -> None:
         """Write a part, which may be empty. Never waits, never raises."""
 
-    def keep_first_only(self) -> None:
+    def drop_queued(self) -> None:
         """Forget the parts that wait, but for the one that has been begun."""
 
     def end(self) -> None:

@@ -67,8 +67,8 @@ class Tap:
                 self._out = self._frames("→", rest, is_masked=False)
         self._link.write(data)
 
-    def keep_first_only(self) -> None:
-        self._link.keep_first_only()
+    def drop_queued(self) -> None:
+        self._link.drop_queued()
 
     def pause(self) -> None:
         self._link.pause()
@@ -95,11 +95,11 @@ class Tap:
         self._tell("·", "end", "")
         self.handler.on_closed(-1)
 
-    def on_behind(self, descriptor: int) -> None:
-        self.handler.on_behind(-1)
+    def on_backlog(self, descriptor: int) -> None:
+        self.handler.on_backlog(-1)
 
-    def on_caught_up(self) -> None:
-        self.handler.on_caught_up()
+    def on_drained(self) -> None:
+        self.handler.on_drained()
 
     def _frames(self, arrow: str, data: bytes, *, is_masked: bool) -> bytes:
         """Tell of each whole frame; returns what is left."""

@@ -129,7 +129,7 @@ class ParentLink:
             self.tell(say.Report(self._figures()))
         self._stream.flush()
         waiting = self._loop.call_later(ANSWER_S, self._stream.close)
-        await self._stream.caught_up()
+        await self._stream.drained()
         waiting.cancel()
         self._stream.close()
 

@@ -57,7 +57,7 @@ class RecordStream:
         if self._waiting and self.is_open:
             self._loop.add_writer(self._socket.fileno(), self._write)
 
-    async def caught_up(self) -> None:
+    async def drained(self) -> None:
         """Wait until the kernel has taken all that was sent by now, or the stream has ended."""
         while self.is_open and (self._waiting or self._pieces):
             waiter: asyncio.Future[None] = self._loop.create_future()

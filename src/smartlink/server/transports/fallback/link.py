@@ -47,7 +47,7 @@ class Outlet(Protocol):
 
     def write(self, lines: bytes) -> None: ...
 
-    def keep_first_only(self) -> None:
+    def drop_queued(self) -> None:
         """Forget what waits, but for what has been begun."""
 
     def end(self) -> None:
@@ -109,11 +109,11 @@ class XhrLink:
                 self._close = close_line(code, payload[2:].decode())
         self._flush()
 
-    def keep_first_only(self) -> None:
+    def drop_queued(self) -> None:
         self._messages.clear()
         self._waiting_bytes = 0
         if self._outlet is not None:
-            self._outlet.keep_first_only()
+            self._outlet.drop_queued()
 
     def pause(self) -> None:
         """What the client sends comes in requests of its own; the connection bounds how much it holds meanwhile."""
@@ -129,7 +129,7 @@ class XhrLink:
         if self._is_closed:
             return
         self._is_closed = True
-        self.keep_first_only()
+        self.drop_queued()
         outlet, self._outlet = self._outlet, None
         if outlet is not None:
             outlet.abort()
@@ -165,15 +165,15 @@ class XhrLink:
         if outlet is self._outlet:
             self.abort()
 
-    def behind(self, outlet: Outlet) -> None:
+    def outlet_backlogged(self, outlet: Outlet) -> None:
         if outlet is self._outlet and not self._is_behind:
             self._is_behind = True
-            self.handler.on_behind(-1)
+            self.handler.on_backlog(-1)
 
-    def caught_up(self, outlet: Outlet) -> None:
+    def outlet_drained(self, outlet: Outlet) -> None:
         if outlet is self._outlet and self._is_behind:
             self._is_behind = False
-            self.handler.on_caught_up()
+            self.handler.on_drained()
 
     def sign_of_life(self) -> None:
         """Answer a client that wants to know whether the connection stands."""
@@ -224,7 +224,7 @@ class XhrLink:
     def _part(self) -> None:
         """Wait for the next outlet."""
         if self._outlet is not None:
-            self.caught_up(self._outlet)
+            self.outlet_drained(self._outlet)
         self._outlet = None
         self._written_at = self._now()
 

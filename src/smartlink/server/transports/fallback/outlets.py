@@ -54,9 +54,9 @@ class OutletOwner(Protocol):
 
     def lost(self, outlet: Outlet) -> None: ...
 
-    def behind(self, outlet: Outlet) -> None: ...
+    def outlet_backlogged(self, outlet: Outlet) -> None: ...
 
-    def caught_up(self, outlet: Outlet) -> None: ...
+    def outlet_drained(self, outlet: Outlet) -> None: ...
 
     def abort(self) -> None: ...
 
@@ -81,8 +81,8 @@ class NearOutlet:
     def write(self, lines: bytes) -> None:
         self._stream.write(lines)
 
-    def keep_first_only(self) -> None:
-        self._stream.keep_first_only()
+    def drop_queued(self) -> None:
+        self._stream.drop_queued()
 
     def end(self) -> None:
         self._stream.end()
@@ -93,11 +93,11 @@ class NearOutlet:
     def on_lost(self) -> None:
         self._owner.lost(self)
 
-    def on_behind(self) -> None:
-        self._owner.behind(self)
+    def on_backlog(self) -> None:
+        self._owner.outlet_backlogged(self)
 
-    def on_caught_up(self) -> None:
-        self._owner.caught_up(self)
+    def on_drained(self) -> None:
+        self._owner.outlet_drained(self)
 
 
 class FarOutlet:
@@ -124,7 +124,7 @@ class FarOutlet:
             self._waiting.append(lines)
             self._send()
 
-    def keep_first_only(self) -> None:
+    def drop_queued(self) -> None:
         self._waiting.clear()
 
     def end(self) -> None:
@@ -198,10 +198,10 @@ class FarStream:
             self._end()
             self._node.tasks.run(self._tell_lost())
 
-    def on_behind(self) -> None:
+    def on_backlog(self) -> None:
         self._behind_since = self._sweeper.now()
 
-    def on_caught_up(self) -> None:
+    def on_drained(self) -> None:
         self._behind_since = 0.0
 
     def sweep(self, now: float) -> None:

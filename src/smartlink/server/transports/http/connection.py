@@ -161,17 +161,17 @@ class HttpConnection:
         if self._stream is not None:
             self._stream.lose()
 
-    def on_behind(self, descriptor: int) -> None:
+    def on_backlog(self, descriptor: int) -> None:
         if self._stream is not None and self._stream.listener is not None:
-            self._stream.listener.on_behind()
+            self._stream.listener.on_backlog()
             return
         # Whoever asks without reading the answers is not read either.
         self._behind_since = self._shared.sweeper.now()
         self._link.pause()
 
-    def on_caught_up(self) -> None:
+    def on_drained(self) -> None:
         if self._stream is not None and self._stream.listener is not None:
-            self._stream.listener.on_caught_up()
+            self._stream.listener.on_drained()
             return
         self._behind_since = 0.0
         self._answer_next()
@@ -387,7 +387,7 @@ class HttpConnection:
             return
         self._deadline = self._shared.sweeper.now() + IDLE_TIMEOUT_S
         if self._link.buffered:
-            self.on_behind(-1)
+            self.on_backlog(-1)
         self._answer_next()
 
     def _on_answer(self, response: HttpResponse | None, request: HttpRequest, keeps_alive: bool) -> None:

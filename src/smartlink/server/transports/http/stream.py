@@ -62,8 +62,8 @@ class HttpStream:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         self._send(data)
 
-    def keep_first_only(self) -> None:
-        self._link.keep_first_only()
+    def drop_queued(self) -> None:
+        self._link.drop_queued()
 
     def end(self) -> None:
         if self.is_over:

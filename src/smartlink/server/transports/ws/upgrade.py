@@ -105,10 +105,10 @@ class _Refused:
     def on_closed(self, descriptor: int) -> None:
         self._sweeper.forget(self)
 
-    def on_behind(self, descriptor: int) -> None:
+    def on_backlog(self, descriptor: int) -> None:
         """A few hundred bytes: the kernel takes them, or the deadline ends it."""
 
-    def on_caught_up(self) -> None:
+    def on_drained(self) -> None:
         """Nothing was held up."""
 
     def sweep(self, now: float) -> None:
