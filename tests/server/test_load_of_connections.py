@@ -69,7 +69,7 @@ async def test_whoever_has_made_a_signed_call_stays() -> None:
         assert await ask_signed(publisher) == 200
         for _ in range(3 * PLACES):
             await stack.enter_async_context(raw(server.port))
-        await eventually(lambda: len(server._room) == PLACES)
+        await eventually(lambda: len(server._capacity) == PLACES)
 
         assert await ask_signed(publisher) == 200
 
@@ -84,7 +84,7 @@ async def test_a_call_under_way_is_not_ended_for_a_newcomer() -> None:
         await eventually(lambda: between.reading.waiting)
         for _ in range(2 * PLACES):
             await stack.enter_async_context(raw(server.port))
-        await eventually(lambda: len(server._room) == PLACES)
+        await eventually(lambda: len(server._capacity) == PLACES)
         between.reading.open()
 
         assert await asking == 200
@@ -100,7 +100,7 @@ async def test_those_without_a_right_to_be_here_are_so_many_and_clients_stay() -
         async with AsyncExitStack() as stack:
             idle = [await stack.enter_async_context(raw(server.port)) for _ in range(20)]
             assert [await is_ended(each) for each in idle[:15]] == [True] * 15
-            assert len(server._room.waiting) == 5
+            assert len(server._capacity.evictable) == 5
         assert await client.is_quiet()
 
 
@@ -111,13 +111,13 @@ async def test_handshakes_that_do_not_go_on_make_way(certificate: tuple[Path, Pa
     async with realtime_server(reverb_server_tls_cert=cert, reverb_server_tls_key=key) as server:
         async with AsyncExitStack() as stack:
             begun = [await stack.enter_async_context(raw(server.port)) for _ in range(2 * PLACES)]
-            await eventually(lambda: len(server._room) == PLACES)
+            await eventually(lambda: len(server._capacity) == PLACES)
             answer = await call(server.port, "POST", "/apps/1001/events", EVENT, tls=context)
 
             assert answer.status_code == 200
             assert await is_ended(begun[0])
-        await eventually(lambda: not len(server._room))
-        assert not server._room.waiting
+        await eventually(lambda: not len(server._capacity))
+        assert not server._capacity.evictable
 
 
 async def test_a_handshake_has_its_time(certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ async def test_a_handshake_has_its_time(certificate: tuple[Path, Path], monkeypa
         raw(server.port) as client,
     ):
         assert await is_ended(client)
-        assert not len(server._room)
+        assert not len(server._capacity)
 
 
 async def test_a_stop_does_not_wait_for_handshakes(certificate: tuple[Path, Path]) -> None:
@@ -136,6 +136,6 @@ async def test_a_stop_does_not_wait_for_handshakes(certificate: tuple[Path, Path
     async with AsyncExitStack() as stack:
         async with realtime_server(reverb_server_tls_cert=cert, reverb_server_tls_key=key) as server:
             client = await stack.enter_async_context(raw(server.port))
-            await eventually(lambda: server._room.handshakes)
+            await eventually(lambda: server._capacity.handshakes)
 
         assert await is_ended(client)

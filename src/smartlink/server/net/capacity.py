@@ -12,7 +12,7 @@ import heapq
 from collections.abc import Sized
 from typing import Protocol
 
-__all__ = ["IdleConnection", "Room"]
+__all__ = ["Capacity", "IdleConnection"]
 
 KEPT_FOR_FILES = 64
 KEPT_FOR_HTTP = 64
@@ -27,11 +27,11 @@ class IdleConnection(Protocol):
     def idle_since(self) -> float | None:
         """By the monotonic clock; None while it is being answered."""
 
-    def make_way(self) -> None:
-        """End at once: its descriptor is needed. It leaves `Room.waiting`."""
+    def evict(self) -> None:
+        """End at once: its descriptor is needed. It leaves `Capacity.evictable`."""
 
 
-class Room:
+class Capacity:
     """Counts the open connections of a server. `limit`: descriptors that the process may have."""
 
     def __init__(self, limit: int, max_waiting: int) -> None:
@@ -41,7 +41,7 @@ class Room:
         self.plain: Sized = ()
         self.over_tls: set[object] = set()
         self.handshakes: set[object] = set()
-        self.waiting: set[IdleConnection] = set()
+        self.evictable: set[IdleConnection] = set()
         """Those that make way."""
 
     def __len__(self) -> int:
@@ -52,17 +52,17 @@ class Room:
         """Whether a connection that has been accepted may stay for long."""
         return len(self) <= self._most_clients
 
-    def make(self) -> bool:
+    def make_room(self) -> bool:
         """Whether one more connection may be accepted, after those who must have made way."""
-        return self._has_room or (self.clear() and self._has_room)
+        return self._has_room or (self.evict_idle() and self._has_room)
 
-    def clear(self) -> bool:
+    def evict_idle(self) -> bool:
         """Have those make way that have been idle longest. Returns whether there was one."""
-        idle = [(since, id(each), each) for each in self.waiting if (since := each.idle_since) is not None]
+        idle = [(since, id(each), each) for each in self.evictable if (since := each.idle_since) is not None]
         for _, _, each in heapq.nsmallest(max(1, len(idle) // SHARE), idle):
-            each.make_way()
+            each.evict()
         return bool(idle)
 
     @property
     def _has_room(self) -> bool:
-        return len(self) < self._most and len(self.waiting) < self._max_waiting
+        return len(self) < self._most and len(self.evictable) < self._max_waiting

@@ -16,7 +16,7 @@ __all__ = [
     "PING",
     "PONG",
     "TEXT",
-    "TextInPieces",
+    "PartialText",
     "WireFault",
     "close_frame",
     "control_frame",
@@ -124,7 +124,7 @@ def parse_frame(data: bytes | bytearray, start: int, max_payload: int) -> Client
 
 
 @final
-class TextInPieces:
+class PartialText:
     """A text message of which not all has come: whole fragments, and a look at the frame under way.
 
     What cannot become UTF-8 any more is refused at its first wrong byte, with WireFault 1007: RFC 6455, section 8.1.
@@ -143,7 +143,7 @@ class TextInPieces:
         """Whether a whole fragment has come, so that a continuation must follow."""
         return bool(self._fragments)
 
-    def look_at(self, data: bytes | bytearray, start: int) -> None:
+    def check_partial(self, data: bytes | bytearray, start: int) -> None:
         """Check what has come of the frame that begins at `start` and is not whole. Raises WireFault."""
         length = data[start + 1] & 0x7F
         body = start + (6 if length < 126 else 8 if length == 126 else 14)

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from smartlink.server.net.capacity import Room
+from smartlink.server.net.capacity import Capacity
 from smartlink.server.net.link import Handler, Link, PlainLink, Poller, TransportLink
 from smartlink.server.net.requests import HttpError, encode
 
@@ -55,13 +55,13 @@ class Listener:
         self,
         listener: socket.socket,
         poller: Poller,
-        room: Room,
+        capacity: Capacity,
         handler: Callable[[Link], Handler],
         context: ssl.SSLContext | None = None,
     ) -> None:
         self._socket = listener
-        self._room = room
-        room.plain = poller.links
+        self._capacity = capacity
+        capacity.plain = poller.links
         self._poller = poller
         self._handler = handler
         self._context = context
@@ -80,7 +80,7 @@ class Listener:
             self._socket.close()
             os.close(self._spare)
             for handshake in tuple(self._handshakes):
-                handshake.make_way()
+                handshake.evict()
 
     def _accept(self) -> None:
         for _ in range(ACCEPTS_PER_TURN):
@@ -93,7 +93,7 @@ class Listener:
                     self._shed()
                     return
                 raise
-            if not self._room.make():
+            if not self._capacity.make_room():
                 self._refuse(accepted)
                 continue
             accepted.setblocking(False)
@@ -103,12 +103,12 @@ class Listener:
                 link = PlainLink(self._poller, accepted.detach(), _NOBODY)
                 link.handler = self._handler(link)
             else:
-                _Handshake(self._handshakes, self._room, self._shake(accepted, self._context))
+                _Handshake(self._handshakes, self._capacity, self._shake(accepted, self._context))
 
     async def _shake(self, accepted: socket.socket, context: ssl.SSLContext) -> None:
         try:
             await self._loop.connect_accepted_socket(
-                lambda: _CountedLink(self._handler, self._room),
+                lambda: _CountedLink(self._handler, self._capacity),
                 accepted,
                 ssl=context,
                 ssl_handshake_timeout=HANDSHAKE_S,
@@ -131,7 +131,7 @@ class Listener:
 
     def _shed(self) -> None:
         """Others in this process have what descriptors there were."""
-        if self._room.clear():
+        if self._capacity.evict_idle():
             return
         self._say_exhausted()
         os.close(self._spare)
@@ -150,17 +150,17 @@ class Listener:
 class _Handshake:
     """A TLS handshake under way. It counts as a connection that makes way."""
 
-    def __init__(self, open_ones: set[_Handshake], room: Room, shake: Coroutine[Any, Any, None]) -> None:
+    def __init__(self, open_ones: set[_Handshake], capacity: Capacity, shake: Coroutine[Any, Any, None]) -> None:
         self.idle_since = time.monotonic()
         self._open = open_ones
-        self._room = room
+        self._capacity = capacity
         self._open.add(self)
-        room.handshakes.add(self)
-        room.waiting.add(self)
+        capacity.handshakes.add(self)
+        capacity.evictable.add(self)
         self._task = asyncio.get_running_loop().create_task(shake)
         self._task.add_done_callback(self._end)
 
-    def make_way(self) -> None:
+    def evict(self) -> None:
         self._task.cancel()
         self._leave()
 
@@ -171,21 +171,21 @@ class _Handshake:
 
     def _leave(self) -> None:
         self._open.discard(self)
-        self._room.handshakes.discard(self)
-        self._room.waiting.discard(self)
+        self._capacity.handshakes.discard(self)
+        self._capacity.evictable.discard(self)
 
 
 class _CountedLink(TransportLink):
     """A connection over TLS, counted while it is open."""
 
-    def __init__(self, handler: Callable[[Link], Handler], room: Room) -> None:
+    def __init__(self, handler: Callable[[Link], Handler], capacity: Capacity) -> None:
         super().__init__(handler)
-        self._room = room
+        self._capacity = capacity
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._room.over_tls.add(self)
+        self._capacity.over_tls.add(self)
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._room.over_tls.discard(self)
+        self._capacity.over_tls.discard(self)
         super().connection_lost(exc)

@@ -34,7 +34,7 @@ from smartlink.server.core.fanout import FanOut, Subscriber
 from smartlink.server.core.health import Health
 from smartlink.server.core.hub import Hub
 from smartlink.server.core.node import Node
-from smartlink.server.net.capacity import Room
+from smartlink.server.net.capacity import Capacity
 from smartlink.server.net.link import Handler, Link, Poller
 from smartlink.server.net.proxies import TrustedProxies
 from smartlink.server.net.tap import Tap
@@ -350,7 +350,7 @@ def build(
     apps, sweeper = apps or apps_for(settings, background), Sweeper(background=background)
     rates = RateSampler(metrics, hub)
     descriptors = descriptors or resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    room = Room(descriptors, settings.reverb_server_max_http_connections)
+    capacity = Capacity(descriptors, settings.reverb_server_max_http_connections)
     tasks = EagerTasks(metrics)
     pollers: list[Poller] = []
 
@@ -381,7 +381,7 @@ def build(
     health = Health(lambda: node.is_connected, background, engines.redis)
     observer = Observer(node, hub, metrics, lambda: server.is_ready, health)
     rates.more = observer.samples
-    node.has_descriptors = lambda: room.has_room_for_client
+    node.has_descriptors = lambda: capacity.has_room_for_client
     status = StatusEndpoint(overview or ProcessOverview(rates), _version(), uses_redis(settings), health)
     addresses = AddressCount(settings.reverb_server_connections_per_address)
     sockets = ClientSettings(node, sweeper, settings.reverb_server_max_backlog_bytes, addresses=addresses)
@@ -399,7 +399,7 @@ def build(
         proxies=TrustedProxies(settings.reverb_server_trusted_proxies),
         is_ready=lambda: server.is_ready,
         pace=sockets.pace,
-        waiting=room.waiting,
+        evictable=capacity.evictable,
     )
 
     def handler(link: Link) -> Handler:
@@ -424,7 +424,7 @@ def build(
         sweeper=sweeper,
         metrics=metrics,
         rates=rates,
-        room=room,
+        capacity=capacity,
         poller=make_poller,
         handler=handler,
         retire=retire,

@@ -15,7 +15,7 @@ from smartlink.server.apps.base import App, AppChange, AppManager, ending
 from smartlink.server.apps.reloading import reload_apps
 from smartlink.server.core.hub import Connection, Hub
 from smartlink.server.core.node import Node
-from smartlink.server.net.capacity import Room
+from smartlink.server.net.capacity import Capacity
 from smartlink.server.net.link import Handler, Link, Poller
 from smartlink.server.net.listener import Listener
 from smartlink.server.net.sockets import open_listeners
@@ -54,7 +54,7 @@ class RealtimeServer:
         sweeper: Sweeper,
         metrics: Metrics,
         rates: RateSampler,
-        room: Room,
+        capacity: Capacity,
         poller: Callable[[], Poller],
         handler: Callable[[Link], Handler],
         retire: Callable[[], None],
@@ -78,7 +78,7 @@ class RealtimeServer:
         self._sweeper = sweeper
         self._make_poller = poller
         self._handler = handler
-        self._room = room
+        self._capacity = capacity
         self._retire = retire
         self._observer = observer
         self._reloads: set[asyncio.Task[None]] = set()
@@ -121,7 +121,7 @@ class RealtimeServer:
             # Who reaches the Unix socket is on this machine, mostly a proxy: there is nothing to hide from.
             certificate = None if listener.family == socket.AF_UNIX else self._certificate
             context = None if certificate is None else certificate.context
-            self._listeners.append(Listener(listener, self._poller, self._room, self._handler, context))
+            self._listeners.append(Listener(listener, self._poller, self._capacity, self._handler, context))
         # What exists now lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()

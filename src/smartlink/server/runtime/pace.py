@@ -21,7 +21,7 @@ TURN_S = 0.005
 class Paced(Protocol):
     """Has more to act on than was its turn."""
 
-    def go_on(self) -> None:
+    def take_turn(self) -> None:
         """Act on a few more, and wait for another turn where that is not all. Must not raise."""
 
 
@@ -32,7 +32,7 @@ class Pace:
         self._queue: deque[Paced] = deque()
         self._is_scheduled = False
 
-    def wait(self, paced: Paced) -> None:
+    def request_turn(self, paced: Paced) -> None:
         """Have `paced` go on in a turn to come; ask once at a time."""
         self._queue.append(paced)
         if not self._is_scheduled:
@@ -46,7 +46,7 @@ class Pace:
         self._is_scheduled = False
         until = time.perf_counter() + TURN_S
         for _ in range(len(self._queue)):
-            self._queue.popleft().go_on()
+            self._queue.popleft().take_turn()
             if time.perf_counter() > until:
                 break
         if self._queue and not self._is_scheduled:

@@ -180,7 +180,7 @@ class FarStream:
     async def open(self, *, is_poll: bool) -> None:
         """Ask the owner for its lines. Raises BrokerUnavailable."""
         self._stream.listener = self
-        self._sweeper.linger(self)
+        self._sweeper.add(self)
         await self._node.subscribe_internal(self._app_id, far_channel(self._id), self._hear)
         kind = "poll" if is_poll else "stream"
         try:
@@ -246,5 +246,5 @@ class FarStream:
 
     def _end(self) -> None:
         self._is_over = True
-        self._sweeper.forget(self)
+        self._sweeper.discard(self)
         self._node.tasks.run(self._node.unsubscribe_internal(self._app_id, far_channel(self._id)))

@@ -78,7 +78,7 @@ class HttpSettings:
     """While not, connections end with their next answer."""
     open: set[HttpConnection] = field(default_factory=set)
     pace: Pace = field(default_factory=Pace)
-    waiting: set[IdleConnection] = field(default_factory=set)
+    evictable: set[IdleConnection] = field(default_factory=set)
     """Those of them that have made no signed call."""
 
 
@@ -112,7 +112,7 @@ class HttpConnection:
         self._idle_since = shared.sweeper.now()
         shared.sweeper.add(self)
         shared.open.add(self)
-        shared.waiting.add(self)
+        shared.evictable.add(self)
 
     # What the link sees
 
@@ -194,7 +194,7 @@ class HttpConnection:
         """Since when nothing was asked, or is being asked; None while there is an answer under way."""
         return None if self._is_answering else self._idle_since
 
-    def make_way(self) -> None:
+    def evict(self) -> None:
         """End at once."""
         self._link.abort()
 
@@ -298,7 +298,7 @@ class HttpConnection:
         else:
             self._fault = self._fault or self._shared.router.refusal(head)
             if self._fault is None:
-                self._shared.waiting.discard(self)
+                self._shared.evictable.discard(self)
 
     def _on_looked_at(self, begun: Begun, refusal: HttpError | None) -> None:
         if refusal is not None and begun is self._begun and not self._is_over:
@@ -347,9 +347,9 @@ class HttpConnection:
     def _wait_for_turn(self) -> None:
         self._is_paced = True
         self._link.pause()
-        self._shared.pace.wait(self)
+        self._shared.pace.request_turn(self)
 
-    def go_on(self) -> None:
+    def take_turn(self) -> None:
         """Answer what has waited for this turn."""
         self._is_paced = False
         if not self._is_over:
@@ -401,7 +401,7 @@ class HttpConnection:
             return
         self._idle_since = self._shared.sweeper.now()
         if response.status == 200 and request.method != "OPTIONS" and request.path.startswith(_SIGNED):
-            self._shared.waiting.discard(self)
+            self._shared.evictable.discard(self)
         keeps_alive = keeps_alive and self._shared.is_ready()
         self._link.write(encode(response, closes=not keeps_alive, with_body=request.method != "HEAD"))
         if not keeps_alive:
@@ -434,7 +434,7 @@ class HttpConnection:
     def _forget(self) -> None:
         self._shared.sweeper.discard(self)
         self._shared.open.discard(self)
-        self._shared.waiting.discard(self)
+        self._shared.evictable.discard(self)
 
     def _fail(self, error: HttpError) -> NoReturn:
         self._fault = self._fault or error

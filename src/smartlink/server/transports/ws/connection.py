@@ -16,7 +16,7 @@ from smartlink.server.net.framing import (
     PONG,
     TEXT,
     ClientFrame,
-    TextInPieces,
+    PartialText,
     WireFault,
     close_frame,
     control_frame,
@@ -38,7 +38,7 @@ class WebSocket(ClientConnection):
     def __init__(self, link: Link, app: App, session: Session, shared: ClientSettings) -> None:
         super().__init__(link, app, session, shared)
         self._buffer: bytearray | None = None
-        self._text: TextInPieces | None = None
+        self._text: PartialText | None = None
         self._pongs = b""
         """Answers to pings that came one after the other: written at once."""
         self._is_paced = False
@@ -59,7 +59,7 @@ class WebSocket(ClientConnection):
         if not self._is_paced:
             self._take(data)
 
-    def go_on(self) -> None:
+    def take_turn(self) -> None:
         """Act on what has waited for this turn."""
         if self._waiting is not None:
             self._is_held = True
@@ -93,12 +93,12 @@ class WebSocket(ClientConnection):
             self._buffer = bytearray(data[position:])
         if self._is_paced:
             self._link.pause()
-            self._shared.pace.wait(self)
+            self._shared.pace.request_turn(self)
 
     def _read_on(self) -> None:
         if self._is_held:
             self._is_held = False
-            self._shared.pace.wait(self)
+            self._shared.pace.request_turn(self)
         elif not self._is_paced:
             super()._read_on()
 
@@ -151,7 +151,7 @@ class WebSocket(ClientConnection):
 
     def _on_fragment(self, frame: ClientFrame) -> None:
         self._expect(frame.opcode)
-        text = self._text = self._text or TextInPieces()
+        text = self._text = self._text or PartialText()
         text.add(frame, self.app.max_message_bytes)
         if frame.is_final:
             self._text = None
@@ -162,8 +162,8 @@ class WebSocket(ClientConnection):
         opcode = data[position] & 0x0F
         if opcode in (TEXT, CONTINUATION):
             self._expect(opcode)
-            self._text = self._text or TextInPieces()
-            self._text.look_at(data, position)
+            self._text = self._text or PartialText()
+            self._text.check_partial(data, position)
 
     def _expect(self, opcode: int) -> None:
         """A text begins, or goes on, only where it may."""

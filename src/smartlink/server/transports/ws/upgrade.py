@@ -103,7 +103,7 @@ class _Refused:
             self._link.abort()
 
     def on_closed(self, descriptor: int) -> None:
-        self._sweeper.forget(self)
+        self._sweeper.discard(self)
 
     def on_backlog(self, descriptor: int) -> None:
         """A few hundred bytes: the kernel takes them, or the deadline ends it."""
