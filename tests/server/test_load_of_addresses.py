@@ -119,5 +119,5 @@ def test_without_a_setting_public_addresses_have_a_limit_and_others_none() -> No
     assert not count.has_room("1", "8.8.8.8")
     assert count.has_room("2", "8.8.8.8")
     assert all(count.has_room("1", address) for address in ("8.8.4.4", "10.0.0.1", "127.0.0.1", "unix"))
-    count.give_back("1", "8.8.8.8")
+    count.release("1", "8.8.8.8")
     assert count.has_room("1", "8.8.8.8")

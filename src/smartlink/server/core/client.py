@@ -398,7 +398,7 @@ class ClientConnection:
             self._waiting = None
             self._read_on()  # so that the peer's own close is read
         if self._address is not None:
-            self._shared.addresses.give_back(self.app.id, self._address)
+            self._shared.addresses.release(self.app.id, self._address)
         node = self._shared.node
         self._deadline = self._shared.sweeper.now() + linger_s
         if self._leaving:

@@ -175,7 +175,7 @@ class Engines:
 def engines_for(settings: ServerSettings, metrics: Metrics) -> Engines:
     """The engines that `settings` ask for. Raises UnsafeSettings."""
     if not uses_redis(settings):
-        return Engines(MemoryBroker(), MemoryPresence(), *_kept_here(settings))
+        return Engines(MemoryBroker(), MemoryPresence(), *_memory_stores(settings))
     address = settings.redis_address
     scripts = (*BROKER_SCRIPTS, *PRESENCE_SCRIPTS, *HISTORY_SCRIPTS, *IDEMPOTENCY_SCRIPTS, *WEBHOOK_SCRIPTS)
     prefix = settings.reverb_scaling_channel
@@ -189,7 +189,7 @@ def engines_for(settings: ServerSettings, metrics: Metrics) -> Engines:
     )
 
 
-def _kept_here(settings: ServerSettings) -> tuple[MemoryHistory, MemoryIdempotency]:
+def _memory_stores(settings: ServerSettings) -> tuple[MemoryHistory, MemoryIdempotency]:
     """History and receipts of a machine on its own."""
     return (
         MemoryHistory(max_app_bytes=settings.reverb_server_cache_bytes),
@@ -304,7 +304,7 @@ def parent_for(settings: ServerSettings) -> Parent:
         if app is not None:
             webhooks.tell(app, event)
 
-    history, idempotency = _kept_here(settings)
+    history, idempotency = _memory_stores(settings)
     worker_hub = WorkerHub(presence=presence, history=history, idempotency=idempotency, tell=tell)
     presence.use(worker_hub)
     worker_hub.own_figures = lambda: webhook_samples(metrics) | {"smartlink_tasks_died": len(background.died)}

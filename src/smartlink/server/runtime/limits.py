@@ -88,7 +88,7 @@ class AddressCount:
         key = (app_id, _network(address))
         self._counts[key] = self._counts.get(key, 0) + 1
 
-    def give_back(self, app_id: str, address: str) -> None:
+    def release(self, app_id: str, address: str) -> None:
         key = (app_id, _network(address))
         self._counts[key] -= 1
         if not self._counts[key]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, final
 
-__all__ = ["WEBHOOK_SAMPLES", "AppMetrics", "Histogram", "Metrics", "Samples", "lasting", "merge", "sample_name"]
+__all__ = ["WEBHOOK_SAMPLES", "AppMetrics", "Histogram", "Metrics", "Samples", "counters_only", "merge", "sample_name"]
 
 Samples: TypeAlias = dict[str, float]
 """Values by Prometheus' sample names, labels included: `smartlink_connections{app_id="1"}`. All may be added up: what
@@ -47,7 +47,7 @@ def merge(sources: Iterable[Mapping[str, float]]) -> Samples:
     return merged
 
 
-def lasting(samples: Mapping[str, float]) -> Samples:
+def counters_only(samples: Mapping[str, float]) -> Samples:
     """What stays true when the process that counted it has ended: counters, not gauges."""
     return {name: value for name, value in samples.items() if name.partition("{")[0].endswith(_LASTING)}
 

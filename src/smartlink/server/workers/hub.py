@@ -28,7 +28,7 @@ from smartlink.server.cluster.brokers.base import Control, Publication
 from smartlink.server.cluster.history.base import History, HistoryEntry
 from smartlink.server.cluster.idempotency.base import CallUnderWay, IdempotencyStore
 from smartlink.server.cluster.presence.base import Change, Departure, PresenceStore
-from smartlink.server.runtime.metrics import lasting, merge
+from smartlink.server.runtime.metrics import counters_only, merge
 from smartlink.server.runtime.rates import Totals
 from smartlink.server.webhooks.base import OutgoingEvent, vacated
 from smartlink.server.workers import messages as say
@@ -205,7 +205,7 @@ class WorkerHub:
         """A worker is gone: so is all it entered. One of the others announces it."""
         if self.peers.pop(peer, 0) == 0:
             return
-        self._past = merge((self._past, lasting(peer.figures)))
+        self._past = merge((self._past, counters_only(peer.figures)))
         for key in peer.subscriptions:
             self._unroute(peer, key)
         peer.subscriptions.clear()
@@ -265,7 +265,7 @@ class WorkerHub:
     def leave_home(self) -> None:
         """The server of this very process serves no more; what it has counted stays."""
         if self.home_figures is not None:
-            self._past = merge((self._past, lasting(self.home_figures())))
+            self._past = merge((self._past, counters_only(self.home_figures())))
             self.home_figures = None
 
     def sweep(self, now: float) -> None:
