@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from smartlink.server.cluster.redis.commands import RedisAway, RedisCommands, Script
+from smartlink.server.cluster.redis.commands import RedisCommands, RedisUnavailable, Script
 from smartlink.server.cluster.redis.connect import RedisRefused
 from smartlink.server.cluster.redis.naming import Names
 from smartlink.server.webhooks.queue import (
@@ -383,7 +383,7 @@ class RedisQueue:
     async def _run(self, script: Script, *arguments: Any) -> Any:
         try:
             return await self._commands.run(script, (self._key,), *arguments)
-        except RedisAway as error:
+        except RedisUnavailable as error:
             raise QueueUnavailable(f"The webhook queue in Redis cannot be used: {error}") from None
 
     def _address(self, name: str) -> Address:

@@ -31,7 +31,7 @@ from redis.exceptions import MovedError
 from smartlink.background import ended
 from smartlink.lost import closed_is_lost
 from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Deliver, Publication, is_left_out
-from smartlink.server.cluster.redis.commands import RedisAway, RedisCommands, Script
+from smartlink.server.cluster.redis.commands import RedisCommands, RedisUnavailable, Script
 from smartlink.server.cluster.redis.connect import LOST, Endpoint, RedisRefused, Topology, open_connection
 from smartlink.server.cluster.redis.naming import Names
 from smartlink.server.cluster.redis.pubsub import Moved, PubSubConnection
@@ -209,14 +209,14 @@ class RedisBroker:
             await self._commands.run(_PUBLISH, (log_name,), self._verb, body, KEPT_PER_CHANNEL, KEPT_S, name)
             if log_name in self._commands.detours:
                 await self._commands.ask(name, self._verb, name, _NEWS)
-        except RedisAway as error:
+        except RedisUnavailable as error:
             raise BrokerUnavailable(str(error)) from None
 
     async def _publish_live(self, publication: Publication, name: str, body: bytes) -> None:
         was_hearing = bool(self._ears)
         try:
             await self._commands.ask(name, self._verb, name, b'{"v":1,' + body)
-        except RedisAway as error:
+        except RedisUnavailable as error:
             # What was sent may come back: rather not at all than twice.
             if error.was_sent and was_hearing:
                 return
@@ -236,7 +236,7 @@ class RedisBroker:
             try:
                 with closed_is_lost():
                     await self._hear()
-            except (*LOST, RedisAway, RedisRefused) as error:
+            except (*LOST, RedisUnavailable, RedisRefused) as error:
                 if self._is_hearing:
                     backoff_s = FIRST_BACKOFF_S
                 if isinstance(error, Moved | MovedError):
@@ -329,7 +329,7 @@ class RedisBroker:
             group = names[start : start + 1_000]
             replies = await asyncio.gather(*(self._missed(name, since_ms) for name in group))
             for name, entries in zip(group, replies, strict=True):
-                if isinstance(entries, RedisAway):
+                if isinstance(entries, RedisUnavailable):
                     raise entries
                 if is_too_late or len(entries) >= KEPT_PER_CHANNEL:
                     self._tell_missed(name)
@@ -366,7 +366,7 @@ class RedisBroker:
             since_ms = self._redis_ms() - MARGIN_MS
             replies = await asyncio.gather(*(self._missed(name, since_ms) for name in names))
             for name, entries in zip(names, replies, strict=True):
-                if isinstance(entries, RedisAway):
+                if isinstance(entries, RedisUnavailable):
                     raise entries
                 self._in_news.discard(name)
                 if len(entries) >= KEPT_PER_CHANNEL:

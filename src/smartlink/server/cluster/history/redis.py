@@ -12,7 +12,7 @@ from typing import Any
 
 from smartlink.server.cluster.brokers.base import BrokerUnavailable
 from smartlink.server.cluster.history.base import MAX_APP_BYTES, POSITION_KEPT_S, HistoryEntry
-from smartlink.server.cluster.redis.commands import RedisAway, RedisCommands, Script
+from smartlink.server.cluster.redis.commands import RedisCommands, RedisUnavailable, Script
 from smartlink.server.cluster.redis.ledger import LEDGER_SCRIPTS, RedisLedger
 from smartlink.server.cluster.redis.naming import Names
 
@@ -90,5 +90,5 @@ class RedisHistory:
         keys = (self._names.of_channel("n", app_id, channel), self._names.of_channel("l", app_id, channel))
         try:
             return await self._commands.run(script, keys, *arguments)
-        except RedisAway as error:
+        except RedisUnavailable as error:
             raise BrokerUnavailable(str(error)) from None

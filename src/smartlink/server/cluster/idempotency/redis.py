@@ -12,7 +12,7 @@ from typing import Any
 
 from smartlink.server.cluster.brokers.base import BrokerUnavailable
 from smartlink.server.cluster.idempotency.base import KEPT_S, MAX_APP_BYTES, CallUnderWay
-from smartlink.server.cluster.redis.commands import RedisAway, RedisCommands, Script
+from smartlink.server.cluster.redis.commands import RedisCommands, RedisUnavailable, Script
 from smartlink.server.cluster.redis.ledger import LEDGER_SCRIPTS, RedisLedger
 from smartlink.server.cluster.redis.naming import Names
 
@@ -54,7 +54,7 @@ class RedisIdempotency:
         name = self._names.receipt(app_id, key)
         try:
             found: bytes | None = await self._commands.run(_CLAIM, [name], self._pending, PENDING_S)
-        except RedisAway as error:
+        except RedisUnavailable as error:
             if error.was_sent:
                 self._owe(name, _RELEASE, self._pending)
             raise BrokerUnavailable(str(error)) from None
@@ -74,7 +74,7 @@ class RedisIdempotency:
     async def _tell(self, name: str, script: Script, *arguments: Any) -> None:
         try:
             await self._commands.run(script, [name], *arguments)
-        except RedisAway:
+        except RedisUnavailable:
             self._owe(name, script, *arguments)
 
     def _owe(self, name: str, script: Script, *arguments: Any) -> None:

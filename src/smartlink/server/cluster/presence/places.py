@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from smartlink.server.cluster.presence.lua import PLACE
-from smartlink.server.cluster.redis.commands import RedisAway, RedisCommands
+from smartlink.server.cluster.redis.commands import RedisCommands, RedisUnavailable
 from smartlink.server.cluster.redis.naming import Names
 
 __all__ = ["ConnectionCounts"]
@@ -54,7 +54,7 @@ class ConnectionCounts:
     async def ask_elsewhere(self, app_id: str) -> int:
         """The same, asked for now."""
         if (node_id := self._node_id()) is not None:
-            with contextlib.suppress(RedisAway):
+            with contextlib.suppress(RedisUnavailable):
                 await self._place(node_id, app_id, _ANY)
         return self.elsewhere(app_id)
 
@@ -69,7 +69,7 @@ class ConnectionCounts:
         self._asking[app_id] = self._asking.get(app_id, 0) + 1
         try:
             return await self._place(node_id, app_id, most)
-        except RedisAway:
+        except RedisUnavailable:
             return known < most
         finally:
             self._asking[app_id] -= 1

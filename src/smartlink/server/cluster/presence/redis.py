@@ -41,7 +41,7 @@ from smartlink.server.cluster.presence.lua import (
 )
 from smartlink.server.cluster.presence.memory import MemoryPresence
 from smartlink.server.cluster.presence.places import ConnectionCounts
-from smartlink.server.cluster.redis.commands import RedisAway, RedisCommands
+from smartlink.server.cluster.redis.commands import RedisCommands, RedisUnavailable
 from smartlink.server.cluster.redis.naming import Names
 
 __all__ = ["RedisPresence"]
@@ -166,7 +166,7 @@ class RedisPresence:
                 int(member is not None),
                 lost=missed,
             )
-        except RedisAway:
+        except RedisUnavailable:
             return arrival
         is_number = arrival.is_number
         if user is not None and (known == 1) is not user.is_number:
@@ -208,7 +208,7 @@ class RedisPresence:
                 user,
                 lost=missed,
             )
-        except RedisAway:
+        except RedisUnavailable:
             return departure
         self._forget_if_empty(key)
         return Departure(
@@ -224,7 +224,7 @@ class RedisPresence:
     async def state(self, app_id: str, channel: str) -> ChannelState:
         key = (app_id, channel)
         if self._is_with_others:
-            with contextlib.suppress(RedisAway):
+            with contextlib.suppress(RedisUnavailable):
                 if key in self._dirty:
                     return await self._unwritten_state(key)
                 version, total, reply = await self._commands.run(STATE, self._keys(key), _is_numbered(channel))
@@ -249,7 +249,7 @@ class RedisPresence:
             return await self._local.change(app_id, channel, user_id, user_info)
         try:
             reply = await self._commands.run(CHANGE, self._keys(key), user_id, user_info)
-        except RedisAway:
+        except RedisUnavailable:
             return await self._local.change(app_id, channel, user_id, user_info)
         if not reply:
             return None
@@ -263,7 +263,7 @@ class RedisPresence:
 
     async def count(self, app_id: str, channel: str) -> ChannelCount:
         if self._is_with_others:
-            with contextlib.suppress(RedisAway):
+            with contextlib.suppress(RedisUnavailable):
                 return ChannelCount(*await self._count((app_id, channel)))
         return await self._local.count(app_id, channel)
 
@@ -276,7 +276,7 @@ class RedisPresence:
 
     async def channels(self, app_id: str, prefix: str = "") -> dict[str, ChannelCount]:
         if self._is_with_others:
-            with contextlib.suppress(RedisAway):
+            with contextlib.suppress(RedisUnavailable):
                 return await self._channels_of_all(app_id, prefix)
         return await self._local.channels(app_id, prefix)
 
@@ -331,7 +331,7 @@ class RedisPresence:
         while True:
             try:
                 await self._beat()
-            except RedisAway:
+            except RedisUnavailable:
                 pass  # the commands tell; entries are put right when they are back
             except Exception:  # the edge: a bug of ours must not let this node's lease run out
                 log.exception("internal error")
@@ -377,7 +377,7 @@ class RedisPresence:
             for chore in (self._reconcile, self._clear_up, self._settle, self._audit_some):
                 try:
                     await chore()
-                except RedisAway:
+                except RedisUnavailable:
                     pass  # what is left is done later; one channel that cannot be worked on stops no other chore
                 except Exception:  # the edge: a bug of ours must not end the chores
                     log.exception("internal error")
@@ -546,7 +546,7 @@ def _members(reply: list[bytes]) -> tuple[PresenceMember, ...]:
 
 
 async def _each(work: Any) -> None:
-    """Do all of it together, to the end; then raise RedisAway if any of it could not be done."""
+    """Do all of it together, to the end; then raise RedisUnavailable if any of it could not be done."""
     outcomes = await asyncio.gather(*work, return_exceptions=True)
     for outcome in outcomes:
         if outcome is not None:

@@ -48,7 +48,7 @@ from smartlink.server.cluster.redis.connect import (
 )
 from smartlink.server.settings.redis_address import RedisAddress
 
-__all__ = ["FULL", "RedisAway", "RedisCommands", "Script"]
+__all__ = ["FULL", "RedisCommands", "RedisUnavailable", "Script"]
 
 MAX_QUEUED = 100_000
 """Commands that may wait; beyond, a call fails at once."""
@@ -66,7 +66,7 @@ FULL_S = 3.0
 log = structlog.get_logger(__name__)
 
 
-class RedisAway(Exception):
+class RedisUnavailable(Exception):
     """Redis did not carry out a command, or (`was_sent`) may have and did not say so."""
 
     def __init__(self, reason: str, *, was_sent: bool = False) -> None:
@@ -96,13 +96,13 @@ class _Command:
 
     def answer(self, reply: Any) -> None:
         if isinstance(reply, OutOfMemoryError):
-            self.lose(RedisAway(FULL))
+            self.lose(RedisUnavailable(FULL))
         elif isinstance(reply, ResponseError):
-            self.lose(RedisAway(f"Redis refuses a command: {str(reply)[:200]}"))
+            self.lose(RedisUnavailable(f"Redis refuses a command: {str(reply)[:200]}"))
         elif not self.future.done():
             self.future.set_result(reply)
 
-    def lose(self, reason: RedisAway) -> None:
+    def lose(self, reason: RedisUnavailable) -> None:
         if self.lost is not None:
             self.lost()
         if not self.future.done():
@@ -176,7 +176,7 @@ class RedisCommands:
         self._users -= 1
         if self._users > 0 or self._task is None:
             return
-        with contextlib.suppress(RedisAway, TimeoutError):
+        with contextlib.suppress(RedisUnavailable, TimeoutError):
             async with asyncio.timeout(2 * TIMEOUT_S):
                 await self.ask("", "PING")  # answered after all that was put in before
         task, self._task = self._task, None
@@ -198,10 +198,10 @@ class RedisCommands:
     async def ask(self, key: str, *arguments: Any, lost: Callable[[], None] | None = None) -> Any:
         """Carry out one command on the server that holds `key`; it is in the queue before anything waits.
 
-        Raises RedisAway. `lost` is called, in the order of the queue, in the step in which the command is lost.
+        Raises RedisUnavailable. `lost` is called, in the order of the queue, in the step in which the command is lost.
         """
         reply = await self.send(key, *arguments, lost=lost)
-        if isinstance(reply, RedisAway):
+        if isinstance(reply, RedisUnavailable):
             raise reply
         return reply
 
@@ -212,12 +212,12 @@ class RedisCommands:
         return await self.ask(keys[0], "EVALSHA", script.sha, len(keys), *keys, *arguments, lost=lost)
 
     def send(self, key: str, *arguments: Any, lost: Callable[[], None] | None = None) -> asyncio.Future[Any]:
-        """Put one command into the queue. The future's result is the answer, or a RedisAway."""
+        """Put one command into the queue. The future's result is the answer, or a RedisUnavailable."""
         command = _Command(key, arguments, lost)
         if not self.is_available:
-            command.lose(RedisAway("Redis is away"))
+            command.lose(RedisUnavailable("Redis is away"))
         elif len(self._queue) + self._in_lanes >= MAX_QUEUED:
-            command.lose(RedisAway(f"More than {MAX_QUEUED} commands wait for Redis"))
+            command.lose(RedisUnavailable(f"More than {MAX_QUEUED} commands wait for Redis"))
         else:
             self._queue.append(command)
             self._wake.set()
@@ -273,7 +273,7 @@ class RedisCommands:
         self.is_available = False
         lanes, self._lanes, self._in_lanes = self._lanes, {}, 0
         for command in (*(each for lane in lanes.values() for each in lane.waiting), *self._queue):
-            command.lose(RedisAway("Redis is away"))
+            command.lose(RedisUnavailable("Redis is away"))
         self._queue.clear()
         self.detours.clear()
         self._policies.clear()
@@ -343,7 +343,7 @@ class RedisCommands:
                     replies = await self._exchange_with_many(group)
         except BaseException:
             for command in group:
-                command.lose(RedisAway("Redis was lost", was_sent=True))
+                command.lose(RedisUnavailable("Redis was lost", was_sent=True))
             raise
         again, demoted = self._answer(group, replies)
         self._return_to_lanes(again)
@@ -365,7 +365,7 @@ class RedisCommands:
         for command, reply in zip(group, replies, strict=True):
             if isinstance(reply, ReadOnlyError | ClusterDownError):
                 demoted = reply
-                command.lose(RedisAway("Redis takes no writes"))
+                command.lose(RedisUnavailable("Redis takes no writes"))
             elif isinstance(reply, NoScriptError | AskError | TryAgainError) and command.tries < MAX_TRIES:
                 command.tries += 1
                 again.append((command, reply))
@@ -427,7 +427,7 @@ class RedisCommands:
         lane = self._lanes.get(key)
         while lane is not None and lane.waiting:
             self._in_lanes -= 1
-            lane.waiting.popleft().lose(RedisAway("Redis is moving a slot"))
+            lane.waiting.popleft().lose(RedisUnavailable("Redis is moving a slot"))
 
     async def _exchange_with_many(self, group: list[_Command]) -> list[Any]:
         assert self.topology is not None  # noqa: S101 — set by _connect

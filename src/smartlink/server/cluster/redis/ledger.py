@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from smartlink.server.cluster.redis.commands import RedisAway, RedisCommands, Script
+from smartlink.server.cluster.redis.commands import RedisCommands, RedisUnavailable, Script
 from smartlink.server.cluster.redis.naming import Names
 
 __all__ = ["LEDGER_SCRIPTS", "RedisLedger"]
@@ -93,7 +93,7 @@ class RedisLedger:
                 answer.add_done_callback(partial(self._evict, app_id))
 
     def _evict(self, app_id: str, answer: asyncio.Future[Any]) -> None:
-        if answer.cancelled() or isinstance(names := answer.result(), RedisAway):
+        if answer.cancelled() or isinstance(names := answer.result(), RedisUnavailable):
             return
         for name in names:
             key = self._key(app_id, name.decode())
