@@ -169,8 +169,8 @@ async def test_events_look_as_documented() -> None:
     ]
     async with receiver() as target, sink(app_with(WebhookTarget(target.url))) as (webhooks, _):
         for event in events:
-            webhooks.tell(app_with(WebhookTarget(target.url)), event)
-        webhooks.tell(app_with(WebhookTarget(target.url)), OutgoingEvent("cache_miss", "cache-a"))
+            webhooks.emit(app_with(WebhookTarget(target.url)), event)
+        webhooks.emit(app_with(WebhookTarget(target.url)), OutgoingEvent("cache_miss", "cache-a"))
         await eventually(lambda: len(target.events) == 3)
 
     assert len(target.posts) == 1
@@ -201,7 +201,7 @@ async def test_a_receiver_in_trouble_gets_everything_once_and_in_order(answers: 
         app = app_with(WebhookTarget(target.url))
         async with sink(app, timeout_s=0.3) as (webhooks, metrics):
             for number in range(250):
-                webhooks.tell(app, client_event(number))
+                webhooks.emit(app, client_event(number))
             await eventually(lambda: len(target.events) == 250)
 
     assert [event["data"] for event in target.events] == [str(number) for number in range(250)]
@@ -215,7 +215,7 @@ async def test_a_dead_receiver_does_not_hold_up_the_others() -> None:
         app = app_with(WebhookTarget(dead.url), WebhookTarget(good.url))
         async with sink(app) as (webhooks, _):
             for number in range(3):
-                webhooks.tell(app, client_event(number))
+                webhooks.emit(app, client_event(number))
                 await eventually(lambda number=number: len(good.events) == number + 1)
 
 
@@ -224,7 +224,7 @@ async def test_what_no_one_took_is_kept_and_replayed() -> None:
     async with receiver(then=500) as target:
         app = app_with(WebhookTarget(target.url))
         async with sink(app, queue=queue, retry_s=0.0) as (webhooks, metrics):
-            webhooks.tell(app, client_event(1))
+            webhooks.emit(app, client_event(1))
             await eventually(lambda: metrics.webhooks_failed == 1)
             (failed,) = await queue.failed()
             assert failed.reason == "answered 500"
@@ -239,7 +239,7 @@ async def test_an_address_that_was_taken_away_is_not_posted_to() -> None:
     async with receiver() as target:
         gone = app_with(WebhookTarget(target.url))
         async with sink(app_with(WebhookTarget("https://new.invalid/")), queue=queue) as (webhooks, metrics):
-            webhooks.tell(gone, client_event(1))
+            webhooks.emit(gone, client_event(1))
             await eventually(lambda: metrics.webhooks_failed == 1)
             (failed,) = await queue.failed()
 
@@ -256,7 +256,7 @@ async def test_addresses_inside_are_refused_and_that_is_said() -> None:
             metrics=metrics, times=WebhookTimes(retry_s=0),
         )  # fmt: skip
         await webhooks.start()
-        webhooks.tell(app, client_event(1))
+        webhooks.emit(app, client_event(1))
         await eventually(lambda: metrics.webhooks_failed == 1)
         await webhooks.stop()
 
@@ -282,7 +282,7 @@ async def test_a_queue_that_is_away_loses_nothing_but_what_does_not_fit() -> Non
         app = app_with(WebhookTarget(target.url))
         async with sink(app, queue=queue) as (webhooks, metrics):
             for number in range(MAX_BUFFERED + 5):
-                webhooks.tell(app, client_event(number))
+                webhooks.emit(app, client_event(number))
             assert metrics.webhooks_dropped == 5
             await asyncio.sleep(0)
             queue.is_away = False
@@ -315,7 +315,7 @@ async def test_a_stop_while_the_queue_opens_closes_it() -> None:
         metrics=Metrics(), times=WebhookTimes(),
     )  # fmt: skip
     await webhooks.start()
-    webhooks.tell(app_with(WebhookTarget("http://127.0.0.1:9/")), client_event(1))
+    webhooks.emit(app_with(WebhookTarget("http://127.0.0.1:9/")), client_event(1))
     await queue.begun.wait()
 
     await webhooks.stop(timeout_s=0.1)
@@ -341,9 +341,9 @@ async def test_channels_of_strangers_neither_delay_nor_drop_who_came_and_went() 
         app = app_with(WebhookTarget(target.url))
         async with sink(app, world=world, grace_s=0.0) as (webhooks, metrics):
             for number in range(MAX_BUFFERED + 5):
-                webhooks.tell(app, OutgoingEvent("channel_vacated", f"chat-{number}"))
-            webhooks.tell(app, OutgoingEvent("member_added", "presence-a", "7"))
-            webhooks.tell(app, OutgoingEvent("member_removed", "presence-a", "7"))
+                webhooks.emit(app, OutgoingEvent("channel_vacated", f"chat-{number}"))
+            webhooks.emit(app, OutgoingEvent("member_added", "presence-a", "7"))
+            webhooks.emit(app, OutgoingEvent("member_removed", "presence-a", "7"))
 
             await eventually(lambda: len(target.events) >= 2, within_s=30)
             assert [event["name"] for event in target.events[:2]] == ["member_added", "member_removed"]
@@ -356,7 +356,7 @@ async def test_a_stop_sends_what_waits() -> None:
     async with receiver() as target:
         app = app_with(WebhookTarget(target.url))
         async with sink(app) as (webhooks, _):
-            webhooks.tell(app, client_event(1))
+            webhooks.emit(app, client_event(1))
         assert len(target.events) == 1
 
 
@@ -366,16 +366,16 @@ async def test_a_leave_in_its_grace_outlives_a_restart_and_falls_away_with_the_r
         app = app_with(WebhookTarget(target.url))
         async with sink(app, world=world, queue=SqliteQueue(tmp_path / "w.db"), grace_s=0.2) as (webhooks, _):
             for user in ("1", "2"):
-                webhooks.tell(app, OutgoingEvent("member_added", "presence-a", user))
+                webhooks.emit(app, OutgoingEvent("member_added", "presence-a", user))
             await eventually(lambda: len(target.events) == 2)
             for user in ("1", "2"):
-                webhooks.tell(app, OutgoingEvent("member_removed", "presence-a", user))
+                webhooks.emit(app, OutgoingEvent("member_removed", "presence-a", user))
         async with sink(app, world=world, queue=SqliteQueue(tmp_path / "w.db"), restart_grace_s=0.5, grace_s=0.1) as (
             webhooks,
             _,
         ):
             world.users["1001", "presence-a"] = {"2"}
-            webhooks.tell(app, OutgoingEvent("member_added", "presence-a", "2"))
+            webhooks.emit(app, OutgoingEvent("member_added", "presence-a", "2"))
             await eventually(lambda: len(target.events) == 3)
 
     assert target.events[2] == {"name": "member_removed", "channel": "presence-a", "user_id": "1"}
@@ -419,12 +419,12 @@ async def test_whatever_order_the_nodes_reports_come_in_the_last_word_is_true(se
                     tabs.discard(number)
                     if not tabs:
                         there.discard(user)
-                        nodes[number].tell(app, OutgoingEvent("member_removed", "presence-a", user))
+                        nodes[number].emit(app, OutgoingEvent("member_removed", "presence-a", user))
                 else:
                     tabs.add(number)
                     if len(tabs) == 1:
                         there.add(user)
-                        nodes[number].tell(app, OutgoingEvent("member_added", "presence-a", user))
+                        nodes[number].emit(app, OutgoingEvent("member_added", "presence-a", user))
                 await asyncio.sleep(chance.choice([0, 0, 0, 0.002]))
 
             def believed() -> set[str]:
@@ -447,7 +447,7 @@ async def test_two_nodes_send_each_event_once_and_in_order() -> None:
         app = app_with(WebhookTarget(target.url))
         async with sink(app, queue=queue) as (one, first), sink(app, queue=queue) as (two, second):
             for number in range(400):
-                (one if number % 2 else two).tell(app, client_event(number))
+                (one if number % 2 else two).emit(app, client_event(number))
                 if number % 40 == 0:
                     await asyncio.sleep(0.01)
             await eventually(lambda: len(target.events) == 400)

@@ -319,7 +319,7 @@ class Node:
         app, socket_id = connection.app, connection.session.socket_id
         if app.webhooks:
             told = OutgoingEvent("client_event", event.channel, event.user_id, event.event, event.data, socket_id)
-            self._webhooks.tell(app, told)
+            self._webhooks.emit(app, told)
         await self.publish(app, event.channel, event.frame, socket_id, is_live=True)
 
     async def terminate_user(self, app: App, user_id: str) -> None:
@@ -460,12 +460,12 @@ class Node:
     async def _tell_arrival(
         self, app: App, channel: str, member: PresenceMember, version: int, except_socket: str | None = None
     ) -> None:
-        self._webhooks.tell(app, OutgoingEvent("member_added", channel, member.user_id))
+        self._webhooks.emit(app, OutgoingEvent("member_added", channel, member.user_id))
         frame = encoding.member_added(channel, member.told_id, member.user_info)
         await self._tell_here_at_least(Publication(app.id, channel, frame, except_socket, version=version))
 
     async def _tell_departure(self, app: App, channel: str, member: PresenceMember, version: int) -> None:
-        self._webhooks.tell(app, OutgoingEvent("member_removed", channel, member.user_id))
+        self._webhooks.emit(app, OutgoingEvent("member_removed", channel, member.user_id))
         frame = encoding.member_removed(channel, member.told_id)
         await self._tell_here_at_least(Publication(app.id, channel, frame, version=version))
 
@@ -478,7 +478,7 @@ class Node:
 
     def _tell_webhook(self, app: App, event: OutgoingEvent) -> None:
         if not is_internal(event.channel):
-            self._webhooks.tell(app, event)
+            self._webhooks.emit(app, event)
 
     def _count(self, app: App, channel: str, count: int) -> None:
         """Have the subscribers told how many they are, where the app wants it and they cannot know."""
@@ -495,7 +495,7 @@ class Node:
             count = (await self.presence.count(app.id, channel)).subscriptions
             if count == told:
                 return
-        self._webhooks.tell(app, OutgoingEvent("subscription_count", channel, subscription_count=count))
+        self._webhooks.emit(app, OutgoingEvent("subscription_count", channel, subscription_count=count))
         if count:
             frame = encoding.subscription_count(channel, count)
             await self._tell_here_at_least(Publication(app.id, channel, frame))

@@ -149,7 +149,7 @@ class SignedInUsers:
             self._corrections.note(app_id, _WATCH + user_id, {user_id: version}, state.version)
 
     async def _tell(self, app: App, user_id: str, what: str, version: int) -> None:
-        self._webhooks.tell(app, OutgoingEvent(f"user_{what}", signed_in_channel(user_id), user_id))
+        self._webhooks.emit(app, OutgoingEvent(f"user_{what}", signed_in_channel(user_id), user_id))
         frame = encoding.watchlist_events({what: [user_id]})
         await self._announce(Publication(app.id, _WATCH + user_id, frame, version=version))
 

@@ -302,7 +302,7 @@ def parent_for(settings: ServerSettings) -> Parent:
     def tell(app_id: str, event: OutgoingEvent) -> None:
         app = apps.by_id(app_id)
         if app is not None:
-            webhooks.tell(app, event)
+            webhooks.emit(app, event)
 
     history, idempotency = _memory_stores(settings)
     worker_hub = WorkerHub(presence=presence, history=history, idempotency=idempotency, tell=tell)

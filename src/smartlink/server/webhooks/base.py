@@ -37,5 +37,5 @@ def vacated(channel: str) -> OutgoingEvent | None:
 class WebhookSink(Protocol):
     """Takes what happened on channels, in order; delivers it to those addresses of the app that want it."""
 
-    def tell(self, app: App, event: OutgoingEvent) -> None:
+    def emit(self, app: App, event: OutgoingEvent) -> None:
         """Take one event. Plain; never waits, never raises."""

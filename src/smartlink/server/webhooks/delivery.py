@@ -127,7 +127,7 @@ class Webhooks:
         self._task = self._background.start("delivering webhooks", self._run())
         self._looking = self._background.start("looking at webhook addresses", self._look_at_addresses())
 
-    def tell(self, app: App, event: OutgoingEvent) -> None:
+    def emit(self, app: App, event: OutgoingEvent) -> None:
         """Take one event. Plain; never waits. When too many wait for the queue it is dropped and counted."""
         if self._stopping.is_set() or not any(_concerns(hook, event) for hook in app.webhooks):
             return

@@ -216,7 +216,7 @@ class ForwardedWebhooks:
     def __init__(self, line: ParentLink) -> None:
         self._line = line
 
-    def tell(self, app: App, event: OutgoingEvent) -> None:
+    def emit(self, app: App, event: OutgoingEvent) -> None:
         if app.webhooks:
             self._line.tell(say.Tell(app.id, event))
 
