@@ -198,9 +198,9 @@ async def test_heartbeats_are_heard_while_their_slot_is_half_moved(
 ) -> None:
     broker = pair[0].broker
     with half_moved(masters, next(iter(broker._beats))):
-        before, ears = dict(broker._beats), broker._ears
+        before, subscriptions = dict(broker._beats), broker._subscriptions
         await eventually(lambda: all(broker._beats[name] > at + 4_000 for name, at in before.items()), within_s=15)
-        assert broker._ears is ears  # none of them was given up
+        assert broker._subscriptions is subscriptions  # none of them was given up
 
 
 async def test_a_command_that_has_to_wait_for_a_slot_holds_up_no_other(

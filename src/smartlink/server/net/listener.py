@@ -30,7 +30,7 @@ _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 log = structlog.get_logger(__name__)
 
 
-class _Nobody:
+class _NullHandler:
     """Stands in as handler until the connection's own is made."""
 
     def on_bytes(self, data: bytes) -> None: ...
@@ -42,7 +42,7 @@ class _Nobody:
     def on_drained(self) -> None: ...
 
 
-_NOBODY = _Nobody()
+_NOBODY = _NullHandler()
 
 
 class Listener:
@@ -117,13 +117,13 @@ class Listener:
             accepted.close()
 
     def _refuse(self, accepted: socket.socket) -> None:
-        self._say_exhausted()
+        self._log_exhausted()
         with accepted, contextlib.suppress(OSError):
             accepted.setblocking(False)
             if self._context is None:
                 accepted.send(_FULL)
 
-    def _say_exhausted(self) -> None:
+    def _log_exhausted(self) -> None:
         now = self._loop.time()
         if now - self._said_at >= SAY_EVERY_S:
             self._said_at = now
@@ -133,7 +133,7 @@ class Listener:
         """Others in this process have what descriptors there were."""
         if self._capacity.evict_idle():
             return
-        self._say_exhausted()
+        self._log_exhausted()
         os.close(self._spare)
         with contextlib.suppress(OSError):
             refused, _ = self._socket.accept()

@@ -74,7 +74,7 @@ class RedisIngest:
                 with closed_is_lost():
                     await self._listen()
             except (*LOST, ValueError) as error:
-                self._complain("events on redis cannot be read", f"{type(error).__name__}: {str(error)[:200]}")
+                self._warn("events on redis cannot be read", f"{type(error).__name__}: {str(error)[:200]}")
             backoff_s = FIRST_BACKOFF_S if self._heard_at else min(backoff_s * 2, LAST_BACKOFF_S)
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 — jitter is no secret
 
@@ -119,12 +119,12 @@ class RedisIngest:
             publication = _publication(app, channel, payload)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             self._node.metrics.ingest_dropped += 1
-            self._complain("dropped an event on redis that cannot be delivered", str(error)[:200])
+            self._warn("dropped an event on redis that cannot be delivered", str(error)[:200])
             return
         self._node.metrics.ingested += 1
         self._node.deliver(publication)
 
-    def _complain(self, event: str, reason: str) -> None:
+    def _warn(self, event: str, reason: str) -> None:
         """Once a minute at most."""
         if time.monotonic() - self._complained_at.get(event, -60.0) >= 60:
             self._complained_at[event] = time.monotonic()

@@ -129,7 +129,7 @@ class RedisBroker:
         self._node_id = secrets.token_hex(8)
         self._deliver: Deliver | None = None
         self._channels: dict[str, _Channel] = {}
-        self._ears: dict[Endpoint, PubSubConnection] = {}
+        self._subscriptions: dict[Endpoint, PubSubConnection] = {}
         self._topology: Topology | None = None
         self._is_hearing = False
         self._established = asyncio.Event()
@@ -177,15 +177,15 @@ class RedisBroker:
         wanted = self._channels.get(name)
         if wanted is None:
             wanted = self._channels[name] = _Channel(app_id, channel, self._redis_ms())
-            if (ear := self._ear(name)) is not None:
-                wanted.acknowledged = ear.subscribe(name)
+            if (subscription := self._subscription(name)) is not None:
+                wanted.acknowledged = subscription.subscribe(name)
         if wanted.acknowledged is not None and not wanted.acknowledged.done():
             await asyncio.shield(wanted.acknowledged)
 
     async def unsubscribe(self, app_id: str, channel: str) -> None:
         name = self._names.publications(app_id, channel)
-        if self._channels.pop(name, None) is not None and (ear := self._ear(name)) is not None:
-            ear.unsubscribe(name)
+        if self._channels.pop(name, None) is not None and (subscription := self._subscription(name)) is not None:
+            subscription.unsubscribe(name)
 
     async def publish(self, publication: Publication | Control) -> None:
         if self._deliver is None:
@@ -213,7 +213,7 @@ class RedisBroker:
             raise BrokerUnavailable(str(error)) from None
 
     async def _publish_live(self, publication: Publication, name: str, body: bytes) -> None:
-        was_hearing = bool(self._ears)
+        was_hearing = bool(self._subscriptions)
         try:
             await self._commands.ask(name, self._verb, name, b'{"v":1,' + body)
         except RedisUnavailable as error:
@@ -240,14 +240,14 @@ class RedisBroker:
                 if self._is_hearing:
                     backoff_s = FIRST_BACKOFF_S
                 if isinstance(error, Moved | MovedError):
-                    self._commands.look_again()
+                    self._commands.refresh_topology()
                 else:
-                    self._complain("redis subscription lost", error)
+                    self._warn("redis subscription lost", error)
             except Exception:  # the edge: a bug of ours must not leave the node deaf for ever
                 log.exception("internal error")
             finally:
                 self._is_hearing = False
-                self._ears = {}
+                self._subscriptions = {}
                 self._established.clear()
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 — jitter is no secret
             backoff_s = min(backoff_s * 2, LAST_BACKOFF_S)
@@ -259,19 +259,19 @@ class RedisBroker:
         self._held = []
         self._news, self._in_news = set(), set()
         heartbeats = self._heartbeats(topology)
-        ears: dict[Endpoint, PubSubConnection] = {}
+        subscriptions: dict[Endpoint, PubSubConnection] = {}
         tasks: list[asyncio.Task[None]] = []
         try:
             for endpoint, heartbeat in heartbeats.items():
                 connection = await open_connection(self._commands.address, endpoint)
-                ears[endpoint] = ear = PubSubConnection(
+                subscriptions[endpoint] = subscription = PubSubConnection(
                     connection, heartbeat, self._on_message, is_sharded=self._is_sharded
                 )
-                tasks.append(asyncio.create_task(ear.listen()))
+                tasks.append(asyncio.create_task(subscription.listen()))
             tasks.append(asyncio.create_task(self._beat(heartbeats.values())))
-            tasks.append(asyncio.create_task(self._wait_for_move(ears, tuple(heartbeats.values()))))
+            tasks.append(asyncio.create_task(self._wait_for_move(subscriptions, tuple(heartbeats.values()))))
             tasks.append(asyncio.create_task(self._read_news()))
-            establishing = asyncio.create_task(self._establish(ears, topology, heartbeats))
+            establishing = asyncio.create_task(self._establish(subscriptions, topology, heartbeats))
             tasks.append(establishing)
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if establishing.done():
@@ -285,17 +285,17 @@ class RedisBroker:
             await ended(*tasks)
 
     async def _establish(
-        self, ears: dict[Endpoint, PubSubConnection], topology: Topology, heartbeats: dict[Endpoint, str]
+        self, subscriptions: dict[Endpoint, PubSubConnection], topology: Topology, heartbeats: dict[Endpoint, str]
     ) -> None:
         """Subscribe to all that is wanted, bring what was missed, then let through what came meanwhile."""
         async with asyncio.timeout(ESTABLISH_S):
             times = await self._times(heartbeats.values())
-            self._topology, self._ears = topology, ears
+            self._topology, self._subscriptions = topology, subscriptions
             names: dict[Endpoint, list[str]] = {}
             for name in (self._names.control, *self._channels):
-                if (endpoint := topology.endpoint(name)) in ears:
+                if (endpoint := topology.endpoint(name)) in subscriptions:
                     names.setdefault(endpoint, []).append(name)
-            await asyncio.gather(*(ears[endpoint].subscribed(group) for endpoint, group in names.items()))
+            await asyncio.gather(*(subscriptions[endpoint].subscribed(group) for endpoint, group in names.items()))
             replayed = await self._catch_up(min(times.values()))
         held, self._held = self._held or [], None
         for name, payload in held:
@@ -390,13 +390,13 @@ class RedisBroker:
                 self._commands.send(name, "EVALSHA", _BEAT.sha, 0, self._verb, name)
             await asyncio.sleep(BEAT_EVERY_S)
 
-    async def _wait_for_move(self, ears: dict[Endpoint, PubSubConnection], heartbeats: Iterable[str]) -> None:
+    async def _wait_for_move(self, subscriptions: dict[Endpoint, PubSubConnection], heartbeats: Iterable[str]) -> None:
         """Raise as soon as a channel that is wanted belongs to another server than the one it is heard from."""
         while True:
             await self._moved.wait()
             self._moved.clear()
             old, new = self._topology, self._commands.topology
-            if old is None or new is None or set(new.endpoints) != set(ears):
+            if old is None or new is None or set(new.endpoints) != set(subscriptions):
                 raise Moved("the servers of the Cluster have changed")
             for name in (self._names.control, *heartbeats, *self._channels):
                 if new.endpoint(name) != old.endpoint(name):
@@ -414,9 +414,9 @@ class RedisBroker:
                 break
         return found
 
-    def _ear(self, name: str) -> PubSubConnection | None:
+    def _subscription(self, name: str) -> PubSubConnection | None:
         endpoint = None if self._topology is None else self._topology.endpoint(name)
-        return None if endpoint is None else self._ears.get(endpoint)
+        return None if endpoint is None else self._subscriptions.get(endpoint)
 
     def _redis_ms(self) -> int:
         """Redis' time as far as it is known, in ms; 0 before the first heartbeat."""
@@ -479,9 +479,9 @@ class RedisBroker:
 
     def _drop(self, reason: str) -> None:
         self._metrics.bus_messages_dropped += 1
-        self._complain("dropped a message on the bus that no node of ours sends", ValueError(reason))
+        self._warn("dropped a message on the bus that no node of ours sends", ValueError(reason))
 
-    def _complain(self, event: str, error: Exception) -> None:
+    def _warn(self, event: str, error: Exception) -> None:
         """Once a minute at most."""
         if time.monotonic() - self._complained_at.get(event, -60.0) >= 60:
             self._complained_at[event] = time.monotonic()

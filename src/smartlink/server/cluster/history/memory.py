@@ -55,7 +55,7 @@ class MemoryHistory:
     ) -> None:
         self._keep = keep
         self._now = now
-        self._channels: Keeper[str, tuple[_Event, ...]] = Keeper(max_app_bytes, now, self._let_go)
+        self._channels: Keeper[str, tuple[_Event, ...]] = Keeper(max_app_bytes, now, self._drop)
         self._positions: Keeper[str, int] = Keeper(max_app_bytes // 4, now)
         """Of channels of which no event is kept any more."""
         self._ends: dict[tuple[str, bytes], _End] = {}
@@ -108,6 +108,6 @@ class MemoryHistory:
                     del self._ends[app_id, end.text]
                     self._channels.charge(app_id, -end.size)
 
-    def _let_go(self, app_id: str, channel: str, events: tuple[_Event, ...]) -> None:
+    def _drop(self, app_id: str, channel: str, events: tuple[_Event, ...]) -> None:
         self._positions.put(app_id, channel, events[-1].position, PER_POSITION + len(channel), POSITION_KEPT_S)
         self._release(app_id, events)

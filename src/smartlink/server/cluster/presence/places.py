@@ -45,7 +45,7 @@ class ConnectionCounts:
             self._connections[app_id] = connections
         else:
             self._connections.pop(app_id, None)
-        self._say_later(app_id)
+        self._publish_later(app_id)
 
     def elsewhere(self, app_id: str) -> int:
         """How many the other nodes have, as last heard from them."""
@@ -80,10 +80,10 @@ class ConnectionCounts:
         """The connections of this node, for `hear` of the others."""
         return msgspec.json.encode(self._connections)
 
-    def say_all(self) -> None:
+    def publish_all(self) -> None:
         """Tell the others every count, as after they could not be reached."""
         for app_id in self._connections:
-            self._say_later(app_id)
+            self._publish_later(app_id)
 
     def hear(self, reports: list[bytes], own_id: str) -> None:
         """Take what the nodes report, each after its id."""
@@ -107,13 +107,13 @@ class ConnectionCounts:
         self._others[app_id] = elsewhere
         return bool(fits)
 
-    def _say_later(self, app_id: str) -> None:
+    def _publish_later(self, app_id: str) -> None:
         """Tell a count with what else is counted in this turn of the loop."""
         if not self._unsaid:
-            asyncio.get_running_loop().call_soon(self._say_counts)
+            asyncio.get_running_loop().call_soon(self._publish_counts)
         self._unsaid.add(app_id)
 
-    def _say_counts(self) -> None:
+    def _publish_counts(self) -> None:
         apps, self._unsaid = self._unsaid, set()
         node_id = self._node_id()
         if node_id is None:

@@ -117,7 +117,7 @@ class RedisPresence:
         start = self._commands.background.start
         self._tasks = (
             start("this node's lease in Redis", self._live()),
-            start("keeping who is here right in Redis", self._chores()),
+            start("keeping who is here right in Redis", self._maintain()),
         )
         if self._commands.is_available:
             with contextlib.suppress(TimeoutError):
@@ -344,14 +344,14 @@ class RedisPresence:
         reply = await self._send_beat()
         is_anew = reply[0] == 0
         if is_anew:
-            self._begin_anew()
+            self._rebuild()
             reply = await self._send_beat()
         self._is_new = False
         self._dead.update(node.decode() for node in reply[1])
         self._places.hear(reply[2], self._node_id)
         was_with_others, self._is_with_others = self._is_with_others, self._commands.is_available
         if not was_with_others or is_anew:
-            self._places.say_all()
+            self._places.publish_all()
         self._in_touch.set()
         self._work_now.set()
 
@@ -360,7 +360,7 @@ class RedisPresence:
         report = self._places.report()
         return await self._commands.run(BEAT, keys, self._node_id, LEASE_MS, STALL_MS, report, int(self._is_new))
 
-    def _begin_anew(self) -> None:
+    def _rebuild(self) -> None:
         """Redis does not know this node any more: enter everything again, under another id."""
         log.warning("this node's entries were gone from redis: entering them again")
         self._former_id, self._node_id = self._node_id, secrets.token_hex(8)
@@ -370,7 +370,7 @@ class RedisPresence:
 
     # Chores
 
-    async def _chores(self) -> None:
+    async def _maintain(self) -> None:
         while True:
             await self._work_now.wait()
             self._work_now.clear()

@@ -188,7 +188,7 @@ class RedisCommands:
             self._returned.clear()
             await self._returned.wait()
 
-    def look_again(self) -> None:
+    def refresh_topology(self) -> None:
         """Somebody was told that slots of the Cluster have moved: ask where they are."""
         self._is_stale = True
         self._wake.set()
@@ -237,7 +237,7 @@ class RedisCommands:
                     self._refused = error if isinstance(error, RedisRefused) else None
                     self._tried.set()
                     self.problem = _words(error)
-                    self._complain("redis cannot be reached", error)
+                    self._warn("redis cannot be reached", error)
                     await self._disconnect()
                     await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 — jitter is no secret
                     backoff_s = min(backoff_s * 2, LAST_BACKOFF_S)
@@ -384,7 +384,7 @@ class RedisCommands:
     def _note_refusal(self, reply: ResponseError) -> None:
         if isinstance(reply, OutOfMemoryError):
             self._full_at = time.monotonic()
-        self._complain("redis is full" if isinstance(reply, OutOfMemoryError) else "redis refuses a command", reply)
+        self._warn("redis is full" if isinstance(reply, OutOfMemoryError) else "redis refuses a command", reply)
 
     @property
     def is_full(self) -> bool:
@@ -493,7 +493,7 @@ class RedisCommands:
             for act in self.on_moved:
                 act()
 
-    def _complain(self, event: str, error: Exception) -> None:
+    def _warn(self, event: str, error: Exception) -> None:
         """Once a minute at most: what keeps failing must not flood the log."""
         if time.monotonic() - self._complained_at >= 60:
             self._complained_at = time.monotonic()

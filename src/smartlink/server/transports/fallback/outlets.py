@@ -181,7 +181,7 @@ class FarStream:
         """Ask the owner for its lines. Raises BrokerUnavailable."""
         self._stream.listener = self
         self._sweeper.add(self)
-        await self._node.subscribe_internal(self._app_id, far_channel(self._id), self._hear)
+        await self._node.subscribe_internal(self._app_id, far_channel(self._id), self._subscribe)
         kind = "poll" if is_poll else "stream"
         try:
             await self._node.tell(Control(self._app_id, ATTACH, self._session, f"{kind} {self._id}"))
@@ -196,7 +196,7 @@ class FarStream:
     def on_lost(self) -> None:
         if not self._is_over:
             self._end()
-            self._node.tasks.run(self._tell_lost())
+            self._node.tasks.run(self._send_lost())
 
     def on_backlog(self) -> None:
         self._behind_since = self._sweeper.now()
@@ -209,20 +209,20 @@ class FarStream:
             self._cut()
         elif now - self._asked_at >= ASK_EVERY_S:
             self._asked_at = now
-            self._node.tasks.run(self._make_sure())
+            self._node.tasks.run(self._probe())
 
-    async def _make_sure(self) -> None:
+    async def _probe(self) -> None:
         count = await self._node.presence.count(self._app_id, session_channel(self._session))
         if not count.subscriptions and not self._is_over:
             self._end()
             self._stream.abort()
 
-    async def _tell_lost(self) -> None:
+    async def _send_lost(self) -> None:
         # While nodes are apart the owner finds out by itself: nobody answers its pings.
         with contextlib.suppress(BrokerUnavailable):
             await self._node.tell(Control(self._app_id, LOST, self._session, self._id))
 
-    def _hear(self, frame: bytes) -> None:
+    def _subscribe(self, frame: bytes) -> None:
         if self._is_over:
             return
         try:

@@ -83,7 +83,7 @@ class Sessions:
         self._here: dict[tuple[str, str], _Here] = {}
         self._beginning: dict[tuple[str, str], _Beginning] = {}
         for action in (INPUT, ATTACH, LOST):
-            shared.node.on_control(action, self._on_word)
+            shared.node.on_control(action, self._on_control)
 
     def __len__(self) -> int:
         return len(self._here)
@@ -184,7 +184,7 @@ class Sessions:
 
     # Words of other nodes
 
-    def _on_word(self, word: Control) -> None:
+    def _on_control(self, word: Control) -> None:
         beginning = self._beginning.get((word.app_id, word.target))
         if beginning is not None:
             beginning.words.append(word)
