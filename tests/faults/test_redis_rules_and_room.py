@@ -150,7 +150,7 @@ async def test_a_full_redis_is_called_full() -> None:
             status = (await call(server.port, "GET", "/apps/1001/status")).json()
             assert (status["redis"], status["problems"]) == ("full", up.json()["problems"])
             ready = await answers(server, "/readyz")
-            assert ready == (503, "Redis is full: it takes no writes until it has room\n")
+            assert ready == (503, "Redis is full: it accepts no writes until memory is freed\n")
             found = await check_redis(ServerSettings(_env_file=None, **settings), None)
             assert "it is full" in next(each for each in found if each.state is CheckState.FAILED).said
 

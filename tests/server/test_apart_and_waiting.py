@@ -195,7 +195,7 @@ async def test_while_the_nodes_are_apart_this_one_goes_on_as_well_as_it_can() ->
     async with node(between) as server, connected(server.port) as ana, connected(server.port) as ben:
         between.is_away = True
         up = await call(server.port, "GET", "/up")
-        problem = {"problems": ["Other nodes cannot be reached"], "warnings": []}
+        problem = {"problems": ["Other nodes are unreachable"], "warnings": []}
         assert (up.status_code, up.json()) == (200, {"health": "degraded"} | problem)
         for client in (ana, ben):
             await client.subscribe("private-a")

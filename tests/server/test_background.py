@@ -28,7 +28,7 @@ async def test_one_that_dies_is_an_error_in_the_log_in_up_and_in_readyz(
 
     assert (up.status_code, up.json()["health"]) == (200, "degraded")
     assert up.json()["problems"] == ["Stopped: looking after connections (ValueError: a bug)"]
-    assert (status, body) == (503, "A background task died: see the log, and restart\n")
+    assert (status, body) == (503, "A background task crashed: see the log, then restart\n")
     assert "a background task died" in caplog.text
 
 

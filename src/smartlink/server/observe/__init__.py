@@ -1,1 +1,1 @@
-"""What operators see: metrics for Prometheus, health and readiness."""
+"""What operators see: Prometheus metrics, health and readiness."""

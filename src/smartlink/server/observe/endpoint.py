@@ -1,4 +1,4 @@
-"""The port of the operators: `/metrics`, `/healthz`, `/readyz` and `/usage`. Not for clients, and off their way."""
+"""The operators' port: `/metrics`, `/healthz`, `/readyz` and `/usage`, separate from client traffic."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ log = structlog.get_logger(__name__)
 
 
 class ObserveEndpoint:
-    """A small HTTP server of its own: one request a connection.
+    """A small HTTP server: one request per connection.
 
-    When `MAX_AT_ONCE` are open, the one that has been silent longest makes way for a newcomer.
+    When `MAX_AT_ONCE` connections are open, a new one evicts the one that has been silent longest.
     """
 
     def __init__(self, host: str, port: int, server_port: Callable[[], int], samples: Callable[[], Samples]) -> None:
-        """`samples` gives those of all workers; `server_port` is where clients connect."""
+        """`samples` returns those of all workers; `server_port` is the port for clients."""
         self._host = host
         self.port = port
         self._server_port = server_port
@@ -37,10 +37,10 @@ class ObserveEndpoint:
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
         self._silent: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
-        """Those that have not asked yet, the oldest first."""
+        """Connections that have not sent a request yet, oldest first."""
 
     async def start(self) -> None:
-        """Listen. Raises OSError when the port cannot be had."""
+        """Listen. Raises OSError if the port is unavailable."""
         self._server = await asyncio.start_server(self._accept, self._host, self.port, limit=MAX_HEAD_BYTES)
         self.port = self._server.sockets[0].getsockname()[1]
         log.info("metrics listening", host=self._host, port=self.port)
@@ -77,7 +77,7 @@ class ObserveEndpoint:
                 writer.close()
                 await writer.wait_closed()
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError, TimeoutError):
-            pass  # Whoever asks badly or leaves early has no answer to get.
+            pass  # a malformed request or an early disconnect gets no response
         finally:
             self._silent.pop(writer, None)
             with contextlib.suppress(RuntimeError):  # the loop may be closing
@@ -86,10 +86,10 @@ class ObserveEndpoint:
     def _answer(self, head: bytes) -> bytes:
         parts = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
         if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
-            return _encode(400, "text/plain", "This is HTTP/1.1\n")
+            return _encode(400, "text/plain", "Only HTTP/1.x is supported\n")
         method, path = parts[0], parts[1].partition("?")[0]
         if method not in ("GET", "HEAD"):
-            status, kind, body = 405, "text/plain", "Use GET here\n"
+            status, kind, body = 405, "text/plain", "Use GET\n"
         else:
             status, kind, body = self._find(path)
         return _encode(status, kind, body, with_body=method != "HEAD")
@@ -103,19 +103,19 @@ class ObserveEndpoint:
             return _readiness(self._samples())
         if path == "/usage":
             return 200, "application/json", json.dumps(self._usage())
-        return 404, "text/plain", "/metrics, /healthz, /readyz and /usage are here\n"
+        return 404, "text/plain", "Not found; try /metrics, /healthz, /readyz or /usage\n"
 
     def _usage(self) -> dict[str, dict[str, float]]:
-        """Memory of all workers against what the machine has, as Soketi tells it."""
+        """Memory used by all workers out of the machine's total, in Soketi's format."""
         used = sum(v for name, v in self._samples().items() if name.startswith("smartlink_resident_memory_bytes"))
         total = int(Path("/proc/meminfo").read_text().split()[1]) * 1_024
         return {"memory": {"free": total - used, "used": used, "total": total, "percent": 100 * used / total}}
 
 
 _UNREADY = {
-    "smartlink_workers_apart": "Other nodes cannot be reached",
-    "smartlink_redis_full": "Redis is full: it takes no writes until it has room",
-    "smartlink_tasks_died": "A background task died: see the log, and restart",
+    "smartlink_workers_apart": "Other nodes are unreachable",
+    "smartlink_redis_full": "Redis is full: it accepts no writes until memory is freed",
+    "smartlink_tasks_died": "A background task crashed: see the log, then restart",
 }
 
 

@@ -1,4 +1,4 @@
-"""Samples as Prometheus reads them. Source: Prometheus, "Exposition formats", text format 0.0.4."""
+"""Samples in Prometheus' text format 0.0.4. Source: Prometheus, "Exposition formats"."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def render(samples: Mapping[str, float], port: int) -> str:
-    """All metrics of the table, and Soketi's names for those it has; `port` is the label Soketi gives them."""
+    """Render all metrics of the table, and Soketi's aliases where they exist; `port` is their label."""
     families: dict[str, Samples] = {}
     for name, value in samples.items():
         families.setdefault(_family(name), {})[name] = value
@@ -40,7 +40,7 @@ def _lines(name: str, metric: Metric, samples: Mapping[str, float]) -> Iterator[
     yield f"# HELP {name} {metric.meaning}"
     yield f"# TYPE {name} {metric.kind}"
     for sample, value in samples.items():
-        # As many digits as there are: a rounded counter would stand still.
+        # Print all digits: a rounded counter would appear to stand still.
         yield f"{sample} {int(value) if value == int(value) else value!r}"
 
 

@@ -1,4 +1,4 @@
-"""What one process has to tell: its counters, and gauges read where the things themselves are."""
+"""The samples of one process: its counters, and gauges read at the source."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def webhook_samples(metrics: Metrics) -> Samples:
-    """What became of webhook events: told by whoever delivers them."""
+    """Counters of webhook outcomes, reported by the process that delivers them."""
     return {
         WEBHOOK_SAMPLES["sent"]: metrics.webhooks_sent,
         WEBHOOK_SAMPLES["retried"]: metrics.webhooks_retried,
@@ -28,7 +28,7 @@ def webhook_samples(metrics: Metrics) -> Samples:
 
 
 class Observer:
-    """Takes the samples of this process. Looked after once a second."""
+    """Collects the samples of this process. Swept once a second."""
 
     def __init__(self, node: Node, hub: Hub, metrics: Metrics, is_ready: Callable[[], bool], health: Health) -> None:
         self._node = node

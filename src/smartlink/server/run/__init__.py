@@ -1,1 +1,1 @@
-"""Starting, stopping and replacing the server: the wiring, one process, its workers, the machine."""
+"""Wiring, starting, stopping and replacing the server: one process, its workers, the machine."""

@@ -91,7 +91,7 @@ __all__ = [
 
 
 def app_from(settings: ServerSettings) -> App:
-    """The application that the environment describes."""
+    """The application described by the environment."""
     rate = None
     if settings.reverb_app_rate_limiting_enabled:
         rate = (settings.reverb_app_rate_limit_max_attempts, settings.reverb_app_rate_limit_decay_seconds)
@@ -130,9 +130,9 @@ def app_from(settings: ServerSettings) -> App:
 
 
 def apps_for(settings: ServerSettings, background: Background | None = None) -> AppManager:
-    """The apps that `settings` name, not yet read. Raises AppsInvalid.
+    """The app manager that `settings` select, not started. Raises AppsInvalid.
 
-    `REVERB_WEBHOOK_URL` belongs to the app `REVERB_APP_ID`, wherever that is described.
+    `REVERB_WEBHOOK_URL` is added to the app `REVERB_APP_ID`, however that app is defined.
     """
     filters = (settings.reverb_webhook_events, settings.reverb_webhook_channel_prefixes)
 
@@ -162,18 +162,18 @@ def apps_for(settings: ServerSettings, background: Background | None = None) -> 
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """What a node shares with the others, or keeps for itself when it is alone."""
+    """The stores and broker of a node: shared with other nodes, or local when it runs alone."""
 
     broker: Broker
     presence: PresenceStore
     history: History
     idempotency: IdempotencyStore
     redis: RedisCommands | None = None
-    """The connection they share, where it is Redis that joins the nodes."""
+    """The shared connection when nodes are joined by Redis."""
 
 
 def engines_for(settings: ServerSettings, metrics: Metrics) -> Engines:
-    """The engines that `settings` ask for. Raises UnsafeSettings."""
+    """The engines that `settings` select. Raises UnsafeSettings."""
     if not uses_redis(settings):
         return Engines(MemoryBroker(), MemoryPresence(), *_memory_stores(settings))
     address = settings.redis_address
@@ -190,7 +190,7 @@ def engines_for(settings: ServerSettings, metrics: Metrics) -> Engines:
 
 
 def _memory_stores(settings: ServerSettings) -> tuple[MemoryHistory, MemoryIdempotency]:
-    """History and receipts of a machine on its own."""
+    """In-memory history and idempotency store for a machine without Redis."""
     return (
         MemoryHistory(max_app_bytes=settings.reverb_server_cache_bytes),
         MemoryIdempotency(max_app_bytes=settings.reverb_server_receipt_bytes),
@@ -205,12 +205,12 @@ def _version() -> str:
 
 
 def uses_redis(settings: ServerSettings) -> bool:
-    """Whether nodes are joined by Redis."""
+    """Whether Redis joins the nodes."""
     return settings.reverb_scaling_enabled
 
 
 def webhook_queue_for(settings: ServerSettings, shared: RedisCommands | None = None) -> WebhookQueue:
-    """The webhook queue that `settings` ask for, not yet started; over `shared` where it is in the nodes' Redis.
+    """The webhook queue that `settings` select, not started; uses `shared` when the queue is in the nodes' Redis.
 
     Raises UnsafeSettings.
     """
@@ -228,7 +228,7 @@ def webhook_queue_for(settings: ServerSettings, shared: RedisCommands | None = N
 
 
 def guard_for(settings: ServerSettings) -> Guard:
-    """What decides where webhooks may go."""
+    """Decides which addresses webhooks may be sent to."""
     return Guard(
         allow_private=settings.reverb_webhook_allow_private,
         allow_plain=settings.reverb_webhook_allow_http,
@@ -239,13 +239,13 @@ def guard_for(settings: ServerSettings) -> Guard:
 def webhooks_for(
     settings: ServerSettings, apps: AppManager, engines: Engines, metrics: Metrics, background: Background | None = None
 ) -> Webhooks:
-    """What posts webhooks, asking the roster who is there."""
+    """The webhook sender, which reads occupants from the presence store."""
     presence = engines.presence
 
     async def occupants(app_id: str, channel: str) -> frozenset[str] | None:
         users = await on_channel(app_id, channel)
         if not engines.broker.is_available:
-            raise QueueUnavailable("Other nodes cannot be reached: who is on their side is not known")
+            raise QueueUnavailable("Other nodes are unreachable: their subscribers are unknown")
         return users
 
     async def on_channel(app_id: str, channel: str) -> frozenset[str] | None:
@@ -273,19 +273,19 @@ def webhooks_for(
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """What the workers of one machine share: held by their parent, or by the one process there is."""
+    """What the workers of one machine share. Held by their parent, or by the only process."""
 
     worker_hub: WorkerHub
     engines: Engines
-    """For a node in this very process."""
+    """For a node in this process."""
     webhooks: Webhooks
     apps: AppManager
     metrics: Metrics
-    """What became of webhooks."""
+    """Counters of webhook outcomes."""
     background: Background
 
     async def start(self) -> None:
-        """Read the apps, take the webhooks up. Raises AppsInvalid, QueueUnavailable."""
+        """Load the apps and start delivering webhooks. Raises AppsInvalid, QueueUnavailable."""
         await self.apps.start(lambda changes: None)
         await self.webhooks.start()
 
@@ -295,7 +295,7 @@ class Parent:
 
 
 def parent_for(settings: ServerSettings) -> Parent:
-    """The switchboard and the webhooks of a machine."""
+    """The worker hub and the webhook sender of a machine."""
     background = Background()
     apps, presence, metrics = apps_for(settings, background), SinglePresence(), Metrics()
 
@@ -316,7 +316,7 @@ def parent_for(settings: ServerSettings) -> Parent:
 def endpoint_for(
     settings: ServerSettings, server_port: Callable[[], int], samples: Callable[[], Samples]
 ) -> ObserveEndpoint | None:
-    """The port of the operators, not yet started; None when there shall be none."""
+    """The operators' endpoint, not started; None when it is disabled."""
     if not settings.reverb_metrics_enabled:
         return None
     host, port = settings.reverb_metrics_host, settings.reverb_metrics_port
@@ -324,7 +324,7 @@ def endpoint_for(
 
 
 def worker_engines(line: ParentLink) -> Engines:
-    """The engines of a worker, at the other end of its line."""
+    """The engines of a worker: each forwards to the parent."""
     return Engines(WorkerBroker(line), WorkerPresence(line), WorkerHistory(line), WorkerIdempotency(line))
 
 
@@ -338,10 +338,11 @@ def build(
     show_frames: Callable[[str], None] | None = None,
     descriptors: int | None = None,
 ) -> RealtimeServer:
-    """A server as `settings` describe it, not yet started. Call within the loop it is to run on.
+    """Build the server that `settings` describe, not started. Call within the loop it will run on.
 
-    What is given is used and left alone: whoever made `webhooks` starts and ends them. `show_frames` gets a line for
-    each frame in and out. `descriptors` is the server's share of the process's, where it is not alone there.
+    Arguments passed in stay the caller's: the caller starts and stops `webhooks`. `show_frames` receives a line per
+    frame sent or received. `descriptors` is the server's share of the process limit, when it is not alone in the
+    process.
     """
     loop = asyncio.get_running_loop()
     metrics, hub = Metrics(), Hub()

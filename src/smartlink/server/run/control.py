@@ -1,4 +1,4 @@
-"""The control socket: how commands on the same machine reach a running server. Only its user may connect.
+"""The control socket, through which local commands reach a running server. Only the server's user may connect.
 
 One line of JSON each way: `{"command": name}`, then `{"ok": true, …}` or `{"ok": false, "reason": text}`.
 """
@@ -24,24 +24,24 @@ from smartlink.server.settings.config import ServerSettings
 __all__ = ["CommandFailed", "ControlSocket", "NotRunning", "ask", "control_path"]
 
 COMMAND_S = 5.0
-"""How long a peer may take to say its command."""
+"""How long a peer may take to send its command."""
 MAX_PATH = 100
-"""Unix socket addresses end at 107 bytes."""
+"""Unix socket addresses are limited to 107 bytes."""
 
 log = structlog.get_logger(__name__)
 Commands = Mapping[str, Callable[[], Awaitable[dict[str, Any]]]]
 
 
 class CommandFailed(Exception):
-    """The server could not do what it was told; the message says why."""
+    """The server could not carry out the command; the message is the reason."""
 
 
 class NotRunning(Exception):
-    """Nobody listens at the control socket."""
+    """No server listens on the control socket."""
 
 
 def control_path(settings: ServerSettings, port: int) -> Path:
-    """Where the server that listens on the host of `settings` and on `port` is controlled."""
+    """The control socket of the server that listens on the host of `settings` and on `port`."""
     name = f"reverb-{settings.reverb_server_host.replace('/', '_')}-{port}.sock"
     path = _folder(settings) / name
     if len(os.fsencode(path)) > MAX_PATH:
@@ -58,7 +58,7 @@ def _folder(settings: ServerSettings) -> Path:
 
 
 class ControlSocket:
-    """Answers commands. Belongs to whoever holds the port: a socket file that is there is a dead server's."""
+    """Answers commands. Belongs to the process that holds the port, so an existing socket file is stale."""
 
     def __init__(self, path: Path, commands: Commands) -> None:
         self._path = path
@@ -66,11 +66,11 @@ class ControlSocket:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Listen. Without a place to listen at, the server runs nevertheless, and says that it cannot be told."""
+        """Listen. If that is impossible, log a warning: the server runs without remote control."""
         try:
             self._server = await asyncio.start_unix_server(self._serve, sock=_listen(self._path))
         except OSError as error:
-            log.warning("no control socket: `smartlink reverb restart` cannot reach this server", reason=str(error))
+            log.warning("no control socket, so `smartlink reverb restart` cannot reach this server", reason=str(error))
 
     async def stop(self) -> None:
         if self._server is not None:
@@ -87,7 +87,7 @@ class ControlSocket:
             async with asyncio.timeout(COMMAND_S):
                 await writer.drain()
         except (TimeoutError, ConnectionError, ValueError):
-            pass  # The peer is gone, or says nothing: it is no use to tell it so.
+            pass  # the peer is gone or silent: there is no one to answer
         finally:
             writer.close()
 
@@ -95,7 +95,7 @@ class ControlSocket:
         try:
             command = self._commands[json.loads(line)["command"]]
         except (ValueError, KeyError, TypeError):
-            return {"ok": False, "reason": "no such command"}
+            return {"ok": False, "reason": "unknown command"}
         try:
             return {"ok": True} | await command()
         except CommandFailed as error:
@@ -103,7 +103,7 @@ class ControlSocket:
 
 
 def ask(path: Path, command: str, timeout_s: float) -> dict[str, Any]:
-    """Have the server at `path` carry out `command`. Raises NotRunning, CommandFailed."""
+    """Send `command` to the server at `path` and return its answer. Raises NotRunning, CommandFailed."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as end:
         end.settimeout(timeout_s)
         try:
@@ -117,16 +117,16 @@ def ask(path: Path, command: str, timeout_s: float) -> dict[str, Any]:
             with end.makefile("rb") as answers:
                 answer: dict[str, Any] = json.loads(answers.readline() or b"{}")
         except (OSError, ValueError):
-            raise CommandFailed("the server did not answer; look at its log") from None
+            raise CommandFailed("the server did not answer; see its log") from None
     if not answer.get("ok"):
-        raise CommandFailed(str(answer.get("reason", "the server ended before it answered")))
+        raise CommandFailed(str(answer.get("reason", "the server exited before it answered")))
     return answer
 
 
 def _listen(path: Path) -> socket.socket:
     folder = path.parent
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Not where a link points: in the temporary folder anybody could have laid one that leads into a folder of ours.
+    # Do not follow links: in the temporary folder anyone could plant one that leads into a folder of ours.
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise PermissionError(f"{folder} must belong to this user, and only it may write there")

@@ -31,7 +31,7 @@ from smartlink.server.webhooks.delivery import Webhooks
 __all__ = ["RealtimeServer"]
 
 CLOSES_PER_S = 500
-"""Reconnects arrive at the pace of the closes; a second's worth of them is no storm."""
+"""Clients reconnect as fast as they are closed; this many at once is not a storm."""
 PACE_S = 0.02
 FAREWELL_S = 3.0
 
@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 
 
 class RealtimeServer:
-    """A realtime server on one port. Made by `bootstrap.build`; belongs to the loop it is started on."""
+    """A realtime server on one port. Built by `bootstrap.build`; bound to the loop it is started on."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class RealtimeServer:
         observer: Watched,
         ingest: RedisIngest | None = None,
     ) -> None:
-        """`webhooks`: those that start and end with this server. `retire` ends the HTTP connections that are idle."""
+        """`webhooks` is set if this server starts and stops them. `retire` ends idle HTTP connections."""
         self.settings = settings
         self.metrics = metrics
         self.node = node
@@ -69,7 +69,7 @@ class RealtimeServer:
         self.port = settings.reverb_server_port
         self.is_ready = False
         self.is_replaced = False
-        """It ends, and a successor accepts already."""
+        """Shutting down, with a successor that already accepts."""
         self._hub = hub
         self._apps = apps
         self._forget_rates = forget_rates
@@ -89,10 +89,10 @@ class RealtimeServer:
         self._is_stopping = False
 
     async def start(self, listeners: Sequence[socket.socket] | None = None) -> None:
-        """Listen, on `listeners` where they are given: then they belong to this server.
+        """Start listening. Takes ownership of `listeners` if given.
 
-        Raises OSError when the port cannot be had, UnsafeSettings when it must not be or Redis refuses us,
-        BadCertificate, AppsInvalid, and QueueUnavailable.
+        Raises OSError if the port is unavailable, UnsafeSettings if the settings are unsafe or Redis rejects our
+        credentials, BadCertificate, AppsInvalid, and QueueUnavailable.
         """
         settings = self.settings
         settings.check_start()
@@ -118,17 +118,17 @@ class RealtimeServer:
         self._sweeper.start()
         self.is_ready = True
         for listener in sockets:
-            # Who reaches the Unix socket is on this machine, mostly a proxy: there is nothing to hide from.
+            # Peers on the Unix socket are on this machine, usually a proxy: nothing to encrypt.
             certificate = None if listener.family == socket.AF_UNIX else self._certificate
             context = None if certificate is None else certificate.context
             self._listeners.append(Listener(listener, self._poller, self._capacity, self._handler, context))
-        # What exists now lives as long as the process: the collector need not look at it again.
+        # These objects live as long as the process: exempt them from garbage collection.
         gc.collect()
         gc.freeze()
         log.info("realtime server listening", host=settings.reverb_server_host, port=self.port)
 
     def reload(self) -> None:
-        """Read applications and certificate again. What is wrong with them is logged, and changes nothing."""
+        """Reload applications and certificate. Errors are logged, and the old values stay in use."""
         task = asyncio.get_running_loop().create_task(reload_apps(self._apps))
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
@@ -136,10 +136,10 @@ class RealtimeServer:
             self._certificate.reload()
 
     async def stop(self, *, is_replaced: bool = False) -> None:
-        """Drain: unready at once, closes paced with 4200, calls under way finished. Then stop.
+        """Drain and stop: not ready at once, connections closed with 4200 at a limited rate, pending calls answered.
 
-        With `is_replaced` somebody else accepts at the same sockets already, and this server no more from now on;
-        else it accepts until the end, to say that it is about to end.
+        If `is_replaced`, stop accepting at once because a successor accepts on the same sockets. Otherwise keep
+        accepting until the end, to tell clients that the server is stopping.
         """
         if self._poller is None or self._is_stopping:
             return
@@ -167,7 +167,9 @@ class RealtimeServer:
         log.info("realtime server stopped")
 
     def _on_app_changes(self, changes: Sequence[AppChange]) -> None:
-        """End the connections of apps that are not what they were. New limits are for those who come."""
+        """Close the connections of apps whose credentials changed or that are gone. New limits apply to new
+        connections.
+        """
         for change in changes:
             self._forget_rates(change.before)
             if (why := ending(change.before, change.now)) is not None:
@@ -187,11 +189,11 @@ class RealtimeServer:
         step = max(1, int(pace))
         for start in range(0, len(connections), step):
             for connection in connections[start : start + step]:
-                connection.close(Code.RECONNECT, "The server restarts: connect again")
+                connection.close(Code.RECONNECT, "The server is restarting: reconnect")
             await asyncio.sleep(PACE_S)
-        # HTTP connections with calls under way end with their answers.
+        # HTTP connections with pending calls end with their responses.
         self._retire()
-        # The peers answer the close; those that do not within the time are ended with the poller.
+        # Peers answer the close; those that do not in time are ended with the poller.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._sweeper.wait_empty(), FAREWELL_S)
 

@@ -1,7 +1,7 @@
-"""The realtime server of one machine: in this very process, or in workers with this process as their parent.
+"""The realtime server of one machine: in this process, or in worker processes with this one as their parent.
 
-One process that is told to restart starts its successor as a worker, drains, and stays as the parent: what started it
-(systemd, a container) keeps the process it knows.
+When a single process restarts, it starts its successor as a worker, drains, and stays as the parent, so that systemd or
+the container keeps the same main process.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ log = structlog.get_logger(__name__)
 
 
 def worker_count(settings: ServerSettings) -> int:
-    """How many workers `settings` ask for: one per core that this process may use, unless they say."""
+    """The number of workers: as configured, else one per core available to this process."""
     if settings.reverb_server_workers is not None:
         return settings.reverb_server_workers
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Machine:
-    """Starts, restarts, reloads and stops all there is of a server on this machine.
+    """Starts, restarts, reloads and stops the server processes of this machine.
 
-    `command` starts a worker, when the descriptors of its line and sockets are appended.
+    `command` starts a worker once the descriptors of its link and sockets are appended.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Machine:
         self._workers = worker_count(settings)
         self._parent = parent_for(settings)
         self._delivers_webhooks = not uses_redis(settings)
-        """Joined by Redis, each worker is a node of its own, and delivers itself."""
+        """With Redis, each worker is a node of its own and delivers its own webhooks."""
         self._slots: list[list[socket.socket]] = []
         self._supervisor: Supervisor | None = None
         self._server: RealtimeServer | None = None
@@ -65,13 +65,13 @@ class Machine:
         self.port = settings.reverb_server_port
 
     async def start(self) -> None:
-        """Listen, and serve.
+        """Listen and serve.
 
-        Raises OSError when the port cannot be had, SocketUnusable, BadCertificate, UnsafeSettings, WorkersFailed.
+        Raises OSError if the port is unavailable, SocketUnusable, BadCertificate, UnsafeSettings, WorkersFailed.
         """
         settings = self._settings
         settings.check_start()
-        Certificate.of(settings)  # so that a bad one is told before anything is started
+        Certificate.of(settings)  # report a bad certificate before starting anything
         self._slots = open_listeners(settings, self._workers)
         try:
             self.port = self._slots[0][0].getsockname()[1]
@@ -95,7 +95,7 @@ class Machine:
             raise
 
     def reload(self) -> None:
-        """Read applications and certificates again."""
+        """Reload applications and certificates."""
         if self._delivers_webhooks:
             task = asyncio.get_running_loop().create_task(reload_apps(self._parent.apps))
             self._reloads.add(task)
@@ -106,7 +106,7 @@ class Machine:
             self._supervisor.reload()
 
     async def stop(self) -> None:
-        """Drain, and end all."""
+        """Drain and stop everything."""
         if self._control is not None:
             await self._control.stop()
         if self._delivers_webhooks:
@@ -130,12 +130,12 @@ class Machine:
             await observed.start()
         except OSError as error:
             raise WorkersFailed(
-                f"REVERB_METRICS_PORT={observed.port} at {self._settings.reverb_metrics_host} cannot be had: "
+                f"REVERB_METRICS_PORT={observed.port} at {self._settings.reverb_metrics_host} is unavailable: "
                 f"{error.strerror or error}"
             ) from None
 
     def _samples(self) -> Samples:
-        """Of all workers, past ones included where that makes sense."""
+        """Samples of all workers; counters include those of past workers."""
         return self._parent.worker_hub.totals().figures
 
     def _close_sockets(self) -> None:
@@ -162,12 +162,14 @@ class Machine:
         self._server = server
 
     async def _restart(self) -> dict[str, Any]:
-        """New workers, then the old ones drain. Raises CommandFailed: then all is as before."""
+        """Start new workers, then drain the old ones. Raises CommandFailed and leaves the old ones running if that
+        fails.
+        """
         assert self._supervisor is not None  # noqa: S101 — commands come after the start
         try:
             await self._supervisor.replace()
         except WorkersFailed as error:
-            log.error("restart failed: the server goes on as before", reason=str(error))
+            log.error("restart failed, the old workers keep running", reason=str(error))
             raise CommandFailed(str(error)) from None
         server, self._server = self._server, None
         if server is not None:

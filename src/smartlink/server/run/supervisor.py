@@ -1,7 +1,7 @@
-"""The parent of worker processes: starts them, watches them, replaces them, ends them.
+"""The parent of worker processes: starts, monitors, replaces and stops them.
 
-It holds the listening sockets, so that none is ever closed while a worker is being replaced, and the switchboard, so
-that old and new workers are one server meanwhile.
+It holds the listening sockets, so that none is closed while a worker is replaced, and the worker hub, so that old and
+new workers act as one server meanwhile.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from smartlink.server.workers.messages import Drain, Reload
 __all__ = ["Supervisor", "WorkersFailed"]
 
 START_S = 90.0
-"""How long a worker may take until it accepts: on a machine with much else to do, long."""
+"""How long a worker may take to start accepting; generous, for busy machines."""
 SILENT_S = 8.0
-"""A worker that says nothing for so long is ended: its clients are better off elsewhere."""
+"""A worker that is silent for this long is killed, so that its clients reconnect elsewhere."""
 TICK_S = 1.0
 GRACE_S = 10.0
-"""How long, beyond the drain, a worker may take to end."""
+"""How long a worker may take to exit after the drain."""
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 10.0
 
@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 
 
 class WorkersFailed(Exception):
-    """Workers did not start; the message is the reason that one of them gave."""
+    """Workers did not start; the message is the reason one of them gave."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +52,7 @@ class _Worker:
 
 
 class Supervisor:
-    """Keeps one worker per slot. `command` starts one; `slots` are the listening sockets of each."""
+    """Keeps one worker running per slot. `command` starts a worker; `slots` holds the listening sockets of each."""
 
     def __init__(
         self, worker_hub: WorkerHub, command: Sequence[str], slots: Sequence[Sequence[socket.socket]], drain_s: float
@@ -64,7 +64,7 @@ class Supervisor:
         self._background = Background()
         self._workers: list[_Worker] = []
         self._launched: set[_Worker] = set()
-        """All processes that have not ended."""
+        """All processes that have not exited."""
         self._keepers: list[asyncio.Task[None]] = []
         self._leaving: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.Task[None] | None = None
@@ -76,9 +76,9 @@ class Supervisor:
         return [worker.process.pid for worker in self._workers]
 
     async def replace(self) -> None:
-        """Start a worker in each slot, and keep it alive; once all accept, have the old ones end.
+        """Start a worker in each slot and keep it running; once all accept, drain the old ones.
 
-        Raises WorkersFailed: then the old ones, if any, go on as before.
+        Raises WorkersFailed and leaves the old ones running if a worker does not start.
         """
         async with self._replacing:
             if self._ticker is None:
@@ -110,19 +110,19 @@ class Supervisor:
                 task.add_done_callback(self._leaving.discard)
 
     def reload(self) -> None:
-        """Have the workers read applications and certificate again."""
+        """Ask the workers to reload applications and certificate."""
         for worker in self._workers:
             worker.peer.say(Reload())
 
     async def stop(self) -> None:
-        """Drain all workers, and wait until they have ended. A replacement under way ends with WorkersFailed."""
+        """Drain all workers and wait until they exit. A replacement in progress fails with WorkersFailed."""
         self._is_stopping = True
         await self._dismiss_keepers()
         for worker in self._launched:
             worker.peer.say(Drain(is_replaced=False))
         await self._end(tuple(self._launched), self._drain_s)
         async with self._replacing:
-            pass  # What it had started when it saw the stop, it has ended.
+            pass  # a replacement in progress sees the stop and ends what it started
         if self._leaving:
             await asyncio.wait(tuple(self._leaving))
         await ended(self._ticker)
@@ -143,7 +143,7 @@ class Supervisor:
                     f"--listen={','.join(map(str, listeners))}",
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=(there.fileno(), *listeners),
-                    # Signals of a terminal are for the parent alone, which tells the workers in its own words.
+                    # Terminal signals go to the parent alone, which tells the workers what to do.
                     start_new_session=True,
                 )
             except BaseException:
@@ -160,7 +160,7 @@ class Supervisor:
         worker.peer.close()
 
     async def _until_ready(self, worker: _Worker) -> str | None:
-        """Wait until `worker` accepts. Returns why it does not."""
+        """Wait until `worker` accepts. Returns the reason if it does not."""
         peer = worker.peer
         changed = asyncio.get_running_loop().create_task(peer.has_changed.wait())
         await asyncio.wait((changed, worker.exited), timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
@@ -170,24 +170,24 @@ class Supervisor:
         if peer.failure is not None:
             return peer.failure
         if peer.is_open:
-            return f"a worker did not start within {START_S:g} s"
+            return f"a worker was not ready within {START_S:g} s"
         await asyncio.wait((worker.exited,), timeout=START_S)
-        return f"a worker ended with code {worker.process.returncode} before it was ready; look at the log"
+        return f"a worker exited with code {worker.process.returncode} before it was ready; see the log"
 
     async def _keep(self, slot: int) -> None:
-        """Start another worker whenever the one of this slot has ended."""
+        """Restart the worker of this slot whenever it exits."""
         backoff_s = FIRST_BACKOFF_S
         while True:
             worker = self._workers[slot]
             code = await asyncio.shield(worker.exited)
-            log.error("a worker ended: another one takes its place", pid=worker.process.pid, code=code)
+            log.error("worker exited, restarting it", pid=worker.process.pid, code=code)
             while True:
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
                 try:
                     fresh = await self._launch(slot)
-                except OSError as error:  # no process or descriptor left: there may be one in a moment
-                    log.error("a worker cannot be started", reason=str(error), again_in_s=backoff_s)
+                except OSError as error:  # out of processes or descriptors: may pass soon
+                    log.error("worker process could not be started", reason=str(error), retry_in_s=backoff_s)
                     continue
                 try:
                     reason = await self._until_ready(fresh)
@@ -196,7 +196,7 @@ class Supervisor:
                     raise
                 if reason is None:
                     break
-                log.error("a worker cannot start", reason=reason, again_in_s=backoff_s)
+                log.error("worker failed to start", reason=reason, retry_in_s=backoff_s)
                 await self._end((fresh,), drain_s=0)
             self._workers[slot] = fresh
             settled = asyncio.get_running_loop().time() + MAX_BACKOFF_S
@@ -209,7 +209,7 @@ class Supervisor:
         await ended(*keepers)
 
     async def _end(self, workers: Iterable[_Worker], drain_s: float) -> None:
-        """Wait until `workers` have ended; those that do not in time are killed. Without a drain, ask none."""
+        """Wait until `workers` exit; kill those that do not in time. With `drain_s` 0, send SIGTERM first."""
         workers = tuple(workers)
         if not workers:
             return
@@ -221,7 +221,7 @@ class Supervisor:
         _, late = await asyncio.wait(exits, timeout=drain_s + GRACE_S)
         for worker in workers:
             if worker.exited in late:
-                log.error("a worker did not end in time: killed", pid=worker.process.pid)
+                log.error("worker did not exit in time, killed", pid=worker.process.pid)
                 worker.kill()
         if late:
             await asyncio.wait(late)
@@ -232,12 +232,12 @@ class Supervisor:
             await asyncio.sleep(TICK_S)
             now = time.monotonic()
             if now - last > 3 * TICK_S:
-                # This process stood still: what the workers said meanwhile has not been read yet.
+                # This process was stalled: messages from the workers have not been read yet.
                 for worker in self._launched:
                     worker.peer.heard_at = now
             last = now
             self._worker_hub.sweep(now)
             for worker in self._launched:
                 if worker.peer.is_ready and now - worker.peer.heard_at > SILENT_S:
-                    log.error("a worker does not answer: killed", pid=worker.process.pid)
+                    log.error("worker not responding, killed", pid=worker.process.pid)
                     worker.kill()

@@ -25,7 +25,7 @@ __all__ = [
 class BrokerUnavailable(Exception):
     """What lies between the nodes cannot be used now, and why; the caller is told to come back (503)."""
 
-    def __init__(self, reason: str = "Other nodes cannot be reached") -> None:
+    def __init__(self, reason: str = "Other nodes are unreachable") -> None:
         super().__init__(reason)
 
 

@@ -59,7 +59,7 @@ RETRY_S = 0.02
 """How much longer each wait is than the one before."""
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.05, 1.0
 START_S = 5.0
-FULL = "Redis is full: it takes no writes until it has room (raise its maxmemory)"
+FULL = "Redis is full: it accepts no writes until memory is freed (raise maxmemory)"
 FULL_S = 3.0
 """Redis is taken for full for so long after it refused to write."""
 
