@@ -1,4 +1,4 @@
-"""Tasks that run for as long as their process does, and what is told when one of them dies all the same."""
+"""Tasks that run as long as their process, and a record of those that crashed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ log = logging.getLogger(__name__)
 
 
 class Background:
-    """Starts such tasks; whoever starts one keeps it, and cancels it. One that raises is logged, and is in `died`."""
+    """Starts such tasks; the caller keeps and cancels them. One that raises is logged and recorded in `died`."""
 
     def __init__(self) -> None:
         self.died: dict[str, str] = {}
-        """What is not done any more until the process is restarted: the task's name, and the reason."""
+        """Crashed tasks, which stay down until the process restarts: name to reason."""
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run `work`. `name` says what stands still without it."""
+        """Run `work`. `name` says what stops working without it."""
         self.died.pop(name, None)
         task = asyncio.get_running_loop().create_task(work, name=name)
         task.add_done_callback(self._look_at)

@@ -1,4 +1,4 @@
-"""What all houses take for a lost connection, whichever event loop they run on."""
+"""How all packages recognise a lost connection, whichever event loop they run on."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["closed_is_lost"]
 
 @contextlib.contextmanager
 def closed_is_lost() -> Iterator[None]:
-    """Within this block, writing to a connection that is closed already raises ConnectionResetError.
+    """Within this block, writing to a closed connection raises ConnectionResetError.
 
-    asyncio's own transports end so, too. uvloop's raise RuntimeError ("unable to perform operation on <TCPTransport …>;
-    the handler is closed"), which nobody expects of a network. Any other RuntimeError passes.
+    asyncio's transports do so themselves. uvloop's raise RuntimeError ("unable to perform operation on <TCPTransport
+    …>; the handler is closed"), which callers do not expect of a network. Any other RuntimeError passes.
     """
     try:
         yield
     except RuntimeError as error:
         if "handler is closed" not in str(error) and "unable to perform operation on" not in str(error):
             raise
-        raise ConnectionResetError("the connection was closed meanwhile") from error
+        raise ConnectionResetError("the connection is closed") from error

@@ -19,7 +19,7 @@ async def test_figures_that_stop_being_shown_are_an_error_in_the_log_and_in_up(
     monkeypatch.setattr(world.portal.board, "is_looked_at", broken)
     stop = asyncio.Event()
     working = asyncio.create_task(world.portal.work(stop))
-    await eventually(lambda: "a background task died, restart the process: live figures" in caplog.text)
+    await eventually(lambda: "background task crashed, restart the process: live figures" in caplog.text)
     stop.set()
     await working
 

@@ -27,9 +27,9 @@ async def test_one_that_dies_is_an_error_in_the_log_in_up_and_in_readyz(
         status, _, body = ObserveEndpoint("127.0.0.1", 0, lambda: 0, server.rates.figures)._find("/readyz")
 
     assert (up.status_code, up.json()["health"]) == (200, "degraded")
-    assert up.json()["problems"] == ["Stopped: looking after connections (ValueError: a bug)"]
+    assert up.json()["problems"] == ["Stopped: sweeping connections (ValueError: a bug)"]
     assert (status, body) == (503, "A background task crashed: see the log, then restart\n")
-    assert "a background task died" in caplog.text
+    assert "background task crashed" in caplog.text
 
 
 def died_in(server: RealtimeServer) -> float:

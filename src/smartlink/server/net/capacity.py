@@ -1,9 +1,8 @@
-"""How many connections a process can hold, and which of them goes first when there is no room.
+"""How many connections a process can hold, and which are evicted when it is full.
 
-Some descriptors are kept for what is not a connection, and some that only the HTTP API gets: publishers and health
-checks are served while clients are refused. Connections that have shown no right to be here yet (a TLS handshake under
-way, HTTP without a signed call) make way for newcomers, the one that has been idle longest first; so those who do
-nothing cannot hold what is kept for publishers.
+Some descriptors are reserved for files, and some for the HTTP API, so that publishers and health checks are served
+while clients are refused. Unproven connections (a TLS handshake in progress, HTTP without a signed call) are evicted
+for newcomers, longest idle first, so idle peers cannot hold the publishers' share.
 """
 
 from __future__ import annotations
@@ -17,22 +16,22 @@ __all__ = ["Capacity", "IdleConnection"]
 KEPT_FOR_FILES = 64
 KEPT_FOR_HTTP = 64
 SHARE = 64
-"""Of those who wait, one in so many makes way at once: to look for them takes time."""
+"""One in this many idle connections is evicted at a time, because finding them takes time."""
 
 
 class IdleConnection(Protocol):
-    """A connection that has shown no right to be here."""
+    """A connection that has not proven itself yet."""
 
     @property
     def idle_since(self) -> float | None:
-        """By the monotonic clock; None while it is being answered."""
+        """By the monotonic clock; None while a request is being answered."""
 
     def evict(self) -> None:
-        """End at once: its descriptor is needed. It leaves `Capacity.evictable`."""
+        """Close at once to free the descriptor. Removes itself from `Capacity.evictable`."""
 
 
 class Capacity:
-    """Counts the open connections of a server. `limit`: descriptors that the process may have."""
+    """Counts the open connections of a server. `limit` is the number of descriptors the process may have."""
 
     def __init__(self, limit: int, max_waiting: int) -> None:
         self._most = max(limit - KEPT_FOR_FILES, 1)
@@ -42,22 +41,22 @@ class Capacity:
         self.over_tls: set[object] = set()
         self.handshakes: set[object] = set()
         self.evictable: set[IdleConnection] = set()
-        """Those that make way."""
+        """Connections that may be evicted."""
 
     def __len__(self) -> int:
         return len(self.plain) + len(self.over_tls) + len(self.handshakes)
 
     @property
     def has_room_for_client(self) -> bool:
-        """Whether a connection that has been accepted may stay for long."""
+        """Whether an accepted connection may stay as a client."""
         return len(self) <= self._most_clients
 
     def make_room(self) -> bool:
-        """Whether one more connection may be accepted, after those who must have made way."""
+        """Evict if necessary. Returns whether one more connection may be accepted."""
         return self._has_room or (self.evict_idle() and self._has_room)
 
     def evict_idle(self) -> bool:
-        """Have those make way that have been idle longest. Returns whether there was one."""
+        """Evict the connections that have been idle longest. Returns whether there were any."""
         idle = [(since, id(each), each) for each in self.evictable if (since := each.idle_since) is not None]
         for _, _, each in heapq.nsmallest(max(1, len(idle) // SHARE), idle):
             each.evict()

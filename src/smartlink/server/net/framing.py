@@ -1,4 +1,4 @@
-"""WebSocket frames as bytes: reading a client's, writing the server's. Pure. Source: RFC 6455, section 5."""
+"""WebSocket frames as bytes: parses the client's, builds the server's. Pure. Source: RFC 6455, section 5."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _KNOWN = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 
 @final
 class WireFault(Exception):
-    """The peer broke the framing; the connection ends with `code`."""
+    """The peer violated the framing; the connection ends with `code`."""
 
     def __init__(self, code: Code, reason: str) -> None:
         super().__init__(reason)
@@ -43,7 +43,7 @@ class WireFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ClientFrame:
-    """One frame of a client, unmasked; `end` is where the next one begins."""
+    """One unmasked client frame; `end` is the offset of the next one."""
 
     opcode: int
     is_final: bool
@@ -52,7 +52,7 @@ class ClientFrame:
 
 
 def text_frame(payload: bytes) -> bytes:
-    """A text frame, ready for every subscriber: the server does not mask."""
+    """A text frame for any number of subscribers: server frames are not masked."""
     size = len(payload)
     if size < 126:
         return b"\x81%c%b" % (size, payload)
@@ -67,14 +67,14 @@ def control_frame(opcode: int, payload: bytes = b"") -> bytes:
 
 
 def close_frame(code: int | None, reason: str = "") -> bytes:
-    """A close frame; the reason is cut to what a control frame holds. None: without a code."""
+    """A close frame, without a code if None. The reason is cut to what a control frame can hold."""
     if code is None:
         return control_frame(CLOSE)
     return control_frame(CLOSE, code.to_bytes(2, "big") + reason.encode()[:123].decode("utf-8", "ignore").encode())
 
 
 def server_frames(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Opcode and payload of each frame in `data`: whole frames as this module writes them."""
+    """Opcode and payload of each frame in `data`, which holds whole frames written by this module."""
     position = 0
     while position < len(data):
         size, body = data[position + 1], position + 2
@@ -91,9 +91,9 @@ def is_valid_close_code(code: int) -> bool:
 
 
 def parse_frame(data: bytes | bytearray, start: int, max_payload: int) -> ClientFrame | None:
-    """The frame that begins at `start`, or None until more bytes have come. Raises WireFault.
+    """The frame that begins at `start`, or None if it is incomplete. Raises WireFault.
 
-    A length over `max_payload` is refused by its header alone: nothing is held for it.
+    A length over `max_payload` is refused by its header, before anything is buffered.
     """
     available = len(data) - start
     if available < 2:
@@ -101,11 +101,11 @@ def parse_frame(data: bytes | bytearray, start: int, max_payload: int) -> Client
     first, second = data[start], data[start + 1]
     opcode, size = first & 0x0F, second & 0x7F
     if first & 0x70 or opcode not in _KNOWN:
-        raise WireFault(Code.PROTOCOL_ERROR, "Reserved bits or an unknown opcode")
+        raise WireFault(Code.PROTOCOL_ERROR, "Reserved bits or unknown opcode")
     if not second & 0x80:
-        raise WireFault(Code.PROTOCOL_ERROR, "Frames of a client must be masked")
+        raise WireFault(Code.PROTOCOL_ERROR, "Client frames must be masked")
     if opcode >= CLOSE and (size > 125 or not first & 0x80):
-        raise WireFault(Code.PROTOCOL_ERROR, "A control frame is whole and has at most 125 bytes")
+        raise WireFault(Code.PROTOCOL_ERROR, "A control frame must not be fragmented or exceed 125 bytes")
     head = 2
     if size > 125:
         head = 4 if size == 126 else 10
@@ -113,7 +113,7 @@ def parse_frame(data: bytes | bytearray, start: int, max_payload: int) -> Client
             return None
         size = int.from_bytes(data[start + 2 : start + head], "big")
         if size < (126 if head == 4 else 65_536) or size >> 63:
-            raise WireFault(Code.PROTOCOL_ERROR, "A length must be written as short as possible")
+            raise WireFault(Code.PROTOCOL_ERROR, "Payload length must use the shortest encoding")
     if size > max_payload and opcode < CLOSE:
         raise WireFault(Code.TOO_BIG, f"Message larger than {max_payload} bytes")
     body = start + head + 4
@@ -125,9 +125,9 @@ def parse_frame(data: bytes | bytearray, start: int, max_payload: int) -> Client
 
 @final
 class PartialText:
-    """A text message of which not all has come: whole fragments, and a look at the frame under way.
+    """A text message that is still incomplete: whole fragments, and the checked part of the current frame.
 
-    What cannot become UTF-8 any more is refused at its first wrong byte, with WireFault 1007: RFC 6455, section 8.1.
+    Invalid UTF-8 is refused at its first wrong byte, with WireFault 1007: RFC 6455, section 8.1.
     """
 
     __slots__ = ("_decoder", "_fragments", "_seen", "_size")
@@ -140,11 +140,11 @@ class PartialText:
 
     @property
     def is_fragmented(self) -> bool:
-        """Whether a whole fragment has come, so that a continuation must follow."""
+        """Whether a whole fragment has arrived, so that a continuation must follow."""
         return bool(self._fragments)
 
     def check_partial(self, data: bytes | bytearray, start: int) -> None:
-        """Check what has come of the frame that begins at `start` and is not whole. Raises WireFault."""
+        """Check the received part of the incomplete frame that begins at `start`. Raises WireFault."""
         length = data[start + 1] & 0x7F
         body = start + (6 if length < 126 else 8 if length == 126 else 14)
         turn = self._seen % 4
@@ -152,7 +152,7 @@ class PartialText:
         self._check(_unmask(data[body + self._seen :], mask[turn:] + mask[:turn]))
 
     def add(self, frame: ClientFrame, max_bytes: int) -> None:
-        """Take a whole fragment. Raises WireFault, for the sum of the sizes and for the number of fragments, too."""
+        """Add a whole fragment. Raises WireFault, also if the total size or the number of fragments is too large."""
         self._fragments.append(frame.payload)
         self._size += len(frame.payload)
         if len(self._fragments) > MAX_FRAGMENTS or self._size > max_bytes:
@@ -161,7 +161,7 @@ class PartialText:
         self._seen = 0
 
     def join(self) -> bytes:
-        """The whole message. That it does not end within a character is for the reader to check."""
+        """The whole message. The caller checks that it does not end within a character."""
         return b"".join(self._fragments)
 
     def _check(self, piece: bytes) -> None:
@@ -170,7 +170,7 @@ class PartialText:
             self._decoder.decode(piece)
             begun = self._decoder.getstate()[0]
             if len(begun) == 2 and begun[0] == 0xED:
-                # Half a surrogate, for which Python's decoder waits on a third byte; no character begins so.
+                # Half a surrogate: Python's decoder waits for a third byte, though no character starts this way.
                 begun.decode()
         except UnicodeDecodeError as error:
             if error.reason != "unexpected end of data":

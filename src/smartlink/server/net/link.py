@@ -1,9 +1,9 @@
-"""Links: bytes in, bytes out, over one socket. The port `Link`, its two engines, and the epoll they wait on.
+"""Links: bytes in and out over one socket. The port `Link`, its two engines, and the epoll they wait on.
 
-`PlainLink` owns a descriptor in an epoll of our own, which the loop watches as one descriptor: no transport, no
-protocol object, no buffer while nothing is held up. `TransportLink` goes through asyncio, for TLS and for systems
-without epoll. Both keep the promises tried by tests/conformance/test_link.py: bytes leave in the order of `write`;
-`write` never waits and never raises; the handler hears `on_closed` exactly once.
+`PlainLink` registers its descriptor in our own epoll, which the loop watches as one descriptor: no transport, no
+protocol object, and no buffer unless the kernel is full. `TransportLink` uses asyncio, for TLS and for systems without
+epoll. tests/conformance/test_link.py checks the promises of both: bytes leave in the order of `write`; `write` never
+blocks or raises; `on_closed` is called exactly once.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ MAX_JOIN = 64
 
 
 class Handler(Protocol):
-    """What speaks over a link: first HTTP, after an upgrade WebSocket."""
+    """The protocol on a link: HTTP first, WebSocket after an upgrade."""
 
     def on_bytes(self, data: bytes) -> None: ...
 
     def on_closed(self, descriptor: int) -> None:
-        """The link is gone; nothing more comes or goes. `descriptor` as `Link.descriptor` was until now."""
+        """The link is closed; nothing more is received or sent. `descriptor` is the former `Link.descriptor`."""
 
     def on_backlog(self, descriptor: int) -> None:
-        """The kernel does not take all: `descriptor` must not be written to directly until `on_drained`."""
+        """The kernel's buffer is full: do not write to `descriptor` directly until `on_drained`."""
 
     def on_drained(self) -> None: ...
 
@@ -45,35 +45,35 @@ class Link(Protocol):
 
     @property
     def descriptor(self) -> int:
-        """The descriptor, where it may be written to directly; else -1."""
+        """The descriptor if it may be written to directly, else -1."""
 
     @property
     def buffered(self) -> int:
-        """Bytes taken by `write` and not yet by the kernel."""
+        """Bytes accepted by `write` and not yet by the kernel."""
 
     def write(self, data: bytes) -> None: ...
 
     def drop_queued(self) -> None:
-        """Forget what waits, but for the piece that has been begun, so that no frame is cut in two."""
+        """Drop queued data except a partly sent piece, so that no frame is cut in two."""
 
     def pause(self) -> None:
-        """Read no more until `resume`."""
+        """Stop reading until `resume`."""
 
     def resume(self) -> None: ...
 
     def finish(self) -> None:
-        """Send what waits, then say that no more comes; the peer may still send."""
+        """Send what is queued, then shut down writing; the peer may still send."""
 
     def abort(self) -> None:
-        """End at once."""
+        """Close at once."""
 
     @property
     def peer(self) -> str:
-        """The address of the other side."""
+        """The address of the peer."""
 
 
 class Poller:
-    """An epoll of our own inside the loop."""
+    """Our own epoll inside the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -129,7 +129,7 @@ class PlainLink:
     def peer(self) -> str:
         if self._descriptor < 0:
             return "gone"
-        # Told the kind, Python does not ask the kernel for it; what family it is shows in the name.
+        # Given the type, Python does not ask the kernel for it; the name shows the family.
         view = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, self._descriptor)
         try:
             name = view.getpeername()
@@ -157,7 +157,7 @@ class PlainLink:
             self.hold(data[sent:])
 
     def hold(self, rest: bytes) -> None:
-        """Keep what the kernel did not take until it does."""
+        """Queue what the kernel did not accept."""
         if self._descriptor < 0:
             return
         self._outbox = deque((rest,))
@@ -262,7 +262,7 @@ class PlainLink:
 
 
 class TransportLink(asyncio.Protocol):
-    """The same over an asyncio transport: TLS, or a system without epoll. `descriptor` is always -1."""
+    """A link over an asyncio transport: for TLS, or without epoll. `descriptor` is always -1."""
 
     descriptor = -1
 
@@ -274,7 +274,7 @@ class TransportLink(asyncio.Protocol):
         self._is_finishing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # What create_server gives; uvloop's TLS transports have its methods without being of its class.
+        # What create_server passes; uvloop's TLS transports have these methods without being of this class.
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=65_536, low=0)
         self.handler = self._make_handler(self)
@@ -293,7 +293,7 @@ class TransportLink(asyncio.Protocol):
             self._transport.write(data)
 
     def drop_queued(self) -> None:
-        """The transport's buffer cannot be cut; it is bounded by whoever closes at the limit."""
+        """Does nothing: the transport's buffer cannot be cut. It is bounded because its user closes at the limit."""
 
     def pause(self) -> None:
         if self._transport is not None and self._transport.is_reading():
@@ -306,7 +306,7 @@ class TransportLink(asyncio.Protocol):
     def finish(self) -> None:
         if self._transport is not None and not self._is_finishing:
             self._is_finishing = True
-            # TLS cannot be half-closed: close once what waits is written.
+            # TLS cannot be half-closed: close once the queue is written.
             self._transport.close()
 
     def abort(self) -> None:

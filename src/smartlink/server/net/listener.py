@@ -1,4 +1,4 @@
-"""Accepts connections: plain ones into our own epoll, TLS through asyncio."""
+"""Accepts connections: plain ones into our own epoll, TLS ones through asyncio."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ ACCEPTS_PER_TURN = 256
 BACK_OFF_S = 0.5
 HANDSHAKE_S = 10.0
 SAY_EVERY_S = 60.0
-_FULL = encode(HttpError(503, "Too many connections here", {"Retry-After": "1"}).response(), closes=True)
+_FULL = encode(HttpError(503, "Too many connections", {"Retry-After": "1"}).response(), closes=True)
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 log = structlog.get_logger(__name__)
 
 
 class _NullHandler:
-    """Stands in as handler until the connection's own is made."""
+    """The handler until the connection's own is created."""
 
     def on_bytes(self, data: bytes) -> None: ...
 
@@ -46,9 +46,9 @@ _NOBODY = _NullHandler()
 
 
 class Listener:
-    """Accepts on one socket, over TLS where there is a `context`.
+    """Accepts on one socket, over TLS if there is a `context`.
 
-    Out of descriptors it gives one back to refuse with, waits, and says so once a minute.
+    When out of descriptors, it frees one to refuse with, backs off, and logs this once a minute.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Listener:
                 ssl=context,
                 ssl_handshake_timeout=HANDSHAKE_S,
             )
-        except OSError:  # whoever does not finish it has nothing to be told
+        except OSError:  # the peer did not finish the handshake
             accepted.close()
 
     def _refuse(self, accepted: socket.socket) -> None:
@@ -127,10 +127,10 @@ class Listener:
         now = self._loop.time()
         if now - self._said_at >= SAY_EVERY_S:
             self._said_at = now
-            log.error("out of file descriptors: new connections are refused; raise the limit (ulimit -n)")
+            log.error("out of file descriptors, refusing new connections: raise the limit (ulimit -n)")
 
     def _shed(self) -> None:
-        """Others in this process have what descriptors there were."""
+        """Back off: the rest of the process holds all descriptors."""
         if self._capacity.evict_idle():
             return
         self._log_exhausted()
@@ -148,7 +148,7 @@ class Listener:
 
 
 class _Handshake:
-    """A TLS handshake under way. It counts as a connection that makes way."""
+    """A TLS handshake in progress: counts as a connection and may be evicted."""
 
     def __init__(self, open_ones: set[_Handshake], capacity: Capacity, shake: Coroutine[Any, Any, None]) -> None:
         self.idle_since = time.monotonic()
@@ -176,7 +176,7 @@ class _Handshake:
 
 
 class _CountedLink(TransportLink):
-    """A connection over TLS, counted while it is open."""
+    """A TLS connection, counted while it is open."""
 
     def __init__(self, handler: Callable[[Link], Handler], capacity: Capacity) -> None:
         super().__init__(handler)

@@ -1,4 +1,4 @@
-"""Whose word about a client's address is believed."""
+"""Which proxies are trusted to report a client's address."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeAlias
 __all__ = ["UNIX", "TrustedProxies"]
 
 UNIX = "unix"
-"""What stands for the address of a peer on a Unix socket."""
+"""Stands for the address of a peer on a Unix socket."""
 
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -26,10 +26,10 @@ class TrustedProxies:
         )
 
     def client(self, peer: str, forwarded_for: str | None) -> str:
-        """The client's address: the right-most of `X-Forwarded-For` that is no trusted proxy.
+        """The client's address: the right-most entry of `X-Forwarded-For` that is not a trusted proxy.
 
-        A peer that is not trusted is the client, whatever it says. What is no address ends the search: what stands
-        left of it may be made up.
+        An untrusted peer is the client, whatever the header claims. The search ends at an entry that is not an address:
+        anything left of it may be forged.
         """
         client = _canonical(peer)
         if forwarded_for is None or not self._trusts(client):
@@ -51,7 +51,7 @@ class TrustedProxies:
 
 
 def _canonical(peer: str) -> str:
-    """A peer's address as the kernel has it, but IPv4 inside IPv6 as IPv4."""
+    """A peer's address as the kernel reports it, with IPv4-mapped IPv6 as IPv4."""
     if ":" not in peer:
         return peer
     address = _parse(peer)
@@ -59,7 +59,7 @@ def _canonical(peer: str) -> str:
 
 
 def _parse(text: str) -> _Address | None:
-    """An address with or without port; IPv4 inside IPv6 is IPv4."""
+    """Parse an address with or without port; IPv4-mapped IPv6 becomes IPv4."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

@@ -1,6 +1,6 @@
-"""Requests and answers of the HTTP API as records, and answers as bytes.
+"""Requests and responses of the HTTP API as records, and responses as bytes.
 
-The records are Structs: they are made for every call, and a frozen dataclass takes several times as long.
+The records are Structs because they are created for every call, and frozen dataclasses are several times slower.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["HttpError", "HttpRequest", "HttpResponse", "ResponseStream", "Stream
 
 
 class HttpRequest(msgspec.Struct, frozen=True):
-    """One whole request. `path` is without the server's prefix, undecoded; header names are lower case."""
+    """One complete request. `path` excludes the server's prefix and is not decoded; header names are lower case."""
 
     method: str
     path: str
@@ -23,11 +23,11 @@ class HttpRequest(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
     body: bytes = b""
     client_address: str = ""
-    """Of the client itself, behind whatever trusted proxies; `unix` on a Unix socket."""
+    """The client's own address, behind any trusted proxies; `unix` on a Unix socket."""
 
 
 class HttpResponse(msgspec.Struct, frozen=True):
-    """An answer; `body` is JSON."""
+    """A response; `body` is JSON."""
 
     body: bytes = b"{}"
     status: int = 200
@@ -35,7 +35,7 @@ class HttpResponse(msgspec.Struct, frozen=True):
 
 
 class HttpError(Exception):
-    """The caller's fault, or a passing state of ours: answered with `status` and a sentence that says what to do."""
+    """A caller's error or a temporary condition, answered with `status` and a message that says what to do."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -47,19 +47,19 @@ class HttpError(Exception):
 
 
 class StreamListener(Protocol):
-    """What a `ResponseStream` tells."""
+    """Receives the events of a `ResponseStream`."""
 
     def on_lost(self) -> None:
-        """The peer is gone before the end; told once, and nothing afterwards."""
+        """The peer is gone before the end. Called once, and nothing after it."""
 
     def on_backlog(self) -> None:
-        """The peer does not take what is written as fast as it comes."""
+        """The peer reads more slowly than is written."""
 
     def on_drained(self) -> None: ...
 
 
 class ResponseStream(Protocol):
-    """An answer that is written as its parts come, and may stay open. After its end nothing has an effect."""
+    """A response written in parts, which may stay open. Calls after its end have no effect."""
 
     listener: StreamListener | None
 
@@ -68,25 +68,25 @@ class ResponseStream(Protocol):
 
     @property
     def buffered(self) -> int:
-        """Bytes that were written and that the kernel has not taken."""
+        """Bytes written but not yet accepted by the kernel."""
 
     @property
     def peer(self) -> str: ...
 
     def begin(self, headers: Mapping[str, str]) -> None:
-        """Take the request over: status 200, these headers. They leave with the first part."""
+        """Start the response: status 200, these headers. They are sent with the first part."""
 
     def write(self, data: bytes) -> None:
-        """Write a part, which may be empty. Never waits, never raises."""
+        """Write a part, which may be empty. Never blocks or raises."""
 
     def drop_queued(self) -> None:
-        """Forget the parts that wait, but for the one that has been begun."""
+        """Drop queued parts except a partly sent one."""
 
     def end(self) -> None:
-        """The answer is whole."""
+        """Complete the response."""
 
     def abort(self) -> None:
-        """Cut the answer off, so that the peer knows it is not whole."""
+        """Cut the response off, so that the peer knows it is incomplete."""
 
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
@@ -94,7 +94,7 @@ _OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\
 
 
 def encode(response: HttpResponse, *, closes: bool, with_body: bool = True) -> bytes:
-    """An answer as bytes. `closes` says so in the answer."""
+    """Serialise a response. `closes` adds `Connection: close`."""
     if response.status == 200 and not closes and with_body and not response.headers:
         return _OK % (len(response.body), response.body)
     lines = [f"HTTP/1.1 {response.status} {_PHRASES.get(response.status, 'Unknown')}"]

@@ -19,7 +19,7 @@ class SocketUnusable(ValueError):
 
 
 def raise_descriptor_limit() -> int:
-    """Let this process have as many descriptors as it is allowed to. Returns how many those are."""
+    """Raise this process's descriptor limit to the hard limit. Returns that limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -27,9 +27,9 @@ def raise_descriptor_limit() -> int:
 
 
 def open_socket(host: str, port: int, backlog: int, *, is_shared: bool = False) -> socket.socket:
-    """A listening socket, not blocking. Raises OSError, as when the port is taken.
+    """Open a non-blocking listening socket. Raises OSError, for instance if the port is taken.
 
-    Several that are `is_shared` may be open on one port; the kernel spreads new connections evenly over them.
+    Several sockets with `is_shared` may listen on one port; the kernel spreads new connections evenly over them.
     """
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
@@ -47,11 +47,11 @@ def open_socket(host: str, port: int, backlog: int, *, is_shared: bool = False) 
 
 
 def open_unix_socket(path: Path, mode: int, backlog: int) -> socket.socket:
-    """A listening Unix socket, not blocking; a file that a dead server left is replaced. Raises OSError."""
+    """Open a non-blocking listening Unix socket, replacing a stale socket file. Raises OSError."""
     _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # Nobody may connect before the mode is what it shall be.
+        # No one may connect before the mode is set.
         before = os.umask(0o777)
         try:
             listener.bind(str(path))
@@ -67,16 +67,16 @@ def open_unix_socket(path: Path, mode: int, backlog: int) -> socket.socket:
 
 
 def open_listeners(settings: ServerSettings, workers: int = 1) -> list[list[socket.socket]]:
-    """The sockets of each worker: one of its own on the port, and the Unix socket, which all share.
+    """Open the sockets of each worker: one of its own on the port, and the Unix socket, which all share.
 
-    Whoever opens them keeps them open: a connection that waits at a dead worker's socket is taken by the next one.
-    Raises OSError when the port cannot be had, and SocketUnusable.
+    The caller keeps them open, so that connections queued on a dead worker's socket are accepted by its successor.
+    Raises OSError if the port is unavailable, and SocketUnusable.
     """
     host, port, backlog = settings.reverb_server_host, settings.reverb_server_port, settings.reverb_server_backlog
     if workers == 1:
         listeners = [[open_socket(host, port, backlog)]]
     else:
-        # Sockets that share a port would also share it with another server's: make sure that there is none.
+        # SO_REUSEPORT would also share the port with another server: make sure that there is none.
         with open_socket(host, port, backlog) as probe:
             port = probe.getsockname()[1]
         listeners = [[open_socket(host, port, backlog, is_shared=True)] for _ in range(workers)]
@@ -102,7 +102,7 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     if not is_socket:
-        raise FileExistsError(errno.EEXIST, "There is a file that is no socket", str(path))
+        raise FileExistsError(errno.EEXIST, "The file exists and is not a socket", str(path))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:
@@ -110,4 +110,4 @@ def _remove_stale(path: Path) -> None:
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)
         else:
-            raise OSError(errno.EADDRINUSE, "A server listens there", str(path))
+            raise OSError(errno.EADDRINUSE, "Another server is listening on it", str(path))

@@ -1,4 +1,4 @@
-"""Shows the frames of one connection, secrets taken out: for `--debug`."""
+"""Shows the frames of one connection, with secrets removed, for `--debug`."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _SECRETS = re.compile(
 _QUERY_SECRETS = re.compile(r"\b(auth_signature|auth|token|signature)=[^&\s]*")
 
 _SESSION = re.compile(r"(/app/[^/\s]+/[0-9]{1,3}/)[0-9A-Za-z]{8}(?=/xhr)")
-"""Of the HTTP fallback: whoever knows it can take it over."""
+"""A session of the HTTP fallback: this part of its URL is enough to hijack it."""
 
 
 def redact(text: str) -> str:
-    """`text` without the values that sign or open anything, also inside JSON inside JSON."""
+    """Remove values that sign or grant access from `text`, also inside nested JSON."""
     return _SESSION.sub(r"\1…", _QUERY_SECRETS.sub(r"\1=…", _SECRETS.sub(r"\1\2…\2", text)))
 
 
 class Tap:
-    """Stands between a link and its handler, and tells what passes. What is written comes here: no descriptor.
+    """Sits between a link and its handler and reports the frames. Has no descriptor, so that all writes pass here.
 
-    Whoever makes one gives it the handler, and the link the tap.
+    Its creator sets `handler`, and sets the tap as the link's handler.
     """
 
     descriptor = -1
@@ -46,7 +46,7 @@ class Tap:
         self._is_upgraded = False
         self.handler: Handler
 
-    # What the handler sees
+    # Link side, as seen by the handler
 
     @property
     def buffered(self) -> int:
@@ -82,7 +82,7 @@ class Tap:
     def abort(self) -> None:
         self._link.abort()
 
-    # What the link sees
+    # Handler side, as seen by the link
 
     def on_bytes(self, data: bytes) -> None:
         if self._is_upgraded:
@@ -102,7 +102,7 @@ class Tap:
         self.handler.on_drained()
 
     def _frames(self, arrow: str, data: bytes, *, is_masked: bool) -> bytes:
-        """Tell of each whole frame; returns what is left."""
+        """Report each whole frame. Returns the rest."""
         position = 0
         try:
             while (frame := _parse(data, position, is_masked=is_masked)) is not None:
@@ -121,7 +121,7 @@ class Tap:
 
 
 def _parse(data: bytes, position: int, *, is_masked: bool) -> tuple[int, bytes, int] | None:
-    """Opcode, payload and end of the frame at `position`; None while it is not whole. Raises WireFault."""
+    """Opcode, payload and end of the frame at `position`; None if it is incomplete. Raises WireFault."""
     if is_masked:
         frame = parse_frame(data, position, MAX_HELD)
         return None if frame is None else (frame.opcode, frame.payload, frame.end)

@@ -1,4 +1,4 @@
-"""The certificate that a server shows: read at the start, and again when told to."""
+"""The server's certificate: loaded at start, reloaded on demand."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["BadCertificate", "Certificate"]
 
 HANDSHAKE_STEPS = 4
 _OTHER_NAME = frozenset({62, 64})
-"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH; other faults are the clients' to judge."""
+"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH; other errors are for clients to judge."""
 
 log = structlog.get_logger(__name__)
 
 
 class BadCertificate(ValueError):
-    """The certificate cannot be used; the message says which file, and why."""
+    """The certificate is unusable; the message names the file and the reason."""
 
 
 class Certificate:
-    """A chain and its key, in files. Raises BadCertificate."""
+    """A certificate chain and its key, in files. Raises BadCertificate."""
 
     def __init__(self, chain: Path, key: Path, hostname: str | None = None) -> None:
         self._chain = chain
@@ -35,27 +35,27 @@ class Certificate:
 
     @classmethod
     def of(cls, settings: ServerSettings) -> Certificate | None:
-        """The certificate that `settings` name, or None."""
+        """The certificate configured in `settings`, or None."""
         chain, key = settings.reverb_server_tls_cert, settings.reverb_server_tls_key
         return None if chain is None or key is None else cls(Path(chain), Path(key), settings.reverb_server_hostname)
 
     def reload(self) -> None:
-        """Read the files again: handshakes from now on show what is there. What cannot be used is logged and left."""
+        """Reload the files for new handshakes. If they are unusable, log it and keep the current certificate."""
         try:
             self._check()
         except BadCertificate as error:
-            log.error("the certificate stays as it is", reason=str(error))
+            log.error("certificate not reloaded, keeping the current one", reason=str(error))
         else:
             self.context.load_cert_chain(self._chain, self._key)
-            log.info("certificate read again", chain=str(self._chain))
+            log.info("certificate reloaded", chain=str(self._chain))
 
     def _check(self) -> None:
-        """Try the files on a context that nobody uses yet."""
+        """Load the files into a fresh context first."""
         trial = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         try:
             trial.load_cert_chain(self._chain, self._key)
         except ssl.SSLError as error:
-            reason = "the key is not that of the certificate" if "MISMATCH" in str(error) else "not PEM, or damaged"
+            reason = "the key does not match the certificate" if "MISMATCH" in str(error) else "not valid PEM"
             raise BadCertificate(f"REVERB_SERVER_TLS_CERT={self._chain}: {reason}") from None
         except OSError as error:
             raise BadCertificate(f"REVERB_SERVER_TLS_CERT={self._chain}, its key: {error.strerror}") from None
@@ -66,7 +66,7 @@ class Certificate:
 
 
 def _covers(chain: Path, key: Path, hostname: str) -> bool:
-    """Whether a client that trusts the certificate takes it for `hostname`'s. Tried by a handshake in memory."""
+    """Whether a client that trusts the certificate accepts it for `hostname`. Runs a handshake in memory."""
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     server.load_cert_chain(chain, key)
     client = ssl.create_default_context(cafile=str(chain))

@@ -1,1 +1,1 @@
-"""What everything runs on: tasks, timers, rates, counters."""
+"""The server's runtime: tasks, timers, rates, counters."""

@@ -1,8 +1,8 @@
-"""Runs coroutines at once, and makes a task only for one that has to wait.
+"""Runs coroutines immediately, and creates a task only for those that have to wait.
 
-The verbs of the node are coroutines because an engine between nodes may have to wait. In memory nothing waits: the
-coroutine then ends in its first step and costs a call, not a turn of the loop. An engine that does wait must do so on
-futures of its own (not on timeouts bound to the current task: in the first step there is none).
+The node's methods are coroutines because an engine between nodes may wait. In memory nothing waits: the coroutine then
+finishes in its first step and costs a call, not a turn of the loop. An engine that waits must do so on futures of its
+own (not on timeouts bound to the current task: in the first step there is none).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 class _Resume:
-    """The rest of a coroutine whose first step ended in waiting for `future`."""
+    """The rest of a coroutine whose first step is waiting for `future`."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], future: Any) -> None:
         self._coroutine = coroutine
@@ -35,7 +35,7 @@ class _Resume:
             value = None
             try:
                 value = yield future
-            except BaseException as error:  # noqa: BLE001 — handed on to the coroutine, whose it is
+            except BaseException as error:  # noqa: BLE001 — passed on to the coroutine
                 thrown = error
             try:
                 future = self._coroutine.send(value) if thrown is None else self._coroutine.throw(thrown)
@@ -44,9 +44,9 @@ class _Resume:
 
 
 async def in_one_turn(*coroutines: Coroutine[Any, Any, Any]) -> None:
-    """Take the first step of each before any is waited for: what they ask of an engine leaves together, in this order.
+    """Run the first step of each before awaiting any, so that their commands to an engine leave together and in order.
 
-    Raises what the first to fail raised, when all are over.
+    Raises the first error once all are done.
     """
     waiting: list[_Resume] = []
     faults: list[Exception] = []
@@ -71,7 +71,7 @@ async def _rest(resume: _Resume) -> Any:
 
 
 class EagerTasks:
-    """Owns the tasks of coroutines that had to wait; logs what they raise."""
+    """Owns the tasks of coroutines that had to wait, and logs their exceptions."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -83,9 +83,9 @@ class EagerTasks:
         done: Callable[[T], None] | None = None,
         failed: Callable[[], None] | None = None,
     ) -> bool:
-        """Run `coroutine`; hand its result to `done`, now or later. Returns whether it is over.
+        """Run `coroutine`; pass its result to `done`, now or later. Returns whether it has finished.
 
-        An exception is a bug of ours: logged, counted, and `failed` is called.
+        An exception is a bug: it is logged and counted, and `failed` is called.
         """
         try:
             future = coroutine.send(None)
@@ -93,7 +93,7 @@ class EagerTasks:
             if done is not None:
                 done(stop.value)
             return True
-        except Exception:  # the edge: one connection's failure must not stop the loop
+        except Exception:  # the boundary: one connection's failure must not stop the loop
             self._metrics.internal_errors += 1
             log.exception("internal error")
             if failed is not None:
@@ -122,7 +122,7 @@ class EagerTasks:
             done(task.result())
 
     async def stop(self, timeout_s: float = 5.0) -> None:
-        """Wait for what is under way, then cancel the rest."""
+        """Wait for pending tasks, then cancel the rest."""
         if self._tasks:
             _, pending = await asyncio.wait(tuple(self._tasks), timeout=timeout_s)
             for task in pending:

@@ -1,4 +1,4 @@
-"""Rates and caps. Pure: time is handed in."""
+"""Rates and caps. Pure: time is passed in."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import final
 __all__ = ["PER_PUBLIC_ADDRESS", "AddressCount", "AddressRate", "TokenBucket"]
 
 PER_PUBLIC_ADDRESS = 250
-"""Connections from one public address unless the operator says otherwise: an office behind one has fewer pages open."""
+"""Default limit of connections per public address: enough for an office behind one address."""
 
 MAX_ADDRESSES = 10_000
-"""Addresses that are remembered; beyond, the one that was heard of longest ago is forgotten."""
+"""Number of addresses remembered; beyond it, the least recently seen one is forgotten."""
 
 
 @final
 class TokenBucket:
-    """Lets `capacity` pass at once and refills at `per_second`; what goes over is refused, not queued.
+    """Allows bursts of `capacity` and refills at `per_second`. Excess is refused, not queued.
 
-    What costs more than the capacity passes when the bucket is full, and is owed.
+    A cost above the capacity is allowed when the bucket is full, and the rest is owed.
     """
 
     __slots__ = ("_at", "_tokens", "capacity", "per_second")
@@ -32,7 +32,7 @@ class TokenBucket:
         self._at = now
 
     def take(self, now: float, cost: float = 1) -> bool:
-        """Take `cost` tokens if they are there. `now` in seconds of a clock that never goes back."""
+        """Take `cost` tokens if available. `now` is in seconds of a monotonic clock."""
         self._tokens = min(self.capacity, self._tokens + max(0.0, now - self._at) * self.per_second)
         self._at = now
         if self._tokens < min(cost, self.capacity):
@@ -41,19 +41,19 @@ class TokenBucket:
         return True
 
     def wait_s(self, cost: float = 1) -> float:
-        """In how many seconds, after a refusal, `cost` tokens will be there."""
+        """Seconds until `cost` tokens are available, after a refusal."""
         return max(0.0, (min(cost, self.capacity) - self._tokens) / self.per_second)
 
 
 class AddressRate:
-    """At most so many a second from one address, and ten times as many at once. IPv6 counts by network of 64 bits."""
+    """Limits events per second from one address, with bursts of ten times as many. IPv6 is counted by /64."""
 
     def __init__(self, per_second: float) -> None:
         self._per_second = per_second
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def take(self, address: str, now: float) -> bool:
-        """Whether one more from this address may pass."""
+        """Whether one more from this address is allowed."""
         key = _network(address)
         bucket = self._buckets.get(key)
         if bucket is None:
@@ -65,10 +65,10 @@ class AddressRate:
 
 
 class AddressCount:
-    """How many connections each address has to each application. IPv6 counts by network of 64 bits.
+    """Counts connections per application and address. IPv6 is counted by /64.
 
-    Without `most` it is `PER_PUBLIC_ADDRESS`, and only for public addresses: others are proxies, or networks of one's
-    own. What is taken is given back.
+    Without `most`, the limit is `PER_PUBLIC_ADDRESS` and applies to public addresses only: others are proxies or
+    internal networks. Each `take` is paired with a `release`.
     """
 
     def __init__(self, most: int | None = None) -> None:
@@ -76,7 +76,7 @@ class AddressCount:
         self._counts: dict[tuple[str, str], int] = {}
 
     def has_room(self, app_id: str, address: str) -> bool:
-        """Whether one more connection from this address may come."""
+        """Whether one more connection from this address is allowed."""
         most = self._most
         if most is None:
             if not _is_public(address):

@@ -1,7 +1,7 @@
 """One table of counters. Gauges are not counted but read from the hub, so that they cannot drift.
 
-Counting costs an addition: on the way of a message there is no label to look up and no lock. What a process has
-counted leaves it as samples, plain numbers by name, which `merge` adds up over the workers of a machine.
+Counting costs one addition: no label look-ups or locks on a message's path. A process exports its counters as samples,
+plain numbers by name, which `merge` adds up over the workers of a machine.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import TypeAlias, final
 __all__ = ["WEBHOOK_SAMPLES", "AppMetrics", "Histogram", "Metrics", "Samples", "counters_only", "merge", "sample_name"]
 
 Samples: TypeAlias = dict[str, float]
-"""Values by Prometheus' sample names, labels included: `smartlink_connections{app_id="1"}`. All may be added up: what
-may not has the worker as a label."""
+"""Values by Prometheus sample name, including labels: `smartlink_connections{app_id="1"}`. All can be added up: those
+that cannot have the worker as a label.
+"""
 
 _LASTING = ("_total", "_bucket", "_sum", "_count")
 
 
 def sample_name(name: str, **labels: str) -> str:
-    """A sample's name with its labels, as the exposition format writes it."""
+    """A sample's name with its labels, in the exposition format."""
     if not labels:
         return name
     escaped = {
@@ -35,7 +36,7 @@ WEBHOOK_SAMPLES = {
     outcome: sample_name("smartlink_webhook_events_total", outcome=outcome)
     for outcome in ("sent", "retried", "failed", "dropped")
 }
-"""The samples that tell what became of webhook events."""
+"""The samples that count webhook outcomes."""
 
 
 def merge(sources: Iterable[Mapping[str, float]]) -> Samples:
@@ -48,13 +49,13 @@ def merge(sources: Iterable[Mapping[str, float]]) -> Samples:
 
 
 def counters_only(samples: Mapping[str, float]) -> Samples:
-    """What stays true when the process that counted it has ended: counters, not gauges."""
+    """The samples that outlive the process that counted them: counters, not gauges."""
     return {name: value for name, value in samples.items() if name.partition("{")[0].endswith(_LASTING)}
 
 
 @final
 class Histogram:
-    """How often something took how long, in seconds."""
+    """A histogram of durations in seconds."""
 
     __slots__ = ("_counts", "_sum")
 
@@ -96,7 +97,7 @@ class AppMetrics:
 
 @dataclass(slots=True)
 class Metrics:
-    """Totals since the start of this process. Fan-out adds messages times subscribers, once per batch."""
+    """Totals since the process started. Fan-out adds messages times subscribers, once per batch."""
 
     connections_opened: int = 0
     connections_closed: int = 0
@@ -109,7 +110,7 @@ class Metrics:
     deliveries: int = 0
     bytes_sent: int = 0
     live_dropped: int = 0
-    """Live events left out for subscribers that had much waiting."""
+    """Live events skipped for subscribers with a backlog."""
     slow_consumers: int = 0
     http_requests: int = 0
     http_errors: int = 0
@@ -123,11 +124,11 @@ class Metrics:
     ingest_dropped: int = 0
     internal_errors: int = 0
     loop_lag_s: float = 0.0
-    """How late the loop was, when last looked at."""
+    """The loop's lag when last measured."""
     refusals: dict[str, int] = field(default_factory=dict)
     """Connections refused, by reason."""
     http_statuses: dict[str, int] = field(default_factory=dict)
-    """HTTP answers by class of their status: `2xx`."""
+    """HTTP responses by status class, such as `2xx`."""
     apps: dict[str, AppMetrics] = field(default_factory=dict)
     fanout: Histogram = field(default_factory=Histogram)
     """From the first publication of a batch until it is written to all."""
@@ -135,19 +136,19 @@ class Metrics:
     """From `Node.publish` until the broker has it."""
 
     def app(self, app_id: str) -> AppMetrics:
-        """The totals of an application that exists."""
+        """The totals of an existing application."""
         found = self.apps.get(app_id)
         if found is None:
             found = self.apps[app_id] = AppMetrics()
         return found
 
     def refuse(self, reason: str) -> None:
-        """A connection was refused."""
+        """Count a refused connection."""
         self.connections_refused += 1
         self.refusals[reason] = self.refusals.get(reason, 0) + 1
 
     def answered(self, status: int) -> None:
-        """An HTTP call was answered."""
+        """Count an answered HTTP call."""
         kind = _CLASSES[status // 100]
         self.http_statuses[kind] = self.http_statuses.get(kind, 0) + 1
         self.http_limited += status == 429

@@ -1,6 +1,6 @@
-"""Turns for those who send more frames, or requests, than one turn may take.
+"""Spreads sockets that send many frames or requests over several turns of the loop.
 
-Each waits for the next one, and the loop looks after the others in between.
+Each waits for its next turn, and the loop serves the others in between.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from typing import Protocol
 __all__ = ["FRAMES_AT_ONCE", "Pace"]
 
 FRAMES_AT_ONCE = 32
-"""Frames of one socket that are acted on before others have their turn."""
+"""Frames of one socket handled before others have their turn."""
 TURN_S = 0.005
-"""Time that all who wait may take of one turn of the loop."""
+"""Time per turn of the loop for all that wait."""
 
 
 class Paced(Protocol):
-    """Has more to act on than was its turn."""
+    """Has more to handle than fits one turn."""
 
     def take_turn(self) -> None:
-        """Act on a few more, and wait for another turn where that is not all. Must not raise."""
+        """Handle a few more, and request another turn if that is not all. Must not raise."""
 
 
 class Pace:
-    """Hands out turns in the order in which they were asked for."""
+    """Grants turns in the order of the requests."""
 
     def __init__(self) -> None:
         self._queue: deque[Paced] = deque()
         self._is_scheduled = False
 
     def request_turn(self, paced: Paced) -> None:
-        """Have `paced` go on in a turn to come; ask once at a time."""
+        """Let `paced` continue in a later turn; request one at a time."""
         self._queue.append(paced)
         if not self._is_scheduled:
             self._schedule()

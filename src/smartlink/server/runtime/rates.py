@@ -1,4 +1,4 @@
-"""How a server is doing: its figures, their rates, and those of all workers of the machine."""
+"""The server's current figures and rates, also over all workers of the machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from smartlink.server.runtime.sweeper import EVERY_S
 __all__ = ["MachineOverview", "ProcessOverview", "RateSampler", "Totals"]
 
 OVER_S = 10
-"""Rates are of so many seconds."""
+"""Window of the rates, in seconds."""
 
 
 class RateSampler:
@@ -25,13 +25,13 @@ class RateSampler:
         self._connections = connections
         self._now = now
         self.more: Callable[[], dict[str, float]] = dict
-        """What else there is to tell: samples for operators."""
+        """Additional samples for operators."""
         self._looked_at = 0.0
         self._samples: deque[tuple[float, dict[str, int]]] = deque(maxlen=OVER_S + 1)
         self.started_at = now()
 
     def __iter__(self) -> Iterator[RateSampler]:
-        """So that the watch can look after it."""
+        """Make it a source of the sweeper."""
         yield self
 
     def sweep(self, now: float) -> None:
@@ -41,7 +41,7 @@ class RateSampler:
         self._samples.append((now, self._counters()))
 
     def figures(self) -> dict[str, float]:
-        """Connections, messages a second (received from clients, published, delivered), and samples for operators."""
+        """Connections, messages per second (received from clients, published, delivered), and samples for operators."""
         figures: dict[str, float] = {"connections": len(self._connections)}
         counters = self._counters()
         since, before = self._samples[0] if self._samples else (self.started_at, dict.fromkeys(counters, 0))
@@ -69,13 +69,13 @@ class Totals:
 
 
 class MachineOverview(Protocol):
-    """Knows how all workers of this machine are doing."""
+    """Reports the totals of all workers of this machine."""
 
     async def totals(self) -> Totals: ...
 
 
 class ProcessOverview:
-    """The overview of a process alone."""
+    """The overview of a single process."""
 
     def __init__(self, rates: RateSampler, now: Callable[[], float] = time.monotonic) -> None:
         self._rates = rates

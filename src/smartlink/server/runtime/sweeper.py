@@ -1,4 +1,4 @@
-"""One clock and one timer for all connections: asks about silence, ends what lingers."""
+"""One clock and one timer for all connections: pings silent ones, ends overdue ones."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["Sweeper", "Watched"]
 
 EVERY_S = 1.0
 AT_ONCE = 1_000
-"""Connections that are looked after before the loop looks after its sockets."""
+"""Connections swept before the loop serves its sockets again."""
 
 
 class Watched(Protocol):
-    """What is looked after once a second. Must not raise."""
+    """Swept once a second. Must not raise."""
 
     def sweep(self, now: float) -> None: ...
 
 
 class Sweeper:
-    """Looks after every connection once a second."""
+    """Sweeps every connection once a second."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic, background: Background | None = None) -> None:
         self._background = background or Background()
@@ -35,11 +35,11 @@ class Sweeper:
         self._task: asyncio.Task[None] | None = None
 
     def add_source(self, source: Iterable[Watched]) -> None:
-        """Look after all that `source` yields, anew each second."""
+        """Sweep all that `source` yields, iterated anew each second."""
         self._sources.append(source)
 
     def add(self, watched: Watched) -> None:
-        """Look after one more, until `discard`."""
+        """Sweep one more, until `discard`."""
         self._others.add(watched)
 
     def discard(self, watched: Watched) -> None:
@@ -48,24 +48,24 @@ class Sweeper:
             self._emptied.set()
 
     async def wait_empty(self) -> None:
-        """Wait until every connection that is being ended has ended."""
+        """Wait until every closing connection is closed."""
         while self._others:
             self._emptied.clear()
             await self._emptied.wait()
 
     def start(self) -> None:
-        self._task = self._background.start("looking after connections", self._run())
+        self._task = self._background.start("sweeping connections", self._run())
 
     async def stop(self) -> None:
         await ended(self._task)
 
     def turn(self) -> None:
-        """One round over everything."""
+        """Sweep everything once."""
         for _ in self._round():
             pass
 
     def _round(self) -> Iterator[None]:
-        """A round in steps: between two of them others may come and go."""
+        """Sweep in steps: between two of them connections may come and go."""
         now = self.now()
         others = (watched for watched in tuple(self._others) if watched in self._others)
         for number, watched in enumerate(chain(*self._sources, others), 1):
