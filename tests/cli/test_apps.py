@@ -44,7 +44,7 @@ def test_a_file_is_checked_listed_and_added_to(tmp_path: Path) -> None:
     file.write_text(APP.replace("key =", "kye ="))
     assert smartlink(tmp_path, "apps", "check", "apps.toml") == (
         2,
-        "apps.toml: app '1001': 'kye' is no key; did you mean 'key'?\napps.toml: app '1001': key: is missing\n",
+        "apps.toml: app '1001': 'kye' is not a known key; did you mean 'key'?\napps.toml: app '1001': key: is required\n",
     )
 
 
@@ -56,7 +56,7 @@ def test_a_database_is_made_ready_and_added_to(tmp_path: Path) -> None:
     assert smartlink(tmp_path, "apps", "install", **in_use)[0] == 0
     assert smartlink(tmp_path, "apps", "new", "--id", "first", **in_use)[0] == 0
     code, said = smartlink(tmp_path, "apps", "new", "--id", "first", **in_use)
-    assert (code, said) == (2, "An app with this id or key is there already\n")
+    assert (code, said) == (2, "An app with this id or key already exists\n")
     assert "first" in smartlink(tmp_path, "apps", "list", **in_use)[1]
 
 

@@ -87,6 +87,6 @@ async def test_what_happens_while_redis_is_away_is_told_when_it_is_back() -> Non
 def test_a_queue_of_one_machine_is_refused_where_several_are_joined(queue: str) -> None:
     asked = ServerSettings(_env_file=None, reverb_scaling_enabled=True, reverb_webhook_queue=queue)
 
-    with pytest.raises(UnsafeSettings, match=r"REVERB_WEBHOOK_QUEUE=(memory|sqlite) is of one machine alone"):
+    with pytest.raises(UnsafeSettings, match=r"REVERB_WEBHOOK_QUEUE=(memory|sqlite) is local to one machine"):
         asked.check_start()
     assert ServerSettings(_env_file=None, reverb_scaling_enabled=True).webhook_queue == "redis"

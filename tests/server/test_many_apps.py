@@ -167,7 +167,7 @@ async def test_every_app_needs_a_long_secret_where_others_can_connect(tmp_path: 
     file.write_text(f'[[apps]]\nid = "5"\nkey = "k"\nsecret = "{secret}"\n')
     manager = apps_for(ServerSettings(_env_file=None, reverb_apps_file=file, reverb_server_host="0.0.0.0"))
 
-    with pytest.raises(AppsInvalid, match="app '5': its secret is a sample or shorter than 20") as raised:
+    with pytest.raises(AppsInvalid, match="app '5': its secret is a sample value or shorter than 20") as raised:
         await manager.start(lambda _: None)
     assert secret not in str(raised.value)
 

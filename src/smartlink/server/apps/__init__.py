@@ -1,1 +1,1 @@
-"""Who the tenants are."""
+"""Applications, the tenants of the server."""

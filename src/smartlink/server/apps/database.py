@@ -1,7 +1,7 @@
-"""Tenants in a table of an SQL database, read every few seconds. Needs the extra `apps-sql`.
+"""Tenants in a table of an SQL database, polled every few seconds. Requires the extra `apps-sql`.
 
-Look-ups never ask the database: all apps are held in memory, so an unknown key costs it nothing. While it is away, the
-apps last read stay.
+Lookups never query the database: all apps are in memory, so unknown keys cost it nothing. While it is unreachable, the
+apps last read are served.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ realtime_apps = sa.Table(
     sa.Column("is_enabled", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("settings", sa.Text, nullable=False, server_default="{}"),
 )
-"""`settings` holds every other field of `App` as a JSON object; those left out have their defaults."""
+"""`settings` holds all other fields of `App` as a JSON object; omitted ones take their defaults."""
 
 _COLUMNS = ("id", "key", "secret", "is_enabled")
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 
 
 class DatabaseApps:
-    """An `AppManager` over the table `realtime_apps`, read every `poll_s`.
+    """An `AppManager` over the table `realtime_apps`, polled every `poll_s`.
 
-    A row that makes no sense is told, and the app stays as it was; the others are served.
+    An invalid row is logged and its app stays as it was; the others are served.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class DatabaseApps:
     async def start(self, on_change: OnAppChanges) -> None:
         self._table.replace(await self._read())
         self._on_change = on_change
-        self._task = self._background.start("reading the database of applications", self._watch())
+        self._task = self._background.start("polling the applications table", self._watch())
 
     async def reload(self) -> None:
-        # One at a time: what was read earlier must not replace what was read later.
+        # One at a time: an earlier read must not replace a later one.
         async with self._reading:
             before = {app.id for app in self.all()}
             changes = self._table.replace(await self._read())
@@ -92,12 +92,12 @@ class DatabaseApps:
             self._engine = None
 
     async def create_table(self) -> None:
-        """Create the table where it is missing. Raises AppsInvalid."""
+        """Create the table if it does not exist. Raises AppsInvalid."""
         async with _told(), self._connect().begin() as connection:
             await connection.run_sync(metadata.create_all)
 
     async def add(self, app: App) -> None:
-        """Write one app. Raises AppsInvalid, as when its id or key is there."""
+        """Insert one app. Raises AppsInvalid, for instance if its id or key exists."""
         async with _told(), self._connect().begin() as connection:
             await connection.execute(realtime_apps.insert().values(row_of(app)))
 
@@ -108,17 +108,17 @@ class DatabaseApps:
                 await self.reload()
                 if self._is_away:
                     self._is_away = False
-                    log.warning("apps are read again")
+                    log.warning("apps database reachable again")
             except AppsInvalid as error:
                 if not self._is_away:
                     self._is_away = True
-                    log.error("apps not read, the old ones stay", faults=str(error).splitlines())
+                    log.error("apps not reloaded, keeping the old ones", faults=str(error).splitlines())
 
     def _connect(self) -> AsyncEngine:
         if self._engine is None:
             scheme, separator, rest = self._url.partition("://")
             if "pgbouncer=" in rest.partition("?")[2]:
-                raise AppsInvalid("REVERB_APPS_DATABASE_URL must bypass PgBouncer: give PostgreSQL's own address")
+                raise AppsInvalid("REVERB_APPS_DATABASE_URL must bypass PgBouncer: use PostgreSQL's own address")
             try:
                 self._engine = create_async_engine(f"{_DRIVERS.get(scheme, scheme)}{separator}{rest}")
             except (SQLAlchemyError, ImportError, ValueError) as error:
@@ -141,14 +141,14 @@ class DatabaseApps:
                 old_ones += [] if old is None else [old]
         if faults != self._faults:
             self._faults = faults
-            log.error("apps that make no sense stay as they were", faults=faults)
-        # The key of one that stays may be another's by now.
+            log.error("invalid apps keep their previous settings", faults=faults)
+        # Another app may have taken the key of one that stays.
         keys = {app.key for app in apps}
         return apps + [old for old in old_ones if old.key not in keys]
 
 
 def row_of(app: App) -> dict[str, Any]:
-    """An app as it stands in the table."""
+    """An app as a row of the table."""
     known = {name: value for name, value in asdict(app).items() if name not in _COLUMNS}
     defaults = {field.name: field.default for field in fields(App)}
     settings = {name: value for name, value in known.items() if value != defaults[name]}
@@ -167,14 +167,14 @@ def _description(row: sa.RowMapping) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _told() -> AsyncIterator[None]:
-    """Turns what a database says into AppsInvalid, without its address."""
+    """Convert database errors to AppsInvalid, without the database's address."""
     try:
         async with asyncio.timeout(TIMEOUT_S):
             yield
     except TimeoutError:
         raise AppsInvalid(f"The database of REVERB_APPS_DATABASE_URL did not answer in {TIMEOUT_S:g} s") from None
     except IntegrityError:
-        raise AppsInvalid("An app with this id or key is there already") from None
+        raise AppsInvalid("An app with this id or key already exists") from None
     except (SQLAlchemyError, OSError) as error:
         original = getattr(error, "orig", None)
         if "realtime_apps" in str(original):

@@ -1,4 +1,4 @@
-"""From a description of an app, as a file or a database holds it, to the record, and what is wrong with it."""
+"""Parses and validates the descriptions of apps in a file or database."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _RANGES: Final = {
     "authorization_timeout_s": (1, 3_600),
     "cache_ttl_s": (1, 604_800),
 }
-"""Lengths of texts, sizes of numbers; every other number is at least 1."""
+"""Lengths of texts and ranges of numbers; every other number is at least 1."""
 
 _FAULT_OF: Final[Mapping[str, Callable[[str], str | None]]] = {
     "id": fault_of_name,
@@ -42,15 +42,15 @@ _FAULT_OF: Final[Mapping[str, Callable[[str], str | None]]] = {
     "cors_origins": fault_of_origin,
     "events": fault_of_event,
 }
-"""What else is wrong with a text, or with each of several."""
+"""Further checks of a text, or of each text in a list."""
 
 
 class _Fault(Exception):
-    """What is wrong with one value, to be put behind its name."""
+    """What is wrong with one value, as a predicate to follow its name."""
 
 
 def apps_from_descriptions(descriptions: object) -> list[App]:
-    """The apps of a list of descriptions. Raises AppsInvalid, with a line for each fault of each app."""
+    """Parse a list of descriptions. Raises AppsInvalid, with a line per error of each app."""
     if not isinstance(descriptions, Sequence) or isinstance(descriptions, str):
         raise AppsInvalid("apps must be a list: write each as [[apps]]")
     if len(descriptions) > MAX_APPS:
@@ -68,7 +68,7 @@ def apps_from_descriptions(descriptions: object) -> list[App]:
 
 
 def app_from_description(description: object, where: str) -> App:
-    """One app. Keys are the fields of `App`; those left out have its defaults. Raises AppsInvalid."""
+    """Parse one app. Keys are the fields of `App`; omitted ones take their defaults. Raises AppsInvalid."""
     if not isinstance(description, Mapping):
         raise AppsInvalid(f"{where}: must be a table of keys and values")
     if isinstance(description.get("id"), str):
@@ -87,14 +87,14 @@ def _values(record: type[App | WebhookTarget], description: Mapping[Any, Any]) -
     for name, value in description.items():
         if name not in known:
             near = difflib.get_close_matches(str(name), known, 1)
-            faults.append(f"{str(name)[:40]!r} is no key" + (f"; did you mean {near[0]!r}?" if near else ""))
+            faults.append(f"{str(name)[:40]!r} is not a known key" + (f"; did you mean {near[0]!r}?" if near else ""))
             continue
         try:
             values[name] = _value(name, types_of[name], value)
         except _Fault as fault:
             faults.append(f"{name}: {fault}")
     faults += [
-        f"{name}: is missing"
+        f"{name}: is required"
         for name, field in known.items()
         if name not in description and field.default is MISSING and field.default_factory is MISSING
     ]
@@ -129,9 +129,9 @@ def _number(name: str, value: object) -> int:
 def _text(name: str, value: object) -> str:
     low, high = _RANGES.get(name, (1, 2_048))
     if not isinstance(value, str) or not low <= len(value) <= high:
-        raise _Fault(f"must be a text of {low} to {high} characters")
+        raise _Fault(f"must be a string of {low} to {high} characters")
     if not value.isprintable() or value != value.strip():
-        raise _Fault("must not hold control characters, nor begin or end with a blank")
+        raise _Fault("must not contain control characters or begin or end with a space")
     if name in _FAULT_OF and (fault := _FAULT_OF[name](value)) is not None:
         raise _Fault(fault)
     if name == "url":
@@ -144,7 +144,7 @@ def _tuple(name: str, parts: tuple[Any, ...], value: object) -> tuple[Any, ...]:
         raise _Fault("must be a list")
     if parts == (int, int):
         if len(value) != 2:
-            raise _Fault("must be two numbers: how many, in how many seconds")
+            raise _Fault("must be two numbers: count and seconds")
         return tuple(_number(name, part) for part in value)
     if parts[0] is WebhookTarget:
         return tuple(_webhook(number, part) for number, part in enumerate(value, 1))
@@ -162,5 +162,5 @@ def _webhook(number: int, value: object) -> WebhookTarget:
 
 def _url(value: str) -> str:
     if not is_webhook_url(value):
-        raise _Fault("must be http(s)://host/…, without a user name")
+        raise _Fault("must be http(s)://host/…, without credentials")
     return value

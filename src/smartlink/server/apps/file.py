@@ -1,4 +1,4 @@
-"""Tenants in a TOML file, read again when it changes."""
+"""Tenants in a TOML file, reloaded when it changes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ log = structlog.get_logger(__name__)
 
 
 def read_apps(path: Path) -> list[App]:
-    """The apps that a file describes. Raises AppsInvalid."""
+    """Read the apps from a file. Raises AppsInvalid."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise AppsInvalid(f"{path} is larger than {MAX_FILE_BYTES} bytes")
         text = path.read_text("utf-8")
         if not text.strip():
-            # As a file is that is being written just now: taken at its word, it would send every client away for good.
+            # The file may be in the middle of a write: accepting it would disconnect every client for good.
             raise AppsInvalid(f"{path} is empty; to serve no application, write apps = []")
         content = tomllib.loads(text)
     except OSError as error:
@@ -39,7 +39,7 @@ def read_apps(path: Path) -> list[App]:
     except RecursionError:
         raise AppsInvalid(f"{path} is nested too deeply") from None
     if unknown := set(content) - {"apps"}:
-        raise AppsInvalid(f"{path}: {min(unknown)[:40]!r} is no key here; write each app as [[apps]]")
+        raise AppsInvalid(f"{path}: {min(unknown)[:40]!r} is not a known key here; write each app as [[apps]]")
     try:
         return apps_from_descriptions(content.get("apps", []))
     except AppsInvalid as error:
@@ -47,7 +47,7 @@ def read_apps(path: Path) -> list[App]:
 
 
 class FileApps:
-    """An `AppManager` over a file, which is looked at every `poll_s`. A bad one is told, and the old apps stay."""
+    """An `AppManager` over a file, checked every `poll_s`. If it is invalid, log it and keep the old apps."""
 
     def __init__(
         self, path: Path, prepare: Prepare | None = None, poll_s: float = 1.0, background: Background | None = None
@@ -68,10 +68,10 @@ class FileApps:
         self._seen = self._state()
         self._table.replace(await asyncio.to_thread(read_apps, self._path))
         self._on_change = on_change
-        self._task = self._background.start("reading the file of applications", self._watch())
+        self._task = self._background.start("watching the applications file", self._watch())
 
     async def reload(self) -> None:
-        # One at a time: what was read earlier must not replace what was read later.
+        # One at a time: an earlier read must not replace a later one.
         async with self._reading:
             self._seen = self._state()
             before = {app.id for app in self.all()}
@@ -92,10 +92,10 @@ class FileApps:
             try:
                 await self.reload()
             except AppsInvalid as error:
-                log.error("apps not read, the old ones stay", faults=str(error).splitlines())
+                log.error("apps not reloaded, keeping the old ones", faults=str(error).splitlines())
 
     def _state(self) -> tuple[int, int, int] | None:
-        """What changes with the file. Taken before it is read: a write in between is seen the next time."""
+        """What changes with the file. Taken before reading it, so that a write in between is noticed next time."""
         try:
             stat = self._path.stat()
         except OSError:

@@ -1,4 +1,4 @@
-"""Reading apps again on demand, as on SIGHUP: nobody waits for the outcome, so it is told in the log."""
+"""Reloads apps on demand, as on SIGHUP, and logs the outcome because no one waits for it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ log = structlog.get_logger(__name__)
 
 
 async def reload_apps(apps: AppManager) -> None:
-    """Read the apps again; those that cannot be read, or make no sense, are told and the old ones stay."""
+    """Reload the apps; log if they are unreadable or invalid, and keep the old ones."""
     try:
         await apps.reload()
     except AppsInvalid as error:
-        log.error("apps not read, the old ones stay", faults=str(error).splitlines())
+        log.error("apps not reloaded, keeping the old ones", faults=str(error).splitlines())

@@ -11,7 +11,7 @@ __all__ = ["StaticApps"]
 
 
 class StaticApps:
-    """An `AppManager` over a fixed list. Raises AppsInvalid when two apps share an id or a key."""
+    """An `AppManager` over a fixed list. Raises AppsInvalid if two apps share an id or a key."""
 
     def __init__(self, apps: Iterable[App], prepare: Prepare | None = None) -> None:
         self._table = AppTable(prepare)
@@ -21,10 +21,10 @@ class StaticApps:
         self.all = self._table.all
 
     async def start(self, on_change: OnAppChanges) -> None:
-        """Nothing changes here."""
+        """Nothing to watch."""
 
     async def reload(self) -> None:
-        """They are what they are."""
+        """Nothing to reload."""
 
     async def stop(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""

@@ -1,4 +1,4 @@
-"""The apps of the moment, indexed. What every engine of `AppManager` looks up in."""
+"""An index of the current apps, used by every engine of `AppManager`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from smartlink.server.apps.base import App, AppChange, AppsInvalid
 __all__ = ["AppTable", "Prepare"]
 
 Prepare = Callable[[App], App]
-"""What is done to each app before it is served, such as checking its secret. Raises AppsInvalid."""
+"""Prepares each app before it is served, for instance by checking its secret. Raises AppsInvalid."""
 
 
 class AppTable:
@@ -31,7 +31,7 @@ class AppTable:
         return self._apps
 
     def replace(self, apps: Iterable[App]) -> Sequence[AppChange]:
-        """Serve these from now on; what became of those before. Raises AppsInvalid, and then the old ones stay."""
+        """Replace all apps. Returns what changed. Raises AppsInvalid and keeps the old apps if any is invalid."""
         faults: list[str] = []
         prepared: list[App] = []
         for app in apps:

@@ -139,8 +139,8 @@ def apps_for(settings: ServerSettings, background: Background | None = None) -> 
     def prepare(app: App) -> App:
         if not is_safe_secret(app.secret, settings.reverb_server_host):
             raise AppsInvalid(
-                f"app {app.id!r}: its secret is a sample or shorter than {MIN_SECRET_LENGTH} characters, and "
-                f"REVERB_SERVER_HOST={settings.reverb_server_host} lets other machines connect"
+                f"app {app.id!r}: its secret is a sample value or shorter than {MIN_SECRET_LENGTH} characters, and "
+                f"REVERB_SERVER_HOST={settings.reverb_server_host} accepts connections from other machines"
             )
         url = settings.reverb_webhook_url
         if app.id != settings.reverb_app_id or url is None or any(hook.url == url for hook in app.webhooks):
@@ -154,7 +154,7 @@ def apps_for(settings: ServerSettings, background: Background | None = None) -> 
             from smartlink.server.apps.database import DatabaseApps
         except ImportError:
             raise AppsInvalid(
-                "REVERB_APPS_DATABASE_URL needs more packages: pip install 'smartlink-realtime[server,apps-sql]'"
+                "REVERB_APPS_DATABASE_URL needs extra packages: pip install 'smartlink-realtime[server,apps-sql]'"
             ) from None
         return DatabaseApps(settings.reverb_apps_database_url, prepare, settings.reverb_apps_poll_seconds, background)
     return StaticApps([app_from(settings)], prepare)

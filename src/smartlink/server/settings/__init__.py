@@ -1,1 +1,1 @@
-"""The settings of the server."""
+"""The server's settings."""

@@ -1,6 +1,6 @@
-"""What values of an application must look like, whether a file, a table or the environment holds them.
+"""Validation of application values, whether from a file, a table or the environment.
 
-Each rule returns what is wrong with a text, to be put behind its name, or None.
+Each rule returns what is wrong, as a predicate to follow the field's name, or None.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ EVENT_NAMES: Final = (
     "user_online",
     "user_offline",
 )
-"""What webhooks tell of."""
+"""Events that webhooks can report."""
 
 _ORIGIN: Final = re.compile(r"[a-z][-+.a-z0-9]*://(?:\[[0-9a-f:.]+\]|[^][/?#:@*\s]+)(?::[0-9]{1,5})?\Z", re.IGNORECASE)
 _HOST: Final = re.compile(r"(?:\*\.)?[^][/?#:@*\s]+\Z")
 
 
 def fault_of_name(text: str) -> str | None:
-    """Of an application's id or key."""
+    """Check an application's id or key."""
     if not text.isascii():
         return "must be ASCII"
     if any(sign in text for sign in "/?#%:& "):
-        return "must not hold any of / ? # % : & or a blank: it stands in URLs and signatures"
+        return "must not contain / ? # % : & or a space: it is used in URLs and signatures"
     return None
 
 
 def fault_of_origin(text: str) -> str | None:
-    """Of an origin whose pages may call the HTTP API."""
+    """Check an origin whose pages may call the HTTP API."""
     if text == "*" or _ORIGIN.match(text):
         return None
-    return f"{text[:60]!r} is no origin: write scheme://host or scheme://host:port, or *"
+    return f"{text[:60]!r} is not an origin: write scheme://host or scheme://host:port, or *"
 
 
 def fault_of_allowed_origin(text: str) -> str | None:
-    """Of an origin, or several, whose pages may connect."""
+    """Check an origin or host pattern whose pages may connect."""
     scheme, separator, host = text.partition("://*.")
     if text == "*" or _ORIGIN.match(f"{scheme}://{host}" if separator else text) or _HOST.match(text):
         return None
-    return f"{text[:60]!r} is no origin: write scheme://host, scheme://host:port, host or *.host, or *"
+    return f"{text[:60]!r} is not an origin: write scheme://host, scheme://host:port, host or *.host, or *"
 
 
 def fault_of_event(text: str) -> str | None:
-    """Of the name of an event that a webhook is to tell of."""
+    """Check the name of a webhook event."""
     if text in EVENT_NAMES:
         return None
     near = difflib.get_close_matches(text, EVENT_NAMES, 1)
-    return f"{text[:40]!r} is no event" + (f"; did you mean {near[0]!r}?" if near else "")
+    return f"{text[:40]!r} is not a webhook event" + (f"; did you mean {near[0]!r}?" if near else "")

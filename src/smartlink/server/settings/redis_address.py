@@ -1,4 +1,4 @@
-"""Where Redis is: one server, a Cluster, or whichever server Sentinels call the master."""
+"""The address of Redis: one server, a Cluster, or the master known to Sentinels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["BadAddress", "Kind", "RedisAddress", "parse_hosts", "parse_url"]
 
 
 class BadAddress(ValueError):
-    """An address that cannot be meant; the message says which setting and what to write, never a password."""
+    """An invalid address; the message names the setting and the expected form, never a password."""
 
 
 class Kind(Enum):
@@ -22,7 +22,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """Where to connect, and as whom. `hosts` are the Sentinels, or some nodes of the Cluster."""
+    """Where to connect and with which credentials. `hosts` are the Sentinels, or some nodes of the Cluster."""
 
     hosts: tuple[tuple[str, int], ...]
     kind: Kind = Kind.SINGLE
@@ -47,7 +47,7 @@ _SCHEMES = {
 
 
 def parse_hosts(text: str, setting: str, default_port: int) -> tuple[tuple[str, int], ...]:
-    """`host[:port]`, several separated by commas; IPv6 in brackets. Raises BadAddress."""
+    """Parse `host[:port]`, comma-separated, with IPv6 in brackets. Raises BadAddress."""
     hosts = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         split = urlsplit(f"//{part}")
@@ -59,12 +59,12 @@ def parse_hosts(text: str, setting: str, default_port: int) -> tuple[tuple[str, 
             raise BadAddress(f"{setting} must be host:port, several separated by commas.")
         hosts.append((host, default_port if port is None else port))
     if not hosts:
-        raise BadAddress(f"{setting} names no host. Write host:port.")
+        raise BadAddress(f"{setting} has no host. Write host:port.")
     return tuple(hosts)
 
 
 def parse_url(url: str, *, ca_file: str | None = None, sentinel_password: str | None = None) -> RedisAddress:
-    """Read REDIS_URL. Raises BadAddress.
+    """Parse REDIS_URL. Raises BadAddress.
 
     `redis[s]://[user[:password]@]host[:port][/db]`, `redis[s]+cluster://…host:port,host:port`,
     `redis[s]+sentinel://…host:port,host:port/service[/db]`.
@@ -80,7 +80,7 @@ def parse_url(url: str, *, ca_file: str | None = None, sentinel_password: str | 
     service = ""
     if kind is Kind.SENTINEL:
         if not parts:
-            raise BadAddress("REDIS_URL names no service. Write redis+sentinel://host:port,host:port/service.")
+            raise BadAddress("REDIS_URL has no service name. Write redis+sentinel://host:port,host:port/service.")
         service = parts.pop(0)
     return RedisAddress(
         hosts=parse_hosts(hosts, "The hosts in REDIS_URL", 26_379 if kind is Kind.SENTINEL else 6_379),
@@ -100,5 +100,5 @@ def _database(parts: Iterable[str], kind: Kind) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 6):
         raise BadAddress("The database in REDIS_URL must be a number, as in redis://host:6379/0.")
     if kind is Kind.CLUSTER and int(text):
-        raise BadAddress("A Redis Cluster has database 0 only: leave the database out of REDIS_URL.")
+        raise BadAddress("A Redis Cluster has only database 0: remove the database from REDIS_URL.")
     return int(text)
