@@ -115,7 +115,7 @@ async def test_a_webhook_address_that_is_refused_is_told_at_the_start_and_by_doc
     tmp_path: Path, url: str, does: str
 ) -> None:
     with reverb(tmp_path, "--workers", "1", reverb_webhook_url=url) as server:
-        await eventually(lambda: "webhooks will not be posted" in server.said)
+        await eventually(lambda: "webhook address refused" in server.said)
         assert does in server.said
 
     code, said = run(tmp_path, "doctor", "--only", "webhooks", REVERB_WEBHOOK_URL=url)

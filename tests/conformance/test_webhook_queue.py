@@ -417,7 +417,7 @@ class TestSqliteQueue(WebhookQueuePromises):
 
     async def test_a_file_that_cannot_be_used_is_told(self, tmp_path: Path) -> None:
         (tmp_path / "w.db").write_text("not a database, but long enough to look at: " * 100)
-        with pytest.raises(limits.QueueUnavailable, match=r"w\.db cannot be used"):
+        with pytest.raises(limits.QueueUnavailable, match=r"w\.db is unavailable"):
             await SqliteQueue(tmp_path / "w.db").start()
 
 

@@ -243,7 +243,7 @@ async def test_an_address_that_was_taken_away_is_not_posted_to() -> None:
             await eventually(lambda: metrics.webhooks_failed == 1)
             (failed,) = await queue.failed()
 
-    assert failed.reason == "not an address of the application any more"
+    assert failed.reason == "no longer an address of the application"
     assert target.requests == []
 
 

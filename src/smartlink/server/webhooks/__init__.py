@@ -1,1 +1,1 @@
-"""What happens on channels, told to the applications."""
+"""Webhooks: posts what happens on channels to the applications."""

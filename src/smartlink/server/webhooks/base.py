@@ -1,4 +1,4 @@
-"""The port `WebhookSink` and what it is told. Source: Pusher Channels, "Webhooks"."""
+"""The port `WebhookSink` and its events. Source: Pusher Channels, "Webhooks"."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["OutgoingEvent", "WebhookSink", "vacated"]
 
 @dataclass(frozen=True, slots=True)
 class OutgoingEvent:
-    """One event, named as in `forms.EVENT_NAMES`, as it stands in a body; fields that are None are left out there.
+    """One event as it appears in a body; fields that are None are omitted. Names are in `forms.EVENT_NAMES`.
 
-    `channel` of what is told of a user is the server's own, and is left out, too.
+    The `channel` of a user event is internal and omitted too.
     """
 
     name: str
@@ -28,14 +28,14 @@ class OutgoingEvent:
 
 
 def vacated(channel: str) -> OutgoingEvent | None:
-    """What webhooks are told when the last connection has left a channel; None where that is the server's business."""
+    """The webhook event when the last connection leaves a channel; None for internal channels."""
     if (user_id := signed_in_user(channel)) is not None:
         return OutgoingEvent("user_offline", channel, user_id)
     return None if is_internal(channel) else OutgoingEvent("channel_vacated", channel)
 
 
 class WebhookSink(Protocol):
-    """Takes what happened on channels, in order; delivers it to those addresses of the app that want it."""
+    """Accepts events of channels, in order, and delivers them to the app's addresses that want them."""
 
     def emit(self, app: App, event: OutgoingEvent) -> None:
-        """Take one event. Plain; never waits, never raises."""
+        """Queue one event. Synchronous; never blocks or raises."""

@@ -1,8 +1,8 @@
 """Webhooks: what happens on channels, posted to the applications. Batched, signed, retried from a queue.
 
-`tell` puts an event into a buffer; a task of ours brings the buffer to the queue at once, looks at what is due there,
-and has a sender for each address with something to send. Whatever fails stays in the queue: this node's, or where the
-queue is shared, anybody's.
+`emit` appends an event to a buffer. A task moves the buffer to the queue at once, checks the subjects due there, and
+runs a sender per address with something to send. Failed events stay in the queue, for this node or, if the queue is
+shared, for any node.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from smartlink.server.webhooks.queue import (
 __all__ = ["Occupants", "WebhookTimes", "Webhooks"]
 
 MAX_BUFFERED = 20_000
-"""Events that may wait to be brought to the queue, and as many of users."""
+"""Limit of buffered channel events, and separately of buffered user events."""
 MAX_RECORDED = 500
 MAX_CHECKED = 500
 MAX_CHANNELS_CHECKED = 100
-"""Channels looked at before users are again."""
+"""Channels checked before users are checked again."""
 MAX_BATCH = 100
 MAX_SENDERS = 128
 BATCH_S = 0.1
@@ -52,7 +52,7 @@ CHECK_LEASE_S = 10.0
 MAX_PAUSE_S = 30.0
 
 Occupants = Callable[[str, str], Awaitable[Collection[str] | None]]
-"""The ids of the users on a channel (app id, channel), over all nodes; None when nobody is on it."""
+"""Returns the ids of the users on a channel (app id, channel), over all nodes; None if the channel is vacant."""
 
 log = structlog.get_logger(__name__)
 
@@ -67,19 +67,19 @@ class WebhookTimes:
     """Durations in seconds."""
 
     grace_s: float = 3.0
-    """How long a leave waits for a return."""
+    """How long a leave may be followed by a return."""
     restart_grace_s: float = 20.0
-    """How long after a start the clients of before have to come back."""
+    """How long earlier clients have to return after a start."""
     cache_miss_s: float = 10.0
-    """At most one `cache_miss` per channel in this time."""
+    """Period with at most one `cache_miss` per channel."""
     first_pause_s: float = 0.5
-    """How long an address is spared after its first failure; doubled with each, up to `MAX_PAUSE_S`."""
+    """Pause of an address after its first failure; doubled with each failure, up to `MAX_PAUSE_S`."""
     retry_s: float = 300.0
-    """How long an address that fails is tried before its events are kept as failed."""
+    """How long a failing address is retried before its events are kept as failed."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _Buffered:
     app: App
     event: OutgoingEvent
     at: float
@@ -87,7 +87,7 @@ class _Told:
 
 
 class Webhooks:
-    """A `WebhookSink` over a queue. Opens the queue with the first app that has a webhook, and not before."""
+    """A `WebhookSink` over a queue. Opens the queue when the first app with a webhook appears."""
 
     def __init__(
         self,
@@ -107,47 +107,47 @@ class Webhooks:
         self._occupants = occupants
         self._metrics = metrics
         self._times = times
-        self._buffers: dict[bool, deque[_Told]] = {True: deque(), False: deque()}
-        """What is of users, and what is not."""
+        self._buffers: dict[bool, deque[_Buffered]] = {True: deque(), False: deque()}
+        """User events (True) and the others (False)."""
         self._senders: dict[Address, asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
-        self._looking: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._wake_at = float("inf")
         self._is_open = self._is_draining = False
         self._must_close = False
-        """Whether opening has begun: a stop may cut it off."""
+        """Whether opening has begun; a stop may interrupt it."""
         self._stopping = asyncio.Event()
         self._has_overflown = self._is_away = self._has_taken_up = False
 
     async def start(self) -> None:
-        """Open the queue if any app has webhooks. Raises QueueUnavailable where that cannot succeed later either."""
+        """Open the queue if any app has webhooks. Raises QueueUnavailable if retrying cannot help."""
         if any(app.webhooks for app in self._apps.all()):
             await self._open()
         self._task = self._background.start("delivering webhooks", self._run())
-        self._looking = self._background.start("looking at webhook addresses", self._look_at_addresses())
+        self._checking = self._background.start("checking webhook addresses", self._check_addresses())
 
     def emit(self, app: App, event: OutgoingEvent) -> None:
-        """Take one event. Plain; never waits. When too many wait for the queue it is dropped and counted."""
+        """Buffer one event. Synchronous; never blocks. Drops and counts it when the buffer is full."""
         if self._stopping.is_set() or not any(_concerns(hook, event) for hook in app.webhooks):
             return
         buffer = self._buffers[event.name in _OF_USERS]
         if len(buffer) >= MAX_BUFFERED:
-            self._drop(1, "the queue does not keep up")
+            self._drop(1, "the webhook queue cannot keep up")
             return
-        buffer.append(_Told(app, event, time.time(), time.monotonic()))
+        buffer.append(_Buffered(app, event, time.time(), time.monotonic()))
         self._wake.set()
 
     def drain(self) -> None:
-        """Clients are sent away and cannot come back here: what they leave is looked at by other nodes, or later."""
+        """Clients are being sent away: stop checking; other nodes, or the next start, check what they leave."""
         self._is_draining = True
 
     async def stop(self, timeout_s: float = 2.0) -> None:
-        """Bring the buffer to the queue and send, for about `timeout_s`. The queue keeps the rest."""
+        """Flush the buffer to the queue and send for about `timeout_s`. The rest stays in the queue."""
         self._stopping.set()
         await ended(self._looking)
         if self._task is not None:
-            # Not cancelled in the middle of a record: what it brings to the queue would be brought twice.
+            # Do not cancel within a record: its events would be recorded twice.
             self._wake.set()
             await asyncio.wait((self._task,), timeout=timeout_s)
             await ended(self._task)
@@ -159,12 +159,12 @@ class Webhooks:
         if self._must_close:
             await self._queue.stop()
         self._is_open = self._must_close = False
-        self._drop(sum(map(len, self._buffers.values())), "the server is stopping and the queue cannot be reached")
+        self._drop(sum(map(len, self._buffers.values())), "the server is stopping and the webhook queue is unavailable")
         for buffer in self._buffers.values():
             buffer.clear()
 
-    async def _look_at_addresses(self) -> None:
-        """Tell of the addresses that are refused now, not when there is something to post."""
+    async def _check_addresses(self) -> None:
+        """Log refused addresses now, not when there is something to post."""
         refused: dict[str, str] = {}
         for app in tuple(self._apps.all()):
             for url in {hook.url for hook in app.webhooks}:
@@ -172,7 +172,7 @@ class Webhooks:
                     refused[url] = await self._poster.refuses(url) or ""
                 if refused[url]:
                     where = urlsplit(url).netloc
-                    log.error("webhooks will not be posted", app_id=app.id, address=where, reason=refused[url])
+                    log.error("webhook address refused", app_id=app.id, address=where, reason=refused[url])
 
     async def _finish(self) -> None:
         try:
@@ -183,7 +183,7 @@ class Webhooks:
                 await asyncio.wait(tuple(self._senders.values()))
                 await self._send_what_is_ready()
         except QueueUnavailable as error:
-            log.error("webhook queue away", reason=str(error))
+            log.error("webhook queue unavailable", reason=str(error))
 
     async def _open(self) -> None:
         if self._is_open:
@@ -196,8 +196,8 @@ class Webhooks:
             raise
         self._is_open = True
 
-    async def _take_up(self) -> None:
-        """Have looked at, once, what a previous run has left."""
+    async def _recheck_leftovers(self) -> None:
+        """Recheck once what a previous run left."""
         if not self._has_taken_up:
             in_s = max(self._times.restart_grace_s, self._times.grace_s)
             await self._queue.recheck(in_s)
@@ -212,27 +212,27 @@ class Webhooks:
                 if any(self._buffers.values()):
                     await self._open()
                 if self._is_open:
-                    await self._take_up()
+                    await self._recheck_leftovers()
                     await self._flush()
                     if not self._is_draining:
-                        await self._look_at_due()
+                        await self._check_due()
                     await self._send_what_is_ready()
                 if self._is_away:
                     self._is_away = False
-                    log.warning("webhook queue back")
+                    log.warning("webhook queue available again")
             except QueueUnavailable as error:
                 if not self._is_away:
                     self._is_away = True
-                    log.error("webhook queue away", reason=str(error))
+                    log.error("webhook queue unavailable", reason=str(error))
                 await self._pause(POLL_S)
-            except Exception:  # the edge: the task must outlive a bug in a turn
+            except Exception:  # the boundary: the task must survive a bug in one round
                 self._metrics.internal_errors += 1
                 log.exception("internal error")
                 await self._pause(POLL_S)
             await self._sleep()
 
     async def _sleep(self) -> None:
-        """Until something is told, something of ours is due, or it is time to look after what others left."""
+        """Sleep until an event is buffered, a subject is due, or it is time to take over other nodes' work."""
         if self._is_open or any(self._buffers.values()):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), max(0.0, min(POLL_S, self._wake_at - time.monotonic())))
@@ -243,7 +243,7 @@ class Webhooks:
             self._wake_at = float("inf")
 
     async def _pause(self, seconds: float) -> None:
-        """A wait that only a stop cuts short."""
+        """Sleep, unless stopped."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
@@ -251,7 +251,7 @@ class Webhooks:
         self._wake_at = min(self._wake_at, time.monotonic() + in_s)
 
     async def _flush(self) -> None:
-        """Bring to the queue all that is of users, and some of the rest; come again for what is left."""
+        """Move all user events and some of the others to the queue; run again for the rest."""
         of_users, others = self._buffers[True], self._buffers[False]
         while of_users:
             await self._record(of_users)
@@ -262,7 +262,7 @@ class Webhooks:
         else:
             self._has_overflown = False
 
-    async def _record(self, buffer: deque[_Told]) -> None:
+    async def _record(self, buffer: deque[_Buffered]) -> None:
         grace_s = self._times.grace_s
         told = [buffer[n] for n in range(min(MAX_RECORDED, len(buffer)))]
         began = time.monotonic()
@@ -270,9 +270,9 @@ class Webhooks:
         dropped = await self._queue.record(reports)
         for _ in told:
             buffer.popleft()
-        self._drop(dropped, "too many are waiting for their address")
+        self._drop(dropped, "too many events are waiting for this address")
         self._wake_by(grace_s)
-        # Between an arrival and its record another node may have told, and settled, the leave that came after it.
+        # Between an arrival and its record, another node may have reported and settled the leave that followed.
         if time.monotonic() - told[0].monotonic >= grace_s:
             late = [
                 replace(report, check_in_s=grace_s)
@@ -282,7 +282,7 @@ class Webhooks:
             if late:
                 await self._queue.record(late)
 
-    def _report(self, told: _Told, now: float) -> WebhookReport | None:
+    def _report(self, told: _Buffered, now: float) -> WebhookReport | None:
         event, name = told.event, told.event.name
         subject = Subject(told.app.id, event.channel, event.user_id or "" if name != "client_event" else "")
         urls = _urls(told.app, name, event.channel)
@@ -295,19 +295,19 @@ class Webhooks:
         once_for_s = self._times.cache_miss_s if name == "cache_miss" else 0.0
         return WebhookReport("event", subject, told.at, _text(event), urls, once_for_s=once_for_s) if urls else None
 
-    async def _look_at_due(self) -> None:
-        """Look at all users that are due, and at some of the channels; come again for what is left."""
-        while await self._look(MAX_CHECKED, of_users=True) == MAX_CHECKED:
+    async def _check_due(self) -> None:
+        """Check all users that are due, and some of the channels; run again for the rest."""
+        while await self._check(MAX_CHECKED, of_users=True) == MAX_CHECKED:
             pass
-        if await self._look(MAX_CHANNELS_CHECKED, of_users=False) == MAX_CHANNELS_CHECKED:
+        if await self._check(MAX_CHANNELS_CHECKED, of_users=False) == MAX_CHANNELS_CHECKED:
             self._wake.set()
 
-    async def _look(self, limit: int, *, of_users: bool) -> int:
+    async def _check(self, limit: int, *, of_users: bool) -> int:
         checks = await self._queue.claim(limit, CHECK_LEASE_S, of_users=of_users)
         there: dict[tuple[str, str], Collection[str] | None] = {}
         for check in checks:
             channel = (check.subject.app_id, check.subject.channel)
-            # Read after the claim: who comes or goes later gives the subject another version.
+            # Read after the claim: a later arrival or leave gives the subject a new version.
             if channel not in there:
                 there[channel] = await self._occupants(*channel)
             await self._settle(check, there[channel])
@@ -344,25 +344,25 @@ class Webhooks:
         self._wake.set()
 
     async def _send_all(self, address: Address) -> None:
-        """Post what waits for an address, batch by batch, until nothing does or one is not taken."""
+        """Post the events of an address in batches until none is left or one is not accepted."""
         await self._pause(BATCH_S)
         try:
             async with self._poster.posting() as post:
-                # A dead sender's lease must end soon after its post could have.
+                # The lease of a dead sender must end soon after its post could have.
                 while (batch := await self._queue.take(address, MAX_BATCH, self._poster.timeout_s + 2)) is not None:
                     if not await self._send(post, batch):
                         return
         except QueueUnavailable as error:
-            log.error("webhook queue away", reason=str(error))
-        except Exception:  # the edge: one address must not end the others
+            log.error("webhook queue unavailable", reason=str(error))
+        except Exception:  # the boundary: one address must not end the others
             self._metrics.internal_errors += 1
             log.exception("internal error")
 
     async def _send(self, post: Posting, batch: Batch) -> bool:
-        """Post one batch; whether the next may follow at once."""
+        """Post one batch. Returns whether the next may follow at once."""
         app = self._apps.by_id(batch.address.app_id)
         if app is None or all(hook.url != batch.address.url for hook in app.webhooks):
-            given_up = await self._queue.give_up(batch, "not an address of the application any more")
+            given_up = await self._queue.give_up(batch, "no longer an address of the application")
             self._metrics.webhooks_failed += given_up
             return True
         reason = await post(batch.address.url, *_signed(app, batch))
@@ -375,7 +375,7 @@ class Webhooks:
         self._wake_by(pause_s)
         self._metrics.webhooks_retried += max(0, len(batch.entries) - given_up)
         self._metrics.webhooks_failed += given_up
-        log.warning("webhook not taken", app=app.id, reason=reason, again_in_s=round(pause_s, 2), given_up=given_up)
+        log.warning("webhook not accepted", app=app.id, reason=reason, retry_in_s=round(pause_s, 2), given_up=given_up)
         return False
 
     def _drop(self, count: int, why: str) -> None:
@@ -390,13 +390,13 @@ class Webhooks:
 def _wants(hook: WebhookTarget, name: str, channel: str) -> bool:
     if hook.events and name not in hook.events:
         return False
-    if name in _WITHOUT_CHANNEL:  # They are on no channel: an address for some channels hears of them if it says so.
+    if name in _WITHOUT_CHANNEL:  # on no channel: sent to an address for some channels only if listed
         return bool(hook.events) or not hook.channel_prefixes
     return not hook.channel_prefixes or channel.startswith(hook.channel_prefixes)
 
 
 def _concerns(hook: WebhookTarget, event: OutgoingEvent) -> bool:
-    """Whether `hook` wants the event, or what undoes it: both must be known to tell either rightly."""
+    """Whether `hook` wants the event or its opposite: reporting either correctly requires both."""
     other = _LEAVE_OF.get(event.name) or _ARRIVAL_OF.get(event.name)
     return _wants(hook, event.name, event.channel) or (other is not None and _wants(hook, other, event.channel))
 
@@ -413,7 +413,7 @@ def _text(event: OutgoingEvent) -> str:
 
 
 def _signed(app: App, batch: Batch) -> tuple[bytes, dict[str, str]]:
-    """The body, and the headers that go with it. The time is the newest event's, the same on every try."""
+    """The body and its headers. The time is the newest event's, the same on every attempt."""
     events: Sequence[str] = [entry.event for entry in batch.entries]
     time_ms = int(max(entry.at for entry in batch.entries) * 1000)
     body = f'{{"time_ms":{time_ms},"events":[{",".join(events)}]}}'.encode()

@@ -1,7 +1,7 @@
-"""Where webhooks may go: never to addresses inside, unless allowed. Source: OWASP, "Server Side Request Forgery".
+"""Where webhooks may go: never to private addresses, unless allowed. Source: OWASP, "Server Side Request Forgery".
 
-A name is resolved once, what it resolved to is checked, and the very address that was checked is connected to: a name
-that changes its mind between the two gains nothing.
+A name is resolved once, the result is checked, and the connection goes to the checked address: a name that resolves
+differently later gains nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class TargetRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A URL whose host is the address to connect to, and the name the request is for."""
+    """A URL with the checked address as its host, and the name that the request is for."""
 
     url: str
     host_header: str
@@ -38,7 +38,7 @@ class Target:
 
 
 def is_public(address: str) -> bool:
-    """Whether `address` is one of the open internet, not inside: private, loopback, link-local, multicast, reserved."""
+    """Whether `address` is on the public internet: not private, loopback, link-local, multicast or reserved."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None:
@@ -53,7 +53,7 @@ def is_public(address: str) -> bool:
 
 
 class Guard:
-    """Decides about targets. `inside` names hosts (`host`, `host:port`) inside that webhooks may go to, plainly too."""
+    """Checks targets. `inside` lists private hosts (`host`, `host:port`) that are allowed, even over plain HTTP."""
 
     def __init__(self, *, allow_private: bool = False, allow_plain: bool = False, inside: tuple[str, ...] = ()) -> None:
         self._allow_private = allow_private
@@ -61,14 +61,14 @@ class Guard:
         self._inside = frozenset(entry.lower() for entry in inside)
 
     async def resolve(self, url: str) -> Target:
-        """Where to connect for `url`. Raises TargetRefused, and OSError when the name cannot be resolved."""
+        """The target to connect to for `url`. Raises TargetRefused, and OSError if the name cannot be resolved."""
         try:
             parts = urlsplit(url)
             name, port = parts.hostname or "", parts.port
         except ValueError:
             raise TargetRefused("its URL is malformed", "write http(s)://host/…") from None
         if parts.scheme not in ("http", "https") or not name or "@" in parts.netloc:
-            raise TargetRefused("its URL is malformed", "write http(s)://host/…, without a user name")
+            raise TargetRefused("its URL is malformed", "write http(s)://host/…, without credentials")
         port = port or (443 if parts.scheme == "https" else 80)
         is_inside = bool(self._inside & {name, netloc(name, port)})
         is_plain = parts.scheme == "http" and not (self._allow_plain or is_inside)

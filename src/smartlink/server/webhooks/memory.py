@@ -1,4 +1,4 @@
-"""The webhook queue of one process, kept in memory: lost with the process."""
+"""An in-memory webhook queue for one process; its content is lost when the process ends."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ class MemoryQueue:
         self._now = now
         self._subjects: dict[Subject, _Subject] = {}
         self._due: dict[bool, list[tuple[float, int, Subject]]] = {True: [], False: []}
-        """A heap of users and one of channels; entries that no longer match their subject are passed over."""
+        """A heap of users and one of channels; entries that no longer match their subject are skipped."""
         self._seen: dict[Subject, float] = {}
         self._addresses: dict[Address, _Address] = {}
         self._failed: dict[int, FailedBatch] = {}
         self._count = itertools.count(1)
 
     async def start(self) -> None:
-        """There is nothing to open."""
+        """Nothing to open."""
 
     async def stop(self) -> None:
-        """There is nothing to close."""
+        """Nothing to close."""
 
     async def record(self, reports: Sequence[WebhookReport]) -> int:
         dropped = 0

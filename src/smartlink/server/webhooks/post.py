@@ -1,4 +1,4 @@
-"""One post of a webhook: to a checked address, within a time, reading little of the answer."""
+"""Posts one webhook: to a checked address, within a time limit, reading little of the response."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_ANSWER_BYTES = 65_536
 
 
 class Posting:
-    """Posts to one address after another; a connection is kept while this lives."""
+    """Posts to one address; keeps the connection while it lives."""
 
     def __init__(self, client: httpx2.AsyncClient, guard: Guard, timeout_s: float) -> None:
         self._client = client
@@ -25,7 +25,7 @@ class Posting:
         self._timeout_s = timeout_s
 
     async def __call__(self, url: str, body: bytes, headers: Mapping[str, str]) -> str | None:
-        """None when the receiver took it (2xx), else why not. Redirects are not followed."""
+        """Returns None if the receiver accepted it (2xx), else the reason. Redirects are not followed."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 target = await self._guard.resolve(url)
@@ -39,7 +39,7 @@ class Posting:
                         if read > MAX_ANSWER_BYTES:
                             break
         except TimeoutError:
-            return f"no answer within {self._timeout_s:g} s"
+            return f"no response within {self._timeout_s:g} s"
         except TargetRefused as refused:
             return f"refused: {refused}"
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, UnicodeError) as error:
@@ -48,7 +48,7 @@ class Posting:
 
 
 class Poster:
-    """Makes postings. Nothing of the environment (proxies, netrc) plays a part."""
+    """Creates postings, which ignore the environment (proxies, netrc)."""
 
     def __init__(self, guard: Guard, timeout_s: float) -> None:
         self._guard = guard
@@ -56,14 +56,16 @@ class Poster:
         self.timeout_s = timeout_s
 
     async def refuses(self, url: str) -> str | None:
-        """Why nothing will ever be posted to `url`, and what would allow it; None too when its name is not known."""
+        """Why `url` will never be posted to, and what would allow it; None if it may be, or if its name does not
+        resolve.
+        """
         try:
             async with asyncio.timeout(self.timeout_s):
                 await self._guard.resolve(url)
         except TargetRefused as refused:
             return str(refused)
         except (OSError, UnicodeError, TimeoutError):
-            return None  # It may be known by the time there is something to post.
+            return None  # The name may resolve by the time there is something to post.
         return None
 
     @asynccontextmanager

@@ -1,14 +1,13 @@
-"""The port `WebhookQueue`: what is to be told to whom, kept where a restart, and other nodes, find it again.
+"""The port `WebhookQueue`: events to post, stored where a restart and other nodes can find them.
 
-Two things live in it. *Subjects*: a channel, or a user on a channel, with what was last told of it and when it must be
-looked at again. *Waiting events*: one queue per address (app, URL and lane), taken by one node at a time under a lease.
+It holds two things. *Subjects*: a channel, or a user on a channel, with its last announced state and when to check it
+again. *Waiting events*: one queue per address (app, URL and lane), leased to one node at a time. User events have a
+separate lane with its own limit: however many channels strangers create, they neither delay nor displace the events of
+users.
 
-What is told of users has a lane of its own, with places of its own: however many channels strangers make, they neither
-delay who came and went nor take its room.
-
-A subject is told of by state, not by edge. An arrival is told when the subject is not announced yet; a leave only asks
-for a look later, and what that look finds is told. Every report gives its subject a new version, and a look counts only
-if no report came meanwhile: so whatever order the nodes' reports arrive in, what was told last is the truth.
+Subjects are level-triggered. An arrival is announced if the subject is not announced yet; a leave only schedules a
+check, and its result is announced. Every report gives its subject a new version, and a check counts only if no report
+came meanwhile, so the last announcement is true in whatever order the nodes' reports arrive.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ __all__ = [
 ]
 
 MAX_WAITING = 100_000
-"""Events one address may have waiting, and as many of users; what comes on top is dropped and counted."""
+"""Limit of waiting events per address, and separately of its user events; the excess is dropped and counted."""
 MAX_FAILED = 1_000
-"""Batches kept as failed per address; the oldest make room."""
+"""Failed batches kept per address; beyond it, the oldest are dropped."""
 
 
 class QueueUnavailable(Exception):
-    """The queue cannot be used now; nothing of the call has happened. The message says why, without secrets."""
+    """The queue is unavailable and the call had no effect. The message gives the reason, without secrets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A user on a channel, or with an empty `user_id` the channel itself."""
+    """A user on a channel, or the channel itself if `user_id` is empty."""
 
     app_id: str
     channel: str
@@ -52,7 +51,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One queue: the events of one app for one URL that are of users, or those that are not."""
+    """One queue: the user events, or the other events, of one app for one URL."""
 
     app_id: str
     url: str
@@ -68,22 +67,22 @@ class WebhookReport:
     at: float
     """When it happened, in seconds since 1970."""
     event: str
-    """The event as JSON text, as it stands in the body."""
+    """The event as JSON, as in the body."""
     urls: tuple[str, ...]
     check_in_s: float | None = None
-    """When to look whether it is still so. Always given for a leave."""
+    """Delay before checking whether it still holds. Required for a leave."""
     once_for_s: float = 0.0
-    """Skip it when one was reported for the subject within this time; only for events."""
+    """Skip it if the subject had one within this time; only for events."""
 
     @property
     def addresses(self) -> list[Address]:
-        """Where the event is to wait."""
+        """The queues that the event goes to."""
         return [Address(self.subject.app_id, url, bool(self.subject.user_id)) for url in self.urls]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A subject that is due for a look."""
+    """A subject that is due for a check."""
 
     subject: Subject
     version: str
@@ -92,7 +91,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class QueuedEvent:
-    """One waiting event. `at`: when it happened; `since`: from when its tries count."""
+    """One waiting event. `at` is when it happened, `since` is when its retries began."""
 
     at: float
     since: float
@@ -101,7 +100,7 @@ class QueuedEvent:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The head of an address's queue, taken under a lease. `attempts` have failed in a row before this one."""
+    """The head of an address's queue, under a lease. `attempts` is the number of consecutive failures before it."""
 
     address: Address
     lease: str
@@ -111,7 +110,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class FailedBatch:
-    """Events that were not taken in time."""
+    """Events that were not accepted in time."""
 
     id: int
     address: Address
@@ -121,60 +120,61 @@ class FailedBatch:
 
 
 class WebhookQueue(Protocol):
-    """Keeps reports, waiting events and failed ones.
+    """Stores reports, waiting events and failed ones.
 
-    Promises, tried on every engine by tests/conformance/test_webhook_queue.py: what `record` or `settle` has returned
-    for survives the death of the caller; events of one address are taken in the order they were recorded in; an
-    address is taken by one caller at a time, and by another once the lease is over; a caller whose lease is over
-    changes nothing any more; addresses do not wait for each other. Everything raises QueueUnavailable.
+    tests/conformance/test_webhook_queue.py checks these promises for every engine: the effects of a returned `record`
+    or `settle` survive the death of the caller; events of one address are taken in the order of their recording; an
+    address is taken by one caller at a time, and by another once the lease expires; a caller with an expired lease
+    changes nothing; addresses do not wait for each other. Every method raises QueueUnavailable.
     """
 
     async def start(self) -> None: ...
 
     async def record(self, reports: Sequence[WebhookReport]) -> int:
-        """Take reports, in order. Returns how many events were dropped because their address has too many waiting."""
+        """Record reports, in order. Returns how many events were dropped because their address has too many waiting."""
 
     async def recheck(self, in_s: float) -> None:
-        """Have everything announced or due looked at, `in_s` from now, channels last.
+        """Schedule a check of every subject announced or due, `in_s` from now, channels last.
 
-        Nodes may have died without a word. What others look at anyway may keep its time.
+        For the case that nodes died silently. Subjects already scheduled may keep their time.
         """
 
     async def claim(self, limit: int, lease_s: float, *, of_users: bool) -> Sequence[Check]:
-        """Users, or channels, that are due, longest due first.
+        """Claim due users, or channels, longest due first.
 
-        Not given to others for `lease_s`; due again afterwards.
+        Hidden from others for `lease_s`, then due again.
         """
 
     async def settle(self, check: Check, *, is_announced: bool, told: WebhookReport | None) -> bool:
-        """End a look: what is announced from now on, and the event that says so.
+        """Finish a check: store whether the subject is announced, and queue the event about it.
 
-        False, and nothing is done, when a report came since the claim: the subject is then due again at once.
+        Returns False without effect if a report came since the claim; the subject is then due again at once.
         """
 
     async def ready(self, limit: int) -> Sequence[Address]:
-        """Addresses with something to send, not leased and not to be spared until later."""
+        """Addresses with something to send, not leased or paused."""
 
     async def take(self, address: Address, limit: int, lease_s: float) -> Batch | None:
-        """Lease an address and its oldest events. None when it is leased, spared or empty."""
+        """Lease an address and its oldest events. Returns None if it is leased, paused or empty."""
 
     async def done(self, batch: Batch) -> None:
-        """The batch was taken by its receiver: forget it, free the address."""
+        """The batch was accepted: delete it and release the address."""
 
     async def defer(self, batch: Batch, again_in_s: float, give_up_after_s: float, reason: str) -> int:
-        """The batch was not taken: free the address in `again_in_s`.
+        """The batch was not accepted: release the address after `again_in_s`.
 
-        Events that waited, at an address that failed, both for `give_up_after_s`, are kept as failed; returns how many.
+        Events that have waited for `give_up_after_s`, at an address that has failed for as long, are kept as failed.
+        Returns how many.
         """
 
     async def give_up(self, batch: Batch, reason: str) -> int:
-        """Keep the batch as failed at once; returns its number of events."""
+        """Keep the batch as failed now. Returns its number of events."""
 
     async def failed(self, limit: int = 1_000) -> Sequence[FailedBatch]:
         """Failed batches, newest first."""
 
     async def retry(self, batch_id: int | None) -> int:
-        """Let a failed batch, or all (None), wait anew, behind what waits already. Returns how many batches."""
+        """Requeue a failed batch, or all (None), after the waiting events. Returns how many batches."""
 
     async def forget(self, batch_id: int | None) -> int:
         """Delete a failed batch, or all (None). Returns how many batches."""

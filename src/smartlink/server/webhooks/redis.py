@@ -1,15 +1,15 @@
-"""The webhook queue in Redis: for several nodes. As durable as Redis is told to be (`appendonly yes`).
+"""The webhook queue in Redis, shared by several nodes. As durable as Redis is configured to be (`appendonly yes`).
 
-Every call is one script, hence all or nothing. Times are Redis's own clock, so that nodes need not agree. All keys
-share one hash tag, as a Cluster demands of the keys of one script. A script whose answer was lost may have run; it is
-for the caller to decide what a second try would mean.
+Every call is one script, hence atomic. Times are from Redis's clock, so that nodes need not agree. All keys share one
+hash tag, as a Cluster requires of the keys of one script. A script whose reply was lost may have run; the caller
+decides whether to repeat it.
 
-    subjects   hash    subject → "{announced}{version}"     due      zset  channels by when they are due
-                                                            due:users  zset  users likewise
-    ready      zset    address by when it may be taken      counter  number of the latest version or failed batch
-    wait:A     list    waiting entries of address A         state:A  hash  lease, attempts, failing
-    failed     hash    id → batch                           failed:A list  ids of the address
-    seen:S     string  gone when the subject may be told again
+  subjects   hash    subject → "{announced}{version}"     due      zset  channels by due time
+                                                          due:users  zset  users likewise
+  ready      zset    address by when it may be taken      counter  number of the latest version or failed batch
+  wait:A     list    waiting entries of address A         state:A  hash  lease, attempts, failing
+  failed     hash    id → batch                           failed:A list  ids of the address
+  seen:S     string  expires when the subject may be reported again
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ repeat
   cursor = page[1]
   for i = 1, #page[2], 2 do redis.call('ZADD', due_of(page[2][i]), 'NX', due(page[2][i]), page[2][i]) end
 until cursor == '0'
--- What is due for long was due while no node lived: the clients are on their way back too.
+-- What is long overdue came due while no node was alive: the clients are still reconnecting.
 for _, name in ipairs({'due', 'due:users'}) do
   for _, subject in ipairs(redis.call('ZRANGEBYSCORE', key(name), '-inf', text(now - 5))) do
     redis.call('ZADD', key(name), due(subject), subject)
@@ -162,7 +162,7 @@ if string.sub(state, 2) ~= version then
   return 0
 end
 redis.call('ZREM', due_of(subject), subject)
--- Versions before this one had users among the channels.
+-- Earlier versions kept users among the channels.
 redis.call('ZREM', key('due'), subject)
 if announced == '1' then
   redis.call('HSET', key('subjects'), subject, '1' .. count())
@@ -314,14 +314,16 @@ def _entry(text: str) -> QueuedEvent:
 
 
 class RedisQueue:
-    """A `WebhookQueue` in Redis, over `commands` that know WEBHOOK_SCRIPTS and may be shared with other engines."""
+    """A `WebhookQueue` in Redis. `commands` must know WEBHOOK_SCRIPTS and may be shared with other engines."""
 
     def __init__(self, commands: RedisCommands, names: Names) -> None:
         self._commands = commands
         self._key = names.webhooks
 
     async def start(self) -> None:
-        """Connect. Raises QueueUnavailable where Redis will not have us; is it away, it is waited for afterwards."""
+        """Connect. Raises QueueUnavailable if Redis rejects our credentials. If Redis is unreachable, retries in the
+        background.
+        """
         try:
             await self._commands.open()
         except RedisRefused as error:
@@ -384,7 +386,7 @@ class RedisQueue:
         try:
             return await self._commands.run(script, (self._key,), *arguments)
         except RedisUnavailable as error:
-            raise QueueUnavailable(f"The webhook queue in Redis cannot be used: {error}") from None
+            raise QueueUnavailable(f"The webhook queue in Redis is unavailable: {error}") from None
 
     def _address(self, name: str) -> Address:
         app_id, url, *of_users = msgspec.json.decode(name, type=tuple[str, ...])

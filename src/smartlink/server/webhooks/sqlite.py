@@ -1,7 +1,7 @@
-"""The webhook queue in an SQLite file: for one machine, kept over restarts and `kill -9`.
+"""The webhook queue in an SQLite file: for one machine, surviving restarts and `kill -9`.
 
-One thread owns the connection; each call is one transaction, on disk when it returns. Times are the wall clock's, since
-they outlive the process; one far in the future, as after the clock was set back, counts as come.
+One thread owns the connection; each call is one transaction, on disk when it returns. Times are wall-clock times, since
+they outlive the process; one far in the future, as after the clock was set back, counts as past.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ __all__ = ["SqliteQueue"]
 T = TypeVar("T")
 BUSY_S = 5.0
 MAX_LOG_BYTES = 16 * 1024 * 1024
-"""The write-ahead log is cut to this once all of it is in the database."""
+"""The write-ahead log is truncated to this size after a checkpoint."""
 FAR_S = 600.0
-"""No due time, lease or pause lies further ahead."""
+"""No due time, lease or pause is further ahead than this."""
 TICK_S = 0.000_001
 
 _TABLES = """
@@ -69,7 +69,7 @@ _entries = msgspec.json.Decoder(tuple[QueuedEvent, ...])
 
 
 class SqliteQueue:
-    """A `WebhookQueue` in the file at `path`, which is made, with its folder, at the start."""
+    """A `WebhookQueue` in the file at `path`, created at the start with its folder."""
 
     def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
         self._path = path
@@ -89,12 +89,12 @@ class SqliteQueue:
         thread, self._thread = self._thread, None
         if thread is None:
             return
-        # In the thread, so that it comes after an opening that is under way.
+        # In the thread, so that it follows an opening in progress.
         await asyncio.get_running_loop().run_in_executor(thread, self._close)
         thread.shutdown(wait=False)
 
     async def record(self, reports: Sequence[WebhookReport]) -> int:
-        # Reports of one call are due in their order.
+        # Reports of one call become due in order.
         def work(db: sqlite3.Connection) -> int:
             now = self._now()
             return sum(self._record(db, report, now + n * TICK_S) for n, report in enumerate(reports))
@@ -192,7 +192,7 @@ class SqliteQueue:
             (since,) = db.execute("SELECT failing_since FROM addresses WHERE id = ?", (address_id,)).fetchone()
             if now - since < give_up_after_s:
                 return 0
-            # What was replayed stands behind with a younger time: only the head can have expired.
+            # Replayed events come last, with a younger time: only the head can have expired.
             (first_young,) = db.execute(
                 "SELECT min(id) FROM waiting WHERE address_id = ? AND since > ?", (address_id, now - give_up_after_s)
             ).fetchone()
@@ -343,7 +343,7 @@ class SqliteQueue:
 
     def _open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        # Events may hold what clients said to each other: for this user only.
+        # Events may hold what clients send each other: readable by this user only.
         self._path.touch(0o600)
         db = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         self._connection = db
@@ -380,11 +380,11 @@ class SqliteQueue:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except (sqlite3.Error, OSError) as error:
-            raise QueueUnavailable(f"The webhook queue {self._path} cannot be used: {error}") from None
+            raise QueueUnavailable(f"The webhook queue {self._path} is unavailable: {error}") from None
 
 
 def _key(address: Address) -> tuple[str, str]:
-    """How an address stands in the tables: behind a blank, which no URL has, that it is of users."""
+    """An address in the tables: user events are marked by a space before the URL, which no URL has."""
     return address.app_id, address.url + (_OF_USERS if address.is_of_users else "")
 
 
