@@ -38,8 +38,8 @@ async def test_status_names_redis_and_an_event_that_others_cannot_get_is_not_cal
 
             report = json.loads(told.stdout)
             assert (told.returncode, report["state"], report["redis"]) == (1, "degraded", "down")
-            assert report["problems"][0].startswith("Other nodes are unreachable: Redis is away (")
+            assert report["problems"][0].startswith("Other nodes are unreachable: Redis is unreachable (")
             assert sent.returncode == 1
             assert "Not sent" in sent.stderr
-            assert "Redis is away" in sent.stderr
+            assert "Redis is unreachable" in sent.stderr
             assert await ana.is_quiet()

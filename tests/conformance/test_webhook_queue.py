@@ -429,7 +429,7 @@ class TestRedisQueue(WebhookQueuePromises):
 
     async def test_a_redis_that_is_away_is_told(self) -> None:
         async with redis_queue("redis://127.0.0.1:1/0") as queue:
-            with pytest.raises(limits.QueueUnavailable, match="Redis is away"):
+            with pytest.raises(limits.QueueUnavailable, match="Redis is unreachable"):
                 await queue.record([event("1")])
 
     async def test_a_redis_that_will_not_have_us_is_told_at_the_start(self, shared_redis: RedisServer) -> None:

@@ -37,7 +37,7 @@ async def settled(engines: RedisEngines) -> None:
 
     def is_at_rest() -> bool:
         busy = presence._dirty or presence._unsettled or presence._dead or presence._former_id
-        return presence._is_with_others and not busy
+        return presence._is_joined and not busy
 
     await eventually(is_at_rest)
     await engines.commands.ask("", "PING")  # answered after what was under way

@@ -143,7 +143,7 @@ async def test_a_full_redis_is_called_full() -> None:
             refused = await call(server.port, "POST", "/apps/1001/events", body)
             assert refused.status_code == 503
             assert "Redis is full" in refused.text
-            assert "cannot be reached" not in refused.text
+            assert "unreachable" not in refused.text
             up = await call(server.port, "GET", "/up")
             assert (up.status_code, up.json()["health"]) == (200, "degraded")
             assert "Redis is full" in up.json()["problems"][0]

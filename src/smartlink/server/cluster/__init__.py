@@ -1,1 +1,1 @@
-"""What joins machines: the ports for what nodes share, and their engines."""
+"""Shared state of the nodes: the ports and their engines."""

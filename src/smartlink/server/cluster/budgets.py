@@ -1,7 +1,7 @@
-"""What is kept for applications: each within a budget of bytes of its own, each thing for its time.
+"""In-memory storage for applications, with a byte budget per application and a time to live per item.
 
-An application over its budget loses what it put in longest ago, never what is another's. What is over is freed within
-`SWEEP_S`, asked for or not.
+An application over its budget loses its own oldest items, never another's. Expired items are freed within `SWEEP_S`,
+even if no one looks them up.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["SWEEP_S", "Keeper"]
 
 SWEEP_S = 1.0
 SWEPT_AT_ONCE = 2_000
-"""Things freed in one turn of the loop."""
+"""Items freed in one turn of the loop."""
 
 K = TypeVar("K", str, bytes)
 V = TypeVar("V")
@@ -26,21 +26,21 @@ class _Account(Generic[K, V]):
 
     def __init__(self) -> None:
         self.items: OrderedDict[K, tuple[V, int, float]] = OrderedDict()
-        """In order of `put`: value, bytes, and when its time is over."""
+        """In order of `put`: value, bytes, and expiry."""
         self.used = 0
 
 
 class Keeper(Generic[K, V]):
     """Values by application and key.
 
-    Within an application all are kept equally long, as a rule: one that is kept for less than those put in before it
-    is not found any more when its time is over, but freed after them.
+    Items of an application usually have the same time to live. One with a shorter time than those before it is hidden
+    when it expires, but freed after them.
     """
 
     def __init__(
         self, max_bytes: int, now: Callable[[], float], gone: Callable[[str, K, V], None] | None = None
     ) -> None:
-        """`max_bytes`: of each application. `gone` is told of each value that was evicted, or whose time was over."""
+        """`max_bytes` is the budget per application. `gone` is called with each evicted or expired value."""
         self._max_bytes = max_bytes
         self._now = now
         self._gone: Callable[[str, K, V], None] | None = gone
@@ -48,7 +48,7 @@ class Keeper(Generic[K, V]):
         self._sweep: asyncio.TimerHandle | None = None
 
     def used(self, app_id: str) -> int:
-        """Bytes that the application takes now."""
+        """Bytes currently used by the application."""
         account = self._accounts.get(app_id)
         return 0 if account is None else account.used
 
@@ -58,7 +58,7 @@ class Keeper(Generic[K, V]):
         return None if item is None or item[2] <= self._now() else item[0]
 
     def put(self, app_id: str, key: K, value: V, size: int, ttl_s: float) -> None:
-        """Keep `value`, of `size` bytes with all it takes, as the application's newest, in the place of what was."""
+        """Store `value` as the application's newest, replacing the old one. `size` is its total in bytes."""
         self.take(app_id, key)
         account = self._accounts.get(app_id)
         if account is None:
@@ -69,7 +69,7 @@ class Keeper(Generic[K, V]):
             self._sweep_later(SWEEP_S)
 
     def take(self, app_id: str, key: K) -> V | None:
-        """Keep it no longer, and hand it out, its time over or not; `gone` is not told."""
+        """Remove and return it, expired or not; `gone` is not called."""
         account = self._accounts.get(app_id)
         item = None if account is None else account.items.pop(key, None)
         if item is None:
@@ -78,7 +78,7 @@ class Keeper(Generic[K, V]):
         return item[0]
 
     def charge(self, app_id: str, size: int) -> None:
-        """The application takes so many bytes more, or fewer, beside its values: make room for them."""
+        """Adjust the application's usage, apart from its values, by `size` bytes, and make room if necessary."""
         account = self._accounts.get(app_id)
         if account is None:
             account = self._accounts[app_id] = _Account()
@@ -88,7 +88,7 @@ class Keeper(Generic[K, V]):
         self._close(app_id, account)
 
     def sweep(self) -> bool:
-        """Free what is over. Returns whether there is more to free than one turn may take."""
+        """Free expired items. Returns whether there is more to free than fits one turn."""
         now, left = self._now(), SWEPT_AT_ONCE
         for app_id, account in tuple(self._accounts.items()):
             while account.items and next(iter(account.items.values()))[2] <= now:

@@ -38,7 +38,7 @@ class Health:
             found.append(FULL)
         elif not self._is_whole():
             reason = self._redis.problem if self._redis is not None else ""
-            found.append(f"Other nodes are unreachable{': Redis is away' if self._redis is not None else ''}")
+            found.append(f"Other nodes are unreachable{': Redis is unreachable' if self._redis is not None else ''}")
             if reason:
                 found[-1] += f" ({reason})"
         return found

@@ -1,4 +1,4 @@
-"""The port `Broker` and what it carries."""
+"""The port `Broker` and its messages."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ __all__ = [
 
 
 class BrokerUnavailable(Exception):
-    """What lies between the nodes cannot be used now, and why; the caller is told to come back (503)."""
+    """The connection between nodes is unavailable; the message says why. The caller is asked to retry (503)."""
 
     def __init__(self, reason: str = "Other nodes are unreachable") -> None:
         super().__init__(reason)
 
 
 class Publication(msgspec.Struct, frozen=True):
-    """One frame on its way to the subscribers of one channel of one app.
+    """One frame for the subscribers of one channel of one app.
 
-    `frame` is the text frame's payload, encoded once; `except_socket` says who is left out (see `left_out`). `is_live`
-    marks what may be dropped under pressure and, while the nodes cannot reach each other, goes to this node's
-    subscribers only.
+    `frame` is the text frame's payload, encoded once; `except_socket` excludes recipients (see `left_out`). `is_live`
+    marks frames that may be dropped under pressure and that reach only this node's subscribers while the nodes cannot
+    reach each other.
     """
 
     app_id: str
@@ -43,32 +43,34 @@ class Publication(msgspec.Struct, frozen=True):
     except_socket: str | None = None
     is_live: bool = False
     version: int = 0
-    """Of a coming or going its number, as the roster gave it (`presence.base.State`); 0 for all else."""
+    """Number of a join or leave, as assigned by the presence store (`presence.base.ChannelState`); 0 for everything
+    else.
+    """
 
 
 def left_out(socket_id: str | None, user_id: str | None) -> str | None:
-    """Who is left out, as one text: a socket id, `@` and a user's id for all their sockets, or the two together."""
+    """Encode the excluded recipients: a socket id, `@` and a user id for all the user's sockets, or both together."""
     return socket_id if user_id is None else f"{socket_id or ''}@{user_id}"
 
 
 def left_out_parts(text: str) -> tuple[str, str | None]:
-    """The socket id, empty for none, and the user's id of such a text."""
+    """The socket id (may be empty) and the user id of such a text."""
     socket_id, at, user_id = text.partition("@")
     return socket_id, user_id if at else None
 
 
 def is_left_out(text: str) -> bool:
-    """Whether a neighbour's text is one of these."""
+    """Whether a text received from another node is valid."""
     socket_id, user_id = left_out_parts(text)
     return is_valid_socket_id(socket_id) or (not socket_id and bool(user_id))
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """Word from node to node: `action` says what to do, to whom is `target`, with what is `data`.
+    """A command from node to node: `action` with its `target` and `data`.
 
-    Actions are named by whoever registers for them with `Node.on_control`; one that a node does not know is ignored,
-    so that old and new versions can stand side by side.
+    Actions are registered with `Node.on_control`; a node ignores those it does not know, so that old and new versions
+    can run side by side.
     """
 
     app_id: str
@@ -83,27 +85,27 @@ Deliver = Callable[[Publication | Control], None]
 class Broker(Protocol):
     """Carries publications between nodes.
 
-    Promises, tried on every engine by tests/conformance/test_broker.py: each subscribed node hears a publication at
-    most once, this node included; publications on one channel arrive in one order everywhere; a control reaches
-    every node; after `unsubscribe` nothing of the channel arrives. `deliver` is a plain function and must not raise.
-    While other nodes cannot be reached, `subscribe` still succeeds and takes effect when they can.
+    tests/conformance/test_broker.py checks these promises for every engine: each subscribed node, including this one,
+    receives a publication at most once; publications on one channel arrive in the same order everywhere; a control
+    reaches every node; after `unsubscribe` nothing of the channel arrives. `deliver` is synchronous and must not raise.
+    While other nodes are unreachable, `subscribe` still succeeds and takes effect once they return.
     """
 
     @property
     def is_available(self) -> bool:
-        """Whether other nodes can be reached now."""
+        """Whether other nodes are reachable."""
 
     async def start(self, deliver: Deliver) -> None: ...
 
     async def subscribe(self, app_id: str, channel: str) -> None:
-        """Hear this channel from now on."""
+        """Receive this channel from now on."""
 
     async def unsubscribe(self, app_id: str, channel: str) -> None: ...
 
     async def publish(self, publication: Publication | Control) -> None:
-        """Send to every subscribed node. Raises BrokerUnavailable, and then nobody has it.
+        """Send to every subscribed node. Raises BrokerUnavailable, and then no node has it.
 
-        A live publication never raises: while other nodes cannot be reached, this one alone hears it.
+        A live publication never raises: while other nodes are unreachable, only this node receives it.
         """
 
     async def stop(self) -> None: ...

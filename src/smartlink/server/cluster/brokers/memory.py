@@ -1,4 +1,4 @@
-"""One node, alone: a publication goes straight back to where it came from."""
+"""A single node: publications are delivered locally."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["MemoryBroker"]
 
 
 class MemoryBroker:
-    """A `Broker` within one process. Nothing waits, nothing fails."""
+    """A `Broker` within one process. Never waits or fails."""
 
     is_available = True
 

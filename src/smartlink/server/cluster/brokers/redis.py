@@ -1,15 +1,15 @@
-"""Publications between nodes over Redis: one Redis channel per channel, heard only where somebody is subscribed.
+"""Publications between nodes over Redis: one Redis channel per channel, subscribed only by nodes with subscribers.
 
-What must not be lost is also written to a short stream per channel, in the same script that publishes it. A node whose
-subscription broke reads there what it missed before it goes on, in order; where the gap is longer than what is kept,
-the channel's subscribers here are told to connect again (the control "missed", to this node alone; without a channel
-it is controls that were missed).
+Durable publications are also written to a short stream per channel, by the script that publishes them. After a broken
+subscription a node first reads what it missed there, in order. If the gap is longer than the stream, the channel's
+subscribers on this node are told to reconnect (by the control "missed", delivered to this node only; without a channel
+it means that controls were missed).
 
-A slot of a Cluster that is half moved has the stream on one server and the subscribers on another. Then the stream is
-written there, and the subscribers are told here that there is something to read (`{"v":1,"n":true}`).
+While a slot of a Cluster is moving, the stream may be on one server and the subscribers on another. Then the stream is
+written on the former, and the subscribers on the latter are told to read it (`{"v":1,"n":true}`).
 
-On the bus: `{"v":1,"i":"<id in the stream>","x":"<socket left out>","f":<the frame>}`, for controls
-`{"v":1,"i":…,"c":{…}}`; comings and goings have their number, `"s"`. Live publications have no id and are not kept.
+On the bus: `{"v":1,"i":"<id in the stream>","x":"<excluded recipients>","f":<the frame>}`, for controls
+`{"v":1,"i":…,"c":{…}}`; joins and leaves carry their number as `"s"`. Live publications have no id and are not stored.
 Anything else is dropped and counted.
 """
 
@@ -41,7 +41,7 @@ __all__ = ["BROKER_SCRIPTS", "MISSED", "RedisBroker"]
 
 VERSION = 1
 MISSED = "missed"
-"""The control a node gives itself when publications on the channel `target` cannot be brought after all."""
+"""The control a node delivers to itself when publications on the channel `target` are lost."""
 
 KEPT_S = 120
 KEPT_PER_CHANNEL = 500
@@ -49,9 +49,9 @@ MAX_MESSAGE_BYTES = 4_194_304
 MAX_HELD = 50_000
 BEAT_EVERY_S = 1.0
 MEMORY_EVERY_S = 10.0
-"""How often each server is asked whether it throws keys away."""
+"""How often each server is asked for its eviction policy."""
 RECALL_S = 10.0
-"""For how long it is known which message of a channel was heard last."""
+"""How long the last message of each channel is remembered."""
 MARGIN_MS = 5_000
 ESTABLISH_S = 30.0
 START_S = 5.0
@@ -62,9 +62,9 @@ local id = redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[3], '*', 'm', ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[4])
 return redis.call(ARGV[1], ARGV[5], '{"v":1,"i":"' .. id .. '",' .. ARGV[2])
 """)
-# The channel is an argument: a key that exists nowhere would have a slot that moves refuse the script.
+# The channel is an argument, not a key: a moving slot would refuse a script with a key that does not exist.
 _NEWS = b'{"v":1,"n":true}'
-"""Says that the channel's stream holds more."""
+"""Announces that the channel's stream holds more."""
 _BEAT = Script("""
 local now = redis.call('TIME')
 local ms = now[1] .. string.format('%03d', math.floor(now[2] / 1000))
@@ -100,7 +100,7 @@ class _Beat(msgspec.Struct):
 _message_decoder = msgspec.json.Decoder(_Message)
 _beat_decoder = msgspec.json.Decoder(_Beat)
 Entries = list[tuple[bytes, tuple[bytes, bytes]]]
-"""Of a stream: ids, and the one field of each."""
+"""From a stream: ids, and the single field of each."""
 _FAULTS = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -109,16 +109,16 @@ class _Channel:
     app_id: str
     channel: str
     since_ms: int
-    """Redis' time when this node began to want it."""
+    """Redis time when this node subscribed."""
     acknowledged: asyncio.Future[None] | None = None
 
 
 class _Overrun(OSError):
-    """More came while catching up than can be held."""
+    """More messages arrived during catch-up than can be held."""
 
 
 class RedisBroker:
-    """A `Broker` over Redis. See the module for what travels."""
+    """A `Broker` over Redis. See the module for the protocol."""
 
     def __init__(self, commands: RedisCommands, names: Names, metrics: Metrics, *, is_sharded: bool = False) -> None:
         self._commands = commands
@@ -136,14 +136,14 @@ class RedisBroker:
         self._moved = asyncio.Event()
         self._held: list[tuple[str, bytes]] | None = None
         self._beats: dict[str, int] = {}
-        """The last heartbeat of each subscription: Redis' time in ms."""
+        """The last heartbeat of each subscription: Redis time in ms."""
         self._beat_at = 0.0
         self._heard: OrderedDict[str, tuple[str, float]] = OrderedDict()
-        """The id of the last message of each channel, and when it was heard."""
+        """The id of the last message of each channel, and when it was received."""
         self._news: set[str] = set()
-        """Channels whose stream holds more than was heard."""
+        """Channels whose stream has unread entries."""
         self._in_news: set[str] = set()
-        """Those whose stream is being read."""
+        """Channels whose stream is being read."""
         self._has_news = asyncio.Event()
         self._complained_at: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
@@ -154,11 +154,13 @@ class RedisBroker:
         return self._commands.is_available and self._is_hearing
 
     async def start(self, deliver: Deliver) -> None:
-        """Begin to hear. Raises Refused where Redis will not have us; is Redis away, it is waited for afterwards."""
+        """Start receiving. Raises RedisRefused if Redis rejects our credentials. If Redis is unreachable, retries in
+        the background.
+        """
         await self._commands.open()
         self._deliver = deliver
         self._beat_at = time.monotonic()
-        self._task = self._commands.background.start("hearing other nodes over Redis", self._run())
+        self._task = self._commands.background.start("receiving from other nodes over Redis", self._run())
         if self._commands.is_available:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(START_S):
@@ -213,20 +215,20 @@ class RedisBroker:
             raise BrokerUnavailable(str(error)) from None
 
     async def _publish_live(self, publication: Publication, name: str, body: bytes) -> None:
-        was_hearing = bool(self._subscriptions)
+        was_subscribed = bool(self._subscriptions)
         try:
             await self._commands.ask(name, self._verb, name, b'{"v":1,' + body)
         except RedisUnavailable as error:
-            # What was sent may come back: rather not at all than twice.
-            if error.was_sent and was_hearing:
+            # It may have been sent: lose it rather than deliver it twice.
+            if error.was_sent and was_subscribed:
                 return
         else:
-            if was_hearing:
+            if was_subscribed:
                 return
         if self._deliver is not None and name in self._channels:
             self._deliver(publication)
 
-    # Hearing
+    # Receiving
 
     async def _run(self) -> None:
         backoff_s = FIRST_BACKOFF_S
@@ -235,7 +237,7 @@ class RedisBroker:
             self._moved.clear()
             try:
                 with closed_is_lost():
-                    await self._hear()
+                    await self._receive()
             except (*LOST, RedisUnavailable, RedisRefused) as error:
                 if self._is_hearing:
                     backoff_s = FIRST_BACKOFF_S
@@ -243,16 +245,16 @@ class RedisBroker:
                     self._commands.refresh_topology()
                 else:
                     self._warn("redis subscription lost", error)
-            except Exception:  # the edge: a bug of ours must not leave the node deaf for ever
+            except Exception:  # the boundary: a bug must not leave the node deaf
                 log.exception("internal error")
             finally:
                 self._is_hearing = False
                 self._subscriptions = {}
                 self._established.clear()
-            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 — jitter is no secret
+            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 — jitter
             backoff_s = min(backoff_s * 2, LAST_BACKOFF_S)
 
-    async def _hear(self) -> None:
+    async def _receive(self) -> None:
         topology = self._commands.topology
         if topology is None:
             return
@@ -287,7 +289,7 @@ class RedisBroker:
     async def _establish(
         self, subscriptions: dict[Endpoint, PubSubConnection], topology: Topology, heartbeats: dict[Endpoint, str]
     ) -> None:
-        """Subscribe to all that is wanted, bring what was missed, then let through what came meanwhile."""
+        """Subscribe to all channels, deliver what was missed, then what arrived meanwhile."""
         async with asyncio.timeout(ESTABLISH_S):
             times = await self._times(heartbeats.values())
             self._topology, self._subscriptions = topology, subscriptions
@@ -308,7 +310,7 @@ class RedisBroker:
         self._established.set()
 
     async def _times(self, heartbeats: Iterable[str]) -> dict[str, int]:
-        """The clock of each server, in ms, by its heartbeat."""
+        """The clock of each server in ms, by its heartbeat."""
         times: dict[str, int] = {}
         for name in heartbeats:
             seconds, microseconds = await self._commands.ask(name, "TIME")
@@ -316,9 +318,9 @@ class RedisBroker:
         return times
 
     async def _catch_up(self, now_ms: int) -> dict[str, str]:
-        """Bring what was published since the last heartbeat. Returns the last id of each channel that had any.
+        """Deliver what was published since the last heartbeat. Returns the last id of each channel that had any.
 
-        Before the first one clients may have come already: then it is the controls since the start.
+        Before the first heartbeat it reads the controls since the start, since clients may be connected already.
         """
         apart_s = time.monotonic() - self._beat_at
         since_ms = min(self._beats.values(), default=now_ms - int(apart_s * 1_000)) - MARGIN_MS
@@ -332,14 +334,14 @@ class RedisBroker:
                 if isinstance(entries, RedisUnavailable):
                     raise entries
                 if is_too_late or len(entries) >= KEPT_PER_CHANNEL:
-                    self._tell_missed(name)
+                    self._deliver_missed(name)
                     continue
                 if entries:
                     replayed[name] = self._take_entries(name, entries)
         return replayed
 
     def _take_entries(self, name: str, entries: Entries) -> str:
-        """Deliver what a stream holds. Returns the last id."""
+        """Deliver the entries of a stream. Returns the last id."""
         for entry_id, (_, body) in entries:
             self._take(name, b'{"v":1,"i":"%b",%b' % (entry_id, body))
         return entries[-1][0].decode() if entries else ""
@@ -354,7 +356,7 @@ class RedisBroker:
         return self._commands.send(log_name, "XRANGE", log_name, start, "+", "COUNT", KEPT_PER_CHANNEL)
 
     async def _read_news(self) -> None:
-        """Bring what was written to streams that are on another server than their subscribers."""
+        """Deliver entries of streams on another server than their subscribers."""
         await self._established.wait()
         while True:
             while not self._news:
@@ -362,7 +364,7 @@ class RedisBroker:
                 await self._has_news.wait()
             names, self._news = self._news, set()
             self._in_news = names.copy()
-            # A channel on which nothing was heard for RECALL_S has told all that is older.
+            # A channel without messages for RECALL_S has delivered everything older.
             since_ms = self._redis_ms() - MARGIN_MS
             replies = await asyncio.gather(*(self._missed(name, since_ms) for name in names))
             for name, entries in zip(names, replies, strict=True):
@@ -370,10 +372,10 @@ class RedisBroker:
                     raise entries
                 self._in_news.discard(name)
                 if len(entries) >= KEPT_PER_CHANNEL:
-                    self._tell_missed(name)
+                    self._deliver_missed(name)
                 self._take_entries(name, entries)
 
-    def _tell_missed(self, name: str) -> None:
+    def _deliver_missed(self, name: str) -> None:
         wanted = self._channels.get(name)
         if self._deliver is not None:
             self._deliver(Control("", MISSED, "") if wanted is None else Control(wanted.app_id, MISSED, wanted.channel))
@@ -391,20 +393,20 @@ class RedisBroker:
             await asyncio.sleep(BEAT_EVERY_S)
 
     async def _wait_for_move(self, subscriptions: dict[Endpoint, PubSubConnection], heartbeats: Iterable[str]) -> None:
-        """Raise as soon as a channel that is wanted belongs to another server than the one it is heard from."""
+        """Raise once a subscribed channel is served by a different server."""
         while True:
             await self._moved.wait()
             self._moved.clear()
             old, new = self._topology, self._commands.topology
             if old is None or new is None or set(new.endpoints) != set(subscriptions):
-                raise Moved("the servers of the Cluster have changed")
+                raise Moved("the Cluster's servers changed")
             for name in (self._names.control, *heartbeats, *self._channels):
                 if new.endpoint(name) != old.endpoint(name):
-                    raise Moved("slots have moved")
+                    raise Moved("slots moved")
             self._topology = new
 
     def _heartbeats(self, topology: Topology) -> dict[Endpoint, str]:
-        """For each server a channel of our own that it serves."""
+        """A channel of our own on each server, to receive heartbeats from."""
         found: dict[Endpoint, str] = {}
         for number in range(100_000):
             name = self._names.heartbeat(self._node_id, number)
@@ -419,7 +421,7 @@ class RedisBroker:
         return None if endpoint is None else self._subscriptions.get(endpoint)
 
     def _redis_ms(self) -> int:
-        """Redis' time as far as it is known, in ms; 0 before the first heartbeat."""
+        """Estimated Redis time in ms; 0 before the first heartbeat."""
         return max(self._beats.values()) + int((time.monotonic() - self._beat_at) * 1_000) if self._beats else 0
 
     # Messages
@@ -432,10 +434,10 @@ class RedisBroker:
         elif len(self._held) < MAX_HELD:
             self._held.append((name, payload))
         else:
-            raise _Overrun(f"more than {MAX_HELD} messages while catching up")
+            raise _Overrun(f"more than {MAX_HELD} messages during catch-up")
 
     def _on_beat(self, name: str, payload: bytes) -> None:
-        # While catching up the last heartbeat before the gap is the one that counts.
+        # During catch-up, the last heartbeat before the gap is the one that counts.
         if self._held is not None:
             return
         try:
@@ -459,7 +461,7 @@ class RedisBroker:
             if len(payload) > MAX_MESSAGE_BYTES:
                 raise ValueError("too large")
             message = _message_decoder.decode(payload)
-            if message.n or (message.i and name in self._in_news):  # the stream has the order
+            if message.n or (message.i and name in self._in_news):  # the stream defines the order
                 self._news.add(name)
                 self._has_news.set()
                 return
@@ -479,34 +481,34 @@ class RedisBroker:
 
     def _drop(self, reason: str) -> None:
         self._metrics.bus_messages_dropped += 1
-        self._warn("dropped a message on the bus that no node of ours sends", ValueError(reason))
+        self._warn("dropped an invalid message on the redis bus", ValueError(reason))
 
     def _warn(self, event: str, error: Exception) -> None:
-        """Once a minute at most."""
+        """Log at most once a minute."""
         if time.monotonic() - self._complained_at.get(event, -60.0) >= 60:
             self._complained_at[event] = time.monotonic()
             log.warning(event, reason=f"{type(error).__name__}: {str(error)[:200]}")
 
 
 def _position(entry_id: str) -> tuple[int, int]:
-    """A stream id as what orders it. Raises ValueError."""
+    """A stream id as a sortable position. Raises ValueError."""
     ms, dash, number = entry_id.partition("-")
     if not dash or not (ms.isascii() and ms.isdigit() and number.isascii() and number.isdigit()):
-        raise ValueError("not an id")
+        raise ValueError("invalid id")
     return int(ms[:20]), int(number[:20])
 
 
 def _checked(message: _Message, wanted: _Channel | None) -> Publication | Control:
-    """What a message stands for. Raises ValueError for what no node of ours sends."""
+    """Decode a message. Raises ValueError if no node of ours could have sent it."""
     if message.v != VERSION:
-        raise ValueError("another version")
+        raise ValueError("unknown version")
     if wanted is None:
         body = message.c
         if body is None:
-            raise ValueError("no control")
+            raise ValueError("invalid control")
         return Control(body.app_id, body.action, body.target, body.data)
     if not bytes(message.f) or (message.x is not None and not is_left_out(message.x)):
-        raise ValueError("no publication")
+        raise ValueError("invalid publication")
     frame = bytes(message.f)
     frame.decode()
     return Publication(wanted.app_id, wanted.channel, frame, message.x, version=message.s)

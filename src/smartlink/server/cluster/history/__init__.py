@@ -1,1 +1,1 @@
-"""The last events of a channel, kept for those who come later."""
+"""The last events of a channel, kept for later subscribers."""

@@ -1,4 +1,4 @@
-"""The port `History` and what it keeps."""
+"""The port `History` and its entries."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Protocol
 __all__ = ["MAX_APP_BYTES", "POSITION_KEPT_S", "History", "HistoryEntry"]
 
 MAX_APP_BYTES = 33_554_432
-"""Bytes that the kept events of one application may take, with all that goes with them."""
+"""Memory for the events of one application, including overhead."""
 POSITION_KEPT_S = 86_400
-"""How long positions go on after the last event: a counter that began anew would tell an old reader nothing is new."""
+"""How long positions outlive the last event: a restarted counter would tell an old reader that nothing is new."""
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """One kept event: the text frame's payload, where it stands on its channel, and for how many seconds more."""
+    """One stored event: the text frame's payload, its position on the channel, and its remaining seconds."""
 
     position: int
     frame: bytes
@@ -24,20 +24,19 @@ class HistoryEntry:
 
 
 class History(Protocol):
-    """Keeps the last events of channels, over all nodes.
+    """Stores the last events of channels, over all nodes.
 
-    Promises, tried on every engine by tests/conformance/test_history.py: positions on one channel rise by one, from
-    whichever node an event is appended; an event is gone once its time to live is over; `since` says so when what it
-    was asked for is not all kept any more; apps do not see each other. An app whose events take more bytes than it may
-    have loses those of the channels that were written longest ago, no other app any. Raises BrokerUnavailable where the
-    other nodes cannot be reached.
+    tests/conformance/test_history.py checks these promises for every engine: positions on one channel increase by one,
+    whichever node appends; an event is gone once its time to live is over; `since` reports when some of the requested
+    events are no longer stored; apps are isolated. An app over its memory limit loses events of its own channels
+    written longest ago. Raises BrokerUnavailable if the other nodes are unreachable.
     """
 
     async def append(self, app_id: str, channel: str, frame: bytes, ttl_s: float) -> int:
-        """Keep `frame` as the channel's latest. Returns its position, from 1."""
+        """Store `frame` as the channel's latest. Returns its position, from 1."""
 
     async def latest(self, app_id: str, channel: str) -> HistoryEntry | None:
-        """The latest event, or None when there is none or its time is over."""
+        """The latest event, or None if there is none or it has expired."""
 
     async def since(self, app_id: str, channel: str, position: int) -> Sequence[HistoryEntry] | None:
-        """What came after `position`, oldest first; None when some of it is no longer kept."""
+        """The events after `position`, oldest first; None if some of them are no longer stored."""

@@ -1,4 +1,4 @@
-"""The history of one node, alone."""
+"""The history of a single node."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from smartlink.server.cluster.history.base import MAX_APP_BYTES, POSITION_KEPT_S
 __all__ = ["MemoryHistory"]
 
 SHARED_FROM = 256
-"""Bytes behind the channel's name from which the end of a frame is held once for all channels that have it."""
+"""Size after the channel's name from which the end of a frame is stored once for all channels that share it."""
 PER_CHANNEL, PER_ENTRY, PER_END, PER_POSITION = 400, 200, 300, 350
-"""Bytes that each takes beside its text: as measured, and something over."""
+"""Overhead in bytes of each, measured and rounded up."""
 
 
 class _End:
-    """What stands behind the channel's name in a frame, and in how many entries."""
+    """The end of a frame after the channel's name, and the number of entries that share it."""
 
     __slots__ = ("entries", "text")
 
@@ -47,7 +47,7 @@ class _Event:
 class MemoryHistory:
     """A `History` within one process. Keeps the last `keep` events of each channel.
 
-    An event that went to many channels takes its bytes once.
+    An event sent to many channels is stored once.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class MemoryHistory:
         self._now = now
         self._channels: Keeper[str, tuple[_Event, ...]] = Keeper(max_app_bytes, now, self._drop)
         self._positions: Keeper[str, int] = Keeper(max_app_bytes // 4, now)
-        """Of channels of which no event is kept any more."""
+        """Of channels without stored events."""
         self._ends: dict[tuple[str, bytes], _End] = {}
 
     def used(self, app_id: str) -> int:
-        """Bytes that the application's events take now."""
+        """Bytes currently used by the application's events."""
         return self._channels.used(app_id)
 
     async def append(self, app_id: str, channel: str, frame: bytes, ttl_s: float) -> int:
@@ -88,7 +88,7 @@ class MemoryHistory:
         return after if position + len(after) == events[-1].position else None
 
     def _event(self, app_id: str, channel: str, frame: bytes, position: int, until: float) -> _Event:
-        """The frame in two parts, of which the second is the same on all channels that the event went to."""
+        """Split the frame into two parts; the second is shared by all channels that the event was sent to."""
         split = frame.find(channel.encode()) + len(channel)
         if len(frame) - split < SHARED_FROM:
             return _Event(position, frame, None, until)

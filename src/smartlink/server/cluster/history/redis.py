@@ -1,6 +1,6 @@
-"""The history of all nodes, in Redis: per channel a counter and a list of what is kept, in one hash slot.
+"""The history of all nodes, in Redis: per channel a counter and a list of entries, in one hash slot.
 
-An entry is `<position> <when its time is over, Redis' clock in ms> <frame>`.
+An entry is `<position> <expiry in Redis time, ms> <frame>`.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class RedisHistory:
         return after if position + len(after) == last else None
 
     async def _read(self, app_id: str, channel: str, start: int) -> tuple[int, list[HistoryEntry]]:
-        """The channel's position, and the entries from `start` whose time is not over."""
+        """The channel's position, and the unexpired entries from `start`."""
         last, now, kept = await self._run(_READ, app_id, channel, start)
         entries = []
         for entry in kept:

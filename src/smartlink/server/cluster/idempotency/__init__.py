@@ -1,1 +1,1 @@
-"""Which publishing calls have been answered already."""
+"""Stores which publishing calls were already answered."""

@@ -1,4 +1,4 @@
-"""The receipts of one node, alone."""
+"""The idempotency store of a single node."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from smartlink.server.cluster.idempotency.base import KEPT_S, MAX_APP_BYTES, Cal
 __all__ = ["MemoryIdempotency"]
 
 PER_RECEIPT = 400
-"""Bytes that a receipt takes beside its answer: as measured, and something over."""
+"""Overhead in bytes of a stored answer, measured and rounded up."""
 
 
 class MemoryIdempotency:
-    """`IdempotencyStore` within one process. Keys are kept as digests: a long one takes no more than a short one."""
+    """An `IdempotencyStore` within one process. Keys are stored as digests of constant size."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic, max_app_bytes: int = MAX_APP_BYTES) -> None:
         self._kept: Keeper[bytes, tuple[bytes | None]] = Keeper(max_app_bytes, now)
-        """The answer, None while there is none yet."""
+        """The answer, None while the call is in progress."""
 
     def used(self, app_id: str) -> int:
-        """Bytes that the application's receipts take now."""
+        """Bytes currently used by the application's answers."""
         return self._kept.used(app_id)
 
     async def claim(self, app_id: str, key: str) -> bytes | None:

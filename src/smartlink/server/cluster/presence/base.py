@@ -1,4 +1,4 @@
-"""The port `PresenceStore` and what it answers."""
+"""The port `PresenceStore` and its results."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ __all__ = ["Arrival", "Change", "ChannelCount", "ChannelState", "Departure", "On
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What a join changed, and how many connections are on the channel now."""
+    """The effect of a join, and the number of connections on the channel after it."""
 
     is_first_on_channel: bool
     is_first_of_user: bool
     subscriptions: int
     is_number: bool | None = None
-    """The form in which the user's id was told first, where that is another than the one who joins has."""
+    """Whether the user's id was first announced as a number, if that differs from this join."""
     version: int = field(default=0, compare=False)
     """See `ChannelState`."""
     members: tuple[PresenceMember, ...] = field(default=(), compare=False)
-    """Who is there as of this very join, when it was a member's."""
+    """The members as of this join, if it was a member's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """What a leave changed, and how many connections are left on the channel."""
+    """The effect of a leave, and the number of connections left on the channel."""
 
     is_last_on_channel: bool
     is_last_of_user: bool
@@ -39,11 +39,11 @@ class Departure:
 
 @dataclass(frozen=True, slots=True)
 class ChannelState:
-    """Who is on a channel at one moment: how many connections, and which members.
+    """A snapshot of a channel: its number of connections and its members.
 
-    Of presence channels and of users' own, each coming or going of a user has a number, higher than those before it.
-    `version` is the last one that this state shows: what has it, or a lower one, is known to who knows the state. 0
-    stands for: not known, as while other nodes cannot be reached.
+    On presence and user channels, each join or leave of a user has a number, higher than all before it. `version` is
+    the last one included here: events with this or a lower number add nothing to the snapshot. 0 means unknown, as
+    while other nodes are unreachable.
     """
 
     version: int
@@ -61,10 +61,10 @@ class ChannelCount:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What changed on a channel without a join or leave of this node: another node died, or was reached again.
+    """A change on a channel without a join or leave on this node: another node died, or returned.
 
-    Exactly one node of the cluster is told of each, and announces it. With nothing else set it is the number of
-    connections that changed, on a channel whose subscribers are told of it.
+    Exactly one node of the cluster receives each change, and announces it. With no other field set, only the number of
+    connections changed, on a channel that sends counts.
     """
 
     app_id: str
@@ -85,23 +85,23 @@ OnChange = Callable[[Change], None]
 class PresenceStore(Protocol):
     """Who is on a channel, over all nodes.
 
-    Promises, tried on every engine by tests/conformance/test_roster.py: counts and members are of the whole cluster;
-    each user is listed once however many connections, with the id and info told first; first and last are told exactly
-    once; joining twice with one socket id, or leaving without being there, changes nothing and is neither first nor
-    last; states and changes are numbered in one order (`ChannelState`); a dead node's entries vanish within 10 s, and
-    one node is told so. While other nodes cannot be reached, answers are of this node alone; nothing raises and nothing
-    waits for long; afterwards the node's entries are put right.
+    tests/conformance/test_roster.py checks these promises for every engine: counts and members cover the whole cluster;
+    each user is listed once regardless of connections, with the id and info announced first; first and last are
+    reported exactly once; joining twice with one socket id, or leaving without having joined, changes nothing and is
+    neither first nor last; states and changes are numbered in one order (`ChannelState`); a dead node's entries vanish
+    within 10 s, and one node is notified. While other nodes are unreachable, results cover this node alone, and nothing
+    raises or blocks for long; afterwards the node's entries are reconciled.
     """
 
     async def start(self, on_change: OnChange) -> None:
-        """Begin; `on_change` is a plain function and must not raise."""
+        """Start; `on_change` is synchronous and must not raise."""
 
     async def join(self, app_id: str, channel: str, socket_id: str, member: PresenceMember | None) -> Arrival: ...
 
     async def leave(self, app_id: str, channel: str, socket_id: str) -> Departure: ...
 
     async def members(self, app_id: str, channel: str) -> Sequence[PresenceMember]:
-        """Members in order of arrival; empty for a channel nobody is on."""
+        """Members in order of arrival; empty if no one is on the channel."""
 
     async def state(self, app_id: str, channel: str) -> ChannelState: ...
 
@@ -111,32 +111,32 @@ class PresenceStore(Protocol):
         """Occupied channels whose names start with `prefix`."""
 
     async def change(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> PresenceMember | None:
-        """Have a member told of with this `user_info` (JSON) from now on, as long as they are there.
+        """Replace a member's `user_info` (JSON) for as long as they stay.
 
-        Returns the member as they were told of before; None when they are not there.
+        Returns the member as it was before; None if they are not on the channel.
         """
 
     def note(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> None:
-        """A node has told this of a member: what this node answers by itself must not be older. Plain."""
+        """Store a member's info reported by another node, so that local answers are not older. Synchronous."""
 
     def report_connections(self, app_id: str, connections: int) -> None:
-        """How many connections this node has now. Told to the others at once."""
+        """Set the number of connections of this node, and send it to the others at once."""
 
     def connections_elsewhere(self, app_id: str) -> int:
-        """How many connections the other nodes have, as last heard from them."""
+        """The number of connections on the other nodes, as last reported."""
 
     async def count_elsewhere(self, app_id: str) -> int:
-        """The same, asked for now."""
+        """The same, queried now."""
 
     async def take_place(self, app_id: str, here: int, most: int) -> bool:
-        """Whether one more connection fits beside the `here` of this node, where all together may have `most`.
+        """Whether one more connection fits beside the `here` of this node, where the cluster may have `most`.
 
-        Of those who ask nodes over Redis at the same moment no more than fit get a place; workers hear of each other's
-        a turn of the loop later. To be reported in the same step.
+        Over Redis, concurrent requests never exceed the limit; workers learn of each other's a turn of the loop later.
+        Report the connection in the same step.
         """
 
     async def nodes(self) -> int:
-        """How many nodes are alive, this one included."""
+        """The number of live nodes, including this one."""
 
     async def stop(self) -> None:
-        """Take this node's entries out; others hear of it as of a leave."""
+        """Remove this node's entries; other nodes see them leave."""

@@ -1,10 +1,10 @@
-"""What the Redis roster does in Redis, each step atomic.
+"""The Lua scripts of the presence store in Redis, each atomic.
 
-Of each channel (keys share a hash tag): `c` node → its connections; `r` user → how many nodes have them; `o` users in
-order of arrival; `i` user → info, behind a blank when the id is a number; `m:<node>` that node's users → info; `t` who
-was last told to have left ("" for the channel itself), for ten minutes: so that two nodes do not tell the same, and
-what was told in error is taken back; `n` the number of the last coming or going, on channels that are numbered (see
-`State` in `base`); where nobody came or went for ten minutes it begins anew from the clock, in microseconds.
+Keys of a channel (they share a hash tag): `c` node → its connections; `r` user → number of nodes that have them; `o`
+users in order of arrival; `i` user → info, after a space if the id is a number; `m:<node>` that node's users → info;
+`t` the leaves announced within ten minutes ("" for the channel itself), so that two nodes do not announce the same, and
+a wrong one is reversed; `n` the number of the last join or leave, on numbered channels (see `ChannelState` in `base`).
+After ten minutes without any, it restarts from the clock, in microseconds.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ if result[1] == 1 or #result > 3 then result[3] = changed() end
 return result
 """
 )
-"""A node is gone from a channel. Returns whether it is empty now, whether fewer are left, the number of the change, and
-who was only there: each id, and whether it is a number."""
+"""Remove a node from a channel. Returns whether it is empty now, whether fewer are left, the number of the change, and
+the users who are gone: each id, and whether it is a number."""
 
 SYNC = Script(
     _COMMON
@@ -213,7 +213,7 @@ local is_news = occupied == 1 or vacated == 1 or #added > 0 or #gone > 0
 return {occupied, vacated, added, gone, differs, is_news and changed() or version()}
 """
 )
-"""Make what Redis has of a node on a channel what is true. Nothing is told yet of those who are `gone`: see SETTLE."""
+"""Reconcile a node's entries on a channel. Those who are `gone` are not announced yet: see SETTLE."""
 
 SETTLE = Script(
     _COMMON
@@ -231,7 +231,8 @@ end
 return result
 """
 )
-"""Of users who left while their node was away: those nobody has and nobody was told of. Likewise the channel."""
+"""Of users who left while their node was cut off, those that no node has and no leave was announced of; likewise the
+channel."""
 
 AUDIT = Script(
     _COMMON
@@ -253,7 +254,7 @@ redis.call('HSET', infos, user, info)
 return {known}
 """
 )
-"""Change the info of a user who is there. Returns what it was."""
+"""Change the info of a user on the channel. Returns the previous one."""
 
 COUNT = Script(_COMMON + "return {total(), redis.call('HLEN', holders)}")
 
@@ -262,7 +263,7 @@ local function is_gone(user)
   return tonumber(redis.call('HGET', holders, user) or '0') - redis.call('HEXISTS', mine, user) <= 0
 end
 """
-"""Whether a user is only held by this node, which they have left."""
+"""Whether only this node has a user, who has left it."""
 
 COUNT_MISSED = Script(
     _COMMON
@@ -279,7 +280,7 @@ end
 return {total() - tonumber(redis.call('HGET', counts, ARGV[2]) or '0') + tonumber(ARGV[3]), users}
 """
 )
-"""As COUNT, with what this node could not write yet: its connections, who joined, who left."""
+"""COUNT, including what this node could not write yet: its connections, users who joined, users who left."""
 
 STATE = Script(_COMMON + "return {version(), total(), members()}")
 
@@ -298,8 +299,8 @@ end
 return {0, total() - tonumber(redis.call('HGET', counts, ARGV[2]) or '0'), kept}
 """
 )
-"""As STATE, without the connections of this node, and but for those who left it, which it could not write yet, and are
-nowhere else."""
+"""STATE, without this node's connections, and without users whose leave it could not write yet if no other node has
+them."""
 
 PLACE = Script("""
 local alive, places = KEYS[1], KEYS[2]
@@ -319,7 +320,7 @@ if elsewhere + count > most then return {0, elsewhere} end
 redis.call('HSET', places, node, count)
 return {1, elsewhere}
 """)
-"""A node has, or wants to have, so many connections of an app. Returns whether they fit, and how many others have."""
+"""Set, or request, a node's number of connections of an app. Returns whether they fit, and how many others have."""
 
 BEAT = Script("""
 local alive, claimed, connections, last = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -347,8 +348,8 @@ for _, other in ipairs(redis.call('ZRANGEBYSCORE', claimed, '-inf', '(' .. now))
 end
 return {1, dead, redis.call('HGETALL', connections)}
 """)
-"""A node lives. Returns 0 when it was taken for dead (or Redis was emptied); else which dead nodes it is to clear up
-after, and what all nodes report. When nobody was heard for a while, it was Redis that was away: all get a new lease."""
+"""Renew a node's lease. Returns 0 if it was presumed dead (or Redis was emptied); else the dead nodes to clean up
+after, and the reports of all nodes. If no node was heard for a while, Redis was unreachable: renew all leases."""
 
 PRESENCE_SCRIPTS = (
     JOIN,

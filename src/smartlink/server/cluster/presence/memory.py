@@ -1,4 +1,4 @@
-"""The roster of one node, alone."""
+"""The presence store of a single node."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["MemoryPresence"]
 
 
 _NONE: Final[dict[Any, Any]] = {}
-"""What channels without members have. Never written to."""
+"""Shared by channels without members. Never modified."""
 
 
 class _Channel:
@@ -23,22 +23,22 @@ class _Channel:
         self.sockets: dict[str, PresenceMember | None] = {}
         self.users: dict[str, PresenceMember] = _NONE
         self.tabs: dict[str, int] = _NONE
-        """Connections of each user."""
+        """Number of connections by user."""
 
 
 _NOBODY = ChannelCount(0, 0)
 
 
 class MemoryPresence:
-    """A `PresenceStore` within one process. A channel exists while somebody is on it."""
+    """A `PresenceStore` within one process. A channel exists while it is occupied."""
 
     def __init__(self) -> None:
         self._apps: dict[str, dict[str, _Channel]] = {}
         self._version = 0
-        """Comings and goings so far, on all channels."""
+        """Number of joins and leaves so far, on all channels."""
 
     async def start(self, on_change: OnChange) -> None:
-        """Nothing changes here but by `join` and `leave`."""
+        """Nothing changes except by `join` and `leave`."""
 
     async def join(self, app_id: str, channel: str, socket_id: str, member: PresenceMember | None) -> Arrival:
         channels = self._apps.setdefault(app_id, {})
@@ -105,12 +105,12 @@ class MemoryPresence:
         return () if joining is None else tuple(entry.users.values())
 
     def here(self, app_id: str, channel: str) -> tuple[int, tuple[PresenceMember, ...]]:
-        """Connections and members of a channel, at once."""
+        """Connections and members of a channel, synchronously."""
         entry = self._apps.get(app_id, {}).get(channel)
         return (0, ()) if entry is None else (len(entry.sockets), tuple(entry.users.values()))
 
     def user_of(self, app_id: str, channel: str, socket_id: str) -> str | None:
-        """Whose connection it is; None when it is nobody's, or not there."""
+        """The user of a connection; None if it has none or is not on the channel."""
         entry = self._apps.get(app_id, {}).get(channel)
         member = None if entry is None else entry.sockets.get(socket_id)
         return None if member is None else member.user_id
@@ -119,14 +119,14 @@ class MemoryPresence:
         entry = self._apps.get(app_id, {}).get(channel)
         known = None if entry is None else entry.users.get(user_id)
         if known is not None:
-            self.retell(app_id, channel, replace(known, user_info=user_info))
+            self.update_member(app_id, channel, replace(known, user_info=user_info))
         return known
 
     def note(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> None:
-        """Nobody else changes what is here."""
+        """Nothing to do: no other node changes this store."""
 
-    def retell(self, app_id: str, channel: str, member: PresenceMember) -> bool:
-        """Have a user who is there told of as `member` from now on. Returns whether they are."""
+    def update_member(self, app_id: str, channel: str, member: PresenceMember) -> bool:
+        """Replace the record of a user who is on the channel. Returns whether they are."""
         entry = self._apps.get(app_id, {}).get(channel)
         if entry is None or member.user_id not in entry.users:
             return False
@@ -134,11 +134,11 @@ class MemoryPresence:
         return True
 
     def occupied(self) -> list[tuple[str, str]]:
-        """App and name of every channel somebody is on, at once."""
+        """App and name of every occupied channel, synchronously."""
         return [(app_id, name) for app_id, channels in self._apps.items() for name in channels]
 
     def report_connections(self, app_id: str, connections: int) -> None:
-        """There is nobody to tell."""
+        """No other node to inform."""
 
     def connections_elsewhere(self, app_id: str) -> int:
         return 0

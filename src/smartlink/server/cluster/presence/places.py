@@ -1,4 +1,4 @@
-"""How many connections each app has on the other nodes, and whether one more fits, by Redis."""
+"""How many connections each app has on the other nodes, and whether one more fits, through Redis."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from smartlink.server.cluster.redis.naming import Names
 __all__ = ["ConnectionCounts"]
 
 NEAR, NEAR_PART = 256, 0.1
-"""How close to its limit an app must be, in connections and as a part of them, for Redis to be asked before each one:
-further away the counts of others may be a second old."""
+"""How close to its limit an app must be, in connections and as a fraction, for Redis to be asked before each one;
+further away, the counts of others may be a second old.
+"""
 
 _ANY = 1 << 53
 """No limit."""
@@ -24,7 +25,7 @@ _reports = msgspec.json.Decoder(dict[str, int])
 
 
 class ConnectionCounts:
-    """Counts the connections of each app for the cluster. `node_id` is None while Redis cannot be reached."""
+    """Counts the connections of each app in the cluster. `node_id` is None while Redis is unreachable."""
 
     def __init__(self, commands: RedisCommands, names: Names, node_id: Callable[[], str | None]) -> None:
         self._commands = commands
@@ -32,15 +33,15 @@ class ConnectionCounts:
         self._node_id = node_id
         self._connections: dict[str, int] = {}
         self._asking: dict[str, int] = {}
-        """Connections that a place is being asked for."""
-        self._unsaid: set[str] = set()
-        """Apps of whose connections the others are to be told."""
+        """Connections that a place is being requested for."""
+        self._unpublished: set[str] = set()
+        """Apps with counts to publish."""
         self._others: dict[str, int] = {}
         self.nodes = 1
-        """Nodes that are alive, as last heard."""
+        """Live nodes, as last reported."""
 
     def count(self, app_id: str, connections: int) -> None:
-        """This node has so many now. The others are told with what else is counted in this turn of the loop."""
+        """Set this node's number of connections. Published with the other counts of this turn of the loop."""
         if connections:
             self._connections[app_id] = connections
         else:
@@ -48,11 +49,11 @@ class ConnectionCounts:
         self._publish_later(app_id)
 
     def elsewhere(self, app_id: str) -> int:
-        """How many the other nodes have, as last heard from them."""
+        """The number of connections on other nodes, as last reported."""
         return self._others.get(app_id, 0)
 
     async def ask_elsewhere(self, app_id: str) -> int:
-        """The same, asked for now."""
+        """The same, queried now."""
         if (node_id := self._node_id()) is not None:
             with contextlib.suppress(RedisUnavailable):
                 await self._place(node_id, app_id, _ANY)
@@ -77,16 +78,16 @@ class ConnectionCounts:
                 del self._asking[app_id]
 
     def report(self) -> bytes:
-        """The connections of this node, for `hear` of the others."""
+        """This node's connections, for `on_reports` of the others."""
         return msgspec.json.encode(self._connections)
 
     def publish_all(self) -> None:
-        """Tell the others every count, as after they could not be reached."""
+        """Publish all counts, as after the other nodes were unreachable."""
         for app_id in self._connections:
             self._publish_later(app_id)
 
-    def hear(self, reports: list[bytes], own_id: str) -> None:
-        """Take what the nodes report, each after its id."""
+    def on_reports(self, reports: list[bytes], own_id: str) -> None:
+        """Store the nodes' reports, each preceded by its node id."""
         elsewhere: dict[str, int] = {}
         for node_id, report in zip(reports[::2], reports[1::2], strict=True):
             if node_id.decode(errors="replace") == own_id:
@@ -108,16 +109,16 @@ class ConnectionCounts:
         return bool(fits)
 
     def _publish_later(self, app_id: str) -> None:
-        """Tell a count with what else is counted in this turn of the loop."""
-        if not self._unsaid:
+        """Publish a count with the others of this turn of the loop."""
+        if not self._unpublished:
             asyncio.get_running_loop().call_soon(self._publish_counts)
-        self._unsaid.add(app_id)
+        self._unpublished.add(app_id)
 
     def _publish_counts(self) -> None:
-        apps, self._unsaid = self._unsaid, set()
+        apps, self._unpublished = self._unpublished, set()
         node_id = self._node_id()
         if node_id is None:
-            return  # Told when it is back.
+            return  # published when Redis returns
         for app_id in apps:
             count = self._connections.get(app_id, 0) + self._asking.get(app_id, 0)
             places = self._names.of_nodes(f"places:{app_id}")

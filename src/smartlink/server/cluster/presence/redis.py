@@ -1,12 +1,12 @@
-"""Who is on a channel, over all nodes, by Redis.
+"""Who is on a channel, over all nodes, in Redis.
 
-Each node knows its own sockets and tells Redis what matters to others: per channel its number of connections and its
-users. A node lives by a lease that it renews every second; when it ran out, one other node takes its entries out.
+Each node knows its own sockets and tells Redis what matters to others: per channel, its number of connections and its
+users. A node holds a lease that it renews every second; when it expires, one other node removes its entries.
 
-What a node cannot tell, because Redis is away, it writes down and answers by itself. When Redis is back it makes what
-Redis has of it true again, channel by channel (`_sync`): who joined meanwhile is told at once, who left some seconds
-later, if nobody else has them by then. A node that was taken for dead, or that finds Redis empty, takes a new id: what
-is cleared up under the old one cannot touch what it enters anew.
+While Redis is unreachable, a node records its changes and answers from local data. When Redis returns, it reconciles
+its entries channel by channel (`_sync`): users who joined meanwhile are announced at once, those who left after some
+seconds, if no other node has them by then. A node that was presumed dead, or finds Redis empty, takes a new id, so that
+cleaning up after the old one cannot affect its new entries.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ __all__ = ["RedisPresence"]
 BEAT_EVERY_S = 1.0
 LEASE_MS = 6_000
 STALL_MS = 2_500
-"""When no node was heard for this long it was Redis that was away, not all of them."""
+"""If no node was heard for this long, Redis was unreachable, not every node."""
 SETTLE_S = 3.0
-"""Other nodes may still be coming back: how long a leave that nobody was told of waits for them."""
+"""How long an unannounced leave waits for other nodes that may still be reconnecting."""
 AT_ONCE = 250
-"""Channels that are worked on at a time."""
+"""Channels processed at a time."""
 AUDITED_PER_TURN = 100
 START_S = 5.0
 STOP_S = 3.0
@@ -65,10 +65,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Missed:
-    """What Redis does not know of a channel."""
+    """Changes of a channel that Redis does not know."""
 
     was_on: bool
-    """Whether this node had somebody there when Redis last heard."""
+    """Whether this node was on the channel when Redis was last updated."""
     joined: set[str] = field(default_factory=set)
     left: set[str] = field(default_factory=set)
 
@@ -94,30 +94,32 @@ class RedisPresence:
         self._local = MemoryPresence()
         self._node_id = secrets.token_hex(8)
         self._former_id = ""
-        """Under which this node was known before, while entries of it may be left."""
+        """This node's previous id, while entries of it may be left."""
         self._is_new = True
-        self._is_with_others = False
+        self._is_joined = False
         self._dirty: dict[_Key, _Missed] = {}
         self._unsettled: list[tuple[float, _Key, list[Any], bool, int]] = []
         self._dead: set[str] = set()
         self._audit: list[_Key] = []
-        self._places = ConnectionCounts(commands, names, lambda: self._node_id if self._is_with_others else None)
+        self._places = ConnectionCounts(commands, names, lambda: self._node_id if self._is_joined else None)
         self._on_change: OnChange | None = None
         self._beat_now = asyncio.Event()
         self._work_now = asyncio.Event()
         self._in_touch = asyncio.Event()
         self._tasks: tuple[asyncio.Task[None], ...] = ()
-        commands.on_loss.append(self._part)
-        commands.on_return.append(self._return)
+        commands.on_loss.append(self._on_loss)
+        commands.on_return.append(self._on_return)
 
     async def start(self, on_change: OnChange) -> None:
-        """Begin. Raises Refused where Redis will not have us; is it away, it is waited for afterwards."""
+        """Start. Raises RedisRefused if Redis rejects our credentials. If Redis is unreachable, retries in the
+        background.
+        """
         await self._commands.open()
         self._on_change = on_change
         start = self._commands.background.start
         self._tasks = (
-            start("this node's lease in Redis", self._live()),
-            start("keeping who is here right in Redis", self._maintain()),
+            start("renewing this node's lease in Redis", self._live()),
+            start("reconciling presence in Redis", self._maintain()),
         )
         if self._commands.is_available:
             with contextlib.suppress(TimeoutError):
@@ -130,13 +132,13 @@ class RedisPresence:
         await ended(*self._tasks)
         with contextlib.suppress(RedisAway, TimeoutError):
             async with asyncio.timeout(STOP_S):
-                await self._take_out()
+                await self._remove_self()
         self._on_change = None
-        self._part()
+        self._on_loss()
         await self._local.stop()
         await self._commands.close()
 
-    # What a node does
+    # The port
 
     async def join(self, app_id: str, channel: str, socket_id: str, member: PresenceMember | None) -> Arrival:
         local = await self._local.join(app_id, channel, socket_id, member)
@@ -149,7 +151,7 @@ class RedisPresence:
             if user is not None:
                 entry.join(user.user_id)
 
-        if self._is_apart(key):
+        if self._is_offline(key):
             missed()
             return arrival if member is None else replace(arrival, members=(await self.state(*key)).members)
         if arrival.is_first_on_channel:
@@ -171,7 +173,7 @@ class RedisPresence:
         is_number = arrival.is_number
         if user is not None and (known == 1) is not user.is_number:
             is_number = known == 1
-            self._local.retell(app_id, channel, replace(user, is_number=is_number))
+            self._local.update_member(app_id, channel, replace(user, is_number=is_number))
         return Arrival(
             arrival.is_first_on_channel and first_on_channel == 1,
             user is not None and first_of_user == 1,
@@ -195,7 +197,7 @@ class RedisPresence:
             if user:
                 entry.leave(user)
 
-        if self._is_apart(key):
+        if self._is_offline(key):
             missed()
             return departure
         try:
@@ -223,7 +225,7 @@ class RedisPresence:
 
     async def state(self, app_id: str, channel: str) -> ChannelState:
         key = (app_id, channel)
-        if self._is_with_others:
+        if self._is_joined:
             with contextlib.suppress(RedisUnavailable):
                 if key in self._dirty:
                     return await self._unwritten_state(key)
@@ -234,7 +236,7 @@ class RedisPresence:
         return ChannelState(0, *self._local.here(*key))
 
     async def _unwritten_state(self, key: _Key) -> ChannelState:
-        """The state, with what this node could not write yet."""
+        """The state, including changes that this node could not write yet."""
         missed = self._dirty.get(key)
         left = () if missed is None else missed.left
         _, elsewhere, reply = await self._commands.run(STATE_MISSED, self._keys(key), 0, self._node_id, *left)
@@ -245,7 +247,7 @@ class RedisPresence:
 
     async def change(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> PresenceMember | None:
         key = (app_id, channel)
-        if self._is_apart(key):
+        if self._is_offline(key):
             return await self._local.change(app_id, channel, user_id, user_info)
         try:
             reply = await self._commands.run(CHANGE, self._keys(key), user_id, user_info)
@@ -259,10 +261,10 @@ class RedisPresence:
     def note(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> None:
         for member in self._local.here(app_id, channel)[1]:
             if member.user_id == user_id:
-                self._local.retell(app_id, channel, replace(member, user_info=user_info))
+                self._local.update_member(app_id, channel, replace(member, user_info=user_info))
 
     async def count(self, app_id: str, channel: str) -> ChannelCount:
-        if self._is_with_others:
+        if self._is_joined:
             with contextlib.suppress(RedisUnavailable):
                 return ChannelCount(*await self._count((app_id, channel)))
         return await self._local.count(app_id, channel)
@@ -275,7 +277,7 @@ class RedisPresence:
         return self._commands.run(COUNT_MISSED, self._keys(key), 0, self._node_id, here, len(joined), *joined, *left)
 
     async def channels(self, app_id: str, prefix: str = "") -> dict[str, ChannelCount]:
-        if self._is_with_others:
+        if self._is_joined:
             with contextlib.suppress(RedisUnavailable):
                 return await self._channels_of_all(app_id, prefix)
         return await self._local.channels(app_id, prefix)
@@ -293,7 +295,7 @@ class RedisPresence:
         return await self._places.take(app_id, here, most)
 
     async def nodes(self) -> int:
-        return self._places.nodes if self._is_with_others else 1
+        return self._places.nodes if self._is_joined else 1
 
     # Names
 
@@ -314,17 +316,17 @@ class RedisPresence:
         if not self._local.here(*key)[0]:
             self._index("SREM", key)
 
-    def _is_apart(self, key: _Key) -> bool:
-        return not self._is_with_others or key in self._dirty
+    def _is_offline(self, key: _Key) -> bool:
+        return not self._is_joined or key in self._dirty
 
     # The lease
 
-    def _part(self) -> None:
-        self._is_with_others = False
+    def _on_loss(self) -> None:
+        self._is_joined = False
         self._in_touch.clear()
 
-    def _return(self) -> None:
-        self._part()
+    def _on_return(self) -> None:
+        self._on_loss()
         self._beat_now.set()
 
     async def _live(self) -> None:
@@ -332,8 +334,8 @@ class RedisPresence:
             try:
                 await self._beat()
             except RedisUnavailable:
-                pass  # the commands tell; entries are put right when they are back
-            except Exception:  # the edge: a bug of ours must not let this node's lease run out
+                pass  # already logged by the commands; entries are reconciled when Redis returns
+            except Exception:  # the boundary: a bug must not let this node's lease expire
                 log.exception("internal error")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_EVERY_S):
@@ -348,8 +350,8 @@ class RedisPresence:
             reply = await self._send_beat()
         self._is_new = False
         self._dead.update(node.decode() for node in reply[1])
-        self._places.hear(reply[2], self._node_id)
-        was_with_others, self._is_with_others = self._is_with_others, self._commands.is_available
+        self._places.on_reports(reply[2], self._node_id)
+        was_with_others, self._is_joined = self._is_joined, self._commands.is_available
         if not was_with_others or is_anew:
             self._places.publish_all()
         self._in_touch.set()
@@ -361,36 +363,36 @@ class RedisPresence:
         return await self._commands.run(BEAT, keys, self._node_id, LEASE_MS, STALL_MS, report, int(self._is_new))
 
     def _rebuild(self) -> None:
-        """Redis does not know this node any more: enter everything again, under another id."""
-        log.warning("this node's entries were gone from redis: entering them again")
+        """Redis has lost this node's entries: enter everything again under a new id."""
+        log.warning("this node's entries are missing in redis, writing them again")
         self._former_id, self._node_id = self._node_id, secrets.token_hex(8)
         self._is_new = True
         for key in self._local.occupied():
             self._dirty.setdefault(key, _Missed(was_on=True))
 
-    # Chores
+    # Maintenance
 
     async def _maintain(self) -> None:
         while True:
             await self._work_now.wait()
             self._work_now.clear()
-            for chore in (self._reconcile, self._clear_up, self._settle, self._audit_some):
+            for chore in (self._reconcile, self._remove_dead, self._settle, self._audit_some):
                 try:
                     await chore()
                 except RedisUnavailable:
-                    pass  # what is left is done later; one channel that cannot be worked on stops no other chore
-                except Exception:  # the edge: a bug of ours must not end the chores
+                    pass  # the rest is done later; a channel that fails must not stop the other steps
+                except Exception:  # the boundary: a bug must not end the maintenance
                     log.exception("internal error")
 
     async def _reconcile(self) -> None:
-        while self._dirty and self._is_with_others:
+        while self._dirty and self._is_joined:
             keys = list(self._dirty)[:AT_ONCE]
             await _each(self._sync(key) for key in keys)
         if not self._dirty:
             self._former_id = ""
 
     async def _sync(self, key: _Key) -> None:
-        """Make what Redis has of this node on one channel true."""
+        """Reconcile this node's entries on one channel."""
         missed = self._dirty.pop(key, None)
         if missed is None:
             return
@@ -427,12 +429,12 @@ class RedisPresence:
         if added or occupied or (changed and is_counted(key[1])):
             ids = {user_id.decode() for user_id in added}
             arrived = tuple(member for member in members if member.user_id in ids)
-            self._tell(Change(*key, added=arrived, is_occupied=occupied == 1, version=version))
+            self._announce(Change(*key, added=arrived, is_occupied=occupied == 1, version=version))
         if gone or vacated:
             self._unsettled.append((time.monotonic() + SETTLE_S, key, gone, vacated == 1, version))
 
-    async def _clear_up(self) -> None:
-        """Take out the entries of nodes that died, and tell what that changed."""
+    async def _remove_dead(self) -> None:
+        """Remove the entries of dead nodes, and announce the changes."""
         for node_id in tuple(self._dead):
             self._dead.discard(node_id)
             index = self._names.channels_of_node(node_id)
@@ -443,12 +445,12 @@ class RedisPresence:
                 await _each(self._remove(key, node_id) for key in keys)
             await self._commands.ask(index, "DEL", index)
             await self._commands.ask(claimed, "ZREM", claimed, node_id)
-            log.info("cleared up after a node that was gone", channels=channels)
+            log.info("removed the entries of a dead node", channels=channels)
 
     async def _remove(self, key: _Key, node_id: str) -> None:
         keys = self._keys(key, node_id)
         vacated, fewer, version, *users = await self._commands.run(REMOVE, keys, _is_numbered(key[1]), node_id)
-        self._tell_gone(key, users, vacated == 1, version, fewer == 1 and is_counted(key[1]))
+        self._announce_gone(key, users, vacated == 1, version, fewer == 1 and is_counted(key[1]))
 
     async def _settle(self) -> None:
         now = time.monotonic()
@@ -461,10 +463,10 @@ class RedisPresence:
             self._unsettled.append((due, key, users, is_vacated, version))
 
         vacated, *gone = await self._commands.run(SETTLE, self._keys(key), 0, int(is_vacated), *users, lost=lost)
-        self._tell_gone(key, gone, vacated == 1, version)
+        self._announce_gone(key, gone, vacated == 1, version)
 
     async def _audit_some(self) -> None:
-        """Compare some channels with Redis, in turn: part of it may have been lost."""
+        """Compare some channels with Redis in turn: it may have lost part of its data."""
         if not self._audit:
             self._audit = self._local.occupied()
         some, self._audit = self._audit[:AUDITED_PER_TURN], self._audit[AUDITED_PER_TURN:]
@@ -472,15 +474,15 @@ class RedisPresence:
 
     async def _audit_one(self, key: _Key) -> None:
         count, members = self._local.here(*key)
-        if self._is_apart(key) or not count:
+        if self._is_offline(key) or not count:
             return
         self._index("SADD", key)
         if not await self._commands.run(AUDIT, self._keys(key), 0, self._node_id, count, len(members)):
             self._dirty.setdefault(key, _Missed(was_on=True))
 
-    async def _take_out(self) -> None:
-        """Leave nothing of this node in Redis."""
-        if self._is_with_others:
+    async def _remove_self(self) -> None:
+        """Remove all entries of this node."""
+        if self._is_joined:
             keys = [*self._local.occupied(), *self._dirty]
             for start in range(0, len(keys), AT_ONCE):
                 await _each(self._remove(key, self._node_id) for key in keys[start : start + AT_ONCE])
@@ -490,10 +492,10 @@ class RedisPresence:
             index = self._names.channels_of_node(self._node_id)
             await self._commands.ask(index, "DEL", index)
 
-    # Reading and telling
+    # Reading and announcing
 
     async def _channels_of(self, node_id: str) -> Any:
-        """The channels a node has entries on, some at a time."""
+        """The channels on which a node has entries, in batches."""
         index, cursor = self._names.channels_of_node(node_id), b"0"
         while True:
             cursor, entries = await self._commands.ask(index, "SSCAN", index, cursor, "COUNT", AT_ONCE)
@@ -512,27 +514,29 @@ class RedisPresence:
                 found.update((name, count) for name, count in zip(names, counts, strict=True) if count.subscriptions)
         return found
 
-    def _tell_gone(self, key: _Key, users: list[Any], is_vacated: bool, version: int, are_fewer: bool = False) -> None:
-        """Of `users` each id is followed by whether it is a number."""
+    def _announce_gone(
+        self, key: _Key, users: list[Any], is_vacated: bool, version: int, are_fewer: bool = False
+    ) -> None:
+        """In `users`, each id is followed by whether it is a number."""
         if users or is_vacated or are_fewer:
             removed = tuple(
                 PresenceMember(user_id.decode(errors="replace"), is_number=is_number == 1)
                 for user_id, is_number in zip(users[::2], users[1::2], strict=True)
             )
-            self._tell(Change(*key, removed=removed, is_vacated=is_vacated, version=version))
+            self._announce(Change(*key, removed=removed, is_vacated=is_vacated, version=version))
 
-    def _tell(self, change: Change) -> None:
+    def _announce(self, change: Change) -> None:
         if self._on_change is not None:
             self._on_change(change)
 
 
 def _is_numbered(channel: str) -> int:
-    """Whether comings and goings there are told: of presence channels, and of users' own."""
+    """Whether joins and leaves are numbered: on presence and user channels."""
     return int(channel.startswith(_NUMBERED))
 
 
 def _entry(member: PresenceMember) -> bytes:
-    """A member as it stands in Redis. JSON bears a blank before it, so that nodes that know nothing of it read on."""
+    """A member as stored in Redis. JSON tolerates the leading space, so older nodes can read it."""
     return b" " + member.user_info if member.is_number else member.user_info
 
 
@@ -546,7 +550,7 @@ def _members(reply: list[bytes]) -> tuple[PresenceMember, ...]:
 
 
 async def _each(work: Any) -> None:
-    """Do all of it together, to the end; then raise RedisUnavailable if any of it could not be done."""
+    """Run all to completion; then raise RedisUnavailable if any failed."""
     outcomes = await asyncio.gather(*work, return_exceptions=True)
     for outcome in outcomes:
         if outcome is not None:

@@ -1,1 +1,1 @@
-"""What the Redis engines share: where Redis is, how it is spoken to, what things are called there."""
+"""What the Redis engines share: addresses, connections, commands, names."""

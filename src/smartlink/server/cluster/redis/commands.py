@@ -1,11 +1,11 @@
 """Commands to Redis, in order and in groups.
 
-Whoever calls puts a command into one queue; one task takes all that waits, sends it as one pipeline, and hands out the
-answers. So commands are carried out in the order they were put in, and what many ask for in one turn of the loop costs
-one exchange. Nothing is sent twice: a command whose answer was lost may have been carried out, and its caller is told.
+Callers put commands into one queue; one task takes all that are waiting, sends them as one pipeline, and distributes
+the replies. So commands are executed in the order they were queued, and those queued in one turn of the loop cost one
+exchange. Nothing is sent twice: a command whose reply was lost may have been executed, and its caller is told so.
 
-While a slot of a Cluster moves, a command may have to be tried again. It waits in a lane of its key, and the later
-commands on that key behind it; all others go on.
+While a slot of a Cluster is moving, a command may have to be retried. It waits in a lane for its key, with later
+commands on that key behind it; all others proceed.
 """
 
 from __future__ import annotations
@@ -51,23 +51,23 @@ from smartlink.server.settings.redis_address import RedisAddress
 __all__ = ["FULL", "RedisCommands", "RedisUnavailable", "Script"]
 
 MAX_QUEUED = 100_000
-"""Commands that may wait; beyond, a call fails at once."""
+"""Limit of queued commands; beyond it, calls fail at once."""
 MAX_GROUP = 1_000
 MAX_TRIES = 8
-"""Half a second of them: a slot that moves is whole again by then, or somebody left it half moved."""
+"""About half a second: by then a moving slot is complete, or was left half moved."""
 RETRY_S = 0.02
-"""How much longer each wait is than the one before."""
+"""By how much each wait is longer than the one before."""
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.05, 1.0
 START_S = 5.0
 FULL = "Redis is full: it accepts no writes until memory is freed (raise maxmemory)"
 FULL_S = 3.0
-"""Redis is taken for full for so long after it refused to write."""
+"""How long Redis counts as full after it refused a write."""
 
 log = structlog.get_logger(__name__)
 
 
 class RedisUnavailable(Exception):
-    """Redis did not carry out a command, or (`was_sent`) may have and did not say so."""
+    """Redis did not execute a command, or may have without replying (`was_sent`)."""
 
     def __init__(self, reason: str, *, was_sent: bool = False) -> None:
         super().__init__(reason)
@@ -75,7 +75,7 @@ class RedisUnavailable(Exception):
 
 
 class Script:
-    """A Lua script, atomic in Redis. Known to `RedisCommands` before it is first called."""
+    """A Lua script, atomic in Redis. Register it with `RedisCommands` before the first call."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -90,19 +90,19 @@ class _Command:
         self.arguments = arguments
         self.lost = lost
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        """Resolved with the answer, or with the exception that `ask` raises: nobody has to look at it."""
+        """Resolves to the reply, or to the exception that `ask` raises, so that it may be ignored."""
         self.tries = 0
         self.asking: Endpoint | None = None
 
     def answer(self, reply: Any) -> None:
         if isinstance(reply, OutOfMemoryError):
-            self.lose(RedisUnavailable(FULL))
+            self.fail(RedisUnavailable(FULL))
         elif isinstance(reply, ResponseError):
-            self.lose(RedisUnavailable(f"Redis refuses a command: {str(reply)[:200]}"))
+            self.fail(RedisUnavailable(f"Redis rejected a command: {str(reply)[:200]}"))
         elif not self.future.done():
             self.future.set_result(reply)
 
-    def lose(self, reason: RedisUnavailable) -> None:
+    def fail(self, reason: RedisUnavailable) -> None:
         if self.lost is not None:
             self.lost()
         if not self.future.done():
@@ -110,7 +110,7 @@ class _Command:
 
 
 class _Lane:
-    """Commands on one key, the first of which is to be tried again, at `due` on the loop's clock."""
+    """Commands on one key; the first is to be retried at `due` on the loop's clock."""
 
     __slots__ = ("due", "waiting")
 
@@ -122,17 +122,17 @@ class _Lane:
 class RedisCommands:
     """One node's commands to Redis, shared by its engines; each of them opens and closes it.
 
-    While Redis is away calls fail at once. It comes back by itself: connecting is tried for ever, at most
-    LAST_BACKOFF_S apart. `on_loss` and `on_return` are plain functions, called in the step in which it happens.
+    While Redis is unreachable, calls fail at once. It reconnects by itself, at most LAST_BACKOFF_S apart, for ever.
+    `on_loss` and `on_return` are synchronous and called in the step in which it happens.
     """
 
     def __init__(self, address: RedisAddress, scripts: Sequence[Script] = (), prefix: str = "") -> None:
-        """With a `prefix`, the nodes', it is tried at each return whether their user may do all they need to."""
+        """With a `prefix`, checks after each connect whether the user has all the permissions that nodes need."""
         self.address = address
         self._prefix = prefix
         self.is_available = False
-        self.problem = "it has not been reached yet"
-        """Why Redis is away, in words; empty while it is there."""
+        self.problem = "not connected yet"
+        """Why Redis is unreachable; empty while it is connected."""
         self._full_at = -FULL_S
         self._policies: dict[str, str] = {}
         self._has_told_of_policy = False
@@ -144,7 +144,7 @@ class RedisCommands:
         """Called when slots have moved to another server of the Cluster."""
         self._scripts = [script.text for script in scripts]
         self.detours: set[str] = set()
-        """Keys that were last found on the server their slot is moving to, while it still belongs to another."""
+        """Keys last found on the server that their slot is moving to, before it owns the slot."""
         self._queue: deque[_Command] = deque()
         self._lanes: dict[str, _Lane] = {}
         self._in_lanes = 0
@@ -159,11 +159,11 @@ class RedisCommands:
         self._complained_at = -60.0
 
     async def open(self) -> None:
-        """Connect, or begin to try for ever. Raises Refused where Redis answers and will not have us."""
+        """Connect, or start retrying for ever. Raises RedisRefused if Redis rejects our credentials."""
         self._users += 1
         if self._task is None:
             self._tried.clear()
-            self._task = self.background.start("commands to Redis", self._run())
+            self._task = self.background.start("sending commands to Redis", self._run())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_S):
                 await self._tried.wait()
@@ -172,33 +172,33 @@ class RedisCommands:
             raise self._refused
 
     async def close(self) -> None:
-        """When the last engine closes: send what waits, then disconnect."""
+        """When the last engine closes: send what is queued, then disconnect."""
         self._users -= 1
         if self._users > 0 or self._task is None:
             return
         with contextlib.suppress(RedisUnavailable, TimeoutError):
             async with asyncio.timeout(2 * TIMEOUT_S):
-                await self.ask("", "PING")  # answered after all that was put in before
+                await self.ask("", "PING")  # answered after everything queued before it
         task, self._task = self._task, None
         await ended(task)
 
     async def returned(self) -> None:
-        """Wait until Redis is there."""
+        """Wait until Redis is connected."""
         while not self.is_available:
             self._returned.clear()
             await self._returned.wait()
 
     def refresh_topology(self) -> None:
-        """Somebody was told that slots of the Cluster have moved: ask where they are."""
+        """Look up the Cluster's slots again, because some have moved."""
         self._is_stale = True
         self._wake.set()
 
     # Calls
 
     async def ask(self, key: str, *arguments: Any, lost: Callable[[], None] | None = None) -> Any:
-        """Carry out one command on the server that holds `key`; it is in the queue before anything waits.
+        """Execute one command on the server that holds `key`; it is queued before this waits.
 
-        Raises RedisUnavailable. `lost` is called, in the order of the queue, in the step in which the command is lost.
+        Raises RedisUnavailable. If the command is lost, `lost` is called in that step, in the order of the queue.
         """
         reply = await self.send(key, *arguments, lost=lost)
         if isinstance(reply, RedisUnavailable):
@@ -208,22 +208,22 @@ class RedisCommands:
     async def run(
         self, script: Script, keys: Sequence[str], *arguments: Any, lost: Callable[[], None] | None = None
     ) -> Any:
-        """Run a script on `keys`, which share one hash tag. As `ask`."""
+        """Run a script on `keys`, which share one hash tag. Otherwise like `ask`."""
         return await self.ask(keys[0], "EVALSHA", script.sha, len(keys), *keys, *arguments, lost=lost)
 
     def send(self, key: str, *arguments: Any, lost: Callable[[], None] | None = None) -> asyncio.Future[Any]:
-        """Put one command into the queue. The future's result is the answer, or a RedisUnavailable."""
+        """Queue one command. The future resolves to the reply or to a RedisUnavailable."""
         command = _Command(key, arguments, lost)
         if not self.is_available:
-            command.lose(RedisUnavailable("Redis is away"))
+            command.fail(RedisUnavailable("Redis is unreachable"))
         elif len(self._queue) + self._in_lanes >= MAX_QUEUED:
-            command.lose(RedisUnavailable(f"More than {MAX_QUEUED} commands wait for Redis"))
+            command.fail(RedisUnavailable(f"More than {MAX_QUEUED} commands are queued for Redis"))
         else:
             self._queue.append(command)
             self._wake.set()
         return command.future
 
-    # The one task
+    # The task
 
     async def _run(self) -> None:
         backoff_s = FIRST_BACKOFF_S
@@ -236,31 +236,31 @@ class RedisCommands:
                 except (*LOST, RedisRefused) as error:
                     self._refused = error if isinstance(error, RedisRefused) else None
                     self._tried.set()
-                    self.problem = _words(error)
-                    self._warn("redis cannot be reached", error)
+                    self.problem = _describe(error)
+                    self._warn("redis unreachable", error)
                     await self._disconnect()
-                    await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 — jitter is no secret
+                    await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 — jitter
                     backoff_s = min(backoff_s * 2, LAST_BACKOFF_S)
                     continue
-                log.info("redis is there", redis=str(self.address), after_s=round(time.monotonic() - away_since, 1))
+                log.info("redis connected", redis=str(self.address), down_s=round(time.monotonic() - away_since, 1))
                 backoff_s = FIRST_BACKOFF_S
-                self._come_back()
+                self._on_connected()
                 try:
                     with closed_is_lost():
                         await self._work()
                 except (*LOST, RedisRefused) as error:
                     away_since = time.monotonic()
-                    self.problem = _words(error)
-                    log.warning("redis is away", reason=self.problem)
-                except Exception:  # the edge: a bug of ours must not leave the node alone for ever
+                    self.problem = _describe(error)
+                    log.warning("redis connection lost", reason=self.problem)
+                except Exception:  # the boundary: a bug must not isolate the node
                     log.exception("internal error")
                 finally:
-                    self._lose()
+                    self._on_disconnected()
                     await self._disconnect()
         finally:
             await self._disconnect()
 
-    def _come_back(self) -> None:
+    def _on_connected(self) -> None:
         self.is_available = True
         self.problem = ""
         self._refused = None
@@ -269,11 +269,11 @@ class RedisCommands:
         for act in self.on_return:
             act()
 
-    def _lose(self) -> None:
+    def _on_disconnected(self) -> None:
         self.is_available = False
         lanes, self._lanes, self._in_lanes = self._lanes, {}, 0
         for command in (*(each for lane in lanes.values() for each in lane.waiting), *self._queue):
-            command.lose(RedisUnavailable("Redis is away"))
+            command.fail(RedisUnavailable("Redis is unreachable"))
         self._queue.clear()
         self.detours.clear()
         self._policies.clear()
@@ -305,12 +305,12 @@ class RedisCommands:
                 await self._exchange(group)
 
     def _due(self) -> list[str]:
-        """The lanes whose first command may be tried again now."""
+        """The lanes whose first command is due for a retry."""
         now = asyncio.get_running_loop().time()
         return [key for key, lane in self._lanes.items() if lane.due <= now]
 
     async def _wait(self) -> None:
-        """Until there is something to send."""
+        """Wait until there is something to send."""
         if not self._lanes:
             await self._wake.wait()
             return
@@ -319,7 +319,7 @@ class RedisCommands:
                 await self._wake.wait()
 
     def _next_group(self) -> list[_Command]:
-        """The first of each lane that is due, then what waits in the queue, but for what belongs into a lane."""
+        """The first command of each due lane, then the queue, except commands that belong in a lane."""
         group = []
         for key in self._due() if self._lanes else ():
             group.append(self._lanes[key].waiting.popleft())
@@ -334,7 +334,7 @@ class RedisCommands:
         return group
 
     async def _exchange(self, group: list[_Command]) -> None:
-        """Send one group and hand out the answers; what is to be tried again goes into lanes. Raises one of LOST."""
+        """Send one group and distribute the replies; commands to retry go into lanes. Raises one of LOST."""
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 if len(self._connections) == 1 and not self._lanes:
@@ -343,12 +343,12 @@ class RedisCommands:
                     replies = await self._exchange_with_many(group)
         except BaseException:
             for command in group:
-                command.lose(RedisUnavailable("Redis was lost", was_sent=True))
+                command.fail(RedisUnavailable("The connection to Redis was lost", was_sent=True))
             raise
         again, demoted = self._answer(group, replies)
         self._return_to_lanes(again)
         if self._lanes:
-            self._go_on({command.key for command in group} - {command.key for command, _ in again})
+            self._advance_lanes({command.key for command in group} - {command.key for command, _ in again})
         if demoted is not None:
             raise demoted
         if any(isinstance(reply, NoScriptError) for _, reply in again):
@@ -359,13 +359,13 @@ class RedisCommands:
     def _answer(
         self, group: list[_Command], replies: list[Any]
     ) -> tuple[list[tuple[_Command, ResponseError]], ResponseError | None]:
-        """Hand out answers. Returns what is to be tried again, and why this server is no use, if so."""
+        """Distribute replies. Returns the commands to retry, and the error if this server has become unusable."""
         again: list[tuple[_Command, ResponseError]] = []
         demoted: ResponseError | None = None
         for command, reply in zip(group, replies, strict=True):
             if isinstance(reply, ReadOnlyError | ClusterDownError):
                 demoted = reply
-                command.lose(RedisUnavailable("Redis takes no writes"))
+                command.fail(RedisUnavailable("Redis accepts no writes"))
             elif isinstance(reply, NoScriptError | AskError | TryAgainError) and command.tries < MAX_TRIES:
                 command.tries += 1
                 again.append((command, reply))
@@ -378,36 +378,36 @@ class RedisCommands:
                 if isinstance(reply, ResponseError):
                     self._note_refusal(reply)
                 if isinstance(reply, TryAgainError):
-                    self._give_up(command.key)
+                    self._fail_lane(command.key)
         return again, demoted
 
     def _note_refusal(self, reply: ResponseError) -> None:
         if isinstance(reply, OutOfMemoryError):
             self._full_at = time.monotonic()
-        self._warn("redis is full" if isinstance(reply, OutOfMemoryError) else "redis refuses a command", reply)
+        self._warn("redis is full" if isinstance(reply, OutOfMemoryError) else "redis rejected a command", reply)
 
     @property
     def is_full(self) -> bool:
-        """Whether Redis refused to write for lack of memory just now; nodes write every second."""
+        """Whether Redis has just refused a write for lack of memory; nodes write every second."""
         return time.monotonic() - self._full_at < FULL_S
 
     @property
     def evicts(self) -> str:
-        """The policy by which Redis throws away keys that nodes rely on; empty where it throws none away."""
+        """The policy by which Redis may evict keys that nodes rely on; empty if it evicts none."""
         return next((policy for policy in self._policies.values() if policy != "noeviction"), "")
 
     def note_memory(self, server: str, info: Any) -> None:
-        """What `INFO memory` says on a server."""
+        """Note the reply of a server to `INFO memory`."""
         found = re.search(rb"maxmemory_policy:(\S+)", info) if isinstance(info, bytes) else None
         if found is None:
             return
         policy = self._policies[server] = found[1].decode(errors="replace")
         if policy != "noeviction" and not self._has_told_of_policy:
             self._has_told_of_policy = True
-            log.warning("redis may evict what nodes rely on: set maxmemory-policy noeviction", policy=policy)
+            log.warning("redis may evict keys that nodes rely on: set maxmemory-policy noeviction", policy=policy)
 
     def _return_to_lanes(self, again: list[tuple[_Command, ResponseError]]) -> None:
-        """In order, before what waits there already: it was sent earlier."""
+        """Put them back in order, before those that wait there: they were sent earlier."""
         now = asyncio.get_running_loop().time()
         for command, reply in reversed(again):
             lane = self._lanes.setdefault(command.key, _Lane())
@@ -416,18 +416,18 @@ class RedisCommands:
             command.asking = _asking(reply)
             self._in_lanes += 1
 
-    def _go_on(self, keys: set[str]) -> None:
-        """What was tried again on these keys is answered: the next one's turn, or the end of the lane."""
+    def _advance_lanes(self, keys: set[str]) -> None:
+        """The retried command of each key is answered: continue with the next, or close the lane."""
         for key in keys:
             if (lane := self._lanes.get(key)) is not None and not lane.waiting:
                 del self._lanes[key]
 
-    def _give_up(self, key: str) -> None:
-        """The key's slot stays half moved: what waits for it shall not try as long, one after the other."""
+    def _fail_lane(self, key: str) -> None:
+        """The key's slot is still half moved: fail the waiting commands rather than retry each in turn."""
         lane = self._lanes.get(key)
         while lane is not None and lane.waiting:
             self._in_lanes -= 1
-            lane.waiting.popleft().lose(RedisUnavailable("Redis is moving a slot"))
+            lane.waiting.popleft().fail(RedisUnavailable("Redis is moving a slot"))
 
     async def _exchange_with_many(self, group: list[_Command]) -> list[Any]:
         assert self.topology is not None  # noqa: S101 — set by _connect
@@ -494,10 +494,10 @@ class RedisCommands:
                 act()
 
     def _warn(self, event: str, error: Exception) -> None:
-        """Once a minute at most: what keeps failing must not flood the log."""
+        """Log at most once a minute."""
         if time.monotonic() - self._complained_at >= 60:
             self._complained_at = time.monotonic()
-            log.warning(event, redis=str(self.address), reason=_words(error))
+            log.warning(event, redis=str(self.address), reason=_describe(error))
 
 
 def _asking(reply: ResponseError) -> Endpoint | None:
@@ -506,5 +506,5 @@ def _asking(reply: ResponseError) -> Endpoint | None:
     return None
 
 
-def _words(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error)[:200]}"

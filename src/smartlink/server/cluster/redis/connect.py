@@ -1,4 +1,4 @@
-"""Opens connections to the servers that hold the data: the one, the master that Sentinels name, a Cluster's masters."""
+"""Connects to the servers that hold the data: a single one, the master known to Sentinels, or a Cluster's masters."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ __all__ = [
 
 Endpoint = tuple[str, int]
 LOST = (RedisError, OSError, TimeoutError, asyncio.IncompleteReadError, EOFError)
-"""What a connection that cannot be used (any more) raises."""
+"""Exceptions of a connection that is unusable."""
 
 
 TIMEOUT_S = 2.0
-"""How long connecting, and any command, may take."""
+"""Timeout of connecting, and of any command."""
 
 
 class RedisRefused(UnsafeSettings):
-    """Redis answers and will not have us: no retry helps. The message says which setting is wrong."""
+    """Redis answers but rejects us; retrying cannot help. The message names the setting to correct."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """Which server holds which slot. Without a Cluster one holds them all."""
+    """Which server holds which slot. Without a Cluster, one holds them all."""
 
     endpoints: tuple[Endpoint, ...]
     slots: tuple[int, ...] | None = None
-    """For each of the 16,384 slots the index of its endpoint; -1 for a slot nobody serves."""
+    """For each of the 16,384 slots the index of its endpoint; -1 if it is not served."""
 
     def endpoint(self, name: str) -> Endpoint | None:
-        """Who holds a key or sharded channel; None when nobody does now."""
+        """The server of a key or sharded channel; None if it is not served."""
         if self.slots is None:
             return self.endpoints[0]
         index = self.slots[slot_of(name)]
@@ -65,13 +65,13 @@ def slot_of(name: str) -> int:
 
 
 async def ask(connection: Connection, *arguments: Any) -> Any:
-    """One command and its answer. Raises one of LOST; ResponseError when refused."""
+    """Send one command and return its reply. Raises one of LOST; ResponseError if Redis refuses it."""
     await connection.send_command(*arguments)
     return await connection.read_response(disable_decoding=True)
 
 
 def _connection(address: RedisAddress, endpoint: Endpoint, *, is_sentinel: bool) -> Connection:
-    """A connection that is not open yet. It never reconnects, retries or waits by itself."""
+    """A connection, not yet open. It never reconnects or retries by itself."""
     arguments: dict[str, Any] = {
         "host": endpoint[0],
         "port": endpoint[1],
@@ -92,7 +92,7 @@ def _connection(address: RedisAddress, endpoint: Endpoint, *, is_sentinel: bool)
 async def open_connection(
     address: RedisAddress, endpoint: Endpoint, scripts: Sequence[str] = (), *, is_sentinel: bool = False
 ) -> Connection:
-    """A connection that is ready, with `scripts` loaded. Raises Refused, or one of LOST."""
+    """Open a connection and load `scripts`. Raises RedisRefused, or one of LOST."""
     connection = _connection(address, endpoint, is_sentinel=is_sentinel)
     try:
         async with asyncio.timeout(TIMEOUT_S):
@@ -100,16 +100,16 @@ async def open_connection(
             for script in scripts:
                 await ask(connection, "SCRIPT", "LOAD", script)
             if not scripts:
-                await ask(connection, "PING")  # Redis says no word of a password before it is asked something
+                await ask(connection, "PING")  # Redis asks for a password only at the first command
     except NoPermissionError as error:
         await connection.disconnect(nowait=True)
         raise RedisRefused(
-            f"Redis at {endpoint[0]}:{endpoint[1]} does not give its user enough permissions: {_reason(error)}"
+            f"Redis at {endpoint[0]}:{endpoint[1]} does not grant its user enough permissions: {_reason(error)}"
         ) from None
     except (AuthenticationError, AuthorizationError) as error:
         await connection.disconnect(nowait=True)
         who = "REDIS_SENTINEL_PASSWORD" if is_sentinel else "REDIS_USERNAME or REDIS_PASSWORD (or those in REDIS_URL)"
-        raise RedisRefused(f"Redis at {endpoint[0]}:{endpoint[1]} refuses {who}: {_reason(error)}") from None
+        raise RedisRefused(f"Redis at {endpoint[0]}:{endpoint[1]} rejects {who}: {_reason(error)}") from None
     except ssl.SSLCertVerificationError as error:
         await connection.disconnect(nowait=True)
         raise RedisRefused(
@@ -127,7 +127,7 @@ async def open_connection(
 
 
 async def check_permissions(address: RedisAddress, endpoint: Endpoint, prefix: str) -> None:
-    """Raises Refused, with each ACL rule that the nodes' user lacks, or one of LOST."""
+    """Raise RedisRefused, listing each ACL rule that the nodes' user lacks, or one of LOST."""
     connection = await open_connection(address, endpoint)
     try:
         with closed_is_lost():
@@ -138,13 +138,13 @@ async def check_permissions(address: RedisAddress, endpoint: Endpoint, prefix: s
     if missing:
         user, rules = address.username or "default", " ".join(missing)
         raise RedisRefused(
-            f"Redis at {endpoint[0]}:{endpoint[1]} does not give its user {user!r} enough permissions. "
-            f"Missing: {rules}. Allow it there: ACL SETUSER {user} {rules}"
+            f"Redis at {endpoint[0]}:{endpoint[1]} does not grant its user {user!r} enough permissions.  "
+            f"Missing: {rules}. Grant them there: ACL SETUSER {user} {rules}"
         )
 
 
 async def find_topology(address: RedisAddress) -> Topology:
-    """Ask around who holds the data now. Raises Refused, or one of LOST."""
+    """Find out which servers hold the data. Raises RedisRefused, or one of LOST."""
     if address.kind is Kind.SINGLE:
         return Topology(address.hosts[:1])
     failure: Exception | None = None
@@ -173,7 +173,7 @@ async def _ask_around(address: RedisAddress, connection: Connection, host: Endpo
 async def _master(address: RedisAddress, sentinel: Connection) -> Topology:
     found = await ask(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service)
     if not found:
-        raise ResponseError(f"the Sentinel knows no service {address.service!r} (REDIS_SENTINEL_SERVICE)")
+        raise ResponseError(f"the Sentinel does not know the service {address.service!r} (REDIS_SENTINEL_SERVICE)")
     endpoint = (found[0].decode(), int(found[1]))
     connection = await open_connection(address, endpoint)
     try:
@@ -182,19 +182,17 @@ async def _master(address: RedisAddress, sentinel: Connection) -> Topology:
     finally:
         await connection.disconnect(nowait=True)
     if role[0] != b"master":
-        raise ResponseError("the server that the Sentinel names is no master yet")
+        raise ResponseError("the server named by the Sentinel is not a master yet")
     return Topology((endpoint,))
 
 
 async def read_slots(connection: Connection, asked: Endpoint) -> Topology:
-    """The Cluster as one of its nodes sees it."""
+    """The Cluster as seen by one of its nodes."""
     try:
         ranges = await ask(connection, "CLUSTER", "SLOTS")
     except ResponseError as error:
         if "cluster support disabled" in str(error):
-            raise RedisRefused(
-                "Redis there is no Cluster: unset REDIS_CLUSTER, or write redis:// in REDIS_URL."
-            ) from None
+            raise RedisRefused("Redis is not a Cluster: unset REDIS_CLUSTER, or write redis:// in REDIS_URL.") from None
         raise
     endpoints: dict[Endpoint, int] = {}
     slots = [-1] * 16_384
@@ -203,7 +201,7 @@ async def read_slots(connection: Connection, asked: Endpoint) -> Topology:
         index = endpoints.setdefault((host, int(master[1])), len(endpoints))
         slots[first : last + 1] = [index] * (last + 1 - first)
     if not endpoints or -1 in slots:
-        raise ResponseError("the Cluster does not serve all slots now")
+        raise ResponseError("the Cluster does not serve all slots")
     return Topology(tuple(endpoints), tuple(slots))
 
 

@@ -1,8 +1,8 @@
-"""What applications keep in Redis, added up: who keeps more than its budget loses what it put in longest ago.
+"""Memory accounting of applications in Redis: one over its budget loses its oldest items.
 
-A ledger is a sorted set (when each thing's time is over) and a hash (its bytes) per application. Entries are written in
-groups, `SETTLE_S` after the things themselves: by so much may an application be over its budget. While Redis is away
-nothing is entered; what was put in then goes with its own time.
+A ledger is a sorted set (expiry of each item) and a hash (its bytes) per application. Entries are written in groups,
+`SETTLE_S` after the items, and for that long an application may exceed its budget. While Redis is unreachable nothing
+is entered; items stored then expire on their own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["LEDGER_SCRIPTS", "RedisLedger"]
 SETTLE_S = 0.25
 MAX_GROUP = 500
 PER_THING = 400
-"""Bytes that a thing takes in Redis beside its text, its entry here included: as measured, and something over."""
+"""Overhead of an item in Redis in bytes, including its entry here, measured and rounded up."""
 
 _SETTLE = Script("""
 local time = redis.call('TIME')
@@ -61,7 +61,7 @@ LEDGER_SCRIPTS = (_SETTLE,)
 
 
 class RedisLedger:
-    """Adds up one kind of thing. `key` says under which key of Redis a thing of an application is kept."""
+    """Accounts for one kind of item. `key` returns the Redis key of an application's item."""
 
     def __init__(
         self, commands: RedisCommands, names: Names, kind: str, max_bytes: int, key: Callable[[str, str], str]
@@ -72,11 +72,11 @@ class RedisLedger:
         self._max_bytes = max_bytes
         self._key = key
         self._due: dict[tuple[str, int], dict[str, int]] = {}
-        """By application and seconds to live: bytes by name."""
+        """Bytes by name, for each application and time to live in seconds."""
         self._timer: asyncio.TimerHandle | None = None
 
     def enter(self, app_id: str, name: str, size: int, ttl_s: int) -> None:
-        """A thing with a text of `size` bytes has been put in, in the place of what had its name."""
+        """Enter an item of `size` bytes, which replaces one of the same name."""
         self._due.setdefault((app_id, ttl_s), {})[name] = size + PER_THING
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SETTLE_S, self._settle)

@@ -1,7 +1,7 @@
-"""What keys and channels are called in Redis.
+"""Names of keys and channels in Redis.
 
-All names begin with the prefix. Keys of one channel share one hash tag, so that a script may touch them together on a
-Cluster; so do the keys about nodes. A key's first letter after the prefix says what it holds; see each engine.
+All names begin with the prefix. Keys of one channel share one hash tag, so that a script may use them together on a
+Cluster; so do the keys about nodes. A key's first letter after the prefix is its kind; see each engine.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ class Names:
         self.control = f"{prefix}:b:{{control}}"
         self.control_log = f"{prefix}:q:{{control}}"
         self.webhooks = f"{prefix}:{{webhooks}}:"
-        """The beginning of the keys of the webhook queue."""
+        """Prefix of the webhook queue's keys."""
 
     def publications(self, app_id: str, channel: str) -> str:
-        """The Redis channel on which a channel's publications travel."""
+        """The Redis channel of a channel's publications."""
         return f"{self.prefix}:b:{{{self.entry(app_id, channel)}}}"
 
     def log(self, app_id: str, channel: str) -> str:
-        """The stream of a channel's last publications, for nodes that were away for a moment."""
+        """The stream of a channel's last publications, for nodes that missed some."""
         return f"{self.prefix}:q:{{{self.entry(app_id, channel)}}}"
 
     def heartbeat(self, node_id: str, number: int = 0) -> str:
-        """A Redis channel that only this node hears."""
+        """A Redis channel to which only this node subscribes."""
         return f"{self.prefix}:p:{{{node_id}.{number}}}"
 
     def of_channel(self, kind: str, app_id: str, channel: str) -> str:
@@ -40,7 +40,7 @@ class Names:
         return f"{self.prefix}:{{nodes}}:{kind}"
 
     def channels_of_node(self, node_id: str) -> str:
-        """The set of channels that a node has entries on, as `entry` writes them."""
+        """The set of channels on which a node has entries, in the form of `entry`."""
         return f"{self.prefix}:k:{{{node_id}}}"
 
     def of_app(self, kind: str, app_id: str) -> str:
@@ -51,11 +51,11 @@ class Names:
 
     @staticmethod
     def entry(app_id: str, channel: str) -> str:
-        """One text for a channel of an app; braces cannot come in by the app's id."""
+        """Encode a channel of an app as one text; the app id cannot contain braces."""
         return f"{quote(app_id, safe='')}:{channel}"
 
     @staticmethod
     def parse_entry(entry: str) -> tuple[str, str] | None:
-        """App id and channel of what `entry` made; None for anything else."""
+        """App id and channel of an `entry`; None for anything else."""
         app_id, colon, channel = entry.partition(":")
         return (unquote(app_id), channel) if app_id and colon and channel else None

@@ -1,7 +1,7 @@
-"""What the nodes' user must be allowed in Redis, tried command by command, so that each missing rule has a name.
+"""The permissions that the nodes' user needs in Redis, probed command by command to name each missing rule.
 
-A command is refused before it is carried out, so trying does little: the one key that is written is of the wrong type
-for nearly all of them, and is gone after a few seconds whatever happens.
+Commands are refused before they are executed, so probing has hardly any effect: the one key that is written has the
+wrong type for nearly all of them, and expires within seconds.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ COMMANDS: dict[str, tuple[str | int, ...]] = {
     "zscore": (_K, ""),
     "del": (_K,),
 }
-"""Each command the nodes send, in their scripts too, with arguments that make it valid. `_K` stands for a key."""
+"""Each command that nodes send, also from scripts, with valid arguments. `_K` stands for a key."""
 
 
 async def missing_rules(connection: Connection, prefix: str, *, is_cluster: bool = False) -> list[str]:
-    """The ACL rules that the nodes need and this connection's user lacks, as `ACL SETUSER` takes them.
+    """The ACL rules that nodes need and this connection's user lacks, in `ACL SETUSER` syntax.
 
-    Leaves the connection subscribed: it is of no use afterwards. Raises what a connection raises.
+    Leaves the connection subscribed, hence unusable. Raises what a connection raises.
     """
     names = Names(prefix)
     key, channel = names.of_nodes("tried"), names.heartbeat("tried")
@@ -88,12 +88,12 @@ async def missing_rules(connection: Connection, prefix: str, *, is_cluster: bool
         except NoPermissionError as error:
             missing[rule_for(error, command, prefix)] = None
         except ResponseError:
-            pass  # the wrong type, another server's slot, no room: allowed all the same
+            pass  # wrong type, another server's slot or out of memory: permitted all the same
     return list(missing)
 
 
 def rule_for(error: NoPermissionError, command: str, prefix: str) -> str:
-    """The rule whose absence Redis complains of."""
+    """The missing rule that Redis reports."""
     said = str(error)
     if "to run" in said:
         return f"+{command}"

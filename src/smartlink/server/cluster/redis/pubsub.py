@@ -1,7 +1,7 @@
-"""One subscription connection: hears channels of one server until it breaks, and notices when it does.
+"""One subscription connection: receives channels of one server until it breaks, and detects when it does.
 
-A subscription that was killed, or whose bytes are swallowed, looks like one on which nothing happens. So a heartbeat is
-heard on the same connection, and silence ends it.
+A killed subscription, or one whose packets are lost, looks like an idle one. So the connection also receives a
+heartbeat, and silence ends it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ __all__ = ["Moved", "PubSubConnection"]
 
 NAMES_PER_COMMAND = 200
 SILENCE_S = 3.0
-"""Without a heartbeat for this long the connection is taken for dead."""
+"""Without a heartbeat for this long, the connection counts as dead."""
 LOOK_EVERY_S = 0.25
 
 OnMessage = Callable[[str, bytes], None]
 
 
 class Silence(OSError):
-    """No heartbeat came back."""
+    """No heartbeat was received."""
 
 
 class Moved(OSError):
@@ -33,13 +33,13 @@ class Moved(OSError):
 
 
 class PubSubConnection:
-    """Subscriptions on one connection. `listen` runs until it raises; then the connection is over."""
+    """Subscriptions on one connection. `listen` runs until it raises; then the connection is finished."""
 
     def __init__(self, connection: Connection, heartbeat: str, on_message: OnMessage, *, is_sharded: bool) -> None:
         self._connection = connection
         self._heartbeat = heartbeat
         self._on_message = on_message
-        self._names_per_command = 1 if is_sharded else NAMES_PER_COMMAND  # names of one command must share a slot
+        self._names_per_command = 1 if is_sharded else NAMES_PER_COMMAND  # names in one command must share a slot
         self._verbs = ("SSUBSCRIBE", "SUNSUBSCRIBE") if is_sharded else ("SUBSCRIBE", "UNSUBSCRIBE")
         self._wanted: set[str] = set()
         self._outgoing: list[tuple[str, str]] = []
@@ -49,7 +49,7 @@ class PubSubConnection:
         self.subscribe(heartbeat)
 
     def subscribe(self, name: str) -> asyncio.Future[None]:
-        """Ask for a channel. The future is done when its messages come, or when the connection is over."""
+        """Subscribe to a channel. The future completes when the subscription is active or the connection ends."""
         self._wanted.add(name)
         self._outgoing.append((self._verbs[0], name))
         self._wake.set()
@@ -63,13 +63,13 @@ class PubSubConnection:
         self._wake.set()
 
     async def subscribed(self, names: Iterable[str]) -> None:
-        """Ask for many channels and wait until they come."""
+        """Subscribe to many channels and wait until all are active."""
         acknowledged = [self.subscribe(name) for name in names]
         if acknowledged:
             await asyncio.wait(acknowledged)
 
     async def listen(self) -> None:
-        """Hear until the connection breaks, falls silent, or a channel moves away; then raise."""
+        """Receive until the connection breaks, falls silent, or a channel moves away; then raise."""
         tasks = [asyncio.create_task(work) for work in (self._read(), self._write(), self._watch())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -89,7 +89,7 @@ class PubSubConnection:
         while True:
             message = await self._connection.read_response(disable_decoding=True)
             if not isinstance(message, list) or len(message) != 3:
-                raise ConnectionError("no message where only messages come")
+                raise ConnectionError("unexpected reply on a subscription")
             kind, name, payload = message
             channel = name.decode(errors="replace")
             if kind in (b"message", b"smessage"):
@@ -105,7 +105,7 @@ class PubSubConnection:
                     if not waiting:
                         del self._awaited[channel]
             elif kind == b"sunsubscribe" and channel in self._wanted and channel not in self._awaited:
-                raise Moved(f"{channel} is served elsewhere now")
+                raise Moved(f"{channel} is now served by another server")
 
     async def _write(self) -> None:
         while True:
