@@ -1,1 +1,1 @@
-"""What speaks to clients and to publishers."""
+"""The transports for clients and publishers."""

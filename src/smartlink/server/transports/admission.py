@@ -1,4 +1,4 @@
-"""Who may connect: the origin, the application, the protocol, the room there is. The same over every transport."""
+"""Admission of clients over every transport: origin, application, protocol version and capacity."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["WRONG_ORIGIN", "is_allowed_origin", "may_call", "new_session", "refu
 _PROTOCOLS = frozenset({"5", "6", "7"})
 _VERSION = re.compile(r"[-+. _0-9A-Za-z]{1,64}\Z")
 MAX_SEEN_LENGTH = 200
-"""Longer queries are not remembered."""
+"""Longer queries are not cached."""
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -28,16 +28,16 @@ WRONG_ORIGIN = "This origin may not connect to the application"
 
 
 def may_call(app: App, request: HttpRequest) -> bool:
-    """Whether the page that asks may connect, by its origin. Clients that are no browser send none."""
+    """Whether the requesting page may connect, by its origin. Clients other than browsers send none."""
     origin = request.headers.get("origin")
     return origin is None or is_allowed_origin(origin, app.allowed_origins)
 
 
 def is_allowed_origin(origin: str, allowed: Iterable[str]) -> bool:
-    """Whether one of `allowed` names this origin.
+    """Whether `allowed` includes this origin.
 
-    `https://example.com:8443` is that origin and no other, with a scheme's own port left out or not; `example.com` is
-    that host with any scheme and port; `*.example.com`, with or without a scheme, is every host below it; `*` is all.
+    `https://example.com:8443` matches that origin only, with or without a default port; `example.com` that host with
+    any scheme and port; `*.example.com`, with or without a scheme, all its subdomains; `*` everything.
     """
     allowed = tuple(allowed)
     if "*" in allowed or origin in allowed:
@@ -47,13 +47,13 @@ def is_allowed_origin(origin: str, allowed: Iterable[str]) -> bool:
 
 
 def refusal(node: Node, addresses: AddressCount, app: App | None, request: HttpRequest) -> tuple[Code, str] | None:
-    """Why the client that asks may not connect: what it must be told before the end. None when it may."""
+    """Why the requesting client may not connect, as close code and reason; None if it may."""
     if app is None:
         return Code.NO_SUCH_APP, "No application has this key"
     if not app.is_enabled:
         return Code.APP_DISABLED, "This application is switched off"
     query = request.query
-    # Clients of one library all say the same.
+    # Clients of one library all send the same query.
     fault = _fault_of_seen(query) if len(query) <= MAX_SEEN_LENGTH else _fault_of(query)
     if fault is not None:
         return fault
@@ -67,7 +67,7 @@ def refusal(node: Node, addresses: AddressCount, app: App | None, request: HttpR
 
 
 def _fault_of(query: str) -> tuple[Code, str] | None:
-    """What is wrong with the protocol and the version that a client names."""
+    """What is wrong with the protocol or version that a client names."""
     parameters = parse_qs(query)
     protocol = parameters.get("protocol", ["7"])[0]
     if protocol not in _PROTOCOLS:
@@ -82,7 +82,7 @@ _fault_of_seen = lru_cache(maxsize=256)(_fault_of)
 
 
 def new_session(app: App) -> Session:
-    """A session with a socket id that nobody can guess."""
+    """A session with an unguessable socket id."""
     bits = secrets.randbits(62)
     rules = _rules(
         app.key,
@@ -110,7 +110,7 @@ def _rules(
     max_channel_length: int,
     max_event_name_length: int,
 ) -> SessionRules:
-    """One record for all connections with the same rules."""
+    """One record shared by all connections with the same rules."""
     return SessionRules(
         key=key,
         secret=secret,
@@ -126,7 +126,7 @@ def _rules(
 
 @lru_cache(maxsize=1_024)
 def _parts(origin: str) -> tuple[str, str, int | None] | None:
-    """Scheme, host and port of an origin, lower case; None for what is none, as `null`."""
+    """Scheme, host and port of an origin, lower case; None if it is invalid, like `null`."""
     try:
         split = urlsplit(origin.lower())
         port = split.port

@@ -1,8 +1,8 @@
-"""Events that an application publishes to Redis in the format of Laravel's redis broadcaster, delivered to subscribers.
+"""Delivers events that an application publishes to Redis in the format of Laravel's redis broadcaster.
 
-On the Redis channel named like the wire channel, after a prefix: `{"event", "data", "socket"}`. Every node hears all of
-them and delivers to its own subscribers; nothing is published again. Redis' pub/sub keeps nothing: what is published
-while a node is not listening is lost to it, and cache channels do not keep these events.
+The Redis channel is the wire channel's name after a prefix; the message is `{"event", "data", "socket"}`. Every node
+receives all of them and delivers them to its own subscribers, without publishing again. Redis' pub/sub stores nothing:
+a node misses what is published while it is not connected, and cache channels do not keep these events.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _text_decoder = msgspec.json.Decoder(str)
 
 
 class RedisIngest:
-    """Listens to Redis for the application of the environment, and reconnects for ever."""
+    """Subscribes to Redis for the application of the environment, and reconnects for ever."""
 
     def __init__(self, settings: ServerSettings, apps: AppManager, node: Node, background: Background) -> None:
         self._background = background
         self._address = settings.redis_address
         self._prefix = settings.broadcast_redis_prefix
         self._own = f"{settings.reverb_scaling_channel}:"
-        """The nodes' own channels, which an empty prefix would take for an application's."""
+        """The nodes' own channels, which an empty prefix would match."""
         self._app_id = settings.reverb_app_id
         self._apps = apps
         self._node = node
@@ -76,7 +76,7 @@ class RedisIngest:
             except (*LOST, ValueError) as error:
                 self._warn("events on redis cannot be read", f"{type(error).__name__}: {str(error)[:200]}")
             backoff_s = FIRST_BACKOFF_S if self._heard_at else min(backoff_s * 2, LAST_BACKOFF_S)
-            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 — jitter is no secret
+            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 — jitter
 
     async def _listen(self) -> None:
         topology = await find_topology(self._address)
@@ -125,14 +125,14 @@ class RedisIngest:
         self._node.deliver(publication)
 
     def _warn(self, event: str, reason: str) -> None:
-        """Once a minute at most."""
+        """Log at most once a minute."""
         if time.monotonic() - self._complained_at.get(event, -60.0) >= 60:
             self._complained_at[event] = time.monotonic()
             log.warning(event, reason=reason)
 
 
 def _publication(app: App, channel: str, payload: bytes) -> Publication:
-    """What a message stands for. Raises ValueError, or msgspec's, for one that may not be delivered."""
+    """Decode a message. Raises ValueError, or msgspec's, if it may not be delivered."""
     if len(payload) > 8 * app.max_event_bytes:
         raise ValueError("too large")
     message = _decoder.decode(payload)

@@ -1,4 +1,4 @@
-"""One client over HTTP: messages come in requests, answers leave through an `XhrLink`."""
+"""One client over HTTP: messages arrive in requests, responses leave through an `XhrLink`."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class XhrConnection(ClientConnection):
         super().__init__(link, app, session, shared)
         self._xhr = link
         self._silent_until = self.heard_at + 2 * app.ping_interval_s
-        """By when it must have sent something: it is pinged before. 0 once it has."""
+        """By when it must have sent something (it is pinged before); 0 once it has."""
         link.handler = self
 
     def attach(self, outlet: Outlet) -> None:
-        """The client asks for what there is: a sign of life."""
+        """The client requests output, which also shows that it is alive."""
         self.heard()
         self._xhr.attach(outlet)
 
     def take(self, messages: list[str]) -> None:
-        """Act on what the client sent; nothing at all is a question whether the connection stands."""
+        """Handle the client's messages; an empty list asks whether the connection is alive."""
         self.heard()
         self._xhr.has_returned = True
         if messages:

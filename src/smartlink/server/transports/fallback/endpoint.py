@@ -1,9 +1,9 @@
-"""The paths of the HTTP fallback, and who may call them from which page.
+"""The paths of the HTTP fallback, and CORS.
 
-`POST {path}/app/{key}/{server}/{session}/xhr_streaming`, `/xhr` and `/xhr_send`, each also below `/pusher`, where
-pusher-js looks unless told otherwise. `server` is 0 to 999 and `session` 8 characters, both drawn by the client: with
-them, and the application's key, the session can be listened to. They are as good as a token of 50 random bits, so
-they are never logged, and a session is not bound to an address: phones and carriers change it between requests.
+`POST {path}/app/{key}/{server}/{session}/xhr_streaming`, `/xhr` and `/xhr_send`, each also below `/pusher`, pusher-js'
+default. `server` is 0 to 999 and `session` 8 characters, both drawn by the client: with them and the application's key,
+anyone can read the session. They are equivalent to a token of 50 random bits, so they are never logged. A session is
+not bound to an address, because phones and carriers change it between requests.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from smartlink.server.transports.fallback.sessions import SessionRefused, Sessio
 __all__ = ["Fallback"]
 
 MAX_MESSAGES = 100
-"""Messages in one request; pusher-js sends one."""
+"""Messages per request; pusher-js sends one."""
 
 MAX_IGNORED = 4_096
-"""Bytes of a body that a request for lines may have: none is needed."""
+"""Largest body of a request for output, which needs none."""
 
 _PATH = re.compile(r"(?:/pusher)?/app/([^/]+)/(.*)/(xhr_streaming|xhr|xhr_send)")
 _SESSION = re.compile(r"[0-9]{1,3}/[0-9A-Za-z]{8}")
 _STREAM: Final = {
     "Content-Type": "application/javascript; charset=UTF-8",
-    # Proxies that collect or recode an answer before they hand it on would hold everything back.
+    # Keep proxies from buffering or recoding the response, which would delay everything.
     "Cache-Control": "no-store, no-transform",
     "X-Accel-Buffering": "no",
     "X-Content-Type-Options": "nosniff",
@@ -47,7 +47,7 @@ _messages = msgspec.json.Decoder(list[str])
 
 
 class Fallback:
-    """Answers the requests of clients over HTTP."""
+    """Handles the requests of clients over HTTP."""
 
     def __init__(self, apps: AppManager, sessions: Sessions, metrics: Metrics) -> None:
         self._apps = apps
@@ -58,9 +58,9 @@ class Fallback:
         return _PATH.fullmatch(path) is not None
 
     async def refusal(self, head: HttpRequest) -> HttpError | None:
-        """Why a request is refused whatever its body will be; None when that depends on the body."""
+        """The error to refuse a request with regardless of its body; None if that depends on the body."""
         match = _PATH.fullmatch(head.path)
-        assert match is not None  # noqa: S101 — `takes` was asked
+        assert match is not None  # noqa: S101 — `takes` was checked
         key, session, verb = match.groups()
         app = self._apps.by_key(unquote(key))
         if app is not None and not may_call(app, head):
@@ -73,9 +73,9 @@ class Fallback:
         return None
 
     async def answer(self, request: HttpRequest, stream: ResponseStream) -> HttpResponse | None:
-        """The answer; None when it leaves through `stream`."""
+        """The response; None if it is sent through `stream`."""
         match = _PATH.fullmatch(request.path)
-        assert match is not None  # noqa: S101 — `takes` was asked
+        assert match is not None  # noqa: S101 — `takes` was checked
         key, session, verb = match.groups()
         app = self._apps.by_key(unquote(key))
         try:
@@ -122,7 +122,7 @@ class Fallback:
 
 
 def cors(app: App | None, request: HttpRequest) -> dict[str, str]:
-    """Headers that let a page of an allowed origin read the answer. An unknown application is told to anybody."""
+    """Headers that let pages of allowed origins read the response. Anyone may read that an application is unknown."""
     origin = request.headers.get("origin")
     if origin is None:
         return {}
@@ -143,7 +143,7 @@ def _decode(body: bytes) -> list[str]:
 
 
 def _farewell(code: int, reason: str, headers: Mapping[str, str]) -> HttpResponse:
-    """An answer that opens, tells why, and closes: pusher-js acts on a code only in a connection that was open."""
+    """A response that opens, gives the reason, and closes: pusher-js acts on a code only after an open."""
     body = OPEN_LINE + message_line([encoding.error(reason, code)]) + close_line(code, reason)
     return HttpResponse(body, 200, _STREAM | dict(headers))
 

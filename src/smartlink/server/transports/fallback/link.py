@@ -1,8 +1,8 @@
-"""The link of a client over HTTP: what is written to it waits for an outlet, and leaves as lines.
+"""The link of a client over HTTP: output waits for an outlet, and is sent as lines.
 
-An outlet is the answer to one request of the client: a stream, which carries lines until it is full, or a poll, which
-is over with the first. Between two of them lines wait here. Lines, as pusher-js reads them: `o` opens, `a["…",…]` are
-messages, `a[]` is a sign of life, `h` a heartbeat, `c[code,"reason"]` the end.
+An outlet is the response to one request of the client: a stream, which carries lines until it is full, or a poll, which
+ends with the first line. Between two outlets the lines wait here. Lines in pusher-js' format: `o` opens, `a["…",…]` are
+messages, `a[]` answers a liveness check, `h` is a heartbeat, `c[code,"reason"]` the close.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from smartlink.server.net.link import Handler
 __all__ = ["HELD_S", "OPEN_LINE", "Outlet", "XhrLink", "close_line", "message_line"]
 
 FULL_UNITS = 262_144
-"""UTF-16 code units of a stream beyond which pusher-js drops it and asks for the next."""
+"""UTF-16 code units after which pusher-js drops a stream and requests the next."""
 HELD_S = 25.0
-"""How long an outlet may carry nothing: proxies cut what is silent for longer."""
+"""Longest silence on an outlet: proxies cut idle responses."""
 REOPENED_S = 10.0
-"""How long a client may take to ask again after a poll was answered or a stream was full."""
+"""How long a client may take to request again after a poll was answered or a stream was full."""
 FIRST_REOPENED_S = 5.0
-"""The same for one of whom nothing was heard since it opened the session."""
+"""The same for a client that has sent nothing since it opened the session."""
 
 OPEN_LINE = b"o\n"
 _HEARTBEAT_LINE = b"h\n"
@@ -34,7 +34,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Outlet(Protocol):
-    """Where lines leave. After its end nothing has an effect."""
+    """A sink for lines. Calls after its end have no effect."""
 
     is_poll: bool
 
@@ -43,15 +43,15 @@ class Outlet(Protocol):
 
     @property
     def buffered(self) -> int:
-        """Bytes that were written and have not left."""
+        """Bytes written that have not been sent."""
 
     def write(self, lines: bytes) -> None: ...
 
     def drop_queued(self) -> None:
-        """Forget what waits, but for what has been begun."""
+        """Drop queued output except a partly sent line."""
 
     def end(self) -> None:
-        """Nothing more comes on this one; the client may ask for another."""
+        """End this outlet; the client may request another."""
 
     def abort(self) -> None: ...
 
@@ -66,7 +66,7 @@ def close_line(code: int, reason: str) -> bytes:
 
 
 class XhrLink:
-    """A `Link` whose peer asks over HTTP for what is written. `forget` is called once, at the end."""
+    """A `Link` whose peer fetches its output over HTTP. `forget` is called once, at the end."""
 
     descriptor = -1
 
@@ -78,13 +78,13 @@ class XhrLink:
         self._outlet: Outlet | None = None
         self._is_opened = False
         self.has_returned = False
-        """Whether the client has asked or sent anything since it opened the session."""
+        """Whether the client has sent or requested anything since it opened the session."""
         self._messages: list[bytes] = []
         self._waiting_bytes = 0
         self._pulse = b""
         self._close = b""
         self._units = 0
-        """UTF-16 code units that went through the present stream."""
+        """UTF-16 code units sent through the current stream."""
         self._written_at = now()
         self._is_behind = False
         self._is_finishing = False
@@ -97,7 +97,7 @@ class XhrLink:
         return self._waiting_bytes + (0 if self._outlet is None else self._outlet.buffered)
 
     def write(self, data: bytes) -> None:
-        """Take whole frames as the server writes them. Pings of the framing are not told: the protocol's own are."""
+        """Queue whole frames written by the server. WebSocket pings are skipped; the protocol's own are sent."""
         if self._is_closed or self._is_finishing:
             return
         for opcode, payload in server_frames(data):
@@ -116,7 +116,7 @@ class XhrLink:
             self._outlet.drop_queued()
 
     def pause(self) -> None:
-        """What the client sends comes in requests of its own; the connection bounds how much it holds meanwhile."""
+        """Nothing to pause: input arrives in separate requests, and the connection bounds what it buffers."""
 
     def resume(self) -> None: ...
 
@@ -140,11 +140,11 @@ class XhrLink:
 
     @property
     def outlet(self) -> Outlet | None:
-        """Where lines leave now; None between two requests of the client."""
+        """The current outlet; None between two requests of the client."""
         return self._outlet
 
     def attach(self, outlet: Outlet) -> None:
-        """Let lines leave through `outlet` from now on; the one before ends."""
+        """Send lines through `outlet` from now on; the previous one ends."""
         self.has_returned = self._is_opened
         former = self._outlet
         if former is not None:
@@ -158,10 +158,10 @@ class XhrLink:
             return
         self._flush()
         if self._outlet is outlet and not self._units:
-            outlet.write(b"")  # its head: what lies between sees that it is answered
+            outlet.write(b"")  # sends the head, which shows intermediaries that the request is answered
 
     def lost(self, outlet: Outlet) -> None:
-        """The client cut off `outlet`: it has left, as pusher-js does, or it has lost what was on the way."""
+        """The client dropped `outlet`: it has left, as pusher-js does, or has lost what was in flight."""
         if outlet is self._outlet:
             self.abort()
 
@@ -176,12 +176,12 @@ class XhrLink:
             self.handler.on_drained()
 
     def sign_of_life(self) -> None:
-        """Answer a client that wants to know whether the connection stands."""
+        """Answer a client's liveness check."""
         self._pulse = _SIGN_OF_LIFE
         self._flush()
 
     def sweep(self, now: float) -> None:
-        """Keep a silent outlet alive; end the connection of a client that does not ask again."""
+        """Keep an idle outlet alive; end the connection of a client that does not request again."""
         if self._is_closed:
             return
         if self._outlet is None:
@@ -194,7 +194,7 @@ class XhrLink:
     # Lines
 
     def _flush(self) -> None:
-        """Write what waits as one line, so that a full stream holds no line the client has not read."""
+        """Write everything queued as one line, so that a full stream holds no unread line."""
         outlet = self._outlet
         if outlet is None or self._is_closed:
             return
@@ -230,5 +230,5 @@ class XhrLink:
 
 
 def _units(lines: bytes) -> int:
-    """Length as JavaScript counts it: in UTF-16 code units."""
+    """Length in UTF-16 code units, as in JavaScript."""
     return len(lines) if lines.isascii() else len(lines.decode().encode("utf-16-le")) // 2

@@ -1,4 +1,4 @@
-"""Outlets: an answer of this node, and the way to one that another node holds open."""
+"""Outlets: a response of this node, or one that another node holds open."""
 
 from __future__ import annotations
 
@@ -30,27 +30,29 @@ STALLED_S = 8.0
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(str).decode
 ASK_EVERY_S = 10.0
-"""How often a node with a stream makes sure that its owner lives."""
+"""How often a node with a stream checks that its owner is alive."""
 
 
 def session_channel(session: str) -> str:
-    """Where the roster knows that some node has the session."""
+    """The internal channel that records in the presence store that some node has the session."""
     return f"#xhr-{session}"
 
 
 def far_channel(stream: str) -> str:
-    """Where the owner of a session tells the node that holds this stream what to write, as JSON text; "" is its end."""
+    """The channel on which a session's owner sends lines to the node that holds this stream, as JSON text; ""
+    ends it.
+    """
     return f"#xhr-out-{stream}"
 
 
 async def end_far_stream(node: Node, app_id: str, stream: str) -> None:
-    """Tell the node that holds this stream that nothing comes on it; while nodes are apart it finds out by itself."""
+    """Tell the node that holds this stream to end it; while nodes cannot reach each other it finds out by itself."""
     with contextlib.suppress(BrokerUnavailable):
         await node.tell(Publication(app_id, far_channel(stream), _encode("")))
 
 
 class OutletOwner(Protocol):
-    """What outlets tell: the `XhrLink`."""
+    """Receives the events of an outlet: the `XhrLink`."""
 
     def lost(self, outlet: Outlet) -> None: ...
 
@@ -62,7 +64,7 @@ class OutletOwner(Protocol):
 
 
 class NearOutlet:
-    """An answer to a request that came to this node."""
+    """A response to a request that reached this node."""
 
     def __init__(self, stream: ResponseStream, owner: OutletOwner, *, is_poll: bool) -> None:
         self.is_poll = is_poll
@@ -101,7 +103,7 @@ class NearOutlet:
 
 
 class FarOutlet:
-    """An answer that another node writes. Lines go there one publication at a time, so that their order is kept."""
+    """A response that another node writes. Lines are published one at a time to keep their order."""
 
     def __init__(self, node: Node, app_id: str, stream: str, owner: OutletOwner, *, is_poll: bool) -> None:
         self.is_poll = is_poll
@@ -120,7 +122,7 @@ class FarOutlet:
         return self._on_its_way + sum(map(len, self._waiting))
 
     def write(self, lines: bytes) -> None:
-        if lines and not self._is_ending:  # no head is needed: the other node writes it
+        if lines and not self._is_ending:  # no head needed: the other node writes it
             self._waiting.append(lines)
             self._send()
 
@@ -133,7 +135,7 @@ class FarOutlet:
             self._send()
 
     def abort(self) -> None:
-        """Without its owner the other node would ask in vain: it is told the end."""
+        """Tell the other node the end, since it would ask a missing owner."""
         self.end()
 
     def _send(self) -> None:
@@ -153,7 +155,7 @@ class FarOutlet:
                 self._is_over = True
                 await self._node.tell(Publication(self._app_id, channel, _encode("")))
         except BrokerUnavailable:
-            # What was on the way is lost: the client has to begin anew.
+            # Lines in flight are lost: the client has to start again.
             self.is_lost = self._is_over = True
             self._owner.abort()
         finally:
@@ -161,7 +163,7 @@ class FarOutlet:
 
 
 class FarStream:
-    """An answer of this node to a client that another node owns: writes what that one tells."""
+    """A response of this node to a client that another node owns: writes the lines received from it."""
 
     def __init__(
         self, shared: ClientSettings, app_id: str, session: str, stream_id: str, stream: ResponseStream
@@ -178,7 +180,7 @@ class FarStream:
         self._is_over = False
 
     async def open(self, *, is_poll: bool) -> None:
-        """Ask the owner for its lines. Raises BrokerUnavailable."""
+        """Request lines from the owner. Raises BrokerUnavailable."""
         self._stream.listener = self
         self._sweeper.add(self)
         await self._node.subscribe_internal(self._app_id, far_channel(self._id), self._subscribe)
@@ -218,7 +220,7 @@ class FarStream:
             self._stream.abort()
 
     async def _send_lost(self) -> None:
-        # While nodes are apart the owner finds out by itself: nobody answers its pings.
+        # While nodes cannot reach each other the owner finds out by itself: its pings go unanswered.
         with contextlib.suppress(BrokerUnavailable):
             await self._node.tell(Control(self._app_id, LOST, self._session, self._id))
 
@@ -239,7 +241,7 @@ class FarStream:
             self._stream.end()
 
     def _cut(self) -> None:
-        """The client is too slow."""
+        """End the stream of a client that reads too slowly."""
         self._node.metrics.slow_consumers += 1
         self._stream.abort()
         self.on_lost()

@@ -1,7 +1,7 @@
-"""The sessions of clients over HTTP: those of this node, and the way to those that other nodes own.
+"""The sessions of clients over HTTP, on this node and on others.
 
-Each request of a session may reach another node. The one that the first request reached owns the session; the roster
-knows that there is an owner, and words between nodes go to all of them: the owner acts.
+Each request of a session may reach a different node. The first node reached owns the session; the presence store
+records that it has an owner, and controls go to all nodes, of which the owner acts.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class UnknownSession(Exception):
 
 
 class SessionRefused(Exception):
-    """The client may not connect; it is told the code and the reason."""
+    """The client may not connect; it receives the code and the reason."""
 
     def __init__(self, code: Code, reason: str) -> None:
         super().__init__(reason)
@@ -51,7 +51,7 @@ class SessionRefused(Exception):
 
 
 class _Here:
-    """A session of this node."""
+    """A session owned by this node."""
 
     __slots__ = ("connection", "link")
 
@@ -61,7 +61,7 @@ class _Here:
 
 
 class _Beginning:
-    """A session of this node that the roster is being told of: what is for it waits."""
+    """A session being registered in the presence store; its input waits."""
 
     __slots__ = ("is_over", "words")
 
@@ -71,7 +71,7 @@ class _Beginning:
 
 
 class Sessions:
-    """Finds the connection that a request belongs to, here or elsewhere, or makes it."""
+    """Finds the connection that a request belongs to, here or on another node, or creates it."""
 
     def __init__(
         self, shared: ClientSettings, is_ready: Callable[[], bool], address_rate: AddressRate | None = None
@@ -91,9 +91,9 @@ class Sessions:
     async def open(
         self, app: App, session: str, request: HttpRequest, stream: ResponseStream, *, is_poll: bool
     ) -> None:
-        """Let the session's lines leave through `stream`; a session that nobody has begins.
+        """Send the session's output through `stream`; a new session begins.
 
-        Raises Refused, HttpError while stopping, or BrokerUnavailable when another node has it and cannot be reached.
+        Raises SessionRefused, HttpError while stopping, or BrokerUnavailable if another node has it and is unreachable.
         """
         here = await self._find(app, session)
         if here is None and not await self._is_elsewhere(app, session):
@@ -111,7 +111,7 @@ class Sessions:
         return (app.id, session) in self._here or await self._is_elsewhere(app, session)
 
     async def send(self, app: App, session: str, messages: list[str]) -> None:
-        """Hand on what a client sent. Raises Unknown, or BrokerUnavailable."""
+        """Forward a client's messages. Raises UnknownSession, or BrokerUnavailable."""
         here = await self._find(app, session)
         if here is not None:
             here.connection.take(messages)
@@ -132,7 +132,7 @@ class Sessions:
     async def _begin(
         self, app: App, session: str, request: HttpRequest, stream: ResponseStream, *, is_poll: bool
     ) -> bool:
-        """Begin a session; False when another node was quicker, or the client is gone."""
+        """Begin a session; False if another node was faster, or the client is gone."""
         if not self._is_ready():
             raise HttpError(503, "Stopping: connect again", {"Retry-After": "1"})
         rate = self._address_rate
@@ -154,14 +154,14 @@ class Sessions:
                     self._node.tasks.run(end_far_stream(self._node, app.id, _stream_id(word)))
 
     async def _enter(self, app: App, session: str, request: HttpRequest, stream: ResponseStream) -> _Here | None:
-        """Tell the roster of a session, then let it begin."""
+        """Register the session in the presence store, then begin it."""
         state = new_session(app)
         arrival = await self._node.presence.join(app.id, session_channel(session), state.socket_id, None)
         if not arrival.is_first_on_channel or stream.is_lost:
             await self._node.presence.leave(app.id, session_channel(session), state.socket_id)
             return None
         try:
-            # While the roster was waited for, others may have taken what room there was.
+            # While this waited for the presence store, others may have used up the capacity.
             self._check(app, request)
         except SessionRefused:
             await self._node.presence.leave(app.id, session_channel(session), state.socket_id)
@@ -177,12 +177,12 @@ class Sessions:
         return here
 
     def _check(self, app: App, request: HttpRequest) -> None:
-        """Raises Refused."""
+        """Raises SessionRefused."""
         refused = refusal(self._node, self._shared.addresses, app, request)
         if refused is not None:
             raise SessionRefused(*refused)
 
-    # Words of other nodes
+    # Controls of other nodes
 
     def _on_control(self, word: Control) -> None:
         beginning = self._beginning.get((word.app_id, word.target))

@@ -1,1 +1,1 @@
-"""The HTTP API for publishers, and the upgrade to WebSocket, on one port."""
+"""The HTTP API for publishers, and the WebSocket upgrade, on one port."""

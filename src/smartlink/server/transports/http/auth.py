@@ -1,4 +1,4 @@
-"""Who may call the HTTP API: the signed query. Source: Pusher Channels, "HTTP API reference: authentication"."""
+"""Authentication of HTTP API calls: the signed query. Source: Pusher Channels, "HTTP API reference: authentication"."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ MAX_PARAMETERS = 64
 _PLAIN = re.compile(r"[-/0-9A-Za-z_.~]*\Z")
 _AMBIGUOUS = re.compile(r"%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f]")
 _SAFE = ("/", "/!*'()", "/!$&'()*+,;=:@")
-"""What stays as it is in a path besides letters, digits and -._~: for some nothing, for JavaScript's
-encodeURIComponent its marks, for others what RFC 3986 allows in a path."""
+"""Characters left unescaped in a path besides letters, digits and -._~: by some clients none, by JavaScript's
+encodeURIComponent its marks, by others what RFC 3986 allows in a path.
+"""
 
 
 def parse_query(query: str) -> dict[str, str]:
-    """A query's parameters, unescaped, names lower-cased. Raises HttpError 400 for one that is given twice."""
+    """A query's parameters, unescaped, names in lower case. Raises HttpError 400 if one is repeated."""
     parameters: dict[str, str] = {}
     pairs = query.split("&") if query else []
     if len(pairs) > MAX_PARAMETERS:
@@ -47,9 +48,9 @@ def authenticate(
     *,
     is_whole: bool = True,
 ) -> None:
-    """Check that `request` was signed for `app`. Raises HttpError 401, saying which part is wrong.
+    """Check that `request` was signed for `app`. Raises HttpError 401, naming the part that is wrong.
 
-    Of one that is not whole, as its body is still to come, all but the body is checked: the signature covers its MD5.
+    If its body is still to come, everything but the body is checked; the signature covers its MD5.
     """
     if not hmac.compare_digest(parameters.get("auth_key", "").encode("utf-8", "replace"), app.key.encode()):
         raise HttpError(401, "auth_key is not the key of this application")
@@ -60,22 +61,22 @@ def authenticate(
         raise HttpError(401, "auth_timestamp must be whole seconds since 1970")
     if abs(int(stamp) - clock()) > TIMESTAMP_WINDOW_S:
         raise HttpError(401, f"auth_timestamp is more than {TIMESTAMP_WINDOW_S} seconds off: check the clock")
-    # A checksum of the empty body is tolerated on requests without one: an official client sends it.
+    # Accept a checksum of the empty body on requests without one: an official client sends it.
     if is_whole and (request.body or "body_md5" in parameters) and parameters.get("body_md5") != body_md5(request.body):
         raise HttpError(401, "body_md5 is missing or not the MD5 of the body")
     signed = [(name, value) for name, value in parameters.items() if name != "auth_signature"]
     signature = parameters.get("auth_signature", "")
-    # All are tried, so that the time taken says nothing about which.
+    # Try all of them, so that the time taken does not reveal which matches.
     right = [verify_request(app.secret, request.method, path, signed, signature) for path in _signable(request.path)]
     if not any(right):
         raise HttpError(401, "auth_signature does not match: check secret, method, path and parameters")
 
 
 def _signable(path: str) -> tuple[str, ...]:
-    """The forms in which a publisher may have written the path it signed: as it came, plain, or escaped.
+    """The forms in which a publisher may have signed the path: as received, plain, or escaped.
 
-    An HTTP client escapes what its caller signed unescaped, or the other way round. All forms mean the same call, so
-    a signature over one opens no other: where the plain form could be read as another path, only what came counts.
+    An HTTP client may escape what its caller signed unescaped, or vice versa. All forms mean the same call, so a
+    signature of one permits no other. If the plain form could be read as another path, only the received form counts.
     """
     if _PLAIN.match(path):
         return (path,)

@@ -16,7 +16,7 @@ from smartlink.server.transports.http.events import COUNTS, channel_info, parse_
 __all__ = ["connections", "list_channels", "list_users", "show_channel"]
 
 AT_ONCE = 2_000
-"""Channels that are listed before the loop looks after others."""
+"""Channels listed before the loop serves others."""
 
 
 def _json(value: object) -> HttpResponse:
@@ -24,7 +24,7 @@ def _json(value: object) -> HttpResponse:
 
 
 async def list_channels(node: Node, app: App, parameters: dict[str, str]) -> HttpResponse:
-    """Occupied channels, by prefix, with counts where asked for, or where the application lists them."""
+    """Occupied channels by prefix, with counts if requested, or if the application lists them."""
     prefix = parameters.get("filter_by_prefix", "")
     attributes = parse_info(parameters.get("info"))
     if "user_count" in attributes and not prefix.startswith("presence-") and not app.lists_counts:
@@ -47,7 +47,7 @@ async def list_channels(node: Node, app: App, parameters: dict[str, str]) -> Htt
 
 
 async def show_channel(node: Node, app: App, channel: str, parameters: dict[str, str]) -> HttpResponse:
-    """One channel: whether anybody is on it, and what else is asked for; `cache` is null where nothing is kept."""
+    """One channel: whether it is occupied, and the requested attributes; `cache` is null if nothing is stored."""
     _check(channel)
     attributes = parse_info(parameters.get("info"), COUNTS | {"cache"})
     if app.lists_counts:
@@ -66,7 +66,7 @@ async def show_channel(node: Node, app: App, channel: str, parameters: dict[str,
 
 
 async def list_users(node: Node, app: App, channel: str, parameters: dict[str, str]) -> HttpResponse:
-    """The users on a presence channel, each once, with what is told of them where `with_user_info=1` asks for it."""
+    """The users on a presence channel, each once, with their user_info if `with_user_info=1`."""
     _check(channel)
     if kind_of(channel) is not ChannelKind.PRESENCE:
         raise HttpError(400, f"Only presence channels have users, and {channel!r} is none")
@@ -81,7 +81,7 @@ async def list_users(node: Node, app: App, channel: str, parameters: dict[str, s
 
 
 async def connections(node: Node, app: App) -> HttpResponse:
-    """How many connections the app has."""
+    """The app's number of connections."""
     return _json({"connections": await node.count_connections(app)})
 
 

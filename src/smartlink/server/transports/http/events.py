@@ -1,7 +1,7 @@
 """`POST events` and `POST batch_events`: publishing.
 
-A call with an `Idempotency-Key`, and an event with an `id`, are carried out once: repeated within two minutes, over
-whichever node, the call gets the same answer and the event is not delivered again.
+A call with an `Idempotency-Key`, and an event with an `id`, are carried out once: repeated within two minutes on any
+node, the call gets the same response and the event is not delivered again.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _EMPTY = HttpResponse()
 
 
 class _Posting(msgspec.Struct, frozen=True):
-    """One event on its way to one channel, checked. `receipt`: what its repeat is recognised by."""
+    """One validated event for one channel. `receipt` is the key that identifies a repeat."""
 
     channel: str
     frame: bytes
@@ -70,7 +70,7 @@ class _Posting(msgspec.Struct, frozen=True):
 
 
 async def publish(node: Node, app: App, request: HttpRequest, charge: Charge) -> HttpResponse:
-    """One event to as many channels as the application may name, by default 100."""
+    """Publish one event to as many channels as the application allows, by default 100."""
 
     if "idempotency-key" in request.headers:
         return await _once(node, app, request, "events", partial(_publish, node, app, request.body, charge))
@@ -78,7 +78,7 @@ async def publish(node: Node, app: App, request: HttpRequest, charge: Charge) ->
 
 
 async def publish_batch(node: Node, app: App, request: HttpRequest, charge: Charge) -> HttpResponse:
-    """Several events, by default up to ten, each on one channel: all are published, in order, or none."""
+    """Publish several events, by default up to ten, each to one channel, in order, or none of them."""
 
     if "idempotency-key" in request.headers:
         return await _once(node, app, request, "batch_events", partial(_publish_batch, node, app, request.body, charge))
@@ -121,7 +121,7 @@ async def _publish_batch(node: Node, app: App, body: bytes, charge: Charge) -> H
 async def _once(
     node: Node, app: App, request: HttpRequest, call: str, carry_out: Callable[[], Awaitable[HttpResponse]]
 ) -> HttpResponse:
-    """Carry a call out, or answer as it was answered before. Raises HttpError 409 while that is not known yet."""
+    """Carry out a call, or return its previous answer. Raises HttpError 409 while that is pending."""
     key = request.headers["idempotency-key"]
     if _IDEMPOTENCY_KEY.match(key) is None:
         raise HttpError(400, "Idempotency-Key must have 1 to 200 visible ASCII characters")
@@ -139,9 +139,9 @@ async def _once(
 
 
 async def _post(node: Node, app: App, postings: list[_Posting]) -> list[dict[str, Any]]:
-    """Publish what has not been published before, in order; returns the attributes asked for, of each.
+    """Publish what was not published before, in order; return the requested attributes of each.
 
-    Where publishing fails half-way, what is out stays known as published: a repeat sends the rest.
+    If publishing fails half-way, what was sent stays marked as published: a repeat sends the rest.
     """
     idempotency = node.idempotency
     claimed: dict[str, _Posting] = {}
@@ -178,7 +178,7 @@ async def _claim(node: Node, app: App, receipt: str) -> bytes | None:
 
 
 def parse_info(info: str | None, known: frozenset[str] = COUNTS) -> frozenset[str]:
-    """The attributes a caller asks for. Raises HttpError 400 for one that does not exist here."""
+    """The attributes a caller requests. Raises HttpError 400 for an unknown one."""
     if not info:
         return frozenset()
     attributes = frozenset(part.strip() for part in info.split(","))
@@ -189,7 +189,7 @@ def parse_info(info: str | None, known: frozenset[str] = COUNTS) -> frozenset[st
 
 
 async def channel_info(node: Node, app: App, channel: str, attributes: frozenset[str]) -> dict[str, Any]:
-    """The counts asked for, of the whole cluster; users are counted on presence channels only."""
+    """The requested counts, cluster-wide; users are counted on presence channels only."""
     if not attributes & COUNTS:
         return {}
     count = await node.presence.count(app.id, channel)
@@ -209,7 +209,7 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
 
 
 def _postings(app: App, event: _Event, channels: list[str]) -> list[_Posting]:
-    """Check one event; returns what is to be published, each channel once. Raises HttpError 400 or 413."""
+    """Validate one event; return a posting per distinct channel. Raises HttpError 400 or 413."""
     longest = app.max_event_name_length
     if not is_valid_event_name(event.name) or len(event.name) > longest:
         raise HttpError(400, f"name must have 1 to {longest} characters, none of them a control character")

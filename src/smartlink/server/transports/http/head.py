@@ -1,4 +1,4 @@
-"""The head of a request: what is wrong with it, and what it asks for. RFC 9112, sections 3.2 and 6.1."""
+"""The head of a request: its validation and target. RFC 9112, sections 3.2 and 6.1."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HOST = re.compile(r"(?:[-A-Za-z0-9._~!$&'()*+,;=%]+|\[[0-9A-Fa-f:.]+\])?(?::[0-
 
 
 class Begun:
-    """A request of which not all has come. `raw_size`: bytes read since its head, chunk sizes and trailers included."""
+    """An incomplete request. `raw_size`: bytes read since its head, including chunk sizes and trailers."""
 
     __slots__ = ("body", "has_head", "head_bytes", "headers", "is_looked_at", "raw_size", "size", "url")
 
@@ -30,7 +30,7 @@ class Begun:
 
 
 def fault_of_head(headers: Mapping[str, str], version: str, method: str) -> HttpError | None:
-    """What is wrong with a head, or understood differently by servers."""
+    """What is wrong with a head, or ambiguous between servers."""
     if version not in ("1.1", "1.0"):
         return HttpError(505, "This server speaks HTTP/1.1")
     if method not in _METHODS:
@@ -49,7 +49,7 @@ def fault_of_head(headers: Mapping[str, str], version: str, method: str) -> Http
 
 
 def origin_form(begun: Begun) -> str:
-    """The request's target from its path on. RFC 9112, section 3.2.2: a whole URL must be taken, too."""
+    """The request target from its path on. RFC 9112, section 3.2.2: absolute URLs must be accepted too."""
     target = begun.url.decode("latin-1")
     if target.startswith("/"):
         return target
@@ -61,7 +61,7 @@ def origin_form(begun: Begun) -> str:
 
 
 def without_offer(request: HttpRequest) -> bytes:
-    """The head of `request` as it would be without an offer of another protocol."""
+    """The head of `request` without its offer to upgrade the protocol."""
     headers = {name: value for name, value in request.headers.items() if name != "upgrade"}
     options = headers.get("connection", "").split(",")
     headers["connection"] = ",".join(option for option in options if option.strip().lower() != "upgrade")

@@ -1,4 +1,4 @@
-"""How often an app may publish and ask: token buckets, one pair per app."""
+"""Rate limits of publishing and reading: two token buckets per app."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from smartlink.server.runtime.limits import TokenBucket
 __all__ = ["Charge", "Rates"]
 
 Charge = Callable[[int], None]
-"""Pay for so many events. Raises HttpError 429."""
+"""Charge for a number of events. Raises HttpError 429."""
 
 
 class Rates:
-    """The buckets of all apps that have a limit; a second's worth passes at once."""
+    """The buckets of all apps with a limit; bursts of one second's worth are allowed."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._buckets: dict[tuple[str, str], TokenBucket] = {}
 
     def publish(self, app: App, events: int) -> None:
-        """Pay for events, one for each channel they go to. Raises HttpError 429, and then nothing is paid."""
+        """Charge for events, one per channel they go to. Raises HttpError 429 without charging."""
         self._take(app, "publishes_per_s", app.publishes_per_s, events)
 
     def read(self, app: App) -> None:
-        """Pay for a call that does not publish. Raises HttpError 429."""
+        """Charge for a call that does not publish. Raises HttpError 429."""
         self._take(app, "reads_per_s", app.reads_per_s, 1)
 
     def forget(self, app: App) -> None:
-        """The app is gone, or its limits are others."""
+        """The app is gone, or its limits have changed."""
         for limit in ("publishes_per_s", "reads_per_s"):
             self._buckets.pop((app.id, limit), None)
 

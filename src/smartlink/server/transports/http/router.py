@@ -1,6 +1,6 @@
-"""Method and path to endpoint. Every call below `/apps` and `/users` is signed, and limited per app.
+"""Routes method and path to an endpoint. Calls below `/apps` and `/users` are signed, and limited per app.
 
-Pages of other origins may call where the app lists their origin. Cookies play no part here, so none are allowed for.
+Pages of other origins may call if the app lists their origin. Cookies are not used, so credentials are not allowed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Router:
         self.rates = Rates()
 
     async def answer(self, request: HttpRequest) -> HttpResponse:
-        """The answer to `request`; an error of the caller is an answer too."""
+        """Answer `request`; the caller's errors become responses too."""
         metrics = self._node.metrics
         metrics.http_requests += 1
         response = await self._answer(request)
@@ -68,7 +68,7 @@ class Router:
             return HttpError(503, f"{error}. Try again in a moment", {"Retry-After": "1"}).response()
 
     def _up(self) -> HttpResponse:
-        """200 for as long as clients are served, so that balancers leave them here; what is wrong stands in it."""
+        """200 as long as clients are served, so that balancers keep them here; problems are in the body."""
         health = self._status.health
         problems, warnings = health.problems(), health.warnings()
         if not problems and not warnings:
@@ -77,7 +77,7 @@ class Router:
         return HttpResponse(msgspec.json.encode(told))
 
     def refusal(self, head: HttpRequest) -> HttpError | None:
-        """Why a request is refused whatever its body will be; None when that depends on the body."""
+        """The error to refuse a request with regardless of its body; None if that depends on the body."""
         try:
             if head.path == "/up" or head.method == "OPTIONS":
                 raise HttpError(413, "This request takes no body")
@@ -101,12 +101,12 @@ class Router:
         return await self._call(request)()
 
     def _call(self, request: HttpRequest, *, is_whole: bool = True) -> Callable[[], Coroutine[Any, Any, HttpResponse]]:
-        """What carries a request out. Raises HttpError for what its head shows, and when whole for its body's MD5."""
+        """Find the handler of a request. Raises HttpError for faults of its head and, if whole, of its body's MD5."""
         parts = request.path.split("/")[1:]
         if parts[0] == "apps" and len(parts) >= 3:
             return self._app_call(request, parts[1], parts[2:], is_whole=is_whole)
         if parts[0] == "users" and len(parts) == 3 and (end := _ENDINGS.get(parts[2])) is not None:
-            # An official client leaves the application out of this path; the key says which it is.
+            # An official client omits the application from this path; the key identifies it.
             parameters = parse_query(request.query)
             app = self._apps.by_key(parameters.get("auth_key", ""))
             if app is None:
@@ -144,7 +144,7 @@ class Router:
         return response
 
     def _admit(self, app: App, request: HttpRequest, parameters: dict[str, str], *, is_whole: bool) -> None:
-        """Raises HttpError when the caller is not the app, is switched off, or asks too often."""
+        """Raises HttpError if the caller is not the app, or the app is disabled or over its rate."""
         authenticate(app, request, parameters, is_whole=is_whole)
         if not app.is_enabled:
             raise HttpError(403, "This application is switched off")
@@ -152,7 +152,7 @@ class Router:
             self.rates.read(app)
 
     def _to_origin(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        """The answer, so that a page of an origin that the app lists may read it."""
+        """Add the headers that let pages of the app's listed origins read the response."""
         parts = request.path.split("/")
         app = self._apps.by_id(unquote(parts[2])) if len(parts) > 3 and parts[1] == "apps" else None
         if app is None or not app.cors_origins:
@@ -196,7 +196,7 @@ def _allow(request: HttpRequest, *methods: str) -> None:
 
 
 async def _preflight(app: App, request: HttpRequest) -> HttpResponse:
-    """The answer to a browser that asks before it calls. Raises HttpError 403 for an origin that is not listed."""
+    """Answer a CORS preflight. Raises HttpError 403 if the origin is not listed."""
     if "*" not in app.cors_origins and request.headers.get("origin") not in app.cors_origins:
         raise HttpError(403, "Pages of this origin may not call the HTTP API of this application")
     return HttpResponse(headers=_PREFLIGHT)

@@ -1,4 +1,4 @@
-"""`GET /apps/{id}/status`: how the server is doing, over all its workers. Ours; Pusher has no such call."""
+"""`GET /apps/{id}/status`: the server's state, over all its workers. Our own; Pusher has no such call."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from smartlink.server.runtime.rates import MachineOverview
 __all__ = ["ABILITIES", "StatusEndpoint", "status"]
 
 ABILITIES = ("except_user", "id", "live")
-"""What events may carry here beyond Pusher's API; publishers look before they rely on it."""
+"""Event fields supported beyond Pusher's API; publishers check before relying on them."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatusEndpoint:
-    """What the call tells of. `uses_redis`: nodes are joined by Redis."""
+    """What the call reports. `uses_redis`: nodes are joined by Redis."""
 
     overview: MachineOverview
     version: str
@@ -30,7 +30,7 @@ class StatusEndpoint:
 
 
 async def status(node: Node, app: App, about: StatusEndpoint) -> HttpResponse:
-    """Connections and channels are the app's, over all nodes; rates and webhooks are this machine's, of all apps."""
+    """Connections and channels are the app's, cluster-wide; rates and webhooks are this machine's, over all apps."""
     totals = await about.overview.totals()
     report = {
         "version": about.version,

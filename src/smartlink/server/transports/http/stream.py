@@ -1,4 +1,4 @@
-"""An HTTP answer that is written as its parts come: chunked for HTTP/1.1, up to the end of the connection before."""
+"""An HTTP response written in parts: chunked for HTTP/1.1, delimited by the end of the connection for HTTP/1.0."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["HttpStream"]
 
 
 class HttpStream:
-    """A `Stream` over one HTTP connection. `finished` is called once the answer is whole."""
+    """A `ResponseStream` over one HTTP connection. `finished` is called once the response is complete."""
 
     __slots__ = (
         "_finished",
@@ -36,7 +36,7 @@ class HttpStream:
 
     @property
     def keeps_alive(self) -> bool:
-        """Whether the connection may carry another answer after this one."""
+        """Whether the connection may carry another response after this one."""
         return self._keeps_alive
 
     @property

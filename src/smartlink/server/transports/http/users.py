@@ -1,4 +1,4 @@
-"""`POST users/{id}/…`: ending a user's connections, and changing what is told of them."""
+"""`POST users/{id}/…`: ends a user's connections, and changes their user_info."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ __all__ = ["change_info", "reconnect", "terminate"]
 
 
 async def terminate(node: Node, app: App, user_id: str) -> HttpResponse:
-    """End all connections of a user, on all nodes; what was signed for older connections is void."""
+    """End all connections of a user, on all nodes; signatures for older connections become void."""
     _check_user(user_id)
     await node.terminate_user(app, user_id)
     return HttpResponse()
 
 
 async def reconnect(node: Node, app: App, user_id: str) -> HttpResponse:
-    """As `terminate`, but the clients are told to come back, and to be authorised anew."""
+    """Like `terminate`, but clients are told to reconnect and authorise again."""
     _check_user(user_id)
     await node.reconnect_user(app, user_id)
     return HttpResponse()
 
 
 async def change_info(node: Node, app: App, user_id: str, body: bytes) -> HttpResponse:
-    """Tell of a member with another `user_info` from now on, as long as they are there.
+    """Replace a member's `user_info` for as long as they stay.
 
-    The body: `{"user_info": …, "channels": ["presence-…"]}`. The answer names those of the channels that the user is
-    on. Without `channels` it is all that the user is on, and the answer is empty.
+    The body is `{"user_info": …, "channels": ["presence-…"]}`. The response names those of the channels that the user
+    is on. Without `channels` it applies to all the user's channels, and the response is empty.
     """
     _check_user(user_id)
     fields = parse(body)

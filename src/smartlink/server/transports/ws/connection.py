@@ -1,4 +1,4 @@
-"""One WebSocket: its frames read, checked and joined into whole messages. Source: RFC 6455, section 5."""
+"""One WebSocket: reads its frames, checks them and joins them into messages. Source: RFC 6455, section 5."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["WebSocket"]
 
 @final
 class WebSocket(ClientConnection):
-    """A client over a WebSocket, from the upgrade to the end of the socket."""
+    """A client over a WebSocket, from the upgrade until the socket closes."""
 
     __slots__ = ("_buffer", "_is_held", "_is_lost", "_is_paced", "_pongs", "_text")
 
@@ -40,13 +40,13 @@ class WebSocket(ClientConnection):
         self._buffer: bytearray | None = None
         self._text: PartialText | None = None
         self._pongs = b""
-        """Answers to pings that came one after the other: written at once."""
+        """Replies to consecutive pings, written together."""
         self._is_paced = False
-        """More has come than could be acted on in one turn: the rest waits in the buffer, and nothing is read."""
+        """More has arrived than one turn may handle: the rest is buffered, and reading is paused."""
         self._is_held = False
-        """It is its turn, but what it said before waits for an engine: it goes on after that."""
+        """Its turn came while an earlier message waits for an engine: it continues after that."""
         self._is_lost = False
-        """Nothing that comes means anything any more: the framing broke, or the peer has said its close."""
+        """Input is ignored: the framing was violated, or the peer has sent its close."""
 
     def on_bytes(self, data: bytes | bytearray) -> None:
         if self._is_lost:
@@ -60,7 +60,7 @@ class WebSocket(ClientConnection):
             self._take(data)
 
     def take_turn(self) -> None:
-        """Act on what has waited for this turn."""
+        """Handle what was left for this turn."""
         if self._waiting is not None:
             self._is_held = True
             return
@@ -105,7 +105,7 @@ class WebSocket(ClientConnection):
     # Frames
 
     def _read(self, data: bytes | bytearray) -> int:
-        """Act on the whole frames in `data`, as many as one turn may take; returns where they end. Raises WireFault."""
+        """Handle the whole frames in `data`, as many as one turn may; return where they end. Raises WireFault."""
         position = 0
         left = FRAMES_AT_ONCE
         while not self._is_lost and (frame := parse_frame(data, position, self.app.max_message_bytes)) is not None:
@@ -113,7 +113,7 @@ class WebSocket(ClientConnection):
             if self.is_open:
                 self._on_frame(frame)
             elif frame.opcode == CLOSE:
-                # The answer to our close. Nothing else has an effect any more.
+                # The answer to our close: everything after it is ignored.
                 self._is_lost = True
                 self._link.abort()
             left -= 1
@@ -158,7 +158,7 @@ class WebSocket(ClientConnection):
             self.receive_text(text.join())
 
     def _look_ahead(self, data: bytes | bytearray, position: int) -> None:
-        """Refuse what is already wrong in a frame that is not whole."""
+        """Refuse an incomplete frame that is already invalid."""
         opcode = data[position] & 0x0F
         if opcode in (TEXT, CONTINUATION):
             self._expect(opcode)
@@ -166,7 +166,7 @@ class WebSocket(ClientConnection):
             self._text.check_partial(data, position)
 
     def _expect(self, opcode: int) -> None:
-        """A text begins, or goes on, only where it may."""
+        """Check that a text begins or continues only where it may. Raises WireFault."""
         is_fragmented = self._text is not None and self._text.is_fragmented
         if is_fragmented and opcode == TEXT:
             raise WireFault(Code.PROTOCOL_ERROR, "A new message inside a fragmented one")

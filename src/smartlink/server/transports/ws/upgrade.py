@@ -1,7 +1,7 @@
-"""The upgrade: an HTTP request becomes a WebSocket, or learns why not.
+"""The upgrade of an HTTP request to a WebSocket, or its refusal.
 
-A reason that a client of the protocol must see (no such app, a wrong origin, over capacity) is told over the WebSocket,
-as `pusher:error` and close code: browsers do not show HTTP answers to failed upgrades, and pusher-js tries again.
+Refusals that a client must see (unknown app, wrong origin, over capacity) are sent over the WebSocket, as
+`pusher:error` and close code: browsers hide HTTP responses to failed upgrades, and pusher-js would retry.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ANSWER = (
 
 
 class Upgrader:
-    """Takes links over from HTTP."""
+    """Takes over links from HTTP."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Upgrader:
         is_replaced: Callable[[], bool],
         address_rate: AddressRate | None = None,
     ) -> None:
-        """`is_replaced`: not ready, while a successor is. Whoever comes now is sent there at once."""
+        """`is_replaced`: stopping, with a successor running. New clients are told to reconnect at once."""
         self._is_replaced = is_replaced
         self._address_rate = address_rate
         self._apps = apps
@@ -50,7 +50,7 @@ class Upgrader:
         self._is_ready = is_ready
 
     def __call__(self, link: Link, request: HttpRequest) -> None:
-        """Upgrade `link`. Raises HttpError when the request is no WebSocket handshake."""
+        """Upgrade `link`. Raises HttpError if the request is not a WebSocket handshake."""
         accept = _accept(request)
         is_path = request.path.startswith("/app/")
         app = self._apps.by_key(unquote(request.path.removeprefix("/app/"))) if is_path else None
@@ -87,7 +87,7 @@ class Upgrader:
 
 
 class _Refused:
-    """The short rest of a connection that was not accepted: it reads why, and nothing it sends has any effect."""
+    """A refused connection that is still to read the reason; its input is ignored."""
 
     def __init__(self, link: Link, shared: ClientSettings, code: Code, reason: str) -> None:
         self._link = link
@@ -106,10 +106,10 @@ class _Refused:
         self._sweeper.discard(self)
 
     def on_backlog(self, descriptor: int) -> None:
-        """A few hundred bytes: the kernel takes them, or the deadline ends it."""
+        """The few hundred bytes fit the kernel's buffer, or the deadline ends it."""
 
     def on_drained(self) -> None:
-        """Nothing was held up."""
+        """Nothing was held back."""
 
     def sweep(self, now: float) -> None:
         if now >= self._deadline:
