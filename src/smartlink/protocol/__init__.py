@@ -1,4 +1,4 @@
-"""The language spoken on the wire: Pusher Channels protocol 7. Pure: text and time in, decisions out.
+"""The wire protocol: Pusher Channels protocol 7. Pure: text and time in, decisions out.
 
-Nothing here opens a socket, reads a clock or logs, so every rule of the protocol can be tried in one line.
+Nothing here opens a socket, reads a clock or logs, so every rule can be tested in one line.
 """

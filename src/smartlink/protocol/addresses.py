@@ -1,4 +1,4 @@
-"""How a host and a port stand in a URL."""
+"""Hosts and ports in URLs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ __all__ = ["netloc"]
 
 
 def netloc(host: object, port: object) -> str:
-    """`host:port`, an address of IPv6 in brackets, whether it came in them or not."""
+    """`host:port`, with IPv6 addresses in brackets whether or not they came with them."""
     name = str(host)
     return f"[{name.strip('[]')}]:{port}" if ":" in name else f"{name}:{port}"

@@ -1,7 +1,7 @@
-"""What the server says: frames as UTF-8 JSON. The only writer of the wire's JSON.
+"""Server frames as UTF-8 JSON. The only writer of wire JSON.
 
-`data` of the protocol's own frames is JSON inside a JSON string, as clients of protocol 7 expect; so is the `data`
-of a published event, because publishers hand it over as text. The `data` of errors and of client events is plain JSON.
+`data` of the protocol's own frames is JSON inside a JSON string, as clients of protocol 7 expect; so is the `data` of a
+published event, because publishers pass it as text. The `data` of errors and client events is plain JSON.
 """
 
 from __future__ import annotations
@@ -78,21 +78,21 @@ class _Edges(msgspec.Struct):
 
 
 def _text(json: bytes) -> bytes:
-    """JSON as a JSON string: the double encoding."""
+    """Encode JSON as a JSON string (double encoding)."""
     return _encode(json.decode())
 
 
 def connection_established(socket_id: str, activity_timeout_s: int) -> bytes:
-    """The first frame of a connection. `activity_timeout_s` is a whole number above 0."""
+    """The first frame of a connection. `activity_timeout_s` is a positive integer."""
     data = _text(_encode({"socket_id": socket_id, "activity_timeout": activity_timeout_s}))
     return b'{"event":"pusher:connection_established","data":%b}' % data
 
 
 def error(message: str, code: int | None, channel: str | None = None) -> bytes:
-    """`pusher:error`; `code` is null where the protocol has none, as for malformed frames.
+    """`pusher:error`; `code` is null if the protocol has none, as for malformed frames.
 
-    `channel` is the one that the refused subscription or client event was for. `data` is an object: clients read the
-    code there. Source: Pusher Channels protocol, "pusher:error".
+    `channel` is that of the refused subscription or client event. `data` is an object, where clients look for the code.
+    Source: Pusher Channels protocol, "pusher:error".
     """
     data = _encode({"code": code, "message": message})
     if channel is None:
@@ -101,9 +101,9 @@ def error(message: str, code: int | None, channel: str | None = None) -> bytes:
 
 
 def presence_state(members: Iterable[tuple[str | int, bytes]]) -> bytes:
-    """The `data` of a presence channel's `subscription_succeeded`: members as (user id, user_info as JSON).
+    """The `data` of a presence channel's `subscription_succeeded`, from members as (user id, user_info as JSON).
 
-    Ids are told as the application wrote them, texts or numbers; the keys of `hash` are texts in JSON anyway.
+    Ids are sent as the application wrote them, strings or numbers; as keys of `hash` they are strings.
     """
     ids: list[bytes] = []
     hash_: list[bytes] = []
@@ -116,7 +116,7 @@ def presence_state(members: Iterable[tuple[str | int, bytes]]) -> bytes:
 
 
 def subscription_succeeded(channel: str, data: bytes = b"{}") -> bytes:
-    """The answer to a subscription; `data` as `presence_state` gives it on presence channels."""
+    """The reply to a subscription; `data` is from `presence_state` on presence channels."""
     return b'{"event":"pusher_internal:subscription_succeeded","channel":%b,"data":%b}' % (
         _encode(channel),
         _text(data),
@@ -124,7 +124,7 @@ def subscription_succeeded(channel: str, data: bytes = b"{}") -> bytes:
 
 
 def subscription_error(channel: str, kind: str, message: str, status: int) -> bytes:
-    """A refused subscription; reaches Echo's `.error()`. `kind`: AuthError, LimitReached or InvalidChannel."""
+    """A refused subscription; reaches Echo's `.error()`. `kind` is AuthError, LimitReached or InvalidChannel."""
     return _encode(
         {
             "event": "pusher:subscription_error",
@@ -135,53 +135,53 @@ def subscription_error(channel: str, kind: str, message: str, status: int) -> by
 
 
 def cache_miss(channel: str) -> bytes:
-    """There is no last event on this cache channel. The one frame without `data`."""
+    """The cache channel has no last event. The one frame without `data`."""
     return b'{"event":"pusher:cache_miss","channel":%b}' % _encode(channel)
 
 
 def signin_success(user_data: str) -> bytes:
-    """The answer to a sign-in; `user_data` is the text that was signed."""
+    """The reply to a sign-in; `user_data` is the text that was signed."""
     return b'{"event":"pusher:signin_success","data":%b}' % _text(_encode({"user_data": user_data}))
 
 
 def watchlist_events(user_ids: Mapping[str, Sequence[str]]) -> bytes:
-    """Who of those watched came and went: user ids by `online` and `offline`; empty lists are left out."""
+    """Watched users that came online or went offline: user ids by `online` and `offline`; empty lists are omitted."""
     events = [{"name": name, "user_ids": ids} for name, ids in user_ids.items() if ids]
     return b'%b,"data":%b}' % (_WATCHLIST_EVENTS, _text(_encode({"events": events})))
 
 
 def subscription_count(channel: str, count: int) -> bytes:
-    """How many connections are on a channel now."""
+    """The number of connections on a channel."""
     data = _text(_encode({"subscription_count": count}))
     return b'%b,"channel":%b,"data":%b}' % (_SUBSCRIPTION_COUNT, _encode(channel), data)
 
 
 def is_internal(frame: bytes) -> bool:
-    """Whether a frame tells of the channel itself, and not of a published event."""
+    """Whether a frame is about the channel itself rather than a published event."""
     return frame.startswith(_ABOUT_CHANNELS)
 
 
 def subscription_count_in(frame: bytes) -> int | None:
-    """The count in a frame of `subscription_count`; None for any other bytes."""
+    """The count in a `subscription_count` frame; None for any other bytes."""
     told = _data_in(frame, _Count) if frame.startswith(_SUBSCRIPTION_COUNT) else None
     return None if told is None else told.subscription_count
 
 
 def member_in(frame: bytes) -> tuple[str, bool] | None:
-    """Of a frame of `member_added` or `member_removed` who it is, and whether they came; None for any other bytes."""
+    """User id and whether they joined, from a `member_added` or `member_removed` frame; None for any other bytes."""
     has_come = frame.startswith(_MEMBER_ADDED)
     told = _data_in(frame, _User) if has_come or frame.startswith(_MEMBER_REMOVED) else None
     return None if told is None else (str(told.user_id), has_come)
 
 
 def member_updated_in(frame: bytes) -> tuple[str, bytes] | None:
-    """Of a frame of `member_updated` who it is, and the `user_info` as JSON; None for any other bytes."""
+    """User id and `user_info` as JSON from a `member_updated` frame; None for any other bytes."""
     told = _data_in(frame, _Update) if frame.startswith(_MEMBER_UPDATED) else None
     return None if told is None else (str(told.user_id), bytes(told.user_info))
 
 
 def watched_in(frame: bytes) -> tuple[str, bool] | None:
-    """Of a frame of `watchlist_events` about one user who it is, and whether they are online; None for others."""
+    """User id and whether they are online, from a `watchlist_events` frame about one user; None for any other bytes."""
     told = _data_in(frame, _Edges) if frame.startswith(_WATCHLIST_EVENTS) else None
     if told is None or len(told.events) != 1 or len(told.events[0].user_ids) != 1:
         return None
@@ -196,7 +196,7 @@ def _data_in(frame: bytes, kind: type[_T]) -> _T | None:
 
 
 def member_added(channel: str, user_id: str | int, user_info: bytes) -> bytes:
-    """A user's first connection on a presence channel. `user_info` is JSON."""
+    """A user's first connection joined a presence channel. `user_info` is JSON."""
     data = _text(b'{"user_id":%b,"user_info":%b}' % (_encode(user_id), user_info))
     return b'%b,"channel":%b,"data":%b}' % (_MEMBER_ADDED, _encode(channel), data)
 
@@ -208,19 +208,20 @@ def member_removed(channel: str, user_id: str | int) -> bytes:
 
 
 def member_updated(channel: str, user_id: str | int, user_info: bytes) -> bytes:
-    """A member's `user_info` is another from now on. Not of protocol 7: unmodified clients hand the event on to those
-    who bind to it, which they would not do with an internal one."""
+    """A member's `user_info` changed. Not in protocol 7: without the internal prefix, unmodified clients pass the event
+    to their handlers.
+    """
     data = _text(b'{"user_id":%b,"user_info":%b}' % (_encode(user_id), user_info))
     return b'%b,"channel":%b,"data":%b}' % (_MEMBER_UPDATED, _encode(channel), data)
 
 
 def event(name: str, channel: str, data: str) -> bytes:
-    """A published event; `data` is the text that the publisher handed over."""
+    """A published event; `data` is the publisher's text."""
     return b'{"event":%b,"channel":%b,"data":%b}' % (_encode(name), _encode(channel), _encode(data))
 
 
 def client_event(name: str, channel: str, data: str, user_id: str | int | None = None) -> bytes:
-    """A client event for the other subscribers; `data` is JSON, `user_id` the sender's on presence channels."""
+    """A client event for the other subscribers; `data` is JSON, `user_id` is the sender's on presence channels."""
     if user_id is None:
         return b'{"event":%b,"channel":%b,"data":%b}' % (_encode(name), _encode(channel), data.encode())
     return b'{"event":%b,"channel":%b,"data":%b,"user_id":%b}' % (

@@ -1,9 +1,9 @@
-"""Error and close codes, and what the client does about each.
+"""Error and close codes, and how clients react to them.
 
-Ranges, as pusher-js acts on them when they come as the close code: 4000 to 4099 never come back, 4100 to 4199 come
-back after a second, 4200 to 4299 come back at once, 4300 and up never come back. So overload is 4100 and a drain
-4200; a 43xx is only ever sent as `pusher:error`, while the connection stays. 4501 is for clients of other protocols,
-which do not come back after a code from 4500 either.
+pusher-js reacts to close codes by range: after 4000 to 4099 it does not reconnect, after 4100 to 4199 after a second,
+after 4200 to 4299 at once, after 4300 and up never. So overload is 4100 and a drain 4200; 43xx codes are only sent in
+`pusher:error`, on connections that stay open. 4501 is for clients of other protocols, which do not reconnect after
+codes from 4500 either.
 """
 
 from __future__ import annotations

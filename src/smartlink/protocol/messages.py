@@ -1,7 +1,7 @@
-"""What clients say: one frame of text decoded into one frozen record, or into what is wrong with it.
+"""Client frames: one text frame decoded into an immutable record, or into what is wrong with it.
 
-`decode` never raises, whatever text comes. Its caller acts on the record it gets back; a `Malformed` is answered
-with `pusher:error` and the connection stays.
+`decode` never raises. The caller acts on the record; a `Malformed` is answered with `pusher:error` and the connection
+stays open.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ __all__ = [
 ]
 
 MAX_DEPTH = 32
-"""How deep a client's JSON may be nested, counted in brackets."""
+"""Maximum nesting of a client's JSON, counted in brackets."""
 
 _OPENERS = frozenset({"command", "connect", "method", "topic", "type"})
-"""Keys by which clients of other protocols over WebSockets say what they want; none of them is in our envelope."""
+"""Top-level keys of clients of other WebSocket protocols; none of them is in our envelope."""
 _STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _BRACKETS = re.compile(r"[\[{\]}]")
 _decoder = msgspec.json.Decoder()
@@ -42,7 +42,7 @@ _decoder = msgspec.json.Decoder()
 
 @dataclass(frozen=True, slots=True)
 class SubscribeMessage:
-    """`pusher:subscribe`. `auth` and `channel_data` are as received: signatures are over these very texts."""
+    """`pusher:subscribe`. `auth` and `channel_data` are as received, because signatures cover the exact text."""
 
     channel: str
     auth: str | None = None
@@ -58,7 +58,7 @@ class UnsubscribeMessage:
 
 @dataclass(frozen=True, slots=True)
 class SignInMessage:
-    """`pusher:signin`. Both as received: the signature is over the very text of `user_data`."""
+    """`pusher:signin`. Both fields are as received, because the signature covers the exact `user_data`."""
 
     auth: str
     user_data: str
@@ -66,12 +66,12 @@ class SignInMessage:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """`pusher:ping`: answer with `pusher:pong`."""
+    """`pusher:ping`, to be answered with `pusher:pong`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """`pusher:pong`: a sign of life, nothing to answer."""
+    """`pusher:pong`: shows that the peer is alive; needs no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class ClientEventMessage:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """Not a frame of this protocol; `reason` is told to the sender, with the channel it was for where it names one."""
+    """Not a valid frame; `reason` is sent back, with the channel it was for if it names one."""
 
     reason: str
     code: Code | None = None
@@ -99,13 +99,13 @@ _PONG = Pong()
 
 
 def decode(text: str | bytes) -> Frame:
-    """One text frame, as record. Anything that is not a frame of this protocol is a `Malformed`; never raises."""
+    """Decode one text frame. Anything invalid becomes a `Malformed`; never raises."""
     envelope = parse(text)
     if not isinstance(envelope, dict):
         return Malformed('Not a JSON object: send {"event": …, "data": …}')
     event = envelope.get("event")
     if not isinstance(event, str) or not event:
-        return Malformed('No event: "event" must be a non-empty text')
+        return Malformed('No event: "event" must be a non-empty string')
     if event == "pusher:ping":
         return _PING
     if event == "pusher:pong":
@@ -124,7 +124,7 @@ def decode(text: str | bytes) -> Frame:
 
 
 def parse(text: str | bytes) -> Any:
-    """The JSON value, or None for whatever is not acceptable JSON, nested deeper than `MAX_DEPTH` too. Never raises."""
+    """The JSON value, or None for invalid JSON or JSON nested deeper than `MAX_DEPTH`. Never raises."""
     if _is_too_deep(text):
         return None
     try:
@@ -134,7 +134,7 @@ def parse(text: str | bytes) -> Any:
 
 
 def is_of_another_protocol(text: str | bytes) -> bool:
-    """Whether a first frame that was malformed is how clients of another protocol begin. Never raises."""
+    """Whether a malformed first frame is typical of another protocol. Never raises."""
     newline = "\n" if isinstance(text, str) else b"\n"
     first = parse(text.split(newline, 1)[0])  # type: ignore[arg-type] # the separator is of the text's own type
     return isinstance(first, dict) and not _OPENERS.isdisjoint(first)
@@ -142,7 +142,7 @@ def is_of_another_protocol(text: str | bytes) -> bool:
 
 def _is_too_deep(text: str | bytes) -> bool:
     if isinstance(text, bytes):
-        # Few opening brackets cannot be deep: the common case is told without looking closer.
+        # Few opening brackets cannot be deep: decides the common case without a scan.
         if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
             return False
         text = text.decode("utf-8", "replace")
@@ -155,7 +155,7 @@ def _is_too_deep(text: str | bytes) -> bool:
 
 
 def _data_object(data: Any) -> dict[str, Any] | None:
-    """`data` of a request: an object, or the same as JSON text, which some clients send."""
+    """`data` of a request: an object, or an object as JSON text, which some clients send."""
     if isinstance(data, str):
         data = parse(data)
     return data if isinstance(data, dict) else None
@@ -169,9 +169,9 @@ def _subscribe(data: Any) -> Frame:
     if not isinstance(channel, str):
         return Malformed("pusher:subscribe needs a channel name in data.channel")
     if auth is not None and not isinstance(auth, str):
-        return Malformed("pusher:subscribe: data.auth must be a text", None, channel)
+        return Malformed("pusher:subscribe: data.auth must be a string", None, channel)
     if channel_data is not None and not isinstance(channel_data, str):
-        return Malformed("pusher:subscribe: data.channel_data must be JSON as a text", None, channel)
+        return Malformed("pusher:subscribe: data.channel_data must be a JSON string", None, channel)
     return SubscribeMessage(channel, auth, channel_data)
 
 
@@ -185,7 +185,7 @@ def _unsubscribe(data: Any) -> Frame:
 def _sign_in(data: Any) -> Frame:
     fields = _data_object(data)
     if fields is None or not isinstance(fields.get("auth"), str) or not isinstance(fields.get("user_data"), str):
-        return Malformed("pusher:signin needs data.auth, and data.user_data as JSON in a text")
+        return Malformed("pusher:signin needs data.auth, and data.user_data as a JSON string")
     return SignInMessage(fields["auth"], fields["user_data"])
 
 
@@ -194,7 +194,7 @@ def _client_event(event: str, envelope: dict[str, Any]) -> Frame:
     if not isinstance(channel, str):
         return Malformed("A client event needs a channel", Code.CLIENT_EVENT_REFUSED)
     if not is_client_event(event) or not is_valid_event_name(event):
-        reason = "A client event's name is client- and more, at most 200 characters, none of them a control character"
+        reason = "A client event's name must begin with client- and have at most 200 characters, no control characters"
         return Malformed(reason, Code.CLIENT_EVENT_REFUSED, channel)
     data = msgspec.json.encode(envelope.get("data")).decode()
     return ClientEventMessage(event, channel, data)

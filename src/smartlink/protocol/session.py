@@ -1,8 +1,8 @@
-"""One connection's side of the protocol, as a state machine: text in, effects out.
+"""One connection's side of the protocol as a state machine: text in, effects out.
 
-The caller feeds frames to `receive` and carries out the effects in order; when a `Join` went through it says so
-with `joined`, when a `SignIn` did with `signed_in`. Nothing the peer sends makes a session raise, and
-a session never sees another connection.
+The caller passes frames to `receive` and carries out the effects in order; it reports a successful `Join` with
+`joined`, and a successful `SignIn` with `signed_in`. No input makes a session raise, and a session never sees another
+connection.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ MAX_WATCHED = 100
 
 @dataclass(frozen=True, slots=True)
 class PresenceMember:
-    """Who a connection is on a presence channel. `user_info` is JSON."""
+    """A connection's member on a presence channel. `user_info` is JSON."""
 
     user_id: str
     user_info: bytes = b"{}"
     is_number: bool = False
-    """Whether the application wrote the id as a number, and it is told as one: who it is, the text alone says."""
+    """Whether the application wrote the id as a number, and it is sent as one. Identity is by the text alone."""
 
     @property
     def told_id(self) -> str | int:
@@ -74,15 +74,15 @@ class PresenceMember:
 
 @dataclass(frozen=True, slots=True)
 class SignedInUser:
-    """Who signed in on a connection: `user_data` as it was signed, and what stands in it."""
+    """The user signed in on a connection: `user_data` as it was signed, and its content."""
 
     user_data: str
     member: PresenceMember
-    """Who the user is on presence channels joined without `channel_data`."""
+    """The member on presence channels joined without `channel_data`."""
     watchlist: tuple[str, ...] = ()
-    """The ids of the users it watches."""
+    """Ids of the watched users."""
     watchlist_fault: str | None = None
-    """Why it does not watch all it named."""
+    """Why some of the named users are not watched."""
 
     @property
     def id(self) -> str:
@@ -98,7 +98,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Subscribe the connection; its right to do so has been checked. Answer with `Session.joined`."""
+    """Subscribe the connection; it is already authorised. Report success with `Session.joined`."""
 
     channel: str
     member: PresenceMember | None = None
@@ -106,7 +106,7 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Unsubscribe the connection; nothing of that channel may reach it afterwards. `member`: who it was there."""
+    """Unsubscribe the connection; nothing of that channel may reach it afterwards. `member` is its former member."""
 
     channel: str
     member: PresenceMember | None = None
@@ -114,7 +114,7 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Whisper:
-    """Hand this frame to the channel's other subscribers."""
+    """Relay this frame to the channel's other subscribers."""
 
     channel: str
     event: str
@@ -125,14 +125,14 @@ class Whisper:
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """Sign the user in; the signature has been checked. Answer with `Session.signed_in`."""
+    """Sign the user in; the signature is already verified. Report success with `Session.signed_in`."""
 
     user: SignedInUser
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Tell the peer why and end the connection."""
+    """Send the reason and close the connection."""
 
     code: Code
     reason: str
@@ -149,14 +149,14 @@ _OTHER_PROTOCOL = Close(
 
 @dataclass(frozen=True, slots=True)
 class SessionRules:
-    """What an application lets its connections do."""
+    """What an application allows its connections."""
 
     key: str
     secret: str
     activity_timeout_s: int = 30
     accepts_client_events: bool = True
     accepts_public_client_events: bool = False
-    """On public channels, too, where it accepts any."""
+    """Also on public channels, if client events are accepted at all."""
     max_channels: int | None = None
     max_user_info_bytes: int = 1_024
     max_channel_length: int = MAX_CHANNEL_LENGTH
@@ -164,7 +164,7 @@ class SessionRules:
 
 
 class Session:
-    """State of one connection: its socket id, its user, and the channels it is on, with the member it is there."""
+    """The state of one connection: socket id, user, and channels with the member on each."""
 
     __slots__ = ("_has_spoken", "channels", "named", "rules", "socket_id", "user")
 
@@ -175,14 +175,14 @@ class Session:
         self.user: SignedInUser | None = None
         self._has_spoken = False
         self.named: dict[str, str] = {}
-        """By private channel: the user whom its authorisation names in `channel_data`, where it names one."""
+        """By private channel, the user named in `channel_data` of its authorisation, if any."""
 
     def opened(self) -> Send:
-        """The greeting; the first thing to write."""
+        """The greeting, which must be written first."""
         return Send(encoding.connection_established(self.socket_id, self.rules.activity_timeout_s))
 
     def receive(self, text: str | bytes) -> tuple[Effect, ...]:
-        """What to do about one text frame of the peer, in order. Never raises."""
+        """Handle one text frame; return the effects in order. Never raises."""
         frame = decode(text)
         is_first, self._has_spoken = not self._has_spoken, True
         if isinstance(frame, Ping):
@@ -199,29 +199,29 @@ class Session:
             if is_first and is_of_another_protocol(text):
                 return (_OTHER_PROTOCOL,)
             return (Send(encoding.error(frame.reason, frame.code, frame.channel)),)
-        return _NOTHING  # Pong: a sign of life
+        return _NOTHING  # pong: only shows that the peer is alive
 
     def joined(self, channel: str, member: PresenceMember | None, state: bytes = b"{}") -> Send:
-        """The subscription went through; `state` as `encoding.presence_state` gives it on presence channels."""
-        # One text for all who are on the channel, however many.
+        """The subscription succeeded; `state` is from `encoding.presence_state` on presence channels."""
+        # Share one string among all connections on the channel.
         self.channels[sys.intern(channel)] = member
         return Send(encoding.subscription_succeeded(channel, state))
 
     def signed_in(self, user: SignedInUser) -> Send:
-        """The sign-in went through."""
+        """The sign-in succeeded."""
         self.user = user
         return Send(encoding.signin_success(user.user_data))
 
     def watchlist_fault(self, message: str) -> Send:
-        """Not all that was named is watched; the sign-in stands."""
+        """Some of the named users are not watched; the sign-in stands."""
         return Send(encoding.error(message, Code.WATCHLIST_TOO_LONG))
 
     def refused(self, channel: str, message: str) -> Send:
-        """The subscription did not go through for a limit of the server."""
+        """The subscription failed because of a limit of the server."""
         return Send(encoding.subscription_error(channel, "LimitReached", message, 403))
 
     def voided(self, channel: str) -> Send:
-        """The subscription did not go through: what was signed is void by now, though it was right once."""
+        """The subscription failed: its signature was valid but has been revoked."""
         self.named.pop(channel, None)
         return self._unauthorized(channel, "This user's connections were ended: reconnect and authorise again")
 
@@ -234,11 +234,11 @@ class Session:
             reason = f"A channel name has 1 to {longest} of the characters A-Z a-z 0-9 _ - = @ , . ;"
             return Send(encoding.subscription_error(channel[:MAX_CHANNEL_LENGTH], "InvalidChannel", reason, 400))
         if channel in self.channels:
-            # Harmless: the node answers with the present state and changes nothing.
+            # Harmless: the node answers with the current state and changes nothing.
             return Join(channel, self.channels[channel])
         limit = self.rules.max_channels
         if limit is not None and len(self.channels) >= limit:
-            return self.refused(channel, f"This connection is on {limit} channels, the most it may be on")
+            return self.refused(channel, f"This connection has reached its limit of {limit} channels")
         kind = kind_of(channel)
         if kind is ChannelKind.PUBLIC:
             return Join(channel)
@@ -246,7 +246,7 @@ class Session:
             self.rules.key, self.rules.secret, frame.auth, self.socket_id, channel, frame.channel_data
         ):
             return self._unauthorized(
-                channel, "Invalid signature: sign socket id, channel and channel_data as they are sent here"
+                channel, "Invalid signature: sign socket id, channel and channel_data exactly as sent"
             )
         if kind is not ChannelKind.PRESENCE:
             if (user_id := _named(frame.channel_data)) is not None:
@@ -261,18 +261,18 @@ class Session:
 
     def _subscribe_to_user(self, channel: str) -> Effect:
         if self.user is None or channel != user_channel(self.user.id):
-            return self._unauthorized(channel, "Only the user who is signed in here may subscribe to this channel")
+            return self._unauthorized(channel, "Only the signed-in user may subscribe to this channel")
         return Join(channel)
 
     def _sign_in(self, frame: SignInFrame) -> tuple[Effect, ...]:
         if not signing.verify_user(self.rules.key, self.rules.secret, frame.auth, self.socket_id, frame.user_data):
-            return (Close(Code.UNAUTHORIZED, "Invalid signature: sign socket id and user_data as they are sent here"),)
+            return (Close(Code.UNAUTHORIZED, "Invalid signature: sign socket id and user_data exactly as sent"),)
         user = _user(frame.user_data, self.rules.max_user_info_bytes)
         if isinstance(user, str):
             return (Close(Code.UNAUTHORIZED, user),)
         if self.user is not None:
             if user.id != self.user.id:
-                return (Send(encoding.error("Another user is signed in here: connect anew to change", None)),)
+                return (Send(encoding.error("Another user is signed in: reconnect to switch users", None)),)
             return (Send(encoding.signin_success(self.user.user_data)),)
         return (SignIn(user),)
 
@@ -289,7 +289,7 @@ class Session:
         if not self.rules.accepts_client_events:
             return _refuse_event(channel, "This application does not accept client events")
         if not is_valid_channel(channel) or not self._takes_client_events(kind_of(channel)):
-            return _refuse_event(channel, f"Client events go over {self._client_event_channels} channels only")
+            return _refuse_event(channel, f"Client events are allowed on {self._client_event_channels} channels only")
         if len(frame.event) > self.rules.max_event_name_length:
             reason = f"The event's name is longer than {self.rules.max_event_name_length} characters"
             return _refuse_event(channel, reason)
@@ -314,15 +314,15 @@ def _refuse_event(channel: str, message: str) -> Send:
 
 
 def _member(channel_data: str | None, max_info_bytes: int) -> PresenceMember | str:
-    """The member that signed `channel_data` names, or what is wrong with it."""
+    """The member named by signed `channel_data`, or what is wrong with it."""
     if channel_data is None:
-        return "A presence channel needs channel_data with a user_id, or a user who is signed in"
+        return "A presence channel needs channel_data with a user_id, or a signed-in user"
     fields = _object(channel_data)
     if fields is None:
         return "channel_data must be a JSON object"
     user_id = _user_id(fields.get("user_id"))
     if user_id is None:
-        return f"channel_data.user_id must be a text of 1 to {MAX_USER_ID_LENGTH} characters"
+        return f"channel_data.user_id must be a string of 1 to {MAX_USER_ID_LENGTH} characters"
     user_info = _user_info(fields)
     if len(user_info) > max_info_bytes:
         return f"channel_data.user_info is {len(user_info)} bytes, more than {max_info_bytes}"
@@ -330,19 +330,19 @@ def _member(channel_data: str | None, max_info_bytes: int) -> PresenceMember | s
 
 
 def _named(channel_data: str | None) -> str | None:
-    """The user whom signed `channel_data` of a private channel names; whatever else it is, is no fault there."""
+    """The user named by signed `channel_data` of a private channel, if any; other content is ignored."""
     fields = None if channel_data is None else _object(channel_data)
     return None if fields is None else _user_id(fields.get("user_id"))
 
 
 def _user(user_data: str, max_info_bytes: int) -> SignedInUser | str:
-    """The user that signed `user_data` names, or what is wrong with it."""
+    """The user named by signed `user_data`, or what is wrong with it."""
     fields = _object(user_data)
     if fields is None:
         return "user_data must be a JSON object"
     user_id = _user_id(fields.get("id"))
     if user_id is None:
-        return f"user_data.id must be a text of 1 to {MAX_USER_ID_LENGTH} characters"
+        return f"user_data.id must be a string of 1 to {MAX_USER_ID_LENGTH} characters"
     user_info = _user_info(fields)
     if len(user_info) > max_info_bytes:
         return f"user_data.user_info is {len(user_info)} bytes, more than {max_info_bytes}"
@@ -351,15 +351,17 @@ def _user(user_data: str, max_info_bytes: int) -> SignedInUser | str:
 
 
 def _watchlist(value: Any) -> tuple[tuple[str, ...], str | None]:
-    """The ids to watch, each once, and what is wrong with the rest: as at Pusher, the first 100 are watched."""
+    """The ids to watch, each once, and what is wrong with the rest. Like Pusher, only the first 100 are watched."""
     if value is None:
         return (), None
     ids = [_user_id(item) for item in value] if isinstance(value, list) else [None]
     if None in ids:
-        return (), "A watchlist is a list of user ids"
+        return (), "watchlist must be a list of user ids"
     watched = tuple(dict.fromkeys(user_id for user_id in ids if user_id is not None))
     if len(watched) > MAX_WATCHED:
-        return watched[:MAX_WATCHED], f"A watchlist has at most {MAX_WATCHED} user ids: the first ones are watched"
+        return watched[
+            :MAX_WATCHED
+        ], f"watchlist has more than {MAX_WATCHED} user ids: only the first {MAX_WATCHED} are watched"
     return watched, None
 
 
@@ -369,7 +371,7 @@ def _object(text: str) -> dict[str, Any] | None:
 
 
 def _user_id(value: Any) -> str | None:
-    """Who is meant, as a text, however the application wrote it: 2 and "2" are one user."""
+    """The id as text, whichever way the application wrote it: 2 and "2" are the same user."""
     if _is_number(value):
         value = str(value)
     return value if is_valid_user_id(value) else None

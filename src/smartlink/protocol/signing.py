@@ -1,9 +1,9 @@
-"""Signatures of the wire: who may join a channel, who may call the HTTP API, who sent a webhook.
+"""Signatures of the protocol: of channel authorisations, HTTP API calls and webhooks.
 
-All are HMAC-SHA256 in lower-case hex over a string that joins the parts with `:` or newlines. The parts that a
-stranger chooses (socket id, channel) are checked for form before they are joined, on both sides: otherwise a
-signing endpoint can be talked into signing another channel, even a call of the HTTP API. Verification is over the
-bytes received, in constant time.
+All are HMAC-SHA256 in lower-case hex over a string that joins the parts with `:` or newlines. Parts chosen by a
+stranger (socket id, channel) are validated before they are joined, on both sides: otherwise a signing endpoint could be
+tricked into signing another channel, or even an HTTP API call. Verification covers the bytes received, in constant
+time.
 
 Sources: Pusher Channels, "Authentication signatures", "HTTP API reference: authentication", "Webhooks".
 """
@@ -41,7 +41,7 @@ def _hex(secret: str, message: bytes) -> str:
 
 
 def _is_same(expected: str, received: str) -> bool:
-    # Bytes, because compare_digest refuses text outside ASCII, and the peer chooses this text.
+    # As bytes: compare_digest rejects text outside ASCII, and the peer chooses this text.
     return hmac.compare_digest(expected.encode(), received.encode("utf-8", "surrogatepass"))
 
 
@@ -53,8 +53,8 @@ def _channel_message(socket_id: str, channel: str, channel_data: str | None) -> 
 def sign_channel(key: str, secret: str, socket_id: str, channel: str, channel_data: str | None = None) -> str:
     """Authorise one socket for one channel: `key:hex`, to be sent as `auth` in `pusher:subscribe`.
 
-    `channel_data` is the exact JSON text that the client will send along. Raises ValueError when `socket_id` or
-    `channel` does not have its form; nothing is ever signed then.
+    `channel_data` is the exact JSON text that the client will send along. Raises ValueError, without signing, if
+    `socket_id` or `channel` is malformed.
     """
     if not is_valid_socket_id(socket_id):
         raise ValueError(f"not a socket id: {socket_id[:40]!r}; it has the form digits.digits")
@@ -66,7 +66,7 @@ def sign_channel(key: str, secret: str, socket_id: str, channel: str, channel_da
 def verify_channel(
     key: str, secret: str, auth: str, socket_id: str, channel: str, channel_data: str | None = None
 ) -> bool:
-    """Whether `auth` is what `sign_channel` gives for exactly these texts. Never raises."""
+    """Whether `auth` is the result of `sign_channel` for exactly these texts. Never raises."""
     if not is_valid_socket_id(socket_id) or not is_valid_channel(channel):
         return False
     if channel_data is not None and not channel_data.isascii():
@@ -78,14 +78,14 @@ def verify_channel(
 
 
 def sign_user(key: str, secret: str, socket_id: str, user_data: str) -> str:
-    """Sign a user in on one socket: `key:hex`. Raises ValueError when `socket_id` does not have its form."""
+    """Sign a user in on one socket: `key:hex`. Raises ValueError if `socket_id` is malformed."""
     if not is_valid_socket_id(socket_id):
         raise ValueError(f"not a socket id: {socket_id[:40]!r}; it has the form digits.digits")
     return f"{key}:{_hex(secret, f'{socket_id}::user::{user_data}'.encode())}"
 
 
 def verify_user(key: str, secret: str, auth: str, socket_id: str, user_data: str) -> bool:
-    """Whether `auth` is what `sign_user` gives for exactly these texts. Never raises."""
+    """Whether `auth` is the result of `sign_user` for exactly these texts. Never raises."""
     if not is_valid_socket_id(socket_id):
         return False
     try:
@@ -96,22 +96,22 @@ def verify_user(key: str, secret: str, auth: str, socket_id: str, user_data: str
 
 
 def body_md5(body: bytes) -> str:
-    """The `body_md5` parameter of a call of the HTTP API: no secret, a checksum inside the signed query."""
+    """The `body_md5` parameter of an HTTP API call: not a secret, but a checksum inside the signed query."""
     return hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
 def sign_request(secret: str, method: str, path: str, params: Iterable[tuple[str, str]]) -> str:
-    """The `auth_signature` of a call of the HTTP API.
+    """The `auth_signature` of an HTTP API call.
 
-    `path` is without the server's own prefix and without the query; `params` are the query's pairs, unescaped,
-    without `auth_signature`. Keys are lowered and sorted; values are taken as they are.
+    `path` excludes the server's own prefix and the query; `params` are the query's pairs, unescaped, without
+    `auth_signature`. Keys are lowered and sorted; values are used as they are.
     """
     query = "&".join(f"{key}={value}" for key, value in sorted((key.lower(), value) for key, value in params))
     return _hex(secret, f"{method}\n{path}\n{query}".encode("utf-8", "surrogatepass"))
 
 
 def verify_request(secret: str, method: str, path: str, params: Iterable[tuple[str, str]], signature: str) -> bool:
-    """Whether `signature` is what `sign_request` gives. Never raises."""
+    """Whether `signature` is the result of `sign_request`. Never raises."""
     return _is_same(sign_request(secret, method, path, params), signature)
 
 
@@ -125,7 +125,7 @@ def signed_query(
     timestamp: int,
     params: Mapping[str, str] | None = None,
 ) -> str:
-    """The whole query string of a call of the HTTP API, escaped, signature included.
+    """The complete query string of an HTTP API call, escaped, including the signature.
 
     `timestamp` is in whole seconds since 1970; the server accepts ten minutes either way.
     """
@@ -143,5 +143,5 @@ def sign_webhook(secret: str, body: bytes) -> str:
 
 
 def verify_webhook(secret: str, body: bytes, signature: str) -> bool:
-    """Whether a webhook's body carries the right signature. Never raises."""
+    """Whether a webhook's body has a valid signature. Never raises."""
     return _is_same(_hex(secret, body), signature)

@@ -51,18 +51,18 @@ def refusal(node: Node, addresses: AddressCount, app: App | None, request: HttpR
     if app is None:
         return Code.NO_SUCH_APP, "No application has this key"
     if not app.is_enabled:
-        return Code.APP_DISABLED, "This application is switched off"
+        return Code.APP_DISABLED, "This application is disabled"
     query = request.query
     # Clients of one library all send the same query.
     fault = _fault_of_seen(query) if len(query) <= MAX_SEEN_LENGTH else _fault_of(query)
     if fault is not None:
         return fault
     if not node.has_descriptors():
-        return Code.OVER_CAPACITY, "This server has as many connections as it can hold"
+        return Code.OVER_CAPACITY, "This server has reached its connection limit"
     if not node.has_room(app):
         return Code.OVER_CAPACITY, f"The application has reached its limit of {app.max_connections} connections"
     if not addresses.has_room(app.id, request.client_address):
-        return Code.OVER_CAPACITY, "This address has as many connections as one address may have"
+        return Code.OVER_CAPACITY, "This address has reached its connection limit"
     return None
 
 
@@ -74,7 +74,7 @@ def _fault_of(query: str) -> tuple[Code, str] | None:
         return Code.UNSUPPORTED_PROTOCOL, "This server speaks protocol 7"
     version = parameters.get("version")
     if version is not None and _VERSION.match(version[0]) is None:
-        return Code.INVALID_VERSION, "version must be that of the client's library, as 8.6.0"
+        return Code.INVALID_VERSION, "version must be that of the client library, such as 8.6.0"
     return None
 
 

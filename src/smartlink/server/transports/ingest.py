@@ -61,7 +61,7 @@ class RedisIngest:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._task = self._background.start("reading events of the application from Redis", self._run())
+        self._task = self._background.start("receiving the application's events from Redis", self._run())
 
     async def stop(self) -> None:
         await ended(self._task)
@@ -74,7 +74,7 @@ class RedisIngest:
                 with closed_is_lost():
                     await self._listen()
             except (*LOST, ValueError) as error:
-                self._warn("events on redis cannot be read", f"{type(error).__name__}: {str(error)[:200]}")
+                self._warn("cannot read events from redis", f"{type(error).__name__}: {str(error)[:200]}")
             backoff_s = FIRST_BACKOFF_S if self._heard_at else min(backoff_s * 2, LAST_BACKOFF_S)
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 — jitter
 
@@ -115,11 +115,11 @@ class RedisIngest:
         try:
             channel = name.decode().removeprefix(self._prefix)
             if app is None or not is_valid_channel(channel) or len(channel) > app.max_channel_length:
-                raise ValueError("no channel's name")
+                raise ValueError("invalid channel name")
             publication = _publication(app, channel, payload)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             self._node.metrics.ingest_dropped += 1
-            self._warn("dropped an event on redis that cannot be delivered", str(error)[:200])
+            self._warn("dropped an invalid event from redis", str(error)[:200])
             return
         self._node.metrics.ingested += 1
         self._node.deliver(publication)
@@ -138,7 +138,7 @@ def _publication(app: App, channel: str, payload: bytes) -> Publication:
     message = _decoder.decode(payload)
     is_too_long = len(message.event) > app.max_event_name_length
     if is_too_long or not is_valid_event_name(message.event) or is_reserved_event(message.event):
-        raise ValueError("no event's name")
+        raise ValueError("invalid event name")
     raw = bytes(message.data)
     raw.decode()
     data = _text_decoder.decode(raw) if raw.startswith(b'"') else raw.decode()
@@ -147,7 +147,7 @@ def _publication(app: App, channel: str, payload: bytes) -> Publication:
         raise ValueError(f"data is {size} bytes, more than the {app.max_event_bytes} this application may send")
     socket = message.socket or None
     if socket is not None and not is_valid_socket_id(socket):
-        raise ValueError("no socket's id")
+        raise ValueError("invalid socket id")
     return Publication(app.id, channel, encoding.event(message.event, channel, data), socket)
 
 

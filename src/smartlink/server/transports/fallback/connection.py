@@ -48,5 +48,5 @@ class XhrConnection(ClientConnection):
     def sweep(self, now: float) -> None:
         super().sweep(now)
         if self._silent_until and now >= self._silent_until:
-            self.close(Code.NO_PONG, "No pong: nothing was ever sent")
+            self.close(Code.NO_PONG, "No pong: the client never sent anything")
         self._xhr.sweep(now)

@@ -42,7 +42,7 @@ _STREAM: Final = {
     "X-Accel-Buffering": "no",
     "X-Content-Type-Options": "nosniff",
 }
-_UNKNOWN = "No such session: it has ended, or never began"
+_UNKNOWN = "Unknown session: it has ended or never existed"
 _messages = msgspec.json.Decoder(list[str])
 
 
@@ -88,7 +88,7 @@ class Fallback:
         except UnknownSession:
             return _error(HttpError(404, _UNKNOWN), cors(app, request))
         except BrokerUnavailable:
-            away = HttpError(503, "Another node cannot be reached: try again in a moment", {"Retry-After": "1"})
+            away = HttpError(503, "Another node is unreachable: try again in a moment", {"Retry-After": "1"})
             return _error(away, cors(app, request))
         except HttpError as error:
             return _error(error, cors(app, request))
@@ -105,9 +105,9 @@ class Fallback:
             }
             return HttpResponse(b"", 204, headers | preflight)
         if request.method != "POST":
-            raise HttpError(405, "Use POST here", {"Allow": "POST, OPTIONS"})
+            raise HttpError(405, "Use POST", {"Allow": "POST, OPTIONS"})
         if _SESSION.fullmatch(session) is None:
-            raise HttpError(404, "A session is a number from 0 to 999 and 8 letters or digits")
+            raise HttpError(404, "A session path is a number from 0 to 999 and 8 letters or digits")
         session = session.replace("/", ".")
         if verb == "xhr_send":
             if app is None:
@@ -136,9 +136,9 @@ def _decode(body: bytes) -> list[str]:
     try:
         messages = _messages.decode(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        raise HttpError(400, "The body must be a JSON array of texts") from None
+        raise HttpError(400, "The body must be a JSON array of strings") from None
     if len(messages) > MAX_MESSAGES:
-        raise HttpError(413, f"{len(messages)} messages at once are more than {MAX_MESSAGES}")
+        raise HttpError(413, f"{len(messages)} messages, more than {MAX_MESSAGES}")
     return messages
 
 

@@ -134,7 +134,7 @@ class Sessions:
     ) -> bool:
         """Begin a session; False if another node was faster, or the client is gone."""
         if not self._is_ready():
-            raise HttpError(503, "Stopping: connect again", {"Retry-After": "1"})
+            raise HttpError(503, "Shutting down: reconnect", {"Retry-After": "1"})
         rate = self._address_rate
         if rate is not None and not rate.take(request.client_address, self._shared.sweeper.now()):
             raise SessionRefused(Code.OVER_CAPACITY, "Too many connections at once from this address")

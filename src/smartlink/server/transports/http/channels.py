@@ -53,9 +53,9 @@ async def show_channel(node: Node, app: App, channel: str, parameters: dict[str,
     if app.lists_counts:
         attributes = (attributes | COUNTS) - (frozenset() if is_cache(channel) else {"cache"})
     elif "user_count" in attributes and kind_of(channel) is not ChannelKind.PRESENCE:
-        raise HttpError(400, f"user_count is known on presence channels only, and {channel!r} is none")
+        raise HttpError(400, f"user_count is available on presence channels only, and {channel!r} is not one")
     if "cache" in attributes and not is_cache(channel):
-        raise HttpError(400, f"Only cache channels keep their last event, and {channel!r} is none")
+        raise HttpError(400, f"Only cache channels keep their last event, and {channel!r} is not one")
     count = await node.presence.count(app.id, channel)
     shown: dict[str, object] = {"occupied": count.subscriptions > 0}
     shown |= await channel_info(node, app, channel, attributes)
@@ -69,10 +69,10 @@ async def list_users(node: Node, app: App, channel: str, parameters: dict[str, s
     """The users on a presence channel, each once, with their user_info if `with_user_info=1`."""
     _check(channel)
     if kind_of(channel) is not ChannelKind.PRESENCE:
-        raise HttpError(400, f"Only presence channels have users, and {channel!r} is none")
+        raise HttpError(400, f"Only presence channels have users, and {channel!r} is not one")
     with_info = parameters.get("with_user_info", "0")
     if with_info not in ("0", "1"):
-        raise HttpError(400, "with_user_info is 1 or 0")
+        raise HttpError(400, "with_user_info must be 1 or 0")
     members = await node.presence.members(app.id, channel)
     if with_info == "0":
         return _json({"users": [{"id": member.user_id} for member in members]})

@@ -110,7 +110,7 @@ async def _publish_batch(node: Node, app: App, body: bytes, charge: Charge) -> H
     postings: list[_Posting] = []
     for event in events:
         if event.channel is None:
-            raise HttpError(400, "each event of a batch names one channel")
+            raise HttpError(400, "each event of a batch must name one channel")
         postings += _postings(app, event, [event.channel])
     charge(len(postings))
     infos = await _post(node, app, postings)
@@ -174,7 +174,9 @@ async def _claim(node: Node, app: App, receipt: str) -> bytes | None:
     try:
         return await node.idempotency.claim(app.id, receipt)
     except CallUnderWay:
-        raise HttpError(409, "The same is being published now: try again in a moment", {"Retry-After": "1"}) from None
+        raise HttpError(
+            409, "The same call or event is in progress: try again in a moment", {"Retry-After": "1"}
+        ) from None
 
 
 def parse_info(info: str | None, known: frozenset[str] = COUNTS) -> frozenset[str]:
@@ -184,7 +186,7 @@ def parse_info(info: str | None, known: frozenset[str] = COUNTS) -> frozenset[st
     attributes = frozenset(part.strip() for part in info.split(","))
     if unknown := attributes - known:
         names = " and ".join(sorted(known, reverse=True))
-        raise HttpError(400, f"info knows {names} here, not {', '.join(sorted(unknown))[:60]!r}")
+        raise HttpError(400, f"info accepts {names} here, not {', '.join(sorted(unknown))[:60]!r}")
     return attributes
 
 
@@ -205,16 +207,16 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as error:
-        raise HttpError(400, f"The body is not what is expected here: {str(error)[:200]}") from None
+        raise HttpError(400, f"Invalid body: {str(error)[:200]}") from None
 
 
 def _postings(app: App, event: _Event, channels: list[str]) -> list[_Posting]:
     """Validate one event; return a posting per distinct channel. Raises HttpError 400 or 413."""
     longest = app.max_event_name_length
     if not is_valid_event_name(event.name) or len(event.name) > longest:
-        raise HttpError(400, f"name must have 1 to {longest} characters, none of them a control character")
+        raise HttpError(400, f"name must have 1 to {longest} characters and no control characters")
     if is_reserved_event(event.name):
-        raise HttpError(400, "names that begin with pusher: or pusher_internal: are the server's own")
+        raise HttpError(400, "names that begin with pusher: or pusher_internal: are reserved")
     attributes = parse_info(event.info)
     for channel in channels:
         if not (is_valid_channel(channel) and len(channel) <= app.max_channel_length) and not is_user_channel(channel):
@@ -224,11 +226,11 @@ def _postings(app: App, event: _Event, channels: list[str]) -> list[_Posting]:
     if event.socket_id is not None and not is_valid_socket_id(event.socket_id):
         raise HttpError(400, "socket_id must have the form digits.digits")
     if event.except_user is not None and not is_valid_event_name(event.except_user):
-        raise HttpError(400, "except_user must have 1 to 200 characters, none of them a control character")
+        raise HttpError(400, "except_user must have 1 to 200 characters and no control characters")
     if event.id is not None and not 0 < len(event.id) <= MAX_EVENT_ID_LENGTH:
         raise HttpError(400, f"id must have 1 to {MAX_EVENT_ID_LENGTH} characters")
     if not isinstance(event.data, str):
-        raise HttpError(400, "data must be a text: encode objects as JSON first")
+        raise HttpError(400, "data must be a string: encode objects as JSON first")
     size = len(event.data) if event.data.isascii() else len(event.data.encode())
     if size > app.max_event_bytes:
         most = app.max_event_bytes

@@ -36,11 +36,11 @@ def fault_of_head(headers: Mapping[str, str], version: str, method: str) -> Http
     if method not in _METHODS:
         return HttpError(501, f"The method {method[:20]} is not supported here")
     if version == "1.1" and "host" not in headers:
-        return HttpError(400, "A Host header is missing")
+        return HttpError(400, "The Host header is missing")
     if not _HOST.match(headers.get("host", "")):
         return HttpError(400, "The Host header is not a host and port")
     if version == "1.0" and ("transfer-encoding" in headers or "upgrade" in headers):
-        return HttpError(400, "HTTP/1.0 has neither Transfer-Encoding nor Upgrade: have the proxy speak HTTP/1.1")
+        return HttpError(400, "HTTP/1.0 has neither Transfer-Encoding nor Upgrade: configure the proxy to use HTTP/1.1")
     if "transfer-encoding" in headers and headers["transfer-encoding"].lower() != "chunked":
         return HttpError(501, "The only Transfer-Encoding supported here is chunked")
     if "expect" in headers and headers["expect"].lower() != "100-continue":
@@ -56,7 +56,7 @@ def origin_form(begun: Begun) -> str:
     scheme, _, rest = target.partition("://")
     authority, slash, path = rest.partition("/")
     if scheme.lower() not in ("http", "https") or authority.lower() != begun.headers.get("host", "").lower():
-        raise HttpError(400, "The request's target must be a path, or a URL of the host that Host names")
+        raise HttpError(400, "The request target must be a path, or a URL whose host matches the Host header")
     return slash + path
 
 

@@ -147,7 +147,7 @@ class Router:
         """Raises HttpError if the caller is not the app, or the app is disabled or over its rate."""
         authenticate(app, request, parameters, is_whole=is_whole)
         if not app.is_enabled:
-            raise HttpError(403, "This application is switched off")
+            raise HttpError(403, "This application is disabled")
         if is_whole and not request.path.endswith(_PUBLISHING):
             self.rates.read(app)
 
@@ -192,7 +192,7 @@ class Router:
 
 def _allow(request: HttpRequest, *methods: str) -> None:
     if request.method not in methods:
-        raise HttpError(405, f"Use {' or '.join(methods)} here", {"Allow": ", ".join(methods)})
+        raise HttpError(405, f"Use {' or '.join(methods)}", {"Allow": ", ".join(methods)})
 
 
 async def _preflight(app: App, request: HttpRequest) -> HttpResponse:

@@ -39,13 +39,13 @@ async def change_info(node: Node, app: App, user_id: str, body: bytes) -> HttpRe
     _check_user(user_id)
     fields = parse(body)
     if not isinstance(fields, dict) or "user_info" not in fields:
-        raise HttpError(400, 'The body must be {"user_info": …, "channels": […]}; channels may be left out')
+        raise HttpError(400, 'The body must be {"user_info": …, "channels": […]}; channels is optional')
     info = fields["user_info"]
     user_info = b"{}" if info is None else msgspec.json.encode(info)
     if len(user_info) > app.max_user_info_bytes:
         raise HttpError(413, f"user_info is {len(user_info)} bytes, more than {app.max_user_info_bytes}")
     if not node.is_connected:
-        raise BrokerUnavailable("Other nodes cannot be told")
+        raise BrokerUnavailable("Other nodes are unreachable")
     if "channels" not in fields:
         await node.tell(Control(app.id, "change_info", user_id, user_info.decode()))
         return HttpResponse()

@@ -140,7 +140,7 @@ class WebSocket(ClientConnection):
         elif opcode == CLOSE:
             self._on_close(frame.payload)
         elif opcode == BINARY:
-            raise WireFault(Code.UNSUPPORTED_DATA, "This protocol is text")
+            raise WireFault(Code.UNSUPPORTED_DATA, "Only text messages are supported")
         else:
             self._on_fragment(frame)
 
@@ -169,16 +169,16 @@ class WebSocket(ClientConnection):
         """Check that a text begins or continues only where it may. Raises WireFault."""
         is_fragmented = self._text is not None and self._text.is_fragmented
         if is_fragmented and opcode == TEXT:
-            raise WireFault(Code.PROTOCOL_ERROR, "A new message inside a fragmented one")
+            raise WireFault(Code.PROTOCOL_ERROR, "New message before the end of a fragmented one")
         if not is_fragmented and opcode == CONTINUATION:
-            raise WireFault(Code.PROTOCOL_ERROR, "A continuation of nothing")
+            raise WireFault(Code.PROTOCOL_ERROR, "Continuation without a message to continue")
 
     def _on_close(self, payload: bytes) -> None:
         code: int | None = None
         if payload:
             code = int.from_bytes(payload[:2], "big")
             if len(payload) < 2 or not is_valid_close_code(code):
-                raise WireFault(Code.PROTOCOL_ERROR, "Not a close code that may be sent")
+                raise WireFault(Code.PROTOCOL_ERROR, "Invalid close code")
             try:
                 payload[2:].decode()
             except UnicodeDecodeError:

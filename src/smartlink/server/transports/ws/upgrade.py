@@ -57,7 +57,7 @@ class Upgrader:
         metrics = self._shared.node.metrics
         if not (self._is_ready() or self._is_replaced()):
             metrics.refuse("stopping")
-            raise HttpError(503, "Stopping: connect again", {"Retry-After": "1"})
+            raise HttpError(503, "Shutting down: reconnect", {"Retry-After": "1"})
         link.write(_ANSWER % accept)
         refused: tuple[Code, str] | None
         if app is not None and not may_call(app, request):
@@ -65,7 +65,7 @@ class Upgrader:
             _Refused(link, self._shared, Code.UNAUTHORIZED, WRONG_ORIGIN)
             return
         if self._is_replaced():
-            refused = Code.RECONNECT, "The server was replaced: connect again"
+            refused = Code.RECONNECT, "The server was replaced: reconnect"
         elif not self._may_come(request):
             refused = Code.OVER_CAPACITY, "Too many connections at once from this address"
         elif is_path:
@@ -119,11 +119,11 @@ class _Refused:
 def _accept(request: HttpRequest) -> bytes:
     headers = request.headers
     if request.method != "GET":
-        raise HttpError(405, "A WebSocket begins with GET", {"Allow": "GET"})
+        raise HttpError(405, "A WebSocket handshake must use GET", {"Allow": "GET"})
     upgrades = [part.strip().lower() for part in headers.get("upgrade", "").split(",")]
     connection = [part.strip().lower() for part in headers.get("connection", "").split(",")]
     if "websocket" not in upgrades or "upgrade" not in connection:
-        raise HttpError(426, "This is a WebSocket: connect with wss:// or ws://", {"Upgrade": "websocket"})
+        raise HttpError(426, "This is a WebSocket endpoint: connect with wss:// or ws://", {"Upgrade": "websocket"})
     if headers.get("sec-websocket-version") != "13":
         raise HttpError(426, "This server speaks WebSocket version 13", {"Sec-WebSocket-Version": "13"})
     key = headers.get("sec-websocket-key", "")
