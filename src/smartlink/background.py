@@ -33,11 +33,11 @@ class Background:
             return
         name = task.get_name()
         self.died[name] = f"{type(error).__name__}: {str(error)[:200]}"
-        log.error("a background task died, restart the process: %s", name, exc_info=error)
+        log.error("background task crashed, restart the process: %s", name, exc_info=error)
 
 
 async def ended(*tasks: asyncio.Task[Any] | None) -> None:
-    """Cancel `tasks` and wait until they have ended, in whatever way. Raises nothing of theirs.
+    """Cancel `tasks` and wait until all have ended. Their exceptions are not raised.
 
     Cancels again every few seconds: before Python 3.12, `asyncio.wait_for` loses a cancellation that arrives as the
     awaited future completes, and client libraries use it.

@@ -145,7 +145,7 @@ class Webhooks:
     async def stop(self, timeout_s: float = 2.0) -> None:
         """Flush the buffer to the queue and send for about `timeout_s`. The rest stays in the queue."""
         self._stopping.set()
-        await ended(self._looking)
+        await ended(self._checking)
         if self._task is not None:
             # Do not cancel within a record: its events would be recorded twice.
             self._wake.set()

@@ -130,7 +130,7 @@ class RedisPresence:
         if self._on_change is None:
             return
         await ended(*self._tasks)
-        with contextlib.suppress(RedisAway, TimeoutError):
+        with contextlib.suppress(RedisUnavailable, TimeoutError):
             async with asyncio.timeout(STOP_S):
                 await self._remove_self()
         self._on_change = None
