@@ -98,7 +98,7 @@ class WebhookQueuePromises:
         await queue.record([arrival(), leave()])
         (check,) = await claim(queue, 10, 5)
 
-        assert await queue.settle(check, is_announced=False, told=event("removed", subject=ANA))
+        assert await queue.settle(check, is_announced=False, report=event("removed", subject=ANA))
         await queue.record([arrival()])
 
         assert await drain(queue) == ["added", "removed", "added"]
@@ -108,7 +108,7 @@ class WebhookQueuePromises:
         await queue.record([arrival(), leave()])
         (check,) = await claim(queue, 10, 5)
 
-        assert await queue.settle(check, is_announced=True, told=None)
+        assert await queue.settle(check, is_announced=True, report=None)
         await queue.record([arrival()])
 
         assert await drain(queue) == ["added"]
@@ -122,7 +122,7 @@ class WebhookQueuePromises:
         (check,) = await claim(queue, 10, 60)
         await queue.record([between])
 
-        assert not await queue.settle(check, is_announced=False, told=event("removed", subject=ANA))
+        assert not await queue.settle(check, is_announced=False, report=event("removed", subject=ANA))
         (again,) = await claim(queue, 10, 60)
         assert again.version != check.version
         assert await drain(queue) == ["added"]
@@ -132,10 +132,10 @@ class WebhookQueuePromises:
         (stale,) = await claim(queue, 10, 60)
         await queue.record([leave()])
         (check,) = await claim(queue, 10, 60)
-        assert await queue.settle(check, is_announced=False, told=None)
+        assert await queue.settle(check, is_announced=False, report=None)
         await queue.record([arrival(), leave()])
 
-        assert not await queue.settle(stale, is_announced=False, told=None)
+        assert not await queue.settle(stale, is_announced=False, report=None)
 
     async def test_a_leave_before_its_arrival_is_looked_at_after_it(self, queue: WebhookQueue) -> None:
         await queue.record([leave(check_in_s=60)])

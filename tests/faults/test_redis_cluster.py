@@ -107,7 +107,7 @@ async def test_webhooks_wait_on_a_cluster_too(masters: list[RedisServer]) -> Non
         await queue.record([WebhookReport("arrival", subject, 1.0, '"a"', (address.url,)), report])
         await queue.record([WebhookReport("leave", subject, 1.0, "", (), 0.0)])
         (check,) = await queue.claim(10, 5, of_users=True)
-        assert await queue.settle(check, is_announced=False, told=report)
+        assert await queue.settle(check, is_announced=False, report=report)
         await queue.recheck(0)
         assert await queue.ready(10) == [address]
         for end in (queue.done, lambda batch: queue.give_up(batch, "x"), lambda batch: queue.defer(batch, 0, 0, "x")):

@@ -124,8 +124,8 @@ def _readiness(samples: Samples) -> tuple[int, str, str]:
         return 503, "text/plain", "Not accepting connections\n"
     faults = [f"{words}\n" for name, words in _UNREADY.items() if samples.get(name)]
     evicts = "Redis may evict keys: set maxmemory-policy noeviction\n"
-    told = [*(faults or ["OK\n"]), *([evicts] if samples.get("smartlink_redis_evicts") else [])]
-    return (503 if faults else 200), "text/plain", "".join(told)
+    lines = [*(faults or ["OK\n"]), *([evicts] if samples.get("smartlink_redis_evicts") else [])]
+    return (503 if faults else 200), "text/plain", "".join(lines)
 
 
 _PHRASES = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}

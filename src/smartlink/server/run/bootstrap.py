@@ -299,13 +299,13 @@ def parent_for(settings: ServerSettings) -> Parent:
     background = Background()
     apps, presence, metrics = apps_for(settings, background), SinglePresence(), Metrics()
 
-    def tell(app_id: str, event: OutgoingEvent) -> None:
+    def emit(app_id: str, event: OutgoingEvent) -> None:
         app = apps.by_id(app_id)
         if app is not None:
             webhooks.emit(app, event)
 
     history, idempotency = _memory_stores(settings)
-    worker_hub = WorkerHub(presence=presence, history=history, idempotency=idempotency, tell=tell)
+    worker_hub = WorkerHub(presence=presence, history=history, idempotency=idempotency, tell=emit)
     presence.use(worker_hub)
     worker_hub.own_figures = lambda: webhook_samples(metrics) | {"smartlink_tasks_died": len(background.died)}
     engines = Engines(SingleBroker(worker_hub, presence), presence, worker_hub.history, worker_hub.idempotency)
@@ -323,9 +323,9 @@ def endpoint_for(
     return ObserveEndpoint(host, port, server_port, samples)
 
 
-def worker_engines(line: ParentLink) -> Engines:
+def worker_engines(link: ParentLink) -> Engines:
     """The engines of a worker: each forwards to the parent."""
-    return Engines(WorkerBroker(line), WorkerPresence(line), WorkerHistory(line), WorkerIdempotency(line))
+    return Engines(WorkerBroker(link), WorkerPresence(link), WorkerHistory(link), WorkerIdempotency(link))
 
 
 def build(

@@ -264,16 +264,16 @@ class Webhooks:
 
     async def _record(self, buffer: deque[_Buffered]) -> None:
         grace_s = self._times.grace_s
-        told = [buffer[n] for n in range(min(MAX_RECORDED, len(buffer)))]
+        batch = [buffer[n] for n in range(min(MAX_RECORDED, len(buffer)))]
         began = time.monotonic()
-        reports = [report for entry in told if (report := self._report(entry, began)) is not None]
+        reports = [report for entry in batch if (report := self._report(entry, began)) is not None]
         dropped = await self._queue.record(reports)
-        for _ in told:
+        for _ in batch:
             buffer.popleft()
         self._drop(dropped, "too many events are waiting for this address")
         self._wake_by(grace_s)
         # Between an arrival and its record, another node may have reported and settled the leave that followed.
-        if time.monotonic() - told[0].monotonic >= grace_s:
+        if time.monotonic() - batch[0].monotonic >= grace_s:
             late = [
                 replace(report, check_in_s=grace_s)
                 for report in reports
@@ -282,18 +282,18 @@ class Webhooks:
             if late:
                 await self._queue.record(late)
 
-    def _report(self, told: _Buffered, now: float) -> WebhookReport | None:
-        event, name = told.event, told.event.name
-        subject = Subject(told.app.id, event.channel, event.user_id or "" if name != "client_event" else "")
-        urls = _urls(told.app, name, event.channel)
+    def _report(self, buffered: _Buffered, now: float) -> WebhookReport | None:
+        event, name = buffered.event, buffered.event.name
+        subject = Subject(buffered.app.id, event.channel, event.user_id or "" if name != "client_event" else "")
+        urls = _urls(buffered.app, name, event.channel)
         if name in _ARRIVAL_OF:
-            return WebhookReport("leave", subject, told.at, "", (), self._times.grace_s)
+            return WebhookReport("leave", subject, buffered.at, "", (), self._times.grace_s)
         if name in _LEAVE_OF:
-            is_late = now - told.monotonic >= self._times.grace_s / 2
+            is_late = now - buffered.monotonic >= self._times.grace_s / 2
             check_in_s = self._times.grace_s if is_late else None
-            return WebhookReport("arrival", subject, told.at, _text(event), urls, check_in_s)
+            return WebhookReport("arrival", subject, buffered.at, _text(event), urls, check_in_s)
         once_for_s = self._times.cache_miss_s if name == "cache_miss" else 0.0
-        return WebhookReport("event", subject, told.at, _text(event), urls, once_for_s=once_for_s) if urls else None
+        return WebhookReport("event", subject, buffered.at, _text(event), urls, once_for_s=once_for_s) if urls else None
 
     async def _check_due(self) -> None:
         """Check all users that are due, and some of the channels; run again for the rest."""
@@ -317,19 +317,19 @@ class Webhooks:
         subject = check.subject
         app = self._apps.by_id(subject.app_id)
         if app is None:
-            await self._queue.settle(check, is_announced=False, told=None)
+            await self._queue.settle(check, is_announced=False, report=None)
             return
         is_signed_in_channel = signed_in_user(subject.channel) is not None
         is_there = users is not None and (is_signed_in_channel or not subject.user_id or subject.user_id in users)
-        told = None
+        report = None
         if is_there != check.is_announced:
             names = ("member_added", "member_removed") if subject.user_id else ("channel_occupied", "channel_vacated")
             if is_signed_in_channel:
                 names = _WITHOUT_CHANNEL
             event = OutgoingEvent(names[not is_there], subject.channel, subject.user_id or None)
             urls = _urls(app, event.name, subject.channel)
-            told = WebhookReport("event", subject, time.time(), _text(event), urls)
-        if not await self._queue.settle(check, is_announced=is_there, told=told):
+            report = WebhookReport("event", subject, time.time(), _text(event), urls)
+        if not await self._queue.settle(check, is_announced=is_there, report=report):
             self._wake_by(0.0)
 
     async def _send_what_is_ready(self) -> None:

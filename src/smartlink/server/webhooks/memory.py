@@ -98,7 +98,7 @@ class MemoryQueue:
             checks.append(Check(key, str(subject.version), subject.is_announced))
         return checks
 
-    async def settle(self, check: Check, *, is_announced: bool, told: WebhookReport | None) -> bool:
+    async def settle(self, check: Check, *, is_announced: bool, report: WebhookReport | None) -> bool:
         subject = self._subjects.get(check.subject)
         if subject is None or str(subject.version) != check.version:
             if subject is not None:
@@ -109,8 +109,8 @@ class MemoryQueue:
         subject.due = None
         if not is_announced:
             del self._subjects[check.subject]
-        if told is not None:
-            self._append(told, self._now())
+        if report is not None:
+            self._append(report, self._now())
         return True
 
     async def ready(self, limit: int) -> Sequence[Address]:

@@ -145,7 +145,7 @@ class WebhookQueue(Protocol):
         Hidden from others for `lease_s`, then due again.
         """
 
-    async def settle(self, check: Check, *, is_announced: bool, told: WebhookReport | None) -> bool:
+    async def settle(self, check: Check, *, is_announced: bool, report: WebhookReport | None) -> bool:
         """Finish a check: store whether the subject is announced, and queue the event about it.
 
         Returns False without effect if a report came since the claim; the subject is then due again at once.

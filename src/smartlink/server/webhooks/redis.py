@@ -346,9 +346,9 @@ class RedisQueue:
             for subject, state in zip(found[::2], found[1::2], strict=True)
         ]
 
-    async def settle(self, check: Check, *, is_announced: bool, told: WebhookReport | None) -> bool:
+    async def settle(self, check: Check, *, is_announced: bool, report: WebhookReport | None) -> bool:
         subject = _join(check.subject.app_id, check.subject.channel, check.subject.user_id)
-        event = "" if told is None else _report(told)
+        event = "" if report is None else _report(report)
         return bool(await self._run(_SETTLE, MAX_WAITING, subject, check.version, int(is_announced), event))
 
     async def ready(self, limit: int) -> Sequence[Address]:

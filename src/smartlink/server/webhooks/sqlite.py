@@ -122,7 +122,7 @@ class SqliteQueue:
 
         return await self._transaction(work)
 
-    async def settle(self, check: Check, *, is_announced: bool, told: WebhookReport | None) -> bool:
+    async def settle(self, check: Check, *, is_announced: bool, report: WebhookReport | None) -> bool:
         def work(db: sqlite3.Connection) -> bool:
             subject = check.subject
             key = (subject.app_id, subject.channel, subject.user_id)
@@ -134,8 +134,8 @@ class SqliteQueue:
             if not db.execute(f"{change} AND version = ?", (*key, check.version)).rowcount:
                 db.execute(f"UPDATE subjects SET due = ? {where}", (self._now(), *key))  # noqa: S608 — constants
                 return False
-            if told is not None:
-                self._append(db, told)
+            if report is not None:
+                self._append(db, report)
             return True
 
         return await self._transaction(work)

@@ -135,7 +135,7 @@ class RedisCommands:
         """Why Redis is unreachable; empty while it is connected."""
         self._full_at = -FULL_S
         self._policies: dict[str, str] = {}
-        self._has_told_of_policy = False
+        self._has_logged_policy = False
         self.topology: Topology | None = None
         self.background = Background()
         self.on_loss: list[Callable[[], None]] = []
@@ -402,8 +402,8 @@ class RedisCommands:
         if found is None:
             return
         policy = self._policies[server] = found[1].decode(errors="replace")
-        if policy != "noeviction" and not self._has_told_of_policy:
-            self._has_told_of_policy = True
+        if policy != "noeviction" and not self._has_logged_policy:
+            self._has_logged_policy = True
             log.warning("redis may evict keys that nodes rely on: set maxmemory-policy noeviction", policy=policy)
 
     def _return_to_lanes(self, again: list[tuple[_Command, ResponseError]]) -> None:

@@ -63,11 +63,11 @@ class _Here:
 class _Beginning:
     """A session being registered in the presence store; its input waits."""
 
-    __slots__ = ("is_over", "words")
+    __slots__ = ("controls", "is_over")
 
     def __init__(self) -> None:
         self.is_over = asyncio.Event()
-        self.words: list[Control] = []
+        self.controls: list[Control] = []
 
 
 class Sessions:
@@ -148,10 +148,10 @@ class Sessions:
         finally:
             del self._beginning[app.id, session]
             beginning.is_over.set()
-            for word in beginning.words:
-                self._pass_on(word)
-                if (app.id, session) not in self._here and word.action == ATTACH:
-                    self._node.tasks.run(end_far_stream(self._node, app.id, _stream_id(word)))
+            for control in beginning.controls:
+                self._dispatch(control)
+                if (app.id, session) not in self._here and control.action == ATTACH:
+                    self._node.tasks.run(end_far_stream(self._node, app.id, _stream_id(control)))
 
     async def _enter(self, app: App, session: str, request: HttpRequest, stream: ResponseStream) -> _Here | None:
         """Register the session in the presence store, then begin it."""
@@ -184,42 +184,42 @@ class Sessions:
 
     # Controls of other nodes
 
-    def _on_control(self, word: Control) -> None:
-        beginning = self._beginning.get((word.app_id, word.target))
+    def _on_control(self, control: Control) -> None:
+        beginning = self._beginning.get((control.app_id, control.target))
         if beginning is not None:
-            beginning.words.append(word)
+            beginning.controls.append(control)
         else:
-            self._pass_on(word)
+            self._dispatch(control)
 
-    def _pass_on(self, word: Control) -> None:
-        here = self._here.get((word.app_id, word.target))
+    def _dispatch(self, control: Control) -> None:
+        here = self._here.get((control.app_id, control.target))
         if here is None:
             return
-        if word.action == INPUT:
-            self._on_input(here, word)
-        elif word.action == ATTACH:
-            self._on_attach(here, word)
+        if control.action == INPUT:
+            self._on_input(here, control)
+        elif control.action == ATTACH:
+            self._on_attach(here, control)
         else:
-            self._on_lost(here, word)
+            self._on_lost(here, control)
 
-    def _on_input(self, here: _Here, word: Control) -> None:
+    def _on_input(self, here: _Here, control: Control) -> None:
         try:
-            messages = _messages(word.data)
+            messages = _messages(control.data)
         except msgspec.DecodeError:
             self._node.metrics.bus_messages_dropped += 1
         else:
             here.connection.take(messages)
 
-    def _on_attach(self, here: _Here, word: Control) -> None:
-        is_poll = word.data.startswith("poll ")
-        here.connection.attach(FarOutlet(self._node, word.app_id, _stream_id(word), here.link, is_poll=is_poll))
+    def _on_attach(self, here: _Here, control: Control) -> None:
+        is_poll = control.data.startswith("poll ")
+        here.connection.attach(FarOutlet(self._node, control.app_id, _stream_id(control), here.link, is_poll=is_poll))
 
-    def _on_lost(self, here: _Here, word: Control) -> None:
+    def _on_lost(self, here: _Here, control: Control) -> None:
         outlet = here.link.outlet
-        if isinstance(outlet, FarOutlet) and outlet.stream == word.data:
+        if isinstance(outlet, FarOutlet) and outlet.stream == control.data:
             outlet.is_lost = True
             here.link.lost(outlet)
 
 
-def _stream_id(word: Control) -> str:
-    return word.data.partition(" ")[2]
+def _stream_id(control: Control) -> str:
+    return control.data.partition(" ")[2]

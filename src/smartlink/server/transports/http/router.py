@@ -73,8 +73,8 @@ class Router:
         problems, warnings = health.problems(), health.warnings()
         if not problems and not warnings:
             return _UP
-        told = {"health": "degraded" if problems else "OK", "problems": problems, "warnings": warnings}
-        return HttpResponse(msgspec.json.encode(told))
+        report = {"health": "degraded" if problems else "OK", "problems": problems, "warnings": warnings}
+        return HttpResponse(msgspec.json.encode(report))
 
     def refusal(self, head: HttpRequest) -> HttpError | None:
         """The error to refuse a request with regardless of its body; None if that depends on the body."""
