@@ -93,12 +93,12 @@ class DatabaseApps:
 
     async def create_table(self) -> None:
         """Create the table if it does not exist. Raises AppsInvalid."""
-        async with _told(), self._connect().begin() as connection:
+        async with _translating_errors(), self._connect().begin() as connection:
             await connection.run_sync(metadata.create_all)
 
     async def add(self, app: App) -> None:
         """Insert one app. Raises AppsInvalid, for instance if its id or key exists."""
-        async with _told(), self._connect().begin() as connection:
+        async with _translating_errors(), self._connect().begin() as connection:
             await connection.execute(realtime_apps.insert().values(row_of(app)))
 
     async def _watch(self) -> None:
@@ -126,7 +126,7 @@ class DatabaseApps:
         return self._engine
 
     async def _read(self) -> list[App]:
-        async with _told(), self._connect().connect() as connection:
+        async with _translating_errors(), self._connect().connect() as connection:
             rows = (await connection.execute(sa.select(realtime_apps).order_by(realtime_apps.c.id))).mappings().all()
         apps: list[App] = []
         old_ones: list[App] = []
@@ -166,7 +166,7 @@ def _description(row: sa.RowMapping) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _told() -> AsyncIterator[None]:
+async def _translating_errors() -> AsyncIterator[None]:
     """Convert database errors to AppsInvalid, without the database's address."""
     try:
         async with asyncio.timeout(TIMEOUT_S):

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["SWEEP_S", "Keeper"]
+__all__ = ["SWEEP_S", "BoundedStore"]
 
 SWEEP_S = 1.0
 SWEPT_AT_ONCE = 2_000
@@ -30,7 +30,7 @@ class _Account(Generic[K, V]):
         self.used = 0
 
 
-class Keeper(Generic[K, V]):
+class BoundedStore(Generic[K, V]):
     """Values by application and key.
 
     Items of an application usually have the same time to live. One with a shorter time than those before it is hidden

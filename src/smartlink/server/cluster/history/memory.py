@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from smartlink.server.cluster.budgets import Keeper
+from smartlink.server.cluster.budgets import BoundedStore
 from smartlink.server.cluster.history.base import MAX_APP_BYTES, POSITION_KEPT_S, HistoryEntry
 
 __all__ = ["MemoryHistory"]
@@ -16,7 +16,7 @@ PER_CHANNEL, PER_ENTRY, PER_END, PER_POSITION = 400, 200, 300, 350
 """Overhead in bytes of each, measured and rounded up."""
 
 
-class _End:
+class _Suffix:
     """The end of a frame after the channel's name, and the number of entries that share it."""
 
     __slots__ = ("entries", "text")
@@ -33,7 +33,7 @@ class _End:
 class _Event:
     __slots__ = ("end", "position", "start", "until")
 
-    def __init__(self, position: int, start: bytes, end: _End | None, until: float) -> None:
+    def __init__(self, position: int, start: bytes, end: _Suffix | None, until: float) -> None:
         self.position = position
         self.start = start
         self.end = end
@@ -55,10 +55,10 @@ class MemoryHistory:
     ) -> None:
         self._keep = keep
         self._now = now
-        self._channels: Keeper[str, tuple[_Event, ...]] = Keeper(max_app_bytes, now, self._drop)
-        self._positions: Keeper[str, int] = Keeper(max_app_bytes // 4, now)
+        self._channels: BoundedStore[str, tuple[_Event, ...]] = BoundedStore(max_app_bytes, now, self._drop)
+        self._positions: BoundedStore[str, int] = BoundedStore(max_app_bytes // 4, now)
         """Of channels without stored events."""
-        self._ends: dict[tuple[str, bytes], _End] = {}
+        self._ends: dict[tuple[str, bytes], _Suffix] = {}
 
     def used(self, app_id: str) -> int:
         """Bytes currently used by the application's events."""
@@ -95,7 +95,7 @@ class MemoryHistory:
         text = frame[split:]
         end = self._ends.get((app_id, text))
         if end is None:
-            end = self._ends[app_id, text] = _End(text)
+            end = self._ends[app_id, text] = _Suffix(text)
             self._channels.charge(app_id, end.size)
         end.entries += 1
         return _Event(position, frame[:split], end, until)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from hashlib import blake2b
 
-from smartlink.server.cluster.budgets import Keeper
+from smartlink.server.cluster.budgets import BoundedStore
 from smartlink.server.cluster.idempotency.base import KEPT_S, MAX_APP_BYTES, CallUnderWay
 
 __all__ = ["MemoryIdempotency"]
@@ -19,7 +19,7 @@ class MemoryIdempotency:
     """An `IdempotencyStore` within one process. Keys are stored as digests of constant size."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic, max_app_bytes: int = MAX_APP_BYTES) -> None:
-        self._kept: Keeper[bytes, tuple[bytes | None]] = Keeper(max_app_bytes, now)
+        self._kept: BoundedStore[bytes, tuple[bytes | None]] = BoundedStore(max_app_bytes, now)
         """The answer, None while the call is in progress."""
 
     def used(self, app_id: str) -> int:

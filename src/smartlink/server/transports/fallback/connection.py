@@ -38,7 +38,7 @@ class XhrConnection(ClientConnection):
         if messages:
             self._silent_until = 0.0
         else:
-            self._xhr.sign_of_life()
+            self._xhr.confirm_alive()
         for text in messages:
             message = text.encode()
             if len(message) > self.app.max_message_bytes:

@@ -28,7 +28,7 @@ FIRST_REOPENED_S = 5.0
 
 OPEN_LINE = b"o\n"
 _HEARTBEAT_LINE = b"h\n"
-_SIGN_OF_LIFE = b"a[]\n"
+_ALIVE = b"a[]\n"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -175,9 +175,9 @@ class XhrLink:
             self._is_behind = False
             self.handler.on_drained()
 
-    def sign_of_life(self) -> None:
+    def confirm_alive(self) -> None:
         """Answer a client's liveness check."""
-        self._pulse = _SIGN_OF_LIFE
+        self._pulse = _ALIVE
         self._flush()
 
     def sweep(self, now: float) -> None:

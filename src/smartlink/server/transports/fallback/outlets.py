@@ -16,13 +16,13 @@ from smartlink.server.transports.fallback.link import Outlet
 __all__ = [
     "ATTACH",
     "LOST",
-    "FarOutlet",
-    "FarStream",
-    "NearOutlet",
+    "LocalOutlet",
     "OutletOwner",
-    "end_far_stream",
-    "far_channel",
+    "RemoteOutlet",
+    "RemoteStream",
+    "end_remote_stream",
     "session_channel",
+    "stream_channel",
 ]
 
 ATTACH, LOST = "xhr_attach", "xhr_lost"
@@ -38,17 +38,17 @@ def session_channel(session: str) -> str:
     return f"#xhr-{session}"
 
 
-def far_channel(stream: str) -> str:
+def stream_channel(stream: str) -> str:
     """The channel on which a session's owner sends lines to the node that holds this stream, as JSON text; ""
     ends it.
     """
     return f"#xhr-out-{stream}"
 
 
-async def end_far_stream(node: Node, app_id: str, stream: str) -> None:
+async def end_remote_stream(node: Node, app_id: str, stream: str) -> None:
     """Tell the node that holds this stream to end it; while nodes cannot reach each other it finds out by itself."""
     with contextlib.suppress(BrokerUnavailable):
-        await node.tell(Publication(app_id, far_channel(stream), _encode("")))
+        await node.tell(Publication(app_id, stream_channel(stream), _encode("")))
 
 
 class OutletOwner(Protocol):
@@ -63,7 +63,7 @@ class OutletOwner(Protocol):
     def abort(self) -> None: ...
 
 
-class NearOutlet:
+class LocalOutlet:
     """A response to a request that reached this node."""
 
     def __init__(self, stream: ResponseStream, owner: OutletOwner, *, is_poll: bool) -> None:
@@ -102,7 +102,7 @@ class NearOutlet:
         self._owner.outlet_drained(self)
 
 
-class FarOutlet:
+class RemoteOutlet:
     """A response that another node writes. Lines are published one at a time to keep their order."""
 
     def __init__(self, node: Node, app_id: str, stream: str, owner: OutletOwner, *, is_poll: bool) -> None:
@@ -144,7 +144,7 @@ class FarOutlet:
             self._node.tasks.run(self._send_all())
 
     async def _send_all(self) -> None:
-        channel = far_channel(self.stream)
+        channel = stream_channel(self.stream)
         try:
             while self._waiting:
                 lines = b"".join(self._waiting)
@@ -162,7 +162,7 @@ class FarOutlet:
             self._on_its_way = 0
 
 
-class FarStream:
+class RemoteStream:
     """A response of this node to a client that another node owns: writes the lines received from it."""
 
     def __init__(
@@ -183,7 +183,7 @@ class FarStream:
         """Request lines from the owner. Raises BrokerUnavailable."""
         self._stream.listener = self
         self._sweeper.add(self)
-        await self._node.subscribe_internal(self._app_id, far_channel(self._id), self._subscribe)
+        await self._node.subscribe_internal(self._app_id, stream_channel(self._id), self._subscribe)
         kind = "poll" if is_poll else "stream"
         try:
             await self._node.tell(Control(self._app_id, ATTACH, self._session, f"{kind} {self._id}"))
@@ -249,4 +249,4 @@ class FarStream:
     def _end(self) -> None:
         self._is_over = True
         self._sweeper.discard(self)
-        self._node.tasks.run(self._node.unsubscribe_internal(self._app_id, far_channel(self._id)))
+        self._node.tasks.run(self._node.unsubscribe_internal(self._app_id, stream_channel(self._id)))

@@ -24,10 +24,10 @@ from smartlink.server.transports.fallback.link import XhrLink
 from smartlink.server.transports.fallback.outlets import (
     ATTACH,
     LOST,
-    FarOutlet,
-    FarStream,
-    NearOutlet,
-    end_far_stream,
+    LocalOutlet,
+    RemoteOutlet,
+    RemoteStream,
+    end_remote_stream,
     session_channel,
 )
 
@@ -50,7 +50,7 @@ class SessionRefused(Exception):
         self.reason = reason
 
 
-class _Here:
+class _LocalSession:
     """A session owned by this node."""
 
     __slots__ = ("connection", "link")
@@ -60,7 +60,7 @@ class _Here:
         self.connection = connection
 
 
-class _Beginning:
+class _PendingSession:
     """A session being registered in the presence store; its input waits."""
 
     __slots__ = ("controls", "is_over")
@@ -80,13 +80,13 @@ class Sessions:
         self._shared = shared
         self._is_ready = is_ready
         self._node = shared.node
-        self._here: dict[tuple[str, str], _Here] = {}
-        self._beginning: dict[tuple[str, str], _Beginning] = {}
+        self._local: dict[tuple[str, str], _LocalSession] = {}
+        self._pending: dict[tuple[str, str], _PendingSession] = {}
         for action in (INPUT, ATTACH, LOST):
             shared.node.on_control(action, self._on_control)
 
     def __len__(self) -> int:
-        return len(self._here)
+        return len(self._local)
 
     async def open(
         self, app: App, session: str, request: HttpRequest, stream: ResponseStream, *, is_poll: bool
@@ -95,36 +95,36 @@ class Sessions:
 
         Raises SessionRefused, HttpError while stopping, or BrokerUnavailable if another node has it and is unreachable.
         """
-        here = await self._find(app, session)
-        if here is None and not await self._is_elsewhere(app, session):
-            here = await self._find(app, session)
-            if here is None and await self._begin(app, session, request, stream, is_poll=is_poll):
+        local = await self._find(app, session)
+        if local is None and not await self._is_elsewhere(app, session):
+            local = await self._find(app, session)
+            if local is None and await self._begin(app, session, request, stream, is_poll=is_poll):
                 return
-        if here is not None:
-            here.connection.attach(NearOutlet(stream, here.link, is_poll=is_poll))
+        if local is not None:
+            local.connection.attach(LocalOutlet(stream, local.link, is_poll=is_poll))
         elif not stream.is_lost:
             stream_id = secrets.token_hex(8)
-            await FarStream(self._shared, app.id, session, stream_id, stream).open(is_poll=is_poll)
+            await RemoteStream(self._shared, app.id, session, stream_id, stream).open(is_poll=is_poll)
 
     async def has(self, app: App, session: str) -> bool:
         """Whether some node has the session."""
-        return (app.id, session) in self._here or await self._is_elsewhere(app, session)
+        return (app.id, session) in self._local or await self._is_elsewhere(app, session)
 
     async def send(self, app: App, session: str, messages: list[str]) -> None:
         """Forward a client's messages. Raises UnknownSession, or BrokerUnavailable."""
-        here = await self._find(app, session)
-        if here is not None:
-            here.connection.take(messages)
+        local = await self._find(app, session)
+        if local is not None:
+            local.connection.take(messages)
         elif await self._is_elsewhere(app, session):
             await self._node.tell(Control(app.id, INPUT, session, msgspec.json.encode(messages).decode()))
         else:
             raise UnknownSession
 
-    async def _find(self, app: App, session: str) -> _Here | None:
+    async def _find(self, app: App, session: str) -> _LocalSession | None:
         """The session if it is here, or has just begun here."""
-        while (beginning := self._beginning.get((app.id, session))) is not None:
-            await beginning.is_over.wait()
-        return self._here.get((app.id, session))
+        while (pending := self._pending.get((app.id, session))) is not None:
+            await pending.is_over.wait()
+        return self._local.get((app.id, session))
 
     async def _is_elsewhere(self, app: App, session: str) -> bool:
         return (await self._node.presence.count(app.id, session_channel(session))).subscriptions > 0
@@ -139,21 +139,23 @@ class Sessions:
         if rate is not None and not rate.take(request.client_address, self._shared.sweeper.now()):
             raise SessionRefused(Code.OVER_CAPACITY, "Too many connections at once from this address")
         self._check(app, request)
-        beginning = self._beginning[app.id, session] = _Beginning()
+        pending = self._pending[app.id, session] = _PendingSession()
         try:
-            here = await self._enter(app, session, request, stream)
-            if here is not None:
-                here.connection.attach(NearOutlet(stream, here.link, is_poll=is_poll))
-            return here is not None
+            local = await self._register(app, session, request, stream)
+            if local is not None:
+                local.connection.attach(LocalOutlet(stream, local.link, is_poll=is_poll))
+            return local is not None
         finally:
-            del self._beginning[app.id, session]
-            beginning.is_over.set()
-            for control in beginning.controls:
+            del self._pending[app.id, session]
+            pending.is_over.set()
+            for control in pending.controls:
                 self._dispatch(control)
-                if (app.id, session) not in self._here and control.action == ATTACH:
-                    self._node.tasks.run(end_far_stream(self._node, app.id, _stream_id(control)))
+                if (app.id, session) not in self._local and control.action == ATTACH:
+                    self._node.tasks.run(end_remote_stream(self._node, app.id, _stream_id(control)))
 
-    async def _enter(self, app: App, session: str, request: HttpRequest, stream: ResponseStream) -> _Here | None:
+    async def _register(
+        self, app: App, session: str, request: HttpRequest, stream: ResponseStream
+    ) -> _LocalSession | None:
         """Register the session in the presence store, then begin it."""
         state = new_session(app)
         arrival = await self._node.presence.join(app.id, session_channel(session), state.socket_id, None)
@@ -168,13 +170,13 @@ class Sessions:
             raise
 
         def forget() -> None:
-            del self._here[app.id, session]
+            del self._local[app.id, session]
             self._node.tasks.run(self._node.presence.leave(app.id, session_channel(session), state.socket_id))
 
         link = XhrLink(stream.peer, self._shared.sweeper.now, forget)
-        here = self._here[app.id, session] = _Here(link, XhrConnection(link, app, state, self._shared))
-        here.connection.start(request.client_address)
-        return here
+        local = self._local[app.id, session] = _LocalSession(link, XhrConnection(link, app, state, self._shared))
+        local.connection.start(request.client_address)
+        return local
 
     def _check(self, app: App, request: HttpRequest) -> None:
         """Raises SessionRefused."""
@@ -185,40 +187,42 @@ class Sessions:
     # Controls of other nodes
 
     def _on_control(self, control: Control) -> None:
-        beginning = self._beginning.get((control.app_id, control.target))
-        if beginning is not None:
-            beginning.controls.append(control)
+        pending = self._pending.get((control.app_id, control.target))
+        if pending is not None:
+            pending.controls.append(control)
         else:
             self._dispatch(control)
 
     def _dispatch(self, control: Control) -> None:
-        here = self._here.get((control.app_id, control.target))
-        if here is None:
+        local = self._local.get((control.app_id, control.target))
+        if local is None:
             return
         if control.action == INPUT:
-            self._on_input(here, control)
+            self._on_input(local, control)
         elif control.action == ATTACH:
-            self._on_attach(here, control)
+            self._on_attach(local, control)
         else:
-            self._on_lost(here, control)
+            self._on_lost(local, control)
 
-    def _on_input(self, here: _Here, control: Control) -> None:
+    def _on_input(self, local: _LocalSession, control: Control) -> None:
         try:
             messages = _messages(control.data)
         except msgspec.DecodeError:
             self._node.metrics.bus_messages_dropped += 1
         else:
-            here.connection.take(messages)
+            local.connection.take(messages)
 
-    def _on_attach(self, here: _Here, control: Control) -> None:
+    def _on_attach(self, local: _LocalSession, control: Control) -> None:
         is_poll = control.data.startswith("poll ")
-        here.connection.attach(FarOutlet(self._node, control.app_id, _stream_id(control), here.link, is_poll=is_poll))
+        local.connection.attach(
+            RemoteOutlet(self._node, control.app_id, _stream_id(control), local.link, is_poll=is_poll)
+        )
 
-    def _on_lost(self, here: _Here, control: Control) -> None:
-        outlet = here.link.outlet
-        if isinstance(outlet, FarOutlet) and outlet.stream == control.data:
+    def _on_lost(self, local: _LocalSession, control: Control) -> None:
+        outlet = local.link.outlet
+        if isinstance(outlet, RemoteOutlet) and outlet.stream == control.data:
             outlet.is_lost = True
-            here.link.lost(outlet)
+            local.link.lost(outlet)
 
 
 def _stream_id(control: Control) -> str:
