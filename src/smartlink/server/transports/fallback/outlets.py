@@ -39,9 +39,7 @@ def session_channel(session: str) -> str:
 
 
 def stream_channel(stream: str) -> str:
-    """The channel on which a session's owner sends lines to the node that holds this stream, as JSON text; ""
-    ends it.
-    """
+    """The channel of lines from a session's owner to the node that holds this stream, as JSON text; "" ends it."""
     return f"#xhr-out-{stream}"
 
 
