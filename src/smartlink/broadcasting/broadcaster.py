@@ -305,7 +305,8 @@ def _channels(event: BroadcastEvent) -> tuple[Channel, ...]:
                 f"{type(event).__name__}.broadcast_on() gave {channel!r}; give a Channel, PrivateChannel or "
                 "PresenceChannel, or a list of them"
             )
-        channels[str(channel)] = channel
+        filled = channel.filled_by(event)
+        channels[str(filled)] = filled
     return tuple(channels.values())
 
 

@@ -4,12 +4,17 @@
 
 The class adds the prefix. A name that carries one already is refused rather than doubled or guessed at: a public
 `Channel("private-chat.1.2")` is a mistake that nobody would see until a client subscribes in vain.
+
+A name may have placeholders, which the fields of an event fill: `PrivateChannel("orders.{order_id}")`.
 """
 
 from __future__ import annotations
 
+import enum
+import re
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Self
+from uuid import UUID
 
 from smartlink.broadcasting.errors import InvalidChannel
 from smartlink.protocol.names import MAX_CHANNEL_LENGTH, ChannelKind, is_valid_channel, kind_of
@@ -27,6 +32,7 @@ __all__ = [
     "name_without_prefix",
 ]
 
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _PREFIXES = ("private-", "presence-", "cache-")
 
 
@@ -34,8 +40,8 @@ _PREFIXES = ("private-", "presence-", "cache-")
 class Channel:
     """A public channel: anyone with the app key may subscribe.
 
-    `name` is without prefix: 1 to 200 (prefix included) of ASCII letters, digits and `-_=@,.;`.
-    Raises InvalidChannel when it is anything else, or starts with the prefix of another kind.
+    `name` is without prefix: 1 to 200 (prefix included) of ASCII letters, digits and `-_=@,.;`, and placeholders such
+    as `{order_id}`. Raises InvalidChannel when it is anything else, or starts with the prefix of another kind.
     """
 
     prefix: ClassVar[str] = ""
@@ -58,14 +64,28 @@ class Channel:
                 "presence-: PresenceChannel, private-encrypted-: EncryptedPrivateChannel; cache-: the class with Cache)"
             )
         wire_name = self.prefix + name
-        if not is_valid_channel(wire_name):
+        checked = _PLACEHOLDER.sub("0", wire_name) if "{" in name else wire_name
+        if not is_valid_channel(checked):
             raise InvalidChannel(
                 f"{own}({name[:60]!r}): a channel name has at most {MAX_CHANNEL_LENGTH} characters, prefix "
                 "included, of ASCII letters, digits and -_=@,.;"
             )
-        if kind_of(wire_name) is not self.kind:
+        if kind_of(checked) is not self.kind:
             raise InvalidChannel(f"{own}({name[:60]!r}) would be {wire_name[:80]!r}, which is of another kind")
         return wire_name
+
+    @property
+    def placeholders(self) -> tuple[str, ...]:
+        """The names in braces, in order; none in a channel that can be sent to."""
+        return tuple(_PLACEHOLDER.findall(self.name)) if "{" in self.name else ()
+
+    def filled_by(self, event: object) -> Self:
+        """The channel with each placeholder replaced by the attribute of `event` that it names: text, an int, a UUID
+        or an enum's member with such a value. Raises InvalidChannel for anything else, and for a missing attribute.
+        """
+        if "{" not in self.name:
+            return self
+        return type(self)(_PLACEHOLDER.sub(lambda found: _filling(self, found[1], event), self.name))
 
     def __str__(self) -> str:
         return self.wire_name
@@ -124,6 +144,17 @@ class EncryptedPrivateCacheChannel(EncryptedPrivateChannel):
 
     __slots__ = ()
     prefix = "private-encrypted-cache-"
+
+
+def _filling(channel: Channel, placeholder: str, event: object) -> str:
+    value = getattr(event, placeholder, None)
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if not isinstance(value, str | int | UUID) or isinstance(value, bool) or value == "":
+        raise InvalidChannel(
+            f"{channel!r}: {{{placeholder}}} of {type(event).__name__} is {value!r:.60}; give it text, an int or a UUID"
+        )
+    return str(value)
 
 
 _PREFIXED = sorted(

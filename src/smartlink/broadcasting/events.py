@@ -1,22 +1,22 @@
 """What an application announces: a class per event, its fields the payload.
 
-@dataclass(frozen=True)
 class OrderShipped(BroadcastEvent):
-    order: Order
-
-    def broadcast_on(self) -> Channel:
-        return PrivateChannel(f"orders.{self.order.id}")
+    order_id: int
+    channel = PrivateChannel("orders.{order_id}")
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
+import inspect
+import threading
 import uuid
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, dataclass_transform
+from weakref import WeakSet
 
 from pydantic import BaseModel
 
@@ -30,10 +30,67 @@ NOTIFICATION_EVENT = "Illuminate\\Notifications\\Events\\BroadcastNotificationCr
 """The one event name that Echo's `.notification()` listens to."""
 
 
-class BroadcastEvent(ABC):
-    """Base of broadcastable events: a dataclass, a pydantic model, or a plain class with public attributes.
+_settled: WeakSet[type] = WeakSet()
+_settling = threading.Lock()
 
-    Only `broadcast_on` must be written. `delivery` says how surely the event arrives; see `Delivery`.
+
+def _make_dataclass(kind: Any) -> None:
+    """Turn a class with fields of its own into a dataclass, unless it is one or has a constructor already."""
+    if kind in _settled:
+        return
+    with _settling:
+        if kind not in _settled and _lacks_constructor(kind):
+            bases = [base for base in kind.__mro__[1:] if "__dataclass_fields__" in vars(base)]
+            is_frozen = all(base.__dataclass_params__.frozen for base in bases)
+            dataclass(frozen=is_frozen)(kind)
+        _settled.add(kind)
+
+
+def _lacks_constructor(kind: type) -> bool:
+    if issubclass(kind, BaseModel) or "__dataclass_fields__" in vars(kind) or not _own_fields(kind):
+        return False
+    maker = next(base for base in kind.__mro__ if "__init__" in vars(base))
+    return maker is object or (maker is not kind and "__dataclass_fields__" in vars(maker))
+
+
+def _own_fields(kind: type) -> set[str]:
+    annotations = inspect.get_annotations(kind)
+    return {name for name, annotation in annotations.items() if "ClassVar" not in str(annotation)}
+
+
+def _templates(kind: type) -> tuple[Channel, ...]:
+    """What a class says of its channels in `channel` or `channels`."""
+    channels: object = getattr(kind, "channel", None)
+    if not isinstance(channels, Channel):
+        channels = getattr(kind, "channels", None)
+    named = channels if isinstance(channels, list | tuple) else (channels,)
+    return tuple(channel for channel in named if isinstance(channel, Channel))
+
+
+def _check_placeholders(kind: type[BroadcastEvent]) -> None:
+    if kind.broadcast_on is not BroadcastEvent.broadcast_on:
+        return
+    known = {name for base in kind.__mro__ for name in _own_fields(base)} | set(
+        inspect.signature(kind.__init__).parameters
+    )
+    for channel in _templates(kind):
+        for name in channel.placeholders:
+            if name not in known and not hasattr(kind, name):
+                raise TypeError(f"{kind.__name__}: {channel!r} needs a field {name}, and the class has none")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+class BroadcastEvent(ABC):  # noqa: B024 - applications' own bases may have abstract methods
+    """Base of events: a class with annotated fields, a dataclass, a pydantic model, or a class with its own `__init__`.
+
+    Without a decorator a class with annotated fields becomes a frozen dataclass, when it is first used. Decorate it
+    yourself where something else looks at it earlier, such as FastAPI for a request's body.
+
+    `channel = PrivateChannel("orders.{order_id}")` in the class says where events go, `channels = (...)` names several;
+    fields fill the placeholders. Write `broadcast_on` where that is not enough. In a pydantic model annotate them:
+    `channel: ClassVar = ...`. Raises TypeError, when the class is made, for a placeholder without a field.
+
+    `delivery` says how surely the event arrives; see `Delivery`.
     `broadcast_queue` is where it waits for a worker when it is recorded; a channel keeps its order within a queue.
     `broadcast_connections` are the drivers it goes through, by name, all of them; none named means the default one.
     What an event says of itself is asked when it is packed, without waiting: none of its methods may be async.
@@ -47,9 +104,26 @@ class BroadcastEvent(ABC):
     broadcast_connections: ClassVar[Sequence[str]] = ()
     broadcast_rescue: ClassVar[bool] = False
 
-    @abstractmethod
+    if not TYPE_CHECKING:  # Type checkers know the constructor that the fields make.
+
+        def __new__(cls, *_: Any, **__: Any) -> Self:
+            _make_dataclass(cls)
+            if cls.broadcast_on is BroadcastEvent.broadcast_on and not _templates(cls):
+                raise TypeError(
+                    f"{cls.__name__} has no channel: write channel = PrivateChannel(...) in it, or broadcast_on()"
+                )
+            return super().__new__(cls)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for base in cls.__mro__[1:]:
+            if issubclass(base, BroadcastEvent):
+                _make_dataclass(base)
+        _check_placeholders(cls)
+
     def broadcast_on(self) -> Channel | Sequence[Channel]:
-        """The channel or channels the event goes to; none at all sends nothing."""
+        """The channel or channels the event goes to, by default those of its class; none at all sends nothing."""
+        return [channel.filled_by(self) for channel in _templates(type(self))]
 
     def broadcast_as(self) -> str | enum.Enum:
         """The event's name on the wire.
