@@ -33,6 +33,7 @@ from smartlink.broadcasting.errors import (
     UnserialisablePayload,
 )
 from smartlink.broadcasting.events import AnonymousEvent, BroadcastEvent, BroadcastNotification, BroadcastNow
+from smartlink.broadcasting.facade import Broadcasting
 from smartlink.broadcasting.manager import DriverManager
 from smartlink.broadcasting.routes import BroadcastingAuth
 from smartlink.broadcasting.socket_id import (
@@ -57,6 +58,7 @@ __all__ = [
     "BroadcastSettings",
     "BroadcastUnavailable",
     "Broadcaster",
+    "Broadcasting",
     "BroadcastingAuth",
     "BroadcastingAuthWsgi",
     "CacheChannel",

@@ -44,8 +44,8 @@ class BroadcastSettings(BaseSettings):
     driver: str = Field(default="reverb", validation_alias=_named("driver", "BROADCAST_DRIVER", "BROADCAST_CONNECTION"))
     """`reverb`, `pusher`, `ably`, `redis`, `log`, `null`, or a name given to `DriverManager.extend`."""
     namespace: str = Field(default="App\\Events\\", validation_alias=_named("namespace", "BROADCAST_NAMESPACE"))
-    """Stands before event class names on the wire; Echo's `namespace` is the same. None at all is said in the
-    constructor, by an empty one: an empty variable counts as unset."""
+    """Stands before event class names on the wire; Echo's `namespace` is the same. `none` for none at all: an
+    empty variable counts as unset."""
     max_data_bytes: int = Field(
         default=10_240, gt=0, validation_alias=_named("max_data_bytes", "BROADCAST_MAX_DATA_BYTES")
     )
@@ -120,6 +120,11 @@ class BroadcastSettings(BaseSettings):
         if self.reverb_server_port and "reverb_port" not in self.model_fields_set:
             self.__dict__["reverb_port"] = self.reverb_server_port
         return self
+
+    @field_validator("namespace")
+    @classmethod
+    def _no_namespace(cls, value: str) -> str:
+        return "" if value == "none" else value
 
     @field_validator("redis_username", "redis_password", mode="before")
     @classmethod

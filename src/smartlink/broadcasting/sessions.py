@@ -31,6 +31,8 @@ from smartlink.broadcasting.outbox import Outbox
 
 __all__ = ["SessionBroadcasts"]
 
+AnySession = Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]
+
 _log = logging.getLogger("smartlink.broadcasting")
 
 
@@ -95,16 +97,29 @@ class SessionBroadcasts:
             target = target.sync_session_class
         event.listen(target, "before_flush", _load_before_deletion)
         event.listen(target, "after_flush", self._after_flush)
-        event.listen(target, "after_flush_postexec", self._record_rest)
         event.listen(target, "persistent_to_deleted", self._after_deletion)
+        self._listen_to_transactions(target)
+
+    def follow(self, session: AnySession) -> Session:
+        """Have one session announce, without the changes of its models; gives the plain session that does the work."""
+        own = _plain(session)
+        if not self._listens_to(own):
+            self._listen_to_transactions(own)
+        return own
+
+    def _listen_to_transactions(self, target: Any) -> None:
+        event.listen(target, "after_flush_postexec", self._record_rest)
         event.listen(target, "before_commit", self._before_commit)
         event.listen(target, "after_commit", self._after_commit)
         event.listen(target, "after_soft_rollback", self._after_rollback)
         event.listen(target, "after_transaction_end", self._after_end)
 
+    def _listens_to(self, session: Session) -> bool:
+        return self._before_commit in tuple(session.dispatch.before_commit)
+
     def announce(
         self,
-        session: Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any],
+        session: AnySession,
         what: BroadcastEvent,
         *,
         to_others: bool = False,
@@ -115,7 +130,7 @@ class SessionBroadcasts:
         is not attached, and for a live event without `send_live`.
         """
         own = _plain(session)
-        if self._before_commit not in tuple(own.dispatch.before_commit):
+        if not self._listens_to(own):
             raise BroadcastConfigError(
                 f"{type(what).__name__} would never be told: this session is not attached; call attach() with the "
                 "maker of your sessions first"
@@ -292,7 +307,7 @@ def _load_before_deletion(session: Session, _: object, __: object) -> None:
                     getattr(model, name)
 
 
-def _plain(session: Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]) -> Session:
+def _plain(session: AnySession) -> Session:
     """The session that does the work."""
     own = session() if isinstance(session, scoped_session | async_scoped_session) else session
     return own.sync_session if isinstance(own, AsyncSession) else own

@@ -15,7 +15,7 @@ await deliver_recorded(engine, tables, app.broadcaster)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from smartlink.broadcasting.drivers.connections import ConnectionRegistry
 from smartlink.broadcasting.envelope import Delivery, Envelope
 from smartlink.broadcasting.errors import BroadcastFailed, BroadcastUnavailable
 from smartlink.broadcasting.events import BroadcastEvent
+from smartlink.broadcasting.facade import BaseBroadcasting
 from smartlink.broadcasting.outbox.relay import Relay
 from smartlink.broadcasting.outbox.tables import OutboxTables
 from smartlink.broadcasting.sync import SyncBroadcaster
@@ -180,15 +181,21 @@ class Broadcasts:
 
 
 @contextmanager
-def fake_broadcasts(broadcaster: Broadcaster | SyncBroadcaster) -> Iterator[Broadcasts]:
+def fake_broadcasts(broadcaster: Broadcaster | SyncBroadcaster | BaseBroadcasting) -> Iterator[Broadcasts]:
     """For as long as the block lasts, nothing leaves the process: everything is packed for real, and kept.
 
     Encrypted channels are kept as they were before sealing. What was kept can be asked about after the block too.
     """
     broadcasts = Broadcasts()
-    own = broadcaster if isinstance(broadcaster, Broadcaster) else broadcaster.broadcaster
-    with own.driven_by(broadcasts.fake_driver, broadcasts.note):
+    with ExitStack() as stack:
+        if isinstance(broadcaster, BaseBroadcasting):
+            stack.enter_context(broadcaster.sync.broadcaster.driven_by(broadcasts.fake_driver))
+        stack.enter_context(_plain(broadcaster).driven_by(broadcasts.fake_driver, broadcasts.note))
         yield broadcasts
+
+
+def _plain(broadcaster: Broadcaster | SyncBroadcaster | BaseBroadcasting) -> Broadcaster:
+    return broadcaster if isinstance(broadcaster, Broadcaster) else broadcaster.broadcaster
 
 
 class Recorded(Broadcasts):
@@ -236,15 +243,14 @@ def _recorded(rows: Iterable[Sequence[Any]]) -> Recorded:
 
 
 async def deliver_recorded(
-    engine: AsyncEngine, tables: OutboxTables, broadcaster: Broadcaster | SyncBroadcaster
+    engine: AsyncEngine, tables: OutboxTables, broadcaster: Broadcaster | SyncBroadcaster | BaseBroadcasting
 ) -> int:
     """Send what is recorded and waits, as a worker would, and leave it to the next one at once; how many were sent.
 
     Within `fake_broadcasts` they go to the fake. What another worker holds meanwhile is that one's to send. Raises
     what the database raises.
     """
-    own = broadcaster if isinstance(broadcaster, Broadcaster) else broadcaster.broadcaster
-    relay = Relay(engine, tables, own.driver)
+    relay = Relay(engine, tables, _plain(broadcaster).driver)
     try:
         return await relay.run_once()
     finally:

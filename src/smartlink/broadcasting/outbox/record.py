@@ -13,7 +13,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Integer, Table, bindparam, func, insert, literal_column, select, text
+from sqlalchemy import (
+    Connection,
+    Dialect,
+    Engine,
+    Integer,
+    Table,
+    bindparam,
+    func,
+    insert,
+    literal_column,
+    select,
+    text,
+)
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
@@ -60,7 +72,7 @@ class Outbox:
         self._statements: dict[str, _Prepared] = {}
         events = tables.recorded_events
         self._table = events
-        self._at = {"clause": insert(events)}
+        self._at: Any = {"clause": insert(events)}
         """Where to record, for a session that chooses among several engines."""
         durable = (events.c.channel == bindparam("channel"), events.c.delivery == Delivery.DURABLE.value)
         self._watermark = select(func.max(tables.outbox_watermark.c.pruned_through))
@@ -127,6 +139,10 @@ class Outbox:
     def connection_of(self, session: Session) -> Connection:
         """The connection on which `session` records."""
         return session.connection(bind_arguments=self._at)
+
+    def engine_of(self, session: Session) -> Engine:
+        """The engine of the database in which `session` records."""
+        return session.get_bind(**self._at).engine
 
     def wake(self, queues: Iterable[str] = (DEFAULT_QUEUE,)) -> None:
         """Tell the workers that something was committed on `queues`. Never waits; harmless when there is none."""

@@ -7,7 +7,7 @@ the order of commits. `part` follows from the channel; workers share a queue's p
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from sqlalchemy import (
     BigInteger,
@@ -72,7 +72,11 @@ class OutboxTables:
 
 
 def define_tables(metadata: MetaData) -> OutboxTables:
-    """Define the outbox's tables in `metadata`. They need no rows to start with."""
+    """Define the outbox's tables in `metadata`, or give those that are there. They need no rows to start with."""
+    prefix = f"{metadata.schema}." if metadata.schema else ""
+    names = [f"{prefix}{each.name}" for each in fields(OutboxTables)]
+    if all(name in metadata.tables for name in names):
+        return OutboxTables(*(metadata.tables[name] for name in names))
     recorded_events = Table(
         "recorded_events",
         metadata,

@@ -17,7 +17,7 @@ from smartlink.broadcasting.outbox.pgbouncer import is_pooled
 from smartlink.broadcasting.outbox.relay import Relay, Until
 from smartlink.broadcasting.outbox.schedule import Schedule
 from smartlink.broadcasting.outbox.tables import OutboxTables
-from smartlink.broadcasting.outbox.wakeup import PostgresListener, RedisListener, WakeupListener
+from smartlink.broadcasting.outbox.wakeup import PostgresListener, RedisListener, Wakeup, WakeupListener
 
 __all__ = ["run_worker"]
 
@@ -35,20 +35,23 @@ async def run_worker(
     redis_url: str | None = None,
     listen_engine: AsyncEngine | None = None,
     stop: asyncio.Event | None = None,
+    wakeup: Wakeup | None = None,
     send_timeout_s: float = 5.5,
 ) -> Relay:
     """Send what is recorded until SIGTERM or Ctrl-C, or `stop` is set; gives the relay, which says what it has done.
 
     Any number may run. It hears of commits over Redis where `redis_url` is given (`Outbox(bell=RedisBell(url))` rings),
-    else over PostgreSQL's NOTIFY, and sweeps anyway. Behind PgBouncer (`engine_for`) it sweeps alone, unless there is a
-    `listen_engine` that goes past it. `queues`, `concurrency` and `send_timeout_s` (a little more than
-    BROADCAST_TIMEOUT) are the relay's. Sent events are pruned each hour, by one of the workers. The engines and the
-    broadcaster stay open: they are yours. Raises BroadcastConfigError for a queue that cannot be.
+    else over PostgreSQL's NOTIFY, within one process by the outbox's `wakeup`, and sweeps anyway. Behind PgBouncer
+    (`engine_for`) it sweeps alone, unless there is a `listen_engine` that goes past it. `queues`, `concurrency` and
+    `send_timeout_s` (a little more than BROADCAST_TIMEOUT) are the relay's. Sent events are pruned each hour, by one of
+    the workers. The engines and the broadcaster stay open: they are yours. Raises BroadcastConfigError for a queue that
+    cannot be.
     """
     relay = Relay(
         engine,
         tables,
         broadcaster.driver,
+        wakeup=wakeup,
         listeners=_listeners(listen_engine or engine, queues, redis_url),
         queues=queues,
         concurrency=concurrency,

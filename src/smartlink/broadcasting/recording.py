@@ -1,0 +1,192 @@
+"""The half of `Broadcasting` that needs SQLAlchemy: the outbox's tables, announcing in sessions, and the relay."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import importlib.util
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import URL, Engine, MetaData, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import DeclarativeBase
+
+from smartlink.broadcasting.broadcaster import Broadcaster
+from smartlink.broadcasting.envelope import Envelope
+from smartlink.broadcasting.errors import BroadcastConfigError
+from smartlink.broadcasting.events import BroadcastEvent
+from smartlink.broadcasting.outbox import Outbox, Until, Wakeup, define_tables, engine_for, run_worker
+from smartlink.broadcasting.sessions import AnySession, SessionBroadcasts
+from smartlink.broadcasting.threads import Threads, threads_here
+
+__all__ = ["AnySession", "Base", "Database", "Recording", "RelayThread"]
+
+Base = type[DeclarativeBase] | MetaData | Any
+Database = Engine | AsyncEngine | URL | str
+
+_MORE_THAN_A_CALL_S = 0.5
+_END_S = 10.0
+_DRIVERS = {"postgresql": "asyncpg", "postgres": "asyncpg", "sqlite": "aiosqlite"}
+_log = logging.getLogger("smartlink.broadcasting")
+
+
+class Recording:
+    """Announces in sessions and relays what they recorded. Without a `database` it takes that of the first session."""
+
+    def __init__(
+        self,
+        broadcaster: Broadcaster,
+        base: Base,
+        database: Database | None,
+        *,
+        send_live: Callable[[Sequence[Envelope]], object],
+        timeout_s: float,
+    ) -> None:
+        self.tables = define_tables(base if isinstance(base, MetaData) else base.metadata)
+        self.outbox = Outbox(self.tables)
+        self.sessions = SessionBroadcasts(broadcaster, self.outbox, send_live=send_live)
+        self._broadcaster = broadcaster
+        self._database = database
+        self._database_found = Wakeup()
+        self._send_timeout_s = timeout_s + _MORE_THAN_A_CALL_S
+
+    def announce(
+        self, session: AnySession, event: BroadcastEvent, *, to_others: bool, to_other_users: str | int | None
+    ) -> None:
+        """As `SessionBroadcasts.announce`, in any session."""
+        own = self.sessions.follow(session)
+        self.sessions.announce(own, event, to_others=to_others, to_other_users=to_other_users)
+        if self._database is None:
+            self._database = self.outbox.engine_of(own)
+            self._database_found.set()
+
+    async def relay(
+        self,
+        stop: asyncio.Event | None,
+        *,
+        is_own_loop: bool,
+        queues: Sequence[str] | None = None,
+        concurrency: int = 4,
+        until: Until | None = None,
+    ) -> None:
+        """Send what is recorded until `stop` is set; without one, until a signal. In a loop of its own it uses an
+        engine of its own. Raises BroadcastConfigError for a database that it cannot use."""
+        database = self._database if stop is None else await self._known_database(stop)
+        if database is None:
+            if stop is None:
+                raise BroadcastConfigError(
+                    "a worker needs the database: Broadcasting.from_env(base=Base, engine=engine)"
+                )
+            return
+        async with _opened(database, is_own_loop=is_own_loop) as engine:
+            await run_worker(
+                engine,
+                self.tables,
+                self._broadcaster,
+                queues=queues,
+                concurrency=concurrency,
+                until=until,
+                stop=stop,
+                wakeup=self.outbox.wakeup,
+                send_timeout_s=self._send_timeout_s,
+            )
+
+    async def _known_database(self, stop: asyncio.Event) -> Database | None:
+        """The database, once it is known; None if `stop` is set before."""
+        found = asyncio.Event()
+        with self._database_found.heard_by(found.set):
+            if self._database is None:
+                waiting = [asyncio.create_task(event.wait()) for event in (found, stop)]
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in waiting:
+                    task.cancel()
+        return self._database
+
+
+@asynccontextmanager
+async def _opened(database: Database, *, is_own_loop: bool) -> AsyncIterator[AsyncEngine]:
+    """The application's own engine where it awaits in this loop, else one on the same database."""
+    if isinstance(database, Engine) and database.dialect.is_async:
+        database = AsyncEngine(database)
+    url = make_url(database) if isinstance(database, str | URL) else database.url
+    backend = url.get_backend_name()
+    if backend == "sqlite" and url.database in (None, "", ":memory:"):
+        raise BroadcastConfigError(
+            "the relay needs connections of its own, and a SQLite database in memory has one: use a file, "
+            "or relay=False"
+        )
+    if isinstance(database, AsyncEngine) and not is_own_loop:
+        yield database
+        return
+    driver = _DRIVERS.get(backend)
+    if driver is None:
+        raise BroadcastConfigError(f"the outbox keeps its order on sqlite and postgresql, not on {backend}")
+    if importlib.util.find_spec(driver) is None:
+        raise BroadcastConfigError(f"the relay needs an asynchronous driver: pip install {driver}, or relay=False")
+    if backend != "sqlite":
+        backend = "postgresql"
+        if "sslmode" in url.query:
+            url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": url.query["sslmode"]})
+    engine = engine_for(url.set(drivername=f"{backend}+{driver}"))
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+class RelayThread:
+    """Runs a relay in a thread of its own, for processes without an event loop. Starts with the first `ensure`, and
+    again after a fork; gives its share back when the process ends."""
+
+    def __init__(self, relay: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+        self._relay = relay
+        self._lock = threading.Lock()
+        self._pid: int | None = None
+        self._stop: Callable[[], None] | None = None
+
+    def ensure(self) -> None:
+        """Run in this process from now on."""
+        if self._pid == os.getpid():
+            return
+        with self._lock:
+            if self._pid == os.getpid():
+                return
+            self._pid = os.getpid()
+            threads = threads_here()
+            if type(threads) is not Threads:
+                _log.warning("no relay runs in a process of green threads: start a worker for what is recorded")
+                return
+            has_ended = threads.signal()
+            threads.start(lambda: self._run(has_ended.set), "smartlink-relay")
+
+            def end() -> None:
+                if self._pid == os.getpid() and self._stop is not None:
+                    self._stop()
+                    has_ended.wait(_END_S)
+
+            atexit.register(end)
+
+    def _run(self, ended: Callable[[], None]) -> None:
+        async def relay() -> None:
+            stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+            def end() -> None:
+                loop.call_soon_threadsafe(stop.set)
+
+            self._stop = end
+            try:
+                await self._relay(stop)
+            finally:
+                self._stop = None
+
+        try:
+            asyncio.run(relay())
+        except Exception:  # noqa: BLE001 - nobody waits for the thread
+            _log.exception("the relay has ended: what is recorded waits")
+        finally:
+            ended()
