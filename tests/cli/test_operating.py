@@ -75,14 +75,14 @@ async def test_a_new_certificate_is_shown_after_sighup_and_connections_stay(tmp_
     ("settings", "options", "told", "code"),
     [
         ({"reverb_server_tls_cert": "cert.pem", "reverb_server_tls_key": "none.pem"}, (), "cert.pem", 2),
-        ({"reverb_server_tls_cert": "key.pem", "reverb_server_tls_key": "key.pem"}, (), "not PEM", 2),
+        ({"reverb_server_tls_cert": "key.pem", "reverb_server_tls_key": "key.pem"}, (), "not valid PEM", 2),
         (
             {"reverb_server_tls_cert": "cert.pem", "reverb_server_tls_key": "key.pem"},
             ("--hostname", "other.example.com"),
             "is not for other.example.com",
             2,
         ),
-        ({"reverb_server_unix_socket": "cert.pem"}, (), "no socket", 2),
+        ({"reverb_server_unix_socket": "cert.pem"}, (), "not a socket", 2),
         ({"reverb_server_unix_socket_mode": "999"}, (), "REVERB_SERVER_UNIX_SOCKET_MODE", 2),
         ({"reverb_server_trusted_proxies": "here"}, (), "REVERB_SERVER_TRUSTED_PROXIES", 2),
     ],
