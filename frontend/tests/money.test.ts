@@ -67,11 +67,11 @@ describe('a wallet', () => {
 })
 
 it.each([
-  ['', 'Write an amount'],
-  ['1.234', 'Write an amount'],
-  ['-5', 'Write an amount'],
-  ['1234567890123', 'more than can be moved'],
-  ['9'.repeat(40) + ',50', 'more than can be moved'],
+  ['', 'Enter an amount'],
+  ['1.234', 'Enter an amount'],
+  ['-5', 'Enter an amount'],
+  ['1234567890123', 'too large'],
+  ['9'.repeat(40) + ',50', 'too large'],
 ])('what is typed as %s is told why it is no amount', (typed, told) => {
   expect(typedAmount(typed)).toBeNull()
   expect(amountProblem(typed)).toContain(told)

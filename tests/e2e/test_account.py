@@ -69,7 +69,7 @@ async def test_an_account_is_made_once_though_the_answer_is_lost_and_leaves_no_t
         await page.get_by_test_id("login-submit").click()
         await open_account(page)
     await page.reload()
-    await expect(page.get_by_text("No token yet.")).to_be_visible()
+    await expect(page.get_by_text("No tokens yet.")).to_be_visible()
 
 
 async def test_name_and_address_are_changed_and_what_is_wrong_is_told(call: Callers, sign_in: SignIn) -> None:
@@ -78,11 +78,11 @@ async def test_name_and_address_are_changed_and_what_is_wrong_is_told(call: Call
     await open_account(nora)
     await nora.get_by_test_id("profile-name").fill("  ")
     await nora.get_by_test_id("profile-save").click()
-    await expect(problem(nora, "Write the name others will see.")).to_be_visible()
+    await expect(problem(nora, "Enter the name others will see.")).to_be_visible()
     await nora.get_by_test_id("profile-name").fill("Nora <b>B</b>")
     await nora.get_by_test_id("profile-email").fill("ana@example.com")
     await nora.get_by_test_id("profile-save").click()
-    await expect(problem(nora, "Write your password to change the address.")).to_be_visible()
+    await expect(problem(nora, "Enter your password to change your email.")).to_be_visible()
     await nora.get_by_test_id("profile-password").fill("not this one")
     await nora.get_by_test_id("profile-save").click()
     await expect(problem(nora, "The current password is not right.")).to_be_visible()
@@ -132,9 +132,9 @@ async def test_another_password_ends_all_other_sessions_and_this_page_comes_back
     here, there = await sign_in("pam"), await sign_in("pam")
     await open_account(here)
     for current, wanted, again, told in (
-        ("", "long enough", "long enough", "Write your present password."),
+        ("", "long enough", "long enough", "Enter your current password."),
         ("password", "short", "short", "Use at least 8 characters."),
-        ("password", "long enough", "long enougg", "The two are not the same."),
+        ("password", "long enough", "long enougg", "The passwords don't match."),
         ("wrong one", "long enough", "long enough", "The current password is not right."),
     ):
         await here.get_by_test_id("password-current").fill(current)
@@ -146,8 +146,8 @@ async def test_another_password_ends_all_other_sessions_and_this_page_comes_back
     await here.get_by_test_id("password-current").fill("password")
     await here.get_by_test_id("password-save").click()
 
-    await expect(here.get_by_text("Changed. Everybody else was signed out.")).to_be_visible()
-    await expect(there.get_by_text("Your session has ended.")).to_be_visible()
+    await expect(here.get_by_text("Password changed. You were signed out everywhere else.")).to_be_visible()
+    await expect(there.get_by_text("Your session has expired.")).to_be_visible()
     await expect(here.get_by_test_id("connection-state")).to_have_text("Connected")
     await here.get_by_test_id("nav-chat").click()
     await call("ben", "POST", "/api/chat/messages", {"message": "Pam, still there?"})
@@ -160,11 +160,11 @@ async def test_a_token_is_shown_once_works_and_is_revoked(call: Callers, sign_in
     await tess.context.grant_permissions(["clipboard-read", "clipboard-write"])
     await open_account(tess)
     await tess.get_by_test_id("token-create").click()
-    await expect(problem(tess, "Name it after what will use it.")).to_be_visible()
+    await expect(problem(tess, "Enter a name, such as the app that will use it.")).to_be_visible()
     await tess.get_by_test_id("token-name").fill("<i>robot</i>")
     await tess.get_by_test_id("token-until").fill("2020-01-01")
     await tess.get_by_test_id("token-create").click()
-    await expect(problem(tess, "Choose a day to come.")).to_be_visible()
+    await expect(problem(tess, "Choose a date in the future.")).to_be_visible()
     await tess.get_by_test_id("token-until").fill("2051-01-01")
     await tess.get_by_test_id("token-create").click()
 
@@ -174,7 +174,7 @@ async def test_a_token_is_shown_once_works_and_is_revoked(call: Callers, sign_in
     assert secret == await tess.get_by_test_id("token-secret").input_value()
     assert _status(smartlink, secret) == 200
     row = tess.get_by_role("list", name="Personal tokens").get_by_role("listitem").filter(has_text="<i>robot</i>")
-    await expect(row).to_contain_text("ends")
+    await expect(row).to_contain_text("Expires")
     await tess.reload()
     await expect(row).to_have_count(1)
     await expect(tess.get_by_test_id("token-secret")).to_have_count(0)
@@ -206,7 +206,7 @@ async def test_whoever_cannot_be_signed_out_right_now_is_told(sign_in: SignIn) -
     await ana.get_by_test_id("account-menu").click()
     await ana.get_by_test_id("sign-out").click()
     told = ana.get_by_test_id("sign-out-problem")
-    await expect(told).to_contain_text("You are still signed in.")
+    await expect(told).to_contain_text("You're still signed in.")
     await ana.context.set_offline(False)
     await told.get_by_role("button", name="Try again").click()
 

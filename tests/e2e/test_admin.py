@@ -92,7 +92,7 @@ async def test_figures_and_the_console_move_while_others_are_busy(admin: Page, s
 
     await admin.get_by_test_id("pause").click()
     await say(ana, "while the console is paused")
-    await expect(admin.get_by_test_id("resume")).to_contain_text("held")
+    await expect(admin.get_by_test_id("resume")).to_contain_text("new")
     await expect(line(admin, "MessageSent")).to_have_count(1)
     await admin.get_by_test_id("resume").click()
     await expect(line(admin, "MessageSent")).to_have_count(2)
@@ -185,7 +185,7 @@ async def test_an_event_by_hand_arrives_and_a_slip_of_the_pen_does_not(admin: Pa
     await expect(admin.get_by_role("alert").filter(has_text="characters")).to_be_visible()
 
     await send_by_hand(admin, "chat", "App\\Events\\MessageSent", message("By hand"))
-    await expect(admin.get_by_test_id("event-result")).to_contain_text("Announced on chat")
+    await expect(admin.get_by_test_id("event-result")).to_contain_text("Sent to chat")
     await expect(said(ana, "By hand")).to_have_count(1)
     await expect(line(admin, "MessageSent")).to_have_count(1)
 
@@ -193,7 +193,7 @@ async def test_an_event_by_hand_arrives_and_a_slip_of_the_pen_does_not(admin: Pa
 async def test_a_failed_job_is_sent_again_or_forgotten(smartlink: Smartlink, admin: Page, sign_in: SignIn) -> None:
     ana = await sign_in("ana")
     await to(admin, "Failed jobs")
-    await expect(admin.get_by_text("None. Whatever was announced was taken.")).to_be_visible()
+    await expect(admin.get_by_text("No failed jobs.")).to_be_visible()
     failed = [fail(smartlink, message(f"Second try {number}", 900_000 + number)) for number in range(3)]
     # The figures tell of them, and the list follows.
     jobs = [admin.get_by_test_id(f"job-{job}") for job in failed]

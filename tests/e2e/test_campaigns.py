@@ -36,14 +36,14 @@ async def test_wrong_input_is_told_at_its_field_and_right_input_makes_a_campaign
     await ana.goto(f"{smartlink.url}/campaigns")
     await ana.get_by_test_id("campaign-new").click()
     form = ana.get_by_test_id("campaign-form")
-    await form.get_by_label("Budget in EUR").fill("-3")
+    await form.get_by_label("Budget (EUR)").fill("-3")
     await form.get_by_test_id("campaign-save").click()
-    await expect(alert(ana, "Give it a name.")).to_be_visible()
-    await expect(alert(ana, "Write an amount above zero")).to_be_visible()
+    await expect(alert(ana, "Enter a name.")).to_be_visible()
+    await expect(alert(ana, "Enter an amount above zero")).to_be_visible()
     await form.get_by_label("Starts").fill("2031-05-02T10:00")
     await form.get_by_label("Ends").fill("2031-05-01T10:00")
     await form.get_by_label("Name").fill("Autumn fair")
-    await form.get_by_label("Budget in EUR").fill("99.5")
+    await form.get_by_label("Budget (EUR)").fill("99.5")
     await form.get_by_test_id("campaign-save").click()
     await expect(alert(ana, "The end must be after the start.")).to_be_visible()
 
@@ -62,14 +62,14 @@ async def test_two_who_look_see_each_other_and_what_the_other_does(
     ana, admin = await sign_in("ana"), await sign_in("admin")
     await ana.goto(where)
     await admin.goto(where)
-    viewers = "Also looking at this"
+    viewers = "Also viewing"
     await expect(ana.get_by_role("list", name=viewers)).to_contain_text("Admin")
     await expect(admin.get_by_role("list", name=viewers)).to_contain_text("Ana")
 
     await admin.get_by_test_id("activate").click()
 
     await expect(ana.get_by_test_id("campaign-status")).to_have_text("Active")
-    await expect(ana.get_by_role("listitem").filter(has_text="Admin activated it")).to_have_count(1)
+    await expect(ana.get_by_role("listitem").filter(has_text="Admin activated this campaign")).to_have_count(1)
     await expect(ana.get_by_test_id("nav-bell").locator(".badge")).to_be_visible()
     await admin.goto(f"{smartlink.url}/wallet")
     await expect(ana.get_by_role("list", name=viewers)).to_have_count(0)
@@ -84,15 +84,15 @@ async def test_whoever_saves_second_is_told_and_loses_nothing_of_the_first(
     await ana.get_by_test_id("edit").click()
     await ana.get_by_label("Name").fill("Mine")
     await call("admin", "PUT", f"/api/campaigns/{campaign_id}/budget", {"budget": "777"})
-    await expect(ana.get_by_text("This campaign was changed while you edit it.")).to_be_visible()
+    await expect(ana.get_by_text("This campaign changed while you were editing.")).to_be_visible()
 
     await ana.get_by_test_id("campaign-save").click()
-    await expect(alert(ana, "Somebody changed this campaign meanwhile.")).to_be_visible()
+    await expect(alert(ana, "Not saved: someone else changed this campaign.")).to_be_visible()
     assert (await call("ana", "GET", f"/api/campaigns/{campaign_id}"))["name"] == "Contested"
 
-    await ana.get_by_role("button", name="Load the new state").click()
-    await expect(alert(ana, "Somebody changed this campaign meanwhile.")).to_have_count(0)
-    await expect(ana.get_by_label("Budget in EUR")).to_have_value("777.00")
+    await ana.get_by_role("button", name="Load latest version").click()
+    await expect(alert(ana, "Not saved: someone else changed this campaign.")).to_have_count(0)
+    await expect(ana.get_by_label("Budget (EUR)")).to_have_value("777.00")
     await ana.get_by_label("Name").fill("Ours")
     await ana.get_by_test_id("campaign-save").click()
     await expect(ana.get_by_role("heading", name="Ours")).to_be_visible()
@@ -151,10 +151,10 @@ async def test_one_that_is_deleted_is_gone_in_the_other_tab(
     await ana.get_by_test_id("confirm").click()
 
     await expect(other.get_by_test_id(f"campaign-{campaign_id}")).to_have_count(0)
-    await expect(looking.get_by_text("There is no such campaign, or it is not yours.")).to_be_visible()
+    await expect(looking.get_by_text("This campaign doesn't exist, or you don't have access to it.")).to_be_visible()
     await expect(ana.get_by_test_id("campaign-new")).to_be_visible()
     await ana.goto(f"{smartlink.url}/campaigns/{campaign_id}")
-    await expect(ana.get_by_text("There is no such campaign, or it is not yours.")).to_be_visible()
+    await expect(ana.get_by_text("This campaign doesn't exist, or you don't have access to it.")).to_be_visible()
 
 
 async def test_an_admin_who_changes_what_its_owner_deleted_sees_that_it_is_gone(
@@ -168,7 +168,7 @@ async def test_an_admin_who_changes_what_its_owner_deleted_sees_that_it_is_gone(
 
     await admin.get_by_test_id("activate").click()
 
-    await expect(admin.get_by_text("There is no such campaign, or it is not yours.")).to_be_visible()
+    await expect(admin.get_by_text("This campaign doesn't exist, or you don't have access to it.")).to_be_visible()
 
 
 async def test_what_is_saved_is_saved_though_the_activity_does_not_come_and_to_the_second(

@@ -158,7 +158,7 @@ async def test_what_is_found_is_shown_where_it_stands(call: Callers, sign_in: Si
 
     await ana.keyboard.press("Control+k")
     await ana.keyboard.type("NEED")
-    results = ana.get_by_role("list", name="Found messages")
+    results = ana.get_by_role("list", name="Search results")
     await expect(results.get_by_role("listitem")).to_have_count(1)
     await expect(results.locator("mark")).to_have_text("needle")
     await expect(results).to_contain_text('Sam: The <b onclick="x">needle</b> is here')
@@ -184,13 +184,13 @@ async def test_a_search_says_when_there_is_nothing_and_when_it_failed(sign_in: S
     field = ana.get_by_test_id("search")
     results = ana.get_by_test_id("search-results")
     await field.fill("zzzyx")
-    await expect(results).to_contain_text("Nothing found for “zzzyx”.")
+    await expect(results).to_contain_text("No results for “zzzyx”.")
     await field.fill("!?")
-    await expect(results).to_contain_text("Write a word to look for.")
+    await expect(results).to_contain_text("Type a word to search for.")
 
     await ana.route("**/api/chat/search*", lambda route: route.fulfill(status=503, body="{}"))
     await field.fill("coffee")
-    await expect(results).to_contain_text("The search did not work.")
+    await expect(results).to_contain_text("Search failed.")
     await ana.unroute("**/api/chat/search*")
     await results.get_by_role("button", name="Try again").click()
     await expect(results.locator("mark")).to_have_text("Coffee")
@@ -202,7 +202,7 @@ async def test_where_nobody_is_nothing_can_be_written(sign_in: SignIn, smartlink
     ana = await sign_in("ana")
     for nobody in ("999999", "1"):
         await ana.goto(f"{smartlink.url}/direct/{nobody}")
-        await expect(ana.get_by_role("heading", name="Nobody is here")).to_be_visible()
+        await expect(ana.get_by_role("heading", name="Conversation not found")).to_be_visible()
         await expect(ana.get_by_test_id("composer-input")).to_have_count(0)
     await ana.get_by_role("link", name="All conversations").click()
 

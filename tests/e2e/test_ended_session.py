@@ -43,7 +43,7 @@ FORMS = {
     "profile": Form("/account", "#profile-name", "Another name", "profile-save"),
     "token": Form("/account", "#token-name", "robot", "token-create"),
     "wallet": Form("/wallet", "#amount", "12.50", "deposit"),
-    "event by hand": Form("/admin/console", "#event-data", '{"a": 1}', "event-send", is_for_admins=True),
+    "test event": Form("/admin/console", "#event-data", '{"a": 1}', "event-send", is_for_admins=True),
 }
 
 
@@ -93,7 +93,7 @@ async def test_what_was_being_written_is_given_back(
     field = await write(page, form)
     if form.asks is not None:
         await page.get_by_test_id(form.asks).click()
-    await expect(page.get_by_text("Your session has ended.")).to_be_visible()
+    await expect(page.get_by_text("Your session has expired.")).to_be_visible()
     await page.unroute_all()
 
     await sign_in_here(page, who)
@@ -113,7 +113,7 @@ async def test_what_one_account_was_writing_is_not_shown_to_another(
     await connected(page)
     field = await write(page, form)
     await call(who, "POST", "/api/logout/everywhere")
-    await expect(page.get_by_text("Your session has ended.")).to_be_visible()
+    await expect(page.get_by_text("Your session has expired.")).to_be_visible()
 
     await sign_in_here(page, "ben")
     await expect(page.get_by_test_id("account-menu")).to_contain_text("Ben")

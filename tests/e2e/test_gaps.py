@@ -190,18 +190,20 @@ async def test_pages_opened_while_nobody_answers_say_so_and_load_by_themselves_a
     ana = await sign_in("ana")
     await ana.wait_for_load_state("networkidle")
     await ana.context.set_offline(True)
-    await expect(ana.get_by_test_id("connection-banner")).to_contain_text("What you write is sent when you are back.")
+    await expect(ana.get_by_test_id("connection-banner")).to_contain_text(
+        "Messages will be sent when you're back online."
+    )
 
     await ana.get_by_test_id("nav-wallet").click()
-    await expect(ana.get_by_text("Your wallet could not be loaded.")).to_be_visible()
-    await expect(ana.get_by_test_id("connection-banner")).to_contain_text("What you see is as last known.")
+    await expect(ana.get_by_text("Couldn't load your wallet.")).to_be_visible()
+    await expect(ana.get_by_test_id("connection-banner")).to_contain_text("What you see may be out of date.")
     await ana.context.set_offline(False)
     await expect(ana.get_by_test_id("balance")).to_be_visible()
 
     await ana.context.set_offline(True)
     await expect(ana.get_by_test_id("connection-banner")).to_be_visible()
     await ana.get_by_test_id("nav-campaign").click()
-    await expect(ana.get_by_text("Campaigns could not be loaded.")).to_be_visible()
+    await expect(ana.get_by_text("Couldn't load campaigns.")).to_be_visible()
     await ana.context.set_offline(False)
     await expect(ana.get_by_test_id("campaign-1")).to_be_visible()
 
@@ -220,11 +222,11 @@ async def test_what_did_not_go_through_is_shown_as_not_done_and_forgotten_once_o
         await expect(page.get_by_test_id("connection-state")).to_have_text("Connected")
     await noah.context.set_offline(True)
     await noah.get_by_role("button", name="Mark as read").click()
-    await expect(noah.get_by_role("alert").filter(has_text="That did not go through.")).to_be_visible()
+    await expect(noah.get_by_role("alert").filter(has_text="Couldn't update your notifications.")).to_be_visible()
     await expect(noah.get_by_role("region", name="New").get_by_role("listitem")).to_have_count(1)
     await expect(noah.get_by_test_id("nav-bell").locator(".badge")).to_have_text("1")
     await campaign.get_by_test_id("activate").click()
-    await expect(campaign.get_by_role("alert").filter(has_text="cannot be reached")).to_be_visible()
+    await expect(campaign.get_by_role("alert").filter(has_text="Can't reach SmartLink")).to_be_visible()
     await noah.context.set_offline(False)
 
     for page in (noah, campaign):
@@ -238,7 +240,7 @@ async def test_a_room_opened_while_nobody_answers_loads_by_itself_afterwards(sig
     await expect(ana.get_by_test_id(f"conversation-{BEN}")).to_be_visible()
     await ana.context.set_offline(True)
     await ana.get_by_test_id(f"conversation-{BEN}").click()
-    await expect(ana.get_by_role("heading", name="These messages did not load")).to_be_visible()
+    await expect(ana.get_by_role("heading", name="Couldn't load messages")).to_be_visible()
     await ana.context.set_offline(False)
 
     await expect(ana.get_by_role("log").get_by_role("listitem").first).to_be_visible()
@@ -251,9 +253,9 @@ async def test_a_page_whose_scripts_do_not_come_is_told_of_and_opens_later(
     await admin.context.set_offline(True)
     await admin.get_by_test_id("nav-admin").click()
     lost = admin.get_by_test_id("page-lost")
-    await expect(lost).to_contain_text("This page could not be opened.")
+    await expect(lost).to_contain_text("Couldn't open this page.")
     await lost.get_by_role("button", name="Try again").click()
-    await expect(lost).to_contain_text("Nobody answers yet.")
+    await expect(lost).to_contain_text("Still can't reach SmartLink.")
     await admin.context.set_offline(False)
     await lost.get_by_role("button", name="Try again").click()
 
@@ -268,7 +270,7 @@ async def test_lists_of_admins_opened_while_nobody_answers_load_by_themselves_af
     await admin.wait_for_load_state("networkidle")
     await admin.context.set_offline(True)
     await admin.get_by_role("link", name="Users").click()
-    await expect(admin.get_by_role("alert").filter(has_text="SmartLink cannot be reached")).to_be_visible()
+    await expect(admin.get_by_role("alert").filter(has_text="Can't reach SmartLink")).to_be_visible()
     await admin.context.set_offline(False)
 
     await expect(admin.get_by_test_id(f"user-{ANA}")).to_be_visible()

@@ -82,13 +82,13 @@ async def test_a_toast_stays_while_the_reader_is_on_it(call: Callers, sign_in: S
     await ana.goto(f"{smartlink.url}/campaigns")
     await expect(ana.get_by_test_id("connection-state")).to_have_text("Connected")
     await call("ana", "POST", "/api/wallet/deposits", {"amount": "3"})
-    await toast(ana, "Money came in").hover()
+    await toast(ana, "Deposit received").hover()
 
     await ana.clock.fast_forward(10_000)
-    await expect(toast(ana, "Money came in")).to_be_visible()
+    await expect(toast(ana, "Deposit received")).to_be_visible()
     await ana.mouse.move(5, 700)
     await ana.clock.fast_forward(7_000)
-    await expect(toast(ana, "Money came in")).to_have_count(0)
+    await expect(toast(ana, "Deposit received")).to_have_count(0)
 
 
 async def test_all_are_read_in_every_tab(call: Callers, sign_in: SignIn, smartlink: Smartlink) -> None:
@@ -132,7 +132,7 @@ async def test_the_browser_is_asked_for_permission_after_a_click_only(sign_in: S
     ana = await (await sign_in("ana")).context.new_page()
     await ana.add_init_script(ASKED)
     await ana.goto(f"{smartlink.url}/notifications")
-    allow = ana.get_by_role("button", name="Allow")
+    allow = ana.get_by_role("button", name="Notify me")
     await expect(allow).to_be_visible()
     assert await ana.evaluate("window.asked") == 0
 
@@ -173,11 +173,13 @@ async def test_a_list_that_does_not_load_says_so_and_is_loaded_again(sign_in: Si
     ana = await (await sign_in("ana")).context.new_page()
     await ana.route(re.compile("/api/notifications"), lambda route: route.fulfill(status=503, body="{}"))
     await ana.goto(f"{smartlink.url}/notifications")
-    await expect(ana.get_by_text("Your notifications could not be loaded.")).to_be_visible()
+    await expect(ana.get_by_text("Couldn't load your notifications.")).to_be_visible()
 
     await ana.unroute(re.compile("/api/notifications"))
     await ana.get_by_role("button", name="Try again").click()
-    await expect(ana.get_by_role("main").get_by_role("listitem").filter(has_text="Money came in").first).to_be_visible()
+    await expect(
+        ana.get_by_role("main").get_by_role("listitem").filter(has_text="Deposit received").first
+    ).to_be_visible()
 
 
 async def test_one_that_comes_while_the_list_is_on_its_way_is_in_the_list(
@@ -216,7 +218,7 @@ async def test_older_ones_come_when_asked_for_and_it_is_told_when_they_do_not(
     mona = await sign_in("mona")
     await mona.goto(f"{smartlink.url}/notifications")
     rows = mona.get_by_role("region", name="New").get_by_role("listitem")
-    older = mona.get_by_role("button", name="Show older ones")
+    older = mona.get_by_role("button", name="Load more")
     await expect(rows).to_have_count(50)
 
     await mona.route(re.compile("before="), lambda route: route.fulfill(status=503, body="{}"), times=1)
@@ -236,7 +238,7 @@ async def test_the_keyboard_goes_on_with_the_next_one_when_one_was_read(
         await call("kay", "POST", "/api/wallet/deposits", {"amount": amount})
     kay = await sign_in("kay")
     await kay.goto(f"{smartlink.url}/notifications")
-    buttons = kay.get_by_role("button", name="Mark as read: Money came in")
+    buttons = kay.get_by_role("button", name="Mark as read: Deposit received")
     await expect(buttons).to_have_count(2)
     await buttons.first.focus()
     await kay.keyboard.press("Enter")

@@ -50,14 +50,12 @@ async def test_a_sign_in_as_another_account_brings_the_other_tab_into_step(
         await page.goto(smartlink.url)
     await sign_in_here(first, "ben")
     await shows(first, "Ben")
-    await expect(second.get_by_test_id("signed-in-elsewhere")).to_contain_text("Ben signed in in another tab.")
+    await expect(second.get_by_test_id("signed-in-elsewhere")).to_contain_text("Ben just signed in on another tab.")
 
     await sign_in_here(second, "admin")
 
     await shows(second, "Admin")
-    await expect(first.get_by_test_id("switched")).to_contain_text(
-        "This browser is signed in as Admin now, not as Ben."
-    )
+    await expect(first.get_by_test_id("switched")).to_contain_text("You are now signed in as Admin instead of Ben.")
     await shows(first, "Admin")
     await first.get_by_role("button", name="OK").click()
     await expect(first.get_by_test_id("switched")).to_have_count(0)
@@ -102,7 +100,7 @@ async def test_nothing_that_one_account_writes_is_shown_or_sent_as_anothers(
     if what == "message":
         await first.get_by_test_id("composer-input").press("Enter")
 
-    await expect(first.get_by_test_id("switched")).to_contain_text("signed in as Admin now, not as Bill")
+    await expect(first.get_by_test_id("switched")).to_contain_text("signed in as Admin instead of Bill")
     await shows(first, "Admin")
     await expect(first.get_by_role("log").get_by_role("listitem").first).to_be_visible()
     await expect(first.get_by_text(text)).to_have_count(0)
@@ -154,7 +152,7 @@ async def test_money_is_moved_and_shown_for_the_account_on_the_page_only(
     await first.get_by_test_id("amount").fill("12.50")
     await first.get_by_test_id(act).click()
 
-    await expect(first.get_by_test_id("switched")).to_contain_text("signed in as Admin now, not as Ben")
+    await expect(first.get_by_test_id("switched")).to_contain_text("signed in as Admin instead of Ben")
     assert await call("admin", "GET", "/api/wallet") == before
     assert files == []
     await context.close()
@@ -195,7 +193,7 @@ async def test_a_page_that_connects_again_does_not_listen_as_another_account(
 
     await call("admin", "POST", f"/api/admin/users/{BEN}/disconnect")
 
-    await expect(first.get_by_test_id("switched")).to_contain_text("signed in as Admin now, not as Ben")
+    await expect(first.get_by_test_id("switched")).to_contain_text("signed in as Admin instead of Ben")
     await context.close()
 
 
@@ -212,7 +210,7 @@ async def test_after_a_session_ended_tabs_follow_the_same_account_and_are_told_o
     await connected(second)
     await call("bea", "POST", "/api/logout/everywhere")
     for page in (first, second):
-        await expect(page.get_by_text("Your session has ended.")).to_be_visible()
+        await expect(page.get_by_text("Your session has expired.")).to_be_visible()
 
     await sign_in_here(first, "bea")
     await expect(first.get_by_role("heading", name="Wallet")).to_be_visible()

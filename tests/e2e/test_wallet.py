@@ -63,11 +63,11 @@ async def test_money_goes_in_and_out_in_every_tab(call: Callers, wallet: Page, s
 @pytest.mark.parametrize(
     ("amount", "told"),
     [
-        ("", "Write an amount above zero"),
-        ("0", "Write an amount above zero"),
-        ("-5", "Write an amount above zero"),
-        ("1.234", "Write an amount above zero"),
-        ("<b>1</b>", "Write an amount above zero"),
+        ("", "Enter an amount above zero"),
+        ("0", "Enter an amount above zero"),
+        ("-5", "Enter an amount above zero"),
+        ("1.234", "Enter an amount above zero"),
+        ("<b>1</b>", "Enter an amount above zero"),
         ("99999999", "The balance is not enough."),
     ],
 )
@@ -100,9 +100,9 @@ async def test_days_in_the_wrong_order_are_told_and_asked_of_nobody(call: Caller
     asked: list[str] = []
     wallet.on("request", lambda request: asked.append(request.url))
     await wallet.get_by_label("To").fill("2026-01-01")
-    await expect(wallet.get_by_text("No movement like that.")).to_be_visible()
+    await expect(wallet.get_by_text("No results.")).to_be_visible()
     await wallet.get_by_label("From").fill("2026-12-31")
-    await expect(wallet.get_by_text("The last day is before the first.")).to_be_visible()
+    await expect(wallet.get_by_text("The end date is before the start date.")).to_be_visible()
     await expect(wallet.get_by_test_id("export")).to_have_count(0)
 
     before = float((await call("ana", "GET", "/api/wallet"))["balance"])
@@ -122,7 +122,7 @@ async def test_older_movements_stay_and_are_those_that_were_asked_for(
     olga = await sign_in("olga")
     await olga.goto(f"{smartlink.url}/wallet")
     rows = olga.locator("[data-testid^=transaction-]")
-    older = olga.get_by_role("button", name="Show older ones")
+    older = olga.get_by_role("button", name="Load more")
     await expect(rows).to_have_count(50)
 
     # The older ones come late: by then the reader wants to see something else.

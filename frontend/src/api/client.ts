@@ -94,21 +94,21 @@ async function failure(response: Response): Promise<Error> {
   const text = [said.message, said.error].find((one) => typeof one === 'string')
   switch (response.status) {
     case 401:
-      return new SignedOut(text ?? 'You are signed out.')
+      return new SignedOut(text ?? "You're signed out.")
     case 409:
       return response.headers.has('X-Account')
-        ? new AnotherAccount(text ?? 'Another account is signed in.')
-        : new Stale(text ?? 'This was changed meanwhile.')
+        ? new AnotherAccount(text ?? 'A different account is signed in.')
+        : new Stale(text ?? 'This has changed since you loaded it.')
     case 422:
-      return new Refused(text ?? 'That cannot be taken.', (said.errors ?? {}) as Record<string, string[]>)
+      return new Refused(text ?? 'The request was invalid.', (said.errors ?? {}) as Record<string, string[]>)
     case 429:
-      return new TooOften(text ?? 'Too often.', retryAfter(response, 1))
+      return new TooOften(text ?? 'Too many requests.', retryAfter(response, 1))
     case 502:
     case 503:
     case 504:
       return new Unreachable('SmartLink is busy or restarting.', retryAfter(response, 2))
     default:
-      return new Rejected(text ?? `The server answered ${response.status}.`, response.status)
+      return new Rejected(text ?? `The server responded with ${response.status}.`, response.status)
   }
 }
 

@@ -17,7 +17,7 @@ export class ApiError extends Error {
 export class Unreachable extends ApiError {
   override name = 'Unreachable'
   constructor(
-    message = 'SmartLink cannot be reached right now.',
+    message = "Can't reach SmartLink right now.",
     readonly retryAfterS: number | null = null,
   ) {
     super(message)
@@ -73,7 +73,7 @@ export class Rejected extends ApiError {
 
 /** One sentence for the reader, whatever was thrown. */
 export function sentence(error: unknown): string {
-  if (error instanceof TooOften) return `Too often. Try again in ${error.retryAfterS} s.`
+  if (error instanceof TooOften) return `Too many requests. Try again in ${error.retryAfterS} s.`
   if (error instanceof Refused) return Object.values(error.errors)[0]?.[0] ?? error.message
   if (error instanceof ApiError) return error.message
   return 'Something went wrong.'

@@ -24,5 +24,5 @@ export function typedAmount(text: string): string | null {
 /** Why what somebody typed is no amount, and what to write instead. */
 export function amountProblem(text: string): string {
   const isHuge = /^\d{13,}([.,]\d{1,2})?$/.test(text.replace(/\s/gu, ''))
-  return isHuge ? 'That is more than can be moved.' : 'Write an amount above zero with at most two decimals, such as 12.50.'
+  return isHuge ? 'This amount is too large.' : 'Enter an amount above zero with up to two decimals, such as 12.50.'
 }

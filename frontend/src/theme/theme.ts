@@ -4,7 +4,7 @@ import { ref } from 'vue'
 export type Choice = 'system' | 'light' | 'dark'
 
 export const THEMES: readonly { value: Choice; label: string }[] = [
-  { value: 'system', label: 'As the system' },
+  { value: 'system', label: 'System' },
   { value: 'light', label: 'Light' },
   { value: 'dark', label: 'Dark' },
 ]

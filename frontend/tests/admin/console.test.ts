@@ -1,7 +1,7 @@
 /** The console keeps the newest, holds back while paused, and finds what is looked for. */
 import { describe, expect, it } from 'vitest'
 import type { ConsoleEntry, ConsoleKind } from '@/api/records'
-import { asText, consoleAfter, initialConsole, MOST, offeredKinds, shownLines, type ConsoleEvent, type Line } from '@/features/admin/console'
+import { asText, consoleAfter, detailText, initialConsole, MOST, offeredKinds, shownLines, type ConsoleEvent, type Line } from '@/features/admin/console'
 
 const entry = (name: string, kind: ConsoleKind = 'event', channel: string | null = 'chat'): ConsoleEntry => ({
   kind, at: '2026-01-01T00:00:00Z', channel, name, detail: { user_id: '7' },
@@ -63,10 +63,14 @@ describe('the filter', () => {
     expect(names(shownLines(lines, new Set(['join']), 'x'))).toEqual(['(gap)'])
   })
 
+  it('names a promise as delivery', () => {
+    expect(detailText({ ...entry('MessageSent'), detail: { promise: 'durable' } })).toBe('delivery: durable')
+  })
+
   it('is copied as text, oldest first', () => {
     expect(asText(lines.slice(0, 2)).split('\n')).toEqual([
       '2026-01-01T00:00:00Z  Join  presence-chat  user id: 7',
-      '(not connected: what happened meanwhile is not known here)',
+      '(disconnected: events from this period are missing)',
     ])
   })
 

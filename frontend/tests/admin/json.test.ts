@@ -29,26 +29,26 @@ describe('the editor', () => {
   })
 
   it.each([
-    ['', 1, 1, 'The text ends too early.'],
-    ['{\n  "a": 1\n  "b": 2\n}', 3, 3, 'A , or } must be here.'],
-    ['{"a": 1,}', 1, 9, 'A name in double quotes must be here.'],
-    ["{\n  'a': 1}", 2, 3, 'A name in double quotes must be here.'],
-    ['{"a": hello}', 1, 7, 'This is no value: text needs double quotes.'],
-    ['{"a": }', 1, 7, 'A value must be here.'],
-    ['{"a": [1, 2}', 1, 12, 'A , or ] must be here.'],
-    ['{"a": "b', 1, 7, 'This text has no closing quote.'],
-    ['{"a": "\\x"}', 1, 8, 'This is no escape: write \\\\ for a backslash.'],
-    ['{"a": 012}', 1, 7, 'This is no number.'],
-    ['{"a": 1} x', 1, 10, 'Nothing may follow after the end.'],
-    ['{"a": 1', 1, 8, 'A } is missing.'],
-    ['  [1]', 1, 3, 'It must be an object: { … }'],
-    ['{"id": 12345678901234567890}', 1, 8, 'This number would not arrive as it is written: put it in quotes.'],
+    ['', 1, 1, 'Unexpected end of text.'],
+    ['{\n  "a": 1\n  "b": 2\n}', 3, 3, 'Expected , or }.'],
+    ['{"a": 1,}', 1, 9, 'Expected a name in double quotes.'],
+    ["{\n  'a': 1}", 2, 3, 'Expected a name in double quotes.'],
+    ['{"a": hello}', 1, 7, 'Invalid value. Use double quotes for text.'],
+    ['{"a": }', 1, 7, 'Expected a value.'],
+    ['{"a": [1, 2}', 1, 12, 'Expected , or ].'],
+    ['{"a": "b', 1, 7, 'Missing closing quote.'],
+    ['{"a": "\\x"}', 1, 8, 'Invalid escape sequence. Write \\\\ for a backslash.'],
+    ['{"a": 012}', 1, 7, 'Invalid number.'],
+    ['{"a": 1} x', 1, 10, 'Unexpected text after the end.'],
+    ['{"a": 1', 1, 8, 'Missing }.'],
+    ['  [1]', 1, 3, 'Data must be a JSON object: { … }'],
+    ['{"id": 12345678901234567890}', 1, 8, 'This number would lose precision. Put it in quotes.'],
   ])('tells where %j goes wrong', (text, line, column, problem) => {
     expect(checkedObject(text)).toMatchObject({ ok: false, line, column, problem })
   })
 
   it('refuses endless nesting without giving up itself', () => {
-    expect(checkedObject(`{"a":${'['.repeat(50_000)}`)).toMatchObject({ ok: false, problem: 'Too many levels inside one another.' })
+    expect(checkedObject(`{"a":${'['.repeat(50_000)}`)).toMatchObject({ ok: false, problem: 'Nested too deeply.' })
   })
 })
 

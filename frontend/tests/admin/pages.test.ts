@@ -38,5 +38,5 @@ it('what admins did is told in words', () => {
     said('broadcast', 'chat', { event: 'Hello' }),
     said('retry all', 'failed jobs', { count: 1 }),
     said('something new', 'x'),
-  ]).toEqual(['blocked user 2', 'took the admin rights of and let in again user 2', 'announced Hello on chat', 'sent 1 failed event again', 'something new: x'])
+  ]).toEqual(['blocked user 2', 'removed admin rights from and unblocked user 2', 'sent Hello to chat', 'retried 1 failed event', 'something new: x'])
 })

@@ -58,7 +58,7 @@ it('counts code points near the end, and sends a thousand emoji but not one more
   expect(wrapper.find('[data-testid=counter]').exists()).toBe(false)
 
   await field.setValue('😀'.repeat(1001))
-  expect(wrapper.get('[data-testid=counter]').text()).toBe('1 character too many')
+  expect(wrapper.get('[data-testid=counter]').text()).toBe('1 character over the limit')
   await field.trigger('keydown', { key: 'Enter' })
   expect(sent()).toEqual([])
 

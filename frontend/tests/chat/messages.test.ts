@@ -78,7 +78,7 @@ it('offers to retry or delete what failed, with the reason', async () => {
 })
 
 it('says so when there is nothing yet, and when it did not load', async () => {
-  expect((await list(loaded())).text()).toContain('It is quiet here')
+  expect((await list(loaded())).text()).toContain('No messages yet')
   expect((await list({ type: 'roomFailed', room: GENERAL, problem: 'Away.' })).text()).toContain('Away.')
 })
 

@@ -70,8 +70,8 @@ export const KINDS: Record<ConsoleKind, string> = {
   client_event: 'Client event',
   join: 'Join',
   leave: 'Leave',
-  occupied: 'Opened',
-  vacated: 'Emptied',
+  occupied: 'Occupied',
+  vacated: 'Vacated',
   error: 'Error',
   audit: 'Admin',
 }
@@ -87,9 +87,12 @@ export function offeredKinds(lines: readonly Line[], chosen: ReadonlySet<Console
   )
 }
 
+/** Words for what is called differently on the wire. */
+const LABELS: Record<string, string> = { promise: 'delivery' }
+
 export const detailText = ({ detail }: ConsoleEntry): string =>
   Object.entries(detail)
-    .map(([name, value]) => `${name.replaceAll('_', ' ')}: ${typeof value === 'string' ? value : JSON.stringify(value)}`)
+    .map(([name, value]) => `${LABELS[name] ?? name.replaceAll('_', ' ')}: ${typeof value === 'string' ? value : JSON.stringify(value)}`)
     .join(', ')
 
 /** One entry as one line of text. */
@@ -99,6 +102,6 @@ export const entryText = (entry: ConsoleEntry): string =>
 /** All of them as text, oldest first. */
 export const asText = (lines: readonly Line[]): string =>
   lines
-    .map(({ entry }) => (entry === null ? '(not connected: what happened meanwhile is not known here)' : entryText(entry)))
+    .map(({ entry }) => (entry === null ? '(disconnected: events from this period are missing)' : entryText(entry)))
     .reverse()
     .join('\n')

@@ -34,7 +34,7 @@ export function checkedObject(text: string): Checked {
   }
   const value: unknown = JSON.parse(text)
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return { ok: true, value }
-  return wrong(text, 'It must be an object: { … }', text.length - text.trimStart().length)
+  return wrong(text, 'Data must be a JSON object: { … }', text.length - text.trimStart().length)
 }
 
 function wrong(text: string, problem: string, offset: number): Checked {
@@ -49,14 +49,14 @@ class Walk {
 
   whole(): void {
     this.value(0)
-    if (this.at < this.text.length) this.fail('Nothing may follow after the end.')
+    if (this.at < this.text.length) this.fail('Unexpected text after the end.')
   }
 
   private value(depth: number): void {
-    if (depth > DEEPEST) this.fail('Too many levels inside one another.')
+    if (depth > DEEPEST) this.fail('Nested too deeply.')
     this.space()
     const first = this.text[this.at]
-    if (first === undefined) this.fail('The text ends too early.')
+    if (first === undefined) this.fail('Unexpected end of text.')
     else if (first === '{') this.object(depth)
     else if (first === '[') this.array(depth)
     else if (first === '"') this.string()
@@ -71,13 +71,13 @@ class Walk {
     if (this.skips('}')) return
     for (;;) {
       this.space()
-      if (this.text[this.at] !== '"') this.fail(this.isAtEnd ? 'A } is missing.' : 'A name in double quotes must be here.')
+      if (this.text[this.at] !== '"') this.fail(this.isAtEnd ? 'Missing }.' : 'Expected a name in double quotes.')
       this.string()
       this.space()
-      if (!this.skips(':')) this.fail('A : must follow the name.')
+      if (!this.skips(':')) this.fail('Expected : after the name.')
       this.value(depth + 1)
       if (this.skips('}')) return
-      if (!this.skips(',')) this.fail(this.isAtEnd ? 'A } is missing.' : 'A , or } must be here.')
+      if (!this.skips(',')) this.fail(this.isAtEnd ? 'Missing }.' : 'Expected , or }.')
     }
   }
 
@@ -88,7 +88,7 @@ class Walk {
     for (;;) {
       this.value(depth + 1)
       if (this.skips(']')) return
-      if (!this.skips(',')) this.fail(this.isAtEnd ? 'A ] is missing.' : 'A , or ] must be here.')
+      if (!this.skips(',')) this.fail(this.isAtEnd ? 'Missing ].' : 'Expected , or ].')
     }
   }
 
@@ -99,14 +99,14 @@ class Walk {
       const one = this.text[this.at]
       if (one === undefined || one === '\n') {
         this.at = start
-        this.fail('This text has no closing quote.')
+        this.fail('Missing closing quote.')
       } else if (one === '"') {
         this.at += 1
         return
-      } else if (one < ' ') this.fail('A control character must be written as \\u00….')
+      } else if (one < ' ') this.fail('Escape control characters as \\u00….')
       else if (one === '\\') {
         const escape = /^\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})/.exec(this.text.slice(this.at, this.at + 6))
-        if (escape === null) this.fail('This is no escape: write \\\\ for a backslash.')
+        if (escape === null) this.fail('Invalid escape sequence. Write \\\\ for a backslash.')
         this.at += escape?.[0].length ?? 1
       } else this.at += 1
     }
@@ -117,10 +117,10 @@ class Walk {
     const sticky = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y
     sticky.lastIndex = start
     const found = sticky.exec(this.text)?.[0]
-    if (found === undefined || /[\w.]/.test(this.text[start + found.length] ?? '')) this.fail('This is no number.')
+    if (found === undefined || /[\w.]/.test(this.text[start + found.length] ?? '')) this.fail('Invalid number.')
     const value = Number(found)
     if (!Number.isFinite(value) || (Number.isInteger(value) && !Number.isSafeInteger(value))) {
-      this.fail('This number would not arrive as it is written: put it in quotes.')
+      this.fail('This number would lose precision. Put it in quotes.')
     }
     this.at += found?.length ?? 0
   }
@@ -133,7 +133,7 @@ class Walk {
       }
     }
     const one = this.text[this.at] ?? ''
-    this.fail(',}]'.includes(one) ? 'A value must be here.' : one === "'" ? 'Text needs double quotes.' : 'This is no value: text needs double quotes.')
+    this.fail(',}]'.includes(one) ? 'Expected a value.' : one === "'" ? 'Use double quotes for text.' : 'Invalid value. Use double quotes for text.')
   }
 
   private get isAtEnd(): boolean {

@@ -14,8 +14,8 @@ const STATES: Record<string, { word: string; look: string }> = {
 export const stateOf = (state: string): { word: string; look: string } => STATES[state] ?? { word: state, look: '' }
 
 const CHANGES: Record<string, [whenTrue: string, whenFalse: string]> = {
-  is_admin: ['made an admin of', 'took the admin rights of'],
-  is_blocked: ['blocked', 'let in again'],
+  is_admin: ['gave admin rights to', 'removed admin rights from'],
+  is_blocked: ['blocked', 'unblocked'],
 }
 
 export function deedText({ action, target, detail }: AuditEntry): string {
@@ -28,15 +28,15 @@ export function deedText({ action, target, detail }: AuditEntry): string {
     case 'disconnect':
       return `disconnected ${target}`
     case 'broadcast':
-      return `announced ${String(detail['event'])} on ${target}`
+      return `sent ${String(detail['event'])} to ${target}`
     case 'retry':
-      return `sent failed event ${target} again`
+      return `retried failed event ${target}`
     case 'forget':
-      return `forgot failed event ${target}`
+      return `deleted failed event ${target}`
     case 'retry all':
-      return `sent ${count} failed ${count === 1 ? 'event' : 'events'} again`
+      return `retried ${count} failed ${count === 1 ? 'event' : 'events'}`
     case 'forget all':
-      return `forgot ${count} failed ${count === 1 ? 'event' : 'events'}`
+      return `deleted ${count} failed ${count === 1 ? 'event' : 'events'}`
     default:
       return `${action}: ${target}`
   }

@@ -15,11 +15,11 @@ const FIELDS: Record<string, string> = {
 }
 
 const ACTIONS: Record<string, string> = {
-  created: 'created it',
-  updated: 'changed it',
+  created: 'created this campaign',
+  updated: 'edited this campaign',
   budget: 'changed the budget',
-  activated: 'activated it',
-  deactivated: 'stopped it',
+  activated: 'activated this campaign',
+  deactivated: 'stopped this campaign',
 }
 
 export const actionText = ({ action }: CampaignActivity): string => ACTIONS[action] ?? action

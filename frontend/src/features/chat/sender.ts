@@ -73,7 +73,7 @@ export class Sender {
       if (this.ports.canTry()) this.wait(error.retryAfterS ?? Math.min(LONGEST_WAIT_S, 2 ** (tries - 1)))
     } else {
       const isKnown = error instanceof Refused || error instanceof Rejected || error instanceof Unreachable
-      dispatch({ type: 'sendFailed', key, problem: isKnown ? sentence(error) : 'This message could not be sent.' })
+      dispatch({ type: 'sendFailed', key, problem: isKnown ? sentence(error) : 'Something went wrong.' })
     }
   }
 

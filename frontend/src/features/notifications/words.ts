@@ -38,13 +38,13 @@ export function worded({ type, data }: Notification): Worded {
     case 'withdrawal': {
       const sum = (key: string) => money(String(data[key]), String(data['currency']))
       return {
-        title: type === 'deposit' ? 'Money came in' : 'Money went out',
+        title: type === 'deposit' ? 'Deposit received' : 'Withdrawal sent',
         text: `${type === 'deposit' ? '+' : '−'}${sum('amount')}, balance ${sum('balance')}`,
         icon: 'wallet',
         to: '/wallet',
       }
     }
     default:
-      return { title: 'News', text: type, icon: 'bell', to: '/notifications' }
+      return { title: 'Notification', text: type, icon: 'bell', to: '/notifications' }
   }
 }

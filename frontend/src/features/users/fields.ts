@@ -15,7 +15,7 @@ const LONGEST_NAME = 100
 
 /** Why a name is none, before the server is asked; null when it may be one. */
 export function nameProblem(name: string): string | null {
-  if (name.trim() === '') return 'Write the name others will see.'
+  if (name.trim() === '') return 'Enter the name others will see.'
   return [...name.trim()].length > LONGEST_NAME ? `Use at most ${LONGEST_NAME} characters.` : null
 }
 
