@@ -1,7 +1,53 @@
+import { readdirSync } from 'node:fs'
 import js from '@eslint/js'
 import vue from 'eslint-plugin-vue'
 import globals from 'globals'
 import ts from 'typescript-eslint'
+
+/** What each room of `src` must not import. `app` and `main.ts` may import everything. */
+const ROOMS = {
+  api: ['realtime', 'shared', 'theme', 'features', 'app'],
+  realtime: ['shared', 'theme', 'features', 'app'],
+  shared: ['theme', 'features', 'app'],
+  theme: ['features', 'app'],
+}
+
+/** Which other features a feature may import, and what each shows of itself. */
+const FEATURES = {
+  admin: ['users'],
+  campaigns: ['users'],
+  chat: ['presence', 'users'],
+  notifications: [],
+  presence: ['users'],
+  users: [],
+  wallet: ['users'],
+}
+const PUBLIC = {
+  presence: ['members', 'OnlineList.vue'],
+  users: ['kept', 'names', 'session'],
+}
+
+/** Refuses imports that match, and those that leave a room by a relative path. */
+const without = (regex, message) => ({
+  'no-restricted-imports': ['error', { patterns: [{ regex, message }, { regex: '^\\.\\./', message: "Import from another room by '@/'." }] }],
+})
+
+const arrows = [
+  ...Object.entries(ROOMS).map(([room, above]) => ({
+    files: [`src/${room}/**`],
+    rules: without(`^@/(${above.join('|')})/`, `${room} knows nothing of the rooms above it.`),
+  })),
+  ...readdirSync(new URL('src/features', import.meta.url)).map((feature) => {
+    const open = (FEATURES[feature] ?? []).flatMap((other) => PUBLIC[other].map((file) => `${other}/${file}$`.replace('.', '\\.')))
+    return {
+      files: [`src/features/${feature}/**`],
+      rules: without(
+        `^@/(app/|features/(?!${[`${feature}/`, ...open].join('|')}))`,
+        `${feature} may import only what FEATURES and PUBLIC in eslint.config.js list.`,
+      ),
+    }
+  }),
+]
 
 export default ts.config(
   { ignores: ['node_modules/**', 'coverage/**'] },
@@ -31,4 +77,5 @@ export default ts.config(
       'vue/require-default-prop': 'off',
     },
   },
+  ...arrows,
 )

@@ -1,12 +1,9 @@
 import { createRouter, createWebHistory, type Router } from 'vue-router'
+import { ADMIN_PAGES } from '@/features/admin/tabs'
 import ChatPage from '@/features/chat/ChatPage.vue'
 import SignInPage from '@/features/users/SignInPage.vue'
+import { safeNext } from '@/features/users/next'
 import { useSession } from '@/features/users/session'
-
-/** Where to go after signing in: a path of ours, never another site. */
-export function safeNext(next: unknown): string {
-  return typeof next === 'string' && /^\/(?![/\\])/.test(next) ? next : '/'
-}
 
 /** Pages that are not part of the first one. */
 const PAGES = {
@@ -17,25 +14,9 @@ const PAGES = {
   account: () => import('@/features/users/AccountPage.vue'),
 }
 
-/** Pages inside that of the admins. */
-const ADMIN_PAGES = {
-  overview: () => import('@/features/admin/OverviewTab.vue'),
-  users: () => import('@/features/admin/UsersTab.vue'),
-  connections: () => import('@/features/admin/ConnectionsTab.vue'),
-  console: () => import('@/features/admin/ConsoleTab.vue'),
-  events: () => import('@/features/admin/EventsTab.vue'),
-  failedJobs: () => import('@/features/admin/FailedJobsTab.vue'),
-  audit: () => import('@/features/admin/AuditTab.vue'),
-}
-
 /** Brings them before they are wanted, so that they open at once, and when nobody answers any more. */
-export async function bringPages(): Promise<void> {
+export async function preloadPages(): Promise<void> {
   await Promise.allSettled(Object.values(PAGES).map((bring) => bring()))
-}
-
-/** The same, for whoever opened one page of the admins. */
-export async function bringAdminPages(): Promise<void> {
-  await Promise.allSettled(Object.values(ADMIN_PAGES).map((bring) => bring()))
 }
 
 /** The router asks for a page and the one inside it together, and hears of the first failure only: the second is no news. */

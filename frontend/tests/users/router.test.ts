@@ -1,7 +1,8 @@
 import { createPinia, setActivePinia } from 'pinia'
 import { expect, it, vi } from 'vitest'
 import * as http from '@/api/session'
-import { buildRouter, safeNext } from '@/app/router'
+import { buildRouter } from '@/app/router'
+import { safeNext } from '@/features/users/next'
 import { initials } from '@/shared/person'
 
 it('goes back to a path of ours after signing in, and nowhere else', () => {

@@ -9,7 +9,7 @@ import { membersAfter, type Member, type MembersEvent } from '@/features/presenc
 import { named, tellRenamed } from '@/features/users/names'
 import { whenBack } from '@/realtime/back'
 import { useRealtime } from '@/realtime/store'
-import { joinTabs, type TabNews, type Tabs } from '@/shared/tabs'
+import { joinTabs, type Tabs } from '@/shared/tabs'
 import { draftsAfter, keepDraft, loadDrafts, type Drafts } from './drafts'
 import { LiveChannels } from './live'
 import { pastOf, touches, withMore, type Past } from './past'
@@ -35,6 +35,9 @@ import { newKey } from '@/shared/keys'
 const SWEEP_MS = 500
 /** Several receipts at once are looked up together. */
 const RECEIPTS_MS = 300
+
+/** What tabs tell each other: what was read in General, which the server does not keep, and conversations just opened. */
+type ChatNews = { type: 'seen'; me: number; room: RoomKey; upTo: number } | { type: 'opened'; me: number; person: Profile }
 
 export const useChat = defineStore('chat', () => {
   const realtime = useRealtime()
@@ -63,7 +66,7 @@ export const useChat = defineStore('chat', () => {
 
   let live: LiveChannels | null = null
   let sender: Sender | null = null
-  let tabs: Tabs | null = null
+  let tabs: Tabs<ChatNews> | null = null
   let sweeping: ReturnType<typeof setInterval> | undefined
   const loading = new Map<RoomKey, Promise<void>>()
   /** Of what others wrote directly: what the server was told that it is read. */
@@ -137,7 +140,7 @@ export const useChat = defineStore('chat', () => {
       isConnected: () => realtime.isConnected,
       slowedUntil: (time) => (slowedUntil.value = time),
     })
-    tabs = joinTabs(hearTab)
+    tabs = joinTabs('chat', hearTab)
     sweeping = setInterval(sweep, SWEEP_MS)
     window.addEventListener('online', resume)
     live = new LiveChannels(realtime, account.id, {
@@ -210,10 +213,10 @@ export const useChat = defineStore('chat', () => {
   }
   whenBack(loadWhatFailed)
 
-  function hearTab(news: TabNews): void {
-    if (!('me' in news) || news.me !== me.value) return
+  function hearTab(news: ChatNews): void {
+    if (news.me !== me.value) return
     if (news.type === 'seen') dispatch({ type: 'roomSeen', room: news.room, upTo: news.upTo })
-    else if (news.type === 'opened') dispatch({ type: 'conversationOpened', person: news.person })
+    else dispatch({ type: 'conversationOpened', person: news.person })
   }
 
   /** Notifications tell of messages on channels that are not listened to yet. */

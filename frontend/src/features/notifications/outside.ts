@@ -6,24 +6,28 @@ import { worded } from './words'
 /** So long a page in the background waits for one that is looked at to say that it showed it. */
 const YIELD_MS = 400
 
+/** A notification came in on a page that is being looked at. */
+interface Noticed {
+  id: number
+}
+
 export class Outside {
   private readonly noticed = new Set<number>()
   private readonly waiting = new Map<number, ReturnType<typeof setTimeout>>()
   private readonly shown = new Map<number, Notification>()
-  private readonly tabs: Tabs
+  private readonly tabs: Tabs<Noticed>
 
   constructor() {
-    this.tabs = joinTabs((news) => {
-      if (news.type !== 'noticed') return
-      this.noticed.add(news.id)
-      this.close(news.id)
+    this.tabs = joinTabs('notifications', ({ id }) => {
+      this.noticed.add(id)
+      this.close(id)
     })
   }
 
   /** It came in here. */
   came(note: Note, isAllowed: boolean): void {
     if (!document.hidden) {
-      this.tabs.tell({ type: 'noticed', id: note.id })
+      this.tabs.tell({ id: note.id })
     } else if (isAllowed && !this.noticed.has(note.id)) {
       this.waiting.set(note.id, setTimeout(() => this.show(note), YIELD_MS))
     }

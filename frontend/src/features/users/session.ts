@@ -5,8 +5,8 @@ import { signOutEverywhere as endAll } from '@/api/account'
 import { AnotherAccount, Refused, SignedOut } from '@/api/errors'
 import type { Account, Profile } from '@/api/records'
 import * as http from '@/api/session'
-import { tellTabs, type TabNews } from '@/shared/tabs'
 import { leaveNote } from './switched'
+import { tellSessionTabs, type SessionNews } from './tabs'
 
 const isTaken = (error: unknown): error is Refused => error instanceof Refused && Object.keys(error.errors).join() === 'email'
 
@@ -50,7 +50,7 @@ export const useSession = defineStore('session', () => {
     hasExpired.value = false
     elsewhere.value = null
     isKnown = true
-    tellTabs({ type: 'signedIn', account: { id, name } })
+    tellSessionTabs({ type: 'signedIn', account: { id, name } })
   }
 
   /** Takes on the session that another tab opened. Raises as `restore`. */
@@ -62,13 +62,11 @@ export const useSession = defineStore('session', () => {
   }
 
   /** Another tab signed in or out. */
-  function hear(news: TabNews): void {
+  function hear(news: SessionNews): void {
     if (news.type === 'signedOut') {
       if (news.me === account.value?.id) forget()
       if (news.me === elsewhere.value?.id) elsewhere.value = null
-    }
-    if (news.type !== 'signedIn') return
-    if (account.value === null) elsewhere.value = news.account
+    } else if (account.value === null) elsewhere.value = news.account
     else if (news.account.id !== account.value.id) superseded()
   }
 
@@ -105,7 +103,7 @@ export const useSession = defineStore('session', () => {
       if (!(error instanceof SignedOut) || error instanceof AnotherAccount) throw error
     }
     forget()
-    if (me !== undefined) tellTabs({ type: 'signedOut', me })
+    if (me !== undefined) tellSessionTabs({ type: 'signedOut', me })
   }
 
   /** Somebody has another name: oneself, perhaps, in another tab. */
