@@ -1,0 +1,23 @@
+/** What the parts of the chat store share. */
+import type { ComputedRef, Ref, ShallowRef } from 'vue'
+import type { Profile } from '@/api/records'
+import type { RoomKey } from './rooms'
+import type { ChatEvent, ChatState } from './state'
+
+export interface ChatCore {
+  readonly state: ShallowRef<ChatState>
+  /** The open room. */
+  readonly room: Ref<RoomKey | null>
+  readonly me: ComputedRef<number>
+  /** Changes the state, and nothing else. */
+  apply(event: ChatEvent): void
+  /** Changes the state; every part of the store reacts to what changed. */
+  dispatch(event: ChatEvent): void
+  /** Tells the other tabs of this browser. */
+  tell(news: ChatNews): void
+}
+
+/** What tabs tell each other: how far General was read, which the server does not keep, and conversations just opened. */
+export type ChatNews =
+  | { type: 'seen'; me: number; room: RoomKey; upTo: number }
+  | { type: 'opened'; me: number; person: Profile }
