@@ -65,8 +65,9 @@ check: setup-dev ## Lint and types, Python and pages
 	@$(BIN)/lint-imports
 	@cd frontend && npm run --silent check
 
-format: ## Bring the Python files into form
+format: ## Format the Python files and the pages
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
+	@cd frontend && npm run --silent format
 
 reference: setup-dev ## Write docs/reference from the code, and the pages' API types
 	@$(BIN)/python scripts/reference.py
