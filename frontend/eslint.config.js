@@ -29,7 +29,15 @@ const PUBLIC = {
 
 /** Refuses imports that match, and those that leave a room by a relative path. */
 const without = (regex, message) => ({
-  'no-restricted-imports': ['error', { patterns: [{ regex, message }, { regex: '^\\.\\./', message: "Import from another room by '@/'." }] }],
+  'no-restricted-imports': [
+    'error',
+    {
+      patterns: [
+        { regex, message },
+        { regex: '^\\.\\./', message: "Import from another room by '@/'." },
+      ],
+    },
+  ],
 })
 
 const arrows = [
@@ -38,7 +46,9 @@ const arrows = [
     rules: without(`^@/(${above.join('|')})/`, `${room} knows nothing of the rooms above it.`),
   })),
   ...readdirSync(new URL('src/features', import.meta.url)).map((feature) => {
-    const open = (FEATURES[feature] ?? []).flatMap((other) => PUBLIC[other].map((file) => `${other}/${file}$`.replace('.', '\\.')))
+    const open = (FEATURES[feature] ?? []).flatMap((other) =>
+      PUBLIC[other].map((file) => `${other}/${file}$`.replace('.', '\\.')),
+    )
     return {
       files: [`src/features/${feature}/**`],
       rules: without(

@@ -6,7 +6,17 @@ import { changeTexts } from '@/features/campaigns/words'
 
 const at = '2026-01-01T00:00:00Z'
 const one = (id: number, version = 1, name = `v${version}`): Campaign => ({
-  id, user_id: 1, name, description: null, status: 'draft', budget: '1.00', starts_at: null, ends_at: null, version, created_at: at, updated_at: at,
+  id,
+  user_id: 1,
+  name,
+  description: null,
+  status: 'draft',
+  budget: '1.00',
+  starts_at: null,
+  ends_at: null,
+  version,
+  created_at: at,
+  updated_at: at,
 })
 
 describe('a list of campaigns', () => {
@@ -42,7 +52,11 @@ it('one campaign is the newest of those that came', () => {
 })
 
 it('what was changed is told in words', () => {
-  const changes: Record<string, [unknown, unknown]> = { name: ['Old', 'New'], description: [null, 'Text'], status: ['draft', 'active'] }
+  const changes: Record<string, [unknown, unknown]> = {
+    name: ['Old', 'New'],
+    description: [null, 'Text'],
+    status: ['draft', 'active'],
+  }
   const texts = changeTexts({ id: 1, action: 'updated', changes, user: { id: 1, name: 'Ana' }, created_at: at })
 
   expect(texts).toEqual(['name: Old → New', 'description: none → Text', 'status: Draft → Active'])

@@ -6,18 +6,31 @@ import { amountProblem, money, typedAmount } from '@/shared/money'
 
 const wallet = (balance: string, version: number): Wallet => ({ balance, currency: 'EUR', version })
 const moved = (id: number): Transaction => ({
-  id, type: 'deposit', amount: '1.00', balance_after: `${id}.00`, version: id, created_at: '2026-01-01T00:00:00Z',
+  id,
+  type: 'deposit',
+  amount: '1.00',
+  balance_after: `${id}.00`,
+  version: id,
+  created_at: '2026-01-01T00:00:00Z',
 })
 const after = (state: WalletState, ...events: WalletEvent[]) => events.reduce(walletAfter, state)
 
 describe('a typed amount', () => {
-  it.each([['5', '5'], ['5.5', '5.5'], [' 1 500,25 ', '1500.25'], ['0.01', '0.01']])('%j is taken as %j', (text, amount) => {
+  it.each([
+    ['5', '5'],
+    ['5.5', '5.5'],
+    [' 1 500,25 ', '1500.25'],
+    ['0.01', '0.01'],
+  ])('%j is taken as %j', (text, amount) => {
     expect(typedAmount(text)).toBe(amount)
   })
 
-  it.each(['', '0', '0.00', '-1', '1.005', '1e3', 'NaN', 'ten', '1.2.3', '1,2,3', '01', '٣', '1000000000000'])('%j is none', (text) => {
-    expect(typedAmount(text)).toBeNull()
-  })
+  it.each(['', '0', '0.00', '-1', '1.005', '1e3', 'NaN', 'ten', '1.2.3', '1,2,3', '01', '٣', '1000000000000'])(
+    '%j is none',
+    (text) => {
+      expect(typedAmount(text)).toBeNull()
+    },
+  )
 })
 
 it('the largest amount is shown to the cent', () => {
@@ -39,22 +52,40 @@ describe('a wallet', () => {
   })
 
   it('does not go back when something old comes late', () => {
-    const lived = after(start, { type: 'balanceUpdated', newBalance: '5.00', version: 3 }, { type: 'balanceUpdated', newBalance: '2.00', version: 2 })
+    const lived = after(
+      start,
+      { type: 'balanceUpdated', newBalance: '5.00', version: 3 },
+      { type: 'balanceUpdated', newBalance: '2.00', version: 2 },
+    )
 
     expect(after(lived, { type: 'walletLoaded', wallet: wallet('2.00', 2) }).wallet).toEqual(wallet('5.00', 3))
   })
 
   it('lists nothing twice', () => {
-    const lived = after(start, { type: 'listLoaded', list: [moved(3), moved(2)], hasOlder: true, isSame: false }, { type: 'olderLoaded', list: [moved(2), moved(1)], hasOlder: false })
+    const lived = after(
+      start,
+      { type: 'listLoaded', list: [moved(3), moved(2)], hasOlder: true, isSame: false },
+      { type: 'olderLoaded', list: [moved(2), moved(1)], hasOlder: false },
+    )
 
     expect(lived.list.map(({ id }) => id)).toEqual([3, 2, 1])
   })
 
-  const listed = (ids: number[], isSame: boolean, hasOlder = true): WalletEvent => ({ type: 'listLoaded', list: ids.map(moved), hasOlder, isSame })
+  const listed = (ids: number[], isSame: boolean, hasOlder = true): WalletEvent => ({
+    type: 'listLoaded',
+    list: ids.map(moved),
+    hasOlder,
+    isSame,
+  })
   const older: WalletEvent = { type: 'olderLoaded', list: [moved(2), moved(1)], hasOlder: false }
 
   it.each([
-    ['keeps what was loaded of older movements when the newest come again', listed([5, 4], true), [5, 4, 3, 2, 1], false],
+    [
+      'keeps what was loaded of older movements when the newest come again',
+      listed([5, 4], true),
+      [5, 4, 3, 2, 1],
+      false,
+    ],
     ['begins anew where the newest do not touch what is listed', listed([9, 8], true), [9, 8], true],
     ['begins anew with other movements', listed([5, 4], false), [5, 4], true],
     ['empties where there is none', listed([], false, false), [], false],

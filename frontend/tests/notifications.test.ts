@@ -1,14 +1,28 @@
 /** Old notifications plus the events that followed are the ones fetched again. */
 import { describe, expect, it } from 'vitest'
 import type { Notification } from '@/api/records'
-import { initialNotifications, notificationsAfter, type NotificationEvent, type NotificationState } from '@/features/notifications/state'
+import {
+  initialNotifications,
+  notificationsAfter,
+  type NotificationEvent,
+  type NotificationState,
+} from '@/features/notifications/state'
 import { worded } from '@/features/notifications/words'
 
 const at = '2026-01-01T00:00:00Z'
-const one = (id: number, read_at: string | null = null): Notification => ({ id, type: 'deposit', data: {}, read_at, created_at: at })
+const one = (id: number, read_at: string | null = null): Notification => ({
+  id,
+  type: 'deposit',
+  data: {},
+  read_at,
+  created_at: at,
+})
 const after = (state: NotificationState, ...events: NotificationEvent[]) => events.reduce(notificationsAfter, state)
 const loaded = (list: Notification[]): NotificationEvent => ({
-  type: 'loaded', list, unread: list.filter(({ read_at }) => read_at === null).length, hasOlder: false,
+  type: 'loaded',
+  list,
+  unread: list.filter(({ read_at }) => read_at === null).length,
+  hasOlder: false,
 })
 
 describe('notifications', () => {
@@ -32,23 +46,41 @@ describe('notifications', () => {
   })
 
   it('count one that was read though it is not loaded', () => {
-    const lived = after(initialNotifications, { type: 'loaded', list: [one(9)], unread: 2, hasOlder: true }, { type: 'read', id: 1, at })
+    const lived = after(
+      initialNotifications,
+      { type: 'loaded', list: [one(9)], unread: 2, hasOlder: true },
+      { type: 'read', id: 1, at },
+    )
 
     expect(lived.unread).toBe(1)
   })
 
   it('keep their order and show nothing twice when older ones come', () => {
-    const lived = after(initialNotifications, { type: 'loaded', list: [one(9), one(8)], unread: 4, hasOlder: true }, {
-      type: 'olderLoaded', list: [one(8), one(7)], hasOlder: false,
-    })
+    const lived = after(
+      initialNotifications,
+      { type: 'loaded', list: [one(9), one(8)], unread: 4, hasOlder: true },
+      {
+        type: 'olderLoaded',
+        list: [one(8), one(7)],
+        hasOlder: false,
+      },
+    )
 
     expect(lived.list.map(({ id }) => id)).toEqual([9, 8, 7])
   })
 
   it.each([
     ['private_message', { sender: { id: 7, name: 'Ana' }, excerpt: 'Hi' }, '/direct/7'],
-    ['campaign_changed', { campaign_id: 3, name: 'Spring', action: 'deleted', by: { id: 1, name: 'Admin' } }, '/campaigns'],
-    ['campaign_changed', { campaign_id: 3, name: 'Spring', action: 'activated', by: { id: 1, name: 'Admin' } }, '/campaigns/3'],
+    [
+      'campaign_changed',
+      { campaign_id: 3, name: 'Spring', action: 'deleted', by: { id: 1, name: 'Admin' } },
+      '/campaigns',
+    ],
+    [
+      'campaign_changed',
+      { campaign_id: 3, name: 'Spring', action: 'activated', by: { id: 1, name: 'Admin' } },
+      '/campaigns/3',
+    ],
     ['deposit', { amount: '1.00', currency: 'EUR', balance: '1.00' }, '/wallet'],
     ['something new', {}, '/notifications'],
   ])('lead to what they are about: %s', (type, data, to) => {

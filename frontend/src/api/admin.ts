@@ -1,11 +1,22 @@
 /** What admins see and do. Everybody else is answered 403. */
 import { api } from './client'
-import type { AdminUser, AuditEntry, ChannelCount, ConnectionsNow, FailedJob, FigureSample, Figures, ListedEvent } from './records'
+import type {
+  AdminUser,
+  AuditEntry,
+  ChannelCount,
+  ConnectionsNow,
+  FailedJob,
+  FigureSample,
+  Figures,
+  ListedEvent,
+} from './records'
 
 export const PAGE = 50
 
 function paged(before: number | undefined, more: Record<string, string> = {}): string {
-  return String(new URLSearchParams({ limit: String(PAGE), ...(before !== undefined && { before: String(before) }), ...more }))
+  return String(
+    new URLSearchParams({ limit: String(PAGE), ...(before !== undefined && { before: String(before) }), ...more }),
+  )
 }
 
 export async function overview(): Promise<{ now: Figures; history: FigureSample[] }> {

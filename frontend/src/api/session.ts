@@ -11,7 +11,10 @@ export interface Session {
   eventId: number
 }
 
-const opened = ({ body, headers }: Answer<{ user: Account }>): Session => ({ account: body.user, eventId: lastEventId(headers) })
+const opened = ({ body, headers }: Answer<{ user: Account }>): Session => ({
+  account: body.user,
+  eventId: lastEventId(headers),
+})
 
 export async function currentSession(): Promise<Session> {
   return opened(await api.get('/api/session'))

@@ -27,7 +27,8 @@ export async function transactions(filter: StatementFilter, before?: number): Pr
 }
 
 /** All movements, as a file. */
-export const exported = (filter: StatementFilter): Promise<Blob> => api.file(`/api/wallet/transactions.csv?${query(filter)}`)
+export const exported = (filter: StatementFilter): Promise<Blob> =>
+  api.file(`/api/wallet/transactions.csv?${query(filter)}`)
 
 export async function move(type: MovementType, amount: string, idempotencyKey: string): Promise<Transaction> {
   const path = type === 'deposit' ? '/api/wallet/deposits' : '/api/wallet/withdrawals'

@@ -32,7 +32,11 @@ export function buildEcho(place: RealtimePlace): RealtimeEcho {
     withoutInterceptors: true,
     channelAuthorization: {
       customHandler: ({ socketId, channelName }, answer) => {
-        void untilAnswered(() => authorizeChannel(socketId, channelName), answer, () => echo.socketId() === socketId)
+        void untilAnswered(
+          () => authorizeChannel(socketId, channelName),
+          answer,
+          () => echo.socketId() === socketId,
+        )
       },
     },
     userAuthentication: {
@@ -40,7 +44,11 @@ export function buildEcho(place: RealtimePlace): RealtimeEcho {
       endpoint: '/broadcasting/user-auth',
       headers: {},
       customHandler: ({ socketId }, answer) => {
-        void untilAnswered(() => authenticateUser(socketId), answer, () => echo.socketId() === socketId)
+        void untilAnswered(
+          () => authenticateUser(socketId),
+          answer,
+          () => echo.socketId() === socketId,
+        )
       },
     },
   })
@@ -80,7 +88,10 @@ const UNAUTHORISED = 4009
 
 /** Whether an error of pusher-js is a close with that code. The same code on a single channel closes nothing. */
 export function isSentAway(error: unknown): boolean {
-  const { type, error: cause } = (error ?? {}) as { type?: unknown; error?: { data?: { code?: unknown } | null } | null }
+  const { type, error: cause } = (error ?? {}) as {
+    type?: unknown
+    error?: { data?: { code?: unknown } | null } | null
+  }
   return type === 'WebSocketError' && cause?.data?.code === UNAUTHORISED
 }
 

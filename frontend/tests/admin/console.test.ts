@@ -1,10 +1,24 @@
 /** The console keeps the newest, holds back while paused, and finds what is looked for. */
 import { describe, expect, it } from 'vitest'
 import type { ConsoleEntry, ConsoleKind } from '@/api/records'
-import { asText, consoleAfter, detailText, initialConsole, MOST, offeredKinds, shownLines, type ConsoleEvent, type Line } from '@/features/admin/console'
+import {
+  asText,
+  consoleAfter,
+  detailText,
+  initialConsole,
+  MOST,
+  offeredKinds,
+  shownLines,
+  type ConsoleEvent,
+  type Line,
+} from '@/features/admin/console'
 
 const entry = (name: string, kind: ConsoleKind = 'event', channel: string | null = 'chat'): ConsoleEntry => ({
-  kind, at: '2026-01-01T00:00:00Z', channel, name, detail: { user_id: '7' },
+  kind,
+  at: '2026-01-01T00:00:00Z',
+  channel,
+  name,
+  detail: { user_id: '7' },
 })
 const heard = (...names: string[]): ConsoleEvent => ({ type: 'heard', entries: names.map((name) => entry(name)) })
 const after = (...events: ConsoleEvent[]) => events.reduce(consoleAfter, initialConsole)
@@ -45,13 +59,24 @@ describe('the console', () => {
   })
 
   it('says once where it was cut off, and not before anything came', () => {
-    expect(names(after({ type: 'lost' }, heard('a'), { type: 'lost' }, { type: 'lost' }, heard('b')).lines)).toEqual(['b', '(gap)', 'a'])
+    expect(names(after({ type: 'lost' }, heard('a'), { type: 'lost' }, { type: 'lost' }, heard('b')).lines)).toEqual([
+      'b',
+      '(gap)',
+      'a',
+    ])
   })
 })
 
 describe('the filter', () => {
   const { lines } = after(
-    { type: 'heard', entries: [entry('MessageSent'), entry('Whisper', 'client_event', 'presence-x'), entry('', 'join', 'presence-chat')] },
+    {
+      type: 'heard',
+      entries: [
+        entry('MessageSent'),
+        entry('Whisper', 'client_event', 'presence-x'),
+        entry('', 'join', 'presence-chat'),
+      ],
+    },
     { type: 'lost' },
   )
 

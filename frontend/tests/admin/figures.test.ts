@@ -1,16 +1,45 @@
 /** Figures loaded plus those that came live are an hour of points, whichever came first. */
 import { describe, expect, it } from 'vitest'
 import type { Figures, FigureSample } from '@/api/records'
-import { columns, figure, figuresAfter, initialFigures, KEPT_MS, livelinessOf, rangeOf, STALE_AFTER_MS, type FigureEvent } from '@/features/admin/figures'
+import {
+  columns,
+  figure,
+  figuresAfter,
+  initialFigures,
+  KEPT_MS,
+  livelinessOf,
+  rangeOf,
+  STALE_AFTER_MS,
+  type FigureEvent,
+} from '@/features/admin/figures'
 
 const start = Date.UTC(2026, 0, 1, 12)
 const iso = (second: number) => new Date(start + second * 1000).toISOString()
 const figures = (second: number, connections: number | null = second): Figures => ({
-  at: iso(second), realtime: 'up', connections, channels: 1, nodes: 1, workers: 1, redis: null, received_per_s: 0, published_per_s: 1,
-  delivered_per_s: 2, publish_latency_ms: null, queue_waiting: 0, queue_lag_s: 0, queue_workers: 1, failed_jobs: 0, users_online: 1, errors: 0,
+  at: iso(second),
+  realtime: 'up',
+  connections,
+  channels: 1,
+  nodes: 1,
+  workers: 1,
+  redis: null,
+  received_per_s: 0,
+  published_per_s: 1,
+  delivered_per_s: 2,
+  publish_latency_ms: null,
+  queue_waiting: 0,
+  queue_lag_s: 0,
+  queue_workers: 1,
+  failed_jobs: 0,
+  users_online: 1,
+  errors: 0,
 })
 const sample = (second: number): FigureSample => ({ at: iso(second), figures: { connections: second } })
-const loaded = (second: number, ...history: FigureSample[]): FigureEvent => ({ type: 'loaded', now: figures(second), history })
+const loaded = (second: number, ...history: FigureSample[]): FigureEvent => ({
+  type: 'loaded',
+  now: figures(second),
+  history,
+})
 const heard = (second: number): FigureEvent => ({ type: 'heard', figures: figures(second), at: second * 1000 })
 const after = (...events: FigureEvent[]) => events.reduce(figuresAfter, initialFigures(0))
 const times = (...events: FigureEvent[]) => after(...events).points.map(({ at }) => at - start / 1000)
@@ -56,7 +85,11 @@ describe('the figures', () => {
   it('are drawn in columns, with holes where nobody knew', () => {
     const { points } = after(loaded(2, sample(1)), { type: 'heard', figures: figures(3, null), at: 3_000 })
 
-    expect(columns(points, ['connections', 'queue_waiting'])).toEqual([[1, 2, 3].map((second) => start / 1000 + second), [1, 2, null], [null, 0, 0]])
+    expect(columns(points, ['connections', 'queue_waiting'])).toEqual([
+      [1, 2, 3].map((second) => start / 1000 + second),
+      [1, 2, null],
+      [null, 0, 0],
+    ])
     expect(rangeOf(points, 'connections')).toEqual({ least: 1, most: 2 })
     expect(rangeOf(points, 'publish_latency_ms')).toBeNull()
   })

@@ -2,13 +2,36 @@
 import { describe, expect, it } from 'vitest'
 import { checkedObject, laidOut } from '@/features/admin/json'
 
-const pieces = ['{', '}', '[', ']', ',', ':', '"a"', '"\\n"', '"\\q"', '1', '-0.5e3', '01', '.5', 'true', 'nul', 'null', ' ', '\n', "'", '"']
+const pieces = [
+  '{',
+  '}',
+  '[',
+  ']',
+  ',',
+  ':',
+  '"a"',
+  '"\\n"',
+  '"\\q"',
+  '1',
+  '-0.5e3',
+  '01',
+  '.5',
+  'true',
+  'nul',
+  'null',
+  ' ',
+  '\n',
+  "'",
+  '"',
+]
 
 /** A small generator that is the same each time. */
 function texts(count: number): string[] {
   let seed = 7
   const next = (below: number) => (seed = (seed * 1_103_515_245 + 12_345) % 2_147_483_648) % below
-  return Array.from({ length: count }, () => Array.from({ length: 1 + next(9) }, () => pieces[next(pieces.length)]).join(''))
+  return Array.from({ length: count }, () =>
+    Array.from({ length: 1 + next(9) }, () => pieces[next(pieces.length)]).join(''),
+  )
 }
 
 function parses(text: string): boolean {

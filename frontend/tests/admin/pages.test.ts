@@ -12,18 +12,29 @@ const after = (...events: PagedEvent<One>[]) => events.reduce<Paged<One>>(pagedA
 const ids = (...list: number[]) => list.map((id) => ({ id }))
 
 it('pages follow one another without doubles', () => {
-  const state = after({ type: 'loaded', list: ids(3, 2), hasOlder: true }, { type: 'olderLoaded', list: ids(2, 1), hasOlder: false })
+  const state = after(
+    { type: 'loaded', list: ids(3, 2), hasOlder: true },
+    { type: 'olderLoaded', list: ids(2, 1), hasOlder: false },
+  )
 
   expect(state).toEqual({ phase: 'ready', list: ids(3, 2, 1), hasOlder: false })
 })
 
 it('a list stays while it is loaded again or that fails', () => {
   expect(after({ type: 'failed' }).phase).toBe('failed')
-  expect(after({ type: 'loaded', list: ids(1), hasOlder: false }, { type: 'loading' }, { type: 'failed' })).toEqual({ phase: 'ready', list: ids(1), hasOlder: false })
+  expect(after({ type: 'loaded', list: ids(1), hasOlder: false }, { type: 'loading' }, { type: 'failed' })).toEqual({
+    phase: 'ready',
+    list: ids(1),
+    hasOlder: false,
+  })
 })
 
 it('one changes in its place, and one goes', () => {
-  const state = after({ type: 'loaded', list: ids(3, 2, 1), hasOlder: false }, { type: 'changed', one: { id: 2, name: 'new' } }, { type: 'gone', id: 3 })
+  const state = after(
+    { type: 'loaded', list: ids(3, 2, 1), hasOlder: false },
+    { type: 'changed', one: { id: 2, name: 'new' } },
+    { type: 'gone', id: 3 },
+  )
 
   expect(state.list).toEqual([{ id: 2, name: 'new' }, { id: 1 }])
 })
@@ -38,5 +49,11 @@ it('what admins did is told in words', () => {
     said('broadcast', 'chat', { event: 'Hello' }),
     said('retry all', 'failed jobs', { count: 1 }),
     said('something new', 'x'),
-  ]).toEqual(['blocked user 2', 'removed admin rights from and unblocked user 2', 'sent Hello to chat', 'retried 1 failed event', 'something new: x'])
+  ]).toEqual([
+    'blocked user 2',
+    'removed admin rights from and unblocked user 2',
+    'sent Hello to chat',
+    'retried 1 failed event',
+    'something new: x',
+  ])
 })

@@ -40,7 +40,9 @@ it('fetches the token anew and tries once more when it does not fit', async () =
 })
 
 it('tries once only', async () => {
-  fetching.mockImplementation((path) => Promise.resolve(answer(path === '/api/session' ? 200 : 419, { message: 'CSRF' })))
+  fetching.mockImplementation((path) =>
+    Promise.resolve(answer(path === '/api/session' ? 200 : 419, { message: 'CSRF' })),
+  )
 
   await expect(api.post('/api/chat/typing')).rejects.toBeInstanceOf(Rejected)
   expect(fetching).toHaveBeenCalledTimes(3)
@@ -80,12 +82,14 @@ it('stays with the account that a request began for', async () => {
   expect(told).not.toHaveBeenCalled()
 })
 
-it('tells that the session is another account\'s, and takes that for no newer version', async () => {
+it("tells that the session is another account's, and takes that for no newer version", async () => {
   const [another, over] = [vi.fn(), vi.fn()]
   nameAccount(() => 7)
   whenAnotherAccount(another)
   whenSignedOut(over)
-  fetching.mockResolvedValueOnce(answer(409, { message: 'Another account.' }, { 'X-Account': '8' })).mockResolvedValueOnce(answer(409, { version: 3 }))
+  fetching
+    .mockResolvedValueOnce(answer(409, { message: 'Another account.' }, { 'X-Account': '8' }))
+    .mockResolvedValueOnce(answer(409, { version: 3 }))
 
   await expect(api.get('/api/wallet')).rejects.toBeInstanceOf(AnotherAccount)
   await expect(api.patch('/api/campaigns/1')).rejects.toBeInstanceOf(Stale)

@@ -2,7 +2,17 @@
 import { describe, expect, it } from 'vitest'
 import type { Message, Profile } from '@/api/records'
 import { GENERAL, roomWith } from '@/features/chat/rooms'
-import { chatAfter, initialChat, nextToSend, outgoingIn, roomIn, unreadIn, type ChatEvent, type ChatState, type Outgoing } from '@/features/chat/state'
+import {
+  chatAfter,
+  initialChat,
+  nextToSend,
+  outgoingIn,
+  roomIn,
+  unreadIn,
+  type ChatEvent,
+  type ChatState,
+  type Outgoing,
+} from '@/features/chat/state'
 
 const ME = 1
 const person = (id: number): Profile => ({ id, name: ['', 'Ana', 'Ben', 'Cyn'][id] ?? 'Dan' })
@@ -17,7 +27,8 @@ function message(id: number, from: number, to: number | null = null, text = `m${
 const after = (state: ChatState, ...events: ChatEvent[]) => events.reduce(chatAfter, state)
 const loaded = (messages: Message[]): ChatEvent => ({ type: 'roomLoaded', room: GENERAL, messages, hasOlder: false })
 const arrived = (one: Message): ChatEvent => ({ type: 'messageArrived', message: one })
-const ids = (state: ChatState, room: Parameters<typeof roomIn>[1] = GENERAL) => roomIn(state, room).messages.map(({ id }) => id)
+const ids = (state: ChatState, room: Parameters<typeof roomIn>[1] = GENERAL) =>
+  roomIn(state, room).messages.map(({ id }) => id)
 
 function shuffled<T>(list: readonly T[], seed: number): T[] {
   let random = seed
@@ -42,7 +53,10 @@ describe('messages of a room', () => {
 
   it('join what a page of history brings, without a double', () => {
     const lived = after(initialChat(ME), { ...loaded(all.slice(6)), hasOlder: true } as ChatEvent, {
-      type: 'olderLoaded', room: GENERAL, messages: all.slice(0, 7), hasOlder: false,
+      type: 'olderLoaded',
+      room: GENERAL,
+      messages: all.slice(0, 7),
+      hasOlder: false,
     })
 
     expect(ids(lived)).toEqual(all.map(({ id }) => id))
@@ -73,16 +87,40 @@ describe('receipts', () => {
 
   const sent = message(5, ME, 2)
   const wasRead: ChatEvent = { type: 'messageWasRead', message: { ...sent, is_read: true, read_at: sent.updated_at } }
-  const direct = (messages: Message[], hasOlder = false): ChatEvent => ({ type: 'roomLoaded', room: roomWith(2), messages, hasOlder })
+  const direct = (messages: Message[], hasOlder = false): ChatEvent => ({
+    type: 'roomLoaded',
+    room: roomWith(2),
+    messages,
+    hasOlder,
+  })
   const reads = (state: ChatState) => roomIn(state, roomWith(2)).messages.map(({ id, is_read }) => [id, is_read])
 
   it('may come before the answer to sending', () => {
-    const outgoing: Outgoing = { key: 'k', room: roomWith(2), text: 'm5', status: 'waiting', problem: null, tries: 0, made_at: '', echo: null }
-    const underWay = after(initialChat(ME), direct([message(4, 2, ME), message(6, 2, ME)]), { type: 'queued', outgoing }, { type: 'sending', key: 'k' }, wasRead)
+    const outgoing: Outgoing = {
+      key: 'k',
+      room: roomWith(2),
+      text: 'm5',
+      status: 'waiting',
+      problem: null,
+      tries: 0,
+      made_at: '',
+      echo: null,
+    }
+    const underWay = after(
+      initialChat(ME),
+      direct([message(4, 2, ME), message(6, 2, ME)]),
+      { type: 'queued', outgoing },
+      { type: 'sending', key: 'k' },
+      wasRead,
+    )
     expect(outgoingIn(underWay, roomWith(2))).toEqual([])
     const state = after(underWay, { type: 'sent', key: 'k', message: sent })
 
-    expect(reads(state)).toEqual([[4, false], [5, true], [6, false]])
+    expect(reads(state)).toEqual([
+      [4, false],
+      [5, true],
+      [6, false],
+    ])
   })
 
   it('may come before the event of a message that was written in another tab', () => {
@@ -93,9 +131,17 @@ describe('receipts', () => {
   })
 
   it.each([true, false])('may come while the list is on its way (%s)', (hasOlder) => {
-    const state = after(initialChat(ME), { type: 'roomLoading', room: roomWith(2) }, wasRead, direct([message(4, 2, ME), sent], hasOlder))
+    const state = after(
+      initialChat(ME),
+      { type: 'roomLoading', room: roomWith(2) },
+      wasRead,
+      direct([message(4, 2, ME), sent], hasOlder),
+    )
 
-    expect(reads(state)).toEqual([[4, false], [5, true]])
+    expect(reads(state)).toEqual([
+      [4, false],
+      [5, true],
+    ])
   })
 
   it('bring nothing into the list that belongs into the history', () => {
@@ -107,7 +153,12 @@ describe('receipts', () => {
 
 describe('unread messages', () => {
   it('count those of others, and none after they were seen', () => {
-    let state = after(initialChat(ME), { type: 'conversationsLoaded', list: [] }, arrived(message(7, 2, ME)), arrived(message(8, 2, ME)))
+    let state = after(
+      initialChat(ME),
+      { type: 'conversationsLoaded', list: [] },
+      arrived(message(7, 2, ME)),
+      arrived(message(8, 2, ME)),
+    )
     expect(unreadIn(state, roomWith(2))).toBe(2)
     state = after(state, arrived(message(9, ME, 2)))
     expect(unreadIn(state, roomWith(2))).toBe(2)
@@ -151,7 +202,12 @@ describe('what is on its way', () => {
   })
 
   it('waits for its writer once it failed', () => {
-    let state = after(initialChat(ME), queued('a', 'one'), { type: 'sending', key: 'a' }, { type: 'sendFailed', key: 'a', problem: 'No.' })
+    let state = after(
+      initialChat(ME),
+      queued('a', 'one'),
+      { type: 'sending', key: 'a' },
+      { type: 'sendFailed', key: 'a', problem: 'No.' },
+    )
     expect(nextToSend(state)).toBeNull()
     expect(outgoingIn(state, GENERAL)[0]?.problem).toBe('No.')
     state = after(state, { type: 'retried', key: 'a' })

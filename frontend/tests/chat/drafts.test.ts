@@ -37,7 +37,16 @@ it('bears a storage that was written by somebody else', () => {
 it('waits again after a reload with what was under way, under the same key', () => {
   const kept = shelf()
   keepQueue(kept, 1, [
-    { key: 'k', room: GENERAL, text: 'hi', status: 'sending', problem: null, tries: 1, made_at: '2026-05-01T09:00:00Z', echo: 4 },
+    {
+      key: 'k',
+      room: GENERAL,
+      text: 'hi',
+      status: 'sending',
+      problem: null,
+      tries: 1,
+      made_at: '2026-05-01T09:00:00Z',
+      echo: 4,
+    },
   ])
 
   expect(loadQueue(kept, 1)).toMatchObject([{ key: 'k', status: 'waiting', echo: null }])

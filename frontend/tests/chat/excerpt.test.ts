@@ -3,7 +3,9 @@ import { describe, expect, it } from 'vitest'
 import { excerpt, hasWord } from '@/features/chat/excerpt'
 
 const shown = (message: string, asked: string) =>
-  excerpt(message, asked).map(({ text, isFound }) => (isFound ? `[${text}]` : text)).join('')
+  excerpt(message, asked)
+    .map(({ text, isFound }) => (isFound ? `[${text}]` : text))
+    .join('')
 
 describe('an excerpt', () => {
   it.each([
@@ -29,7 +31,9 @@ describe('an excerpt', () => {
   })
 
   it.each(['😀'.repeat(500), 'x'.repeat(1000), ''])('never cuts a character in two', (message) => {
-    const text = excerpt(message, 'x').map((piece) => piece.text).join('')
+    const text = excerpt(message, 'x')
+      .map((piece) => piece.text)
+      .join('')
 
     expect(() => encodeURIComponent(text)).not.toThrow()
     expect(text.length).toBeLessThanOrEqual(142)

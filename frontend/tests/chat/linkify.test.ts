@@ -6,7 +6,11 @@ const links = (text: string) => linkify(text).flatMap((part) => (part.kind === '
 it('never loses or adds a character', () => {
   const text = 'see https://example.com/a, or http://b.test. javascript:alert(1) <https://c.test>'
 
-  expect(linkify(text).map((part) => part.text).join('')).toBe(text)
+  expect(
+    linkify(text)
+      .map((part) => part.text)
+      .join(''),
+  ).toBe(text)
 })
 
 it.each([
@@ -37,5 +41,9 @@ it('ends an address before characters that turn or hide text', () => {
 it('finishes with long hostile texts', () => {
   const text = `${'https://'.repeat(5_000)} ${'(['.repeat(5_000)} https://example.com/${')'.repeat(2_000)}`
 
-  expect(linkify(text).map((part) => part.text).join('') === text).toBe(true)
+  expect(
+    linkify(text)
+      .map((part) => part.text)
+      .join('') === text,
+  ).toBe(true)
 })

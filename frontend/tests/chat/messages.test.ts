@@ -68,7 +68,14 @@ it('names the author once for a group, and says who it is to those who listen', 
 
 it('offers to retry or delete what failed, with the reason', async () => {
   const failed: Outgoing = {
-    key: 'k', room: GENERAL, text: 'oh', status: 'failed', problem: 'Server error.', tries: 1, made_at: '2026-05-01T09:00:00Z', echo: null,
+    key: 'k',
+    room: GENERAL,
+    text: 'oh',
+    status: 'failed',
+    problem: 'Server error.',
+    tries: 1,
+    made_at: '2026-05-01T09:00:00Z',
+    echo: null,
   }
   const wrapper = await list(loaded(), { type: 'queued', outgoing: failed })
 

@@ -30,7 +30,12 @@ describe('a piece of the past', () => {
   })
 
   it('joins the present without a gap and without a double', () => {
-    const joined = chatAfter(present(8, 9), { type: 'pastJoined', room: GENERAL, messages: messages(5, 6, 7, 8), hasOlder: false })
+    const joined = chatAfter(present(8, 9), {
+      type: 'pastJoined',
+      room: GENERAL,
+      messages: messages(5, 6, 7, 8),
+      hasOlder: false,
+    })
 
     expect(roomIn(joined, GENERAL).messages.map(({ id }) => id)).toEqual([5, 6, 7, 8, 9])
     expect(roomIn(joined, GENERAL).hasOlder).toBe(false)

@@ -11,8 +11,19 @@ afterEach(() => vi.useRealTimers())
 
 /** A sender whose server answers each request with the next of `answers`; after them, with a message. */
 function sending(answers: (Error | 'ok')[] = []) {
-  let state: ChatState = chatAfter(initialChat(ana.id), { type: 'roomLoaded', room: GENERAL, messages: [], hasOlder: false })
-  const world = { hasNetwork: true, isConnected: true, sent: [] as string[], keys: [] as string[], slowed: [] as (number | null)[] }
+  let state: ChatState = chatAfter(initialChat(ana.id), {
+    type: 'roomLoaded',
+    room: GENERAL,
+    messages: [],
+    hasOlder: false,
+  })
+  const world = {
+    hasNetwork: true,
+    isConnected: true,
+    sent: [] as string[],
+    keys: [] as string[],
+    slowed: [] as (number | null)[],
+  }
   const sender = new Sender({
     state: () => state,
     dispatch: (event) => (state = chatAfter(state, event)),
@@ -30,7 +41,14 @@ function sending(answers: (Error | 'ok')[] = []) {
   const write = (...texts: string[]) => {
     for (const text of texts) {
       const outgoing: Outgoing = {
-        key: `key of ${text}`, room: GENERAL, text, status: 'waiting', problem: null, tries: 0, made_at: '2026-05-01T09:00:00Z', echo: null,
+        key: `key of ${text}`,
+        room: GENERAL,
+        text,
+        status: 'waiting',
+        problem: null,
+        tries: 0,
+        made_at: '2026-05-01T09:00:00Z',
+        echo: null,
       }
       state = chatAfter(state, { type: 'queued', outgoing })
     }

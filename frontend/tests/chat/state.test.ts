@@ -103,8 +103,16 @@ describe('messages', () => {
   it('join a list loaded again when the two touch', () => {
     const state = after(
       start(),
-      loaded([1, 2, 3].map((id) => said({ id })), GENERAL, false),
-      loaded([3, 4].map((id) => said({ id })), GENERAL, true),
+      loaded(
+        [1, 2, 3].map((id) => said({ id })),
+        GENERAL,
+        false,
+      ),
+      loaded(
+        [3, 4].map((id) => said({ id })),
+        GENERAL,
+        true,
+      ),
     )
 
     expect(idsIn(state)).toEqual([1, 2, 3, 4])
@@ -114,9 +122,17 @@ describe('messages', () => {
   it('give way to a list loaded again when there is a hole between them, but for what is newer', () => {
     const state = after(
       start(),
-      loaded([1, 2].map((id) => said({ id })), GENERAL, false),
+      loaded(
+        [1, 2].map((id) => said({ id })),
+        GENERAL,
+        false,
+      ),
       { type: 'messageArrived', message: said({ id: 60 }) },
-      loaded([50, 51].map((id) => said({ id })), GENERAL, true),
+      loaded(
+        [50, 51].map((id) => said({ id })),
+        GENERAL,
+        true,
+      ),
     )
 
     expect(idsIn(state)).toEqual([50, 51, 60])
@@ -147,11 +163,11 @@ describe('messages', () => {
 
 describe('unread messages', () => {
   it('are those of others that came after what one has seen', () => {
-    const state = after(
-      start(),
-      loaded([said({ id: 1 }), said({ id: 2, by: ana }), said({ id: 3 })]),
-      { type: 'roomSeen', room: GENERAL, upTo: 1 },
-    )
+    const state = after(start(), loaded([said({ id: 1 }), said({ id: 2, by: ana }), said({ id: 3 })]), {
+      type: 'roomSeen',
+      room: GENERAL,
+      upTo: 1,
+    })
 
     expect(unreadIn(state, GENERAL)).toBe(1)
   })
@@ -205,7 +221,11 @@ describe('conversations', () => {
 
 describe('what is on its way', () => {
   it('goes out in the order it was written, one at a time', () => {
-    const state = after(start(), { type: 'queued', outgoing: outgoing('a') }, { type: 'queued', outgoing: outgoing('b') })
+    const state = after(
+      start(),
+      { type: 'queued', outgoing: outgoing('a') },
+      { type: 'queued', outgoing: outgoing('b') },
+    )
 
     expect(nextToSend(state)?.key).toBe('a')
     expect(nextToSend(after(state, { type: 'sending', key: 'a' }))).toBeNull()
@@ -261,6 +281,11 @@ describe('a room that did not load', () => {
   })
 
   it('stays as it was once it had been loaded', () => {
-    expect(roomIn(after(start(), loaded([said({ id: 1 })]), { type: 'roomFailed', room: GENERAL, problem: 'Busy.' }), GENERAL).phase).toBe('ready')
+    expect(
+      roomIn(
+        after(start(), loaded([said({ id: 1 })]), { type: 'roomFailed', room: GENERAL, problem: 'Busy.' }),
+        GENERAL,
+      ).phase,
+    ).toBe('ready')
   })
 })

@@ -19,9 +19,7 @@ it('opens each day once, and groups what one person says within five minutes', (
     ],
   })
 
-  expect(shown.map(({ kind }) => kind)).toEqual([
-    'day', 'message', 'message', 'message', 'message', 'day', 'message',
-  ])
+  expect(shown.map(({ kind }) => kind)).toEqual(['day', 'message', 'message', 'message', 'message', 'day', 'message'])
   expect(shown.flatMap((row) => (row.kind === 'message' ? [[row.startsGroup, row.endsGroup]] : []))).toEqual([
     [true, false],
     [false, true],
@@ -53,7 +51,14 @@ it('marks own messages only, as read only where there are receipts', () => {
 
 it('keeps the key a message had on its way', () => {
   const waiting: Outgoing = {
-    key: 'b', room: 'general', text: 'later', status: 'waiting', problem: null, tries: 0, made_at: at(1, 9, 1), echo: null,
+    key: 'b',
+    room: 'general',
+    text: 'later',
+    status: 'waiting',
+    problem: null,
+    tries: 0,
+    made_at: at(1, 9, 1),
+    echo: null,
   }
   const shown = rows({ messages: [said({ id: 1, by: ana, at: at(1, 9, 0) })], outgoing: [waiting], bornAs: { 1: 'a' } })
 

@@ -84,14 +84,27 @@ it('sees the wait although pusher-js calls itself disconnected', () => {
   const ended = connectionAfter(initialConnection(true), { type: 'socket', state: 'disconnected', now: 0 })
 
   expect(viewOf(ended, 0)).toEqual({ kind: 'ended' })
-  expect(viewOf(connectionAfter(ended, { type: 'retryIn', seconds: 4, now: 0 }), 1_000)).toEqual({ kind: 'waiting', seconds: 3 })
+  expect(viewOf(connectionAfter(ended, { type: 'retryIn', seconds: 4, now: 0 }), 1_000)).toEqual({
+    kind: 'waiting',
+    seconds: 3,
+  })
 })
 
 it('tells a close with 4009 from other closes, and from a channel that was denied', () => {
-  const close = (code: number) => ({ type: 'WebSocketError', error: { type: 'PusherError', data: { code, message: 'x' } } })
+  const close = (code: number) => ({
+    type: 'WebSocketError',
+    error: { type: 'PusherError', data: { code, message: 'x' } },
+  })
 
   expect(isSentAway(close(4009))).toBe(true)
-  for (const other of [close(4001), close(4200), { type: 'PusherError', data: { code: 4009 } }, { type: 'WebSocketError', error: null }, null, 'x']) {
+  for (const other of [
+    close(4001),
+    close(4200),
+    { type: 'PusherError', data: { code: 4009 } },
+    { type: 'WebSocketError', error: null },
+    null,
+    'x',
+  ]) {
     expect(isSentAway(other)).toBe(false)
   }
 })

@@ -7,7 +7,14 @@ import { initials } from '@/shared/person'
 
 it('goes back to a path of ours after signing in, and nowhere else', () => {
   expect(safeNext('/direct/2')).toBe('/direct/2')
-  for (const elsewhere of ['//evil.example', '/\\evil.example', 'https://evil.example', 'javascript:1', undefined, ['/a']]) {
+  for (const elsewhere of [
+    '//evil.example',
+    '/\\evil.example',
+    'https://evil.example',
+    'javascript:1',
+    undefined,
+    ['/a'],
+  ]) {
     expect(safeNext(elsewhere)).toBe('/')
   }
 })
@@ -18,7 +25,10 @@ it('draws a person with the initials of the first and the last name', () => {
 
 it('shows the pages of admins to admins only', async () => {
   const account = (is_admin: boolean) => ({ id: 1, name: 'Ana', email: 'ana@example.com', is_admin, created_at: '' })
-  for (const [isAdmin, place] of [[false, '/'], [true, '/admin/users']] as const) {
+  for (const [isAdmin, place] of [
+    [false, '/'],
+    [true, '/admin/users'],
+  ] as const) {
     setActivePinia(createPinia())
     vi.spyOn(http, 'mayBeSignedIn').mockReturnValue(true)
     vi.spyOn(http, 'currentSession').mockResolvedValue({ account: account(isAdmin), eventId: 0 })

@@ -61,7 +61,9 @@ export function shownLines(lines: readonly Line[], kinds: ReadonlySet<ConsoleKin
   const wanted = text.trim().toLowerCase()
   return lines.filter(({ entry }) => {
     if (entry === null) return true
-    return (kinds.size === 0 || kinds.has(entry.kind)) && (wanted === '' || entryText(entry).toLowerCase().includes(wanted))
+    return (
+      (kinds.size === 0 || kinds.has(entry.kind)) && (wanted === '' || entryText(entry).toLowerCase().includes(wanted))
+    )
   })
 }
 
@@ -92,7 +94,10 @@ const LABELS: Record<string, string> = { promise: 'delivery' }
 
 export const detailText = ({ detail }: ConsoleEntry): string =>
   Object.entries(detail)
-    .map(([name, value]) => `${LABELS[name] ?? name.replaceAll('_', ' ')}: ${typeof value === 'string' ? value : JSON.stringify(value)}`)
+    .map(
+      ([name, value]) =>
+        `${LABELS[name] ?? name.replaceAll('_', ' ')}: ${typeof value === 'string' ? value : JSON.stringify(value)}`,
+    )
     .join(', ')
 
 /** One entry as one line of text. */

@@ -5,7 +5,13 @@ export const KEPT_MS = 3_600_000
 export const STALE_AFTER_MS = 5_000
 
 /** What charts draw, beside its time in seconds. */
-export const DRAWN = ['connections', 'published_per_s', 'delivered_per_s', 'publish_latency_ms', 'queue_waiting'] as const
+export const DRAWN = [
+  'connections',
+  'published_per_s',
+  'delivered_per_s',
+  'publish_latency_ms',
+  'queue_waiting',
+] as const
 export type Drawn = (typeof DRAWN)[number]
 
 export interface Point extends Record<Drawn, number | null> {
@@ -60,7 +66,11 @@ function point(at: string, figures: FigureSample['figures']): Point {
 }
 
 /** Whether figures come live; `opening` while there is no reason yet to think that they will not. */
-export function livelinessOf({ heardAt, openedAt }: FigureState, isConnected: boolean, now: number): 'live' | 'opening' | 'stale' {
+export function livelinessOf(
+  { heardAt, openedAt }: FigureState,
+  isConnected: boolean,
+  now: number,
+): 'live' | 'opening' | 'stale' {
   if (now - (heardAt ?? openedAt) > STALE_AFTER_MS) return 'stale'
   if (heardAt === null) return 'opening'
   return isConnected ? 'live' : 'stale'
@@ -79,7 +89,9 @@ export interface Range {
 /** Between what a figure moved; null when it was never known. */
 export function rangeOf(points: readonly Point[], name: Drawn): Range | null {
   const known = points.map((one) => one[name]).filter((value) => value !== null)
-  return known.length === 0 ? null : { least: known.reduce((a, b) => Math.min(a, b)), most: known.reduce((a, b) => Math.max(a, b)) }
+  return known.length === 0
+    ? null
+    : { least: known.reduce((a, b) => Math.min(a, b)), most: known.reduce((a, b) => Math.max(a, b)) }
 }
 
 const whole = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 })

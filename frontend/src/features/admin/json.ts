@@ -133,7 +133,13 @@ class Walk {
       }
     }
     const one = this.text[this.at] ?? ''
-    this.fail(',}]'.includes(one) ? 'Expected a value.' : one === "'" ? 'Use double quotes for text.' : 'Invalid value. Use double quotes for text.')
+    this.fail(
+      ',}]'.includes(one)
+        ? 'Expected a value.'
+        : one === "'"
+          ? 'Use double quotes for text.'
+          : 'Invalid value. Use double quotes for text.',
+    )
   }
 
   private get isAtEnd(): boolean {

@@ -24,7 +24,11 @@ export function pagedAfter<T extends { id: number }>(state: Paged<T>, event: Pag
       return { phase: 'ready', list: event.list, hasOlder: event.hasOlder }
     case 'olderLoaded': {
       const known = new Set(state.list.map(({ id }) => id))
-      return { ...state, list: [...state.list, ...event.list.filter(({ id }) => !known.has(id))], hasOlder: event.hasOlder }
+      return {
+        ...state,
+        list: [...state.list, ...event.list.filter(({ id }) => !known.has(id))],
+        hasOlder: event.hasOlder,
+      }
     }
     case 'changed':
       return { ...state, list: state.list.map((one) => (one.id === event.one.id ? event.one : one)) }

@@ -1,7 +1,13 @@
 /** What admins did and what events came to, in words. */
 import type { AuditEntry } from '@/api/records'
 
-const moment = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit', second: '2-digit' })
+const moment = new Intl.DateTimeFormat(undefined, {
+  day: 'numeric',
+  month: 'short',
+  hour: '2-digit',
+  minute: '2-digit',
+  second: '2-digit',
+})
 
 export const momentOf = (iso: string): string => moment.format(new Date(iso))
 
@@ -22,7 +28,9 @@ export function deedText({ action, target, detail }: AuditEntry): string {
   const count = typeof detail['count'] === 'number' ? detail['count'] : 0
   switch (action) {
     case 'change user': {
-      const deeds = Object.entries(detail).map(([field, value]) => CHANGES[field]?.[value === true ? 0 : 1] ?? `set ${field} of`)
+      const deeds = Object.entries(detail).map(
+        ([field, value]) => CHANGES[field]?.[value === true ? 0 : 1] ?? `set ${field} of`,
+      )
       return `${deeds.join(' and ') || 'changed'} ${target}`
     }
     case 'disconnect':

@@ -25,7 +25,9 @@ const ACTIONS: Record<string, string> = {
 export const actionText = ({ action }: CampaignActivity): string => ACTIONS[action] ?? action
 
 export function changeTexts({ changes }: CampaignActivity): string[] {
-  return Object.entries(changes).map(([field, [old, now]]) => `${FIELDS[field] ?? field}: ${value(field, old)} → ${value(field, now)}`)
+  return Object.entries(changes).map(
+    ([field, [old, now]]) => `${FIELDS[field] ?? field}: ${value(field, old)} → ${value(field, now)}`,
+  )
 }
 
 function value(field: string, given: unknown): string {

@@ -19,5 +19,4 @@ export interface ChatCore {
 
 /** What tabs tell each other: how far General was read, which the server does not keep, and conversations just opened. */
 export type ChatNews =
-  | { type: 'seen'; me: number; room: RoomKey; upTo: number }
-  | { type: 'opened'; me: number; person: Profile }
+  { type: 'seen'; me: number; room: RoomKey; upTo: number } | { type: 'opened'; me: number; person: Profile }

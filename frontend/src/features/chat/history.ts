@@ -61,7 +61,8 @@ export function useHistory({ state, room, dispatch }: ChatCore, loadRoom: (key: 
     try {
       if (side === 'older') {
         const page = await http.messages(personIn(from.key), at.id)
-        if (past.value === begun) past.value = { ...withMore(begun, page.messages), hasOlder: page.hasOlder, older: 'idle' }
+        if (past.value === begun)
+          past.value = { ...withMore(begun, page.messages), hasOlder: page.hasOlder, older: 'idle' }
       } else {
         const page = await http.messagesAfter(personIn(from.key), at.id)
         if (past.value === begun) showPast({ ...withMore(begun, page.messages), newer: 'idle' }, page.isEnd)

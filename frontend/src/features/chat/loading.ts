@@ -127,7 +127,15 @@ export function useLoading({ state, dispatch }: ChatCore, live: () => LiveChanne
   }
 
   return {
-    reset, fetchRoom, reloadConversations, reloadNames, loadConversations, loadRoom, loadOlder, loadFailed, directMessage,
+    reset,
+    fetchRoom,
+    reloadConversations,
+    reloadNames,
+    loadConversations,
+    loadRoom,
+    loadOlder,
+    loadFailed,
+    directMessage,
     readElsewhere,
   }
 }

@@ -15,7 +15,10 @@ export function pastOf(key: RoomKey, messages: readonly Message[], hasOlder: boo
   return { ...EMPTY_ROOM, key, phase: 'ready', messages, hasOlder, newer: 'idle' }
 }
 
-export const withMore = (past: Past, more: readonly Message[]): Past => ({ ...past, messages: union(past.messages, more) })
+export const withMore = (past: Past, more: readonly Message[]): Past => ({
+  ...past,
+  messages: union(past.messages, more),
+})
 
 /** Whether nothing lies between a piece of the past and the present. */
 export function touches(past: readonly Message[], present: Room): boolean {

@@ -134,7 +134,11 @@ export function useScrolling({ key, scroller, content, shown, isPast, rows }: Sc
     (target) => target?.room === key && void goTo(target.id),
     { immediate: true, flush: 'post' },
   )
-  watch(() => shown.value.phase, (phase) => phase === 'ready' && void place(), { immediate: true })
+  watch(
+    () => shown.value.phase,
+    (phase) => phase === 'ready' && void place(),
+    { immediate: true },
+  )
 
   const isLooking = ref(false)
   function look(): void {

@@ -159,7 +159,12 @@ export function chatAfter(state: ChatState, event: ChatEvent): ChatState {
     case 'queued':
       return { ...state, outgoing: [...state.outgoing, event.outgoing] }
     case 'sending':
-      return withOutgoing(state, event.key, (one) => ({ ...one, status: 'sending', tries: one.tries + 1, problem: null }))
+      return withOutgoing(state, event.key, (one) => ({
+        ...one,
+        status: 'sending',
+        tries: one.tries + 1,
+        problem: null,
+      }))
     case 'putBack':
       return withOutgoing(state, event.key, (one) => ({ ...one, status: 'waiting' }))
     case 'sendFailed':
@@ -324,9 +329,7 @@ function withLastMessage(state: ChatState, message: Message): ChatState {
 function withRead(state: ChatState, message: Message): ChatState {
   const key = roomOf(message, state.me)
   const mark = (one: Message): Message =>
-    one.id === message.id
-      ? { ...one, is_read: true, read_at: message.read_at, updated_at: message.updated_at }
-      : one
+    one.id === message.id ? { ...one, is_read: true, read_at: message.read_at, updated_at: message.updated_at } : one
   const next = state.rooms[key]
     ? withRoom(state, key, (room) => ({ ...room, messages: room.messages.map(mark) }))
     : state
@@ -357,9 +360,6 @@ function withSeen(state: ChatState, key: RoomKey, upTo: number): ChatState {
 
 function withSent(state: ChatState, key: string, message: Message): ChatState {
   const room = roomOf(message, state.me)
-  const next = withArrived(
-    { ...state, outgoing: state.outgoing.filter((one) => one.key !== key) },
-    message,
-  )
+  const next = withArrived({ ...state, outgoing: state.outgoing.filter((one) => one.key !== key) }, message)
   return withRoom(next, room, (one) => ({ ...one, bornAs: { ...one.bornAs, [message.id]: key } }))
 }

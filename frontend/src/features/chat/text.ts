@@ -15,7 +15,10 @@ export function isBlank(text: string): boolean {
 
 /** The text as it is sent: without empty lines around it. */
 export function asSent(text: string): string {
-  return text.replace(/\r\n?/g, '\n').replace(/^\s*\n/, '').trimEnd()
+  return text
+    .replace(/\r\n?/g, '\n')
+    .replace(/^\s*\n/, '')
+    .trimEnd()
 }
 
 const PICTURES = /^(?:\p{Extended_Pictographic}|\p{Emoji_Component}|\u200d|\ufe0f|\s)+$/u

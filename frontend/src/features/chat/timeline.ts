@@ -22,7 +22,8 @@ export interface OutgoingRow {
   endsGroup: boolean
 }
 
-export type TimelineRow = { kind: 'day'; key: string; at: string } | { kind: 'new'; key: string } | MessageRow | OutgoingRow
+export type TimelineRow =
+  { kind: 'day'; key: string; at: string } | { kind: 'new'; key: string } | MessageRow | OutgoingRow
 
 export interface TimelineInput {
   me: number

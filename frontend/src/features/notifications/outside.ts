@@ -29,7 +29,10 @@ export class Outside {
     if (!document.hidden) {
       this.tabs.tell({ id: note.id })
     } else if (isAllowed && !this.noticed.has(note.id)) {
-      this.waiting.set(note.id, setTimeout(() => this.show(note), YIELD_MS))
+      this.waiting.set(
+        note.id,
+        setTimeout(() => this.show(note), YIELD_MS),
+      )
     }
   }
 

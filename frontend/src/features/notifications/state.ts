@@ -32,7 +32,11 @@ export function notificationsAfter(state: NotificationState, event: Notification
       return { phase: 'ready', list: event.list, unread: event.unread, hasOlder: event.hasOlder }
     case 'olderLoaded': {
       const known = new Set(state.list.map(({ id }) => id))
-      return { ...state, list: [...state.list, ...event.list.filter(({ id }) => !known.has(id))], hasOlder: event.hasOlder }
+      return {
+        ...state,
+        list: [...state.list, ...event.list.filter(({ id }) => !known.has(id))],
+        hasOlder: event.hasOlder,
+      }
     }
     case 'created': {
       const { notification } = event

@@ -154,6 +154,21 @@ export const useNotifications = defineStore('notifications', () => {
   }
 
   return {
-    state, unread, unreadElsewhere, toasts, trouble, permission, isLoadingOlder, olderTrouble, start, stop, load, loadOlder, read, readAll, dismiss, askPermission,
+    state,
+    unread,
+    unreadElsewhere,
+    toasts,
+    trouble,
+    permission,
+    isLoadingOlder,
+    olderTrouble,
+    start,
+    stop,
+    load,
+    loadOlder,
+    read,
+    readAll,
+    dismiss,
+    askPermission,
   }
 })

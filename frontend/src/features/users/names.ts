@@ -17,4 +17,5 @@ export function tellRenamed(person: Profile): void {
 }
 
 /** The same profile, or the person with their present name. */
-export const named = <T extends Profile>(one: T, person: Profile): T => (one.id === person.id ? { ...one, name: person.name } : one)
+export const named = <T extends Profile>(one: T, person: Profile): T =>
+  one.id === person.id ? { ...one, name: person.name } : one

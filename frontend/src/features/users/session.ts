@@ -8,7 +8,8 @@ import * as http from '@/api/session'
 import { leaveNote } from './switched'
 import { tellSessionTabs, type SessionNews } from './tabs'
 
-const isTaken = (error: unknown): error is Refused => error instanceof Refused && Object.keys(error.errors).join() === 'email'
+const isTaken = (error: unknown): error is Refused =>
+  error instanceof Refused && Object.keys(error.errors).join() === 'email'
 
 export const useSession = defineStore('session', () => {
   const account = ref<Account | null>(null)
@@ -131,7 +132,22 @@ export const useSession = defineStore('session', () => {
   }
 
   return {
-    account, hasExpired, former, elsewhere, restore, check, signIn, follow, hear, superseded, register, signOut,
-    signOutEverywhere, renamed, changed, ended, namesUpTo: () => namesUpTo,
+    account,
+    hasExpired,
+    former,
+    elsewhere,
+    restore,
+    check,
+    signIn,
+    follow,
+    hear,
+    superseded,
+    register,
+    signOut,
+    signOutEverywhere,
+    renamed,
+    changed,
+    ended,
+    namesUpTo: () => namesUpTo,
   }
 })

@@ -39,7 +39,11 @@ export function walletAfter(state: WalletState, event: WalletEvent): WalletState
     }
     case 'olderLoaded': {
       const known = new Set(state.list.map(({ id }) => id))
-      return { ...state, list: [...state.list, ...event.list.filter(({ id }) => !known.has(id))], hasOlder: event.hasOlder }
+      return {
+        ...state,
+        list: [...state.list, ...event.list.filter(({ id }) => !known.has(id))],
+        hasOlder: event.hasOlder,
+      }
     }
     case 'balanceUpdated': {
       const { wallet } = state
