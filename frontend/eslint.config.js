@@ -76,6 +76,7 @@ export default ts.config(
     rules: {
       'no-undef': 'off',
       'vue/no-v-html': 'error',
+      // Layout is prettier's.
       'vue/max-attributes-per-line': 'off',
       'vue/singleline-html-element-content-newline': 'off',
       'vue/html-self-closing': ['error', { html: { void: 'always', normal: 'always', component: 'always' } }],
