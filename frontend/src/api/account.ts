@@ -1,11 +1,11 @@
-/** Oneself: profile, password, personal tokens. */
+/** The own account: profile, password, personal tokens. */
 import { api } from './client'
 import type { Account, NewToken, Token } from './records'
 
 export interface ProfileChange {
   name?: string
   email?: string
-  /** Needed for another address. */
+  /** Required to change the address. */
   current_password?: string
 }
 
@@ -20,7 +20,7 @@ export async function changePassword(current: string, wanted: string): Promise<v
 
 const PAGE_SIZE = 100
 
-/** All of them, newest first. */
+/** All personal tokens, newest first. */
 export async function tokens(): Promise<Token[]> {
   const all: Token[] = []
   for (;;) {

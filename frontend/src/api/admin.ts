@@ -1,4 +1,4 @@
-/** What admins see and do. Everybody else is answered 403. */
+/** The endpoints for admins. Other accounts get a 403. */
 import { api } from './client'
 import type {
   AdminUser,
@@ -23,7 +23,7 @@ export async function overview(): Promise<{ now: Figures; history: FigureSample[
   return (await api.get<{ now: Figures; history: FigureSample[] }>('/api/admin/overview')).body
 }
 
-/** Newest first; `search` in name or address. */
+/** Newest first; `search` matches name and address. */
 export async function users(search: string, before?: number, signal?: AbortSignal): Promise<AdminUser[]> {
   const query = paged(before, search === '' ? {} : { q: search })
   return (await api.get<AdminUser[]>(`/api/admin/users?${query}`, signal ? { signal } : {})).body
@@ -33,7 +33,7 @@ export async function changeUser(id: number, change: { is_admin?: boolean; is_bl
   return (await api.patch<AdminUser>(`/api/admin/users/${id}`, change)).body
 }
 
-/** Ends the connections of a user, who may come back. */
+/** Closes the connections of a user, who may reconnect. */
 export async function disconnectUser(id: number): Promise<void> {
   await api.post(`/api/admin/users/${id}/disconnect`)
 }
@@ -71,7 +71,7 @@ export async function forgetAllJobs(): Promise<void> {
   await api.delete('/api/admin/failed-jobs')
 }
 
-/** Announces an event as it is written. Raises Refused about `channel`, `event` or `data`. */
+/** Sends an event exactly as given. Raises Refused about `channel`, `event` or `data`. */
 export async function broadcast(channel: string, event: string, data: unknown): Promise<void> {
   await api.post('/api/admin/broadcast', { channel, event, data })
 }

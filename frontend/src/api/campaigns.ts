@@ -1,4 +1,4 @@
-/** Campaigns: one's own; admins see all. */
+/** Campaigns: the own ones; for admins, all. */
 import { api, lastEventId } from './client'
 import type { Campaign, CampaignActivity, CampaignStatus } from './records'
 
@@ -39,7 +39,7 @@ export async function createCampaign(fields: CampaignFields): Promise<Campaign> 
   return (await api.post<Campaign>('/api/campaigns', fields)).body
 }
 
-/** Raises Stale when somebody changed it since `version`. */
+/** Raises Stale if the campaign was changed after `version`. */
 export async function changeCampaign(id: number, fields: CampaignFields, version: number): Promise<Campaign> {
   return (await api.patch<Campaign>(`/api/campaigns/${id}`, { ...fields, version })).body
 }

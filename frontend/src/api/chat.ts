@@ -1,15 +1,15 @@
-/** The chat's endpoints. `personId` null is the general chat, else the other person of a direct conversation. */
+/** The chat's endpoints. `personId` is the other person of a direct conversation, or null for the general chat. */
 import { api, lastEventId } from './client'
 import type { Conversation, FoundMessage, Message } from './records'
 
 export const PAGE = 50
 
 export interface Page {
-  /** In ascending time. */
+  /** Oldest first. */
   messages: Message[]
-  /** The channel's last recorded event that this page holds. */
+  /** The last recorded event of the channel that this page includes. */
   eventId: number
-  /** Whether there may be older ones. */
+  /** Whether there may be older messages. */
   hasOlder: boolean
 }
 
@@ -23,7 +23,7 @@ export async function messages(personId: number | null, before?: number): Promis
   return { messages: body, eventId: lastEventId(headers), hasOlder: body.length >= PAGE }
 }
 
-/** The messages that follow one, oldest first. `isEnd`: there are no more. */
+/** The messages after a given one, oldest first. `isEnd`: there are no more. */
 export async function messagesAfter(
   personId: number | null,
   after: number,
@@ -35,7 +35,7 @@ export async function messagesAfter(
 
 export const FOUND_AT_ONCE = 20
 
-/** Messages with these words in them, newest first. */
+/** Messages that contain these words, newest first. */
 export async function search(words: string, before: number | null, signal: AbortSignal): Promise<FoundMessage[]> {
   const query = new URLSearchParams({
     q: words,

@@ -1,6 +1,6 @@
 /**
- * The one way to the REST API: JSON in and out, session cookie, CSRF token, the account shown, socket id, and errors
- * as in `errors.ts`.
+ * The client of the REST API: JSON in and out, session cookie, CSRF token, the shown account, socket id, and the
+ * errors of `errors.ts`.
  */
 import { AnotherAccount, Refused, Rejected, SignedOut, Stale, TooOften, Unreachable } from './errors'
 
@@ -13,9 +13,9 @@ export interface Asking {
   body?: unknown
   idempotencyKey?: string
   signal?: AbortSignal
-  /** A token to come with, instead of the session. */
+  /** A token to authenticate with, instead of the session. */
   bearer?: string
-  /** Finishes even if the page goes away meanwhile. */
+  /** Finishes even if the page is closed meanwhile. */
   keepalive?: boolean
 }
 
@@ -28,27 +28,27 @@ let account: () => number | null = () => null
 let onSignedOut: () => void = () => undefined
 let onAnotherAccount: () => void = () => undefined
 
-/** Names the socket whose own events it need not hear. */
+/** Names the socket that need not receive the events it causes. */
 export function nameSocket(provider: () => string | null): void {
   socketId = provider
 }
 
-/** Names the account that this page shows: the server does nothing for another one. */
+/** Names the account that this page shows: the server refuses requests for any other. */
 export function nameAccount(provider: () => number | null): void {
   account = provider
 }
 
-/** Told whenever the server says that the session is another account's. */
+/** Calls `listener` when the server says that the session belongs to another account. */
 export function whenAnotherAccount(listener: () => void): void {
   onAnotherAccount = listener
 }
 
-/** Told whenever the server says that the session is over. */
+/** Calls `listener` when the server says that the session has ended. */
 export function whenSignedOut(listener: () => void): void {
   onSignedOut = listener
 }
 
-/** The part of a session that pages can read; it comes and goes with the rest. */
+/** The part of the session that scripts can read; it is set and cleared together with the rest. */
 export function csrfToken(): string | null {
   const found = /(?:^|;\s*)XSRF-TOKEN=([^;]*)/.exec(document.cookie)
   return found?.[1] ? decodeURIComponent(found[1]) : null
@@ -112,19 +112,19 @@ async function failure(response: Response): Promise<Error> {
   }
 }
 
-/** The answer, if it is 2xx. Raises what `errors.ts` lists. */
+/** Resolves to a 2xx response. Raises the errors of `errors.ts`. */
 async function answered(method: Method, path: string, asking: Asking): Promise<Response> {
-  // All of one request is for the account that was shown when it began.
+  // A request, retries included, is for the account that was shown when it began.
   const shown = account()
   let response = await attempt(method, path, asking, shown)
   if (response.status === 419) {
-    // The token belongs to the session and was renewed or lost; asking who we are brings the current one.
+    // The token belongs to the session and was renewed or lost; fetching the session brings the current one.
     await attempt('GET', '/api/session', {}, shown)
     response = await attempt(method, path, asking, shown)
   }
   if (response.ok) return response
   const error = await failure(response)
-  // What ended for the account before is no news to the present one.
+  // A session that ended for a former account does not concern the present one.
   if (shown === account()) {
     if (error instanceof AnotherAccount) onAnotherAccount()
     else if (error instanceof SignedOut) onSignedOut()
@@ -144,14 +144,14 @@ export const api = {
   put: <T>(path: string, body?: unknown, asking?: Asking) => request<T>('PUT', path, { ...asking, body }),
   patch: <T>(path: string, body?: unknown, asking?: Asking) => request<T>('PATCH', path, { ...asking, body }),
   delete: (path: string) => request<undefined>('DELETE', path),
-  /** A file, whole. A link to it could not say which account its page shows. */
+  /** A whole file. A plain link could not send the account that the page shows. */
   file: async (path: string): Promise<Blob> => {
     const response = await answered('GET', path, {})
     return response.blob().catch(() => Promise.reject(new Unreachable()))
   },
 }
 
-/** The recorded event that a list already holds: where closing its gaps starts. */
+/** The last recorded event that a list includes: gaps are closed from there. */
 export function lastEventId(headers: Headers): number {
   const id = Number(headers.get('X-Event-Id'))
   return Number.isSafeInteger(id) && id > 0 ? id : 0

@@ -1,14 +1,14 @@
 /**
- * What a request can end in, grouped by who must act.
+ * The errors of requests, grouped by who must act.
  *
  * ApiError
- * ├── Unreachable     nobody answered, or a service behind is down: try again later
+ * ├── Unreachable     no answer, or a service behind the portal is down: try again later
  * ├── SignedOut       401: sign in again
- * │   └── AnotherAccount  409 with `X-Account`: the browser has signed in to another account than this page shows
+ * │   └── AnotherAccount  409 with `X-Account`: the browser is signed in to another account than this page shows
  * ├── TooOften        429: wait `retryAfterS`
- * ├── Stale           409: somebody else was first; load it again
- * ├── Refused         422: the reader corrects the named fields
- * └── Rejected        any other answer that is not 2xx
+ * ├── Stale           409: someone else changed it first; load it again
+ * ├── Refused         422: the user corrects the named fields
+ * └── Rejected        any other response that is not 2xx
  */
 export class ApiError extends Error {
   override name = 'ApiError'
@@ -55,7 +55,7 @@ export class Refused extends ApiError {
     super(message)
   }
 
-  /** The first text about a field, or null. */
+  /** The first message about a field, or null. */
   about(field: string): string | null {
     return this.errors[field]?.[0] ?? null
   }
@@ -71,7 +71,7 @@ export class Rejected extends ApiError {
   }
 }
 
-/** One sentence for the reader, whatever was thrown. */
+/** One sentence for the user about anything that was thrown. */
 export function sentence(error: unknown): string {
   if (error instanceof TooOften) return `Too many requests. Try again in ${error.retryAfterS} s.`
   if (error instanceof Refused) return Object.values(error.errors)[0]?.[0] ?? error.message

@@ -1,4 +1,4 @@
-/** Where the realtime server is, who may listen there, and what was missed. */
+/** The address of the realtime server, authorisation for its channels, and missed events. */
 import { api } from './client'
 import type { RealtimePlace, RecordedEvents } from './records'
 
@@ -35,7 +35,7 @@ interface ListedEvent {
   data: unknown
 }
 
-/** Durable events of a channel after one of them, oldest first. */
+/** Durable events of a channel after the event `after`, oldest first. */
 export async function eventsAfter(channel: string, after: number): Promise<RecordedEvents> {
   const query = new URLSearchParams({ channel, after: String(after) })
   const { body } = await api.get<{ events: ListedEvent[]; complete: boolean }>(`/api/events?${query}`)

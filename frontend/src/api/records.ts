@@ -5,20 +5,20 @@ export type { AdminUser, FailedJob, FoundMessage, Profile, RealtimePlace } from 
 
 type Profile = schema.Profile
 
-/** Oneself: what nobody else gets to see. */
+/** The own account, with fields that others do not see. */
 export type Account = schema.Self
 export type Notification = schema.NotificationOut
 export type Campaign = schema.CampaignOut
 export type Wallet = schema.WalletOut
 export type Transaction = schema.TransactionOut
 export type Token = schema.TokenOut
-/** With the secret, which is told this once. */
+/** With the secret, which is returned only once. */
 export type NewToken = schema.NewTokenOut
 export type ConnectionsNow = schema.ConnectionsOut
 export type ChannelCount = schema.ChannelOut
 export type ListedEvent = schema.Event
 export type AuditEntry = schema.AuditOut
-/** Null: the part that knows did not answer. The description allows leaving such figures out; we never do. */
+/** A figure is null if its source did not answer. The schema allows leaving figures out; the server never does. */
 export type Figures = Required<schema.Figures>
 
 export interface Message {
@@ -42,7 +42,7 @@ export interface Conversation {
   unread_count: number
 }
 
-/** A durable event as the server kept it. */
+/** A durable event as the server recorded it. */
 export interface RecordedEvent {
   eventId: number
   /** The wire name, namespace included. */
@@ -52,7 +52,7 @@ export interface RecordedEvent {
 
 export interface RecordedEvents {
   events: RecordedEvent[]
-  /** False when the server no longer keeps all that was asked for. */
+  /** False if the server no longer has all requested events. */
   complete: boolean
 }
 
@@ -61,7 +61,7 @@ export type CampaignStatus = 'draft' | 'active' | 'inactive'
 export interface CampaignActivity {
   id: number
   action: string
-  /** What it changed: the old and the new value of each field. */
+  /** The old and the new value of each changed field. */
   changes: Record<string, [unknown, unknown]>
   user: Profile
   created_at: string

@@ -2,12 +2,12 @@
 import { api, csrfToken, lastEventId, type Answer } from './client'
 import type { Account } from './records'
 
-/** Whether it is worth asking: without its token there is no session. */
+/** Whether there may be a session: without a CSRF token there is none. */
 export const mayBeSignedIn = (): boolean => csrfToken() !== null
 
 export interface Session {
   account: Account
-  /** Lists that are loaded from now on hold the names that `presence-chat` told of up to this event. */
+  /** Lists loaded from now on include all renames on `presence-chat` up to this event. */
   eventId: number
 }
 
@@ -28,7 +28,7 @@ export async function signOut(): Promise<void> {
   await api.delete('/api/session')
 }
 
-/** Resolves to the token that a new account comes with. */
+/** Resolves to the token of the new account. */
 export async function register(name: string, email: string, password: string): Promise<string> {
   return (await api.post<{ token: string }>('/api/register', { name, email, password })).body.token
 }

@@ -1,4 +1,4 @@
-/** One's own money. */
+/** The own wallet. */
 import { api, lastEventId } from './client'
 import type { MovementType, Transaction, Wallet } from './records'
 
@@ -26,7 +26,7 @@ export async function transactions(filter: StatementFilter, before?: number): Pr
   return (await api.get<Transaction[]>(`/api/wallet/transactions?${query(filter, page)}`)).body
 }
 
-/** All movements, as a file. */
+/** All transactions that match, as a CSV file. */
 export const exported = (filter: StatementFilter): Promise<Blob> =>
   api.file(`/api/wallet/transactions.csv?${query(filter)}`)
 

@@ -5,7 +5,7 @@ import SignInPage from '@/features/users/SignInPage.vue'
 import { safeNext } from '@/features/users/next'
 import { useSession } from '@/features/users/session'
 
-/** Pages that are not part of the first one. */
+/** Pages that are loaded on demand. */
 const PAGES = {
   notifications: () => import('@/features/notifications/NotificationsPage.vue'),
   campaigns: () => import('@/features/campaigns/CampaignsPage.vue'),
@@ -14,12 +14,12 @@ const PAGES = {
   account: () => import('@/features/users/AccountPage.vue'),
 }
 
-/** Brings them before they are wanted, so that they open at once, and when nobody answers any more. */
+/** Loads them ahead of time, so that they open at once, even if the server has become unreachable. */
 export async function preloadPages(): Promise<void> {
   await Promise.allSettled(Object.values(PAGES).map((bring) => bring()))
 }
 
-/** The router asks for a page and the one inside it together, and hears of the first failure only: the second is no news. */
+/** The router loads a page and the page inside it together, and handles only the first failure. */
 function quietly<T>(bring: () => Promise<T>): () => Promise<T> {
   return () => {
     const coming = bring()

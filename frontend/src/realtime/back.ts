@@ -1,8 +1,8 @@
-/** What a page does once the connection is back. */
+/** Runs what a page does after a reconnection. */
 import { onScopeDispose, watch } from 'vue'
 import { useRealtime } from './store'
 
-/** All pages come back together; their questions are spread over this long. */
+/** All pages reconnect together; their requests are spread over this time. */
 const SPREAD_MS = 3_000
 
 /** Calls `act` a moment after each reconnection, for as long as the component lives. */

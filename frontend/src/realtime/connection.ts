@@ -1,18 +1,18 @@
 /**
- * The state of the connection as pages show it, drawn from what pusher-js says and what the browser says.
- * Pure: nothing here reconnects. pusher-js does that by itself, for ever, unless it was sent away (`readmission.ts`).
+ * The state of the connection as pages show it, derived from pusher-js and the browser.
+ * Pure: nothing here reconnects. pusher-js does that by itself, unless the server closed for good (`readmission.ts`).
  */
 
 export interface Connection {
-  /** The state pusher-js is in. */
+  /** The state of pusher-js. */
   socket: 'initialized' | 'connecting' | 'connected' | 'unavailable' | 'disconnected' | 'failed'
   /** Whether the browser has a network. */
   hasNetwork: boolean
-  /** When the wait that was announced ends; null when there is none. Milliseconds. */
+  /** When an announced wait ends; null without one. Milliseconds. */
   retryAt: number | null
   /** When the present series of attempts began; null outside one. Milliseconds. */
   attemptsFrom: number | null
-  /** Whether there was a connection before: then this is a loss, not a start. */
+  /** Whether it was connected before: then this is a loss, not a start. */
   wasConnected: boolean
 }
 
@@ -28,7 +28,7 @@ export type ConnectionView =
   | { kind: 'offline' }
   | { kind: 'ended' }
 
-/** An attempt that takes longer than this has most likely failed; pusher-js lets its time run out all the same. */
+/** An attempt that takes longer than this has most likely failed, although pusher-js waits for its timeout. */
 const ATTEMPT_MS = 2_500
 
 /** pusher-js gives an attempt 15 s, the next 30 s, and each one after that 60 s. */
@@ -55,7 +55,7 @@ export function connectionAfter(connection: Connection, event: ConnectionEvent):
     case 'retryIn':
       return { ...connection, retryAt: event.now + event.seconds * 1000 }
     case 'network': {
-      // With the network back, pusher-js begins a new series at once.
+      // When the network is back, pusher-js starts a new series at once.
       const begins = event.hasNetwork && connection.attemptsFrom !== null
       return {
         ...connection,
@@ -66,7 +66,7 @@ export function connectionAfter(connection: Connection, event: ConnectionEvent):
   }
 }
 
-/** Whether events reach us: not while a wait is announced, although pusher-js still says "connected" then. */
+/** Whether events arrive: not during an announced wait, although pusher-js still says "connected" then. */
 export function isUp(connection: Connection): boolean {
   return connection.socket === 'connected' && connection.retryAt === null && connection.hasNetwork
 }

@@ -1,7 +1,7 @@
 /**
- * The only place that builds Echo. Key and address come from the portal at run time; channels are authorised
- * through our own API client, so that the CSRF token, an ended session and a restarting portal are treated as
- * everywhere else.
+ * Builds Echo, here and nowhere else. Key and address come from the portal at run time. Channels are authorised
+ * through our own API client, which handles the CSRF token, an ended session and a restarting portal as for every
+ * other request.
  */
 import Echo from 'laravel-echo'
 import Pusher from 'pusher-js'
@@ -14,7 +14,7 @@ export type RealtimeEcho = Echo<'reverb'>
 
 type SocketState = Extract<ConnectionEvent, { type: 'socket' }>['state']
 
-/** Waits between two tries to authorise, in milliseconds; the last one repeats. */
+/** Waits between attempts to authorise, in milliseconds; the last one repeats. */
 const ASK_AGAIN_MS = [500, 1500, 4000, 8000]
 
 export function buildEcho(place: RealtimePlace): RealtimeEcho {
@@ -26,7 +26,7 @@ export function buildEcho(place: RealtimePlace): RealtimeEcho {
     wsPort: place.port,
     wssPort: place.port,
     forceTLS: place.scheme === 'https',
-    // Without TLS there is no use in trying with it: the page may not even connect there.
+    // Without TLS, wss is pointless: the content security policy would not even allow it.
     enabledTransports: place.scheme === 'https' ? ['ws', 'wss'] : ['ws'],
     enableStats: false,
     withoutInterceptors: true,
@@ -40,7 +40,7 @@ export function buildEcho(place: RealtimePlace): RealtimeEcho {
       },
     },
     userAuthentication: {
-      // Named because Echo's types ask for them; whoever handles it says where it goes.
+      // Required by Echo's types; the handler below decides.
       endpoint: '/broadcasting/user-auth',
       headers: {},
       customHandler: ({ socketId }, answer) => {
@@ -52,15 +52,15 @@ export function buildEcho(place: RealtimePlace): RealtimeEcho {
       },
     },
   })
-  // The connection is this user's: the server counts it so, and ends it when the user is blocked. pusher-js says it
-  // again on every connection.
+  // Signs in on the connection: the server counts the user as online, and closes it when the user is blocked.
+  // pusher-js repeats this on every connection.
   echo.connector.signin()
   return echo
 }
 
 /**
- * Asks until there is an answer that will not change: pusher-js asks once per connection only, so a portal that
- * restarts at the wrong moment would leave the channel silent, or the connection nobody's.
+ * Repeats a request until its outcome is final: pusher-js asks only once per connection, so without this a portal
+ * that restarts at the wrong moment would leave the channel silent or the connection unauthenticated.
  */
 async function untilAnswered<T>(
   ask: () => Promise<T>,
@@ -83,10 +83,10 @@ async function untilAnswered<T>(
   }
 }
 
-/** The server's word that this connection is not wanted any more. */
+/** The code with which the server ends a connection for good. */
 const UNAUTHORISED = 4009
 
-/** Whether an error of pusher-js is a close with that code. The same code on a single channel closes nothing. */
+/** Whether an error of pusher-js is a close with that code. On a single channel the same code closes nothing. */
 export function isSentAway(error: unknown): boolean {
   const { type, error: cause } = (error ?? {}) as {
     type?: unknown
@@ -96,8 +96,8 @@ export function isSentAway(error: unknown): boolean {
 }
 
 /**
- * Tells what happens to the connection, and of being sent away: pusher-js will not connect again by itself then.
- * Returns how to stop listening.
+ * Reports the events of the connection, and when the server ended it for good: then pusher-js does not reconnect by
+ * itself. Returns a function that stops listening.
  */
 export function watchConnection(
   echo: RealtimeEcho,
@@ -125,7 +125,7 @@ export function watchConnection(
   }
 }
 
-/** Ends the wait that pusher-js is in and lets it try at once. */
+/** Ends a wait of pusher-js: it tries at once. */
 export function retryNow(echo: RealtimeEcho): void {
   echo.connector.pusher.disconnect()
   echo.connector.pusher.connect()

@@ -1,10 +1,10 @@
 /**
  * Follows the durable events of one channel so that none is missed and none is applied twice.
  *
- * A follower knows up to which event its page holds everything (`after`). While the connection is up, each event
- * moves that mark. After a loss the mark stays where it was, events that come in meanwhile are remembered by id,
- * and `close` asks the server for what lies between. If the server no longer keeps that far back, the list is
- * loaded again. What was heard while a list was on its way is applied once more: the list took its place.
+ * `after` is the event up to which the page includes everything. While connected, each event moves it. After a lost
+ * connection it stays where it was, events that arrive meanwhile are remembered by id, and `close` fetches the events
+ * in between. If the server no longer keeps them, the list is reloaded. Events that arrived while a list was loading are
+ * applied again, because the list replaced their effect.
  */
 import type { RecordedEvent, RecordedEvents } from '@/api/records'
 
@@ -12,11 +12,11 @@ export interface Feed {
   channel: string
   fetchAfter(channel: string, after: number): Promise<RecordedEvents>
   apply(event: RecordedEvent): void
-  /** Loads the list again; resolves to the event it holds as its last. */
+  /** Reloads the list; resolves to the last event it includes. */
   reload(): Promise<number>
 }
 
-/** Enough requests for any gap that is worth closing event by event. */
+/** Larger gaps are closed by a reload. */
 const MOST_PAGES = 50
 
 export class Follower {
@@ -28,7 +28,7 @@ export class Follower {
 
   constructor(private readonly feed: Feed) {}
 
-  /** The list was loaded and holds everything up to `eventId`. */
+  /** The list was loaded and includes everything up to `eventId`. */
   loaded(eventId: number): void {
     this.hasPosition = true
     this.after = eventId
@@ -36,13 +36,13 @@ export class Follower {
     this.heardInGap.clear()
   }
 
-  /** The connection is gone: whatever is published from now on may be missed. */
+  /** The connection was lost: events published from now on may be missed. */
   lost(): void {
     this.hasGap = true
     this.round += 1
   }
 
-  /** An event came over the socket. False if it was applied before. */
+  /** An event arrived over the socket. False if it was applied before. */
   heard(eventId: number): boolean {
     if (this.hasPosition && eventId <= this.after) return false
     if (this.hasGap) {
@@ -54,14 +54,14 @@ export class Follower {
     return true
   }
 
-  /** Whether `close` has something to do. */
+  /** Whether there is a gap to close. */
   get isOpen(): boolean {
     return this.hasGap && this.hasPosition
   }
 
   /**
-   * Fetches and applies what was missed. Call it once the channel is subscribed. A loss meanwhile ends it quietly:
-   * the next subscription closes the then larger gap. Raises what `fetchAfter` and `reload` raise.
+   * Fetches and applies missed events. Call it once the channel is subscribed. If the connection is lost meanwhile it
+   * ends quietly: the next subscription closes the larger gap. Raises what `fetchAfter` and `reload` raise.
    */
   async close(): Promise<void> {
     if (!this.isOpen) return

@@ -1,7 +1,7 @@
 /**
- * What features listen to, over one Echo. A line is one feature's ear on one channel: it hears live events, follows
- * durable ones without gap or double (`gap.ts`), and closes its gap after every loss. Several lines may be on one
- * channel; the channel is left with the last of them.
+ * The subscriptions of features, over one Echo. A line is the subscription of one feature to one channel: it hears
+ * live events, follows durable ones without gaps or duplicates (`gap.ts`), and closes its gap after every lost
+ * connection. Several lines may share a channel; it is left with the last of them.
  */
 import { Rejected, SignedOut } from '@/api/errors'
 import { eventsAfter } from '@/api/realtime'
@@ -16,21 +16,21 @@ export interface Feed {
   channel: string
   /** Class names of durable events. */
   events: readonly string[]
-  /** One durable event, once on each list that was loaded; `name` is the class name. */
+  /** Applies a durable event, once per loaded list; `name` is the class name. */
   apply(event: RecordedEvent): void
-  /** Loads the list again; resolves to the last event it holds. */
+  /** Reloads the list; resolves to the last event it includes. */
   reload(): Promise<number>
-  /** Live events, as they come. */
+  /** Live events, as they arrive. */
   live?: Record<string, (payload: Payload) => void>
 }
 
 export interface Line {
-  /** The list was loaded; it holds its channel's events up to `eventId`. */
+  /** The list was loaded; it includes its channel's events up to `eventId`. */
   loaded(eventId: number): void
   stop(): void
 }
 
-/** After a reconnect all pages ask at once, if nobody spreads them. */
+/** After a reconnection all pages would ask at once: their requests are spread over this time. */
 const SPREAD_MS = 3_000
 const AGAIN_MS = 4_000
 
@@ -41,7 +41,7 @@ export const className = (wireName: string): string => wireName.slice(wireName.l
 class Ear {
   readonly follower: Follower
   private isSubscribed = false
-  /** Whether this ear comes back together with those of all other pages. */
+  /** Whether the next subscription is a reconnection, together with all other pages. */
   private comesInACrowd = false
   private timer: ReturnType<typeof setTimeout> | undefined
 
@@ -86,7 +86,7 @@ class Ear {
     if (isNew) this.feed.apply({ eventId, name, payload })
   }
 
-  /** Closes the gap once the list is loaded and the channel subscribed; tries again until it worked. */
+  /** Closes the gap once the list is loaded and the channel subscribed; retries until it succeeds. */
   private close(delayMs: number): void {
     if (!this.isSubscribed || !this.follower.isOpen) return
     clearTimeout(this.timer)
@@ -133,12 +133,12 @@ export class Lines {
     }
   }
 
-  /** The connection is gone. */
+  /** The connection was lost. */
   lost(): void {
     for (const here of this.ears.values()) here.forEach((ear) => ear.lost())
   }
 
-  /** The reader left this page, and comes back to it alone: then nothing needs to wait. */
+  /** The user left this page and will come back alone: then nothing needs to be spread. */
   left(): void {
     for (const here of this.ears.values()) here.forEach((ear) => ear.left())
   }

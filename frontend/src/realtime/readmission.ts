@@ -1,18 +1,18 @@
 /**
- * What follows when the server ended the connection for good (4009: blocked, another password, sent away by an
- * admin), or the reader comes back to a page they had left. pusher-js stays away then. Whoever is still signed in comes
- * back, at a pace; nobody else does.
+ * Reconnects after the server ended the connection for good (4009: blocked, password changed, disconnected by an
+ * admin), and when the user returns to a page they had left. pusher-js does not reconnect then. Accounts that are
+ * still signed in come back, at a limited rate; others do not.
  */
 import { Rejected, SignedOut } from '@/api/errors'
 
-/** From one return to the next, at least; and between two tries to ask. Milliseconds. */
+/** The least time between two returns, and between two attempts. Milliseconds. */
 export const RETURN_EVERY_MS = 4_000
 
 export interface Door {
-  /** Resolves when the server says that somebody is signed in; raises what `api/` raises. */
+  /** Resolves if the account is still signed in; raises the errors of `api/`. */
   ask(): Promise<void>
   connect(): void
-  /** The next try comes in so many milliseconds. */
+  /** The next attempt is in `ms` milliseconds. */
   waiting(ms: number): void
 }
 
@@ -23,12 +23,12 @@ export class Readmission {
 
   constructor(private readonly door: Door) {}
 
-  /** The connection was ended. */
+  /** The server ended the connection. */
   ended(): void {
     this.after(Math.max(0, this.returnedAt + RETURN_EVERY_MS - Date.now()))
   }
 
-  /** Try at once, whatever the pace. */
+  /** Tries at once. */
   now(): void {
     this.after(0)
   }

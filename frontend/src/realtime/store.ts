@@ -1,4 +1,4 @@
-/** The one connection of this page: opened while somebody is signed in. */
+/** The connection of this page, open while an account is signed in. */
 import { defineStore } from 'pinia'
 import { computed, ref, shallowRef } from 'vue'
 import { nameSocket } from '@/api/client'
@@ -15,7 +15,7 @@ export interface PresenceEar {
   leaving(member: Profile): void
 }
 
-/** A line or a presence that was asked for, with what it is on the present Echo. */
+/** A requested subscription, attached to the present Echo. */
 interface Wish {
   attach(echo: RealtimeEcho, lines: Lines): void
   detach(): void
@@ -55,8 +55,9 @@ export const useRealtime = defineStore('realtime', () => {
   }
 
   /**
-   * Opens the connection, and on it whatever was asked for, before it connects: nothing is missed. `whoIsSignedIn`
-   * is asked before coming back from being sent away; it raises SignedOut when nobody is.
+   * Opens the connection, with all requested subscriptions attached before it connects, so that nothing is missed.
+   * `whoIsSignedIn` is called before coming back after the server ended the connection; it raises SignedOut if the
+   * account is not signed in any more.
    */
   async function start(whoIsSignedIn: () => Promise<void>): Promise<void> {
     stop()
@@ -89,7 +90,7 @@ export const useRealtime = defineStore('realtime', () => {
     }
   }
 
-  /** A page that was left is no longer there, although the browser may keep it whole to come back to. */
+  /** A page that was left is disconnected, although the browser may keep it to come back to. */
   function leave(): void {
     readmission.stop()
     echo.value?.disconnect()
@@ -97,7 +98,7 @@ export const useRealtime = defineStore('realtime', () => {
   }
 
   function comeBack(event: PageTransitionEvent): void {
-    // Meanwhile somebody may have signed out, or in, in another tab.
+    // Another tab may have signed out or in meanwhile.
     if (event.persisted && echo.value) readmission.now()
   }
 
@@ -127,7 +128,7 @@ export const useRealtime = defineStore('realtime', () => {
     }
   }
 
-  /** Follows a channel from now until `stop`, over every Echo that comes and goes. */
+  /** Follows a channel until `stop`, over every reconnection and new Echo. */
   function follow(feed: Feed): Line {
     let line: Line | null = null
     let upTo: number | null = null
@@ -150,7 +151,7 @@ export const useRealtime = defineStore('realtime', () => {
     }
   }
 
-  /** Is on a presence channel, given without its prefix, until the returned function is called. */
+  /** Joins a presence channel, named without its prefix, until the returned function is called. */
   function join(name: string, ear: PresenceEar): () => void {
     let joined: RealtimeEcho | null = null
     return wish({

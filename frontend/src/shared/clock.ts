@@ -1,7 +1,7 @@
-/** Times as they are read, in the reader's language and zone. */
+/** Times as text, in the user's language and time zone. */
 import { onScopeDispose, ref, type Ref } from 'vue'
 
-/** The current time in milliseconds, moving on every `everyMs`, for as long as the component lives. */
+/** The current time in milliseconds, updated every `everyMs`, for as long as the component lives. */
 export function useNow(everyMs: number): Ref<number> {
   const now = ref(Date.now())
   const timer = setInterval(() => (now.value = Date.now()), everyMs)
@@ -18,7 +18,7 @@ const shortDay = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'sh
 export const clockTime = (iso: string): string => time.format(new Date(iso))
 export const exactTime = (iso: string): string => exact.format(new Date(iso))
 
-/** The local day as a key: two times of one day have the same. */
+/** The local day as a key, equal for all times of a day. */
 export function dayKey(iso: string): string {
   const date = new Date(iso)
   return `${date.getFullYear()}-${date.getMonth() + 1}-${date.getDate()}`
@@ -36,6 +36,6 @@ export function dayLabel(iso: string, now: number): string {
   return (ago > 0 && ago < 180 ? weekday : fullDay).format(new Date(iso))
 }
 
-/** For the list of conversations: the time today, else the day. */
+/** The time if it is today, otherwise the day. */
 export const shortTime = (iso: string, now: number): string =>
   daysAgo(iso, now) === 0 ? clockTime(iso) : shortDay.format(new Date(iso))

@@ -1,7 +1,7 @@
-/** Where the keyboard goes on. */
+/** Keeps the keyboard focus. */
 import { nextTick } from 'vue'
 
-/** Gives the focus to what `found` names when whatever had it went away or is out of use. */
+/** Focuses the element that `found` returns if the focused one was removed or disabled. */
 export async function keepFocus(found: () => HTMLElement | null | undefined): Promise<void> {
   await nextTick()
   const { activeElement } = document

@@ -1,4 +1,4 @@
-/** Money as it is read. Amounts stay text until here: arithmetic is the server's. */
+/** Money as text. Amounts stay text until here: the server does the arithmetic. */
 
 const formats = new Map<string, Intl.NumberFormat>()
 
@@ -15,13 +15,13 @@ export function money(amount: string, currency = 'EUR'): string {
   return format(currency).format(amount as unknown as number)
 }
 
-/** What somebody typed as an amount, in the form the server takes; null when it is none. A comma is a point. */
+/** A typed amount in the form the server takes; null if it is not valid. A comma counts as a point. */
 export function typedAmount(text: string): string | null {
   const plain = text.trim().replace(/\s/gu, '').replace(',', '.')
   return /^(0|[1-9]\d{0,11})(\.\d{1,2})?$/.test(plain) && Number(plain) > 0 ? plain : null
 }
 
-/** Why what somebody typed is no amount, and what to write instead. */
+/** Why a typed amount is not valid. */
 export function amountProblem(text: string): string {
   const isHuge = /^\d{13,}([.,]\d{1,2})?$/.test(text.replace(/\s/gu, ''))
   return isHuge ? 'This amount is too large.' : 'Enter an amount above zero with up to two decimals, such as 12.50.'

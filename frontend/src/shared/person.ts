@@ -1,4 +1,4 @@
-/** How a person is drawn: initials, and a hue that neighbours in the list of ids do not share. */
+/** The avatar of a person: initials, and a hue that differs between consecutive ids. */
 
 export function initials(name: string): string {
   const words = name.trim().split(/\s+/u).filter(Boolean)

@@ -1,4 +1,4 @@
-/** Keeps the tabs of one browser in step about what the server does not tell them. Each topic has its own messages. */
+/** Keeps the tabs of a browser in sync about what the server does not tell them. Each topic has its own messages. */
 
 export interface Tabs<News> {
   /** Sends to all other tabs. */
@@ -6,7 +6,7 @@ export interface Tabs<News> {
   close(): void
 }
 
-/** Calls `hear` with what other tabs tell about a topic, until it is closed. Silent in browsers that cannot do it. */
+/** Calls `hear` with the messages of other tabs on a topic, until closed. Does nothing without BroadcastChannel. */
 export function joinTabs<News>(topic: string, hear: (news: News) => void): Tabs<News> {
   if (typeof BroadcastChannel === 'undefined') return { tell: () => undefined, close: () => undefined }
   const channel = new BroadcastChannel(`smartlink.${topic}`)

@@ -1,10 +1,10 @@
-// Runs before the first paint: the theme the reader chose, or the system's.
+// Runs before the first paint: sets the chosen theme, or the system's.
 ;(function () {
   var chosen = null
   try {
     chosen = localStorage.getItem('smartlink.theme')
   } catch {
-    // Storage may be forbidden; the system's theme it is.
+    // Without storage the system's theme is used.
   }
   var dark = chosen === 'dark' || (chosen !== 'light' && matchMedia('(prefers-color-scheme: dark)').matches)
   document.documentElement.dataset.theme = dark ? 'dark' : 'light'

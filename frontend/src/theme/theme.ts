@@ -1,4 +1,4 @@
-/** The reader's choice of colours: light, dark, or as the system has it. `boot.js` applies it before the first paint. */
+/** The user's choice of theme: light, dark, or the system's. `boot.js` applies it before the first paint. */
 import { ref } from 'vue'
 
 export type Choice = 'system' | 'light' | 'dark'
@@ -41,7 +41,7 @@ export function chooseTheme(wanted: Choice): void {
     if (wanted === 'system') localStorage.removeItem(KEY)
     else localStorage.setItem(KEY, wanted)
   } catch {
-    // Not kept: it holds for this page.
+    // Without storage the choice holds for this page.
   }
   show()
 }

@@ -1,9 +1,9 @@
-/** The live console: the newest entries, bounded, held back while it is paused. Pure. */
+/** The live console: the newest entries, bounded, and held back while paused. Pure. */
 import type { ConsoleEntry, ConsoleKind } from '@/api/records'
 
 export const MOST = 500
 
-/** Something happened, or (`entry` null) this page was cut off and does not know what happened. */
+/** An entry, or (`entry` null) a gap in which the page was disconnected. */
 export interface Line {
   key: number
   entry: ConsoleEntry | null
@@ -13,9 +13,9 @@ export interface ConsoleState {
   /** Newest first. */
   lines: readonly Line[]
   isPaused: boolean
-  /** Came while it was paused; newest first, the newest `MOST` of them. */
+  /** Entries that arrived while paused, newest first; at most `MOST`. */
   held: readonly Line[]
-  /** How many came while it was paused. */
+  /** How many entries arrived while paused. */
   heldCount: number
   nextKey: number
 }
@@ -56,7 +56,7 @@ function withLines(state: ConsoleState, come: readonly (ConsoleEntry | null)[]):
 
 const bounded = (newer: readonly Line[], older: readonly Line[]): Line[] => [...newer, ...older].slice(0, MOST)
 
-/** Lines of these kinds (none: all kinds) that have the text, in whatever case. Where this page was cut off stays. */
+/** Lines of these kinds (empty: all kinds) that contain the text, ignoring case. Gaps stay. */
 export function shownLines(lines: readonly Line[], kinds: ReadonlySet<ConsoleKind>, text: string): Line[] {
   const wanted = text.trim().toLowerCase()
   return lines.filter(({ entry }) => {
@@ -78,10 +78,10 @@ export const KINDS: Record<ConsoleKind, string> = {
   audit: 'Admin',
 }
 
-/** Which the realtime server tells only where its webhooks ask for them: no filter before the first. */
+/** Sent only if the webhooks are configured for them: no filter is offered before the first. */
 const IF_HEARD: ReadonlySet<ConsoleKind> = new Set(['occupied', 'vacated', 'client_event'])
 
-/** The kinds that can be filtered by. */
+/** The kinds offered as filters. */
 export function offeredKinds(lines: readonly Line[], chosen: ReadonlySet<ConsoleKind>): ConsoleKind[] {
   const heard = new Set(lines.map(({ entry }) => entry?.kind))
   return (Object.keys(KINDS) as ConsoleKind[]).filter(
@@ -89,7 +89,7 @@ export function offeredKinds(lines: readonly Line[], chosen: ReadonlySet<Console
   )
 }
 
-/** Words for what is called differently on the wire. */
+/** Labels of details that have another name on the wire. */
 const LABELS: Record<string, string> = { promise: 'delivery' }
 
 export const detailText = ({ detail }: ConsoleEntry): string =>
@@ -100,11 +100,11 @@ export const detailText = ({ detail }: ConsoleEntry): string =>
     )
     .join(', ')
 
-/** One entry as one line of text. */
+/** An entry as one line of text. */
 export const entryText = (entry: ConsoleEntry): string =>
   [entry.at, KINDS[entry.kind] ?? entry.kind, entry.channel, entry.name, detailText(entry)].filter(Boolean).join('  ')
 
-/** All of them as text, oldest first. */
+/** All lines as text, oldest first. */
 export const asText = (lines: readonly Line[]): string =>
   lines
     .map(({ entry }) => (entry === null ? '(disconnected: events from this period are missing)' : entryText(entry)))

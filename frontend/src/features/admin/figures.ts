@@ -1,10 +1,10 @@
-/** The figures as this page knows them: those of now and an hour of samples. Pure. */
+/** The metrics of the admin pages: the current ones and an hour of samples. Pure. */
 import type { Figures, FigureSample } from '@/api/records'
 
 export const KEPT_MS = 3_600_000
 export const STALE_AFTER_MS = 5_000
 
-/** What charts draw, beside its time in seconds. */
+/** The metrics shown in charts. */
 export const DRAWN = [
   'connections',
   'published_per_s',
@@ -21,7 +21,7 @@ export interface Point extends Record<Drawn, number | null> {
 export interface FigureState {
   phase: 'loading' | 'ready' | 'failed'
   now: Figures | null
-  /** When this page was opened, and when figures came live last, by the clock of this browser. Milliseconds. */
+  /** When the page was opened, and when metrics last arrived live, by the browser's clock. Milliseconds. */
   openedAt: number
   heardAt: number | null
   /** Oldest first. */
@@ -45,7 +45,7 @@ export function figuresAfter(state: FigureState, event: FigureEvent): FigureStat
       return taken({ ...state, phase: 'ready', heardAt: event.at }, event.figures)
     case 'loaded': {
       const samples = event.history.map(({ at, figures }) => point(at, figures))
-      // What came live is denser than the samples, but only since this page was opened.
+      // Live points are denser than samples, but start when the page was opened.
       const from = state.points[0]?.at ?? Infinity
       const points = [...samples.filter(({ at }) => at < from), ...state.points]
       return taken({ ...state, phase: 'ready', points }, event.now)
@@ -65,7 +65,7 @@ function point(at: string, figures: FigureSample['figures']): Point {
   return { at: Date.parse(at) / 1000, ...found }
 }
 
-/** Whether figures come live; `opening` while there is no reason yet to think that they will not. */
+/** Whether metrics arrive live; `opening` until the first arrives or is overdue. */
 export function livelinessOf(
   { heardAt, openedAt }: FigureState,
   isConnected: boolean,
@@ -76,7 +76,7 @@ export function livelinessOf(
   return isConnected ? 'live' : 'stale'
 }
 
-/** Columns as charts take them: the times, then each figure. */
+/** Columns for charts: the times in seconds, then the values of each metric. */
 export function columns(points: readonly Point[], names: readonly Drawn[]): [number[], ...(number | null)[][]] {
   return [points.map(({ at }) => at), ...names.map((name) => points.map((one) => one[name]))]
 }
@@ -86,7 +86,7 @@ export interface Range {
   most: number
 }
 
-/** Between what a figure moved; null when it was never known. */
+/** The range of a metric; null if there is no value. */
 export function rangeOf(points: readonly Point[], name: Drawn): Range | null {
   const known = points.map((one) => one[name]).filter((value) => value !== null)
   return known.length === 0
@@ -97,7 +97,7 @@ export function rangeOf(points: readonly Point[], name: Drawn): Range | null {
 const whole = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 })
 const fine = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 })
 
-/** A figure as it is read; a dash when nobody knows it. */
+/** A metric as text; a dash for none. */
 export function figure(value: number | null | undefined): string {
   if (value === null || value === undefined) return '–'
   return (Math.abs(value) < 100 ? fine : whole).format(value)

@@ -1,11 +1,11 @@
 /**
- * JSON as somebody writes it, checked before it is sent: the value, or what is wrong and where. Browsers tell the
- * place each in their own words, or not at all, so the text is walked here.
+ * Checks typed JSON before it is sent: the value, or the problem and its place. Browsers report the place each in
+ * their own words, or not at all, so the text is parsed here.
  */
 
 export interface Wrong {
   problem: string
-  /** Where, counted from 1, in characters as editors count them. */
+  /** The place, counted from 1, in UTF-16 units. */
   line: number
   column: number
   offset: number
@@ -24,7 +24,7 @@ class Mistake extends Error {
   }
 }
 
-/** The text as an object, as events carry it. Raises nothing. */
+/** Parses the text, which must be an object. Raises nothing. */
 export function checkedObject(text: string): Checked {
   try {
     new Walk(text).whole()
@@ -161,7 +161,7 @@ class Walk {
   }
 }
 
-/** The text laid out over lines; as it is when it is no JSON. */
+/** The text, indented; unchanged if it is not JSON. */
 export function laidOut(text: string): string {
   try {
     return JSON.stringify(JSON.parse(text), null, 2)

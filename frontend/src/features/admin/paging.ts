@@ -1,4 +1,4 @@
-/** Drives a list of `pages.ts`: the first page, older ones, and again. An answer to an older question is left out. */
+/** Loads a list of `pages.ts`: the first page, older pages, and reloads. Answers to outdated requests are dropped. */
 import { computed, ref, shallowRef } from 'vue'
 import { whenBack } from '@/realtime/back'
 import { pagedAfter, type Paged, type PagedEvent } from './pages'

@@ -1,4 +1,4 @@
-/** What admins hear live, kept while any admin page is open, whichever of them. */
+/** The live data of the admin pages, kept while any of them is open. */
 import { defineStore } from 'pinia'
 import { computed, ref, shallowRef, watch } from 'vue'
 import * as http from '@/api/admin'
@@ -8,10 +8,10 @@ import { useRealtime } from '@/realtime/store'
 import { consoleAfter, initialConsole, type ConsoleEvent } from './console'
 import { figuresAfter, initialFigures, livelinessOf, type FigureEvent } from './figures'
 
-/** Entries that come close together are shown together. */
+/** Entries that arrive within this time are shown together. */
 const TOGETHER_MS = 200
 const LOOK_EVERY_MS = 1_000
-/** While no figures come live they are asked for. */
+/** Without live metrics they are polled this often. */
 const ASK_EVERY_MS = 5_000
 
 export const useAdmin = defineStore('admin', () => {

@@ -1,4 +1,4 @@
-/** What admins did and what events came to, in words. */
+/** The audit log and event states in words. */
 import type { AuditEntry } from '@/api/records'
 
 const moment = new Intl.DateTimeFormat(undefined, {

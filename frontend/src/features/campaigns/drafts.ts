@@ -1,4 +1,4 @@
-/** What somebody is writing of a campaign. */
+/** Unsaved edits of a campaign. */
 import type { Campaign } from '@/api/records'
 
 export interface CampaignDraft {
@@ -7,5 +7,5 @@ export interface CampaignDraft {
   campaign: Campaign | null
 }
 
-/** Under which name it is kept; null for a new campaign. */
+/** The name a draft is kept under; `id` is null for a new campaign. */
 export const draftName = (id: number | null): string => `campaign.${id ?? 'new'}`

@@ -1,4 +1,4 @@
-/** Campaigns as this page knows them. Pure: versions decide what is newer, in whatever order things come. */
+/** The list of campaigns. Pure: versions decide what is newer, in any order of arrival. */
 import type { Campaign } from '@/api/records'
 
 /** Newest first. */
@@ -7,7 +7,7 @@ export type CampaignList = readonly Campaign[]
 export const newer = (known: Campaign | null, come: Campaign): Campaign =>
   known !== null && known.version > come.version ? known : come
 
-/** A campaign that came new or changed. One that is not listed is added only when it `isNew`. */
+/** Updates a campaign in the list. An unlisted one is added only if `isNew`. */
 export function withCampaign(list: CampaignList, come: Campaign, isNew: boolean): CampaignList {
   const known = list.find(({ id }) => id === come.id)
   if (!known) return isNew ? [come, ...list].sort((one, other) => other.id - one.id) : list
@@ -16,7 +16,7 @@ export function withCampaign(list: CampaignList, come: Campaign, isNew: boolean)
 
 export const without = (list: CampaignList, id: number): CampaignList => list.filter((one) => one.id !== id)
 
-/** A list loaded again: what an event told meanwhile is kept where it is newer. */
+/** A reloaded list: newer states from events are kept. */
 export function loadedAgain(list: CampaignList, come: CampaignList): CampaignList {
   return come.map((one) => newer(list.find(({ id }) => id === one.id) ?? null, one))
 }

@@ -1,4 +1,4 @@
-/** What was done to a campaign, in words. */
+/** The activity of a campaign in words. */
 import type { CampaignActivity, CampaignStatus } from '@/api/records'
 import { exactTime } from '@/shared/clock'
 import { money } from '@/shared/money'

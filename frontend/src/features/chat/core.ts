@@ -17,6 +17,6 @@ export interface ChatCore {
   tell(news: ChatNews): void
 }
 
-/** What tabs tell each other: how far General was read, which the server does not keep, and conversations just opened. */
+/** What tabs tell each other: how far General was read, which the server does not keep, and opened conversations. */
 export type ChatNews =
   { type: 'seen'; me: number; room: RoomKey; upTo: number } | { type: 'opened'; me: number; person: Profile }

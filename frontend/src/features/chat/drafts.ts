@@ -1,9 +1,9 @@
-/** What was begun and not sent, per person and room; it outlives a reload. */
+/** Drafts of unsent messages, per account and room; they survive a reload. */
 import type { RoomKey } from './rooms'
 
 export type Drafts = Readonly<Partial<Record<RoomKey, string>>>
 
-/** The part of Storage that is needed. */
+/** The part of Storage that is used. */
 export type Shelf = Pick<Storage, 'getItem' | 'setItem' | 'removeItem'>
 
 export function draftsAfter(drafts: Drafts, room: RoomKey, text: string): Drafts {
@@ -23,13 +23,13 @@ export function loadDrafts(shelf: Shelf, me: number): Drafts {
   }
 }
 
-/** Keeps one room's draft; the others are read again first, because another tab may have written them. */
+/** Keeps one room's draft; the others are read again first, because another tab may have changed them. */
 export function keepDraft(shelf: Shelf, me: number, room: RoomKey, text: string): void {
   const drafts = draftsAfter(loadDrafts(shelf, me), room, text)
   try {
     if (Object.keys(drafts).length === 0) shelf.removeItem(place(me))
     else shelf.setItem(place(me), JSON.stringify(drafts))
   } catch {
-    // A full or forbidden storage costs the draft after a reload, nothing else.
+    // Without storage, drafts do not survive a reload.
   }
 }

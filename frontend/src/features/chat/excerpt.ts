@@ -1,26 +1,26 @@
-/** What a search result shows of a message: a piece of it around the first word that was found, each found word marked. */
+/** The excerpt of a message in a search result: the text around the first match, with all matches marked. */
 
 export interface Piece {
   text: string
   isFound: boolean
 }
 
-/** So much of a message is shown, about. */
+/** About how many characters are shown. */
 const LENGTH = 140
-/** So much of it stands before the first found word. */
+/** How many of them stand before the first match. */
 const BEFORE = 40
 
 const WORD = /[\p{L}\p{N}\p{M}]+/gu
 
-/** Case and accents do not matter to the server's index either. */
+/** Ignores case and accents, as the server's index does. */
 const folded = (word: string): string => word.normalize('NFD').replace(/\p{M}/gu, '').toLowerCase()
 
 const wordsOf = (text: string): string[] => (text.match(WORD) ?? []).map(folded)
 
-/** Whether there is a word to look for. */
+/** Whether a query contains a word. */
 export const hasWord = (asked: string): boolean => wordsOf(asked).length > 0
 
-/** A message in pieces. A word is found when it begins with one of those asked for. */
+/** Splits a message into pieces. A word matches if it begins with a word of the query. */
 export function excerpt(message: string, asked: string): Piece[] {
   const wanted = wordsOf(asked)
   const found = [...message.matchAll(WORD)]
@@ -42,7 +42,7 @@ export function excerpt(message: string, asked: string): Piece[] {
   return pieces
 }
 
-/** Cut between words where there are spaces, and never through a character. */
+/** Cuts at spaces where possible, and never within a character. */
 function bounds(message: string, first: number): [number, number] {
   let from = Math.max(0, first - BEFORE)
   if (from > 0) {

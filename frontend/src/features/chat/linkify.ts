@@ -1,4 +1,4 @@
-/** Splits a text into plain parts and web addresses. The text is never read as anything else. */
+/** Splits a text into plain parts and web addresses; nothing else is interpreted. */
 
 export type TextPart = { kind: 'text'; text: string } | { kind: 'link'; text: string; href: string }
 
@@ -45,7 +45,7 @@ function safeAddress(text: string): string | null {
   try {
     const url = new URL(text)
     const isWeb = url.protocol === 'http:' || url.protocol === 'https:'
-    // A name before the host is there to mislead.
+    // A user name before the host would only mislead.
     return isWeb && url.hostname !== '' && url.username === '' && url.password === '' ? url.href : null
   } catch {
     return null

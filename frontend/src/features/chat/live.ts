@@ -1,4 +1,4 @@
-/** The channels the chat listens to. */
+/** The channels of the chat. */
 import type { Message, Profile, RecordedEvent } from '@/api/records'
 import type { MembersEvent } from '@/features/presence/members'
 import type { Line } from '@/realtime/lines'
@@ -11,14 +11,14 @@ export interface LivePorts {
   typing(room: RoomKey, word: { user: Profile; typing: boolean }): void
   members(event: MembersEvent): void
   renamed(person: Profile): void
-  /** Somebody wrote directly: the sender and the message's id. */
+  /** A direct message arrived. */
   directMessage(sender: Profile, messageId: number): void
-  /** Something that told of a message was read, maybe on another page. */
+  /** A notification of a message was read, maybe on another page. */
   readElsewhere(): void
-  /** Load a list again; resolve to the last event it holds. */
+  /** Reload a list; resolve to the last event it includes. */
   reloadRoom(room: RoomKey): Promise<number>
   reloadConversations(): Promise<number>
-  /** Load again whatever shows names; resolve to the last event on `presence-chat` that it holds. */
+  /** Reload everything that shows names; resolve to the last event on `presence-chat` that it includes. */
   reloadNames(): Promise<number>
 }
 
@@ -63,7 +63,7 @@ export class LiveChannels {
     })
   }
 
-  /** The channel a room's messages come on, by its wire name. */
+  /** The wire name of a room's channel. */
   wireName(room: RoomKey): string {
     return room === GENERAL ? 'chat' : `private-${conversationChannel(this.me, personIn(room) ?? 0)}`
   }
@@ -72,7 +72,7 @@ export class LiveChannels {
     return `private-user.${this.me}`
   }
 
-  /** A list was loaded; it holds its channel's events up to `eventId`. */
+  /** A list was loaded; it includes its channel's events up to `eventId`. */
   loaded(channel: string, eventId: number): void {
     this.lines.get(channel)?.loaded(eventId)
   }

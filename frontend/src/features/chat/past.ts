@@ -1,6 +1,6 @@
 /**
- * A piece of a room's past that somebody went to, apart from the present: what arrives meanwhile is kept there, and
- * nothing between the two is missing from either. Pure.
+ * A piece of a room's past that the user jumped to, apart from the present: messages that arrive meanwhile go to the
+ * present, and neither has gaps inside. Pure.
  */
 import type { Message } from '@/api/records'
 import type { RoomKey } from './rooms'

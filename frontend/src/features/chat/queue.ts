@@ -1,4 +1,4 @@
-/** Keeps what is on its way through a reload of this tab. The idempotency keys make sending it again harmless. */
+/** Keeps unsent messages through a reload of this tab. Idempotency keys make sending them again harmless. */
 import type { Outgoing } from './state'
 import type { Shelf } from './drafts'
 
@@ -21,6 +21,6 @@ export function keepQueue(shelf: Shelf, me: number, queue: readonly Outgoing[]):
     if (queue.length === 0) shelf.removeItem(place(me))
     else shelf.setItem(place(me), JSON.stringify(queue))
   } catch {
-    // A full or forbidden storage costs the queue after a reload, nothing else.
+    // Without storage, unsent messages do not survive a reload.
   }
 }

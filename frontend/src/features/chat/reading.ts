@@ -73,7 +73,7 @@ export function useReading({ state, room, me, apply, tell }: ChatCore) {
     if (person !== null) tellRead(person, messages)
   }
 
-  /** Messages older than the last one seen count too: a reply may arrive before an earlier message of the same person. */
+  /** Messages before the last seen one count too: a reply may arrive before an earlier message of its sender. */
   function tellRead(person: number, messages: readonly Message[]): void {
     const news = messages.filter(({ id, user_id, is_read }) => user_id === person && !is_read && !toldRead.has(id))
     if (news.length === 0) return

@@ -13,12 +13,12 @@ export function personIn(room: RoomKey): number | null {
   return room === 'general' ? null : Number(room.slice('with:'.length))
 }
 
-/** The channel of a direct conversation, as Echo wants it (without `private-`). Ids are ordered as numbers. */
+/** The channel of a direct conversation as Echo takes it, without `private-`. Ids are ordered numerically. */
 export function conversationChannel(one: number, other: number): string {
   return `chat.${Math.min(one, other)}.${Math.max(one, other)}`
 }
 
-/** The room a message is shown in, for the person `me`. */
+/** The room of a message, as seen by `me`. */
 export function roomOf(message: { user_id: number; recipient_id: number | null }, me: number): RoomKey {
   if (message.recipient_id === null) return GENERAL
   return roomWith(message.user_id === me ? message.recipient_id : message.user_id)

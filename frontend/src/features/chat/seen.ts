@@ -1,4 +1,4 @@
-/** Up to where one has read the general chat. The server keeps that for direct messages only. */
+/** How far the general chat was read. The server keeps this for direct messages only. */
 import type { Shelf } from './drafts'
 
 const place = (me: number) => `smartlink.seen.${me}`
@@ -16,6 +16,6 @@ export function keepSeen(shelf: Shelf, me: number, upTo: number): void {
   try {
     if (upTo > loadSeen(shelf, me)) shelf.setItem(place(me), String(upTo))
   } catch {
-    // Without storage the general chat counts as read after a reload.
+    // Without storage, the general chat counts as read after a reload.
   }
 }

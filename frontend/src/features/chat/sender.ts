@@ -1,8 +1,9 @@
 /**
- * Sends what waits, one after the other, in the order it was written.
+ * Sends waiting messages one after the other, in the order they were written.
  *
- * What cannot go out now stays waiting: without a network until it is back, too often until the server takes more.
- * What the server refuses is failed, and the writer decides. Each message keeps its idempotency key through all of it.
+ * A message that cannot go out now keeps waiting: without a network until it is back, over the limit until the server
+ * accepts more. A message that the server refuses fails, and the user decides. Every attempt uses the message's own
+ * idempotency key.
  */
 import { Refused, Rejected, SignedOut, TooOften, Unreachable, sentence } from '@/api/errors'
 import type { Message } from '@/api/records'
@@ -12,11 +13,11 @@ export interface SenderPorts {
   state(): ChatState
   dispatch(event: ChatEvent): void
   send(outgoing: Outgoing): Promise<Message>
-  /** Whether trying makes sense: signed in, with a network. */
+  /** Whether trying makes sense: there is a network. */
   canTry(): boolean
-  /** Whether the connection is up: then a server that does not answer is a failure, not an absence. */
+  /** Whether the connection is up: then a missing answer counts as a failure. */
   isConnected(): boolean
-  /** Until when the server takes no more; null when it does. */
+  /** The server accepts no messages until `time`; null: it accepts them again. */
   slowedUntil(time: number | null): void
 }
 
@@ -29,14 +30,14 @@ export class Sender {
 
   constructor(private readonly ports: SenderPorts) {}
 
-  /** Sends on, if there is something, and nothing is under way. */
+  /** Sends the next message, unless one is being sent. */
   pump(): void {
     if (this.isOver || this.pause !== null || !this.ports.canTry()) return
     const next = nextToSend(this.ports.state())
     if (next) void this.attempt(next)
   }
 
-  /** The network or the connection is back: no need to wait any longer. */
+  /** The network or the connection is back: ends the wait. */
   resume(): void {
     this.endPause()
     this.pump()
@@ -65,7 +66,7 @@ export class Sender {
       this.ports.slowedUntil(Date.now() + error.retryAfterS * 1000)
       this.wait(error.retryAfterS)
     } else if (error instanceof SignedOut) {
-      // Whoever signs in next gets a sender of their own.
+      // The next session has its own sender.
       dispatch({ type: 'putBack', key })
       this.stop()
     } else if (error instanceof Unreachable && (tries < MOST_TRIES || !this.ports.isConnected())) {

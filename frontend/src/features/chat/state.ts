@@ -1,8 +1,8 @@
 /**
- * The chat as a value, and what each event makes of it. Pure: no clock, no network, no Vue.
+ * The state of the chat and how events change it. Pure: no clock, no network, no Vue.
  *
- * The rule it is tried against: an old state plus the events that followed equals the state fetched again.
- * Messages are kept once per id and ordered by id, so repeats and late comers change nothing.
+ * Invariant: an old state plus the events since then equals the state fetched again.
+ * Messages are kept once per id and ordered by id, so duplicates and late arrivals change nothing.
  */
 import type { Conversation, Message, Profile } from '@/api/records'
 import { named } from '@/features/users/names'
@@ -10,29 +10,29 @@ import { GENERAL, personIn, roomOf, roomWith, type RoomKey } from './rooms'
 
 /** A message on its way to the server. */
 export interface Outgoing {
-  /** Also the idempotency key: a retry never doubles. */
+  /** Also the idempotency key: a retry never sends twice. */
   key: string
   room: RoomKey
   text: string
-  /** `waiting`: its turn comes; `sending`: a request is under way; `failed`: the writer decides. */
+  /** `waiting`: queued; `sending`: a request is under way; `failed`: the user decides. */
   status: 'waiting' | 'sending' | 'failed'
   problem: string | null
   tries: number
   made_at: string
-  /** The message that came back by event before the answer did: shown instead. */
+  /** The id of the message if its event arrived before the response: it is shown instead. */
   echo: number | null
 }
 
 export interface Room {
-  /** `gone`: there is nobody to talk with. */
+  /** `gone`: there is no such person. */
   phase: 'empty' | 'loading' | 'ready' | 'failed' | 'gone'
   problem: string | null
   messages: readonly Message[]
   hasOlder: boolean
   older: 'idle' | 'loading' | 'failed'
-  /** The newest message one has read. */
+  /** The id of the newest message that was read. */
   seen: number
-  /** The key a sent message had while it was outgoing, so that it stays the same row. */
+  /** The outgoing key of each sent message, so that its row stays the same. */
   bornAs: Readonly<Record<number, string>>
 }
 
@@ -47,7 +47,7 @@ export interface ChatState {
 
 export type ChatEvent =
   | { type: 'roomLoading'; room: RoomKey }
-  /** Without a problem there is no such room. */
+  /** A null problem means that there is no such room. */
   | { type: 'roomFailed'; room: RoomKey; problem: string | null }
   | { type: 'roomLoaded'; room: RoomKey; messages: readonly Message[]; hasOlder: boolean }
   | { type: 'olderLoading'; room: RoomKey }
@@ -71,7 +71,7 @@ export type ChatEvent =
   | { type: 'retried'; key: string }
   | { type: 'discarded'; key: string }
 
-/** A page that is open for days keeps this many messages at most; what is older is fetched again when wanted. */
+/** The most messages a room keeps in memory; older ones are fetched again on demand. */
 const MOST_KEPT = 400
 const KEPT_AFTER_TRIM = 200
 
@@ -174,7 +174,7 @@ export function chatAfter(state: ChatState, event: ChatEvent): ChatState {
     case 'retried': {
       const one = state.outgoing.find(({ key }) => key === event.key)
       if (!one) return state
-      // To the end: what was written after it may be out already.
+      // To the end: later messages may have been sent already.
       const others = state.outgoing.filter(({ key }) => key !== event.key)
       return { ...state, outgoing: [...others, { ...one, status: 'waiting', tries: 0, problem: null }] }
     }
@@ -183,7 +183,7 @@ export function chatAfter(state: ChatState, event: ChatEvent): ChatState {
   }
 }
 
-/** How many messages of a room wait to be read. */
+/** The number of unread messages in a room. */
 export function unreadIn(state: ChatState, room: RoomKey): number {
   const person = personIn(room)
   if (person !== null) {
@@ -197,12 +197,12 @@ export function unreadTotal(state: ChatState): number {
   return state.conversations.reduce((sum, { unread_count }) => sum + unread_count, unreadIn(state, GENERAL))
 }
 
-/** What is on its way in a room, without what already came back as a message. */
+/** Outgoing messages of a room that have not arrived as a message yet. */
 export function outgoingIn(state: ChatState, room: RoomKey): Outgoing[] {
   return state.outgoing.filter((one) => one.room === room && one.echo === null)
 }
 
-/** The next message to send, in the order they were written; null while one is under way or none waits. */
+/** The oldest waiting message; null if none waits or one is being sent. */
 export function nextToSend(state: ChatState): Outgoing | null {
   if (state.outgoing.some(({ status }) => status === 'sending')) return null
   return state.outgoing.find(({ status }) => status === 'waiting') ?? null
@@ -216,21 +216,21 @@ function withOutgoing(state: ChatState, key: string, change: (one: Outgoing) => 
   return { ...state, outgoing: state.outgoing.map((one) => (one.key === key ? change(one) : one)) }
 }
 
-/** Both lists in order of id, each id once; `newer` wins where both have it. */
+/** Both lists merged in order of id; `newer` wins for ids in both. */
 export function union(older: readonly Message[], newer: readonly Message[]): Message[] {
   const byId = new Map(older.map((message) => [message.id, message]))
   for (const message of newer) byId.set(message.id, keepRead(byId.get(message.id), message))
   return [...byId.values()].sort((one, other) => one.id - other.id)
 }
 
-/** What was read stays read, even if an older copy of the message comes late. */
+/** A read message stays read, even if an older copy arrives late. */
 function keepRead(known: Message | undefined, message: Message): Message {
   return known?.is_read && !message.is_read
     ? { ...message, is_read: true, read_at: known.read_at, updated_at: known.updated_at }
     : message
 }
 
-/** A list loaded again joins what is there if they touch; else it takes its place, and the rest is history. */
+/** Merges a reloaded page with the known messages if they overlap; otherwise the page replaces them. */
 function merged(room: Room, page: { messages: readonly Message[]; hasOlder: boolean }) {
   const first = page.messages[0]
   const known = room.messages
@@ -244,7 +244,7 @@ function merged(room: Room, page: { messages: readonly Message[]; hasOlder: bool
 
 function sorted(list: readonly Conversation[]): Conversation[] {
   return [...list].sort((one, other) => {
-    // A conversation that was just opened has no message yet: it stands on top.
+    // A conversation without messages was just opened: it goes on top.
     const a = one.last_message?.id ?? Number.MAX_SAFE_INTEGER
     const b = other.last_message?.id ?? Number.MAX_SAFE_INTEGER
     return b - a
@@ -256,13 +256,13 @@ function withConversations(state: ChatState, list: readonly Conversation[]): Cha
   let next = state
   for (const fetched of list) {
     const have = known.get(fetched.user.id)
-    // An event may have told of a message that was written after the list was read.
+    // An event may have brought a message that is newer than the list.
     const isNewer = (have?.last_message?.id ?? 0) > (fetched.last_message?.id ?? 0)
     if (isNewer) continue
     const seen = state.rooms[roomWith(fetched.user.id)]?.seen ?? 0
     const isSeen = seen >= (fetched.last_message?.id ?? 0)
     known.set(fetched.user.id, isSeen ? { ...fetched, unread_count: 0 } : fetched)
-    // Read elsewhere: what is loaded here is not new any more.
+    // Read elsewhere: the loaded messages are no longer new.
     const upTo = fetched.unread_count === 0 ? (fetched.last_message?.id ?? 0) : 0
     const key = roomWith(fetched.user.id)
     if (state.rooms[key] && upTo > seen) next = withRoom(next, key, (room) => ({ ...room, seen: upTo }))
@@ -270,7 +270,7 @@ function withConversations(state: ChatState, list: readonly Conversation[]): Cha
   return { ...next, conversations: sorted([...known.values()]), conversationsPhase: 'ready' }
 }
 
-/** A message with somebody's present name on it. */
+/** A message with a person's present name. */
 export function namedIn<T extends { user: Profile; recipient?: Profile | null }>(message: T, person: Profile): T {
   if (message.user.id !== person.id && message.recipient?.id !== person.id) return message
   const { recipient } = message
@@ -342,7 +342,7 @@ function withRead(state: ChatState, message: Message): ChatState {
   const { messages } = roomIn(marked, key)
   const isKnown = messages.some(({ id }) => id === message.id)
   const isHistory = message.id < (messages[0]?.id ?? 0)
-  // A receipt comes on another channel than its message, and may overtake it: then it is the first word of it.
+  // A receipt comes on another channel than its message and may arrive first: then it brings the message.
   return isKnown || isHistory ? marked : withArrived(marked, message)
 }
 

@@ -1,7 +1,7 @@
-/** What may be sent: 1 to 1000 code points, with something to see in them. The server has the last word. */
+/** What may be sent: 1 to 1000 code points, not all blank. The server decides. */
 
 export const LONGEST = 1000
-/** From here on the writer sees how much room is left. */
+/** From this length on, the remaining characters are shown. */
 export const COUNT_FROM = 900
 
 /** Length in code points, not in UTF-16 units: an emoji outside the basic plane counts once. */
@@ -23,7 +23,7 @@ export function asSent(text: string): string {
 
 const PICTURES = /^(?:\p{Extended_Pictographic}|\p{Emoji_Component}|\u200d|\ufe0f|\s)+$/u
 
-/** Whether a text is nothing but one to three emoji: those are shown large. */
+/** Whether a text is just one to three emoji, which are shown large. */
 export function isFewEmoji(text: string): boolean {
   if (text.length > 40 || !PICTURES.test(text) || !/\p{Extended_Pictographic}|\p{Regional_Indicator}/u.test(text)) {
     return false

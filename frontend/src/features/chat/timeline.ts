@@ -1,4 +1,4 @@
-/** What a room shows, from top to bottom: days, messages in groups, the line above what is new, what is on its way. */
+/** The rows of a room, from top to bottom: days, grouped messages, the line above new ones, outgoing messages. */
 import type { Message } from '@/api/records'
 import { dayKey } from '@/shared/clock'
 import type { Outgoing } from './state'
@@ -10,7 +10,7 @@ export interface MessageRow {
   isMine: boolean
   startsGroup: boolean
   endsGroup: boolean
-  /** On one's own: it reached the server, or its reader. */
+  /** For the user's own messages: whether the server or the recipient has it. */
   mark: 'read' | 'sent' | null
 }
 
@@ -34,7 +34,7 @@ export interface TimelineInput {
   firstNew: number | null
 }
 
-/** Messages of one person that follow each other within this time stand together. */
+/** Consecutive messages of a person within this time form a group. */
 const GROUP_MS = 5 * 60_000
 
 interface Placed {

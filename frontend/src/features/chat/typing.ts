@@ -1,13 +1,13 @@
-/** Who is typing in a room, and when oneself says so. */
+/** Who is typing in a room, and when to tell others. */
 import type { Profile } from '@/api/records'
 
-/** How long somebody's typing is shown without another word of it: twice the pace it is sent at. */
+/** How long someone is shown as typing after the last event: twice the interval it is sent at. */
 export const TYPING_SHOWN_MS = 6_000
-/** At most this often one's own typing is said again. */
+/** Typing is sent at most this often. */
 export const TYPING_SAID_MS = 3_000
-/** Not even a new message makes it be said sooner than this. */
+/** The shortest interval, even after a message was sent. */
 export const TYPING_AGAIN_MS = 1_000
-/** So long after the last key one has stopped. */
+/** Typing ends this long after the last key. */
 export const TYPING_ENDS_MS = 5_000
 
 export interface Typist extends Profile {
@@ -27,12 +27,12 @@ export function typistsAfter(
     : [...current, said]
 }
 
-/** The same list if nobody's time is over. */
+/** Without expired typists; the same list if there are none. */
 export function stillTyping(typists: readonly Typist[], now: number): readonly Typist[] {
   return typists.some(({ until }) => until <= now) ? typists.filter(({ until }) => until > now) : typists
 }
 
-/** The names apart from the words, so that each name can stand in its own direction. */
+/** Names and words apart, so that each name can have its own text direction. */
 export function typingParts(typists: readonly Profile[]): { names: readonly string[]; words: string } {
   const [one, two] = typists
   if (!one) return { names: [], words: '' }
@@ -41,7 +41,7 @@ export function typingParts(typists: readonly Profile[]): { names: readonly stri
   return { names: [], words: 'Several people are typing…' }
 }
 
-/** Says that one types, at the right pace: `say(true)` at most every 3 s, `say(false)` 5 s after the last key. */
+/** Tells others about typing: `say(true)` at most every 3 s, `say(false)` 5 s after the last key. */
 export class TypingPace {
   private saidAt = -Infinity
   private isOpen = false
@@ -62,13 +62,13 @@ export class TypingPace {
     this.end = setTimeout(() => this.stop(), TYPING_ENDS_MS)
   }
 
-  /** One stopped, left the room or emptied the field. */
+  /** The user stopped, left the room or emptied the field. */
   stop(): void {
     if (this.isOpen) this.say(false)
     this.sent()
   }
 
-  /** The message went out: the server ends the typing by itself. */
+  /** The message was sent: the server ends the typing by itself. */
   sent(): void {
     clearTimeout(this.end)
     this.isOpen = false

@@ -1,9 +1,9 @@
-/** The browser's own notifications: for a page in the background, unless another of this browser is looked at. */
+/** The browser's own notifications, for a page in the background, unless another tab is being looked at. */
 import type { Notification as Note } from '@/api/records'
 import { joinTabs, type Tabs } from '@/shared/tabs'
 import { worded } from './words'
 
-/** So long a page in the background waits for one that is looked at to say that it showed it. */
+/** How long a background page waits for a visible one to say that it shows the notification. */
 const YIELD_MS = 400
 
 /** A notification came in on a page that is being looked at. */
@@ -24,7 +24,7 @@ export class Outside {
     })
   }
 
-  /** It came in here. */
+  /** A notification arrived here. */
   came(note: Note, isAllowed: boolean): void {
     if (!document.hidden) {
       this.tabs.tell({ id: note.id })
@@ -36,7 +36,7 @@ export class Outside {
     }
   }
 
-  /** It was read, here or elsewhere. */
+  /** A notification was read, here or elsewhere. */
   close(id: number): void {
     clearTimeout(this.waiting.get(id))
     this.waiting.delete(id)
@@ -57,7 +57,7 @@ export class Outside {
       // One tag for all tabs: the browser shows it once.
       shown = new Notification(title, { body: text, tag: `smartlink-${note.id}` })
     } catch {
-      // Phones show what a service worker asks for, and nothing else; the badge and the title tell of it.
+      // Phones only show notifications of service workers; badge and title have to do.
       return
     }
     this.shown.set(note.id, shown)

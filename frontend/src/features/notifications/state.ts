@@ -1,11 +1,11 @@
-/** Notifications as this page knows them. Pure: an old state and what happened give the new one. */
+/** The list of notifications. Pure: an old state and an event give the new one. */
 import type { Notification } from '@/api/records'
 
 export interface NotificationState {
   phase: 'empty' | 'loading' | 'ready' | 'failed'
   /** Newest first. */
   list: readonly Notification[]
-  /** Of all there are, also those not loaded. */
+  /** Of all notifications, including those not loaded. */
   unread: number
   hasOlder: boolean
 }
@@ -17,7 +17,7 @@ export type NotificationEvent =
   | { type: 'olderLoaded'; list: readonly Notification[]; hasOlder: boolean }
   | { type: 'created'; notification: Notification }
   | { type: 'read'; id: number; at: string }
-  /** It was marked here, and the server did not take it. */
+  /** It was marked here, but the server did not accept that. */
   | { type: 'unreadAfterAll'; id: number }
 
 export const initialNotifications: NotificationState = { phase: 'empty', list: [], unread: 0, hasOlder: false }

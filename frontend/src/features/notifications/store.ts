@@ -1,4 +1,4 @@
-/** Notifications of whoever is signed in: the list, the badge, and what pops up. */
+/** The notifications of the signed-in account: list, badge and toasts. */
 import { defineStore } from 'pinia'
 import { computed, ref, shallowRef } from 'vue'
 import { sentence } from '@/api/errors'
@@ -18,21 +18,21 @@ export const useNotifications = defineStore('notifications', () => {
   const toasts = shallowRef<readonly Note[]>([])
   const trouble = ref(false)
   const isLoadingOlder = ref(false)
-  /** Why older ones did not come. */
+  /** Why older notifications could not be loaded. */
   const olderTrouble = ref<string | null>(null)
   const unread = computed(() => state.value.unread)
-  /** Unread ones but those of direct messages, which the chat counts. */
+  /** Unread ones, except those of direct messages, which the chat counts. */
   const unreadElsewhere = computed(
     () => state.value.list.filter(({ type, read_at }) => type !== 'private_message' && read_at === null).length,
   )
-  /** What the browser lets us show outside the page; asked for by a click only. */
+  /** The permission for the browser's own notifications; requested on a click only. */
   const permission = ref(typeof Notification === 'undefined' ? 'denied' : Notification.permission)
 
   let line: Line | null = null
   let outside: Outside | null = null
-  /** False while it is not known whether the server did what it was asked. */
+  /** False while the outcome of a request is unknown. */
   let isSure = true
-  /** Whether a notification is about what the reader looks at right now. */
+  /** Whether a notification is about what the user is looking at. */
   let isSeen: (notification: Note) => boolean = () => false
 
   function dispatch(event: NotificationEvent): void {
@@ -119,7 +119,7 @@ export const useNotifications = defineStore('notifications', () => {
     toasts.value = toasts.value.filter((one) => one.id !== id)
   }
 
-  /** Marks one as read here at once; the server's word follows for the other tabs. */
+  /** Marks a notification as read at once; other tabs follow the server's event. */
   async function read(id: number): Promise<void> {
     dismiss(id)
     outside?.close(id)

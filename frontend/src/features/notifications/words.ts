@@ -6,7 +6,7 @@ export interface Worded {
   title: string
   text: string
   icon: 'chat' | 'campaign' | 'wallet' | 'bell'
-  /** A path of ours. */
+  /** A path on this site. */
   to: string
 }
 

@@ -1,11 +1,11 @@
-/** Who is online, as the presence channel tells it; somebody who leaves stays shown for 3 s, as a reload takes. */
+/** Who is online according to the presence channel; a leave is shown 3 s later, in case it was a reload. */
 import type { Profile } from '@/api/records'
 import { named } from '@/features/users/names'
 
 export const LEAVE_HIDDEN_MS = 3_000
 
 export interface Member extends Profile {
-  /** When the leave is shown; null while here. */
+  /** When the leave is shown, in milliseconds; null while online. */
   goneAt: number | null
 }
 

@@ -1,19 +1,19 @@
-/** The errors of a form, each at its field, and the one that belongs to none. */
+/** The errors of a form: those of its fields, and one that belongs to none. */
 import { nextTick, ref } from 'vue'
 import { Refused, sentence, TooOften } from '@/api/errors'
 
 export type FieldErrors = Readonly<Record<string, string>>
 
-/** What a refusal says about each field. */
+/** The first error of each field; empty for other errors. */
 export function fieldErrors(error: unknown): FieldErrors {
   if (!(error instanceof Refused)) return {}
   return Object.fromEntries(Object.entries(error.errors).map(([field, texts]) => [field, texts[0] ?? error.message]))
 }
 
-/** As many characters as the server takes for a name. */
+/** The server's limit for names, in characters. */
 const LONGEST_NAME = 100
 
-/** Why a name is none, before the server is asked; null when it may be one. */
+/** Why a name is not valid; null if it is. */
 export function nameProblem(name: string): string | null {
   if (name.trim() === '') return 'Enter the name others will see.'
   return [...name.trim()].length > LONGEST_NAME ? `Use at most ${LONGEST_NAME} characters.` : null
@@ -30,7 +30,7 @@ export function useForm(form: () => HTMLElement | null) {
     form()?.querySelector<HTMLElement>('[aria-invalid="true"]')?.focus()
   }
 
-  /** Does it unless something is missing; whether it went through. */
+  /** Runs `act` unless something is missing. Resolves to whether it succeeded. */
   async function submit(missing: FieldErrors, act: () => Promise<void>): Promise<boolean> {
     if (isBusy.value) return false
     trouble.value = null

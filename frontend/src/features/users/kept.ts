@@ -1,19 +1,18 @@
 /**
- * What is being written in a form, kept per account until it went through or was given up. So a session that ends, a
- * reload and another account's sign-in cost nothing of it: who signs in again finds it where it was, nobody else sees
- * it. It belongs to its tab. Secrets are never kept.
+ * Keeps what is typed into a form, per account and tab, until it is sent or discarded. It survives the end of a
+ * session, a reload, and the sign-in of another account, which does not see it. Secrets are never kept.
  */
 import { useSession } from './session'
 
 export interface Kept<T> {
-  /** What was written before; null for nothing. */
+  /** What was kept before; null if nothing was. */
   written(): T | null
   keep(written: T): void
   forget(): void
 }
 
 export function useKept<T extends object>(form: string): Kept<T> {
-  // The account of now: what is written stays its own, whoever is signed in when it is put away.
+  // Bound to the present account, even if another one is signed in when the form is kept.
   const place = `smartlink.form.${useSession().account?.id ?? 0}.${form}`
   return {
     written: () => {
@@ -28,14 +27,14 @@ export function useKept<T extends object>(form: string): Kept<T> {
       try {
         sessionStorage.setItem(place, JSON.stringify(written))
       } catch {
-        // A full or forbidden storage costs what is written when the session ends, nothing else.
+        // Without storage, forms do not survive the end of a session.
       }
     },
     forget: () => {
       try {
         sessionStorage.removeItem(place)
       } catch {
-        // Then nothing was kept either.
+        // Without storage there is nothing to remove.
       }
     },
   }

@@ -1,4 +1,4 @@
-/** Hands on that somebody has another name, to every list that shows names. */
+/** Passes renames on to every list that shows names. */
 import { onScopeDispose } from 'vue'
 import type { Profile } from '@/api/records'
 
@@ -6,7 +6,7 @@ type Ear = (person: Profile) => void
 
 const ears = new Set<Ear>()
 
-/** Calls `hear` with everybody who takes on another name, for as long as the component lives. */
+/** Calls `hear` with every renamed person, for as long as the component lives. */
 export function whenRenamed(hear: Ear): void {
   ears.add(hear)
   onScopeDispose(() => ears.delete(hear))
@@ -16,6 +16,6 @@ export function tellRenamed(person: Profile): void {
   ears.forEach((hear) => hear(person))
 }
 
-/** The same profile, or the person with their present name. */
+/** The profile, with the person's present name if it is theirs. */
 export const named = <T extends Profile>(one: T, person: Profile): T =>
   one.id === person.id ? { ...one, name: person.name } : one

@@ -1,4 +1,4 @@
-/** Who is signed in. */
+/** The signed-in account. */
 import { defineStore } from 'pinia'
 import { ref } from 'vue'
 import { signOutEverywhere as endAll } from '@/api/account'
@@ -13,13 +13,13 @@ const isTaken = (error: unknown): error is Refused =>
 
 export const useSession = defineStore('session', () => {
   const account = ref<Account | null>(null)
-  /** Whether the session ended by itself: the sign-in page says so. */
+  /** Whether the session expired: the sign-in page says so. */
   const hasExpired = ref(false)
-  /** Whose page this was before it was signed out. */
+  /** The id of the account that was signed in before. */
   const former = ref<number | null>(null)
-  /** Who signed in in another tab while nobody was signed in here. */
+  /** The account that signed in in another tab while none was signed in here. */
   const elsewhere = ref<Profile | null>(null)
-  /** Up to which event the names in lists are known to be current. */
+  /** The event up to which names in lists are current. */
   let namesUpTo = 0
   let isKnown = false
 
@@ -28,7 +28,7 @@ export const useSession = defineStore('session', () => {
     namesUpTo = session.eventId
   }
 
-  /** Asks once who is signed in. Raises Unreachable. */
+  /** Fetches the session once. Raises Unreachable. */
   async function restore(): Promise<void> {
     if (isKnown) return
     try {
@@ -39,7 +39,7 @@ export const useSession = defineStore('session', () => {
     isKnown = true
   }
 
-  /** Asks again who is signed in, and what they may. Raises SignedOut, Unreachable. */
+  /** Fetches the account again. Raises SignedOut, Unreachable. */
   async function check(): Promise<void> {
     account.value = (await http.currentSession()).account
   }
@@ -54,7 +54,7 @@ export const useSession = defineStore('session', () => {
     tellSessionTabs({ type: 'signedIn', account: { id, name } })
   }
 
-  /** Takes on the session that another tab opened. Raises as `restore`. */
+  /** Takes over the session that another tab opened. Raises as `restore`. */
   async function follow(): Promise<void> {
     isKnown = false
     await restore()
@@ -71,7 +71,7 @@ export const useSession = defineStore('session', () => {
     else if (news.account.id !== account.value.id) superseded()
   }
 
-  /** The browser is another account's now: this page says so and loads again, as that one's. */
+  /** The browser is signed in to another account now: the page reloads for that one and says so. */
   function superseded(): void {
     if (account.value === null) return
     leaveNote(account.value)
@@ -82,18 +82,18 @@ export const useSession = defineStore('session', () => {
     try {
       const token = await http.register(name, email, password)
       await signIn(email, password)
-      // Pages have their session. A token that could not be revoked is in the list of one's tokens.
+      // Pages use the session. A token that could not be revoked stays in the list of tokens.
       http.revoke(token).catch(() => undefined)
     } catch (error) {
       if (!isTaken(error)) throw error
-      // Registered by a try whose answer was lost, perhaps: then this password opens the account.
+      // Maybe an earlier attempt registered it and its response was lost: then the password fits.
       await signIn(email, password).catch(() => Promise.reject(error))
     }
   }
 
   const signOut = () => leave(http.signOut)
 
-  /** Ends all sessions, tokens and connections, this page's too. */
+  /** Ends all sessions, tokens and connections, including this page's. */
   const signOutEverywhere = () => leave(endAll)
 
   async function leave(end: () => Promise<void>): Promise<void> {
@@ -107,12 +107,12 @@ export const useSession = defineStore('session', () => {
     if (me !== undefined) tellSessionTabs({ type: 'signedOut', me })
   }
 
-  /** Somebody has another name: oneself, perhaps, in another tab. */
+  /** A person was renamed; maybe this account, in another tab. */
   function renamed(person: Profile): void {
     if (account.value?.id === person.id) account.value = { ...account.value, name: person.name }
   }
 
-  /** Something of the account is different. */
+  /** The account was changed. */
   function changed(now: Account): void {
     account.value = now
   }
@@ -124,7 +124,7 @@ export const useSession = defineStore('session', () => {
     hasExpired.value = false
   }
 
-  /** The server says that the session is over. */
+  /** The server says that the session has ended. */
   function ended(): void {
     if (account.value === null) return
     forget()

@@ -1,4 +1,4 @@
-/** A note to the page that loads next in this tab: whose it was until another account signed in. */
+/** A note for the next page of this tab: which account it showed until another one signed in. */
 import type { Profile } from '@/api/records'
 
 const PLACE = 'smartlink.switched'
@@ -7,11 +7,11 @@ export function leaveNote({ id, name }: Profile): void {
   try {
     sessionStorage.setItem(PLACE, JSON.stringify({ id, name }))
   } catch {
-    // Without storage the page changes its account without a word of it.
+    // Without storage, the page changes its account silently.
   }
 }
 
-/** Whose page this was, told once; null when nothing changed. */
+/** The former account, once; null if nothing changed. */
 export function takeNote(): Profile | null {
   try {
     const note = JSON.parse(sessionStorage.getItem(PLACE) ?? 'null') as Profile | null

@@ -1,10 +1,10 @@
-/** The wallet as this page knows it. Pure. The balance is always one that the server named, never reckoned here. */
+/** The state of the wallet. Pure. The balance always comes from the server and is never computed here. */
 import type { Transaction, Wallet } from '@/api/records'
 
 export interface WalletState {
   phase: 'empty' | 'loading' | 'ready' | 'failed'
   wallet: Wallet | null
-  /** Newest first, as far as loaded, under the present filter. */
+  /** Newest first, as far as loaded, for the present filter. */
   list: readonly Transaction[]
   hasOlder: boolean
 }
@@ -13,7 +13,7 @@ export type WalletEvent =
   | { type: 'loading' }
   | { type: 'failed' }
   | { type: 'walletLoaded'; wallet: Wallet }
-  /** `isSame`: the movements that are shown, asked for again. */
+  /** `isSame`: a reload with the same filter. */
   | { type: 'listLoaded'; list: readonly Transaction[]; hasOlder: boolean; isSame: boolean }
   | { type: 'olderLoaded'; list: readonly Transaction[]; hasOlder: boolean }
   | { type: 'balanceUpdated'; newBalance: string; version: number }
@@ -27,7 +27,7 @@ export function walletAfter(state: WalletState, event: WalletEvent): WalletState
     case 'failed':
       return { ...state, phase: state.phase === 'ready' ? 'ready' : 'failed' }
     case 'walletLoaded': {
-      // An answer may be overtaken by an event that came meanwhile.
+      // An event may have arrived before the response.
       const isOlder = state.wallet !== null && state.wallet.version > event.wallet.version
       return { ...state, phase: 'ready', wallet: isOlder ? state.wallet : event.wallet }
     }
