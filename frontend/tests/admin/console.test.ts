@@ -4,7 +4,6 @@ import type { ConsoleEntry, ConsoleKind } from '@/api/records'
 import {
   asText,
   consoleAfter,
-  detailText,
   initialConsole,
   MOST,
   offeredKinds,
@@ -86,10 +85,6 @@ describe('the filter', () => {
     expect(names(shownLines(lines, new Set(), ' messagesent '))).toEqual(['(gap)', 'MessageSent'])
     expect(names(shownLines(lines, new Set(), 'user id: 7'))).toEqual(['(gap)', '', 'Whisper', 'MessageSent'])
     expect(names(shownLines(lines, new Set(['join']), 'x'))).toEqual(['(gap)'])
-  })
-
-  it('names a promise as delivery', () => {
-    expect(detailText({ ...entry('MessageSent'), detail: { promise: 'durable' } })).toBe('delivery: durable')
   })
 
   it('is copied as text, oldest first', () => {

@@ -89,14 +89,10 @@ export function offeredKinds(lines: readonly Line[], chosen: ReadonlySet<Console
   )
 }
 
-/** Labels of details that have another name on the wire. */
-const LABELS: Record<string, string> = { promise: 'delivery' }
-
 export const detailText = ({ detail }: ConsoleEntry): string =>
   Object.entries(detail)
     .map(
-      ([name, value]) =>
-        `${LABELS[name] ?? name.replaceAll('_', ' ')}: ${typeof value === 'string' ? value : JSON.stringify(value)}`,
+      ([name, value]) => `${name.replaceAll('_', ' ')}: ${typeof value === 'string' ? value : JSON.stringify(value)}`,
     )
     .join(', ')
 
