@@ -26,6 +26,7 @@ from kit.xhr import XhrClient
 
 SECRET = "s3cret-that-nobody-may-read-0123456789"
 BODY = "what-they-said-to-each-other"
+CLOSED = f'smartlink_connections_closed_total{{app_id="{APP_ID}"}}'
 PUBLISHED = "smartlink_publications_total"
 TOKEN = re.compile(r"[0-9a-f]{64}")
 """What a signature looks like."""
@@ -95,14 +96,15 @@ async def test_a_busy_server_logs_json_and_no_secrets_and_is_scraped_as_one(
     try:
         await use(server.port, monkeypatch)
         samples = server.samples()
-        while samples.get(f'smartlink_connections{{app_id="{APP_ID}"}}') != 0 or samples[PUBLISHED] != 2:
-            await asyncio.sleep(0.1)  # workers report each second; the test's own limit ends this
+        # Each worker reports once a second on its own: none open may be said before any were.
+        while samples.get(CLOSED) != 3 or samples[PUBLISHED] != 2 or samples["smartlink_workers_ready"] != workers:
+            await asyncio.sleep(0.1)  # the test's own limit ends this
             samples = server.samples()
     finally:
         assert server.stop() == 0
 
     assert samples[f'smartlink_connections_opened_total{{app_id="{APP_ID}"}}'] == 3
-    assert samples["smartlink_workers_ready"] == workers
+    assert samples[f'smartlink_connections{{app_id="{APP_ID}"}}'] == 0
     assert len([name for name in samples if name.startswith("smartlink_resident_memory_bytes{")]) == workers
     text = server.log.read_text()
     assert SECRET not in text

@@ -37,9 +37,13 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def below(root: int) -> Iterator[int]:
-    """Every process that descends from `root`."""
-    for task in Path(f"/proc/{root}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
+    """Every process that descends from `root`; none when it is gone."""
+    for task in Path(f"/proc/{root}/task").glob("*/children"):
+        try:
+            children = task.read_text().split()
+        except OSError:  # the thread has ended since it was listed
+            continue
+        for child in map(int, children):
             yield child
             yield from below(child)
 
@@ -86,16 +90,20 @@ async def test_a_killed_run_leaves_no_process_behind(
             made(tmp_path, command) if is_made else command, cwd=ROOT, env=environment, stdout=output, stderr=output,
             start_new_session=True, ends_by=signal.SIGTERM,
         )  # fmt: skip
+    started: set[int] = set()
+    found: set[str] = set()
     try:
 
         def stands() -> bool:
+            """Everything was started, and each process has become the program that it is to be."""
             assert run.poll() is None, log.read_text()
-            return (tmp_path / "stands").exists()
+            if not (tmp_path / "stands").exists():
+                return False
+            started.update(below(run.pid))
+            found.update(name for pid in started if (name := name_of(pid)))
+            return all(any(name.startswith(wanted) for name in found) for wanted in names)
 
         await eventually(stands, what=f"a run that stands, see {log}")
-        started = set(below(run.pid))
-        found = {name for pid in started if (name := name_of(pid))}
-        assert all(any(name.startswith(wanted) for name in found) for wanted in names), found
     finally:
         kill(run)
         run.wait()
