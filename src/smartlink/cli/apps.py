@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from pydantic import SecretStr
 
 from smartlink.cli.failures import fail, server_errors, settings_errors
 from smartlink.cli.logs import configure
@@ -127,6 +126,8 @@ async def read_apps(settings: ServerSettings) -> list[App]:
 def as_served(own: BroadcastSettings, apps: Sequence[App], app_id: str | None = None) -> BroadcastSettings | None:
     """`own` with id, key and secret as the server knows them: of the app `app_id`, else of the one that `own` names,
     else of the first that is enabled. None when there is no such one."""
+    from pydantic import SecretStr
+
     wanted = own.reverb_app_id if app_id is None else app_id
     named = [app for app in apps if app.id == wanted]
     others = [app for app in apps if app.is_enabled] if app_id is None else []

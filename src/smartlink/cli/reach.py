@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
+from typing import TYPE_CHECKING
 
 import structlog
 
-from smartlink.broadcasting import BroadcastSettings
-from smartlink.broadcasting.config import is_loopback
-from smartlink.server.settings.config import ServerSettings
+if TYPE_CHECKING:
+    from smartlink.broadcasting import BroadcastSettings
+    from smartlink.server.settings.config import ServerSettings
 
 __all__ = ["port_to_write", "warn_of_port"]
 
@@ -19,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 def warn_of_port(settings: ServerSettings) -> None:
     """Say in the log that REVERB_PORT names another port of this machine than the server is about to listen on."""
+    from smartlink.broadcasting import BroadcastSettings
+
     own = BroadcastSettings()
     if _differs(own, settings):
         log.warning(
@@ -40,5 +43,7 @@ def port_to_write(own: BroadcastSettings, settings: ServerSettings) -> str | Non
 
 
 def _differs(own: BroadcastSettings, settings: ServerSettings) -> bool:
+    from smartlink.broadcasting.config import is_loopback
+
     is_here = own.driver == "reverb" and is_loopback(own.reverb_host.strip("[]"))
     return is_here and settings.reverb_server_port not in (0, own.reverb_port)
