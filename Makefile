@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup setup-dev pages run test test-lowest test-fast test-api test-kill test-deploy test-green test-peers test-browsers soak check format reference bench lock wheel clean
+.PHONY: help setup setup-dev pages run test test-lowest test-fast test-pythons test-api test-kill test-deploy test-green test-peers test-browsers soak check format reference bench lock wheel clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -26,13 +26,14 @@ run: setup ## Start everything on this machine, with demo data
 test: ## Run every test, on real databases, sockets and a real browser
 	@PYTHON=$(PYTHON) scripts/test.sh
 
-# The wheel, soaks and the like are left to `make test`.
-SLOW := not wheel and not browser and not kill and not deploy and not green and not other_browsers
 test-lowest: setup-dev ## Try each part with the lowest versions of what it needs
 	@scripts/lowest.sh
 
-test-fast: ## Run the tests that need no browser and no database server
-	@SMARTLINK_TEST_FAST=1 $(BIN)/pytest -q -n auto -r fE -m '$(SLOW)' tests/protocol tests/server tests/broadcasting tests/conformance
+test-fast: ## Run the tests that start no process: no database, Redis, browser or command
+	@scripts/fast.sh $(BIN)/python
+
+test-pythons: setup-dev ## Run the fast tests on each Python found here, 3.11 and newer
+	@scripts/pythons.sh
 
 test-kill: setup-dev ## Kill workers for minutes while events are recorded, and look for what was lost
 	@$(BIN)/pytest -q -s -m kill tests/faults
@@ -83,4 +84,4 @@ wheel: setup-dev ## Build wheel and sdist, pages included
 	@$(BIN)/python -m hatchling build
 
 clean: ## Remove what was built (data in var/ stays)
-	rm -rf $(VENV) .stamps dist frontend/node_modules src/smartlink/portal/static
+	rm -rf $(VENV) .pythons .stamps dist frontend/node_modules src/smartlink/portal/static

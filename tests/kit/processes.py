@@ -34,13 +34,18 @@ def end_with_parent() -> None:
 
 
 def needs_server(name: str) -> None:
-    """Say before a database server is started that the test needs it: `make test-fast` leaves the test out."""
+    """Say before a database server is started that the test needs it: `make test-fast` skips the test."""
     if os.environ.get("SMARTLINK_TEST_FAST"):
         pytest.skip(f"needs {name}")
 
 
 def leashed(command: Sequence[str], ends_by: signal.Signals = signal.SIGKILL) -> list[str]:
-    """The command, sent `ends_by` when the thread that starts it is gone. On systems without setpriv, as it is."""
+    """The command, sent `ends_by` when the thread that starts it is gone. On systems without setpriv, as it is.
+
+    `make test-fast` skips the test.
+    """
+    if os.environ.get("SMARTLINK_TEST_FAST"):
+        pytest.skip(f"starts {command[0]}")
     if _SETPRIV is None:
         return list(command)
     return [_SETPRIV, "--pdeathsig", ends_by.name.removeprefix("SIG"), *command]
