@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from kit.callers import Callers
@@ -36,13 +37,22 @@ def call(shared_smartlink: Smartlink) -> Callers:
     return Callers(shared_smartlink.url)
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_browser() -> AsyncIterator[Browser]:
+    """One browser for all tests of a module."""
     async with chromium() as started:
         yield started
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
+async def browser(shared_browser: Browser) -> AsyncIterator[Browser]:
+    """A browser without contexts: those that a test opens are closed with it."""
+    yield shared_browser
+    for context in shared_browser.contexts:
+        await context.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def sign_in(smartlink: Smartlink, browser: Browser) -> AsyncIterator[SignIn]:
     """Opens a browser of its own for a person and signs them in; nothing may be written to its console as error."""
     contexts: list[BrowserContext] = []

@@ -9,17 +9,18 @@ import sqlite3
 from collections.abc import Awaitable, Callable
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Locator, Page, expect
 
 from kit.serve import Smartlink
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
 
 SignIn = Callable[[str], Awaitable[Page]]
 SCRIPT = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def admin(sign_in: SignIn) -> Page:
     page = await sign_in("admin")
     await page.get_by_role("link", name="Admin", exact=True).click()

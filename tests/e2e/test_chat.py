@@ -17,9 +17,14 @@ from playwright.async_api import TimeoutError as PlaywrightTimeout
 from kit.serve import Smartlink
 from kit.waiting import LIMIT_S, eventually
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
 
 SignIn = Callable[[str], Awaitable[Page]]
+
+
+@pytest.fixture(scope="module")
+def smartlink(shared_smartlink: Smartlink) -> Smartlink:
+    return shared_smartlink
 
 
 def message(page: Page, text: str) -> Locator:

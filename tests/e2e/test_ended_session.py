@@ -11,7 +11,7 @@ from playwright.async_api import Locator, Page, Route, expect
 from kit.callers import Callers
 from kit.serve import Smartlink
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
 
 SignIn = Callable[[str], Awaitable[Page]]
 WORDS = "All of it,\npasted at once"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Locator, Page, expect
 
 from kit.callers import Callers
@@ -15,7 +16,7 @@ from kit.far import FarAway
 from kit.ports import free_port
 from kit.serve import Smartlink
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
 
 SignIn = Callable[[str], Awaitable[Page]]
 ONE_WAY_S = 0.2
@@ -29,7 +30,7 @@ class Lines:
     events: FarAway
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def lines(tmp_path: Path) -> AsyncIterator[tuple[Smartlink, Lines]]:
     port = free_port()
     running = Smartlink(tmp_path, reverb_public_host="127.0.0.1", reverb_public_port=port)

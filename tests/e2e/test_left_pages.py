@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from kit.callers import Callers
 from kit.chromium import chromium
 from kit.serve import Smartlink, running
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
 
 SignIn = Callable[[str], Awaitable[Page]]
 ANA = 1
@@ -32,8 +33,8 @@ def call(smartlink: Smartlink) -> Callers:
     return Callers(smartlink.url)
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_browser() -> AsyncIterator[Browser]:
     async with chromium(keeps_left_pages=True) as started:
         yield started
 

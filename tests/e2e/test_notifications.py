@@ -14,7 +14,7 @@ from kit.callers import Callers
 from kit.serve import Smartlink
 from kit.waiting import eventually_told
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
 
 SignIn = Callable[[str], Awaitable[Page]]
 

@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Locator, Page, Route, expect
 
 from kit.callers import Callers
 from kit.serve import Smartlink
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
 
 SignIn = Callable[[str], Awaitable[Page]]
 
@@ -31,7 +32,7 @@ def money(text: str) -> re.Pattern[str]:
     return re.compile(re.escape(text) + "$")
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def wallet(smartlink: Smartlink, sign_in: SignIn) -> Page:
     ana = await sign_in("ana")
     await ana.goto(f"{smartlink.url}/wallet")
