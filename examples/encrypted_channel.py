@@ -5,21 +5,26 @@ python -c "import base64, secrets; print(base64.b64encode(secrets.token_bytes(32
 """
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated
 
 import uvicorn
 from fastapi import FastAPI, Header
 
-from smartlink.broadcasting import Broadcaster, ChannelAuthorizer, ChannelRules, EncryptedPrivateChannel, Member
-from smartlink.broadcasting.integrations.fastapi import broadcasting_router
+from smartlink.broadcasting import Broadcasting, BroadcastNow, EncryptedPrivateChannel
 
-broadcaster = Broadcaster.from_settings()
-rules = ChannelRules()
+broadcasting = Broadcasting.from_env()
 
 
-@rules.private("health.{patient_id}")
+class ResultReady(BroadcastNow):
+    patient_id: int
+    haemoglobin: str
+    channel = EncryptedPrivateChannel("health.{patient_id}")
+
+    def broadcast_as(self) -> str:
+        return "result.ready"
+
+
+@broadcasting.private("health.{patient_id}")
 def patient(user: int, patient_id: int) -> bool:
     return user == patient_id
 
@@ -28,22 +33,13 @@ async def current_user(authorization: Annotated[str, Header()] = "") -> int | No
     return int(authorization) if authorization.isdigit() else None
 
 
-@asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    async with broadcaster:
-        yield
-
-
-app = FastAPI(lifespan=lifespan)
-authorizer: ChannelAuthorizer[int] = ChannelAuthorizer.from_settings(rules, lambda user: Member(user))
-app.include_router(broadcasting_router(authorizer, current_user), prefix="/broadcasting")
+app = FastAPI(lifespan=broadcasting.lifespan)
+broadcasting.install(app, user=current_user)
 
 
 @app.post("/patients/{patient_id}/results", status_code=202)
-async def result(patient_id: int) -> dict[str, str]:
-    channel = EncryptedPrivateChannel(f"health.{patient_id}")
-    await broadcaster.on(channel).as_("result.ready").with_({"haemoglobin": "13.8"}).send()
-    return {"status": "told"}
+async def result(patient_id: int) -> dict[str, bool]:
+    return {"told": await broadcasting.send_now(ResultReady(patient_id=patient_id, haemoglobin="13.8"))}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
-"""Chat in 50 lines: start `smartlink reverb start` and this, then open http://127.0.0.1:9000 twice."""
+"""Chat in 40 lines: start `smartlink reverb start` and this, then open http://127.0.0.1:9000 twice."""
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,37 +8,29 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
-from smartlink.broadcasting import Broadcaster, BroadcastEvent, BroadcastSettings, Channel, SocketIdMiddleware
+from smartlink.broadcasting import Broadcasting, BroadcastNow, Channel
 
-settings = BroadcastSettings()
-broadcaster = Broadcaster.from_settings(settings)
+broadcasting = Broadcasting.from_env()
 
 
-@dataclass(frozen=True)
-class MessageSent(BroadcastEvent):
+@dataclass(frozen=True)  # FastAPI reads it as a request's body
+class MessageSent(BroadcastNow):
     text: str
-
-    def broadcast_on(self) -> Channel:
-        return Channel("chat")
+    channel = Channel("chat")
 
 
-@asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    async with broadcaster:
-        yield
-
-
-app = FastAPI(lifespan=lifespan)
-app.add_middleware(SocketIdMiddleware)
+app = FastAPI(lifespan=broadcasting.lifespan)
+broadcasting.install(app)
 
 
 @app.post("/messages", status_code=204)
 async def say(message: MessageSent) -> None:
-    await broadcaster.send(message, to_others=True)
+    await broadcasting.send_now(message, to_others=True)
 
 
 @app.get("/", response_class=HTMLResponse)
 def page() -> str:
+    settings = broadcasting.settings
     scheme = "wss" if settings.reverb_scheme == "https" else "ws"
     url = f"{scheme}://{settings.reverb_host}:{settings.reverb_port}/app/{settings.reverb_app_key}?protocol=7"
     return Path(__file__).with_suffix(".html").read_text().replace("{url}", url)

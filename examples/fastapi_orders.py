@@ -1,13 +1,11 @@
 """FastAPI with SQLAlchemy: events are recorded with the change, and sent after it. Run it: python fastapi_orders.py
 
-Needs aiosqlite. The worker runs in this process; beside several processes it is one of its own: docs/howto/outbox.md.
+Needs aiosqlite. This process sends what it records; with workers of their own, pass relay=False: docs/howto/outbox.md.
 """
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Annotated
 
 import uvicorn
@@ -15,18 +13,7 @@ from fastapi import Depends, FastAPI, Header, HTTPException
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from smartlink.broadcasting import (
-    Broadcaster,
-    BroadcastEvent,
-    ChannelAuthorizer,
-    ChannelRules,
-    Member,
-    PrivateChannel,
-    SocketIdMiddleware,
-)
-from smartlink.broadcasting.integrations.fastapi import broadcasting_router
-from smartlink.broadcasting.outbox import Outbox, Relay, define_tables
-from smartlink.broadcasting.sessions import SessionBroadcasts
+from smartlink.broadcasting import BroadcastEvent, Broadcasting, PrivateChannel
 
 
 class Base(DeclarativeBase):
@@ -40,26 +27,18 @@ class Order(Base):
     state: Mapped[str] = mapped_column(default="new")
 
 
-@dataclass(frozen=True)
+engine = create_async_engine(os.environ.get("DATABASE_URL", "sqlite+aiosqlite:///orders.db"))
+sessions = async_sessionmaker(engine)
+broadcasting = Broadcasting.from_env(base=Base, engine=engine)
+
+
 class OrderShipped(BroadcastEvent):
     order_id: int
     owner_id: int
-
-    def broadcast_on(self) -> PrivateChannel:
-        return PrivateChannel(f"orders.{self.owner_id}")
+    channel = PrivateChannel("orders.{owner_id}")
 
 
-engine = create_async_engine(os.environ.get("DATABASE_URL", "sqlite+aiosqlite:///orders.db"))
-sessions = async_sessionmaker(engine)
-tables = define_tables(Base.metadata)
-outbox = Outbox(tables)
-broadcaster = Broadcaster.from_settings()
-broadcasts = SessionBroadcasts(broadcaster, outbox)
-broadcasts.attach(sessions)
-rules = ChannelRules()
-
-
-@rules.private("orders.{owner_id}")
+@broadcasting.private("orders.{owner_id}")
 def own_orders(user: int, owner_id: int) -> bool:
     return user == owner_id
 
@@ -73,20 +52,14 @@ async def current_user(authorization: Annotated[str, Header()] = "") -> int:
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
-    stop = asyncio.Event()
-    relay = Relay(engine, tables, broadcaster.driver, wakeup=outbox.wakeup)
-    async with broadcaster, asyncio.TaskGroup() as group:
-        group.create_task(relay.run(stop))
+        await connection.run_sync(Base.metadata.create_all)  # migrations, in an application that lasts
+    async with broadcasting.lifespan():
         yield
-        stop.set()
     await engine.dispose()
 
 
 app = FastAPI(lifespan=lifespan)
-app.add_middleware(SocketIdMiddleware)
-authorizer: ChannelAuthorizer[int] = ChannelAuthorizer.from_settings(rules, lambda user: Member(user))
-app.include_router(broadcasting_router(authorizer, current_user), prefix="/broadcasting")
+broadcasting.install(app, user=current_user)
 
 
 @app.post("/orders", status_code=201)
@@ -105,7 +78,7 @@ async def ship(order_id: int) -> dict[str, int]:
         if order is None:
             raise HTTPException(404)
         order.state = "shipped"
-        broadcasts.announce(session, OrderShipped(order.id, order.owner_id), to_others=True)
+        broadcasting.announce(session, OrderShipped(order_id=order.id, owner_id=order.owner_id), to_others=True)
     return {"shipped": order_id}
 
 

@@ -1,36 +1,33 @@
-"""Flask in one file: a view that broadcasts, and the authorisation endpoint. Run it: python flask_orders.py"""
+"""Flask with SQLAlchemy: events are recorded with the change, and sent after it. Run it: python flask_orders.py
+
+Needs aiosqlite. This process sends what it records; with workers of their own, pass relay=False: docs/howto/outbox.md.
+"""
 
 import os
-from dataclasses import dataclass
 
 from flask import Flask, request
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase, sessionmaker
 
-from smartlink.broadcasting import (
-    BroadcastEvent,
-    ChannelAuthorizer,
-    ChannelRules,
-    Member,
-    PrivateChannel,
-    SocketIdWsgiMiddleware,
-    SyncBroadcaster,
-)
-from smartlink.broadcasting.integrations.flask import broadcasting_blueprint
-
-app = Flask(__name__)
-broadcaster = SyncBroadcaster.from_settings()
-rules = ChannelRules()
+from smartlink.broadcasting import BroadcastEvent, Broadcasting, PrivateChannel
 
 
-@dataclass(frozen=True)
+class Base(DeclarativeBase):
+    pass
+
+
+engine = create_engine(os.environ.get("DATABASE_URL", "sqlite:///orders.db"))
+sessions = sessionmaker(engine)
+broadcasting = Broadcasting.from_env(base=Base, engine=engine)
+
+
 class OrderShipped(BroadcastEvent):
     order_id: int
     owner_id: int
-
-    def broadcast_on(self) -> PrivateChannel:
-        return PrivateChannel(f"orders.{self.owner_id}")
+    channel = PrivateChannel("orders.{owner_id}")
 
 
-@rules.private("orders.{owner_id}")
+@broadcasting.private("orders.{owner_id}")
 def own_orders(user: int, owner_id: int) -> bool:
     return user == owner_id
 
@@ -40,15 +37,18 @@ def current_user() -> int | None:
     return int(token) if token.isdigit() else None
 
 
+app = Flask(__name__)
+broadcasting.install(app, user=current_user)
+
+
 @app.post("/orders/<int:order_id>/ship")
 def ship(order_id: int) -> dict[str, int]:
-    broadcaster.send(OrderShipped(order_id, owner_id=7), to_others=True)
+    with sessions.begin() as session:
+        # The change of the order belongs in here, too.
+        broadcasting.announce(session, OrderShipped(order_id=order_id, owner_id=7), to_others=True)
     return {"shipped": order_id}
 
 
-authorizer: ChannelAuthorizer[int] = ChannelAuthorizer.from_settings(rules, lambda user: Member(user))
-app.register_blueprint(broadcasting_blueprint(authorizer, current_user), url_prefix="/broadcasting")
-app.wsgi_app = SocketIdWsgiMiddleware(app.wsgi_app)  # type: ignore[method-assign]
-
 if __name__ == "__main__":
+    Base.metadata.create_all(engine)  # migrations, in an application that lasts
     app.run(port=int(os.environ.get("PORT", "9000")))

@@ -110,7 +110,7 @@ async def test_an_order_is_told_to_its_owner_alone(tmp_path: Path, server: Realt
         assert (await client.post("/orders/5/ship")).json() == {"shipped": 5}
 
         told = await owner.expect("App\\Events\\OrderShipped")
-        assert json.loads(told["data"]) == {"order_id": 5, "owner_id": 7}
+        assert json.loads(told["data"]) == {"eventId": 1, "order_id": 5, "owner_id": 7}
         await client.post("/orders/6/ship", headers={"x-socket-id": owner.socket_id})
         assert await owner.is_quiet()
 
@@ -154,4 +154,4 @@ async def test_what_the_server_carries_only_the_subscriber_can_read(tmp_path: Pa
         encryption = ChannelEncryption(MASTER_KEY)
         assert said["shared_secret"] == encryption.shared_secret("private-encrypted-health.7")
         assert "13.8" not in told["data"]
-        assert encryption.open("private-encrypted-health.7", told["data"]) == '{"haemoglobin":"13.8"}'
+        assert encryption.open("private-encrypted-health.7", told["data"]) == '{"patient_id":7,"haemoglobin":"13.8"}'

@@ -266,6 +266,12 @@ class Broadcasting(BaseBroadcasting):
                 "or Broadcasting(relay=False) and a worker"
             )
 
+    def close(self) -> None:
+        """Close what `send_now_sync` opened, and end the thread that relays in Flask. A later use begins anew."""
+        if self._thread is not None:
+            self._thread.close()
+        super().close()
+
     def attach(self, sessions: Any) -> None:
         """Announce the changes of models, too (`BroadcastsChanges`), in these sessions: a `sessionmaker`,
         `async_sessionmaker`, `scoped_session` or `async_scoped_session`. Raises BroadcastConfigError without a `base`.
@@ -316,6 +322,14 @@ class Broadcasting(BaseBroadcasting):
             from smartlink.broadcasting.integrations.fastapi import install
 
             install(app, self.authorizer if user else None, user, prefix)
+        elif "starlette.Starlette" in kinds:
+            from smartlink.broadcasting.integrations.starlette import install as install_in_starlette
+
+            install_in_starlette(app, self.authorizer if user else None, user, prefix)
+        elif "flask.Flask" in kinds:
+            from smartlink.broadcasting.integrations.flask import install as install_in_flask
+
+            install_in_flask(app, self.authorizer if user else None, user, prefix, self._relay_in_a_thread())
         else:
             raise TypeError(
                 f"install() knows FastAPI, Starlette and Flask, not {type(app).__name__}: mount "
@@ -335,6 +349,23 @@ class Broadcasting(BaseBroadcasting):
             await recording.relay(None, is_own_loop=True, queues=queues, concurrency=concurrency, until=until)
         finally:
             await self.aclose()
+
+    def _relay_in_a_thread(self) -> Callable[[], None] | None:
+        """What is to be called with each request, so that a thread relays in the process that serves it."""
+        if not self._relays or self._recording is None:
+            return None
+        from smartlink.broadcasting.recording import RelayThread
+
+        recording = self._recording
+
+        async def relay(stop: asyncio.Event) -> None:
+            try:
+                await recording.relay(stop, is_own_loop=True)
+            finally:
+                await self.aclose()
+
+        self._thread = RelayThread(relay)
+        return self._thread.ensure
 
     def _needed(self, what: str) -> Recording:
         if self._recording is None:

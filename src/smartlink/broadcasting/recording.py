@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import importlib.util
 import logging
 import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from sqlalchemy import URL, Engine, MetaData, make_url
@@ -22,7 +24,7 @@ from smartlink.broadcasting.errors import BroadcastConfigError
 from smartlink.broadcasting.events import BroadcastEvent
 from smartlink.broadcasting.outbox import Outbox, Until, Wakeup, define_tables, engine_for, run_worker
 from smartlink.broadcasting.sessions import AnySession, SessionBroadcasts
-from smartlink.broadcasting.threads import Threads, threads_here
+from smartlink.broadcasting.threads import Threads, ThreadSignal, threads_here
 
 __all__ = ["AnySession", "Base", "Database", "Recording", "RelayThread"]
 
@@ -30,6 +32,7 @@ Base = type[DeclarativeBase] | MetaData | Any
 Database = Engine | AsyncEngine | URL | str
 
 _MORE_THAN_A_CALL_S = 0.5
+_BEGIN_S = 10.0
 _END_S = 10.0
 _DRIVERS = {"postgresql": "asyncpg", "postgres": "asyncpg", "sqlite": "aiosqlite"}
 _log = logging.getLogger("smartlink.broadcasting")
@@ -141,13 +144,15 @@ async def _opened(database: Database, *, is_own_loop: bool) -> AsyncIterator[Asy
 
 class RelayThread:
     """Runs a relay in a thread of its own, for processes without an event loop. Starts with the first `ensure`, and
-    again after a fork; gives its share back when the process ends."""
+    again after a fork; gives its share back when it is closed, and when the process ends."""
 
     def __init__(self, relay: Callable[[asyncio.Event], Awaitable[None]]) -> None:
         self._relay = relay
         self._lock = threading.Lock()
         self._pid: int | None = None
-        self._stop: Callable[[], None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._has_ended: ThreadSignal | None = None
 
     def ensure(self) -> None:
         """Run in this process from now on."""
@@ -161,32 +166,34 @@ class RelayThread:
             if type(threads) is not Threads:
                 _log.warning("no relay runs in a process of green threads: start a worker for what is recorded")
                 return
-            has_ended = threads.signal()
-            threads.start(lambda: self._run(has_ended.set), "smartlink-relay")
+            self._stop, self._loop, self._has_ended = asyncio.Event(), None, threads.signal()
+            has_begun = threads.signal()
+            threads.start(partial(self._run, self._stop, has_begun, self._has_ended), "smartlink-relay")
+            has_begun.wait(_BEGIN_S)
+            atexit.register(self.close)
 
-            def end() -> None:
-                if self._pid == os.getpid() and self._stop is not None:
-                    self._stop()
-                    has_ended.wait(_END_S)
+    def close(self) -> None:
+        """End the relay, if it runs in this process; it gives its share back. A later `ensure` starts anew."""
+        with self._lock:
+            loop, has_ended = self._loop, self._has_ended
+            if self._pid != os.getpid() or loop is None or has_ended is None:
+                return
+            atexit.unregister(self.close)
+            with contextlib.suppress(RuntimeError):  # it has ended already
+                loop.call_soon_threadsafe(self._stop.set)
+            has_ended.wait(_END_S)
+            self._pid = self._loop = self._has_ended = None
 
-            atexit.register(end)
-
-    def _run(self, ended: Callable[[], None]) -> None:
-        async def relay() -> None:
-            stop, loop = asyncio.Event(), asyncio.get_running_loop()
-
-            def end() -> None:
-                loop.call_soon_threadsafe(stop.set)
-
-            self._stop = end
-            try:
-                await self._relay(stop)
-            finally:
-                self._stop = None
-
+    def _run(self, stop: asyncio.Event, has_begun: ThreadSignal, has_ended: ThreadSignal) -> None:
         try:
-            asyncio.run(relay())
+            with asyncio.Runner() as runner:
+                self._loop = runner.get_loop()
+                has_begun.set()
+                runner.run(self._relayed(stop))
         except Exception:  # noqa: BLE001 - nobody waits for the thread
             _log.exception("the relay has ended: what is recorded waits")
         finally:
-            ended()
+            has_ended.set()
+
+    async def _relayed(self, stop: asyncio.Event) -> None:
+        await self._relay(stop)

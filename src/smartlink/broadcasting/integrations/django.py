@@ -1,19 +1,28 @@
-"""Django: URL patterns for your `urls.py`, as plain or async views.
+"""Django: broadcasting in one object, URL patterns for your `urls.py`, and middleware.
 
-urlpatterns = [path("broadcasting/", include(broadcasting_urls(signatory)))]
+broadcasting = DjangoBroadcasting.from_env()
+
+urlpatterns = [path("broadcasting/", include(broadcasting.urls()))]
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, Self
 
+from django.apps import apps
+from django.core import mail
 from django.core.exceptions import RequestDataTooBig
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, RawPostDataException, UnreadablePostError
 from django.urls import URLPattern, path
+from django.utils.decorators import sync_and_async_middleware
 from django.views.decorators.csrf import csrf_exempt
 
+from smartlink.broadcasting.authorization import Member
 from smartlink.broadcasting.authorizer import (
     MAX_BODY_BYTES,
     AuthRequest,
@@ -22,8 +31,22 @@ from smartlink.broadcasting.authorizer import (
     FormBody,
     RequestRefused,
 )
+from smartlink.broadcasting.broadcaster import Report
+from smartlink.broadcasting.config import BroadcastSettings
+from smartlink.broadcasting.envelope import Delivery, Envelope
+from smartlink.broadcasting.errors import BroadcastConfigError, BroadcastError
+from smartlink.broadcasting.events import BroadcastEvent
+from smartlink.broadcasting.facade import BaseBroadcasting
+from smartlink.broadcasting.manager import DriverFactory
+from smartlink.broadcasting.socket_id import from_socket
 
-__all__ = ["broadcasting_urls", "signed_in_user"]
+if TYPE_CHECKING:
+    from smartlink.broadcasting.outbox.django import DjangoOutbox
+    from smartlink.broadcasting.recording import RelayThread
+
+__all__ = ["DjangoBroadcasting", "broadcasting_urls", "signed_in_user", "socket_id_middleware"]
+
+_OUTBOX_APP = "smartlink.broadcasting.outbox.django"
 
 UserOf = Callable[[HttpRequest], Any]
 
@@ -62,6 +85,143 @@ def broadcasting_urls(
 
     chosen: Callable[..., Any] = csrf_exempt(async_view if is_async else view)
     return [path("auth", chosen, name="broadcasting-auth"), path("user-auth", chosen, name="broadcasting-user-auth")]
+
+
+class DjangoBroadcasting(BaseBroadcasting):
+    """Broadcasting in one object, for Django: as `Broadcasting`, on Django's own connections.
+
+    `announce` needs `"smartlink.broadcasting.outbox.django"` in INSTALLED_APPS, and `migrate`; `using` names the
+    database. With `relay` a thread of this process sends what was recorded, from the first commit that announces on;
+    any number of processes may, and Django's test runner has none. With `relay=False` run `manage.py broadcast_worker`
+    beside it. `to_others=True` needs `socket_id_middleware` in MIDDLEWARE.
+    """
+
+    def __init__(
+        self,
+        settings: BroadcastSettings | None = None,
+        *,
+        using: str = "default",
+        relay: bool = True,
+        member_of: Callable[[Any], Member] | None = None,
+        drivers: Mapping[str, DriverFactory] | None = None,
+        report: Report | None = None,
+    ) -> None:
+        super().__init__(settings, member_of=member_of, drivers=drivers, report=report)
+        self._using = using
+        self._relays = relay
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        using: str = "default",
+        relay: bool = True,
+        member_of: Callable[[Any], Member] | None = None,
+        drivers: Mapping[str, DriverFactory] | None = None,
+        report: Report | None = None,
+    ) -> Self:
+        """As the constructor, with the settings of the environment and `.env`: those of `BroadcastSettings`."""
+        return cls(BroadcastSettings(), using=using, relay=relay, member_of=member_of, drivers=drivers, report=report)
+
+    @cached_property
+    def outbox(self) -> DjangoOutbox:
+        """Where `announce` records. Raises BroadcastConfigError where its Django app is not installed."""
+        if not apps.is_installed(_OUTBOX_APP):
+            raise BroadcastConfigError(
+                f'announce needs the outbox\'s tables: put "{_OUTBOX_APP}" into INSTALLED_APPS and run migrate; '
+                "send_now_sync needs neither"
+            )
+        from smartlink.broadcasting.outbox.django import DjangoOutbox
+
+        return DjangoOutbox(self._using)
+
+    def urls(self, user_of: UserOf | Mapping[str, UserOf] | None = None, *, is_async: bool = False) -> list[URLPattern]:
+        """As `broadcasting_urls`: `path("broadcasting/", include(broadcasting.urls()))`."""
+        return broadcasting_urls(self.authorizer, user_of, is_async=is_async)
+
+    def announce(
+        self, *events: BroadcastEvent, to_others: bool = False, to_other_users: str | int | None = None
+    ) -> None:
+        """Record `events` in the open transaction, else in one of their own; they are sent after the commit, at least
+        once, and never after a rollback. An outage delays them.
+
+        Make it the last act of `transaction.atomic`, once for all events: on PostgreSQL it holds a lock for each
+        channel until the commit. Live events (`BroadcastNow`) are not recorded, and are sent after the commit at most
+        once. Raises what `Broadcaster.pack` raises, and BroadcastConfigError without the tables' app.
+        """
+        durable: list[Envelope] = []
+        for event in events:
+            try:
+                packed = self.broadcaster.pack(event, to_others=to_others, to_other_users=to_other_users)
+            except BroadcastError as error:
+                self.broadcaster.rescue(event, error)
+                continue
+            if event.delivery == Delivery.LIVE:
+                transaction.on_commit(partial(self._send_live, event, packed), using=self._using)
+            else:
+                durable += packed
+        if durable:
+            self.outbox.record(durable)
+            transaction.on_commit(self._start_relay, using=self._using)
+
+    def close(self) -> None:
+        """Close what `send_now_sync` opened, and end the thread that relays. A later use begins anew."""
+        self._thread.close()
+        super().close()
+
+    def _send_live(self, event: BroadcastEvent, envelopes: Sequence[Envelope]) -> None:
+        try:
+            self.sync.send_envelopes(envelopes)
+        except BroadcastError as error:
+            # The commit has succeeded: nothing is raised from here.
+            self._report(event, error)
+
+    def _start_relay(self) -> None:
+        # Django's test runner has put the outbox of mails in place.
+        if self._relays and not hasattr(mail, "outbox"):
+            self._thread.ensure()
+
+    @cached_property
+    def _thread(self) -> RelayThread:
+        from smartlink.broadcasting.recording import RelayThread
+
+        return RelayThread(self._relay)
+
+    async def _relay(self, stop: asyncio.Event) -> None:
+        from smartlink.broadcasting.outbox import run_worker
+        from smartlink.broadcasting.outbox.django.engine import opened_outbox
+
+        try:
+            async with opened_outbox(self._using, None) as (engine, tables):
+                await run_worker(
+                    engine,
+                    tables,
+                    self.broadcaster,
+                    stop=stop,
+                    wakeup=self.outbox.wakeup,
+                    send_timeout_s=self.settings.timeout_s + 0.5,
+                )
+        finally:
+            await self.aclose()
+
+
+@sync_and_async_middleware  # type: ignore[untyped-decorator] # Django has no types
+def socket_id_middleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+    """Middleware that makes `to_others=True` and `current_socket_id()` work:
+    `"smartlink.broadcasting.integrations.django.socket_id_middleware"` in MIDDLEWARE."""
+    if iscoroutinefunction(get_response):
+
+        async def async_middleware(request: HttpRequest) -> Any:
+            with from_socket(request.headers.get("x-socket-id")):
+                return await get_response(request)
+
+        return async_middleware
+
+    def middleware(request: HttpRequest) -> Any:
+        with from_socket(request.headers.get("x-socket-id")):
+            return get_response(request)
+
+    return middleware
 
 
 def _bound(guards: Mapping[str, UserOf], request: HttpRequest) -> dict[str, Callable[[], Any]]:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Flask, Response, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from smartlink.broadcasting.authorizer import MAX_BODY_BYTES, AuthRequest, ChannelAuthorizer, FormBody, RequestRefused
+from smartlink.broadcasting.socket_id import SocketIdWsgiMiddleware
 
 __all__ = ["broadcasting_blueprint"]
 
@@ -48,6 +49,21 @@ def broadcasting_blueprint(
     for path in ("/auth", "/user-auth"):
         blueprint.add_url_rule(path, path.strip("/"), answer, methods=["GET", "POST"])
     return blueprint
+
+
+def install(
+    app: Flask,
+    authorizer: ChannelAuthorizer[Any] | None,
+    user: UserOf[Any] | Mapping[str, UserOf[Any]] | None,
+    prefix: str,
+    before_request: Callable[[], None] | None,
+) -> None:
+    """Add the middleware, and the blueprint where there is somebody to sign for; `Broadcasting.install` calls it."""
+    app.wsgi_app = SocketIdWsgiMiddleware(app.wsgi_app)  # type: ignore[method-assign]
+    if before_request is not None:
+        app.before_request(before_request)
+    if authorizer is not None and user is not None:
+        app.register_blueprint(broadcasting_blueprint(authorizer, user), url_prefix=prefix)
 
 
 def _read() -> bytes:

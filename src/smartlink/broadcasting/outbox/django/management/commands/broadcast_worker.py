@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from smartlink.broadcasting.broadcaster import Broadcaster
 from smartlink.broadcasting.errors import BroadcastConfigError
+from smartlink.broadcasting.facade import BaseBroadcasting
 from smartlink.broadcasting.outbox.django.engine import opened_outbox
 from smartlink.broadcasting.outbox.relay import Until
 from smartlink.broadcasting.outbox.status import read_status
@@ -33,7 +34,10 @@ class Command(BaseCommand):  # type: ignore[misc] # Django has no types
         parser.add_argument("--using", default="default", help="the database of the settings (default)")
         parser.add_argument("--url", help="SQLAlchemy's address of it, where the settings do not say it all")
         parser.add_argument("--redis-url", help="the Redis over which the outbox rings")
-        parser.add_argument("--broadcaster", help="import path of a Broadcaster, or of a function that makes one")
+        parser.add_argument(
+            "--broadcaster",
+            help="import path of a Broadcaster or DjangoBroadcasting, or of a function that makes a Broadcaster",
+        )
 
     def handle(self, **options: Any) -> None:
         """Until a signal comes, or what the options say has been done."""
@@ -64,6 +68,8 @@ def _broadcaster(path: str | None) -> Broadcaster:
     if path is None:
         return Broadcaster.from_settings()
     found = import_string(path)
+    if isinstance(found, BaseBroadcasting):
+        return found.broadcaster
     broadcaster = found if isinstance(found, Broadcaster) else found()
     if not isinstance(broadcaster, Broadcaster):
         raise CommandError(f"--broadcaster {path} gives {type(broadcaster).__name__}; it has to give a Broadcaster")
