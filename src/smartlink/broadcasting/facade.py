@@ -198,6 +198,7 @@ class Broadcasting(BaseBroadcasting):
         super().__init__(settings, member_of=member_of, drivers=drivers, report=report)
         self._recording: Recording | None = None
         if base is not None:
+            import smartlink.broadcasting.outbox.requirements  # first: says in words what is missing  # noqa: F401
             from smartlink.broadcasting.recording import Recording
 
             self._recording = Recording(
