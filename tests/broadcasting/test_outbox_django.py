@@ -127,15 +127,15 @@ async def test_manage_py_sends_what_was_recorded_and_sees_to_what_failed(empty_u
         [listed] = json.loads(await failed("list", as_json=True))
         assert "413" in listed["error"]
         assert (await failed("list")).split()[0] == str(listed["id"])
-        assert await failed("retry", "all") == "1 waiting to be sent again\n"
+        assert await failed("retry", "all") == "1 event queued again\n"
         again = await start(empty_url, "broadcast_worker", "--stop-when-empty", **reaching(service))
         assert await end(again) == (0, b"")
 
     assert [payload["n"] for payload in service.payloads()][-1] == 3
     assert await failed("list") == "No failed events\n"
-    with pytest.raises(CommandError, match="No failed event has the id 99"):
+    with pytest.raises(CommandError, match="There is no failed event 99"):
         await failed("forget", "99")
-    with pytest.raises(CommandError, match="No event has failed"):
+    with pytest.raises(CommandError, match="There are no failed events"):
         await failed("forget", "all")
 
 
@@ -145,14 +145,14 @@ async def _has_failed(engine: AsyncEngine, tables: OutboxTables) -> bool:
 
 WRONG: list[tuple[type[BaseCommand], dict[str, Any], str]] = [
     (broadcast_worker.Command, {"url": "mysql://host/db"}, "pip install asyncpg"),
-    (broadcast_worker.Command, {"url": "EMPTY"}, "has `migrate` been run"),
+    (broadcast_worker.Command, {"url": "EMPTY"}, "Did you run `migrate`"),
     (broadcast_worker.Command, {"queue": "a b"}, "is not a queue"),
     (broadcast_worker.Command, {"concurrency": 0}, "at least one call"),
     (broadcast_worker.Command, {"broadcaster": "nowhere.at_all"}, "nowhere"),
-    (broadcast_worker.Command, {"broadcaster": "json.JSONDecoder"}, "it has to give a Broadcaster"),
-    (broadcast_failed.Command, {"action": "retry"}, "Give an event's id, or all"),
-    (broadcast_failed.Command, {"action": "forget", "which": "x"}, "Give an event's id, or all"),
-    (broadcast_failed.Command, {"action": "list", "url": "EMPTY"}, "has `migrate` been run"),
+    (broadcast_worker.Command, {"broadcaster": "json.JSONDecoder"}, "must name a Broadcaster"),
+    (broadcast_failed.Command, {"action": "retry"}, "give an event id, or all"),
+    (broadcast_failed.Command, {"action": "forget", "which": "x"}, "give an event id, or all"),
+    (broadcast_failed.Command, {"action": "list", "url": "EMPTY"}, "Did you run `migrate`"),
 ]
 
 

@@ -62,6 +62,6 @@ def test_back_to_where_it_was_and_on_from_there(tmp_path: Path) -> None:
     assert file.startswith("backups/smartlink-")
     assert (in_use.returncode, "in use: stop `smartlink serve`" in in_use.stderr) == (1, True)
     assert (unasked.returncode, "--force" in unasked.stderr) == (1, True)
-    assert restored.stdout.startswith("Restored what was there at ")
+    assert restored.stdout.startswith("Restored the backup of ")
     missing = command("restore", "nothing.backup", "--force")
     assert (missing.returncode, missing.stderr) == (1, "nothing.backup is not there.\n")

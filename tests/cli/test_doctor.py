@@ -70,13 +70,13 @@ def test_what_runs_is_found_well_and_what_is_not_its_own_is_told_of(tmp_path: Pa
 
     assert done.returncode == 0, done.stdout
     assert "✗" not in done.stdout
-    for said in ("SQLite, revision", "an event arrived after", "SmartLink answers there", "at work"):
+    for said in ("SQLite, revision", "an event arrived after", "SmartLink answers there", "worker: running"):
         assert said in done.stdout
     assert SECRET not in done.stdout + done.stderr
     assert code == 1
     assert "REVERB_APP_SECRET" in problems(checks)["realtime"]
     assert "4009 This origin may not connect to the application: add APP_URL to" in problems(of_origin)["realtime"]
-    assert "4001 No application has this key: REVERB_APP_KEY must be" in problems(of_key)["realtime"]
+    assert "4001 No application has this key: set REVERB_APP_KEY to" in problems(of_key)["realtime"]
 
 
 def test_what_does_not_run_is_told_with_what_to_do(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_what_does_not_run_is_told_with_what_to_do(tmp_path: Path) -> None:
         ({"reverb_app_ping_interval": "often"}, "settings", "REVERB_APP_PING_INTERVAL"),
         ({"app_host": "0.0.0.0"}, "settings", "REVERB_APP_SECRET is a sample"),
         ({"database_url": "oracle://x"}, "settings", "DATABASE_URL"),
-        ({"database_url": f"postgresql://u:{SECRET}@127.0.0.1:1/x"}, "database", "cannot be used"),
+        ({"database_url": f"postgresql://u:{SECRET}@127.0.0.1:1/x"}, "database", "unavailable"),
         ({"broadcast_encryption_master_key": "short"}, "keys", "32 bytes in base64"),
         ({"redis_url": f"redis://:{SECRET}@127.0.0.1:1/0"}, "redis", "cannot be reached"),
         ({"app_url": "https://127.0.0.1:1"}, "proxy", "cannot be reached"),
@@ -118,10 +118,10 @@ def test_pages_that_are_not_built_are_told_of_by_doctor_and_at_the_start(
     code, checks, _ = examined(tmp_path, "--only", "pages")
 
     assert code == 1
-    assert problems(checks)["pages"].endswith("in the checkout: make pages")
+    assert problems(checks)["pages"].endswith("build them: make pages")
     told = main._missing_pages()
     assert told is not None
-    assert told.endswith("In the checkout: make pages")
+    assert told.endswith("Build them: make pages")
 
 
 def test_a_port_of_somebody_else_is_told_of(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_port_of_somebody_else_is_told_of(tmp_path: Path) -> None:
         code, checks, _ = examined(tmp_path, "--only", "ports", app_port=port)
 
     assert code == 1
-    assert "taken by another program" in problems(checks)["ports"]
+    assert "in use by another program" in problems(checks)["ports"]
 
 
 def test_redis_is_asked_what_it_is(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_check_that_is_none_is_refused(tmp_path: Path) -> None:
     done = processes.run([SMARTLINK, "doctor", "--only", "weather"], cwd=tmp_path, capture_output=True, text=True)
 
     assert done.returncode == 2
-    assert "there are settings, keys" in done.stderr
+    assert "choose from settings, keys" in done.stderr
 
 
 async def test_a_server_alone_is_examined_without_the_portal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ async def test_events_are_sent_looked_at_and_set_aside_from_the_command_line(tmp
         report = json.loads(idle.stdout)
         assert idle.returncode == 1
         assert report["waiting"] == 3
-        assert report["problems"] == ["No worker is running: nothing is sent. Start one: smartlink worker start"]
+        assert report["problems"] == ["No worker is running, so no events are sent. Start one: smartlink worker start"]
 
         service.answers = lambda call: 413 if any('"n":2' in event["data"] for event in call.events) else 200
         worked = await run(tmp_path, "worker", "start", "--stop-when-empty", environment=environment)
@@ -66,14 +66,14 @@ async def test_events_are_sent_looked_at_and_set_aside_from_the_command_line(tmp
 
         service.answers = lambda _: 200
         retried = await run(tmp_path, "failed", "retry", str(failed["id"]), environment=environment)
-        assert retried.stdout == "1 waiting to be sent again\n"
+        assert retried.stdout == "1 event queued again\n"
         once = await run(tmp_path, "worker", "start", "--once", environment=environment)
         assert once.stdout == "1 sent\n", once.stderr
         assert [payload["n"] for payload in service.payloads()] == [1, 3, 2]
         again = await run(tmp_path, "failed", "retry", str(failed["id"]), environment=environment)
-        assert (again.returncode, "No failed event has the id" in again.stderr) == (1, True)
+        assert (again.returncode, "There is no failed event" in again.stderr) == (1, True)
         nothing = await run(tmp_path, "failed", "forget", "all", environment=environment)
-        assert (nothing.returncode, "No event has failed" in nothing.stderr) == (1, True)
+        assert (nothing.returncode, "There are no failed events" in nothing.stderr) == (1, True)
 
         triggered = await run(tmp_path, "event", "trigger", "chat", "hello", '{"a": "é"}', environment=environment)
         assert triggered.returncode == 0, triggered.stderr
@@ -81,13 +81,13 @@ async def test_events_are_sent_looked_at_and_set_aside_from_the_command_line(tmp
 
 
 WRONG = [
-    (["event", "trigger", "no channel", "hello", "{}"], "is not a channel"),
-    (["event", "trigger", "chat", "pusher:hello", "{}"], "is not an event"),
-    (["event", "trigger", "chat", "hello", "[1]"], "give a JSON object"),
+    (["event", "trigger", "no channel", "hello", "{}"], "is not a channel name"),
+    (["event", "trigger", "chat", "pusher:hello", "{}"], "is not an event name"),
+    (["event", "trigger", "chat", "hello", "[1]"], "must be a JSON object"),
     (["event", "trigger", "chat", "hello", "{"], "is not JSON"),
-    (["worker", "start", "--queue", "a b"], "is not a queue's name"),
-    (["failed", "retry", "x"], "is not an event's id"),
-    (["channels", "check", "x", "private-a"], "is not a user's id"),
+    (["worker", "start", "--queue", "a b"], "is not a queue name"),
+    (["failed", "retry", "x"], "is not an event id"),
+    (["channels", "check", "x", "private-a"], "is not a user id"),
 ]
 
 

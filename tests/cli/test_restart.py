@@ -125,7 +125,7 @@ async def test_a_successor_that_cannot_start_changes_nothing(tmp_path: Path, wor
 
             assert done.returncode == 1
             assert "nowhere.pem" in done.stderr
-            assert "goes on as before" in done.stderr
+            assert "The old server keeps running" in done.stderr
             assert server.workers() == before
             assert await client.is_quiet()
             (tmp_path / ".env").unlink()

@@ -153,7 +153,7 @@ def test_publishers_find_a_server_on_another_port_by_its_own_setting(tmp_path: P
 
 def test_a_server_says_that_publishers_look_at_another_port(tmp_path: Path) -> None:
     with reverb(tmp_path, "--workers", "1", reverb_port=free_port()) as server:
-        assert f"write REVERB_PORT={server.port}" in server.said
+        assert f"set REVERB_PORT={server.port}" in server.said
 
 
 def test_commands_take_keys_from_where_the_apps_are_described(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from smartlink.cli.wording import counted, waiting
         (counted(2, "event"), "2 events"),
         (counted(1, "batch", "batches"), "1 batch"),
         (counted(2, "batch", "batches"), "2 batches"),
-        (waiting(1), "1 event waits"),
-        (waiting(2), "2 events wait"),
+        (waiting(1), "1 event waiting"),
+        (waiting(2), "2 events waiting"),
     ],
 )
 def test_one_is_no_plural(said: str, right: str) -> None:

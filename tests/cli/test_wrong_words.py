@@ -53,7 +53,7 @@ USER = ("user", "create", "--email", "ana@example.com", "--name", "Ana", "--pass
         (("reverb", "start"), {"REVERB_APP_ALLOWED_ORIGINS": "https://a.test/"}, 2, "'https://a.test/' is not an origin"),
         (("reverb", "start"), {"REVERB_APP_CORS_ORIGINS": "a.test"}, 2, "'a.test' is not an origin"),
         (("reverb", "start"), {"REVERB_WEBHOOK_EVENTS": "member_aded"}, 2, "did you mean 'member_added'?"),
-        (("webhooks", "retry", "abc"), {}, 2, "'abc' is not an id; give one, or all"),
+        (("webhooks", "retry", "abc"), {}, 2, "'abc' is not a batch id; give one, or all"),
         (("user", "create", "--email", "x", "--name", "", "--password", "short"), {}, 1,
          "must not be empty.\nThe email field must be an e-mail address.\nThe password field must"),
     ],

@@ -152,7 +152,7 @@ async def test_a_full_redis_is_called_full() -> None:
             ready = await answers(server, "/readyz")
             assert ready == (503, "Redis is full: it accepts no writes until memory is freed\n")
             found = await check_redis(ServerSettings(_env_file=None, **settings), None)
-            assert "it is full" in next(each for each in found if each.state is CheckState.FAILED).said
+            assert "out of memory" in next(each for each in found if each.state is CheckState.FAILED).said
 
             redis.call("CONFIG", "SET", "maxmemory", "0")
 

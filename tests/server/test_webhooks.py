@@ -548,7 +548,7 @@ async def test_failed_ones_are_shown_replayed_and_forgotten_from_the_command_lin
     async with receiver(then=500) as target:
         server = Server(tmp_path, target, REVERB_WEBHOOK_RETRY_SECONDS="0")
         code, said = await asyncio.to_thread(server.command, "webhooks", "failed")
-        assert (code, "no queue yet" in said) == (1, True)
+        assert (code, "There is no queue at" in said) == (1, True)
         async with server, connected(server.port) as ana:
             await ana.subscribe("chat")
             await eventually(lambda: target.refused)
@@ -564,9 +564,9 @@ async def test_failed_ones_are_shown_replayed_and_forgotten_from_the_command_lin
             assert (batches[0]["reason"], batches[0]["events"][0]["name"]) == ("answered 500", "channel_occupied")
             target.then = 200
             code, said = await asyncio.to_thread(server.command, "webhooks", "retry", str(batches[0]["id"]))
-            assert (code, said) == (0, "1 batch waiting to be sent again\n")
+            assert (code, said) == (0, "1 batch queued again\n")
             await eventually(lambda: target.names == ["channel_occupied"])
             assert (await asyncio.to_thread(server.command, "webhooks", "failed"))[1] == "No failed webhooks\n"
-            assert await asyncio.to_thread(server.command, "webhooks", "forget", "all") == (0, "0 batches forgotten\n")
+            assert await asyncio.to_thread(server.command, "webhooks", "forget", "all") == (0, "0 batches deleted\n")
             code, said = await asyncio.to_thread(server.command, "webhooks", "retry", "x")
-            assert (code, said) == (2, "'x' is not an id; give one, or all\n")
+            assert (code, said) == (2, "'x' is not a batch id; give one, or all\n")

@@ -1,1 +1,1 @@
-"""The command line: thin commands that wire the houses together. The only place that knows both server and portal."""
+"""The command line: thin commands that wire the packages together. Only this one imports both server and portal."""

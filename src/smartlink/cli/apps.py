@@ -1,4 +1,4 @@
-"""`smartlink apps …`: the applications that the realtime server serves."""
+"""`smartlink apps …`: lists, checks and creates the applications of the realtime server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 @apps.command("list")
 def list_apps(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show the applications as the server would serve them; secrets are left out."""
+    """List the applications that the server would serve, without their secrets."""
     found = _read(_settings())
     if as_json:
         _say(json.dumps([_shown(app) for app in found]))
@@ -53,9 +53,9 @@ def list_apps(as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
 
 @apps.command()
 def check(
-    file: Annotated[Path | None, typer.Argument(help="A file to check instead of the one in use.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="The file to check; by default the one in use.")] = None,
 ) -> None:
-    """Say whether the applications can be served as they are described, and what is wrong. Exit code 2 when not."""
+    """Check the definitions of the applications. Exits with 2 if one is invalid."""
     settings = _settings()
     if file is not None:
         settings = settings.model_copy(update={"reverb_apps_file": file, "reverb_apps_database_url": None})
@@ -65,9 +65,9 @@ def check(
 
 @apps.command()
 def new(
-    app_id: Annotated[str | None, typer.Option("--id", help="Its id; random when left out.")] = None,
+    app_id: Annotated[str | None, typer.Option("--id", help="Its id; random by default.")] = None,
 ) -> None:
-    """Make an application with random key and secret: a row where a database is in use, else a block to paste."""
+    """Create an application with a random key and secret: adds it to the database in use, or prints a TOML block."""
     from smartlink.server.apps.description import app_from_description
 
     settings = _settings()
@@ -88,12 +88,12 @@ def new(
 
 @apps.command()
 def install() -> None:
-    """Create the table realtime_apps in the database of REVERB_APPS_DATABASE_URL, where it is missing."""
+    """Create the table realtime_apps in the database at REVERB_APPS_DATABASE_URL, unless it exists."""
     settings = _settings()
     if settings.reverb_apps_database_url is None:
-        fail("Set REVERB_APPS_DATABASE_URL first: the database that is to hold the applications", 2)
+        fail("Set REVERB_APPS_DATABASE_URL first, to the database for the applications", 2)
     _with_database(settings, lambda database: database.create_table())
-    _say("The table realtime_apps is there")
+    _say("The table realtime_apps is ready")
 
 
 def _settings() -> ServerSettings:
@@ -112,7 +112,7 @@ def _read(settings: ServerSettings) -> list[App]:
 
 
 async def read_apps(settings: ServerSettings) -> list[App]:
-    """The applications as the server would serve them. Raises AppsInvalid."""
+    """Return the applications that the server would serve. Raises AppsInvalid."""
     from smartlink.server.run.bootstrap import apps_for
 
     manager = apps_for(settings)
@@ -124,8 +124,10 @@ async def read_apps(settings: ServerSettings) -> list[App]:
 
 
 def as_served(own: BroadcastSettings, apps: Sequence[App], app_id: str | None = None) -> BroadcastSettings | None:
-    """`own` with id, key and secret as the server knows them: of the app `app_id`, else of the one that `own` names,
-    else of the first that is enabled. None when there is no such one."""
+    """Return `own` with the id, key and secret of an application that the server knows, or None if there is none.
+
+    The application is `app_id` if given, else the one named by `own`, else the first that is enabled.
+    """
     from pydantic import SecretStr
 
     wanted = own.reverb_app_id if app_id is None else app_id
@@ -138,9 +140,12 @@ def as_served(own: BroadcastSettings, apps: Sequence[App], app_id: str | None = 
 
 
 def sender(own: BroadcastSettings, app_id: str | None) -> BroadcastSettings:
-    """`own` as it sends for the application `app_id`: where applications are described in a file or a database, with
-    key and secret from there. Ends the command where there is none of that id."""
-    if own.driver != "reverb" or find_spec("httptools") is None:  # the server's part is not installed here
+    """Return `own` with the id, key and secret of the application `app_id`.
+
+    They come from the file or database that defines the applications, if one is in use. Exits with 2 if there is no
+    such application.
+    """
+    if own.driver != "reverb" or find_spec("httptools") is None:  # the server is not installed here
         described = None
     else:
         from smartlink.server.settings.config import ServerSettings
@@ -150,7 +155,7 @@ def sender(own: BroadcastSettings, app_id: str | None) -> BroadcastSettings:
         described = server if is_described else None
     if described is None:
         if app_id not in (None, own.reverb_app_id):
-            fail(f"No application {app_id} is known here, only {own.reverb_app_id}, of REVERB_APP_ID", 2)
+            fail(f"There is no application {app_id} here, only {own.reverb_app_id} (REVERB_APP_ID)", 2)
         return own
     found = as_served(own, _read(described), app_id)
     if found is None:

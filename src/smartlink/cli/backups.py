@@ -10,22 +10,22 @@ from typing import Annotated
 
 import typer
 
-from smartlink.cli.data import settings_with_database
 from smartlink.cli.failures import fail
+from smartlink.cli.portal import settings_with_database
 
 __all__ = ["register"]
 
 
 def register(group: typer.Typer) -> None:
-    """Add the commands to the group of the database's."""
+    """Add the commands to the `db` group."""
     group.command()(backup)
     group.command()(restore)
 
 
 def backup(
-    target: Annotated[str, typer.Argument(metavar="FILE|DIR/", help="A new file, or a folder to make one in.")],
+    target: Annotated[str, typer.Argument(metavar="FILE|DIR/", help="A new file, or a folder to create one in.")],
 ) -> None:
-    """Copy the database while everything runs. The file holds what the database holds: keep it as safe."""
+    """Back up the database while everything runs. Keep the file as safe as the database itself."""
     from smartlink.portal.backups import backup as take
 
     url = settings_with_database().url
@@ -37,19 +37,19 @@ def backup(
 
 
 def restore(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `smartlink db backup` made.")],
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A file made by `smartlink db backup`.")],
     force: Annotated[bool, typer.Option("--force", help="Replace a database that holds data.")] = False,
 ) -> None:
-    """Put a backup in the place of the database: all of it, or nothing. Stop app and workers first."""
+    """Replace the database with a backup, completely or not at all. Stop the app and the workers first."""
     from smartlink.portal import migrations
     from smartlink.portal.backups import restore as bring_back
 
     url = settings_with_database().url
     with _failures():
         manifest = bring_back(url, source, force=force)
-    _say(f"Restored what was there at {manifest.taken_at:%Y-%m-%d %H:%M:%S} UTC, revision {manifest.revision}")
+    _say(f"Restored the backup of {manifest.taken_at:%Y-%m-%d %H:%M:%S} UTC, revision {manifest.revision}")
     if manifest.revision != migrations.HEAD:
-        _say("It is of an older version. Now run: smartlink db upgrade")
+        _say("It comes from an older version. Now run: smartlink db upgrade")
 
 
 @contextlib.contextmanager

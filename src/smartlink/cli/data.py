@@ -1,37 +1,34 @@
-"""Commands on data: the database, users, channel rules, failed events."""
+"""Commands on the portal's data: the database, users, channel rules, failed events."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from smartlink.cli import backups
 from smartlink.cli.apps import sender
 from smartlink.cli.failures import database_errors, fail, settings_errors
 from smartlink.cli.logs import configure
+from smartlink.cli.portal import settings_with_database, with_portal
+from smartlink.cli.wording import counted
 
 if TYPE_CHECKING:
     from smartlink.broadcasting.outbox import FailedEvents
     from smartlink.portal.main import Portal
-    from smartlink.portal.shared.settings import PortalSettings
 
-__all__ = ["register", "require_tables", "settings_with_database", "with_portal"]
-
-T = TypeVar("T")
+__all__ = ["register"]
 
 db = typer.Typer(help="The database.", no_args_is_help=True, pretty_exceptions_enable=False)
 user = typer.Typer(help="Accounts.", no_args_is_help=True, pretty_exceptions_enable=False)
 channels = typer.Typer(help="Channels and who may subscribe.", no_args_is_help=True, pretty_exceptions_enable=False)
-failed = typer.Typer(help="Events that were set aside.", no_args_is_help=True, pretty_exceptions_enable=False)
+failed = typer.Typer(help="Failed events.", no_args_is_help=True, pretty_exceptions_enable=False)
 event = typer.Typer(help="Events.", no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def register(app: typer.Typer) -> None:
-    from smartlink.cli import backups
-
     backups.register(db)
     app.add_typer(db, name="db")
     app.add_typer(user, name="user")
@@ -41,13 +38,13 @@ def register(app: typer.Typer) -> None:
     app.command()(seed)
 
 
-# A revision may be so many steps from the present one: -1.
+# Let a relative revision such as -1 be an argument rather than an option.
 _STEPS = {"ignore_unknown_options": True}
 
 
 @db.command(context_settings=_STEPS)
-def upgrade(revision: Annotated[str, typer.Argument(help="Revision to go to, or so many steps: +1.")] = "head") -> None:
-    """Bring the database up to a revision."""
+def upgrade(revision: Annotated[str, typer.Argument(help="A revision, or a number of steps: +1.")] = "head") -> None:
+    """Upgrade the database to a revision."""
     from smartlink.portal import migrations
 
     with database_errors():
@@ -57,9 +54,9 @@ def upgrade(revision: Annotated[str, typer.Argument(help="Revision to go to, or 
 
 @db.command(context_settings=_STEPS)
 def downgrade(
-    revision: Annotated[str, typer.Argument(help="Revision to go to, or base, or so many steps: -1.")],
+    revision: Annotated[str, typer.Argument(help="A revision, base, or a number of steps: -1.")],
 ) -> None:
-    """Take the database down to a revision. What the revision does not know is removed, direct messages first."""
+    """Downgrade the database to a revision. Data that the older revision cannot hold is deleted."""
     from smartlink.portal import migrations
 
     with database_errors():
@@ -68,7 +65,7 @@ def downgrade(
 
 
 def seed() -> None:
-    """Add demo data: three users, and messages, campaigns and money of theirs. Done twice, it is there once."""
+    """Add demo data: three users with messages, campaigns and wallets. Running it again adds nothing."""
     from smartlink.portal import migrations
     from smartlink.portal.seed import seed as add
 
@@ -82,8 +79,8 @@ def seed() -> None:
 
 @user.command("create")
 def create_user(
-    email: Annotated[str, typer.Option(prompt=True, help="E-mail to sign in with.")],
-    name: Annotated[str, typer.Option(prompt=True, help="Name that others see.")],
+    email: Annotated[str, typer.Option(prompt=True, help="E-mail address to sign in with.")],
+    name: Annotated[str, typer.Option(prompt=True, help="Name shown to others.")],
     password: Annotated[
         str, typer.Option(prompt=True, hide_input=True, confirmation_prompt=True, help="8 to 128 characters.")
     ],
@@ -110,13 +107,12 @@ def create_user(
 
 @channels.command("list")
 def list_channels() -> None:
-    """Show the patterns that decide who may subscribe."""
-
+    """List the patterns that decide who may subscribe."""
     from smartlink.portal.main import channel_rules
     from smartlink.portal.shared.db import Database
 
     configure()
-    for rule in channel_rules(Database("postgresql+asyncpg://")).rules:  # listed, not asked: nothing connects
+    for rule in channel_rules(Database("postgresql+asyncpg://")).rules:  # rules are only listed: nothing connects
         kinds = ", ".join(sorted(kind.value for kind in rule.kinds))
         _say(f"{rule.pattern:<28} {kinds}")
 
@@ -124,11 +120,11 @@ def list_channels() -> None:
 @channels.command()
 def check(
     user_id: Annotated[str, typer.Argument(metavar="USER", help="The user's id.")],
-    channel: Annotated[str, typer.Argument(help="The channel's name on the wire.")],
+    channel: Annotated[str, typer.Argument(help="The channel's name, with its prefix.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say whether a user may subscribe to a channel, which rule decides, and why. Exit code 1 when not."""
-    number = _id(user_id, "a user's id")
+    """Show whether a user may subscribe to a channel, which rule decides, and why. Exits with 1 if not."""
+    number = _id(user_id, "a user id")
 
     async def work(portal: Portal) -> bool:
         from smartlink.portal.users.service import Principal, find
@@ -137,9 +133,9 @@ def check(
         async with portal.database.reading() as session:
             found = await find(session, number)
         if found is None:
-            fail(f"No user has the id {number}")
+            fail(f"There is no user {number}")
         if is_valid_channel(channel) and kind_of(channel) is ChannelKind.PUBLIC:
-            allowed, why, rule = True, "public channels are open to everybody who has the app key", None
+            allowed, why, rule = True, "public channels are open to everyone with the app key", None
         else:
             caller = Principal(found.id, found.name, found.email, found.is_admin, found.created_at)
             decision = await portal.authorizer.decide(caller, channel)
@@ -156,16 +152,16 @@ def check(
 
 @event.command()
 def trigger(
-    channel: Annotated[str, typer.Argument(help="The channel's name on the wire.")],
-    name: Annotated[str, typer.Argument(metavar="EVENT", help="The event's name on the wire, as it is.")],
+    channel: Annotated[str, typer.Argument(help="The channel's name, with its prefix.")],
+    name: Annotated[str, typer.Argument(metavar="EVENT", help="The event's name, sent unchanged.")],
     data: Annotated[str, typer.Argument(metavar="JSON", help="The payload, a JSON object.")] = "{}",
-    socket_id: Annotated[str | None, typer.Option(help="A socket that shall not receive it.")] = None,
-    app_id: Annotated[str | None, typer.Option("--app", help="Id of the application to send as.")] = None,
+    socket_id: Annotated[str | None, typer.Option(help="A socket to leave out.")] = None,
+    app_id: Annotated[str | None, typer.Option("--app", help="Id of the application to publish as.")] = None,
 ) -> None:
-    """Send an event now, through the configured driver, past the outbox. Exit code 1 when it was not taken.
+    """Publish an event now, through the configured driver and without the outbox. Exits with 1 if it is refused.
 
-    Where applications are described in a file or a database, key and secret come from there; without --app it sends as
-    REVERB_APP_ID, or as the first application when there is none of that id.
+    If applications are defined in a file or a database, their key and secret are used. The default for --app is
+    REVERB_APP_ID, or the first application if none has that id.
     """
     from smartlink.broadcasting import (
         BroadcastConfigError,
@@ -177,11 +173,11 @@ def trigger(
     from smartlink.protocol.names import is_reserved_event, is_valid_channel, is_valid_event_name, is_valid_socket_id
 
     if not is_valid_channel(channel):
-        fail(f"{channel[:80]!r} is not a channel: 1 to 200 of letters, digits and _ - = @ , . ;", 2)
+        fail(f"{channel[:80]!r} is not a channel name: use 1 to 200 letters, digits and _ - = @ , . ;", 2)
     if not is_valid_event_name(name) or is_reserved_event(name):
-        fail(f"{name[:80]!r} is not an event: 1 to 200 characters, not starting with pusher: or pusher_internal:", 2)
+        fail(f"{name[:80]!r} is not an event name: use 1 to 200 characters, without pusher: or pusher_internal:", 2)
     if socket_id is not None and not is_valid_socket_id(socket_id):
-        fail(f"--socket-id {socket_id[:80]!r}: a socket id has the form digits.digits", 2)
+        fail(f"--socket-id {socket_id[:80]!r}: a socket id looks like 123.456", 2)
     payload = _payload(data)
 
     async def work() -> str:
@@ -210,7 +206,7 @@ def _payload(data: str) -> str:
     except ValueError as error:
         fail(f"The payload is not JSON: {error}", 2)
     if not isinstance(decoded, dict):
-        fail(f"The payload is {type(decoded).__name__}; give a JSON object, such as '{{\"id\": 1}}'", 2)
+        fail(f"The payload must be a JSON object, such as '{{\"id\": 1}}', not {type(decoded).__name__}", 2)
     return json.dumps(decoded, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -219,7 +215,7 @@ def list_failed(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many to show.")] = 100,
 ) -> None:
-    """Show events that were set aside, newest first."""
+    """List failed events, newest first."""
 
     async def work(portal: Portal) -> None:
         async with portal.database.reading() as session:
@@ -238,7 +234,7 @@ def list_failed(
 
 @failed.command()
 def retry(which: Annotated[str, typer.Argument(metavar="ID|all", help="An event's id, or all.")]) -> None:
-    """Send a failed event again, or all of them: with a new id, behind what its channel has sent meanwhile."""
+    """Retry a failed event, or all of them: each gets a new id and goes to the end of its channel's queue."""
 
     async def work(portal: Portal) -> int:
         if number is not None:
@@ -246,12 +242,12 @@ def retry(which: Annotated[str, typer.Argument(metavar="ID|all", help="An event'
                 return int(await _failed_events().retry(session, number))
         return await _retry_all(portal)
 
-    number = None if which == "all" else _id(which, "an event's id; give one, or all")
-    _tell(with_portal(work), which, "waiting to be sent again")
+    number = None if which == "all" else _id(which, "an event id; give one, or all")
+    _report(with_portal(work), which, "queued again")
 
 
 async def _retry_all(portal: Portal) -> int:
-    """Step by step, so that no transaction grows with their number; those that fail again meanwhile stay failed."""
+    """Retry in batches, to bound the size of a transaction. Events that fail after the start stay failed."""
     from smartlink.broadcasting.outbox import RETRIED_AT_ONCE
 
     failed_events = _failed_events()
@@ -267,7 +263,7 @@ async def _retry_all(portal: Portal) -> int:
 
 @failed.command()
 def forget(which: Annotated[str, typer.Argument(metavar="ID|all", help="An event's id, or all.")]) -> None:
-    """Delete a failed event for good, or all of them."""
+    """Delete a failed event permanently, or all of them."""
 
     async def work(portal: Portal) -> int:
         async with portal.database.writing() as session:
@@ -275,8 +271,8 @@ def forget(which: Annotated[str, typer.Argument(metavar="ID|all", help="An event
                 return await _failed_events().forget_all(session)
             return int(await _failed_events().forget(session, number))
 
-    number = None if which == "all" else _id(which, "an event's id; give one, or all")
-    _tell(with_portal(work), which, "forgotten")
+    number = None if which == "all" else _id(which, "an event id; give one, or all")
+    _report(with_portal(work), which, "deleted")
 
 
 def _failed_events() -> FailedEvents:
@@ -292,60 +288,11 @@ def _id(text: str, what: str) -> int:
     return int(text)
 
 
-def _tell(count: int, which: str, what: str) -> None:
+def _report(count: int, which: str, what: str) -> None:
     if not count:
-        none = "No event has failed" if which == "all" else f"No failed event has the id {which}"
+        none = "There are no failed events" if which == "all" else f"There is no failed event {which}"
         fail(f"{none}. See: smartlink failed list")
-    _say(f"{count} {what}")
-
-
-def settings_with_database() -> PortalSettings:
-    """The settings, once their database address makes sense; else says what is wrong, and ends."""
-    from smartlink.portal.shared.settings import PortalSettings
-
-    configure()
-    with settings_errors():
-        settings = PortalSettings()
-        _ = settings.url  # raises for an address that makes no sense
-        return settings
-
-
-def require_tables(settings: PortalSettings) -> None:
-    """Say what is missing, and end, when the database holds none of the portal's tables."""
-    from smartlink.portal import migrations
-
-    with database_errors():
-        revision = migrations.current(settings.url)
-    if revision is None:
-        fail(
-            "The database has none of the portal's tables. Create them: smartlink db upgrade\n"
-            "An application with an outbox of its own runs its own worker instead: see docs/howto/outbox.md"
-        )
-    if revision not in migrations.revisions():
-        fail(
-            f"The database is at revision {revision[:40]}, which is not one of the portal's: it belongs to another "
-            "application, or to a newer version. Name another one in DATABASE_URL, or install that version"
-        )
-
-
-def with_portal(work: Callable[[Portal], Awaitable[T]]) -> T:
-    """Do `work` with a portal that serves nobody; a database that cannot be used is told in a sentence."""
-    from smartlink.portal.main import build, check_broadcasting
-
-    settings = settings_with_database()
-    with settings_errors():
-        check_broadcasting(settings)
-
-    async def main() -> T:
-        portal = build(settings)
-        try:
-            await portal.start()
-            return await work(portal)
-        finally:
-            await portal.stop()
-
-    with database_errors():
-        return asyncio.run(main())
+    _say(f"{counted(count, 'event')} {what}")
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""The entry point: needs nothing installed, so that a missing extra is told in words."""
+"""The entry point. Imports nothing outside the standard library, so that it can report a missing extra."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["main"]
 
 
 _EXTRAS = {"reverb": "server", "webhooks": "server", "apps": "server", "event": "server"}
-"""What a command needs; those neither here nor in `_PORTALS` (`serve`, `doctor`) need everything."""
+"""The extra each command needs; those neither here nor in `_PORTALS` (`serve`, `doctor`) need all of them."""
 _PORTALS = ("app", "worker", "db", "failed", "channels", "user", "seed")
 
 
@@ -18,7 +18,7 @@ def _extra(arguments: list[str]) -> str:
 
 
 def main() -> None:
-    """Run the command line; without what it needs, say which extra brings it."""
+    """Run the command line. If a dependency is missing, say which extra installs it, and exit with 1."""
     try:
         from smartlink.cli.main import main as run
 
@@ -27,7 +27,7 @@ def main() -> None:
         if (error.name or "").startswith("smartlink"):
             raise
         print(  # noqa: T201 — this is the command line
-            f"This needs {error.name}: pip install 'smartlink-realtime[{_extra(sys.argv[1:])}]'.",
+            f"This command needs {error.name}: pip install 'smartlink-realtime[{_extra(sys.argv[1:])}]'.",
             file=sys.stderr,
         )
         raise SystemExit(1) from None

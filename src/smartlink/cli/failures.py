@@ -1,4 +1,4 @@
-"""What the user sees when a command cannot do its work: one sentence that says what to change, and an exit code."""
+"""Turns errors into what the user sees: a sentence that says what to change, and an exit code."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = [
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
-    """Say `message` on standard error and end with `code`."""
+    """Print `message` on standard error and exit with `code`."""
     print(message, file=sys.stderr)  # noqa: T201 — this is the command line
     raise typer.Exit(code)
 
 
 @contextlib.contextmanager
 def settings_errors() -> Iterator[None]:
-    """Turn what is wrong with the settings into a line each, and exit code 2."""
+    """Report invalid settings, a line each, and exit with 2."""
     try:
         yield
     except ValidationError as error:
@@ -42,7 +42,7 @@ def settings_errors() -> Iterator[None]:
 
 
 def describe(error: ValidationError) -> str:
-    """A line for each setting that is wrong."""
+    """Return a line for each invalid setting."""
     return "\n".join(_line(problem) for problem in error.errors(include_url=False))
 
 
@@ -51,12 +51,12 @@ def _line(problem: Any) -> str:
     given = problem.get("input")
     shown = "…" if any(word in name for word in ("SECRET", "PASSWORD", "KEY", "URL", "QUEUE")) else str(given)[:60]
     said = problem["msg"].removeprefix("Value error, ")
-    return f"{name}={shown}: {said}. Change it in the environment or in .env."
+    return f"{name}={shown}: {said}. Change it in the environment or .env."
 
 
 @contextlib.contextmanager
 def database_errors() -> Iterator[None]:
-    """Turn a database that cannot be used into a sentence, and a revision that is none into another."""
+    """Report an unusable database and exit with 1, or an unknown revision and exit with 2."""
     from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -75,14 +75,14 @@ def database_errors() -> Iterator[None]:
             fail(f"The database cannot be used: {hint}.")
         reason = type(getattr(cause, "orig", None) or cause).__name__
         fail(
-            f"The database cannot be used ({reason}). Is it there, and up to date (smartlink db upgrade)? "
+            f"The database cannot be used ({reason}). Is it running, and up to date (smartlink db upgrade)? "
             "Check DATABASE_URL, or the DB_ settings."
         )
 
 
 @contextlib.contextmanager
 def server_errors() -> Iterator[None]:
-    """Turn what a realtime server needs and cannot use, its apps or the webhook queue, into a sentence."""
+    """Report invalid applications and exit with 2, or an unusable webhook queue and exit with 1."""
     from smartlink.server.apps.base import AppsInvalid
     from smartlink.server.webhooks.queue import QueueUnavailable
 
@@ -95,19 +95,21 @@ def server_errors() -> Iterator[None]:
 
 
 class PortTaken(Exception):
-    """A port that is needed belongs to somebody else; the message says which variable moves us elsewhere."""
+    """A port cannot be bound; the message names the variable to change."""
 
 
 @contextlib.contextmanager
 def take_port(host: str, port: int, variable: str) -> Iterator[None]:
-    """Tell a failing bind in words. Raises PortTaken."""
+    """Turn a failing bind into PortTaken, with a message for the user."""
     try:
         yield
     except socket.gaierror as error:
-        raise PortTaken(f"{host} is no address of this machine: {error.strerror}. Set {_host_of(variable)}.") from None
+        raise PortTaken(
+            f"{host} is not an address of this machine: {error.strerror}. Set {_host_of(variable)}."
+        ) from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise PortTaken(f"Port {port} on {host} is taken. Set {variable} to another one.") from None
+            raise PortTaken(f"Port {port} on {host} is already in use. Set {variable} to another one.") from None
         if error.errno in (errno.EACCES, errno.EADDRNOTAVAIL):
             reason = os.strerror(error.errno)
             raise PortTaken(
@@ -117,5 +119,5 @@ def take_port(host: str, port: int, variable: str) -> Iterator[None]:
 
 
 def _host_of(variable: str) -> str:
-    """The setting of the host that goes with a port's."""
+    """Return the name of the host setting that belongs to a port setting."""
     return variable.removesuffix("PORT") + "HOST"

@@ -1,4 +1,4 @@
-"""How frames look with `--debug`: one line each, coloured on a terminal."""
+"""Prints frames for `--debug`: one line each, coloured on a terminal."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def show_frame(line: str) -> None:
 
 
 def _printable(text: str) -> str:
-    """What a peer sent must not steer the terminal."""
+    """Escape control characters: what a peer sends must not control the terminal."""
     return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text)

@@ -1,6 +1,6 @@
-"""How logs look: pretty on a terminal, JSON lines elsewhere.
+"""Configures logging: readable on a terminal, JSON lines elsewhere.
 
-Secrets never reach them: nobody logs any, and tracebacks are shown without the values of variables.
+Logs never contain secrets: none are logged, and tracebacks omit the values of variables.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def configure(*, verbose: bool = False) -> None:
     structlog.configure(
         processors=[*shared, *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        # Writes a line at once, where printing writes its end apart: another worker's line may come between.
+        # Writes each line with its end at once; print writes them apart, and another worker's line may come between.
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
@@ -45,6 +45,6 @@ def configure(*, verbose: bool = False) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("smartlink").setLevel(level)
-    # Their request lines carry query strings, and those carry signatures.
+    # Their request lines contain query strings with signatures.
     for name in ("httpx2", "httpcore2", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -33,7 +33,7 @@ app_group = _group("app", "The REST API and the pages.")
 
 
 @app.command()
-def serve(demo: Annotated[bool, typer.Option(help="Fill in demo data and print the sign-ins.")] = False) -> None:
+def serve(demo: Annotated[bool, typer.Option(help="Add demo data and print its accounts.")] = False) -> None:
     """Start everything in one process: realtime server, API, pages and worker."""
     from smartlink.cli import running
     from smartlink.portal import migrations
@@ -50,7 +50,7 @@ def serve(demo: Annotated[bool, typer.Option(help="Fill in demo data and print t
         check_start(portal_settings)
         check_broadcasting(portal_settings)
         if demo and not (is_loopback(portal_settings.app_host) and is_loopback(server_settings.reverb_server_host)):
-            fail("--demo makes accounts that everybody knows: it needs APP_HOST and REVERB_SERVER_HOST on 127.0.0.1")
+            fail("--demo creates accounts with known passwords: set APP_HOST and REVERB_SERVER_HOST to 127.0.0.1")
 
     def started(app_port: int, realtime_port: int) -> None:
         lines = ["", f"  SmartLink is up:  http://{netloc(portal_settings.app_host, app_port)}"]
@@ -61,7 +61,7 @@ def serve(demo: Annotated[bool, typer.Option(help="Fill in demo data and print t
             lines += ["  Sign in as"]
             lines += [f"    {user.email:<22} {user.password}" for user in users]
             lines += [""]
-        lines += ["  Ctrl-C stops it.", ""]
+        lines += ["  Press Ctrl-C to stop.", ""]
         print("\n".join(lines), flush=True)  # noqa: T201 — this is the command line
 
     users = []
@@ -76,8 +76,9 @@ def serve(demo: Annotated[bool, typer.Option(help="Fill in demo data and print t
 
 @app_group.command("start")
 def app_start() -> None:
-    """Start the REST API and the pages, without realtime server and worker."""
-    from smartlink.cli import data, running
+    """Start the REST API and the pages, without the realtime server and the worker."""
+    from smartlink.cli import running
+    from smartlink.cli.portal import require_tables
     from smartlink.portal.main import check_broadcasting
     from smartlink.portal.shared.settings import PortalSettings, check_start
 
@@ -86,7 +87,7 @@ def app_start() -> None:
         settings = _with_database(PortalSettings())
         check_start(settings)
         check_broadcasting(settings)
-    data.require_tables(settings)
+    require_tables(settings)
 
     def started(port: int) -> None:
         _say(f"http://{netloc(settings.app_host, port)}")
@@ -97,20 +98,20 @@ def app_start() -> None:
 
 
 def _missing_pages() -> str | None:
-    """A sentence for an installation without pages, which only one made from a checkout can be."""
+    """What to say when the pages are not built, which can only happen in a checkout; None when they are."""
     from smartlink.portal.pages import how_to_build
 
     command = how_to_build()
-    return None if command is None else f"There are no pages yet, only the API. In the checkout: {command}"
+    return None if command is None else f"The pages are not built, only the API is served. Build them: {command}"
 
 
 def _with_database(settings: PortalSettings) -> PortalSettings:
-    """`settings`, once their database address makes sense. Raises ValueError."""
+    """Return `settings` if their database address is valid. Raises ValueError otherwise."""
     _ = settings.url
     return settings
 
 
-def _tell_version(is_asked: bool) -> None:
+def _print_version(is_asked: bool) -> None:
     if is_asked:
         _say(metadata.version("smartlink-realtime"))
         raise typer.Exit
@@ -119,7 +120,7 @@ def _tell_version(is_asked: bool) -> None:
 @app.callback()
 def _about(
     version: Annotated[
-        bool, typer.Option("--version", help="Say which version this is.", is_eager=True, callback=_tell_version)
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
     """SmartLink realtime: server, portal and worker."""

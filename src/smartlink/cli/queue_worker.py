@@ -1,4 +1,4 @@
-"""`smartlink worker …`: who sends recorded events, and how far behind they are."""
+"""`smartlink worker …`: runs the worker that sends recorded events, and reports how far behind it is."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smartlink.cli.data import require_tables, settings_with_database, with_portal
 from smartlink.cli.failures import database_errors, fail, settings_errors
 from smartlink.cli.logs import configure
+from smartlink.cli.portal import require_tables, settings_with_database, with_portal
 from smartlink.cli.wording import waiting
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 worker = typer.Typer(
-    help="The worker: sends recorded events, runs scheduled jobs.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="The worker: sends recorded events and runs scheduled jobs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,32}\Z")
 
@@ -34,15 +36,15 @@ def register(app: typer.Typer) -> None:
 @worker.command()
 def start(
     queue: Annotated[
-        str | None, typer.Option(help="Queues to take, first one first: high,default,low. All of them when not given.")
+        str | None, typer.Option(help="Queues to work on, in order of priority: high,default,low. Default: all.")
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Calls of the service that may go side by side.")] = 4,
-    once: Annotated[bool, typer.Option("--once", help="Send what waits now, then end.")] = False,
-    stop_when_empty: Annotated[bool, typer.Option("--stop-when-empty", help="End once nothing waits.")] = False,
-    max_jobs: Annotated[int | None, typer.Option(min=1, help="End after so many events.")] = None,
-    max_time: Annotated[float | None, typer.Option(min=0, help="End after so many seconds.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Calls of the service to make at once.")] = 4,
+    once: Annotated[bool, typer.Option("--once", help="Send the events waiting now, then exit.")] = False,
+    stop_when_empty: Annotated[bool, typer.Option("--stop-when-empty", help="Exit once no event is waiting.")] = False,
+    max_jobs: Annotated[int | None, typer.Option(min=1, help="Exit after this many events.")] = None,
+    max_time: Annotated[float | None, typer.Option(min=0, help="Exit after this many seconds.")] = None,
 ) -> None:
-    """Start a worker. Several share the work: each channel is one worker's at a time."""
+    """Start a worker. Several workers share the load; each channel belongs to one worker at a time."""
     from smartlink.broadcasting.outbox import Until
     from smartlink.cli import running
     from smartlink.portal.main import check_broadcasting
@@ -67,9 +69,12 @@ def start(
 @worker.command()
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    max_lag: Annotated[float, typer.Option(min=0, help="How old the oldest waiting event may be, in seconds.")] = 30.0,
+    max_lag: Annotated[float, typer.Option(min=0, help="Longest acceptable lag, in seconds.")] = 30.0,
 ) -> None:
-    """Say what waits, since when, what failed, and who works. Exit code 1 when nobody works or the lag is too long."""
+    """Show waiting and failed events, the lag (the age of the oldest waiting event), and the workers.
+
+    Exits with 1 if no worker is running or the lag is too long.
+    """
     configure()
 
     async def work(portal: Portal) -> OutboxStatus:
@@ -93,18 +98,18 @@ def status(
 def _problems(found: OutboxStatus, max_lag_s: float) -> list[str]:
     problems = []
     if not found.has_worker:
-        problems.append("No worker is running: nothing is sent. Start one: smartlink worker start")
+        problems.append("No worker is running, so no events are sent. Start one: smartlink worker start")
     else:
         problems += [
-            f"No worker takes the queue {queue.name}: {waiting(queue.waiting)}. "
+            f"No worker handles the queue {queue.name}: {waiting(queue.waiting)}. "
             f"Start one: smartlink worker start --queue {queue.name}"
             for queue in found.queues
             if not queue.has_worker
         ]
     if found.lag_s > max_lag_s:
-        problems.append(f"The oldest event has waited for {found.lag_s:.0f} s, more than {max_lag_s:g} s")
+        problems.append(f"The oldest event has been waiting for {found.lag_s:.0f} s, more than {max_lag_s:g} s")
         if found.last_error:
-            problems.append(f"What was said last: {found.last_error}")
+            problems.append(f"Last error: {found.last_error}")
     return problems
 
 
@@ -116,8 +121,8 @@ def _show(found: OutboxStatus) -> None:
         state = "alive" if each.is_alive else "dead"
         queues = "all queues" if each.queues == ("*",) else ",".join(each.queues)
         _say(
-            f"worker {each.id} {state}: {each.host}, process {each.pid}, {queues}, last heard of {each.seen_s:.1f} s "
-            f"ago, up {each.up_s:.0f} s, sent {each.sent}, failed {each.failed}"
+            f"worker {each.id} {state}: {each.host}, process {each.pid}, {queues}, last seen {each.seen_s:.1f} s ago, "
+            f"up {each.up_s:.0f} s, sent {each.sent}, failed {each.failed}"
         )
 
 
@@ -132,7 +137,7 @@ def _queues(text: str) -> tuple[str, ...]:
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if not _QUEUE.match(name):
-            fail(f"--queue: {name[:60]!r} is not a queue's name: 1 to 32 of letters, digits, hyphen, _ and dot", 2)
+            fail(f"--queue: {name[:60]!r} is not a queue name: use 1 to 32 letters, digits, hyphens, _ and dots", 2)
     return tuple(dict.fromkeys(names))
 
 

@@ -1,4 +1,4 @@
-"""Whether publishers with these settings look for the server where a server with these settings listens."""
+"""Compares the port that publishers connect to with the port that the server listens on."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ log = structlog.get_logger(__name__)
 
 
 def warn_of_port(settings: ServerSettings) -> None:
-    """Say in the log that REVERB_PORT names another port of this machine than the server is about to listen on."""
+    """Log a warning if REVERB_PORT differs from the port of this machine that the server will listen on."""
     from smartlink.broadcasting import BroadcastSettings
 
     own = BroadcastSettings()
     if _differs(own, settings):
         log.warning(
-            "publishers look for the server at another port",
+            "publishers connect to another port than the server's",
             reverb_port=own.reverb_port,
-            do=f"write REVERB_PORT={settings.reverb_server_port}, unless a proxy listens on {own.reverb_port}",
+            fix=f"set REVERB_PORT={settings.reverb_server_port}, unless a proxy listens on {own.reverb_port}",
         )
 
 
 def port_to_write(own: BroadcastSettings, settings: ServerSettings) -> str | None:
-    """What to write when nothing answers at REVERB_PORT, yet a server listens at REVERB_SERVER_PORT; None else."""
+    """Return what to change if something listens on REVERB_SERVER_PORT rather than REVERB_PORT, else None."""
     if not _differs(own, settings):
         return None
     try:
         socket.create_connection((own.reverb_host.strip("[]"), settings.reverb_server_port), TIMEOUT_S).close()
     except OSError:
         return None
-    return f"a server listens on port {settings.reverb_server_port}: write REVERB_PORT={settings.reverb_server_port}"
+    return f"a server listens on port {settings.reverb_server_port}: set REVERB_PORT={settings.reverb_server_port}"
 
 
 def _differs(own: BroadcastSettings, settings: ServerSettings) -> bool:

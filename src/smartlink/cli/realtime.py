@@ -1,4 +1,4 @@
-"""`smartlink reverb …`: the realtime server alone. Verbs and options are Laravel Reverb's, `status` is ours."""
+"""`smartlink reverb …`: the realtime server alone. Commands and options follow Laravel Reverb; `status` is ours."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def start(
     port: Annotated[int | None, typer.Option(help="Port to listen on (REVERB_SERVER_PORT).")] = None,
     path: Annotated[str | None, typer.Option(help="Path prefix (REVERB_SERVER_PATH).")] = None,
     hostname: Annotated[
-        str | None, typer.Option(help="Name under which clients reach the server (REVERB_SERVER_HOSTNAME).")
+        str | None, typer.Option(help="Host name that clients connect to (REVERB_SERVER_HOSTNAME).")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes; one per core when not given (REVERB_SERVER_WORKERS).")
+        int | None, typer.Option(min=1, help="Worker processes, one per core by default (REVERB_SERVER_WORKERS).")
     ] = None,
-    debug: Annotated[bool, typer.Option(help="Show every frame, secrets taken out, and say more in the log.")] = False,
+    debug: Annotated[bool, typer.Option(help="Show every frame, secrets removed, and log more.")] = False,
 ) -> None:
     """Start the realtime server."""
     from smartlink.cli import running, worker
@@ -85,13 +85,13 @@ def start(
 
 @reverb.command()
 def restart(
-    host: Annotated[str | None, typer.Option(help="Address that the server listens on (REVERB_SERVER_HOST).")] = None,
-    port: Annotated[int | None, typer.Option(help="Port that the server listens on (REVERB_SERVER_PORT).")] = None,
+    host: Annotated[str | None, typer.Option(help="Address the server listens on (REVERB_SERVER_HOST).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port the server listens on (REVERB_SERVER_PORT).")] = None,
 ) -> None:
-    """Replace the running server by a new one, code and settings too; no connection is refused meanwhile.
+    """Replace the running server with a new one, including code and settings, without refusing connections.
 
-    Waits until the successor serves. Exit code 0 then; 1 when it cannot start (the old one goes on); 3 when no server
-    runs on this machine and port.
+    Waits until the new server is ready and exits with 0; with 1 if it cannot start (the old one keeps running); with 3
+    if no server runs on this machine and port.
     """
     from smartlink.server.run.control import CommandFailed, NotRunning, ask, control_path
     from smartlink.server.settings.config import ServerSettings
@@ -109,20 +109,19 @@ def restart(
             3,
         )
     except CommandFailed as error:
-        fail(f"Not restarted: {error}\nThe server goes on as before.")
+        fail(f"Not restarted: {error}\nThe old server keeps running.")
     _say(f"Restarted: process {answer['pid']}, workers {', '.join(map(str, answer['workers']))}")
 
 
 @reverb.command()
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    app_id: Annotated[str | None, typer.Option("--app", help="Id of the application to ask as.")] = None,
+    app_id: Annotated[str | None, typer.Option("--app", help="Id of the application to report on.")] = None,
 ) -> None:
-    """Ask the server at REVERB_HOST:REVERB_PORT how it is. Exit code 0 when it is up, 1 when not.
+    """Show the status of the server at REVERB_HOST:REVERB_PORT. Exits with 0 if it is up, else with 1.
 
-    Key and secret come from where the applications are described; without --app it asks as REVERB_APP_ID, or as the
-    first application when there is none of that id. Connections and channels are the application's, over all workers
-    and nodes; messages a second those of the machine that answers.
+    The default for --app is REVERB_APP_ID, or the first application if none has that id. Connections and channels are
+    the application's, across all workers and nodes; messages a second are those of the machine that answers.
     """
     from smartlink.broadcasting import BroadcastSettings
     from smartlink.server.settings.config import ServerSettings
@@ -159,21 +158,21 @@ def _words(name: str) -> str:
 
 @reverb.command()
 def install(
-    force: Annotated[bool, typer.Option(help="Replace keys that are there; clients with the old ones stop.")] = False,
+    force: Annotated[bool, typer.Option(help="Replace existing keys; clients with the old ones stop working.")] = False,
 ) -> None:
-    """Write a random app id, key and secret into .env; other lines stay."""
+    """Write a random app id, key and secret to .env, keeping its other lines."""
     file = Path(".env")
     lines = file.read_text().splitlines() if file.exists() else []
     names = ("REVERB_APP_ID", "REVERB_APP_KEY", "REVERB_APP_SECRET")
     present = [line for line in lines if line.split("=", 1)[0].strip() in names and line.split("=", 1)[-1].strip()]
     if present and not force:
-        fail(".env has keys already. Use --force to replace them.")
+        fail(".env already has keys. Use --force to replace them.")
     lines = [line for line in lines if line.split("=", 1)[0].strip() not in names]
     values = (str(secrets.randbelow(900_000) + 100_000), secrets.token_hex(10), secrets.token_hex(24))
     lines += [f"{name}={value}" for name, value in zip(names, values, strict=True)]
     temporary = file.with_name(".env.new")
     temporary.unlink(missing_ok=True)
-    # It holds a secret: nobody else may read it, not even while it is written.
+    # It contains a secret: no other user may read it, even while it is written.
     temporary.touch(0o600)
     temporary.write_text("\n".join(lines) + "\n")
     temporary.replace(file)
@@ -190,14 +189,14 @@ def _ask(settings: Any) -> dict[str, Any]:
     app_path = f"/apps/{settings.reverb_app_id}"
     secret = settings.reverb_app_secret.get_secret_value()
     try:
-        # No proxy of the environment stands between us and our server, but whom to trust is said there.
+        # Ignore the environment's proxies, which are not for our own server, but honour its certificates.
         with httpx2.Client(timeout=TIMEOUT_S, trust_env=False, verify=httpx2.create_ssl_context()) as client:
 
             def get(path: str) -> Any:
                 query = signed_query(settings.reverb_app_key, secret, "GET", path, timestamp=int(time.time()))
                 answer = client.get(f"{base}{path}?{query}")
                 if answer.status_code == 401:
-                    raise ValueError("the server refuses REVERB_APP_KEY or REVERB_APP_SECRET")
+                    raise ValueError("the server rejects REVERB_APP_KEY or REVERB_APP_SECRET")
                 if answer.status_code == 404:
                     raise ValueError(f"the server does not know REVERB_APP_ID={settings.reverb_app_id}")
                 return answer.raise_for_status().json()
@@ -216,7 +215,7 @@ def _ask(settings: Any) -> dict[str, Any]:
 
 
 def _state_of(answer: Any) -> str:
-    """What a server says of itself that is not up; what else answers there is told by its status alone."""
+    """Return the state that a server which is not up reports, or the status of anything else that answered."""
     try:
         told = answer.json()
     except ValueError:
@@ -226,21 +225,19 @@ def _state_of(answer: Any) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """What to do about a server that could not be asked."""
+    """Return why the server could not be reached, and what to do about it."""
     import httpx2
 
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"the certificate is not trusted ({cause.verify_message}). Name its authority in SSL_CERT_FILE"
+            return f"the certificate is not trusted ({cause.verify_message}). Set SSL_CERT_FILE to its authority's"
         if isinstance(cause, ssl.SSLError):
-            return "what answers there does not speak TLS. Check REVERB_SCHEME and REVERB_PORT"
+            return "the program at this address does not speak TLS. Check REVERB_SCHEME and REVERB_PORT"
         if isinstance(cause, httpx2.ProtocolError | httpx2.ReadError):
-            return "what answers there does not speak HTTP. Check REVERB_SCHEME and REVERB_PORT"
+            return "the program at this address does not speak HTTP. Check REVERB_SCHEME and REVERB_PORT"
         cause = cause.__cause__ or cause.__context__
-    return (
-        "nothing answers there. Start it: smartlink reverb start; REVERB_HOST and REVERB_PORT say where it is reached"
-    )
+    return "nothing answers there. Start it (smartlink reverb start), or check REVERB_HOST and REVERB_PORT"
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Runs services in one process until a signal ends them: realtime server, portal, worker, in any combination."""
+"""Runs the realtime server, the portal and the worker, in any combination in one process, until a signal."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ __all__ = ["run", "serve_all", "serve_portal", "serve_realtime", "serve_worker"]
 log = structlog.get_logger(__name__)
 
 KEPT = 64
-"""Descriptors for the portal's database, files, and calls to others."""
+"""Descriptors reserved for the portal's database, files and outgoing calls."""
 
 
 def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
-    """Run `main` on uvloop; SIGINT and SIGTERM set the event it gets. A second signal ends at once."""
+    """Run `main` on uvloop. SIGINT and SIGTERM set the event passed to it; a second signal exits at once."""
     import uvloop
 
     async def until_signalled() -> None:
@@ -58,7 +58,7 @@ async def serve_realtime(
     worker_command: list[str],
     show_frames: Callable[[str], None] | None = None,
 ) -> None:
-    """The realtime server alone, in as many workers as `settings` ask for. Raises PortTaken, WorkersFailed."""
+    """Serve the realtime server alone, with the configured number of workers. Raises PortTaken, WorkersFailed."""
     from smartlink.server.run.machine import Machine
 
     with (
@@ -76,7 +76,7 @@ async def serve_realtime(
 
 
 async def serve_portal(settings: PortalSettings, stop: asyncio.Event, started: Callable[[int], None]) -> None:
-    """The API and the pages alone. Raises PortTaken."""
+    """Serve the API and the pages alone. Raises PortTaken."""
     from smartlink.portal.main import build
 
     listener = _listen(settings.app_host, settings.app_port)
@@ -89,7 +89,7 @@ async def serve_portal(settings: PortalSettings, stop: asyncio.Event, started: C
 
 
 async def serve_worker(settings: PortalSettings, stop: asyncio.Event, options: WorkerOptions) -> None:
-    """The worker alone. Raises DatabaseAway when the database cannot be reached at the start."""
+    """Run the worker alone. Raises DatabaseAway if the database cannot be reached at the start."""
     from smartlink.portal.main import build
 
     portal = build(settings)
@@ -106,7 +106,7 @@ async def serve_all(
     stop: asyncio.Event,
     started: Callable[[int, int], None],
 ) -> None:
-    """Everything in this process; its parts still talk over the wire. Raises PortTaken."""
+    """Serve everything in this process; its parts still talk over sockets. Raises PortTaken."""
     from smartlink.portal.main import build as build_portal
     from smartlink.server.run.bootstrap import build as build_server
     from smartlink.server.run.bootstrap import endpoint_for
@@ -119,13 +119,13 @@ async def serve_all(
             "reverb_webhook_url": f"http://{own_portal}/webhooks/realtime",
             "reverb_webhook_allowed_hosts": (*server_settings.reverb_webhook_allowed_hosts, own_portal),
         }
-        # What the portal lives by. The rest, which strangers can make any amount of, is for who asks for it.
+        # The portal needs only these. Strangers can trigger any number of the others, so they are opt-in.
         if not server_settings.model_fields_set & {"reverb_webhook_events", "reverb_webhook_channel_prefixes"}:
             update["reverb_webhook_events"] = ("member_added", "member_removed")
             update["reverb_webhook_channel_prefixes"] = ("presence-",)
         server_settings = server_settings.model_copy(update=update)
     descriptors = raise_descriptor_limit() - KEPT
-    # A quarter is the portal's, if it may have that many: its requests end, the sockets of its pages stay.
+    # The portal gets up to a quarter: its requests are short, while the sockets of its pages stay open.
     for_portal = min(portal_settings.app_max_connections, descriptors // 4)
     with server_errors():
         server = build_server(server_settings, descriptors=descriptors - for_portal)
@@ -153,7 +153,7 @@ async def serve_all(
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
         await _serve_http(portal, listener, for_portal, stop, lambda port: started(port, server.port))
     finally:
-        # In this order: no new requests; what they recorded is sent; then the sockets it is sent to.
+        # Stop in this order: no new requests, then send what they recorded, then close the sockets it goes to.
         stop_work.set()
         await asyncio.gather(work, return_exceptions=True)
         await server.stop()
@@ -165,7 +165,7 @@ async def serve_all(
 
 
 def _reachable(host: str) -> str:
-    """The address at which this machine reaches a listener bound to `host`."""
+    """Return the address at which this machine reaches a listener bound to `host`."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 — compared, not bound
 
 
@@ -203,7 +203,7 @@ async def _serve_http(
     )
 
     class Quiet(uvicorn.Server):
-        """Signals are ours to handle: several services end in an order."""
+        """Leaves signals to us: several services must stop in order."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)

@@ -1,4 +1,4 @@
-"""Variables that look like settings of the realtime server and are none: misspelt, they would do nothing in silence."""
+"""Finds misspelt settings: variables that look like the realtime server's but would be ignored silently."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ PREFIX = "REVERB_"
 OF_OTHERS = frozenset(
     {f"REVERB_{part}" for part in ("HOST", "PORT", "SCHEME", "PUBLIC_HOST", "PUBLIC_PORT", "PUBLIC_SCHEME")}
 )
-"""What publishers and pages read."""
+"""Variables with our prefix that publishers and pages read, not the server."""
 
 log = structlog.get_logger(__name__)
 
 
 def find_unknown(names: Iterable[str], known: Iterable[str]) -> Mapping[str, str | None]:
-    """Those of `names` that begin like ours and are not `known`, and for each the one that may be meant."""
+    """Return those of `names` that have our prefix and are not `known`, each with its closest match or None."""
     near_to = {name.removeprefix(PREFIX): name for name in known if name.startswith(PREFIX)}
     found: dict[str, str | None] = {}
     for name in sorted(names):
@@ -33,7 +33,7 @@ def find_unknown(names: Iterable[str], known: Iterable[str]) -> Mapping[str, str
 
 
 def warn_of_unknown(env_file: Path = Path(".env")) -> None:
-    """Tell of each in the log; nothing else comes of it. Values are not shown."""
+    """Log each unknown setting, without its value."""
     from dotenv import dotenv_values
 
     from smartlink.server.settings.config import ServerSettings
@@ -41,4 +41,4 @@ def warn_of_unknown(env_file: Path = Path(".env")) -> None:
     given = {name.upper() for name in (*os.environ, *(dotenv_values(env_file) if env_file.is_file() else ()))}
     known = {name.upper() for name in ServerSettings.model_fields} | OF_OTHERS
     for name, meant in find_unknown(given, known).items():
-        log.warning("there is no such setting", name=name, did_you_mean=meant)
+        log.warning("unknown setting", name=name, did_you_mean=meant)

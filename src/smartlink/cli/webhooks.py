@@ -1,4 +1,4 @@
-"""`smartlink webhooks …`: events that no receiver took, kept to be sent again."""
+"""`smartlink webhooks …`: lists, retries and deletes webhooks that could not be delivered."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 T = TypeVar("T")
-webhooks = typer.Typer(help="Webhooks that no receiver took.", no_args_is_help=True, pretty_exceptions_enable=False)
+webhooks = typer.Typer(
+    help="Webhooks that could not be delivered.", no_args_is_help=True, pretty_exceptions_enable=False
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -30,8 +32,10 @@ def register(app: typer.Typer) -> None:
 
 
 @webhooks.command("failed")
-def list_failed(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the events.")] = False) -> None:
-    """Show batches of events that were given up, newest first."""
+def list_failed(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, including the events.")] = False,
+) -> None:
+    """List failed batches of events, newest first."""
     batches = _with_queue(lambda queue: queue.failed())
     if as_json:
         _say(json.dumps([_fields(batch) for batch in batches]))
@@ -47,17 +51,17 @@ def list_failed(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
 
 
 @webhooks.command()
-def retry(batch: Annotated[str, typer.Argument(metavar="ID", help="An id, or all.")]) -> None:
-    """Let a failed batch, or all of them, be sent again, behind what waits already."""
+def retry(batch: Annotated[str, typer.Argument(metavar="ID", help="A batch id, or all.")]) -> None:
+    """Retry a failed batch, or all of them, after the batches that are already waiting."""
     number = _id(batch)
-    _tell(_with_queue(lambda queue: queue.retry(number)), batch, "waiting to be sent again")
+    _report(_with_queue(lambda queue: queue.retry(number)), batch, "queued again")
 
 
 @webhooks.command()
-def forget(batch: Annotated[str, typer.Argument(metavar="ID", help="An id, or all.")]) -> None:
-    """Delete a failed batch, or all of them, for good."""
+def forget(batch: Annotated[str, typer.Argument(metavar="ID", help="A batch id, or all.")]) -> None:
+    """Delete a failed batch, or all of them, permanently."""
     number = _id(batch)
-    _tell(_with_queue(lambda queue: queue.forget(number)), batch, "forgotten")
+    _report(_with_queue(lambda queue: queue.forget(number)), batch, "deleted")
 
 
 def _fields(batch: FailedBatch) -> dict[str, object]:
@@ -75,13 +79,13 @@ def _id(text: str) -> int | None:
     if text == "all":
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        fail(f"{text[:60]!r} is not an id; give one, or all", 2)
+        fail(f"{text[:60]!r} is not a batch id; give one, or all", 2)
     return int(text)
 
 
-def _tell(count: int, batch: str, what: str) -> None:
+def _report(count: int, batch: str, what: str) -> None:
     if not count and batch != "all":
-        fail("No failed webhook has this id")
+        fail(f"There is no failed batch {batch}")
     _say(f"{counted(count, 'batch', 'batches')} {what}")
 
 
@@ -95,9 +99,9 @@ def _with_queue(work: Callable[[WebhookQueue], Awaitable[T]]) -> T:
         queue = webhook_queue_for(settings)
     where = settings.webhook_queue
     if where == "memory":
-        fail("REVERB_WEBHOOK_QUEUE=memory: what failed is known to the server's process alone, and ends with it")
+        fail("REVERB_WEBHOOK_QUEUE=memory keeps failed webhooks only in the server's process, out of reach from here")
     if where.startswith("sqlite:///") and not Path(where.removeprefix("sqlite:///")).exists():
-        fail(f"There is no queue yet at {where}: no webhook has been told since it was chosen (REVERB_WEBHOOK_QUEUE)")
+        fail(f"There is no queue at {where} yet (REVERB_WEBHOOK_QUEUE). The server creates it with the first webhook")
 
     async def main() -> T:
         await queue.start()

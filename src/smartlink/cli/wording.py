@@ -1,4 +1,4 @@
-"""Numbers in sentences."""
+"""Formats numbers with the nouns they count."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ __all__ = ["counted", "waiting"]
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
-    """The number and what it counts: "1 event", "2 events"; `many` where an s does not make the plural."""
+    """Return "1 event" or "2 events". `many` is the plural where adding an s does not make it."""
     return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
 def waiting(number: int) -> str:
-    """How many events wait: "1 event waits", "2 events wait"."""
-    return f"{counted(number, 'event')} {'waits' if number == 1 else 'wait'}"
+    """Return "1 event waiting" or "2 events waiting"."""
+    return f"{counted(number, 'event')} waiting"

@@ -1,4 +1,7 @@
-"""One worker process, as the parent starts it: `python -m smartlink.cli.worker --line=5 --listen=6,7`."""
+"""One worker process of the realtime server, started by its parent.
+
+Run as `python -m smartlink.cli.worker --line=5 --listen=6,7`, where the numbers are inherited descriptors.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +30,14 @@ __all__ = ["command", "main"]
 
 
 def command(overrides: dict[str, object], *, debug: bool) -> list[str]:
-    """What starts a worker: a fresh interpreter, so that it runs the code that is installed then."""
-    # -P: the folder that the server runs in must not decide what is imported.
+    """Return the command that starts a worker: a fresh interpreter, so that it runs the code installed by then."""
+    # -P: the working directory must not decide what is imported.
     words = [sys.executable, "-P", "-m", "smartlink.cli.worker", f"--settings={json.dumps(overrides)}"]
     return [*words, "--debug"] if debug else words
 
 
 def main() -> int:
-    """Serve until told to end. Returns the exit code."""
+    """Serve until the parent or a signal asks to stop. Returns the exit code."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--line", type=int, required=True)
     parser.add_argument("--listen", required=True)
@@ -58,7 +61,7 @@ def main() -> int:
 
 
 def _fail(line: socket.socket, reason: str) -> int:
-    """Tell the parent why this worker cannot start."""
+    """Report to the parent why this worker cannot start."""
     with line:
         for message in (messages.Hello(messages.VERSION, os.getpid()), messages.Failed(reason)):
             record = messages.encode(message)
@@ -87,9 +90,9 @@ async def _serve(settings: ServerSettings, end: socket.socket, listeners: list[s
 
     def lost() -> None:
         if stop.is_set():
-            # The parent was told twice to end: so at once.
+            # The parent was signalled twice: exit at once.
             os._exit(1)
-        # Without the parent nobody replaces this worker: leave the port to whoever starts next.
+        # Without its parent this worker cannot be replaced: leave the port to the next server.
         drain(True)
 
     line.on_lost = lost

@@ -1,1 +1,1 @@
-"""`smartlink doctor`: looks at everything that must be right, and says what to do about what is not."""
+"""`smartlink doctor`: checks an installation and says how to fix what is wrong."""

@@ -1,4 +1,4 @@
-"""The command: all checks in their order, one line each."""
+"""The command: runs all checks in order and prints a line for each finding."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["doctor"]
 
 _NO_PORTAL = "the portal is not installed here"
 _OTHERS_SETTINGS = (
-    "the portal is not set up here: DB_CONNECTION={} is another application's. To use it, add "
+    "the portal is not set up here: DB_CONNECTION={} belongs to another application. To use the portal, set "
     "DATABASE_URL=sqlite:///var/smartlink.db, or postgresql://…"
 )
 CHECKS = ("settings", "keys", "pages", "database", "redis", "ports", "descriptors", "webhooks", "realtime", "proxy")
@@ -33,16 +33,16 @@ _ASCII = {CheckState.FINE: "ok", CheckState.WARNING: "!!", CheckState.FAILED: "X
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    only: Annotated[str | None, typer.Option(help=f"Some checks only, comma-separated: {', '.join(CHECKS)}.")] = None,
+    only: Annotated[str | None, typer.Option(help=f"Run only some checks: {', '.join(CHECKS)}.")] = None,
 ) -> None:
-    """Look at everything that must be right, and say how to mend what is not. Exit code 1 when something is wrong.
+    """Check this installation and say how to fix what is wrong. Exits with 1 if a check fails.
 
-    Before services start, ask for what can be right by then: --only settings,keys,database,redis.
+    Before the services are started, run only the checks that can pass: --only settings,keys,database,redis.
     """
     configure()
     wanted = CHECKS if only is None else tuple(name.strip() for name in only.split(","))
     if unknown := sorted(set(wanted) - set(CHECKS)):
-        fail(f"--only: {unknown[0][:40]!r} is no check; there are {', '.join(CHECKS)}", 2)
+        fail(f"--only: there is no check {unknown[0][:40]!r}; choose from {', '.join(CHECKS)}", 2)
     found = asyncio.run(_examine(frozenset(wanted)))
     is_well = all(finding.state is not CheckState.FAILED for finding in found)
     if as_json:
@@ -68,8 +68,8 @@ async def _examine(wanted: frozenset[str]) -> list[Finding]:
     if "settings" not in wanted:
         found = [finding for finding in found if finding.state is CheckState.FAILED]
     if server is None or own is None or (portal is not None and not _has_database(portal)):
-        return found  # The rest asks what they say.
-    with contextlib.suppress(AppsInvalid):  # told by the check of webhooks
+        return found  # The other checks need these settings.
+    with contextlib.suppress(AppsInvalid):  # reported by the webhooks check
         own = as_served(own, await read_apps(server)) or own
     found += _examine_installed(wanted, own, portal, no_portal)
     if "database" in wanted:
@@ -108,7 +108,7 @@ async def _examine_database(portal: PortalSettings) -> list[Finding]:
 
 def _has_database(settings: object) -> bool:
     try:
-        return bool(getattr(settings, "url"))  # noqa: B009 — it raises for an address that makes no sense
+        return bool(getattr(settings, "url"))  # noqa: B009 — it raises for an invalid address
     except ValueError:
         return False
 

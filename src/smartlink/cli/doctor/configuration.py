@@ -1,4 +1,4 @@
-"""The settings themselves, and the keys among them."""
+"""Checks the settings, and the keys among them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """The settings of what is installed here, None where they cannot be read."""
+    """The settings of each installed part; None where they are invalid or the part is not installed."""
 
     server: ServerSettings | None
     broadcast: BroadcastSettings | None
@@ -33,32 +33,32 @@ class Installed:
 
 
 def has_portal() -> bool:
-    """Whether the portal is installed, or the server alone."""
+    """Return whether the portal is installed, rather than the server alone."""
     return all(find_spec(name) is not None for name in ("fastapi", "alembic"))
 
 
 def read_settings() -> tuple[Installed, list[Finding]]:
-    """The settings, as far as they can be read, and what is wrong with them."""
+    """Read the settings. Returns those that are valid, and the findings about all of them."""
     server, server_problem = _read(ServerSettings)
     if server is not None:
-        server_problem = _told(server.check_start)
+        server_problem = _problem_of(server.check_start)
     portal: PortalSettings | None = None
     if has_portal():
         portal, problem = _read(PortalSettings)
         if portal is not None:
-            problem = _told(partial(_check_portal, portal))
+            problem = _problem_of(partial(_check_portal, portal))
         broadcast = None if portal is None else portal.broadcast
     else:
         broadcast, problem = _read(BroadcastSettings)
     installed = Installed(server, broadcast, portal)
     problems = dict.fromkeys(filter(None, (server_problem, problem)))
     if not problems:
-        return installed, [fine("settings", "they make sense")]
-    return installed, [failed("settings", text, "change it in the environment or in .env") for text in problems]
+        return installed, [fine("settings", "valid")]
+    return installed, [failed("settings", text, "change it in the environment or .env") for text in problems]
 
 
 def check_keys(own: BroadcastSettings) -> list[Finding]:
-    """Whether what signs and what encrypts is random, and ours alone."""
+    """Check that signing and encryption keys are well formed and not the published samples."""
     found = []
     samples = [
         name
@@ -72,7 +72,7 @@ def check_keys(own: BroadcastSettings) -> list[Finding]:
         found.append(
             warning(
                 "keys",
-                f"{' and '.join(samples)}: a sample that everybody knows, good for this machine alone",
+                f"{' and '.join(samples)}: a published sample value, safe on this machine only",
                 "smartlink reverb install",
             )
         )
@@ -83,20 +83,20 @@ def check_keys(own: BroadcastSettings) -> list[Finding]:
             failed(
                 "keys",
                 "BROADCAST_ENCRYPTION_MASTER_KEY is not 32 bytes in base64",
-                'write one made by: python -c "import base64, os; print(base64.b64encode(os.urandom(32)).decode())"',
+                'generate one: python -c "import base64, os; print(base64.b64encode(os.urandom(32)).decode())"',
             )
         )
-    return found or [fine("keys", f"application {own.reverb_app_id}, a key and a secret of its own")]
+    return found or [fine("keys", f"application {own.reverb_app_id} has its own key and secret")]
 
 
 def check_pages() -> Finding:
-    """Whether this installation has the portal's pages."""
+    """Check that the portal's pages are built."""
     from smartlink.portal.pages import how_to_build
 
     command = how_to_build()
     if command is None:
-        return fine("pages", "they are built")
-    return failed("pages", "not built: the portal serves only its API", f"in the checkout: {command}")
+        return fine("pages", "built")
+    return failed("pages", "not built: the portal serves only its API", f"build them: {command}")
 
 
 def _read(kind: Callable[[], T]) -> tuple[T | None, str | None]:
@@ -106,7 +106,7 @@ def _read(kind: Callable[[], T]) -> tuple[T | None, str | None]:
         return None, describe(error)
 
 
-def _told(check: Callable[[], None]) -> str | None:
+def _problem_of(check: Callable[[], None]) -> str | None:
     try:
         check()
     except ValueError as error:

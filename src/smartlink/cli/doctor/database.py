@@ -1,4 +1,4 @@
-"""The portal's database: reachable, as this version wants it, and of one mind about the time."""
+"""Checks the portal's database: reachable, at this version's revision, with a clock that agrees with ours."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ TIMEOUT_S = 10.0
 
 
 async def check_database(settings: PortalSettings) -> list[Finding]:
-    """Reachable, at our revision, its clock like ours; and somebody sends what is recorded in it."""
+    """Check that the database is reachable and at our revision, its clock agrees, and a worker is running."""
     where = "DATABASE_URL, or the DB_ settings"
     try:
         revision = await asyncio.wait_for(asyncio.to_thread(migrations.current, settings.url), TIMEOUT_S)
     except (SQLAlchemyError, OSError, TimeoutError) as error:
         reason = type(getattr(error, "orig", None) or error).__name__
-        return [failed("database", f"it cannot be used ({reason})", f"start it; check {where}")]
+        return [failed("database", f"unavailable ({reason})", f"start it; check {where}")]
     if revision is None:
         return [failed("database", "it has no tables", "smartlink db upgrade")]
     if revision not in migrations.revisions():
         said = f"it is at revision {revision}, which this version does not know"
-        return [failed("database", said, "install the version that the database belongs to, or a newer one")]
+        return [failed("database", said, "install the version that made this database, or a newer one")]
     if revision != migrations.HEAD:
-        said = f"it is at revision {revision}, this version wants {migrations.HEAD}"
+        said = f"it is at revision {revision}, this version needs {migrations.HEAD}"
         return [failed("database", said, "smartlink db upgrade")]
     database = Database(settings.url)
     kind = "SQLite" if database.is_sqlite else "PostgreSQL"
@@ -46,23 +46,23 @@ async def check_database(settings: PortalSettings) -> list[Finding]:
             found = [fine("database", f"{kind}, revision {revision}"), await _clock(database), await _worker(database)]
             return [*found, *_files(settings)]
     except (DatabaseAway, SQLAlchemyError, TimeoutError) as error:
-        return [failed("database", f"it does not answer ({type(error).__name__})", f"check {where}")]
+        return [failed("database", f"does not answer ({type(error).__name__})", f"check {where}")]
     finally:
         await database.aclose()
 
 
 def _files(settings: PortalSettings) -> list[Finding]:
-    """Files of before this version made them for its own user alone."""
+    """Warn of a SQLite file that other users can read: early versions did not restrict its permissions."""
     name = make_url(settings.url).database or ""
     if not settings.url.startswith("sqlite") or not Path(name).is_file() or not Path(name).stat().st_mode & 0o077:
         return []
-    said = "other users of this machine can read it: password hashes, messages"
+    said = "readable by other users of this machine, password hashes and messages included"
     return [warning("database file", said, f"chmod 600 {name}*")]
 
 
 async def _clock(database: Database) -> Finding:
     if database.is_sqlite:
-        return skipped("clock", "the database runs on this machine's")
+        return skipped("clock", "the database uses this machine's")
     async with database.reading() as session:
         before = time.time()
         there = await session.scalar(text("SELECT extract(epoch FROM clock_timestamp())"))
@@ -72,5 +72,5 @@ async def _clock(database: Database) -> Finding:
 async def _worker(database: Database) -> Finding:
     found = await read_status(database.engine, outbox_tables)
     if found.has_worker:
-        return fine("worker", f"at work, {waiting(found.waiting)}")
-    return warning("worker", f"none is at work, {waiting(found.waiting)}", "smartlink worker start, or serve")
+        return fine("worker", f"running, {waiting(found.waiting)}")
+    return warning("worker", f"none is running, {waiting(found.waiting)}", "smartlink worker start, or smartlink serve")

@@ -1,4 +1,4 @@
-"""What a check found."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ __all__ = ["CheckState", "Finding", "failed", "fine", "skipped", "warning"]
 class CheckState(Enum):
     FINE = "fine"
     WARNING = "warning"
-    """It works, and may not as things grow."""
+    """Works now, but may not under load or in production."""
     FAILED = "failed"
     SKIPPED = "skipped"
-    """Not used here, or not to be asked before something else is right."""
+    """Not used here, or not checkable until something else is fixed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`said` is what was found, `fix` what to do about it. Neither holds a secret."""
+    """One result: `said` is what was found, `fix` what to do about it. Neither contains secrets."""
 
     check: str
     state: CheckState

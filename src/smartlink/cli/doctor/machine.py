@@ -1,4 +1,4 @@
-"""This machine: ports and descriptors."""
+"""Checks this machine: ports and file descriptors."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ __all__ = ["check_descriptors", "check_ports"]
 
 TIMEOUT_S = 3.0
 KEPT = 128
-"""Descriptors for what is no client's connection."""
+"""Descriptors reserved for everything but clients' connections."""
 
 
 def check_ports(server: ServerSettings, portal: PortalSettings | None) -> list[Finding]:
-    """Whether the ports are ours, or free."""
+    """Check that the ports are free, or already served by SmartLink."""
     found = [_check_port("REVERB_SERVER_PORT", server.reverb_server_host, server.reverb_server_port)]
     return found if portal is None else [_check_port("APP_PORT", portal.app_host, portal.app_port), *found]
 
 
 def check_descriptors(server: ServerSettings) -> Finding:
-    """Whether there are as many as connections are allowed; each worker has as many of its own."""
+    """Check that a worker may open as many descriptors as it may have connections."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = server.reverb_app_max_connections + KEPT
     if hard == resource.RLIM_INFINITY or hard >= wanted:
-        return fine("descriptors", f"{hard} open files allowed, {wanted} wanted")
+        return fine("descriptors", f"{hard} open files allowed, {wanted} needed")
     return warning(
         "descriptors",
-        f"{hard} open files allowed, {wanted} wanted for REVERB_APP_MAX_CONNECTIONS={wanted - KEPT}",
-        f"LimitNOFILE={wanted} in the systemd unit, ulimits in compose, or: ulimit -Hn {wanted}",
+        f"{hard} open files allowed, {wanted} needed for REVERB_APP_MAX_CONNECTIONS={wanted - KEPT}",
+        f"set LimitNOFILE={wanted} in the systemd unit, ulimits in compose, or run: ulimit -Hn {wanted}",
     )
 
 
@@ -51,7 +51,7 @@ def _check_port(variable: str, host: str, port: int) -> Finding:
         if error.errno == errno.EADDRINUSE:
             if _is_ours(host, port):
                 return fine("ports", f"{name}: SmartLink answers there")
-            return failed("ports", f"{name} is taken by another program", f"end it, or set {variable} to another one")
+            return failed("ports", f"{name} is in use by another program", f"stop it, or change {variable}")
         return failed("ports", f"{name} on {host}: {os.strerror(error.errno or 0)}", f"set {variable} or its host")
     return fine("ports", f"{name} is free")
 
@@ -60,12 +60,12 @@ def _is_ours(host: str, port: int) -> bool:
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     for scheme in ("http", "https"):
         try:
-            # Whose certificate it is, is no question here.
+            # The certificate does not matter: this only asks who answers.
             with httpx2.Client(timeout=TIMEOUT_S, trust_env=False, verify=False) as client:
                 told = client.get(f"{scheme}://{netloc(reachable, port)}/up").json()
         except (httpx2.HTTPError, ValueError):
             continue
-        # 503 too: a server that drains is ours, a portal without its database is ours.
+        # A 503 counts too: a draining server, or a portal without its database, is still SmartLink.
         if isinstance(told, dict) and told.keys() & {"health", "status", "message"}:
             return True
     return False

@@ -1,4 +1,4 @@
-"""The realtime server, tried as its clients and publishers use it: inside, and through the proxy."""
+"""Checks the realtime server end to end, as clients and publishers use it: directly, and through the proxy."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ __all__ = ["check_public", "check_realtime"]
 TIMEOUT_S = 10.0
 _INNER = ("/webhooks/realtime", "/apps/0/channels", "/metrics")
 _UPGRADE_FIX = (
-    "the proxy must speak HTTP/1.1 to the server and pass `Upgrade` and `Connection` on: see deploy/proxy/nginx.conf"
+    "make the proxy speak HTTP/1.1 to the server and forward `Upgrade` and `Connection`: see deploy/proxy/nginx.conf"
 )
 _REFUSED_FIX = {
-    "4001": "REVERB_APP_KEY must be the server's",
-    "4003": "switch the application on where it is described",
+    "4001": "set REVERB_APP_KEY to the server's",
+    "4003": "enable the application in its file or table",
     "4009": "add APP_URL to REVERB_APP_ALLOWED_ORIGINS",
     "4100": "smartlink reverb status; raise REVERB_APP_MAX_CONNECTIONS",
 }
 
 
 class _Refused(Exception):
-    """The server says why it does not want us."""
+    """The server refused the connection and said why."""
 
     def __init__(self, data: object) -> None:
         told = json.loads(data) if isinstance(data, str) else data
@@ -47,9 +47,9 @@ class _Refused(Exception):
 
 
 async def check_realtime(own: BroadcastSettings, app_url: str | None, server: ServerSettings) -> Finding:
-    """A client connects and subscribes, an event is published, signed, and arrives."""
+    """Connect and subscribe as a client, publish a signed event, and check that it arrives."""
     if own.driver != "reverb":
-        return skipped("realtime", f"events go out by the driver {own.driver}")
+        return skipped("realtime", f"not used: events go through the {own.driver} driver")
     where = netloc(own.reverb_host, own.reverb_port)
     is_tls = own.reverb_scheme == "https"
     path = _path(own.reverb_app_key)
@@ -59,9 +59,10 @@ async def check_realtime(own: BroadcastSettings, app_url: str | None, server: Se
         async with asyncio.timeout(TIMEOUT_S), socket as client:
             problem = await _publish_and_hear(own, client)
     except _Refused as refused:
-        return failed("realtime", f"{where} refuses us: {refused}", refused.fix)
+        return failed("realtime", f"{where} refused the connection: {refused}", refused.fix)
     except NoUpgrade as error:
-        return failed("realtime", f"{where}: {error}, no WebSocket", "check REVERB_HOST, REVERB_PORT, REVERB_SCHEME")
+        fix = "check REVERB_HOST, REVERB_PORT, REVERB_SCHEME"
+        return failed("realtime", f"{where} does not accept WebSockets: {error}", fix)
     except (ssl.SSLError, OSError, EOFError, TimeoutError, ValueError) as error:
         elsewhere = await asyncio.to_thread(port_to_write, own, server)
         fix = elsewhere or "smartlink reverb start; check REVERB_HOST, REVERB_PORT, REVERB_SCHEME"
@@ -72,9 +73,9 @@ async def check_realtime(own: BroadcastSettings, app_url: str | None, server: Se
 
 
 async def check_public(settings: PortalSettings) -> list[Finding]:
-    """The pages and the WebSocket as browsers reach them, and that what is meant for those inside is not."""
+    """Check that browsers reach the pages and the WebSocket, and that internal paths are not reachable."""
     if settings.app_url is None:
-        return [skipped("proxy", "no APP_URL: nothing stands in front")]
+        return [skipped("proxy", "not used: APP_URL is not set")]
     url = settings.app_url.rstrip("/")
     found = []
     try:
@@ -86,10 +87,10 @@ async def check_public(settings: PortalSettings) -> list[Finding]:
             reachable = [path for path in _INNER if (await client.get(url + path)).status_code != 404]
     except httpx2.HTTPError as error:
         said = f"{url} cannot be reached ({_reason(error)})"
-        return [failed("proxy", said, "start the proxy; check APP_URL, its name in DNS, and the certificate")]
+        return [failed("proxy", said, "start the proxy; check APP_URL, its DNS name and its certificate")]
     if reachable:
         said = f"{', '.join(reachable)} can be reached from outside"
-        found.append(warning("proxy", said, "let the proxy answer 404 there: see deploy/proxy/nginx.conf"))
+        found.append(warning("proxy", said, "make the proxy answer 404 there: see deploy/proxy/nginx.conf"))
     return [*found, await _upgrade(settings)]
 
 
@@ -98,11 +99,9 @@ def _pages(settings: PortalSettings, url: str, answer: httpx2.Response) -> Findi
         key = answer.json()["key"]
     except (ValueError, KeyError, TypeError):
         said = f"{url}/api/realtime is not answered by SmartLink ({answer.status_code})"
-        return failed("proxy", said, "smartlink app start; let the proxy pass everything else to APP_HOST:APP_PORT")
+        return failed("proxy", said, "smartlink app start; make the proxy forward all else to APP_HOST:APP_PORT")
     if key != settings.broadcast.reverb_app_key:
-        return failed(
-            "proxy", f"{url} serves an application with another key", "give all services the same REVERB_APP_KEY"
-        )
+        return failed("proxy", f"{url} serves a different application key", "give all services the same REVERB_APP_KEY")
     return fine("proxy", f"{url} serves the pages")
 
 
@@ -118,11 +117,11 @@ async def _upgrade(settings: PortalSettings) -> Finding:
         ):
             await _next(client, "pusher:connection_established")
     except _Refused as refused:
-        return failed("upgrade", f"{where} refuses us: {refused}", refused.fix)
+        return failed("upgrade", f"{where} refused the connection: {refused}", refused.fix)
     except NoUpgrade as error:
         return failed("upgrade", f"{where}: {error} instead of 101", _UPGRADE_FIX)
     except (ssl.SSLError, OSError, EOFError, TimeoutError, ValueError) as error:
-        fix = "check REVERB_PUBLIC_HOST, REVERB_PUBLIC_PORT, REVERB_PUBLIC_SCHEME, and the certificate"
+        fix = "check REVERB_PUBLIC_HOST, REVERB_PUBLIC_PORT, REVERB_PUBLIC_SCHEME and the certificate"
         return failed("upgrade", f"{where} cannot be used ({_reason(error)})", fix)
     return fine("upgrade", f"{where} lets WebSockets through")
 
@@ -140,16 +139,16 @@ async def _publish_and_hear(own: BroadcastSettings, client: Socket) -> tuple[str
     async with httpx2.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as http:
         answer = await http.post(f"{base}{path}?{query}", content=body, headers={"Content-Type": "application/json"})
     if answer.status_code in (401, 403, 404):
-        same = "REVERB_APP_ID, REVERB_APP_KEY and REVERB_APP_SECRET must be the server's"
-        return f"the server refuses to publish ({answer.status_code}): {answer.text[:120]}", same
+        same = "set REVERB_APP_ID, REVERB_APP_KEY and REVERB_APP_SECRET to the server's"
+        return f"the server refused the event ({answer.status_code}): {answer.text[:120]}", same
     if answer.status_code != 200:
-        return f"the server does not publish ({answer.status_code}): {answer.text[:120]}", "smartlink reverb status"
+        return f"publishing failed ({answer.status_code}): {answer.text[:120]}", "smartlink reverb status"
     await _next(client, "examined")
     return None
 
 
 async def _next(client: Socket, event: str) -> dict[str, Any]:
-    """The next message of this name. Raises _Refused, or ValueError for what is no message."""
+    """Return the next message named `event`. Raises _Refused, and ValueError for malformed messages."""
     while True:
         message = await client.receive()
         if message.get("event") == event:
@@ -168,7 +167,7 @@ def _origin(app_url: str | None) -> str | None:
 
 
 def _reason(error: BaseException) -> str:
-    """The kind of failure; a certificate that is not believed is told as such."""
+    """Name the failure: the kind of error, or that the certificate is not trusted."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):

@@ -1,4 +1,4 @@
-"""Redis: reachable, new enough, keeps what it is given, and of one mind about the time."""
+"""Checks Redis: reachable, recent enough, not evicting keys, with a clock that agrees with ours."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ LEAST_REDIS = (6, 2)
 
 
 async def check_redis(server: ServerSettings, portal: PortalSettings | None) -> list[Finding]:
-    """Reachable, new enough, keeps what it is given, its clock like ours."""
+    """Check that Redis is reachable, recent enough, not evicting keys, not full, and that its clock agrees."""
     is_shared = portal is not None and (
         portal.broadcast.redis_url is not None or "redis_host" in portal.broadcast.model_fields_set
     )
     if not (server.reverb_scaling_enabled or server.reads_events_from_redis or is_shared):
-        return [skipped("redis", "not used: one node, no REDIS_URL")]
-    fix = "start it; check REDIS_URL, or REDIS_HOST, REDIS_PORT and REDIS_PASSWORD"
+        return [skipped("redis", "not used (one node, no REDIS_URL)")]
+    fix = "start Redis; check REDIS_URL, or REDIS_HOST, REDIS_PORT and REDIS_PASSWORD"
     try:
         address = server.redis_address
         async with asyncio.timeout(TIMEOUT_S):
@@ -44,12 +44,12 @@ async def check_redis(server: ServerSettings, portal: PortalSettings | None) -> 
             finally:
                 await connection.disconnect(nowait=True)
     except UnsafeSettings as error:
-        return [failed("redis", str(error), "change it in the environment or in .env, or in Redis")]
+        return [failed("redis", str(error), "change it in the environment, in .env, or in Redis")]
     except NoPermissionError as error:
-        said = f"its user lacks permissions that are needed here: {error}"
+        said = f"its user lacks permissions this check needs: {error}"
         return [failed("redis", said, "allow +info and +time: see docs/howto/redis.md")]
     except (RedisError, OSError, TimeoutError) as error:
-        return [failed("redis", f"it cannot be reached ({type(error).__name__})", fix)]
+        return [failed("redis", f"cannot be reached ({type(error).__name__})", fix)]
     version = re.search(r"redis_version:(\d+)\.(\d+)", info)
     numbers = (int(version[1]), int(version[2])) if version else (0, 0)
     shown = ".".join(map(str, numbers))
@@ -63,7 +63,7 @@ async def check_redis(server: ServerSettings, portal: PortalSettings | None) -> 
 
 
 async def _memory(address: RedisAddress, endpoint: Endpoint) -> dict[str, str]:
-    """What one server says of its memory."""
+    """Return the fields of one server's `INFO memory`."""
     connection = await open_connection(address, endpoint)
     try:
         told: str = (await ask(connection, "INFO", "memory")).decode(errors="replace")
@@ -77,12 +77,12 @@ def _of_memory(servers: list[dict[str, str]]) -> list[Finding]:
     found = []
     policies = {told.get("maxmemory_policy", "noeviction") for told in servers}
     for policy in sorted(policies - {"noeviction"}):
-        said = f"it evicts keys when memory is short (maxmemory-policy {policy})"
+        said = f"evicts keys when it runs out of memory (maxmemory-policy {policy})"
         found.append(warning("redis", said, "redis-cli config set maxmemory-policy noeviction"))
     for told in servers:
         most = int(told.get("maxmemory", 0))
         used = int(told.get("used_memory", 0)) - int(told.get("mem_not_counted_for_evict", 0))
         if most and used > most and told.get("maxmemory_policy") == "noeviction":
-            said = f"it is full: {used:,} of {most:,} bytes; publishing gets 503"
-            found.append(failed("redis", said, "raise its maxmemory, or look for what else fills it"))
+            said = f"out of memory: {used:,} of {most:,} bytes used; publishing is answered with 503"
+            found.append(failed("redis", said, "raise its maxmemory, or find out what else fills it"))
     return found

@@ -1,4 +1,4 @@
-"""As much of a WebSocket client as it takes to ask whether a server, or a proxy in front of it, lets one in."""
+"""A minimal WebSocket client: enough to find out whether a server, or the proxy in front of it, accepts one."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ MAX_FRAME_BYTES = 1 << 20
 
 
 class NoUpgrade(Exception):
-    """The answer to the handshake was another one; `status` 0: no HTTP."""
+    """The handshake was not answered with 101. `status` is the HTTP status, or 0 if the answer was not HTTP."""
 
     def __init__(self, status: int) -> None:
-        super().__init__(f"it answered {status}" if status else "it answered something that is no HTTP")
+        super().__init__(f"it answered {status}" if status else "its answer is not HTTP")
 
 
 class Socket:
-    """One connection. Raises NoUpgrade, OSError, and EOFError when the other side ends it. Its user limits the time."""
+    """One connection, as an async context manager. Sets no time limits: callers do.
+
+    Raises NoUpgrade, OSError, and EOFError when the other side closes.
+    """
 
     def __init__(self, host: str, port: int, path: str, *, is_tls: bool, origin: str | None) -> None:
         self._host, self._port, self._path = host, port, path
@@ -51,7 +54,7 @@ class Socket:
         self._writer.close()
 
     async def send(self, message: Any) -> None:
-        """Send `message` as JSON, of which there may be 64 KiB."""
+        """Send `message` as JSON, up to 64 KiB."""
         payload = json.dumps(message).encode()
         size = bytes([0x80 | len(payload)]) if len(payload) < 126 else b"\xfe" + len(payload).to_bytes(2, "big")
         mask = os.urandom(4)
@@ -59,7 +62,7 @@ class Socket:
         await self._writer.drain()
 
     async def receive(self) -> dict[str, Any]:
-        """The next message, a JSON object."""
+        """Return the next message, a JSON object."""
         while True:
             first, second = await self._reader.readexactly(2)
             size = second & 0x7F

@@ -1,4 +1,4 @@
-"""The addresses that webhooks go to, before there is anything to tell them."""
+"""Checks the addresses that webhooks are sent to."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ TIMEOUT_S = 10.0
 
 
 async def check_webhooks(settings: ServerSettings) -> list[Finding]:
-    """Whether the server would post to each address; nothing is posted."""
+    """Check that the server would post to each address. Nothing is posted."""
     try:
         urls = sorted({hook.url for app in await read_apps(settings) for hook in app.webhooks})
     except AppsInvalid as error:
-        return [failed("webhooks", f"the applications cannot be read: {error}", "smartlink apps check")]
+        return [failed("webhooks", f"the applications are invalid: {error}", "smartlink apps check")]
     if not urls:
-        return [skipped("webhooks", "no application has any")]
+        return [skipped("webhooks", "not used by any application")]
     guard = guard_for(settings)
     found = []
     for url in urls:
@@ -36,5 +36,5 @@ async def check_webhooks(settings: ServerSettings) -> list[Finding]:
         except TargetRefused as refused:
             found.append(failed("webhooks", f"{where} is refused: {refused.why}", refused.fix))
         except (OSError, TimeoutError):
-            found.append(warning("webhooks", f"the name {where} does not resolve here", "check its name in DNS"))
+            found.append(warning("webhooks", f"{where} does not resolve on this machine", "check its DNS name"))
     return found or [fine("webhooks", f"{counted(len(urls), 'address', 'addresses')} allowed")]

@@ -1,4 +1,4 @@
-"""`manage.py broadcast_failed list|retry|forget`: events that the service refused."""
+"""`manage.py broadcast_failed list|retry|forget`: the failed events of the outbox."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ __all__ = ["Command"]
 
 
 class Command(BaseCommand):  # type: ignore[misc] # Django has no types
-    """Dead letters, for a person."""
+    """Lists, retries and deletes failed events."""
 
-    help = "Show events that were set aside, send them again as new ones, or delete them for good."
+    help = "List failed events, retry them as new events, or delete them permanently."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("action", choices=["list", "retry", "forget"])
-        parser.add_argument("which", nargs="?", metavar="ID|all", help="an event's id, or all; for retry and forget")
+        parser.add_argument("which", nargs="?", metavar="ID|all", help="an event id, or all; for retry and forget")
         parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
         parser.add_argument("--limit", type=int, default=100, help="how many to show (100)")
-        parser.add_argument("--using", default="default", help="the database of the settings (default)")
-        parser.add_argument("--url", help="SQLAlchemy's address of it, where the settings do not say it all")
+        parser.add_argument("--using", default="default", help="alias of the database in DATABASES (default)")
+        parser.add_argument("--url", help="SQLAlchemy URL of the database, if DATABASES is not enough")
 
     def handle(self, **options: Any) -> None:
-        """Show, or change and say how many."""
+        """Run the action and print its result. Raises CommandError."""
         action, which = options["action"], options["which"]
         if action != "list" and which != "all" and not (which and which.isascii() and which.isdigit()):
-            raise CommandError(f"{action} what? Give an event's id, or all")
+            raise CommandError(f"{action}: give an event id, or all")
         try:
             said = asyncio.run(_do(options))
         except (DBAPIError, OSError) as error:
-            raise CommandError(f"the database cannot be used; has `migrate` been run? {error}") from None
+            raise CommandError(f"The database cannot be used. Did you run `migrate`? {error}") from None
         self.stdout.write(said)
 
 
@@ -66,8 +66,9 @@ async def _do(options: dict[str, Any]) -> str:
             if step < RETRIED_AT_ONCE:
                 break
     if not count:
-        raise CommandError("No event has failed" if which == "all" else f"No failed event has the id {which}")
-    return f"{count} {'waiting to be sent again' if action == 'retry' else 'forgotten'}"
+        raise CommandError("There are no failed events" if which == "all" else f"There is no failed event {which}")
+    events = "1 event" if count == 1 else f"{count} events"
+    return f"{events} {'queued again' if action == 'retry' else 'deleted'}"
 
 
 def _shown(events: list[FailedEvent], *, as_json: bool) -> str:

@@ -21,37 +21,37 @@ __all__ = ["Command"]
 
 
 class Command(BaseCommand):  # type: ignore[misc] # Django has no types
-    """One worker process; any number may run."""
+    """Runs one worker process; any number may run at once."""
 
-    help = "Send recorded events until told to stop. Any number of workers may run."
+    help = "Send recorded events until stopped. Any number of workers may run at once."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--queue", help="queues to take, first one first: high,default; all when not given")
-        parser.add_argument("--concurrency", type=int, default=4, help="calls of the service side by side (4)")
-        parser.add_argument("--stop-when-empty", action="store_true", help="end once nothing waits")
-        parser.add_argument("--max-jobs", type=int, help="end after so many events")
-        parser.add_argument("--max-time", type=float, help="end after so many seconds")
-        parser.add_argument("--using", default="default", help="the database of the settings (default)")
-        parser.add_argument("--url", help="SQLAlchemy's address of it, where the settings do not say it all")
-        parser.add_argument("--redis-url", help="the Redis over which the outbox rings")
+        parser.add_argument("--queue", help="queues to work on, in order of priority: high,default (all)")
+        parser.add_argument("--concurrency", type=int, default=4, help="calls of the service to make at once (4)")
+        parser.add_argument("--stop-when-empty", action="store_true", help="exit once no event is waiting")
+        parser.add_argument("--max-jobs", type=int, help="exit after this many events")
+        parser.add_argument("--max-time", type=float, help="exit after this many seconds")
+        parser.add_argument("--using", default="default", help="alias of the database in DATABASES (default)")
+        parser.add_argument("--url", help="SQLAlchemy URL of the database, if DATABASES is not enough")
+        parser.add_argument("--redis-url", help="Redis that the outbox uses to wake workers")
         parser.add_argument(
             "--broadcaster",
-            help="import path of a Broadcaster or DjangoBroadcasting, or of a function that makes a Broadcaster",
+            help="import path of a Broadcaster or DjangoBroadcasting, or of a function that returns a Broadcaster",
         )
 
     def handle(self, **options: Any) -> None:
-        """Until a signal comes, or what the options say has been done."""
+        """Run until a signal, or until the limits in the options are reached. Raises CommandError."""
         try:
             asyncio.run(_work(options))
         except (BroadcastConfigError, ImportError, ValueError) as error:
             raise CommandError(str(error)) from None
         except (DBAPIError, OSError) as error:
-            raise CommandError(f"the database cannot be used; has `migrate` been run? {error}") from None
+            raise CommandError(f"The database cannot be used. Did you run `migrate`? {error}") from None
 
 
 async def _work(options: dict[str, Any]) -> None:
     async with opened_outbox(options["using"], options["url"]) as (engine, tables):
-        await read_status(engine, tables)  # The relay outlives a database that is away; the start tells of it.
+        await read_status(engine, tables)  # Fail now if the database is down: the relay itself would retry.
         async with _broadcaster(options["broadcaster"]) as broadcaster:
             await run_worker(
                 engine,
@@ -72,5 +72,5 @@ def _broadcaster(path: str | None) -> Broadcaster:
         return found.broadcaster
     broadcaster = found if isinstance(found, Broadcaster) else found()
     if not isinstance(broadcaster, Broadcaster):
-        raise CommandError(f"--broadcaster {path} gives {type(broadcaster).__name__}; it has to give a Broadcaster")
+        raise CommandError(f"--broadcaster {path} must name a Broadcaster, not {type(broadcaster).__name__}")
     return broadcaster
