@@ -64,4 +64,4 @@ def test_back_to_where_it_was_and_on_from_there(tmp_path: Path) -> None:
     assert (unasked.returncode, "--force" in unasked.stderr) == (1, True)
     assert restored.stdout.startswith("Restored the backup of ")
     missing = command("restore", "nothing.backup", "--force")
-    assert (missing.returncode, missing.stderr) == (1, "nothing.backup is not there.\n")
+    assert (missing.returncode, missing.stderr) == (1, "nothing.backup does not exist.\n")

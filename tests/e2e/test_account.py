@@ -85,7 +85,7 @@ async def test_name_and_address_are_changed_and_what_is_wrong_is_told(call: Call
     await expect(problem(nora, "Enter your password to change your email.")).to_be_visible()
     await nora.get_by_test_id("profile-password").fill("not this one")
     await nora.get_by_test_id("profile-save").click()
-    await expect(problem(nora, "The current password is not right.")).to_be_visible()
+    await expect(problem(nora, "The current password is incorrect.")).to_be_visible()
     await nora.get_by_test_id("profile-password").fill("password")
     await nora.get_by_test_id("profile-save").click()
     await expect(problem(nora, "The email has already been taken.")).to_be_visible()
@@ -135,7 +135,7 @@ async def test_another_password_ends_all_other_sessions_and_this_page_comes_back
         ("", "long enough", "long enough", "Enter your current password."),
         ("password", "short", "short", "Use at least 8 characters."),
         ("password", "long enough", "long enougg", "The passwords don't match."),
-        ("wrong one", "long enough", "long enough", "The current password is not right."),
+        ("wrong one", "long enough", "long enough", "The current password is incorrect."),
     ):
         await here.get_by_test_id("password-current").fill(current)
         await here.get_by_test_id("password-new").fill(wanted)

@@ -69,7 +69,7 @@ async def test_money_goes_in_and_out_in_every_tab(call: Callers, wallet: Page, s
         ("-5", "Enter an amount above zero"),
         ("1.234", "Enter an amount above zero"),
         ("<b>1</b>", "Enter an amount above zero"),
-        ("99999999", "The balance is not enough."),
+        ("99999999", "Insufficient balance."),
     ],
 )
 async def test_what_cannot_move_is_told_at_the_field(call: Callers, wallet: Page, amount: str, told: str) -> None:

@@ -265,7 +265,7 @@ async def test_what_is_recorded_right_after_the_last_look_is_looked_for(world: W
     class Watched(Endings):
         looks = 0
 
-        async def _tell(self, user_id: int) -> bool:
+        async def _handle(self, user_id: int) -> bool:
             self.looks += 1
             if self.looks == 1:
                 self.begin(user_id)

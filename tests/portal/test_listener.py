@@ -147,7 +147,7 @@ async def test_the_silent_make_way_and_the_busy_do_not(caplog: pytest.LogCapture
 
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert await asyncio.wait_for(silent[0][0].read(), 20) == b""
-        assert [record.message for record in caplog.records if "refuses connections" in record.message]
+        assert [record.message for record in caplog.records if "refusing connections" in record.message]
         for reader, writer in busy:
             writer.write(b"abcde")
             assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")

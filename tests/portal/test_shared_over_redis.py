@@ -157,7 +157,7 @@ async def test_without_redis_requests_are_answered_and_counted_here(
 
             async def is_back() -> bool:
                 await ben.post("/api/chat/typing", {"typing": True})
-                return "Redis is back" in caplog.messages
+                return "Redis is available again" in caplog.messages
 
             await eventually_told(is_back)
 

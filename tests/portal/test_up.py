@@ -47,7 +47,7 @@ async def test_what_cannot_be_written_is_503_and_says_why(world: World) -> None:
         head = await client.head("/up")
 
     assert (refused.status_code, head.status_code) == (503, 503)
-    assert refused.json()["message"].startswith("The database takes no writes: ")
+    assert refused.json()["message"].startswith("The database does not accept writes: ")
     assert refused.headers["retry-after"] == "1"
     assert (await client.get("/up")).status_code == 200
 
@@ -58,7 +58,7 @@ async def test_a_full_disk_is_503_and_says_so(world: World, monkeypatch: pytest.
     refused = await world.client().get("/up")
 
     assert refused.status_code == 503
-    assert refused.json()["message"].startswith("The disk of the database is full: ")
+    assert refused.json()["message"].startswith("The database's disk is full: ")
 
 
 async def test_a_database_that_somebody_holds_is_503(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ async def test_a_database_that_somebody_holds_is_503(world: World, monkeypatch: 
     holder.close()
     assert (refused.status_code, refused.json()["message"]) == (
         503,
-        "The database takes no writes: database is locked.",
+        "The database does not accept writes: database is locked.",
     )
 
 

@@ -1,6 +1,6 @@
 /** The records of the REST API, written from its description: `make reference`. */
 
-/** One thing that was done to a campaign: by whom, when, and what it changed, `{field: [old, new]}`. */
+/** An action on a campaign: by whom, when, and its changes, `{field: [old, new]}`. */
 export interface ActivityOut {
   id: number
   action: string
@@ -21,7 +21,7 @@ export interface AdminUser {
   created_at: string
 }
 
-/** One thing that an admin did. */
+/** An action of an admin. */
 export interface AuditOut {
   id: number
   action: string
@@ -31,7 +31,7 @@ export interface AuditOut {
   created_at: string
 }
 
-/** What is to change; what is left out stays. `version`: refuse when it is not the present one. */
+/** Changes to a campaign. Omitted fields stay as they are. `version` is the expected one, if given. */
 export interface CampaignChange {
   name?: string
   description?: string | null
@@ -64,33 +64,33 @@ export interface ChannelOut {
   user_count: number | null
 }
 
-/** Somebody else was first; `version` is the present one. */
+/** Changed by someone else; `version` is the current one. */
 export interface ConflictError {
-  /** What happened, for people. */
+  /** What went wrong, for people. */
   message: string
   version: number
 }
 
-/** How many connections there are, and which users are on which presence channels. */
+/** The number of connections, and the users on presence channels. */
 export interface ConnectionsOut {
   connections: number
   users: Who[]
 }
 
-/** A direct conversation: with whom, what was said last, how much of it the caller has not read. */
+/** A direct conversation: the other user, the last message, and the number of unread ones. */
 export interface Conversation {
   user: Profile
   last_message: DirectMessageOut
   unread_count: number
 }
 
-/** What it takes to sign in. */
+/** Credentials to sign in with. */
 export interface Credentials {
   email: string
   password: string
 }
 
-/** A direct message, with whom it is for. */
+/** A direct message and its recipient. */
 export interface DirectMessageOut {
   id: number
   user_id: number
@@ -106,11 +106,11 @@ export interface DirectMessageOut {
 
 /** An error. */
 export interface Error {
-  /** What happened, for people. */
+  /** What went wrong, for people. */
   message: string
 }
 
-/** A recorded event. What two people tell each other is not shown: `payload` is null there. */
+/** A recorded event. `payload` is null for direct messages, which admins may not read. */
 export interface Event {
   id: number
   channel: string
@@ -121,7 +121,7 @@ export interface Event {
   sent_at: string | null
 }
 
-/** An event that the service refused; `error` is what it said. */
+/** A failed event; `error` is the reason. */
 export interface FailedJob {
   id: number
   channel: string
@@ -132,7 +132,7 @@ export interface FailedJob {
   created_at: string
 }
 
-/** How the system is doing. Null: the part that knows did not answer. */
+/** The system's figures. Null: the component that knows the figure did not answer. */
 export interface Figures {
   at: string
   realtime: 'up' | 'down'
@@ -144,18 +144,18 @@ export interface Figures {
   received_per_s?: number | null
   published_per_s?: number | null
   delivered_per_s?: number | null
-  /** Commit to acceptance, mean of the last minute */
+  /** Mean time from commit to acceptance, last minute */
   publish_latency_ms?: number | null
   queue_waiting: number
   queue_lag_s: number
   queue_workers: number
   failed_jobs: number
   users_online: number
-  /** Answers 5xx of this process since it started */
+  /** 5xx responses of this process since it started */
   errors: number
 }
 
-/** A message that was searched for; `recipient` is null in general chat. */
+/** A search result; `recipient` is null in general chat. */
 export interface FoundMessage {
   id: number
   user_id: number
@@ -169,21 +169,21 @@ export interface FoundMessage {
   recipient: Profile | null
 }
 
-/** Input that does not fit: which fields, and why. */
+/** Invalid input: which fields, and why. */
 export interface InvalidError {
-  /** What happened, for people. */
+  /** What went wrong, for people. */
   message: string
   errors: Record<string, string[]>
 }
 
-/** An event written by hand: the wire name of its channel, its own wire name, and an object as payload. */
+/** An event written by hand: its channel's full name, its name, and an object as its payload. */
 export interface ManualEvent {
   channel: string
   event: string
   data?: Record<string, unknown>
 }
 
-/** A message, with who wrote it. */
+/** A message and its author. */
 export interface MessageOut {
   id: number
   user_id: number
@@ -196,7 +196,7 @@ export interface MessageOut {
   user: Profile
 }
 
-/** An event of a channel. `event` is its wire name, `data` its payload. */
+/** An event of a channel; `event` is its name, `data` its payload. */
 export interface MissedEvent {
   id: number
   event: string
@@ -205,24 +205,24 @@ export interface MissedEvent {
   created_at: string
 }
 
-/** Events of a channel. `complete`: nothing after what was asked for has been forgotten. */
+/** Events of a channel. `complete`: no later event has been deleted. */
 export interface MissedEvents {
   events: MissedEvent[]
   complete: boolean
 }
 
-/** How much is to move. */
+/** The amount of a deposit or withdrawal. */
 export interface Movement {
   amount: string | number
 }
 
-/** A budget, and the version it is meant for. */
+/** A new budget, and the expected version. */
 export interface NewBudget {
   budget: string | number
   version?: number | null
 }
 
-/** A campaign to be; it begins as a draft unless it is to run at once. */
+/** A campaign to create, as a draft or active. */
 export interface NewCampaign {
   name: string
   description?: string | null
@@ -238,15 +238,15 @@ export interface NewDirectMessage {
   message: string
 }
 
-/** A message to everybody. */
+/** A message to general chat. */
 export interface NewMessage {
   message: string
 }
 
 /**
- * A token asked for. It can do all (`*`), unless it says what; `expires_at` is in the future.
+ * A token to create. `abilities` defaults to all (`*`); `expires_at` must be in the future.
  *
- * It can do, and lasts, no more than the token that asks for it.
+ * A token cannot create one with more abilities or a longer life than its own.
  */
 export interface NewToken {
   name: string
@@ -254,7 +254,7 @@ export interface NewToken {
   expires_at?: string | null
 }
 
-/** A token in the answer that creates it: with the secret, once. */
+/** A new token, with its secret. */
 export interface NewTokenOut {
   id: number
   name: string
@@ -265,7 +265,7 @@ export interface NewTokenOut {
   token: string
 }
 
-/** One notification. */
+/** A notification. */
 export interface NotificationOut {
   id: number
   type: string
@@ -286,20 +286,20 @@ export interface PasswordChange {
   password: string
 }
 
-/** What everybody may see of a user. */
+/** What everyone may see of a user. */
 export interface Profile {
   id: number
   name: string
 }
 
-/** What users change of themselves; what is left out stays. A new address needs the password. */
+/** Changes to your profile. Omitted fields stay as they are; a new address requires the password. */
 export interface ProfileChange {
   name?: string | null
   email?: string | null
   current_password?: string | null
 }
 
-/** Where browsers find the realtime server. */
+/** How browsers reach the realtime server. */
 export interface RealtimePlace {
   key: string
   host: string
@@ -307,14 +307,14 @@ export interface RealtimePlace {
   scheme: 'http' | 'https'
 }
 
-/** What it takes to register. */
+/** A registration. */
 export interface Registration {
   name: string
   email: string
   password: string
 }
 
-/** The figures at one time of the last hour. */
+/** The figures at one time within the last hour. */
 export interface Sample {
   at: string
   figures: Record<string, unknown>
@@ -329,13 +329,13 @@ export interface Self {
   created_at: string
 }
 
-/** The answer to signing in: the token is shown this once. */
+/** The signed-in user and their new token, which is shown only once. */
 export interface SignedIn {
   user: Self
   token: string
 }
 
-/** The answer to a page signing in; the session is in the cookie. */
+/** The user signed in on a page; the session is in the cookie. */
 export interface SignedInPage {
   user: Self
 }
@@ -345,17 +345,17 @@ export interface Status {
   status?: 'ok'
 }
 
-/** The version that activating or deactivating is meant for. */
+/** The expected version of a campaign to activate or deactivate. */
 export interface StatusChange {
   version?: number | null
 }
 
-/** The answer to a message that one sends to oneself. */
+/** The error for a message to yourself. */
 export interface ToOneself {
   error?: 'Cannot send message to yourself'
 }
 
-/** A token as its owner sees it later. */
+/** A token, without its secret. */
 export interface TokenOut {
   id: number
   name: string
@@ -365,7 +365,7 @@ export interface TokenOut {
   created_at: string
 }
 
-/** One movement. */
+/** A deposit or withdrawal. */
 export interface TransactionOut {
   id: number
   type: 'deposit' | 'withdrawal'
@@ -375,7 +375,7 @@ export interface TransactionOut {
   created_at: string
 }
 
-/** Whether the caller types, to everybody or to one user. */
+/** Whether you are typing, in general chat or to one user. */
 export interface Typing {
   typing: boolean
   recipient_id?: number | null
@@ -387,13 +387,13 @@ export interface Up {
   problems?: string[] | null
 }
 
-/** What is to change of a user; what is left out stays. */
+/** Changes to a user. Omitted fields stay as they are. */
 export interface UserChange {
   is_admin?: boolean | null
   is_blocked?: boolean | null
 }
 
-/** A wallet. `version` counts its movements: a page that knows an older one is behind. */
+/** A wallet. `version` counts its transactions: a client with a lower one is out of date. */
 export interface WalletOut {
   balance: string
   currency: string

@@ -1,1 +1,1 @@
-"""The portal."""
+"""The portal: accounts, chat, notifications, campaigns and wallets, with their API and pages."""

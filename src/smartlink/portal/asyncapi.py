@@ -1,6 +1,6 @@
-"""The description of every event of the portal as an AsyncAPI 3 document, made from one sample of each event.
+"""Describes all events of the portal as an AsyncAPI 3 document.
 
-A sample is built, and what it would send is described: so the document says what clients really hear.
+The document is generated from what a sample of each event would send, so it cannot differ from what clients receive.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ from smartlink.portal.users.schemas import Profile
 __all__ = ["document", "samples"]
 
 _CHANNELS = {
-    "chat": ("General chat", "Anyone with the app's key."),
+    "chat": ("General chat", "Everyone with the app's key."),
     "presence-chat": ("Who is online", "Signed-in users."),
-    "private-user.{userId}": ("One's own", "That user."),
+    "private-user.{userId}": ("A user's own events", "That user."),
     "private-chat.{lowId}.{highId}": ("A direct conversation", "Those two users."),
-    "private-campaign.{campaignId}": ("A campaign", "Its owner, and admins."),
-    "private-financial.{userId}": ("One's own money", "That user."),
+    "private-campaign.{campaignId}": ("A campaign", "Its owner and admins."),
+    "private-financial.{userId}": ("A user's wallet", "That user."),
     "private-admin": ("For admins", "Admins."),
 }
 _TO_OTHERS = (MessageSent, PrivateMessageSent, UserTyping)
 _DELIVERIES = {
-    Delivery.DURABLE: "Recorded with the change it tells of and sent after it, at least once; `eventId` tells repeats.",
+    Delivery.DURABLE: "Recorded with its change, then sent at least once; repeats have the same `eventId`.",
     Delivery.LIVE: "Sent at once, at most once.",
-    Delivery.STATE: "Recorded for its order and sent at least once; what has been missed is asked for as state.",
+    Delivery.STATE: "Recorded to keep its order, then sent at least once; clients that missed it query the state.",
 }
 _MONEY = re.compile(r"-?[0-9]+\.[0-9]{2}\Z")
 
 
 def samples() -> list[BroadcastEvent]:
-    """One of each event, and of those that go to two kinds of channel one for each."""
+    """Return a sample of each event; two of those that are sent on two kinds of channels."""
     now = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC)
     ana, ben = Profile(id=7, name="Ana"), Profile(id=9, name="Ben")
     words: dict[str, Any] = {"message": "Hello, world!", "created_at": now, "updated_at": now, "user": ana}
@@ -130,7 +130,7 @@ def samples() -> list[BroadcastEvent]:
 
 
 def document(broadcaster: Broadcaster) -> dict[str, Any]:
-    """The whole document; `broadcaster` names the events as it sends them."""
+    """Return the document. Event names are those that `broadcaster` would send."""
     channels: dict[str, dict[str, Any]] = {address: _channel(address) for address in _CHANNELS}
     messages: dict[str, dict[str, Any]] = {}
     models: set[type[BaseModel]] = set()
@@ -147,7 +147,7 @@ def document(broadcaster: Broadcaster) -> dict[str, Any]:
         "info": {
             "title": "SmartLink events",
             "version": "1.0.0",
-            "description": "What clients hear over the Pusher protocol. `data` is the payload as JSON text.",
+            "description": "The events that clients receive over the Pusher protocol. `data` is the payload as JSON.",
         },
         "defaultContentType": "application/json",
         "servers": {
@@ -155,7 +155,7 @@ def document(broadcaster: Broadcaster) -> dict[str, Any]:
                 "host": "127.0.0.1:8080",
                 "protocol": "ws",
                 "pathname": "/app/{key}",
-                "variables": {"key": {"default": "app-key", "description": "The app's key, as `/api/realtime` says."}},
+                "variables": {"key": {"default": "app-key", "description": "The app's key, from `/api/realtime`."}},
             }
         },
         "channels": {_key(address): channel for address, channel in channels.items()},
@@ -163,7 +163,7 @@ def document(broadcaster: Broadcaster) -> dict[str, Any]:
             f"send_{_key(address)}": {
                 "action": "send",
                 "channel": {"$ref": f"#/channels/{_key(address)}"},
-                "summary": f"What is told on {address}",
+                "summary": f"Events on {address}",
             }
             for address in channels
         },
@@ -173,7 +173,7 @@ def document(broadcaster: Broadcaster) -> dict[str, Any]:
 
 def _channel(address: str) -> dict[str, Any]:
     title, who = _CHANNELS[address]
-    channel: dict[str, Any] = {"address": address, "title": title, "description": f"Heard by: {who}", "messages": {}}
+    channel: dict[str, Any] = {"address": address, "title": title, "description": f"Subscribers: {who}", "messages": {}}
     names = re.findall(r"{(\w+)}", address)
     if names:
         channel["parameters"] = {name: {"description": "A canonical decimal id."} for name in names}
@@ -201,7 +201,7 @@ def _message(event: BroadcastEvent, broadcaster: Broadcaster, models: set[type[B
         properties["eventId"] = {"type": "integer", "minimum": 1}
     text = _DELIVERIES[event.delivery]
     if isinstance(event, _TO_OTHERS):
-        text += " The sender's own socket, named by X-Socket-ID, does not hear it."
+        text += " The sender's own socket, named by X-Socket-ID, does not receive it."
     return {
         "name": broadcaster.wire_name(event),
         "title": type(event).__name__,

@@ -1,8 +1,9 @@
-"""The portal's HTTP connections, bounded: what a client may take in time and places.
+"""Limits on the portal's HTTP connections: their number, and how long a client may take.
 
-uvicorn ends connections that rest between two requests. This adds what it leaves open: a client that says nothing,
-stops within a head or a body, or takes no answer; and how many there may be, in all and from one address. The last
-places are for those whom strangers must not lock out: health checks and the realtime server's webhooks.
+uvicorn only closes connections that are idle between two requests. This adds limits for clients that send nothing,
+stop within a head or body, or do not read the response; and for the number of connections, in total and per address.
+The last connections are reserved for health checks and the realtime server's webhooks, which strangers must not lock
+out.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 64 * 1024
 RESERVE = 16
-"""So many places are for `RESERVED_FOR`; of few places, a quarter."""
+"""The number of connections reserved for `RESERVED_FOR`, up to a quarter of all."""
 RESERVED_FOR = frozenset({"/up", "/webhooks/realtime"})
 PER_PUBLIC_ADDRESS = 250
 SAY_EVERY_S = 60.0
@@ -37,9 +38,12 @@ SAY_EVERY_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """`connections` in all, `per_address` of one address that is no trusted proxy (None: 250 of a public one);
-    `head_s` from a connection's or request's beginning to the end of its head; `body_s` for the body after it, and
-    without taking any of an answer."""
+    """Limits of the listener.
+
+    `connections` in total; `per_address` for addresses that are not trusted proxies (None: 250 for public ones);
+    `head_s` seconds from the start of a connection or request to the end of its head; `body_s` seconds for the body,
+    and for a client that stops reading the response.
+    """
 
     connections: int = 1_000
     per_address: int | None = None
@@ -49,7 +53,7 @@ class Bounds:
 
 
 class ConnectionSlots:
-    """Who has which of the places that `bounds` give."""
+    """Counts connections against `bounds`, and knows the idle ones."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
@@ -60,16 +64,16 @@ class ConnectionSlots:
 
     @property
     def is_short(self) -> bool:
-        """Whether only the reserve is left."""
+        """Whether only reserved connections are left."""
         return self._taken > self.bounds.connections - min(RESERVE, self.bounds.connections // 4)
 
     def take(self, connection: _Connection, address: str) -> bool:
-        """A place for a new connection; that of the one which has rested longest when there is no other."""
+        """Count a new connection, closing the one idle longest if there is no room. Returns False if it is refused."""
         if self._of_address[address] >= self._most_of(address):
-            self._say(f"{address} has {self._of_address[address]} connections, the most that one address may have")
+            self._log(f"{address} has reached the limit of {self._of_address[address]} connections for one address")
             return False
         if self._taken >= self.bounds.connections:
-            self._say(f"all {self.bounds.connections} connections are taken (APP_MAX_CONNECTIONS, or descriptors)")
+            self._log(f"all {self.bounds.connections} connections are in use (APP_MAX_CONNECTIONS, or descriptors)")
             if not self._resting:
                 return False
             next(iter(self._resting)).end()
@@ -79,7 +83,7 @@ class ConnectionSlots:
         return True
 
     def give_back(self, connection: _Connection, address: str) -> None:
-        """The connection is gone."""
+        """Release the place of a closed connection."""
         self._resting.pop(connection, None)
         self._taken -= 1
         self._of_address[address] -= 1
@@ -87,11 +91,11 @@ class ConnectionSlots:
             del self._of_address[address]
 
     def rests(self, connection: _Connection) -> None:
-        """It has no request under way."""
+        """Note that the connection is idle."""
         self._resting[connection] = None
 
     def works(self, connection: _Connection) -> None:
-        """It has one."""
+        """Note that the connection has a request."""
         self._resting.pop(connection, None)
 
     def _most_of(self, address: str) -> float:
@@ -104,15 +108,15 @@ class ConnectionSlots:
         except ValueError:
             return math.inf
 
-    def _say(self, what: str) -> None:
+    def _log(self, what: str) -> None:
         now = time.monotonic()
         if now - self._said_at >= SAY_EVERY_S:
             self._said_at = now
-            log.error("the portal refuses connections: %s", what)
+            log.error("refusing connections: %s", what)
 
 
 def protocol(places: ConnectionSlots) -> Any:
-    """For uvicorn's `http`."""
+    """Return the protocol class for uvicorn's `http` option."""
     return partial(_Connection, places=places)
 
 
@@ -124,13 +128,13 @@ class _Connection(HttpToolsProtocol):
         self._address = ""
         self._has_place = False
         self._head_bytes = 0
-        """Of a head that is not complete."""
+        """The size of an incomplete head."""
         self._deadline: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         super().connection_made(transport)
-        # Behind a trusted proxy all come from its own address, which is not limited.
+        # Behind a trusted proxy, all connections come from its own address, which is not limited.
         self._address = client_address({"client": self.client, "headers": ()}, self._bounds.proxies)
         self._has_place = self._places.take(self, self._address)
         if self._has_place:
@@ -154,7 +158,7 @@ class _Connection(HttpToolsProtocol):
         self._head_bytes += len(data)
         super().data_received(data)
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._refuse(431, "The head is too large.")
+            self._refuse(431, "The request head is too large.")
 
     def on_headers_complete(self) -> None:
         self._places.works(self)
@@ -186,7 +190,7 @@ class _Connection(HttpToolsProtocol):
         self._moves_again()
 
     def end(self) -> None:
-        """Give the place to somebody else: nothing is under way."""
+        """Close an idle connection to make room for another."""
         self._has_place = False
         self._places.give_back(self, self._address)
         self._rest_of_time(None)
@@ -218,7 +222,7 @@ class _Connection(HttpToolsProtocol):
     def _late_body(self) -> None:
         self._deadline = None
         if self.flow.read_paused:
-            # It is we who do not read.
+            # It is we who are not reading.
             self._within(self._bounds.body_s, self._late_body)
             return
         cycle = self.cycle
@@ -242,7 +246,7 @@ class _Connection(HttpToolsProtocol):
 
 
 async def _busy(_scope: Any, _receive: Any, send: Callable[[Any], Any]) -> None:
-    """Answers who came while only the reserve was left."""
+    """Answer a request on a reserved connection with 503."""
     body = b'{"message":"Too many connections."}'
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()),
                (b"retry-after", b"1"), (b"connection", b"close")]  # fmt: skip

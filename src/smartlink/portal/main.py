@@ -1,4 +1,4 @@
-"""The portal, put together: a list of features becomes an ASGI app and a background of work."""
+"""Assembles the portal: an ASGI app from its features, and background work."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ SAMPLE_EVERY_S = 10.0
 
 
 class Portal:
-    """`app` answers HTTP; `work` relays events and keeps things tidy. `start` before both, `stop` after."""
+    """The portal: `app` serves HTTP, `work` relays events and runs jobs. Call `start` before both, `stop` after."""
 
     def __init__(
         self, settings: PortalSettings, *, broadcaster: Broadcaster | None = None, passwords: Passwords | None = None
@@ -89,7 +89,7 @@ class Portal:
         self.realtime = RealtimeApi(own)
         url = redis_url(own)
         self.shared = None if url is None else SharedRedis(url)
-        """Redis, where several API processes share what they count and remember."""
+        """Redis, through which several API processes share state, if configured."""
         principals = Principals(self.shared, background=self.background)
         endings = Endings(self.database, self.realtime, self.background)
         self.users = Users(self.announcer, self.passwords, settings.session_days, endings, self.realtime, principals)
@@ -114,13 +114,13 @@ class Portal:
         self.app = self._build_app()
 
     async def start(self) -> None:
-        """Make sure that the database is there. Raises DatabaseAway."""
+        """Check the database and start listening for revocations. Raises DatabaseAway."""
         async with self.database.reading() as session:
             await session.execute(text("SELECT 1"))
         self.users.principals.start()
 
     async def stop(self) -> None:
-        """Give everything back. Recorded events wait in the database."""
+        """Release all resources. Recorded events stay in the database."""
         await self.console.aclose()
         await self.announcer.live.aclose()
         self.outbox.close()
@@ -133,7 +133,7 @@ class Portal:
         await self.database.aclose()
 
     async def work(self, stop: asyncio.Event, options: WorkerOptions | None = None) -> None:
-        """Relay recorded events and do what is scheduled, until `stop` is set or `options` say that it is time."""
+        """Relay recorded events and run scheduled jobs, until `stop` is set or a limit in `options` is reached."""
         options = options or WorkerOptions()
         schedule = Schedule(self.database.engine, outbox_tables)
         schedule.every(SWEEP_EVERY_S, "presence sweep", self._sweep, first_s=2.0)
@@ -148,7 +148,7 @@ class Portal:
             await ended(showing)
 
     async def send_once(self, options: WorkerOptions) -> int:
-        """Send what waits now and is this worker's to send; how many were sent."""
+        """Send the waiting events that this worker may send. Returns the number sent."""
         relay = self._relay(options)
         try:
             return await relay.run_once()
@@ -161,7 +161,7 @@ class Portal:
         )
 
     async def prune(self) -> None:
-        """Forget sent events, kept answers and sessions whose time is over."""
+        """Delete old sent events, stored responses, and expired sessions and tokens."""
         await self.relay.prune()
         await self.users.prune()
         async with self.database.writing() as session:
@@ -180,11 +180,11 @@ class Portal:
         app = FastAPI(
             title="SmartLink",
             version="1.0.0",
-            description="Chat, notifications, campaigns and money. Errors are `{message}`, bad input adds `errors`.",
+            description="Chat, notifications, campaigns and wallets. Errors are `{message}`, with `errors` on 422.",
             docs_url=None,
             redoc_url=None,
             openapi_url="/openapi.json",
-            # A redirect would repeat the request's Host header, which anybody may have written.
+            # A redirect would contain the request's Host header, which is untrusted.
             redirect_slashes=False,
             generate_unique_id_function=openapi.operation_id,
         )
@@ -244,28 +244,28 @@ class Portal:
         @app.head("/up", include_in_schema=False)
         @app.get("/up", tags=["operations"], response_model_exclude_none=True)
         async def up() -> Up:
-            """Whether the portal can serve: 503 while the database is away or takes no writes, with the reason.
+            """Check the portal's health: 503, with the reason, while the database is down or does not accept writes.
 
-            `degraded` while a background task is missing that a fault has ended; `problems` names it. Restart then.
+            `degraded` means that a background task has died; `problems` names it. Restart the portal then.
             """
             problems = await self.health.check()
             return Up(status="degraded", problems=problems) if problems else Up()
 
         @app.get("/api/realtime", tags=["realtime"])
         async def realtime() -> RealtimePlace:
-            """Where browsers find the realtime server."""
+            """Show how browsers reach the realtime server."""
             return RealtimePlace.model_validate(settings.realtime)
 
 
 def build(
     settings: PortalSettings, *, broadcaster: Broadcaster | None = None, passwords: Passwords | None = None
 ) -> Portal:
-    """The portal that `settings` describe. Raises BroadcastConfigError for a driver that lacks something."""
+    """Build the portal. Raises BroadcastConfigError if the driver's settings are incomplete."""
     return Portal(settings, broadcaster=broadcaster, passwords=passwords)
 
 
 def check_broadcasting(settings: PortalSettings) -> None:
-    """Raises ValueError when the driver lacks something, or Redis' address is none: before anything is started."""
+    """Raise ValueError if the driver's settings are incomplete or Redis' address is invalid. Connects to nothing."""
     own = settings.broadcast
     try:
         Broadcaster.from_settings(own)
@@ -276,12 +276,12 @@ def check_broadcasting(settings: PortalSettings) -> None:
     try:
         parse_url(url or "redis://")
     except ValueError:
-        how = "write redis://user:password@host:6379/0, or rediss://… for TLS"
-        raise ValueError(f"REDIS_URL is no address of a Redis that the portal can use; {how}") from None
+        how = "use redis://user:password@host:6379/0, or rediss://… for TLS"
+        raise ValueError(f"REDIS_URL is not a valid address of Redis; {how}") from None
 
 
 def channel_rules(database: Database) -> ChannelRules:
-    """Who may subscribe to what; `database` is read when a rule is asked, and not before."""
+    """Return the rules for who may subscribe to what. `database` is only used when a rule is evaluated."""
     rules = ChannelRules()
     for feature in (user_channels, presence_channels, chat_channels):
         feature.add_rules(rules)

@@ -1,8 +1,8 @@
-"""The API's description: what FastAPI finds out, completed by rule.
+"""The OpenAPI document: FastAPI's, completed by rules.
 
-What holds for all endpoints of a kind is said here once: signed-in callers may be answered 401, tokens without
-the ability 403, requests by cookie 409, unsafe requests 429, and by cookie 403 and 419, ids 404, parameters 422,
-bodies 413, the database away 503. What only some endpoints do they declare themselves, with `raises` and `shows`.
+The rules add the errors that all endpoints of a kind share: 401 for signed-in callers, 403 for tokens without the
+ability, 409 for requests by cookie, 429 for unsafe requests (and 403 and 419 by cookie), 404 for ids, 422 for
+parameters, 413 for bodies, 503 for the database. Endpoints declare others themselves, with `raises` and `shows`.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ __all__ = ["MUTATING", "describe", "operation_id"]
 MUTATING = frozenset({"post", "put", "patch", "delete"})
 _TAGS = {
     "users": "Accounts, tokens, and the pages' session.",
-    "chat": "General and direct messages, receipts, who types, who is online.",
-    "notifications": "One's own notifications.",
-    "campaigns": "One's own campaigns; admins see and change all.",
-    "wallet": "One's own money.",
+    "chat": "General and direct messages, read receipts, typing, and who is online.",
+    "notifications": "Your notifications.",
+    "campaigns": "Your campaigns. Admins see and change all campaigns.",
+    "wallet": "Your wallet.",
     "admin": "For admins only.",
-    "realtime": "Where the realtime server is, who may listen, and what a client has missed.",
-    "operations": "For load balancers.",
+    "realtime": "The realtime server's address, channel authorization, and missed events.",
+    "operations": "Health checks.",
 }
 _SCHEMES = {
     "bearer": {
         "type": "http",
         "scheme": "bearer",
-        "description": "A token of `POST /api/login`, which has every ability (`*`), or of `POST /api/tokens`. Each "
+        "description": "A token from `POST /api/login`, which has every ability (`*`), or `POST /api/tokens`. Each "
         "endpoint names the ability it needs: " + ", ".join(f"`{ability}`" for ability in ABILITIES) + ".",
     },
     "cookie": {
@@ -59,16 +59,16 @@ _SCHEMES = {
         "type": "apiKey",
         "in": "header",
         "name": "X-XSRF-TOKEN",
-        "description": "The value of the cookie XSRF-TOKEN; unsafe requests that come by cookie must carry it.",
+        "description": "The value of the cookie XSRF-TOKEN, required for unsafe requests by cookie.",
     },
     "signature": {
         "type": "apiKey",
         "in": "header",
         "name": "X-Pusher-Signature",
-        "description": "HMAC SHA-256 of the body, by the app's secret; X-Pusher-Key names the app.",
+        "description": "HMAC-SHA-256 of the body with the app's secret; X-Pusher-Key names the app.",
     },
 }
-_MESSAGE = {"type": "string", "description": "What happened, for people."}
+_MESSAGE = {"type": "string", "description": "What went wrong, for people."}
 _SCHEMAS: dict[str, dict[str, Any]] = {
     "Error": {
         "type": "object",
@@ -79,7 +79,7 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
     },
     "InvalidError": {
         "type": "object",
-        "description": "Input that does not fit: which fields, and why.",
+        "description": "Invalid input: which fields, and why.",
         "properties": {
             "message": _MESSAGE,
             "errors": {
@@ -92,38 +92,43 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
     },
     "ConflictError": {
         "type": "object",
-        "description": "Somebody else was first; `version` is the present one.",
+        "description": "Changed by someone else; `version` is the current one.",
         "properties": {"message": _MESSAGE, "version": {"type": "integer", "minimum": 1}},
         "required": ["message", "version"],
         "additionalProperties": False,
     },
 }
 _INVALID = {"message": "The name field is required.", "errors": {"name": ["The name field is required."]}}
-_ANOTHER = "The session is not that of the account in the request's `X-Account`; the answer's names its own."
+_ANOTHER = "The session belongs to another account than the request's `X-Account`; the response's `X-Account` names it."
 _CONFLICT = (
     "Conflict",
-    f"Changed meanwhile. Or: {_ANOTHER}",
+    f"Changed by someone else. Or: {_ANOTHER}",
     {"message": Conflict.default, "version": 3},
     ("X-Account",),
 )
-"""Of endpoints that check versions: these know two reasons for 409."""
+"""For endpoints that check versions, which have two reasons for 409."""
 _ERRORS: dict[str, tuple[str, str, dict[str, Any], tuple[str, ...]]] = {
-    "401": ("Unauthenticated", "Nobody is signed in.", {"message": Unauthenticated.default}, ("WWW-Authenticate",)),
+    "401": ("Unauthenticated", "Not signed in.", {"message": Unauthenticated.default}, ("WWW-Authenticate",)),
     "403": ("Forbidden", "Not allowed.", {"message": Forbidden.default}, ()),
-    "404": ("NotFound", "Not there, or not the caller's.", {"message": NotFound.default}, ()),
+    "404": ("NotFound", "Does not exist, or is not yours.", {"message": NotFound.default}, ()),
     "409": ("AnotherAccount", _ANOTHER, {"message": AnotherAccount.default}, ("X-Account",)),
     "413": ("TooLarge", "The body is larger than 64 KiB.", {"message": TooLarge.default}, ()),
     "419": ("CsrfMismatch", "X-XSRF-TOKEN is missing or wrong.", {"message": CsrfMismatch.default}, ()),
-    "422": ("Invalid", "Bad input.", _INVALID, ()),
-    "429": ("TooMany", "Too often.", {"message": TooMany.default}, ("Retry-After",)),
-    "503": ("Unavailable", "A service is down; nothing changed.", {"message": DatabaseAway.default}, ("Retry-After",)),
+    "422": ("Invalid", "Invalid input.", _INVALID, ()),
+    "429": ("TooMany", "Too many requests.", {"message": TooMany.default}, ("Retry-After",)),
+    "503": (
+        "Unavailable",
+        "A service is down; nothing was changed.",
+        {"message": DatabaseAway.default},
+        ("Retry-After",),
+    ),
 }
 _BODIES = {"Conflict": ("ConflictError", "Error"), "Invalid": ("InvalidError",)}
 _SOCKET_ID = {
     "name": "X-Socket-ID",
     "in": "header",
     "required": False,
-    "description": "The caller's socket; events that go to others leave it out.",
+    "description": "Your socket id; events to others skip this socket.",
     "schema": {"type": "string"},
     "example": "123.456",
 }
@@ -131,7 +136,7 @@ _ACCOUNT = {
     "name": "X-Account",
     "in": "header",
     "required": False,
-    "description": "The id of the account that a page shows. With the session of another account the answer is 409.",
+    "description": "The id of the account that a page shows. If the session is another account's, the response is 409.",
     "schema": {"type": "string"},
     "example": "7",
 }
@@ -149,16 +154,16 @@ _FOUND = {
     "expires_at": "2100-01-01T00:00:00Z",
     "if-match": '"3"', "Idempotency-Key": "5b0e6f0c", "socket_id": "123.456", "channel_name": "private-user.7",
 }  # fmt: skip
-"""What a field or parameter holds in examples, by its name."""
+"""Example values of fields and parameters, by name."""
 
 
 def operation_id(route: APIRoute) -> str:
-    """A name for generated clients: the feature, and what is done."""
+    """Return a name for generated clients: the feature and the action."""
     return "_".join(str(part) for part in (*route.tags[:1], route.name))
 
 
 def describe(app: FastAPI) -> None:
-    """Have `app` serve the complete description. Made when it is first asked for."""
+    """Make `app` serve the completed document, which is built on first use."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -208,7 +213,7 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     parameters = operation.get("parameters", [])
     for parameter in parameters:
         kinds = [kind for kind in parameter["schema"].pop("anyOf", []) if kind.get("type") != "null"]
-        if kinds:  # Left out is left out: there is no way to say null in a query or header.
+        if kinds:  # Queries and headers can be omitted, but not null.
             parameter["schema"] |= kinds[0]
         if parameter["name"] in _FOUND:
             parameter["example"] = _FOUND[parameter["name"]]
@@ -236,12 +241,12 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
 
 
 def _is_for_users(operation: dict[str, Any]) -> bool:
-    """Whether it takes a token or a session."""
+    """Return whether the operation takes a token or a session."""
     return any("bearer" in way for way in operation.get("security", ()))
 
 
 def _implied(path: str, method: str, operation: dict[str, Any]) -> Iterator[str]:
-    """The statuses that follow from what an operation is."""
+    """Yield the error statuses that follow from an operation's kind."""
     if "security" in operation:
         yield "401"
     if _is_for_users(operation):
@@ -269,24 +274,27 @@ def _error(name: str, text: str, example: dict[str, Any], headers: tuple[str, ..
 
 
 def _broadcasting(path: str) -> dict[str, Any]:
-    """The library's two endpoints, which are no routes of FastAPI's."""
+    """Describe one of the library's two endpoints, which are not FastAPI routes."""
     is_sign_in = path.endswith("user-auth")
     fields: dict[str, Any] = {"socket_id": {"type": "string", "pattern": r"^[0-9]+\.[0-9]+$"}}
-    answered: dict[str, Any] = {"auth": {"type": "string", "description": "The app's key and the signature."}}
+    answered: dict[str, Any] = {"auth": {"type": "string", "description": "The app's key and a signature."}}
     if is_sign_in:
-        answered["user_data"] = {"type": "string", "description": "JSON: who the user is."}
+        answered["user_data"] = {"type": "string", "description": "The user, as JSON."}
     else:
         fields["channel_name"] = {"type": "string", "maxLength": 200}
-        answered["channel_data"] = {"type": "string", "description": "JSON: `user_id`, and `user_info` on presence."}
+        answered["channel_data"] = {
+            "type": "string",
+            "description": "JSON with `user_id`, and `user_info` on presence channels.",
+        }
         answered["shared_secret"] = {"type": "string", "description": "Encrypted channels only."}
     asked = {"type": "object", "properties": fields, "required": [] if is_sign_in else ["channel_name"]}
     example = {name: _FOUND[name] for name in fields}
     content = {"schema": asked, "example": example}
     operation: dict[str, Any] = {
         "tags": ["realtime"],
-        "description": ("Sign a connection in. " if is_sign_in else "Let a socket onto a private channel. ")
-        + ("" if is_sign_in else "A token needs the ability that reading there needs. ")
-        + "Without `socket_id` the answer says whether one may, and carries no signature.",
+        "description": ("Sign a connection in. " if is_sign_in else "Authorize a socket for a private channel. ")
+        + ("" if is_sign_in else "A token needs the channel's ability. ")
+        + "Without `socket_id`, the response only says whether you may, without a signature.",
         "operationId": "realtime_sign_in" if is_sign_in else "realtime_authorize",
         "requestBody": {
             "required": True,
@@ -303,14 +311,14 @@ def _broadcasting(path: str) -> dict[str, Any]:
     _complete(path, "post", operation)
     operation["parameters"] = [{"$ref": "#/components/parameters/X-Account"}]
     refused = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    for status, text in (("400", "Unreadable."), ("415", "Neither a form nor JSON."), ("422", "Malformed.")):
+    for status, text in (("400", "Unreadable body."), ("415", "Neither a form nor JSON."), ("422", "Invalid fields.")):
         operation["responses"][status] = {"description": text, "content": refused}
     operation["responses"] = dict(sorted(operation["responses"].items()))
     return operation
 
 
 def _show(schema: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """Give an object an example made of its fields'."""
+    """Give an object schema an example composed of its fields' examples."""
     if schema.get("type") == "object" and "properties" in schema:
         schema["example"] = _example(schema, schemas)
 

@@ -1,7 +1,7 @@
 """The built pages, their headers, and the API's documentation page.
 
-Files under `assets/` carry a hash in their names and may be kept for ever; everything else is asked for again. A
-path that is no file is the single page's own affair, when a browser asks for a page.
+Files under `assets/` have a hash in their names and are cached for good; everything else is revalidated. If a browser
+asks for a page at a path that is not a file, it gets the single page, which routes by itself.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from smartlink.portal.shared.errors import TooLarge
 from smartlink.portal.shared.settings import PortalSettings
 from smartlink.protocol.addresses import netloc
 
@@ -55,12 +56,12 @@ UNBUILT_HTML = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>SmartLink: no pages yet</title>
+<title>SmartLink: pages not built</title>
 <link rel="icon" href="data:,">
 </head>
 <body>
 <h1>The pages are not built</h1>
-<p>The API answers, but this installation has no pages. Run <code>{command}</code>, then load this page again.</p>
+<p>The API works, but this installation has no pages. Run <code>{command}</code>, then reload this page.</p>
 <p>The API is described at <a href="/openapi.json">/openapi.json</a>.</p>
 </body>
 </html>
@@ -68,7 +69,7 @@ UNBUILT_HTML = """<!doctype html>
 
 
 def how_to_build() -> str | None:
-    """The command that builds the pages for an installation without them; None where they are. Wheels have them."""
+    """Return the command that builds the pages, or None if they are built. Wheels contain them."""
     if (STATIC / "index.html").is_file():
         return None
     is_checkout = (Path(__file__).parents[3] / "frontend" / "package.json").is_file()
@@ -76,7 +77,7 @@ def how_to_build() -> str | None:
 
 
 class Pages:
-    """Answers what no endpoint does: a file, the single page, or 404 as JSON."""
+    """Serves all other paths: a file, the single page, or 404 as JSON."""
 
     def __init__(self, directory: Path, asset_url: str = "") -> None:
         self._asset_url = asset_url
@@ -108,7 +109,7 @@ class Pages:
             return _unbuilt()
         if not self._asset_url:
             return FileResponse(index, headers={"cache-control": "no-cache"})
-        # Only the first page names the place; scripts and styles find each other relative to themselves.
+        # Only the page contains absolute paths; scripts and styles refer to each other by relative ones.
         page = index.read_text().replace('"/assets/', f'"{self._asset_url}/assets/')
         return HTMLResponse(page, headers={"cache-control": "no-cache"})
 
@@ -128,12 +129,12 @@ def _not_found() -> Response:
 
 
 async def docs(_request: Any) -> Response:
-    """The documentation page."""
+    """Serve the documentation page."""
     return HTMLResponse(DOCS_HTML, headers={"cache-control": "no-cache"})
 
 
 def content_security_policy(settings: PortalSettings) -> str:
-    """Everything from here, nothing inline; sockets to the realtime server."""
+    """Return the policy: only our own files, nothing inline, and connections to the realtime server."""
     realtime = settings.realtime
     host, port = realtime["host"], realtime["port"]
     secure = realtime["scheme"] == "https"
@@ -147,7 +148,7 @@ def content_security_policy(settings: PortalSettings) -> str:
 
 
 class GuardMiddleware:
-    """Around every answer: headers that browsers keep pages safe by. Around every request: a bounded body."""
+    """Adds security headers to every response, and limits the body of every request."""
 
     def __init__(self, app: ASGIApp, settings: PortalSettings) -> None:
         self._app = app
@@ -183,7 +184,7 @@ class GuardMiddleware:
             message = await receive()
             received += len(message.get("body", b""))
             if received > MAX_BODY_BYTES:
-                raise HTTPException(413, "The body is too large.")
+                raise HTTPException(413, TooLarge.default)
             return message
 
         await self._app(scope, bounded, with_headers)
@@ -197,4 +198,4 @@ def _declared_bytes(scope: Scope) -> int:
 
 
 def _too_large() -> Response:
-    return JSONResponse({"message": "The body is too large."}, 413, {"connection": "close"})
+    return JSONResponse({"message": TooLarge.default}, 413, {"connection": "close"})

@@ -1,4 +1,4 @@
-"""Demo data: three people, something they have said, campaigns and money. Done twice, it is there once."""
+"""Demo data: three users with messages, campaigns and wallets. Adding it again changes nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["DemoUser", "create_user", "seed"]
 
 @dataclass(frozen=True, slots=True)
 class DemoUser:
-    """A sign-in to print."""
+    """A demo account."""
 
     name: str
     email: str
@@ -63,14 +63,14 @@ _MOVED = (
 
 
 def seed(url: str) -> list[DemoUser]:
-    """Add the demo data to a migrated database, as far as it is not there; the sign-ins to print."""
+    """Add the demo data that is missing to a migrated database. Returns the accounts."""
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, _seed(async_url(url))).result()
     return list(DEMO_USERS)
 
 
 def create_user(url: str, *, name: str, email: str, password: str, is_admin: bool = False) -> int:
-    """Create a user and return the id. Raises Invalid when the address is taken."""
+    """Create a user. Returns the id. Raises Invalid if the address is taken."""
 
     async def add() -> int:
         database = Database(async_url(url))
@@ -112,7 +112,7 @@ async def _add_people(database: Database, missing: list[DemoUser], known: dict[s
 
 
 async def _add_business(session: AsyncSession, ids: dict[str, int]) -> None:
-    """Campaigns, money, and the notifications that came of both; each for whom has none."""
+    """Add campaigns, wallets and their notifications, for users without."""
     now = dt.datetime.now(dt.UTC)
     with_campaigns = set(await session.scalars(select(Campaign.user_id).where(Campaign.user_id.in_(ids.values()))))
     with_wallets = set(await session.scalars(select(Wallet.user_id).where(Wallet.user_id.in_(ids.values()))))

@@ -1,1 +1,1 @@
-"""What admins see and do: figures, people, channels, failed events, and a record of what they did."""
+"""The admin pages' API: figures, users, channels, failed events, and an audit log."""

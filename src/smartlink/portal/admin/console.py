@@ -1,4 +1,4 @@
-"""The live console: what is announced, who comes and goes, what goes wrong, told to admins who look."""
+"""The live console: events, joins and leaves, and errors, sent to admins who have the page open."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from smartlink.portal.shared.unit_of_work import Announcer
 __all__ = ["Console"]
 
 MAX_WAITING = 200
-"""Entries that may wait; beyond, the oldest are left out. The console shows, it does not keep."""
+"""How many entries may wait; beyond that the oldest are dropped. The console is not a record."""
 
 KEPT = dt.timedelta(seconds=10)
-"""How long an entry waits for somebody who looks: who opens the page and acts at once is not listening yet."""
+"""How long an entry waits for a viewer: an admin who opens the page and acts at once is not subscribed yet."""
 
 LOOKS_EVERY_S = 1.0
 
@@ -45,7 +45,7 @@ _KINDS: dict[type[WebhookEvent], Any] = {
 
 
 class Console:
-    """Takes notes of everything; says them on `private-admin` while somebody listens there."""
+    """Collects entries and sends them on `private-admin` while an admin is subscribed."""
 
     def __init__(self, announcer: Announcer, board: FigureBoard) -> None:
         self._announcer = announcer
@@ -54,13 +54,13 @@ class Console:
         self._task: asyncio.Task[None] | None = None
 
     def envelopes(self, sent: Sequence[Envelope]) -> None:
-        """Events were committed, or sent live. Those for admins are left out: they would tell of themselves."""
+        """Note events that were committed or sent live. Skips the admins' own, which would report themselves."""
         for envelope in sent:
             if envelope.channel != str(admin_channel()):
                 self.note("event", envelope.channel, envelope.name, {"delivery": str(envelope.delivery.value)})
 
     def webhooks(self, events: Sequence[WebhookEvent | UserEvent | UnknownEvent]) -> None:
-        """The realtime server told who came and went."""
+        """Note what the realtime server's webhooks report."""
         for event in events:
             if not isinstance(event, WebhookEvent):
                 continue
@@ -73,7 +73,7 @@ class Console:
             self.note(kind, event.channel, event.event if isinstance(event, ClientEvent) else None, detail)
 
     def error(self, what: str, where: str) -> None:
-        """An answer went wrong on our side: the kind of the error, and the endpoint. Never its text."""
+        """Note an unexpected error: its type and the endpoint, never its text."""
         self.note("error", None, what, {"where": where})
 
     def note(self, kind: Any, channel: str | None, name: str | None, detail: dict[str, Any]) -> None:
@@ -84,14 +84,14 @@ class Console:
             self._task = self._announcer.background.start("console", self._say_all())
 
     async def aclose(self) -> None:
-        """Drop what waits and stop."""
+        """Drop the entries and stop."""
         self._waiting.clear()
         await ended(self._task)
 
     async def _say_all(self) -> None:
         while self._waiting:
             if await self._board.is_looked_at():
-                if self._waiting:  # nothing is left after a close
+                if self._waiting:  # empty after aclose
                     self._announcer.say(AdminEvent(self._waiting.popleft()))
                 continue
             await asyncio.sleep(LOOKS_EVERY_S)

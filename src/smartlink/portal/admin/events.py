@@ -1,4 +1,4 @@
-"""What is announced to admins, live; and events that they write by hand."""
+"""Live events for admins, and events written by admins."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["AdminEvent", "AdminFigures", "WrittenByHand", "admin_channel"]
 
 
 def admin_channel() -> PrivateChannel:
-    """What admins hear."""
+    """Return the admins' channel."""
     return PrivateChannel("admin")
 
 
 @dataclass(frozen=True)
 class AdminFigures(BroadcastEvent):
-    """How the system is doing, each second while an admin looks."""
+    """The system's figures, every second while an admin has the page open."""
 
     delivery: ClassVar[Delivery] = Delivery.LIVE
 
@@ -31,7 +31,7 @@ class AdminFigures(BroadcastEvent):
 
 @dataclass(frozen=True)
 class AdminEvent(BroadcastEvent):
-    """Something happened, for the live console."""
+    """A new entry in the live console."""
 
     delivery: ClassVar[Delivery] = Delivery.LIVE
 
@@ -43,7 +43,7 @@ class AdminEvent(BroadcastEvent):
 
 @dataclass(frozen=True)
 class WrittenByHand(BroadcastEvent):
-    """An event as an admin wrote it."""
+    """An event written by an admin."""
 
     channel: Channel
     name: str

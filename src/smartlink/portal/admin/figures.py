@@ -1,4 +1,4 @@
-"""How the system is doing: asked of the realtime server, the outbox and the database, sampled over an hour."""
+"""The system's figures, from the realtime server, the outbox and the database, sampled over an hour."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _OF_REALTIME = (
 
 
 class FigureBoard:
-    """Collects the figures; keeps samples; shows them each second while an admin looks."""
+    """Collects figures, stores samples, and sends figures every second while an admin has the page open."""
 
     def __init__(self, announcer: Announcer, realtime: RealtimeApi, errors: Callable[[], int]) -> None:
         self._announcer = announcer
@@ -46,7 +46,7 @@ class FigureBoard:
         self._looked_at: tuple[float, bool] = (-1e9, False)
 
     async def collect(self) -> Figures:
-        """The figures now. Raises DatabaseAway."""
+        """Return the current figures. Raises DatabaseAway."""
         realtime, (latency_ms, online), queue = await asyncio.gather(
             self._ask_realtime(), self._ask_database(), read_status(self._database.engine, outbox_tables)
         )
@@ -64,21 +64,21 @@ class FigureBoard:
         )
 
     async def history(self) -> list[FigureSample]:
-        """The samples of the last hour, oldest first."""
+        """Return the samples of the last hour, oldest first."""
         since = dt.datetime.now(dt.UTC) - KEPT
         async with self._database.reading() as session:
             found = select(FigureSample).where(FigureSample.at >= since).order_by(FigureSample.at)
             return list((await session.scalars(found)).all())
 
     async def sample(self) -> None:
-        """Keep the figures of now; forget those of more than an hour ago."""
+        """Store a sample of the current figures, and delete samples older than an hour."""
         figures = await self.collect()
         async with self._database.writing() as session:
             session.add(FigureSample(at=figures.at, figures=figures.model_dump(mode="json", exclude={"at"})))
             await session.execute(delete(FigureSample).where(FigureSample.at < figures.at - KEPT))
 
     async def is_looked_at(self, max_age_s: float = 2.0) -> bool:
-        """Whether an admin's page is open, as known at most so many seconds ago."""
+        """Return whether an admin is subscribed; the answer may be up to `max_age_s` old."""
         asked, answer = self._looked_at
         if time.monotonic() - asked > max_age_s:
             try:
@@ -90,13 +90,13 @@ class FigureBoard:
         return answer
 
     async def show(self, stop: asyncio.Event) -> None:
-        """Announce the figures each second while an admin looks, until `stop` is set."""
+        """Send the figures every second while an admin is subscribed, until `stop` is set."""
         while not stop.is_set():
             try:
                 if await self.is_looked_at(LIVE_EVERY_S / 2):
                     self._announcer.say(AdminFigures(await self.collect()))
             except DatabaseAway as error:
-                log.warning("no figures: %s", error)
+                log.warning("figures not sent: %s", error)
             try:
                 await asyncio.wait_for(stop.wait(), LIVE_EVERY_S)
             except TimeoutError:

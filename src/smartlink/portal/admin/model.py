@@ -1,4 +1,4 @@
-"""Tables of the admin feature: figures sampled over time, and what admins did."""
+"""Tables of the admin feature: samples of figures, and the audit log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["AuditEntry", "FigureSample"]
 
 
 class FigureSample(Base):
-    """The figures at one time. Kept for an hour."""
+    """The figures at one time, kept for an hour."""
 
     __tablename__ = "figure_samples"
     __table_args__ = (Index("ix_figure_samples_at", "at"), {"sqlite_autoincrement": True})
@@ -26,7 +26,7 @@ class FigureSample(Base):
 
 
 class AuditEntry(Base):
-    """One thing that an admin did: to what, and with which details. Never changed, never deleted by us."""
+    """An action of an admin, its target and details. Entries are never changed or deleted."""
 
     __tablename__ = "audit_entries"
     __table_args__ = (Index("ix_audit_entries_admin", "admin_id"), {"sqlite_autoincrement": True})

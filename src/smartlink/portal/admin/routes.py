@@ -1,4 +1,4 @@
-"""Endpoints of admins. Everybody else is answered 403."""
+"""The endpoints for admins. Other users get 403."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ Service = Annotated[Admin, Depends(_admin)]
 
 @router.get("/overview")
 async def overview(_caller: Reader, service: Service) -> Overview:
-    """How the system is doing, now and over the last hour."""
+    """Show the system's figures, now and over the last hour."""
     return await service.overview()
 
 
@@ -62,15 +62,15 @@ async def list_users(
     _caller: Reader,
     which: WhichPage,
     service: Service,
-    q: Annotated[PlainText | None, Query(max_length=100, description="Part of a name or address")] = None,
+    q: Annotated[PlainText | None, Query(max_length=100, description="Part of a name or e-mail address")] = None,
 ) -> list[AdminUser]:
-    """Users, newest first."""
+    """List users, newest first."""
     return await service.users(which, q)
 
 
 @router.patch("/users/{user_id}")
 async def change_user(user_id: PathId, body: UserChange, caller: Writer, service: Service) -> AdminUser:
-    """Make a user an admin, or block them: that ends their sessions, tokens and connections."""
+    """Change whether a user is an admin or blocked. Blocking ends their sessions, tokens and connections."""
     return await service.change_user(caller, user_id, body)
 
 
@@ -83,13 +83,13 @@ async def disconnect_user(user_id: PathId, caller: Writer, service: Service) -> 
 
 @router.get("/connections")
 async def connections(_caller: Reader, service: Service) -> ConnectionsOut:
-    """How many connections there are, and who is where."""
+    """Show the number of connections, and which users are on which presence channels."""
     return await service.connections()
 
 
 @router.get("/channels")
 async def channels(_caller: Reader, service: Service) -> list[ChannelOut]:
-    """Occupied channels."""
+    """List the occupied channels."""
     return await service.channels()
 
 
@@ -98,54 +98,54 @@ async def events(
     _caller: Reader,
     which: WhichPage,
     service: Service,
-    channel: Annotated[PlainText | None, Query(max_length=200, description="Only those of this channel")] = None,
+    channel: Annotated[PlainText | None, Query(max_length=200, description="Only events on this channel")] = None,
 ) -> list[Event]:
-    """Recorded events, newest first."""
+    """List recorded events, newest first."""
     return await service.events(which, channel)
 
 
 @router.get("/failed-jobs")
 async def failed_jobs(_caller: Reader, which: WhichPage, service: Service) -> list[FailedJob]:
-    """Events that the service refused, newest first."""
+    """List failed events, newest first."""
     return await service.failed_jobs(which)
 
 
 @router.post("/failed-jobs/retry")
 async def retry_all(caller: Writer, service: Service) -> Status:
-    """Send all of them again."""
+    """Retry all failed events."""
     await service.retry_all(caller)
     return Status()
 
 
 @router.delete("/failed-jobs", status_code=204)
 async def forget_all(caller: Writer, service: Service) -> Response:
-    """Delete all of them."""
+    """Delete all failed events."""
     await service.forget_all(caller)
     return Response(status_code=204)
 
 
 @router.post("/failed-jobs/{event_id}/retry")
 async def retry(event_id: PathId, caller: Writer, service: Service) -> Status:
-    """Send one of them again."""
+    """Retry a failed event."""
     await service.retry(caller, event_id)
     return Status()
 
 
 @router.delete("/failed-jobs/{event_id}", status_code=204)
 async def forget(event_id: PathId, caller: Writer, service: Service) -> Response:
-    """Delete one of them."""
+    """Delete a failed event."""
     await service.forget(caller, event_id)
     return Response(status_code=204)
 
 
 @router.post("/broadcast")
 async def broadcast(body: ManualEvent, caller: Writer, service: Service) -> Status:
-    """Announce an event written by hand."""
+    """Send an event written by hand."""
     await service.broadcast(caller, body)
     return Status()
 
 
 @router.get("/audit")
 async def audit(_caller: Reader, which: WhichPage, service: Service) -> list[AuditOut]:
-    """What admins did, newest first."""
+    """List the actions of admins, newest first."""
     return await service.audit(which)

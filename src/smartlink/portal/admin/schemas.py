@@ -1,4 +1,4 @@
-"""What admins send and see."""
+"""Request and response schemas of the admin feature."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 
 
 class Figures(BaseModel):
-    """How the system is doing. Null: the part that knows did not answer."""
+    """The system's figures. Null: the component that knows the figure did not answer."""
 
     at: dt.datetime
     realtime: Literal["up", "down"]
@@ -43,17 +43,17 @@ class Figures(BaseModel):
     received_per_s: float | None = None
     published_per_s: float | None = None
     delivered_per_s: float | None = None
-    publish_latency_ms: float | None = Field(None, description="Commit to acceptance, mean of the last minute")
+    publish_latency_ms: float | None = Field(None, description="Mean time from commit to acceptance, last minute")
     queue_waiting: int
     queue_lag_s: float
     queue_workers: int
     failed_jobs: int
     users_online: int
-    errors: int = Field(description="Answers 5xx of this process since it started")
+    errors: int = Field(description="5xx responses of this process since it started")
 
 
 class Sample(BaseModel):
-    """The figures at one time of the last hour."""
+    """The figures at one time within the last hour."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -82,7 +82,7 @@ class AdminUser(BaseModel):
 
 
 class UserChange(BaseModel):
-    """What is to change of a user; what is left out stays."""
+    """Changes to a user. Omitted fields stay as they are."""
 
     is_admin: Annotated[bool, Field(strict=True)] | None = None
     is_blocked: Annotated[bool, Field(strict=True)] | None = None
@@ -97,7 +97,7 @@ class Who(BaseModel):
 
 
 class ConnectionsOut(BaseModel):
-    """How many connections there are, and which users are on which presence channels."""
+    """The number of connections, and the users on presence channels."""
 
     connections: int
     users: list[Who]
@@ -112,7 +112,7 @@ class ChannelOut(BaseModel):
 
 
 class Event(BaseModel):
-    """A recorded event. What two people tell each other is not shown: `payload` is null there."""
+    """A recorded event. `payload` is null for direct messages, which admins may not read."""
 
     id: int
     channel: str
@@ -124,7 +124,7 @@ class Event(BaseModel):
 
 
 class FailedJob(BaseModel):
-    """An event that the service refused; `error` is what it said."""
+    """A failed event; `error` is the reason."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -138,7 +138,7 @@ class FailedJob(BaseModel):
 
 
 class AuditOut(BaseModel):
-    """One thing that an admin did."""
+    """An action of an admin."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -162,24 +162,24 @@ class ConsoleEntry(BaseModel):
 
 def _channel(text: str) -> str:
     if not is_valid_channel(text):
-        raise ValueError("must have 1 to 200 of the characters A-Z a-z 0-9 _ - = @ , . ;")
+        raise ValueError("must have 1 to 200 characters from A-Z a-z 0-9 _ - = @ , . ;")
     try:
         channel_of(text)
     except InvalidChannel:
-        raise ValueError("must be a name after at most one prefix, such as private-user.1") from None
+        raise ValueError("must have at most one prefix, as in private-user.1") from None
     return text
 
 
 def _event_name(text: str) -> str:
     if not is_valid_event_name(text):
-        raise ValueError("must have 1 to 200 characters, none of them a control character")
+        raise ValueError("must have 1 to 200 characters and no control characters")
     if is_reserved_event(text):
-        raise ValueError("must not begin with pusher: or pusher_internal:")
+        raise ValueError("must not start with pusher: or pusher_internal:")
     return text
 
 
 class ManualEvent(BaseModel):
-    """An event written by hand: the wire name of its channel, its own wire name, and an object as payload."""
+    """An event written by hand: its channel's full name, its name, and an object as its payload."""
 
     channel: Annotated[PlainText, AfterValidator(_channel)]
     event: Annotated[PlainText, AfterValidator(_event_name)]

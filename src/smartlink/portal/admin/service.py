@@ -1,4 +1,4 @@
-"""What admins can do. Everything they change is written down in the same transaction."""
+"""The actions of admins. Every change is recorded in the audit log in the same transaction."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ MAX_PRESENCE_CHANNELS = 50
 
 
 def listed_users(page: Page, search: str | None) -> Select[User, UserPresence]:
-    """A page of users with their presence, newest first, or, after an id, oldest first; `search` in name or address."""
+    """Select a page of users with their presence, optionally with `search` in the name or e-mail address.
+
+    Newest first, or oldest first after an id.
+    """
     found = select(User, UserPresence).outerjoin(UserPresence, UserPresence.user_id == User.id)
     if search:
         found = found.where(
@@ -57,7 +60,7 @@ def listed_users(page: Page, search: str | None) -> Select[User, UserPresence]:
 
 
 def recent_events(page: Page, channel: str | None) -> Select[Any]:
-    """A page of recorded events, ordered as users."""
+    """Select a page of recorded events, ordered like users."""
     events = outbox_tables.recorded_events.c
     found = select(
         events.id,
@@ -74,7 +77,7 @@ def recent_events(page: Page, channel: str | None) -> Select[Any]:
 
 
 def failed_events(page: Page) -> Select[Any]:
-    """A page of the events that were refused, ordered as users."""
+    """Select a page of failed events, ordered like users."""
     events = outbox_tables.recorded_events.c
     found = select(
         events.id,
@@ -90,13 +93,13 @@ def failed_events(page: Page) -> Select[Any]:
 
 
 def audited(page: Page) -> Select[AuditEntry]:
-    """A page of what admins did, ordered as users."""
+    """Select a page of the audit log, ordered like users."""
     found = select(AuditEntry).where(*within(AuditEntry.id, page)).options(selectinload(AuditEntry.admin))
     return found.order_by(ordered(AuditEntry.id, page)).limit(page.limit)
 
 
 class Admin:
-    """For admins only: who calls has been checked."""
+    """The service for admins. Callers must have checked that the user is one."""
 
     def __init__(
         self, announcer: Announcer, realtime: RealtimeApi, users: Users, board: FigureBoard, console: Console
@@ -109,21 +112,21 @@ class Admin:
         self._console = console
         self._failed = FailedEvents(outbox_tables)
 
-    # Looking
+    # Queries
 
     async def overview(self) -> Overview:
-        """The figures now and over the last hour."""
+        """Return the figures, now and over the last hour."""
         samples = [Sample.model_validate(row) for row in await self._board.history()]
         return Overview(now=await self._board.collect(), history=samples)
 
     async def users(self, page: Page, search: str | None) -> list[AdminUser]:
-        """A page of users, newest first."""
+        """Return a page of users, newest first."""
         async with self._database.reading() as session:
             rows = (await session.execute(listed_users(page, search))).all()
         return [_user(user, presence) for user, presence in rows]
 
     async def connections(self) -> ConnectionsOut:
-        """How many there are, and who is on which presence channel. Raises RealtimeUnavailable."""
+        """Return the number of connections, and the users on presence channels. Raises RealtimeUnavailable."""
         try:
             count = (await self._realtime.get("/connections"))["connections"]
             channels = (await self._realtime.get("/channels", filter_by_prefix="presence-"))["channels"]
@@ -141,7 +144,7 @@ class Admin:
         )
 
     async def channels(self) -> list[ChannelOut]:
-        """Occupied channels by name. Raises RealtimeUnavailable."""
+        """Return the occupied channels by name. Raises RealtimeUnavailable."""
         try:
             counted = await self._realtime.get("/channels", info="subscription_count")
             users = await self._realtime.get(
@@ -160,7 +163,7 @@ class Admin:
             raise RealtimeUnavailable from error
 
     async def events(self, page: Page, channel: str | None) -> list[Event]:
-        """Recorded events, newest first."""
+        """Return a page of recorded events, newest first."""
         async with self._database.reading() as session:
             rows = (await session.execute(recent_events(page, channel))).all()
         return [
@@ -177,21 +180,21 @@ class Admin:
         ]
 
     async def failed_jobs(self, page: Page) -> list[FailedJob]:
-        """Events that were refused, newest first."""
+        """Return a page of failed events, newest first."""
         async with self._database.reading() as session:
             rows = (await session.execute(failed_events(page))).all()
         return [FailedJob.model_validate(row) for row in rows]
 
     async def audit(self, page: Page) -> list[AuditOut]:
-        """What admins did, newest first."""
+        """Return a page of the audit log, newest first."""
         async with self._database.reading() as session:
             rows = (await session.scalars(audited(page))).all()
             return [AuditOut.model_validate(row) for row in rows]
 
-    # Doing
+    # Changes
 
     async def retry(self, caller: Principal, event_id: int) -> None:
-        """Send a failed event again. Raises NotFound."""
+        """Retry a failed event. Raises NotFound."""
         async with self._announcer.work() as work:
             if not await self._failed.retry(work.session, event_id):
                 raise NotFound
@@ -199,7 +202,7 @@ class Admin:
         self._announcer.outbox.wake()
 
     async def retry_all(self, caller: Principal) -> int:
-        """Send again all that have failed by now, in steps that keep each transaction short; how many."""
+        """Retry all events that have failed by now, in batches that keep transactions short. Returns the number."""
         async with self._database.reading() as session:
             newest = await self._failed.list(session, limit=1)
         through, count, step = newest[0].id if newest else 0, 0, RETRIED_AT_ONCE
@@ -219,14 +222,14 @@ class Admin:
             self._note(work, caller, "forget", str(event_id), {})
 
     async def forget_all(self, caller: Principal) -> int:
-        """Delete all failed events; how many."""
+        """Delete all failed events. Returns the number."""
         async with self._announcer.work() as work:
             count = await self._failed.forget_all(work.session)
             self._note(work, caller, "forget all", "failed jobs", {"count": count})
         return count
 
     async def disconnect(self, caller: Principal, user_id: int) -> None:
-        """End a user's connections; they may come back. Raises NotFound, RealtimeUnavailable."""
+        """End a user's connections; they may reconnect. Raises NotFound, RealtimeUnavailable."""
         async with self._announcer.work() as work:
             if await work.session.get(User, user_id) is None:
                 raise NotFound
@@ -237,16 +240,16 @@ class Admin:
                 raise RealtimeUnavailable from error
 
     async def change_user(self, caller: Principal, user_id: int, change: UserChange) -> AdminUser:
-        """Make a user an admin or not, block or let in again.
+        """Change whether a user is an admin or blocked.
 
-        Raises NotFound; Invalid for oneself; Forbidden for who has just ceased to be an admin.
+        Raises NotFound; Invalid for the caller's own account; Forbidden if the caller is no longer an admin.
         """
         if user_id == caller.id:
             field = "is_blocked" if change.is_blocked is not None else "is_admin"
-            raise Invalid({field: ["Ask another admin to change your own account."]})
+            raise Invalid({field: ["You can't change your own account here. Ask another admin."]})
         changed = change.model_dump(exclude_none=True)
         async with self._announcer.work() as work:
-            # One at a time: of two admins who take it from each other, one stays.
+            # One at a time: of two admins who demote each other, one stays.
             admins = select(User.id).where(User.is_admin, User.blocked_at.is_(None)).order_by(User.id)
             if caller.id not in (await work.session.scalars(admins.with_for_update())).all():
                 raise Forbidden
@@ -255,7 +258,7 @@ class Admin:
                 raise NotFound
             if change.is_admin is not None:
                 if user.is_admin and not change.is_admin:
-                    # What the user may hear is decided when they subscribe: they must subscribe anew.
+                    # Permissions are checked on subscribing, so make the user subscribe again.
                     await self._users.endings.record(work.session, user_id)
                 user.is_admin = change.is_admin
                 user.updated_at = dt.datetime.now(dt.UTC)
@@ -270,7 +273,7 @@ class Admin:
         return answer
 
     async def broadcast(self, caller: Principal, event: ManualEvent) -> None:
-        """Announce an event as it was written. Raises Invalid for a channel or payload that cannot be."""
+        """Announce an event as written. Raises Invalid for an invalid channel or payload."""
         async with self._announcer.work() as work:
             try:
                 work.announce(WrittenByHand(channel_of(event.channel), event.event, event.data))
@@ -291,14 +294,14 @@ class Admin:
 
 
 def _shown(payload: Any) -> Any:
-    """What admins may see of a payload: nothing, where it repeats what somebody wrote to one other."""
+    """Return what admins may see of a payload: None if it contains a direct message."""
     if not isinstance(payload, dict):
         return payload
     message = payload.get("message")
     notification = payload.get("notification", payload)
-    is_of_two = isinstance(message, dict) and message.get("recipient_id") is not None
-    tells_of_it = isinstance(notification, dict) and notification.get("type") == "private_message"
-    return None if is_of_two or tells_of_it else payload
+    is_direct = isinstance(message, dict) and message.get("recipient_id") is not None
+    quotes_direct = isinstance(notification, dict) and notification.get("type") == "private_message"
+    return None if is_direct or quotes_direct else payload
 
 
 def _user(user: User, presence: UserPresence | None) -> AdminUser:

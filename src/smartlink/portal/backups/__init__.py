@@ -1,6 +1,6 @@
-"""Copies of the database: taken while everything runs, verified before they replace anything.
+"""Backups of the database: taken while everything runs, verified before they replace anything.
 
-Raises BackupFailed for whatever stands in the way; its message says what to do.
+All functions raise BackupFailed, whose message says what to do.
 """
 
 from smartlink.portal.backups.archive import BackupFailed, Manifest

@@ -1,7 +1,7 @@
-"""The file that a backup is: a tar of `manifest.json` and `database`, readable by its owner alone.
+"""The format of a backup: a tar of `manifest.json` and `database`, readable only by its owner.
 
-`database` is what the database's own tools read: an SQLite file, or pg_dump's custom format. So `tar -xf` is all that
-stands between a backup and somebody who has nothing of ours.
+`database` is in the database's own format, a SQLite file or pg_dump's custom format, so a backup can be restored
+with `tar -xf` and standard tools.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _MANIFEST, _DATABASE = "manifest.json", "database"
 
 
 class BackupFailed(Exception):
-    """A backup cannot be taken or brought back; the message says why and what to do."""
+    """A backup cannot be taken or restored; the message says why and what to do."""
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What a backup says of itself. `kind` is `sqlite` or `postgresql`; `sha256` and `bytes` are of its database."""
+    """A backup's description. `kind` is `sqlite` or `postgresql`; `sha256` and `bytes` are of its database."""
 
     format: int
     kind: str
@@ -43,9 +43,9 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 def write(target: Path, database: Path, manifest: Manifest) -> Manifest:
-    """Make the file `target` of `database`; it is whole or not there. Returns the manifest with size and checksum.
+    """Write `database` to the new file `target`, atomically. Returns the manifest with size and checksum.
 
-    Raises BackupFailed when a file of this name is there.
+    Raises BackupFailed if `target` exists.
     """
     whole = msgspec.structs.replace(manifest, sha256=_sha256(database), bytes=database.stat().st_size)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
@@ -59,10 +59,10 @@ def write(target: Path, database: Path, manifest: Manifest) -> Manifest:
                     tar.addfile(_member(_DATABASE, whole.bytes, whole.taken_at), data)
             file.flush()
             os.fsync(file.fileno())
-        # A link, not a rename: it never replaces a file that came meanwhile.
+        # A link, unlike a rename, never replaces a file created meanwhile.
         os.link(temporary, target)
     except FileExistsError:
-        raise BackupFailed(f"{target} is there already. Give another name, or a folder.") from None
+        raise BackupFailed(f"{target} already exists. Give another name, or a folder.") from None
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(target.parent)
@@ -70,13 +70,13 @@ def write(target: Path, database: Path, manifest: Manifest) -> Manifest:
 
 
 def read_manifest(source: Path) -> Manifest:
-    """What the backup says of itself. Raises BackupFailed when it is none."""
+    """Return the backup's manifest. Raises BackupFailed if the file is not a backup."""
     with _opened(source) as tar:
         return _manifest(source, tar)
 
 
 def read(source: Path, database: Path) -> Manifest:
-    """Write the backup's database to the new file `database`, whole and as it was taken. Raises BackupFailed."""
+    """Extract the backup's database to the new file `database` and verify it. Raises BackupFailed."""
     with _opened(source) as tar:
         manifest = _manifest(source, tar)
         member = tar.next()
@@ -86,7 +86,7 @@ def read(source: Path, database: Path) -> Manifest:
             or not member.isreg()
             or (data := tar.extractfile(member)) is None
         ):
-            raise BackupFailed(f"{source} is no backup: it holds no database.")
+            raise BackupFailed(f"{source} is not a backup: it contains no database.")
         digest = hashlib.sha256()
         descriptor = os.open(database, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
@@ -96,7 +96,7 @@ def read(source: Path, database: Path) -> Manifest:
             file.flush()
             os.fsync(file.fileno())
     if digest.hexdigest() != manifest.sha256 or database.stat().st_size != manifest.bytes:
-        raise BackupFailed(f"{source} is damaged: its database is not what the checksum says. Take another backup.")
+        raise BackupFailed(f"{source} is damaged: its database does not match the checksum. Use another backup.")
     return manifest
 
 
@@ -106,11 +106,11 @@ def _opened(source: Path) -> Iterator[tarfile.TarFile]:
         with tarfile.open(source, "r:") as tar:
             yield tar
     except FileNotFoundError:
-        raise BackupFailed(f"{source} is not there.") from None
+        raise BackupFailed(f"{source} does not exist.") from None
     except IsADirectoryError:
         raise BackupFailed(f"{source} is a folder: name one of the backups in it.") from None
     except (tarfile.TarError, EOFError):
-        raise BackupFailed(f"{source} is damaged, or no backup.") from None
+        raise BackupFailed(f"{source} is damaged, or not a backup.") from None
 
 
 def _manifest(source: Path, tar: tarfile.TarFile) -> Manifest:
@@ -121,15 +121,15 @@ def _manifest(source: Path, tar: tarfile.TarFile) -> Manifest:
         or member.size > MAX_MANIFEST_BYTES
         or (file := tar.extractfile(member)) is None
     ):
-        raise BackupFailed(f"{source} is no backup: it does not begin with a manifest.")
+        raise BackupFailed(f"{source} is not a backup: it does not start with a manifest.")
     try:
         manifest = msgspec.json.decode(file.read(), type=Manifest)
     except msgspec.MsgspecError:
-        raise BackupFailed(f"{source} is no backup: its manifest cannot be read.") from None
+        raise BackupFailed(f"{source} is not a backup: its manifest is invalid.") from None
     if manifest.format != FORMAT:
-        raise BackupFailed(f"{source} has format {manifest.format}, this version reads {FORMAT}: use a newer one.")
+        raise BackupFailed(f"{source} has format {manifest.format}, but this version reads {FORMAT}. Use a newer one.")
     if manifest.taken_at.tzinfo is None:
-        raise BackupFailed(f"{source} is no backup: its time names no zone.")
+        raise BackupFailed(f"{source} is not a backup: its time has no time zone.")
     return manifest
 
 

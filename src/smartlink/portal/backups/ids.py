@@ -1,10 +1,9 @@
-"""Why a restored database counts on from far above where it was.
+"""Raises ids and versions in a restored database, so that none is ever used twice.
 
-Clients live through a restore. A page that has seen event 5000 takes a new event 4001 for one that it has had; a
-browser that is still on `private-user.57` of an account that is lost would hear what the next user 57 is sent; a page
-that shows version 9 of a balance leaves version 8 aside. So after a restore no id and no version is ever handed out
-again: all of them jump ahead, by more than could have been handed out since the backup was taken. What the jump leaves
-out is told to clients as pruned: whoever asks for what was missed is told to load the state anew.
+Clients outlive a restore. A page that has seen event 5000 would take a new event 4001 for one it has had; a browser
+still on `private-user.57` of a lost account would receive the events of the next user 57; a page that shows version 9
+of a balance ignores version 8. So a restore advances all ids and versions by more than can have been used since the
+backup. The skipped events count as pruned: clients that ask for missed events are told to reload the state.
 """
 
 from __future__ import annotations
@@ -18,23 +17,23 @@ __all__ = ["VERSION_JUMP", "jump", "lift_postgresql", "lift_sqlite"]
 LEAST_JUMP = 10**9
 IDS_PER_S = 10_000
 VERSION_JUMP = 1_000_000
-"""Versions are 32 bits wide: this leaves room for two thousand restores."""
+"""Versions have 32 bits, which leaves room for two thousand restores."""
 _VERSIONED = ("wallets", "campaigns")
 _EPHEMERAL = ("outbox_lease", "outbox_workers")
-"""Who worked when the backup was taken works no more."""
+"""Tables of workers that ran when the backup was taken, which are emptied."""
 
 
 def jump(taken_at: dt.datetime, now: dt.datetime) -> int:
-    """By how much ids rise: 10,000 for each second since the backup, and a thousand million in any case.
+    """Return by how much to raise ids: a thousand million, plus 10,000 for each second since the backup.
 
-    Ids stay below 2**53, what browsers can count to, over more than a million restores.
+    Ids stay below 2**53, the limit of integers in browsers, for more than a million restores.
     """
     age_s = max(0, int((now - taken_at).total_seconds()))
     return LEAST_JUMP + IDS_PER_S * age_s
 
 
 def lift_sqlite(connection: sqlite3.Connection, by: int) -> None:
-    """Let every table count on from `by` above, in the caller's transaction."""
+    """Raise the ids of every table by `by`, in the caller's transaction."""
     tables = {
         str(name): "AUTOINCREMENT" in str(sql).upper()
         for name, sql in connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'")
@@ -56,7 +55,7 @@ def lift_sqlite(connection: sqlite3.Connection, by: int) -> None:
 
 
 def lift_postgresql(by: int) -> str:
-    """The same as a statement, for a session without search path."""
+    """Return the SQL statement that does the same on PostgreSQL, for a session without a search path."""
     versioned, ephemeral = (", ".join(f"'{name}'" for name in names) for names in (_VERSIONED, _EPHEMERAL))
     values = {"BY": str(by), "VERSION_JUMP": str(VERSION_JUMP), "VERSIONED": versioned, "EPHEMERAL": ephemeral}
     return re.sub("<([A-Z_]+)>", lambda found: values[found[1]], _ON_POSTGRESQL)

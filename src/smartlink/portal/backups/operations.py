@@ -1,4 +1,4 @@
-"""Take a backup, bring one back."""
+"""Takes and restores backups."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["backup", "restore"]
 
 
 def backup(url: str, target: Path) -> tuple[Path, Manifest]:
-    """Copy the database at `url`, which may be in use, to the file `target`, or to a new one in that folder."""
+    """Back up the database at `url`, which may be in use, to the new file `target`, or to one in that folder."""
     now = dt.datetime.now(dt.UTC)
     if target.is_dir():
         target = target / f"smartlink-{now:%Y%m%dT%H%M%SZ}.backup"
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
-        raise BackupFailed(f"{target} is there already. Give another name, or a folder.")
+        raise BackupFailed(f"{target} already exists. Give another name, or a folder.")
     parsed = make_url(async_url(url))
     with tempfile.TemporaryDirectory(prefix=".smartlink-backup-", dir=target.parent) as folder:
         data = Path(folder) / "database"
@@ -41,32 +41,32 @@ def backup(url: str, target: Path) -> tuple[Path, Manifest]:
 
 
 def restore(url: str, source: Path, *, force: bool = False) -> Manifest:
-    """Put the backup `source` in the place of the database at `url`: all of it, or nothing.
+    """Replace the database at `url` with the backup `source`, completely or not at all.
 
-    A database that holds anything is replaced only with `force`. Ids go on from far above (see `ids`).
+    A database with data is only replaced with `force`. Ids continue from much higher values (see `ids`).
     """
     manifest = archive.read_manifest(source)
     parsed = make_url(async_url(url))
     kind = parsed.get_backend_name()
     if manifest.kind != kind:
-        raise BackupFailed(f"The backup is of {manifest.kind}, the database is {kind}: they do not fit.")
+        raise BackupFailed(f"The backup is of a {manifest.kind} database, but this one is {kind}.")
     if manifest.revision not in migrations.revisions():
         raise BackupFailed(
-            f"The backup is at revision {manifest.revision}, which this version does not know: use a newer one."
+            f"The backup is at revision {manifest.revision}, which this version does not know. Use a newer version."
         )
     by = ids.jump(manifest.taken_at, dt.datetime.now(dt.UTC))
-    refusal = BackupFailed("The database holds data. Back it up, then repeat with --force to replace all of it.")
+    refusal = BackupFailed("The database has data. Back it up, then repeat with --force to replace all of it.")
     if kind == "sqlite":
         database = _file(parsed.database)
         if not force and not sqlite.is_empty(database):
             raise refusal
         database.parent.mkdir(parents=True, exist_ok=True)
-        # In the same folder: a rename across file systems would be no rename.
+        # In the same folder, since a rename cannot cross file systems.
         with tempfile.TemporaryDirectory(prefix=".smartlink-restore-", dir=database.parent) as folder:
             data = Path(folder) / "database"
             archive.read(source, data)
             if sqlite.facts(data)[0] != manifest.revision:
-                raise BackupFailed(f"{source} is damaged: it is not at the revision that its manifest names.")
+                raise BackupFailed(f"{source} is damaged: its database is not at the revision in its manifest.")
             sqlite.make_ready(data, by)
             sqlite.replace(database, data)
         return manifest

@@ -1,4 +1,4 @@
-"""PostgreSQL: copied and put back by its own client tools. Where it is and the password go to them by environment."""
+"""PostgreSQL backups, by its own client tools. They get the address and the password through the environment."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ END $$;
 
 
 async def copy(url: URL, target: Path) -> tuple[str, int, str]:
-    """Copy the database as it is at one moment. Returns its revision, last event id, and the server's version."""
+    """Copy a snapshot of the database. Returns its revision, last event id, and the server's version."""
     connection = await _connect(url)
     try:
         version = await connection.fetchval("SHOW server_version_num")
@@ -55,7 +55,7 @@ async def copy(url: URL, target: Path) -> tuple[str, int, str]:
         if revision is None:
             raise BackupFailed("The database has no revision: run `smartlink db upgrade` first.")
         last = await _last_event_id(connection)
-        # The same snapshot: what the manifest says is true of what the copy holds.
+        # Uses the same snapshot, so that the manifest matches the copy.
         await _run(
             [tool, "--format=custom", "--no-owner", "--no-privileges", "--no-comments", "--lock-wait-timeout=10s",
              f"--snapshot={snapshot}", f"--file={target}"],
@@ -102,7 +102,7 @@ def _check(revision: str) -> str:
 _REVISION_MUST_BE = """DO $$
 BEGIN
   IF (SELECT version_num FROM public.alembic_version) IS DISTINCT FROM '<REVISION>' THEN
-    RAISE EXCEPTION 'the copy is not at the revision that its manifest names';
+    RAISE EXCEPTION 'the copy is not at the revision in its manifest';
   END IF;
 END $$;
 """
@@ -117,7 +117,7 @@ async def _last_event_id(connection: Any) -> int:
 async def _connect(url: URL) -> Any:
     if is_pooled(url):
         raise BackupFailed(
-            "A copy needs one connection from beginning to end, which PgBouncer does not give: run this command with "
+            "A backup needs one connection throughout, which PgBouncer does not provide. Run this command with "
             "DB_PGBOUNCER=false and the direct address of PostgreSQL in DATABASE_URL."
         )
     mode = _ssl_mode(url)
@@ -133,7 +133,7 @@ async def _connect(url: URL) -> Any:
         )
     except asyncpg.InvalidCatalogNameError:
         raise BackupFailed(
-            f"The database {url.database} is not there. Make it first: createdb {url.database}"
+            f"The database {url.database} does not exist. Create it first: createdb {url.database}"
         ) from None
     except (asyncpg.PostgresError, OSError, TimeoutError) as error:
         raise BackupFailed(
@@ -148,25 +148,27 @@ def _ssl_mode(url: URL) -> str | None:
 
 
 async def _tool(name: str, server: int) -> str:
-    """The client tool of the server's own major version, else of the newest that is here; never of an older one."""
+    """Return the client tool of the server's major version, or else of the newest installed one.
+
+    Raises BackupFailed if none is installed, or all are older than the server.
+    """
     found: dict[int, str] = {}
     for candidate in _candidates(name):
         if (major := await _major(candidate)) is not None:
             found.setdefault(major, candidate)
     wanted = f"postgresql-client-{server}"
     if not found:
-        raise BackupFailed(f"{name} is missing. Install PostgreSQL's client tools: apt-get install {wanted}")
+        raise BackupFailed(f"{name} is not installed. Install PostgreSQL's client tools: apt-get install {wanted}")
     best = server if server in found else max(found)
     if best < server:
         raise BackupFailed(
-            f"{name} is of PostgreSQL {best}, the server of {server}: an older tool cannot read it. "
-            f"Install: apt-get install {wanted}"
+            f"{name} is version {best}, too old for a PostgreSQL {server} server. Install: apt-get install {wanted}"
         )
     return found[best]
 
 
 def _candidates(name: str) -> list[str]:
-    """Debian keeps the tools of several versions side by side, in folders of their own."""
+    """Return where the tool may be. Debian installs several versions side by side, in their own folders."""
     first = shutil.which(name)
     return [*([] if first is None else [first]), *map(str, _TOOLS.glob(f"*/bin/{name}"))]
 
@@ -181,7 +183,7 @@ async def _major(tool: str) -> int | None:
 
 
 async def _run(command: Sequence[str], url: URL) -> None:
-    """Run a tool against the database; its first error is told, never what it was about to write."""
+    """Run a tool against the database. Raises BackupFailed with its first error, and never with data."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     where = {
         "PGHOST": url.host or "127.0.0.1",

@@ -1,4 +1,4 @@
-"""SQLite: copied with its online backup API, put back by a rename."""
+"""SQLite backups: copied with the online backup API, restored by a rename."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ WAIT_S = 30.0
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy the database as it is at one moment; those who write meanwhile are not held up."""
+    """Copy a snapshot of the database, without blocking writers."""
     if not source.is_file():
-        raise BackupFailed(f"The database {source} is not there. Check DATABASE_URL, or DB_DATABASE.")
+        raise BackupFailed(f"The database {source} does not exist. Check DATABASE_URL, or DB_DATABASE.")
     with _open(source) as reading, _open(target) as writing:
-        # In one step: in several it would begin anew whenever another process has written between two of them.
+        # In one step: SQLite restarts a backup in several steps whenever another process writes in between.
         reading.backup(writing, pages=-1)
         writing.execute("PRAGMA journal_mode=DELETE")
-    os.chmod(target, 0o600)  # noqa: PTH101 — it holds password hashes
+    os.chmod(target, 0o600)  # noqa: PTH101 — it contains password hashes
 
 
 def facts(database: Path) -> tuple[str, int]:
-    """The revision, and the last event id. Raises BackupFailed for a database that is damaged or not ours."""
+    """Return the revision and the last event id. Raises BackupFailed if the database is damaged or not ours."""
     with _open(database) as connection:
         try:
             problems = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(1)")]
@@ -36,7 +36,7 @@ def facts(database: Path) -> tuple[str, int]:
                 raise BackupFailed(f"The database is damaged: {problems[0][:200]}")
             revision = connection.execute("SELECT version_num FROM alembic_version").fetchone()
         except sqlite3.DatabaseError as error:
-            raise BackupFailed(f"This is no database of ours, or damaged: {error}") from None
+            raise BackupFailed(f"The database is damaged, or not the portal's: {error}") from None
         if revision is None:
             raise BackupFailed("The database has no revision: run `smartlink db upgrade` first.")
         counter = 0
@@ -47,7 +47,7 @@ def facts(database: Path) -> tuple[str, int]:
 
 
 def is_empty(database: Path) -> bool:
-    """Whether there is nothing to lose."""
+    """Return whether the database is missing or has no tables. A damaged one is not empty."""
     if not database.is_file() or database.stat().st_size == 0:
         return True
     with _open(database) as connection:
@@ -58,7 +58,7 @@ def is_empty(database: Path) -> bool:
 
 
 def make_ready(database: Path, by: int) -> None:
-    """Lift the ids of a copy that is about to be put back."""
+    """Raise the ids of a copy that is about to be restored."""
     with _open(database) as connection:
         connection.execute("BEGIN IMMEDIATE")
         ids.lift_sqlite(connection, by)
@@ -66,7 +66,7 @@ def make_ready(database: Path, by: int) -> None:
 
 
 def replace(database: Path, by: Path) -> None:
-    """Put the file `by`, in the same folder, in the place of `database`. Raises BackupFailed while that is in use."""
+    """Replace `database` with the file `by` in the same folder. Raises BackupFailed if it is in use."""
     with _held(database):
         by.replace(database)
         for ending in ("-wal", "-shm", "-journal"):
@@ -80,22 +80,22 @@ def replace(database: Path, by: Path) -> None:
 
 @contextlib.contextmanager
 def _held(database: Path) -> Iterator[None]:
-    """Nobody else has the database open, or may open it, within the block."""
+    """Hold the database exclusively within the block. Raises BackupFailed if another process has it open."""
     if not database.is_file() or database.stat().st_size == 0:
         yield
         return
     connection = sqlite3.connect(database, timeout=1, isolation_level=None)
     try:
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-        # A database leaves its write-ahead log only while nobody else has it open.
+        # SQLite leaves WAL mode only while no other process has the database open.
         connection.execute("PRAGMA journal_mode=DELETE")
         connection.execute("BEGIN EXCLUSIVE")
         connection.execute("COMMIT")
     except sqlite3.OperationalError:
         connection.close()
-        raise BackupFailed(f"{database} is in use: stop `smartlink serve`, app and workers first.") from None
+        raise BackupFailed(f"{database} is in use: stop `smartlink serve`, the app and the workers first.") from None
     except sqlite3.DatabaseError:
-        pass  # What is there is damaged; it may well be why it is replaced.
+        pass  # It is damaged, which may be why it is being replaced.
     try:
         yield
     finally:

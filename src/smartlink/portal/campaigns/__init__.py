@@ -1,1 +1,1 @@
-"""Campaigns: what is advertised, for how much, and whether it runs."""
+"""Campaigns: their budgets, status, and activity."""

@@ -1,4 +1,4 @@
-"""Where a campaign's changes are heard, and by whom."""
+"""The channels of a campaign, and who may subscribe to them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["add_rules", "campaign_channel"]
 
 
 def campaign_channel(campaign_id: int) -> PrivateChannel:
-    """The channel of one campaign's changes. Who looks at it is on the presence channel of the same name."""
+    """Return the channel of a campaign's changes. Its viewers are on the presence channel of the same name."""
     return PrivateChannel(f"campaign.{campaign_id}")
 
 
 def add_rules(rules: ChannelRules, database: Database) -> None:
-    """Let owners and admins in."""
+    """Allow the campaign's owner and admins."""
 
     async def may_look(user: Principal, campaign_id: int) -> bool:
         if not user.can("campaigns:read"):

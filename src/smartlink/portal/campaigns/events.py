@@ -1,4 +1,4 @@
-"""What is announced about campaigns."""
+"""Events about campaigns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class _OfCampaign(BroadcastEvent):
-    """Heard by those who may look at the campaign."""
+    """Sent to everyone who may see the campaign."""
 
     campaign: CampaignOut
 
@@ -34,7 +34,7 @@ class _OfCampaign(BroadcastEvent):
 
 @dataclass(frozen=True)
 class _OfOwner(BroadcastEvent):
-    """Heard by the campaign's owner."""
+    """Sent to the campaign's owner."""
 
     campaign: CampaignOut
 
@@ -43,28 +43,28 @@ class _OfOwner(BroadcastEvent):
 
 
 class CampaignCreated(_OfOwner):
-    """A campaign is new."""
+    """A campaign was created."""
 
 
 class CampaignDeleted(_OfOwner):
-    """A campaign is gone; `campaign` as it was last."""
+    """A campaign was deleted; `campaign` is its last state."""
 
 
 class CampaignUpdated(_OfCampaign):
-    """Something of a campaign is different."""
+    """A campaign was changed."""
 
 
 class CampaignActivated(_OfCampaign):
-    """A campaign runs now."""
+    """A campaign was activated."""
 
 
 class CampaignDeactivated(_OfCampaign):
-    """A campaign has stopped."""
+    """A campaign was deactivated."""
 
 
 @dataclass(frozen=True)
 class BudgetChanged(_OfCampaign):
-    """A campaign's budget is different."""
+    """A campaign's budget was changed."""
 
     old_budget: Decimal
     new_budget: Decimal

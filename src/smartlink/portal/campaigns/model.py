@@ -1,4 +1,4 @@
-"""Tables of campaigns and of what was done to them."""
+"""Tables of campaigns and their activity."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Campaign", "CampaignActivity"]
 
 
 class Campaign(Base):
-    """One campaign. `version` rises with every change."""
+    """A campaign. `version` rises by one with each change."""
 
     __tablename__ = "campaigns"
     __table_args__ = (
@@ -40,7 +40,7 @@ class Campaign(Base):
 
 
 class CampaignActivity(Base):
-    """One thing that somebody did to a campaign; `changes` holds what it changed, `{field: [old, new]}`."""
+    """An action on a campaign; `changes` is `{field: [old, new]}`."""
 
     __tablename__ = "campaign_activities"
     __table_args__ = (

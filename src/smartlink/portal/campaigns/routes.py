@@ -1,4 +1,4 @@
-"""Endpoints of campaigns."""
+"""The endpoints of campaigns."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ async def _campaigns(request: Request) -> Campaigns:
 async def _if_match(
     if_match: Annotated[
         str | None,
-        Header(description='The version it is meant for, as "3"', json_schema_extra={"pattern": '^"[1-9][0-9]{0,8}"$'}),
+        Header(description='The expected version, as "3"', json_schema_extra={"pattern": '^"[1-9][0-9]{0,8}"$'}),
     ] = None,
 ) -> int | None:
-    """The version in the header. `*` stands for any."""
+    """Return the version in If-Match, or None for `*` or no header. Raises Invalid."""
     if if_match is None or if_match.strip() == "*":
         return None
     found = _ETAG.match(if_match.strip())
     if found is None:
-        raise Invalid({"If-Match": ['If-Match holds the version, as in If-Match: "3".']})
+        raise Invalid({"If-Match": ['If-Match must be a version, as in If-Match: "3".']})
     return int(found[1])
 
 
@@ -59,7 +59,7 @@ Matching = Annotated[int | None, Depends(_if_match)]
 
 
 def _meant(in_body: int | None, in_header: int | None) -> tuple[int, ...]:
-    """The versions that a change is meant for: none, one, or two that should be the same."""
+    """Return the versions that a change expects: none, one, or two that should be equal."""
     return tuple(version for version in (in_body, in_header) if version is not None)
 
 
@@ -74,9 +74,9 @@ async def list_campaigns(
     which: WhichPage,
     service: Service,
     response: Response,
-    status: Annotated[Status | None, Query(description="Only those")] = None,
+    status: Annotated[Status | None, Query(description="Only campaigns with this status")] = None,
 ) -> list[CampaignOut]:
-    """One's own campaigns, newest first; admins see all."""
+    """List your campaigns, newest first. Admins see all campaigns."""
     campaigns, event_id = await service.page(caller, which, status)
     response.headers[EVENT_ID] = str(event_id)
     return campaigns
@@ -84,13 +84,13 @@ async def list_campaigns(
 
 @router.post("", status_code=201, responses=shows("ETag", status=201))
 async def create_campaign(body: NewCampaign, caller: Creator, service: Service, response: Response) -> CampaignOut:
-    """A new campaign."""
+    """Create a campaign."""
     return _tagged(response, await service.create(caller, body))
 
 
 @router.get("/{campaign_id}", responses=shows("ETag", EVENT_ID))
 async def show_campaign(campaign_id: PathId, caller: Reader, service: Service, response: Response) -> CampaignOut:
-    """One campaign. ETag: its version. X-Event-Id: current up to there."""
+    """Show a campaign. ETag: its version. X-Event-Id: the last event it includes."""
     campaign, event_id = await service.show(caller, campaign_id)
     response.headers[EVENT_ID] = str(event_id)
     return _tagged(response, campaign)
@@ -100,7 +100,7 @@ async def show_campaign(campaign_id: PathId, caller: Reader, service: Service, r
 async def campaign_activity(
     campaign_id: PathId, caller: Reader, which: WhichPage, service: Service
 ) -> list[ActivityOut]:
-    """What was done to a campaign, newest first."""
+    """List the activity of a campaign, newest first."""
     return await service.activity(caller, campaign_id, which)
 
 
@@ -108,7 +108,7 @@ async def campaign_activity(
 async def change_campaign(
     campaign_id: PathId, body: CampaignChange, caller: Writer, service: Service, matching: Matching, response: Response
 ) -> CampaignOut:
-    """Change what is given. 409 when `version` or If-Match is not the present version."""
+    """Change a campaign; omitted fields stay as they are. 409 if `version` or If-Match is not the current version."""
     return _tagged(response, await service.change(caller, campaign_id, body, _meant(body.version, matching)))
 
 
@@ -116,7 +116,7 @@ async def change_campaign(
 async def set_budget(
     campaign_id: PathId, body: NewBudget, caller: Writer, service: Service, matching: Matching, response: Response
 ) -> CampaignOut:
-    """Change the budget."""
+    """Change a campaign's budget."""
     meant = _meant(body.version, matching)
     return _tagged(response, await service.set_budget(caller, campaign_id, body.budget, meant))
 
@@ -130,7 +130,7 @@ async def activate(
     response: Response,
     body: StatusChange | None = None,
 ) -> CampaignOut:
-    """Let it run."""
+    """Activate a campaign."""
     meant = _meant(None if body is None else body.version, matching)
     return _tagged(response, await service.set_status(caller, campaign_id, "active", meant))
 
@@ -144,13 +144,13 @@ async def deactivate(
     response: Response,
     body: StatusChange | None = None,
 ) -> CampaignOut:
-    """Stop it."""
+    """Deactivate a campaign."""
     meant = _meant(None if body is None else body.version, matching)
     return _tagged(response, await service.set_status(caller, campaign_id, "inactive", meant))
 
 
 @router.delete("/{campaign_id}", status_code=204, responses=raises(Conflict))
 async def delete_campaign(campaign_id: PathId, caller: Writer, service: Service, matching: Matching) -> Response:
-    """Delete it. 409 when If-Match is not the present version."""
+    """Delete a campaign. 409 if If-Match is not the current version."""
     await service.delete(caller, campaign_id, _meant(None, matching))
     return Response(status_code=204)

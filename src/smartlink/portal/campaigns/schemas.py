@@ -1,4 +1,4 @@
-"""Campaigns as they are sent and seen."""
+"""Request and response schemas of campaigns."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Version = Annotated[int, Field(strict=True, ge=1, le=MAX_VERSION)]
 
 
 def _never_null(schema: dict[str, Any]) -> None:
-    """It may be left out; null is refused."""
+    """Describe a field that may be omitted but must not be null."""
     kinds = [kind for kind in schema.pop("anyOf") if kind.get("type") != "null"]
     schema.pop("default", None)
     schema.update(kinds[0] if len(kinds) == 1 else {"anyOf": kinds})
 
 
 class NewCampaign(BaseModel):
-    """A campaign to be; it begins as a draft unless it is to run at once."""
+    """A campaign to create, as a draft or active."""
 
     name: Name
     description: Description | None = None
@@ -40,7 +40,7 @@ class NewCampaign(BaseModel):
 
 
 class CampaignChange(BaseModel):
-    """What is to change; what is left out stays. `version`: refuse when it is not the present one."""
+    """Changes to a campaign. Omitted fields stay as they are. `version` is the expected one, if given."""
 
     name: Name | None = Field(None, json_schema_extra=_never_null)
     description: Description | None = None
@@ -59,14 +59,14 @@ class CampaignChange(BaseModel):
 
 
 class NewBudget(BaseModel):
-    """A budget, and the version it is meant for."""
+    """A new budget, and the expected version."""
 
     budget: Amount
     version: Version | None = None
 
 
 class StatusChange(BaseModel):
-    """The version that activating or deactivating is meant for."""
+    """The expected version of a campaign to activate or deactivate."""
 
     version: Version | None = None
 
@@ -90,7 +90,7 @@ class CampaignOut(BaseModel):
 
 
 class ActivityOut(BaseModel):
-    """One thing that was done to a campaign: by whom, when, and what it changed, `{field: [old, new]}`."""
+    """An action on a campaign: by whom, when, and its changes, `{field: [old, new]}`."""
 
     model_config = ConfigDict(from_attributes=True)
 

@@ -1,4 +1,4 @@
-"""What can be done with campaigns."""
+"""Campaigns: list, create, change, activate, delete."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from smartlink.portal.users.service import Principal
 __all__ = ["FOLLOWERS", "Campaigns", "activity_of", "listed"]
 
 Versions = tuple[int, ...]
-"""What a change is meant for: it is refused unless each is the present version."""
+"""The versions that a change expects; it is refused unless all equal the current one."""
 
 FOLLOWERS = {"draft": ("active",), "active": ("inactive",), "inactive": ("active",)}
-"""Which statuses may follow which."""
+"""The statuses that may follow each status."""
 
 
 def listed(owner_id: int | None, page: Page, status: str | None = None) -> Select[Campaign]:
-    """A page of campaigns, of one owner or of all. Newest first, or, after an id, oldest first."""
+    """Select a page of campaigns, of one owner or of all: newest first, or oldest first after an id."""
     found = select(Campaign).where(*within(Campaign.id, page))
     if owner_id is not None:
         found = found.where(Campaign.user_id == owner_id)
@@ -52,7 +52,7 @@ def listed(owner_id: int | None, page: Page, status: str | None = None) -> Selec
 
 
 def activity_of(campaign_id: int, page: Page) -> Select[CampaignActivity]:
-    """A page of what was done to a campaign, ordered as `listed`."""
+    """Select a page of a campaign's activity, ordered like `listed`."""
     found = select(CampaignActivity).where(
         CampaignActivity.campaign_id == campaign_id, *within(CampaignActivity.id, page)
     )
@@ -61,14 +61,14 @@ def activity_of(campaign_id: int, page: Page) -> Select[CampaignActivity]:
 
 
 class Campaigns:
-    """Campaigns of the caller; admins see and change everybody's. All but `page` and `create` raise NotFound."""
+    """The caller's campaigns, or everyone's for admins. All methods but `page` and `create` raise NotFound."""
 
     def __init__(self, announcer: Announcer, now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)) -> None:
         self._announcer = announcer
         self._now = now
 
     async def page(self, caller: Principal, page: Page, status: str | None) -> tuple[list[CampaignOut], int]:
-        """A page of campaigns, and the event of the caller's channel up to which it is current."""
+        """Return a page of campaigns, and the last event on the caller's channel that it includes."""
         async with self._announcer.database.reading() as session:
             event_id = await self._announcer.outbox.latest_id(session, str(user_channel(caller.id)))
             found = listed(None if caller.is_admin else caller.id, page, status)
@@ -76,21 +76,21 @@ class Campaigns:
         return [CampaignOut.model_validate(row) for row in rows], event_id
 
     async def show(self, caller: Principal, campaign_id: int) -> tuple[CampaignOut, int]:
-        """One campaign, and the event of its channel up to which it is current."""
+        """Return a campaign, and the last event on its channel that it includes."""
         async with self._announcer.database.reading() as session:
             event_id = await self._announcer.outbox.latest_id(session, str(campaign_channel(campaign_id)))
             row = await session.get(Campaign, campaign_id)
         return CampaignOut.model_validate(_visible(row, caller)), event_id
 
     async def activity(self, caller: Principal, campaign_id: int, page: Page) -> list[ActivityOut]:
-        """What was done to a campaign, newest first."""
+        """Return a page of a campaign's activity, newest first."""
         async with self._announcer.database.reading() as session:
             _visible(await session.get(Campaign, campaign_id), caller)
             rows = (await session.scalars(activity_of(campaign_id, page))).all()
         return [ActivityOut.model_validate(row) for row in rows]
 
     async def create(self, caller: Principal, new: NewCampaign) -> CampaignOut:
-        """A new campaign of the caller."""
+        """Create a campaign of the caller. Raises Invalid for inconsistent dates."""
         now = self._now()
         _check_dates(new.starts_at, new.ends_at)
         self._check_end(new.status, new.ends_at)
@@ -119,7 +119,7 @@ class Campaigns:
     async def change(
         self, caller: Principal, campaign_id: int, change: CampaignChange, meant: Versions = ()
     ) -> CampaignOut:
-        """Change what is given. Raises Conflict for a stale version, Invalid for a status that may not follow."""
+        """Change the given fields. Raises Conflict for an outdated version, Invalid for a wrong status or dates."""
         wanted = {name: getattr(change, name) for name in change.model_fields_set - {"version"}}
         async with self._announcer.work() as work:
             old = await self._current(work, caller, campaign_id, meant)
@@ -132,7 +132,9 @@ class Campaigns:
             if not new_values:
                 return old
             campaign = await self._store(work, old, new_values)
-            await self._tell(work, caller, campaign, "updated", _changes(old, new_values), CampaignUpdated(campaign))
+            await self._announce(
+                work, caller, campaign, "updated", _changes(old, new_values), CampaignUpdated(campaign)
+            )
             if "budget" in new_values:
                 work.announce(BudgetChanged(campaign, old.budget, campaign.budget))
             if "status" in new_values:
@@ -142,29 +144,31 @@ class Campaigns:
     async def set_budget(
         self, caller: Principal, campaign_id: int, budget: Decimal, meant: Versions = ()
     ) -> CampaignOut:
-        """Change the budget. The same again changes nothing. Raises Conflict for a stale version."""
+        """Change the budget; setting the same budget changes nothing. Raises Conflict for an outdated version."""
         async with self._announcer.work() as work:
             old = await self._current(work, caller, campaign_id, meant)
             if old.budget == budget:
                 return old
             campaign = await self._store(work, old, {"budget": budget})
             event = BudgetChanged(campaign, old.budget, budget)
-            await self._tell(work, caller, campaign, "budget", _changes(old, {"budget": budget}), event)
+            await self._announce(work, caller, campaign, "budget", _changes(old, {"budget": budget}), event)
         return campaign
 
     async def set_status(self, caller: Principal, campaign_id: int, status: str, meant: Versions = ()) -> CampaignOut:
-        """Activate or deactivate. Raises Invalid when that may not follow, Conflict for a stale version."""
+        """Activate or deactivate. Raises Invalid for a disallowed status, Conflict for an outdated version."""
         async with self._announcer.work() as work:
             old = await self._current(work, caller, campaign_id, meant)
             self._check_status(old, status)
             self._check_end(status, old.ends_at)
             campaign = await self._store(work, old, {"status": status})
             action = "activated" if status == "active" else "deactivated"
-            await self._tell(work, caller, campaign, action, _changes(old, {"status": status}), _status_event(campaign))
+            await self._announce(
+                work, caller, campaign, action, _changes(old, {"status": status}), _status_event(campaign)
+            )
         return campaign
 
     async def delete(self, caller: Principal, campaign_id: int, meant: Versions = ()) -> None:
-        """Delete a campaign and what was noted of it. Raises Conflict for a stale version."""
+        """Delete a campaign and its activity. Raises Conflict for an outdated version."""
         async with self._announcer.work() as work:
             campaign = await self._current(work, caller, campaign_id, meant)
             await work.session.execute(delete(Campaign).where(Campaign.id == campaign_id))
@@ -172,7 +176,7 @@ class Campaigns:
             await self._notify_owner(work, caller, campaign, "deleted")
 
     async def _current(self, work: UnitOfWork, caller: Principal, campaign_id: int, meant: Versions) -> CampaignOut:
-        """The campaign, locked until this work ends."""
+        """Return the campaign, locked until the unit of work ends."""
         row = await work.session.scalar(select(Campaign).where(Campaign.id == campaign_id).with_for_update())
         campaign = CampaignOut.model_validate(_visible(row, caller))
         if any(version != campaign.version for version in meant):
@@ -189,7 +193,7 @@ class Campaigns:
         )
         return CampaignOut.model_validate(row)
 
-    async def _tell(
+    async def _announce(
         self,
         work: UnitOfWork,
         caller: Principal,
@@ -212,7 +216,7 @@ class Campaigns:
         )
 
     async def _notify_owner(self, work: UnitOfWork, caller: Principal, campaign: CampaignOut, action: str) -> None:
-        """Owners hear of what others did to their campaigns."""
+        """Notify the owner, unless the caller is the owner."""
         if caller.id == campaign.user_id:
             return
         owner = Profile.model_validate(await work.session.get(User, campaign.user_id))
@@ -227,11 +231,13 @@ class Campaigns:
     def _check_status(self, campaign: CampaignOut, status: str) -> None:
         allowed = FOLLOWERS[campaign.status]
         if status not in allowed:
-            raise Invalid({"status": [f"A campaign that is {campaign.status} can become: {', '.join(allowed)}."]})
+            raise Invalid(
+                {"status": [f"A campaign with the status {campaign.status} can only become {' or '.join(allowed)}."]}
+            )
 
     def _check_end(self, status: str, ends_at: dt.datetime | None) -> None:
         if status == "active" and ends_at is not None and ends_at <= self._now():
-            raise Invalid({"ends_at": ["A campaign whose end has passed cannot run."]})
+            raise Invalid({"ends_at": ["This campaign has already ended."]})
 
 
 def _visible(row: Campaign | None, caller: Principal) -> Campaign:

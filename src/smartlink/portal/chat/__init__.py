@@ -1,1 +1,1 @@
-"""Chat: the general room, direct messages, typing, read receipts."""
+"""Chat: general chat, direct messages, typing indicators, read receipts."""

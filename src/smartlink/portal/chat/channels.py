@@ -1,4 +1,4 @@
-"""Where chat is heard, and by whom."""
+"""The channels of chat, and who may subscribe to them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ __all__ = ["add_rules", "conversation_channel", "general_channel"]
 
 
 def general_channel() -> Channel:
-    """General chat; anyone with the app key hears it."""
+    """Return the channel of general chat, open to everyone with the app key."""
     return Channel("chat")
 
 
 def conversation_channel(one: int, other: int) -> PrivateChannel:
-    """The channel of two users' direct messages: the lower id first, as numbers."""
+    """Return the channel of two users' direct messages. Its name has the lower id first, compared as numbers."""
     return PrivateChannel(f"chat.{min(one, other)}.{max(one, other)}")
 
 
 def add_rules(rules: ChannelRules) -> None:
-    """Let the two into their conversation."""
+    """Allow the two participants on their conversation's channel."""
 
     @rules.private("chat.{low}.{high}")
     def the_two(user: Principal, low: int, high: int) -> bool:

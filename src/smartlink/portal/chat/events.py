@@ -1,4 +1,4 @@
-"""What is announced about messages and who types them."""
+"""Events about messages and typing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["MessageRead", "MessageSent", "PrivateMessageSent", "UserTyping"]
 
 @dataclass(frozen=True)
 class MessageSent(BroadcastEvent):
-    """Somebody wrote to everybody."""
+    """A message was sent to general chat."""
 
     message: MessageOut
 
@@ -27,7 +27,7 @@ class MessageSent(BroadcastEvent):
 
 @dataclass(frozen=True)
 class PrivateMessageSent(BroadcastEvent):
-    """Somebody wrote to one user."""
+    """A direct message was sent."""
 
     message: DirectMessageOut
 
@@ -38,7 +38,7 @@ class PrivateMessageSent(BroadcastEvent):
 
 @dataclass(frozen=True)
 class MessageRead(BroadcastEvent):
-    """`user` has read a message; its sender hears of it."""
+    """`user` has read a direct message. Sent to the message's sender."""
 
     message: DirectMessageOut
     user: Profile
@@ -49,7 +49,7 @@ class MessageRead(BroadcastEvent):
 
 @dataclass(frozen=True)
 class UserTyping(BroadcastEvent):
-    """`user` types, or has stopped: to everybody, or to one."""
+    """`user` started or stopped typing, in general chat or to one user."""
 
     delivery: ClassVar[Delivery] = Delivery.LIVE
 

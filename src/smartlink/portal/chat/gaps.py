@@ -1,4 +1,4 @@
-"""`GET /api/events`: the durable events of a channel after one that a client has seen, to close a gap."""
+"""`GET /api/events`: the durable events of a channel that a client has missed."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ async def events_after(
     after: Annotated[Cursor, Query()] = 0,
     limit: Annotated[Limit, Query(le=200), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 200})] = 200,
 ) -> Response:
-    """Events of a channel one may subscribe to, oldest first: `{events: [{id, event, channel, data}], complete}`.
+    """List the events of a channel after an event, oldest first.
 
-    A token needs the ability that reading there needs, `chat:read` on public channels.
+    The channel must be one you may subscribe to; a token needs the channel's ability, `chat:read` on public ones.
 
-    Without `after`, all that are kept. `complete` is false when older ones than are kept were asked for, or one of
-    these could not be sent: load the state anew. When as many came as were asked for, ask again after the last one.
+    Without `after`, lists all stored events. `complete` is false if events after `after` have been deleted or could
+    not be sent: reload the state then. If the list has `limit` events, ask again after the last one.
     """
     authorizer: ChannelAuthorizer[Principal] = request.app.state.authorizer
     announcer: Announcer = request.app.state.announcer

@@ -17,10 +17,10 @@ _UNREAD = text("is_read = false")
 
 
 class ChatMessage(Base):
-    """A message to everybody (`recipient_id` null) or to one user.
+    """A message to general chat (`recipient_id` null) or to one user.
 
-    Beside the indexes here there is one of words, `chat_messages_text`, of a kind that only its migration can tell:
-    a GIN index on PostgreSQL, a table kept by triggers on SQLite.
+    There is also a full-text index, `chat_messages_text`, which only its migration can define: a GIN index on
+    PostgreSQL, a table maintained by triggers on SQLite.
     """
 
     __tablename__ = "chat_messages"

@@ -1,4 +1,4 @@
-"""The questions chat asks the database; each is served by an index of `chat_messages`."""
+"""The queries of chat. Each is served by an index of `chat_messages`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["between", "direct", "general", "last_of_each", "search", "these", "u
 
 
 def general(page: Page) -> Select[ChatMessage]:
-    """A page of general chat. Newest first, or, after an id, oldest first."""
+    """Select a page of general chat: newest first, or oldest first after an id."""
     found = select(ChatMessage).where(ChatMessage.recipient_id.is_(None), *within(ChatMessage.id, page))
     return found.options(selectinload(ChatMessage.user)).order_by(ordered(ChatMessage.id, page)).limit(page.limit)
 
 
 def between(one: int, other: int, page: Page) -> Select[ChatMessage]:
-    """A page of two users' messages, ordered as `general`. Each direction has its index; the two are merged."""
+    """Select a page of two users' messages, ordered like `general`. Merges the directions, each from its index."""
     directions = []
     for sender, recipient in ((one, other), (other, one)):
         direction = (
@@ -36,18 +36,18 @@ def between(one: int, other: int, page: Page) -> Select[ChatMessage]:
 
 
 def direct(message_id: int, recipient_id: int) -> Select[ChatMessage]:
-    """A message to this user; anybody else's, or a general one, is not found."""
+    """Select a direct message to this user."""
     found = select(ChatMessage).where(ChatMessage.id == message_id, ChatMessage.recipient_id == recipient_id)
     return _with_both(found)
 
 
 def these(message_ids: Sequence[int]) -> Select[ChatMessage]:
-    """Direct messages by id, in ascending order."""
+    """Select direct messages by id, in ascending order."""
     return _with_both(select(ChatMessage).where(ChatMessage.id.in_(message_ids))).order_by(ChatMessage.id)
 
 
 def last_of_each(user_id: int, limit: int) -> Select[ChatMessage]:
-    """The last message of each of a user's conversations, newest first."""
+    """Select the last message of each of a user's conversations, newest first."""
     sent = (
         select(ChatMessage.recipient_id.label("peer"), func.max(ChatMessage.id).label("id"))
         .where(ChatMessage.user_id == user_id, ChatMessage.recipient_id.is_not(None))
@@ -65,19 +65,19 @@ def last_of_each(user_id: int, limit: int) -> Select[ChatMessage]:
 
 
 def unread_of_each(user_id: int) -> Select[int, int]:
-    """How many messages of each sender this user has not read."""
+    """Select the number of unread messages to this user, by sender."""
     return select(ChatMessage.user_id, func.count()).where(unread(user_id)).group_by(ChatMessage.user_id)
 
 
 def unread(user_id: int) -> ColumnElement[bool]:
-    """What a user has not read. Written as the partial index has it."""
+    """Return the condition for a user's unread messages, in the form of the partial index."""
     return and_(ChatMessage.recipient_id == user_id, ChatMessage.is_read == literal_column("false"))
 
 
 def search(user_id: int, words: str, page: Page, *, is_sqlite: bool) -> Select[ChatMessage]:
-    """Messages this user may see in which each word begins one of the message's. Ordered as `general`.
+    """Select messages that this user may see and that contain all `words` as prefixes. Ordered like `general`.
 
-    `words` are letters and digits apart by spaces. The full-text index finds them, then what is others' is left out.
+    `words` are letters and digits separated by spaces. The full-text index finds messages, then others' are excluded.
     """
     if is_sqlite:
         match = " ".join(f'"{word}"*' for word in words.split())

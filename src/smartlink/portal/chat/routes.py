@@ -1,4 +1,4 @@
-"""Endpoints of chat."""
+"""The endpoints of chat."""
 
 from __future__ import annotations
 
@@ -57,7 +57,10 @@ def _respond(answer: StoredResponse) -> Response:
 
 @router.get("/messages", responses=shows(EVENT_ID))
 async def list_messages(_caller: Reader, which: WhichPage, chat: ChatService, response: Response) -> list[MessageOut]:
-    """General chat: the newest, before or after an id, in ascending order. X-Event-Id: current up to there."""
+    """List the latest messages of general chat, before or after an id, in ascending order.
+
+    X-Event-Id: the last event they include.
+    """
     messages, event_id = await chat.messages(which)
     response.headers[EVENT_ID] = str(event_id)
     return messages
@@ -67,13 +70,13 @@ async def list_messages(_caller: Reader, which: WhichPage, chat: ChatService, re
 async def send_message(
     body: NewMessage, caller: Writer, chat: ChatService, idempotency_key: KeyHeader = None
 ) -> Response:
-    """Say something to everybody."""
+    """Send a message to general chat."""
     return _respond(await chat.send(caller, body.message, idempotency_key))
 
 
 @router.post("/typing", responses=raises(TooMany))
 async def typing(body: Typing, caller: Writer, chat: ChatService) -> Status:
-    """Tell the others that one types, or has stopped."""
+    """Show others that you are typing, or have stopped."""
     await chat.typing(caller, body.typing, body.recipient_id)
     return Status()
 
@@ -83,21 +86,21 @@ async def search_messages(
     caller: Reader,
     which: WhichPage,
     chat: ChatService,
-    q: Annotated[PlainText, Query(min_length=1, max_length=200, description="Words, or how they begin")],
+    q: Annotated[PlainText, Query(min_length=1, max_length=200, description="Words or prefixes of words")],
 ) -> list[FoundMessage]:
-    """Messages one may see with these words in them, newest first."""
+    """Search the messages you may see, newest first."""
     return await chat.search(caller, q, which)
 
 
 @router.get("/users/online")
 async def online_users(_caller: Reader, presence: PresenceService) -> list[Profile]:
-    """Who is online and was seen in the last five minutes."""
+    """List the users who are online and were seen in the last five minutes."""
     return [Profile.model_validate(user) for user in await presence.online()]
 
 
 @router.get("/conversations", responses=shows(EVENT_ID))
 async def conversations(caller: Reader, chat: ChatService, response: Response) -> list[Conversation]:
-    """One's direct conversations, newest first."""
+    """List your direct conversations, newest first."""
     found, event_id = await chat.conversations(caller)
     response.headers[EVENT_ID] = str(event_id)
     return found
@@ -107,12 +110,12 @@ async def conversations(caller: Reader, chat: ChatService, response: Response) -
     "/messages/private",
     status_code=201,
     response_model=DirectMessageOut,
-    responses=raises(TooMany) | {400: {"model": ToOneself, "description": "A message to oneself."}},
+    responses=raises(TooMany) | {400: {"model": ToOneself, "description": "A message to yourself."}},
 )
 async def send_private_message(
     body: NewDirectMessage, caller: Writer, chat: ChatService, idempotency_key: KeyHeader = None
 ) -> Response:
-    """Say something to one user."""
+    """Send a direct message."""
     if body.recipient_id == caller.id:
         return JSONResponse(ToOneself().model_dump(), 400)
     return _respond(await chat.send_private(caller, body.recipient_id, body.message, idempotency_key))
@@ -122,7 +125,7 @@ async def send_private_message(
 async def private_history(
     user_id: PathId, caller: Reader, which: WhichPage, chat: ChatService, response: Response
 ) -> list[DirectMessageOut]:
-    """A direct conversation, paged as general chat."""
+    """List the messages of a direct conversation, paged like general chat."""
     messages, event_id = await chat.history(caller, user_id, which)
     response.headers[EVENT_ID] = str(event_id)
     return messages
@@ -130,12 +133,12 @@ async def private_history(
 
 @router.post("/messages/private/{user_id}/read")
 async def read_all(user_id: PathId, caller: Marker, chat: ChatService) -> Status:
-    """Mark all that a user wrote to oneself as read."""
+    """Mark all messages from a user to you as read."""
     await chat.read_all(caller, user_id)
     return Status()
 
 
 @router.post("/messages/{message_id}/read")
 async def read_message(message_id: PathId, caller: Marker, chat: ChatService) -> DirectMessageOut:
-    """Mark a message to oneself as read."""
+    """Mark a message to you as read."""
     return await chat.read(caller, message_id)

@@ -1,4 +1,4 @@
-"""Messages as they are sent and seen."""
+"""Request and response schemas of chat."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UserId = Annotated[int, Field(strict=True, ge=1, le=MAX_ID)]
 
 
 class NewMessage(BaseModel):
-    """A message to everybody."""
+    """A message to general chat."""
 
     message: MessageText
 
@@ -41,14 +41,14 @@ class NewDirectMessage(BaseModel):
 
 
 class Typing(BaseModel):
-    """Whether the caller types, to everybody or to one user."""
+    """Whether you are typing, in general chat or to one user."""
 
     typing: Annotated[bool, Field(strict=True)]
     recipient_id: UserId | None = None
 
 
 class MessageOut(BaseModel):
-    """A message, with who wrote it."""
+    """A message and its author."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -64,19 +64,19 @@ class MessageOut(BaseModel):
 
 
 class DirectMessageOut(MessageOut):
-    """A direct message, with whom it is for."""
+    """A direct message and its recipient."""
 
     recipient: Profile
 
 
 class FoundMessage(MessageOut):
-    """A message that was searched for; `recipient` is null in general chat."""
+    """A search result; `recipient` is null in general chat."""
 
     recipient: Profile | None
 
 
 class Conversation(BaseModel):
-    """A direct conversation: with whom, what was said last, how much of it the caller has not read."""
+    """A direct conversation: the other user, the last message, and the number of unread ones."""
 
     user: Profile
     last_message: DirectMessageOut
@@ -84,13 +84,13 @@ class Conversation(BaseModel):
 
 
 class ToOneself(BaseModel):
-    """The answer to a message that one sends to oneself."""
+    """The error for a message to yourself."""
 
     error: Literal["Cannot send message to yourself"] = "Cannot send message to yourself"
 
 
 class MissedEvent(BaseModel):
-    """An event of a channel. `event` is its wire name, `data` its payload."""
+    """An event of a channel; `event` is its name, `data` its payload."""
 
     id: int
     event: str
@@ -100,7 +100,7 @@ class MissedEvent(BaseModel):
 
 
 class MissedEvents(BaseModel):
-    """Events of a channel. `complete`: nothing after what was asked for has been forgotten."""
+    """Events of a channel. `complete`: no later event has been deleted."""
 
     events: list[MissedEvent]
     complete: bool

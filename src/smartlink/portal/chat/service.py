@@ -1,10 +1,11 @@
-"""What can be done in chat."""
+"""Chat: sending, reading, searching, receipts and typing."""
 
 from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import insert, select, update
@@ -17,9 +18,8 @@ from smartlink.portal.chat.schemas import Conversation, DirectMessageOut, FoundM
 from smartlink.portal.chat.typists import Typists
 from smartlink.portal.notifications.service import mark_about, notify
 from smartlink.portal.presence.service import Presence
-from smartlink.portal.shared import idempotency
 from smartlink.portal.shared.errors import Invalid, NotFound
-from smartlink.portal.shared.idempotency import StoredResponse
+from smartlink.portal.shared.idempotency import Once, StoredResponse, once
 from smartlink.portal.shared.limits import RateLimits
 from smartlink.portal.shared.paging import Page
 from smartlink.portal.shared.unit_of_work import Announcer, UnitOfWork
@@ -49,15 +49,15 @@ class Chat:
         self._limits = limits
 
     async def messages(self, page: Page) -> tuple[list[MessageOut], int]:
-        """A page of general chat in ascending order, and the event up to which it is current."""
+        """Return a page of general chat in ascending order, and the id of the last event it includes."""
         async with self._database.reading() as session:
-            # The event first: messages read after it can only be newer, never miss what it announced.
+            # The event is read first: messages read after it include what it announced.
             event_id = await self._announcer.outbox.latest_id(session, str(general_channel()))
             rows = (await session.scalars(queries.general(page))).all()
             return [MessageOut.model_validate(row) for row in _ascending(rows, page)], event_id
 
     async def history(self, caller: Principal, peer_id: int, page: Page) -> tuple[list[DirectMessageOut], int]:
-        """A page of a direct conversation. Raises NotFound when there is no such user, or it is the caller."""
+        """Return a page of a direct conversation, like `messages`. Raises NotFound for unknown users and the caller."""
         async with self._database.reading() as session:
             if peer_id == caller.id or await session.get(User, peer_id) is None:
                 raise NotFound
@@ -67,7 +67,7 @@ class Chat:
             return [DirectMessageOut.model_validate(row) for row in _ascending(rows, page)], event_id
 
     async def search(self, caller: Principal, asked: str, page: Page) -> list[FoundMessage]:
-        """Messages the caller may see with these words in them, newest first; none without a word. Raises TooMany."""
+        """Return the messages the caller may see that match a query, newest first. Raises TooMany."""
         await self._limits.take("search", caller.id)
         words = " ".join(re.findall(r"\w+", asked.replace("_", " "))[:MAX_WORDS])
         if not words:
@@ -77,7 +77,7 @@ class Chat:
             return [FoundMessage.model_validate(row) for row in (await session.scalars(found)).all()]
 
     async def conversations(self, caller: Principal) -> tuple[list[Conversation], int]:
-        """The caller's conversations, newest first."""
+        """Return the caller's conversations, newest first, and the id of the last event they include."""
         async with self._database.reading() as session:
             event_id = await self._announcer.outbox.latest_id(session, str(user_channel(caller.id)))
             rows = (await session.scalars(queries.last_of_each(caller.id, MAX_CONVERSATIONS))).all()
@@ -86,39 +86,23 @@ class Chat:
         return [_conversation(caller, message, dict(counts)) for message in messages], event_id
 
     async def send(self, caller: Principal, text: str, key: str | None) -> StoredResponse:
-        """Say something to everybody. Raises TooMany."""
-        request = None if key is None else idempotency.IdempotentRequest(caller.id, "chat.messages", key, text)
-        if request is None:
-            await self._limits.take("message", caller.id)
-        async with self._announcer.work() as work:
-            if request is not None:
-                kept = await idempotency.begin(work.session, request)
-                if kept is not None:
-                    return kept
-                await self._limits.take("message", caller.id)
+        """Send a message to general chat. Raises TooMany."""
+        async with self._sending(caller, "chat.messages", key, text) as (work, done):
+            if done.response is not None:
+                return done.response
             message = MessageOut(**await _add(work, caller, text, None), user=_profile(caller))
             await self._end_typing(work, caller, None)
             work.announce(MessageSent(message), to_others=True)
             await self._presence.touch(work, caller.id)
-            answer = StoredResponse(201, message.model_dump_json())
-            if request is not None:
-                await idempotency.finish(work.session, request, answer)
+            done.response = answer = StoredResponse(201, message.model_dump_json())
         return answer
 
     async def send_private(self, caller: Principal, recipient_id: int, text: str, key: str | None) -> StoredResponse:
-        """Say something to one user. Raises Invalid for an unknown recipient, TooMany."""
+        """Send a direct message. Raises Invalid for an unknown recipient, TooMany."""
         content = f"{recipient_id}\n{text}"
-        request = (
-            None if key is None else idempotency.IdempotentRequest(caller.id, "chat.messages.private", key, content)
-        )
-        if request is None:
-            await self._limits.take("message", caller.id)
-        async with self._announcer.work() as work:
-            if request is not None:
-                kept = await idempotency.begin(work.session, request)
-                if kept is not None:
-                    return kept
-                await self._limits.take("message", caller.id)
+        async with self._sending(caller, "chat.messages.private", key, content) as (work, done):
+            if done.response is not None:
+                return done.response
             found = await work.session.get(User, recipient_id)
             if found is None:
                 raise _unknown_recipient()
@@ -131,15 +115,25 @@ class Chat:
             data = {"message_id": message.id, "sender": sender, "excerpt": text[:EXCERPT_LENGTH]}
             await notify(work, recipient, "private_message", data)
             await self._presence.touch(work, caller.id)
-            answer = StoredResponse(201, message.model_dump_json())
-            if request is not None:
-                await idempotency.finish(work.session, request, answer)
+            done.response = answer = StoredResponse(201, message.model_dump_json())
         return answer
 
-    async def read(self, caller: Principal, message_id: int) -> DirectMessageOut:
-        """Mark one message, and what told of it, as read; its sender hears of it once.
+    @asynccontextmanager
+    async def _sending(
+        self, caller: Principal, endpoint: str, key: str | None, content: str
+    ) -> AsyncIterator[tuple[UnitOfWork, Once]]:
+        """Open a unit of work for a message, sent once per key. Repeats do not count against the rate limit."""
+        if key is None:
+            await self._limits.take("message", caller.id)
+        async with self._announcer.work() as work, once(work.session, caller.id, endpoint, key, content) as done:
+            if key is not None and done.response is None:
+                await self._limits.take("message", caller.id)
+            yield work, done
 
-        Raises NotFound when it is not to the caller.
+    async def read(self, caller: Principal, message_id: int) -> DirectMessageOut:
+        """Mark a message and its notification as read. Announces it to the sender, once.
+
+        Raises NotFound unless the message is to the caller.
         """
         async with self._announcer.work() as work:
             now = dt.datetime.now(dt.UTC)
@@ -160,7 +154,7 @@ class Chat:
         return message
 
     async def read_all(self, caller: Principal, peer_id: int) -> None:
-        """Mark all that a user wrote to the caller, and what told of it, as read; each is announced once."""
+        """Mark all messages from a user to the caller, and their notifications, as read. Announces each once."""
         async with self._announcer.work() as work:
             if peer_id == caller.id or await work.session.get(User, peer_id) is None:
                 raise NotFound
@@ -180,11 +174,11 @@ class Chat:
             await mark_about(work, _profile(caller), "private_message", "message_id", message_ids)
 
     async def typing(self, caller: Principal, is_typing: bool, recipient_id: int | None) -> None:
-        """Tell the others at once that the caller types, or has stopped. Raises Invalid, TooMany."""
+        """Announce that the caller started or stopped typing. Raises Invalid, TooMany."""
         await self._limits.take("typing", caller.id)
         if recipient_id is not None:
             if recipient_id == caller.id:
-                raise Invalid({"recipient_id": ["You cannot type to yourself."]})
+                raise Invalid({"recipient_id": ["You can't message yourself."]})
             async with self._database.reading() as session:
                 if await session.scalar(select(User.id).where(User.id == recipient_id)) is None:
                     raise _unknown_recipient()
@@ -204,7 +198,7 @@ def _ascending(rows: Sequence[ChatMessage], page: Page) -> Sequence[ChatMessage]
 
 
 async def _add(work: UnitOfWork, caller: Principal, text: str, recipient_id: int | None) -> dict[str, Any]:
-    """Write a message down; all its columns."""
+    """Insert a message. Returns its columns."""
     now = dt.datetime.now(dt.UTC)
     values = {
         "user_id": caller.id,
@@ -215,7 +209,7 @@ async def _add(work: UnitOfWork, caller: Principal, text: str, recipient_id: int
         "created_at": now,
         "updated_at": now,
     }
-    # Into the table, past the unit of work: there is one row, and nobody else looks at it.
+    # A plain INSERT is faster than the ORM, which has nothing to track here.
     return {"id": (await work.session.execute(_ADD, values)).scalar_one(), **values}
 
 

@@ -1,4 +1,4 @@
-"""Who types where, for as long as a client would believe it."""
+"""Remembers who is typing, for as long as clients show it."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ MAX_OPEN = 100_000
 
 
 class Typists(Protocol):
-    """Remembers for six seconds that a user types, to everybody (None) or to one."""
+    """Remembers for six seconds that a user is typing, in general chat (None) or to one user."""
 
     async def began(self, user_id: int, recipient_id: int | None) -> None:
-        """The user types."""
+        """Note that the user is typing."""
 
     async def ended(self, user_id: int, recipient_id: int | None) -> bool:
-        """The user stopped; whether they were typing."""
+        """Note that the user stopped. Returns whether they were typing."""
 
 
 class MemoryTypists:
-    """In this process. A forgotten state only means one "stopped" less, which clients do by themselves."""
+    """Keeps the state in this process. If it is lost, a "stopped" event is not sent, but clients time out anyway."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._until: dict[tuple[int, int | None], float] = {}
 
     async def began(self, user_id: int, recipient_id: int | None) -> None:
-        """The user types."""
+        """Note that the user is typing."""
         if len(self._until) >= MAX_OPEN:
             now = self._clock()
             self._until = {who: until for who, until in self._until.items() if until > now}
         self._until[user_id, recipient_id] = self._clock() + LASTS_S
 
     async def ended(self, user_id: int, recipient_id: int | None) -> bool:
-        """The user stopped; whether they were typing."""
+        """Note that the user stopped. Returns whether they were typing."""
         return self._until.pop((user_id, recipient_id), 0.0) > self._clock()
 
 
 class RedisTypists:
-    """In Redis, for all processes; while it is away, in this one."""
+    """Keeps the state in Redis, for all processes; in this process while Redis is unavailable."""
 
     def __init__(self, shared: SharedRedis, alone: Typists | None = None) -> None:
         self._shared = shared
         self._alone = alone or MemoryTypists()
 
     async def began(self, user_id: int, recipient_id: int | None) -> None:
-        """The user types."""
+        """Note that the user is typing."""
         try:
             name, lasts_ms = _name(user_id, recipient_id), int(LASTS_S * 1000)
             await self._shared.ask(lambda redis: redis.set(name, 1, px=lasts_ms))
@@ -59,7 +59,7 @@ class RedisTypists:
             await self._alone.began(user_id, recipient_id)
 
     async def ended(self, user_id: int, recipient_id: int | None) -> bool:
-        """The user stopped; whether they were typing."""
+        """Note that the user stopped. Returns whether they were typing."""
         try:
             return bool(await self._shared.ask(lambda redis: redis.delete(_name(user_id, recipient_id))))
         except SharedRedisAway:

@@ -1,1 +1,1 @@
-"""Wallets: a double-entry ledger, and what moved in it."""
+"""Wallets, kept as a double-entry ledger."""

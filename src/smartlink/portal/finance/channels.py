@@ -1,4 +1,4 @@
-"""Where money movements are heard. Who may listen is said with the users' own channels."""
+"""The channel of a user's wallet. Its rule is with the users' own channels."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["financial_channel"]
 
 
 def financial_channel(user_id: int) -> PrivateChannel:
-    """The channel on which a user hears of their money."""
+    """Return the channel of a user's wallet."""
     return PrivateChannel(f"financial.{user_id}")

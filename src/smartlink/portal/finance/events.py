@@ -1,4 +1,4 @@
-"""What is announced about money."""
+"""Events about wallets."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class _Movement(BroadcastEvent):
 
 
 class DepositCompleted(_Movement):
-    """Money came in."""
+    """Money was deposited."""
 
 
 class WithdrawalProcessed(_Movement):
-    """Money went out."""
+    """Money was withdrawn."""
 
 
 @dataclass(frozen=True)
 class BalanceUpdated(BroadcastEvent):
-    """A balance is different; `version` tells an old message from a new one."""
+    """A balance changed. `version` rises with each change, so that clients can ignore older events."""
 
     user: Profile
     old_balance: Decimal

@@ -1,4 +1,4 @@
-"""Tables of the ledger: accounts, movements of a wallet, and the two entries behind each movement."""
+"""Tables of the ledger: wallets, their transactions, and the two entries of each transaction."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from smartlink.portal.shared.money import MoneyColumn
 __all__ = ["LedgerEntry", "Transaction", "Wallet"]
 
 OUTSIDE = "outside"
-"""The account on the other side of each deposit and withdrawal: the world. Its balance is minus all wallets'."""
+"""The account on the other side of each deposit and withdrawal. Its balance is minus the sum of all wallets'."""
 
 
 class Wallet(Base):
-    """A user's account. `balance` is the sum of its entries; `version` counts its movements."""
+    """A user's wallet. `balance` is the sum of its entries; `version` counts its transactions."""
 
     __tablename__ = "wallets"
     __table_args__ = (
@@ -36,7 +36,7 @@ class Wallet(Base):
 
 
 class Transaction(Base):
-    """One movement of a wallet, as its owner sees it. `version` is the wallet's after it: no gap, no repeat."""
+    """A transaction of a wallet. `version` is the wallet's after it: gapless and unique per wallet."""
 
     __tablename__ = "wallet_transactions"
     __table_args__ = (
@@ -55,7 +55,7 @@ class Transaction(Base):
 
 
 class LedgerEntry(Base):
-    """One side of a movement: what an account gained, or lost where it is below zero. The sides sum to zero.
+    """One side of a transaction: the amount an account gained (negative: lost). The sides add up to zero.
 
     `account` is `wallet:{id}` or `outside`.
     """

@@ -1,4 +1,4 @@
-"""Endpoints of wallets."""
+"""The endpoints of wallets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def _finance(request: Request) -> Finance:
 
 
 async def _filter(
-    type: Annotated[MovementType | None, Query(description="Only these")] = None,  # noqa: A002 - the parameter's name
+    type: Annotated[MovementType | None, Query(description="Only transactions of this type")] = None,  # noqa: A002 - the parameter's name
     since: Annotated[Moment | None, Query(description="From this time on")] = None,
     until: Annotated[Moment | None, Query(description="Before this time")] = None,
 ) -> Filter:
@@ -46,7 +46,7 @@ Which = Annotated[Filter, Depends(_filter)]
 
 @router.get("", responses=shows(EVENT_ID))
 async def show_wallet(caller: Reader, service: Service, response: Response) -> WalletOut:
-    """One's balance. X-Event-Id: current up to there."""
+    """Show your balance. X-Event-Id: the last event it includes."""
     wallet, event_id = await service.wallet(caller)
     response.headers[EVENT_ID] = str(event_id)
     return wallet
@@ -54,7 +54,7 @@ async def show_wallet(caller: Reader, service: Service, response: Response) -> W
 
 @router.get("/transactions")
 async def list_transactions(caller: Reader, which: WhichPage, service: Service, only: Which) -> list[TransactionOut]:
-    """One's movements, newest first; after an id, oldest first."""
+    """List your transactions: newest first, or oldest first after an id."""
     return await service.transactions(caller, which, only)
 
 
@@ -66,7 +66,7 @@ async def list_transactions(caller: Reader, which: WhichPage, service: Service, 
     },
 )
 async def export_transactions(caller: Reader, service: Service, only: Which) -> StreamingResponse:
-    """One's movements as a file, oldest first."""
+    """Export your transactions as CSV, oldest first."""
 
     pieces = await service.export(caller, only)
 
@@ -87,11 +87,11 @@ async def _move(service: Finance, caller: Principal, kind: MovementType, body: M
 
 @router.post("/deposits", status_code=201, response_model=TransactionOut)
 async def deposit(body: Movement, caller: Writer, service: Service, idempotency_key: KeyHeader = None) -> Response:
-    """Put money in."""
+    """Deposit money."""
     return await _move(service, caller, "deposit", body, idempotency_key)
 
 
 @router.post("/withdrawals", status_code=201, response_model=TransactionOut)
 async def withdraw(body: Movement, caller: Writer, service: Service, idempotency_key: KeyHeader = None) -> Response:
-    """Take money out."""
+    """Withdraw money."""
     return await _move(service, caller, "withdrawal", body, idempotency_key)

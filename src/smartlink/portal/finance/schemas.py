@@ -1,4 +1,4 @@
-"""Money movements as they are sent and seen."""
+"""Request and response schemas of wallets."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MovementType = Literal["deposit", "withdrawal"]
 
 
 class Movement(BaseModel):
-    """How much is to move."""
+    """The amount of a deposit or withdrawal."""
 
     amount: Amount
 
 
 class WalletOut(BaseModel):
-    """A wallet. `version` counts its movements: a page that knows an older one is behind."""
+    """A wallet. `version` counts its transactions: a client with a lower one is out of date."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -31,7 +31,7 @@ class WalletOut(BaseModel):
 
 
 class TransactionOut(BaseModel):
-    """One movement."""
+    """A deposit or withdrawal."""
 
     model_config = ConfigDict(from_attributes=True)
 

@@ -1,4 +1,4 @@
-"""What can be done with money: look, deposit, withdraw, read the ledger."""
+"""Wallets: balance, deposits, withdrawals, and the list of transactions."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from smartlink.portal.finance.events import BalanceUpdated, DepositCompleted, Wi
 from smartlink.portal.finance.model import OUTSIDE, LedgerEntry, Transaction, Wallet
 from smartlink.portal.finance.schemas import MovementType, TransactionOut, WalletOut
 from smartlink.portal.notifications.service import notify
-from smartlink.portal.shared import idempotency
 from smartlink.portal.shared.errors import Invalid
-from smartlink.portal.shared.idempotency import StoredResponse
+from smartlink.portal.shared.idempotency import StoredResponse, once
 from smartlink.portal.shared.limits import RateLimits
 from smartlink.portal.shared.money import MAX_AMOUNT, money_text
 from smartlink.portal.shared.paging import Page, ordered, within
@@ -35,7 +34,7 @@ EXPORTED_AT_ONCE = 500
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which movements: of one type, from a time on, before a time."""
+    """Selects transactions of one type, at or after `since`, and before `until`; None: no restriction."""
 
     type: MovementType | None = None
     since: dt.datetime | None = None
@@ -43,7 +42,7 @@ class Filter:
 
 
 def ledger(user_id: int, page: Page, which: Filter) -> Select[Transaction]:
-    """A page of a user's movements. Newest first, or, after an id, oldest first."""
+    """Select a page of a user's transactions: newest first, or oldest first after an id."""
     found = (
         select(Transaction)
         .join(Wallet, Wallet.id == Transaction.wallet_id)
@@ -59,14 +58,14 @@ def ledger(user_id: int, page: Page, which: Filter) -> Select[Transaction]:
 
 
 class Finance:
-    """The caller's own wallet. Everything raises TooMany."""
+    """The caller's own wallet. All methods raise TooMany."""
 
     def __init__(self, announcer: Announcer, limits: RateLimits) -> None:
         self._announcer = announcer
         self._limits = limits
 
     async def wallet(self, caller: Principal) -> tuple[WalletOut, int]:
-        """Balance and version, and the event of the money channel up to which they are current."""
+        """Return the wallet, and the id of the last event on its channel that it includes."""
         await self._limits.take("wallet", caller.id)
         async with self._announcer.database.reading() as session:
             event_id = await self._announcer.outbox.latest_id(session, str(financial_channel(caller.id)))
@@ -76,13 +75,13 @@ class Finance:
         return WalletOut.model_validate(row), event_id
 
     async def transactions(self, caller: Principal, page: Page, which: Filter) -> list[TransactionOut]:
-        """A page of the ledger."""
+        """Return a page of transactions."""
         await self._limits.take("wallet", caller.id)
         async with self._announcer.database.reading() as session:
             return await _page(session, caller, page, which)
 
     async def export(self, caller: Principal, which: Filter) -> AsyncIterator[list[TransactionOut]]:
-        """The whole ledger, oldest first, in pieces. The first is read before this returns: then all is well."""
+        """Return all transactions, oldest first, in batches. The first is read at once, so that errors show early."""
         await self._limits.take("wallet", caller.id)
         return self._pieces(caller, which, await self._piece(caller, which, 0))
 
@@ -98,20 +97,16 @@ class Finance:
             return await _page(session, caller, Page(EXPORTED_AT_ONCE, None, after), which)
 
     async def move(self, caller: Principal, kind: MovementType, amount: Decimal, key: str | None) -> StoredResponse:
-        """Deposit or withdraw. Raises Invalid when the balance would fall below zero or grow out of bounds."""
+        """Deposit or withdraw. Raises Invalid if the balance would fall below zero or exceed `MAX_AMOUNT`."""
         await self._limits.take("wallet", caller.id)
-        request = (
-            None if key is None else idempotency.IdempotentRequest(caller.id, f"wallet.{kind}", key, money_text(amount))
-        )
-        async with self._announcer.work() as work:
-            if request is not None:
-                kept = await idempotency.begin(work.session, request)
-                if kept is not None:
-                    return kept
+        async with (
+            self._announcer.work() as work,
+            once(work.session, caller.id, f"wallet.{kind}", key, money_text(amount)) as done,
+        ):
+            if done.response is not None:
+                return done.response
             transaction = await self._move(work, caller, kind, amount)
-            answer = StoredResponse(201, transaction.model_dump_json())
-            if request is not None:
-                await idempotency.finish(work.session, request, answer)
+            done.response = answer = StoredResponse(201, transaction.model_dump_json())
         return answer
 
     async def _move(self, work: UnitOfWork, caller: Principal, kind: MovementType, amount: Decimal) -> TransactionOut:
@@ -155,7 +150,7 @@ async def _page(session: AsyncSession, caller: Principal, page: Page, which: Fil
 
 
 async def _changed(session: AsyncSession, user_id: int, gained: Decimal, now: dt.datetime) -> Wallet:
-    """The wallet with `gained` added, locked until the transaction ends. Raises Invalid out of bounds."""
+    """Add `gained` and return the wallet, locked until the transaction ends. Raises Invalid like `move`."""
     if gained > 0:
         insert: Any = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
         opened = insert(Wallet).values(
@@ -170,6 +165,6 @@ async def _changed(session: AsyncSession, user_id: int, gained: Decimal, now: dt
         .execution_options(synchronize_session=False)
     )
     if changed is None:
-        text = "The balance would grow out of bounds." if gained > 0 else "The balance is not enough."
+        text = "The balance would exceed the maximum." if gained > 0 else "Insufficient balance."
         raise Invalid({"amount": [text]})
     return changed

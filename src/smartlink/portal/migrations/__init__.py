@@ -1,6 +1,6 @@
-"""The database's history: going up, and going down without losing or exposing what is there.
+"""Migrations of the portal's database.
 
-Scripts lie beside this file. On SQLite they run over the standard library's driver, each run in one transaction.
+The scripts are in `versions`. On SQLite they run on the standard library's driver, each run in one transaction.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ __all__ = ["HEAD", "current", "downgrade", "revisions", "upgrade"]
 
 HEAD = "0010"
 _LOCK = 5_127_004_918
-"""Two processes that start at once migrate one after the other: a PostgreSQL advisory lock."""
+"""The PostgreSQL advisory lock that makes concurrent migrations run one after the other."""
 
 
 def current(url: str) -> str | None:
-    """The revision the database is at; None when it has none. Cheap on SQLite: asked at every start."""
+    """Return the database's revision, or None. Cheap on SQLite, as it is read at every start."""
     parsed = make_url(async_url(url))
     if parsed.get_backend_name() == "sqlite":
         path = Path(parsed.database or "")
@@ -46,19 +46,19 @@ def current(url: str) -> str | None:
 
 
 def revisions() -> frozenset[str]:
-    """All that this version knows."""
+    """Return all revisions that this version knows."""
     return frozenset(script.name[:4] for script in (Path(__file__).parent / "versions").glob("[0-9]*.py"))
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Bring the database up to `revision`."""
+    """Upgrade the database to `revision`."""
     if revision == "head" and current(url) == HEAD:
         return
     _run(url, "upgrade", revision)
 
 
 def downgrade(url: str, revision: str) -> None:
-    """Take the database down to `revision`, or to `base`. Direct messages go before what tells them apart."""
+    """Downgrade the database to `revision` or `base`. Deletes direct messages before the column that marks them."""
     _run(url, "downgrade", revision)
 
 

@@ -1,1 +1,1 @@
-"""Notifications: what a user should know about, kept until read."""
+"""Notifications for users, and whether they have been read."""

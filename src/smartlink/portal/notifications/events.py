@@ -1,4 +1,4 @@
-"""What is announced about notifications."""
+"""Events about notifications."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["EchoNotification", "NotificationCreated", "NotificationRead"]
 
 @dataclass(frozen=True)
 class NotificationCreated(BroadcastEvent):
-    """A notification came for `user`."""
+    """`user` has a new notification."""
 
     notification: NotificationOut
     user: Profile
@@ -26,7 +26,7 @@ class NotificationCreated(BroadcastEvent):
 
 @dataclass(frozen=True)
 class EchoNotification(BroadcastEvent):
-    """The same in the form that Echo's `.notification()` listens for."""
+    """A new notification, in the form that Echo's `.notification()` listens for."""
 
     notification: NotificationOut
     user_id: int
@@ -43,7 +43,7 @@ class EchoNotification(BroadcastEvent):
 
 @dataclass(frozen=True)
 class NotificationRead(BroadcastEvent):
-    """`user` has read a notification, on whichever of their pages."""
+    """`user` has read a notification."""
 
     notificationId: int  # noqa: N815 - the payload's key
     user: Profile

@@ -16,7 +16,7 @@ _UNREAD = text("read_at IS NULL")
 
 
 class Notification(Base):
-    """Something a user should hear of; `data` depends on `type`."""
+    """A notification. The shape of `data` depends on `type`."""
 
     __tablename__ = "notifications"
     __table_args__ = (

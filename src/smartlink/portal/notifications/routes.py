@@ -1,4 +1,4 @@
-"""Endpoints of notifications."""
+"""The endpoints of notifications."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ async def list_notifications(
     which: WhichPage,
     service: Service,
     response: Response,
-    unread: Annotated[bool, Query(description="Only those not read yet")] = False,
+    unread: Annotated[bool, Query(description="Only unread notifications")] = False,
 ) -> list[NotificationOut]:
-    """One's notifications, newest first. X-Unread-Count: how many are unread in all."""
+    """List your notifications, newest first. X-Unread-Count: the total number of unread ones."""
     found = await service.page(caller, which, unread=unread)
     response.headers[UNREAD] = str(found.unread)
     response.headers[EVENT_ID] = str(found.event_id)
@@ -48,12 +48,12 @@ async def list_notifications(
 
 @router.post("/read")
 async def read_all(caller: Writer, service: Service) -> Status:
-    """Mark all as read."""
+    """Mark all your notifications as read."""
     await service.read_all(caller)
     return Status()
 
 
 @router.post("/{notification_id}/read")
 async def read_one(notification_id: PathId, caller: Writer, service: Service) -> NotificationOut:
-    """Mark one as read."""
+    """Mark a notification as read."""
     return await service.read(caller, notification_id)

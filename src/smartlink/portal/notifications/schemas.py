@@ -1,4 +1,4 @@
-"""A notification as its reader sees it."""
+"""The response schema of notifications."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["NotificationOut"]
 
 
 class NotificationOut(BaseModel):
-    """One notification."""
+    """A notification."""
 
     model_config = ConfigDict(from_attributes=True)
 

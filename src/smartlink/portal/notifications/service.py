@@ -1,4 +1,4 @@
-"""What can be done with notifications: notify somebody, list, mark as read."""
+"""Notifications: create, list, mark as read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ABOUT_AT_ONCE = 500
 
 
 async def notify(work: UnitOfWork, user: Profile, kind: str, data: dict[str, Any]) -> NotificationOut:
-    """Add a notification for `user`, within the work that gives the reason, and announce it."""
+    """Create a notification for `user` and announce it, in the unit of work that causes it."""
     row = Notification(user_id=user.id, type=kind, data=data, created_at=dt.datetime.now(dt.UTC))
     work.session.add(row)
     await work.session.flush()
@@ -36,9 +36,9 @@ async def notify(work: UnitOfWork, user: Profile, kind: str, data: dict[str, Any
 
 
 async def mark_about(work: UnitOfWork, user: Profile, kind: str, key: str, ids: Sequence[int]) -> None:
-    """Mark what tells `user` of these records as read, within the work that shows them; each is announced once.
+    """Mark notifications of `user` about some records as read. Announces each once.
 
-    `kind` and `key` say which: notifications of that type whose `data[key]` is one of `ids`.
+    Selects notifications of the type `kind` whose `data[key]` is one of `ids`.
     """
     about = Notification.data[key].as_numeric(19, 0)
     for first in range(0, len(ids), ABOUT_AT_ONCE):
@@ -47,7 +47,7 @@ async def mark_about(work: UnitOfWork, user: Profile, kind: str, key: str, ids: 
 
 async def _mark(work: UnitOfWork, user: Profile, *which: ColumnElement[bool]) -> None:
     unread = (Notification.user_id == user.id, Notification.read_at.is_(None), *which)
-    # In one order, so that two who mark at once wait for each other instead of for ever.
+    # Lock in one order, so that concurrent calls do not deadlock.
     locked = select(Notification.id).where(*unread).order_by(Notification.id).with_for_update()
     marked = await work.session.scalars(
         update(Notification)
@@ -61,7 +61,7 @@ async def _mark(work: UnitOfWork, user: Profile, *which: ColumnElement[bool]) ->
 
 
 def listed(user_id: int, page: Page, *, unread: bool) -> Select[Notification]:
-    """A page of a user's notifications. Newest first, or, after an id, oldest first."""
+    """Select a page of a user's notifications: newest first, or oldest first after an id."""
     found = select(Notification).where(Notification.user_id == user_id, *within(Notification.id, page))
     if unread:
         found = found.where(Notification.read_at.is_(None))
@@ -69,13 +69,13 @@ def listed(user_id: int, page: Page, *, unread: bool) -> Select[Notification]:
 
 
 def unread_count(user_id: int) -> Select[int]:
-    """How many notifications a user has not read."""
+    """Select the number of a user's unread notifications."""
     return select(func.count()).where(Notification.user_id == user_id, Notification.read_at.is_(None))
 
 
 @dataclass(frozen=True, slots=True)
 class NotificationPage:
-    """A page, how many are unread in all, and the event up to which both are current."""
+    """A page of notifications, the total number of unread ones, and the last event that both include."""
 
     notifications: list[NotificationOut]
     unread: int
@@ -83,13 +83,13 @@ class NotificationPage:
 
 
 class Notifications:
-    """One's own notifications."""
+    """The caller's own notifications."""
 
     def __init__(self, announcer: Announcer) -> None:
         self._announcer = announcer
 
     async def page(self, caller: Principal, which: Page, *, unread: bool) -> NotificationPage:
-        """A page of them, newest first."""
+        """Return a page of notifications, newest first."""
         async with self._announcer.database.reading() as session:
             event_id = await self._announcer.outbox.latest_id(session, str(user_channel(caller.id)))
             rows = (await session.scalars(listed(caller.id, which, unread=unread))).all()
@@ -97,7 +97,7 @@ class Notifications:
         return NotificationPage([NotificationOut.model_validate(row) for row in rows], count, event_id)
 
     async def read(self, caller: Principal, notification_id: int) -> NotificationOut:
-        """Mark one as read; announced once. Raises NotFound when it is not the caller's."""
+        """Mark a notification as read; announced once. Raises NotFound if it is not the caller's."""
         async with self._announcer.work() as work:
             await _mark(work, _profile(caller), Notification.id == notification_id)
             row = await work.session.get(Notification, notification_id)
@@ -106,7 +106,7 @@ class Notifications:
             return NotificationOut.model_validate(row)
 
     async def read_all(self, caller: Principal) -> None:
-        """Mark all as read; each is announced once."""
+        """Mark all notifications as read; each is announced once."""
         async with self._announcer.work() as work:
             await _mark(work, _profile(caller))
 

@@ -1,1 +1,1 @@
-"""Presence: who is online, as the realtime server's connections say."""
+"""Presence: who is online, according to the realtime server's connections."""

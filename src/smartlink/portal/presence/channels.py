@@ -1,4 +1,4 @@
-"""Who may see who is online."""
+"""The channel of users who are online, and who may subscribe to it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ CHAT_PRESENCE = "presence-chat"
 
 
 def chat_presence() -> PresenceChannel:
-    """The channel whose members are online."""
+    """Return the channel whose members are online."""
     return PresenceChannel("chat")
 
 
 def add_rules(rules: ChannelRules) -> None:
-    """Let everybody who is signed in and may read chat in, as `{id, name}`."""
+    """Allow every signed-in user who may read chat, as `{id, name}`."""
 
     @rules.presence("chat")
     def everybody(user: Principal) -> object:

@@ -1,4 +1,4 @@
-"""What is announced when somebody comes online or goes: state, since it can be asked for."""
+"""Events about users who come online or go offline. They are state: clients can query who is online."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["UserJoined", "UserLeft"]
 
 @dataclass(frozen=True)
 class UserJoined(BroadcastEvent):
-    """A user's first socket came."""
+    """A user came online with their first connection."""
 
     delivery: ClassVar[Delivery] = Delivery.STATE
 
@@ -26,7 +26,7 @@ class UserJoined(BroadcastEvent):
 
 @dataclass(frozen=True)
 class UserLeft(BroadcastEvent):
-    """A user's last socket ended."""
+    """A user went offline with their last connection."""
 
     delivery: ClassVar[Delivery] = Delivery.STATE
 

@@ -1,4 +1,4 @@
-"""The table of who is online."""
+"""The table of presence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["UserPresence"]
 
 
 class UserPresence(Base):
-    """One row per user: whether a socket of theirs is on `presence-chat`, and when they were last seen."""
+    """One row per user: whether they have a connection on `presence-chat`, and when they were last seen."""
 
     __tablename__ = "user_presence"
     __table_args__ = (Index("ix_user_presence_online", "is_online", "last_seen"),)
@@ -23,6 +23,6 @@ class UserPresence(Base):
     is_online: Mapped[bool] = mapped_column(Boolean)
     last_seen: Mapped[dt.datetime] = mapped_column(UtcDateTime)
     told_ms: Mapped[int] = mapped_column(BigInteger, server_default="0")
-    """Up to when, in milliseconds since 1970, this was told: what tells of no later time changes nothing."""
+    """The time of the latest report applied, in milliseconds since 1970. Reports that are not newer are ignored."""
     created_at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[dt.datetime] = mapped_column(UtcDateTime)

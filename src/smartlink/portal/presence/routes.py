@@ -1,4 +1,4 @@
-"""Where the realtime server tells who came and went."""
+"""The webhook endpoint for the realtime server's events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["router"]
 router = APIRouter(tags=["realtime"])
 
 MAX_AGE_S = 600.0
-"""Twice as long as the realtime server tries to deliver. What somebody overheard is void after it."""
+"""Twice as long as the realtime server retries. Intercepted webhooks cannot be replayed after that."""
 
 _SIGNED = {
     "security": [{"signature": []}],
@@ -44,10 +44,9 @@ _SIGNED = {
 
 @router.post("/webhooks/realtime", responses=raises(Unauthenticated, Invalid), openapi_extra=_SIGNED)
 async def realtime_webhook(request: Request) -> Status:
-    """A signed batch of the realtime server's events, applied in one transaction.
+    """Receive a signed batch of the realtime server's events, and apply it in one transaction.
 
-    What tells of more than ten minutes ago is refused with 422. A repeat, and what comes late, change nobody's
-    presence.
+    Batches older than ten minutes are refused with 422. Repeated and outdated batches do not change presence.
     """
     settings: PortalSettings = request.app.state.settings
     presence: Presence = request.app.state.presence

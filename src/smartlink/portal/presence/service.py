@@ -1,6 +1,6 @@
-"""Keeps `user_presence` at the truth of connections, and tells of changes only.
+"""Keeps `user_presence` in line with the realtime server's connections, and announces changes.
 
-The realtime server says who came and went; a sweep compares with who is really there, for what a crash left.
+Webhooks report who joined and left; a sweep corrects what a crash or a lost webhook has left behind.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ _USER_ID = re.compile(r"[1-9][0-9]{0,18}\Z")
 
 @dataclass(frozen=True, slots=True)
 class MemberEvent:
-    """A webhook's word that a user came to a presence channel (`joined`) or left it."""
+    """A webhook event: a user joined (`joined` true) or left a presence channel."""
 
     user_id: int
     joined: bool
 
 
 def user_id_of(text: object) -> int | None:
-    """The user a member's id stands for; None when it is none of ours."""
+    """Return a member's id as a user id, or None if it is not a valid one."""
     if not isinstance(text, str) or not _USER_ID.match(text) or int(text) > MAX_ID:
         return None
     return int(text)
 
 
 class Presence:
-    """Who is online."""
+    """Stores and announces who is online."""
 
     def __init__(self, announcer: Announcer) -> None:
         self._announcer = announcer
         self._touched: dict[int, float] = {}
 
     async def online(self) -> Sequence[User]:
-        """Users who are online and were seen in the last five minutes, by name."""
+        """Return the users who are online and were seen in the last five minutes, by name."""
         found = (
             select(User)
             .join(UserPresence, UserPresence.user_id == User.id)
@@ -65,10 +65,10 @@ class Presence:
             return (await session.scalars(found)).all()
 
     async def hear(self, events: Iterable[MemberEvent], at_ms: int) -> None:
-        """Apply what the realtime server told of up to `at_ms`, in order, in one transaction.
+        """Apply `events`, reported by the realtime server at `at_ms`, in order and in one transaction.
 
-        Of a user of whom as much or more was told already nothing is applied: it is a repeat, or late. A clock that
-        runs ahead counts as ours, or it would make the right one's word late.
+        Ignores users with a report that is as new or newer: this one is a repeat, or late. A time in the future
+        counts as now, so that a server with a fast clock does not outdate correct reports.
         """
         moves: dict[int, list[bool]] = {}
         for event in events:
@@ -82,7 +82,7 @@ class Presence:
                 await _apply(work, user_id, names[user_id], moves[user_id], at_ms)
 
     async def mend(self, present: Collection[int], as_of: dt.datetime) -> None:
-        """Bring the table to who was on the channel at `as_of`. A row changed since then is newer and stays."""
+        """Correct the table: `present` are the users on the channel at `as_of`. Rows changed since are kept."""
         async with self._announcer.work() as work:
             gone = (
                 select(User.id, User.name)
@@ -101,7 +101,7 @@ class Presence:
                 await work.session.execute(seen.values(last_seen=_now()))
 
     async def touch(self, work: UnitOfWork, user_id: int) -> None:
-        """Note that a user did something; written at most once a minute."""
+        """Update when a user was last seen, at most once a minute."""
         now = time.monotonic()
         if now - self._touched.get(user_id, -TOUCH_EVERY_S) < TOUCH_EVERY_S:
             return
@@ -120,8 +120,8 @@ async def _names(work: UnitOfWork, user_ids: Collection[int]) -> dict[int, str]:
 
 
 async def _apply(work: UnitOfWork, user_id: int, name: str, moves: Sequence[bool], at_ms: int) -> None:
-    """Take over what was told, each move in order, and announce changes; nothing when it is no news."""
-    is_online = await _told(work, user_id, at_ms)
+    """Apply joins (True) and leaves (False) in order, and announce changes, unless the report is outdated."""
+    is_online = await _claim(work, user_id, at_ms)
     if is_online is None:
         return
     before = is_online
@@ -135,19 +135,19 @@ async def _apply(work: UnitOfWork, user_id: int, name: str, moves: Sequence[bool
         await work.session.execute(changed.values(is_online=is_online, last_seen=now, updated_at=now))
 
 
-async def _told(work: UnitOfWork, user_id: int, at_ms: int) -> bool | None:
-    """Whether the user was online until now, the row locked and marked as told; None when this is no news."""
+async def _claim(work: UnitOfWork, user_id: int, at_ms: int) -> bool | None:
+    """Lock the user's row and set the time of its report. Returns whether the user was online; None if outdated."""
     insert: Any = sqlite.insert if _is_sqlite(work) else postgresql.insert
     now = _now()
     row = insert(UserPresence).values(
         user_id=user_id, is_online=False, last_seen=now, created_at=now, updated_at=now, told_ms=at_ms
     )
-    told: bool | None = await work.session.scalar(
+    was_online: bool | None = await work.session.scalar(
         row.on_conflict_do_update(
             index_elements=["user_id"], set_={"told_ms": at_ms}, where=UserPresence.told_ms < at_ms
         ).returning(UserPresence.is_online)
     )
-    return told
+    return was_online
 
 
 def _is_sqlite(work: UnitOfWork) -> bool:
@@ -163,7 +163,7 @@ def _now() -> dt.datetime:
 
 
 def member_events(events: Iterable[object]) -> list[MemberEvent]:
-    """What a webhook's events say about our presence channel; everything else in them is for others."""
+    """Return the joins and leaves on our presence channel among a webhook's events."""
     found = []
     for event in events:
         if isinstance(event, MemberAdded | MemberRemoved) and event.channel == CHAT_PRESENCE:

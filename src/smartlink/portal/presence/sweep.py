@@ -1,4 +1,4 @@
-"""Asks the realtime server who is on `presence-chat`, and mends what webhooks that never came have left."""
+"""Asks the realtime server who is on `presence-chat`, to correct what lost webhooks have left behind."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ log = logging.getLogger(__name__)
 
 
 class Sweep:
-    """One look at who is there."""
+    """Compares stored presence with the realtime server's."""
 
     def __init__(self, presence: Presence, realtime: RealtimeApi) -> None:
         self._presence = presence
         self._realtime = realtime
 
     async def run_once(self) -> bool:
-        """Ask, and mend. False when the realtime server did not answer: then nothing is changed."""
+        """Correct the stored presence. Returns False, and changes nothing, if the realtime server does not answer."""
         as_of = dt.datetime.now(dt.UTC)
         try:
             present = await self._realtime.present(CHAT_PRESENCE)
         except RealtimeAway as error:
-            log.warning("presence sweep: no answer from the realtime server (%s)", error)
+            log.warning("presence sweep skipped: no answer from the realtime server (%s)", error)
             return False
         ids = {user_id_of(user_id) for user_id in present}
         await self._presence.mend({user_id for user_id in ids if user_id is not None}, as_of)

@@ -1,1 +1,1 @@
-"""What every feature of the portal stands on: settings, database, work, security, paging, errors."""
+"""What all features of the portal share: settings, database, units of work, security, paging, errors."""

@@ -1,4 +1,4 @@
-"""What endpoints declare of their answers beside the body: errors that only some give, and headers."""
+"""Helpers for endpoints to declare response headers, and errors that only some endpoints return."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ _COUNT = {"type": "string", "pattern": "^[0-9]+$"}
 
 HEADERS: dict[str, dict[str, Any]] = {
     "X-Event-Id": {
-        "description": "Up to which event of its channel the answer is current: the `after` of `GET /api/events`.",
+        "description": "The last event of the channel included in this response: `after` for `GET /api/events`.",
         "schema": _COUNT,
         "example": "41",
     },
     "X-Unread-Count": {
-        "description": "How many notifications are unread in all.",
+        "description": "The total number of unread notifications.",
         "schema": _COUNT,
         "example": "3",
     },
     "ETag": {
-        "description": "The record's version, to be sent back as If-Match.",
+        "description": "The record's version, for If-Match.",
         "schema": {"type": "string", "pattern": '^"[1-9][0-9]*"$'},
         "example": '"3"',
     },
     "X-Account": {
-        "description": "The id of the account that the session cookie belongs to.",
+        "description": "The id of the account the session cookie belongs to.",
         "schema": {"type": "string", "pattern": "^[1-9][0-9]*$"},
         "example": "7",
     },
     "Retry-After": {
-        "description": "Seconds to wait before the next attempt.",
+        "description": "Seconds to wait before retrying.",
         "schema": {"type": "string", "pattern": "^[1-9][0-9]*$"},
         "example": "1",
     },
@@ -42,7 +42,7 @@ HEADERS: dict[str, dict[str, Any]] = {
         "example": "Bearer",
     },
     "Set-Cookie": {
-        "description": "The session, HttpOnly, and the CSRF token that the page reads; expired ones when it ends.",
+        "description": "The session (HttpOnly) and the CSRF token, which the page reads; expired when it ends.",
         "schema": {"type": "string"},
         "example": "smartlink_session=…; HttpOnly; Path=/; SameSite=lax",
     },
@@ -52,14 +52,14 @@ HEADERS: dict[str, dict[str, Any]] = {
         "example": 'attachment; filename="transactions.csv"',
     },
 }
-"""Every header that an endpoint tells something in."""
+"""All response headers of the API, for the components of its description."""
 
 
 def raises(*errors: type[PortalError]) -> dict[int | str, dict[str, Any]]:
-    """For a route's `responses`: errors it gives that do not follow from its parameters or from who may call it."""
+    """Return `responses` for a route: errors that do not follow from its parameters or its permissions."""
     return {error.status: {"description": error.default} for error in errors}
 
 
 def shows(*headers: str, status: int = 200) -> dict[int | str, dict[str, Any]]:
-    """For a route's `responses`: headers of the answer that succeeds."""
+    """Return `responses` for a route: the headers of its successful response."""
     return {status: {"headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers}}}

@@ -1,7 +1,7 @@
-"""What goes on behind the requests: the relay that sends recorded events, and the jobs that are due now and then.
+"""Background work: the relay that sends recorded events, and scheduled jobs.
 
-Workers hear of commits at once: in this process by a bell, elsewhere by PostgreSQL's NOTIFY, or over Redis where
-REDIS_URL or REDIS_HOST names one.
+Commits wake workers at once: in this process directly, elsewhere through PostgreSQL's NOTIFY, or through Redis if
+REDIS_URL or REDIS_HOST is set.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _DRIVERS_OWN_LIMIT_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """How one worker works: `queues` in the order of their priority, None for all; calls under way at once; when it
-    ends by itself."""
+    """Options of one worker: `queues` in order of priority (None: all), how many calls it makes at once, and when it
+    exits by itself."""
 
     queues: tuple[str, ...] | None = None
     concurrency: int = 4
@@ -42,7 +42,7 @@ class WorkerOptions:
 
 
 def outbox(settings: BroadcastSettings) -> Outbox:
-    """The outbox that requests record in."""
+    """Return the outbox in which requests record events."""
     url = redis_url(settings)
     return Outbox(outbox_tables, notify=url is None, bell=RedisBell(url) if url else None)
 
@@ -50,7 +50,7 @@ def outbox(settings: BroadcastSettings) -> Outbox:
 def relay(
     database: Database, driver: Driver, settings: BroadcastSettings, wakeup: Wakeup, options: WorkerOptions
 ) -> Relay:
-    """The relay that sends what requests recorded. Raises BroadcastConfigError for a queue that cannot be."""
+    """Return the relay that sends recorded events. Raises BroadcastConfigError for an invalid queue name."""
     return Relay(
         database.engine,
         outbox_tables,
@@ -59,13 +59,13 @@ def relay(
         listeners=_listeners(database, settings, options.queues),
         queues=options.queues,
         concurrency=options.concurrency,
-        # The driver keeps BROADCAST_TIMEOUT itself and says more about it; this is for one that does not.
+        # Drivers enforce BROADCAST_TIMEOUT themselves, with better messages; this catches those that do not.
         send_timeout_s=settings.timeout_s + _DRIVERS_OWN_LIMIT_S,
     )
 
 
 async def work(relay: Relay, schedule: Schedule, stop: asyncio.Event, options: WorkerOptions) -> None:
-    """Run both until `stop` is set or the relay has done what `options` ask for."""
+    """Run the relay and the schedule until `stop` is set or a limit in `options` is reached."""
     is_over = asyncio.Event()
 
     async def relay_until_over() -> None:

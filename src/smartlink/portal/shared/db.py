@@ -1,11 +1,11 @@
-"""The database: one engine, transactions that read and transactions that write, and what counts as "away".
+"""The database: one engine, reading and writing transactions, and which errors mean that it is unavailable.
 
-SQLite runs in WAL mode. Its driver's own transactions are switched off, and ours begin with `BEGIN IMMEDIATE` when
-they will write: a transaction that reads first and writes later would otherwise fail when another came between.
-Within this process writers queue up behind a lock instead of behind SQLite's busy handler, which is not fair.
+SQLite runs in WAL mode. Its driver's own transactions are disabled, and ours begin with `BEGIN IMMEDIATE` if they
+will write: a transaction that reads before it writes could otherwise fail when another one writes in between.
+Within this process, writers queue behind a lock rather than SQLite's busy handler, which is not fair.
 
-On PostgreSQL readers run outside of transactions, each statement on its own snapshot, as READ COMMITTED would have it
-inside of one: that saves two round trips. A pooled connection is asked whether it lives only after it has rested.
+On PostgreSQL, readers run outside transactions, each statement on its own snapshot, as under READ COMMITTED: this
+saves two round trips. A pooled connection is pinged before use only after it has been idle.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["Base", "BigId", "Database", "UtcDateTime", "is_away", "make_file", "
 WAIT_S = 5.0
 MAX_LOG_BYTES = 16 * 1024 * 1024
 RESTED_S = 5.0
-"""A pooled connection that was not used for so long is tried before it is."""
+"""A pooled connection that has been idle for this long is pinged before use."""
 _CONSTRAINTS = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -48,7 +48,7 @@ BigId = BigInteger().with_variant(Integer, "sqlite")
 
 
 def make_file(name: str | None) -> None:
-    """Make SQLite's file where there is none, for this user alone; its log and index are made with the same mode."""
+    """Create SQLite's file unless it exists, readable by this user only. SQLite copies the mode to its other files."""
     if name and name != ":memory:":
         file = Path(name)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -61,14 +61,14 @@ class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=_CONSTRAINTS)
 
 
-# The outbox's names are its own; they do not follow our naming convention.
+# The outbox names its own constraints, which do not follow our convention.
 outbox_tables = define_tables(MetaData())
 
 
 class Database:
-    """Hands out transactions. `reading()` never commits; `writing()` commits when its block ends well.
+    """Opens sessions. `reading()` never commits; `writing()` commits when its block ends without an error.
 
-    Both raise DatabaseAway when the database cannot be reached, is locked, or has gone within the block.
+    Both raise DatabaseAway when the database cannot be reached, is locked, or is lost within the block.
     """
 
     def __init__(self, url: str) -> None:
@@ -101,15 +101,15 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
-        """A session for queries: one snapshot on SQLite, one for each statement on PostgreSQL."""
-        with _away_told():
+        """Open a session for queries: one snapshot on SQLite, one for each statement on PostgreSQL."""
+        with _database_away():
             async with AsyncSession(self._reader, expire_on_commit=False, autoflush=False) as session:
                 yield session
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncSession]:
-        """A session whose changes are committed when the block ends, rolled back when it raises."""
-        with _away_told():
+        """Open a session that is committed when the block ends, or rolled back when it raises."""
+        with _database_away():
             async with AsyncExitStack() as stack:
                 if self.is_sqlite:
                     await asyncio.wait_for(stack.enter_async_context(self._writing), WAIT_S)
@@ -124,23 +124,23 @@ class Database:
         await self.engine.dispose()
 
 
-class _away_told:  # noqa: N801 - reads as a statement
-    """Turns the driver's many ways of saying that the database is away into DatabaseAway."""
+class _database_away:  # noqa: N801 - reads as a statement
+    """Turns any driver error that means the database is unavailable into DatabaseAway."""
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if error is not None and is_away(error):
-            raise DatabaseAway("The database is not available.") from error
+            raise DatabaseAway("The database is unavailable.") from error
 
 
-# 3D000: the database is not there, because it is being restored.
+# 3D000: the database does not exist, because it is being restored.
 _AWAY_STATES = ("08", "53", "57", "55P03", "40P01", "25P03", "3D000")
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether `error` says that the database cannot serve now, rather than that the statement is wrong."""
+    """Return whether `error` means that the database is unavailable, rather than that the statement is wrong."""
     if isinstance(error, OperationalError | InterfaceError | PoolTimeout | ConnectionError | TimeoutError | OSError):
         return True
     if isinstance(error, DBAPIError):
@@ -150,9 +150,9 @@ def is_away(error: BaseException) -> bool:
 
 
 def prepare_sqlite(connection: Any, _record: object) -> None:
-    """Set up one SQLite connection: write-ahead log, foreign keys, patience, our own transactions.
+    """Set up a SQLite connection: write-ahead log, foreign keys, busy timeout, manual transactions.
 
-    The log grows while somebody reads for long; once all of it is in the database it is cut to `MAX_LOG_BYTES`.
+    The log grows while a long read is open; once it is checkpointed it is truncated to `MAX_LOG_BYTES`.
     """
     connection.isolation_level = None
     cursor = connection.cursor()
@@ -173,7 +173,7 @@ def _begin_sqlite(connection: Any) -> None:
 
 
 def _limit_transaction(connection: Any) -> None:
-    """What behind PgBouncer cannot be set for the whole connection; readers take no locks that others wait for."""
+    """Set limits that PgBouncer does not keep for a connection. Readers need none: they take no blocking locks."""
     if connection.get_execution_options().get(_WRITES):
         for name, limit in _LIMITS.items():
             connection.exec_driver_sql(f"SET LOCAL {name} = '{limit}'")
@@ -185,8 +185,8 @@ def _note_use(_connection: Any, entry: ConnectionPoolEntry) -> None:
 
 def _check_life(dialect: Dialect) -> Any:
     def check(connection: Any, entry: ConnectionPoolEntry, _proxy: object) -> None:
-        """Raises DisconnectionError for a dead one: the pool gives another."""
-        # A server that went said goodbye, and the driver has heard it; one that vanished did not.
+        """Raise DisconnectionError for a dead connection; the pool then provides another."""
+        # The driver notices a server that closes the connection, but not one that vanishes.
         is_dead = connection.driver_connection.is_closed()
         if not is_dead and time.monotonic() - entry.info.get("used_at", time.monotonic()) > RESTED_S:
             try:

@@ -1,18 +1,18 @@
-"""What the API answers when it cannot do what was asked, in one form: `{"message"}`, with `errors` on 422.
+"""The API's errors. All have one form: `{"message"}`, with `errors` on 422.
 
 PortalError
-├── Unauthenticated      401  the caller: sign in
-├── Forbidden            403  the caller: not allowed
-├── NotFound             404  the caller: not there, or not theirs
-├── Conflict             409  the caller: somebody else was first; `version` is the present one
-├── AnotherAccount       409  the page: it shows one account, the session is another's; `X-Account` names that one
-├── TooLarge             413  the caller: send less
-├── CsrfMismatch         419  the page: send X-XSRF-TOKEN
-├── Invalid              422  the caller: `errors` names the fields
-├── TooMany              429  the caller: wait
-├── Busy                 503  callers wait and try again
-├── RealtimeUnavailable  503  the operator; callers wait and try again
-└── DatabaseAway         503  the operator; callers wait and try again
+├── Unauthenticated      401  sign in
+├── Forbidden            403  not allowed
+├── NotFound             404  does not exist, or is not the caller's
+├── Conflict             409  changed by someone else; `version` is the current one
+├── AnotherAccount       409  the page shows another account than the session's, which `X-Account` names
+├── TooLarge             413  send less
+├── CsrfMismatch         419  send X-XSRF-TOKEN
+├── Invalid              422  `errors` names the fields
+├── TooMany              429  wait
+├── Busy                 503  wait and retry
+├── RealtimeUnavailable  503  wait and retry; a problem for the operator
+└── DatabaseAway         503  wait and retry; a problem for the operator
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 
 class PortalError(Exception):
-    """The root. `status` is the answer's; `message` is for the caller."""
+    """The base class. `status` is the HTTP status, `message` is for the caller, `default` the usual message."""
 
     status = 500
     default = "Server error."
@@ -64,17 +64,17 @@ class PortalError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers the answer carries."""
+        """The response's headers."""
         return {}
 
     @property
     def body(self) -> dict[str, object]:
-        """The answer's body."""
+        """The response's body."""
         return {"message": self.message}
 
 
 class Unauthenticated(PortalError):
-    """Nobody is signed in."""
+    """The request comes without a valid token or session."""
 
     status = 401
     default = "Unauthenticated."
@@ -85,24 +85,24 @@ class Unauthenticated(PortalError):
 
 
 class Forbidden(PortalError):
-    """Signed in, but not allowed."""
+    """The caller is signed in, but not allowed to do this."""
 
     status = 403
     default = "This action is not allowed."
 
 
 class NotFound(PortalError):
-    """Not there, or not the caller's: both look the same."""
+    """The record does not exist or is not the caller's; the two are indistinguishable."""
 
     status = 404
     default = "Not found."
 
 
 class Conflict(PortalError):
-    """The caller knows an older version than the present one; nothing was changed."""
+    """The change is based on an older version than the current one; nothing was changed."""
 
     status = 409
-    default = "This was changed meanwhile. Load it again."
+    default = "This has changed since you loaded it. Reload and try again."
 
     def __init__(self, version: int) -> None:
         super().__init__()
@@ -114,10 +114,10 @@ class Conflict(PortalError):
 
 
 class AnotherAccount(PortalError):
-    """A page shows one account, and its browser has signed in to another since; nothing was changed."""
+    """The page shows one account, but its browser has signed in to another since; nothing was changed."""
 
     status = 409
-    default = "Another account is signed in on this browser."
+    default = "This browser is signed in to another account."
 
     def __init__(self, account_id: int) -> None:
         super().__init__()
@@ -129,21 +129,21 @@ class AnotherAccount(PortalError):
 
 
 class TooLarge(PortalError):
-    """The body is larger than any that we ask for."""
+    """The body is larger than any valid request."""
 
     status = 413
-    default = "The body is too large."
+    default = "The request body is too large."
 
 
 class CsrfMismatch(PortalError):
-    """A page's request without the token that only the page can read."""
+    """A request by cookie lacks the CSRF token, which only our own pages can read."""
 
     status = 419
     default = "CSRF token mismatch."
 
 
 class Invalid(PortalError):
-    """Input that does not fit; `errors` says which field, and why."""
+    """The input is invalid. `errors` maps field names to messages."""
 
     status = 422
 
@@ -157,7 +157,7 @@ class Invalid(PortalError):
 
 
 class TooMany(PortalError):
-    """Too often. `retry_after_s` says when the next one is taken."""
+    """The caller exceeded a rate limit. `retry_after_s` is the wait in whole seconds, at least 1."""
 
     status = 429
     default = "Too many attempts."
@@ -172,7 +172,7 @@ class TooMany(PortalError):
 
 
 class DatabaseAway(PortalError):
-    """The database is away or locked; nothing was changed."""
+    """The database is unavailable or locked; nothing was changed."""
 
     status = 503
     default = "Service unavailable."
@@ -183,7 +183,7 @@ class DatabaseAway(PortalError):
 
 
 class Busy(PortalError):
-    """More are waiting for what takes long than there is room for."""
+    """Too many requests are waiting for a password to be hashed."""
 
     status = 503
     default = "Too many people are signing in. Try again in a second."
@@ -197,7 +197,7 @@ class RealtimeUnavailable(PortalError):
     """The realtime server does not answer; nothing was changed."""
 
     status = 503
-    default = "The realtime server does not answer."
+    default = "The realtime server is not responding."
 
     @property
     def headers(self) -> dict[str, str]:
@@ -205,12 +205,12 @@ class RealtimeUnavailable(PortalError):
 
 
 def handle_errors(app: FastAPI, on_error: Callable[[str, str], None]) -> None:
-    """Give every error of `app` the one form. `on_error` hears the kind and the path of each that is our fault."""
+    """Give all errors of `app` the same form. Calls `on_error` with the type and route path of unexpected ones."""
 
     @app.exception_handler(PortalError)
     async def portal_error(_request: Request, error: PortalError) -> JSONResponse:
         if isinstance(error, DatabaseAway):
-            log.warning("database away: %s", error.__cause__.__class__.__name__)
+            log.warning("database unavailable: %s", error.__cause__.__class__.__name__)
         return JSONResponse(error.body, error.status, error.headers)
 
     @app.exception_handler(RequestValidationError)
@@ -221,8 +221,8 @@ def handle_errors(app: FastAPI, on_error: Callable[[str, str], None]) -> None:
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 400:
-            # The framework's word for a body that it cannot read; ours for all bad input is 422.
-            unread = Invalid({"body": ["The body is not JSON."]})
+            # FastAPI answers 400 to an unreadable body; we answer 422 to all invalid input.
+            unread = Invalid({"body": ["The request body is not valid JSON."]})
             return JSONResponse(unread.body, unread.status)
         headers = dict(error.headers or {})
         if error.status_code == 405:
@@ -231,8 +231,8 @@ def handle_errors(app: FastAPI, on_error: Callable[[str, str], None]) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_request: Request, _error: ClientDisconnect) -> JSONResponse:
-        # Nobody hears it; that it is answered says that it was no fault of ours.
-        return JSONResponse({"message": "The client gave up on the request."}, 400)
+        # Nobody receives this; answering keeps it from being counted as our error.
+        return JSONResponse({"message": "The client closed the connection."}, 400)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -242,7 +242,7 @@ def handle_errors(app: FastAPI, on_error: Callable[[str, str], None]) -> None:
 
 
 def _methods_of(app: FastAPI, request: Request) -> list[str]:
-    """What the path can be asked with: the framework itself names the methods of its first route only."""
+    """Return the methods of a path. The framework itself lists only those of the first matching route."""
     path = request.scope["path"]
     found = {
         method.upper()
@@ -254,7 +254,7 @@ def _methods_of(app: FastAPI, request: Request) -> list[str]:
 
 
 def by_field(errors: Sequence[Any], behind: int = 0) -> dict[str, list[str]]:
-    """What is wrong with which field, of pydantic's errors; `behind` so many names of where the input came from."""
+    """Return pydantic's errors as messages by field, ignoring the first `behind` parts of each location."""
     found: dict[str, list[str]] = {}
     for error in errors:
         place = [str(part) for part in error["loc"][behind:]]
@@ -267,13 +267,13 @@ def _text(field: str, error: Any) -> str:
     kind, limits = error["type"], error.get("ctx", {})
     label = field.encode("utf-8", "replace").decode().replace("_", " ")
     if kind == "json_invalid":
-        return "The body is not JSON."
+        return "The request body is not valid JSON."
     if kind == "missing":
         return f"The {label} field is required."
     if kind in ("string_too_short", "too_short") and limits.get("min_length") == 1:
         return f"The {label} field must not be empty."
     things = "entries" if limits.get("field_type") == "List" else "characters"
-    said = next((text for beginning, text in _SAID.items() if kind.startswith(beginning)), "is not valid")
+    said = next((text for beginning, text in _SAID.items() if kind.startswith(beginning)), "is invalid")
     return f"The {label} field {said.format(**limits, things=things)}."
 
 
@@ -284,10 +284,10 @@ _SAID = {
     "int": "must be a whole number",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
-    # Behind a check of ours a text's length is told as anything's.
-    "string_too_long": "must not have more than {max_length} characters",
+    # After a validator of ours, pydantic reports a text's length like a list's.
+    "string_too_long": "must have at most {max_length} characters",
     "string_too_short": "must have at least {min_length} characters",
-    "too_long": "must not have more than {max_length} {things}",
+    "too_long": "must have at most {max_length} {things}",
     "too_short": "must have at least {min_length} {things}",
     "literal_error": "must be {expected}",
     "datetime": A_TIME,
@@ -297,13 +297,13 @@ _SAID = {
     "model_attributes_type": "must be an object",
     "value_error": "{error}",
 }
-"""What is said of an error whose kind begins so."""
+"""Messages by the beginning of pydantic's error type."""
 
 
 def _summary(errors: Mapping[str, Sequence[str]]) -> str:
     texts = [text for field in errors.values() for text in field]
     if not texts:
-        return "The given data is not valid."
+        return "The given data is invalid."
     if len(texts) == 1:
         return texts[0]
     more = len(texts) - 1

@@ -1,4 +1,4 @@
-"""Whether the database takes what is written: asked by writing, since a full disk still reads."""
+"""Checks that the database accepts writes, by writing: a database on a full disk still answers reads."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["FREE_BYTES", "DatabaseHealth"]
 
 GOOD_FOR_S = 1.0
 FREE_BYTES = 16 * 1024 * 1024
-"""What SQLite's disk must have left: its log takes as much before it is written into the database."""
+"""Free space that SQLite's disk must have: its log grows this large before it is checkpointed."""
 
 
 class DatabaseHealth:
-    """Writes at most once a second, however many want to know; whether the database is there is asked each time.
+    """Checks the connection each time, and writes at most once a second.
 
-    Those who come while it is asked share the next answer: crowds at a public endpoint make nobody wait for long.
+    Callers that arrive during a check share the next one, so that many callers do not wait for each other.
     """
 
     def __init__(self, database: Database, background: Background) -> None:
@@ -35,12 +35,14 @@ class DatabaseHealth:
         self._unwritable: str | None = None
         """Why the last write failed."""
         self._asked_at = -math.inf
-        """When the question was put whose answer is `_problem`."""
+        """When the check began whose result is `_problem`."""
         self._problem: str | None = None
 
     async def check(self) -> list[str]:
-        """What is not done any more, for an operator to read. Raises DatabaseAway, with the reason, unless the
-        database takes writes."""
+        """Return a line for each background task that has died, for operators.
+
+        Raises DatabaseAway, with the reason, if the database does not accept writes.
+        """
         came_at = time.monotonic()
         async with self._asking:
             if self._asked_at < came_at:
@@ -64,7 +66,7 @@ class DatabaseHealth:
         return self._unwritable
 
     async def _found(self) -> str | None:
-        # On SQLite a page that is written, on PostgreSQL a transaction that is: it has no row of its own to change.
+        # Writes a page on SQLite, a transaction id on PostgreSQL: there is no row of our own to change.
         write = "PRAGMA user_version = 0" if self._database.is_sqlite else "SELECT pg_current_xact_id()"
         try:
             async with self._database.writing() as session:
@@ -72,8 +74,8 @@ class DatabaseHealth:
         except DatabaseAway as error:
             cause = getattr(error.__cause__, "orig", None)
             why = str(cause) if self._database.is_sqlite and cause is not None else type(error.__cause__).__name__
-            return f"The database takes no writes: {why}."
+            return f"The database does not accept writes: {why}."
         file = self._database.file
         if file is not None and (free := shutil.disk_usage(Path(file).parent).free) < FREE_BYTES:
-            return f"The disk of the database is full: {free // 1024} KiB are free."
+            return f"The database's disk is full: {free // 1024} KiB free."
         return None

@@ -1,15 +1,17 @@
-"""The same request twice, done once: an answer is kept under its `Idempotency-Key`, per user and endpoint.
+"""Idempotent requests: a response is stored by user, endpoint and `Idempotency-Key`, and returned to repeats.
 
-The key's row is written first, in the transaction of the change. A second request with the same key waits on that
-row until the first is committed, and then finds its answer; if the first is rolled back, the second does the work.
+The key's row is inserted first, in the transaction of the change. A concurrent request with the same key waits for
+that row until the first one commits, then returns its response; if the first one is rolled back, it does the work.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from fastapi import Header
 from sqlalchemy import ForeignKey, Integer, String, Text, delete, select, update
@@ -20,17 +22,19 @@ from sqlalchemy.orm import Mapped, mapped_column
 from smartlink.portal.shared.db import Base, BigId, UtcDateTime
 from smartlink.portal.shared.errors import Invalid
 
-__all__ = ["IdempotencyKey", "IdempotentRequest", "KeyHeader", "StoredResponse", "begin", "finish", "prune"]
+__all__ = ["IdempotencyKey", "KeyHeader", "Once", "StoredResponse", "once", "prune"]
 
 KEPT = dt.timedelta(hours=24)
 MAX_KEY_LENGTH = 255
+_Row: TypeAlias = tuple[int, str, str]
+"""The primary key: user, endpoint, digest of the key."""
 
 KeyHeader = Annotated[str | None, Header(alias="Idempotency-Key")]
 """The header, or None."""
 
 
 class IdempotencyKey(Base):
-    """One request that was, or is being, done."""
+    """A request that has been done or is in progress."""
 
     __tablename__ = "idempotency_keys"
 
@@ -46,73 +50,76 @@ class IdempotencyKey(Base):
 
 
 @dataclass(frozen=True, slots=True)
-class IdempotentRequest:
-    """What makes two requests the same; `content` tells when they are not."""
-
-    user_id: int
-    endpoint: str
-    key: str
-    content: str
-
-    def __post_init__(self) -> None:
-        if not 1 <= len(self.key) <= MAX_KEY_LENGTH:
-            raise Invalid({"Idempotency-Key": [f"The Idempotency-Key has 1 to {MAX_KEY_LENGTH} characters."]})
-
-    @property
-    def stored_key(self) -> str:
-        """The key as stored: whatever characters it has, of one length."""
-        return hashlib.sha256(self.key.encode()).hexdigest()
-
-    @property
-    def fingerprint(self) -> str:
-        """A digest of what was asked."""
-        return hashlib.sha256(self.content.encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """A kept answer: its status and its body, byte by byte."""
+    """A stored response: its status, and its body byte for byte."""
 
     status: int
     body: str
 
 
-async def begin(session: AsyncSession, request: IdempotentRequest) -> StoredResponse | None:
-    """Claim the key; the kept answer when it was claimed before. Raises Invalid when that asked something else."""
+@dataclass(slots=True)
+class Once:
+    """`response` is the stored one if the request has been done before. Otherwise the block sets it."""
+
+    response: StoredResponse | None = None
+
+
+@asynccontextmanager
+async def once(
+    session: AsyncSession, user_id: int, endpoint: str, key: str | None, content: str
+) -> AsyncIterator[Once]:
+    """Do a request at most once within the transaction of `session`; without a key, each time.
+
+        async with once(session, caller.id, "chat.messages", key, text) as done:
+            if done.response is None:
+                done.response = StoredResponse(201, ...)
+
+    Raises Invalid for a malformed key, and for one already used with a different `content`.
+    """
+    if key is None:
+        yield Once()
+        return
+    if not 1 <= len(key) <= MAX_KEY_LENGTH:
+        raise Invalid({"Idempotency-Key": [f"The Idempotency-Key must have 1 to {MAX_KEY_LENGTH} characters."]})
+    # Stored as a digest, so that keys with any characters have one length.
+    row = (user_id, endpoint, _sha256(key))
+    done = Once(await _claim(session, row, _sha256(content)))
+    is_new = done.response is None
+    yield done
+    if is_new and done.response is not None:
+        values = {"status": done.response.status, "body": done.response.body}
+        await session.execute(update(IdempotencyKey).where(*_is(row)).values(values))
+
+
+async def _claim(session: AsyncSession, row: _Row, fingerprint: str) -> StoredResponse | None:
+    """Insert the key's row. Returns the stored response if it exists already. Raises Invalid."""
     insert: Any = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    user_id, endpoint, key = row
     claim = insert(IdempotencyKey).values(
-        user_id=request.user_id,
-        endpoint=request.endpoint,
-        key=request.stored_key,
-        fingerprint=request.fingerprint,
-        created_at=dt.datetime.now(dt.UTC),
+        user_id=user_id, endpoint=endpoint, key=key, fingerprint=fingerprint, created_at=dt.datetime.now(dt.UTC)
     )
     claimed = await session.scalar(claim.on_conflict_do_nothing().returning(IdempotencyKey.user_id))
     if claimed is not None:
         return None
-    kept = (
+    stored = (
         await session.execute(
-            select(IdempotencyKey.fingerprint, IdempotencyKey.status, IdempotencyKey.body).where(*_is(request))
+            select(IdempotencyKey.fingerprint, IdempotencyKey.status, IdempotencyKey.body).where(*_is(row))
         )
     ).one()
-    if kept.fingerprint != request.fingerprint:
-        raise Invalid({"Idempotency-Key": ["This Idempotency-Key was used for another request."]})
-    return StoredResponse(kept.status, kept.body)
-
-
-async def finish(session: AsyncSession, request: IdempotentRequest, answer: StoredResponse) -> None:
-    """Keep the answer with the key that was claimed."""
-    await session.execute(update(IdempotencyKey).where(*_is(request)).values(status=answer.status, body=answer.body))
+    if stored.fingerprint != fingerprint:
+        raise Invalid({"Idempotency-Key": ["This Idempotency-Key has already been used for a different request."]})
+    return StoredResponse(stored.status, stored.body)
 
 
 async def prune(session: AsyncSession) -> None:
-    """Forget answers older than a day."""
+    """Delete responses older than a day."""
     await session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < dt.datetime.now(dt.UTC) - KEPT))
 
 
-def _is(request: IdempotentRequest) -> tuple[Any, ...]:
-    return (
-        IdempotencyKey.user_id == request.user_id,
-        IdempotencyKey.endpoint == request.endpoint,
-        IdempotencyKey.key == request.stored_key,
-    )
+def _is(row: _Row) -> tuple[Any, ...]:
+    user_id, endpoint, key = row
+    return (IdempotencyKey.user_id == user_id, IdempotencyKey.endpoint == endpoint, IdempotencyKey.key == key)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

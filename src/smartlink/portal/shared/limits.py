@@ -1,4 +1,4 @@
-"""How often is too often: a moving window per thing and person, counted in this process or, over several, in Redis."""
+"""Rate limits: a sliding window per action and key, counted in this process, or in Redis for several processes."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ LIMITS: Final = {
     "change": (300, 60.0),
     "signature": (300, 60.0),
 }
-"""How often, in how many seconds. By address: register, sign-in. By account and address: login. By user: the others."""
+"""How often, in how many seconds. By address: register, sign-in. By account and address: login. Others: by user."""
 MAX_KEYS = 100_000
 
-# A list per key of when each was taken, the latest first, by the clock of Redis: processes may disagree about time.
+# Keeps, per key, a list of times, latest first, by Redis' clock: the processes' clocks may differ.
 _TAKE = """
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -47,23 +47,23 @@ return 0
 
 
 class Counter(Protocol):
-    """Counts per key. In any `window_s` at most `at_most` are taken; what is refused does not count."""
+    """Counts per key. Allows at most `at_most` in any `window_s` seconds; refused attempts do not count."""
 
     async def take(self, key: str, at_most: int, window_s: float) -> float:
-        """Count one: 0, or, when there were too many, the seconds until the next is taken."""
+        """Count one attempt. Returns 0 if it is allowed, else the seconds to wait."""
 
 
 class MemoryCounter:
-    """Counts in this process, for at most 100,000 keys: beyond that the ones longest unused are forgotten."""
+    """Counts in this process, for up to 100,000 keys; beyond that the least recently used are dropped."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._taken: dict[str, deque[float]] = {}
 
     async def take(self, key: str, at_most: int, window_s: float) -> float:
-        """Count one: 0, or, when there were too many, the seconds until the next is taken."""
+        """Count one attempt. Returns 0 if it is allowed, else the seconds to wait."""
         now = self._clock()
-        # Taken out and put back: the dictionary's order is that of use.
+        # Removed and reinserted, so that the dictionary is in order of use.
         taken = self._taken.pop(key, None)
         if taken is None:
             taken = deque(maxlen=at_most)
@@ -77,7 +77,7 @@ class MemoryCounter:
 
 
 class RedisCounter:
-    """Counts in Redis, for all processes together; while it is away, in this one."""
+    """Counts in Redis, for all processes together; in this process while Redis is unavailable."""
 
     def __init__(self, shared: SharedRedis, alone: Counter | None = None) -> None:
         self._shared = shared
@@ -85,7 +85,7 @@ class RedisCounter:
         self._script = shared.client.register_script(_TAKE)
 
     async def take(self, key: str, at_most: int, window_s: float) -> float:
-        """Count one: 0, or, when there were too many, the seconds until the next is taken."""
+        """Count one attempt. Returns 0 if it is allowed, else the seconds to wait."""
         try:
             name, window_ms = f"{PREFIX}limit:{key}", int(window_s * 1000)
             waits_ms = await self._shared.ask(lambda _: self._script(keys=[name], args=[at_most, window_ms]))
@@ -95,14 +95,14 @@ class RedisCounter:
 
 
 class RateLimits:
-    """How often each thing may be done: `allowed` says how often, in how many seconds."""
+    """Limits how often actions may be done. `allowed` maps an action to a number and a period in seconds."""
 
     def __init__(self, counter: Counter, allowed: Mapping[str, tuple[int, float]] = LIMITS) -> None:
         self.allowed = allowed
         self._counter = counter
 
     async def take(self, what: str, key: object) -> None:
-        """Count one `what` for `key`. Raises TooMany."""
+        """Count one action `what` by `key`. Raises TooMany."""
         waits_s = await self._counter.take(f"{what}:{key}", *self.allowed[what])
         if waits_s > 0:
             raise TooMany(waits_s)

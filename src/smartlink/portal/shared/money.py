@@ -1,4 +1,4 @@
-"""Money: exact decimals with two places, stored as whole cents, sent as text."""
+"""Money: exact decimals with two places, stored as whole cents, sent as strings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PATTERN = r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,2})?$"
 
 
 class MoneyColumn(TypeDecorator[Decimal]):
-    """An amount as a whole number of cents: SQLite's own decimals are floating point."""
+    """A column that stores an amount in whole cents, because SQLite's decimals are floating point."""
 
     impl = BigInteger
     cache_ok = True
@@ -31,17 +31,17 @@ class MoneyColumn(TypeDecorator[Decimal]):
 
 
 def money_text(amount: Decimal) -> str:
-    """An amount as it is sent: two places, no exponent."""
+    """Return an amount as it is sent: two decimal places, no exponent."""
     return f"{amount:.2f}"
 
 
 def _amount(value: object) -> Decimal:
-    """An amount above zero. Text as people write it, or a JSON number that says the same."""
+    """Parse an amount above zero from a string or a JSON number. Raises ValueError."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError("must be an amount such as 12.50")
     text = value if isinstance(value, str) else repr(value).removesuffix(".0") if value == value else ""
     if not _TEXT.match(text):
-        raise ValueError("must be an amount above zero with at most two decimals, such as 12.50")
+        raise ValueError("must be an amount above zero with at most two decimal places, such as 12.50")
     amount = Decimal(text).quantize(Decimal("0.01"))
     if amount <= 0:
         raise ValueError("must be greater than zero")
@@ -62,11 +62,11 @@ Amount = Annotated[
         mode="validation",
     ),
 ]
-"""An amount that somebody sends: above zero, at most 999,999,999,999.99, at most two places."""
+"""An amount in a request: above zero, at most 999,999,999,999.99, at most two decimal places."""
 
 Money = Annotated[
     Decimal,
     PlainSerializer(money_text, return_type=str),
     WithJsonSchema({"type": "string", "pattern": r"^-?[0-9]+\.[0-9]{2}$", "examples": ["12.50"]}, mode="serialization"),
 ]
-"""An amount in an answer."""
+"""An amount in a response."""

@@ -1,4 +1,4 @@
-"""Ids in paths and cursors in queries: canonical decimal numbers that fit the database, everything else is refused."""
+"""Ids in paths and cursors in queries: canonical decimal numbers that fit the database."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["EVENT_ID", "MAX_ID", "Cursor", "Limit", "Page", "PathId", "WhichPage
 Ids = InstrumentedAttribute[int] | ColumnElement[int]
 
 EVENT_ID = "X-Event-Id"
-"""Header of a list: up to which event of its channel it is current."""
+"""Response header of a list: the last event of its channel that it includes."""
 
 MAX_ID = 2**63 - 1
 _ID = re.compile(r"[1-9][0-9]{0,18}\Z")
@@ -26,13 +26,13 @@ _ID = re.compile(r"[1-9][0-9]{0,18}\Z")
 
 def _path_id(text: object) -> int:
     if not isinstance(text, str) or not _ID.match(text) or int(text) > MAX_ID:
-        # Not a ValueError on purpose: a name that no record can have is "not found", not "bad input".
+        # Not a ValueError, on purpose: an id that no record can have is "not found", not invalid input.
         raise NotFound
     return int(text)
 
 
 PathId = Annotated[int, BeforeValidator(_path_id), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_ID})]
-"""An id in a path. An odd one (`abc`, `-1`, `01`, `9223372036854775808`) is 404 like any that is not there."""
+"""An id in a path. A malformed one (`abc`, `-1`, `01`, `9223372036854775808`) is a 404, like any unknown one."""
 
 
 def _cursor(text: object) -> object:
@@ -41,17 +41,17 @@ def _cursor(text: object) -> object:
     return text
 
 
-# What is said about bounds here would be lost behind the validator, so the schema says it itself.
+# Pydantic drops bounds given after a validator from the schema, so it is spelled out.
 Cursor = Annotated[int, BeforeValidator(_cursor), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_ID})]
 """An id in a query, or 0."""
 
 Limit = Annotated[int, BeforeValidator(_cursor), Field(ge=1)]
-"""How many of a list at most. Where it is used says up to how many, and describes itself."""
+"""The maximum length of a list. Each use adds its own upper bound and schema."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which part of a list: at most `limit`, before or after an id."""
+    """A part of a list: at most `limit` records, before or after an id."""
 
     limit: int
     before: int | None
@@ -63,7 +63,7 @@ async def page(
     before: Annotated[Cursor | None, Query()] = None,
     after: Annotated[Cursor | None, Query()] = None,
 ) -> Page:
-    """The page a request asks for; a dependency."""
+    """Return the page a request asks for; a dependency."""
     return Page(limit, before, after)
 
 
@@ -71,7 +71,7 @@ WhichPage = Annotated[Page, Depends(page)]
 
 
 def within(column: Ids, page: Page) -> list[ColumnElement[bool]]:
-    """The conditions that bound a page."""
+    """Return the conditions for a page's ids."""
     bounds: list[ColumnElement[bool]] = []
     if page.before is not None:
         bounds.append(column < page.before)
@@ -81,5 +81,5 @@ def within(column: Ids, page: Page) -> list[ColumnElement[bool]]:
 
 
 def ordered(column: Ids, page: Page) -> Any:
-    """Newest first; after an id, oldest first, so that nothing is passed over."""
+    """Return the order of a page: newest first, or oldest first after an id, so that nothing is skipped."""
     return column.desc() if page.after is None else column.asc()

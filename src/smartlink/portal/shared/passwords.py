@@ -1,4 +1,4 @@
-"""Passwords: hashed and checked by few at once, waited for by few more, and for nobody who has hung up."""
+"""Hashes and verifies passwords, a few at once, with a short queue that drops callers who disconnect."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from smartlink.portal.shared.security import client_address
 __all__ = ["MAX_HASHING", "MAX_WAITING", "MAX_WAITING_PER_ADDRESS", "Asker", "Passwords", "asker_of"]
 
 MAX_HASHING = 4
-"""At once: each takes 64 MiB and a core."""
+"""Concurrent hashes: each takes 64 MiB and a core."""
 MAX_WAITING = 32
 MAX_WAITING_PER_ADDRESS = 8
-"""So that one address leaves room for others."""
+"""Keeps one address from filling the queue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Whom a password is hashed for; `gone` returns when they have hung up."""
+    """The client a password is hashed for; `gone` returns when they have disconnected."""
 
     address: str
     gone: Callable[[], Awaitable[None]]
 
 
 def asker_of(request: Request) -> Asker:
-    """Who sent a request whose body has been read."""
+    """Return the client of a request whose body has been read."""
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -46,9 +46,9 @@ def asker_of(request: Request) -> Asker:
 
 
 class Passwords:
-    """Argon2id, in threads so that the loop goes on: four at once; at most 32 wait, 8 of them of one address.
+    """Argon2id in threads: 4 hashes at once, up to 32 callers waiting, up to 8 of them from one address.
 
-    For an asker, both raise Busy when there is no room to wait, and ClientDisconnect once the asker is gone.
+    With an asker, both methods raise Busy when the queue is full, and ClientDisconnect once the asker is gone.
     """
 
     def __init__(self, hasher: Argon2Hasher | None = None) -> None:
@@ -58,12 +58,12 @@ class Passwords:
         self._nobody: str | None = None
 
     async def hash(self, password: str, asker: Asker | None = None) -> str:
-        """The text to store."""
+        """Return the hash to store."""
         async with self._turn(asker):
             return await asyncio.to_thread(self._hash.hash, password)
 
     async def is_right(self, password: str, stored: str | None, asker: Asker | None = None) -> bool:
-        """Whether `password` fits. `stored` is None for nobody: that takes as long, and is never right."""
+        """Return whether `password` matches. Without an account (`stored` None) it takes as long and is False."""
         if stored is None:
             if self._nobody is None:
                 self._nobody = await self.hash(secrets.token_hex(16), asker)

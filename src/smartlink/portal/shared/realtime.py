@@ -1,6 +1,6 @@
-"""The realtime server's HTTP API, as the portal uses it beside publishing: who is where, and ending connections.
+"""A client of the realtime server's HTTP API, for what the portal needs besides publishing.
 
-The portal knows the server over the wire only, so any Pusher-compatible one will do.
+The portal knows the server only through this API, so any Pusher-compatible one will do.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ __all__ = ["RealtimeApi", "RealtimeAway"]
 
 
 class RealtimeAway(Exception):
-    """The realtime server did not answer, or not as it should."""
+    """The realtime server did not answer, or answered unexpectedly."""
 
 
 class RealtimeApi:
-    """Signed calls. One connection is kept and used again."""
+    """Makes signed calls over one reused connection."""
 
     def __init__(self, settings: BroadcastSettings) -> None:
         self._settings = settings
         self._client: httpx2.AsyncClient | None = None
 
     async def get(self, path: str, **params: str) -> Any:
-        """`GET /apps/{id}{path}`, decoded. Raises RealtimeAway."""
+        """Return the decoded answer to `GET /apps/{id}{path}`. Raises RealtimeAway."""
         return await self._call("GET", path, b"", params)
 
     async def present(self, channel: str) -> list[str]:
-        """The ids of the users on a presence channel. Raises RealtimeAway."""
+        """Return the ids of the users on a presence channel. Raises RealtimeAway."""
         answer = await self.get(f"/channels/{quote(channel, safe='')}/users")
         try:
             return [str(user["id"]) for user in answer["users"]]
         except (KeyError, TypeError) as error:
-            raise RealtimeAway("an answer that is none") from error
+            raise RealtimeAway("unexpected answer") from error
 
     async def terminate(self, user_id: int) -> None:
         """End all connections of a user. Raises RealtimeAway."""
         await self._call("POST", f"/users/{user_id}/terminate_connections", b"{}", {})
 
     async def change_info(self, user_id: int, info: dict[str, object]) -> None:
-        """Tell newcomers on presence channels of another `user_info`, as long as the user is there.
+        """Change the `user_info` that new subscribers of presence channels see, while the user is connected.
 
         Raises RealtimeAway.
         """

@@ -1,4 +1,4 @@
-"""What API processes share over Redis, and what becomes of it while Redis is away: each process goes on by itself.
+"""State that API processes share through Redis. While Redis is unavailable, each process continues on its own.
 
 No request waits longer than `TIMEOUT_S` for Redis, and none fails because of it.
 """
@@ -21,7 +21,7 @@ __all__ = ["SharedRedis", "SharedRedisAway", "redis_url"]
 
 TIMEOUT_S = 0.5
 LEFT_ALONE_S = 1.0
-"""After a failure nobody asks Redis for so long: only the first waits in vain."""
+"""After a failure, Redis is not asked for this long, so that only the first request waits in vain."""
 MAX_CONNECTIONS = 20
 PREFIX = "smartlink:portal:"
 
@@ -30,20 +30,20 @@ _log = logging.getLogger(__name__)
 
 
 class SharedRedisAway(Exception):
-    """Redis did not answer; do without."""
+    """Redis did not answer; continue without it."""
 
 
 def redis_url(settings: BroadcastSettings) -> str | None:
-    """Where Redis is, when REDIS_URL or REDIS_HOST says so."""
+    """Return the address of Redis, or None unless REDIS_URL or REDIS_HOST is set."""
     is_given = settings.redis_url is not None or "redis_host" in settings.model_fields_set
     return settings.redis_address if is_given else None
 
 
 class SharedRedis:
-    """Asks Redis. Tells of its absence once, and once of its return."""
+    """A client of Redis. Logs once when Redis becomes unavailable, and once when it is back."""
 
     def __init__(self, url: str) -> None:
-        # Who finds all connections at work waits for one, instead of being told that Redis is away.
+        # Wait for a free connection rather than treating a busy pool as an unavailable Redis.
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
             max_connections=MAX_CONNECTIONS,
@@ -56,7 +56,7 @@ class SharedRedis:
         self._is_away = False
 
     async def ask(self, question: Callable[[Any], Awaitable[_Answer]]) -> _Answer:
-        """What `question`, given the client, is answered. Raises RedisAway."""
+        """Return the result of `question`, called with the client. Raises SharedRedisAway."""
         if time.monotonic() < self._ask_at:
             raise SharedRedisAway
         try:
@@ -66,11 +66,11 @@ class SharedRedis:
         except (RedisError, OSError, TimeoutError) as error:
             self._ask_at = time.monotonic() + LEFT_ALONE_S
             if not self._is_away:
-                _log.warning("Redis is away, this process counts and remembers by itself: %s", type(error).__name__)
+                _log.warning("Redis is unavailable, this process continues on its own: %s", type(error).__name__)
             self._is_away = True
             raise SharedRedisAway from error
         if self._is_away:
-            _log.info("Redis is back")
+            _log.info("Redis is available again")
             self._is_away = False
         return answer
 

@@ -1,4 +1,4 @@
-"""Answers that several features give."""
+"""Responses shared by several features."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Up(BaseModel):
 
 
 class RealtimePlace(BaseModel):
-    """Where browsers find the realtime server."""
+    """How browsers reach the realtime server."""
 
     key: str
     host: str

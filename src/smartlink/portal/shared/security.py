@@ -1,4 +1,4 @@
-"""Secrets: opaque tokens, the page's CSRF token, and where a request came from."""
+"""Opaque tokens, the pages' CSRF token, and the client's address behind trusted proxies."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ __all__ = [
 
 
 def new_token() -> str:
-    """An opaque token of 240 bits."""
+    """Return a new opaque token of 240 bits."""
     return secrets.token_urlsafe(30)
 
 
 def digest(token: str) -> str:
-    """What is stored of a token: its SHA-256. Tokens are random, so nothing slower is needed."""
+    """Return the SHA-256 to store of a token. Tokens are random, so nothing slower is needed."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def csrf_token(session_token: str) -> str:
-    """The token a page sends back as X-XSRF-TOKEN: bound to the session, and of no use for anything else."""
+    """Return the token that a page sends as X-XSRF-TOKEN. It is bound to the session and reveals nothing of it."""
     return hmac.digest(session_token.encode("utf-8", "surrogatepass"), b"smartlink xsrf", "sha256").hex()
 
 
 def is_same(expected: str, received: str) -> bool:
-    """Compare in constant time."""
+    """Return whether the two are equal, in constant time."""
     return hmac.compare_digest(expected.encode(), received.encode("utf-8", "surrogatepass"))
 
 
 class TrustedProxies:
-    """Those whose X-Forwarded-For is believed: addresses and networks, separated by commas.
+    """Proxies whose X-Forwarded-For is trusted: addresses and networks, separated by commas.
 
-    Raises ValueError for anything else.
+    Raises ValueError for an invalid one.
     """
 
     def __init__(self, listed: str = "") -> None:
@@ -57,9 +57,10 @@ class TrustedProxies:
 
 
 def client_address(scope: Any, trusted: TrustedProxies) -> str:
-    """Where a request came from, as a rate limit sees it: an IPv4 address or an IPv6 /64.
+    """Return the client's address for rate limits: an IPv4 address or an IPv6 /64.
 
-    X-Forwarded-For is believed from trusted proxies only, from the right, up to the first that is not one of them.
+    X-Forwarded-For is read from the right, up to the first address that is not a trusted proxy, and only if the
+    request comes from one.
     """
     client = scope.get("client")
     address: str = client[0] if client else "unknown"

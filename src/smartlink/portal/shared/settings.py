@@ -16,11 +16,11 @@ __all__ = ["PortalSettings", "UnsafeSettings", "async_url", "check_start", "is_l
 
 SAMPLE_SECRETS = SIGNING_SAMPLES | {"app-key", "app-id", "secure_password"}
 MIN_LENGTHS = {"REVERB_APP_SECRET": 20, "APP_KEY": 32}
-"""The application's secret may be as short as those that Reverb and Pusher hand out."""
+"""The minimum for the application's secret is the length of those issued by Reverb and Pusher."""
 
 
 class UnsafeSettings(ValueError):
-    """Settings that must not be reachable from other machines; the message says what to write instead."""
+    """The settings are not safe to serve other machines with; the message says what to change."""
 
 
 def _named(field: str, *variables: str) -> AliasChoices:
@@ -28,7 +28,7 @@ def _named(field: str, *variables: str) -> AliasChoices:
 
 
 class PortalSettings(BaseSettings):
-    """Each field is set by the variable named beside it, or by its own name in the constructor."""
+    """The portal's settings. Each field is set by the variable named with it, or by name in the constructor."""
 
     model_config = SettingsConfigDict(
         frozen=True, extra="ignore", env_file=".env", env_ignore_empty=True, populate_by_name=True
@@ -39,37 +39,37 @@ class PortalSettings(BaseSettings):
     app_env: str = Field("local", validation_alias=_named("app_env", "APP_ENV"))
     app_key: SecretStr | None = Field(None, validation_alias=_named("app_key", "APP_KEY"))
     app_url: str | None = Field(None, validation_alias=_named("app_url", "APP_URL"))
-    """Where browsers find the pages, when a proxy stands in front; an https one makes cookies Secure."""
+    """The public address of the pages, behind a proxy. With https, cookies are Secure."""
     asset_url: str = Field("", validation_alias=_named("asset_url", "ASSET_URL"))
-    """Where browsers load static files from, when a CDN stands in front of them."""
+    """The address of static files, if a CDN serves them."""
     trusted_proxies: str = Field("", validation_alias=_named("trusted_proxies", "TRUSTED_PROXIES"))
-    """Addresses and networks, separated by commas, whose X-Forwarded-For is believed."""
+    """Addresses and networks, separated by commas, whose X-Forwarded-For is trusted."""
 
     app_max_connections: int = Field(
         1_000, ge=8, le=1_000_000, validation_alias=_named("app_max_connections", "APP_MAX_CONNECTIONS")
     )
-    """HTTP connections to the portal at once; fewer where the process may not have as many descriptors."""
+    """Concurrent HTTP connections; fewer if the process may not open as many descriptors."""
     app_max_connections_per_address: int | None = Field(
         None,
         ge=1,
         le=1_000_000,
         validation_alias=_named("app_max_connections_per_address", "APP_MAX_CONNECTIONS_PER_ADDRESS"),
     )
-    """Of one address that is no trusted proxy; unset, 250 of a public one, and no limit at others."""
+    """Connections per address, trusted proxies excepted. Unset: 250 for public addresses, no limit for others."""
     app_head_seconds: float = Field(10.0, gt=0, le=300, validation_alias=_named("app_head_seconds", "APP_HEAD_SECONDS"))
-    """How long a client may take for the head of a request, or say nothing on a new connection."""
+    """Time limit for a request's head, and for the first byte on a new connection."""
     app_body_seconds: float = Field(20.0, gt=0, le=300, validation_alias=_named("app_body_seconds", "APP_BODY_SECONDS"))
-    """How long a client may take for a body, or not take any of an answer."""
+    """Time limit for a request's body, and for a client that stops reading the response."""
 
     database_url: str | None = Field(None, validation_alias=_named("database_url", "DATABASE_URL"))
     db_connection: str = Field("sqlite", validation_alias=_named("db_connection", "DB_CONNECTION"))
-    """`sqlite` or `pgsql`; another one is another application's, and an error only where a database is needed."""
+    """`sqlite` or `pgsql`. Others belong to another application: an error only where a database is needed."""
     db_host: str = Field("127.0.0.1", validation_alias=_named("db_host", "DB_HOST"))
     db_port: int = Field(5432, ge=1, le=65_535, validation_alias=_named("db_port", "DB_PORT"))
     db_database: str | None = Field(None, validation_alias=_named("db_database", "DB_DATABASE"))
-    """A database's name on PostgreSQL, a file on SQLite."""
+    """The name of a PostgreSQL database, or a SQLite file."""
     db_pgbouncer: bool = Field(False, validation_alias=_named("db_pgbouncer", "DB_PGBOUNCER"))
-    """Whether the address is that of a PgBouncer in transaction mode."""
+    """Whether the address is of a PgBouncer in transaction mode."""
     db_username: str = Field("smartlink", validation_alias=_named("db_username", "DB_USERNAME"))
     db_password: SecretStr = Field(SecretStr(""), validation_alias=_named("db_password", "DB_PASSWORD"))
 
@@ -107,9 +107,9 @@ class PortalSettings(BaseSettings):
 
     @property
     def url(self) -> str:
-        """The database's address, with the driver named, and PgBouncer where it stands before it.
+        """The database's SQLAlchemy URL, with the driver, and `pgbouncer=true` if configured.
 
-        Raises ValueError when the settings name none of ours.
+        Raises ValueError when the settings name no database that the portal supports.
         """
         url = self._address()
         if not self.db_pgbouncer or url.startswith("sqlite"):
@@ -121,9 +121,9 @@ class PortalSettings(BaseSettings):
             return async_url(self.database_url)
         if self.is_database_foreign:
             raise ValueError(
-                f"DB_CONNECTION={self.db_connection[:40]}: the portal keeps its data in SQLite or PostgreSQL. If these "
-                "are the settings of another application, leave them and add DATABASE_URL=sqlite:///var/smartlink.db, "
-                "or postgresql://…; it takes precedence over DB_CONNECTION"
+                f"DB_CONNECTION={self.db_connection[:40]}: the portal supports only SQLite and PostgreSQL. If this "
+                "setting belongs to another application, keep it and add DATABASE_URL=sqlite:///var/smartlink.db, "
+                "or postgresql://…, which takes precedence"
             )
         if self.db_connection == "sqlite":
             return f"sqlite+aiosqlite:///{self.db_database or 'var/smartlink.db'}"
@@ -133,12 +133,12 @@ class PortalSettings(BaseSettings):
 
     @property
     def is_database_foreign(self) -> bool:
-        """Whether the settings name only a database that the portal cannot use, such as MySQL."""
+        """Whether the settings name only a database that the portal does not support, such as MySQL."""
         return not self.database_url and self.db_connection not in ("sqlite", "pgsql")
 
     @property
     def realtime(self) -> dict[str, object]:
-        """What browsers need to reach the realtime server: `key`, `host`, `port`, `scheme`."""
+        """How browsers reach the realtime server: `key`, `host`, `port`, `scheme`."""
         own = self.broadcast
         host, port, scheme = own.reverb_host, own.reverb_port, own.reverb_scheme
         if own.driver == "pusher":
@@ -153,27 +153,27 @@ class PortalSettings(BaseSettings):
 
     @property
     def is_https(self) -> bool:
-        """Whether browsers come over TLS: cookies are Secure then."""
+        """Whether browsers connect over TLS; cookies are Secure then."""
         if self.app_url is not None:
             return self.app_url.startswith("https://")
         return self.reverb_public_scheme == "https"
 
 
 def async_url(url: str) -> str:
-    """`url` with the asynchronous driver that we use, whichever way it is written."""
+    """Return `url` with our asynchronous driver. Raises ValueError for an unsupported database."""
     scheme, separator, rest = url.partition("://")
     if scheme in ("postgres", "postgresql", "pgsql") or scheme.startswith("postgresql+"):
         return f"postgresql+asyncpg{separator}{rest}"
     if scheme == "sqlite" or scheme.startswith("sqlite+"):
         return f"sqlite+aiosqlite{separator}{rest}"
-    raise ValueError(f"DATABASE_URL: {scheme!r} is not known; write sqlite:///path/to/file.db or postgresql://…")
+    raise ValueError(f"DATABASE_URL: {scheme!r} is not supported; use sqlite:///path/to/file.db or postgresql://…")
 
 
 def check_start(settings: PortalSettings) -> None:
-    """Refuse to serve other machines with sample or short secrets. Raises UnsafeSettings."""
+    """Raise UnsafeSettings if other machines would be served with sample or short secrets."""
     if is_loopback(settings.app_host) and settings.app_env == "local":
         return
-    how = 'write one made by: python -c "import secrets; print(secrets.token_urlsafe(48))"'
+    how = 'generate one: python -c "import secrets; print(secrets.token_urlsafe(48))"'
     named = {"REVERB_APP_SECRET": settings.broadcast.reverb_app_secret.get_secret_value()}
     if settings.app_key is not None:
         named["APP_KEY"] = settings.app_key.get_secret_value()
@@ -181,7 +181,7 @@ def check_start(settings: PortalSettings) -> None:
         if secret in SAMPLE_SECRETS or len(secret) < MIN_LENGTHS[name]:
             raise UnsafeSettings(
                 f"{name} is a sample or shorter than {MIN_LENGTHS[name]} characters, and APP_HOST="
-                f"{settings.app_host}, APP_ENV={settings.app_env} is for others than this machine; {how}"
+                f"{settings.app_host}, APP_ENV={settings.app_env} serves other machines; {how}"
             )
     if settings.db_password.get_secret_value() in SAMPLE_SECRETS:
-        raise UnsafeSettings(f"DB_PASSWORD is a sample that everybody knows; {how}")
+        raise UnsafeSettings(f"DB_PASSWORD is a published sample; {how}")

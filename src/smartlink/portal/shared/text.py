@@ -1,4 +1,4 @@
-"""Text from outside: what may be in it, and how long it may be, in code points."""
+"""Types for text in requests: allowed characters, and length in code points."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BLANK_LOOKING = frozenset("\u2800\u3164\uffa0\u115f\u1160")
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing would be seen: only spaces, line ends, zero-width, format and filler characters."""
+    """Return whether the text is invisible: only spaces, line ends, zero-width, format and filler characters."""
     return all(
         unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cc", "Cf") or character in _BLANK_LOOKING
         for character in text
@@ -43,10 +43,10 @@ def _one_line(text: str) -> str:
 
 
 PlainText = Annotated[str, Field(strict=True), AfterValidator(_storable)]
-"""Any text a database can hold."""
+"""Any text that a database can store."""
 
 Name = Annotated[PlainText, Field(min_length=1, max_length=100), AfterValidator(_visible), AfterValidator(_one_line)]
-"""What a person or a thing is called: one line, something to see in it."""
+"""A name: 1 to 100 code points on one line, not blank."""
 
 MessageText = Annotated[PlainText, Field(min_length=1, max_length=1000), AfterValidator(_visible)]
-"""What is said: 1 to 1000 code points, not only blanks."""
+"""A message: 1 to 1000 code points, not blank."""

@@ -1,4 +1,4 @@
-"""Times from outside: ISO 8601 with a zone, kept in UTC."""
+"""The type for times in requests: ISO 8601 with a time zone, converted to UTC."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 
 __all__ = ["A_TIME", "Moment"]
 
-A_TIME = "must be a time with its zone, such as 2026-01-31T12:00:00Z"
-# Numbers would be taken for seconds since 1970, and so would text that looks like one.
+A_TIME = "must be a time with a time zone, such as 2026-01-31T12:00:00Z"
+# Numbers, and strings of digits, would be taken for seconds since 1970.
 _FORM = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}")
 
 
@@ -31,4 +31,4 @@ def _utc(value: dt.datetime) -> dt.datetime:
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_text), AfterValidator(_utc)]
-"""A time that somebody sends."""
+"""A time in a request."""

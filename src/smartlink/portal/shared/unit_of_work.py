@@ -4,8 +4,8 @@
         message = await messages.add(work.session, ...)
         work.announce(MessageSent(message), to_others=True)
 
-Durable and state events are recorded in the same transaction as its last act, so they are there if and only if the
-change is. After the commit the relay is woken, and live events go out, in order, past the outbox.
+Durable and state events are recorded at the end of the same transaction, so they exist if and only if the change
+does. After the commit the relay is woken, and live events are sent, in order, without the outbox.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class UnitOfWork:
-    """One transaction and what it announces. `session` is where changes are made."""
+    """One transaction and the events it announces. Make changes with `session`."""
 
     def __init__(self, session: AsyncSession, broadcaster: Broadcaster) -> None:
         self.session = session
@@ -37,23 +37,23 @@ class UnitOfWork:
         self._envelopes: list[Envelope] = []
 
     def announce(self, event: BroadcastEvent, *, to_others: bool = False) -> None:
-        """Announce `event` if this work is committed; `to_others` leaves the request's own socket out.
+        """Announce `event` if this work is committed. `to_others` excludes the request's own socket.
 
-        Raises what `Broadcaster.pack` raises; the work is rolled back then.
+        Raises what `Broadcaster.pack` raises, which rolls the work back.
         """
         self._envelopes += self._broadcaster.pack(event, to_others=to_others)
 
     def recorded(self) -> list[Envelope]:
-        """What goes through the outbox, in order."""
+        """Return the envelopes for the outbox, in order."""
         return [envelope for envelope in self._envelopes if envelope.delivery is not Delivery.LIVE]
 
     def live(self) -> list[Envelope]:
-        """What goes out straight after the commit, in order."""
+        """Return the envelopes to send straight after the commit, in order."""
         return [envelope for envelope in self._envelopes if envelope.delivery is Delivery.LIVE]
 
 
 class Announcer:
-    """Opens works, and sends live events that come with no change."""
+    """Opens units of work, and sends live events that belong to no change."""
 
     def __init__(
         self, database: Database, broadcaster: Broadcaster, outbox: Outbox, background: Background | None = None
@@ -64,11 +64,11 @@ class Announcer:
         self.broadcaster = broadcaster
         self.live = LiveSender(broadcaster, self.background)
         self.listeners: list[Callable[[Sequence[Envelope]], None]] = []
-        """Told of what was committed or sent live. Plain; must not raise."""
+        """Functions called with what was committed or sent live. They must not block or raise."""
 
     @asynccontextmanager
     async def work(self) -> AsyncIterator[UnitOfWork]:
-        """A work: committed, and then announced, when the block ends; nothing of both when it raises."""
+        """Open a unit of work. It is committed and announced when the block ends, neither when the block raises."""
         async with self.database.writing() as session:
             work = UnitOfWork(session, self.broadcaster)
             yield work
@@ -77,25 +77,25 @@ class Announcer:
         if recorded:
             self.outbox.wake({envelope.queue for envelope in recorded})
         self.live.put(work.live())
-        self._tell([*recorded, *work.live()])
+        self._notify([*recorded, *work.live()])
 
     def say(self, event: BroadcastEvent, *, to_others: bool = False) -> None:
-        """Send a live event at once. Raises ValueError for an event that must be recorded."""
+        """Send a live event at once. Raises ValueError for events that must be recorded."""
         if event.delivery is not Delivery.LIVE:
-            raise ValueError(f"{type(event).__name__} is {event.delivery}: announce it in a work")
+            raise ValueError(f"{type(event).__name__} is {event.delivery}: announce it in a unit of work")
         envelopes = self.broadcaster.pack(event, to_others=to_others)
         self.live.put(envelopes)
-        self._tell(envelopes)
+        self._notify(envelopes)
 
-    def _tell(self, envelopes: Sequence[Envelope]) -> None:
+    def _notify(self, envelopes: Sequence[Envelope]) -> None:
         for listener in self.listeners if envelopes else ():
             listener(envelopes)
 
 
 class LiveSender:
-    """Sends live events in order, without making anybody wait for the realtime server.
+    """Sends live events in order, in the background.
 
-    At most `room` wait; when there is no room the oldest is dropped and counted.
+    Up to `room` events wait; beyond that the oldest is dropped and counted in `dropped`.
     """
 
     def __init__(self, broadcaster: Broadcaster, background: Background, room: int = 1000) -> None:
@@ -107,7 +107,7 @@ class LiveSender:
         self._task: asyncio.Task[None] | None = None
 
     def put(self, envelopes: Sequence[Envelope]) -> None:
-        """Queue `envelopes`; they leave as soon as the loop gets to it."""
+        """Queue `envelopes` to be sent by a background task."""
         if not envelopes:
             return
         for envelope in envelopes:
@@ -119,12 +119,12 @@ class LiveSender:
             self._task = self._background.start("live events", self._send_all())
 
     async def drained(self) -> None:
-        """Wait until nothing waits any more."""
+        """Wait until the queue is empty."""
         if self._task is not None:
             await self._task
 
     async def aclose(self) -> None:
-        """Drop what waits and stop."""
+        """Drop the queue and stop."""
         self._waiting.clear()
         await ended(self._task)
 

@@ -1,1 +1,1 @@
-"""Users: who they are, how they sign in, their tokens and sessions."""
+"""Users: accounts, sign-in, tokens and sessions."""

@@ -1,4 +1,4 @@
-"""What a token may be allowed to do. Each endpoint names the ability it needs; sessions of pages have all of them."""
+"""The abilities of tokens. Each endpoint names the ability it needs; the pages' sessions have all of them."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ Ability = Literal[
 AbilityOrAll = Literal["*", Ability]
 
 ALL: Final = "*"
-"""Every ability, those of later versions too."""
+"""Every ability, including those of later versions."""
 ABILITIES: Final[tuple[Ability, ...]] = get_args(Ability)

@@ -1,4 +1,4 @@
-"""Who may listen to what concerns one user."""
+"""Channels of one user, and who may subscribe to them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ __all__ = ["add_rules", "member_of", "user_channel"]
 
 
 def user_channel(user_id: int) -> PrivateChannel:
-    """The channel only this user hears: notifications, read receipts."""
+    """Return the channel that only this user may subscribe to: notifications, read receipts, campaigns."""
     return PrivateChannel(f"user.{user_id}")
 
 
 def member_of(user: Principal) -> Member:
-    """Who a user is on the wire."""
+    """Return the user as a presence member, `{id, name}`."""
     return Member(user.id, {"id": user.id, "name": user.name})
 
 
 def add_rules(rules: ChannelRules) -> None:
-    """Let users hear their own channel, and admins theirs."""
+    """Allow users on their own channels, and admins on theirs."""
 
     @rules.private("user.{user_id}")
     def own(user: Principal, user_id: int) -> bool:
-        # What it carries: notifications, receipts with the message that was read, and campaigns that came and went.
+        # It carries notifications, read receipts with their messages, and created and deleted campaigns.
         return user.id == user_id and user.can("notifications:read", "chat:read", "campaigns:read")
 
     @rules.private("financial.{user_id}")

@@ -1,4 +1,4 @@
-"""What is announced about users themselves."""
+"""Events about users."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from smartlink.portal.users.schemas import Profile
 __all__ = ["EVERYBODY", "UserUpdated"]
 
 EVERYBODY = PresenceChannel("chat")
-"""The channel that every signed-in user may hear."""
+"""The channel that every signed-in user may subscribe to."""
 
 
 @dataclass(frozen=True)
 class UserUpdated(BroadcastEvent):
-    """A user has another name."""
+    """A user changed their name."""
 
     user: Profile
 

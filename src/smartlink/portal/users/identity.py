@@ -1,4 +1,4 @@
-"""Who is calling: a bearer token, or the pages' session cookie with its CSRF token."""
+"""Authenticates requests: by bearer token, or by the pages' session cookie and CSRF token."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Scope = MutableMapping[str, Any]
 
 
 class Identity:
-    """Finds out who sent a request."""
+    """Identifies the user who sent a request."""
 
     def __init__(self, users: Users, *, app_url: str | None, is_https: bool, session_s: int) -> None:
         self._users = users
@@ -36,12 +36,12 @@ class Identity:
         self._session_s = session_s
 
     async def caller(self, scope: Scope, *, is_fresh: bool = False) -> Principal | None:
-        """The user a request comes from, or None. Raises AnotherAccount, CsrfMismatch, Forbidden and DatabaseAway.
+        """Return the user a request comes from, or None.
 
-        `is_fresh` asks the database, whatever is remembered. A bearer token is enough by itself. A cookie comes along
-        whoever made the browser send the request, so an unsafe request with one must also carry what only our own
-        pages can read. All tabs of a browser share one cookie: a page that names the account it shows in `X-Account`
-        does not act for another one.
+        A bearer token is enough by itself. Browsers send cookies with requests from any site, so an unsafe request
+        with one must also have the CSRF token, which only our own pages can read. All tabs of a browser share one
+        cookie, so pages name the account they show in `X-Account`, to not act for another one. `is_fresh` bypasses
+        the cache. Raises AnotherAccount, CsrfMismatch, Forbidden and DatabaseAway.
         """
         headers = _headers(scope)
         scheme, _, token = headers.get("authorization", "").partition(" ")
@@ -56,7 +56,7 @@ class Identity:
         is_unsafe = scope["method"] not in SAFE_METHODS
         if is_unsafe:
             self.check_origin(scope)
-        # Before the token, which a page reads anew with each request: it always fits the present session.
+        # Checked before the CSRF token, which pages read for each request, so that it always fits the session.
         if headers.get("x-account", str(principal.id)) != str(principal.id):
             raise AnotherAccount(principal.id)
         if is_unsafe and not is_same(csrf_token(cookie), headers.get("x-xsrf-token", "")):
@@ -64,7 +64,7 @@ class Identity:
         return principal
 
     def check_origin(self, scope: Scope) -> None:
-        """Raises Forbidden when a browser says that the request comes from another site's page."""
+        """Raise Forbidden if the Origin header names another site."""
         headers = _headers(scope)
         origin = headers.get("origin")
         if origin is None:
@@ -77,7 +77,7 @@ class Identity:
             raise Forbidden("This origin is not allowed.")
 
     def remember(self, response: Response, cookie: str) -> None:
-        """Give the browser its session, and the page its CSRF token."""
+        """Set the cookies of the session and the CSRF token."""
         response.set_cookie(
             SESSION_COOKIE,
             cookie,
@@ -98,13 +98,13 @@ class Identity:
         )
 
     def forget(self, response: Response) -> None:
-        """Take both back."""
+        """Delete both cookies."""
         response.delete_cookie(SESSION_COOKIE, path="/", secure=self._is_https, httponly=True, samesite="lax")
         response.delete_cookie(CSRF_COOKIE, path="/", secure=self._is_https, samesite="lax")
 
 
 def session_cookie(headers: Mapping[str, str]) -> str | None:
-    """The value of the session cookie."""
+    """Return the value of the session cookie, or None."""
     sent = headers.get("cookie")
     if not sent or SESSION_COOKIE not in sent:
         return None
@@ -125,16 +125,16 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 
 def identity_of(request: Request) -> Identity:
-    """The app's identity; a dependency."""
+    """Return the app's Identity; a dependency."""
     identity: Identity = request.app.state.identity
     return identity
 
 
 class SignedInScheme(SecurityBase):
-    """A dependency: the caller. Raises Unauthenticated, and Forbidden for a token without the abilities asked for.
+    """A dependency that returns the caller. Raises Unauthenticated, and Forbidden if the token lacks an ability.
 
-    FastAPI calls them scopes, and lists them in the API's description. With `limit`, one of `LIMITS`, it also raises
-    TooMany for who calls too often.
+    Abilities are FastAPI's scopes, which it lists in the API's description. With `limit`, one of `LIMITS`, it also
+    raises TooMany.
     """
 
     model = HTTPBearerModel()
@@ -155,12 +155,14 @@ class SignedInScheme(SecurityBase):
 
 
 def able(*abilities: Ability, limit: str | None = None) -> Any:
-    """For an endpoint's caller: `Annotated[Principal, able("wallet:read")]`. 401 without one, 403 without these, 429
-    beyond the limit."""
+    """Return the annotation of an endpoint's caller: `Annotated[Principal, able("wallet:read")]`.
+
+    The endpoint answers 401 without a caller, 403 without the abilities, and 429 beyond the limit.
+    """
     return Security(SignedInScheme(limit), scopes=abilities)
 
 
 AnyCaller = Annotated[Principal, able()]
-"""The signed-in user, whatever their token can do; 401 when there is none."""
+"""The signed-in user, regardless of abilities; 401 without one."""
 AnyChange = Annotated[Principal, able(limit="change")]
-"""The same, of a request that changes something and has no limit of its own."""
+"""The same, for a request that changes something and has no rate limit of its own."""

@@ -1,4 +1,4 @@
-"""Tables of users, their tokens and their sessions."""
+"""Tables of users, tokens and sessions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Token", "User", "WebSession"]
 
 
 class User(Base):
-    """Somebody with an account. `email` is kept folded, so that it is unique whatever its case."""
+    """A user. `email` is stored in lower case, so that it is unique regardless of case."""
 
     __tablename__ = "users"
     __table_args__ = ({"sqlite_autoincrement": True},)
@@ -24,13 +24,13 @@ class User(Base):
     password: Mapped[str] = mapped_column(String(255))
     is_admin: Mapped[bool] = mapped_column(Boolean, default=False)
     blocked_at: Mapped[dt.datetime | None] = mapped_column(UtcDateTime)
-    """Since when the user may not sign in; null for everybody else."""
+    """When the user was blocked; null for users who are not."""
     created_at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
 
 
 class Token(Base):
-    """A bearer token; `token` is the SHA-256 of what the user holds."""
+    """A bearer token; `token` is its SHA-256."""
 
     __tablename__ = "personal_access_tokens"
     __table_args__ = ({"sqlite_autoincrement": True},)

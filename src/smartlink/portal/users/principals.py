@@ -1,7 +1,7 @@
-"""Who a token or a session stands for, remembered for a moment, so that not every request asks the database.
+"""A short-lived cache of the users behind tokens and sessions, so that not every request queries the database.
 
-What is revoked is forgotten at once in this process, and over Redis in all others. Without word from Redis that it
-still hears the others, a process believes itself for a second only; so nothing revoked lives on longer than that.
+Revocations clear entries at once in this process, and through Redis in all others. Unless Redis confirms that a
+process receives revocations, it trusts its entries for one second only; nothing revoked is accepted longer than that.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Principal", "Principals"]
 
 KEPT_S = 5.0
 UNHEARD_S = 1.0
-"""How long a process believes itself, when others may have revoked something and it would not hear of that."""
+"""How long entries are trusted while the process might be missing revocations from others."""
 ASK_EVERY_S = 0.3
 MAX_KEPT = 10_000
 _CHANNEL = f"{PREFIX}revoked"
@@ -34,7 +34,7 @@ _CHANNEL = f"{PREFIX}revoked"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is calling, and by what: a bearer token's id, or the hash of a session's cookie.
+    """The calling user, with the id of their token or the hash of their session's cookie.
 
     `abilities` and `expires_at` are the token's; a session has every ability.
     """
@@ -50,11 +50,11 @@ class Principal:
     expires_at: dt.datetime | None = None
 
     def can(self, *needed: AbilityOrAll) -> bool:
-        """Whether the caller's token has all of these abilities."""
+        """Return whether the caller's token has all of these abilities."""
         return ALL in self.abilities or self.abilities.issuperset(needed)
 
     def check(self, *needed: Ability) -> None:
-        """Raises Forbidden, naming what is missing, unless the caller `can`."""
+        """Raise Forbidden, naming what is missing, unless the caller `can`."""
         if not self.can(*needed):
             missing = ", ".join(ability for ability in needed if ability not in self.abilities)
             raise Forbidden(f"This token lacks the ability {missing}.")
@@ -68,7 +68,7 @@ class _Kept:
 
 
 class Principals:
-    """By the digest of what the caller holds. `start` lets it hear other processes, `aclose` ends that."""
+    """Caches principals by the digest of their token or cookie. `start` subscribes to other processes' revocations."""
 
     def __init__(
         self,
@@ -83,10 +83,10 @@ class Principals:
         self._hears_until = 0.0
         self._listening: asyncio.Task[None] | None = None
         self.revocations = 0
-        """How often something was forgotten: ask before reading the database, and tell `keep`."""
+        """The number of revocations so far. Read it before querying the database, and pass it to `keep`."""
 
     def get(self, key: str) -> Principal | None:
-        """Whose this is, if that is known for certain enough."""
+        """Return the principal if it is cached and can still be trusted, else None."""
         kept = self._kept.get(key)
         if kept is None:
             return None
@@ -98,7 +98,7 @@ class Principals:
         return kept.principal if is_certain else None
 
     def keep(self, key: str, principal: Principal, expires_at: dt.datetime | None, revocations: int) -> None:
-        """Remember what the database said, unless something was revoked since `revocations` was read."""
+        """Cache what the database returned, unless something was revoked since `revocations` was read."""
         if revocations != self.revocations:
             return
         if len(self._kept) >= MAX_KEPT and key not in self._kept:
@@ -109,26 +109,25 @@ class Principals:
         self._kept[key] = _Kept(principal, now, now + lasts_s)
 
     async def forget(self, user_id: int) -> None:
-        """A user's tokens, sessions, rights or name are no longer what they were; call it after the commit."""
+        """Drop a user's entries, here and in other processes. Call it after the commit that changed the user."""
         self._forget(user_id)
         if self._shared is not None:
-            with contextlib.suppress(
-                SharedRedisAway
-            ):  # others hear nothing from it either, and believe themselves less
+            # Without Redis, other processes trust their entries for a second only.
+            with contextlib.suppress(SharedRedisAway):
                 await self._shared.ask(lambda redis: redis.publish(_CHANNEL, str(user_id)))
 
     def clear(self) -> None:
-        """Forget everybody."""
+        """Drop all entries."""
         self.revocations += 1
         self._kept.clear()
 
     def start(self) -> None:
-        """Begin to hear other processes."""
+        """Subscribe to other processes' revocations."""
         if self._shared is not None and self._listening is None:
             self._listening = self._background.start("hearing revocations", self._listen(self._shared))
 
     async def aclose(self) -> None:
-        """Stop hearing them."""
+        """Unsubscribe."""
         await ended(self._listening)
 
     def _forget(self, user_id: int) -> None:
@@ -137,7 +136,7 @@ class Principals:
 
     async def _listen(self, shared: SharedRedis) -> None:
         while True:
-            # Redis' absence is told of by those who ask it.
+            # SharedRedis logs that Redis is unavailable.
             with contextlib.suppress(RedisError, OSError, TimeoutError), closed_is_lost():
                 async with shared.client.pubsub() as subscription:
                     await subscription.subscribe(_CHANNEL)
@@ -155,9 +154,9 @@ class Principals:
                     asked_at = self._clock()
                     await subscription.ping()
             elif message["type"] == "subscribe":
-                self.clear()  # what was revoked before this was not heard
+                self.clear()  # revocations before this were missed
             elif message["type"] == "pong":
-                # All that was published before the question has been heard.
+                # Everything published before the ping has been received.
                 self._hears_until, asked_at = asked_at + UNHEARD_S, 0.0
             elif message["type"] == "message" and message["data"].isdigit():
                 self._forget(int(message["data"]))

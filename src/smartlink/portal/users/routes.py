@@ -1,4 +1,4 @@
-"""Endpoints of users: register, sign in and out, who am I, tokens, the pages' session."""
+"""The endpoints of users: registration, sign-in, profile, tokens, and the pages' session."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ TokenWriter = Annotated[Principal, able("tokens:write", limit="change")]
 
 @router.post("/register", status_code=201, responses=raises(TooMany))
 async def register(body: Registration, request: Request, users: UsersService, limits: Limits) -> SignedIn:
-    """Create an account; the token is shown this once."""
+    """Create an account. The token is shown only once."""
     asker = asker_of(request)
     await limits.take("register", asker.address)
     user, token = await users.register(body.name, body.email, body.password, asker)
@@ -63,7 +63,7 @@ async def register(body: Registration, request: Request, users: UsersService, li
 
 
 async def _verified(body: Credentials, request: Request, users: Users, limits: RateLimits) -> User:
-    """Whoever guesses somebody's password uses up the tries of their own address, not that person's."""
+    """Verify credentials. Guesses count against the guesser's own address, so they cannot lock out the user."""
     asker = asker_of(request)
     await limits.take("sign-in", asker.address)
     await limits.take("login", f"{asker.address} {folded_email(body.email)}")
@@ -72,14 +72,14 @@ async def _verified(body: Credentials, request: Request, users: Users, limits: R
 
 @router.post("/login", responses=raises(Forbidden, TooMany))
 async def login(body: Credentials, request: Request, users: UsersService, limits: Limits) -> SignedIn:
-    """Sign in with a new token."""
+    """Sign in and create a token."""
     user = await _verified(body, request, users, limits)
     return SignedIn(user=Self.model_validate(user), token=await users.sign_in(user))
 
 
 @router.post("/logout", status_code=204)
 async def logout(caller: AnyChange, request: Request, users: UsersService) -> Response:
-    """End the token or session that the request came by."""
+    """Sign out: revoke the token or end the session of this request."""
     await users.sign_out(caller)
     response = Response(status_code=204)
     if caller.session_id is not None:
@@ -89,7 +89,7 @@ async def logout(caller: AnyChange, request: Request, users: UsersService) -> Re
 
 @router.get("/user")
 async def who_am_i(caller: Reader) -> Self:
-    """Who is signed in."""
+    """Show the signed-in user."""
     return Self.model_validate(caller)
 
 
@@ -97,7 +97,7 @@ async def who_am_i(caller: Reader) -> Self:
 async def change_profile(
     body: ProfileChange, caller: Writer, request: Request, users: UsersService, limits: Limits
 ) -> Self:
-    """Change one's name or address; a new address needs `current_password`."""
+    """Change your name or e-mail address. A new address requires `current_password`."""
     await limits.take("profile", caller.id)
     if body.email is not None:
         await limits.take("password", caller.id)
@@ -108,7 +108,7 @@ async def change_profile(
 async def change_password(
     body: PasswordChange, caller: Writer, request: Request, users: UsersService, limits: Limits
 ) -> Response:
-    """Change one's password: all other sessions, tokens and connections end."""
+    """Change your password. All your other sessions, tokens and connections end."""
     await limits.take("password", caller.id)
     await users.change_password(caller, body.current_password, body.password, asker_of(request))
     return Response(status_code=204)
@@ -116,7 +116,7 @@ async def change_password(
 
 @router.post("/logout/everywhere", status_code=204)
 async def logout_everywhere(caller: Leaver, request: Request, users: UsersService) -> Response:
-    """End all one's sessions, tokens and connections, this one included."""
+    """End all your sessions, tokens and connections, including this one."""
     await users.sign_out_everywhere(caller)
     response = Response(status_code=204)
     if caller.session_id is not None:
@@ -126,20 +126,20 @@ async def logout_everywhere(caller: Leaver, request: Request, users: UsersServic
 
 @router.get("/tokens")
 async def list_tokens(caller: TokenReader, which: WhichPage, users: UsersService) -> list[TokenOut]:
-    """One's own tokens, newest first."""
+    """List your tokens, newest first."""
     return [TokenOut.model_validate(token) for token in await users.tokens(caller.id, which)]
 
 
 @router.post("/tokens", status_code=201, responses=raises(TooMany))
 async def create_token(body: NewToken, caller: TokenMaker, users: UsersService) -> NewTokenOut:
-    """A new token; its secret is shown this once."""
+    """Create a token. Its secret is shown only once."""
     token, secret = await users.create_token(caller, body)
     return NewTokenOut(**TokenOut.model_validate(token).model_dump(), token=secret)
 
 
 @router.delete("/tokens/{token_id}", status_code=204)
 async def revoke_token(token_id: PathId, caller: TokenWriter, users: UsersService) -> Response:
-    """Revoke one of one's own tokens."""
+    """Revoke one of your tokens."""
     await users.revoke(caller.id, token_id)
     return Response(status_code=204)
 
@@ -148,9 +148,9 @@ async def revoke_token(token_id: PathId, caller: TokenWriter, users: UsersServic
 async def open_session(
     body: Credentials, request: Request, response: Response, users: UsersService, limits: Limits
 ) -> SignedInPage:
-    """Sign a page in: the session is in an HttpOnly cookie, the CSRF token in one that the page can read.
+    """Sign in on a page. Sets the session as an HttpOnly cookie, and the CSRF token as one that the page can read.
 
-    X-Event-Id: lists that are loaded after this hold the names that `presence-chat` told of up to there.
+    X-Event-Id: the last event on `presence-chat` whose new names are included in lists loaded after this.
     """
     identity = identity_of(request)
     identity.check_origin(request.scope)
@@ -162,7 +162,7 @@ async def open_session(
 
 @router.get("/session", responses=shows("Set-Cookie", EVENT_ID))
 async def current_session(caller: Reader, request: Request, response: Response, users: UsersService) -> SignedInPage:
-    """Who is signed in on this page; renews its CSRF token. X-Event-Id: as of signing in."""
+    """Show the user signed in on this page, and renew its CSRF token. X-Event-Id: as for signing in."""
     response.headers[EVENT_ID] = str(await users.heard_up_to())
     cookie = session_cookie({"cookie": request.headers.get("cookie", "")})
     if caller.session_id is not None and cookie is not None:
@@ -172,7 +172,7 @@ async def current_session(caller: Reader, request: Request, response: Response, 
 
 @router.delete("/session", status_code=204)
 async def close_session(caller: AnyChange, request: Request, users: UsersService) -> Response:
-    """Sign the page out."""
+    """Sign out on a page."""
     await users.sign_out(caller)
     response = Response(status_code=204)
     identity_of(request).forget(response)

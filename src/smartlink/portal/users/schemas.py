@@ -1,4 +1,4 @@
-"""What is said about users, to themselves and to others, and what they may send."""
+"""Request and response schemas of users."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Password = Annotated[PlainText, Field(min_length=8, max_length=128)]
 
 
 def folded_email(text: str) -> str:
-    """The form in which addresses are stored and compared."""
+    """Return an e-mail address in the form in which it is stored and compared."""
     return text.strip().lower()
 
 
@@ -45,7 +45,7 @@ def _email(text: str) -> str:
 
 
 class Profile(BaseModel):
-    """What everybody may see of a user."""
+    """What everyone may see of a user."""
 
     model_config = ConfigDict(from_attributes=True, frozen=True)
 
@@ -62,7 +62,7 @@ class Self(Profile):
 
 
 class Registration(BaseModel):
-    """What it takes to register."""
+    """A registration."""
 
     name: Name
     email: Annotated[PlainText, Field(max_length=255), AfterValidator(_email)]
@@ -70,14 +70,14 @@ class Registration(BaseModel):
 
 
 class Credentials(BaseModel):
-    """What it takes to sign in."""
+    """Credentials to sign in with."""
 
     email: Annotated[PlainText, Field(max_length=255)]
     password: Annotated[PlainText, Field(max_length=1024)]
 
 
 class ProfileChange(BaseModel):
-    """What users change of themselves; what is left out stays. A new address needs the password."""
+    """Changes to your profile. Omitted fields stay as they are; a new address requires the password."""
 
     name: Name | None = None
     email: Annotated[PlainText, Field(max_length=255), AfterValidator(_email)] | None = None
@@ -92,22 +92,22 @@ class PasswordChange(BaseModel):
 
 
 class SignedIn(BaseModel):
-    """The answer to signing in: the token is shown this once."""
+    """The signed-in user and their new token, which is shown only once."""
 
     user: Self
     token: str
 
 
 class SignedInPage(BaseModel):
-    """The answer to a page signing in; the session is in the cookie."""
+    """The user signed in on a page; the session is in the cookie."""
 
     user: Self
 
 
 class NewToken(BaseModel):
-    """A token asked for. It can do all (`*`), unless it says what; `expires_at` is in the future.
+    """A token to create. `abilities` defaults to all (`*`); `expires_at` must be in the future.
 
-    It can do, and lasts, no more than the token that asks for it.
+    A token cannot create one with more abilities or a longer life than its own.
     """
 
     name: Name
@@ -123,7 +123,7 @@ class NewToken(BaseModel):
 
 
 class TokenOut(BaseModel):
-    """A token as its owner sees it later."""
+    """A token, without its secret."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -136,6 +136,6 @@ class TokenOut(BaseModel):
 
 
 class NewTokenOut(TokenOut):
-    """A token in the answer that creates it: with the secret, once."""
+    """A new token, with its secret."""
 
     token: str

@@ -1,4 +1,4 @@
-"""What can be done with users: create, find, sign in and out, tokens and sessions."""
+"""Accounts: registration, sign-in and sign-out, profiles, tokens and sessions."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def create(
     password: str,
     is_admin: bool = False,
 ) -> User:
-    """Create a user. Raises Invalid when the address is taken, DatabaseAway."""
+    """Create a user. Raises Invalid if the address is taken, and DatabaseAway."""
     hashed = await passwords.hash(password)
     now = _now()
     user = User(
@@ -71,12 +71,12 @@ async def create(
 
 
 async def find(session: AsyncSession, user_id: int) -> User | None:
-    """The user with this id."""
+    """Return the user with this id, or None."""
     return await session.get(User, user_id)
 
 
 def listed_tokens(user_id: int, page: Page) -> Select[Token]:
-    """A page of a user's tokens. Newest first, or, after an id, oldest first."""
+    """Select a page of a user's tokens: newest first, or oldest first after an id."""
     found = select(Token).where(Token.user_id == user_id, *within(Token.id, page))
     return found.order_by(ordered(Token.id, page)).limit(page.limit)
 
@@ -103,7 +103,7 @@ class Users:
         self._session_life = dt.timedelta(days=session_days)
 
     async def register(self, name: str, email: str, password: str, asker: Asker | None = None) -> tuple[User, str]:
-        """A new user and a first token. Raises Invalid when the address is taken."""
+        """Create a user and a first token. Returns both. Raises Invalid if the address is taken."""
         hashed = await self._passwords.hash(password, asker)
         now = _now()
         user = User(name=name, email=folded_email(email), password=hashed, created_at=now, updated_at=now)
@@ -117,9 +117,10 @@ class Users:
         return user, secret
 
     async def verify(self, email: str, password: str, asker: Asker | None = None) -> User:
-        """The user with these credentials. Raises Invalid, in the same words and time whatever was wrong.
+        """Return the user with these credentials.
 
-        Raises Forbidden for a blocked user, to whom knows the password only.
+        Raises Invalid, with the same message and in the same time whether the address or the password is wrong.
+        Raises Forbidden for a blocked user, but only if the password is right.
         """
         async with self._database.reading() as session:
             user = await session.scalar(select(User).where(User.email == folded_email(email)))
@@ -130,7 +131,7 @@ class Users:
         return user
 
     async def by_token(self, token: str, *, is_fresh: bool = False) -> Principal | None:
-        """Whose bearer token this is, unless it has expired or was revoked. `is_fresh`: as the database has it now."""
+        """Return the owner of a bearer token, or None if it has expired or was revoked. `is_fresh` skips the cache."""
         key = digest(token.rpartition("|")[2])
         known = None if is_fresh else self.principals.get(key)
         if known is not None:
@@ -148,7 +149,7 @@ class Users:
         return principal
 
     async def by_session(self, cookie: str, *, is_fresh: bool = False) -> Principal | None:
-        """Whose session this cookie is, unless it has expired or was ended. `is_fresh` as for `by_token`."""
+        """Return the owner of a session cookie, or None if it has expired or ended. `is_fresh` skips the cache."""
         key = digest(cookie)
         known = None if is_fresh else self.principals.get(key)
         if known is not None:
@@ -163,14 +164,14 @@ class Users:
         return principal
 
     async def sign_in(self, user: User) -> str:
-        """A new token for whom `verify` found. Raises Invalid when the password was changed since."""
+        """Create a token for a user returned by `verify`. Raises Invalid if the password has changed since."""
         async with self._database.writing() as session:
             await _check_unchanged(session, user)
             _, secret = await _add_token(session, user.id, "sign-in", [ALL], None)
         return secret
 
     async def open_session(self, user: User) -> str:
-        """Start a session for whom `verify` found; returns the cookie's value. Raises as `sign_in`."""
+        """Start a session for a user returned by `verify`. Returns the cookie's value. Raises like `sign_in`."""
         secret, now = new_token(), _now()
         async with self._database.writing() as session:
             await _check_unchanged(session, user)
@@ -180,9 +181,9 @@ class Users:
         return secret
 
     async def sign_out(self, principal: Principal) -> None:
-        """End what the caller came by, this token or this session, and all their connections.
+        """Revoke the caller's token or end their session, and end all their connections.
 
-        A connection does not say by what it was let in: those of the user's other devices end too, and come back.
+        Connections do not record the token or session they belong to, so the user's other devices must reconnect.
         """
         async with self._database.writing() as session:
             if principal.token_id is not None:
@@ -193,15 +194,16 @@ class Users:
         await self.ended(principal.id)
 
     async def sign_out_everywhere(self, principal: Principal) -> None:
-        """End all the caller's sessions, tokens and connections, this one included."""
+        """End all the caller's sessions, tokens and connections, including the current one."""
         async with self._database.writing() as session:
             await _end_all(session, principal.id)
             await self.endings.record(session, principal.id)
         await self.ended(principal.id)
 
     async def change_profile(self, principal: Principal, change: ProfileChange, asker: Asker | None = None) -> User:
-        """Change name or address; everybody hears of a name. Raises Invalid for a taken address, or one without the
-        right password.
+        """Change the name, which is announced, or the address.
+
+        Raises Invalid if the address is taken, or without the right password for a new one.
         """
         values: dict[str, object] = {}
         checked: str | None = None
@@ -226,31 +228,31 @@ class Users:
             raise NotFound
         await self.principals.forget(principal.id)
         if change.name is not None:
-            # What newcomers are told of who is there. Everybody else has heard; a server that is away, or does not
-            # know this call, tells it with the user's next connection.
+            # For new subscribers of presence channels; present ones got the event. If the server is down or does not
+            # support this call, they see the new name after the user's next connection.
             with contextlib.suppress(RealtimeAway):
-                await self._tell_name(user.id, user.name)
+                await self._send_name(user.id, user.name)
         return user
 
-    async def _tell_name(self, user_id: int, name: str) -> None:
-        """Two changes at once may arrive in another order than they were made in: the last word is the database's."""
+    async def _send_name(self, user_id: int, name: str) -> None:
+        """Send the name until it is the database's: concurrent changes may arrive out of order."""
         now: str | None = name
-        told: str | None = None
-        while now is not None and now != told:
+        sent: str | None = None
+        while now is not None and now != sent:
             await self._realtime.change_info(user_id, {"id": user_id, "name": now})
-            told = now
+            sent = now
             async with self._database.reading() as session:
                 now = await session.scalar(select(User.name).where(User.id == user_id))
 
     async def heard_up_to(self) -> int:
-        """The last recorded event about users themselves: what is read after this holds all that came before it."""
+        """Return the id of the last event about users. What is read after this includes all changes up to it."""
         async with self._database.reading() as session:
             return await self._announcer.outbox.latest_id(session, str(EVERYBODY))
 
     async def change_password(self, principal: Principal, current: str, new: str, asker: Asker | None = None) -> None:
-        """Change the password; every other session and token, and every connection, is ended.
+        """Change the password, and end all other sessions and tokens and all connections.
 
-        The page that asked keeps its session and connects again. Raises Invalid when `current` is not right.
+        The caller keeps their session or token and reconnects. Raises Invalid if `current` is wrong.
         """
         checked = await self._check_password(principal.id, current, asker)
         hashed = await self._passwords.hash(new, asker)
@@ -263,15 +265,14 @@ class Users:
         await self.ended(principal.id)
 
     async def ended(self, user_id: int) -> None:
-        """Call it after the commit of what `endings` recorded: nobody here takes the user for who they were, and the
-        realtime server is told."""
+        """Clear the user from the cache and start ending their connections. Call it after the commit."""
         await self.principals.forget(user_id)
         self.endings.begin(user_id)
 
     async def set_blocked(self, work: AsyncSession, user_id: int, *, blocked: bool) -> User:
-        """Block a user, ending all their sessions, tokens and connections, or let them in again. Raises NotFound.
+        """Block a user, which ends all their sessions, tokens and connections, or unblock them. Raises NotFound.
 
-        Call `ended` once the transaction is committed.
+        Call `ended` after the commit.
         """
         user = await work.get(User, user_id)
         if user is None:
@@ -281,14 +282,14 @@ class Users:
             if not blocked:
                 user.blocked_at = None
         if blocked:
-            # Told first: who signs in meanwhile waits for it, or is seen by what comes next.
+            # Flush first: a concurrent sign-in then waits for this, or is ended by what follows.
             await work.flush()
             await _end_all(work, user_id)
             await self.endings.record(work, user_id)
         return user
 
     async def _check_password(self, user_id: int, password: str, asker: Asker | None) -> str:
-        """What is stored for a password that is right; `_check_same_password` asks for it again when it is used."""
+        """Return the stored hash of a right password, for `_check_same_password`. Raises Invalid if it is wrong."""
         async with self._database.reading() as session:
             stored = await session.scalar(select(User.password).where(User.id == user_id))
         if not await self._passwords.is_right(password, stored, asker) or stored is None:
@@ -296,20 +297,20 @@ class Users:
         return stored
 
     async def tokens(self, user_id: int, page: Page) -> Sequence[Token]:
-        """A page of a user's tokens, newest first."""
+        """Return a page of a user's tokens, newest first."""
         async with self._database.reading() as session:
             return (await session.scalars(listed_tokens(user_id, page))).all()
 
     async def add_token(self, user_id: int, name: str) -> tuple[Token, str]:
-        """A new token that can do all, and its secret."""
+        """Create a token with all abilities. Returns it and its secret."""
         async with self._database.writing() as session:
             return await _add_token(session, user_id, name, [ALL], None)
 
     async def create_token(self, caller: Principal, new: NewToken) -> tuple[Token, str]:
-        """A token that the caller asked for, and its secret.
+        """Create a token for the caller. Returns it and its secret.
 
-        Raises Forbidden for one that can do more, or lasts longer, than what the caller came by; Unauthenticated when
-        they were signed out since.
+        Raises Forbidden if it would have more abilities or a longer life than the caller's own, and Unauthenticated
+        if the caller has been signed out since.
         """
         _check_not_wider(caller, new)
         async with self._database.writing() as session:
@@ -317,7 +318,7 @@ class Users:
             return await _add_token(session, caller.id, new.name, list(new.abilities), new.expires_at)
 
     async def revoke(self, user_id: int, token_id: int) -> None:
-        """Take a token back, and end the user's connections. Raises NotFound when it is not this user's."""
+        """Revoke a token and end the user's connections. Raises NotFound if it is not this user's."""
         async with self._database.writing() as session:
             gone = await session.execute(
                 delete(Token).where(Token.id == token_id, Token.user_id == user_id).returning(Token.id)
@@ -328,9 +329,9 @@ class Users:
         await self.ended(user_id)
 
     async def end_expired(self) -> None:
-        """End the connections of those whose session or token has expired since this was last called.
+        """End the connections of users with a session or token that has expired since the last call.
 
-        The first time it looks back a day, since nobody knows when that was.
+        The first call looks back a day, since the time of the last one is unknown.
         """
         since, now = self._expired_until, _now()
         users: set[int] = set()
@@ -345,7 +346,7 @@ class Users:
             self.endings.begin(user_id)
 
     async def prune(self) -> None:
-        """Forget sessions and tokens that expired a week ago."""
+        """Delete sessions and tokens that expired more than a week ago."""
         async with self._database.writing() as session:
             before = _now() - KEPT_EXPIRED
             await session.execute(delete(WebSession).where(WebSession.expires_at <= before))
@@ -353,7 +354,7 @@ class Users:
 
 
 async def _check_unchanged(session: AsyncSession, user: User) -> None:
-    """Nobody gets in by a password that was replaced, or while being blocked, between its check and this."""
+    """Raise Invalid if the password was replaced, or the user blocked, since the password was checked."""
     now = select(User.password, User.blocked_at).where(User.id == user.id).with_for_update(read=True)
     found = (await session.execute(now)).one_or_none()
     if found is None or found.password != user.password or found.blocked_at is not None:
@@ -361,18 +362,18 @@ async def _check_unchanged(session: AsyncSession, user: User) -> None:
 
 
 async def _check_same_password(session: AsyncSession, user_id: int, checked: str) -> None:
-    """Nobody changes an account by a password that was replaced between its check and this."""
+    """Raise Invalid if the password was replaced since it was checked."""
     now = await session.scalar(select(User.password).where(User.id == user_id).with_for_update())
     if now != checked:
         raise _wrong_password()
 
 
 def _wrong_password() -> Invalid:
-    return Invalid({"current_password": ["The current password is not right."]})
+    return Invalid({"current_password": ["The current password is incorrect."]})
 
 
 async def _check_signed_in(session: AsyncSession, caller: Principal) -> None:
-    """Nobody outlives their own end by what they make of it in the last moment."""
+    """Raise Unauthenticated if the caller's token or session has ended: it must not create another."""
     if caller.token_id is not None:
         own: Select[Any] = select(Token.id).where(Token.id == caller.token_id)
     else:
@@ -415,12 +416,12 @@ async def _add_token(
 
 
 def _check_not_wider(caller: Principal, new: NewToken) -> None:
-    """No token makes one that can do what it cannot, or that outlives it."""
+    """Raise Forbidden if the new token would have more abilities, or a longer life, than the caller's."""
     more = [ability for ability in new.abilities if not caller.can(ability)]
     if more:
-        raise Forbidden(f"This token cannot make one with more abilities than it has: {', '.join(more)}.")
+        raise Forbidden(f"A token cannot create another with abilities it lacks: {', '.join(more)}.")
     if caller.expires_at is not None and (new.expires_at is None or new.expires_at > caller.expires_at):
-        raise Forbidden("This token cannot make one that expires later than itself.")
+        raise Forbidden("A token cannot create another that expires later than itself.")
 
 
 def _of_token(row: Any) -> Principal:

@@ -1,8 +1,8 @@
-"""`/broadcasting/auth` and `/broadcasting/user-auth`: signatures for those who may have them at the end of the request.
+"""`/broadcasting/auth` and `/broadcasting/user-auth`, with a second check of the caller before the answer is sent.
 
-Rules take time, and who calls is remembered for a moment. So the database is asked once more, when the answer is ready:
-nothing is signed for a user after the transaction that blocked them, demoted them or ended what they came by. Sockets
-that are older than that are the realtime server's affair: it was told to end them, and refuses what was signed before.
+Channel rules take time, and callers are cached for a moment. So the caller is read from the database once more when
+the answer is ready: nothing is signed for a user after the transaction that blocked them, demoted them, or revoked
+their token or session. Older sockets are left to the realtime server, which ends them and refuses older signatures.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CALLER = "smartlink.caller"
 
 
 class Signing:
-    """The library's endpoints for our users. A token needs `user:read` to sign in, on channels what the rules ask."""
+    """The library's endpoints for our users. Tokens need `user:read` to sign in, and what a channel's rule asks for."""
 
     def __init__(self, authorizer: ChannelAuthorizer[Principal], identity: Identity, limits: RateLimits) -> None:
         self._limits = limits
@@ -32,20 +32,20 @@ class Signing:
         self._identity = identity
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        told: list[Message] = []
+        held: list[Message] = []
 
         async def hold(message: Message) -> None:
-            told.append(message)
+            held.append(message)
 
         await self._endpoint(scope, receive, hold)
-        if told and told[0].get("status") == 200:
+        if held and held[0].get("status") == 200:
             try:
                 await self._confirm(scope)
             except PortalError as error:
                 body = msgspec.json.encode({"message": error.message})
                 await respond(send, AuthResponse(error.status, body, error.headers))
                 return
-        for message in told:
+        for message in held:
             await send(message)
 
     async def _caller(self, scope: Scope) -> Principal | None:
@@ -61,7 +61,7 @@ class Signing:
         return caller
 
     async def _confirm(self, scope: Scope) -> None:
-        """Raises Unauthenticated for who is not signed in any more, Forbidden for who is an admin no more."""
+        """Raise Unauthenticated if the caller is no longer signed in, Forbidden if no longer an admin."""
         before: Principal = scope[_CALLER]
         now = await self._identity.caller(scope, is_fresh=True)
         if now is None:
