@@ -120,7 +120,7 @@ async def test_manage_py_sends_what_was_recorded_and_sees_to_what_failed(empty_u
             await eventually_told(lambda: _has_failed(engine, tables))
         worker.terminate()
         code, logged = await end(worker)
-        assert (code, b"set aside" in logged, b"Traceback" in logged) == (0, True, False)
+        assert (code, b"failed: " in logged, b"Traceback" in logged) == (0, True, False)
         assert sorted(payload["n"] for payload in service.payloads()) == [1, 4]
 
         service.answers = lambda _: 200
@@ -147,7 +147,7 @@ WRONG: list[tuple[type[BaseCommand], dict[str, Any], str]] = [
     (broadcast_worker.Command, {"url": "mysql://host/db"}, "pip install asyncpg"),
     (broadcast_worker.Command, {"url": "EMPTY"}, "Did you run `migrate`"),
     (broadcast_worker.Command, {"queue": "a b"}, "is not a queue"),
-    (broadcast_worker.Command, {"concurrency": 0}, "at least one call"),
+    (broadcast_worker.Command, {"concurrency": 0}, "must be at least 1"),
     (broadcast_worker.Command, {"broadcaster": "nowhere.at_all"}, "nowhere"),
     (broadcast_worker.Command, {"broadcaster": "json.JSONDecoder"}, "must name a Broadcaster"),
     (broadcast_failed.Command, {"action": "retry"}, "give an event id, or all"),

@@ -44,11 +44,11 @@ def sent(driver: FakeDriver) -> list[int]:
 async def test_two_workers_share_the_channels_and_double_nothing(database: OutboxDatabase) -> None:
     first, second = FakeDriver(), FakeDriver()
     async with relaying(database, first, second, lease_s=1.0) as relays:
-        await eventually(lambda: sum(bool(relay._shares.held) for relay in relays) == 2)
+        await eventually(lambda: sum(bool(relay._leases.held) for relay in relays) == 2)
         for number in range(10):
             await database.record(*(envelope(number, f"private-{channel}") for channel in range(60)))
         await eventually(lambda: len(first.sent) + len(second.sent) >= 600)
-        assert not relays[0]._shares.held & relays[1]._shares.held
+        assert not relays[0]._leases.held & relays[1]._leases.held
 
     assert len(first.sent) + len(second.sent) == 600
     assert first.sent
@@ -128,7 +128,7 @@ async def test_notify_wakes_a_worker_elsewhere(postgresql: OutboxDatabase) -> No
     driver = FakeDriver()
     listeners = [PostgresListener(postgresql.engine)]
     async with relaying(postgresql, driver, wakeup=Wakeup(), listeners=listeners, sweep_s=3600) as [relay]:
-        await eventually(lambda: relay._shares.held)
+        await eventually(lambda: relay._leases.held)
         for number in range(3):
             await postgresql.record(envelope(number))
             await eventually(lambda number=number: len(driver.sent) == number + 1)  # type: ignore[misc]
@@ -144,14 +144,14 @@ async def test_a_worker_whose_driver_hears_no_notify_says_so_and_sweeps(
 
     await engine.dispose()
     assert len(fake.sent) == 1
-    assert "sweeping instead: BroadcastConfigError: that takes the driver asyncpg, not psycopg" in caplog.text
+    assert "sweeping instead: BroadcastConfigError: it requires the driver asyncpg, not psycopg" in caplog.text
 
 
 async def test_a_cut_connection_is_listened_to_again(postgresql: OutboxDatabase) -> None:
     driver = FakeDriver()
     listeners = [PostgresListener(postgresql.engine)]
     async with relaying(postgresql, driver, wakeup=Wakeup(), listeners=listeners, sweep_s=3600) as [relay]:
-        await eventually(lambda: relay._shares.held)
+        await eventually(lambda: relay._leases.held)
         async with postgresql.engine.connect() as connection:
             await connection.exec_driver_sql(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
@@ -167,7 +167,7 @@ async def test_redis_wakes_a_worker_elsewhere_and_its_return_is_noticed(database
         outbox = Outbox(database.tables, notify=False, bell=bell)
         listeners = [RedisListener(url, ("default",))]
         async with relaying(database, driver, wakeup=Wakeup(), listeners=listeners, sweep_s=3600) as [relay]:
-            await eventually(lambda: relay._shares.held)
+            await eventually(lambda: relay._leases.held)
             for number in range(6):
                 if number == 3:
                     await restart()
@@ -232,7 +232,7 @@ async def test_a_share_is_whole_for_one_worker(database: OutboxDatabase) -> None
     relay = database.relay(FakeDriver())
     await relay.run_once()
 
-    assert relay._shares.held == {("default", number) for number in range(PARTS)}
+    assert relay._leases.held == {("default", number) for number in range(PARTS)}
 
 
 @asynccontextmanager

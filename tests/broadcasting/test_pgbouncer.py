@@ -90,7 +90,7 @@ async def test_a_worker_that_does_not_know_of_it_is_told_what_to_write(
     stop = asyncio.Event()
     working = asyncio.create_task(Relay(engine, postgresql.tables, FakeDriver()).run(stop))
 
-    await eventually(lambda: "DB_PGBOUNCER=true, or ?pgbouncer=true" in caplog.text)
+    await eventually(lambda: "DB_PGBOUNCER=true, or add ?pgbouncer=true" in caplog.text)
     stop.set()
     await working
     await engine.dispose()

@@ -264,7 +264,7 @@ async def test_an_event_that_breaks_the_service_delays_its_own_channel_only(
     service.answers = refuses(0, 500)
     await database.record(*(envelope(number, f"private-{number % 5}") for number in range(20)))
 
-    async with relaying(database, pusher_driver(service), max_strikes=1000):
+    async with relaying(database, pusher_driver(service), max_failed_attempts=1000):
         await eventually(lambda: taken(service) == 16)
         await database.record(envelope(20, "private-new"))
         await eventually(lambda: numbers(service, "private-new"))
@@ -296,7 +296,7 @@ async def test_an_event_that_never_gets_a_verdict_is_set_aside_and_its_channel_g
     service.answers = lambda call: POISONS[illness] if _has(call, 0) else 200
     [poison, *_] = await database.record(*(envelope(number, "private-a") for number in range(3)))
 
-    async with relaying(database, pusher_driver(service, timeout_s=0.3), max_strikes=2):
+    async with relaying(database, pusher_driver(service, timeout_s=0.3), max_failed_attempts=2):
         await eventually(lambda: numbers(service) == [1, 2])
 
     assert await database.column("state") == ["failed", "sent", "sent"]
@@ -328,7 +328,7 @@ async def test_events_that_hang_leave_the_other_channels_alone(
 async def test_an_outage_sets_nothing_aside_however_long(database: OutboxDatabase, service: PusherService) -> None:
     service.answers = lambda _: 500
     await database.record(*(envelope(number, f"private-{number % 3}") for number in range(12)))
-    async with relaying(database, pusher_driver(service), max_strikes=2):
+    async with relaying(database, pusher_driver(service), max_failed_attempts=2):
         await eventually(lambda: len(service.calls) >= 12)
         service.answers = lambda _: 200
         await eventually(lambda: taken(service) == 12)
@@ -349,7 +349,7 @@ async def test_a_driver_that_breaks_its_promise_does_not_end_the_relay(database:
     driver = BrokenDriver()
     await database.record(envelope(1, "private-bad"), envelope(2), envelope(3))
 
-    async with relaying(database, driver, max_strikes=1000):
+    async with relaying(database, driver, max_failed_attempts=1000):
         await eventually(lambda: sum(sent.channel == "private-a" for sent in driver.sent) == 2)
 
     assert await database.column("state") == ["pending", "sent", "sent"]

@@ -98,7 +98,7 @@ async def nothing_left_behind(database: OutboxDatabase) -> AsyncIterator[None]:
 
 
 def lose_share(of: Relay) -> None:
-    of._shares.valid_until = 0.0
+    of._leases.valid_until = 0.0
     of._bell.set()
 
 

@@ -88,7 +88,7 @@ async def test_a_worker_says_what_is_missing_and_when_that_is_over(
     await eventually(lambda: "create the outbox's tables" in caplog.text)
     async with database.engine.begin() as connection:
         await connection.run_sync(metadata.create_all)
-    await eventually(lambda: "the database answers again" in caplog.text)
+    await eventually(lambda: "the database works again" in caplog.text)
     stop.set()
     await working
     assert "started, for all queues" in caplog.text

@@ -1,8 +1,8 @@
-"""The outbox: events are recorded in the transaction of the change they tell of, and sent after it."""
+"""The outbox: records events in the transaction of the change they announce, and sends them after it."""
 
 from __future__ import annotations
 
-import smartlink.broadcasting.outbox.requirements  # first: says in words what is missing  # noqa: F401
+import smartlink.broadcasting.outbox.requirements  # first: reports missing packages  # noqa: F401
 from smartlink.broadcasting.outbox.failed import RETRIED_AT_ONCE, FailedEvent, FailedEvents
 from smartlink.broadcasting.outbox.pgbouncer import engine_for
 from smartlink.broadcasting.outbox.record import Outbox, RecordedEvent

@@ -1,4 +1,23 @@
-"""The calls a relay makes to the service, several at once, and what becomes of the events that travel in them."""
+"""Makes a relay's calls to the service, several at once, and decides what becomes of their events.
+
+    outcome of a call                     its events                                      the service
+    ------------------------------------  ----------------------------------------------  ------------------
+    taken                                 sent                                            available
+    refused, one event                    failed; its channel continues                   available
+    refused, several events               each is sent again by itself, in this order     available
+    not reached                           ready again; nothing is written                 unavailable
+    no verdict (5xx, timeout):
+      several events, or the first time   held, and suspect from then on: sent alone      unavailable, unless it
+      a suspect, no other is taken        held; nothing is counted                        has taken others since
+      a suspect, others are taken         held, one more failed attempt; failed after     the call began
+                                          more than `max_failed_attempts`
+    cancelled                             ready again                                     unchanged
+
+An event is suspect once it was in a call without a verdict (`failed_attempts` is at least 1): it may be what breaks
+the service. Whether "others are taken" is known from calls since, or else asked with a probe, an event on a channel
+without subscribers. A held event blocks its channel until its back-off has passed. See `service` for what
+"unavailable" means for further calls.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +41,10 @@ _log = logging.getLogger("smartlink.broadcasting.outbox")
 
 
 class Calls:
-    """Takes what is ready from `lanes`, as long as `shares` hold it.
+    """Takes events that are ready from `lanes`, while `leases` hold their parts.
 
-    At most `concurrency` calls of each connection are under way, and as many again for events that travel alone. `ring`
-    is called when one has ended, `read_again` when there may be more to read.
+    Makes at most `concurrency` calls at once for each connection, and as many again for suspects. Calls `ring` when a
+    call has ended, and `read_again` when there may be more to read.
     """
 
     def __init__(
@@ -34,10 +53,10 @@ class Calls:
         queue: PendingQueue,
         database: RelayDatabase,
         lanes: Lanes,
-        shares: PartitionLeases,
+        leases: PartitionLeases,
         *,
         concurrency: int,
-        max_strikes: int,
+        max_failed_attempts: int,
         ring: Callable[[], None],
         read_again: Callable[[], None],
         sent: int = 0,
@@ -46,32 +65,32 @@ class Calls:
         self.sent = sent
         self.failed = failed
         self.jobs_left: int | None = None
-        """How many events may still be sent or set aside; None: as many as there are."""
+        """How many more events may be sent or fail; None: no limit."""
         self.under_way: dict[asyncio.Task[None], Call] = {}
         self.unmarked: list[PendingEvent] = []
-        """Sent, and not yet written down as sent."""
+        """Events that were sent, but not yet marked in the database."""
         self._services = services
         self._queue = queue
         self._database = database
         self._lanes = lanes
-        self._shares = shares
+        self._leases = leases
         self._concurrency = concurrency
-        self._max_strikes = max_strikes
+        self._max_failed_attempts = max_failed_attempts
         self._ring = ring
         self._read_again = read_again
         self._marking = asyncio.Lock()
 
     @property
     def has_done_its_jobs(self) -> bool:
-        """Whether no more events may be sent."""
+        """Whether the limit of events has been reached."""
         return self.jobs_left is not None and self.jobs_left <= 0
 
     def start(self) -> None:
-        """Make what calls can be made now."""
-        if not self._shares.is_valid():
+        """Start all calls that can be made now."""
+        if not self._leases.is_valid():
             return
         while (at_most := self._room()) > 0 and (
-            call := self._lanes.take(self._shares.queues, self._may_call, at_most)
+            call := self._lanes.take(self._leases.queues, self._may_call, at_most)
             or self._lanes.take_suspect(self._may_call_alone)
         ):
             task = asyncio.create_task(self._carry_out(call))
@@ -79,12 +98,12 @@ class Calls:
             task.add_done_callback(self._end)
 
     def cancel(self) -> None:
-        """Cut off what is under way; its events wait as before."""
+        """Cancel all calls; their events are ready again."""
         for task in self.under_way:
             task.cancel()
 
     async def mark(self) -> None:
-        """Write down what was sent, after all that is being written down. Raises what the database raises."""
+        """Mark sent events in the database, one caller at a time. Raises what the database raises."""
         async with self._marking:
             sent, self.unmarked = self.unmarked, []
             if not sent:
@@ -101,7 +120,7 @@ class Calls:
             self._read_again()
 
     def _room(self) -> int:
-        """How many events the next call may carry."""
+        """Return how many events the next call may carry."""
         if self.jobs_left is None:
             return MAX_BATCH
         return min(MAX_BATCH, self.jobs_left - sum(len(call.events) for call in self.under_way.values()))
@@ -119,28 +138,28 @@ class Calls:
     def _may_call_alone(self, connection: str | None) -> bool:
         service, alone = self._services.of(connection), self._count(connection, alone=True)
         if service.seems_away:
-            # It may be away. If nothing else is there to find out with, this is.
+            # The service may be down: try with a suspect only if there is nothing else to try with.
             is_only_one = not alone and not self._count(connection, alone=False)
-            is_only_one = is_only_one and not self._lanes.has_ready(self._shares.queues, connection)
+            is_only_one = is_only_one and not self._lanes.has_ready(self._leases.queues, connection)
             return is_only_one and service.may_be_tried()
         return alone < self._concurrency
 
     def _end(self, task: asyncio.Task[None]) -> None:
         del self.under_way[task]
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("outbox: a call failed because of a bug in the outbox", exc_info=error)
+            _log.error("outbox: unexpected error in the relay", exc_info=error)
         self._ring()
 
     async def _carry_out(self, call: Call) -> None:
-        """Make one call and see to what becomes of its events."""
+        """Make one call and handle its outcome."""
         service, started_at = self._services.of(call.connection), time.monotonic()
         try:
             await service.send([event.envelope() for event in call.events])
         except BroadcastRefused as refusal:
             service.note_reached()
-            await self._sort_out(service, call.events, str(refusal))
+            await self._handle_refusal(service, call.events, str(refusal))
         except BroadcastFailed as failure:
-            await self._see_to_failure(service, call, failure, started_at)
+            await self._handle_no_verdict(service, call, failure, started_at)
         except asyncio.CancelledError:
             self._put_back(call.events)
             raise
@@ -160,10 +179,10 @@ class Calls:
         if self._lanes.put_back(events):
             self._read_again()
 
-    async def _sort_out(self, service: Service, events: Sequence[PendingEvent], refusal: str) -> None:
-        """The service refuses these: set the one aside, or find out which of them it is."""
+    async def _handle_refusal(self, service: Service, events: Sequence[PendingEvent], refusal: str) -> None:
+        """Mark a refused event as failed; of several, send each by itself to find out which are refused."""
         if len(events) == 1:
-            await self._set_aside(events[0], refusal)
+            await self._fail(events[0], refusal)
             return
         for place, event in enumerate(events):
             started_at = time.monotonic()
@@ -171,13 +190,13 @@ class Calls:
                 await service.send([event.envelope()])
             except BroadcastRefused as alone:
                 try:
-                    await self._set_aside(event, str(alone))
+                    await self._fail(event, str(alone))
                 except asyncio.CancelledError:
                     self._put_back(events[place + 1 :])
                     raise
             except BroadcastFailed as failure:
                 alone_again = Call([event], is_alone=True)
-                await self._see_to_failure(service, alone_again, failure, started_at, events[place + 1 :])
+                await self._handle_no_verdict(service, alone_again, failure, started_at, events[place + 1 :])
                 return
             except asyncio.CancelledError:
                 self._put_back(events[place:])
@@ -185,7 +204,7 @@ class Calls:
             else:
                 self._note_sent(service, [event])
 
-    async def _see_to_failure(
+    async def _handle_no_verdict(
         self,
         service: Service,
         call: Call,
@@ -193,58 +212,58 @@ class Calls:
         started_at: float,
         behind: Sequence[PendingEvent] = (),
     ) -> None:
-        """No verdict: leave it for a while. `behind` are events of the same call that were not tried."""
+        """Handle a call that was not reached or got no verdict. `behind` are events of the call that were not tried."""
         is_suspicious = isinstance(failure, BroadcastUnavailable) and failure.answered
         if not (is_suspicious and service.has_taken_since(started_at)):
-            # Others were not taken meanwhile: the service itself may be away.
+            # No others were taken meanwhile: the service itself may be down.
             service.note_away()
         if not call.is_alone:
             service.report(failure)
         if not is_suspicious:
-            # It was not even reached: nothing can be said about the events, and nothing need be written.
+            # The service was not reached: this says nothing about the events, so nothing is written.
             self._put_back([*call.events, *behind])
             return
         if behind:
             self._put_back(behind)
         if call.is_alone and await self._others_are_taken(service, call, started_at):
             [event] = call.events
-            struck = event.struck()
-            if struck.strikes > self._max_strikes:
-                await self._set_aside(struck, f"tried {event.attempts + 1} times: {failure}")
+            counted = event.after_failed_attempt()
+            if counted.failed_attempts > self._max_failed_attempts:
+                await self._fail(counted, f"tried {event.attempts + 1} times: {failure}")
             else:
-                await self._hold(call.events, struck.strikes, str(failure))
+                await self._hold(call.events, counted.failed_attempts, str(failure))
             return
-        await self._hold(call.events, max(1, *(event.strikes for event in call.events)), str(failure))
+        await self._hold(call.events, max(1, *(event.failed_attempts for event in call.events)), str(failure))
 
     async def _others_are_taken(self, service: Service, call: Call, since: float) -> bool:
-        """Whether the service took another event meanwhile, or takes one now."""
+        """Return whether the service has taken another event since, or takes one now."""
         try:
             return await service.takes_others(since)
         except asyncio.CancelledError:
             self._put_back(call.events)
             raise
 
-    async def _set_aside(self, event: PendingEvent, reason: str) -> None:
-        _log.error("outbox: event %d (%s on %s) set aside: %s", event.id, event.name, event.channel, reason)
+    async def _fail(self, event: PendingEvent, reason: str) -> None:
+        _log.error("outbox: event %d (%s on %s) failed: %s", event.id, event.name, event.channel, reason)
         self.failed += 1
         if self.jobs_left is not None:
             self.jobs_left -= 1
         self._lanes.finish([event])
-        await self._surely(lambda: self._queue.mark_failed(event, reason), [event])
+        await self._write(lambda: self._queue.mark_failed(event, reason), [event])
 
-    async def _hold(self, events: Sequence[PendingEvent], strikes: int, error: str) -> None:
+    async def _hold(self, events: Sequence[PendingEvent], failed_attempts: int, error: str) -> None:
         self._lanes.finish(events, let_go={event.id for event in events})
 
         async def hold() -> None:
-            delay_s = await self._queue.hold(events, strikes, error)
+            delay_s = await self._queue.hold(events, failed_attempts, error)
             asyncio.get_running_loop().call_later(delay_s + 0.001, self._read_again)
 
-        await self._surely(hold, events)
+        await self._write(hold, events)
 
-    async def _surely(self, write: Callable[[], Coroutine[Any, Any, None]], events: Sequence[PendingEvent]) -> None:
-        """Write what became of `events`, however long the database takes; until then their channels wait.
+    async def _write(self, write: Callable[[], Coroutine[Any, Any, None]], events: Sequence[PendingEvent]) -> None:
+        """Write the outcome of `events`, retrying until the database accepts it; their channels wait until then.
 
-        Cancelled, they wait as before; a write that was under way may still change those that nobody else has seen to.
+        If cancelled, they stay as they were, unless a write already under way still succeeds.
         """
         try:
             await self._database.surely("mark", write)

@@ -1,4 +1,4 @@
-"""The database as a relay sees it: whatever it does, the relay outlives it."""
+"""Runs a relay's database work, with retries and back-off, so that the relay survives all errors of the database."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class RelayDatabase:
-    """Work at the database, and how often it has failed lately, by what it was for: `read`, `mark`, `share`."""
+    """Runs database work, and counts consecutive failures by kind: `read`, `mark`, `lease`."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._work = ShieldedTasks()
@@ -29,39 +29,39 @@ class RelayDatabase:
         self._failures: dict[str, int] = {}
 
     async def do(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do `work`, undisturbed; raises what it raises."""
+        """Run `work`, which continues if the caller is cancelled. Raises what it raises."""
         return await self._work.do(work)
 
     async def wait(self, within_s: float) -> None:
-        """Wait until all that is under way has ended, at most so long."""
+        """Wait until all work has ended, for at most `within_s`."""
         await self._work.wait(within_s)
 
     async def leave(self, within_s: float) -> None:
-        """Let nothing go on that may never end. SQLite gives up by itself; another server may wait for a lock."""
+        """Cancel work that may never end, such as waiting for a lock. On SQLite it ends by itself."""
         if not self._ends_by_itself:
             await self._work.cut_off(within_s)
 
     async def attempt(self, what: str, work: Coroutine[Any, Any, object]) -> float | None:
-        """Do `work` once; None, or, if it failed, for how many seconds to leave the database alone."""
+        """Run `work` once. Returns None, or the back-off in seconds if it failed."""
         try:
             await self._work.do(work)
-        except Exception as error:  # noqa: BLE001 - whatever a database does, the relay outlives it
+        except Exception as error:  # noqa: BLE001 - the relay survives all errors of the database
             return self.note_failure(what, error)
         if failures := self._failures.pop(what, 0):
-            # As loud as the failure: whoever saw that one is to see its end.
-            _log.warning("outbox: the database answers again (%s), after %d failures", what, failures)
+            # At the same level as the failure, so that its end is seen too.
+            _log.warning("outbox: the database works again (%s), after %d failures", what, failures)
         return None
 
     def note_failure(self, what: str, error: Exception) -> float:
-        """Count it, and tell of the first one; for how many seconds to leave the database alone."""
+        """Count a failure, and log the first one. Returns the back-off in seconds."""
         failures = self._failures[what] = self._failures.get(what, 0) + 1
         if failures == 1:
             said = hint(error) or error
-            _log.warning("outbox: the database failed (%s), trying again: %s: %s", what, type(error).__name__, said)
+            _log.warning("outbox: the database failed (%s), retrying: %s: %s", what, type(error).__name__, said)
         return backoff_s(failures)
 
     async def surely(self, what: str, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        """Do `work` again and again, until it does not fail."""
+        """Run `work`, and retry it until it succeeds."""
         while True:
             pause_s = await self.attempt(what, work())
             if pause_s is None:

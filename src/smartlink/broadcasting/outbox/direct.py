@@ -1,8 +1,8 @@
-"""A prepared statement past SQLAlchemy's statements and results, straight to the two asynchronous drivers.
+"""Executes recording statements directly on the two asynchronous drivers, for speed.
 
-SQLAlchemy's care for values and results is much of what a short statement takes, and every step of a SQLite cursor is
-a trip to another thread and back. What goes wrong is told as SQLAlchemy tells it. Its engine's echo and its cursor
-events do not hear of these statements.
+SQLAlchemy's processing takes much of the time of a short statement, and each step of a SQLite cursor is a round trip
+to another thread. Errors are raised as SQLAlchemy raises them. These statements do not appear in the engine's echo or
+in cursor events.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ __all__ = ["DIRECT"]
 
 
 def _by_asyncpg(connection: Connection, recording: Recording) -> list[int]:
-    # Through the adapter's cursor, which starts the transaction and keeps the statement prepared.
+    # Uses the adapter's cursor, which starts the transaction and caches the prepared statement.
     cursor = connection.connection.cursor()
     cursor.execute(recording.sql, recording.values)
     return sorted(row[0] for row in cursor.fetchall())
 
 
 def _by_aiosqlite(connection: Connection, recording: Recording) -> list[int]:
-    # One trip to the connection's thread, not four.
+    # One round trip to the connection's thread instead of four.
     adapter: Any = connection.connection.dbapi_connection
     values = recording.by_name()
     if not recording.returns_ids:
@@ -36,7 +36,7 @@ def _by_aiosqlite(connection: Connection, recording: Recording) -> list[int]:
     return sorted(row[0] for row in rows)
 
 
-def _told_by_sqlalchemy(
+def _with_sqlalchemy_errors(
     run: Callable[[Connection, Recording], list[int]],
 ) -> Callable[[Connection, Recording], list[int]]:
     def record(connection: Connection, recording: Recording) -> list[int]:
@@ -46,7 +46,7 @@ def _told_by_sqlalchemy(
             dialect: Any = connection.dialect
             base = dialect.loaded_dbapi.Error
             is_from_driver = isinstance(error, base)
-            # Whoever is cancelled leaves a statement under way: nobody else may get that connection.
+            # A cancelled caller leaves a statement running: the connection must not be reused.
             is_lost = not isinstance(error, Exception) or (
                 is_from_driver and dialect.is_disconnect(error, connection.connection, None)
             )
@@ -68,5 +68,5 @@ def _told_by_sqlalchemy(
     return record
 
 
-DIRECT = {"asyncpg": _told_by_sqlalchemy(_by_asyncpg), "aiosqlite": _told_by_sqlalchemy(_by_aiosqlite)}
-"""By the name of the driver: records in the transaction of a connection and returns the ids."""
+DIRECT = {"asyncpg": _with_sqlalchemy_errors(_by_asyncpg), "aiosqlite": _with_sqlalchemy_errors(_by_aiosqlite)}
+"""Functions by driver name that record in a connection's transaction and return the ids."""

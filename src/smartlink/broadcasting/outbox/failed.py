@@ -1,7 +1,7 @@
-"""Dead letters: events that the service refused, for a person to look at, send again, or let go.
+"""Failed events (dead letters), to be inspected, retried or deleted by a person.
 
-Who is sent again has been overtaken: clients that heard later events of the channel drop what is not above them. So a
-retry records the event anew, behind all of its channel, and removes the old row, in one transaction.
+Later events have overtaken a failed one, and clients ignore events with lower ids than they have seen. So a retry
+records the event anew, after all others of its channel, and removes the old row, in one transaction.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from smartlink.broadcasting.outbox.tables import FAILED, OutboxTables, in_utc
 __all__ = ["RETRIED_AT_ONCE", "FailedEvent", "FailedEvents"]
 
 RETRIED_AT_ONCE = 1000
-"""How many events `retry_all` takes in one transaction, by default."""
+"""The number of events that `retry_all` retries in one transaction, by default."""
 
 _KEPT = ("channel", "name", "payload", "socket_id", "delivery", "queue", "connection", "except_user")
 
 
 @dataclass(frozen=True, slots=True)
 class FailedEvent:
-    """An event set aside: `error` is what the service said, `payload` JSON text as it was recorded."""
+    """A failed event: `error` is the reason, `payload` the JSON text as recorded."""
 
     id: int
     channel: str
@@ -41,9 +41,10 @@ class FailedEvent:
 
 
 class FailedEvents:
-    """Works in the session's transaction; the caller commits, and wakes the outbox after a retry.
+    """Lists, retries and deletes failed events, in the session's transaction.
 
-    A retry takes the channels' locks as `Outbox.record` does: call one of the two, once, last in the transaction.
+    The caller commits, and wakes the outbox after a retry. A retry locks channels like `Outbox.record`: call only one
+    of the two, once, at the end of the transaction.
     """
 
     def __init__(self, tables: OutboxTables) -> None:
@@ -52,7 +53,7 @@ class FailedEvents:
         self._has_failed = self._events.c.state == literal_column(f"'{FAILED}'")
 
     async def list(self, session: AsyncSession, *, limit: int = 100, before: int | None = None) -> list[FailedEvent]:
-        """Failed events, newest first; `before` an id pages on."""
+        """Return failed events, newest first; those with an id below `before`, if given."""
         columns = [
             in_utc(self._events.c.created_at) if name == "created_at" else self._events.c[name]
             for name in FailedEvent.__slots__
@@ -63,17 +64,16 @@ class FailedEvents:
         return [FailedEvent(*row) for row in await session.execute(query)]
 
     async def retry(self, session: AsyncSession, event_id: int) -> bool:
-        """Record it anew, as the last of its channel, with a new id: everybody hears it, behind what has gone ahead.
-        False when it has not failed."""
+        """Record the event anew with a new id, as the last of its channel. Returns False if it has not failed."""
         return await self._retry(session, self._events.c.id == event_id) > 0
 
     async def retry_all(
         self, session: AsyncSession, *, limit: int = RETRIED_AT_ONCE, through: int | None = None
     ) -> int:
-        """As `retry`, the oldest first, at most `limit` of them and up to the id `through`; how many.
+        """Retry up to `limit` events, oldest first, up to the id `through`. Returns the number.
 
-        When it was `limit` there may be more: commit, and call it again in a new transaction. With `through`, the id
-        of the newest when you began, that ends even if they fail again meanwhile.
+        If it is `limit` there may be more: commit, and call it again in a new transaction. Set `through` to the newest
+        id at the start, so that the loop ends even if events fail again.
         """
         oldest = select(self._events.c.id).where(self._has_failed).order_by(self._events.c.id).limit(limit)
         if through is not None:
@@ -81,16 +81,16 @@ class FailedEvents:
         return await self._retry(session, self._events.c.id.in_(oldest))
 
     async def forget(self, session: AsyncSession, event_id: int) -> bool:
-        """Delete it for good: nobody will ever hear of it. False when it has not failed."""
+        """Delete the event permanently. Returns False if it has not failed."""
         gone = delete(self._events).where(self._has_failed, self._events.c.id == event_id)
         return await self._delete(session, gone) > 0
 
     async def forget_all(self, session: AsyncSession) -> int:
-        """Delete all that have failed, for good; how many."""
+        """Delete all failed events permanently. Returns the number."""
         return await self._delete(session, delete(self._events).where(self._has_failed))
 
     async def _retry(self, session: AsyncSession, which: ColumnElement[bool]) -> int:
-        # Whoever deletes a row has it: of two who retry at once, one finds nothing.
+        # Deleting the row claims it: of two concurrent retries, one finds nothing.
         taken = delete(self._events).where(self._has_failed, which)
         found = await session.execute(taken.returning(*(self._events.c[name] for name in ("id", *_KEPT))))
         rows = sorted(found, key=lambda row: int(row.id))

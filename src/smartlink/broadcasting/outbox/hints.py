@@ -1,4 +1,4 @@
-"""What to do about an error of the database, where that is known: one sentence, for logs and messages."""
+"""Advice for known errors of the database: one sentence, for logs and messages."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _TABLES = ("recorded_events", "outbox_lease", "outbox_workers", "outbox_watermar
 
 
 def hint(error: BaseException) -> str:
-    """The cause and the cure of `error`; empty where it says enough itself."""
+    """Return the cause of `error` and what to do about it, or an empty text."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     said = str(cause)
-    # PostgreSQL has a code for it, which each driver hands on in its way, mostly not in the name of the error.
+    # PostgreSQL has a code for this, which each driver provides in a different attribute.
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
     is_missing = state == _UNDEFINED_TABLE or _NO_TABLE in said
     if is_missing and (table := next((each for each in _TABLES if each in said), None)):
         return (
             f"the table {table} does not exist; create the outbox's tables: add define_tables(metadata) to your "
-            "migrations, in Django run manage.py migrate, for the portal smartlink db upgrade"
+            "migrations, or run manage.py migrate in Django, or smartlink db upgrade for the portal"
         )
     return pooler_hint(error)

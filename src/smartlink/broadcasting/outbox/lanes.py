@@ -1,11 +1,11 @@
-"""What a worker has read and not yet finished, in memory: a lane per queue, channel and connection; what may go next.
+"""The events a worker has read but not finished: a lane per queue, channel and connection, and what may be sent next.
 
     read ──▶ ready ──take──▶ under way ──┬─ taken ────▶ unmarked ──marked──▶ (forgotten)
               ▲                          ├─ put back ─▶ ready
               └──── has more ────────────┴─ let go ───▶ unmarked: its state is written, and it is read again later
 
-A lane has one call under way at a time, which keeps its order. What has a lane in here is not read again, for its
-rows may have been sent and not yet been marked. Plain and synchronous: nothing here waits.
+A lane has one call under way at a time, which keeps its order. Channels with a lane are not read again, since their
+rows may have been sent but not marked yet. Everything here is synchronous.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Lane:
         self.unmarked = 0
         self.was_passed_over = False
         self.is_lost = False
-        """Another worker may have had it meanwhile: what comes back is read again, not sent again."""
+        """Another worker may have taken it over: events put back are read again, not sent again."""
 
     @property
     def queue(self) -> str:
@@ -44,21 +44,21 @@ class _Lane:
     def connection(self) -> Connection:
         return self.key[2]
 
-    def may_go_on(self) -> bool:
-        """Whether the next event may travel together with others."""
-        return bool(self.events) and not self.events[0].strikes
+    def may_batch(self) -> bool:
+        """Return whether the next event may be sent together with others: whether it is not suspect."""
+        return bool(self.events) and not self.events[0].failed_attempts
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Events that travel together, in order; `is_alone` for one that may be the reason why calls failed."""
+    """Events to send in one call, in order. `is_alone` marks a suspect, which is sent by itself."""
 
     events: Sequence[PendingEvent]
     is_alone: bool
 
     @property
     def connection(self) -> Connection:
-        """What all of them travel through."""
+        """The connection of all its events."""
         return self.events[0].connection
 
 
@@ -75,11 +75,11 @@ class Lanes:
         return len(self._lanes)
 
     def counts(self, queue: str) -> dict[Connection, int]:
-        """How many events of `queue` wait in here, for each connection it has had any for."""
+        """Return how many events of `queue` are waiting here, by connection."""
         return {connection: count for (own, connection), count in self._counts.items() if own == queue}
 
     def passed_over(self, queue: str) -> list[str]:
-        """What of `queue` must not be read now, as `place_of` says it; remembers that there may be more to read."""
+        """Return the places (see `place_of`) of `queue` that must not be read now; notes that they may have more."""
         found = []
         for lane in self._lanes.values():
             if lane.queue == queue:
@@ -88,7 +88,7 @@ class Lanes:
         return found
 
     def add(self, events: Iterable[PendingEvent]) -> None:
-        """Take in what was read, of lanes that were not in here."""
+        """Add events that were read. Their channels must have no lane yet."""
         fresh: list[_Lane] = []
         for event in events:
             key = _key(event)
@@ -119,25 +119,26 @@ class Lanes:
             ready = self._ready.get((queue, first[1]))
             while ready and len(chosen) < at_most:
                 lane = ready.popleft()
-                while len(chosen) < at_most and lane.may_go_on():
+                while len(chosen) < at_most and lane.may_batch():
                     chosen.append(self._pop(lane))
         return Call(chosen, is_alone=False)
 
     def take_suspect(self, may_go: Callable[[Connection], bool]) -> Call | None:
-        """The next event that has to travel alone, through a connection that `may_go`."""
+        """Take the next suspect of a connection that `may_go`, to be sent by itself; None if there is none."""
         for connection, suspects in self._suspects.items():
             if suspects and may_go(connection):
                 return Call([self._pop(suspects.popleft())], is_alone=True)
         return None
 
     def has_ready(self, queues: Iterable[str], connection: Connection) -> bool:
-        """Whether `take` would find something for `connection`."""
+        """Return whether `take` would find events for `connection`."""
         return any(self._ready.get((queue, connection)) for queue in queues)
 
     def put_back(self, events: Sequence[PendingEvent]) -> bool:
-        """What was under way has not been taken, through no fault of its own. It is the next of its channel again,
-        but other channels get their turn before. What is not ours any more is forgotten; whether that leaves
-        anything to read again."""
+        """Return unsent events to the front of their lanes, behind other lanes. Drops those of lost lanes.
+
+        Returns whether there may be events to read again.
+        """
         for event in reversed(events):
             lane = self._lanes[_key(event)]
             lane.under_way -= 1
@@ -152,9 +153,9 @@ class Lanes:
         return must_read
 
     def finish(self, events: Sequence[PendingEvent], let_go: Collection[int] = ()) -> None:
-        """These are no longer under way, and their states are about to be written.
+        """Note that these are no longer under way, and that their states are about to be written.
 
-        What is behind an event whose id is in `let_go` is forgotten, to be read again in order.
+        Drops the events behind those with an id in `let_go`, which are read again in order.
         """
         for event in events:
             lane = self._lanes[_key(event)]
@@ -168,7 +169,7 @@ class Lanes:
                 self._queue_up(lane)
 
     def marked(self, events: Iterable[PendingEvent]) -> bool:
-        """The states of these are written; whether there may be more to read of their channels."""
+        """Note that the states of these are written. Returns whether their channels may have more to read."""
         may_have_more = False
         for event in events:
             lane = self._lanes[_key(event)]
@@ -177,7 +178,7 @@ class Lanes:
         return may_have_more
 
     def drop(self, parts: Collection[tuple[str, int]]) -> None:
-        """Forget what has not been sent of `parts`: they are another worker's now. What is under way stays."""
+        """Drop the unsent events of `parts`, which belong to another worker now. Calls under way continue."""
         for lane in tuple(self._lanes.values()):
             if (lane.queue, lane.part) in parts:
                 self._forget_events(lane)
@@ -185,13 +186,13 @@ class Lanes:
                 self._drop_if_done(lane)
 
     def is_idle(self, part: tuple[str, int]) -> bool:
-        """Whether nothing of `part` is under way or unmarked."""
+        """Return whether nothing of `part` is under way or unmarked."""
         return not any(
             (lane.queue, lane.part) == part and (lane.under_way or lane.unmarked) for lane in self._lanes.values()
         )
 
     def _queue_up(self, lane: _Lane) -> None:
-        if lane.may_go_on():
+        if lane.may_batch():
             line = self._ready.setdefault((lane.queue, lane.connection), deque())
         else:
             line = self._suspects.setdefault(lane.connection, deque())

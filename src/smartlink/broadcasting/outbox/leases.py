@@ -1,9 +1,9 @@
-"""Which parts of which queues this worker works on: leases in the database, on the database's clock.
+"""Leases on the parts of queues, in the database and on its clock.
 
-A queue has `PARTS` parts, each with a lease of its own; live workers share them out evenly. Leases are renewed while
-their holder works and run out by themselves when it dies. A holder counts its time from before it asked, on its own
-monotonic clock, so it stops before anybody else may start. A lease further in the future than one can be is left over
-from a clock that was turned back, and counts as run out.
+A queue has `PARTS` parts, each with its own lease; live workers divide them evenly. Holders renew their leases, which
+expire by themselves if a holder dies. A holder counts the time from before its request, on its own monotonic clock, so
+it stops before another may start. A lease that ends implausibly far in the future dates from a clock that was turned
+back, and counts as expired.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from smartlink.broadcasting.outbox.tables import PENDING, OutboxTables
 __all__ = ["LEASE_S", "Leases", "PartitionLeases", "database_clock"]
 
 LEASE_S = 2.4
-"""How long a worker that died keeps its parts from the others."""
+"""How long a crashed worker's leases keep its parts from others."""
 _FORGOTTEN_AFTER_S = 3600.0
 _ALL_QUEUES = "*"
 
@@ -37,14 +37,14 @@ Part = tuple[str, int]
 
 
 def database_clock(engine: AsyncEngine) -> ColumnElement[float]:
-    """Seconds since 1970 as the database has them."""
+    """Return an expression for the database's time, in seconds since 1970."""
     if engine.dialect.name == "sqlite":
         return literal_column("((julianday('now') - 2440587.5) * 86400.0)", Float)
     return cast(extract("epoch", func.clock_timestamp()), Float(53))
 
 
 class Leases:
-    """Named leases of `lease_s` seconds for one holder."""
+    """Named leases of `lease_s` seconds, for one holder."""
 
     def __init__(self, engine: AsyncEngine, table: Table, holder: str, lease_s: float) -> None:
         self._engine = outside_transactions(engine)
@@ -64,18 +64,18 @@ class Leases:
         )
 
     async def renew(self, connection: AsyncConnection) -> set[str]:
-        """Renew what is held; which those are."""
+        """Renew the leases held. Returns their names."""
         return set((await connection.execute(self._renewal)).scalars())
 
     async def held_by_others(self) -> set[str]:
-        """Leases that cannot be taken now."""
+        """Return the names of leases that cannot be taken now."""
         held = select(self._table.c.name).where(~self._is_ours, ~self._has_run_out)
         async with self._engine.connect() as connection:
             return set((await connection.execute(held)).scalars())
 
     async def take(self, names: Iterable[str]) -> set[str]:
-        """Take what is free of `names`; which those are."""
-        # Sorted, so that two workers that take at the same time never wait for each other crosswise.
+        """Take those of `names` that are free. Returns them."""
+        # Sorted, so that two workers that take leases at the same time do not deadlock.
         rows = [
             {"name": name, "holder": self._holder, "expires_at": self._now + self._lease_s} for name in sorted(names)
         ]
@@ -91,14 +91,14 @@ class Leases:
             return set((await connection.execute(take)).scalars())
 
     async def release(self, names: Collection[str] | None = None) -> None:
-        """Let others have `names` at once; without them, all that is held."""
+        """Release `names`, or all leases held."""
         which = true() if names is None else self._table.c.name.in_(names)
         async with self._engine.begin() as connection:
             await connection.execute(update(self._table).where(self._is_ours, which).values(expires_at=0))
 
 
 class PartitionLeases:
-    """One worker's share. `queues` in the order of their priority; None takes every queue there is, as equals."""
+    """One worker's leases. `queues` are in order of priority; None means all queues, with equal priority."""
 
     def __init__(
         self, engine: AsyncEngine, tables: OutboxTables, queues: Sequence[str] | None, lease_s: float = LEASE_S
@@ -106,15 +106,15 @@ class PartitionLeases:
         self.worker_id = secrets.token_hex(8)
         self.lease_s = lease_s
         self.held: set[Part] = set()
-        """Parts that are ours, until `valid_until`."""
+        """The parts we hold, until `valid_until`."""
         self.surplus: set[Part] = set()
-        """Parts of ours that another worker waits for: give them back when nothing of them is under way."""
+        """Parts that another worker should have: to be released when nothing of them is under way."""
         self.queues: tuple[str, ...] = tuple(queues or (DEFAULT_QUEUE,))
         self.valid_until = 0.0
         self.on_loss: Callable[[Collection[Part]], None] = lambda _: None
-        """Told, in the same step, of parts that are ours no more or are to be given back."""
+        """Called synchronously with parts that are lost or to be released."""
         self.losses = 0
-        """How often that was; a reader that finds another number afterwards has read what may be somebody else's."""
+        """The number of those calls: if it changes during a read, the result may belong to another worker."""
         self._changing = asyncio.Lock()
         self._given = None if queues is None else tuple(queues)
         self._engine = outside_transactions(engine)
@@ -125,15 +125,15 @@ class PartitionLeases:
         self._is_known = False
 
     def is_valid(self) -> bool:
-        """Whether what is `held` is still held."""
+        """Return whether the parts in `held` are still ours."""
         return time.monotonic() < self.valid_until
 
     def has(self, part: Part) -> bool:
-        """Whether `part` is held, and need not be given back."""
+        """Return whether `part` is held and not to be released."""
         return part in self.held and part not in self.surplus
 
     def lapse(self) -> None:
-        """Count nothing as held any more."""
+        """Count all leases as lost."""
         lost = self.held | self.surplus
         self.held = set()
         self.surplus = set()
@@ -141,9 +141,9 @@ class PartitionLeases:
         self._lose(lost)
 
     async def beat(self, sent: int, failed: int) -> None:
-        """Say that we live, renew our leases, and take or offer what an even share asks for.
+        """Send a heartbeat, renew our leases, and take or offer parts to divide them evenly.
 
-        Raises what the database raises; leases then run out, unless a later beat is in time.
+        Raises what the database raises; the leases then expire, unless a later beat is in time.
         """
         async with self._changing:
             await self._beat(sent, failed)
@@ -151,10 +151,10 @@ class PartitionLeases:
     async def _beat(self, sent: int, failed: int) -> None:
         asked_at = time.monotonic()
         async with self._engine.begin() as connection:
-            # The first statement of the transaction writes: on SQLite one that read first could not become a writer.
+            # The first statement is a write: on SQLite, a transaction that reads first may fail to become a writer.
             renewed = {part for part in map(_part, await self._leases.renew(connection)) if part is not None}
             await self._show_life(connection, sent, failed)
-        # A part that was ours and ran out may have been somebody else's since: it begins anew when it is taken again.
+        # A part whose lease expired may have been another worker's since: it starts over when it is taken again.
         before, self.held = self.held, renewed & self.held if self.is_valid() else set()
         self._lose(before - self.held)
         stray = renewed - self.held
@@ -179,10 +179,10 @@ class PartitionLeases:
             fresh = {part for part in map(_part, names) if part is not None}
         if self.is_valid():
             self.held |= fresh | stray
-        # Otherwise it took too long, and the next beat finds out what is ours.
+        # Otherwise this took too long, and the next beat finds out what we hold.
 
     async def release(self, parts: Collection[Part] | None = None) -> None:
-        """Let others have `parts` at once; without them everything, and be gone."""
+        """Release `parts`; or all parts, and remove us from the list of workers."""
         if parts is not None:
             self.held.difference_update(parts)
             self.surplus.difference_update(parts)
@@ -190,7 +190,7 @@ class PartitionLeases:
             await self._leases.release([_name(part) for part in parts])
             return
         self.lapse()
-        # A beat that is under way would take it all again.
+        # A running beat would take them again.
         async with self._changing:
             self.lapse()
             if not self._is_known:
@@ -223,9 +223,9 @@ class PartitionLeases:
         self._is_known = True
 
     async def _workers(self) -> list[list[str]]:
-        """The queues of each live worker, us among them."""
+        """Return the queues of each live worker, including us."""
         workers = self._tables.outbox_workers
-        # As for leases: what was seen in the future was seen on a clock that has been turned back.
+        # As for leases, a time in the future dates from a clock that was turned back.
         alive = select(workers.c.queues).where(
             workers.c.seen_at > self._now - self.lease_s, workers.c.seen_at < self._now + 1
         )
@@ -235,7 +235,7 @@ class PartitionLeases:
     async def _find_queues(self) -> None:
         if self._given is not None:
             return
-        # From one queue's name to the next one through the index: as fast as there are few queues.
+        # Skips from one queue's name to the next in the index, which is fast as there are few queues.
         events = self._tables.recorded_events
         is_pending = events.c.state == literal_column(f"'{PENDING}'")
         found: list[str] = []
@@ -253,7 +253,7 @@ class PartitionLeases:
 
 
 def grouped(parts: Iterable[Part]) -> dict[str, list[int]]:
-    """The numbers of `parts` by queue."""
+    """Return the numbers of `parts` by queue."""
     numbers: dict[str, list[int]] = defaultdict(list)
     for queue, number in parts:
         numbers[queue].append(number)

@@ -1,8 +1,8 @@
-"""PostgreSQL behind PgBouncer in transaction mode: `?pgbouncer=true` in the database's address says so.
+"""Support for PostgreSQL behind PgBouncer in transaction mode, marked with `?pgbouncer=true` in the database's URL.
 
-A server's connection is a client's for one transaction there. So statements are not prepared beyond one, nothing is
-set when a connection starts, each statement stands in a transaction, and NOTIFY is not heard: workers sweep, or Redis
-rings. Works with PgBouncer 1.18 and later, which need no `max_prepared_statements` for it.
+There, a client has a server connection for one transaction only. So statements are not kept prepared, nothing is set
+when a connection starts, each statement is in a transaction, and NOTIFY is not received: workers sweep, or are woken
+through Redis. Works with PgBouncer 1.18 and later, without `max_prepared_statements`.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ __all__ = ["engine_for", "is_pooled", "outside_transactions", "pooler_hint"]
 
 _MARK = "smartlink_pgbouncer"
 _NAME = "pgbouncer"
-# What a pooler says to a startup parameter it does not know, and to statements prepared on another connection.
+# A pooler's errors for an unknown startup parameter, and for statements prepared on another connection.
 _SIGNS = ("unsupported startup parameter", "prepared statement")
 _STATES = ("08P01", "26000", "42P05")
 
 
 def is_pooled(of: AsyncEngine | URL | str) -> bool:
-    """Whether an engine, or an address, says that PgBouncer stands before the database."""
+    """Return whether an engine or a URL is marked as behind PgBouncer."""
     if isinstance(of, AsyncEngine):
         return bool(of.get_execution_options().get(_MARK))
     return str(make_url(of).query.get(_NAME, "")).lower() in ("true", "1", "yes", "on")
 
 
 def engine_for(url: URL | str, **options: Any) -> AsyncEngine:
-    """As SQLAlchemy's `create_async_engine`, for an address that may end in `?pgbouncer=true`, with asyncpg."""
+    """Create an engine like SQLAlchemy's `create_async_engine`; for asyncpg, the URL may have `?pgbouncer=true`."""
     pooled, url = is_pooled(url), make_url(url).difference_update_query([_NAME])
     if not pooled:
         return create_async_engine(url, **options)
@@ -49,26 +49,26 @@ def engine_for(url: URL | str, **options: Any) -> AsyncEngine:
 
 
 def outside_transactions(engine: AsyncEngine) -> AsyncEngine:
-    """An engine whose statements stand for themselves, outside of transactions, where that can be."""
+    """Return an engine in autocommit mode, or `engine` itself where that is not supported."""
     if engine.dialect.name == "sqlite" or is_pooled(engine):
         return engine
     return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def pooler_hint(error: BaseException | None) -> str:
-    """What to write when `error` is what PgBouncer says to those who do not know of it; else nothing."""
+    """Return what to change if `error` is typical of PgBouncer without our support, else an empty text."""
     said = getattr(error, "orig", None) if isinstance(error, DBAPIError) else error
     is_sign = getattr(said, "sqlstate", None) in _STATES and any(sign in str(said) for sign in _SIGNS)
     if not is_sign:
         return ""
     return (
-        "this database is behind PgBouncer in transaction mode: say so with "
-        "DB_PGBOUNCER=true, or ?pgbouncer=true in the database's address"
+        "this database is behind PgBouncer in transaction mode: set "
+        "DB_PGBOUNCER=true, or add ?pgbouncer=true to the database's URL"
     )
 
 
 def _in_a_transaction(setup: Any) -> Any:
-    """What asks the server more than once has to ask the same one."""
+    """Wrap a set-up function with several queries in a transaction, so that they reach the same server."""
 
     async def run(connection: Any) -> None:
         driver = connection._connection  # noqa: SLF001 - as SQLAlchemy's own set-up does

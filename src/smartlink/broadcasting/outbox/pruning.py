@@ -1,4 +1,4 @@
-"""Forgetting what was sent long ago, and remembering up to where, so that nobody takes a gap for a quiet channel."""
+"""Deletes old sent events, and records up to which id, so that clients can tell a gap from a quiet channel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ROWS_AT_ONCE = 1000
 
 
 async def prune(engine: AsyncEngine, tables: OutboxTables, older_than: dt.timedelta = RETENTION) -> int:
-    """Delete sent events older than that, in small transactions; how many. Waiting and failed ones stay."""
+    """Delete sent events older than `older_than`, in small transactions. Returns the number deleted."""
     events = tables.recorded_events
     before = dt.datetime.now(dt.UTC) - older_than
     page = select(events.c.id, in_utc(events.c.created_at), events.c.state, events.c.delivery).order_by(events.c.id)
@@ -27,7 +27,7 @@ async def prune(engine: AsyncEngine, tables: OutboxTables, older_than: dt.timede
     while not is_done:
         async with engine.connect() as connection:
             rows = (await connection.execute(page.where(events.c.id > seen).limit(_ROWS_AT_ONCE))).all()
-        # Ids rise with time but for transactions that overlapped, so the first young one ends the search.
+        # Ids rise with time, except in overlapping transactions, so the first recent event ends the search.
         is_done = len(rows) < _ROWS_AT_ONCE or any(row.created_at >= before for row in rows)
         old = [row for row in rows if row.created_at < before and row.state == SENT]
         if old:

@@ -1,7 +1,7 @@
-"""A worker's side of `recorded_events`: what waits, and what became of it.
+"""Reads waiting events from `recorded_events` and writes their states.
 
-Each call is one statement in a transaction of its own. What is written about an event holds only while it still
-waits: a worker that has lost its part to another one cannot undo what that one did.
+Each call is one statement in its own transaction. Writes affect only events that are still waiting, so that a worker
+that has lost a part to another one cannot undo what that one did.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["MAX_BACKOFF_S", "PendingEvent", "PendingQueue", "backoff_s", "batch_
 MAX_BACKOFF_S = 2.0
 _FIRST_BACKOFF_S = 0.1
 _MAX_ERROR_CHARACTERS = 500
-# One that names the default connection goes the same way as one that names none, in one order with it.
+# Naming the default connection is the same as naming none, so that both keep one order.
 _OWN = "NULLIF(connection, :default)"
 _COLUMNS = f"id, channel, name, payload, socket_id, delivery, {_OWN}, except_user, queue, part, attempts, strikes"
 _CONNECTION = f"COALESCE({_OWN}, '')"
@@ -37,7 +37,11 @@ _LISTS = {"ids": BigInteger, "parts": SmallInteger, "passed_over": Text, "full":
 
 @dataclass(frozen=True, slots=True)
 class PendingEvent:
-    """A recorded event that waits to be sent. `strikes` counts how often it failed where others did not."""
+    """A recorded event that waits to be sent.
+
+    `attempts` counts all attempts; `failed_attempts` those without a verdict that the service seems not to be to
+    blame for: 1 makes the event suspect, each further one failed while the service took other events.
+    """
 
     id: int
     channel: str
@@ -50,11 +54,11 @@ class PendingEvent:
     queue: str
     part: int
     attempts: int
-    strikes: int
+    failed_attempts: int
     created_at: str
 
     def envelope(self) -> Envelope:
-        """The event as it travels; the payload of a durable one carries its id."""
+        """Return the envelope to send. The payload of a durable event contains its id."""
         delivery = Delivery(self.delivery)
         payload = with_event_id(self.payload, self.id) if delivery is Delivery.DURABLE else self.payload
         return Envelope(
@@ -70,34 +74,35 @@ class PendingEvent:
         )
 
     def event_id(self) -> str:
-        """The same each time this event is sent, and never that of another one: not even of a database that was
-        emptied and counts from one again."""
+        """Return an id, the same for each attempt, and unique even if the database is emptied and starts over."""
         text_of_it = f"{self.created_at}\n{self.channel}\n{self.name}\n{self.payload}"
         return f"{self.id}-{hashlib.blake2b(text_of_it.encode(), digest_size=8).hexdigest()}"
 
-    def struck(self) -> PendingEvent:
-        """The same event, one strike on."""
-        return replace(self, strikes=self.strikes + 1)
+    def after_failed_attempt(self) -> PendingEvent:
+        """Return the event with one more failed attempt."""
+        return replace(self, failed_attempts=self.failed_attempts + 1)
 
 
 def place_of(channel: str, connection: str | None) -> str:
-    """What keeps one order within a queue: a channel, as one connection has it."""
+    """Return the name of what keeps one order within a queue: a channel on a connection."""
     return f"{channel} {connection or ''}"
 
 
 def batch_key(envelopes: Sequence[Envelope]) -> str:
-    """The idempotency key of one call: the same for the same events, and for no others."""
+    """Return the idempotency key of a call, which depends only on its events."""
     return hashlib.sha256("\n".join(each.event_id or "" for each in envelopes).encode()).hexdigest()[:40]
 
 
 def backoff_s(failures: int) -> float:
-    """How long to leave what has failed so often: 0.1 s at first, twice as long each time, 2 s at most."""
+    """Return how long to wait after so many failures: 0.1 s at first, twice as long each time, at most 2 s."""
     return min(MAX_BACKOFF_S, _FIRST_BACKOFF_S * 2.0 ** min(max(failures - 1, 0), 10))
 
 
 class PendingQueue:
-    """Reads and writes the states of recorded events; `default` is the default connection's name. All of it raises what
-    the database raises."""
+    """Reads waiting events and writes their states. `default` is the default connection's name.
+
+    All methods raise what the database raises.
+    """
 
     def __init__(self, engine: AsyncEngine, tables: OutboxTables, default: str) -> None:
         self._default = default
@@ -105,9 +110,9 @@ class PendingQueue:
         # On PostgreSQL a statement is its own transaction: one round trip instead of three.
         self._engine = outside_transactions(engine)
         table = engine.dialect.identifier_preparer.format_table(tables.recorded_events)
-        # As text that no session's time zone changes: it is part of the event's id.
+        # As text that does not depend on the session's time zone: it is part of the event's id.
         made = "created_at" if self._is_sqlite else "CAST(EXTRACT(EPOCH FROM created_at) AS VARCHAR(40))"
-        # States are written out, not bound: only so does PostgreSQL see that its partial indexes fit.
+        # States are literals, not parameters, so that PostgreSQL uses its partial indexes.
         self._waiting = self._statement(
             f"SELECT {_COLUMNS}, {made} FROM {table} WHERE state = '{PENDING}' AND queue = :queue "  # noqa: S608
             f"AND {self._in('part', 'parts')} AND NOT {self._in(_PLACE, 'passed_over')} "
@@ -140,10 +145,12 @@ class PendingQueue:
         at_most: int,
         full: Collection[str | None] = (),
     ) -> list[PendingEvent]:
-        """What can be sent now of these parts of `queue`, lowest ids first: all that waits, but for places (see
-        `place_of`) that are held back or `passed_over`, and for connections that are `full`."""
+        """Return up to `at_most` events of these parts of `queue` that can be sent now, lowest ids first.
+
+        Skips places (see `place_of`) that are held or `passed_over`, and connections that are `full`.
+        """
         now = dt.datetime.now(dt.UTC)
-        # Nothing is held for longer than the horizon; what seems to be is from a clock that was turned back.
+        # No event is held beyond the horizon; one that seems to be dates from a clock that was turned back.
         values = {
             "queue": queue,
             "default": self._default,
@@ -158,26 +165,30 @@ class PendingQueue:
             return [PendingEvent(*row) for row in await connection.execute(self._waiting, values)]
 
     async def has_waiting(self, queues: Sequence[str]) -> bool:
-        """Whether anything waits on `queues`, held back or not, whoever's part it is."""
+        """Return whether any event waits on `queues`, held or not, in any part."""
         async with self._engine.connect() as connection:
             found = await connection.scalar(self._any_waiting, {"queues": self._list(queues)})
             return found is not None
 
     async def mark_sent(self, ids: Sequence[int]) -> None:
-        """The service has taken these."""
+        """Mark events as sent."""
         await self._write(self._sent, {"ids": self._list(ids), "now": dt.datetime.now(dt.UTC)})
 
     async def mark_failed(self, event: PendingEvent, error: str) -> None:
-        """The service will never take this one: out of the way, for a person to look at."""
-        values = {"ids": self._list([event.id]), "strikes": event.strikes, "error": error[:_MAX_ERROR_CHARACTERS]}
+        """Mark an event as failed, for a person to look at."""
+        values = {
+            "ids": self._list([event.id]),
+            "strikes": event.failed_attempts,
+            "error": error[:_MAX_ERROR_CHARACTERS],
+        }
         await self._write(self._failed, values)
 
-    async def hold(self, events: Sequence[PendingEvent], strikes: int, error: str) -> float:
-        """Keep these, and with them their places, for a while; how long."""
+    async def hold(self, events: Sequence[PendingEvent], failed_attempts: int, error: str) -> float:
+        """Hold events, and so their places, for a back-off. Returns its length in seconds."""
         delay_s = backoff_s(max(event.attempts for event in events) + 1)
         values = {
             "ids": self._list([event.id for event in events]),
-            "strikes": strikes,
+            "strikes": failed_attempts,
             "error": error[:_MAX_ERROR_CHARACTERS],
             "available_at": dt.datetime.now(dt.UTC) + dt.timedelta(seconds=delay_s),
         }

@@ -1,13 +1,14 @@
-"""The outbox's back: sends what was recorded, each channel in order, at least once, for as long as it takes.
+"""The sending side of the outbox: sends recorded events at least once, each channel in order.
 
     waiting ──taken──▶ sent
        │ ▲
-       │ ├─ the service is away: nothing is counted, tried again for ever
-       │ └─ no verdict (5xx, silence): held, with its channel, and alone from then on; a strike where others are taken
-       └─── refused, or too many strikes: failed, its channel goes on
+       │ ├─ the service is unavailable: nothing is counted, retried without limit
+       │ └─ no verdict (5xx, timeout): held, with its channel, and sent alone from then on
+       └─── refused, or too many failed attempts while others are taken: failed; its channel continues
 
-Several relays share the parts of the queues among themselves (`shares`); a channel belongs to one part, so one relay
-at a time sends it. Channels are independent: what is held for one delays no other.
+`calls` has the transitions in detail. Several relays divide the parts of the queues among themselves (`leases`). A
+channel belongs to one part, so one relay at a time sends it. Channels are independent: one that is held does not
+delay others.
 """
 
 from __future__ import annotations
@@ -35,26 +36,26 @@ from smartlink.broadcasting.outbox.service import Services
 from smartlink.broadcasting.outbox.tables import OutboxTables
 from smartlink.broadcasting.outbox.wakeup import Wakeup, WakeupListener
 
-__all__ = ["MAX_STRIKES", "Relay", "Until"]
+__all__ = ["MAX_FAILED_ATTEMPTS", "Relay", "Until"]
 
-MAX_STRIKES = 5
-"""How often an event may fail, alone, where others are taken, before it is set aside."""
+MAX_FAILED_ATTEMPTS = 5
+"""How many attempts of an event may fail, alone and while others are taken, before it counts as failed."""
 
 _ROOM = 500
-"""How many events of one queue are in memory at most."""
+"""The number of events of one queue to keep in memory."""
 _BEATS_PER_LEASE = 6
 _LOOK_PAST_EVERY_S = 2.0
-"""How often to look for events of other connections behind those of one that is away."""
-_TRIES_FOR_A_SHARE = 5
+"""How often to look for events of other connections behind those of an unavailable one."""
+_LEASE_TRIES = 5
 _GIVE_UP_S = 2.0
-"""How long the last words to the database of a relay that stops may take."""
+"""How long a stopping relay waits for the database."""
 
 _log = logging.getLogger("smartlink.broadcasting.outbox")
 
 
 @dataclass(frozen=True, slots=True)
 class Until:
-    """When a relay ends by itself: after so many events, so many seconds, or once nothing waits on its queues."""
+    """When a relay stops by itself: after a number of events or seconds, or once no event is waiting."""
 
     max_jobs: int | None = None
     max_time_s: float | None = None
@@ -64,10 +65,11 @@ class Until:
 class Relay:
     """Sends recorded events through `driver`.
 
-    `wakeup` is the bell of an outbox in this process, `listeners` hear those elsewhere; what nobody rings for is
-    found every `sweep_s`. `send_timeout_s` bounds one call whatever the driver does. `concurrency` calls of each
-    connection are under way at once, and as many again for events that travel alone. `queues` are taken in their
-    order; None takes all queues as they come. `lease_s` is how long a relay that died keeps its share from the others.
+    `wakeup` wakes it from an outbox in this process, `listeners` from elsewhere; a sweep every `sweep_s` finds all
+    other events. `send_timeout_s` bounds a call, even if the driver has no timeout. For each connection, it makes up
+    to `concurrency` calls at once, and as many again for suspects. `queues` are in order of priority; None means all,
+    with equal priority. `lease_s` is how long a crashed relay's leases keep others from its events. Raises ValueError
+    if `concurrency` is below 1, BroadcastConfigError for an invalid queue name.
     """
 
     def __init__(
@@ -83,10 +85,10 @@ class Relay:
         sweep_s: float = 0.25,
         send_timeout_s: float = 5.0,
         lease_s: float = LEASE_S,
-        max_strikes: int = MAX_STRIKES,
+        max_failed_attempts: int = MAX_FAILED_ATTEMPTS,
     ) -> None:
         if concurrency < 1:
-            raise ValueError(f"concurrency is {concurrency}; at least one call must be possible")
+            raise ValueError(f"concurrency must be at least 1, not {concurrency}")
         self._engine = engine
         self._tables = tables
         self._wakeup = wakeup or Wakeup()
@@ -95,13 +97,13 @@ class Relay:
         self._send_timeout_s = send_timeout_s
         self._queues = queues
         named = None if queues is None else [check_queue(each) for each in queues]
-        self._shares = PartitionLeases(engine, tables, named, lease_s)
+        self._leases = PartitionLeases(engine, tables, named, lease_s)
         self._services = Services(driver, send_timeout_s)
         self._queue = PendingQueue(engine, tables, driver.name)
         self._database = RelayDatabase(engine)
         self._bell = asyncio.Event()
         self._concurrency = concurrency
-        self._max_strikes = max_strikes
+        self._max_failed_attempts = max_failed_attempts
         self._begin_anew()
         self._fetching: asyncio.Task[None] | None = None
         self._marking: asyncio.Task[None] | None = None
@@ -110,28 +112,31 @@ class Relay:
         self._may_fetch_at = 0.0
         self._swept_at = 0.0
         self._has_more: set[tuple[str, str | None]] = set()
-        """Queues and connections of which there is more to read than there was room for."""
+        """Queues and connections with more to read than there was room for."""
         self._look_past_at = 0.0
         self._beat_at = 0.0
 
     @property
     def sent(self) -> int:
-        """How many events were taken by the service."""
+        """The number of events sent."""
         return self._calls.sent
 
     @property
     def failed(self) -> int:
-        """How many events were set aside."""
+        """The number of events that failed."""
         return self._calls.failed
 
     @property
     def worker_id(self) -> str:
-        """What this relay is called among the workers."""
-        return self._shares.worker_id
+        """The id of this relay among the workers."""
+        return self._leases.worker_id
 
     async def run(self, stop: asyncio.Event, until: Until | None = None) -> None:
-        """Relay until `stop` is set, or `until` it is time, whatever the service and the database do; then finish
-        what is under way and give the share back, in bounded time."""
+        """Send events until `stop` is set or a limit in `until` is reached.
+
+        Retries all failures of the service and the database. Before it returns, it finishes calls under way and
+        releases its leases, in bounded time.
+        """
         until = until or Until()
         self._calls.jobs_left = until.max_jobs
         ends_at = float("inf") if until.max_time_s is None else time.monotonic() + until.max_time_s
@@ -154,21 +159,21 @@ class Relay:
             await self._finish()
 
     async def run_once(self) -> int:
-        """Send what waits now and is ours to send; how many were sent. Keeps the share.
+        """Send the waiting events of the parts we can lease. Returns the number sent. Keeps the leases.
 
-        Raises what the database raises, and TimeoutError where it answers too slowly to hold a share. Ends at the
-        first sign that a service is away.
+        Stops at the first sign that a service is unavailable. Raises what the database raises, and TimeoutError if it
+        is too slow to hold a lease.
         """
         before = self.sent
         for service in self._services:
             service.begin_anew()
         try:
-            await self._database.do(self._shares.beat(self.sent, self.failed))
+            await self._database.do(self._leases.beat(self.sent, self.failed))
             while True:
-                await self._keep_share()
+                await self._keep_leases()
                 await self._database.do(self._fetch())
                 self._calls.start()
-                if not self._calls.under_way and self._shares.is_valid():
+                if not self._calls.under_way and self._leases.is_valid():
                     break
                 while self._calls.under_way:
                     await asyncio.wait(self._calls.under_way, return_when=asyncio.FIRST_COMPLETED)
@@ -182,34 +187,33 @@ class Relay:
         return self.sent - before
 
     async def release(self) -> None:
-        """Give the share back after `run_once`; others may begin at once. Raises what the database raises."""
-        await self._database.do(self._shares.release())
+        """Release the leases after `run_once`, so that others can start at once. Raises what the database raises."""
+        await self._database.do(self._leases.release())
 
     async def prune(self, older_than: Any = RETENTION) -> int:
-        """Forget sent events older than that, and remember how far; how many. Waiting and failed ones stay."""
+        """Delete sent events older than that, a timedelta, and note how far. Returns the number deleted."""
         return await prune(self._engine, self._tables, older_than)
 
     def _begin_anew(self, sent: int = 0, failed: int = 0) -> None:
-        """Know of no event: what waits is read again. Work that is still under way ends with what it knows, and
-        changes nothing here."""
+        """Start without events in memory, so that waiting ones are read again. Work under way has no effect on it."""
         lanes = Lanes()
         self._lanes = lanes
-        self._shares.on_loss = lanes.drop
+        self._leases.on_loss = lanes.drop
         self._calls = Calls(
             self._services,
             self._queue,
             self._database,
             lanes,
-            self._shares,
+            self._leases,
             concurrency=self._concurrency,
-            max_strikes=self._max_strikes,
+            max_failed_attempts=self._max_failed_attempts,
             ring=self._bell.set,
             read_again=self._ring,
             sent=sent,
             failed=failed,
         )
 
-    # One round: plain code that starts what can be started; each task rings when it is done.
+    # One round: synchronous code that starts all tasks that can be started; each rings when it is done.
 
     def _ring(self) -> None:
         self._must_fetch = True
@@ -217,11 +221,11 @@ class Relay:
 
     def _advance(self) -> None:
         now = time.monotonic()
-        if not self._shares.is_valid():
-            self._lose_share()
+        if not self._leases.is_valid():
+            self._lose_leases()
         if self._beating is None and now >= self._beat_at:
-            self._beat_at = now + self._shares.lease_s / _BEATS_PER_LEASE
-            self._beating = self._spawn(self._to_database("share", self._beat), "_beating")
+            self._beat_at = now + self._leases.lease_s / _BEATS_PER_LEASE
+            self._beating = self._spawn(self._to_database("lease", self._beat), "_beating")
         if self._calls.unmarked and self._marking is None:
             self._marking = self._spawn(self._to_database("mark", self._calls.mark), "_marking")
         if now - self._swept_at >= self._sweep_s or any(self._has_room(*more) for more in self._has_more):
@@ -242,13 +246,13 @@ class Relay:
         return task
 
     async def _rest(self, ends_at: float) -> None:
-        """Until somebody rings, or something is due."""
+        """Wait until someone rings or something is due."""
         now = time.monotonic()
         due = [max(self._swept_at, now) + self._sweep_s, ends_at]
         if self._beating is None:
             due.append(self._beat_at)
-        if self._shares.is_valid():
-            due.append(self._shares.valid_until)
+        if self._leases.is_valid():
+            due.append(self._leases.valid_until)
         due += [service.try_at for service in self._services if not service.may_be_tried()]
         if self._must_fetch and now < self._may_fetch_at:
             due.append(self._may_fetch_at)
@@ -261,65 +265,65 @@ class Relay:
 
     def _is_at_rest(self) -> bool:
         calls = self._calls.under_way or self._calls.unmarked
-        # A beat that is under way may not have found all queues yet.
+        # A running beat may not have found all queues yet.
         under_way = calls or self._fetching or self._marking or self._beating or len(self._lanes)
-        return not under_way and not self._must_fetch and self._shares.is_valid()
+        return not under_way and not self._must_fetch and self._leases.is_valid()
 
     async def _is_empty(self) -> bool:
         try:
-            return not await self._database.do(self._queue.has_waiting(self._shares.queues))
-        except Exception as error:  # noqa: BLE001 - whatever a database does, the relay outlives it
+            return not await self._database.do(self._queue.has_waiting(self._leases.queues))
+        except Exception as error:  # noqa: BLE001 - the relay survives all errors of the database
             self._database.note_failure("read", error)
             return False
 
-    # The share.
+    # The leases.
 
-    async def _keep_share(self) -> None:
-        """Hold the share for half a lease from now, at least."""
-        for _ in range(_TRIES_FOR_A_SHARE):
-            if self._shares.valid_until - time.monotonic() >= self._shares.lease_s / 2:
+    async def _keep_leases(self) -> None:
+        """Make sure that the leases last for at least half their time. Raises TimeoutError."""
+        for _ in range(_LEASE_TRIES):
+            if self._leases.valid_until - time.monotonic() >= self._leases.lease_s / 2:
                 return
-            await self._database.do(self._shares.beat(self.sent, self.failed))
-        if not self._shares.is_valid():
-            raise TimeoutError(f"the database takes longer than {self._shares.lease_s:g} s to renew a lease")
+            await self._database.do(self._leases.beat(self.sent, self.failed))
+        if not self._leases.is_valid():
+            raise TimeoutError(f"the database takes longer than {self._leases.lease_s:g} s to renew a lease")
 
     async def _beat(self) -> None:
-        before = set(self._shares.held)
-        await self._shares.beat(self.sent, self.failed)
-        if self._shares.held - before:
+        before = set(self._leases.held)
+        await self._leases.beat(self.sent, self.failed)
+        if self._leases.held - before:
             self._must_fetch = True
-        if self._shares.surplus:
-            idle = [part for part in self._shares.surplus if self._lanes.is_idle(part)]
+        if self._leases.surplus:
+            idle = [part for part in self._leases.surplus if self._lanes.is_idle(part)]
             if idle:
-                await self._shares.release(idle)
+                await self._leases.release(idle)
 
-    def _lose_share(self) -> None:
-        """The leases have run out, unrenewed: what is under way may be under way elsewhere as well."""
-        if self._shares.held:
-            _log.warning("outbox: the database did not renew this worker's share in time; others may have it")
-            self._shares.lapse()
+    def _lose_leases(self) -> None:
+        """Drop expired leases and cancel calls: another worker may be sending the same events."""
+        if self._leases.held:
+            _log.warning("outbox: this worker's leases expired before the database renewed them")
+            self._leases.lapse()
         self._calls.cancel()
 
     # Reading.
 
     async def _to_database(self, what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do `work`; if it fails, leave the database alone for a while."""
+        """Do `work`; back off if it fails."""
         pause_s = await self._database.attempt(what, work())
         if pause_s is None:
             return
         self._must_fetch = True
         self._may_fetch_at = time.monotonic() + pause_s
-        if what != "share":
+        if what != "lease":
             await asyncio.sleep(pause_s)
 
     def _has_room(self, queue: str, connection: str | None) -> bool:
         return self._lanes.counts(queue).get(connection, 0) <= _ROOM // 2
 
     async def _fetch(self) -> None:
-        """Read what waits, as far as there is room."""
-        parts = grouped(part for part in self._shares.held if self._shares.has(part))
-        lanes, losses = self._lanes, self._shares.losses
-        for queue in self._shares.queues:
+        """Read waiting events, as far as there is room."""
+        parts = grouped(part for part in self._leases.held if self._leases.has(part))
+        lanes, losses = self._lanes, self._leases.losses
+        for queue in self._leases.queues:
             if queue not in parts:
                 continue
             counts = lanes.counts(queue)
@@ -329,8 +333,8 @@ class Relay:
                 continue
             room = _ROOM - max((count for connection, count in counts.items() if connection not in full), default=0)
             found = await self._queue.waiting(queue, parts[queue], lanes.passed_over(queue), room, full)
-            if self._shares.losses != losses or not self._shares.is_valid():
-                # Others may have sent some of it meanwhile, even where it is ours again.
+            if self._leases.losses != losses or not self._leases.is_valid():
+                # Others may have sent some of these meanwhile, even if the parts are ours again.
                 self._must_fetch = True
                 return
             lanes.add(found)
@@ -340,8 +344,10 @@ class Relay:
                 self._bell.set()
 
     def _may_look_past(self, full: Collection[str | None], known: Collection[str | None]) -> bool:
-        """Whether to read what is behind the events of connections that are `full`, which is a long way: only where
-        one of them is away, and but now and then where no other connection is `known` to have any."""
+        """Return whether to read past the events of connections that are `full`, which is slow.
+
+        Only if one of them is unavailable, and at intervals if no other connection is `known` to have events.
+        """
         if not any(self._services.of(connection).seems_away for connection in full):
             return False
         now = time.monotonic()
@@ -351,10 +357,10 @@ class Relay:
             self._look_past_at = now + _LOOK_PAST_EVERY_S
         return True
 
-    # The end.
+    # Stopping.
 
     async def _finish(self) -> None:
-        """Let calls that are under way end, write down what they brought, give the share back: each in bounded time."""
+        """Let calls finish, mark their events, and release the leases, each in bounded time."""
         if self._calls.under_way:
             await asyncio.wait(self._calls.under_way, timeout=self._send_timeout_s + _GIVE_UP_S)
         await self._database.wait(_GIVE_UP_S)
@@ -363,12 +369,12 @@ class Relay:
             async with asyncio.timeout(_GIVE_UP_S):
                 await self._database.do(self._hand_over())
         except TimeoutError:
-            _log.warning("outbox: could not hand over in %g s; its share expires by itself", _GIVE_UP_S)
+            _log.warning("outbox: could not release the leases within %g s; they expire by themselves", _GIVE_UP_S)
             await self._database.leave(_GIVE_UP_S)
         self._begin_anew(self.sent, self.failed)
 
     async def _cut_off(self) -> None:
-        """End what is under way, but for work at the database; its events wait as before."""
+        """Cancel all tasks, except for work at the database; their events are ready again."""
         probes = [service.probe for service in self._services]
         running = [*self._calls.under_way, *probes, self._fetching, self._marking, self._beating]
         rest = [task for task in running if task is not None]
@@ -380,6 +386,6 @@ class Relay:
     async def _hand_over(self) -> None:
         try:
             await self._calls.mark()
-            await self._shares.release()
-        except Exception as error:  # noqa: BLE001 - the share runs out by itself
-            _log.warning("outbox: could not hand over: %s: %s", type(error).__name__, error)
+            await self._leases.release()
+        except Exception as error:  # noqa: BLE001 - leases expire by themselves
+            _log.warning("outbox: could not release the leases: %s: %s", type(error).__name__, error)

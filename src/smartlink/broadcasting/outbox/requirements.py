@@ -1,4 +1,4 @@
-"""What the outbox needs beyond the rest of the library."""
+"""Requires the packages that the outbox needs in addition to the library's."""
 
 from __future__ import annotations
 

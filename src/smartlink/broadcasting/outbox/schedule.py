@@ -1,9 +1,9 @@
-"""Jobs that are due now and then, done once over all workers: who takes a job's lease does it.
+"""Periodic jobs that run once across all workers: the worker that takes a job's lease runs it.
 
-A job that is under way when the schedule ends gets two seconds, and is then cut off: it has to bear that.
+When the schedule stops, a running job has two seconds to finish and is then cancelled, so jobs must tolerate that.
 
-The lease lasts as long as the job's period and is not given back when the job is done, so nobody does it again before
-it is due. A worker that stops lets the next one begin; one that dies delays its jobs by a period at most.
+A lease lasts for the job's period and is not released when the job is done, so that it does not run again before it is
+due. A worker that stops releases its leases; one that crashes delays its jobs by up to a period.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Job = Callable[[], Awaitable[object]]
 
 
 class Schedule:
-    """Does each job about every so many seconds, wherever it runs first; a job that fails is done again when due."""
+    """Runs each job about once per period, on any worker. A job that fails runs again when it is next due."""
 
     def __init__(self, engine: AsyncEngine, tables: OutboxTables) -> None:
         self._engine = engine
@@ -39,11 +39,11 @@ class Schedule:
         self._jobs: dict[str, tuple[float, float, Job]] = {}
 
     def every(self, seconds: float, name: str, job: Job, *, first_s: float = 1.0) -> None:
-        """Add a job: `first_s` after the start, unless another worker has done it within its period."""
+        """Add a job to run every so many seconds, first `first_s` after the start unless another worker ran it."""
         self._jobs[name] = (seconds, first_s, job)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Do the jobs until `stop` is set; then let others do them."""
+        """Run the jobs until `stop` is set, then release their leases."""
         async with asyncio.TaskGroup() as group:
             for name, (seconds, first_s, job) in self._jobs.items():
                 group.create_task(self._repeat(name, seconds, first_s, job, stop), name=name)
@@ -56,16 +56,16 @@ class Schedule:
             pause_s = max(0.5, seconds / 10)
             try:
                 await self._within_its_time(_do(lease, name, job), stop)
-            except Exception as error:  # noqa: BLE001 - whatever a job or the database does, the others go on
-                _log.warning("scheduled job %s failed, next time again: %s: %s", name, type(error).__name__, error)
+            except Exception as error:  # noqa: BLE001 - an error must not stop the other jobs
+                _log.warning("scheduled job %s failed, will run again: %s: %s", name, type(error).__name__, error)
         try:
             async with asyncio.timeout(_GIVE_UP_S):
                 await self._database.do(lease.release([f"job:{name}"]))
-        except Exception as error:  # noqa: BLE001 - the lease runs out by itself
-            _log.warning("scheduled job %s: could not hand over: %s", name, type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - the lease expires by itself
+            _log.warning("scheduled job %s: could not release its lease: %s", name, type(error).__name__)
 
     async def _within_its_time(self, work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
-        """Do `work`, which has only so long once `stop` is set. Raises what it raises, and TimeoutError."""
+        """Run `work`, for at most two more seconds once `stop` is set. Raises what it raises, and TimeoutError."""
         doing, stopping = asyncio.create_task(self._database.do(work)), asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,6 +1,12 @@
-"""A connection's service as a relay sees it: whether it is away, whether it takes others' events, when to try it again.
+"""What a relay knows about the service behind a connection: whether it is available, and when to try it again.
 
-Only what is known about it is kept here; what becomes of an event, the relay decides.
+    state        until                                        calls
+    -----------  -------------------------------------------  ----------------------------------------------
+    available    a call fails and no other was taken          up to `concurrency` at once
+    unavailable  a verdict: a call or probe taken or refused  one at a time, 50 ms after the first failure,
+                                                              twice as long after each further one, at most 2 s
+
+`calls` decides what becomes of the events.
 """
 
 from __future__ import annotations
@@ -18,21 +24,20 @@ from smartlink.broadcasting.outbox.queue import MAX_BACKOFF_S, batch_key
 __all__ = ["PROBE_CHANNEL", "Service", "Services"]
 
 PROBE_CHANNEL = "smartlink-outbox-probe"
-"""Nobody listens here: an event on it shows whether the service takes events at all."""
+"""A channel without subscribers: an event on it shows whether the service takes events at all."""
 
 _PAUSE_AFTER_FAILURE_S = 0.05
 _log = logging.getLogger("smartlink.broadcasting.outbox")
 
 
 class Service:
-    """What a driver reaches through one connection, and what its answers tell. `send_timeout_s` bounds one call
-    whatever the driver does."""
+    """The service behind one connection. `send_timeout_s` bounds a call, even if the driver has no timeout."""
 
     def __init__(self, driver: Driver, connection: str | None, send_timeout_s: float) -> None:
         self.try_at = 0.0
-        """When the next call may be made while it seems away, on the monotonic clock."""
+        """When the next call may be made while it is unavailable, on the monotonic clock."""
         self.probe: asyncio.Task[bool] | None = None
-        """The probe under way."""
+        """The running probe."""
         self._driver = driver
         self._connection = connection
         self._name = connection or driver.name
@@ -43,62 +48,62 @@ class Service:
 
     @property
     def seems_away(self) -> bool:
-        """Whether calls failed since one was answered; while it does, one call at a time tries."""
+        """Whether it is unavailable: calls have failed since the last verdict."""
         return self._failures > 0
 
     def may_be_tried(self) -> bool:
-        """Whether it does not seem away, or has been left alone for long enough."""
+        """Return whether it is available, or its back-off has passed."""
         return not self._failures or time.monotonic() >= self.try_at
 
     def begin_anew(self) -> None:
-        """Forget that it seemed away."""
+        """Count it as available again."""
         self._failures = 0
 
     async def send(self, envelopes: Sequence[Envelope]) -> None:
-        """Raises BroadcastFailed only, whatever the driver does."""
+        """Send `envelopes`. Raises only BroadcastFailed, even if the driver raises something else."""
         try:
             async with asyncio.timeout(self._send_timeout_s):
                 await self._driver.send(envelopes, idempotency_key=batch_key(envelopes))
         except BroadcastFailed:
             raise
         except TimeoutError:
-            said = f"{self._name} gave no answer in {self._send_timeout_s:g} s"
+            said = f"{self._name} did not answer within {self._send_timeout_s:g} s"
             raise BroadcastUnavailable(said, answered=True) from None
         except Exception as error:
-            # A bug, of which one trace is enough.
-            tell = _log.warning if self._is_reported else _log.exception
-            tell("outbox: driver %s raised what it may not raise: %r", self._name, error)
+            # A bug in the driver: one traceback is enough.
+            write = _log.warning if self._is_reported else _log.exception
+            write("outbox: driver %s raised an unexpected error: %r", self._name, error)
             raise BroadcastUnavailable(f"{type(error).__name__}: {error}", answered=True) from error
 
     def note_reached(self) -> None:
-        """It has given a verdict."""
+        """Note a verdict: it is available."""
         self._failures = 0
         if self._is_reported:
-            _log.warning("outbox: %s accepts events again; sending what was kept", self._name)
+            _log.warning("outbox: %s accepts events again; sending the waiting ones", self._name)
             self._is_reported = False
 
     def note_taken(self) -> None:
-        """It has taken events."""
+        """Note that it has taken events."""
         self._taken_at = time.monotonic()
 
     def note_away(self) -> None:
-        """A call failed, and no other was taken meanwhile: leave it alone for a while, longer each time."""
+        """Note a failed call while no other was taken: back off, twice as long each time."""
         self._failures += 1
         pause_s = _PAUSE_AFTER_FAILURE_S * 2.0 ** min(self._failures - 1, 10)
         self.try_at = time.monotonic() + min(MAX_BACKOFF_S, pause_s)
 
     def report(self, failure: BroadcastFailed) -> None:
-        """Log that events are kept; once, until it has given a verdict again."""
+        """Log that events are waiting, once until the next verdict."""
         if not self._is_reported:
-            _log.warning("outbox: keeping events until %s takes them: %s", self._name, failure)
+            _log.warning("outbox: events wait until %s accepts them: %s", self._name, failure)
             self._is_reported = True
 
     def has_taken_since(self, since: float) -> bool:
-        """Whether it has taken an event since then."""
+        """Return whether it has taken an event since then, on the monotonic clock."""
         return self._taken_at > since
 
     async def takes_others(self, since: float) -> bool:
-        """Whether it has taken another event since then, or takes one now: it is asked by a probe."""
+        """Return whether it has taken another event since then, or takes a probe now."""
         if self.has_taken_since(since):
             return True
         if self.probe is None:
@@ -119,7 +124,7 @@ class Service:
 
 
 class Services:
-    """The service of each connection that events have named: one that is away says nothing about the others."""
+    """The services by connection. Each is available or not by itself."""
 
     def __init__(self, driver: Driver, send_timeout_s: float) -> None:
         self._driver = driver
@@ -130,7 +135,7 @@ class Services:
         return iter(self._by_connection.values())
 
     def of(self, connection: str | None) -> Service:
-        """The one that `connection` reaches; None is the default connection."""
+        """Return the service of `connection`; None is the default connection."""
         service = self._by_connection.get(connection)
         if service is None:
             service = self._by_connection[connection] = Service(self._driver, connection, self._send_timeout_s)

@@ -1,7 +1,7 @@
-"""Work at a database that nobody cuts off: whoever waited for it may go, it ends by itself.
+"""Runs database work that is not cancelled with its caller.
 
-Cut off in the midst of a statement, a SQLite connection keeps its lock until the last traceback that knows its cursor
-is collected; and cut off twice, its closing waits for ever for a thread that has ended.
+If it is cancelled within a statement, a SQLite connection keeps its lock until the last traceback that refers to its
+cursor is collected; cancelled twice, its closing waits forever for a thread that has ended.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _log = logging.getLogger("smartlink.broadcasting.outbox")
 
 
 class ShieldedTasks:
-    """Runs each piece of work as a task of its own. What fails after its caller has gone is logged."""
+    """Runs work in tasks of its own. Logs errors of work whose caller was cancelled."""
 
     def __init__(self) -> None:
         self._under_way: set[asyncio.Task[Any]] = set()
         self._abandoned: set[asyncio.Task[Any]] = set()
 
     async def do(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do `work` and return what it does, or raise what it raises; cancelled, leave it to itself."""
+        """Run `work`, and return or raise its result. If the caller is cancelled, the work continues."""
         task = asyncio.create_task(work)
         self._under_way.add(task)
         task.add_done_callback(self._ended)
@@ -38,12 +38,12 @@ class ShieldedTasks:
             raise
 
     async def wait(self, within_s: float) -> None:
-        """Wait until all that is under way has ended, at most so long."""
+        """Wait until all work has ended, for at most `within_s`."""
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=within_s)
 
     async def cut_off(self, within_s: float) -> None:
-        """Cancel all that is under way, and wait for its end, at most so long. Not for SQLite: see above."""
+        """Cancel all work and wait for its end, for at most `within_s`. Not for SQLite: see above."""
         for task in self._under_way:
             task.cancel()
         await self.wait(within_s)

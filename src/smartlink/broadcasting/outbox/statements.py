@@ -1,7 +1,7 @@
-"""The statements that record: written out per database and driver, so that recording compiles and plans nothing.
+"""The SQL that records events, prepared per database and driver, so that nothing is compiled at run time.
 
-On PostgreSQL one statement takes the channels' locks, lets the rows take their ids once it has them, and notifies the
-workers at the commit: one round trip, however many events.
+On PostgreSQL, one statement takes the channels' locks, then inserts the rows, and notifies workers at the commit: one
+round trip for any number of events.
 """
 
 from __future__ import annotations
@@ -28,28 +28,30 @@ _SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One statement and its values; where it does not give the ids back, there is one: the last row's."""
+    """A statement and its values. If it does not return ids, it inserts one row, whose id is the last row id."""
 
     sql: str
     values: tuple[object, ...]
     returns_ids: bool
 
     def by_name(self) -> dict[str, object]:
-        """The values as statements marked `named` want them."""
+        """Return the values for statements with `named` parameters."""
         return {f"p{number}": value for number, value in enumerate(self.values, 1)}
 
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """How to record on one database through one driver."""
+    """The statements for one database and driver."""
 
     is_sqlite: bool
     one: str
     many: str
 
     def recording(self, envelopes: Sequence[Envelope]) -> Recording:
-        """What records `envelopes`; ids rise in their order. Raises ValueError for a live one, and
-        BroadcastConfigError for a queue that cannot be."""
+        """Return the statement that records `envelopes`, with ids in their order.
+
+        Raises ValueError for a live envelope, and BroadcastConfigError for an invalid queue name.
+        """
         if len(envelopes) == 1:
             key, row = _row(envelopes[0])
             return Recording(self.one, row if self.is_sqlite else (*row, key), not self.is_sqlite)
@@ -57,30 +59,28 @@ class Statements:
         rows = [row for _, row in keyed]
         if self.is_sqlite:
             return Recording(self.many, (msgspec.json.encode(rows).decode(),), True)
-        # Sorted, so that two transactions with the same channels never wait for each other.
+        # Sorted, so that two transactions with the same channels do not deadlock.
         keys = sorted({key for key, _ in keyed})
         return Recording(self.many, (*(list(column) for column in zip(*rows, strict=True)), keys), True)
 
 
 def statements_for(dialect: str, paramstyle: str, table: str, *, notify: bool) -> Statements:
-    """The statements for `dialect`, values marked `:p1`, `:p2` … (`named`), `$1`, `$2` … (`dollar`) or
-    `%s` (`format`).
+    """Return the statements for `dialect`.
 
-    Raises BroadcastConfigError for one that keeps no order.
+    Parameters are `:p1`, `:p2` … (`named`), `$1`, `$2` … (`dollar`) or `%s` (`format`). Raises BroadcastConfigError
+    for an unsupported database.
     """
     if dialect == "sqlite":
         return _sqlite(paramstyle, table)
     if dialect == "postgresql":
         return _postgresql(paramstyle, table, notify)
-    raise BroadcastConfigError(
-        f"the outbox keeps its order on sqlite and postgresql, not on {dialect}; change DATABASE_URL"
-    )
+    raise BroadcastConfigError(f"the outbox supports sqlite and postgresql, not {dialect}; change DATABASE_URL")
 
 
 def _sqlite(paramstyle: str, table: str) -> Statements:
-    # Its one writer at a time keeps the order; no lock is needed.
+    # SQLite has one writer at a time, so no lock is needed to keep the order.
     marks = [f":p{number}" if paramstyle == "named" else "%s" for number in range(1, len(_TYPES) + 1)]
-    # Where values are marked with %s, a % of the statement itself is doubled.
+    # With %s parameters, a % in the statement itself must be doubled.
     now = _SQLITE_NOW if paramstyle == "named" else _SQLITE_NOW.replace("%", "%%")
     fields = ", ".join(f"json_extract(value, '$[{index}]')" for index in range(len(_TYPES)))
     return Statements(
@@ -99,14 +99,14 @@ def _postgresql(paramstyle: str, table: str, notify: bool) -> Statements:
 
     told = f", pg_notify('{NOTIFY_CHANNEL}', '')" if notify else ""
     fields = ", ".join(mark(kind) for kind in _TYPES)
-    # OFFSET 0 keeps the lock a step of its own below the insert, so that the row takes its id once it is held.
+    # OFFSET 0 keeps the lock in a separate step below the insert, so that the row takes its id after the lock.
     one = (
         f"INSERT INTO {table} ({_COLUMNS}, created_at) SELECT {fields}, clock_timestamp() "  # noqa: S608
         f"FROM (SELECT pg_advisory_xact_lock({mark('bigint')}){told} OFFSET 0) AS locked RETURNING id"
     )
     numbers = count(1)
     arrays = ", ".join(mark(f"{kind}[]") for kind in _TYPES)
-    # The count must be known before a row comes out, and rows take their ids above the sort.
+    # The count forces all locks before the first row; rows take their ids after the sort.
     many = (
         f"INSERT INTO {table} ({_COLUMNS}, created_at) SELECT {_COLUMNS}, clock_timestamp() "  # noqa: S608
         f"FROM unnest({arrays}) WITH ORDINALITY AS row ({_COLUMNS}, place), "
@@ -118,7 +118,7 @@ def _postgresql(paramstyle: str, table: str, notify: bool) -> Statements:
 
 def _row(envelope: Envelope) -> tuple[int, tuple[object, ...]]:
     if envelope.delivery is Delivery.LIVE:
-        raise ValueError(f"{envelope.name} is live: it is never recorded; send it after the commit")
+        raise ValueError(f"{envelope.name} is live: live events are not recorded; send it after the commit")
     channel = envelope.channel
     key, part = lock_and_part(channel)
     return key, (

@@ -1,4 +1,4 @@
-"""How the outbox is: what waits, since when, what has failed, and who works."""
+"""The state of the outbox: waiting and failed events, lag, and workers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ALL_QUEUES = "*"
 
 @dataclass(frozen=True, slots=True)
 class QueueStatus:
-    """One queue: `lag_s` is the age of its oldest waiting event; `has_worker` whether a live worker takes it."""
+    """A queue: `lag_s` is the age of its oldest waiting event, `has_worker` whether a live worker handles it."""
 
     name: str
     waiting: int
@@ -30,7 +30,7 @@ class QueueStatus:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """One worker: `seen_s` ago it gave a sign of life. It has sent and set aside so many since it started."""
+    """A worker: `seen_s` is the time since its last heartbeat; `sent` and `failed` count events since its start."""
 
     id: str
     host: str
@@ -45,7 +45,7 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class OutboxStatus:
-    """Everything at one time. `lag_s` is the age of the oldest event that waits anywhere."""
+    """The whole outbox. `lag_s` is the age of the oldest waiting event of all queues, in seconds."""
 
     queues: tuple[QueueStatus, ...]
     workers: tuple[WorkerStatus, ...]
@@ -61,7 +61,7 @@ class OutboxStatus:
 
 
 async def read_status(engine: AsyncEngine, tables: OutboxTables) -> OutboxStatus:
-    """Ask the database. Raises what it raises."""
+    """Read the status from the database. Raises what the database raises."""
     events, workers = tables.recorded_events, tables.outbox_workers
     is_pending = events.c.state == literal_column(f"'{PENDING}'")
     clock = database_clock(engine)

@@ -1,7 +1,7 @@
-"""The outbox's tables, for the application's own metadata, so that its migrations create them.
+"""The outbox's tables, defined in the application's own metadata so that its migrations create them.
 
-`recorded_events.id` is the `eventId` of clients: it only rises and is never used twice. Per channel, ids rise in
-the order of commits. `part` follows from the channel; workers share a queue's parts out among themselves.
+`recorded_events.id` is the clients' `eventId`: it only rises and is never reused. Per channel, ids rise in the order
+of commits. `part` derives from the channel; workers divide a queue's parts among themselves.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ __all__ = ["OutboxTables", "UtcDateTime", "define_tables", "in_utc"]
 PENDING, SENT, FAILED = "pending", "sent", "failed"
 
 _BigId = BigInteger().with_variant(Integer, "sqlite")
-# Types of SQLAlchemy alone: tools that write migrations do not import ours.
+# SQLAlchemy's own types, since migration tools do not import ours.
 _Time = DateTime(timezone=True)
 
 
 class UtcDateTime(TypeDecorator[dt.datetime]):
-    """An aware time, stored in UTC; SQLite, which knows no zones, gives it back aware too."""
+    """An aware time, stored in UTC. Returns aware times on SQLite too, which does not store time zones."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -57,13 +57,13 @@ class UtcDateTime(TypeDecorator[dt.datetime]):
 
 
 def in_utc(time: ColumnElement[dt.datetime]) -> ColumnElement[dt.datetime]:
-    """One of the tables' times, aware on every database: as a result, and compared with aware ones."""
+    """Return a time column of these tables as an aware time on every database, in results and comparisons."""
     return type_coerce(time, UtcDateTime).label(time.key)
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxTables:
-    """The tables, as `define_tables` put them into a metadata."""
+    """The tables, as returned by `define_tables`."""
 
     recorded_events: Table
     outbox_watermark: Table
@@ -72,7 +72,7 @@ class OutboxTables:
 
 
 def define_tables(metadata: MetaData) -> OutboxTables:
-    """Define the outbox's tables in `metadata`, or give those that are there. They need no rows to start with."""
+    """Define the outbox's tables in `metadata` and return them, or those defined before. They need no initial rows."""
     prefix = f"{metadata.schema}." if metadata.schema else ""
     names = [f"{prefix}{each.name}" for each in fields(OutboxTables)]
     if all(name in metadata.tables for name in names):

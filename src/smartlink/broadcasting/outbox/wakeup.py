@@ -1,6 +1,6 @@
-"""How a worker hears that something was committed: a bell in this process, PostgreSQL's NOTIFY, or Redis.
+"""Wakes workers after a commit: in this process, through PostgreSQL's NOTIFY, or through Redis.
 
-A bell is a convenience, never a promise: whatever is not heard is found by the worker's sweep.
+Wake-ups only save time: a worker's sweep finds events whose wake-up was lost.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _log = logging.getLogger("smartlink.broadcasting.outbox")
 
 
 class Wakeup:
-    """A bell that may be rung from any thread, and rings in the loops of those who listen."""
+    """Wakes relays in this process. May be set from any thread; calls listeners in their own event loops."""
 
     def __init__(self) -> None:
         self._listeners: tuple[tuple[asyncio.AbstractEventLoop, Callable[[], None]], ...] = ()
         self._changing = threading.Lock()
 
     def set(self) -> None:
-        """Ring. Harmless when nobody listens."""
+        """Wake the listeners, if any."""
         for loop, heard in self._listeners:
             if asyncio._get_running_loop() is loop:  # noqa: SLF001 - get_running_loop raises, and costs more
                 heard()
@@ -48,7 +48,7 @@ class Wakeup:
 
     @contextlib.contextmanager
     def heard_by(self, heard: Callable[[], None]) -> Any:
-        """Call `heard` in the running loop at each ring, within this block."""
+        """Within this block, call `heard` in the running loop at each wake-up."""
         listener = (asyncio.get_running_loop(), heard)
         with self._changing:
             self._listeners = (*self._listeners, listener)
@@ -60,10 +60,10 @@ class Wakeup:
 
 
 class WakeupListener(Protocol):
-    """Hears rings from other processes."""
+    """Receives wake-ups from other processes."""
 
     async def listen(self, heard: Callable[[], None]) -> None:
-        """Call `heard` at each ring, until cancelled; trouble is outlived."""
+        """Call `heard` at each wake-up, until cancelled. Reconnects after errors."""
 
 
 async def _for_ever(name: str, listen_once: Callable[[], Awaitable[None]]) -> None:
@@ -72,7 +72,7 @@ async def _for_ever(name: str, listen_once: Callable[[], Awaitable[None]]) -> No
         try:
             await listen_once()
             is_reported = False
-        except Exception as error:  # noqa: BLE001 - whatever keeps us from listening, the sweep goes on
+        except Exception as error:  # noqa: BLE001 - without wake-ups, the sweep still finds events
             if not is_reported:
                 _log.warning("outbox: cannot listen to %s, sweeping instead: %s: %s", name, type(error).__name__, error)
             is_reported = True
@@ -80,20 +80,20 @@ async def _for_ever(name: str, listen_once: Callable[[], Awaitable[None]]) -> No
 
 
 class PostgresListener:
-    """Hears NOTIFY on a connection of its own, taken out of the engine's pool. Needs the driver asyncpg."""
+    """Receives wake-ups by LISTEN on its own connection, detached from the engine's pool. Requires asyncpg."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     async def listen(self, heard: Callable[[], None]) -> None:
-        """Call `heard` at each ring, until cancelled; trouble is outlived."""
+        """Call `heard` at each wake-up, until cancelled. Reconnects after errors."""
 
         async def once() -> None:
             if self._engine.dialect.driver != "asyncpg":
-                raise BroadcastConfigError(f"that takes the driver asyncpg, not {self._engine.dialect.driver}")
+                raise BroadcastConfigError(f"it requires the driver asyncpg, not {self._engine.dialect.driver}")
             async with self._engine.connect() as connection:
                 raw: Any = (await connection.get_raw_connection()).driver_connection
-                # Not the pool's any more: it is ours for as long as it lasts, and nobody gets it afterwards.
+                # Detached from the pool: it is ours for as long as it lasts, and is not reused.
                 await connection.run_sync(lambda own: own.detach())
                 gone = asyncio.Event()
                 raw.add_termination_listener(lambda _: gone.set())
@@ -107,7 +107,7 @@ class PostgresListener:
 
                 await raw.add_listener(NOTIFY_CHANNEL, on_notify)
                 while not gone.is_set():
-                    # One that vanished says nothing by itself, and one behind a pooler never will.
+                    # A connection that vanished, or one behind a pooler, never receives anything.
                     await self._try_to_hear(own, has_heard)
                     heard()
                     with contextlib.suppress(TimeoutError):
@@ -116,7 +116,10 @@ class PostgresListener:
         await _for_ever("PostgreSQL", once)
 
     async def _try_to_hear(self, own: str, has_heard: asyncio.Event) -> None:
-        """Notify oneself, over another connection: on its own even a pooler's hears. Raises OSError for silence."""
+        """Notify ourselves over another connection. Raises OSError if nothing arrives.
+
+        Over the same connection it would arrive even behind a pooler.
+        """
         has_heard.clear()
         async with self._engine.connect() as another:
             await another.execute(select(func.pg_notify(NOTIFY_CHANNEL, own)))
@@ -124,13 +127,13 @@ class PostgresListener:
             await asyncio.wait_for(has_heard.wait(), _ASK_EVERY_S)
         except TimeoutError:
             raise OSError(
-                "it does not hear its own NOTIFY; behind PgBouncer in transaction mode set DB_PGBOUNCER=true, or "
-                "give run_worker a listen_engine that goes past it"
+                "it does not receive its own NOTIFY; behind PgBouncer in transaction mode set DB_PGBOUNCER=true, or "
+                "pass run_worker a listen_engine that bypasses it"
             ) from None
 
 
 class RedisListener:
-    """Hears what a `RedisBell` publishes; only of `queues`, when they are given."""
+    """Receives the wake-ups of a `RedisBell`, for `queues` or for all."""
 
     def __init__(self, url: str, queues: tuple[str, ...] | None = None) -> None:
         self._url = url
@@ -138,7 +141,7 @@ class RedisListener:
         self._takes_all = queues is None
 
     async def listen(self, heard: Callable[[], None]) -> None:
-        """Call `heard` at each ring, until cancelled; trouble is outlived."""
+        """Call `heard` at each wake-up, until cancelled. Reconnects after errors."""
         import redis.asyncio
 
         async def once() -> None:
@@ -159,7 +162,7 @@ class RedisListener:
         await _for_ever("Redis", once)
 
     async def _hear(self, subscription: Any, heard: Callable[[], None]) -> None:
-        """Until a ping on this very connection stays unanswered: a dead subscription says nothing by itself."""
+        """Receive messages. Raises OSError if a ping gets no answer: a dead subscription shows no other sign."""
         is_asked = False
         while True:
             message = await subscription.get_message(timeout=_ASK_EVERY_S)
@@ -175,9 +178,9 @@ class RedisListener:
 
 
 class RedisBell:
-    """Tells workers on other machines, over Redis. A thread of its own publishes: ringing never waits, never raises.
+    """Wakes workers on other machines through Redis. A thread publishes, so `ring` never blocks or raises.
 
-    Rings that come while it publishes are one ring.
+    Calls of `ring` during a publish are combined into one.
     """
 
     def __init__(self, url: str) -> None:
@@ -189,7 +192,7 @@ class RedisBell:
         self._thread: threading.Thread | None = None
 
     def ring(self, queues: set[str]) -> None:
-        """Tell the workers of `queues`."""
+        """Wake the workers of `queues`."""
         with self._lock:
             if self._is_closed:
                 return
@@ -200,7 +203,7 @@ class RedisBell:
         self._is_rung.set()
 
     def close(self) -> None:
-        """Publish what was rung, and end the thread."""
+        """Publish outstanding wake-ups and end the thread."""
         with self._lock:
             self._is_closed = True
         self._is_rung.set()
@@ -226,6 +229,6 @@ class RedisBell:
                 is_reported = False
             except (RedisError, OSError) as error:
                 if not is_reported:
-                    _log.warning("outbox: cannot ring over Redis, workers sweep instead: %s", type(error).__name__)
+                    _log.warning("outbox: cannot wake workers through Redis, they sweep: %s", type(error).__name__)
                 is_reported = True
         client.close()

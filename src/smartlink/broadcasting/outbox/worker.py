@@ -1,4 +1,4 @@
-"""A worker process for an application of your own: sends what was recorded and prunes it, until it is told to stop.
+"""A worker process for your application: sends recorded events and prunes old ones, until it is stopped.
 
 asyncio.run(run_worker(engine, tables, Broadcaster.from_settings()))
 """
@@ -38,14 +38,13 @@ async def run_worker(
     wakeup: Wakeup | None = None,
     send_timeout_s: float = 5.5,
 ) -> Relay:
-    """Send what is recorded until SIGTERM or Ctrl-C, or `stop` is set; gives the relay, which says what it has done.
+    """Send recorded events until SIGTERM or Ctrl-C, or until `stop` is set. Returns the relay, with its counts.
 
-    Any number may run. It hears of commits over Redis where `redis_url` is given (`Outbox(bell=RedisBell(url))` rings),
-    else over PostgreSQL's NOTIFY, within one process by the outbox's `wakeup`, and sweeps anyway. Behind PgBouncer
-    (`engine_for`) it sweeps alone, unless there is a `listen_engine` that goes past it. `queues`, `concurrency` and
-    `send_timeout_s` (a little more than BROADCAST_TIMEOUT) are the relay's. Sent events are pruned each hour, by one of
-    the workers. The engines and the broadcaster stay open: they are yours. Raises BroadcastConfigError for a queue that
-    cannot be.
+    Any number of workers may run. Commits wake it through Redis if `redis_url` is given (together with
+    `Outbox(bell=RedisBell(url))`), else through PostgreSQL's NOTIFY, and within this process through the outbox's
+    `wakeup`; it also sweeps. Behind PgBouncer (`engine_for`) it only sweeps, unless `listen_engine` bypasses it. `queues`, `concurrency` and `send_timeout_s` (a little more than
+    BROADCAST_TIMEOUT) are passed to the relay. One of the workers prunes sent events every hour. Does not close the
+    engines and the broadcaster. Raises BroadcastConfigError for an invalid queue name.
     """
     relay = Relay(
         engine,
@@ -67,9 +66,9 @@ async def run_worker(
         finally:
             is_over.set()
 
-    with contextlib.nullcontext(stop) if stop is not None else _told_by_signals() as told:
+    with contextlib.nullcontext(stop) if stop is not None else _stop_on_signals() as stopping:
         async with asyncio.TaskGroup() as group:
-            group.create_task(relay_until_over(told), name="relay")
+            group.create_task(relay_until_over(stopping), name="relay")
             group.create_task(schedule.run(is_over), name="schedule")
     return relay
 
@@ -81,8 +80,8 @@ def _listeners(engine: AsyncEngine, queues: Sequence[str] | None, redis_url: str
 
 
 @contextlib.contextmanager
-def _told_by_signals() -> Iterator[asyncio.Event]:
-    """An event that the first SIGINT or SIGTERM sets; a second one ends the process as it would have."""
+def _stop_on_signals() -> Iterator[asyncio.Event]:
+    """Yield an event that the first SIGINT or SIGTERM sets. A second one has its usual effect."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     signals = (signal.SIGINT, signal.SIGTERM)
 

@@ -1,4 +1,4 @@
-"""The outbox in Django: put `smartlink.broadcasting.outbox.django` into INSTALLED_APPS and run `migrate`."""
+"""The outbox for Django: add `smartlink.broadcasting.outbox.django` to INSTALLED_APPS and run `migrate`."""
 
 from __future__ import annotations
 

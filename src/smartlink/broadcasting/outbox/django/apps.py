@@ -1,4 +1,4 @@
-"""The Django app that brings the outbox's tables."""
+"""The Django app with the outbox's tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["OutboxConfig"]
 
 
 class OutboxConfig(AppConfig):  # type: ignore[misc] # Django has no types
-    """Tables without models: the worker reads them over a connection of its own."""
+    """An app whose tables have no models: the worker reads them over its own connection."""
 
     name = "smartlink.broadcasting.outbox.django"
     label = "smartlink_outbox"

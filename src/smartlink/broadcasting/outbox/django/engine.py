@@ -1,4 +1,4 @@
-"""The database of Django's settings, for those who await: the worker and the commands."""
+"""An asynchronous engine on the database of Django's settings, for the worker and the commands."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["opened_outbox"]
 
 @asynccontextmanager
 async def opened_outbox(using: str, url: str | None) -> AsyncIterator[tuple[AsyncEngine, OutboxTables]]:
-    """An engine on the database `using` of the settings, or on `url` where they do not say it all, and the tables.
+    """Open an engine on the database `using` of the settings, or on `url`, and yield it with the outbox's tables.
 
-    Raises CommandError for a database that keeps no order, and without the package that it needs.
+    Raises CommandError for an unsupported database or a missing driver.
     """
     try:
         engine = engine_for(url or _url(using))
@@ -50,8 +50,8 @@ def _url(using: str) -> URL:
             host=None if is_folder or not host else host,
             port=int(settings["PORT"]) if settings["PORT"] else None,
             database=settings["NAME"],
-            # What Django asks for behind a pooler that hands out connections for a transaction.
+            # Django's own setting for poolers in transaction mode.
             query=({"host": host} if is_folder else {})
             | ({"pgbouncer": "true"} if settings.get("DISABLE_SERVER_SIDE_CURSORS") else {}),
         )
-    raise CommandError(f"the outbox keeps its order on sqlite and postgresql, not on {connection.vendor}")
+    raise CommandError(f"the outbox supports sqlite and postgresql, not {connection.vendor}")

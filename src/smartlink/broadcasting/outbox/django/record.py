@@ -1,4 +1,4 @@
-"""Recording over Django's own connection, in the transaction of `transaction.atomic`."""
+"""Records events over Django's own connection, in the transaction of `transaction.atomic`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _TABLE = "recorded_events"
 
 
 class DjangoOutbox:
-    """Records events with the changes of a Django transaction; a worker sends them after it.
+    """Records events in a Django transaction; a worker sends them after the commit.
 
         with transaction.atomic():
             order.save()
             outbox.record(broadcaster.pack(OrderShipped(order)))
 
-    `using` names the database. On PostgreSQL the commit notifies workers; `bell` rings for them over Redis, and
-    `wakeup` for a relay in this process. On SQLite, without Redis, a worker elsewhere finds events when it sweeps.
+    `using` is the alias of the database. On PostgreSQL, the commit notifies workers; `bell` wakes them through Redis,
+    and `wakeup` a relay in this process. On SQLite without Redis, workers elsewhere find events when they sweep.
     """
 
     def __init__(self, using: str = "default", *, notify: bool = True, bell: RedisBell | None = None) -> None:
@@ -34,12 +34,12 @@ class DjangoOutbox:
         self._statements: Statements | None = None
 
     def record(self, envelopes: Sequence[Envelope]) -> list[int]:
-        """Record `envelopes` in the transaction that is open, else in one of their own; their ids, in order.
+        """Record `envelopes` in the open transaction, or a new one. Returns their ids, in order.
 
-        Call it once, as the transaction's last act: on PostgreSQL it holds a lock for each channel until the commit,
-        and a second call could meet another transaction crosswise. Workers are told after the commit. Raises
-        ValueError for a live envelope, which is never recorded, and BroadcastConfigError for a database that keeps
-        no order and for a queue's name that cannot be.
+        Call it once, at the end of the transaction: on PostgreSQL it locks each channel until the commit, and a second
+        call could deadlock with another transaction. Workers are woken after the commit. Raises ValueError for a live
+        envelope, which is never recorded, and BroadcastConfigError for an unsupported database or an invalid queue
+        name.
         """
         if not envelopes:
             return []

@@ -1,4 +1,4 @@
-"""The tables through Django's schema editor: the same statements as SQLAlchemy would send."""
+"""Creates the tables with Django's schema editor, by the statements that SQLAlchemy would send."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["create_tables", "drop_tables"]
 
 
 def create_tables(schema_editor: Any) -> None:
-    """Create the tables and their indexes. Raises BroadcastConfigError for a database that keeps no order."""
+    """Create the tables and their indexes. Raises BroadcastConfigError for an unsupported database."""
     dialect = _dialect(schema_editor)
     for table in _metadata().sorted_tables:
         schema_editor.execute(str(CreateTable(table).compile(dialect=dialect)), params=None)
@@ -25,7 +25,7 @@ def create_tables(schema_editor: Any) -> None:
 
 
 def drop_tables(schema_editor: Any) -> None:
-    """Drop the tables; what waits in them is lost."""
+    """Drop the tables, including waiting events."""
     dialect = _dialect(schema_editor)
     for table in reversed(_metadata().sorted_tables):
         schema_editor.execute(str(DropTable(table).compile(dialect=dialect)), params=None)
@@ -43,4 +43,4 @@ def _dialect(schema_editor: Any) -> Dialect:
         return postgresql.dialect()  # type: ignore[no-untyped-call] # untyped upstream
     if vendor == "sqlite":
         return sqlite.dialect()
-    raise BroadcastConfigError(f"the outbox keeps its order on sqlite and postgresql, not on {vendor}")
+    raise BroadcastConfigError(f"the outbox supports sqlite and postgresql, not {vendor}")
