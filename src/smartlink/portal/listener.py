@@ -12,7 +12,6 @@ import asyncio
 import ipaddress
 import logging
 import math
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from smartlink.portal.shared.security import TrustedProxies, client_address
+from smartlink.throttle import Throttle
 
 __all__ = ["Bounds", "ConnectionSlots", "protocol"]
 
@@ -33,7 +33,6 @@ RESERVE = 16
 """The number of connections reserved for `RESERVED_FOR`, up to a quarter of all."""
 RESERVED_FOR = frozenset({"/up", "/webhooks/realtime"})
 PER_PUBLIC_ADDRESS = 250
-SAY_EVERY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class ConnectionSlots:
         self._resting: dict[_Connection, None] = {}
         self._of_address: Counter[str] = Counter()
         self._taken = 0
-        self._said_at = -SAY_EVERY_S
+        self._throttle = Throttle()
 
     @property
     def is_short(self) -> bool:
@@ -109,9 +108,7 @@ class ConnectionSlots:
             return math.inf
 
     def _log(self, what: str) -> None:
-        now = time.monotonic()
-        if now - self._said_at >= SAY_EVERY_S:
-            self._said_at = now
+        if self._throttle.allows():
             log.error("refusing connections: %s", what)
 
 

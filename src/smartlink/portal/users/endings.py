@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from smartlink.background import Background, ended
+from smartlink.backoff import Backoff
 from smartlink.portal.shared.db import Base, BigId, Database, UtcDateTime
 from smartlink.portal.shared.errors import DatabaseAway
 from smartlink.portal.shared.realtime import RealtimeApi, RealtimeAway
@@ -96,7 +97,7 @@ class Endings:
         await ended(*self._tasks.values())
 
     async def _end(self, user_id: int) -> None:
-        give_up, pause_s = time.monotonic() + RETRY_FOR_S, 0.2
+        give_up, backoff = time.monotonic() + RETRY_FOR_S, Backoff(0.2, 2.0)
         try:
             while True:
                 self._again.discard(user_id)
@@ -106,8 +107,7 @@ class Endings:
                     if time.monotonic() > give_up:
                         log.warning("connections of user %d not ended yet, workers keep trying: %s", user_id, error)
                         return
-                    await asyncio.sleep(pause_s)
-                    pause_s = min(pause_s * 2, 2.0)
+                    await asyncio.sleep(backoff.next_s())
                     continue
                 if is_done and user_id not in self._again:
                     return

@@ -17,13 +17,13 @@ import structlog
 from smartlink.server.net.capacity import Capacity
 from smartlink.server.net.link import Handler, Link, PlainLink, Poller, TransportLink
 from smartlink.server.net.requests import HttpError, encode
+from smartlink.throttle import Throttle
 
 __all__ = ["Listener"]
 
 ACCEPTS_PER_TURN = 256
 BACK_OFF_S = 0.5
 HANDSHAKE_S = 10.0
-SAY_EVERY_S = 60.0
 _FULL = encode(HttpError(503, "Too many connections", {"Retry-After": "1"}).response(), closes=True)
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
@@ -68,7 +68,7 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._handshakes: set[_Handshake] = set()
         self._spare = os.open(os.devnull, os.O_RDONLY)
-        self._said_at = -SAY_EVERY_S
+        self._throttle = Throttle(clock=self._loop.time)
         self._is_closed = False
         self._loop.add_reader(listener.fileno(), self._accept)
 
@@ -124,9 +124,7 @@ class Listener:
                 accepted.send(_FULL)
 
     def _log_exhausted(self) -> None:
-        now = self._loop.time()
-        if now - self._said_at >= SAY_EVERY_S:
-            self._said_at = now
+        if self._throttle.allows():
             log.error("out of file descriptors, refusing new connections: raise the limit (ulimit -n)")
 
     def _shed(self) -> None:

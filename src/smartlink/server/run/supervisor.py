@@ -176,18 +176,19 @@ class Supervisor:
 
     async def _keep(self, slot: int) -> None:
         """Restart the worker of this slot whenever it exits."""
-        backoff_s = FIRST_BACKOFF_S
+        backoff = Backoff(FIRST_BACKOFF_S, MAX_BACKOFF_S, jitter=0)
+        pause_s = backoff.next_s()
         while True:
             worker = self._workers[slot]
             code = await asyncio.shield(worker.exited)
             log.error("worker exited, restarting it", pid=worker.process.pid, code=code)
             while True:
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
+                await asyncio.sleep(pause_s)
+                pause_s = backoff.next_s()
                 try:
                     fresh = await self._launch(slot)
                 except OSError as error:  # out of processes or descriptors: may pass soon
-                    log.error("worker process could not be started", reason=str(error), retry_in_s=backoff_s)
+                    log.error("worker process could not be started", reason=str(error), retry_in_s=pause_s)
                     continue
                 try:
                     reason = await self._until_ready(fresh)
@@ -196,13 +197,14 @@ class Supervisor:
                     raise
                 if reason is None:
                     break
-                log.error("worker failed to start", reason=reason, retry_in_s=backoff_s)
+                log.error("worker failed to start", reason=reason, retry_in_s=pause_s)
                 await self._end((fresh,), drain_s=0)
             self._workers[slot] = fresh
             settled = asyncio.get_running_loop().time() + MAX_BACKOFF_S
             await asyncio.wait((fresh.exited,), timeout=MAX_BACKOFF_S)
             if asyncio.get_running_loop().time() >= settled:
-                backoff_s = FIRST_BACKOFF_S
+                backoff.reset()
+                pause_s = backoff.next_s()
 
     async def _dismiss_keepers(self) -> None:
         keepers, self._keepers = self._keepers, []

@@ -8,7 +8,6 @@ a node misses what is published while it is not connected, and cache channels do
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 
 import msgspec
@@ -16,6 +15,7 @@ import structlog
 from redis.asyncio.connection import Connection
 
 from smartlink.background import Background, ended
+from smartlink.backoff import Backoff
 from smartlink.lost import closed_is_lost
 from smartlink.protocol import encoding
 from smartlink.protocol.names import is_reserved_event, is_valid_channel, is_valid_event_name, is_valid_socket_id
@@ -24,6 +24,7 @@ from smartlink.server.cluster.brokers.base import Publication
 from smartlink.server.cluster.redis.connect import LOST, find_topology, open_connection
 from smartlink.server.core.node import Node
 from smartlink.server.settings.config import ServerSettings
+from smartlink.throttle import Throttle
 
 __all__ = ["RedisIngest"]
 
@@ -57,7 +58,7 @@ class RedisIngest:
         self._apps = apps
         self._node = node
         self._heard_at = 0.0
-        self._complained_at: dict[str, float] = {}
+        self._throttle = Throttle()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -67,7 +68,7 @@ class RedisIngest:
         await ended(self._task)
 
     async def _run(self) -> None:
-        backoff_s = FIRST_BACKOFF_S
+        backoff = Backoff(FIRST_BACKOFF_S, LAST_BACKOFF_S)
         while True:
             self._heard_at = 0.0
             try:
@@ -75,8 +76,9 @@ class RedisIngest:
                     await self._listen()
             except (*LOST, ValueError) as error:
                 self._warn("cannot read events from redis", f"{type(error).__name__}: {str(error)[:200]}")
-            backoff_s = FIRST_BACKOFF_S if self._heard_at else min(backoff_s * 2, LAST_BACKOFF_S)
-            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 — jitter
+            if self._heard_at:
+                backoff.reset()
+            await asyncio.sleep(backoff.next_s())
 
     async def _listen(self) -> None:
         topology = await find_topology(self._address)
@@ -126,8 +128,7 @@ class RedisIngest:
 
     def _warn(self, event: str, reason: str) -> None:
         """Log at most once a minute."""
-        if time.monotonic() - self._complained_at.get(event, -60.0) >= 60:
-            self._complained_at[event] = time.monotonic()
+        if self._throttle.allows(event):
             log.warning(event, reason=reason)
 
 

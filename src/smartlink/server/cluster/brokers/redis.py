@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import secrets
 import time
 from collections import OrderedDict
@@ -29,6 +28,7 @@ import structlog
 from redis.exceptions import MovedError
 
 from smartlink.background import ended
+from smartlink.backoff import Backoff
 from smartlink.lost import closed_is_lost
 from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Deliver, Publication, is_left_out
 from smartlink.server.cluster.redis.commands import RedisCommands, RedisUnavailable, Script
@@ -36,6 +36,7 @@ from smartlink.server.cluster.redis.connect import LOST, Endpoint, RedisRefused,
 from smartlink.server.cluster.redis.naming import Names
 from smartlink.server.cluster.redis.pubsub import Moved, PubSubConnection
 from smartlink.server.runtime.metrics import Metrics
+from smartlink.throttle import Throttle
 
 __all__ = ["BROKER_SCRIPTS", "MISSED", "RedisBroker"]
 
@@ -145,7 +146,7 @@ class RedisBroker:
         self._in_news: set[str] = set()
         """Channels whose stream is being read."""
         self._has_news = asyncio.Event()
-        self._complained_at: dict[str, float] = {}
+        self._throttle = Throttle()
         self._task: asyncio.Task[None] | None = None
         commands.on_moved.append(self._moved.set)
 
@@ -231,7 +232,7 @@ class RedisBroker:
     # Receiving
 
     async def _run(self) -> None:
-        backoff_s = FIRST_BACKOFF_S
+        backoff = Backoff(FIRST_BACKOFF_S, LAST_BACKOFF_S)
         while True:
             await self._commands.returned()
             self._moved.clear()
@@ -240,7 +241,7 @@ class RedisBroker:
                     await self._receive()
             except (*LOST, RedisUnavailable, RedisRefused) as error:
                 if self._is_hearing:
-                    backoff_s = FIRST_BACKOFF_S
+                    backoff.reset()
                 if isinstance(error, Moved | MovedError):
                     self._commands.refresh_topology()
                 else:
@@ -251,8 +252,7 @@ class RedisBroker:
                 self._is_hearing = False
                 self._subscriptions = {}
                 self._established.clear()
-            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 — jitter
-            backoff_s = min(backoff_s * 2, LAST_BACKOFF_S)
+            await asyncio.sleep(backoff.next_s())
 
     async def _receive(self) -> None:
         topology = self._commands.topology
@@ -485,8 +485,7 @@ class RedisBroker:
 
     def _warn(self, event: str, error: Exception) -> None:
         """Log at most once a minute."""
-        if time.monotonic() - self._complained_at.get(event, -60.0) >= 60:
-            self._complained_at[event] = time.monotonic()
+        if self._throttle.allows(event):
             log.warning(event, reason=f"{type(error).__name__}: {str(error)[:200]}")
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import random
 import re
 import time
 from collections import deque
@@ -34,6 +33,7 @@ from redis.exceptions import (
 )
 
 from smartlink.background import Background, ended
+from smartlink.backoff import Backoff
 from smartlink.lost import closed_is_lost
 from smartlink.server.cluster.redis.connect import (
     LOST,
@@ -47,6 +47,7 @@ from smartlink.server.cluster.redis.connect import (
     read_slots,
 )
 from smartlink.server.settings.redis_address import RedisAddress
+from smartlink.throttle import Throttle
 
 __all__ = ["FULL", "RedisCommands", "RedisUnavailable", "Script"]
 
@@ -156,7 +157,7 @@ class RedisCommands:
         self._task: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
         self._refused: RedisRefused | None = None
-        self._complained_at = -60.0
+        self._throttle = Throttle()
 
     async def open(self) -> None:
         """Connect, or start retrying for ever. Raises RedisRefused if Redis rejects our credentials."""
@@ -226,7 +227,7 @@ class RedisCommands:
     # The task
 
     async def _run(self) -> None:
-        backoff_s = FIRST_BACKOFF_S
+        backoff = Backoff(FIRST_BACKOFF_S, LAST_BACKOFF_S)
         away_since = time.monotonic()
         try:
             while True:
@@ -239,11 +240,10 @@ class RedisCommands:
                     self.problem = _describe(error)
                     self._warn("redis unreachable", error)
                     await self._disconnect()
-                    await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 — jitter
-                    backoff_s = min(backoff_s * 2, LAST_BACKOFF_S)
+                    await asyncio.sleep(backoff.next_s())
                     continue
                 log.info("redis connected", redis=str(self.address), down_s=round(time.monotonic() - away_since, 1))
-                backoff_s = FIRST_BACKOFF_S
+                backoff.reset()
                 self._on_connected()
                 try:
                     with closed_is_lost():
@@ -495,8 +495,7 @@ class RedisCommands:
 
     def _warn(self, event: str, error: Exception) -> None:
         """Log at most once a minute."""
-        if time.monotonic() - self._complained_at >= 60:
-            self._complained_at = time.monotonic()
+        if self._throttle.allows():
             log.warning(event, redis=str(self.address), reason=_describe(error))
 
 
