@@ -15,7 +15,7 @@ import uvicorn
 from kit import listening as kit
 from kit.waiting import eventually
 from smartlink.portal.listener import Bounds, ConnectionSlots
-from smartlink.portal.shared.security import TrustedProxies
+from smartlink.proxies import TrustedProxies
 
 SHORT = {"head_s": 0.3, "body_s": 0.3}
 LONG = {"head_s": 60.0, "body_s": 60.0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from difflib import get_close_matches
 from inspect import signature
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Literal, Self
 from urllib.parse import quote
 
@@ -15,11 +15,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from smartlink.broadcasting.errors import BroadcastConfigError
 
 __all__ = [
-    "SAMPLE_SECRETS", "BroadcastSettings", "host_name", "is_loopback", "required", "revealed", "split_ably_key",
+    "BroadcastSettings", "host_name", "required", "revealed", "split_ably_key",
 ]  # fmt: skip
 
-SAMPLE_SECRETS = frozenset({"app-secret", "secret", "reverb-secret", "your-app-secret", "changeme"})
-"""What stands in examples: good for one machine alone."""
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})\Z")
 
 Scheme = Literal["http", "https"]
@@ -191,16 +189,6 @@ def host_name(driver: str, **variables: str | None) -> str:
             "realtime.example.com: scheme and port have settings of their own"
         )
     return host
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine, as far as it can be told without asking for a name."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_ipv6(host: str) -> bool:

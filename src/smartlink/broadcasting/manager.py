@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from smartlink.broadcasting.config import SAMPLE_SECRETS, BroadcastSettings, host_name, is_loopback, required, revealed
+from smartlink.broadcasting.config import BroadcastSettings, host_name, required, revealed
 from smartlink.broadcasting.drivers.ably import AblyDriver
 from smartlink.broadcasting.drivers.base import Driver
 from smartlink.broadcasting.drivers.log import LogDriver
@@ -13,6 +13,7 @@ from smartlink.broadcasting.drivers.null import NullDriver
 from smartlink.broadcasting.drivers.pusher import PusherDriver
 from smartlink.broadcasting.drivers.redis import RedisDriver
 from smartlink.broadcasting.errors import BroadcastConfigError
+from smartlink.safety import SAMPLE_SECRETS, is_loopback
 
 __all__ = ["DriverFactory", "DriverManager"]
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from smartlink.safety import is_loopback
+
 if TYPE_CHECKING:
     from smartlink.broadcasting import BroadcastSettings
     from smartlink.server.settings.config import ServerSettings

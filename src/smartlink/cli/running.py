@@ -190,7 +190,7 @@ async def _serve_http(
     import uvicorn
 
     from smartlink.portal.listener import Bounds, ConnectionSlots, protocol
-    from smartlink.portal.shared.security import TrustedProxies
+    from smartlink.proxies import TrustedProxies
 
     port = listener.getsockname()[1]
     own = portal.settings
@@ -199,7 +199,7 @@ async def _serve_http(
         per_address=own.app_max_connections_per_address,
         head_s=own.app_head_seconds,
         body_s=own.app_body_seconds,
-        proxies=TrustedProxies(own.trusted_proxies),
+        proxies=TrustedProxies(own.trusted),
     )
 
     class Quiet(uvicorn.Server):

@@ -21,7 +21,8 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from smartlink.portal.shared.security import TrustedProxies, client_address
+from smartlink.portal.shared.security import client_address
+from smartlink.proxies import TrustedProxies
 from smartlink.throttle import Throttle
 
 __all__ = ["Bounds", "ConnectionSlots", "protocol"]

@@ -52,7 +52,6 @@ from smartlink.portal.shared.passwords import Passwords
 from smartlink.portal.shared.realtime import RealtimeApi
 from smartlink.portal.shared.redis import SharedRedis, redis_url
 from smartlink.portal.shared.schemas import RealtimePlace, Up
-from smartlink.portal.shared.security import TrustedProxies
 from smartlink.portal.shared.settings import PortalSettings
 from smartlink.portal.shared.unit_of_work import Announcer
 from smartlink.portal.users import channels as user_channels
@@ -62,6 +61,7 @@ from smartlink.portal.users.identity import Identity
 from smartlink.portal.users.principals import Principals
 from smartlink.portal.users.service import Users
 from smartlink.portal.users.signing import Signing
+from smartlink.proxies import TrustedProxies
 
 __all__ = ["Portal", "build", "channel_rules", "check_broadcasting"]
 
@@ -205,7 +205,7 @@ class Portal:
         app.state.campaigns = self.campaigns
         app.state.finance = self.finance
         app.state.authorizer = self.authorizer
-        app.state.trusted_proxies = TrustedProxies(settings.trusted_proxies)
+        app.state.trusted_proxies = TrustedProxies(settings.trusted)
         app.state.admin = self.admin
         app.state.webhook_listeners = [self.console.webhooks]
         handle_errors(app, self._on_error)

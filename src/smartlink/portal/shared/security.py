@@ -8,8 +8,9 @@ import ipaddress
 import secrets
 from typing import Any
 
+from smartlink.proxies import TrustedProxies
+
 __all__ = [
-    "TrustedProxies",
     "client_address",
     "csrf_token",
     "digest",
@@ -38,38 +39,12 @@ def is_same(expected: str, received: str) -> bool:
     return hmac.compare_digest(expected.encode(), received.encode("utf-8", "surrogatepass"))
 
 
-class TrustedProxies:
-    """Proxies whose X-Forwarded-For is trusted: addresses and networks, separated by commas.
-
-    Raises ValueError for an invalid one.
-    """
-
-    def __init__(self, listed: str = "") -> None:
-        names = filter(None, map(str.strip, listed.split(",")))
-        self._networks = tuple(ipaddress.ip_network(name, strict=False) for name in names)
-
-    def __contains__(self, address: str) -> bool:
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._networks)
-
-
 def client_address(scope: Any, trusted: TrustedProxies) -> str:
-    """Return the client's address for rate limits: an IPv4 address or an IPv6 /64.
-
-    X-Forwarded-For is read from the right, up to the first address that is not a trusted proxy, and only if the
-    request comes from one.
-    """
+    """Return the client's address for rate limits: an IPv4 address or an IPv6 /64. See `TrustedProxies.client`."""
     client = scope.get("client")
-    address: str = client[0] if client else "unknown"
-    if address in trusted:
-        sent = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
-        for hop in reversed([part.strip() for part in sent.split(",") if part.strip()]):
-            address = hop
-            if hop not in trusted:
-                break
+    peer: str = client[0] if client else "unknown"
+    sent = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
+    address = trusted.client(peer, sent or None)
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Literal
 from urllib.parse import quote
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from smartlink.broadcasting.config import SAMPLE_SECRETS as SIGNING_SAMPLES
-from smartlink.broadcasting.config import BroadcastSettings, is_loopback
+from smartlink.broadcasting.config import BroadcastSettings
+from smartlink.proxies import TrustedProxies
+from smartlink.safety import SAMPLE_SECRETS as SIGNING_SAMPLES
+from smartlink.safety import UnsafeSettings, is_loopback
 
-__all__ = ["PortalSettings", "UnsafeSettings", "async_url", "check_start", "is_loopback"]
+__all__ = ["SAMPLE_SECRETS", "PortalSettings", "UnsafeSettings", "async_url", "check_start", "is_loopback"]
 
 SAMPLE_SECRETS = SIGNING_SAMPLES | {"app-key", "app-id", "secure_password"}
 MIN_LENGTHS = {"REVERB_APP_SECRET": 20, "APP_KEY": 32}
 """The minimum for the application's secret is the length of those issued by Reverb and Pusher."""
-
-
-class UnsafeSettings(ValueError):
-    """The settings are not safe to serve other machines with; the message says what to change."""
 
 
 def _named(field: str, *variables: str) -> AliasChoices:
@@ -101,9 +98,13 @@ class PortalSettings(BaseSettings):
     @field_validator("trusted_proxies")
     @classmethod
     def _proxies(cls, value: str) -> str:
-        for name in filter(None, map(str.strip, value.split(","))):
-            ipaddress.ip_network(name, strict=False)
+        TrustedProxies(_split(value))
         return value
+
+    @property
+    def trusted(self) -> list[str]:
+        """The addresses and networks in `trusted_proxies`."""
+        return _split(self.trusted_proxies)
 
     @property
     def url(self) -> str:
@@ -157,6 +158,10 @@ class PortalSettings(BaseSettings):
         if self.app_url is not None:
             return self.app_url.startswith("https://")
         return self.reverb_public_scheme == "https"
+
+
+def _split(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",") if name.strip()]
 
 
 def async_url(url: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from smartlink.background import Background
 from smartlink.protocol.names import ChannelKind, kind_of
+from smartlink.proxies import TrustedProxies
 from smartlink.server.apps.base import App, AppManager, AppsInvalid, WebhookTarget
 from smartlink.server.apps.file import FileApps
 from smartlink.server.apps.static import StaticApps
@@ -36,7 +37,6 @@ from smartlink.server.core.hub import Hub
 from smartlink.server.core.node import Node
 from smartlink.server.net.capacity import Capacity
 from smartlink.server.net.link import Handler, Link, Poller
-from smartlink.server.net.proxies import TrustedProxies
 from smartlink.server.net.tap import Tap
 from smartlink.server.observe.endpoint import ObserveEndpoint
 from smartlink.server.observe.samples import Observer, webhook_samples

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import structlog
 
 from smartlink.background import Background, ended
+from smartlink.backoff import Backoff
 from smartlink.server.workers.hub import WorkerHub, WorkerPeer
 from smartlink.server.workers.messages import Drain, Reload
 

@@ -15,28 +15,14 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from smartlink.safety import SAMPLE_SECRETS, UnsafeSettings, is_loopback
 from smartlink.server.settings.forms import fault_of_allowed_origin, fault_of_event, fault_of_name, fault_of_origin
 from smartlink.server.settings.redis_address import BadAddress, Kind, RedisAddress, parse_hosts, parse_url
 
 __all__ = ["SAMPLE_SECRETS", "ServerSettings", "UnsafeSettings", "is_loopback", "is_safe_secret", "is_webhook_url"]
 
-SAMPLE_SECRETS = frozenset({"app-secret", "secret", "reverb-secret", "your-app-secret", "changeme"})
 MIN_SECRET_LENGTH = 20
 """The length of Reverb's and Pusher's secrets, so that users who migrate can keep theirs."""
-
-
-class UnsafeSettings(ValueError):
-    """Settings that are unsafe to expose to other machines; the message says what to change."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a listener bound to `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def is_safe_secret(secret: str, host: str) -> bool:

@@ -14,9 +14,9 @@ from typing import Any, NoReturn, Protocol
 
 import httptools
 
+from smartlink.proxies import TrustedProxies
 from smartlink.server.net.capacity import IdleConnection
 from smartlink.server.net.link import Link
-from smartlink.server.net.proxies import TrustedProxies
 from smartlink.server.net.requests import HttpError, HttpRequest, HttpResponse, ResponseStream, encode
 from smartlink.server.runtime.eager import EagerTasks
 from smartlink.server.runtime.pace import Pace

@@ -6,7 +6,7 @@ import pytest
 
 from kit.client import connected
 from kit.realtime import realtime_server
-from smartlink.server.net.proxies import TrustedProxies
+from smartlink.proxies import TrustedProxies
 from smartlink.server.runtime.limits import AddressRate
 from smartlink.server.settings.config import ServerSettings
 

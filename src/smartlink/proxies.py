@@ -1,4 +1,4 @@
-"""Which proxies are trusted to report a client's address."""
+"""The address of a client behind proxies, from X-Forwarded-For."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class TrustedProxies:
-    """Proxies by address, network in CIDR notation, or `unix`. Raises ValueError for anything else."""
+    """Trusted proxies: addresses, networks in CIDR notation, or `unix`. Raises ValueError for an invalid one."""
 
     def __init__(self, proxies: Iterable[str] = ()) -> None:
         names = frozenset(proxies)
@@ -26,24 +26,24 @@ class TrustedProxies:
         )
 
     def client(self, peer: str, forwarded_for: str | None) -> str:
-        """The client's address: the right-most entry of `X-Forwarded-For` that is not a trusted proxy.
+        """Return the client's address: the rightmost one in `X-Forwarded-For` that is not a trusted proxy.
 
-        An untrusted peer is the client, whatever the header claims. The search ends at an entry that is not an address:
-        anything left of it may be forged.
+        The header is ignored unless `peer` is trusted. An invalid address ends the search, since those to its left
+        may be forged; the client is then the last proxy found.
         """
         client = _canonical(peer)
-        if forwarded_for is None or not self._trusts(client):
+        if forwarded_for is None or client not in self:
             return client
         for text in reversed(forwarded_for.split(",")):
             address = _parse(text.strip())
             if address is None:
                 return client
             client = str(address)
-            if not self._trusts(client):
+            if client not in self:
                 return client
         return client
 
-    def _trusts(self, address: str) -> bool:
+    def __contains__(self, address: str) -> bool:
         if address == UNIX:
             return self._trusts_unix
         parsed = _parse(address)
@@ -51,7 +51,7 @@ class TrustedProxies:
 
 
 def _canonical(peer: str) -> str:
-    """A peer's address as the kernel reports it, with IPv4-mapped IPv6 as IPv4."""
+    """Return a peer's address, with IPv4 mapped into IPv6 as IPv4."""
     if ":" not in peer:
         return peer
     address = _parse(peer)
@@ -59,7 +59,7 @@ def _canonical(peer: str) -> str:
 
 
 def _parse(text: str) -> _Address | None:
-    """Parse an address with or without port; IPv4-mapped IPv6 becomes IPv4."""
+    """Return an address without its port, with IPv4 mapped into IPv6 as IPv4; None if it is invalid."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
