@@ -324,7 +324,7 @@ def test_a_session_of_an_attached_maker_may_be_attached_again(world: World) -> N
 
 
 def test_a_model_that_says_nothing_about_its_fields_is_refused() -> None:
-    with pytest.raises(TypeError, match="name the attributes that others may see"):
+    with pytest.raises(TypeError, match="name the attributes to send"):
 
         class Leaky(BroadcastsChanges, Base):
             __tablename__ = "leaky"

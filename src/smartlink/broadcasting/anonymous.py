@@ -1,4 +1,4 @@
-"""Events said in one sentence, without a class.
+"""Events without a class, built by chained calls.
 
 await broadcaster.private("orders.7").as_("order.shipped").with_({"order": 7}).to_others().send()
 """
@@ -19,7 +19,7 @@ Sent = TypeVar("Sent", covariant=True)
 
 
 class Sender(Protocol[Sent]):
-    """`send` of a broadcaster, plain or async."""
+    """`send` of a synchronous or asynchronous broadcaster."""
 
     def __call__(
         self,
@@ -34,9 +34,9 @@ class Sender(Protocol[Sent]):
 
 @dataclass(frozen=True, slots=True)
 class AnonymousBroadcast(Generic[Sent]):
-    """A sentence being said: each word gives a new one, and nothing happens before `send`.
+    """An event under construction. Each method returns a new object; nothing is sent before `send`.
 
-    `event` is what it describes: record that in a transaction instead, where it must not be lost.
+    `event` is the event built so far: record it in a transaction instead if it must not be lost.
     """
 
     _sender: Sender[Sent] = field(repr=False)
@@ -45,27 +45,27 @@ class AnonymousBroadcast(Generic[Sent]):
     _to_other_users: str | int | None = None
 
     def on(self, *channels: Channel) -> AnonymousBroadcast[Sent]:
-        """Go to these channels too."""
+        """Add channels."""
         return self._changed(channels=(*self.event.channels, *channels))
 
     def as_(self, name: str | enum.Enum) -> AnonymousBroadcast[Sent]:
-        """Be called `name` on the wire, as it is. Without it: `AnonymousEvent`."""
+        """Set the name, which is sent unchanged. The default is `AnonymousEvent`."""
         return self._changed(name=name)
 
     def with_(self, payload: Mapping[str, object]) -> AnonymousBroadcast[Sent]:
-        """Carry `payload`."""
+        """Set the payload."""
         return self._changed(payload=payload)
 
     def via(self, *connections: str) -> AnonymousBroadcast[Sent]:
-        """Go through these drivers, by name, instead of the default one."""
+        """Send through these connections, by name, instead of the default one."""
         return self._changed(broadcast_connections=connections)
 
     def to_others(self) -> AnonymousBroadcast[Sent]:
-        """Leave out the socket of the current request."""
+        """Exclude the socket of the current request."""
         return replace(self, _to_others=True)
 
     def to_other_users(self, user_id: str | int) -> AnonymousBroadcast[Sent]:
-        """Leave out every socket of a user; see `Broadcaster.pack`."""
+        """Exclude all sockets of a user; see `Broadcaster.pack`."""
         return replace(self, _to_other_users=user_id)
 
     def rescue(self) -> AnonymousBroadcast[Sent]:
@@ -73,7 +73,7 @@ class AnonymousBroadcast(Generic[Sent]):
         return self._changed(broadcast_rescue=True)
 
     def send(self) -> Sent:
-        """Send it now; to be awaited when the broadcaster is async. Raises what the broadcaster's `send` raises."""
+        """Send the event now; await the result if the broadcaster is asynchronous. Raises what its `send` raises."""
         return self._sender(self.event, to_others=self._to_others, to_other_users=self._to_other_users)
 
     def _changed(self, **parts: object) -> AnonymousBroadcast[Sent]:

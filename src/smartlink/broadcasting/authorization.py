@@ -1,4 +1,4 @@
-"""Who may subscribe: a table of channel patterns, each with a rule. Denied unless a rule allows.
+"""Rules for who may subscribe: channel patterns, each with a function. Access is denied unless a rule allows it.
 
     rules = ChannelRules()
     rules.resolve(Order, load_order)
@@ -11,10 +11,10 @@
     def own_order(user: User, order: Order) -> bool:
         return user.id == order.owner_id
 
-A placeholder stands for one or more characters without a dot. The rule gets the value by name, as its annotation says:
-text; `int`, a canonical decimal number (`7`, never `07`, `-7` or a digit of another script); `UUID`, in its canonical
-form; or whatever a loader makes of it, where what it does not find is denied. One that takes dots too says so, and is
-text: `sites.{domain:path}` stands for `sites.example.com`; a pattern has one of them at most.
+A placeholder matches one or more characters without a dot. The function gets its value by name, in the annotated type:
+`str`; `int`, a canonical decimal number (`7`, never `07`, `-7` or digits of another script); `UUID`, in canonical form;
+or what a loader returns for it, with access denied if that is None. A placeholder with `:path` matches dots too and is
+text: `sites.{domain:path}` matches `sites.example.com`; a pattern can have one of them.
 """
 
 from __future__ import annotations
@@ -51,24 +51,26 @@ UserOf = Callable[[Sequence[str]], Steps[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A user on a presence channel: `id`, kept as text as the protocol has it, and what others may see of them."""
+    """A user on a presence channel: `id`, stored as text, and `info`, which other members see.
+
+    Raises ValueError for an empty or boolean id.
+    """
 
     id: str | int
     info: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.id, bool) or not str(self.id):
-            raise ValueError(f"a member's id is text or a number, not {self.id!r}")
+            raise ValueError(f"a member's id must be a non-empty string or a number, not {self.id!r}")
         object.__setattr__(self, "id", str(self.id))
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the rules say about one user and one channel.
+    """The decision of the rules about a user and a channel.
 
-    `member` or `info` is set when the rule told who the user is on the channel, or what others may see of them;
-    `rule` is the pattern that decided, None when none matched; `why` is for operators, not for the user; `user` is
-    whom the deciding rule's guard knew.
+    `rule` is the pattern that decided, or None if none matched. `why` is for operators, not for the user. `member` or
+    `info` is set if the rule returned one. `user` is the user of the rule's guard.
     """
 
     allowed: bool
@@ -81,7 +83,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class _Placeholder:
-    """How a placeholder's text becomes a value: `kind` is `str`, `int` or `UUID`; `load` makes more of it."""
+    """Converts a placeholder's text to `kind`, which is `str`, `int` or `UUID`, and loads an object with `load`."""
 
     kind: type
     load: Callable[[Any], object] | None = None
@@ -90,7 +92,7 @@ class _Placeholder:
 
 @dataclass(frozen=True, slots=True)
 class ChannelRule:
-    """A pattern, the kinds of channel it stands for, the guards whose users it is for, and what decides."""
+    """A pattern, the kinds of channels it applies to, its guards, and the function that decides."""
 
     pattern: str
     kinds: frozenset[ChannelKind]
@@ -100,9 +102,9 @@ class ChannelRule:
     placeholders: Mapping[str, _Placeholder]
 
     def matches(self, name: str) -> dict[str, object] | None:
-        """The placeholders' values in `name`, a channel name without its prefix; None when it does not match.
+        """Return the placeholders' values in `name`, a channel name without prefix, or None if it does not match.
 
-        What loaders make of them comes later.
+        Loaders are not called.
         """
         found = self.matcher.fullmatch(name)
         if found is None:
@@ -117,13 +119,13 @@ class ChannelRule:
 
 
 class ChannelRules:
-    """The table. Rules are tried in the order they were added; the first that says yes or no decides.
+    """A list of rules, tried in the order they were added. The first that returns yes or no decides.
 
-    A rule is a plain or async function of the user and the placeholders, or a class whose `join` is one. True allows;
-    False denies; None leaves it to the next rule that matches; on a presence channel a mapping (what others see) or a
-    `Member` allows as well. Rules for a name hold for its cache channel too, those for private ones also for the
-    encrypted one. With `guards`, a rule is for the users of these guards (see `BroadcastingAuth`), and is passed over
-    when none of them knows the caller.
+    A rule is a function, or a class with a method `join`, of the user and the placeholders; it may be async. True
+    allows and False denies; None passes to the next matching rule. On presence channels, a mapping (what others see)
+    or a `Member` allows too. Rules also apply to cache channels, and private rules to encrypted channels. With
+    `guards`, a rule applies to the users of these guards (see `BroadcastingAuth`), and is skipped if none of them
+    knows the caller.
     """
 
     def __init__(self) -> None:
@@ -137,42 +139,45 @@ class ChannelRules:
 
     @property
     def guards(self) -> frozenset[str]:
-        """Every guard that a rule names."""
+        """All guards named by rules."""
         return frozenset(guard for rule in self._rules for guard in rule.guards)
 
     def resolve(self, kind: type[Loaded], load: Callable[[Any], Loaded | Awaitable[Loaded | None] | None]) -> None:
-        """Have parameters annotated `kind` loaded by `load`, a plain or async function of the placeholder.
+        """Load parameters annotated with `kind` by `load`, a function of the placeholder's value; it may be async.
 
-        It gets text, or, where it says so, an `int` or `UUID`. What it does not find (None) is denied at once. Say it
-        before the rules that need it.
+        It gets text, or an `int` or `UUID` if annotated so. Access is denied if it returns None. Call this before
+        adding the rules that need it.
         """
         self._loaders[kind] = load
 
     def private(self, pattern: str, *, guards: Sequence[str] = ()) -> Callable[[Rule], Rule]:
-        """A rule for `private-{pattern}`. Raises ValueError for a pattern that the function does not fit."""
+        """Add a rule for `private-{pattern}`; a decorator. Raises ValueError if pattern and function do not match."""
         return self._adder(pattern, _PRIVATE, guards)
 
     def presence(self, pattern: str, *, guards: Sequence[str] = ()) -> Callable[[Rule], Rule]:
-        """A rule for `presence-{pattern}`. Raises ValueError for a pattern that the function does not fit."""
+        """Add a rule for `presence-{pattern}`; a decorator. Raises ValueError if pattern and function do not match."""
         return self._adder(pattern, _PRESENCE, guards)
 
     def any(self, pattern: str, *, guards: Sequence[str] = ()) -> Callable[[Rule], Rule]:
-        """A rule for both. Raises ValueError for a pattern that the function does not fit."""
+        """Add a rule for both; a decorator. Raises ValueError if pattern and function do not match."""
         return self._adder(pattern, _PRIVATE | _PRESENCE, guards)
 
     async def decide(self, user: object, wire_name: str) -> Decision:
-        """Whether `user` may subscribe to `wire_name`. Malformed and public names are denied, not errors.
+        """Return whether `user` may subscribe to `wire_name`. Malformed and public names are denied.
 
-        Raises TypeError when a rule gives something that is neither yes, no nor a member; and what rules raise.
+        Raises TypeError if a rule returns an unsupported value, and what rules raise.
         """
         return await settle(self.deciding(_always(user), wire_name))
 
     def decide_sync(self, user: object, wire_name: str) -> Decision:
-        """As `decide`, blocking; async rules run in a loop of their own. Raises RuntimeError for one in a loop."""
+        """Decide like `decide`, synchronously; async rules run in an event loop of their own.
+
+        Raises RuntimeError for an async rule inside a running loop.
+        """
         return settle_sync(self.deciding(_always(user), wire_name))
 
     def deciding(self, user_of: UserOf, wire_name: str) -> Steps[Decision]:
-        """The steps of `decide`; `user_of` gives the user that one of some guards knows, None for nobody."""
+        """Return the steps of `decide`. `user_of` returns the user that one of the given guards knows, or None."""
         if not is_valid_channel(wire_name):
             return Decision(False, "not a channel name")
         kind = kind_of(wire_name)

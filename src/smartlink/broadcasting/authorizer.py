@@ -1,7 +1,6 @@
-"""What the authorisation endpoints answer, whatever framework carries question and answer.
+"""The answers of the authorization endpoints, independent of web frameworks.
 
-What is signed is chosen by strangers, so the form of every part is checked before anything else is looked at, and
-whatever is malformed gets its error without a signature.
+Clients choose what is signed, so the form of every field is checked first, and malformed requests are never signed.
 Source: Pusher Channels, "Authorizing users" and "Authenticating users".
 """
 
@@ -46,7 +45,7 @@ Guard = Callable[[], Any]
 
 
 class RequestRefused(Exception):
-    """Raised by an application's own checks to answer with a status and message of its own, such as 419 or 503."""
+    """Raised by an application's own checks to answer with another status and message, such as 419 or 503."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -56,12 +55,12 @@ class RequestRefused(Exception):
 
 
 class FormBody(bytes):
-    """A form that the framework has taken apart already, urlencoded again."""
+    """A form that the framework has already parsed, urlencoded again."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuthRequest:
-    """A request: `path` ends in `auth` or `user-auth`; `read` gives the body, or something to await for it."""
+    """A request: `path` ends in `auth` or `user-auth`; `read` returns the body or an awaitable of it."""
 
     method: str
     path: str
@@ -72,7 +71,7 @@ class AuthRequest:
 
 @dataclass(frozen=True, slots=True)
 class AuthResponse:
-    """A response: JSON, never to be cached."""
+    """A JSON response, which must not be cached."""
 
     status: int
     body: bytes
@@ -80,26 +79,25 @@ class AuthResponse:
 
     @property
     def all_headers(self) -> dict[str, str]:
-        """Every header, names in lower case."""
+        """All headers, with names in lower case."""
         own = {"content-type": "application/json", "content-length": str(len(self.body)), "cache-control": "no-store"}
         return own | dict(self.headers)
 
 
 class ChannelAuthorizer(Generic[User]):
-    """Signs subscriptions and sign-ins for users whom `rules` let in.
+    """Signs subscriptions that `rules` allow, and sign-ins.
 
-    `member_of` says who a user is on the wire. With `name_user_on_private`, private authorisations also carry
-    `channel_data` with the user's id: clients ignore it, the server counts and ends connections by it. Without
-    `encryption`, encrypted channels are denied to everybody.
+    `member_of` returns a user's `Member`. With `name_user_on_private`, signatures for private channels include
+    `channel_data` with the user's id, which clients ignore and the server uses to count and end connections. Without
+    `encryption`, encrypted channels are denied.
 
-    `auth` with `socket_id` and `channel_name` answers 200 `{"auth"}`, with `channel_data` and `shared_secret` where
-    the channel has them. With up to 100 names as `channels` (JSON) or `channel_name[]` (form) it answers each:
+    `auth` with `socket_id` and `channel_name` answers 200 `{"auth"}`, with `channel_data` and `shared_secret` on
+    channels that need them. With up to 100 names as `channels` (JSON) or `channel_name[]` (form) it answers for each:
     200 `{"channels": {name: {"status": 200, "data": {"auth"}}}}`. `user-auth` answers 200 `{"auth", "user_data"}`.
-    Bodies are forms, urlencoded or multipart, or JSON. Without any `socket_id` there is nothing to sign: 200 and no
-    `auth`. Else: 400 for an unreadable body; 401; 403;
-    404; 405; 413 above 64 KiB; 415; 422 for a malformed `socket_id`.
+    Bodies are urlencoded or multipart forms, or JSON. Without `socket_id` nothing is signed: 200 without `auth`.
+    Otherwise: 400 for an unreadable body; 401; 403; 404; 405; 413 above 64 KiB; 415; 422 for a malformed `socket_id`.
 
-    Raises BroadcastConfigError for an empty key or secret: anybody could sign with them.
+    Raises BroadcastConfigError for an empty key or secret, which anyone could sign with.
     """
 
     def __init__(
@@ -113,7 +111,7 @@ class ChannelAuthorizer(Generic[User]):
         encryption: ChannelEncryption | None = None,
     ) -> None:
         if not key or not secret:
-            raise BroadcastConfigError("a Signatory needs the app's key and secret; one of them is empty")
+            raise BroadcastConfigError("ChannelAuthorizer needs the app's key and secret; one of them is empty")
         self.rules = rules
         self._key = key
         self._secret = secret
@@ -130,9 +128,9 @@ class ChannelAuthorizer(Generic[User]):
         *,
         name_user_on_private: bool = True,
     ) -> ChannelAuthorizer[Known]:
-        """Signs for the service that `settings` choose; with a driver that has none, for our own server.
+        """Return an authorizer that signs for the configured service, or for our own server with other drivers.
 
-        Raises BroadcastConfigError for a key that is missing.
+        Raises BroadcastConfigError for a missing key.
         """
         settings = settings or BroadcastSettings()
         key, secret = settings.signing_key()
@@ -149,20 +147,20 @@ class ChannelAuthorizer(Generic[User]):
         return made
 
     async def decide(self, user: User, channel: str) -> Decision:
-        """Whether `user` would get a signature for `channel`. Raises what rules raise."""
+        """Return whether `user` would get a signature for `channel`. Raises what rules raise."""
         if self._is_closed(channel):
             return _CLOSED
         return await self.rules.decide(user, channel)
 
     async def answer(self, question: AuthRequest, guards: Mapping[str, Guard]) -> AuthResponse:
-        """Answer for the user that `guards` know: functions, by name, that give the user or None, or are awaited.
+        """Answer a request. `guards` are functions by name that return the user or None; they may be async.
 
-        The first is for rules that name no guard. They may raise `RequestRefused`. Raises what rules raise.
+        The first guard is for rules without guards. Guards may raise `RequestRefused`. Raises what rules raise.
         """
         return await settle(self._answering(question, guards))
 
     def answer_sync(self, question: AuthRequest, guards: Mapping[str, Guard]) -> AuthResponse:
-        """As `answer`, blocking."""
+        """Answer like `answer`, synchronously."""
         return settle_sync(self._answering(question, guards))
 
     def _answering(self, question: AuthRequest, guards: Mapping[str, Guard]) -> Steps[AuthResponse]:
@@ -222,7 +220,7 @@ class ChannelAuthorizer(Generic[User]):
         return answer
 
     def _is_closed(self, channel: str) -> bool:
-        """Encrypted channels are, to everybody, where there is nothing to encrypt with."""
+        """Return whether `channel` is encrypted and there is no key: it is denied then."""
         return self._encryption is None and is_valid_channel(channel) and kind_of(channel) is ChannelKind.ENCRYPTED
 
     def _channel_data(self, channel: str, decision: Decision) -> str | None:
@@ -243,14 +241,14 @@ class ChannelAuthorizer(Generic[User]):
 
 
 class _Users(Generic[User]):
-    """Whom the guards know, each asked once."""
+    """The users of guards, each of which is called at most once."""
 
     def __init__(self, guards: Mapping[str, Guard]) -> None:
         self._guards = guards
         self._known: dict[str, User | None] = {}
 
     def of(self, names: Sequence[str]) -> Steps[User | None]:
-        """The user that one of the guards `names` knows; of the first guard when none is named."""
+        """Return the user of the first of the guards `names` that knows one; without names, of the first guard."""
         for name in names or tuple(self._guards)[:1]:
             if name not in self._guards:
                 raise BroadcastConfigError(f"a rule names the guard {name!r}; known are {', '.join(self._guards)}")
@@ -261,12 +259,12 @@ class _Users(Generic[User]):
         return None
 
     def anybody(self) -> Steps[User | None]:
-        """The user of the first guard that knows one."""
+        """Return the user of the first guard that knows one."""
         return (yield from self.of(tuple(self._guards)))
 
 
 class _Fields:
-    """What a request says: single values, and lists."""
+    """The fields of a request: single values, and the list of channels."""
 
     def __init__(self, values: Mapping[str, object], names: Sequence[object] | None) -> None:
         self._values = values
@@ -293,9 +291,9 @@ class _Fields:
         try:
             fields = msgspec.json.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise RequestRefused(400, "The body is not JSON.") from None
+            raise RequestRefused(400, "The body is not valid JSON.") from None
         if not isinstance(fields, dict):
-            raise RequestRefused(400, "The body is not a JSON object.")
+            raise RequestRefused(400, "The body must be a JSON object.")
         if "channels" not in fields:
             return cls(fields, None)
         channels = fields["channels"]
@@ -312,7 +310,7 @@ class _Fields:
 
     @classmethod
     def of_pairs(cls, pairs: Sequence[tuple[str, str]]) -> Self:
-        """One that comes twice is a list, and so never a socket id or a channel; `name[]` is a list on purpose."""
+        """Collect pairs. A repeated field becomes a list, and so is never a valid socket id or channel."""
         values: dict[str, object] = {}
         names: list[object] = []
         for raw_name, value in pairs:
@@ -328,18 +326,18 @@ class _Fields:
             return None
         socket_id = self._values["socket_id"]
         if not isinstance(socket_id, str) or not is_valid_socket_id(socket_id):
-            raise RequestRefused(422, "The socket_id is malformed; it has the form digits.digits.")
+            raise RequestRefused(422, "The socket_id is malformed; it looks like 123.456.")
         return socket_id
 
     def channel_names(self) -> Sequence[str] | None:
-        """The names asked about together; None when it is one as usual. Malformed ones are answered with 403."""
+        """Return the names of a request for several channels, or None. Malformed names are answered with 403."""
         if self._names is None:
             return None
         if "channel_name" in self._values:
-            raise RequestRefused(422, "Send one channel_name, or several channels, not both.")
+            raise RequestRefused(422, "Send either channel_name or channels, not both.")
         names = [name for name in self._names if isinstance(name, str)]
         if not names or len(names) < len(self._names) or len(names) > MAX_CHANNELS_AT_ONCE:
-            raise RequestRefused(422, f"The channels are a list of 1 to {MAX_CHANNELS_AT_ONCE} names.")
+            raise RequestRefused(422, f"The channels must be a list of 1 to {MAX_CHANNELS_AT_ONCE} names.")
         return names
 
     def channel_name(self) -> str:

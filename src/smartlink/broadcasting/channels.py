@@ -1,11 +1,11 @@
-"""Channels as value objects: the class says the kind, `str()` gives the name on the wire.
+"""Channels as value objects: the class is the kind, `str()` the name on the wire.
 
     str(PrivateChannel("chat.1.2")) == "private-chat.1.2"
 
-The class adds the prefix. A name that carries one already is refused rather than doubled or guessed at: a public
-`Channel("private-chat.1.2")` is a mistake that nobody would see until a client subscribes in vain.
+The class adds the prefix. A name that already has one is an error: a mistake such as a public
+`Channel("private-chat.1.2")` would otherwise go unnoticed until a client subscribes in vain.
 
-A name may have placeholders, which the fields of an event fill: `PrivateChannel("orders.{order_id}")`.
+A name may have placeholders, which an event's fields fill: `PrivateChannel("orders.{order_id}")`.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _PREFIXES = ("private-", "presence-", "cache-")
 class Channel:
     """A public channel: anyone with the app key may subscribe.
 
-    `name` is without prefix: 1 to 200 (prefix included) of ASCII letters, digits and `-_=@,.;`, and placeholders such
-    as `{order_id}`. Raises InvalidChannel when it is anything else, or starts with the prefix of another kind.
+    `name` has no prefix: ASCII letters, digits and `-_=@,.;`, 1 to 200 with the prefix, and placeholders such as
+    `{order_id}`. Raises InvalidChannel for an invalid name, or one with the prefix of another kind.
     """
 
     prefix: ClassVar[str] = ""
@@ -95,7 +95,7 @@ class Channel:
 
 
 class PrivateChannel(Channel):
-    """A channel whose subscribers a rule has let in: `private-{name}`."""
+    """A channel whose subscribers must be authorized: `private-{name}`."""
 
     __slots__ = ()
     prefix = "private-"
@@ -119,28 +119,28 @@ class EncryptedPrivateChannel(Channel):
 
 
 class CacheChannel(Channel):
-    """A public channel that tells newcomers its last event: `cache-{name}`."""
+    """A public channel that sends its last event to new subscribers: `cache-{name}`."""
 
     __slots__ = ()
     prefix = "cache-"
 
 
 class PrivateCacheChannel(PrivateChannel):
-    """A private channel that tells newcomers its last event: `private-cache-{name}`."""
+    """A private channel that sends its last event to new subscribers: `private-cache-{name}`."""
 
     __slots__ = ()
     prefix = "private-cache-"
 
 
 class PresenceCacheChannel(PresenceChannel):
-    """A presence channel that tells newcomers its last event: `presence-cache-{name}`."""
+    """A presence channel that sends its last event to new subscribers: `presence-cache-{name}`."""
 
     __slots__ = ()
     prefix = "presence-cache-"
 
 
 class EncryptedPrivateCacheChannel(EncryptedPrivateChannel):
-    """An encrypted channel that tells newcomers its last event: `private-encrypted-cache-{name}`."""
+    """An encrypted channel that sends its last event to new subscribers: `private-encrypted-cache-{name}`."""
 
     __slots__ = ()
     prefix = "private-encrypted-cache-"
@@ -173,7 +173,7 @@ _PREFIXED = sorted(
 
 
 def channel_of(wire_name: str) -> Channel:
-    """The channel that has this name on the wire. Raises InvalidChannel when none can."""
+    """Return the channel with this name on the wire. Raises InvalidChannel."""
     for kind in _PREFIXED:
         if wire_name.startswith(kind.prefix):
             return kind(wire_name[len(kind.prefix) :])
@@ -181,7 +181,7 @@ def channel_of(wire_name: str) -> Channel:
 
 
 def name_without_prefix(wire_name: str) -> str:
-    """The name a channel class was given, of whatever kind it is: `chat.1` of `private-encrypted-cache-chat.1`."""
+    """Return a channel's name without prefix: `chat.1` for `private-encrypted-cache-chat.1`."""
     for kind in _PREFIXED:
         if wire_name.startswith(kind.prefix):
             return wire_name[len(kind.prefix) :]

@@ -1,7 +1,7 @@
 """Encrypted channels: payloads that only publishers and subscribers can read, not the server between them.
 
-Each channel has a secret of its own, derived from one master key that the server never sees; the authorisation
-endpoint hands it to those whom a rule lets in. Source: Pusher Channels, "Encrypted channels" (NaCl's secretbox).
+Each channel has its own secret, derived from a master key that the server never sees; the authorization endpoint
+returns it to authorized users. Source: Pusher Channels, "Encrypted channels" (NaCl's secretbox).
 Needs the extra `encryption` (PyNaCl).
 """
 
@@ -37,13 +37,12 @@ class _Sealed(msgspec.Struct):
 
 
 class ChannelEncryption:
-    """Seals payloads, and gives the secret that opens them.
+    """Encrypts payloads, and derives the channels' secrets.
 
-    `master_key` is 32 bytes in base64. To change it, make the old one a `previous` key and the new one the
-    `master_key`, on publishers and the authorisation endpoint together: everything is sealed with the new key at
-    once, and a subscriber who still holds a secret of the old key asks the endpoint again by itself when it cannot
-    open an event. Previous keys only open what was sealed before. Raises BroadcastConfigError for a key that is
-    none, and without PyNaCl.
+    `master_key` is 32 bytes in base64. To rotate it, make the old key `previous` and the new one `master_key`, on
+    publishers and the authorization endpoint together: all events are then encrypted with the new key, and subscribers
+    with an old secret request a new one when they fail to decrypt an event. Previous keys only decrypt. Raises
+    BroadcastConfigError for an invalid key, and without PyNaCl.
     """
 
     def __init__(self, master_key: str, previous: Sequence[str] = ()) -> None:
@@ -53,7 +52,7 @@ class ChannelEncryption:
 
     @classmethod
     def from_settings(cls, settings: BroadcastSettings) -> ChannelEncryption | None:
-        """As `settings` say; None when they name no key. Raises BroadcastConfigError."""
+        """Return the configured encryption, or None without a key. Raises BroadcastConfigError."""
         if settings.encryption_master_key is None:
             return None
         previous = settings.encryption_master_key_previous
@@ -62,18 +61,18 @@ class ChannelEncryption:
         return cls(settings.encryption_master_key.get_secret_value(), keys)
 
     def shared_secret(self, channel: str) -> str:
-        """The secret of a channel, by its wire name, in base64: `shared_secret` of an authorisation."""
+        """Return the secret of a channel, by its full name, in base64: `shared_secret` of an authorization."""
         return base64.b64encode(_secret(self._key, channel)).decode()
 
     def seal(self, channel: str, payload: str) -> str:
-        """`payload`, for a channel by its wire name, as the JSON that travels: `{"nonce", "ciphertext"}`."""
+        """Encrypt `payload` for a channel, by its full name. Returns the JSON text `{"nonce", "ciphertext"}`."""
         sealed = self._box(_secret(self._key, channel)).encrypt(payload.encode())
         nonce, ciphertext = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
         encoded = _Sealed(base64.b64encode(nonce).decode(), base64.b64encode(ciphertext).decode())
         return msgspec.json.encode(encoded).decode()
 
     def open(self, channel: str, sealed: str) -> str:
-        """The payload that `seal` was given, with this master key or a previous one. Raises ValueError."""
+        """Decrypt what `seal` returned, with the master key or a previous one. Raises ValueError."""
         try:
             parts = msgspec.json.decode(sealed, type=_Sealed)
             nonce = base64.b64decode(parts.nonce, validate=True)
@@ -90,7 +89,7 @@ class ChannelEncryption:
 
 
 def sealed_bytes(payload_bytes: int) -> int:
-    """How many bytes a payload of `payload_bytes` takes when it is sealed."""
+    """Return the size of an encrypted payload of `payload_bytes`."""
     in_base64 = (payload_bytes + _TAG_BYTES + 2) // 3 * 4
     return len('{"nonce":"","ciphertext":""}') + _NONCE_BYTES // 3 * 4 + in_base64
 

@@ -11,24 +11,24 @@ DEFAULT_QUEUE = "default"
 
 
 class Delivery(enum.StrEnum):
-    """How surely an event arrives."""
+    """The delivery guarantee of an event."""
 
     DURABLE = "durable"
-    """Recorded with the change it tells of, sent at least once and in order, kept for clients to catch up."""
+    """Recorded with the change it announces, sent at least once and in order, kept for clients to catch up."""
     LIVE = "live"
     """Sent straight after the commit, at most once, never recorded: typing, figures, cursors."""
     STATE = "state"
-    """Recorded for its order, sent at least once, not listed for catching up: the state itself can be asked for."""
+    """Recorded to keep its order, sent at least once, but not kept: clients catch up by querying the state."""
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One event for one channel, ready to travel.
+    """One event for one channel, ready to send.
 
-    `channel` is the wire name; `name` the event's; `payload` a JSON object as text; `socket_id` the one socket
-    that shall not receive it; `queue` where it waits when it is recorded. `event_id` is set by the outbox, the same
-    each time this event is sent, so that a service can take a repeat for what it is. `connection` names the driver
-    it goes through, None for the default one; `except_user` the user whose sockets shall all be left out.
+    `channel` is the channel's full name, `name` the event's, `payload` a JSON object as text. `socket_id` is a socket
+    to exclude, `except_user` a user whose sockets are all excluded. `queue` is where it waits if it is recorded.
+    `event_id` is set by the outbox, the same for each attempt, so that services can detect repeats. `connection`
+    names the driver; None means the default one.
     """
 
     channel: str

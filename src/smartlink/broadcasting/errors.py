@@ -1,14 +1,14 @@
-"""What can go wrong in the library, grouped by who must act.
+"""The library's exceptions.
 
 BroadcastError
-├── InvalidChannel            the caller: a channel name that is malformed or carries its prefix already
-├── InvalidEventName          the caller: an event name that is malformed or reserved to the server
-├── UnserialisablePayload     the caller: a payload that has no exact form in JSON
-├── PayloadTooLarge           the caller: more bytes than the server takes
-├── BroadcastConfigError      the operator: a setting that is missing or wrong
-└── BroadcastFailed           the only one that drivers raise
-    ├── BroadcastUnavailable  the service: away, overloaded, or refusing our keys; keep the event and try again
-    └── BroadcastRefused      the event: the service will never take it; set it aside
+├── InvalidChannel            a channel name is malformed, or already has a prefix
+├── InvalidEventName          an event name is malformed, or reserved for the server
+├── UnserialisablePayload     a payload has no exact representation in JSON
+├── PayloadTooLarge           a payload is larger than the service accepts
+├── BroadcastConfigError      a setting is missing or wrong
+└── BroadcastFailed           the only kind that drivers raise
+    ├── BroadcastUnavailable  the service is down, overloaded, or rejects our keys: keep the event and retry
+    └── BroadcastRefused      the service will never accept the event: do not retry
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ __all__ = [
 
 
 class BroadcastError(Exception):
-    """The root of everything this library raises on purpose."""
+    """The base class of the library's exceptions."""
 
 
 class InvalidChannel(BroadcastError, ValueError):
-    """A channel name that no client could subscribe to, or that would not mean what it says."""
+    """A channel name is malformed, or has the prefix of another kind of channel."""
 
 
 class InvalidEventName(BroadcastError, ValueError):
-    """An event name that is empty, too long, has control characters, or belongs to the server."""
+    """An event name is empty, too long, has control characters, or is reserved for the server."""
 
 
 class UnserialisablePayload(BroadcastError, TypeError):
-    """A payload with a value that has no exact form in JSON; the message names where it stands."""
+    """A value has no exact representation in JSON; the message names its place in the payload."""
 
 
 class PayloadTooLarge(BroadcastError, ValueError):
-    """A payload of more bytes of UTF-8 than the service takes."""
+    """A payload has more bytes of UTF-8 than the service accepts."""
 
     def __init__(self, event: str, payload_bytes: int, max_bytes: int) -> None:
         super().__init__(
@@ -55,19 +55,19 @@ class PayloadTooLarge(BroadcastError, ValueError):
 
 
 class BroadcastConfigError(BroadcastError):
-    """A setting that is missing or wrong; the message says which, and what to write."""
+    """A setting is missing or wrong; the message says which, and what to change."""
 
 
 class BroadcastFailed(BroadcastError):
-    """The service did not take the envelopes. Raised only as one of the two kinds below."""
+    """The service did not accept the envelopes. Always one of the two subclasses."""
 
 
 class BroadcastUnavailable(BroadcastFailed):
-    """The service cannot take anything now: no connection, a timeout, 5xx, 429, or it refuses our keys.
+    """The service cannot accept events now: no connection, a timeout, 5xx, 429, or it rejects our keys.
 
-    Keep the envelopes, in order, and send them again. `answered` means that the service was reached and gave no
-    verdict: a 5xx, silence, a cut connection, a proxy's page. If that goes on while it takes others, one of the
-    envelopes is the reason.
+    Keep the envelopes, in order, and retry. `answered` means that the service was reached but gave no verdict: a 5xx,
+    a timeout, a broken connection, a proxy's page. If that persists while it accepts others, one of the envelopes is
+    the cause.
     """
 
     def __init__(self, message: str, *, answered: bool = False) -> None:
@@ -76,7 +76,7 @@ class BroadcastUnavailable(BroadcastFailed):
 
 
 class BroadcastRefused(BroadcastFailed):
-    """The service says that what was sent is wrong (400, 413, 422); sending it again cannot help.
+    """The service rejected the envelopes as invalid (400, 413, 422); retrying cannot help.
 
-    Of several envelopes sent together at least one is at fault; sent one by one, the culprit shows.
+    Of several envelopes in a call, at least one is invalid; send them one by one to find out which.
     """

@@ -1,4 +1,4 @@
-"""Models that announce their own changes, as Laravel's do, so that Echo's `useEchoModel` hears them.
+"""SQLAlchemy models that broadcast their own changes, as in Laravel, for Echo's `useEchoModel`.
 
 class Order(BroadcastsChanges, Base):
     __tablename__ = "orders"
@@ -28,11 +28,11 @@ Change = Literal["created", "updated", "deleted"]
 
 
 class BroadcastsChanges:
-    """Mixin for SQLAlchemy models whose changes go out.
+    """Mixin for SQLAlchemy models that broadcast their changes.
 
-    `broadcast_fields` are the attributes that strangers may see; there is no default, so that nothing leaks. Changes
-    made past the session (bulk updates, plain SQL) are not seen. Raises TypeError for a model that says neither
-    `broadcast_fields` nor `broadcast_with`.
+    `broadcast_fields` are the attributes to send; there is no default, so that nothing leaks. Changes that bypass the
+    session (bulk updates, plain SQL) are not broadcast. Raises TypeError for a model with neither `broadcast_fields`
+    nor `broadcast_with`.
     """
 
     broadcast_fields: ClassVar[Sequence[str]] = ()
@@ -48,35 +48,34 @@ class BroadcastsChanges:
         is_table = "__tablename__" in cls.__dict__ or "__table__" in cls.__dict__
         if is_table and not cls.broadcast_fields and cls.broadcast_with is BroadcastsChanges.broadcast_with:
             raise TypeError(
-                f"{cls.__name__} broadcasts its changes: name the attributes that others may see, "
-                'broadcast_fields = ("id", ...)'
+                f'{cls.__name__} broadcasts its changes: name the attributes to send, broadcast_fields = ("id", ...)'
             )
 
     def broadcast_on(self, change: Change) -> Channel | Sequence[Channel]:
-        """Where a change goes, by default the model's own channel; nowhere sends nothing."""
+        """Return the channels of a change, by default the model's own channel; an empty sequence sends nothing."""
         del change
         return model_channel(self)
 
     def broadcast_as(self, change: Change) -> str | enum.Enum | None:
-        """The wire name, by default the class name and the change: `OrderUpdated`."""
+        """Return the event's name; None, the default, means the class name and the change: `OrderUpdated`."""
         del change
         return None
 
     def broadcast_with(self, change: Change) -> Mapping[str, object]:
-        """The payload, by default `{"model": {field: value}}`; of what is deleted only the key is told."""
+        """Return the payload, by default `{"model": {field: value}}`; for a deleted model, the key only."""
         if change == "deleted":
             return {"model": _key(self)}
         return {"model": {name: getattr(self, name) for name in self.broadcast_fields}}
 
 
 def model_channel(model: BroadcastsChanges) -> PrivateChannel:
-    """The channel `useEchoModel` listens on: `App.Models.Order.7`. Raises InvalidChannel for a composite key."""
+    """Return the channel for `useEchoModel`: `App.Models.Order.7`. Raises InvalidChannel for a composite key."""
     return PrivateChannel(f"{model.broadcast_namespace}{type(model).__name__}.{_key(model)}")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelChanged(BroadcastEvent):
-    """A change of a model, as it is packed: what the model says about it."""
+    """The event of a model's change; its properties come from the model."""
 
     model: BroadcastsChanges
     change: Change
@@ -86,7 +85,7 @@ class ModelChanged(BroadcastEvent):
 
     @classmethod
     def of(cls, model: BroadcastsChanges, change: Change) -> ModelChanged:
-        """The change, with what the model's class says about sending it."""
+        """Return the event for a change, with the delivery options of the model's class."""
         return cls(model, change, model.broadcast_delivery, model.broadcast_queue, model.broadcast_connections)
 
     def broadcast_on(self) -> Channel | Sequence[Channel]:
@@ -103,5 +102,5 @@ def _key(model: object) -> object:
     state: Any = inspect(model)
     key = state.identity or state.mapper.primary_key_from_instance(model)
     if len(key) != 1:
-        raise InvalidChannel(f"{type(model).__name__} has a key of {len(key)} parts; say its channel in broadcast_on()")
+        raise InvalidChannel(f"{type(model).__name__} has a composite key of {len(key)} columns; define broadcast_on()")
     return key[0]

@@ -1,9 +1,8 @@
-"""Payloads to JSON text: exact or not at all.
+"""Encodes payloads as JSON, exactly or not at all.
 
-What JSON cannot say exactly is refused with the place it stands at, instead of being sent as something else: NaN,
-bytes, sets (they have no order), times without a zone, whole numbers beyond 2**53, which JavaScript rounds. Decimals
-become text (money is never a float), times ISO 8601 in UTC. Text is written unescaped, so an emoji takes its four
-bytes.
+Values without an exact representation raise an error that names their place, instead of being changed: NaN, bytes,
+sets (they have no order), times without a time zone, integers beyond 2**53 (JavaScript rounds them). Decimals become
+text, so that money is never a float; times become ISO 8601 in UTC. Text is not escaped, so an emoji takes four bytes.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ MAX_EXACT_INT = 2**53 - 1
 
 
 def encode_payload(payload: object) -> bytes:
-    """`payload`, a mapping, as JSON in UTF-8. Raises UnserialisablePayload."""
+    """Encode `payload`, a mapping, as JSON in UTF-8. Raises UnserialisablePayload."""
     if not isinstance(payload, Mapping):
-        raise UnserialisablePayload(f"a payload is a mapping of names to values, not {type(payload).__name__}")
+        raise UnserialisablePayload(f"a payload must be a mapping of names to values, not {type(payload).__name__}")
     plain = _plain(payload, "payload", 0)
     try:
         return msgspec.json.encode(plain)
@@ -87,7 +86,7 @@ def _plain_scalar(value: object, path: str, depth: int) -> object:
 
 
 def _halves(plain: object, path: str) -> Iterator[str]:
-    """Where text stands that no UTF-8 can say."""
+    """Yield the paths of text that has no UTF-8 encoding."""
     if isinstance(plain, Mapping):
         for key, value in plain.items():
             yield from _halves(key, path)

@@ -1,4 +1,4 @@
-"""What the library needs, looked for before anything of it is imported: a missing extra is told in words."""
+"""Checks for required packages before the library imports them, to report a missing extra."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["require"]
 
 
 def require(*names: str) -> None:
-    """Raise ModuleNotFoundError, with what to install, when modules of `names` are not there."""
+    """Raise ModuleNotFoundError, with what to install, if any of the modules `names` is missing."""
     if missing := [name for name in names if importlib.util.find_spec(name) is None]:
         raise ModuleNotFoundError(
             f"smartlink.broadcasting needs {', '.join(missing)}: pip install 'smartlink-realtime[broadcasting]'",

@@ -1,6 +1,6 @@
-"""The ASGI app behind Echo: `…/auth` lets a socket onto channels, `…/user-auth` signs a user in.
+"""The ASGI app for Echo: `…/auth` authorizes a socket for channels, `…/user-auth` signs a user in.
 
-Mount it at `/broadcasting`. `ChannelAuthorizer` says what is answered; this carries it.
+Mount it at `/broadcasting`. It answers with a `ChannelAuthorizer`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Authenticate = Callable[[Scope], Awaitable[User | None]]
 
 
 class ClientGone(Exception):
-    """The client went away while its body was read; there is nobody to answer."""
+    """The client disconnected while its body was read."""
 
 
 class BroadcastingAuth(Generic[User]):
-    """Answers as `ChannelAuthorizer` does, for users that `authenticate` knows.
+    """Serves a `ChannelAuthorizer` over ASGI.
 
-    `authenticate` gets the ASGI scope and gives the user, or None for 401; it may raise `RequestRefused`. A mapping of
-    names to such functions makes several guards; the first is for rules that name none.
+    `authenticate` gets the ASGI scope and returns the user, or None for 401; it may raise `RequestRefused`. Pass a
+    mapping of names to functions for several guards; the first is for rules without guards.
     """
 
     def __init__(
@@ -60,8 +60,7 @@ class BroadcastingAuth(Generic[User]):
 
 
 async def is_http(scope: Scope, send: Send) -> bool:
-    """Whether it is an HTTP request. A WebSocket, which strangers may try, is refused; raises RuntimeError for what a
-    server says of itself (`lifespan`), as ASGI asks for."""
+    """Return whether it is an HTTP request. Closes WebSockets; raises RuntimeError for `lifespan`, as ASGI requires."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1000})
     elif scope["type"] != "http":
@@ -70,7 +69,7 @@ async def is_http(scope: Scope, send: Send) -> bool:
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """A request's body. Raises RequestRefused above 64 KiB, ClientGone when nobody is there any more."""
+    """Return a request's body. Raises RequestRefused above 64 KiB, ClientGone if the client disconnects."""
     declared = _header(scope, b"content-length")
     if declared.isascii() and declared.isdigit() and (len(declared) > 9 or int(declared) > MAX_BODY_BYTES):
         raise RequestRefused(413, f"The body is larger than {MAX_BODY_BYTES} bytes.", {"connection": "close"})
@@ -90,7 +89,7 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
 
 
 async def respond(send: Send, answer: AuthResponse) -> None:
-    """Send an answer."""
+    """Send a response."""
     headers = [(name.encode(), value.encode()) for name, value in answer.all_headers.items()]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})

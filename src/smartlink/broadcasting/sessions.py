@@ -1,4 +1,4 @@
-"""Announcing in SQLAlchemy's transactions: recorded with the change, sent after the commit, gone with a rollback.
+"""Broadcasts in SQLAlchemy transactions: recorded with the change, sent after the commit, dropped by a rollback.
 
 broadcasts = SessionBroadcasts(broadcaster, outbox)
 broadcasts.attach(async_sessions)
@@ -38,7 +38,7 @@ _log = logging.getLogger("smartlink.broadcasting")
 
 @dataclass(frozen=True, slots=True)
 class _Announced:
-    """What one savepoint, or the transaction itself (None), announced."""
+    """What a savepoint announced, or the transaction itself (`within` None)."""
 
     within: SessionTransaction | None
     envelopes: Callable[[], Sequence[Envelope]]
@@ -46,24 +46,24 @@ class _Announced:
 
 @dataclass(slots=True)
 class _Pending:
-    """What a session will announce when it commits, and what has been recorded by then."""
+    """What a session will announce when it commits, and what it has recorded already."""
 
     announced: list[_Announced] = field(default_factory=list)
     recorded: list[Envelope] = field(default_factory=list)
     live: list[Envelope] = field(default_factory=list)
     flushed: object = None
-    """The last flush, or the last model it deleted, seen to: who is attached twice is told twice."""
+    """The last flush or deleted model handled: a session that is attached twice reports each twice."""
     is_ending: bool = False
     is_recorded: bool = False
-    """What comes now, other listeners announce while the commit is under way."""
+    """Whether events have been recorded; other listeners may still announce more during the commit."""
 
 
 class SessionBroadcasts:
-    """Records what sessions announce, and the changes of models that broadcast them (`BroadcastsChanges`).
+    """Records the events that sessions announce, and the changes of models with `BroadcastsChanges`.
 
-    `send_live` takes live envelopes after the commit: where sessions are async `Broadcaster.send_envelopes`, which is
-    left to a task; where they are not `SyncBroadcaster.send_envelopes`; or something that queues, and does not wait
-    long. What it raises is logged: the commit has succeeded. Without it live events are refused.
+    `send_live` sends live envelopes after the commit: `Broadcaster.send_envelopes` with async sessions (it runs in a
+    task), `SyncBroadcaster.send_envelopes` with others, or a function that queues them. Its errors are logged, since
+    the commit has succeeded. Without it, live events raise an error.
     """
 
     def __init__(
@@ -80,19 +80,19 @@ class SessionBroadcasts:
         self._key = f"smartlink.broadcasts.{id(self):x}"
 
     def attach(self, sessions: Any) -> None:
-        """Do so for `sessions`: a `sessionmaker`, `async_sessionmaker`, `scoped_session`, `async_scoped_session`, a
-        class of plain or async sessions, or one session.
+        """Attach to `sessions`: a `sessionmaker`, `async_sessionmaker`, `scoped_session`, `async_scoped_session`, a
+        class of sessions, or one session; synchronous or asynchronous.
         """
         target = sessions.session_factory if isinstance(sessions, async_scoped_session) else sessions
         if isinstance(target, AsyncSession):
             target = target.sync_session
         elif isinstance(target, async_sessionmaker):
-            # An async maker cannot be listened to; the class of the sessions inside its own can.
+            # SQLAlchemy has no events on async makers, but on the class of their inner sessions.
             base: type[Session] = target.kw.get("sync_session_class") or target.class_.sync_session_class
             target.configure(sync_session_class=type("BroadcastingSession", (base,), {}))
             target = target.kw["sync_session_class"]
         elif isinstance(target, type) and issubclass(target, AsyncSession):
-            # Neither can a class of async sessions: it gets a class of inner sessions that no other one shares.
+            # Nor on classes of async sessions: give this one its own class of inner sessions.
             target.sync_session_class = type("BroadcastingSession", (target.sync_session_class,), {})
             target = target.sync_session_class
         event.listen(target, "before_flush", _load_before_deletion)
@@ -125,15 +125,16 @@ class SessionBroadcasts:
         to_others: bool = False,
         to_other_users: str | int | None = None,
     ) -> None:
-        """Announce `what` if the session's transaction is committed; one that has not begun begins. Raises what
-        `Broadcaster.pack` raises, now, unless the event asks for a rescue; and BroadcastConfigError for a session that
-        is not attached, and for a live event without `send_live`.
+        """Announce `what` if the session's transaction is committed; begins one if there is none.
+
+        Raises, at once, what `Broadcaster.pack` raises, unless the event has `broadcast_rescue`; and
+        BroadcastConfigError for a session that is not attached, or a live event without `send_live`.
         """
         own = _plain(session)
         if not self._listens_to(own):
             raise BroadcastConfigError(
-                f"{type(what).__name__} would never be told: this session is not attached; call attach() with the "
-                "maker of your sessions first"
+                f"{type(what).__name__} would never be sent: this session is not attached; call attach() with your "
+                "sessionmaker first"
             )
         if what.delivery == Delivery.LIVE and self._send_live is None:
             raise BroadcastConfigError(f"{type(what).__name__} is live: give SessionBroadcasts a send_live")
@@ -143,7 +144,7 @@ class SessionBroadcasts:
             self._broadcaster.rescue(what, error)
             return
         if not own.in_transaction():
-            # Otherwise no rollback would ever take it back.
+            # Otherwise a rollback would not undo it.
             own.begin()
         self._pending(own).announced.append(_Announced(own.get_nested_transaction(), lambda: envelopes))
         self._record_rest(own)
@@ -162,7 +163,7 @@ class SessionBroadcasts:
             pending.announced.append(_Announced(within, self._packing(session, model, change)))
 
     def _after_deletion(self, session: Session, model: object) -> None:
-        """Whatever deleted it: `session.delete`, a cascade, or nobody who owns it any more."""
+        """Handle a deletion by `session.delete`, by a cascade, or of an orphan."""
         pending = self._pending(session)
         if not isinstance(model, BroadcastsChanges) or "deleted" not in model.broadcast_changes:
             return
@@ -170,32 +171,32 @@ class SessionBroadcasts:
             return
         pending.flushed = model
         try:
-            # While it can still be looked at.
+            # Its attributes can still be read now.
             envelopes = self._pack(model, "deleted")
         except ObjectDeletedError:
-            _log_untold(model, "deleted")
+            _log_gone(model, "deleted")
             return
         pending.announced.append(_Announced(session.get_nested_transaction(), lambda: envelopes))
 
     def _packing(self, session: Session, model: BroadcastsChanges, change: Change) -> Callable[[], Sequence[Envelope]]:
-        """Packs at the commit, when the row is as it will be; nothing for a row that is gone by then."""
+        """Return a function that packs the change at the commit, in its final state; nothing if the row is gone."""
 
         def pack() -> Sequence[Envelope]:
             state = inspect(model)
-            if state.was_deleted:  # Its end is told.
+            if state.was_deleted:  # its deletion is announced
                 return ()
             try:
                 if state.session is session:
                     return self._pack(model, change)
                 return self._pack_row(session, model, change)
             except (ObjectDeletedError, DetachedInstanceError):
-                _log_untold(model, change)
+                _log_gone(model, change)
                 return ()
 
         return pack
 
     def _pack_row(self, session: Session, model: BroadcastsChanges, change: Change) -> Sequence[Envelope]:
-        """For a model that has left `session`: its row is read again, in the same transaction."""
+        """Pack a change of a model that has left `session`, by reading its row again in the same transaction."""
         state = inspect(model)
         identity = state.identity or state.mapper.primary_key_from_instance(model)
         connection = session.connection(bind_arguments={"mapper": state.mapper})
@@ -219,7 +220,7 @@ class SessionBroadcasts:
             pending.is_ending = False
 
     def _record_rest(self, session: Session, _: object = None) -> None:
-        """Nobody else would record what comes once the commit is under way."""
+        """Record events announced during the commit, which nothing else would record."""
         pending = self._pending(session)
         if pending.is_recorded and pending.announced:
             self._record(session, pending)
@@ -229,7 +230,7 @@ class SessionBroadcasts:
         try:
             self._record_these(session, pending, announced)
         except BaseException:
-            # Who commits again without a rollback commits them too, or fails again.
+            # A second commit without a rollback records them too, or fails again.
             pending.announced = [*announced, *pending.announced]
             raise
 
@@ -240,7 +241,7 @@ class SessionBroadcasts:
         if live and self._send_live is None:
             raise BroadcastConfigError(f"{live[0].name} is live: give SessionBroadcasts a send_live")
         if recorded:
-            # Flushed it is; within a flush it may not be again.
+            # Already flushed; flushing within a flush is not allowed.
             self._outbox.record_sync(self._outbox.connection_of(session), recorded)
         pending.recorded += recorded
         pending.live += live
@@ -282,22 +283,22 @@ class SessionBroadcasts:
             pending.announced = [each for each in pending.announced if ended not in _around(each.within)]
 
     def _after_end(self, session: Session, ended: SessionTransaction) -> None:
-        """Committed, rolled back, or closed: what comes now is of another transaction."""
+        """Forget everything at the end of the transaction."""
         if ended.parent is None:
             session.info.pop(self._key, None)
 
 
 def _report_lost(live: Sequence[Envelope], error: Exception) -> None:
     names = ", ".join(dict.fromkeys(envelope.name for envelope in live))
-    _log.error("live events are lost (%s): %s: %s", names, type(error).__name__, error)
+    _log.error("live events lost (%s): %s: %s", names, type(error).__name__, error)
 
 
-def _log_untold(model: BroadcastsChanges, change: Change) -> None:
+def _log_gone(model: BroadcastsChanges, change: Change) -> None:
     _log.warning("a row of %s was gone before the commit: not announcing that it was %s", type(model).__name__, change)
 
 
 def _load_before_deletion(session: Session, _: object, __: object) -> None:
-    """What a model tells of its own end may take attributes that cannot be loaded once its row is deleted."""
+    """Load the attributes of models to be deleted, since their payload may need them."""
     for model in session.deleted:
         state: Any = inspect(model)
         if isinstance(model, BroadcastsChanges) and "deleted" in model.broadcast_changes and state.expired_attributes:
@@ -308,13 +309,13 @@ def _load_before_deletion(session: Session, _: object, __: object) -> None:
 
 
 def _plain(session: AnySession) -> Session:
-    """The session that does the work."""
+    """Return the synchronous session."""
     own = session() if isinstance(session, scoped_session | async_scoped_session) else session
     return own.sync_session if isinstance(own, AsyncSession) else own
 
 
 def _changes(session: Session) -> Iterator[tuple[BroadcastsChanges, Change]]:
-    """What a flush has inserted and updated of models that broadcast it, as far as they want."""
+    """Yield the inserted and updated models of a flush that broadcast those changes."""
     found: list[tuple[object, Change]] = [(model, "created") for model in session.new]
     found += [(model, "updated") for model in session.dirty if session.is_modified(model, include_collections=False)]
     for model, change in found:
@@ -323,7 +324,7 @@ def _changes(session: Session) -> Iterator[tuple[BroadcastsChanges, Change]]:
 
 
 def _around(within: SessionTransaction | None) -> Iterator[SessionTransaction]:
-    """A savepoint and those around it."""
+    """Yield a savepoint and those around it."""
     while within is not None:
         yield within
         within = within.parent

@@ -1,7 +1,7 @@
-"""To others: which socket the current request came from, so that it can be left out.
+"""The socket of the current request, so that `to_others` can exclude it.
 
-Echo sends the socket's id along as `X-Socket-ID`. The middleware keeps it in a context variable for the request;
-nothing is ever authorised by it, and a malformed one is ignored, since it ends up in calls of the HTTP API.
+Echo sends the socket's id as `X-Socket-ID`. The middleware keeps it in a context variable for the request. It
+authorizes nothing, and a malformed one is ignored, since it ends up in calls of the HTTP API.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _current: ContextVar[str | None] = ContextVar("smartlink_socket_id", default=Non
 
 
 def current_socket_id() -> str | None:
-    """The socket id the current request named; None outside a request, or when it named none."""
+    """Return the socket id of the current request; None outside a request or without one."""
     return _current.get()
 
 
 @contextmanager
 def from_socket(socket_id: str | None) -> Iterator[None]:
-    """Take `socket_id` for the current request's, within the block: in jobs that a request left behind, in tests.
+    """Within the block, use `socket_id` as the current request's: for background jobs and tests.
 
-    One that is malformed is ignored, as in a request.
+    A malformed one is ignored, as in a request.
     """
     token = _current.set(socket_id if is_valid_socket_id(socket_id) else None)
     try:

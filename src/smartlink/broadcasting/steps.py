@@ -1,7 +1,7 @@
-"""One piece of logic for callers that await and for callers that do not.
+"""Runs the same logic for synchronous and asynchronous callers.
 
-A generator yields whatever may have to be waited for and is sent the outcome. `settle` awaits what can be awaited;
-`settle_sync` runs it in a loop of its own, so that plain rules run without any loop, as Django's ORM asks for.
+A generator yields values that may be awaitable, and is sent their results. `settle` awaits them; `settle_sync` runs
+them in an event loop of its own, so that synchronous rules run without a loop, as Django's ORM requires.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Steps = Generator[Any, Any, T]
 
 
 async def settle(steps: Steps[T]) -> T:
-    """Run to the end, awaiting."""
+    """Run `steps`, and return or raise the result."""
     outcome: Any = None
     failure: BaseException | None = None
     while True:
@@ -28,12 +28,12 @@ async def settle(steps: Steps[T]) -> T:
         outcome = failure = None
         try:
             outcome = await value if inspect.isawaitable(value) else value
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits for it
+        except BaseException as error:  # noqa: BLE001 - passed to the generator
             failure = error
 
 
 def settle_sync(steps: Steps[T]) -> T:
-    """Run to the end, blocking. Raises RuntimeError where something must be awaited inside a running loop."""
+    """Run `steps` synchronously. Raises RuntimeError if something must be awaited inside a running loop."""
     outcome: Any = None
     failure: BaseException | None = None
     while True:
@@ -43,7 +43,7 @@ def settle_sync(steps: Steps[T]) -> T:
         outcome = failure = None
         try:
             outcome = _run(value) if inspect.isawaitable(value) else value
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits for it
+        except BaseException as error:  # noqa: BLE001 - passed to the generator
             failure = error
 
 

@@ -1,6 +1,6 @@
-"""A thread of the operating system, and a signal from it, also where gevent or eventlet have put green ones in place.
+"""Starts real threads, and waits for them, even if gevent or eventlet have replaced `threading` with green ones.
 
-asyncio knows one running loop for each real thread: a loop in a green thread would seem to run in every other one too.
+asyncio has one running loop per real thread: a loop in a green thread would appear to run in all the others too.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ __all__ = ["ThreadSignal", "Threads", "threads_here"]
 
 
 class ThreadSignal(Protocol):
-    """Is given once. The thread that made it waits for it, and holds up no other, green or real."""
+    """An event to set once. The thread that created it can wait for it without blocking other green threads."""
 
     def set(self) -> None:
-        """Give it, from any thread."""
+        """Set the event, from any thread."""
 
     def wait(self, timeout: float) -> bool:
-        """Whether it was given within so many seconds."""
+        """Wait up to `timeout` seconds. Returns whether the event was set."""
 
 
 class Threads:
-    """How to start a real thread, and to wait for it."""
+    """Starts real threads."""
 
     def start(self, run: Callable[[], None], name: str) -> None:
-        """Run `run` in a thread that does not keep the process from ending."""
+        """Run `run` in a daemon thread."""
         threading.Thread(target=run, name=name, daemon=True).start()
 
     def signal(self) -> ThreadSignal:
-        """One that the calling thread may wait for."""
+        """Return an event that the calling thread can wait for."""
         return threading.Event()
 
     def executor(self) -> ThreadPoolExecutor | None:
-        """What the loop of such a thread runs blocking calls in; None for its own."""
+        """Return the executor for blocking calls of a loop in such a thread; None for the default."""
         return None
 
 
 def threads_here() -> Threads:
-    """As this process has them: gevent's and eventlet's patches of `threading` are seen."""
+    """Return the implementation for this process, depending on gevent's and eventlet's patches."""
     monkey: Any = sys.modules.get("gevent.monkey")
     if monkey is not None and monkey.is_module_patched("threading"):
         return _BeneathGevent(monkey)

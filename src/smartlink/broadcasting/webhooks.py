@@ -1,4 +1,4 @@
-"""Webhooks of the realtime server, received: checked, typed, handed to your functions.
+"""Receives the realtime server's webhooks: verifies them, and calls your functions with typed events.
 
 receiver = WebhookReceiver({"app-key": "app-secret"})
 
@@ -6,8 +6,8 @@ receiver = WebhookReceiver({"app-key": "app-secret"})
 async def came(event: MemberAdded) -> None:
     await mark_online(event.user_id)
 
-Source: Pusher Channels, "Webhooks". Webhooks come at least once, those of one app in order: a handler that raises has
-them sent again, so what it does must bear a repeat.
+Source: Pusher Channels, "Webhooks". Webhooks are delivered at least once, and in order for each app. If a handler
+raises, the webhook is sent again, so handlers must be idempotent.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ MAX_BODY_BYTES = 1024 * 1024
 
 
 class WebhookRefused(Exception):
-    """A request that is no webhook of ours: 401 for its signature, 400 for its form, 405, 413."""
+    """The request is not a valid webhook. `status` is 401 for the signature, 400 for the form, 405 or 413."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -58,14 +58,14 @@ class WebhookRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class WebhookEvent:
-    """Base of what is told of channels: something happened on `channel`, a wire name."""
+    """The base class of events about a channel; `channel` is its full name."""
 
     channel: str
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelOccupied(WebhookEvent):
-    """The first subscriber came."""
+    """The channel has its first subscriber."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +75,21 @@ class ChannelVacated(WebhookEvent):
 
 @dataclass(frozen=True, slots=True)
 class MemberAdded(WebhookEvent):
-    """A user's first socket came to a presence channel."""
+    """A user joined a presence channel, with their first socket."""
 
     user_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class MemberRemoved(WebhookEvent):
-    """A user's last socket left a presence channel."""
+    """A user left a presence channel, with their last socket."""
 
     user_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class ClientEvent(WebhookEvent):
-    """A client said something to the others: `data` is its JSON as text; `user_id` is known on presence channels."""
+    """A client event: `data` is JSON as text; `user_id` is set on presence channels."""
 
     event: str
     data: str
@@ -99,19 +99,19 @@ class ClientEvent(WebhookEvent):
 
 @dataclass(frozen=True, slots=True)
 class CacheMiss(WebhookEvent):
-    """Somebody subscribed to a cache channel that has no last event: publish it again."""
+    """A client subscribed to a cache channel without a cached event: publish the event again."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionCount(WebhookEvent):
-    """How many subscribers a channel has now."""
+    """The current number of subscribers of a channel."""
 
     subscription_count: int
 
 
 @dataclass(frozen=True, slots=True)
 class UserEvent:
-    """Base of what is told of a signed-in user, whatever channels they are on."""
+    """The base class of events about a signed-in user, regardless of channels."""
 
     user_id: str
 
@@ -123,12 +123,12 @@ class UserOnline(UserEvent):
 
 @dataclass(frozen=True, slots=True)
 class UserOffline(UserEvent):
-    """The last connection that was signed in as the user is gone."""
+    """A user's last signed-in connection was closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnknownEvent:
-    """An event of a kind, or with fields, that this version does not know."""
+    """An event with a name or fields that this version does not know."""
 
     name: str
     fields: Mapping[str, Any]
@@ -149,7 +149,7 @@ _KINDS: Final[Mapping[str, type[WebhookEvent | UserEvent]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """One request: the app's key, when it was sent, in milliseconds since 1970, and what happened, in order."""
+    """A webhook request: the app's key, the time in milliseconds since 1970, and the events, in order."""
 
     key: str
     time_ms: int
@@ -161,12 +161,12 @@ Handler = Callable[[Any], object]
 
 
 class WebhookReceiver:
-    """Receives for the apps whose keys it knows. It is an ASGI app; elsewhere call `receive` and `handle_sync`.
+    """Receives webhooks as an ASGI app; in other frameworks, call `receive` and `handle_sync`.
 
-    `secrets` maps an app's key to its secret, or to several while they are being changed. A webhook that somebody
-    has overheard can be sent again: with `max_age_s`, those that tell of longer ago are refused. Leave the sender
-    time to try again (our server: 5 minutes), and mind that what `smartlink webhooks retry` sends is old too.
-    `clock` gives seconds since 1970. Raises BroadcastConfigError for an empty secret: anybody could sign with it.
+    `secrets` maps each app's key to its secret, or to several during a rotation. An intercepted webhook could be
+    replayed: with `max_age_s`, older ones are refused. Allow for the sender's retries (our server: 5 minutes), and for
+    `smartlink webhooks retry`, which sends old webhooks too. `clock` returns seconds since 1970. Raises
+    BroadcastConfigError for an empty secret, which anyone could sign with.
     """
 
     def __init__(
@@ -187,8 +187,10 @@ class WebhookReceiver:
         self._handlers: list[tuple[type, Handler]] = []
 
     def on(self, kind: type[Heard]) -> Callable[[Callable[[Heard], Any]], Callable[[Heard], Any]]:
-        """Have a plain or async function called with each event of `kind`, or of a subclass; with `Webhook`, with
-        each request as a whole, before its events."""
+        """Call the decorated function with each event of `kind` or a subclass; it may be async.
+
+        With `Webhook`, it is called with each whole request, before its events.
+        """
 
         def add(handler: Callable[[Heard], Any]) -> Callable[[Heard], Any]:
             self._handlers.append((kind, handler))
@@ -197,34 +199,34 @@ class WebhookReceiver:
         return add
 
     def receive(self, body: bytes, *, key: str, signature: str) -> Webhook:
-        """The webhook in `body`; `key` and `signature` are its headers `X-Pusher-Key` and `X-Pusher-Signature`.
+        """Return the webhook in `body`; `key` and `signature` are the headers `X-Pusher-Key` and `X-Pusher-Signature`.
 
-        The signature is looked at before anything else, in constant time. Raises WebhookRefused.
+        The signature is verified first, in constant time. Raises WebhookRefused.
         """
-        # All are tried, so that the time taken says nothing about which.
+        # All secrets are tried, so that the time taken does not reveal which one matched.
         right = [verify_webhook(secret, body, signature) for secret in self._secrets.get(key, ("",))]
         if key not in self._secrets or not any(right):
             raise WebhookRefused(401, "The webhook's signature does not match.")
         try:
             told = msgspec.json.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise WebhookRefused(400, "The body is not JSON.") from None
+            raise WebhookRefused(400, "The body is not valid JSON.") from None
         if not isinstance(told, dict) or not isinstance(told.get("events"), list):
             raise WebhookRefused(400, "The events field must be a list.")
         time_ms = told.get("time_ms")
         if isinstance(time_ms, bool) or not isinstance(time_ms, int):
             time_ms = 0
         if self._max_age_s is not None and time_ms < (self._clock() - self._max_age_s) * 1000:
-            raise WebhookRefused(400, f"The webhook tells of more than {self._max_age_s:g} s ago.")
+            raise WebhookRefused(400, f"The webhook is older than {self._max_age_s:g} s.")
         events = tuple(_event(fields) for fields in told["events"])
         return Webhook(key, time_ms, events)
 
     async def handle(self, webhook: Webhook) -> None:
-        """Call the handlers, event by event, each event's in the order they were added. Raises what they raise."""
+        """Call the handlers for each event, in the order they were added. Raises what they raise."""
         await settle(self._handling(webhook))
 
     def handle_sync(self, webhook: Webhook) -> None:
-        """As `handle`, blocking; async handlers run in a loop of their own."""
+        """Call the handlers synchronously; async handlers run in an event loop of their own."""
         settle_sync(self._handling(webhook))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -266,12 +268,12 @@ def _event(fields: object) -> WebhookEvent | UserEvent | UnknownEvent:
         try:
             return msgspec.convert({key: value for key, value in fields.items() if key != "name"}, kind)
         except msgspec.ValidationError:
-            pass  # Fields of another shape than we know: told as what it is.
+            pass  # unknown fields or types: an UnknownEvent
     return UnknownEvent(str(name), fields)
 
 
 async def _read(receive: Receive) -> bytes | None:
-    """The body; None when the sender is gone. Raises WebhookRefused above 1 MiB."""
+    """Return the body, or None if the sender disconnects. Raises WebhookRefused above 1 MiB."""
     chunks, size, more = [], 0, True
     while more:
         message = await receive()

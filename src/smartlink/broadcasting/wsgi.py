@@ -1,4 +1,4 @@
-"""The WSGI app behind Echo, for Flask and whatever else speaks WSGI; `routes` has its ASGI twin."""
+"""The WSGI app for Echo, for Flask and other WSGI frameworks; `routes` has the ASGI app."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Authenticate = Callable[[Environ], User | None]
 
 
 class BroadcastingAuthWsgi(Generic[User]):
-    """Answers as `ChannelAuthorizer` does, for users that `authenticate` knows.
+    """Serves a `ChannelAuthorizer` over WSGI.
 
-    `authenticate` gets the WSGI environ and gives the user, or None for 401; it may raise `RequestRefused`. A mapping
-    of names to such functions makes several guards; the first is for rules that name none.
+    `authenticate` gets the WSGI environ and returns the user, or None for 401; it may raise `RequestRefused`. Pass a
+    mapping of names to functions for several guards; the first is for rules without guards.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class BroadcastingAuthWsgi(Generic[User]):
         )
         guards = {name: partial(guard, environ) for name, guard in self._guards.items()}
         answer = self._signatory.answer_sync(question, guards)
-        # The connection is not WSGI's to speak of.
+        # WSGI does not allow hop-by-hop headers.
         headers = [(name, value) for name, value in answer.all_headers.items() if name != "connection"]
         start_response(f"{answer.status} {_phrase(answer.status)}", headers)
         return [answer.body]
@@ -54,7 +54,7 @@ def _read(environ: Environ) -> bytes:
     try:
         body: bytes = environ["wsgi.input"].read(int(declared))
     except OSError:
-        raise RequestRefused(400, "The body broke off.") from None
+        raise RequestRefused(400, "The body is incomplete.") from None
     return body
 
 

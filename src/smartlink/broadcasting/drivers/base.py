@@ -1,4 +1,4 @@
-"""The port to a hosted service: how the library sends an event out."""
+"""The interface of drivers, which send events to a service."""
 
 from __future__ import annotations
 
@@ -10,30 +10,32 @@ from smartlink.broadcasting.envelope import Envelope
 __all__ = ["MAX_BATCH", "Driver", "leaves_out_users"]
 
 MAX_BATCH = 10
-"""How many envelopes travel in one call; the limit of the HTTP API."""
+"""The number of envelopes in one call; the limit of the HTTP API."""
 
 
 class Driver(Protocol):
-    """Promises: envelopes are sent in the order given; up to ten go in one call, all or nothing; whatever the
-    peer does, nothing but BroadcastFailed is raised, and every wait has a limit. It may be used in several event
-    loops, one after the other or side by side; `aclose` gives back the connections of the loop that awaits it.
+    """Sends envelopes to a service.
 
-    A call that failed may have arrived. `idempotency_key` lets the service see a repeat of the same envelopes; a
-    service without such a call for ten takes the key for each envelope instead, so that a repeat mends what was
-    half done. A driver whose service can leave out all sockets of a user says so by `leaves_out_users = True`.
+    A driver sends envelopes in the given order, up to ten in one call, all or none. It raises only BroadcastFailed,
+    and limits every wait. It may be used in several event loops, one after the other or at once; `aclose` closes the
+    connections of the current loop.
+
+    A failed call may have reached the service. `idempotency_key` lets the service detect a repeat of the same
+    envelopes; a service without batches gets a key for each envelope, so that a repeat completes a partial call. A
+    driver that can exclude all sockets of a user has `leaves_out_users = True`.
     """
 
     @property
     def name(self) -> str:
-        """The name settings choose it by."""
+        """The driver's name in the settings."""
 
     async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
-        """Hand the envelopes to the service. Raises BroadcastUnavailable or BroadcastRefused."""
+        """Send the envelopes to the service. Raises BroadcastUnavailable or BroadcastRefused."""
 
     async def aclose(self) -> None:
-        """Give connections back. Sending afterwards raises BroadcastUnavailable."""
+        """Close the connections. Sending afterwards raises BroadcastUnavailable."""
 
 
 def leaves_out_users(driver: Driver) -> bool:
-    """Whether the driver's service can leave out every socket of a user."""
+    """Return whether the driver's service can exclude all sockets of a user."""
     return getattr(driver, "leaves_out_users", False) is True

@@ -1,4 +1,4 @@
-"""Writes what would be sent to the log: for development."""
+"""Writes events to the log instead of sending them: for development."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["LogDriver"]
 
 
 class LogDriver:
-    """One line for each envelope, at INFO: channel, name, size. Payloads are people's messages and stay out.
+    """Logs a line for each envelope at INFO: channel, name, size. Payloads may be private and are not logged.
 
-    `show_payloads` writes them nevertheless, for a developer's own machine.
+    `show_payloads` logs them too, for a developer's own machine.
     """
 
     name = "log"

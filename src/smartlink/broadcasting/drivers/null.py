@@ -1,4 +1,4 @@
-"""Sends nowhere: for set-ups without a realtime server."""
+"""Discards events: for setups without a realtime server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["NullDriver"]
 
 
 class NullDriver:
-    """Takes everything and does nothing with it."""
+    """Accepts all envelopes and discards them."""
 
     name = "null"
 

@@ -1,6 +1,7 @@
 """Laravel's Redis broadcasts: `{"event", "data", "socket"}`, published to the Redis channel of the wire channel's name.
 
-Whoever serves the sockets listens there. Redis keeps nothing: what nobody listens to is gone. Needs the extra `redis`.
+The server that holds the sockets subscribes there. Redis stores nothing: events without a subscriber are lost. Needs
+the extra `redis`.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ __all__ = ["RedisDriver"]
 
 
 class RedisDriver:
-    """Publishes through one Redis or Valkey. `prefix` stands before each channel's name.
+    """Publishes through a Redis or Valkey server. `prefix` is prepended to each channel's name.
 
     All envelopes of a call are published in one transaction, in order. `timeout_s` bounds the whole call. Raises
-    BroadcastConfigError for an address that is none, and without the redis package.
+    BroadcastConfigError for an invalid address, and without the redis package.
     """
 
     name = "redis"
@@ -38,7 +39,7 @@ class RedisDriver:
         self._closed = False
 
     async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
-        """Raises BroadcastUnavailable. Redis knows no repeats: what may have arrived is not sent again here."""
+        """Publish the envelopes. Raises BroadcastUnavailable. Never retries, since Redis cannot detect repeats."""
         from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
         if self._closed:
@@ -49,7 +50,7 @@ class RedisDriver:
             with closed_is_lost():
                 await self._publish(envelopes)
         except (AuthenticationError, NoPermissionError) as error:
-            raise BroadcastUnavailable(f"redis refuses us: {error}; check REDIS_URL or REDIS_PASSWORD") from None
+            raise BroadcastUnavailable(f"redis denied access: {error}; check REDIS_URL or REDIS_PASSWORD") from None
         except TimeoutError:
             raise BroadcastUnavailable(f"redis: no answer within {self._timeout_s:g} s", answered=True) from None
         except (RedisError, OSError, ValueError) as error:
@@ -93,4 +94,4 @@ def _client(url: str, timeout_s: float, connect_timeout_s: float) -> Redis:
             retry=Retry(NoBackoff(), 0),
         )
     except ValueError as error:
-        raise BroadcastConfigError(f"REDIS_URL: {error}; write redis://:password@host:6379/0") from None
+        raise BroadcastConfigError(f"REDIS_URL: {error}; use redis://:password@host:6379/0") from None

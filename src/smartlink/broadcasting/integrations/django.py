@@ -235,7 +235,7 @@ def _question(request: HttpRequest) -> AuthRequest:
         except RequestDataTooBig:
             raise RequestRefused(413, f"The body is larger than {MAX_BODY_BYTES} bytes.") from None
         except UnreadablePostError:
-            raise RequestRefused(400, "The body broke off.") from None
+            raise RequestRefused(400, "The body is incomplete.") from None
         except RawPostDataException:
             # A middleware has taken a multipart body apart already; the limits on it are Django's.
             return FormBody(request.POST.urlencode().encode())
