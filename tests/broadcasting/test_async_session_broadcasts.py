@@ -81,7 +81,7 @@ async def test_live_events_of_async_sessions_are_sent_by_a_broadcaster_that_awai
         fake.fake_driver.fails_with = BroadcastUnavailable("away")
         broadcasts.announce(session, Blinked())
         await session.commit()
-        await eventually(lambda: "live events are lost (App\\Events\\Blinked): BroadcastUnavailable" in caplog.text)
+        await eventually(lambda: "live events lost (App\\Events\\Blinked): BroadcastUnavailable" in caplog.text)
 
 
 async def test_an_async_savepoint_that_is_taken_back_is_not_told(async_engine: AsyncEngine) -> None:

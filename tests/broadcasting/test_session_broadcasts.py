@@ -265,7 +265,7 @@ def test_live_events_that_are_lost_leave_the_commit_done_and_the_session_usable(
         session.add(Order(id=2))
         session.commit()
 
-    assert "live events are lost (App\\Events\\Blinked): BroadcastUnavailable: away" in caplog.text
+    assert "live events lost (App\\Events\\Blinked): BroadcastUnavailable: away" in caplog.text
     assert len(world.recorded()) == 2
 
 
@@ -352,14 +352,14 @@ def test_a_composite_key_needs_a_channel_of_its_own(world: World) -> None:
         b: Mapped[int] = mapped_column(primary_key=True)
 
     Base.metadata.create_all(world.engine)
-    with pytest.raises(InvalidChannel, match="key of 2 parts"), world.sessions.begin() as session:
+    with pytest.raises(InvalidChannel, match="composite key of 2 columns"), world.sessions.begin() as session:
         session.add(Pair(a=1, b=2))
 
 
 def test_a_session_that_is_not_attached_is_told_so(world: World) -> None:
     with (
         Session(world.engine) as session,
-        pytest.raises(BroadcastConfigError, match="Said would never be told: this session"),
+        pytest.raises(BroadcastConfigError, match="Said would never be sent: this session"),
     ):
         world.broadcasts.announce(session, Said("hi"))
 

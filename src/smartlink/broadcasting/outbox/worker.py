@@ -42,9 +42,10 @@ async def run_worker(
 
     Any number of workers may run. Commits wake it through Redis if `redis_url` is given (together with
     `Outbox(bell=RedisBell(url))`), else through PostgreSQL's NOTIFY, and within this process through the outbox's
-    `wakeup`; it also sweeps. Behind PgBouncer (`engine_for`) it only sweeps, unless `listen_engine` bypasses it. `queues`, `concurrency` and `send_timeout_s` (a little more than
-    BROADCAST_TIMEOUT) are passed to the relay. One of the workers prunes sent events every hour. Does not close the
-    engines and the broadcaster. Raises BroadcastConfigError for an invalid queue name.
+    `wakeup`; it also sweeps. Behind PgBouncer (`engine_for`) it only sweeps, unless `listen_engine` bypasses it.
+    `queues`, `concurrency` and `send_timeout_s` (a little more than BROADCAST_TIMEOUT) are passed to the relay. One of
+    the workers prunes sent events every hour. Does not close the engines and the broadcaster. Raises
+    BroadcastConfigError for an invalid queue name.
     """
     relay = Relay(
         engine,
