@@ -171,7 +171,7 @@ async def test_all_busy_is_503_at_once() -> None:
 
 @pytest.mark.parametrize("proxies", ["", "127.0.0.1"])
 async def test_one_address_has_its_share_unless_it_is_a_proxy(proxies: str) -> None:
-    async with listening(per_address=2, proxies=TrustedProxies(proxies), **LONG) as listener:
+    async with listening(per_address=2, proxies=TrustedProxies(filter(None, [proxies])), **LONG) as listener:
         held = [await listener.open() for _ in range(2)]
         await eventually(lambda: listener.connections == 2)
 
