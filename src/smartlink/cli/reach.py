@@ -45,7 +45,5 @@ def port_to_write(own: BroadcastSettings, settings: ServerSettings) -> str | Non
 
 
 def _differs(own: BroadcastSettings, settings: ServerSettings) -> bool:
-    from smartlink.broadcasting.config import is_loopback
-
     is_here = own.driver == "reverb" and is_loopback(own.reverb_host.strip("[]"))
     return is_here and settings.reverb_server_port not in (0, own.reverb_port)
