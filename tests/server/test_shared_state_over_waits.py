@@ -121,14 +121,14 @@ async def test_a_member_is_not_reconciled_with_an_answer_older_than_what_was_hea
 
 WORKER = """
 import socket, sys, time
-from smartlink.server.workers import messages as say
-line = socket.socket(fileno=int(sys.argv[1].partition("=")[2]))
-def tell(message):
-    record = say.encode(message)
-    line.sendall(len(record).to_bytes(4, "big") + record)
-tell(say.Hello(say.VERSION, 0))
-line.recv(65536)
-tell(say.Ready())
+from smartlink.server.workers import messages
+end = socket.socket(fileno=int(sys.argv[1].partition("=")[2]))
+def send(message):
+    record = messages.encode(message)
+    end.sendall(len(record).to_bytes(4, "big") + record)
+send(messages.Hello(messages.VERSION, 0))
+end.recv(65536)
+send(messages.Ready())
 time.sleep(0.5)
 """
 
@@ -138,7 +138,7 @@ def worker_hub() -> WorkerHub:
         presence=MemoryPresence(),
         history=MemoryHistory(),
         idempotency=MemoryIdempotency(),
-        tell=lambda app_id, event: None,
+        emit=lambda app_id, event: None,
     )
 
 

@@ -39,6 +39,7 @@ def command(overrides: dict[str, object], *, debug: bool) -> list[str]:
 def main() -> int:
     """Serve until the parent or a signal asks to stop. Returns the exit code."""
     parser = argparse.ArgumentParser()
+    # Parents of every version start workers with this name.
     parser.add_argument("--line", type=int, required=True)
     parser.add_argument("--listen", required=True)
     parser.add_argument("--settings", default="{}")
@@ -46,32 +47,32 @@ def main() -> int:
     given = parser.parse_args()
     configure(verbose=given.debug)
     raise_descriptor_limit()
-    line = socket.socket(fileno=given.line)
+    end = socket.socket(fileno=given.line)
     listeners = [socket.socket(fileno=int(descriptor)) for descriptor in given.listen.split(",")]
     try:
         settings = ServerSettings(**json.loads(given.settings))
         settings.check_start()
     except ValidationError as error:
-        return _fail(line, describe(error))
+        return _fail(end, describe(error))
     except ValueError as error:
-        return _fail(line, str(error))
+        return _fail(end, str(error))
     import uvloop
 
-    return uvloop.run(_serve(settings, line, listeners, debug=given.debug))
+    return uvloop.run(_serve(settings, end, listeners, debug=given.debug))
 
 
-def _fail(line: socket.socket, reason: str) -> int:
+def _fail(end: socket.socket, reason: str) -> int:
     """Report to the parent why this worker cannot start."""
-    with line:
-        for message in (messages.Hello(messages.VERSION, os.getpid()), messages.Failed(reason)):
+    with end:
+        for message in (messages.Hello(messages.VERSION, os.getpid()), messages.StartFailed(reason)):
             record = messages.encode(message)
-            line.sendall(len(record).to_bytes(4, "big") + record)
+            end.sendall(len(record).to_bytes(4, "big") + record)
     return 1
 
 
 async def _serve(settings: ServerSettings, end: socket.socket, listeners: list[socket.socket], *, debug: bool) -> int:
     loop = asyncio.get_running_loop()
-    line, stop = ParentLink(end), asyncio.Event()
+    parent_link, stop = ParentLink(end), asyncio.Event()
     is_replaced = False
 
     def drain(replaced: bool) -> None:
@@ -86,7 +87,7 @@ async def _serve(settings: ServerSettings, end: socket.socket, listeners: list[s
 
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, on_signal)
-    line.on_drain = drain
+    parent_link.on_drain = drain
 
     def lost() -> None:
         if stop.is_set():
@@ -95,26 +96,28 @@ async def _serve(settings: ServerSettings, end: socket.socket, listeners: list[s
         # Without its parent this worker cannot be replaced: leave the port to the next server.
         drain(True)
 
-    line.on_lost = lost
+    parent_link.on_lost = lost
     shown = show_frame if debug else None
-    overview = WorkerOverview(line)
+    overview = WorkerOverview(parent_link)
     if uses_redis(settings):
         server = build(settings, overview=overview, show_frames=shown)
     else:
-        webhooks = ForwardedWebhooks(line)
-        server = build(settings, engines=worker_engines(line), webhooks=webhooks, overview=overview, show_frames=shown)
+        webhooks = ForwardedWebhooks(parent_link)
+        server = build(
+            settings, engines=worker_engines(parent_link), webhooks=webhooks, overview=overview, show_frames=shown
+        )
     try:
         await server.start(listeners)
     except (OSError, ValueError, QueueUnavailable) as error:
-        line.tell(messages.Failed(str(error)))
-        await line.close()
+        parent_link.send(messages.StartFailed(str(error)))
+        await parent_link.close()
         return 1
-    line.on_reload = server.reload
+    parent_link.on_reload = server.reload
     loop.add_signal_handler(signal.SIGHUP, server.reload)
-    line.ready(server.rates.figures)
+    parent_link.ready(server.rates.figures)
     await stop.wait()
     await server.stop(is_replaced=is_replaced)
-    await line.close()
+    await parent_link.close()
     return 0
 
 

@@ -305,7 +305,7 @@ def parent_for(settings: ServerSettings) -> Parent:
             webhooks.emit(app, event)
 
     history, idempotency = _memory_stores(settings)
-    worker_hub = WorkerHub(presence=presence, history=history, idempotency=idempotency, tell=emit)
+    worker_hub = WorkerHub(presence=presence, history=history, idempotency=idempotency, emit=emit)
     presence.use(worker_hub)
     worker_hub.own_figures = lambda: webhook_samples(metrics) | {"smartlink_tasks_died": len(background.died)}
     engines = Engines(SingleBroker(worker_hub, presence), presence, worker_hub.history, worker_hub.idempotency)

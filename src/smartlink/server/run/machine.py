@@ -157,7 +157,7 @@ class Machine:
                 overview=SingleOverview(parent.worker_hub),
                 show_frames=self._show_frames,
             )
-        parent.worker_hub.home_figures = server.rates.figures
+        parent.worker_hub.local_figures = server.rates.figures
         await server.start([listener.dup() for listener in self._slots[0]])
         self._server = server
 
@@ -173,7 +173,7 @@ class Machine:
             raise CommandFailed(str(error)) from None
         server, self._server = self._server, None
         if server is not None:
-            self._parent.worker_hub.leave_home()
+            self._parent.worker_hub.leave_local()
             self._retiring = asyncio.get_running_loop().create_task(server.stop(is_replaced=True))
         return {"pid": os.getpid(), "workers": self._supervisor.pids}
 

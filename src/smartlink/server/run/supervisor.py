@@ -105,7 +105,7 @@ class Supervisor:
             if old:
                 for worker in old:
                     worker.peer.is_leaving = True
-                    worker.peer.say(Drain(is_replaced=True))
+                    worker.peer.send(Drain(is_replaced=True))
                 task = asyncio.get_running_loop().create_task(self._end(old, self._drain_s))
                 self._leaving.add(task)
                 task.add_done_callback(self._leaving.discard)
@@ -113,14 +113,14 @@ class Supervisor:
     def reload(self) -> None:
         """Ask the workers to reload applications and certificate."""
         for worker in self._workers:
-            worker.peer.say(Reload())
+            worker.peer.send(Reload())
 
     async def stop(self) -> None:
         """Drain all workers and wait until they exit. A replacement in progress fails with WorkersFailed."""
         self._is_stopping = True
         await self._dismiss_keepers()
         for worker in self._launched:
-            worker.peer.say(Drain(is_replaced=False))
+            worker.peer.send(Drain(is_replaced=False))
         await self._end(tuple(self._launched), self._drain_s)
         async with self._replacing:
             pass  # a replacement in progress sees the stop and ends what it started

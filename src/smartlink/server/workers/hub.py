@@ -1,63 +1,65 @@
 """The worker hub: the engines of one process, used by all workers of a machine.
 
-Every worker is a `WorkerPeer`. What it says is carried out in the order it says it; a publication goes on to the peers
-that subscribed to its channel, as it came. So all workers see one order per channel, and counts are of all of them.
-
-A join or leave that lets its worker announce something (first or last of a user, or of a channel) takes the channel's
-turn: until the worker has said so, or `TURN_S` have gone by, other workers' joins and leaves there wait. Else a
-`member_removed` could overtake the `member_added` of a return.
+Every worker is a `WorkerPeer`. The hub carries out what a worker sends in the order in which it was sent, and forwards
+each publication unchanged to the workers that subscribed to its channel. So all workers see one order per channel, and
+counts include all of them. Joins and leaves that are to be announced take turns (see `turns`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from inspect import iscoroutinefunction
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 import structlog
 
 from smartlink.protocol.names import is_counted
 from smartlink.protocol.session import PresenceMember
-from smartlink.server.cluster.brokers.base import Control, Publication
-from smartlink.server.cluster.history.base import History, HistoryEntry
-from smartlink.server.cluster.idempotency.base import CallUnderWay, IdempotencyStore
-from smartlink.server.cluster.presence.base import Change, Departure, PresenceStore
+from smartlink.server.cluster.brokers.base import Broker, Control, Publication
+from smartlink.server.cluster.history.base import History
+from smartlink.server.cluster.idempotency.base import IdempotencyStore
+from smartlink.server.cluster.presence.base import Arrival, Change, Departure, PresenceStore
 from smartlink.server.runtime.metrics import counters_only, merge
-from smartlink.server.runtime.rates import Totals
+from smartlink.server.runtime.rates import MachineOverview, Totals
 from smartlink.server.webhooks.base import OutgoingEvent, vacated
-from smartlink.server.workers import messages as say
+from smartlink.server.workers import messages
+from smartlink.server.workers.calls import ERRORS, Signature, UnknownCall, WebhookRelay, signature
 from smartlink.server.workers.stream import RecordStream
+from smartlink.server.workers.turns import ChannelTurns, TurnTaker
 
-__all__ = ["Home", "WorkerHub", "WorkerPeer"]
+__all__ = ["LocalNode", "WorkerHub", "WorkerPeer"]
 
-TURN_S = 2.0
 MAX_HELD = 100_000
-"""Joins and leaves of one seat that may wait for their turn; beyond, the seat is given up."""
+"""Joins and leaves of one worker that may wait for their turn; beyond, its link is closed."""
 
 T = TypeVar("T")
 Key = tuple[str, str]
 log = structlog.get_logger(__name__)
 
+_DECLARED_ERRORS: Final = tuple(ERRORS.values())
+_TAKE_TURNS: Final[frozenset[Callable[..., Any]]] = frozenset({PresenceStore.join, PresenceStore.leave})
+_Operation: TypeAlias = tuple[int, Signature, tuple[Any, ...]]
+"""The number, method and arguments of a call."""
+
 
 def _now(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine of a memory engine: it never waits."""
+    """Return the result of a coroutine of a memory engine, which never waits."""
     try:
         coroutine.send(None)
     except StopIteration as stop:
         result: T = stop.value
         return result
     coroutine.close()
-    raise RuntimeError("an engine behind the switchboard waited")
+    raise RuntimeError("an engine behind the worker hub waited")
 
 
-class Home(Protocol):
-    """A node in the switchboard's own process."""
+class LocalNode(Protocol):
+    """A node in the hub's own process."""
 
     def deliver(self, publication: Publication | Control) -> None: ...
 
@@ -66,29 +68,28 @@ class Home(Protocol):
     def is_subscribed(self, app_id: str, channel: str) -> bool: ...
 
 
-class WorkerPeer:
-    """One worker, as the switchboard sees it."""
+class WorkerPeer(TurnTaker):
+    """One worker, as the hub sees it."""
 
     def __init__(self, worker_hub: WorkerHub, end: socket.socket) -> None:
-        self._worker_hub = worker_hub
+        super().__init__()
+        self._hub = worker_hub
         self.stream = RecordStream(end, self._on_record, self._on_end)
         self.pid = 0
         self.is_ready = False
         self.is_leaving = False
-        """It drains: whatever is to be announced goes to another one."""
+        """It drains: announcements go to another worker."""
         self.failure: str | None = None
+        """Why it cannot start."""
         self.heard_at = time.monotonic()
         self.figures: dict[str, float] = {}
         self.connections: dict[str, int] = {}
+        """By app id."""
         self.subscriptions: set[Key] = set()
         self.entries: dict[tuple[str, str, str], PresenceMember | None] = {}
-        """What it entered into the roster: app, channel, socket id."""
+        """Its connections in the presence store: app id, channel, socket id."""
         self.claims: set[tuple[str, str]] = set()
-        """Calls it carries out now: app and key."""
-        self.turns: dict[int, Key] = {}
-        """Turns it has not ended yet, oldest first."""
-        self.held = 0
-        self._turn = 0
+        """Requests that it is carrying out: app id and idempotency key."""
         self.has_changed = asyncio.Event()
         """Set when it became ready, failed or ended."""
 
@@ -96,34 +97,32 @@ class WorkerPeer:
     def is_open(self) -> bool:
         return self.stream.is_open
 
-    def say(self, message: msgspec.Struct) -> None:
-        self.stream.send(say.encode(message))
-
-    def next_turn(self, key: Key) -> int:
-        self._turn += 1
-        self.turns[self._turn] = key
-        return self._turn
+    def send(self, message: msgspec.Struct) -> None:
+        """Send a record to the worker."""
+        self.stream.send(messages.encode(message))
 
     def close(self) -> None:
+        """Close the link."""
         self.stream.close()
 
     def _on_record(self, record: bytes) -> None:
         self.heard_at = time.monotonic()
         try:
-            message = say.from_worker(record)
-        except msgspec.DecodeError as error:
-            log.error("a worker speaks another language: its connection ends", pid=self.pid, problem=str(error)[:200])
+            self._hub.act(self, messages.from_worker(record), record)
+        except (msgspec.DecodeError, UnknownCall) as error:
+            log.error("invalid record from a worker: closing its link", pid=self.pid, problem=str(error)[:200])
             self.close()
-            return
-        self._worker_hub.act(self, message, record)
 
     def _on_end(self) -> None:
-        self._worker_hub.leave(self)
+        self._hub.leave(self)
         self.has_changed.set()
 
 
 class WorkerHub:
-    """Joins the workers of a machine. `engines` never wait; `tell` takes webhook events, named by app id."""
+    """Joins the workers of a machine.
+
+    The engines must never wait. `emit(app_id, event)` takes webhook events.
+    """
 
     def __init__(
         self,
@@ -131,78 +130,83 @@ class WorkerHub:
         presence: PresenceStore,
         history: History,
         idempotency: IdempotencyStore,
-        tell: Callable[[str, OutgoingEvent], None],
+        emit: Callable[[str, OutgoingEvent], None],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.presence = presence
         self.history = history
         self.idempotency = idempotency
-        self.tell = tell
-        self.home: Home | None = None
-        self.home_connections: dict[str, int] = {}
-        self.home_figures: Callable[[], dict[str, float]] | None = None
+        self.emit = emit
+        self.local_node: LocalNode | None = None
+        self.local_connections: dict[str, int] = {}
+        self.local_figures: Callable[[], dict[str, float]] | None = None
+        """The figures of the local node, if there is one."""
         self.own_figures: Callable[[], dict[str, float]] = dict
-        """What this process has to tell beside its node, if it has one."""
+        """Other figures of this process."""
         self._past: dict[str, float] = {}
-        """What workers had counted that are no more: totals must not go down."""
+        """Counters of workers that are gone: totals must not go down."""
         self.peers: dict[WorkerPeer, None] = {}
         self._now = now
         self._started_at = now()
         self._routes: dict[Key, dict[WorkerPeer, None]] = {}
-        self._turns: dict[Key, tuple[WorkerPeer, int, float]] = {}
-        self._held: dict[Key, deque[tuple[WorkerPeer, say.Join | say.Leave]]] = {}
-        self._unsaid: set[str] = set()
-        self._actions: dict[type[msgspec.Struct], Callable[[WorkerPeer, Any], None]] = {
-            say.Hello: self._hello,
-            say.Ready: self._ready,
-            say.Failed: self._failed,
-            say.Report: self._report,
-            say.Subscribe: self._subscribe,
-            say.Unsubscribe: self._unsubscribe,
-            say.Join: self._in_turn,
-            say.Leave: self._in_turn,
-            say.Settled: self._settled,
-            say.Members: self._members,
-            say.Count: self._count,
-            say.Describe: self._describe,
-            say.Channels: self._channels,
-            say.Workers: self._workers,
-            say.Connections: self._connections,
-            say.Withdraw: lambda peer, _: self._withdraw(peer),
-            say.Append: self._append,
-            say.Latest: self._latest,
-            say.Since: self._since,
-            say.Claim: self._claim,
-            say.Complete: self._complete,
-            say.Release: self._release,
-            say.Tell: lambda _, message: self.tell(message.app_id, message.event),
-            say.TotalsAsked: self._totals,
+        """By channel: the workers that subscribed to it."""
+        self._turns: ChannelTurns[WorkerPeer, _Operation] = ChannelTurns(self._run_held, now)
+        self._unsent: set[str] = set()
+        """Apps whose connection counts changed in this turn of the loop."""
+        self._actions: dict[type[Any], Callable[[WorkerPeer, Any], None]] = {
+            messages.Hello: self._hello,
+            messages.Ready: self._ready,
+            messages.StartFailed: self._start_failed,
+            messages.WorkerReport: self._report,
+            messages.Settled: lambda peer, settled: self._turns.settle(peer, settled.turn),
+            messages.Call: self._call,
         }
+        self._engines: dict[str, object] = {
+            PresenceStore.__name__: presence,
+            History.__name__: history,
+            IdempotencyStore.__name__: idempotency,
+        }
+        """By port."""
+        self._methods: dict[Callable[..., Any], Callable[..., Any]] = {
+            Broker.subscribe: self._subscribe,
+            Broker.unsubscribe: self._unsubscribe,
+            PresenceStore.join: self._join,
+            PresenceStore.leave: self._leave,
+            PresenceStore.nodes: lambda _: self.workers(),
+            PresenceStore.report_connections: self._report_connections,
+            PresenceStore.stop: self._withdraw,
+            IdempotencyStore.claim: self._claim,
+            IdempotencyStore.complete: self._complete,
+            IdempotencyStore.release: self._release,
+            MachineOverview.totals: lambda _: self.totals(),
+            WebhookRelay.emit: lambda _, app_id, event: self.emit(app_id, event),
+        }
+        """Calls that concern the worker itself, and get its peer first. All others go to the engines."""
 
     def peer(self, end: socket.socket) -> WorkerPeer:
-        """Take in a worker that speaks at the other end of `end`."""
+        """Add a worker whose link has its other end at `end`."""
         peer = WorkerPeer(self, end)
         self.peers[peer] = None
         return peer
 
-    def act(self, peer: WorkerPeer, message: say.FromWorker, record: bytes) -> None:
-        """Carry out what a worker said."""
-        if isinstance(message, say.Publish):
-            self._hand_on(message, record)
-            if message.id:
-                peer.say(say.Accepted(message.id))
-        elif isinstance(message, say.Signal):
+    def act(self, peer: WorkerPeer, message: messages.FromWorker, record: bytes) -> None:
+        """Carry out a worker's record. Raises UnknownCall, and DecodeError for the arguments of a call."""
+        if isinstance(message, messages.ForwardedPublication):
+            self._forward(message, record)
+            if message.number:
+                peer.send(messages.Accepted(message.number))
+        elif isinstance(message, messages.ForwardedControl):
             for other in self.peers:
                 other.stream.send(record)
-            if self.home is not None:
-                self.home.deliver(Control(message.app_id, message.action, message.target, message.data))
-            if message.id:
-                peer.say(say.Accepted(message.id))
+            if self.local_node is not None:
+                self.local_node.deliver(messages.forwarded(message))
+            if message.number:
+                peer.send(messages.Accepted(message.number))
         else:
             self._actions[type(message)](peer, message)
 
     def leave(self, peer: WorkerPeer) -> None:
-        """A worker is gone: so is all it entered. One of the others announces it."""
+        """Remove a worker that is gone, with all its entries. One of the others announces that."""
         if self.peers.pop(peer, 0) == 0:
             return
         self._past = merge((self._past, counters_only(peer.figures)))
@@ -210,121 +214,97 @@ class WorkerHub:
             self._unroute(peer, key)
         peer.subscriptions.clear()
         self._withdraw(peer)
-        self._end_turns(peer, len(peer.turns))
+        self._turns.settle_all(peer)
         for app_id, claim in peer.claims:
             _now(self.idempotency.release(app_id, claim))
         for app_id in peer.connections:
             self._count_changed(app_id)
 
     def route(self, publication: Publication | Control) -> None:
-        """Send what this process's own node publishes to the workers."""
+        """Send the workers what the local node publishes."""
         if isinstance(publication, Control):
-            record = say.encode(
-                say.Signal(0, publication.app_id, publication.action, publication.target, publication.data)
-            )
-            for peer in self.peers:
-                peer.stream.send(record)
-            return
-        peers = self._routes.get((publication.app_id, publication.channel))
+            peers = self.peers
+        else:
+            peers = self._routes.get((publication.app_id, publication.channel), {})
         if peers:
-            record = say.encode(
-                say.Publish(
-                    0,
-                    publication.app_id,
-                    publication.channel,
-                    publication.frame,
-                    publication.except_socket,
-                    publication.is_live,
-                    publication.version,
-                )
-            )
+            record = messages.encode(messages.forward(publication))
             for peer in peers:
                 peer.stream.send(record)
 
-    def report_home(self, app_id: str, connections: int) -> None:
-        """This process's own node has so many connections now."""
-        self.home_connections[app_id] = connections
+    def report_local_connections(self, app_id: str, connections: int) -> None:
+        """Note how many connections the local node has."""
+        self.local_connections[app_id] = connections
         self._count_changed(app_id)
 
     def connections_elsewhere(self, app_id: str, but: WorkerPeer | None = None) -> int:
-        """Connections of the app at every worker but one; without `but`: at all but this process's own node."""
+        """Count the app's connections on all nodes but one: the worker `but`, or else the local node."""
         others = sum(peer.connections.get(app_id, 0) for peer in self.peers if peer is not but)
-        return others if but is None else others + self.home_connections.get(app_id, 0)
+        return others if but is None else others + self.local_connections.get(app_id, 0)
 
     def workers(self) -> int:
-        """How many serve now."""
-        return sum(peer.is_ready and not peer.is_leaving for peer in self.peers) + (self.home_figures is not None)
+        """Count the workers that serve now, and the local node."""
+        return sum(peer.is_ready and not peer.is_leaving for peer in self.peers) + (self.local_figures is not None)
 
     def totals(self) -> Totals:
-        """The figures of all workers."""
+        """Add up the figures of all workers."""
         sources = [self._past, self.own_figures(), *(peer.figures for peer in self.peers)]
-        if self.home_figures is not None:
-            sources.append(self.home_figures())
+        if self.local_figures is not None:
+            sources.append(self.local_figures())
         return Totals(self.workers(), self._now() - self._started_at, merge(sources))
 
-    def leave_home(self) -> None:
-        """The server of this very process serves no more; what it has counted stays."""
-        if self.home_figures is not None:
-            self._past = merge((self._past, counters_only(self.home_figures())))
-            self.home_figures = None
+    def leave_local(self) -> None:
+        """Note that the local node serves no more; its counters stay."""
+        if self.local_figures is not None:
+            self._past = merge((self._past, counters_only(self.local_figures())))
+            self.local_figures = None
 
     def sweep(self, now: float) -> None:
-        """Called each second: a turn that nobody ends is over."""
-        for key in [key for key, (_, _, since) in self._turns.items() if now - since > TURN_S]:
-            del self._turns[key]
-            self._go_on(key)
+        """Called each second: end turns that no worker settles."""
+        self._turns.expire(now)
 
     # Workers
 
-    def _hello(self, peer: WorkerPeer, hello: say.Hello) -> None:
+    def _hello(self, peer: WorkerPeer, hello: messages.Hello) -> None:
         peer.pid = hello.pid
-        if hello.version != say.VERSION:
+        if hello.version != messages.VERSION:
             peer.failure = (
-                f"its switchboard speaks version {hello.version}, the running one {say.VERSION}: stop and start instead"
+                f"worker protocol version mismatch: the worker has version {hello.version}, its parent "
+                f"{messages.VERSION}; stop the server and start it again"
             )
             peer.close()
             return
-        for app_id in {app_id for other in self.peers for app_id in other.connections} | self.home_connections.keys():
-            peer.say(say.Elsewhere(app_id, self.connections_elsewhere(app_id, peer)))
+        for app_id in {app_id for other in self.peers for app_id in other.connections} | self.local_connections.keys():
+            peer.send(messages.ConnectionsElsewhere(app_id, self.connections_elsewhere(app_id, peer)))
 
-    def _ready(self, peer: WorkerPeer, _: say.Ready) -> None:
+    def _ready(self, peer: WorkerPeer, _: messages.Ready) -> None:
         peer.is_ready = True
         peer.has_changed.set()
 
-    def _failed(self, peer: WorkerPeer, failed: say.Failed) -> None:
+    def _start_failed(self, peer: WorkerPeer, failed: messages.StartFailed) -> None:
         peer.failure = failed.reason
         peer.has_changed.set()
 
-    def _report(self, peer: WorkerPeer, report: say.Report) -> None:
+    def _report(self, peer: WorkerPeer, report: messages.WorkerReport) -> None:
         peer.figures = report.figures
 
     # Publications
 
-    def _hand_on(self, message: say.Publish, record: bytes) -> None:
+    def _forward(self, message: messages.ForwardedPublication, record: bytes) -> None:
         peers = self._routes.get((message.app_id, message.channel))
         if peers:
             for peer in peers:
                 peer.stream.send(record)
-        home = self.home
-        if home is not None and home.is_subscribed(message.app_id, message.channel):
-            home.deliver(
-                Publication(
-                    message.app_id,
-                    message.channel,
-                    message.frame,
-                    message.except_socket,
-                    message.is_live,
-                    message.version,
-                )
-            )
+        local_node = self.local_node
+        if local_node is not None and local_node.is_subscribed(message.app_id, message.channel):
+            local_node.deliver(messages.forwarded(message))
 
-    def _subscribe(self, peer: WorkerPeer, message: say.Subscribe) -> None:
-        key = (message.app_id, message.channel)
+    def _subscribe(self, peer: WorkerPeer, app_id: str, channel: str) -> None:
+        key = (app_id, channel)
         peer.subscriptions.add(key)
         self._routes.setdefault(key, {})[peer] = None
 
-    def _unsubscribe(self, peer: WorkerPeer, message: say.Unsubscribe) -> None:
-        key = (message.app_id, message.channel)
+    def _unsubscribe(self, peer: WorkerPeer, app_id: str, channel: str) -> None:
+        key = (app_id, channel)
         if key in peer.subscriptions:
             peer.subscriptions.discard(key)
             self._unroute(peer, key)
@@ -335,79 +315,90 @@ class WorkerHub:
         if not peers:
             del self._routes[key]
 
-    # Roster
+    # Calls
 
-    def _in_turn(self, peer: WorkerPeer, message: say.Join | say.Leave) -> None:
-        key = (message.app_id, message.channel)
-        turn = self._turns.get(key)
-        if key in self._held or (turn is not None and turn[0] is not peer):
-            self._held.setdefault(key, deque()).append((peer, message))
-            peer.held += 1
-            if peer.held > MAX_HELD:
-                log.error("a worker asks more than can be held: its connection ends", pid=peer.pid)
-                asyncio.get_running_loop().call_soon(peer.close)
+    def _call(self, peer: WorkerPeer, call: messages.Call) -> None:
+        called = signature(call.port, call.method)
+        operation = (call.number, called, called.decode_arguments(call.arguments))
+        if called.function not in _TAKE_TURNS:
+            self._carry_out(peer, operation)
             return
-        self._carry_out(peer, message)
+        app_id, channel, *_ = operation[2]
+        self._turns.submit(peer, (app_id, channel), operation)
+        if peer.held > MAX_HELD:
+            log.error("too many calls of a worker wait for their turn: closing its link", pid=peer.pid)
+            asyncio.get_running_loop().call_soon(peer.close)
 
-    def _carry_out(self, peer: WorkerPeer, message: say.Join | say.Leave) -> None:
-        key = (message.app_id, message.channel)
-        entry = (*key, message.socket_id)
-        turn = 0
-        if isinstance(message, say.Join):
-            arrival = _now(self.presence.join(*entry, message.member))
-            member = message.member
-            if member is not None and arrival.is_number is not None:
-                member = replace(member, is_number=arrival.is_number)
-            peer.entries.setdefault(entry, member)
-            members = arrival.members or None
-            if arrival.is_first_of_user or arrival.is_first_on_channel:
-                turn = self._take_turn(peer, key)
-            peer.say(say.Arrived(message.id, replace(arrival, members=()), members, turn))
-        else:
-            departure = _now(self.presence.leave(*entry))
-            peer.entries.pop(entry, None)
-            if departure.is_last_of_user or departure.is_last_on_channel:
-                turn = self._take_turn(peer, key)
-            peer.say(say.Departed(message.id, departure, turn))
-
-    def _take_turn(self, peer: WorkerPeer, key: Key) -> int:
-        turn = peer.next_turn(key)
-        self._turns[key] = (peer, turn, self._now())
-        return turn
-
-    def _settled(self, peer: WorkerPeer, settled: say.Settled) -> None:
-        count = 0
-        for turn in peer.turns:
-            if turn > settled.turn:
-                break
-            count += 1
-        self._end_turns(peer, count)
-
-    def _end_turns(self, peer: WorkerPeer, count: int) -> None:
-        for turn in list(itertools.islice(peer.turns, count)):
-            key = peer.turns.pop(turn)
-            current = self._turns.get(key)
-            if current is not None and current[0] is peer and current[1] == turn:
-                del self._turns[key]
-                self._go_on(key)
-
-    def _go_on(self, key: Key) -> None:
-        """Carry out what waited for the channel's turn, until somebody else has it."""
-        held = self._held.get(key)
-        if held is None:
+    def _carry_out(self, peer: WorkerPeer, operation: _Operation) -> None:
+        number, called, arguments = operation
+        try:
+            if (method := self._methods.get(called.function)) is not None:
+                result = method(peer, *arguments)
+            elif (engine := self._engines.get(called.port)) is not None and iscoroutinefunction(called.function):
+                result = _now(getattr(engine, called.method)(*arguments))
+            else:
+                raise UnknownCall(f"{called.port}.{called.method}")
+        except _DECLARED_ERRORS as error:
+            if number:
+                peer.send(messages.ErrorReply(number, type(error).__name__))
             return
-        while held:
-            peer, message = held[0]
-            turn = self._turns.get(key)
-            if turn is not None and turn[0] is not peer:
-                return
-            held.popleft()
-            peer.held -= 1
-            if peer.is_open:
-                self._carry_out(peer, message)
-        del self._held[key]
+        turn = self._turns.take(peer, arguments[:2]) if _is_announced(result) else 0
+        if number:
+            peer.send(messages.Reply(number, msgspec.Raw(messages.encode(result)), turn))
+
+    def _run_held(self, peer: WorkerPeer, operation: _Operation) -> None:
+        if peer.is_open:
+            self._carry_out(peer, operation)
+
+    def _join(
+        self, peer: WorkerPeer, app_id: str, channel: str, socket_id: str, member: PresenceMember | None
+    ) -> Arrival:
+        arrival = _now(self.presence.join(app_id, channel, socket_id, member))
+        if member is not None and arrival.is_number is not None:
+            member = replace(member, is_number=arrival.is_number)
+        peer.entries.setdefault((app_id, channel, socket_id), member)
+        return arrival
+
+    def _leave(self, peer: WorkerPeer, app_id: str, channel: str, socket_id: str) -> Departure:
+        departure = _now(self.presence.leave(app_id, channel, socket_id))
+        peer.entries.pop((app_id, channel, socket_id), None)
+        return departure
+
+    def _claim(self, peer: WorkerPeer, app_id: str, key: str) -> bytes | None:
+        answer = _now(self.idempotency.claim(app_id, key))
+        if answer is None:
+            peer.claims.add((app_id, key))
+        return answer
+
+    def _complete(self, peer: WorkerPeer, app_id: str, key: str, answer: bytes) -> None:
+        peer.claims.discard((app_id, key))
+        _now(self.idempotency.complete(app_id, key, answer))
+
+    def _release(self, peer: WorkerPeer, app_id: str, key: str) -> None:
+        peer.claims.discard((app_id, key))
+        _now(self.idempotency.release(app_id, key))
+
+    def _report_connections(self, peer: WorkerPeer, app_id: str, connections: int) -> None:
+        peer.connections[app_id] = connections
+        self._count_changed(app_id)
+
+    def _count_changed(self, app_id: str) -> None:
+        if not self.peers:
+            return  # A new worker gets the counts after its Hello.
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._send_counts)
+        self._unsent.add(app_id)
+
+    def _send_counts(self) -> None:
+        for app_id in self._unsent:
+            for peer in self.peers:
+                peer.send(messages.ConnectionsElsewhere(app_id, self.connections_elsewhere(app_id, peer)))
+        self._unsent.clear()
+
+    # What a worker leaves behind
 
     def _withdraw(self, peer: WorkerPeer) -> None:
+        """Take a worker's entries out of the presence store, and have the changes announced."""
         entries, peer.entries = peer.entries, {}
         changes: dict[Key, tuple[list[PresenceMember], Departure]] = {}
         for (app_id, channel, socket_id), member in entries.items():
@@ -428,84 +419,26 @@ class WorkerHub:
                 self._announce(change, but=peer)
 
     def _announce(self, change: Change, but: WorkerPeer) -> None:
-        """Have one node announce a change; with nobody left, only webhooks are to hear of it."""
+        """Have one node announce a change; when none is left, notify webhooks only."""
         for peer in self.peers:
             if peer.is_ready and not peer.is_leaving and peer is not but:
-                peer.say(say.Changed(change, self._take_turn(peer, (change.app_id, change.channel))))
+                peer.send(messages.PresenceChange(change, self._turns.take(peer, (change.app_id, change.channel))))
                 return
-        if self.home is not None:
-            self.home.on_change(change)
+        if self.local_node is not None:
+            self.local_node.on_change(change)
             return
         for member in change.removed:
-            self.tell(change.app_id, OutgoingEvent("member_removed", change.channel, member.user_id))
+            self.emit(change.app_id, OutgoingEvent("member_removed", change.channel, member.user_id))
         if change.is_vacated and (event := vacated(change.channel)) is not None:
-            self.tell(change.app_id, event)
+            self.emit(change.app_id, event)
 
-    def _members(self, peer: WorkerPeer, message: say.Members) -> None:
-        state = _now(self.presence.state(message.app_id, message.channel))
-        peer.say(say.Present(message.id, state.members, state.version, state.subscriptions))
 
-    def _count(self, peer: WorkerPeer, message: say.Count) -> None:
-        peer.say(say.Counted(message.id, _now(self.presence.count(message.app_id, message.channel))))
-
-    def _describe(self, peer: WorkerPeer, message: say.Describe) -> None:
-        change = self.presence.change(message.app_id, message.channel, message.user_id, message.user_info)
-        peer.say(say.Described(message.id, _now(change)))
-
-    def _channels(self, peer: WorkerPeer, message: say.Channels) -> None:
-        peer.say(say.Listed(message.id, _now(self.presence.channels(message.app_id, message.prefix))))
-
-    def _workers(self, peer: WorkerPeer, message: say.Workers) -> None:
-        peer.say(say.Answered(message.id, self.workers()))
-
-    def _connections(self, peer: WorkerPeer, message: say.Connections) -> None:
-        peer.connections[message.app_id] = message.connections
-        self._count_changed(message.app_id)
-
-    def _count_changed(self, app_id: str) -> None:
-        if not self.peers:
-            return  # A newcomer is told at its Hello.
-        if not self._unsaid:
-            asyncio.get_running_loop().call_soon(self._tell_counts)
-        self._unsaid.add(app_id)
-
-    def _tell_counts(self) -> None:
-        for app_id in self._unsaid:
-            for peer in self.peers:
-                peer.say(say.Elsewhere(app_id, self.connections_elsewhere(app_id, peer)))
-        self._unsaid.clear()
-
-    # History, receipts, figures
-
-    def _append(self, peer: WorkerPeer, message: say.Append) -> None:
-        position = _now(self.history.append(message.app_id, message.channel, message.frame, message.ttl_s))
-        peer.say(say.Appended(message.id, position))
-
-    def _latest(self, peer: WorkerPeer, message: say.Latest) -> None:
-        entry: HistoryEntry | None = _now(self.history.latest(message.app_id, message.channel))
-        peer.say(say.Kept(message.id, () if entry is None else (entry,)))
-
-    def _since(self, peer: WorkerPeer, message: say.Since) -> None:
-        entries = _now(self.history.since(message.app_id, message.channel, message.position))
-        peer.say(say.Kept(message.id, None if entries is None else tuple(entries)))
-
-    def _claim(self, peer: WorkerPeer, message: say.Claim) -> None:
-        try:
-            answer = _now(self.idempotency.claim(message.app_id, message.key))
-        except CallUnderWay:
-            peer.say(say.Claimed(message.id, True, None))
-        else:
-            if answer is None:
-                peer.claims.add((message.app_id, message.key))
-            peer.say(say.Claimed(message.id, False, answer))
-
-    def _complete(self, peer: WorkerPeer, message: say.Complete) -> None:
-        peer.claims.discard((message.app_id, message.key))
-        _now(self.idempotency.complete(message.app_id, message.key, message.answer))
-
-    def _release(self, peer: WorkerPeer, message: say.Release) -> None:
-        peer.claims.discard((message.app_id, message.key))
-        _now(self.idempotency.release(message.app_id, message.key))
-
-    def _totals(self, peer: WorkerPeer, message: say.TotalsAsked) -> None:
-        peer.say(say.Summed(message.id, self.totals()))
+def _is_announced(result: object) -> bool:
+    """Whether the worker is to announce what its call changed."""
+    match result:
+        case Arrival():
+            return result.is_first_of_user or result.is_first_on_channel
+        case Departure():
+            return result.is_last_of_user or result.is_last_on_channel
+        case _:
+            return False

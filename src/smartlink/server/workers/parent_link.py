@@ -1,80 +1,70 @@
-"""A worker's line to the switchboard: questions and answers, publications in and out, word of its own end."""
+"""A worker's link to the hub in its parent: calls and replies, publications in and out, orders to drain or reload."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, TypeVarTuple
 
 import msgspec
 import structlog
 
-from smartlink.protocol.session import PresenceMember
 from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Deliver, Publication
-from smartlink.server.cluster.presence.base import OnChange
-from smartlink.server.workers import messages as say
+from smartlink.server.cluster.presence.base import OnChange, PresenceStore
+from smartlink.server.workers import messages
+from smartlink.server.workers.calls import ERRORS, signature_of
 from smartlink.server.workers.stream import RecordStream
 
-__all__ = ["ParentLink"]
+__all__ = ["ANSWER_S", "ParentLink"]
 
 ANSWER_S = 5.0
-"""How long an answer may take."""
+"""Longest wait for a reply."""
 REPORT_S = 1.0
 MAX_LIVE_BYTES = 4 * 1024 * 1024
+"""Bytes that may wait for the hub before live publications are dropped."""
 
-_ANSWERS = frozenset(
-    {
-        say.Accepted,
-        say.Arrived,
-        say.Departed,
-        say.Present,
-        say.Counted,
-        say.Listed,
-        say.Answered,
-        say.Appended,
-        say.Kept,
-        say.Claimed,
-        say.Summed,
-    }
-)
+_REPLIES = frozenset({messages.Accepted, messages.Reply, messages.ErrorReply})
 
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 log = structlog.get_logger(__name__)
 
 
 class ParentLink:
-    """One worker's line. What comes in is handed on in the order in which it was said.
+    """The link of one worker. Records are acted on in the order in which the hub sent them.
 
-    A coroutine that an answer wakes runs before anything that was said after the answer is handed on: what it learned
+    A coroutine that a reply wakes runs before any record sent after that reply is acted on: what the coroutine learned
     is the state at exactly that point.
     """
 
     def __init__(self, end: socket.socket) -> None:
         self._stream = RecordStream(end, self._on_record, self._on_end)
         self._loop = asyncio.get_running_loop()
-        self._questions: dict[int, tuple[asyncio.Future[Any], float]] = {}
-        self._last_id = 0
-        self._unread: deque[say.FromSwitchboard] = deque()
+        self._waiting: dict[int, tuple[asyncio.Future[Any], float]] = {}
+        """By number: who awaits a reply, and until when."""
+        self._last_number = 0
+        self._unread: deque[messages.FromHub] = deque()
         self._is_reading_later = False
         self._waking = 0
-        """Answers whose askers have not run yet."""
+        """Replies whose callers have not run yet."""
         self._turn = self._settled = 0
         self._counts: dict[str, int] = {}
         self._figures: Callable[[], dict[str, float]] = dict
         self._reporting: asyncio.Task[None] | None = None
         self.elsewhere: dict[str, int] = {}
+        """By app id: connections of the other workers."""
         self.deliver: Deliver | None = None
         self.on_change: OnChange | None = None
         self.on_drain: Callable[[bool], None] | None = None
-        """Gets whether a successor is there already."""
+        """Called with whether a successor runs already."""
         self.on_reload: Callable[[], None] | None = None
         self.on_lost: Callable[[], None] | None = None
-        """The switchboard is gone, and with it the parent."""
-        self.tell(say.Hello(say.VERSION, os.getpid()))
+        """Called when the parent is gone."""
+        self.send(messages.Hello(messages.VERSION, os.getpid()))
 
     @property
     def is_up(self) -> bool:
@@ -82,88 +72,112 @@ class ParentLink:
 
     @property
     def is_swamped(self) -> bool:
-        """Whether so much waits for the switchboard that what may be dropped should be."""
+        """Whether so much waits for the hub that live publications should be dropped."""
         return self._stream.waiting_bytes > MAX_LIVE_BYTES
 
-    def tell(self, message: msgspec.Struct) -> None:
-        """Say something that has no answer."""
-        self._stream.send(say.encode(message))
+    def send(self, message: msgspec.Struct) -> None:
+        """Send a record that has no reply."""
+        self._stream.send(messages.encode(message))
 
-    def ask(self, question: Callable[[int], msgspec.Struct], answer_s: float = ANSWER_S) -> asyncio.Future[Any]:
-        """Ask, pipelined; the future has the answer, or BrokerUnavailable when none comes in time or at all."""
-        future: asyncio.Future[Any] = self._loop.create_future()
-        if not self.is_up:
-            future.set_exception(BrokerUnavailable("The switchboard is gone"))
-            return future
-        self._last_id += 1
-        self._questions[self._last_id] = (future, time.monotonic() + answer_s)
-        self.tell(question(self._last_id))
+    async def call(
+        self,
+        method: Callable[[Any, *Arguments], Coroutine[Any, Any, T]],
+        *arguments: *Arguments,
+        answer_s: float = ANSWER_S,
+    ) -> T:
+        """Call a method of a port, such as `History.append`, in the parent; calls are pipelined.
+
+        Raises what the port declares, and BrokerUnavailable when no reply comes within `answer_s` seconds.
+        """
+        signature = signature_of(method)
+        number, future = self._expect(answer_s)
+        if number:
+            self.send(messages.Call(number, signature.port, signature.method, _encoded(arguments)))
+        result: T = signature.decode_result(await future)
+        return result
+
+    def notify(self, method: Callable[[Any, *Arguments], object], *arguments: *Arguments) -> None:
+        """Call a method of a port in the parent without waiting; its result is dropped."""
+        signature = signature_of(method)
+        self.send(messages.Call(0, signature.port, signature.method, _encoded(arguments)))
+
+    def publish(self, publication: Publication | Control) -> asyncio.Future[None]:
+        """Forward a publication; the future is done when the hub has accepted it, or raises BrokerUnavailable."""
+        number, future = self._expect(ANSWER_S)
+        if number:
+            self.send(messages.forward(publication, number))
         return future
 
-    async def join(self, app_id: str, channel: str, socket_id: str, member: PresenceMember | None) -> say.Arrived:
-        """Ask for a join."""
-        # A parent that only stands still will carry it out: to give up would leave an entry that nobody takes out.
-        arrived: say.Arrived = await self.ask(
-            lambda number: say.Join(number, app_id, channel, socket_id, member), math.inf
-        )
-        return arrived
+    def publish_live(self, publication: Publication) -> None:
+        """Forward a publication without waiting."""
+        self.send(messages.forward(publication))
 
     def report_connections(self, app_id: str, connections: int) -> None:
-        """Tell a count; of several within one turn of the loop, the last."""
+        """Report a count; of several within one turn of the loop, only the last."""
         if not self._counts:
-            self._loop.call_soon(self._tell_counts)
+            self._loop.call_soon(self._send_counts)
         self._counts[app_id] = connections
 
     def ready(self, figures: Callable[[], dict[str, float]]) -> None:
-        """Say that this worker accepts, and from now on each second how it is doing."""
-        self.tell(say.Ready())
+        """Tell the parent that this worker accepts connections; from now on report `figures` each second."""
+        self.send(messages.Ready())
         self._figures = figures
         self._reporting = self._loop.create_task(self._report())
 
     async def close(self) -> None:
-        """End the line; what was said before arrives, and what was counted since the last report."""
+        """End the link; what was sent before arrives, and so do the last figures."""
         self.on_lost = None
         if self._reporting is not None:
             self._reporting.cancel()
             await asyncio.wait((self._reporting,))
-            self.tell(say.Report(self._figures()))
+            self.send(messages.WorkerReport(self._figures()))
         self._stream.flush()
         waiting = self._loop.call_later(ANSWER_S, self._stream.close)
         await self._stream.drained()
         waiting.cancel()
         self._stream.close()
 
+    def _expect(self, answer_s: float) -> tuple[int, asyncio.Future[Any]]:
+        """Return a number and the future of its reply; 0 and a failed future when the parent is gone."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if not self.is_up:
+            future.set_exception(BrokerUnavailable("The parent process is gone"))
+            return 0, future
+        self._last_number += 1
+        self._waiting[self._last_number] = (future, time.monotonic() + answer_s)
+        return self._last_number, future
+
     async def _report(self) -> None:
         while True:
-            self.tell(say.Report(self._figures()))
+            self.send(messages.WorkerReport(self._figures()))
             await asyncio.sleep(REPORT_S)
             self._give_up(time.monotonic())
 
     def _give_up(self, now: float) -> None:
-        """Fail the questions that were not answered in time."""
-        late = [number for number, (_, until) in self._questions.items() if until < now]
+        """Fail the calls that got no reply in time."""
+        late = [number for number, (_, until) in self._waiting.items() if until < now]
         if late:
-            log.error("the switchboard does not answer", questions=len(late))
+            log.error("the parent process does not reply", calls=len(late))
         for number in late:
-            future, _ = self._questions.pop(number)
+            future, _ = self._waiting.pop(number)
             if not future.done():
-                future.set_exception(BrokerUnavailable("The switchboard does not answer"))
+                future.set_exception(BrokerUnavailable("The parent process does not reply"))
 
-    def _tell_counts(self) -> None:
+    def _send_counts(self) -> None:
         for app_id, connections in self._counts.items():
-            self.tell(say.Connections(app_id, connections))
+            self.notify(PresenceStore.report_connections, app_id, connections)
         self._counts.clear()
 
-    # What comes in
+    # Records from the hub
 
     def _on_record(self, record: bytes) -> None:
         try:
-            message = say.from_switchboard(record)
+            message = messages.from_hub(record)
         except msgspec.DecodeError as error:
-            log.error("the switchboard speaks another language: the line ends", problem=str(error)[:200])
+            log.error("invalid record from the parent process: closing the link", problem=str(error)[:200])
             self._stream.close()
             return
-        if self._unread or (self._waking and type(message) not in _ANSWERS):
+        if self._unread or (self._waking and type(message) not in _REPLIES):
             self._unread.append(message)
             self._read_later()
         else:
@@ -177,53 +191,53 @@ class ParentLink:
     def _read_on(self) -> None:
         self._is_reading_later = False
         while self._unread:
-            if self._waking and type(self._unread[0]) not in _ANSWERS:
+            if self._waking and type(self._unread[0]) not in _REPLIES:
                 self._read_later()
                 return
             self._act(self._unread.popleft())
 
-    def _act(self, message: say.FromSwitchboard) -> None:
+    def _act(self, message: messages.FromHub) -> None:
         match message:
-            case say.Publish(_, app_id, channel, frame, except_socket, is_live, version):
+            case messages.ForwardedPublication() | messages.ForwardedControl():
                 if self.deliver is not None:
-                    self.deliver(Publication(app_id, channel, frame, except_socket, is_live, version))
-            case say.Signal(_, app_id, action, target, data):
-                if self.deliver is not None:
-                    self.deliver(Control(app_id, action, target, data))
-            case say.Accepted(number):
-                self._accepted(number)
-            case say.Elsewhere(app_id, connections):
+                    self.deliver(messages.forwarded(message))
+            case messages.Accepted(number):
+                # The publisher learned no state that later records change: they need not wait for it.
+                self._resolve(number, None)
+            case messages.Reply(number, result, turn):
+                self._resolve(number, result)
+                self._settle_later(turn)
+            case messages.ErrorReply(number, error):
+                self._fail(number, ERRORS[error]())
+                self._settle_later(0)
+            case messages.ConnectionsElsewhere(app_id, connections):
                 self.elsewhere[app_id] = connections
-            case say.Changed(change, turn):
+            case messages.PresenceChange(change, turn):
                 if self.on_change is not None:
                     self.on_change(change)
                 self._settle_later(turn)
-            case say.Drain() | say.Reload():
+            case messages.Drain() | messages.Reload():
                 self._obey(message)
-            case _:
-                self._answer(message)
 
-    def _obey(self, message: say.Drain | say.Reload) -> None:
-        if isinstance(message, say.Drain):
+    def _obey(self, order: messages.Drain | messages.Reload) -> None:
+        if isinstance(order, messages.Drain):
             if self.on_drain is not None:
-                self.on_drain(message.is_replaced)
+                self.on_drain(order.is_replaced)
         elif self.on_reload is not None:
             self.on_reload()
 
-    def _accepted(self, number: int) -> None:
-        """Wake a publisher. It learned no state that what follows would change: what follows need not wait for it."""
-        question = self._questions.pop(number, None)
-        if question is not None and not question[0].done():
-            question[0].set_result(None)
+    def _resolve(self, number: int, result: msgspec.Raw | None) -> None:
+        future, _ = self._waiting.pop(number, (None, 0.0))
+        if future is not None and not future.done():
+            future.set_result(result)
 
-    def _answer(self, answer: Any) -> None:
-        question = self._questions.pop(answer.id, None)
-        if question is not None and not question[0].done():
-            question[0].set_result(answer)
-        self._settle_later(getattr(answer, "turn", 0))
+    def _fail(self, number: int, error: Exception) -> None:
+        future, _ = self._waiting.pop(number, (None, 0.0))
+        if future is not None and not future.done():
+            future.set_exception(error)
 
     def _settle_later(self, turn: int) -> None:
-        """Behind whatever the message woke: the loop runs what is ready in order."""
+        """Settle once what the record woke has run: the loop runs callbacks in order."""
         self._turn = max(self._turn, turn)
         self._waking += 1
         self._loop.call_soon(self._settle)
@@ -234,12 +248,16 @@ class ParentLink:
             return
         if self._turn > self._settled:
             self._settled = self._turn
-            self.tell(say.Settled(self._turn))
+            self.send(messages.Settled(self._turn))
 
     def _on_end(self) -> None:
-        questions, self._questions = self._questions, {}
-        for future, _ in questions.values():
+        waiting, self._waiting = self._waiting, {}
+        for future, _ in waiting.values():
             if not future.done():
-                future.set_exception(BrokerUnavailable("The switchboard is gone"))
+                future.set_exception(BrokerUnavailable("The parent process is gone"))
         if self.on_lost is not None:
             self.on_lost()
+
+
+def _encoded(arguments: tuple[Any, ...]) -> msgspec.Raw:
+    return msgspec.Raw(messages.encode(arguments))

@@ -1,7 +1,7 @@
-"""The engines of a server that is its own switchboard: one process alone, until a successor takes a seat.
+"""The engines of a server of one process, which is its own worker hub.
 
-While nobody has a seat they are the memory engines. During a restart they join the process that ends and the one that
-follows it: publications go both ways, counts and members are of both.
+They are memory engines as long as no worker has connected. During a restart they join the process that ends and its
+successor: publications go both ways, counts and members include both.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ __all__ = ["SingleBroker", "SingleOverview", "SinglePresence"]
 
 
 class SingleBroker(MemoryBroker):
-    """A `Broker` for the switchboard's own node."""
+    """The `Broker` of the hub's local node."""
 
     def __init__(self, worker_hub: WorkerHub, presence: SinglePresence) -> None:
         super().__init__()
         self._worker_hub = worker_hub
-        self._roster = presence
+        self._presence = presence
 
     async def start(self, deliver: Deliver) -> None:
         await super().start(deliver)
-        self._worker_hub.home = self
+        self._worker_hub.local_node = self
 
     async def publish(self, publication: Publication | Control) -> None:
         await super().publish(publication)
@@ -34,10 +34,10 @@ class SingleBroker(MemoryBroker):
             self._worker_hub.route(publication)
 
     async def stop(self) -> None:
-        self._worker_hub.home = None
+        self._worker_hub.local_node = None
         await super().stop()
 
-    # What the exchange calls
+    # What the hub calls
 
     def deliver(self, publication: Publication | Control) -> None:
         if self._deliver is not None:
@@ -47,11 +47,11 @@ class SingleBroker(MemoryBroker):
         return (app_id, channel) in self._subscribed
 
     def on_change(self, change: Change) -> None:
-        self._roster.announce(change)
+        self._presence.announce(change)
 
 
 class SinglePresence(MemoryPresence):
-    """The `PresenceStore` of the parent's own node; the hub enters its workers' connections into the same one."""
+    """The `PresenceStore` of the hub's local node; the hub enters its workers' connections into the same store."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,19 +59,20 @@ class SinglePresence(MemoryPresence):
         self._on_change: OnChange | None = None
 
     def use(self, worker_hub: WorkerHub) -> None:
-        """Be the roster of `worker_hub`."""
+        """Report to `worker_hub` from now on."""
         self._worker_hub = worker_hub
 
     async def start(self, on_change: OnChange) -> None:
         self._on_change = on_change
 
     def announce(self, change: Change) -> None:
+        """Hand a change to the local node."""
         if self._on_change is not None:
             self._on_change(change)
 
     def report_connections(self, app_id: str, connections: int) -> None:
         if self._worker_hub is not None:
-            self._worker_hub.report_home(app_id, connections)
+            self._worker_hub.report_local_connections(app_id, connections)
 
     def connections_elsewhere(self, app_id: str) -> int:
         return 0 if self._worker_hub is None else self._worker_hub.connections_elsewhere(app_id)
@@ -80,12 +81,12 @@ class SinglePresence(MemoryPresence):
         return 1 if self._worker_hub is None else max(1, self._worker_hub.workers())
 
     async def stop(self) -> None:
-        """What this node entered has left with its connections; what workers entered stays."""
+        """Drop the callback: this node's entries left with its connections, and those of workers stay."""
         self._on_change = None
 
 
 class SingleOverview:
-    """The overview of a server that is its own switchboard."""
+    """The `MachineOverview` of a server that is its own worker hub."""
 
     def __init__(self, worker_hub: WorkerHub) -> None:
         self._worker_hub = worker_hub

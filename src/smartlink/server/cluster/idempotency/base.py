@@ -19,7 +19,7 @@ class CallUnderWay(Exception):
 class IdempotencyStore(Protocol):
     """Remembers, over all nodes, which calls were carried out and their answers.
 
-    tests/conformance/test_receipts.py checks these promises for every engine: of several callers with one key, one
+    tests/conformance/test_idempotency.py checks these promises for every engine: of several callers with one key, one
     claims it until it releases it or `KEPT_S` pass; apps do not share keys. An app over its memory limit loses its own
     oldest answers. Raises BrokerUnavailable if the other nodes are unreachable.
     """

@@ -85,12 +85,12 @@ OnChange = Callable[[Change], None]
 class PresenceStore(Protocol):
     """Who is on a channel, over all nodes.
 
-    tests/conformance/test_roster.py checks these promises for every engine: counts and members cover the whole cluster;
-    each user is listed once regardless of connections, with the id and info announced first; first and last are
-    reported exactly once; joining twice with one socket id, or leaving without having joined, changes nothing and is
-    neither first nor last; states and changes are numbered in one order (`ChannelState`); a dead node's entries vanish
-    within 10 s, and one node is notified. While other nodes are unreachable, results cover this node alone, and nothing
-    raises or blocks for long; afterwards the node's entries are reconciled.
+    tests/conformance/test_presence.py checks these promises for every engine: counts and members cover the whole
+    cluster; each user is listed once regardless of connections, with the id and info announced first; first and
+    last are reported exactly once; joining twice with one socket id, or leaving without having joined, changes
+    nothing and is neither first nor last; states and changes are numbered in one order (`ChannelState`); a dead
+    node's entries vanish within 10 s, and one node is notified. While other nodes are unreachable, results cover
+    this node alone, and nothing raises or blocks for long; afterwards the node's entries are reconciled.
     """
 
     async def start(self, on_change: OnChange) -> None:

@@ -16,7 +16,7 @@ from smartlink.server.cluster.idempotency.redis import RedisIdempotency
 __all__ = ["shared_redis"]
 
 
-class ReceiptPromises:
+class IdempotencyPromises:
     """Subclassed per engine."""
 
     def idempotency(self, max_app_bytes: int = MAX_APP_BYTES) -> IdempotencyStore:
@@ -66,7 +66,7 @@ async def carry_out(idempotency: IdempotencyStore, app_id: str, key: str) -> Non
     await idempotency.complete(app_id, key, b"{}")
 
 
-class TestMemoryReceipts(ReceiptPromises):
+class TestMemoryIdempotency(IdempotencyPromises):
     def idempotency(self, max_app_bytes: int = MAX_APP_BYTES) -> IdempotencyStore:
         return MemoryIdempotency(max_app_bytes=max_app_bytes)
 
@@ -91,7 +91,7 @@ class TestMemoryReceipts(ReceiptPromises):
         assert await idempotency.claim("1", "k") is None
 
 
-class TestRedisReceipts(ReceiptPromises):
+class TestRedisIdempotency(IdempotencyPromises):
     @pytest.fixture(autouse=True)
     async def _engines(self, shared_redis: RedisServer) -> AsyncIterator[None]:
         async with redis_engines(shared_redis.url) as engines:

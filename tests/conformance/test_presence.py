@@ -24,7 +24,7 @@ T = TypeVar("T")
 ANA, BEN = PresenceMember("1", b'{"name":"Ana"}'), PresenceMember("2")
 
 
-class RosterPromises:
+class PresencePromises:
     """Subclassed per engine."""
 
     def presence(self) -> PresenceStore:
@@ -144,7 +144,7 @@ class RosterPromises:
         assert await presence.count("1", "nobody") == ChannelCount(0, 0)
 
 
-class TestMemoryRoster(RosterPromises):
+class TestMemoryPresence(PresencePromises):
     def presence(self) -> PresenceStore:
         return MemoryPresence()
 
@@ -222,7 +222,7 @@ def test_the_event_loop_is_not_needed_by_the_memory_engine() -> None:
     assert asyncio.iscoroutinefunction(MemoryPresence.join)
 
 
-class TestRedisRoster(RosterPromises):
+class TestRedisPresence(PresencePromises):
     @pytest.fixture(autouse=True)
     async def _engines(self, shared_redis: RedisServer) -> AsyncIterator[None]:
         async with redis_engines(shared_redis.url) as engines:

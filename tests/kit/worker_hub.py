@@ -1,4 +1,4 @@
-"""A switchboard with workers' lines to it, over real Unix sockets, in the test's own loop."""
+"""A worker hub and workers' links to it, over real Unix sockets, in the test's own loop."""
 
 from __future__ import annotations
 
@@ -14,44 +14,46 @@ from smartlink.server.webhooks.base import OutgoingEvent
 from smartlink.server.workers.hub import WorkerHub, WorkerPeer
 from smartlink.server.workers.parent_link import ParentLink
 
+__all__ = ["Workers", "workers"]
 
-class Switchboard:
-    """An exchange, its seats, and what it was told to post."""
+
+class Workers:
+    """A hub, its workers, and the webhook events that they had sent."""
 
     def __init__(self, max_app_bytes: int = 67_108_864) -> None:
-        self.told: list[tuple[str, OutgoingEvent]] = []
-        self.worker_hub = WorkerHub(
+        self.webhook_events: list[tuple[str, OutgoingEvent]] = []
+        self.hub = WorkerHub(
             presence=MemoryPresence(),
             history=MemoryHistory(keep=3, max_app_bytes=max_app_bytes),
             idempotency=MemoryIdempotency(max_app_bytes=max_app_bytes),
-            tell=lambda app_id, event: self.told.append((app_id, event)),
+            emit=lambda app_id, event: self.webhook_events.append((app_id, event)),
         )
         self.peers: list[WorkerPeer] = []
-        self.lines: list[ParentLink] = []
+        self.links: list[ParentLink] = []
 
-    async def line(self) -> ParentLink:
-        """One more worker, ready."""
+    async def link(self) -> ParentLink:
+        """Add a worker, and return its link when it is ready."""
         here, there = socket.socketpair()
-        peer = self.worker_hub.peer(here)
-        line = ParentLink(there)
+        peer = self.hub.peer(here)
+        link = ParentLink(there)
         self.peers.append(peer)
-        self.lines.append(line)
-        line.ready(dict)
+        self.links.append(link)
+        link.ready(dict)
         await eventually(lambda: peer.is_ready)
-        return line
+        return link
 
-    def kill(self, line: ParentLink) -> None:
-        """End a worker's line as its death would."""
-        self.peers[self.lines.index(line)].close()
+    def kill(self, link: ParentLink) -> None:
+        """End a worker's link as its death would."""
+        self.peers[self.links.index(link)].close()
 
 
 @asynccontextmanager
-async def switchboard(max_app_bytes: int = 67_108_864) -> AsyncIterator[Switchboard]:
-    running = Switchboard(max_app_bytes)
+async def workers(max_app_bytes: int = 67_108_864) -> AsyncIterator[Workers]:
+    running = Workers(max_app_bytes)
     try:
         yield running
     finally:
-        for line in running.lines:
-            await line.close()
+        for link in running.links:
+            await link.close()
         for peer in running.peers:
             peer.close()
