@@ -1,1 +1,1 @@
-"""What happens: connections, channels, users; the verbs of one node."""
+"""The core: connections, channels and users of one node, and the operations on them."""

@@ -1,7 +1,7 @@
-"""One client: what it says goes to the session, what the session decides goes to node and socket.
+"""One client: its messages go to the session, and the session's effects go to node and socket.
 
-Whatever carries the frames (a WebSocket, the HTTP fallback) feeds whole messages to `receive_text`; answers leave
-through the `Link` as WebSocket frames, which are the server's one form of outgoing message.
+The transport (WebSocket or HTTP fallback) passes whole messages to `receive_text`; answers leave through the `Link` as
+WebSocket frames, the server's only form of outgoing message.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ __all__ = ["ClientConnection", "ClientSettings"]
 
 MAX_WAITING_FRAMES = 256
 JOINS_AT_ONCE = 10
-"""Seconds' worth of joins of presence channels that may come at once, as when a page loads."""
+"""Seconds' worth of presence joins that may arrive at once, as when a page loads."""
 LINGER_S = 2.0
 SLOW_LINGER_S = 15.0
 STALLED_S = 8.0
-"""How long a connection may take nothing at all before it is cut."""
+"""Longest time in which a connection reads nothing before it is cut."""
 
 _HEARTBEAT = control_frame(PING) + text_frame(encoding.PING)
 
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """What all connections of a server share."""
+    """Shared by all client connections of a server."""
 
     node: Node
     sweeper: Sweeper
@@ -51,8 +51,8 @@ class ClientConnection:
     """A client's connection, from its greeting to its end.
 
     A transport derives from it, calls `heard` for each sign of life and `receive_text` for each whole message, and
-    raises or handles WireFault as its framing asks. Ended by `close`, the connection has left every index at once;
-    what the peer sends afterwards has no effect, and the link lingers only so that the peer can read why.
+    raises or handles WireFault as its framing requires. `close` removes the connection from every index at once; what
+    the peer sends afterwards has no effect, and the link lingers only so that the peer can read the reason.
     """
 
     __slots__ = (
@@ -85,21 +85,21 @@ class ClientConnection:
         self.began_at = 0
         self.heard_at = shared.sweeper.now()
         self.pinged_at = 0.0
-        """When the silence was last asked about; 0 while nothing is owed."""
+        """When an unanswered ping was sent, or 0."""
         self._buckets: tuple[TokenBucket | None, TokenBucket] | None = None
         self._address: str | None = None
         self._joins: TokenBucket | None = None
         self._leaving: dict[str, PresenceMember] | None = None
-        """Presence channels left in this turn of the loop, and who it was there: others are told at its end."""
+        """Presence channels left in this turn of the loop, and the member: announced at the end of the turn."""
         self._is_busy = self._is_greeted = self._is_turn_over = False
         self._waiting: deque[bytes] | None = None
         self._behind_since = 0.0
         timeout_s = app.authorization_timeout_s
         self._deadline = 0.0 if timeout_s is None else self.heard_at + timeout_s
-        """While open: until when it must have shown a right to be here, 0 once it has. Then: when lingering ends."""
+        """While open: until when it must be authorised, 0 once it is. After that: when lingering ends."""
 
     def start(self, address: str) -> None:
-        """Greet the client at `address`. Whatever opens the transport has been written."""
+        """Greet the client at `address`. The transport is open."""
         self._address = address
         self._shared.addresses.take(self.app.id, address)
         self._run(self._greet())
@@ -113,7 +113,7 @@ class ClientConnection:
         elif not self.is_open:
             node.give_place_back(self.app)
         elif (why := node.ending_of(self.app)) is not None:
-            # The app changed while others were asked, and this connection was not yet among those to end.
+            # The app changed during the wait, and this connection was not yet among those to end.
             node.give_place_back(self.app)
             self.close(*why)
         else:
@@ -121,17 +121,17 @@ class ClientConnection:
             node.connect(self)
             self.write(text_frame(self.session.opened().frame))
 
-    # What the transport tells
+    # Called by the transport
 
     def heard(self) -> None:
-        """Something came from the peer: it lives."""
+        """Note a sign of life from the peer."""
         self.heard_at = self._shared.sweeper.now()
         self.pinged_at = 0.0
 
     def receive_text(self, message: bytes) -> None:
-        """Act on one whole message of the peer, in order. Raises WireFault when it is not UTF-8.
+        """Act on one whole message of the peer, in order; after the end it has no effect.
 
-        After the end it has no effect.
+        Raises WireFault when it is not UTF-8.
         """
         if not self.is_open:
             return
@@ -146,7 +146,7 @@ class ClientConnection:
         of_app.bytes_received += len(message)
         self._depart_before(message)
         if self._is_busy:
-            # A verb of this connection waits for an engine: keep the order of what the client said.
+            # An operation of this connection waits for an engine: keep the order of the client's messages.
             if self._waiting is None:
                 self._waiting = deque()
                 self._link.pause()
@@ -157,7 +157,7 @@ class ClientConnection:
         self._act_on(message)
 
     def on_bytes(self, data: bytes) -> None:
-        """Bytes of the link, for transports that read frames from it; here they mean nothing."""
+        """Ignore bytes of the link; transports that read frames from it override this."""
 
     def on_closed(self, descriptor: int) -> None:
         self._leave(descriptor)
@@ -174,10 +174,10 @@ class ClientConnection:
             self._shared.node.hub.bring_back(self)
 
     def _read_on(self) -> None:
-        """Nothing that the peer said waits for an engine any more: read what else it says."""
+        """Read on: no message of the peer waits for an engine any more."""
         self._link.resume()
 
-    # What fan-out and hub see
+    # Called by fan-out and hub
 
     @property
     def descriptor(self) -> int:
@@ -193,7 +193,7 @@ class ClientConnection:
         self._link.write(data)
         self._shared.node.metrics.bytes_sent += len(data)
         if self._link.buffered > self._shared.max_backlog_bytes:
-            self._cut("Too slow: more is waiting for this connection than it may have waiting")
+            self._cut("Too slow: too much is waiting for this connection")
 
     def fell_behind(self, rest: bytes) -> None:
         assert isinstance(self._link, PlainLink)  # noqa: S101 — only those have a descriptor
@@ -213,13 +213,13 @@ class ClientConnection:
         self._link.finish()
 
     def sweep(self, now: float) -> None:
-        """Called each second: ask about silence, cut what is dead or stands still."""
+        """Called each second: ping a silent peer, cut one that is dead or does not read."""
         if not self.is_open:
             if now >= self._deadline:
                 self._link.abort()
             return
         if self._behind_since and now - self._behind_since > STALLED_S:
-            self._cut("Too slow: nothing was taken for several seconds")
+            self._cut("Too slow: the client read nothing for several seconds")
             return
         if self._deadline and now >= self._deadline:
             reason = f"Neither signed in nor on a private channel within {self.app.authorization_timeout_s} s"
@@ -228,7 +228,7 @@ class ClientConnection:
         interval = self.app.ping_interval_s
         if self.pinged_at:
             if now - self.pinged_at >= interval:
-                self.close(Code.NO_PONG, "No pong: nothing was heard after a ping")
+                self.close(Code.NO_PONG, "No pong: the client did not answer a ping")
         elif now - self.heard_at >= interval:
             self.pinged_at = now
             self.write(_HEARTBEAT)
@@ -281,9 +281,9 @@ class ClientConnection:
             self._deadline = 0.0
 
     def _leave_later(self, channel: str, member: PresenceMember) -> None:
-        """Hear nothing of a presence channel any more, and be gone from it at the end of this turn of the loop.
+        """Stop hearing a presence channel at once, and leave it at the end of this turn of the loop.
 
-        Who subscribes again as the same member until then has not been away: nobody is told.
+        When the client subscribes again as the same member by then, nothing is announced.
         """
         self._shared.node.hub.leave(self, channel, member, self.descriptor)
         if self._leaving is None:
@@ -298,7 +298,7 @@ class ClientConnection:
             self._depart()
 
     def _depart_before(self, message: bytes) -> None:
-        """Tell of what was left before anything else is done but leaving and joining: the client may rely on it."""
+        """Announce pending leaves before any message but subscribe and unsubscribe: the client may rely on that."""
         if (
             self._leaving
             and not self._is_busy
@@ -334,11 +334,11 @@ class ClientConnection:
     def _run(self, coroutine: object) -> None:
         tasks = self._shared.node.tasks
         self._is_busy = True
-        tasks.run(coroutine, self._on_done, self._on_failed)  # type: ignore[arg-type] # any coroutine of a verb
+        tasks.run(coroutine, self._on_done, self._on_failed)  # type: ignore[arg-type] # any coroutine
 
     def _on_done(self, _result: object) -> None:
         self._is_busy = False
-        # Taken out meanwhile: a message that is done at once comes here again, however many wait behind it.
+        # Take it out: a message that is done at once calls this again, whatever the number of messages behind it.
         waiting, self._waiting = self._waiting, None
         if self._is_turn_over:
             self._depart()
@@ -359,7 +359,7 @@ class ClientConnection:
         self.close(Code.INTERNAL_ERROR, "Internal error")
 
     def _may_join(self, channel: str) -> bool:
-        """Whether the client may join now; else it is told why not. Other channels than presence tell nobody of it."""
+        """Whether the client may join now; if not, tell it why. Only joins of presence channels are limited."""
         if kind_of(channel) is not ChannelKind.PRESENCE:
             return True
         now, rate = self._shared.sweeper.now(), self.app.presence_joins_per_s
@@ -396,7 +396,7 @@ class ClientConnection:
         self.is_open = False
         if self._waiting is not None:
             self._waiting = None
-            self._read_on()  # so that the peer's own close is read
+            self._read_on()  # to read the peer's close
         if self._address is not None:
             self._shared.addresses.release(self.app.id, self._address)
         node = self._shared.node
@@ -410,6 +410,6 @@ class ClientConnection:
 
 
 def _ignored(message: bytes) -> bytes:
-    """The answer to a message over the rate. It names the channel, so that nobody waits for another answer."""
+    """Encode the answer to a message over the rate. It names the channel, so that the client stops waiting."""
     channel: str | None = getattr(decode(message), "channel", None)
     return encoding.error("Too many messages: this one was ignored", Code.CLIENT_EVENT_REFUSED, channel)

@@ -1,7 +1,7 @@
-"""What was put right here before the change itself came: the change is not told a second time.
+"""Changes that were reconciled here before their own publication arrived: they are not announced twice.
 
-A node that looks at the roster may see a coming or going whose publication is still on its way. Numbers say which
-publications that look covers (`presence.base.State`).
+A node that rechecks the presence store may see a join or leave whose publication is still on its way. Versions tell
+which publications the recheck covers (`presence.base.ChannelState`).
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ _Key = tuple[str, str]
 
 
 class Corrections:
-    """By channel and user, the number up to which those here know of that user. Plain and synchronous.
+    """By channel and user, the version up to which clients here know about that user. Plain and synchronous.
 
-    Those who never heard what was put right were not told again: they still need the change itself.
+    Clients that never heard the wrong change were not sent the correction: they still need the change itself.
     """
 
     def __init__(self, known_s: float = KNOWN_S) -> None:
         self._known_s = known_s
         self._known: dict[_Key, dict[str, tuple[int, int]]] = {}
-        """The number of the change that was put right, and the one up to which it was."""
+        """The version of the change that was wrong, and the version up to which it was corrected."""
         self._timers: set[asyncio.TimerHandle] = set()
 
     def note(self, app_id: str, channel: str, wrong: dict[str, int], version: int) -> None:
-        """Those on the channel here know of some users what the state of that version shows.
+        """Note that clients on the channel now know what the state of that version shows of some users.
 
-        `wrong`: by user, the number of the change that was heard last, and was wrong.
+        `wrong`: by user, the version of the change that was heard last, and was wrong.
         """
         if not version or not wrong:
             return
@@ -47,13 +47,14 @@ class Corrections:
         self._timers.add(timer)
 
     def covered(self, app_id: str, channel: str, user_id: str, version: int) -> int | None:
-        """The number of what was put right, if a change of number `version` is known with it; else None."""
+        """Return the version of the wrong change whose correction covers `version`, or None."""
         if not version or not self._known:
             return None
         wrong, known = self._known.get((app_id, channel), {}).get(user_id, (0, 0))
         return wrong if version <= known else None
 
     def stop(self) -> None:
+        """Forget everything."""
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()

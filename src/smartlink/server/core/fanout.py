@@ -1,15 +1,16 @@
 """Fan-out: one frame to every subscriber of a channel, encoded once, joined per tick, written in slices.
 
 A channel keeps the descriptors of its subscribers in an array. Frames published during one turn of the loop wait in
-`pending`; the turn after they are joined into one piece of bytes and written to `SLICE` subscribers, then the loop
-looks after its other sockets, then to the next slice. No object, counter or branch per receiver beyond the write.
+`pending`; in the next turn they are joined into one batch, which is written to `SLICE` subscribers; then the loop
+handles its other sockets, then the next slice follows. Beyond the write there is no object, counter or branch per
+receiver.
 
-While a batch is under way the array has three parts: [0, written) have it, [written, end) wait for it, [end, …) came
-later. Taking a descriptor out fills the hole from the end of its own part, so nobody is passed over or written twice,
-and a descriptor number that the kernel gives to a newcomer is never in an old batch.
+While a batch is under way the array has three parts: [0, written) have it, [written, end) wait for it, [end, …) joined
+later. A removed descriptor's place is filled from the end of its own part, so no subscriber is skipped or written to
+twice, and a descriptor number that the kernel reuses for a new connection is never in an old batch.
 
-Subscribers that cannot be written directly (a backlog, TLS) are kept apart in `others` and get `write` instead. Those
-of them that have much waiting get a batch without its live frames: what may be lost gives way to what may not.
+Subscribers that cannot be written to directly (a backlog, TLS) are kept apart in `others` and get `write` instead.
+Those with much waiting get a batch without its live frames, so that durable ones are not lost.
 """
 
 from __future__ import annotations
@@ -28,38 +29,38 @@ __all__ = ["MAX_PENDING_BYTES", "FanOut", "Subscriber", "Subscribers"]
 
 SLICE = 250
 MAX_PENDING_BYTES = 262_144
-"""Bytes a channel may have waiting before its publishers are made to wait."""
+"""Bytes that may wait on a channel before its publishers have to wait."""
 MAX_LIVE_BACKLOG_BYTES = 131_072
-"""Bytes a subscriber may have waiting before live frames are left out for it."""
+"""Bytes that may wait for a subscriber before live frames are dropped for it."""
 
 
 class Subscriber(Protocol):
-    """What fan-out needs of a connection."""
+    """A connection as fan-out needs it."""
 
     @property
     def descriptor(self) -> int:
-        """The descriptor to write to directly, or -1: then `write` is used."""
+        """The descriptor to write to directly, or -1 to use `write`."""
 
     @property
     def backlog(self) -> int:
         """Bytes that wait for this subscriber."""
 
     def write(self, data: bytes) -> None:
-        """Take whole frames; never waits, never raises."""
+        """Send whole frames; never waits, never raises."""
 
     def fell_behind(self, rest: bytes) -> None:
-        """The kernel took only part; `rest` is what is left. `descriptor` is -1 from now until it has caught up."""
+        """Keep `rest`, which the kernel did not take. `descriptor` is -1 from now until the subscriber catches up."""
 
     def vanished(self) -> None:
         """The descriptor is broken."""
 
 
 _NONE: Final[dict[Any, Any]] = {}
-"""Stands for a dictionary with nothing in it, of which most channels would have three. Never written to."""
+"""An empty dictionary shared by channels, most of which would have three of their own. Never written to."""
 
 
 class Subscribers:
-    """The subscribers of one channel, and what is on its way to them."""
+    """The subscribers of one channel, and the frames on their way to them."""
 
     __slots__ = (
         "_batch",
@@ -86,18 +87,18 @@ class Subscribers:
         self.pending: list[bytes] = []
         self.pending_bytes = 0
         self._late: dict[Subscriber, int] = _NONE
-        """How many of the pending frames were there before this subscriber came."""
+        """How many frames were pending when this subscriber joined."""
         self._left_out: dict[Subscriber, set[int]] = _NONE
-        """Which of the pending frames this subscriber does not get."""
+        """Indexes of the pending frames that this subscriber does not get."""
         self._live: set[int] | None = None
-        """Which of the pending frames are live."""
+        """Indexes of the pending frames that are live."""
         self._batch = b""
         self._own: dict[int, bytes] = _NONE
-        """By descriptor: what some get instead of the batch."""
+        """By descriptor: what a subscriber gets instead of the batch."""
         self._written = self._end = 0
         self.is_queued = False
         self.queued_at = 0.0
-        """When the first of the frames pending or under way came."""
+        """When the first of the frames pending or under way was published."""
         self.waiters: list[asyncio.Future[None]] = []
 
     def __len__(self) -> int:
@@ -107,14 +108,14 @@ class Subscribers:
         return subscriber in self.others or getattr(subscriber, "descriptor", -1) in self._position
 
     def add(self, subscriber: Subscriber) -> None:
-        """Add a newcomer: nothing that was published before reaches it."""
+        """Add a subscriber; it gets nothing that was published before."""
         if self.pending:
             self._late = self._late or {}
             self._late[subscriber] = len(self.pending)
         self.attach(subscriber)
 
     def attach(self, subscriber: Subscriber) -> None:
-        """Put a subscriber where it can be written now."""
+        """Sort a subscriber by whether it can be written to directly now."""
         descriptor = subscriber.descriptor
         if descriptor < 0:
             self.others[subscriber] = None
@@ -124,7 +125,7 @@ class Subscribers:
         self.descriptors.append(descriptor)
 
     def remove(self, subscriber: Subscriber, descriptor: int) -> None:
-        """Take a subscriber out at once; nothing reaches it any more. `descriptor` as it was when attached."""
+        """Remove a subscriber at once; it gets nothing any more. `descriptor` is the one it was attached with."""
         if self._late or self._left_out:
             self._late.pop(subscriber, None)
             self._left_out.pop(subscriber, None)
@@ -134,7 +135,7 @@ class Subscribers:
             self.others.pop(subscriber, None)
 
     def set_aside(self, subscriber: Subscriber, descriptor: int) -> None:
-        """Move a subscriber that fell behind to `others`, with what the batch under way still owes it."""
+        """Move a subscriber that fell behind to `others`, and send it the batch under way if it has not had it."""
         position = self._position.get(descriptor)
         if position is None:
             return
@@ -145,7 +146,7 @@ class Subscribers:
             subscriber.write(owed)
 
     def publish(self, frame: bytes, *left_out: Subscriber, is_live: bool = False) -> None:
-        """Append a frame to what goes out next."""
+        """Append a frame to the pending ones."""
         if is_live:
             if self._live is None:
                 self._live = set()
@@ -167,9 +168,9 @@ class Subscribers:
         return self._written < self._end
 
     def begin(self) -> tuple[int, int]:
-        """Join what is pending into a batch and hand it to `others`.
+        """Join the pending frames into a batch and send it to `others`.
 
-        Returns how many frames it holds, and how many live ones were left out for those who have much waiting.
+        Returns how many frames it holds, and how many live ones were dropped for subscribers with much waiting.
         """
         frames = self.pending
         late, left_out = self._late, self._left_out
@@ -212,7 +213,8 @@ class Subscribers:
     def advance(self, count: int) -> tuple[int, list[tuple[int, bytes]], list[int]]:
         """Write the batch to the next `count` subscribers.
 
-        Returns how many were written to, those that fell behind with what is left for each, and those that broke.
+        Returns how many were written to, the descriptors that fell behind with what each has not had, and the broken
+        ones.
         """
         batch, own, write = self._batch, self._own, os.write
         size = len(batch)
@@ -270,7 +272,7 @@ class Subscribers:
 
 
 class FanOut:
-    """Sees that every channel's pending frames go out, a slice per turn of the loop, channels taking turns."""
+    """Sends the pending frames of all channels, a slice per turn of the loop; channels take turns."""
 
     def __init__(
         self,
@@ -285,7 +287,7 @@ class FanOut:
         self._is_scheduled = False
 
     def publish(self, channel: Subscribers, frame: bytes, *left_out: Subscriber, is_live: bool = False) -> None:
-        """Send `frame`, ready for the wire, to all of `channel` but those left out. Returns at once."""
+        """Send `frame`, encoded for the wire, to all of `channel` but those left out. Returns at once."""
         channel.publish(frame, *left_out, is_live=is_live)
         if not channel.is_queued:
             channel.is_queued = True
@@ -309,7 +311,7 @@ class FanOut:
                 frames, dropped = channel.begin()
                 self._metrics.deliveries += frames * receivers - dropped
                 self._metrics.live_dropped += dropped
-                # What the others get is counted where it is written.
+                # Bytes to `others` are counted where they are written.
                 self._metrics.bytes_sent += channel.batch_bytes * len(channel.descriptors)
                 budget -= 1 + len(channel.others)
             if channel.is_under_way:

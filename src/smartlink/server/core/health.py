@@ -1,4 +1,4 @@
-"""What is wrong with a server that serves its own clients all the same: told by `/up`, `/readyz`, and the status."""
+"""Problems of a server that still serves its own clients, for `/up`, `/readyz` and the status."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["Health"]
 
 
 class Health:
-    """Knows what is wrong. `is_connected` says whether the other nodes can be reached, `redis` why they cannot."""
+    """Collects problems. `is_connected` says whether other nodes can be reached, `redis` why they cannot."""
 
     def __init__(self, is_connected: Callable[[], bool], background: Background, redis: RedisCommands | None) -> None:
         self.background = background
-        self._is_whole = is_connected
+        self._is_connected = is_connected
         self._redis = redis
 
     @property
@@ -23,20 +23,21 @@ class Health:
         """`off`, `down`, `full` or `up`."""
         if self._redis is None:
             return "off"
-        if not self._is_whole():
+        if not self._is_connected():
             return "down"
         return "full" if self._redis.is_full else "up"
 
     @property
     def evicts(self) -> bool:
+        """Whether Redis may evict keys."""
         return self._redis is not None and bool(self._redis.evicts)
 
     def problems(self) -> list[str]:
-        """Why publishers get 503, or what is not done any more."""
+        """Return why publishers get 503, and which background tasks have stopped."""
         found = [f"Stopped: {name} ({reason})" for name, reason in self.background.died.items()]
         if self.redis == "full":
             found.append(FULL)
-        elif not self._is_whole():
+        elif not self._is_connected():
             reason = self._redis.problem if self._redis is not None else ""
             found.append(f"Other nodes are unreachable{': Redis is unreachable' if self._redis is not None else ''}")
             if reason:
@@ -44,7 +45,7 @@ class Health:
         return found
 
     def warnings(self) -> list[str]:
-        """What works for now."""
+        """Return risks that break nothing yet."""
         if self._redis is None or not self._redis.evicts:
             return []
         return [f"Redis evicts keys when memory is short ({self._redis.evicts}): set maxmemory-policy noeviction"]

@@ -1,7 +1,7 @@
-"""Who is here: the connections and channels of this process, indexed both ways. Plain and synchronous.
+"""The connections and channels of this process, indexed both ways. Plain and synchronous.
 
-A connection leaves every index in one step, at the moment it is known to be gone: its descriptor number may be
-another connection's a moment later.
+A connection leaves every index in one step, as soon as it is known to be gone: a moment later its descriptor number may
+belong to another connection.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ __all__ = ["Connection", "Hub", "Tenant"]
 
 
 class Connection(Subscriber, Protocol):
-    """A client of this process, as hub and node know it."""
+    """A client of this process, as hub and node see it."""
 
     app: App
     session: Session
     began_at: int
-    """As `Revocations.now` was."""
+    """`Revocations.now` when it began."""
 
     @property
     def is_open(self) -> bool: ...
 
-    def sweep(self, now: float) -> None: ...
+    def sweep(self, now: float) -> None:
+        """Called each second."""
 
     def close(self, code: int, reason: str) -> None:
-        """Tell the client why and end the connection; it leaves every index at once."""
+        """Send the client the reason and end the connection; it leaves every index at once."""
 
 
 class Tenant:
@@ -43,35 +44,38 @@ class Tenant:
         self.connections: dict[str, Connection] = {}
         self.channels: dict[str, Subscribers] = {}
         self.subscriptions = 0
-        """Connections times their channels."""
+        """Sum of subscribers over all channels."""
         self.users: dict[str, set[Connection]] = {}
-        """By user id: those who are signed in as that user, are that member of a presence channel, or were let onto a
-        private one as that user."""
+        """By user id: connections that are signed in as the user, are that member of a presence channel, or were
+        authorised for a private channel as that user."""
         self.watching: dict[Connection, tuple[str, ...]] = {}
-        """The channels that a connection hears without having subscribed to them."""
+        """Channels that a connection hears without subscribing."""
 
 
 class Hub:
-    """The connections and channels of this process. A channel exists while somebody here is on it."""
+    """The connections and channels of this process. A channel exists while a connection here is on it."""
 
     def __init__(self) -> None:
         self._tenants: dict[str, Tenant] = {}
 
     def tenant(self, app_id: str) -> Tenant:
+        """Return what the app has here; made on first use."""
         tenant = self._tenants.get(app_id)
         if tenant is None:
             tenant = self._tenants[app_id] = Tenant()
         return tenant
 
     def channel(self, app_id: str, channel: str) -> Subscribers | None:
+        """Return the subscribers of a channel, or None when there are none here."""
         tenant = self._tenants.get(app_id)
         return None if tenant is None else tenant.channels.get(channel)
 
     def add(self, connection: Connection) -> None:
+        """Add a connection that was greeted."""
         self.tenant(connection.app.id).connections[connection.session.socket_id] = connection
 
     def remove(self, connection: Connection, descriptor: int) -> list[str]:
-        """Take a connection out of every index. Returns the channels on which it was the last one here."""
+        """Remove a connection from every index. Returns the channels on which it was the last one here."""
         tenant, session = self.tenant(connection.app.id), connection.session
         tenant.connections.pop(session.socket_id, None)
         heard = tuple(self._heard(tenant, connection))
@@ -85,7 +89,7 @@ class Hub:
         return [name for name in heard if self._leave(tenant, connection, name, descriptor)]
 
     def join(self, connection: Connection, channel: str, member: PresenceMember | None = None) -> None:
-        """Subscribe a connection that is not on the channel yet, as `member` on a presence channel."""
+        """Subscribe a connection that is not on the channel yet; as `member` on a presence channel."""
         tenant = self.tenant(connection.app.id)
         if channel not in tenant.watching.get(connection, ()):
             self._join(tenant, connection, channel)
@@ -94,7 +98,7 @@ class Hub:
             tenant.users.setdefault(user_id, set()).add(connection)
 
     def leave(self, connection: Connection, channel: str, member: PresenceMember | None, descriptor: int) -> bool:
-        """Unsubscribe a connection, of whose session the channel is gone. Returns whether it was the last one here."""
+        """Unsubscribe a connection whose session has left the channel. Returns whether it was the last one here."""
         tenant, session = self.tenant(connection.app.id), connection.session
         named = session.named.pop(channel, None)
         user_id = named if member is None else member.user_id
@@ -109,50 +113,52 @@ class Hub:
         return self._leave(tenant, connection, channel, descriptor)
 
     def sign_in(self, connection: Connection, user_id: str) -> None:
-        """The connection is this user's from now on."""
+        """Index the connection as this user's."""
         self.tenant(connection.app.id).users.setdefault(user_id, set()).add(connection)
 
     def watch(self, connection: Connection, channels: tuple[str, ...]) -> None:
-        """Let a connection hear channels that it has not subscribed to, as long as it lives."""
+        """Let a connection hear channels without subscribing, until it ends."""
         tenant = self.tenant(connection.app.id)
         tenant.watching[connection] = (*tenant.watching.get(connection, ()), *channels)
         for channel in channels:
             self._join(tenant, connection, channel)
 
     def hears(self, connection: Connection, channel: str) -> bool:
-        """Whether what is published on a channel reaches a connection, subscribed or not."""
+        """Whether publications on a channel reach a connection, subscribed or not."""
         watching = self.tenant(connection.app.id).watching.get(connection, ())
         return channel in connection.session.channels or channel in watching
 
     def set_aside(self, connection: Connection, descriptor: int) -> None:
-        """The connection fell behind: no channel may write to its descriptor until `bring_back`."""
+        """Stop channels from writing to the descriptor of a connection that fell behind, until `bring_back`."""
         tenant = self.tenant(connection.app.id)
         for name in self._heard(tenant, connection):
             if (subscribers := tenant.channels.get(name)) is not None:
                 subscribers.set_aside(connection, descriptor)
 
     def bring_back(self, connection: Connection) -> None:
-        """The connection has caught up."""
+        """Let channels write to the descriptor of a connection that has caught up."""
         tenant = self.tenant(connection.app.id)
         for name in self._heard(tenant, connection):
             if (subscribers := tenant.channels.get(name)) is not None:
                 subscribers.attach(connection)
 
     def connection(self, app_id: str, socket_id: str) -> Connection | None:
+        """Return the connection with this socket id, or None."""
         tenant = self._tenants.get(app_id)
         return None if tenant is None else tenant.connections.get(socket_id)
 
     def count(self, app_id: str) -> int:
+        """Count the app's connections here."""
         tenant = self._tenants.get(app_id)
         return 0 if tenant is None else len(tenant.connections)
 
     def of_user(self, app_id: str, user_id: str) -> list[Connection]:
-        """The connections here that are this user's, by sign-in, on a presence channel, or by an authorisation."""
+        """Return the user's connections here: by sign-in, presence channel or authorisation."""
         tenant = self._tenants.get(app_id)
         return [] if tenant is None else list(tenant.users.get(user_id, ()))
 
     def on_channel(self, app_id: str, channel: str) -> list[Connection]:
-        """The connections here that hear a channel."""
+        """Return the connections here that hear a channel."""
         if self.channel(app_id, channel) is None:
             return []
         return [
@@ -160,12 +166,12 @@ class Hub:
         ]
 
     def oldest(self, app_id: str) -> Connection | None:
-        """The connection of the app that began first, of those that are here."""
+        """Return the app's connection here that began first, or None."""
         tenant = self._tenants.get(app_id)
         return None if tenant is None else next(iter(tenant.connections.values()), None)
 
     def of_users(self) -> list[Connection]:
-        """The connections here that are some user's."""
+        """Return the connections here of all users."""
         return [
             connection
             for tenant in self._tenants.values()

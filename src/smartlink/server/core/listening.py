@@ -1,8 +1,7 @@
-"""Which channels this node hears from the broker: those somebody here is on, or is on the way to.
+"""Which channels this node subscribes to at the broker: those that a connection here is on, or is joining.
 
-Between asking the broker for a channel and standing in the hub a connection may have to wait for engines. What comes
-on the channel meanwhile is kept in its `Arriving`, so that the state it is told and what it hears afterwards leave no
-gap.
+Between the broker's subscription and its entry in the hub a connection may have to wait for engines. Publications that
+arrive meanwhile are kept in its `Arriving`, so that there is no gap between its state and what it hears afterwards.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ __all__ = ["Arriving", "Listening", "news"]
 
 
 Told = tuple[bytes, int]
-"""A frame, and the number of the coming or going it tells (`presence.base.State`), or 0."""
+"""A frame, and the version of the change that it announces (`presence.base.ChannelState`), or 0."""
 
 
 class _Ids(msgspec.Struct):
@@ -35,10 +34,10 @@ _state = msgspec.json.Decoder(_State).decode
 
 
 def news(told: list[Told], state: bytes, version: int) -> list[bytes]:
-    """The frames without the comings and goings that `state`, read after them or among them, shows already.
+    """Drop the frames whose changes `state`, read after or among them, already includes. Returns the others.
 
-    Of those that have a number it decides. Else the last word about each user counts: agrees it with the state, nothing
-    about that user is news.
+    Changes with a version are compared with the state's. Of the others, the last change of each user counts: when it
+    agrees with the state, all of that user's changes are dropped.
     """
     if version:
         told = [(frame, number) for frame, number in told if not 0 < number <= version]
@@ -59,7 +58,7 @@ def _without_known(frames: list[bytes], state: bytes) -> list[bytes]:
 
 
 class Arriving:
-    """A connection on its way onto a channel, and the durable frames that came meanwhile."""
+    """A connection that is joining a channel, and the durable frames that arrived meanwhile."""
 
     __slots__ = ("_size", "socket_id", "told")
 
@@ -70,17 +69,18 @@ class Arriving:
 
     @property
     def is_swamped(self) -> bool:
-        """Whether more came than can be held: then `told` is not whole."""
+        """Whether more arrived than can be held: then `told` is incomplete."""
         return self._size > MAX_PENDING_BYTES
 
     def take(self, publication: Publication) -> None:
+        """Keep a publication for the connection."""
         self._size += len(publication.frame)
         if not self.is_swamped and not publication.is_live and publication.except_socket != self.socket_id:
             self.told.append((publication.frame, publication.version))
 
 
 class Listening:
-    """Asks the broker for channels, and gives them up when nobody here needs them any more."""
+    """Subscribes to channels at the broker, and unsubscribes when no connection here needs them."""
 
     def __init__(self, hub: Hub, broker: Broker) -> None:
         self._hub = hub
@@ -89,40 +89,41 @@ class Listening:
         self._ears: dict[tuple[str, str], Callable[[bytes], None]] = {}
 
     def expect(self, app_id: str, channel: str, socket_id: str) -> Arriving:
-        """Keep for a connection what comes on the channel, until `arrived`."""
+        """Keep what arrives on the channel for a connection, until `arrived`."""
         arriving = Arriving(socket_id)
         self._arriving.setdefault((app_id, channel), []).append(arriving)
         return arriving
 
     async def begin(self, app_id: str, channel: str) -> None:
-        """Hear the channel from now on."""
+        """Subscribe this node to the channel, unless it is."""
         if self._hub.channel(app_id, channel) is None:
             await self._broker.subscribe(app_id, channel)
 
     def arrived(self, app_id: str, channel: str, arriving: Arriving) -> None:
-        """The way is over, wherever it led; join the hub in the same step."""
-        on_their_way = self._arriving[app_id, channel]
-        on_their_way.remove(arriving)
-        if not on_their_way:
+        """Stop keeping publications for a connection. Add it to the hub in the same step, so that none are missed."""
+        joining = self._arriving[app_id, channel]
+        joining.remove(arriving)
+        if not joining:
             del self._arriving[app_id, channel]
 
     async def end(self, app_id: str, channel: str) -> None:
-        """Hear the channel no more, unless somebody here is on it or on the way to it."""
+        """Unsubscribe this node from the channel, unless a connection here is on it or joining it."""
         key = (app_id, channel)
         if self._hub.channel(app_id, channel) is None and key not in self._arriving and key not in self._ears:
             await self._broker.unsubscribe(app_id, channel)
 
     async def subscribe_internal(self, app_id: str, channel: str, ear: Callable[[bytes], None]) -> None:
-        """Hand what comes on one of the server's own channels to `ear`, until `unsubscribe_internal`."""
+        """Pass frames on one of the server's own channels to `ear`, until `unsubscribe_internal`."""
         self._ears[app_id, channel] = ear
         await self._broker.subscribe(app_id, channel)
 
     async def unsubscribe_internal(self, app_id: str, channel: str) -> None:
+        """Undo `subscribe_internal`."""
         self._ears.pop((app_id, channel), None)
         await self.end(app_id, channel)
 
     def take(self, publication: Publication) -> None:
-        """Hand what came to those who are on their way, and to whoever attends."""
+        """Pass a publication to the connections that are joining its channel, and to its ear."""
         if self._ears and (ear := self._ears.get((publication.app_id, publication.channel))) is not None:
             ear(publication.frame)
         if self._arriving:

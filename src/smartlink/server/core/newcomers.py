@@ -1,6 +1,7 @@
-"""Who was told a state a moment ago: comings and goings that it shows already are not told to them again.
+"""Connections that were sent a channel's state a moment ago: changes that the state includes are not sent again.
 
-What a state shows may still be on its way, from the node where it happened. Its number says so (`presence.base.State`).
+The publication of such a change may still be on its way from another node. Its version tells whether the state includes
+it (`presence.base.ChannelState`).
 """
 
 from __future__ import annotations
@@ -15,27 +16,27 @@ from smartlink.server.core.hub import Connection
 __all__ = ["Newcomers"]
 
 KNOWN_S = 10.0
-"""How long a coming or going may be on its way; what is later is told twice."""
+"""Longest delay of a change's publication; a later one is sent twice."""
 SWEEP_S = 1.0
 
 _Key = tuple[str, str]
 _Entry = tuple[int, int, Connection]
-"""The version of the state, a number that parts those of one version, and who was told."""
+"""The version of the state, a serial number that makes entries unique, and the connection."""
 
 
 class Newcomers:
-    """By channel, connections that were told its state lately, each with the last one. Plain and synchronous.
+    """By channel, connections that were sent its state lately, each with the latest version. Plain and synchronous.
 
-    Holds no connection that has ended, nor one that has left the channel.
+    Holds no connection that has ended or left the channel.
     """
 
     def __init__(self, known_s: float = KNOWN_S) -> None:
         self._known_s = known_s
         self._told: dict[_Key, list[_Entry]] = {}
-        """In their order."""
+        """By channel, sorted."""
         self._of: dict[Connection, dict[_Key, _Entry]] = {}
         self._until: dict[int, tuple[float, _Key, _Entry]] = {}
-        """By the entry's number, oldest first."""
+        """By serial number, oldest first."""
         self._count = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -43,7 +44,7 @@ class Newcomers:
         return len(self._until)
 
     def told(self, app_id: str, channel: str, version: int, connection: Connection) -> None:
-        """The connection, which is open, has been told the state of that version."""
+        """Note that an open connection was sent the state of that version."""
         if not version:
             return
         self.left(app_id, channel, connection)
@@ -56,23 +57,24 @@ class Newcomers:
             self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
     def knowing(self, app_id: str, channel: str, version: int) -> Sequence[Connection]:
-        """Those who know already what has this number."""
+        """Return the connections whose state includes the change of this version."""
         told = self._told.get((app_id, channel))
         if not version or told is None:
             return ()
         return [connection for _, _, connection in told[bisect_left(told, (version,)) :]]
 
     def left(self, app_id: str, channel: str, connection: Connection) -> None:
-        """The connection is not on the channel any more."""
+        """Forget a connection on a channel that it has left."""
         if (entry := self._of.get(connection, {}).get((app_id, channel))) is not None:
             self._forget((app_id, channel), entry)
 
     def gone(self, connection: Connection) -> None:
-        """The connection has ended."""
+        """Forget a connection that has ended."""
         for key, entry in tuple(self._of.get(connection, {}).items()):
             self._forget(key, entry)
 
     def stop(self) -> None:
+        """Forget everything."""
         if self._timer is not None:
             self._timer.cancel()
         self._told.clear()

@@ -1,7 +1,8 @@
-"""The verbs of the server: connect, subscribe, publish, deliver, terminate.
+"""The operations of the server: connect, subscribe, publish, deliver, terminate.
 
-Coroutines, because the engines between nodes may have to wait; with the memory engines they end in their first step.
-What is synchronous here must stay so: between joining the hub and saying so to the client nothing may be delivered.
+They are coroutines because the engines between nodes may have to wait; with memory engines they end in their first
+step. What is synchronous here must stay so: between the entry in the hub and its confirmation to the client nothing may
+be delivered.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ from smartlink.server.webhooks.base import OutgoingEvent, WebhookSink
 __all__ = ["Node"]
 
 _MISS = b""
-"""Stands for: no event is kept."""
+"""Stands for: the channel has no cached event."""
 AT_ONCE = 100
-"""Channels that are left, or connections that are ended, before the loop looks after others."""
+"""Channels left, or connections ended, before the loop handles other work."""
 
 
 async def _let_others(done: int) -> None:
-    """Leave the loop to others, once in `AT_ONCE` times."""
+    """Yield to the loop, once in `AT_ONCE` times."""
     if done % AT_ONCE == 0:
         await asyncio.sleep(0)
 
@@ -56,7 +57,7 @@ async def _close_all(connections: list[Connection], code: Code, reason: str) -> 
 
 
 class Node:
-    """One process of the cluster, seen from its connections and its publishers."""
+    """One process of the cluster, as its connections and publishers use it."""
 
     def __init__(
         self,
@@ -90,7 +91,7 @@ class Node:
             hub,
             presence,
             self._listening,
-            self._tell_here_at_least,
+            self._publish_here_at_least,
             self.deliver,
             lambda: self.is_connected,
             tasks,
@@ -99,7 +100,7 @@ class Node:
             self._corrections,
             webhooks,
         )
-        self.infos = Infos(hub, presence, self._tell_here_at_least, tasks)
+        self.infos = Infos(hub, presence, self._publish_here_at_least, tasks)
         self._members = Members(hub, presence, self.deliver, lambda: self.is_connected, tasks, self._corrections)
         self._counts = CountPace(self._tell_count)
         self.has_descriptors: Callable[[], bool] = lambda: True
@@ -112,11 +113,12 @@ class Node:
         }
 
     async def start(self) -> None:
-        """Begin to hear the other nodes."""
+        """Start the engines that connect this node to the others."""
         await self._broker.start(self.deliver)
         await self.presence.start(self._on_change)
 
     async def stop(self) -> None:
+        """Stop the engines, and cancel what is scheduled."""
         self._counts.stop()
         self._newcomers.stop()
         self._corrections.stop()
@@ -127,15 +129,15 @@ class Node:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the other nodes can be reached now."""
+        """Whether other nodes can be reached now."""
         return self._broker.is_available
 
     def on_control(self, action: str, act: Callable[[Control], None]) -> None:
-        """Have `act` called for each control of that name. Plain; must not raise."""
+        """Call `act`, a plain function that must not raise, for each control with this action."""
         self._on_control[action] = act
 
     async def tell(self, word: Publication | Control) -> None:
-        """Send to other nodes what is no client's business. Raises BrokerUnavailable."""
+        """Send a message between nodes that clients do not see. Raises BrokerUnavailable."""
         await self._broker.publish(word)
 
     async def subscribe_internal(self, app_id: str, channel: str, ear: Callable[[bytes], None]) -> None:
@@ -143,34 +145,35 @@ class Node:
         await self._listening.subscribe_internal(app_id, channel, ear)
 
     async def unsubscribe_internal(self, app_id: str, channel: str) -> None:
+        """Undo `subscribe_internal`."""
         await self._listening.unsubscribe_internal(app_id, channel)
 
     def connections(self, app: App) -> int:
-        """Connections of the app, on all nodes, as last heard from the others."""
+        """Count the app's connections on all nodes, as last heard from the others."""
         return self.hub.count(app.id) + self.presence.connections_elsewhere(app.id)
 
     async def count_connections(self, app: App) -> int:
-        """The same, with the others asked."""
+        """Count the app's connections on all nodes, asking the others now."""
         return await self.presence.count_elsewhere(app.id) + self.hub.count(app.id)
 
     def has_room(self, app: App) -> bool:
-        """Whether the app may have one more connection on this node; `take_place` asks the others."""
+        """Whether the app may have one more connection on this node; `take_place` includes the others."""
         return self.hub.count(app.id) < app.max_connections
 
     async def take_place(self, app: App) -> bool:
-        """Whether the app may have one more connection, beside all others; to be connected in the same step."""
+        """Whether the app may have one more connection on all nodes; call `connect` in the same step."""
         return await self.presence.take_place(app.id, self.hub.count(app.id), app.max_connections)
 
     def ending_of(self, app: App) -> tuple[Code, str] | None:
-        """Why a connection that was let in as `app` ends: the app has changed since. None where it stays."""
+        """Return why a connection admitted as `app` must end because the app has changed since, or None."""
         return ending(app, self._apps.by_id(app.id))
 
     def give_place_back(self, app: App) -> None:
-        """A place was taken for a connection that was gone by then."""
+        """Give back a place taken for a connection that has ended meanwhile."""
         self.presence.report_connections(app.id, self.hub.count(app.id))
 
     def connect(self, connection: Connection) -> None:
-        """A client has been greeted; it counts from now, subscribed or not."""
+        """Add a client that is being greeted; it counts from now, subscribed or not."""
         connection.began_at = self._revocations.now
         self.hub.add(connection)
         self.presence.report_connections(connection.app.id, self.hub.count(connection.app.id))
@@ -178,14 +181,14 @@ class Node:
         self.metrics.app(connection.app.id).connections_opened += 1
 
     async def subscribe(self, connection: Connection, channel: str, member: PresenceMember | None) -> None:
-        """Put a connection on a channel and tell it so, or why not.
+        """Subscribe an authorised connection to a channel and confirm it, or send it the reason why not.
 
-        Its right to be there has been checked. Subscribing twice tells the present state again. While engines are
-        waited for, the connection may end, and others may come and go: nothing is left behind, nothing missed.
+        Subscribing again sends the current state again. While this waits for engines, the connection may end, and
+        others may join and leave: nothing is left behind, nothing is missed.
         """
         app, session = connection.app, connection.session
         if channel in session.channels:
-            await self._tell_state_again(connection, channel)
+            await self._send_state_again(connection, channel)
             return
         if member is not None and await self._is_full(app, channel, member):
             reason = f"{channel} has {app.max_presence_members} members, the most it may have"
@@ -201,7 +204,7 @@ class Node:
             await listening.begin(app.id, channel)
             if is_cache(channel):
                 cached = await self._cached(app, channel)
-            # From here to telling of the arrival nothing is waited for: it is told in order.
+            # From here to the announcement there is no wait: it is in order.
             arrival = await self.presence.join(app.id, channel, session.socket_id, member)
             if member is not None and arrival.is_number is not None:
                 member = replace(member, is_number=arrival.is_number)
@@ -212,7 +215,7 @@ class Node:
         if came and arriving.is_swamped:
             connection.close(Code.OVER_CAPACITY, f"More events arrived on {channel} at once than can be buffered")
         if not connection.is_open or self._refuse_void(connection, channel, member):
-            # Others may have come between its arrival and its departure: both are told.
+            # Others may have joined between its arrival and its departure: announce both.
             await self._arrive(app, channel, session.socket_id, member, arrival)
             await listening.end(app.id, channel)
             await self._depart(app, channel, session.socket_id, member)
@@ -220,7 +223,7 @@ class Node:
         self.hub.join(connection, channel, member)
         frames = [session.joined(channel, member, state).frame]
         if cached is not None and all(encoding.is_internal(frame) for frame, _ in came):
-            # An event that came on the way is younger than the one that was kept, or is that one.
+            # An event that arrived meanwhile is newer than the cached one, or the same.
             if cached == _MISS:
                 self._tell_webhook(app, OutgoingEvent("cache_miss", channel))
             frames.append(encoding.cache_miss(channel) if cached == _MISS else cached)
@@ -230,8 +233,8 @@ class Node:
         if connection.is_open:
             await self._arrive(app, channel, session.socket_id, member, arrival)
 
-    async def _tell_state_again(self, connection: Connection, channel: str) -> None:
-        """Tell a connection that is on the channel its state, then what came while that was read."""
+    async def _send_state_again(self, connection: Connection, channel: str) -> None:
+        """Send a subscribed connection the channel's state, then what arrived while the state was read."""
         app, session = connection.app, connection.session
         frames: list[bytes] = []
         text, version = b"{}", 0
@@ -249,28 +252,28 @@ class Node:
             joined = session.joined(channel, session.channels[channel], text).frame
             connection.write(b"".join(map(text_frame, [joined, *frames])))
         else:
-            # It went meanwhile, and left the channel to who was on the way to it: this very one.
+            # It left meanwhile, when it counted as joining: unsubscribe the node in its place.
             await self._listening.end(app.id, channel)
 
     async def unsubscribe(
         self, connection: Connection, channel: str, member: PresenceMember | None, descriptor: int
     ) -> None:
-        """Take a connection off a channel; nothing of it reaches the connection from now on."""
+        """Unsubscribe a connection from a channel; from now on it hears nothing of it."""
         self.hub.leave(connection, channel, member, descriptor)
         await self.depart(connection, channel, member)
 
     async def depart(self, connection: Connection, channel: str, member: PresenceMember | None) -> None:
-        """Tell that a connection, which the hub has on the channel no more, is off it."""
+        """Announce that a connection, which the hub has already removed from the channel, has left it."""
         self._newcomers.left(connection.app.id, channel, connection)
         await self._listening.end(connection.app.id, channel)
         await self._depart(connection.app, channel, connection.session.socket_id, member)
 
     async def sign_in(self, connection: Connection, user: SignedInUser) -> None:
-        """Make a connection this user's and tell it so, or end it when the user has too many."""
+        """Sign a connection in, or end it when its user has too many."""
         await self._users.sign_in(connection, user)
 
     async def disconnect(self, connection: Connection, descriptor: int) -> None:
-        """A connection is gone, however it ended."""
+        """Remove a connection that has ended."""
         app, session = connection.app, connection.session
         vacated = self.hub.remove(connection, descriptor)
         self._newcomers.gone(connection)
@@ -293,10 +296,10 @@ class Node:
     async def publish(
         self, app: App, channel: str, frame: bytes, except_socket: str | None = None, *, is_live: bool = False
     ) -> None:
-        """Send a frame's payload to every subscriber on every node; on a cache channel keep it, unless it is live.
+        """Send a frame's payload to every subscriber on every node; on a cache channel, keep it unless it is live.
 
-        Raises BrokerUnavailable, but not for what is live. Waits while more is on its way to the channel here than
-        it can take.
+        Waits while too many bytes are on their way to the channel on this node. Raises BrokerUnavailable, except for
+        live frames.
         """
         subscribers = self.hub.channel(app.id, channel)
         while subscribers is not None and subscribers.pending_bytes > MAX_PENDING_BYTES:
@@ -308,14 +311,14 @@ class Node:
         began_at = time.perf_counter()
         sending = self._broker.publish(Publication(app.id, channel, frame, except_socket, is_live))
         if is_cache(channel) and not is_live:
-            # Together, so that nobody else's event comes between: what is kept is what all have heard last.
+            # Both in one turn, so that no other event comes between: the cached event is the one all heard last.
             await in_one_turn(self.history.append(app.id, channel, frame, app.cache_ttl_s), sending)
         else:
             await sending
         self.metrics.publish.observe(time.perf_counter() - began_at)
 
     async def whisper(self, connection: Connection, event: Whisper) -> None:
-        """Send a client event to the others on its channel. Never raises: while nodes are apart, those here have it."""
+        """Send a client event to the other subscribers. Never raises; while nodes are apart it stays on this one."""
         app, socket_id = connection.app, connection.session.socket_id
         if app.webhooks:
             told = OutgoingEvent("client_event", event.channel, event.user_id, event.event, event.data, socket_id)
@@ -323,14 +326,14 @@ class Node:
         await self.publish(app, event.channel, event.frame, socket_id, is_live=True)
 
     async def terminate_user(self, app: App, user_id: str) -> None:
-        """End every connection of a user, on all nodes, and void what was signed for any connection so far.
+        """End every connection of a user, on all nodes, and void signatures made for any connection so far.
 
-        Raises BrokerUnavailable; here it is done even then.
+        Raises BrokerUnavailable; on this node it is done even then.
         """
         await self._control_at_least_here(Control(app.id, "terminate_user", user_id))
 
     async def reconnect_user(self, app: App, user_id: str) -> None:
-        """As `terminate_user`, but the clients are told to come back."""
+        """As `terminate_user`, but tell the clients to reconnect."""
         await self._control_at_least_here(Control(app.id, "reconnect_user", user_id))
 
     async def _control_at_least_here(self, control: Control) -> None:
@@ -341,7 +344,7 @@ class Node:
             raise
 
     def deliver(self, publication: Publication | Control) -> None:
-        """Hand what the broker brought to those who are here. The broker calls it; plain, never raises."""
+        """Send a publication to the subscribers here, or act on a control. The broker calls it; never raises."""
         if isinstance(publication, Control):
             if (act := self._on_control.get(publication.action)) is not None:
                 act(publication)
@@ -366,10 +369,10 @@ class Node:
         self._fanout.publish(subscribers, text_frame(publication.frame), *left_out, is_live=publication.is_live)
 
     def _hear(self, publication: Publication) -> int | None:
-        """Note what a node, perhaps this one, tells of a channel: what two tell at once may come in the wrong order.
+        """Note what a node, perhaps this one, announces on a channel, for a recheck (`rechecker`).
 
-        Where it has been put right already, returns the number of what was wrong: only those who did not hear that are
-        still to be told (`Corrections`).
+        Returns the version of the wrong change when it was corrected already: only connections that did not hear the
+        correction still need this publication (`Corrections`).
         """
         app_id, channel, frame = publication.app_id, publication.channel, publication.frame
         if (count := encoding.subscription_count_in(frame)) is not None:
@@ -389,7 +392,7 @@ class Node:
         return None
 
     def _left_out(self, publication: Publication, text: str) -> list[Connection]:
-        """The connections on the channel that are not to hear a publication."""
+        """Return the connections on the channel that must not hear a publication."""
         app_id, channel = publication.app_id, publication.channel
         socket_id, user_id = left_out_parts(text)
         found = [] if user_id is None else self.hub.of_user(app_id, user_id)
@@ -411,7 +414,7 @@ class Node:
         self.tasks.run(_close_all(self.hub.of_user(control.app_id, control.target), code, reason))
 
     def _refuse_void(self, connection: Connection, channel: str, member: PresenceMember | None) -> bool:
-        """Whether the user whom a subscription names was ended since the connection began; then it is refused."""
+        """Refuse a subscription whose user was ended since the connection began. Returns whether it was refused."""
         session = connection.session
         user_id = session.named.get(channel) if member is None else member.user_id
         if user_id is None:
@@ -425,9 +428,9 @@ class Node:
         return True
 
     def _reconnect_here(self, control: Control) -> None:
-        """What was published on a channel cannot be brought to those who are here: have them ask for what they miss.
+        """Have the connections on a channel reconnect: publications that they should hear were missed.
 
-        Without a channel it is controls that were missed: any user's connections may be to be ended.
+        Without a channel, controls were missed: all users' connections reconnect, as they may have been ended.
         """
         if not control.target:
             self._revocations.revoke_all()
@@ -438,7 +441,7 @@ class Node:
         self.tasks.run(_close_all(connections, Code.RECONNECT, reason))
 
     def _on_change(self, change: Change) -> None:
-        """Announce what a dead node left behind, or one that is reached again brings along."""
+        """Announce what a dead node left behind, or what a node brings that is reached again."""
         app = self._apps.by_id(change.app_id)
         if app is not None:
             self.tasks.run(self._announce(app, change))
@@ -462,15 +465,15 @@ class Node:
     ) -> None:
         self._webhooks.emit(app, OutgoingEvent("member_added", channel, member.user_id))
         frame = encoding.member_added(channel, member.told_id, member.user_info)
-        await self._tell_here_at_least(Publication(app.id, channel, frame, except_socket, version=version))
+        await self._publish_here_at_least(Publication(app.id, channel, frame, except_socket, version=version))
 
     async def _tell_departure(self, app: App, channel: str, member: PresenceMember, version: int) -> None:
         self._webhooks.emit(app, OutgoingEvent("member_removed", channel, member.user_id))
         frame = encoding.member_removed(channel, member.told_id)
-        await self._tell_here_at_least(Publication(app.id, channel, frame, version=version))
+        await self._publish_here_at_least(Publication(app.id, channel, frame, version=version))
 
-    async def _tell_here_at_least(self, publication: Publication) -> None:
-        """Publish what the roster will put right elsewhere when the nodes reach each other again."""
+    async def _publish_here_at_least(self, publication: Publication) -> None:
+        """Publish a change that presence stores reconcile elsewhere when the nodes reach each other again."""
         try:
             await self._broker.publish(publication)
         except BrokerUnavailable:
@@ -481,7 +484,7 @@ class Node:
             self._webhooks.emit(app, event)
 
     def _count(self, app: App, channel: str, count: int) -> None:
-        """Have the subscribers told how many they are, where the app wants it and they cannot know."""
+        """Note the number of subscribers, if the app sends it on channels of this kind."""
         if app.sends_subscription_counts and is_counted(channel):
             self._counts.changed(app.id, channel, count)
 
@@ -498,10 +501,10 @@ class Node:
         self._webhooks.emit(app, OutgoingEvent("subscription_count", channel, subscription_count=count))
         if count:
             frame = encoding.subscription_count(channel, count)
-            await self._tell_here_at_least(Publication(app.id, channel, frame))
+            await self._publish_here_at_least(Publication(app.id, channel, frame))
 
     async def _is_full(self, app: App, channel: str, member: PresenceMember) -> bool:
-        """Whether a newcomer would be one member too many; of several at once, some may still pass."""
+        """Whether a new member would be one too many; when several join at once, some may still pass."""
         most = app.max_presence_members
         if most is None or (await self.presence.count(app.id, channel)).users < most:
             return False
@@ -509,7 +512,7 @@ class Node:
         return all(other.user_id != member.user_id for other in members)
 
     async def _cached(self, app: App, channel: str) -> bytes | None:
-        """The last event on a cache channel, `_MISS` when there is none, None when that cannot be known."""
+        """Return the last event on a cache channel, `_MISS` when there is none, None when it is unknown."""
         try:
             entry = await self.history.latest(app.id, channel)
         except BrokerUnavailable:

@@ -1,8 +1,8 @@
-"""Whose connections were ended, so that nothing signed before counts afterwards.
+"""Users whose connections were ended, so that signatures made before are void afterwards.
 
-A signature names a connection and a user but not its time: until the connection ends, it may be shown at any moment.
-So each process remembers what it was told, as long as it has a connection that is older than the word. Connections
-live in one process only, so nobody else needs to know of theirs.
+A signature names a connection and a user but no time: it may be presented at any moment until the connection ends. So
+each process remembers a revocation as long as it has a connection that is older. Connections live in one process only,
+so no other process needs to know about them.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import enum
 __all__ = ["MAX_USERS", "Revocations", "Verdict"]
 
 MAX_USERS = 10_000
-"""Users remembered per application. Beyond, the oldest is forgotten, and with it what older connections may show."""
+"""Users remembered per application. Beyond, the oldest is forgotten, and older connections must reconnect."""
 
 
 class Verdict(enum.Enum):
-    """What to do about a signature that names a user."""
+    """What to do with a signature that names a user."""
 
     VALID = enum.auto()
     VOID = enum.auto()
-    """The user's connections were ended after this one had begun: refuse."""
+    """The user's connections were ended after this one began: refuse."""
     STALE = enum.auto()
-    """The connection is to be made anew and authorised again: refuse, and send it away to come back."""
+    """The client must reconnect and authorise again: refuse, and close the connection."""
 
 
 class _App:
@@ -30,13 +30,13 @@ class _App:
 
     def __init__(self) -> None:
         self.users: dict[str, tuple[int, Verdict]] = {}
-        """By user id, oldest word first."""
+        """By user id, oldest revocation first: when, and the verdict."""
         self.forgotten_at = 0
-        """The latest word that is not remembered any more."""
+        """The latest revocation that was forgotten."""
 
 
 class Revocations:
-    """Orders words about users, and the beginnings of connections, by one counter. Plain and synchronous."""
+    """Orders revocations and the starts of connections by one counter. Plain and synchronous."""
 
     def __init__(self, max_users: int = MAX_USERS) -> None:
         self._max_users = max_users
@@ -46,11 +46,11 @@ class Revocations:
 
     @property
     def now(self) -> int:
-        """What a connection that begins now is to keep: it is younger than all that was told."""
+        """The counter for a connection that begins now: it is newer than all revocations so far."""
         return self._count
 
     def revoke(self, app_id: str, user_id: str, verdict: Verdict, oldest: int | None) -> None:
-        """Void what names the user on every connection so far. `oldest`: when the app's oldest one here began."""
+        """Void signatures naming the user on all connections so far. `oldest`: when the app's oldest one here began."""
         self._count += 1
         if oldest is None:
             self._apps.pop(app_id, None)
@@ -63,12 +63,12 @@ class Revocations:
             app.forgotten_at, _ = app.users.pop(next(iter(app.users)))
 
     def revoke_all(self) -> None:
-        """Words may have been missed: whatever the connections so far show from now on, it may be void."""
+        """Treat all signatures on connections so far as stale: revocations may have been missed."""
         self._count += 1
         self._missed_at = self._count
 
     def verdict(self, app_id: str, user_id: str, began_at: int) -> Verdict:
-        """Whether a connection that began then may still show what names the user."""
+        """Decide whether a connection that began then may still present a signature naming the user."""
         app = self._apps.get(app_id)
         if app is not None:
             told_at, verdict = app.users.get(user_id, (0, Verdict.VALID))
@@ -79,12 +79,12 @@ class Revocations:
         return Verdict.STALE if began_at < self._missed_at else Verdict.VALID
 
     def forget(self, app_id: str) -> None:
-        """The app has no connection here any more."""
+        """Forget an app that has no connection here."""
         self._apps.pop(app_id, None)
 
     @staticmethod
     def _prune(app: _App, oldest: int) -> None:
-        """Forget words that no connection is older than."""
+        """Forget revocations that no connection is older than."""
         while app.users:
             user_id, (told_at, _) = next(iter(app.users.items()))
             if told_at > oldest:

@@ -16,19 +16,19 @@ __all__ = ["Infos"]
 
 
 class Infos:
-    """Changes what is told of members, and tells those on the channel. `announce` publishes, on this node at least."""
+    """Changes the user_info of members, and announces it. `announce` publishes, on this node at least."""
 
     def __init__(
         self, hub: Hub, presence: PresenceStore, announce: Callable[[Publication], Awaitable[None]], tasks: EagerTasks
     ) -> None:
         self._hub = hub
-        self._roster = presence
+        self._presence = presence
         self._announce = announce
         self._tasks = tasks
 
     async def change(self, app_id: str, channel: str, user_id: str, user_info: bytes) -> bool:
-        """Tell of a member with this `user_info` (JSON) from now on. Returns whether they are on the channel."""
-        before = await self._roster.change(app_id, channel, user_id, user_info)
+        """Give a member this `user_info` (JSON) from now on. Returns whether they are on the channel."""
+        before = await self._presence.change(app_id, channel, user_id, user_info)
         if before is None:
             return False
         told = before.user_info
@@ -37,13 +37,13 @@ class Infos:
             frame = encoding.member_updated(channel, current.told_id, current.user_info)
             await self._announce(Publication(app_id, channel, frame))
             told = current.user_info
-            # Two changes at once may be told in another order than they were made in: the last word is the roster's.
-            members = await self._roster.members(app_id, channel)
+            # Two changes at once may be announced in the wrong order: the presence store has the last one.
+            members = await self._presence.members(app_id, channel)
             current = next((member for member in members if member.user_id == user_id), None)
         return True
 
     def change_here(self, control: Control) -> None:
-        """Change the user on every presence channel that they are on by a connection here; of nodes the first tells."""
+        """Change a user on every presence channel that their connections here are on; the first node announces it."""
         channels = {
             channel: None
             for connection in self._hub.of_user(control.app_id, control.target)

@@ -1,4 +1,4 @@
-"""Records over a Unix stream socket: each after its length, those of one turn of the loop in one write."""
+"""Records over a Unix stream socket, each prefixed with its length; one write per turn of the loop."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["RecordStream"]
 
 READ_BYTES = 262_144
 MAX_WAITING_BYTES = 64 * 1024 * 1024
-"""Bytes that may wait for a peer; beyond, it is given up."""
+"""Bytes that may wait for a peer; beyond, the stream is closed."""
 
 
 class RecordStream:
-    """One end. `on_record` gets each record, `on_end` hears once that there will be no more; neither may raise."""
+    """One end. `on_record` is called with each record, `on_end` once after the last; neither may raise."""
 
     def __init__(self, end: socket.socket, on_record: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
         end.setblocking(False)
@@ -28,14 +28,14 @@ class RecordStream:
         self._pieces: list[bytes] = []
         self._waiting = memoryview(b"")
         self.waiting_bytes = 0
-        """Bytes that were sent and that the kernel has not taken."""
+        """Bytes sent that the kernel has not taken."""
         self._is_scheduled = False
         self._waiters: list[asyncio.Future[None]] = []
         self.is_open = True
         self._loop.add_reader(end.fileno(), self._read)
 
     def send(self, record: bytes) -> None:
-        """Send with what else is sent in this turn of the loop."""
+        """Send a record, together with all others of this turn of the loop."""
         if not self.is_open:
             return
         self._pieces += (len(record).to_bytes(4, "big"), record)
@@ -47,7 +47,7 @@ class RecordStream:
             self._loop.call_soon(self.close)
 
     def flush(self) -> None:
-        """Hand to the kernel what it takes."""
+        """Write as much as the kernel takes."""
         self._is_scheduled = False
         if not self._pieces or self._waiting or not self.is_open:
             return
@@ -58,14 +58,14 @@ class RecordStream:
             self._loop.add_writer(self._socket.fileno(), self._write)
 
     async def drained(self) -> None:
-        """Wait until the kernel has taken all that was sent by now, or the stream has ended."""
+        """Wait until the kernel has taken everything sent so far, or the stream has ended."""
         while self.is_open and (self._waiting or self._pieces):
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._waiters.append(waiter)
             await waiter
 
     def close(self) -> None:
-        """End; what the kernel has not taken is lost."""
+        """Close the stream; what the kernel has not taken is lost."""
         if not self.is_open:
             return
         self.is_open = False
