@@ -76,7 +76,7 @@ async def test_a_trailing_count_is_that_of_its_time() -> None:
         AsyncExitStack() as clients,
         connected(server.port) as first,
     ):
-        server.node._counts._pace_s = 0.2
+        server.node._announcer.counts._pace_s = 0.2
         await first.subscribe("chat")
         others = [await clients.enter_async_context(connected(server.port)) for _ in range(PACED_ABOVE + 5)]
         for client in others:
@@ -101,7 +101,7 @@ async def test_a_count_that_was_overtaken_is_put_right() -> None:
 
         assert (await count(one), await count(one)) == (1, 2)
         assert (await count(two), await count(two)) == (1, 2)
-        await eventually(lambda: not server.node._counts._rechecks)
+        await eventually(lambda: not server.node._announcer.counts._rechecks)
         assert await one.is_quiet()
 
 

@@ -13,7 +13,7 @@ from kit.client import connected, raw
 from kit.engines import Between
 from kit.realtime import an_app, call, realtime_server
 from kit.waiting import eventually
-from smartlink.server.core.node import AT_ONCE
+from smartlink.server.core.terminations import AT_ONCE
 from smartlink.server.run.lifecycle import RealtimeServer
 from smartlink.server.runtime.pace import FRAMES_AT_ONCE
 from smartlink.server.transports.http.channels import list_channels
@@ -123,7 +123,7 @@ async def test_who_was_on_many_channels_leaves_them_a_few_at_a_time(server: Real
 async def test_a_user_with_many_connections_is_ended_a_few_at_a_time(
     server: RealtimeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smartlink.server.core.node.AT_ONCE", 2)
+    monkeypatch.setattr("smartlink.server.core.terminations.AT_ONCE", 2)
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(connected(server.port)) for _ in range(9)]
         for client in clients:

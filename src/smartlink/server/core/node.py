@@ -14,21 +14,22 @@ from dataclasses import replace
 
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
-from smartlink.protocol.names import ChannelKind, is_cache, is_counted, is_internal, kind_of
+from smartlink.protocol.names import ChannelKind, is_cache, kind_of
 from smartlink.protocol.session import PresenceMember, SignedInUser, Whisper
 from smartlink.server.apps.base import App, AppManager, ending
 from smartlink.server.cluster.brokers.base import Broker, BrokerUnavailable, Control, Publication, left_out_parts
 from smartlink.server.cluster.history.base import History
 from smartlink.server.cluster.idempotency.base import IdempotencyStore
-from smartlink.server.cluster.presence.base import Arrival, Change, PresenceStore
+from smartlink.server.cluster.presence.base import Change, PresenceStore
+from smartlink.server.core.announcer import Announcer
 from smartlink.server.core.corrections import Corrections
-from smartlink.server.core.counts import CountPace
 from smartlink.server.core.fanout import MAX_PENDING_BYTES, FanOut
 from smartlink.server.core.hub import Connection, Hub
 from smartlink.server.core.listening import Listening, news
 from smartlink.server.core.members import Members
 from smartlink.server.core.newcomers import Newcomers
-from smartlink.server.core.revocations import Revocations, Verdict
+from smartlink.server.core.revocations import Revocations
+from smartlink.server.core.terminations import Terminations, yield_now_and_then
 from smartlink.server.core.user_info import Infos
 from smartlink.server.core.users import SignedInUsers
 from smartlink.server.net.framing import text_frame
@@ -40,20 +41,6 @@ __all__ = ["Node"]
 
 _MISS = b""
 """Stands for: the channel has no cached event."""
-AT_ONCE = 100
-"""Channels left, or connections ended, before the loop handles other work."""
-
-
-async def _let_others(done: int) -> None:
-    """Yield to the loop, once in `AT_ONCE` times."""
-    if done % AT_ONCE == 0:
-        await asyncio.sleep(0)
-
-
-async def _close_all(connections: list[Connection], code: Code, reason: str) -> None:
-    for number, connection in enumerate(connections, 1):
-        connection.close(code, reason)
-        await _let_others(number)
 
 
 class Node:
@@ -87,11 +74,13 @@ class Node:
         self._revocations = Revocations()
         self._newcomers = Newcomers()
         self._corrections = Corrections()
+        self._terminations = Terminations(hub, self._revocations, tasks)
+        self._announcer = Announcer(broker, presence, apps, webhooks, tasks, self.deliver)
         self._users = SignedInUsers(
             hub,
             presence,
             self._listening,
-            self._publish_here_at_least,
+            self._announcer.publish_here_at_least,
             self.deliver,
             lambda: self.is_connected,
             tasks,
@@ -100,15 +89,14 @@ class Node:
             self._corrections,
             webhooks,
         )
-        self.infos = Infos(hub, presence, self._publish_here_at_least, tasks)
+        self.infos = Infos(hub, presence, self._announcer.publish_here_at_least, tasks)
         self._members = Members(hub, presence, self.deliver, lambda: self.is_connected, tasks, self._corrections)
-        self._counts = CountPace(self._tell_count)
         self.has_descriptors: Callable[[], bool] = lambda: True
         """Whether this process can hold one more connection."""
         self._on_control: dict[str, Callable[[Control], None]] = {
-            "terminate_user": self._terminate_here,
-            "reconnect_user": self._reconnect_user_here,
-            "missed": self._reconnect_here,
+            "terminate_user": self._terminations.terminate_user,
+            "reconnect_user": self._terminations.reconnect_user,
+            "missed": self._terminations.reconnect_channel,
             "change_info": self.infos.change_here,
         }
 
@@ -119,7 +107,7 @@ class Node:
 
     async def stop(self) -> None:
         """Stop the engines, and cancel what is scheduled."""
-        self._counts.stop()
+        self._announcer.stop()
         self._newcomers.stop()
         self._corrections.stop()
         self._members.stop()
@@ -194,7 +182,7 @@ class Node:
             reason = f"{channel} has {app.max_presence_members} members, the most it may have"
             connection.write(text_frame(session.refused(channel, reason).frame))
             return
-        if self._refuse_void(connection, channel, member):
+        if self._terminations.refuse_void(connection, channel, member):
             return
         listening = self._listening
         is_heard = self.hub.hears(connection, channel)
@@ -214,9 +202,9 @@ class Node:
         came = [] if is_heard else arriving.told
         if came and arriving.is_swamped:
             connection.close(Code.OVER_CAPACITY, f"More events arrived on {channel} at once than can be buffered")
-        if not connection.is_open or self._refuse_void(connection, channel, member):
+        if not connection.is_open or self._terminations.refuse_void(connection, channel, member):
             # Others may have joined between its arrival and its departure: announce both.
-            await self._arrive(app, channel, session.socket_id, member, arrival)
+            await self._announcer.arrived(app, channel, session.socket_id, member, arrival)
             await listening.end(app.id, channel)
             await self._depart(app, channel, session.socket_id, member)
             return
@@ -225,13 +213,13 @@ class Node:
         if cached is not None and all(encoding.is_internal(frame) for frame, _ in came):
             # An event that arrived meanwhile is newer than the cached one, or the same.
             if cached == _MISS:
-                self._tell_webhook(app, OutgoingEvent("cache_miss", channel))
+                self._announcer.emit(app, OutgoingEvent("cache_miss", channel))
             frames.append(encoding.cache_miss(channel) if cached == _MISS else cached)
         if member is not None:
             self._newcomers.told(app.id, channel, arrival.version, connection)
         connection.write(b"".join(map(text_frame, frames + news(came, state, arrival.version))))
         if connection.is_open:
-            await self._arrive(app, channel, session.socket_id, member, arrival)
+            await self._announcer.arrived(app, channel, session.socket_id, member, arrival)
 
     async def _send_state_again(self, connection: Connection, channel: str) -> None:
         """Send a subscribed connection the channel's state, then what arrived while the state was read."""
@@ -286,10 +274,10 @@ class Node:
         user, session.user = session.user, None
         for number, channel in enumerate(vacated, 1):
             await self._listening.end(app.id, channel)
-            await _let_others(number)
+            await yield_now_and_then(number)
         for number, (channel, member) in enumerate(channels.items(), 1):
             await self._depart(app, channel, session.socket_id, member)
-            await _let_others(number)
+            await yield_now_and_then(number)
         if user is not None:
             await self._users.sign_out(app, session.socket_id, user.id)
 
@@ -376,7 +364,7 @@ class Node:
         """
         app_id, channel, frame = publication.app_id, publication.channel, publication.frame
         if (count := encoding.subscription_count_in(frame)) is not None:
-            self._counts.heard(app_id, channel, count)
+            self._announcer.counts.heard(app_id, channel, count)
         elif (member := encoding.member_in(frame)) is not None:
             corrected = self._corrections.covered(app_id, channel, member[0], publication.version)
             if corrected is not None:
@@ -401,45 +389,6 @@ class Node:
             found.append(connection)
         return [each for each in found if self.hub.hears(each, channel)]
 
-    def _terminate_here(self, control: Control) -> None:
-        self._end_user(control, Verdict.VOID, Code.UNAUTHORIZED, "Connection ended by the application")
-
-    def _reconnect_user_here(self, control: Control) -> None:
-        self._end_user(control, Verdict.STALE, Code.RECONNECT, "The application asks for a reconnect")
-
-    def _end_user(self, control: Control, verdict: Verdict, code: Code, reason: str) -> None:
-        oldest = self.hub.oldest(control.app_id)
-        began_at = None if oldest is None else oldest.began_at
-        self._revocations.revoke(control.app_id, control.target, verdict, began_at)
-        self.tasks.run(_close_all(self.hub.of_user(control.app_id, control.target), code, reason))
-
-    def _refuse_void(self, connection: Connection, channel: str, member: PresenceMember | None) -> bool:
-        """Refuse a subscription whose user was ended since the connection began. Returns whether it was refused."""
-        session = connection.session
-        user_id = session.named.get(channel) if member is None else member.user_id
-        if user_id is None:
-            return False
-        verdict = self._revocations.verdict(connection.app.id, user_id, connection.began_at)
-        if verdict is Verdict.VALID:
-            return False
-        connection.write(text_frame(session.voided(channel).frame))
-        if verdict is Verdict.STALE:
-            connection.close(Code.RECONNECT, "Reconnect and authorise again")
-        return True
-
-    def _reconnect_here(self, control: Control) -> None:
-        """Have the connections on a channel reconnect: publications that they should hear were missed.
-
-        Without a channel, controls were missed: all users' connections reconnect, as they may have been ended.
-        """
-        if not control.target:
-            self._revocations.revoke_all()
-            connections, reason = self.hub.of_users(), "Another node could not be heard: connect again"
-        else:
-            connections = self.hub.on_channel(control.app_id, control.target)
-            reason = "Events were missed: connect again"
-        self.tasks.run(_close_all(connections, Code.RECONNECT, reason))
-
     def _on_change(self, change: Change) -> None:
         """Announce what a dead node left behind, or what a node brings that is reached again."""
         app = self._apps.by_id(change.app_id)
@@ -447,61 +396,8 @@ class Node:
             self.tasks.run(self._announce(app, change))
 
     async def _announce(self, app: App, change: Change) -> None:
-        channel = change.channel
         await self._users.took_place(app, change)
-        if change.is_occupied:
-            self._tell_webhook(app, OutgoingEvent("channel_occupied", channel))
-        for member in change.added:
-            await self._tell_arrival(app, channel, member, change.version)
-        for member in change.removed:
-            await self._tell_departure(app, channel, member, change.version)
-        if change.is_vacated:
-            self._tell_webhook(app, OutgoingEvent("channel_vacated", channel))
-        if app.sends_subscription_counts:
-            self._count(app, channel, (await self.presence.count(app.id, channel)).subscriptions)
-
-    async def _tell_arrival(
-        self, app: App, channel: str, member: PresenceMember, version: int, except_socket: str | None = None
-    ) -> None:
-        self._webhooks.emit(app, OutgoingEvent("member_added", channel, member.user_id))
-        frame = encoding.member_added(channel, member.told_id, member.user_info)
-        await self._publish_here_at_least(Publication(app.id, channel, frame, except_socket, version=version))
-
-    async def _tell_departure(self, app: App, channel: str, member: PresenceMember, version: int) -> None:
-        self._webhooks.emit(app, OutgoingEvent("member_removed", channel, member.user_id))
-        frame = encoding.member_removed(channel, member.told_id)
-        await self._publish_here_at_least(Publication(app.id, channel, frame, version=version))
-
-    async def _publish_here_at_least(self, publication: Publication) -> None:
-        """Publish a change that presence stores reconcile elsewhere when the nodes reach each other again."""
-        try:
-            await self._broker.publish(publication)
-        except BrokerUnavailable:
-            self.deliver(publication)
-
-    def _tell_webhook(self, app: App, event: OutgoingEvent) -> None:
-        if not is_internal(event.channel):
-            self._webhooks.emit(app, event)
-
-    def _count(self, app: App, channel: str, count: int) -> None:
-        """Note the number of subscribers, if the app sends it on channels of this kind."""
-        if app.sends_subscription_counts and is_counted(channel):
-            self._counts.changed(app.id, channel, count)
-
-    def _tell_count(self, app_id: str, channel: str, count: int | None, told: int | None) -> None:
-        app = self._apps.by_id(app_id)
-        if app is not None:
-            self.tasks.run(self._publish_count(app, channel, count, told))
-
-    async def _publish_count(self, app: App, channel: str, count: int | None, told: int | None) -> None:
-        if count is None:
-            count = (await self.presence.count(app.id, channel)).subscriptions
-            if count == told:
-                return
-        self._webhooks.emit(app, OutgoingEvent("subscription_count", channel, subscription_count=count))
-        if count:
-            frame = encoding.subscription_count(channel, count)
-            await self._publish_here_at_least(Publication(app.id, channel, frame))
+        await self._announcer.changed(app, change)
 
     async def _is_full(self, app: App, channel: str, member: PresenceMember) -> bool:
         """Whether a new member would be one too many; when several join at once, some may still pass."""
@@ -519,22 +415,9 @@ class Node:
             return None
         return _MISS if entry is None else entry.frame
 
-    async def _arrive(
-        self, app: App, channel: str, socket_id: str, member: PresenceMember | None, arrival: Arrival
-    ) -> None:
-        if arrival.is_first_on_channel:
-            self._tell_webhook(app, OutgoingEvent("channel_occupied", channel))
-        if member is not None and arrival.is_first_of_user:
-            await self._tell_arrival(app, channel, member, arrival.version, socket_id)
-        self._count(app, channel, arrival.subscriptions)
-
     async def _depart(self, app: App, channel: str, socket_id: str, member: PresenceMember | None) -> None:
         departure = await self.presence.leave(app.id, channel, socket_id)
-        if member is not None and departure.is_last_of_user:
-            await self._tell_departure(app, channel, member, departure.version)
-        if departure.is_last_on_channel:
-            self._tell_webhook(app, OutgoingEvent("channel_vacated", channel))
-        self._count(app, channel, departure.subscriptions)
+        await self._announcer.departed(app, channel, member, departure)
 
 
 def _presence(members: Iterable[PresenceMember]) -> bytes:

@@ -1,0 +1,80 @@
+"""Ends connections because a control says so: those of a user, or those that missed publications."""
+
+from __future__ import annotations
+
+import asyncio
+
+from smartlink.protocol.errors import Code
+from smartlink.protocol.session import PresenceMember
+from smartlink.server.cluster.brokers.base import Control
+from smartlink.server.core.hub import Connection, Hub
+from smartlink.server.core.revocations import Revocations, Verdict
+from smartlink.server.net.framing import text_frame
+from smartlink.server.runtime.eager import EagerTasks
+
+__all__ = ["AT_ONCE", "Terminations", "yield_now_and_then"]
+
+AT_ONCE = 100
+"""Channels left, or connections ended, before the loop handles other work."""
+
+
+async def yield_now_and_then(done: int) -> None:
+    """Yield to the loop, once in `AT_ONCE` times."""
+    if done % AT_ONCE == 0:
+        await asyncio.sleep(0)
+
+
+class Terminations:
+    """Carries out controls that end connections on this node."""
+
+    def __init__(self, hub: Hub, revocations: Revocations, tasks: EagerTasks) -> None:
+        self._hub = hub
+        self._revocations = revocations
+        self._tasks = tasks
+
+    def terminate_user(self, control: Control) -> None:
+        """End the user's connections here; their clients are not to come back."""
+        self._end_user(control, Verdict.VOID, Code.UNAUTHORIZED, "Connection ended by the application")
+
+    def reconnect_user(self, control: Control) -> None:
+        """End the user's connections here; their clients are to reconnect."""
+        self._end_user(control, Verdict.STALE, Code.RECONNECT, "The application asks for a reconnect")
+
+    def reconnect_channel(self, control: Control) -> None:
+        """Have the connections on a channel reconnect: publications that they should hear were missed.
+
+        Without a channel, controls were missed: all users' connections reconnect, as they may have been ended.
+        """
+        if not control.target:
+            self._revocations.revoke_all()
+            connections, reason = self._hub.of_users(), "Another node could not be heard: connect again"
+        else:
+            connections = self._hub.on_channel(control.app_id, control.target)
+            reason = "Events were missed: connect again"
+        self._tasks.run(_close_all(connections, Code.RECONNECT, reason))
+
+    def refuse_void(self, connection: Connection, channel: str, member: PresenceMember | None) -> bool:
+        """Refuse a subscription whose user was ended since the connection began. Returns whether it was refused."""
+        session = connection.session
+        user_id = session.named.get(channel) if member is None else member.user_id
+        if user_id is None:
+            return False
+        verdict = self._revocations.verdict(connection.app.id, user_id, connection.began_at)
+        if verdict is Verdict.VALID:
+            return False
+        connection.write(text_frame(session.voided(channel).frame))
+        if verdict is Verdict.STALE:
+            connection.close(Code.RECONNECT, "Reconnect and authorise again")
+        return True
+
+    def _end_user(self, control: Control, verdict: Verdict, code: Code, reason: str) -> None:
+        oldest = self._hub.oldest(control.app_id)
+        began_at = None if oldest is None else oldest.began_at
+        self._revocations.revoke(control.app_id, control.target, verdict, began_at)
+        self._tasks.run(_close_all(self._hub.of_user(control.app_id, control.target), code, reason))
+
+
+async def _close_all(connections: list[Connection], code: Code, reason: str) -> None:
+    for number, connection in enumerate(connections, 1):
+        connection.close(code, reason)
+        await yield_now_and_then(number)
