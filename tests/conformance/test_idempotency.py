@@ -44,7 +44,7 @@ class IdempotencyPromises:
 
         assert await idempotency.claim("2", "k") is None
 
-    async def test_an_app_over_its_bytes_loses_its_oldest_receipts_and_no_other_app_any(self) -> None:
+    async def test_an_app_over_its_bytes_loses_its_oldest_keys_and_no_other_app_any(self) -> None:
         idempotency = self.idempotency(max_app_bytes=100_000)
         await carry_out(idempotency, "2", "of another")
         for number in range(500):

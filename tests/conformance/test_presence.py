@@ -249,7 +249,7 @@ async def test_two_nodes_agree_with_the_model(shared_redis: RedisServer) -> None
     """Any joins and leaves on two nodes, one after the other, against a list of who is where."""
     dice = random.Random(7)
     async with redis_engines(shared_redis.url) as one, redis_engines(shared_redis.url, one.names.prefix) as two:
-        rosters = (one.presence, two.presence)
+        stores = (one.presence, two.presence)
         entries: set[tuple[str, int, str, PresenceMember | None]] = set()
         for _ in range(400):
             node, channel = dice.randrange(2), dice.choice(["presence-a", "presence-b", "chat"])
@@ -258,12 +258,12 @@ async def test_two_nodes_agree_with_the_model(shared_redis: RedisServer) -> None
             here = {entry for entry in entries if entry[0] == channel}
             mine = {entry for entry in here if entry[1:3] == (node, socket_id)}
             if dice.random() < 0.5:
-                arrival = await rosters[node].join("1", channel, socket_id, member)
+                arrival = await stores[node].join("1", channel, socket_id, member)
                 is_first_of_user = not mine and member is not None and all(entry[3] != member for entry in here)
                 assert (arrival.is_first_on_channel, arrival.is_first_of_user) == (not here, is_first_of_user)
                 entries |= mine or {(channel, node, socket_id, member)}
             else:
-                departure = await rosters[node].leave("1", channel, socket_id)
+                departure = await stores[node].leave("1", channel, socket_id)
                 left = here - mine
                 users = {entry[3] for entry in mine} - {None} - {entry[3] for entry in left}
                 assert (departure.is_last_on_channel, departure.is_last_of_user) == (
@@ -273,7 +273,7 @@ async def test_two_nodes_agree_with_the_model(shared_redis: RedisServer) -> None
                 entries -= mine
             there = [entry for entry in entries if entry[0] == channel]
             members = {entry[3] for entry in there} - {None}
-            other = rosters[1 - node]
+            other = stores[1 - node]
             assert await other.count("1", channel) == ChannelCount(len(there), len(members))
             assert set(await other.members("1", channel)) == members
         assert set(await one.presence.channels("1")) == {entry[0] for entry in entries}

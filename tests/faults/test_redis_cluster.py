@@ -65,7 +65,7 @@ async def test_publications_go_over_all_masters_in_order(pair: tuple[RedisEngine
     assert two.heard == [Control("1", "terminate_user", "7")]
 
 
-async def test_the_roster_is_the_same_on_a_cluster(pair: tuple[RedisEngines, RedisEngines]) -> None:
+async def test_presence_is_the_same_on_a_cluster(pair: tuple[RedisEngines, RedisEngines]) -> None:
     one, two = pair
     for channel in CHANNELS:
         assert await one.presence.join("1", channel, "1.1", ANA) == Arrival(True, True, 1)
@@ -78,7 +78,7 @@ async def test_the_roster_is_the_same_on_a_cluster(pair: tuple[RedisEngines, Red
     assert await one.presence.leave("1", CHANNELS[0], "1.1") == Departure(True, True, 0)
 
 
-async def test_history_and_receipts_are_the_same_on_a_cluster(pair: tuple[RedisEngines, RedisEngines]) -> None:
+async def test_history_and_idempotency_are_the_same_on_a_cluster(pair: tuple[RedisEngines, RedisEngines]) -> None:
     one, two = pair
     for number, channel in enumerate(CHANNELS):
         assert await one.history.append("1", channel, b"%d" % number, 60) == 1
@@ -206,7 +206,7 @@ async def test_heartbeats_are_heard_while_their_slot_is_half_moved(
 async def test_a_command_that_has_to_wait_for_a_slot_holds_up_no_other(
     masters: list[RedisServer], pair: tuple[RedisEngines, RedisEngines]
 ) -> None:
-    """The roster's keys of one channel are on two servers: what is asked of it has to wait, and nothing else."""
+    """The presence keys of one channel are on two servers: what is asked of it has to wait, and nothing else."""
     one, two = pair
     await one.presence.join("1", "presence-stuck", "1.1", ANA)
     counts = one.names.of_channel("c", "1", "presence-stuck")

@@ -20,7 +20,7 @@ __all__ = ["Cluster", "cluster"]
 
 
 class SharedPresence(MemoryPresence):
-    """One roster for all nodes; each answer takes a turn of the loop, as over a network."""
+    """One presence store for all nodes; each answer takes a turn of the loop, as over a network."""
 
     async def start(self, on_change: OnChange) -> None: ...
 

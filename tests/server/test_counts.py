@@ -86,7 +86,7 @@ async def test_a_trailing_count_is_that_of_its_time() -> None:
                 pass
 
 
-async def test_a_count_that_was_overtaken_is_put_right() -> None:
+async def test_a_count_that_was_overtaken_is_reconciled() -> None:
     async with (
         realtime_server(an_app(sends_subscription_counts=True)) as server,
         connected(server.port) as one,

@@ -305,7 +305,7 @@ async def test_a_client_that_reads_nothing_is_cut_as_slow() -> None:
             assert server.metrics.slow_consumers == 1
 
 
-async def test_who_comes_while_the_roster_is_waited_for_does_not_exceed_the_limit() -> None:
+async def test_a_join_while_the_presence_store_is_slow_does_not_exceed_the_limit() -> None:
     between = Between()
     async with (
         realtime_server(reverb_app_max_connections=1, engines=between.engines()) as server,

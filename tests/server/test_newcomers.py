@@ -95,7 +95,7 @@ async def test_who_was_told_a_state_is_forgotten_after_a_while(monkeypatch: pyte
     await eventually(lambda: not newcomers._told and newcomers._timer is None)
 
 
-async def test_a_return_that_was_put_right_before_it_was_told_is_told_once() -> None:
+async def test_a_return_that_was_reconciled_before_it_was_told_is_told_once() -> None:
     between = Between()
     async with (
         realtime_server(engines=between.engines()) as here,
@@ -111,7 +111,7 @@ async def test_a_return_that_was_put_right_before_it_was_told_is_told_once() -> 
         await client.expect("pusher_internal:member_removed")
         between.joining.shut()
         coming = asyncio.create_task(comer.subscribe("presence-a", {"user_id": "2"}))
-        await client.expect("pusher_internal:member_added")  # the roster showed it, nobody has told it
+        await client.expect("pusher_internal:member_added")  # from the presence store; it was not announced
         between.joining.open()
         await coming
         comer.send("pusher:unsubscribe", {"channel": "presence-a"})
@@ -120,7 +120,7 @@ async def test_a_return_that_was_put_right_before_it_was_told_is_told_once() -> 
         assert await client.is_quiet()
 
 
-async def test_a_watched_user_who_was_put_right_before_it_was_told_is_told_once() -> None:
+async def test_a_watched_user_who_was_reconciled_before_it_was_told_is_told_once() -> None:
     between = Between()
     async with (
         realtime_server(engines=between.engines()) as here,
@@ -144,7 +144,7 @@ async def test_a_watched_user_who_was_put_right_before_it_was_told_is_told_once(
         assert await watcher.is_quiet()
 
 
-async def test_what_is_put_right_is_told_to_those_alone_who_heard_it_wrong(server: RealtimeServer) -> None:
+async def test_what_is_reconciled_is_told_to_those_alone_who_heard_it_wrong(server: RealtimeServer) -> None:
     async with connected(server.port) as old, connected(server.port) as between, connected(server.port) as new:
         await old.subscribe("presence-a", {"user_id": "1"})
         await between.subscribe("presence-a", {"user_id": "4"})
@@ -166,7 +166,7 @@ async def test_what_is_put_right_is_told_to_those_alone_who_heard_it_wrong(serve
             assert await client.is_quiet()
 
 
-async def test_what_was_put_right_is_known_for_a_bounded_time() -> None:
+async def test_what_was_reconciled_is_known_for_a_bounded_time() -> None:
     corrections = Corrections(known_s=0)
     corrections.note("1001", "presence-a", {"2": 5}, 7)
 

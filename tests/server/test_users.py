@@ -348,7 +348,7 @@ async def test_beyond_a_hundred_the_first_hundred_are_watched(server: RealtimeSe
         assert await watchlist(ana) == {"online": ["99"]}
 
 
-async def test_what_was_told_of_a_user_in_the_wrong_order_is_put_right(server: RealtimeServer) -> None:
+async def test_what_was_told_of_a_user_in_the_wrong_order_is_reconciled(server: RealtimeServer) -> None:
     async with connected(server.port) as ana, connected(server.port) as ben:
         await ana.sign_in("1", watchlist=["5"])
         assert await watchlist(ana) == {"offline": ["5"]}

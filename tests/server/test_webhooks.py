@@ -39,7 +39,7 @@ ANA, BEN = {"user_id": "1", "user_info": {"name": "Ana"}}, {"user_id": "2"}
 
 
 class World:
-    """Who is where, as the roster would tell it."""
+    """Who is where, as the presence store knows it."""
 
     def __init__(self) -> None:
         self.users: dict[tuple[str, str], set[str]] = {}

@@ -1,4 +1,4 @@
-"""The Redis roster while nodes die, are cut off, and Redis comes and goes."""
+"""The Redis presence store while nodes die, are cut off, and Redis comes and goes."""
 
 from __future__ import annotations
 
