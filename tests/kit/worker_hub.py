@@ -11,8 +11,9 @@ from smartlink.server.cluster.history.memory import MemoryHistory
 from smartlink.server.cluster.idempotency.memory import MemoryIdempotency
 from smartlink.server.cluster.presence.memory import MemoryPresence
 from smartlink.server.webhooks.base import OutgoingEvent
-from smartlink.server.workers.hub import WorkerHub, WorkerPeer
+from smartlink.server.workers.hub import WorkerHub
 from smartlink.server.workers.parent_link import ParentLink
+from smartlink.server.workers.peer import WorkerPeer
 
 __all__ = ["Workers", "workers"]
 

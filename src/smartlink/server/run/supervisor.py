@@ -18,8 +18,9 @@ import structlog
 
 from smartlink.background import Background, ended
 from smartlink.backoff import Backoff
-from smartlink.server.workers.hub import WorkerHub, WorkerPeer
+from smartlink.server.workers.hub import WorkerHub
 from smartlink.server.workers.messages import Drain, Reload
+from smartlink.server.workers.peer import WorkerPeer
 
 __all__ = ["Supervisor", "WorkersFailed"]
 

@@ -1,0 +1,78 @@
+"""One worker, as the hub sees it: its link, and everything that goes when the worker goes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from smartlink.protocol.session import PresenceMember
+from smartlink.server.workers import messages
+from smartlink.server.workers.calls import UnknownCall
+from smartlink.server.workers.stream import RecordStream
+from smartlink.server.workers.turns import TurnTaker
+
+__all__ = ["WorkerPeer"]
+
+Key = tuple[str, str]
+log = structlog.get_logger(__name__)
+
+
+class _Hub(Protocol):
+    def act(self, peer: WorkerPeer, message: messages.FromWorker, record: bytes) -> None: ...
+
+    def leave(self, peer: WorkerPeer) -> None: ...
+
+
+class WorkerPeer(TurnTaker):
+    """One worker, as the hub sees it."""
+
+    def __init__(self, hub: _Hub, end: socket.socket) -> None:
+        super().__init__()
+        self._hub = hub
+        self.stream = RecordStream(end, self._on_record, self._on_end)
+        self.pid = 0
+        self.is_ready = False
+        self.is_leaving = False
+        """It drains: announcements go to another worker."""
+        self.failure: str | None = None
+        """Why it cannot start."""
+        self.heard_at = time.monotonic()
+        self.figures: dict[str, float] = {}
+        self.connections: dict[str, int] = {}
+        """By app id."""
+        self.subscriptions: set[Key] = set()
+        self.entries: dict[tuple[str, str, str], PresenceMember | None] = {}
+        """Its connections in the presence store: app id, channel, socket id."""
+        self.claims: set[tuple[str, str]] = set()
+        """Requests that it is carrying out: app id and idempotency key."""
+        self.has_changed = asyncio.Event()
+        """Set when it became ready, failed or ended."""
+
+    @property
+    def is_open(self) -> bool:
+        return self.stream.is_open
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Send a record to the worker."""
+        self.stream.send(messages.encode(message))
+
+    def close(self) -> None:
+        """Close the link."""
+        self.stream.close()
+
+    def _on_record(self, record: bytes) -> None:
+        self.heard_at = time.monotonic()
+        try:
+            self._hub.act(self, messages.from_worker(record), record)
+        except (msgspec.DecodeError, UnknownCall) as error:
+            log.error("invalid record from a worker: closing its link", pid=self.pid, problem=str(error)[:200])
+            self.close()
+
+    def _on_end(self) -> None:
+        self._hub.leave(self)
+        self.has_changed.set()
