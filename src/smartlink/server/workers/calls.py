@@ -1,6 +1,7 @@
 """Which ports workers may call, and how calls are encoded: by the types in the methods' own signatures.
 
-A method added to a port can be called without a change here, as long as msgspec can encode its types.
+A method added to a port can be called without a change here, as long as msgspec can encode its types. Workers and
+parent may be of different releases during a restart: raise `messages.VERSION` with every change of a signature in use.
 """
 
 from __future__ import annotations
