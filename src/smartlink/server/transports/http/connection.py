@@ -1,11 +1,12 @@
 """One HTTP connection: requests in, answers out in order, and the upgrade to WebSocket.
 
-A malformed request gets one answer and then the connection ends: nothing behind it is read. What the parser lets
-through and two servers could read differently is refused here: RFC 9112, sections 3.2, 6.1 and 7.1.
+A malformed request gets one answer, then the connection ends: nothing after it is read. Requests that the parser
+accepts, but that two servers could read differently, are refused here: RFC 9112, sections 3.2, 6.1 and 7.1.
 """
 
 from __future__ import annotations
 
+import enum
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -35,35 +36,58 @@ BODY_TIMEOUT_S = 30.0
 IDLE_TIMEOUT_S = 75.0
 LINGER_S = 1.0
 REQUESTS_AT_ONCE = 8
-"""Requests of one connection that are answered before others have their turn."""
+"""Requests of one connection that are answered before other connections get their turn."""
 STALLED_S = 10.0
-"""How long a peer may take nothing of its answers."""
+"""Longest time in which a peer reads nothing of its answers."""
 
 _GIVEN_ONCE = frozenset(
     {"content-length", "expect", "host", "idempotency-key", "origin", "sec-websocket-key", "sec-websocket-version"}
     | {"transfer-encoding"}
 )
 _SIGNED = ("/apps/", "/users/")
-"""Where a call that is answered with 200 was signed."""
+"""Paths where a request answered with 200 was signed."""
 
 Upgrade = Callable[[Link, HttpRequest], None]
 
 
+class RequestState(enum.Enum):
+    """How much of the next request has been read: IDLE → HEAD → BODY → IDLE."""
+
+    IDLE = enum.auto()
+    """Nothing of it."""
+    HEAD = enum.auto()
+    BODY = enum.auto()
+    """Its head is complete, its body is not."""
+
+
+class AnswerState(enum.Enum):
+    """What becomes of complete requests: READY ⇄ ANSWERING, READY ⇄ PACED, and from anywhere OVER."""
+
+    READY = enum.auto()
+    """The next request is answered at once."""
+    ANSWERING = enum.auto()
+    """One answer is under way; the next request waits for it."""
+    PACED = enum.auto()
+    """More was requested than is answered in one turn of the loop: the next request waits for another turn."""
+    OVER = enum.auto()
+    """No request is answered any more: the link has ended, ends with what was written, or was upgraded."""
+
+
 class FallbackHandler(Protocol):
-    """Answers the requests of clients that cannot have a WebSocket."""
+    """Answers the requests of clients that cannot open a WebSocket."""
 
     def takes(self, path: str) -> bool: ...
 
     def answer(self, request: HttpRequest, stream: ResponseStream) -> Coroutine[Any, Any, HttpResponse | None]:
-        """A whole answer, or None: then it leaves through `stream`."""
+        """Return a whole answer, or None when it is sent through `stream`."""
 
     def refusal(self, head: HttpRequest) -> Coroutine[Any, Any, HttpError | None]:
-        """Why a request is refused whatever its body will be; None when that depends on the body."""
+        """Return why a request is refused whatever its body is; None when that depends on the body."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """What all HTTP connections of a server share."""
+    """Shared by all HTTP connections of a server."""
 
     router: Router
     tasks: EagerTasks
@@ -75,38 +99,42 @@ class HttpSettings:
     max_body_bytes: int
     proxies: TrustedProxies
     is_ready: Callable[[], bool]
-    """While not, connections end with their next answer."""
+    """While false, connections end with their next answer."""
     open: set[HttpConnection] = field(default_factory=set)
     pace: Pace = field(default_factory=Pace)
     evictable: set[IdleConnection] = field(default_factory=set)
-    """Those of them that have made no signed call."""
+    """Open connections that have made no signed request."""
 
 
 class HttpConnection:
-    """The handler of a link from its start until it ends or is upgraded."""
+    """The handler of a link from its start until it ends or is upgraded.
+
+    `RequestState` and `AnswerState` are the states of its two directions.
+    """
 
     def __init__(self, link: Link, shared: HttpSettings) -> None:
         self._link = link
         self._shared = shared
         self._parser: Any = httptools.HttpRequestParser(self)
         self._begun = Begun()
-        self._ready: deque[tuple[HttpRequest, bool]] = deque()
+        self._request_state = RequestState.IDLE
+        self._answer_state = AnswerState.READY
+        self._complete: deque[tuple[HttpRequest, bool]] = deque()
+        """Requests to be answered, each with whether the connection may go on after its answer."""
         self._fault: HttpError | None = None
+        """Why nothing more is read; sent after the answers to the complete requests."""
         self._head_bytes = 0
-        self._has_begun = False
-        self._has_asked = False
-        self._is_in_head = True
-        self._is_loop = False
-        self._is_paced = False
-        """More was asked than could be answered in one turn."""
-        self._is_old = False
-        """HTTP/1.0, as some proxies speak it: nothing chunked."""
+        self._has_requested = False
+        """At least one request was complete."""
+        self._is_in_loop = False
+        """Guards `_answer_next` against answers that are complete at once."""
+        self._is_http_1_0 = False
+        """The last head was of HTTP/1.0, as some proxies speak it: no chunked answers."""
         self._stream: HttpStream | None = None
-        self._is_answering = False
-        self._is_over = False
         self._behind_since = 0.0
+        """Since when the peer does not read its answers; 0 while it does."""
         self._rest = b""
-        """What came behind a handshake: the first bytes of the WebSocket."""
+        """Bytes after a handshake: the first ones of the WebSocket."""
         self._peer: str | None = None
         self._deadline = shared.sweeper.now() + HEAD_TIMEOUT_S
         self._idle_since = shared.sweeper.now()
@@ -117,9 +145,9 @@ class HttpConnection:
     # What the link sees
 
     def on_bytes(self, data: bytes) -> None:
-        if self._is_over:
+        if self._answer_state is AnswerState.OVER:
             return
-        if self._is_in_head:
+        if self._request_state is not RequestState.BODY:
             self._head_bytes += len(data)
         else:
             self._begun.raw_size += len(data)
@@ -127,36 +155,36 @@ class HttpConnection:
             data = self._feed(data)
         if self._begun.has_head and not self._begun.is_looked_at:
             self._look_at_head()
-        if self._is_in_head and self._head_bytes > MAX_HEAD_BYTES:
+        if self._request_state is not RequestState.BODY and self._head_bytes > MAX_HEAD_BYTES:
             self._fault = self._fault or HttpError(431, f"Headers larger than {MAX_HEAD_BYTES} bytes")
         if self._begun.raw_size > 2 * self._shared.max_body_bytes + MAX_HEAD_BYTES:
             self._fault = self._fault or HttpError(413, "More around the chunks of the body than in them")
-        if self._stream is not None and (self._fault is not None or len(self._ready) > 1):
-            # Nothing behind an answer that may never end can be answered.
+        if self._stream is not None and (self._fault is not None or len(self._complete) > 1):
+            # The answer may never end: nothing after it can be answered.
             self._link.abort()
         else:
             self._answer_next()
 
     def _feed(self, data: bytes) -> bytes:
-        """Parse `data`; returns what is to be parsed anew."""
+        """Parse `data`. Returns what is to be parsed again."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             rest = data[upgrade.args[0] :]
-            if self._is_socket(self._ready[-1][0]):
+            if self._is_socket(self._complete[-1][0]):
                 self._rest = rest
                 return b""
-            # An offer of another protocol may be ignored: RFC 9110, section 7.8. Java's client offers HTTP/2 so. But
-            # the parser stops behind the head, whatever body follows: it reads the request again, without the offer.
+            # Other upgrades may be ignored: RFC 9110, section 7.8. Java's client offers HTTP/2 this way. But the parser
+            # stops after the head, whatever body follows: let it read the request again, without the offer.
             self._parser = httptools.HttpRequestParser(self)
-            return without_offer(self._ready.pop()[0]) + rest
+            return without_offer(self._complete.pop()[0]) + rest
         except httptools.HttpParserError as error:
-            # A fault found in a callback of ours comes wrapped; it says more than the parser does.
+            # A fault that our own callback raised is more specific than the parser's.
             self._fault = self._fault or HttpError(400, f"Malformed request: {str(error)[:100]}")
         return b""
 
     def on_closed(self, descriptor: int) -> None:
-        self._is_over = True
+        self._answer_state = AnswerState.OVER
         self._forget()
         if self._stream is not None:
             self._stream.lose()
@@ -165,7 +193,7 @@ class HttpConnection:
         if self._stream is not None and self._stream.listener is not None:
             self._stream.listener.on_backlog()
             return
-        # Whoever asks without reading the answers is not read either.
+        # Do not read from a peer that does not read its answers.
         self._behind_since = self._shared.sweeper.now()
         self._link.pause()
 
@@ -177,39 +205,42 @@ class HttpConnection:
         self._answer_next()
 
     def sweep(self, now: float) -> None:
-        """Called each second: ends what takes too long."""
+        """Called each second: end the connection when something takes too long."""
         if self._behind_since and now - self._behind_since > STALLED_S:
             self._link.abort()
-        elif now < self._deadline or (self._is_answering and not self._is_over):
+        elif now < self._deadline or self._answer_state is AnswerState.ANSWERING:
             return
-        elif self._is_over and self._link.buffered:
+        elif self._answer_state is AnswerState.OVER and self._link.buffered:
             self._behind_since = self._behind_since or now
-        elif self._is_over or not self._has_begun:
+        elif self._answer_state is AnswerState.OVER or self._request_state is RequestState.IDLE:
             self._link.abort()
         else:
             self._refuse(HttpError(408, "The request did not arrive in time"))
 
     @property
     def idle_since(self) -> float | None:
-        """Since when nothing was asked, or is being asked; None while there is an answer under way."""
-        return None if self._is_answering else self._idle_since
+        """When the last answer was complete; None while one is under way."""
+        return None if self._answer_state is AnswerState.ANSWERING else self._idle_since
 
     def evict(self) -> None:
         """End at once."""
         self._link.abort()
 
     def retire(self) -> None:
-        """End now when nothing is under way; else with the answer.
+        """End now when nothing is under way, otherwise with the answer.
 
-        Whoever has not asked anything yet is about to: its request is answered.
+        A peer that has requested nothing yet is about to: its request is answered.
         """
-        if self._has_asked and not (self._is_over or self._is_answering or self._ready or self._has_begun):
+        is_idle = (
+            self._request_state is RequestState.IDLE and self._answer_state is AnswerState.READY and not self._complete
+        )
+        if self._has_requested and is_idle:
             self._finish()
 
     # What the parser sees
 
     def on_message_begin(self) -> None:
-        self._has_begun = True
+        self._request_state = RequestState.HEAD
         self._deadline = self._shared.sweeper.now() + HEAD_TIMEOUT_S
 
     def on_url(self, url: bytes) -> None:
@@ -222,7 +253,7 @@ class HttpConnection:
         if begun.head_bytes > MAX_HEAD_BYTES:
             self._fail(HttpError(431, f"Headers larger than {MAX_HEAD_BYTES} bytes"))
         if begun.has_head:
-            return  # a trailer: nothing that comes behind a body may change what its head said
+            return  # a trailer: it must not change what the head said
         key = name.decode("latin-1").lower()
         headers = begun.headers
         text = value.decode("latin-1").strip(" \t")
@@ -235,20 +266,21 @@ class HttpConnection:
         headers[key] = text
 
     def on_headers_complete(self) -> None:
-        self._is_in_head = False
+        self._request_state = RequestState.BODY
         self._begun.has_head = True
         self._deadline = self._shared.sweeper.now() + BODY_TIMEOUT_S
         headers = self._begun.headers
         version = self._parser.get_http_version()
-        self._is_old = version == "1.0"
+        self._is_http_1_0 = version == "1.0"
         fault = fault_of_head(headers, version, self._parser.get_method().decode("latin-1"))
         if fault is not None:
             self._fail(fault)
         size = int(headers.get("content-length", "0"))
         if size > self._shared.max_body_bytes:
             self._fail(self._too_large(size))
-        # With earlier answers under way it would come in their place; the peer sends its body without it, too.
-        if "expect" in headers and not (self._is_old or self._ready or self._is_answering):
+        # While earlier answers are under way, it would arrive instead of them; the peer sends its body anyway.
+        has_earlier = self._answer_state is AnswerState.ANSWERING or self._complete
+        if "expect" in headers and not (has_earlier or self._is_http_1_0):
             self._look_at_head()
             if self._fault is not None:
                 raise self._fault
@@ -263,15 +295,14 @@ class HttpConnection:
 
     def on_message_complete(self) -> None:
         begun, self._begun = self._begun, Begun()
-        self._has_begun = False
-        self._has_asked = True
-        self._is_in_head = True
+        self._request_state = RequestState.IDLE
+        self._has_requested = True
         self._head_bytes = 0
         self._deadline = self._shared.sweeper.now() + IDLE_TIMEOUT_S
         request = self._request(begun, b"".join(begun.body))
-        # HTTP/1.0 ends with its answer, keep-alive asked for or not: its clients may wait for the close.
-        self._ready.append((request, self._parser.should_keep_alive() and not self._is_old))
-        if len(self._ready) > MAX_PIPELINED:
+        # Close after answers to HTTP/1.0, even if keep-alive was requested: its clients may wait for the close.
+        self._complete.append((request, self._parser.should_keep_alive() and not self._is_http_1_0))
+        if len(self._complete) > MAX_PIPELINED:
             self._fail(HttpError(429, f"More than {MAX_PIPELINED} requests at once on one connection"))
 
     def _request(self, begun: Begun, body: bytes = b"") -> HttpRequest:
@@ -286,13 +317,13 @@ class HttpConnection:
         return HttpRequest(method, path, query, begun.headers, body, self._client(begun.headers))
 
     def _look_at_head(self) -> None:
-        """The body is still to come: refuse now what will be refused whatever it is."""
+        """Refuse now what will be refused whatever its body is."""
         begun = self._begun
         begun.is_looked_at = True
         try:
             head = self._request(begun)
         except HttpError:
-            return  # which is the fault now
+            return  # it is `_fault` now
         if self._shared.fallback.takes(head.path):
             self._shared.tasks.run(self._shared.fallback.refusal(head), partial(self._on_looked_at, begun))
         else:
@@ -301,7 +332,7 @@ class HttpConnection:
                 self._shared.evictable.discard(self)
 
     def _on_looked_at(self, begun: Begun, refusal: HttpError | None) -> None:
-        if refusal is not None and begun is self._begun and not self._is_over:
+        if refusal is not None and begun is self._begun and self._answer_state is not AnswerState.OVER:
             self._fault = self._fault or refusal
             self._answer_next()
 
@@ -313,20 +344,20 @@ class HttpConnection:
     # Answers
 
     def _answer_next(self) -> None:
-        if self._is_loop or self._is_paced:
+        if self._is_in_loop:
             return
-        self._is_loop = True
+        self._is_in_loop = True
         left = REQUESTS_AT_ONCE
-        while self._ready and not (self._is_answering or self._is_over or self._behind_since):
+        while self._complete and self._answer_state is AnswerState.READY and not self._behind_since:
             if not left:
                 self._wait_for_turn()
                 break
             left -= 1
-            request, keeps_alive = self._ready.popleft()
+            request, keeps_alive = self._complete.popleft()
             if self._is_socket(request):
                 self._upgrade(request)
                 return
-            self._is_answering = True
+            self._answer_state = AnswerState.ANSWERING
             is_answered = self._shared.tasks.run(
                 self._answer(request, keeps_alive),
                 lambda response, request=request, keeps=keeps_alive: self._on_answer(  # type: ignore[misc]
@@ -336,8 +367,8 @@ class HttpConnection:
             )
             if not is_answered:
                 self._link.pause()
-        self._is_loop = False
-        if self._is_answering or self._is_over or self._behind_since or self._is_paced:
+        self._is_in_loop = False
+        if self._answer_state is not AnswerState.READY or self._behind_since:
             return
         if self._fault is not None:
             self._refuse(self._fault)
@@ -345,18 +376,18 @@ class HttpConnection:
             self._link.resume()
 
     def _wait_for_turn(self) -> None:
-        self._is_paced = True
+        self._answer_state = AnswerState.PACED
         self._link.pause()
         self._shared.pace.request_turn(self)
 
     def take_turn(self) -> None:
-        """Answer what has waited for this turn."""
-        self._is_paced = False
-        if not self._is_over:
+        """Answer the requests that waited for this turn."""
+        if self._answer_state is AnswerState.PACED:
+            self._answer_state = AnswerState.READY
             self._answer_next()
 
     def _is_socket(self, request: HttpRequest) -> bool:
-        """Whether the request is the beginning of a WebSocket, at whatever path: a wrong one is told over it."""
+        """Whether the request opens a WebSocket, at any path: refusals of WebSockets are sent over them."""
         headers = request.headers
         is_offer = request.method == "GET" and "websocket" in headers.get("upgrade", "").lower()
         if is_offer and "upgrade" in headers.get("connection", "").lower():
@@ -369,7 +400,7 @@ class HttpConnection:
         return self._shared.router.answer(request)
 
     async def _fall_back(self, request: HttpRequest, keeps_alive: bool) -> HttpResponse | None:
-        stream = HttpStream(self._link, self._on_stream_end, is_chunked=not self._is_old, keeps_alive=keeps_alive)
+        stream = HttpStream(self._link, self._on_stream_end, is_chunked=not self._is_http_1_0, keeps_alive=keeps_alive)
         self._stream = stream
         answer = await self._shared.fallback.answer(request, stream)
         if answer is not None:
@@ -378,9 +409,11 @@ class HttpConnection:
 
     def _on_stream_end(self) -> None:
         stream, self._stream = self._stream, None
-        self._is_answering = False
         self._idle_since = self._shared.sweeper.now()
-        if stream is None or self._is_over:
+        if self._answer_state is AnswerState.OVER:
+            return
+        self._answer_state = AnswerState.READY
+        if stream is None:
             return
         if not (stream.keeps_alive and self._shared.is_ready()):
             self._finish()
@@ -393,12 +426,12 @@ class HttpConnection:
     def _on_answer(self, response: HttpResponse | None, request: HttpRequest, keeps_alive: bool) -> None:
         if response is None:
             if self._stream is not None:
-                # A client that leaves says nothing: its end is to be noticed.
+                # Read on, to notice that the client leaves.
                 self._link.resume()
             return
-        self._is_answering = False
-        if self._is_over:
+        if self._answer_state is AnswerState.OVER:
             return
+        self._answer_state = AnswerState.READY
         self._idle_since = self._shared.sweeper.now()
         if response.status == 200 and request.method != "OPTIONS" and request.path.startswith(_SIGNED):
             self._shared.evictable.discard(self)
@@ -410,22 +443,22 @@ class HttpConnection:
             self._answer_next()
 
     def _on_failed(self) -> None:
-        self._is_answering = False
-        if not self._is_over:
+        if self._answer_state is not AnswerState.OVER:
+            self._answer_state = AnswerState.READY
             self._refuse(HttpError(500, "Internal error"))
 
     def _upgrade(self, request: HttpRequest) -> None:
         rest, self._rest = self._rest, b""
         try:
             if int(request.headers.get("content-length", "0")) or "transfer-encoding" in request.headers:
-                raise HttpError(400, "A WebSocket's handshake has no body")
-            if self._ready or self._fault is not None:
-                raise HttpError(400, "Nothing but a WebSocket may follow its handshake")
+                raise HttpError(400, "A WebSocket handshake must not have a body")
+            if self._complete or self._fault is not None:
+                raise HttpError(400, "Only WebSocket frames may follow a WebSocket handshake")
             self._shared.upgrade(self._link, request)
         except HttpError as error:
             self._refuse(error)
             return
-        self._is_over = True
+        self._answer_state = AnswerState.OVER
         self._parser = None
         self._forget()
         if rest:
@@ -448,8 +481,8 @@ class HttpConnection:
         self._finish()
 
     def _finish(self) -> None:
-        self._is_over = True
-        self._ready.clear()
+        self._answer_state = AnswerState.OVER
+        self._complete.clear()
         self._deadline = self._shared.sweeper.now() + LINGER_S
         self._link.resume()
         self._link.finish()
