@@ -64,6 +64,6 @@ def test_the_library_alone_brings_nothing_of_the_rest(tmp_path: Path) -> None:
     unwanted |= {"django", "flask", "redis", "nacl", "alembic", "typer", "httptools", "asyncpg"}
     assert unwanted & modules == set()
     assert {name.split(".")[1] for name in modules if name.startswith("smartlink.")} == {
-        "broadcasting", "lost", "protocol"
+        "background", "broadcasting", "lost", "protocol", "safety"
     }  # fmt: skip
     assert ["[redis]" in told["complaints"][0], "[encryption]" in told["complaints"][1]] == [True, True]
