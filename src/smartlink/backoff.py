@@ -6,6 +6,9 @@ import random
 
 __all__ = ["Backoff"]
 
+_random = random.Random()  # noqa: S311 - jitter is not a secret
+"""Our own: a draw from the shared generator would change what seeded tests of applications see."""
+
 
 class Backoff:
     """Pauses of `first_s` seconds at first, twice as long each time, up to `last_s`.
@@ -23,7 +26,7 @@ class Backoff:
         """Return how long to wait before the next attempt, in seconds."""
         pause_s = self._next_s
         self._next_s = min(pause_s * 2, self._last_s)
-        return pause_s * random.uniform(1 - self._jitter, 1)  # noqa: S311 - jitter is not a secret
+        return pause_s * _random.uniform(1 - self._jitter, 1)
 
     def reset(self) -> None:
         """Start over after a success."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from smartlink.backoff import Backoff
@@ -33,3 +35,11 @@ def test_each_key_is_allowed_once_per_period() -> None:
     assert not throttle.allows("a")
     now[0] += 0.1
     assert throttle.allows("a")
+
+
+def test_a_pause_leaves_the_shared_generator_alone() -> None:
+    before = random.getstate()
+
+    Backoff(1.0, 2.0).next_s()
+
+    assert random.getstate() == before

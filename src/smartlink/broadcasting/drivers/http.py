@@ -16,6 +16,7 @@ from smartlink.protocol.addresses import netloc
 
 __all__ = ["HttpService", "ServiceResponse"]
 
+_random = random.Random()  # noqa: S311 - spreads repeats, keeps no secret
 _MAX_ANSWER_BYTES = 64 * 1024
 _QUOTED_CHARACTERS = 200
 _ATTEMPTS = 2
@@ -130,7 +131,7 @@ class HttpService:
             else:
                 if answer.status < 500 or is_last or not repeat:
                     return answer
-            await asyncio.sleep(random.uniform(0.02, 0.1))  # noqa: S311 - spreads repeats, keeps no secret
+            await asyncio.sleep(_random.uniform(0.02, 0.1))
         raise AssertionError("the last attempt returns or raises")
 
     async def _once(self, client: httpx2.AsyncClient, called: str, request: httpx2.Request) -> ServiceResponse:
