@@ -37,4 +37,4 @@ def test_strangers_at_the_portal_take_nothing_from_the_realtime_server(
 
         assert up(smartlink.realtime_port) == 200
         assert up(smartlink.app_port) == 200
-        assert "the portal refuses connections: all 48 connections are taken" in smartlink.log.read_text()
+        assert "refusing connections: all 48 connections are in use" in smartlink.log.read_text()
