@@ -291,7 +291,7 @@ class TestDatabaseApps(ChangingApps):
         async with self.manager([ONE]) as manager:
             assert isinstance(manager, DatabaseApps)
             for other in (replace(TWO, id="1"), replace(TWO, key="key-1")):
-                with pytest.raises(AppsInvalid, match="there already"):
+                with pytest.raises(AppsInvalid, match="already exists"):
                     await manager.add(other)
 
     @pytest.mark.parametrize(
