@@ -1,6 +1,6 @@
 """Flask: a blueprint whose user comes from a function of yours, within the request's context.
 
-app.register_blueprint(broadcasting_blueprint(signatory, current_user), url_prefix="/broadcasting")
+app.register_blueprint(broadcasting_blueprint(authorizer, current_user), url_prefix="/broadcasting")
 """
 
 from __future__ import annotations
