@@ -124,7 +124,7 @@ class BaseBroadcasting:
             )
             await self.broadcaster.send_envelopes(packed)
         except BroadcastError as error:
-            return self._told(event, error)
+            return self._handle_failure(event, error)
         return True
 
     def send_now_sync(
@@ -142,7 +142,7 @@ class BaseBroadcasting:
             )
             self.sync.send_envelopes(packed)
         except BroadcastError as error:
-            return self._told(event, error)
+            return self._handle_failure(event, error)
         return True
 
     def close(self) -> None:
@@ -153,7 +153,8 @@ class BaseBroadcasting:
         """Close what `send_now` opened in this event loop. A later use opens it again."""
         await self._manager.aclose()
 
-    def _told(self, event: BroadcastEvent, error: BroadcastError) -> bool:
+    def _handle_failure(self, event: BroadcastEvent, error: BroadcastError) -> bool:
+        """Report a failed send, or raise an error that the caller made."""
         if not isinstance(error, BroadcastFailed) and not event.broadcast_rescue:
             raise error
         self._report(event, error)
