@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TYPE_CHECKING
 
-import structlog
+if TYPE_CHECKING:
+    from structlog.typing import Processor
 
 __all__ = ["configure"]
 
 
 def configure(*, verbose: bool = False) -> None:
     """Send structlog and the libraries' logging to standard error."""
+    import structlog  # for commands that log only: it imports rich
+
     level = logging.DEBUG if verbose else logging.INFO
-    shared: list[structlog.typing.Processor] = [
+    shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if sys.stderr.isatty():
-        render: list[structlog.typing.Processor] = [
-            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-        ]
+        render: list[Processor] = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     else:
         bare = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         render = [structlog.processors.ExceptionRenderer(bare), structlog.processors.JSONRenderer()]

@@ -45,7 +45,7 @@ from smartlink.portal.presence.sweep import Sweep
 from smartlink.portal.shared import background, idempotency
 from smartlink.portal.shared.background import WorkerOptions
 from smartlink.portal.shared.db import Database, outbox_tables
-from smartlink.portal.shared.errors import handle_errors
+from smartlink.portal.shared.error_responses import handle_errors
 from smartlink.portal.shared.health import DatabaseHealth
 from smartlink.portal.shared.limits import MemoryCounter, RateLimits, RedisCounter
 from smartlink.portal.shared.passwords import Passwords
