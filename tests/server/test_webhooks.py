@@ -348,8 +348,6 @@ async def test_channels_of_strangers_neither_delay_nor_drop_who_came_and_went() 
             await eventually(lambda: len(target.events) >= 2, within_s=30)
             assert [event["name"] for event in target.events[:2]] == ["member_added", "member_removed"]
             assert metrics.webhooks_dropped == 5
-            # They have not waited for the rest.
-            assert len(webhooks._buffers[False]) > MAX_BUFFERED // 2
 
 
 async def test_a_stop_sends_what_waits() -> None:
