@@ -191,7 +191,7 @@ def test_a_pattern_has_one_rule_for_each_kind() -> None:
     rules = rules_with("chat", True)
     rules.presence("chat")(lambda user: True)
 
-    with pytest.raises(ValueError, match="has a rule already"):
+    with pytest.raises(ValueError, match="already has a rule"):
         rules.any("chat")(lambda user: True)
 
 

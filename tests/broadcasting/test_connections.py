@@ -101,7 +101,7 @@ async def test_of_two_failures_the_one_that_may_pass_is_raised_and_the_other_not
 async def test_a_connection_nobody_knows_is_said_when_packing(drivers: Drivers) -> None:
     with pytest.raises(BroadcastConfigError, match="no driver mars"):
         await drivers.broadcaster.on(Channel("news")).via("mars").send()
-    with pytest.raises(BroadcastConfigError, match="this broadcaster has fake alone"):
+    with pytest.raises(BroadcastConfigError, match="this broadcaster has only fake"):
         Broadcaster(FakeDriver()).pack(Told("hi"))
 
 
@@ -149,7 +149,7 @@ async def test_without_a_reporter_the_log_is_told(caplog: pytest.LogCaptureFixtu
 
     await Broadcaster(driver).on(Channel("news")).as_("x").rescue().send()
 
-    assert "broadcast of AnonymousEvent given up: BroadcastUnavailable: away" in caplog.text
+    assert "broadcast of AnonymousEvent failed: BroadcastUnavailable: away" in caplog.text
 
 
 async def test_an_event_can_be_said_in_one_sentence(drivers: Drivers) -> None:
@@ -193,5 +193,5 @@ def test_an_event_that_nothing_delays_is_live() -> None:
 @pytest.mark.parametrize("user_id", ["7", 7])
 async def test_a_service_that_cannot_leave_out_a_user_is_told_of(drivers: Drivers, user_id: str | int) -> None:
     drivers.default.leaves_out_users = False
-    with pytest.raises(BroadcastConfigError, match="fake cannot leave out all sockets of a user"):
+    with pytest.raises(BroadcastConfigError, match="fake cannot exclude all sockets of a user"):
         await drivers.broadcaster.on(Channel("news")).to_other_users(user_id).send()

@@ -132,7 +132,7 @@ PUSHER = {"pusher_app_id": "1", "pusher_app_key": "p-key", "pusher_app_secret": 
         ({"driver": "ably", "ably_key": "app.key:secret:part"}, ("app.key", "secret:part")),
     ],
 )
-def test_authorisations_are_signed_whatever_the_driver(settings: dict[str, Any], key: tuple[str, str]) -> None:
+def test_authorizations_are_signed_whatever_the_driver(settings: dict[str, Any], key: tuple[str, str]) -> None:
     assert BroadcastSettings(**settings).signing_key() == key
 
 

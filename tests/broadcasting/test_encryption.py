@@ -116,6 +116,6 @@ def test_the_size_of_a_sealed_payload_is_known_beforehand(size: int) -> None:
 async def test_a_recorded_event_without_a_key_to_seal_it_is_refused_not_sent_in_the_clear() -> None:
     driver = FakeDriver()
 
-    with pytest.raises(BroadcastRefused, match="nothing is sent in the clear"):
+    with pytest.raises(BroadcastRefused, match="nothing is sent unencrypted"):
         await Broadcaster(driver).driver.send([Envelope(CHANNEL, "e", "{}")])
     assert driver.sent == []

@@ -409,7 +409,7 @@ def test_an_event_with_async_methods_is_refused_rather_than_sent_anyway(kind: ty
 
 @pytest.mark.parametrize("thing", [{"order": 1}, OrderShipped, None, "orders"])
 def test_what_is_no_event_is_told_so(thing: Any) -> None:
-    with pytest.raises(TypeError, match="is no event"):
+    with pytest.raises(TypeError, match="is not an event"):
         BROADCASTER.pack(thing)
 
 
@@ -419,7 +419,7 @@ def test_a_name_that_is_no_text_is_refused(name: Any) -> None:
         def broadcast_as(self) -> Any:
             return name
 
-    with pytest.raises(InvalidEventName, match=r"Named\.broadcast_as\(\) gave"):
+    with pytest.raises(InvalidEventName, match=r"Named\.broadcast_as\(\) returned"):
         BROADCASTER.pack(Named(1))
 
 

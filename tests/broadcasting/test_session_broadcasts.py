@@ -277,7 +277,7 @@ def test_an_event_that_asks_for_a_rescue_does_not_stop_the_change(
         world.broadcasts.announce(session, Dispensable(object()))
 
     assert [name for _, name, _ in world.recorded()] == ["OrderCreated"]
-    assert "broadcast of Dispensable given up: UnserialisablePayload" in caplog.text
+    assert "broadcast of Dispensable failed: UnserialisablePayload" in caplog.text
 
 
 def test_a_scoped_session_announces_and_records_too(world: World) -> None:

@@ -1,8 +1,8 @@
-"""Broadcasting for application authors: say what happened, on which channels; the library sees that it arrives."""
+"""Broadcasting for application authors: define events and channels; the library delivers them."""
 
 from __future__ import annotations
 
-import smartlink.broadcasting.requirements  # first: says in words what is missing  # noqa: F401
+import smartlink.broadcasting.requirements  # first: reports missing packages  # noqa: F401
 from smartlink.broadcasting.anonymous import AnonymousBroadcast
 from smartlink.broadcasting.authorization import ChannelRules, Decision, Member
 from smartlink.broadcasting.authorizer import ChannelAuthorizer, RequestRefused

@@ -1,4 +1,4 @@
-"""`python -m smartlink.broadcasting myapp.main:broadcasting`: a worker that sends what your application recorded."""
+"""`python -m smartlink.broadcasting myapp.main:broadcasting`: a worker that sends an application's recorded events."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from smartlink.broadcasting.outbox import Until
 
 
 def main() -> None:
-    """Work until SIGTERM or Ctrl-C. Exits with a message for what cannot be found or used."""
+    """Run the worker until SIGTERM or Ctrl-C. Exits with a message if the argument or the settings are wrong."""
     parser = argparse.ArgumentParser(prog="python -m smartlink.broadcasting", description="Send recorded events.")
-    parser.add_argument("broadcasting", help="where your Broadcasting is: myapp.main:broadcasting")
-    parser.add_argument("--queue", help="queues to take, first one first: high,default; all when not given")
-    parser.add_argument("--concurrency", type=int, default=4, help="calls of the service side by side (4)")
-    parser.add_argument("--stop-when-empty", action="store_true", help="end once nothing waits")
+    parser.add_argument("broadcasting", help="your Broadcasting, as module:name, such as myapp.main:broadcasting")
+    parser.add_argument("--queue", help="queues to handle, highest priority first: high,default (default: all)")
+    parser.add_argument("--concurrency", type=int, default=4, help="concurrent calls to the service (default: 4)")
+    parser.add_argument("--stop-when-empty", action="store_true", help="exit when no events are waiting")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:
@@ -37,7 +37,7 @@ def main() -> None:
 def _found(path: str) -> Broadcasting:
     module, colon, name = path.partition(":")
     if not colon or not module or not name:
-        raise ValueError(f"{path}: write module:name, such as myapp.main:broadcasting")
+        raise ValueError(f"{path}: use module:name, such as myapp.main:broadcasting")
     found = getattr(importlib.import_module(module), name, None)
     if not isinstance(found, Broadcasting):
         raise ValueError(f"{path} is {type(found).__name__}, not a Broadcasting")

@@ -208,7 +208,7 @@ class ChannelRules:
         def add(function: Rule) -> Rule:
             for rule in self._rules:
                 if rule.pattern == pattern and rule.kinds & kinds and set(rule.guards) == set(guards):
-                    raise ValueError(f"{pattern!r} has a rule already: {_name_of(rule.function)}")
+                    raise ValueError(f"{pattern!r} already has a rule: {_name_of(rule.function)}")
             self._rules.append(self._compiled(pattern, kinds, tuple(guards), function))
             return function
 
@@ -218,11 +218,13 @@ class ChannelRules:
         self, pattern: str, kinds: frozenset[ChannelKind], guards: tuple[str, ...], function: Callable[..., object]
     ) -> ChannelRule:
         if pattern != name_without_prefix(pattern):
-            raise ValueError(f"{pattern!r}: leave the prefix out; private(), presence() and any() say it")
+            raise ValueError(f"{pattern!r}: leave the prefix out; private(), presence() and any() add it")
         pieces = _PLACEHOLDER.split(pattern)
         literals, names, takes_dots = pieces[0::3], pieces[1::3], pieces[2::3]
         if not pattern or not all(_LITERAL.match(piece) for piece in literals):
-            raise ValueError(f"{pattern!r} has characters that no channel name has; placeholders look like {{user_id}}")
+            raise ValueError(
+                f"{pattern!r} has characters not allowed in channel names; placeholders look like {{user_id}}"
+            )
         if len(set(names)) != len(names) or any(not piece for piece in literals[1:-1]):
             raise ValueError(f"{pattern!r}: placeholders need different names, and something between them")
         if len(takes_dots) - takes_dots.count(None) > 1:
@@ -251,8 +253,8 @@ class ChannelRules:
                     raise ValueError(f"the loader of {loaded.__name__} takes one value: text, an int or a UUID")
                 return _Placeholder(kind, load, loaded.__name__)
         raise ValueError(
-            f"the rule of {pattern!r}: {name} is annotated {annotation!r}; use str, int or UUID, or say how to load "
-            "it first: rules.resolve(Order, load_order)"
+            f"the rule of {pattern!r}: {name} is annotated {annotation!r}; use str, int or UUID, or add a "
+            "loader first: rules.resolve(Order, load_order)"
         )
 
 
@@ -265,7 +267,7 @@ def _always(user: object) -> UserOf:
 
 
 def _load(rule: ChannelRule, values: dict[str, object]) -> Steps[str | None]:
-    """Put what loaders find in place of the placeholders' text; says what is missing."""
+    """Replace placeholders' text with loaded objects; return the reason if one is not found."""
     for parameter, placeholder in rule.placeholders.items():
         if placeholder.load is not None:
             found = yield placeholder.load(values[parameter])
@@ -285,11 +287,13 @@ def _decision(answer: object, rule: str, kind: ChannelKind, user: object) -> Dec
     if isinstance(answer, Mapping):
         info = answer if kind is ChannelKind.PRESENCE else None
         return Decision(True, "the rule describes the member", rule, info=info, user=user)
-    raise TypeError(f"the rule of {rule} gave {type(answer).__name__}; give True, False, None, a mapping or a Member")
+    raise TypeError(
+        f"the rule of {rule} returned {type(answer).__name__}; return True, False, None, a mapping or a Member"
+    )
 
 
 def _callable(function: Callable[..., object]) -> Callable[..., object]:
-    """A rule's function; a class, or an object of one, decides by its `join`."""
+    """Return a rule's function: for a class, or an instance, its `join`."""
     if inspect.isroutine(function):
         return function
     join = getattr(function() if inspect.isclass(function) else function, "join", None)
@@ -314,7 +318,7 @@ def _annotations(function: Callable[..., object], pattern: str, names: list[str]
 
 
 def _plain_kind(annotation: Any) -> type | None:
-    # Annotations are text where a module postpones them; by their names, nothing need be evaluated.
+    # Postponed annotations are strings; comparing names avoids evaluating them.
     if annotation in (str, "str", inspect.Parameter.empty):
         return str
     if annotation in (int, "int"):

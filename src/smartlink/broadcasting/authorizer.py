@@ -152,39 +152,39 @@ class ChannelAuthorizer(Generic[User]):
             return _CLOSED
         return await self.rules.decide(user, channel)
 
-    async def answer(self, question: AuthRequest, guards: Mapping[str, Guard]) -> AuthResponse:
+    async def answer(self, request: AuthRequest, guards: Mapping[str, Guard]) -> AuthResponse:
         """Answer a request. `guards` are functions by name that return the user or None; they may be async.
 
         The first guard is for rules without guards. Guards may raise `RequestRefused`. Raises what rules raise.
         """
-        return await settle(self._answering(question, guards))
+        return await settle(self._answering(request, guards))
 
-    def answer_sync(self, question: AuthRequest, guards: Mapping[str, Guard]) -> AuthResponse:
+    def answer_sync(self, request: AuthRequest, guards: Mapping[str, Guard]) -> AuthResponse:
         """Answer like `answer`, synchronously."""
-        return settle_sync(self._answering(question, guards))
+        return settle_sync(self._answering(request, guards))
 
-    def _answering(self, question: AuthRequest, guards: Mapping[str, Guard]) -> Steps[AuthResponse]:
+    def _answering(self, request: AuthRequest, guards: Mapping[str, Guard]) -> Steps[AuthResponse]:
         try:
-            said = yield from self._saying(question, guards)
+            said = yield from self._saying(request, guards)
         except RequestRefused as refused:
             return AuthResponse(refused.status, msgspec.json.encode({"message": refused.message}), refused.headers)
         return AuthResponse(200, msgspec.json.encode(said))
 
-    def _saying(self, question: AuthRequest, guards: Mapping[str, Guard]) -> Steps[Mapping[str, object]]:
-        endpoint = question.path.rstrip("/").rpartition("/")[2]
+    def _saying(self, request: AuthRequest, guards: Mapping[str, Guard]) -> Steps[Mapping[str, object]]:
+        endpoint = request.path.rstrip("/").rpartition("/")[2]
         if endpoint not in ("auth", "user-auth"):
             raise RequestRefused(404, "Not found.")
-        if question.method not in ("GET", "POST"):
+        if request.method not in ("GET", "POST"):
             raise RequestRefused(405, "Use POST.", {"allow": "GET, POST"})
         users = _Users[User](guards)
         user = yield from users.anybody()
         if user is None:
             raise RequestRefused(401, "Unauthenticated.")
-        if question.method == "GET":
-            fields = _Fields.of_form(question.query)
+        if request.method == "GET":
+            fields = _Fields.of_form(request.query)
         else:
-            body = yield question.read()
-            fields = _Fields.of_body(question.content_type, body)
+            body = yield request.read()
+            fields = _Fields.of_body(request.content_type, body)
         socket_id = fields.socket_id()
         if endpoint == "user-auth":
             return self._sign_in(user, socket_id)

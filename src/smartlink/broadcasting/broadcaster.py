@@ -1,4 +1,4 @@
-"""From an event to envelopes, and from envelopes to a driver."""
+"""Packs events into envelopes, and sends envelopes through a driver."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from smartlink.protocol.names import ChannelKind, is_reserved_event, is_valid_ev
 __all__ = ["EVENT_ID_BYTES", "Broadcaster"]
 
 EVENT_ID_BYTES = len('"eventId":9223372036854775807,')
-"""What a durable payload leaves free for the id that the outbox adds."""
+"""Bytes kept free in a durable payload for the id that the outbox adds."""
 
 _log = logging.getLogger("smartlink.broadcasting")
 
@@ -44,12 +44,12 @@ Watch = Callable[[BroadcastEvent, Sequence[Envelope], bool], None]
 
 
 class Broadcaster:
-    """Packs events and sends them through one driver, or through others that an event names.
+    """Packs events and sends them through `driver`, or through the connections that an event names.
 
-    `namespace` stands before the class name of events that chose no name of their own; empty for none.
-    `max_data_bytes` is what the service takes per event, in bytes of UTF-8. `find_driver` gives the drivers that
-    events name; `encryption` seals what goes to encrypted channels; `report` hears of failures that an event asked
-    to be rescued from, by default as one line in the log. `Broadcaster.from_settings` puts all of it together.
+    `namespace` is prepended to the class name of events without a name of their own; it may be empty.
+    `max_data_bytes` is the service's limit per event, in bytes of UTF-8. `find_driver` returns the driver of a named
+    connection. `encryption` seals payloads for encrypted channels. `report` is called with failures of events that
+    set `broadcast_rescue`; by default it logs a line. `Broadcaster.from_settings` builds all of this from settings.
     """
 
     def __init__(
@@ -78,10 +78,10 @@ class Broadcaster:
         manager: DriverManager | None = None,
         report: Report | None = None,
     ) -> Self:
-        """A broadcaster as `settings` describe it, by default those of the environment and `.env`.
+        """Build a broadcaster from `settings`, by default from the environment and `.env`.
 
-        Give a `manager` to have drivers of your own; it is closed with the broadcaster. Raises BroadcastConfigError
-        for a driver that is unknown or lacks a setting, and for a master key that is none.
+        Pass a `manager` to add your own drivers; closing the broadcaster closes it. Raises BroadcastConfigError if the
+        driver is unknown or lacks a setting, and if the master key is invalid.
         """
         settings = settings or BroadcastSettings()
         manager = manager or DriverManager(settings)
@@ -98,12 +98,12 @@ class Broadcaster:
 
     @property
     def driver(self) -> Driver:
-        """Where envelopes go, sealed and sorted by connection; the relay of an outbox sends through the same one."""
+        """The driver that seals envelopes and routes each to its connection; an outbox's relay sends through it too."""
         return self._connections
 
     @property
     def encryption(self) -> ChannelEncryption | None:
-        """What seals encrypted channels; give it to the channel authorisation too."""
+        """Encrypts payloads for encrypted channels, or None; pass it to `ChannelAuthorizer` too."""
         return self._encryption
 
     def pack(
@@ -114,16 +114,17 @@ class Broadcaster:
         to_others: bool = False,
         to_other_users: str | int | None = None,
     ) -> tuple[Envelope, ...]:
-        """One envelope for each connection and channel of `event`; none when `broadcast_when()` says no.
+        """Return one envelope for each connection and channel of `event`; none if `broadcast_when()` returns False.
 
-        `socket_id` is the socket to leave out; `to_others` takes it from the current request (see
-        `SocketIdMiddleware`). `to_other_users` is the id of a user whose sockets are all left out, which only our own
-        server can do: the protocol knows one socket, no user. Raises InvalidChannel, InvalidEventName,
-        UnserialisablePayload and, with both sizes, PayloadTooLarge; BroadcastConfigError for a connection that is
-        unknown or cannot leave out users, and for an encrypted channel without a master key; ValueError for a
-        `socket_id` or delivery that is none; TypeError for what is no event, and for one with async methods.
+        `socket_id` is the socket to exclude; `to_others` takes it from the current request (see `SocketIdMiddleware`).
+        `to_other_users` is the id of a user whose sockets are all excluded. Only SmartLink's own server can do that:
+        the protocol can exclude one socket, not a user. Durable payloads leave room for the `eventId` that the outbox
+        adds.
 
-        Durable payloads leave room for the `eventId` that the outbox adds.
+        Raises InvalidChannel, InvalidEventName, UnserialisablePayload, and PayloadTooLarge with both sizes;
+        BroadcastConfigError for a connection that is unknown or cannot exclude users, and for an encrypted channel
+        without a master key; ValueError for an invalid `socket_id` or delivery; TypeError if `event` is not a
+        BroadcastEvent, or has async methods.
         """
         return self._pack(event, socket_id, to_others, to_other_users, EVENT_ID_BYTES)
 
@@ -135,7 +136,7 @@ class Broadcaster:
         to_others: bool = False,
         to_other_users: str | int | None = None,
     ) -> tuple[Envelope, ...]:
-        """As `pack`, for envelopes that are not recorded: no room is left for an `eventId`."""
+        """Pack like `pack`, but leave no room for an `eventId`: for envelopes that are not recorded."""
         return self._pack(event, socket_id, to_others, to_other_users, 0)
 
     def _pack(
@@ -147,7 +148,7 @@ class Broadcaster:
         event_id_bytes: int,
     ) -> tuple[Envelope, ...]:
         if not isinstance(event, BroadcastEvent):
-            raise TypeError(f"{event!r:.80} is no event: make a class of BroadcastEvent, or begin with on(channel)")
+            raise TypeError(f"{event!r:.80} is not an event: subclass BroadcastEvent, or start with on(channel)")
         if not _said_at_once(event, "broadcast_when", event.broadcast_when()):
             return ()
         channels = _channels(event)
@@ -163,8 +164,8 @@ class Broadcaster:
             driver = self._connections.driver(connection)
             if except_user is not None and not leaves_out_users(driver):
                 raise BroadcastConfigError(
-                    f"{driver.name} cannot leave out all sockets of a user: its service knows to_others() only; "
-                    "use the reverb driver with a SmartLink server, or let clients drop what names themselves"
+                    f"{driver.name} cannot exclude all sockets of a user: its service supports to_others() only; "
+                    "use the reverb driver with a SmartLink server, or have clients ignore their own events"
                 )
             payload = self._payload(
                 event, name, delivery, connection or self._connections.name, channels, event_id_bytes
@@ -194,9 +195,9 @@ class Broadcaster:
         to_others: bool = False,
         to_other_users: str | int | None = None,
     ) -> None:
-        """Pack and send now, past any outbox. Raises what `pack` raises, and BroadcastFailed.
+        """Pack and send now, bypassing any outbox. Raises what `pack` raises, and BroadcastFailed.
 
-        An event with `broadcast_rescue` raises no BroadcastError: it is reported.
+        If the event sets `broadcast_rescue`, a BroadcastError is reported instead of raised.
         """
         try:
             packed = self.pack_to_send(event, socket_id=socket_id, to_others=to_others, to_other_users=to_other_users)
@@ -205,30 +206,30 @@ class Broadcaster:
             self.rescue(event, error)
 
     async def send_envelopes(self, envelopes: Sequence[Envelope]) -> None:
-        """Send what is packed, now and in order. Raises BroadcastFailed."""
+        """Send packed envelopes now, in order. Raises BroadcastFailed."""
         if envelopes:
             await self._connections.send(envelopes)
 
     def rescue(self, event: BroadcastEvent, error: BroadcastError) -> None:
-        """Report `error` if the event asks for that; raise it otherwise."""
+        """Report `error` if the event sets `broadcast_rescue`; raise it otherwise."""
         if not event.broadcast_rescue:
             raise error
         self._report(event, error)
 
     def on(self, *channels: Channel) -> AnonymousBroadcast[Coroutine[Any, Any, None]]:
-        """Begin an event without a class: `await broadcaster.on(Channel("news")).as_("news.out").send()`."""
+        """Start an event without a class: `await broadcaster.on(Channel("news")).as_("news.out").send()`."""
         return AnonymousBroadcast(self.send, AnonymousEvent(channels))
 
     def private(self, name: str) -> AnonymousBroadcast[Coroutine[Any, Any, None]]:
-        """As `on(PrivateChannel(name))`."""
+        """Same as `on(PrivateChannel(name))`."""
         return self.on(PrivateChannel(name))
 
     def presence(self, name: str) -> AnonymousBroadcast[Coroutine[Any, Any, None]]:
-        """As `on(PresenceChannel(name))`."""
+        """Same as `on(PresenceChannel(name))`."""
         return self.on(PresenceChannel(name))
 
     def wire_name(self, event: BroadcastEvent) -> str:
-        """The event's name as clients hear it. Raises InvalidEventName."""
+        """Return the event's name on the wire. Raises InvalidEventName."""
         own = own_name(event)
         wire_name = self._namespace + class_name(event) if own is None else own
         if not is_valid_event_name(wire_name) or is_reserved_event(wire_name):
@@ -240,10 +241,10 @@ class Broadcaster:
 
     @contextmanager
     def driven_by(self, driver: Driver, watch: Watch | None = None) -> Iterator[None]:
-        """For as long as the block lasts, send everything through `driver`, unsealed, whatever events name; so does a
-        relay that was given this broadcaster's `driver`.
+        """Send everything through `driver` within the block, unsealed, whichever connections events name.
 
-        `watch` is told of each event packed, its envelopes, and whether it is for others only. For tests.
+        This includes relays that use this broadcaster's `driver`. `watch` is called with each packed event, its
+        envelopes, and whether it excludes the sender. For tests.
         """
         before, self._watch = self._watch, watch
         try:
@@ -253,7 +254,7 @@ class Broadcaster:
             self._watch = before
 
     async def aclose(self) -> None:
-        """Close the drivers, if this broadcaster was made from settings; those handed in are their owner's."""
+        """Close the drivers if `from_settings` built this broadcaster; drivers passed in belong to the caller."""
         if self._manager is not None:
             await self._manager.aclose()
 
@@ -280,15 +281,15 @@ class Broadcaster:
         if delivery is Delivery.DURABLE:
             if "eventId" in fields:
                 raise UnserialisablePayload(
-                    f"payload.eventId of {name}: the outbox gives durable events their eventId; use another name"
+                    f"payload.eventId of {name}: the outbox sets eventId on durable events; use another name"
                 )
             if event_id_bytes:
                 size, measured = size + event_id_bytes, f"{name} with its eventId"
         if any(channel.kind is ChannelKind.ENCRYPTED for channel in channels):
             if not self._connections.can_seal:
                 raise BroadcastConfigError(
-                    f"{name} goes to an encrypted channel, and there is no key to encrypt it with: set "
-                    "BROADCAST_ENCRYPTION_MASTER_KEY (32 random bytes in base64); it is never sent in the clear"
+                    f"{name} is for an encrypted channel, but no key is configured: set "
+                    "BROADCAST_ENCRYPTION_MASTER_KEY (32 random bytes in base64); it is never sent unencrypted"
                 )
             size = sealed_bytes(size)
         if size > self._max_data_bytes:
@@ -302,7 +303,7 @@ def _channels(event: BroadcastEvent) -> tuple[Channel, ...]:
     for channel in on if isinstance(on, Sequence) and not isinstance(on, str) else (on,):
         if not isinstance(channel, Channel):
             raise InvalidChannel(
-                f"{type(event).__name__}.broadcast_on() gave {channel!r}; give a Channel, PrivateChannel or "
+                f"{type(event).__name__}.broadcast_on() returned {channel!r}; return a Channel, PrivateChannel or "
                 "PresenceChannel, or a list of them"
             )
         filled = channel.filled_by(event)
@@ -319,11 +320,11 @@ def _said_at_once(event: BroadcastEvent, method: str, said: Said) -> Said:
     if inspect.iscoroutine(said):
         said.close()
         raise TypeError(
-            f"{type(event).__name__}.{method}() is async, and packing an event waits for nothing: "
-            "make it a plain method, and load what it needs before the event is made"
+            f"{type(event).__name__}.{method}() is async, but events are packed without waiting: "
+            "make it a plain method, and load what it needs before you create the event"
         )
     return said
 
 
 def _logged(event: BroadcastEvent, error: BroadcastError) -> None:
-    _log.error("broadcast of %s given up: %s: %s", type(event).__name__, type(error).__name__, error)
+    _log.error("broadcast of %s failed: %s: %s", type(event).__name__, type(error).__name__, error)

@@ -3,7 +3,7 @@
     str(PrivateChannel("chat.1.2")) == "private-chat.1.2"
 
 The class adds the prefix. A name that already has one is an error: a mistake such as a public
-`Channel("private-chat.1.2")` would otherwise go unnoticed until a client subscribes in vain.
+`Channel("private-chat.1.2")` would otherwise go unnoticed until a client fails to subscribe.
 
 A name may have placeholders, which an event's fields fill: `PrivateChannel("orders.{order_id}")`.
 """
@@ -76,12 +76,14 @@ class Channel:
 
     @property
     def placeholders(self) -> tuple[str, ...]:
-        """The names in braces, in order; none in a channel that can be sent to."""
+        """The names in braces, in order; empty for a channel that can be sent to."""
         return tuple(_PLACEHOLDER.findall(self.name)) if "{" in self.name else ()
 
     def filled_by(self, event: object) -> Self:
-        """The channel with each placeholder replaced by the attribute of `event` that it names: text, an int, a UUID
-        or an enum's member with such a value. Raises InvalidChannel for anything else, and for a missing attribute.
+        """Return the channel with each placeholder replaced by the attribute of `event` with its name.
+
+        A value is a string, an int, a UUID, or an enum member with such a value. Raises InvalidChannel for anything
+        else, and for a missing attribute.
         """
         if "{" not in self.name:
             return self
@@ -152,7 +154,7 @@ def _filling(channel: Channel, placeholder: str, event: object) -> str:
         value = value.value
     if not isinstance(value, str | int | UUID) or isinstance(value, bool) or value == "":
         raise InvalidChannel(
-            f"{channel!r}: {{{placeholder}}} of {type(event).__name__} is {value!r:.60}; give it text, an int or a UUID"
+            f"{channel!r}: {{{placeholder}}} of {type(event).__name__} is {value!r:.60}; use a string, an int or a UUID"
         )
     return str(value)
 

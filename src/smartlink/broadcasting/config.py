@@ -1,4 +1,4 @@
-"""The library's settings: environment variables and `.env`, read once, frozen. The environment wins."""
+"""The library's settings, from environment variables and `.env`: read once and frozen. The environment wins."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ def _named(field: str, *variables: str) -> AliasChoices:
 
 
 class BroadcastSettings(BaseSettings):
-    """Each field is set by the variable named beside it, or by its own name in the constructor.
+    """The settings. Set a field by its variable in the environment, or by its name in the constructor.
 
-    The defaults of `reverb_*` are those of the embedded server. Raises pydantic's ValidationError for a value
-    that does not fit, and BroadcastConfigError for an argument that is none; what a chosen driver misses is said when
-    the driver is built.
+    The defaults of `reverb_*` match the embedded server. Raises pydantic's ValidationError for an invalid value, and
+    BroadcastConfigError for an unknown argument. Settings that a driver needs are checked when it is built.
     """
 
     model_config = SettingsConfigDict(
@@ -42,18 +41,18 @@ class BroadcastSettings(BaseSettings):
     driver: str = Field(default="reverb", validation_alias=_named("driver", "BROADCAST_DRIVER", "BROADCAST_CONNECTION"))
     """`reverb`, `pusher`, `ably`, `redis`, `log`, `null`, or a name given to `DriverManager.extend`."""
     namespace: str = Field(default="App\\Events\\", validation_alias=_named("namespace", "BROADCAST_NAMESPACE"))
-    """Stands before event class names on the wire; Echo's `namespace` is the same. `none` for none at all: an
-    empty variable counts as unset."""
+    """Prepended to event class names on the wire; set Echo's `namespace` to the same. Write `none` for no namespace:
+    an empty variable counts as unset."""
     max_data_bytes: int = Field(
         default=10_240, gt=0, validation_alias=_named("max_data_bytes", "BROADCAST_MAX_DATA_BYTES")
     )
-    """The most bytes of UTF-8 that an event's data may take."""
+    """The maximum size of an event's data, in bytes of UTF-8."""
     timeout_s: float = Field(default=5.0, gt=0, le=60, validation_alias=_named("timeout_s", "BROADCAST_TIMEOUT"))
-    """How long one call of the service may take, in seconds, connecting included."""
+    """The time limit for one call to the service, in seconds, connecting included."""
     connect_timeout_s: float = Field(
         default=3.0, gt=0, le=60, validation_alias=_named("connect_timeout_s", "BROADCAST_CONNECT_TIMEOUT")
     )
-    """How long connecting may take, in seconds."""
+    """The time limit for connecting, in seconds."""
     encryption_master_key: SecretStr | None = Field(
         default=None, validation_alias=_named("encryption_master_key", "BROADCAST_ENCRYPTION_MASTER_KEY")
     )
@@ -62,7 +61,7 @@ class BroadcastSettings(BaseSettings):
         default=None,
         validation_alias=_named("encryption_master_key_previous", "BROADCAST_ENCRYPTION_MASTER_KEY_PREVIOUS"),
     )
-    """Master keys of before, separated by commas."""
+    """Earlier master keys, separated by commas."""
 
     reverb_app_id: str = Field(default="1001", validation_alias=_named("reverb_app_id", "REVERB_APP_ID"))
     reverb_app_key: str = Field(default="app-key", validation_alias=_named("reverb_app_key", "REVERB_APP_KEY"))
@@ -71,11 +70,11 @@ class BroadcastSettings(BaseSettings):
     )
     reverb_host: str = Field(default="127.0.0.1", validation_alias=_named("reverb_host", "REVERB_HOST"))
     reverb_port: int = Field(default=8080, ge=1, le=65535, validation_alias=_named("reverb_port", "REVERB_PORT"))
-    """Where the server is reached; when unset, `reverb_server_port`."""
+    """The port to connect to; if unset, `reverb_server_port`."""
     reverb_server_port: int | None = Field(
         default=None, ge=0, le=65535, validation_alias=_named("reverb_server_port", "REVERB_SERVER_PORT")
     )
-    """Where a server with the same settings listens."""
+    """The port that a server with the same settings listens on."""
     reverb_scheme: Scheme = Field(default="http", validation_alias=_named("reverb_scheme", "REVERB_SCHEME"))
 
     pusher_app_id: str | None = Field(default=None, validation_alias=_named("pusher_app_id", "PUSHER_APP_ID"))
@@ -84,7 +83,7 @@ class BroadcastSettings(BaseSettings):
         default=None, validation_alias=_named("pusher_app_secret", "PUSHER_APP_SECRET")
     )
     pusher_host: str | None = Field(default=None, validation_alias=_named("pusher_host", "PUSHER_HOST"))
-    """Where given, it stands instead of the cluster's host."""
+    """Overrides the cluster's host."""
     pusher_port: int = Field(default=443, ge=1, le=65535, validation_alias=_named("pusher_port", "PUSHER_PORT"))
     pusher_scheme: Scheme = Field(default="https", validation_alias=_named("pusher_scheme", "PUSHER_SCHEME"))
     pusher_app_cluster: str = Field(default="mt1", validation_alias=_named("pusher_app_cluster", "PUSHER_APP_CLUSTER"))
@@ -94,18 +93,18 @@ class BroadcastSettings(BaseSettings):
     ably_host: str = Field(default="rest.ably.io", validation_alias=_named("ably_host", "ABLY_HOST"))
 
     redis_url: SecretStr | None = Field(default=None, validation_alias=_named("redis_url", "REDIS_URL"))
-    """`redis://user:password@host:port/0`, `rediss://` over TLS; where given, it stands instead of the parts."""
+    """`redis://user:password@host:port/0`, `rediss://` for TLS. Overrides host, port, username and password."""
     redis_host: str = Field(default="127.0.0.1", validation_alias=_named("redis_host", "REDIS_HOST"))
     redis_port: int = Field(default=6379, ge=1, le=65535, validation_alias=_named("redis_port", "REDIS_PORT"))
     redis_username: str | None = Field(default=None, validation_alias=_named("redis_username", "REDIS_USERNAME"))
     redis_password: SecretStr | None = Field(default=None, validation_alias=_named("redis_password", "REDIS_PASSWORD"))
     redis_prefix: str = Field(default="", validation_alias=_named("redis_prefix", "BROADCAST_REDIS_PREFIX"))
-    """Stands before channel names on Redis; the server listens with the same one."""
+    """Prepended to channel names on Redis; the server must use the same prefix."""
 
-    if not TYPE_CHECKING:  # What type checkers know of the constructor stays as it is.
+    if not TYPE_CHECKING:  # so that type checkers keep the constructor's generated signature
 
         def __init__(self, **values: object) -> None:
-            # Unknown variables are others' and are passed over; an unknown argument is a slip that nobody would see.
+            # Unknown variables belong to other programs and are ignored; an unknown argument is a typo.
             for name in values:
                 if name not in _arguments(type(self)):
                     near = get_close_matches(name, type(self).model_fields, 1)
@@ -127,14 +126,14 @@ class BroadcastSettings(BaseSettings):
     @field_validator("redis_username", "redis_password", mode="before")
     @classmethod
     def _none(cls, value: object) -> object:
-        # What stands in a Laravel application's .env until somebody sets a password.
+        # Laravel's .env.example has `null` here.
         return None if value == "null" else value
 
     def signing_key(self) -> tuple[str, str]:
-        """Key and secret that authorisations are signed with: those of the chosen driver's service.
+        """Return the key and secret that sign channel authorization: those of the chosen driver's service.
 
-        The drivers `redis`, `log`, `null` and your own have none; clients are on our server then, and `reverb_*`
-        counts. Raises BroadcastConfigError when one is missing.
+        The drivers `redis`, `log`, `null` and your own have none: their clients connect to our server, so `reverb_*`
+        is used. Raises BroadcastConfigError if one is missing.
         """
         if self.driver == "pusher":
             return required("pusher", PUSHER_APP_KEY=self.pusher_app_key), required(
@@ -148,7 +147,7 @@ class BroadcastSettings(BaseSettings):
 
     @property
     def redis_address(self) -> str:
-        """The Redis that the `redis` driver publishes to, as a URL, password included."""
+        """The URL of the Redis that the `redis` driver publishes to, including the password."""
         if self.redis_url is not None:
             return self.redis_url.get_secret_value()
         password = revealed(self.redis_password)
@@ -159,7 +158,7 @@ class BroadcastSettings(BaseSettings):
 
 
 def _arguments(kind: type[BaseSettings]) -> frozenset[str]:
-    """What the constructor takes: fields, their variables, and what pydantic's own settings take."""
+    """Return the names that the constructor accepts: fields, their variables, and pydantic's own arguments."""
     aliases = (field.validation_alias for field in kind.model_fields.values())
     named = (alias.choices for alias in aliases if isinstance(alias, AliasChoices))
     variables = {str(variable) for choices in named for variable in choices}
@@ -167,12 +166,12 @@ def _arguments(kind: type[BaseSettings]) -> frozenset[str]:
 
 
 def revealed(secret: SecretStr | None) -> str | None:
-    """A secret's text."""
+    """Return the text of a secret."""
     return None if secret is None else secret.get_secret_value()
 
 
 def required(driver: str, **variables: str | None) -> str:
-    """The one value given, by the name of its variable. Raises BroadcastConfigError when it is missing."""
+    """Return the one value passed, as `VARIABLE=value`. Raises BroadcastConfigError if it is empty."""
     [(variable, value)] = variables.items()
     if not value:
         raise BroadcastConfigError(f"BROADCAST_DRIVER={driver} needs {variable}; set it in the environment or .env")
@@ -180,13 +179,13 @@ def required(driver: str, **variables: str | None) -> str:
 
 
 def host_name(driver: str, **variables: str | None) -> str:
-    """As `required`, for the name or address of a host. Raises BroadcastConfigError for a URL, and with a port."""
+    """Return a host's name or address, like `required`. Raises BroadcastConfigError for a URL, or with a port."""
     [variable] = variables
     host = required(driver, **variables).removeprefix("[").removesuffix("]")
     if not _HOST.match(host) and not _is_ipv6(host):
         raise BroadcastConfigError(
-            f"{variable}: {host[:80]!r} is not a host; write its name or address alone, such as 127.0.0.1 or "
-            "realtime.example.com: scheme and port have settings of their own"
+            f"{variable}: {host[:80]!r} is not a host; give only a name or address, such as 127.0.0.1 or "
+            "realtime.example.com: scheme and port have their own settings"
         )
     return host
 
@@ -200,7 +199,7 @@ def _is_ipv6(host: str) -> bool:
 
 
 def split_ably_key(key: str) -> tuple[str, str]:
-    """The public and the secret part of an Ably key. Raises BroadcastConfigError."""
+    """Return the public and the secret part of an Ably key. Raises BroadcastConfigError."""
     name, colon, secret = key.partition(":")
     if not colon or not secret or not name.partition(".")[2]:
         raise BroadcastConfigError("ABLY_KEY has the form appId.keyId:secret; copy all of it from Ably's dashboard")

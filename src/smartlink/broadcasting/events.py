@@ -1,4 +1,4 @@
-"""What an application announces: a class per event, its fields the payload.
+"""The events of an application: one class for each, whose fields are the payload.
 
 class OrderShipped(BroadcastEvent):
     order_id: int
@@ -35,7 +35,7 @@ _settling = threading.Lock()
 
 
 def _make_dataclass(kind: Any) -> None:
-    """Turn a class with fields of its own into a dataclass, unless it is one or has a constructor already."""
+    """Turn a class with fields of its own into a dataclass, unless it already is one or has a constructor."""
     if kind in _settled:
         return
     with _settling:
@@ -59,7 +59,7 @@ def _own_fields(kind: type) -> set[str]:
 
 
 def _templates(kind: type) -> tuple[Channel, ...]:
-    """What a class says of its channels in `channel` or `channels`."""
+    """Return the channels in a class's `channel` or `channels`."""
     channels: object = getattr(kind, "channel", None)
     if not isinstance(channels, Channel):
         channels = getattr(kind, "channels", None)
@@ -76,26 +76,25 @@ def _check_placeholders(kind: type[BroadcastEvent]) -> None:
     for channel in _templates(kind):
         for name in channel.placeholders:
             if name not in known and not hasattr(kind, name):
-                raise TypeError(f"{kind.__name__}: {channel!r} needs a field {name}, and the class has none")
+                raise TypeError(f"{kind.__name__}: {channel!r} needs a field {name}, which the class does not have")
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 class BroadcastEvent(ABC):  # noqa: B024 - applications' own bases may have abstract methods
-    """Base of events: a class with annotated fields, a dataclass, a pydantic model, or a class with its own `__init__`.
+    """The base class of events: a class with annotated fields, a dataclass, a pydantic model, or one with `__init__`.
 
-    Without a decorator a class with annotated fields becomes a frozen dataclass, when it is first used. Decorate it
-    yourself where something else looks at it earlier, such as FastAPI for a request's body.
+    A class with annotated fields becomes a frozen dataclass when it is first used; no decorator is needed. Decorate
+    it yourself if something inspects it earlier, as FastAPI does for a request's body.
 
-    `channel = PrivateChannel("orders.{order_id}")` in the class says where events go, `channels = (...)` names several;
-    fields fill the placeholders. Write `broadcast_on` where that is not enough. In a pydantic model annotate them:
-    `channel: ClassVar = ...`. Raises TypeError, when the class is made, for a placeholder without a field.
+    `channel = PrivateChannel("orders.{order_id}")` in the class names the channel, `channels = (...)` several; fields
+    fill the placeholders. Override `broadcast_on` if that is not enough. In a pydantic model, annotate them:
+    `channel: ClassVar = ...`. Defining a class with a placeholder but no such field raises TypeError.
 
-    `delivery` says how surely the event arrives; see `Delivery`.
-    `broadcast_queue` is where it waits for a worker when it is recorded; a channel keeps its order within a queue.
-    `broadcast_connections` are the drivers it goes through, by name, all of them; none named means the default one.
-    What an event says of itself is asked when it is packed, without waiting: none of its methods may be async.
-    With `broadcast_rescue`, an event that cannot be sent is reported instead of raising: for what must never stop
-    the work it tells of.
+    `delivery` is `Delivery.DURABLE` or `Delivery.LIVE`.
+    `broadcast_queue` is the queue of a recorded event; a channel keeps its order within a queue.
+    `broadcast_connections` names the drivers to send through, all of them; empty means the default one.
+    `broadcast_rescue` reports an event that cannot be sent instead of raising, so that it never fails its caller.
+    Methods are called when the event is packed, and must not be async.
     """
 
     __slots__ = ()
@@ -104,13 +103,13 @@ class BroadcastEvent(ABC):  # noqa: B024 - applications' own bases may have abst
     broadcast_connections: ClassVar[Sequence[str]] = ()
     broadcast_rescue: ClassVar[bool] = False
 
-    if not TYPE_CHECKING:  # Type checkers know the constructor that the fields make.
+    if not TYPE_CHECKING:  # Type checkers derive the constructor from the fields.
 
         def __new__(cls, *_: Any, **__: Any) -> Self:
             _make_dataclass(cls)
             if cls.broadcast_on is BroadcastEvent.broadcast_on and not _templates(cls):
                 raise TypeError(
-                    f"{cls.__name__} has no channel: write channel = PrivateChannel(...) in it, or broadcast_on()"
+                    f"{cls.__name__} has no channel: set channel = PrivateChannel(...), or override broadcast_on()"
                 )
             return super().__new__(cls)
 
@@ -122,35 +121,35 @@ class BroadcastEvent(ABC):  # noqa: B024 - applications' own bases may have abst
         _check_placeholders(cls)
 
     def broadcast_on(self) -> Channel | Sequence[Channel]:
-        """The channel or channels the event goes to, by default those of its class; none at all sends nothing."""
+        """Return the channel or channels to send to, by default those of the class; an empty list sends nothing."""
         return [channel.filled_by(self) for channel in _templates(type(self))]
 
     def broadcast_as(self) -> str | enum.Enum:
-        """The event's name on the wire.
+        """Return the event's name on the wire.
 
-        Not overridden, it is the class name behind the broadcaster's namespace, as Echo's `.listen('OrderShipped')`
-        expects. What an override gives is sent as it is, for Echo's `.listen('.order.shipped')`; a dot or backslash
-        in front, which is how Echo marks such names, is taken off. An enum's member stands for its value.
+        By default it is the class name after the broadcaster's namespace, as Echo's `.listen('OrderShipped')`
+        expects. An overriding name is sent as it is, for Echo's `.listen('.order.shipped')`; a leading dot or
+        backslash, Echo's mark for such names, is removed. An enum member stands for its value.
         """
         return class_name(self)
 
     def broadcast_with(self) -> Mapping[str, object]:
-        """The payload, by default the public fields, of a pydantic model what it dumps. Override it to choose what
-        strangers may see."""
+        """Return the payload: by default the public fields, or a pydantic model's dump. Override it to choose which
+        data leaves the application."""
         return public_fields(self)
 
     def broadcast_with_for(self, connection: str) -> Mapping[str, object]:
-        """The payload for one connection, by its name: by default the same for all."""
+        """Return the payload for one connection, given by name; by default the same for all."""
         del connection
         return self.broadcast_with()
 
     def broadcast_when(self) -> bool:
-        """Whether to send at all."""
+        """Return whether to send the event."""
         return True
 
 
 class BroadcastNow(BroadcastEvent):
-    """An event that no queue delays: sent straight after the commit, at most once, never recorded."""
+    """An event that skips the queue: sent right after the commit, at most once, never recorded."""
 
     __slots__ = ()
     delivery: ClassVar[Delivery] = Delivery.LIVE
@@ -158,12 +157,12 @@ class BroadcastNow(BroadcastEvent):
 
 @dataclass(frozen=True, slots=True)
 class AnonymousEvent(BroadcastEvent):
-    """An event without a class of its own; `Broadcaster.on` builds it. `name` is sent as it is."""
+    """An event without a class; `Broadcaster.on` builds it. `name` is sent as it is."""
 
     channels: tuple[Channel, ...]
     name: str | enum.Enum = "AnonymousEvent"
     payload: Mapping[str, object] = field(default_factory=dict)
-    # Class variables of every event, fields of this one.
+    # Class variables of other events, fields of this one.
     broadcast_connections: Sequence[str] = ()  # type: ignore[misc]
     broadcast_rescue: bool = False  # type: ignore[misc]
 
@@ -179,9 +178,9 @@ class AnonymousEvent(BroadcastEvent):
 
 @dataclass(frozen=True, slots=True)
 class BroadcastNotification(BroadcastEvent):
-    """A notification as Echo's `.notification()` and `useEchoNotification` hear it.
+    """A notification for Echo's `.notification()` and `useEchoNotification`.
 
-    The payload is `data` with `id` and `type` added; `type` is what listeners choose by, in Laravel a class name.
+    The payload is `data` with `id` and `type` added; listeners select by `type`, which in Laravel is a class name.
     """
 
     channel: Channel
@@ -200,9 +199,9 @@ class BroadcastNotification(BroadcastEvent):
 
 
 def own_name(event: BroadcastEvent) -> str | None:
-    """The wire name that the event's class chose itself; None when it is to be named after the class.
+    """Return the wire name from an overridden `broadcast_as`; None if it is not overridden.
 
-    Raises InvalidEventName for what is neither text nor an enum's member.
+    Raises InvalidEventName unless the name is a string or an enum member.
     """
     if type(event).broadcast_as is BroadcastEvent.broadcast_as:
         return None
@@ -211,12 +210,12 @@ def own_name(event: BroadcastEvent) -> str | None:
         name = name.value if isinstance(name.value, str) else name.name
     if not isinstance(name, str):
         given = type(name).__name__ if name is not None else "None"
-        raise InvalidEventName(f"{type(event).__name__}.broadcast_as() gave {given}; give the name as text")
+        raise InvalidEventName(f"{type(event).__name__}.broadcast_as() returned {given}; return a string")
     return name[1:] if name.startswith((".", "\\")) else name
 
 
 def class_name(event: BroadcastEvent) -> str:
-    """What an event is called after its class: of a generic pydantic model, without the types it was given."""
+    """Return the name of the event's class; for a generic pydantic model, without its type arguments."""
     kind: type = type(event)
     if issubclass(kind, BaseModel):
         kind = kind.__pydantic_generic_metadata__["origin"] or kind
@@ -224,8 +223,10 @@ def class_name(event: BroadcastEvent) -> str:
 
 
 def public_fields(thing: object) -> dict[str, object]:
-    """The fields of a dataclass or plain object whose names do not start with an underscore; of a pydantic model what
-    it dumps, so that excluded fields stay out. Raises UnserialisablePayload for a model that cannot be dumped."""
+    """Return the fields of an object whose names do not start with an underscore.
+
+    For a pydantic model, return its dump, without excluded fields. Raises UnserialisablePayload if that fails.
+    """
     if isinstance(thing, BaseModel):
         return dumped(thing, type(thing).__name__)
     if dataclasses.is_dataclass(thing):
@@ -238,7 +239,7 @@ def public_fields(thing: object) -> dict[str, object]:
 
 
 def dumped(model: BaseModel, path: str) -> dict[str, object]:
-    """What a pydantic model says it is made of. Raises UnserialisablePayload, naming `path`."""
+    """Return `model.model_dump()`. Raises UnserialisablePayload, naming `path`."""
     try:
         return model.model_dump()
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""All of it in one object: channels and who may listen, sending now, and announcing in a transaction.
+"""The whole library in one object: channel rules, sending now, and announcing in a transaction.
 
 broadcasting = Broadcasting.from_env(base=Base, engine=engine)
 
@@ -54,11 +54,11 @@ Loaded = TypeVar("Loaded")
 
 
 class BaseBroadcasting:
-    """What `Broadcasting` and `DjangoBroadcasting` share: settings, rules, and sending at once.
+    """The base class of `Broadcasting` and `DjangoBroadcasting`: settings, rules, and sending now.
 
-    `member_of` says who a user is on the wire; by default a user's `pk` or `id`, or a user that is an id itself.
-    `drivers` are drivers of your own, by name. `report` hears of events that could not be sent, by default one line in
-    the log.
+    `member_of` returns a user's `Member`; by default its id is the user's `pk` or `id`, or the user if that is an id
+    itself. `drivers` are your own drivers, by name. `report` is called with events that could not be sent; by default
+    it logs a line.
     """
 
     def __init__(
@@ -87,21 +87,26 @@ class BaseBroadcasting:
 
     @cached_property
     def authorizer(self) -> ChannelAuthorizer[Any]:
-        """Signs for those whom the rules let in. Raises BroadcastConfigError for a key that is missing."""
+        """The `ChannelAuthorizer` of these rules. Raises BroadcastConfigError if the app's key or secret is missing."""
         return ChannelAuthorizer.from_settings(self.rules, self._member_of, self.settings)
 
     def resolve(self, kind: type[Loaded], load: Callable[[Any], Loaded | Awaitable[Loaded | None] | None]) -> None:
-        """As `ChannelRules.resolve`."""
+        """Add a loader; see `ChannelRules.resolve`."""
         self.rules.resolve(kind, load)
 
     def private(self, pattern: str, *, guards: Sequence[str] = ()) -> Callable[[Rule], Rule]:
-        """A rule for private and encrypted channels; see `ChannelRules`. Raises ValueError for a pattern that the
-        function does not fit."""
+        """Add a rule for private and encrypted channels; a decorator, see `ChannelRules`.
+
+        Raises ValueError if pattern and function do not match.
+        """
         return self.rules.private(pattern, guards=guards)
 
     def presence(self, pattern: str, *, guards: Sequence[str] = ()) -> Callable[[Rule], Rule]:
-        """A rule for presence channels: True allows, and a mapping is what others see of the user. Raises ValueError
-        for a pattern that the function does not fit."""
+        """Add a rule for presence channels; a decorator, see `ChannelRules`.
+
+        The function returns True to allow, or a mapping that other members see as the user's info. Raises ValueError
+        if pattern and function do not match.
+        """
         return self.rules.presence(pattern, guards=guards)
 
     async def send_now(
@@ -112,10 +117,10 @@ class BaseBroadcasting:
         to_others: bool = False,
         to_other_users: str | int | None = None,
     ) -> bool:
-        """Send `event` at once and at most once; whether the service took it. Nothing is recorded.
+        """Send `event` now, at most once, without recording it. Returns whether the service accepted it.
 
-        A service that is away or refuses the event is reported, and False returned: an outage is no failure of the
-        request, which waits BROADCAST_TIMEOUT at most. `broadcaster.send` raises instead. Raises what
+        If the service is unavailable or refuses the event, reports that and returns False, so that an outage does not
+        fail the request; it waits at most BROADCAST_TIMEOUT. `broadcaster.send` raises instead. Raises what
         `Broadcaster.pack` raises.
         """
         try:
@@ -135,7 +140,7 @@ class BaseBroadcasting:
         to_others: bool = False,
         to_other_users: str | int | None = None,
     ) -> bool:
-        """As `send_now`, blocking. Raises RuntimeError inside a running event loop."""
+        """Send like `send_now`, blocking. Raises RuntimeError inside a running event loop."""
         try:
             packed = self.broadcaster.pack_to_send(
                 event, socket_id=socket_id, to_others=to_others, to_other_users=to_other_users
@@ -146,15 +151,15 @@ class BaseBroadcasting:
         return True
 
     def close(self) -> None:
-        """Close what `send_now_sync` opened. A later use opens it again."""
+        """Close the connections of `send_now_sync`. A later use opens them again."""
         self.sync.close()
 
     async def aclose(self) -> None:
-        """Close what `send_now` opened in this event loop. A later use opens it again."""
+        """Close the connections of `send_now` in this event loop. A later use opens them again."""
         await self._manager.aclose()
 
     def _handle_failure(self, event: BroadcastEvent, error: BroadcastError) -> bool:
-        """Report a failed send, or raise an error that the caller made."""
+        """Report a failed send; raise an error of the caller."""
         if not isinstance(error, BroadcastFailed) and not event.broadcast_rescue:
             raise error
         self._report(event, error)
@@ -173,16 +178,16 @@ class BaseBroadcasting:
 class Broadcasting(BaseBroadcasting):
     """Broadcasting in one object, for FastAPI, Starlette and Flask; Django has `DjangoBroadcasting`.
 
-    `base` is your declarative base, or its MetaData: the outbox's tables are added to it, for your migrations or
-    `create_all` to create. `announce` needs it, nothing else does.
+    `base` is your declarative base, or its MetaData. The outbox's tables are added to it; your migrations or
+    `create_all` create them. Only `announce` needs it.
 
-    With `relay` this process sends what was recorded, as long as `lifespan` lasts, in Flask from the first request on.
-    Any number of processes may: they share the work. With `relay=False` workers do: `run_worker`.
+    With `relay`, this process sends recorded events: while `lifespan` runs, or in Flask from the first request on. Any
+    number of processes may do so; they share the work. With `relay=False`, run workers instead: `run_worker`.
 
-    `engine` is where the relay finds what was recorded: an engine, async or not, or a URL. Without it the relay begins
-    with the first session that announces, and what an earlier process left waits until then.
+    `engine` is the database of the recorded events: an engine, async or not, or a URL. Without it the relay starts when
+    the first session announces, and events left by an earlier process wait until then.
 
-    Raises BroadcastConfigError for a driver that is unknown or lacks a setting.
+    Raises BroadcastConfigError if the driver is unknown or lacks a setting.
     """
 
     def __init__(
@@ -199,7 +204,7 @@ class Broadcasting(BaseBroadcasting):
         super().__init__(settings, member_of=member_of, drivers=drivers, report=report)
         self._recording: Recording | None = None
         if base is not None:
-            import smartlink.broadcasting.outbox.requirements  # first: says in words what is missing  # noqa: F401
+            import smartlink.broadcasting.outbox.requirements  # first: reports missing packages  # noqa: F401
             from smartlink.broadcasting.recording import Recording
 
             self._recording = Recording(
@@ -221,7 +226,7 @@ class Broadcasting(BaseBroadcasting):
         drivers: Mapping[str, DriverFactory] | None = None,
         report: Report | None = None,
     ) -> Self:
-        """As the constructor, with the settings of the environment and `.env`: those of `BroadcastSettings`."""
+        """Build from the environment and `.env`; see `BroadcastSettings`. The arguments are the constructor's."""
         return cls(
             BroadcastSettings(),
             base=base,
@@ -234,12 +239,12 @@ class Broadcasting(BaseBroadcasting):
 
     @property
     def outbox(self) -> Outbox:
-        """Where `announce` records; reads back what clients missed. Raises BroadcastConfigError without a `base`."""
+        """The outbox that `announce` records in. Raises BroadcastConfigError without `base`."""
         return self._needed("outbox").outbox
 
     @property
     def tables(self) -> OutboxTables:
-        """The outbox's tables. Raises BroadcastConfigError without a `base`."""
+        """The outbox's tables. Raises BroadcastConfigError without `base`."""
         return self._needed("tables").tables
 
     def announce(
@@ -250,12 +255,11 @@ class Broadcasting(BaseBroadcasting):
         to_others: bool = False,
         to_other_users: str | int | None = None,
     ) -> None:
-        """Record `event` in the session's transaction; it is sent after the commit, at least once, and never after a
-        rollback. An outage delays it.
+        """Record `event` in the session's transaction, and send it after the commit.
 
-        Works for every session of SQLAlchemy, plain, async or scoped, and waits for nothing. Live events
-        (`BroadcastNow`) are not recorded, and are sent after the commit at most once. Raises BroadcastConfigError
-        without a `base`, and what `Broadcaster.pack` raises.
+        It is sent at least once, and not after a rollback; an outage delays it. Works with every SQLAlchemy session,
+        synchronous, async or scoped, and never blocks. Live events (`BroadcastNow`) are not recorded, and are sent
+        after the commit at most once. Raises BroadcastConfigError without `base`, and what `Broadcaster.pack` raises.
         """
         recording = self._needed("announce")
         recording.announce(session, event, to_others=to_others, to_other_users=to_other_users)
@@ -264,27 +268,29 @@ class Broadcasting(BaseBroadcasting):
         elif self._relays and not self._running and not self._has_warned:
             self._has_warned = True
             _log.warning(
-                "events are recorded, and no relay runs here to send them: FastAPI(lifespan=broadcasting.lifespan), "
-                "or Broadcasting(relay=False) and a worker"
+                "events are recorded, but no relay runs in this process to send them: use "
+                "FastAPI(lifespan=broadcasting.lifespan), or Broadcasting(relay=False) and a worker"
             )
 
     def close(self) -> None:
-        """Close what `send_now_sync` opened, and end the thread that relays in Flask. A later use begins anew."""
+        """Close the connections of `send_now_sync`, and stop Flask's relay thread. A later use starts again."""
         if self._thread is not None:
             self._thread.close()
         super().close()
 
     def attach(self, sessions: Any) -> None:
-        """Announce the changes of models, too (`BroadcastsChanges`), in these sessions: a `sessionmaker`,
-        `async_sessionmaker`, `scoped_session` or `async_scoped_session`. Raises BroadcastConfigError without a `base`.
+        """Announce the changes of models with `BroadcastsChanges` in `sessions`.
+
+        `sessions` is a `sessionmaker`, `async_sessionmaker`, `scoped_session` or `async_scoped_session`. Raises
+        BroadcastConfigError without `base`.
         """
         self._needed("attach").sessions.attach(sessions)
 
     @asynccontextmanager
     async def lifespan(self, _: Any = None) -> AsyncIterator[None]:
-        """Relay and keep connections for as long as the application runs: `FastAPI(lifespan=broadcasting.lifespan)`.
+        """Run the relay and keep connections while the application runs: `FastAPI(lifespan=broadcasting.lifespan)`.
 
-        In a lifespan of your own: `async with broadcasting.lifespan(): yield`.
+        Within your own lifespan: `async with broadcasting.lifespan(): yield`.
         """
         stop = asyncio.Event()
         relay = None
@@ -311,13 +317,13 @@ class Broadcasting(BaseBroadcasting):
         user: Callable[..., Any] | Mapping[str, Callable[..., Any]] | None = None,
         prefix: str = "/broadcasting",
     ) -> None:
-        """Add to a FastAPI, Starlette or Flask application what Echo asks for: `{prefix}/auth`, `{prefix}/user-auth`,
-        and the middleware that `to_others=True` needs.
+        """Add `{prefix}/auth`, `{prefix}/user-auth` and the middleware for `to_others=True` to an application.
 
-        `user` gives the current user, or None for 401: in FastAPI a dependency, in Starlette a function of the request,
-        plain or async, in Flask a function without arguments. A mapping of names to such functions makes several
-        guards. Without `user` there are no such paths, and public channels only. Raises TypeError for another kind of
-        application: mount `BroadcastingAuth` or `BroadcastingAuthWsgi` there.
+        `app` is a FastAPI, Starlette or Flask application. `user` returns the current user, or None for 401: in FastAPI
+        a dependency; in Starlette a function of the request, which may be async; in Flask a function without arguments.
+        Pass a mapping of names to such functions for several guards. Without `user` the two paths are not added, and
+        only public channels work. Raises TypeError for another kind of application; mount `BroadcastingAuth` or
+        `BroadcastingAuthWsgi` there.
         """
         kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(app).__mro__}
         if "fastapi.FastAPI" in kinds:
@@ -334,17 +340,17 @@ class Broadcasting(BaseBroadcasting):
             install_in_flask(app, self.authorizer if user else None, user, prefix, self._relay_in_a_thread())
         else:
             raise TypeError(
-                f"install() knows FastAPI, Starlette and Flask, not {type(app).__name__}: mount "
-                "BroadcastingAuth(broadcasting.authorizer, ...); for Django there is DjangoBroadcasting"
+                f"install() supports FastAPI, Starlette and Flask, not {type(app).__name__}: mount "
+                "BroadcastingAuth(broadcasting.authorizer, ...); for Django use DjangoBroadcasting"
             )
 
     async def run_worker(
         self, *, queues: Sequence[str] | None = None, concurrency: int = 4, until: Until | None = None
     ) -> None:
-        """Send what is recorded until SIGTERM or Ctrl-C: a worker process of its own, `asyncio.run(...)`.
+        """Send recorded events until SIGTERM or Ctrl-C, in a worker process: `asyncio.run(broadcasting.run_worker())`.
 
-        `python -m smartlink.broadcasting myapp.main:broadcasting` does it. Options as those of `outbox.run_worker`.
-        Raises BroadcastConfigError without `base` and `engine`.
+        `python -m smartlink.broadcasting myapp.main:broadcasting` does the same. The options are those of
+        `outbox.run_worker`. Raises BroadcastConfigError without `base` and `engine`.
         """
         recording = self._needed("run_worker")
         try:
@@ -353,7 +359,7 @@ class Broadcasting(BaseBroadcasting):
             await self.aclose()
 
     def _relay_in_a_thread(self) -> Callable[[], None] | None:
-        """What is to be called with each request, so that a thread relays in the process that serves it."""
+        """Return a function to call on each request, which starts the relay's thread in the process that serves it."""
         if not self._relays or self._recording is None:
             return None
         from smartlink.broadcasting.recording import RelayThread
@@ -378,7 +384,7 @@ class Broadcasting(BaseBroadcasting):
         return self._recording
 
     def _send_live(self, envelopes: Sequence[Envelope]) -> object:
-        """After a commit: left to a task where a loop runs, else blocking."""
+        """Send after a commit: returns a coroutine if a loop runs, blocks otherwise."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -388,7 +394,7 @@ class Broadcasting(BaseBroadcasting):
 
 
 class _ManagedDriver:
-    """A manager's driver by its name, asked for at each call: after the manager was closed it is built again."""
+    """A manager's driver, looked up at each call, so that it is built again after the manager was closed."""
 
     def __init__(self, manager: DriverManager, asked: str | None = None) -> None:
         driver = manager.driver(asked)
@@ -398,12 +404,12 @@ class _ManagedDriver:
         self._asked = asked
 
     async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
-        """Raises BroadcastFailed."""
+        """Send the envelopes. Raises BroadcastFailed."""
         driver: Driver = self._manager.driver(self._asked)
         await driver.send(envelopes, idempotency_key=idempotency_key)
 
     async def aclose(self) -> None:
-        """The manager closes it."""
+        """Do nothing: the manager closes the driver."""
 
 
 def _member_of(user: Any) -> Member:
@@ -416,7 +422,7 @@ def _member_of(user: Any) -> Member:
         found = str(found)
     if not isinstance(found, str | int) or isinstance(found, bool):
         raise BroadcastConfigError(
-            f"{type(user).__name__} has no id of text or number: give Broadcasting a "
+            f"{type(user).__name__} has no id that is a string or a number: pass Broadcasting "
             "member_of=lambda user: Member(user.id)"
         )
     return Member(found)
@@ -428,4 +434,4 @@ def _log_failure(event: BroadcastEvent, error: BroadcastError) -> None:
 
 def _log_end(relay: asyncio.Task[None]) -> None:
     if not relay.cancelled() and (error := relay.exception()) is not None:
-        _log.error("the relay has ended, what is recorded waits: %s: %s", type(error).__name__, error)
+        _log.error("the relay has stopped, recorded events wait: %s: %s", type(error).__name__, error)

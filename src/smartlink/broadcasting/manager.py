@@ -1,4 +1,4 @@
-"""Choose or build a driver by name; applications add their own with `extend`."""
+"""Builds drivers by name; applications add their own with `extend`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DriverFactory = Callable[[BroadcastSettings], Driver]
 
 
 class DriverManager:
-    """Builds each driver once, when first asked for, and keeps it until `aclose`."""
+    """Builds each driver on first use and keeps it until `aclose`."""
 
     def __init__(self, settings: BroadcastSettings) -> None:
         self._settings = settings
@@ -38,9 +38,9 @@ class DriverManager:
         }
 
     def driver(self, name: str | None = None) -> Driver:
-        """The driver called `name`, by default the one that the settings choose.
+        """Return the driver called `name`, by default the one that the settings choose.
 
-        Raises BroadcastConfigError for a name nobody knows, and for a setting that the driver misses.
+        Raises BroadcastConfigError for an unknown name, and if the driver lacks a setting.
         """
         chosen = self._settings.driver if name is None else name
         if chosen not in self._built:
@@ -48,12 +48,12 @@ class DriverManager:
             if factory is None:
                 known = ", ".join(sorted(self._factories))
                 asked = f"BROADCAST_DRIVER={chosen}" if name is None else f"connection {chosen!r}"
-                raise BroadcastConfigError(f"{asked}: there is no such driver; write one of {known}")
+                raise BroadcastConfigError(f"{asked}: there is no such driver; use one of {known}")
             self._built[chosen] = factory(self._settings)
         return self._built[chosen]
 
     def extend(self, name: str, factory: DriverFactory) -> None:
-        """Make `name` choosable; it may stand in for a built-in one. A driver already built stays."""
+        """Add a driver, or replace a built-in one. A driver that was already built stays."""
         self._factories[name] = factory
 
     async def aclose(self) -> None:
@@ -68,8 +68,8 @@ def _reverb(settings: BroadcastSettings) -> Driver:
     host = host_name("reverb", REVERB_HOST=settings.reverb_host)
     if secret in SAMPLE_SECRETS and not is_loopback(host):
         _log.warning(
-            "REVERB_APP_SECRET is a sample that everybody knows, and REVERB_HOST=%s is not this machine: set the "
-            "server's own secret (smartlink reverb install makes one)",
+            "REVERB_APP_SECRET is a publicly known sample, but REVERB_HOST=%s is not this machine: set the server's "
+            "own secret (smartlink reverb install generates one)",
             host,
         )
     return PusherDriver(

@@ -1,6 +1,6 @@
-"""The fields of a `multipart/form-data` body that is in memory already (RFC 7578): a browser's FormData, test clients.
+"""Parses the fields of a `multipart/form-data` body in memory (RFC 7578), from browsers' FormData and test clients.
 
-Strict: what is malformed is refused, never guessed at. Files have no place where this is used, and are left out.
+Strict: malformed bodies are refused. Files are ignored.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _MAX_HEAD_BYTES = 1024
 
 
 def form_fields(content_type: str, body: bytes, at_most: int) -> list[tuple[str, str]]:
-    """Names and texts, in order. Raises ValueError for what is no such form in UTF-8 of `at_most` parts."""
+    """Return names and values, in order. Raises ValueError unless it is a UTF-8 form of at most `at_most` parts."""
     found = _BOUNDARY.search(content_type)
     if found is None:
         raise ValueError("no boundary")
     delimiter = b"\r\n--" + (found[1] or found[2]).encode("ascii")
-    # The first delimiter stands at the very beginning; what follows the last one is nobody's.
+    # The body begins with the first delimiter; anything after the last one is ignored.
     before, *parts = (b"\r\n" + body).split(delimiter, at_most + 2)
     if before or not parts or len(parts) > at_most + 1 or not parts[-1].startswith(b"--"):
         raise ValueError("its parts do not match its boundary")

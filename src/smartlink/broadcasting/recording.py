@@ -1,4 +1,4 @@
-"""The half of `Broadcasting` that needs SQLAlchemy: the outbox's tables, announcing in sessions, and the relay."""
+"""The part of `Broadcasting` that needs SQLAlchemy: the outbox's tables, announcing in sessions, and the relay."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _log = logging.getLogger("smartlink.broadcasting")
 
 
 class Recording:
-    """Announces in sessions and relays what they recorded. Without a `database` it takes that of the first session."""
+    """Announces in sessions and relays the recorded events. Without `database`, uses that of the first session."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Recording:
     def announce(
         self, session: AnySession, event: BroadcastEvent, *, to_others: bool, to_other_users: str | int | None
     ) -> None:
-        """As `SessionBroadcasts.announce`, in any session."""
+        """Announce like `SessionBroadcasts.announce`, in any session."""
         own = self.sessions.follow(session)
         self.sessions.announce(own, event, to_others=to_others, to_other_users=to_other_users)
         if self._database is None:
@@ -77,8 +77,10 @@ class Recording:
         concurrency: int = 4,
         until: Until | None = None,
     ) -> None:
-        """Send what is recorded until `stop` is set; without one, until a signal. In a loop of its own it uses an
-        engine of its own. Raises BroadcastConfigError for a database that it cannot use."""
+        """Send recorded events until `stop` is set, or without it until SIGINT or SIGTERM.
+
+        With `is_own_loop`, it uses an engine of its own. Raises BroadcastConfigError for an unsupported database.
+        """
         database = self._database if stop is None else await self._known_database(stop)
         if database is None:
             if stop is None:
@@ -100,7 +102,7 @@ class Recording:
             )
 
     async def _known_database(self, stop: asyncio.Event) -> Database | None:
-        """The database, once it is known; None if `stop` is set before."""
+        """Wait for the database to be known and return it; None if `stop` is set first."""
         found = asyncio.Event()
         with self._database_found.heard_by(found.set):
             if self._database is None:
@@ -113,14 +115,14 @@ class Recording:
 
 @asynccontextmanager
 async def _opened(database: Database, *, is_own_loop: bool) -> AsyncIterator[AsyncEngine]:
-    """The application's own engine where it awaits in this loop, else one on the same database."""
+    """Yield the application's engine if it is async and runs in this loop, else a new one on the same database."""
     if isinstance(database, Engine) and database.dialect.is_async:
         database = AsyncEngine(database)
     url = make_url(database) if isinstance(database, str | URL) else database.url
     backend = url.get_backend_name()
     if backend == "sqlite" and url.database in (None, "", ":memory:"):
         raise BroadcastConfigError(
-            "the relay needs connections of its own, and a SQLite database in memory has one: use a file, "
+            "the relay needs its own connections, but an in-memory SQLite database has only one: use a file, "
             "or relay=False"
         )
     if isinstance(database, AsyncEngine) and not is_own_loop:
@@ -128,7 +130,7 @@ async def _opened(database: Database, *, is_own_loop: bool) -> AsyncIterator[Asy
         return
     driver = _DRIVERS.get(backend)
     if driver is None:
-        raise BroadcastConfigError(f"the outbox keeps its order on sqlite and postgresql, not on {backend}")
+        raise BroadcastConfigError(f"the outbox supports sqlite and postgresql, not {backend}")
     if importlib.util.find_spec(driver) is None:
         raise BroadcastConfigError(f"the relay needs an asynchronous driver: pip install {driver}, or relay=False")
     if backend != "sqlite":
@@ -143,8 +145,10 @@ async def _opened(database: Database, *, is_own_loop: bool) -> AsyncIterator[Asy
 
 
 class RelayThread:
-    """Runs a relay in a thread of its own, for processes without an event loop. Starts with the first `ensure`, and
-    again after a fork; gives its share back when it is closed, and when the process ends."""
+    """Runs a relay in its own thread, for processes without an event loop.
+
+    Starts with the first `ensure`, and again after a fork. Releases its leases when closed, and at process exit.
+    """
 
     def __init__(self, relay: Callable[[asyncio.Event], Awaitable[None]]) -> None:
         self._relay = relay
@@ -155,7 +159,7 @@ class RelayThread:
         self._has_ended: ThreadSignal | None = None
 
     def ensure(self) -> None:
-        """Run in this process from now on."""
+        """Start the relay in this process, unless it runs."""
         if self._pid == os.getpid():
             return
         with self._lock:
@@ -164,7 +168,7 @@ class RelayThread:
             self._pid = os.getpid()
             threads = threads_here()
             if type(threads) is not Threads:
-                _log.warning("no relay runs in a process of green threads: start a worker for what is recorded")
+                _log.warning("no relay runs in a process with green threads: start a worker to send recorded events")
                 return
             self._stop, self._loop, self._has_ended = asyncio.Event(), None, threads.signal()
             has_begun = threads.signal()
@@ -173,13 +177,13 @@ class RelayThread:
             atexit.register(self.close)
 
     def close(self) -> None:
-        """End the relay, if it runs in this process; it gives its share back. A later `ensure` starts anew."""
+        """Stop the relay, if it runs in this process, and release its leases. A later `ensure` starts it again."""
         with self._lock:
             loop, has_ended = self._loop, self._has_ended
             if self._pid != os.getpid() or loop is None or has_ended is None:
                 return
             atexit.unregister(self.close)
-            with contextlib.suppress(RuntimeError):  # it has ended already
+            with contextlib.suppress(RuntimeError):  # it has already stopped
                 loop.call_soon_threadsafe(self._stop.set)
             has_ended.wait(_END_S)
             self._pid = self._loop = self._has_ended = None
@@ -190,8 +194,8 @@ class RelayThread:
                 self._loop = runner.get_loop()
                 has_begun.set()
                 runner.run(self._relayed(stop))
-        except Exception:  # noqa: BLE001 - nobody waits for the thread
-            _log.exception("the relay has ended: what is recorded waits")
+        except Exception:  # noqa: BLE001 - nothing waits for the thread
+            _log.exception("the relay has stopped, recorded events wait")
         finally:
             has_ended.set()
 

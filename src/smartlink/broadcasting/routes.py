@@ -38,13 +38,13 @@ class BroadcastingAuth(Generic[User]):
     def __init__(
         self, authorizer: ChannelAuthorizer[User], authenticate: Authenticate[User] | Mapping[str, Authenticate[User]]
     ) -> None:
-        self._signatory = authorizer
+        self._authorizer = authorizer
         self._guards = authenticate if isinstance(authenticate, Mapping) else {"default": authenticate}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not await is_http(scope, send):
             return
-        question = AuthRequest(
+        request = AuthRequest(
             method=scope["method"],
             path=scope["path"],
             read=partial(read_body, scope, receive),
@@ -53,7 +53,7 @@ class BroadcastingAuth(Generic[User]):
         )
         guards = {name: partial(guard, scope) for name, guard in self._guards.items()}
         try:
-            answer = await self._signatory.answer(question, guards)
+            answer = await self._authorizer.answer(request, guards)
         except ClientGone:
             return
         await respond(send, answer)

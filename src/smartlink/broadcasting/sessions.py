@@ -101,7 +101,7 @@ class SessionBroadcasts:
         self._listen_to_transactions(target)
 
     def follow(self, session: AnySession) -> Session:
-        """Have one session announce, without the changes of its models; gives the plain session that does the work."""
+        """Let one session announce, without the changes of its models. Returns its synchronous session."""
         own = _plain(session)
         if not self._listens_to(own):
             self._listen_to_transactions(own)
@@ -264,7 +264,7 @@ class SessionBroadcasts:
         async def send() -> None:
             try:
                 await sending
-            except Exception as error:  # noqa: BLE001 - nobody waits for it
+            except Exception as error:  # noqa: BLE001 - nothing waits for it
                 _report_lost(live, error)
 
         try:
@@ -294,7 +294,9 @@ def _report_lost(live: Sequence[Envelope], error: Exception) -> None:
 
 
 def _log_gone(model: BroadcastsChanges, change: Change) -> None:
-    _log.warning("a row of %s was gone before the commit: not announcing that it was %s", type(model).__name__, change)
+    _log.warning(
+        "a row of %s was deleted before the commit: not announcing that it was %s", type(model).__name__, change
+    )
 
 
 def _load_before_deletion(session: Session, _: object, __: object) -> None:

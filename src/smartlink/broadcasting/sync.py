@@ -1,4 +1,4 @@
-"""Broadcasting from plain, blocking code: Django and Flask views, scripts, Celery tasks.
+"""Broadcasting from blocking code: Django and Flask views, scripts, Celery tasks.
 
 broadcaster = SyncBroadcaster.from_settings()
 broadcaster.send(OrderShipped(order), to_others=True)
@@ -31,7 +31,7 @@ _BEGIN_S = 30.0
 
 
 class _Worker:
-    """A thread with a loop of its own, in which a broadcaster lives."""
+    """A thread that runs a broadcaster in its own event loop."""
 
     def __init__(self, build: Callable[[], Broadcaster]) -> None:
         self.pid = os.getpid()
@@ -39,7 +39,7 @@ class _Worker:
         self._has_ended: ThreadSignal | None = None
         self.broadcaster = build()
         has_begun = self._has_begun = self._threads.signal()
-        # A process that forgets to close must still be able to end.
+        # A daemon thread, so that a process which never closes can still exit.
         self._threads.start(self._run, "smartlink-broadcasting")
         if not has_begun.wait(_BEGIN_S):
             raise RuntimeError(f"the broadcaster's thread did not start within {_BEGIN_S:g} s")
@@ -54,7 +54,7 @@ class _Worker:
 
         try:
             self.loop.call_soon_threadsafe(begin)
-        except RuntimeError:  # that loop has been closed
+        except RuntimeError:  # the loop is closed
             what.close()
             raise BroadcastUnavailable("the broadcaster has been closed") from None
         if not is_done.wait(within_s):
@@ -73,13 +73,13 @@ class _Worker:
         has_ended.wait(within_s)
 
     async def _end(self, within_s: float) -> None:
-        """Let what other threads are sending arrive, and give connections back."""
+        """Wait for sends of other threads, at most `within_s`, then close the connections."""
         if others := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(others, timeout=within_s)
         await self.broadcaster.aclose()
 
     def _run(self) -> None:
-        # The loop is made here: gevent's selectors belong to the thread that makes them.
+        # The loop is created here because gevent's selectors belong to the thread that creates them.
         with asyncio.Runner() as runner:
             self.loop = runner.get_loop()
             if (executor := self._threads.executor()) is not None:
@@ -91,12 +91,12 @@ class _Worker:
 
 
 class SyncBroadcaster:
-    """A `Broadcaster` for code that does not await. Make one per process and keep it: its connections are kept too.
+    """A `Broadcaster` for synchronous code. Create one per process and keep it, so that connections are reused.
 
-    `build` makes the broadcaster. It works in a thread of its own, which starts with the first use, and again after
-    a fork; a real one under gevent and eventlet too, whose green threads go on while one of them sends. Any number of
-    threads may send at once. No call takes longer than `wait_s`. Inside a running event loop what sends raises
-    RuntimeError: it would hold up the loop; use `await Broadcaster.send(...)` there.
+    `build` returns the broadcaster. It runs in its own thread, which starts on first use and again after a fork. The
+    thread is a real one under gevent and eventlet too, so other green threads run while one sends. Any number of
+    threads may send at once; no call takes longer than `wait_s`. Methods that send raise RuntimeError inside a running
+    event loop, which they would block; use `await Broadcaster.send(...)` there.
     """
 
     def __init__(self, build: Callable[[], Broadcaster], *, wait_s: float = 30.0) -> None:
@@ -107,14 +107,14 @@ class SyncBroadcaster:
 
     @classmethod
     def from_settings(cls, settings: BroadcastSettings | None = None) -> Self:
-        """As `Broadcaster.from_settings`; settings are checked now. Raises BroadcastConfigError."""
+        """Build like `Broadcaster.from_settings`. Settings are checked at once. Raises BroadcastConfigError."""
         settings = settings or BroadcastSettings()
-        Broadcaster.from_settings(settings)  # Built only to be checked: nothing is connected yet.
+        Broadcaster.from_settings(settings)  # built only to check the settings: nothing connects yet
         return cls(lambda: Broadcaster.from_settings(settings))
 
     @property
     def broadcaster(self) -> Broadcaster:
-        """The broadcaster that does the work. Pack with it; what it awaits belongs to its own thread."""
+        """The broadcaster behind this one. Use it to pack; its coroutines must run in its own thread."""
         return self._started().broadcaster
 
     def send(
@@ -125,11 +125,11 @@ class SyncBroadcaster:
         to_others: bool = False,
         to_other_users: str | int | None = None,
     ) -> None:
-        """As `Broadcaster.send`, and done when this returns. Raises the same, and RuntimeError inside a loop."""
+        """Send like `Broadcaster.send`, and return when done. Raises the same, and RuntimeError inside a loop."""
         _refuse_inside_a_loop()
         worker = self._started()
         try:
-            # Packed here, where the request's own context is.
+            # Packed here, in the request's own context.
             packed = worker.broadcaster.pack_to_send(
                 event, socket_id=socket_id, to_others=to_others, to_other_users=to_other_users
             )
@@ -145,30 +145,30 @@ class SyncBroadcaster:
         to_others: bool = False,
         to_other_users: str | int | None = None,
     ) -> tuple[Envelope, ...]:
-        """As `Broadcaster.pack`."""
+        """Pack like `Broadcaster.pack`."""
         broadcaster = self._started().broadcaster
         return broadcaster.pack(event, socket_id=socket_id, to_others=to_others, to_other_users=to_other_users)
 
     def send_envelopes(self, envelopes: Sequence[Envelope]) -> None:
-        """As `Broadcaster.send_envelopes`. Raises RuntimeError inside a loop."""
+        """Send like `Broadcaster.send_envelopes`. Raises RuntimeError inside a loop."""
         _refuse_inside_a_loop()
         worker = self._started()
         worker.call(worker.broadcaster.send_envelopes(envelopes), self._wait_s)
 
     def on(self, *channels: Channel) -> AnonymousBroadcast[None]:
-        """Begin an event without a class: `broadcaster.on(Channel("news")).as_("news.out").send()`."""
+        """Start an event without a class: `broadcaster.on(Channel("news")).as_("news.out").send()`."""
         return AnonymousBroadcast(self.send, AnonymousEvent(channels))
 
     def private(self, name: str) -> AnonymousBroadcast[None]:
-        """As `on(PrivateChannel(name))`."""
+        """Same as `on(PrivateChannel(name))`."""
         return self.on(PrivateChannel(name))
 
     def presence(self, name: str) -> AnonymousBroadcast[None]:
-        """As `on(PresenceChannel(name))`."""
+        """Same as `on(PresenceChannel(name))`."""
         return self.on(PresenceChannel(name))
 
     def close(self) -> None:
-        """Let what other threads are sending arrive, give connections and the thread back. A later use starts anew."""
+        """Wait for sends of other threads, then close the connections and the thread. A later use starts again."""
         with self._lock:
             worker, self._worker = self._worker, None
         if worker is not None and worker.pid == os.getpid():
@@ -184,7 +184,7 @@ class SyncBroadcaster:
 
     def _started(self) -> _Worker:
         with self._lock:
-            # After a fork the parent's thread is not there, and its sockets are not ours.
+            # After a fork, the parent's thread does not exist here, and its sockets are not ours.
             if self._worker is None or self._worker.pid != os.getpid():
                 self._worker = _Worker(self._build)
             return self._worker
@@ -195,4 +195,4 @@ def _refuse_inside_a_loop() -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    raise RuntimeError("SyncBroadcaster would hold up the event loop that runs here; use `await Broadcaster.send(...)`")
+    raise RuntimeError("SyncBroadcaster would block the running event loop; use `await Broadcaster.send(...)`")

@@ -1,4 +1,4 @@
-"""Public test helpers: broadcasts that are kept instead of sent, and rules asked about users.
+"""Public test helpers: fakes that keep broadcasts instead of sending them, and assertions about channel rules.
 
 with fake_broadcasts(app.broadcaster) as broadcasts:
     await place_order()
@@ -6,7 +6,7 @@ with fake_broadcasts(app.broadcaster) as broadcasts:
 broadcasts.assert_broadcast(OrderShipped, on=PrivateChannel("orders.1"), to_others=True)
 assert_forbidden(rules, ben, PrivateChannel("orders.1"))
 
-What an outbox keeps is asked about where it is recorded, or sent first:
+Check what an outbox has recorded, or send it first:
 
 (await recorded_broadcasts(session, tables)).assert_broadcast(OrderShipped)
 await deliver_recorded(engine, tables, app.broadcaster)
@@ -56,7 +56,7 @@ Payload = Mapping[str, Any]
 
 
 class FakeDriver:
-    """Keeps envelopes in the order they were sent. `fails_with`, when set, is raised instead."""
+    """Keeps envelopes in the order they were sent. Set `fails_with` to raise an error instead."""
 
     name = "fake"
     leaves_out_users = True
@@ -68,7 +68,7 @@ class FakeDriver:
         self._closed = False
 
     async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
-        """Keep the envelopes. Raises what `fails_with` says; BroadcastUnavailable once closed."""
+        """Keep the envelopes. Raises `fails_with`, if set, and BroadcastUnavailable after closing."""
         if self._closed:
             raise BroadcastUnavailable("the driver has been closed")
         if self.fails_with is not None:
@@ -77,14 +77,14 @@ class FakeDriver:
         self.idempotency_keys.append(idempotency_key)
 
     async def aclose(self) -> None:
-        """Refuse from now on, as a real driver does."""
+        """Refuse further envelopes, as a real driver does."""
         self._closed = True
 
 
 class Broadcasts:
-    """What was broadcast, and assertions about it.
+    """The events that were broadcast, with assertions.
 
-    Events count as broadcast when they reach the driver, so one that is recorded and rolled back does not.
+    An event counts as broadcast when it reaches the driver, so one that was recorded and rolled back does not.
     """
 
     def __init__(self, driver: FakeDriver | None = None) -> None:
@@ -98,7 +98,7 @@ class Broadcasts:
         return tuple(self.fake_driver.sent)
 
     def note(self, event: BroadcastEvent, envelopes: Sequence[Envelope], to_others: bool) -> None:
-        """Remember of which class envelopes are, and whether they are for others; `Broadcaster.driven_by` calls it."""
+        """Record the class of envelopes, and whether they exclude the sender. Called by `Broadcaster.driven_by`."""
         for envelope in envelopes:
             self._classes.setdefault((envelope.channel, envelope.name), set()).add(type(event))
             if to_others:
@@ -115,11 +115,11 @@ class Broadcasts:
         times: int | None = None,
         where: Callable[[Payload], bool] | None = None,
     ) -> None:
-        """Raise AssertionError, naming what was sent, unless `event` was broadcast.
+        """Raise AssertionError, listing what was sent, unless `event` was broadcast.
 
-        `event` is a class or a wire name, `on` a channel or its wire name; `to_others` asks that the sender's socket
-        was, or was not, to be left out, `to_other_users` that a user was; `via` is a connection; `where` is given the
-        payload as clients hear it; `times` counts envelopes, one for each channel.
+        `event` is a class or a wire name, `on` a channel or its wire name. `to_others` requires that the sender's
+        socket was, or was not, excluded; `to_other_users` that this user was. `via` is a connection. `where` is called
+        with the decoded payload. `times` counts envelopes, one for each channel.
         """
         found = [
             envelope
@@ -134,10 +134,10 @@ class Broadcasts:
         if (times is None and not found) or (times is not None and len(found) != times):
             wanted = [event if isinstance(event, str) else event.__name__]
             wanted += [f"on {on}"] if on is not None else []
-            wanted += ["to others" if to_others else "to everybody"] if to_others is not None else []
+            wanted += ["to others" if to_others else "to everyone"] if to_others is not None else []
             wanted += [f"but not to user {to_other_users}"] if to_other_users is not None else []
             wanted += [f"via {via}"] if via is not None else []
-            wanted += ["with the payload asked for"] if where is not None else []
+            wanted += ["with a matching payload"] if where is not None else []
             expected = "at least once" if times is None else f"{times} times"
             raise AssertionError(f"expected {' '.join(wanted)} {expected}, found {len(found)}; sent: {self._listing()}")
 
@@ -148,11 +148,11 @@ class Broadcasts:
         on: Channel | str | None = None,
         where: Callable[[Payload], bool] | None = None,
     ) -> None:
-        """Raise AssertionError, naming what was sent, if `event` was broadcast."""
+        """Raise AssertionError, listing what was sent, if `event` was broadcast."""
         self.assert_broadcast(event, on=on, where=where, times=0)
 
     def assert_nothing_broadcast(self) -> None:
-        """Raise AssertionError, naming what was sent, if anything was."""
+        """Raise AssertionError, listing what was sent, if anything was."""
         if self.sent:
             raise AssertionError(f"expected no broadcast; sent: {self._listing()}")
 
@@ -177,14 +177,14 @@ class Broadcasts:
         if not kept:
             return sent
         packed = ", ".join(f"{name} on {channel}" for channel, name in sorted(kept))
-        return f"{sent}; packed, but not sent: {packed} (what is recorded is sent by a worker, or deliver_recorded)"
+        return f"{sent}; packed, but not sent: {packed} (a worker, or deliver_recorded, sends recorded events)"
 
 
 @contextmanager
 def fake_broadcasts(broadcaster: Broadcaster | SyncBroadcaster | BaseBroadcasting) -> Iterator[Broadcasts]:
-    """For as long as the block lasts, nothing leaves the process: everything is packed for real, and kept.
+    """Keep everything sent within the block; nothing leaves the process, but events are packed for real.
 
-    Encrypted channels are kept as they were before sealing. What was kept can be asked about after the block too.
+    Payloads for encrypted channels are kept unencrypted. The result can be checked after the block too.
     """
     broadcasts = Broadcasts()
     with ExitStack() as stack:
@@ -199,8 +199,11 @@ def _plain(broadcaster: Broadcaster | SyncBroadcaster | BaseBroadcasting) -> Bro
 
 
 class Recorded(Broadcasts):
-    """What an outbox has recorded, sent or not. A class of events is found by its name, for only that is kept: one
-    with a `broadcast_as` of its own by its wire name."""
+    """The events that an outbox has recorded, sent or not.
+
+    The outbox stores names only, so a class is found by its class name, and one that overrides `broadcast_as` by its
+    wire name.
+    """
 
     def _is_of(self, event: type[BroadcastEvent] | str, envelope: Envelope) -> bool:
         if isinstance(event, str):
@@ -215,18 +218,18 @@ _KEPT = ("channel", "name", "payload", "socket_id", "delivery", "queue", "connec
 
 
 async def recorded_broadcasts(into: AsyncSession | AsyncConnection, tables: OutboxTables) -> Recorded:
-    """What the transaction of `into` sees recorded, its own uncommitted events too, in order."""
+    """Return the recorded events that `into`'s transaction sees, in order, including its own uncommitted ones."""
     return await into.run_sync(recorded_broadcasts_sync, tables)
 
 
 def recorded_broadcasts_sync(into: Session | Connection, tables: OutboxTables) -> Recorded:
-    """As `recorded_broadcasts`, for sessions and connections that do not await."""
+    """Return the same as `recorded_broadcasts`, for synchronous sessions and connections."""
     events = tables.recorded_events
     return _recorded(into.execute(select(*(events.c[name] for name in _KEPT)).order_by(events.c.id)))
 
 
 def recorded_broadcasts_django(using: str = "default") -> Recorded:
-    """As `recorded_broadcasts`, over Django's connection `using`: within a `TestCase`'s transaction too."""
+    """Return the same as `recorded_broadcasts`, over Django's connection `using`, in a `TestCase`'s transaction too."""
     from django.db import connections
 
     with connections[using].cursor() as cursor:
@@ -245,10 +248,10 @@ def _recorded(rows: Iterable[Sequence[Any]]) -> Recorded:
 async def deliver_recorded(
     engine: AsyncEngine, tables: OutboxTables, broadcaster: Broadcaster | SyncBroadcaster | BaseBroadcasting
 ) -> int:
-    """Send what is recorded and waits, as a worker would, and leave it to the next one at once; how many were sent.
+    """Send the recorded events that are waiting, as a worker would, and return how many were sent.
 
-    Within `fake_broadcasts` they go to the fake. What another worker holds meanwhile is that one's to send. Raises
-    what the database raises.
+    Within `fake_broadcasts` they go to the fake. Events that another worker holds are skipped; no lease is kept
+    afterwards. Raises what the database raises.
     """
     relay = Relay(engine, tables, _plain(broadcaster).driver)
     try:
@@ -258,7 +261,7 @@ async def deliver_recorded(
 
 
 class FakeBroadcaster(Broadcaster, Broadcasts):
-    """A broadcaster that is a fake for good, to be handed to what needs one."""
+    """A broadcaster that never sends: pass it to code that needs one."""
 
     def __init__(self, namespace: str = "App\\Events\\", max_data_bytes: int = 10_240) -> None:
         Broadcasts.__init__(self)
@@ -268,25 +271,25 @@ class FakeBroadcaster(Broadcaster, Broadcasts):
 
 
 def assert_authorized(rules: ChannelRules, user: object, channel: Channel | str) -> Decision:
-    """Raise AssertionError, with the reason, unless `user` may subscribe to `channel`; gives the decision.
+    """Raise AssertionError, with the reason, unless `user` may subscribe to `channel`; return the decision.
 
-    For plain tests; async rules run in a loop of their own.
+    For synchronous tests; async rules run in an event loop of their own.
     """
     return _authorized(rules.decide_sync(user, str(channel)), user, channel)
 
 
 def assert_forbidden(rules: ChannelRules, user: object, channel: Channel | str) -> Decision:
-    """Raise AssertionError, with the rule that allows it, if `user` may subscribe to `channel`; gives the decision."""
+    """Raise AssertionError, with the rule that allows it, if `user` may subscribe to `channel`; return the decision."""
     return _forbidden(rules.decide_sync(user, str(channel)), user, channel)
 
 
 async def assert_authorized_async(rules: ChannelRules, user: object, channel: Channel | str) -> Decision:
-    """As `assert_authorized`, in async tests whose rules await."""
+    """Same as `assert_authorized`, for async tests."""
     return _authorized(await rules.decide(user, str(channel)), user, channel)
 
 
 async def assert_forbidden_async(rules: ChannelRules, user: object, channel: Channel | str) -> Decision:
-    """As `assert_forbidden`, in async tests whose rules await."""
+    """Same as `assert_forbidden`, for async tests."""
     return _forbidden(await rules.decide(user, str(channel)), user, channel)
 
 
@@ -299,5 +302,5 @@ def _authorized(decision: Decision, user: object, channel: Channel | str) -> Dec
 
 def _forbidden(decision: Decision, user: object, channel: Channel | str) -> Decision:
     if decision.allowed:
-        raise AssertionError(f"expected {user!r} to be kept from {channel}, but {decision.why} ({decision.rule})")
+        raise AssertionError(f"expected {user!r} to be denied {channel}, but {decision.why} ({decision.rule})")
     return decision

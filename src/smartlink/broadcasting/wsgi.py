@@ -26,11 +26,11 @@ class BroadcastingAuthWsgi(Generic[User]):
     def __init__(
         self, authorizer: ChannelAuthorizer[User], authenticate: Authenticate[User] | Mapping[str, Authenticate[User]]
     ) -> None:
-        self._signatory = authorizer
+        self._authorizer = authorizer
         self._guards = authenticate if isinstance(authenticate, Mapping) else {"default": authenticate}
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        question = AuthRequest(
+        request = AuthRequest(
             method=environ["REQUEST_METHOD"],
             path=environ.get("PATH_INFO", ""),
             read=partial(_read, environ),
@@ -38,7 +38,7 @@ class BroadcastingAuthWsgi(Generic[User]):
             query=environ.get("QUERY_STRING", ""),
         )
         guards = {name: partial(guard, environ) for name, guard in self._guards.items()}
-        answer = self._signatory.answer_sync(question, guards)
+        answer = self._authorizer.answer_sync(request, guards)
         # WSGI does not allow hop-by-hop headers.
         headers = [(name, value) for name, value in answer.all_headers.items() if name != "connection"]
         start_response(f"{answer.status} {_phrase(answer.status)}", headers)

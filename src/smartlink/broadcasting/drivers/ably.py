@@ -1,7 +1,7 @@
-"""Ably's REST API, with channels named as Ably's Pusher adapter names them, so that Echo's `ably` connector hears.
+"""Ably's REST API, with the channel names of Ably's Pusher adapter, which Echo's `ably` connector uses too.
 
-`private-x` is `private:x` there, `presence-x` is `presence:x`, and a public `x` is `public:x`. Each envelope is one
-message; its id, made of the idempotency key, lets Ably drop a repeat.
+`private-x` becomes `private:x`, `presence-x` becomes `presence:x`, and a public `x` becomes `public:x`. Each envelope
+is one message; its id contains the idempotency key, so that Ably drops duplicates.
 Sources: Ably, "REST API: publish", "Idempotent publishing"; Laravel's AblyBroadcaster.
 """
 
@@ -22,7 +22,7 @@ __all__ = ["AblyDriver", "ably_channel"]
 
 
 class AblyDriver:
-    """Publishes to one Ably app. `key` is `appId.keyId:secret`; raises BroadcastConfigError when it is not."""
+    """Publishes to one Ably app. `key` is `appId.keyId:secret`; raises BroadcastConfigError if it is not."""
 
     name = "ably"
 
@@ -49,9 +49,9 @@ class AblyDriver:
         )
 
     async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
-        """One call for each envelope, in order. Raises BroadcastUnavailable or BroadcastRefused.
+        """Send one call for each envelope, in order. Raises BroadcastUnavailable or BroadcastRefused.
 
-        Those before the one that failed have been taken; sent again with the same key they are taken once.
+        If one fails, the earlier ones have been accepted; sending all again with the same key has no duplicates.
         """
         for index, envelope in enumerate(envelopes):
             message: dict[str, object] = {"name": envelope.name, "data": envelope.payload, "encoding": "json"}
@@ -69,7 +69,7 @@ class AblyDriver:
 
 
 def ably_channel(wire_name: str) -> str:
-    """The name that Ably knows a channel by."""
+    """Return Ably's name for a channel."""
     for prefix in ("private", "presence"):
         if wire_name.startswith(f"{prefix}-"):
             return f"{prefix}:{wire_name[len(prefix) + 1 :]}"
@@ -79,9 +79,9 @@ def ably_channel(wire_name: str) -> str:
 def _judge(answer: ServiceResponse) -> None:
     if 200 <= answer.status < 300:
         if not isinstance(answer.json(), dict | list):
-            raise BroadcastUnavailable(f"{answer}; that is not Ably's API, check ABLY_HOST")
+            raise BroadcastUnavailable(f"{answer}; this is not Ably's API, check ABLY_HOST")
     elif answer.status in (401, 403):
-        raise BroadcastUnavailable(f"{answer}; check ABLY_KEY and what it may do")
+        raise BroadcastUnavailable(f"{answer}; check ABLY_KEY and its capabilities")
     elif answer.status in (400, 404, 413, 422) and not answer.is_page:
         raise BroadcastRefused(str(answer))
     else:

@@ -1,4 +1,4 @@
-"""Several drivers as one: each envelope goes through the connection it names, sealed where its channel says so."""
+"""Routes each envelope to the driver of its connection, encrypted if its channel is."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["ConnectionRegistry"]
 
 
 class ConnectionRegistry:
-    """A driver over others. `find` gives one by its name, and raises BroadcastConfigError for one it does not know;
+    """A driver over other drivers. `find` returns one by name, or raises BroadcastConfigError if it is unknown;
     `seal` encrypts a payload for a channel.
 
-    Order is kept on each connection. When one fails the others have had theirs nevertheless, and the failure is
-    raised: a repeat with the same idempotency key is a repeat for those that took it.
+    Each connection keeps its order. If one fails, the others still get their envelopes, then the failure is raised;
+    a repeat with the same idempotency key is a duplicate for those that accepted theirs.
     """
 
     def __init__(
@@ -36,12 +36,12 @@ class ConnectionRegistry:
 
     @classmethod
     def all_through(cls, driver: Driver) -> Self:
-        """Every connection is `driver`, and nothing is sealed: for fakes."""
+        """Return a registry whose connections are all `driver`, without encryption: for fakes."""
         return cls(driver, lambda _: driver, lambda _, payload: payload)
 
     @contextmanager
     def replaced_by(self, driver: Driver) -> Iterator[None]:
-        """Be all through `driver` within the block, also for whoever holds this already; the default keeps its name."""
+        """Send everything through `driver` within the block, for current holders too; the default keeps its name."""
         before = self._default, self._find, self._seal
         self._default, self._find, self._seal = driver, lambda _: driver, lambda _, payload: payload
         try:
@@ -51,22 +51,22 @@ class ConnectionRegistry:
 
     @property
     def name(self) -> str:
-        """The default connection's."""
+        """The default connection's name."""
         return self._name
 
     @property
     def can_seal(self) -> bool:
-        """Whether there is a key for encrypted channels."""
+        """Whether a key for encrypted channels is configured."""
         return self._seal is not None
 
     def driver(self, connection: str | None) -> Driver:
-        """The driver of a connection; the default one for None and its own name. Raises BroadcastConfigError."""
+        """Return a connection's driver; the default one for None or its name. Raises BroadcastConfigError."""
         if connection is None or connection == self._name:
             return self._default
         if self._find is None:
             raise BroadcastConfigError(
-                f"there is no connection {connection!r}: this broadcaster has {self._name} alone; "
-                "give it find_driver, or build it with Broadcaster.from_settings"
+                f"there is no connection {connection!r}: this broadcaster has only {self._name}; "
+                "pass find_driver, or build it with Broadcaster.from_settings"
             )
         return self._find(connection)
 
@@ -74,7 +74,7 @@ class ConnectionRegistry:
         """Hand the envelopes to their drivers. Raises BroadcastUnavailable or BroadcastRefused."""
         by_driver: dict[str | None, list[Envelope]] = {}
         for envelope in envelopes:
-            # One that names the default connection goes the same way as one that names none, in one order with it.
+            # Naming the default connection is the same as naming none: both share one order.
             connection = None if envelope.connection == self._name else envelope.connection
             by_driver.setdefault(connection, []).append(self._sealed(envelope))
         failures: list[BroadcastFailed] = []
@@ -85,21 +85,21 @@ class ConnectionRegistry:
             except BroadcastFailed as failure:
                 failures.append(failure)
         if failures:
-            # One that may yet succeed weighs more than one that never will.
+            # A failure that may be temporary takes precedence over a permanent one.
             failures.sort(key=lambda failure: isinstance(failure, BroadcastRefused))
             for other in failures[1:]:
                 failures[0].add_note(str(other))
             raise failures[0]
 
     async def aclose(self) -> None:
-        """Close the default driver; the others are closed by whoever finds them."""
+        """Close the default driver; the provider of `find` closes the others."""
         await self._default.aclose()
 
     def _driver_of(self, connection: str | None) -> Driver:
         try:
             return self.driver(connection)
         except BroadcastConfigError as error:
-            # A recorded envelope may name what settings no longer do; drivers raise BroadcastFailed only.
+            # A recorded envelope may name a connection since removed; drivers raise only BroadcastFailed.
             raise BroadcastRefused(str(error)) from None
 
     def _sealed(self, envelope: Envelope) -> Envelope:
@@ -107,7 +107,7 @@ class ConnectionRegistry:
             return envelope
         if self._seal is None:
             raise BroadcastRefused(
-                f"{envelope.channel}: there is no key to encrypt with, and nothing is sent in the clear; set "
+                f"{envelope.channel}: no encryption key is configured, and nothing is sent unencrypted; set "
                 "BROADCAST_ENCRYPTION_MASTER_KEY"
             )
         return replace(envelope, payload=self._seal(envelope.channel, envelope.payload))

@@ -1,4 +1,4 @@
-"""Calls over HTTP as drivers make them: kept connections, every wait limited, repeated only where that is safe."""
+"""HTTP calls for drivers: kept connections, a limit on every wait, retries only where they are safe."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NO_VERDICT = (httpx2.ReadError, httpx2.ReadTimeout, httpx2.RemoteProtocolError)
 
 @dataclass(frozen=True, slots=True)
 class ServiceResponse:
-    """What a service said; `body` is cut off at 64 KiB."""
+    """A service's response; `body` is cut off after 64 KiB."""
 
     called: str
     status: int
@@ -35,11 +35,11 @@ class ServiceResponse:
 
     @property
     def is_page(self) -> bool:
-        """Whether it is a web page: then a proxy or a wrong server spoke, not the API."""
+        """Whether the response is a web page, so from a proxy or a wrong server, not from the API."""
         return self.content_type.startswith("text/html")
 
     def json(self) -> object:
-        """The body decoded; None when it is not JSON."""
+        """Return the decoded body; None if it is not JSON."""
         try:
             return msgspec.json.decode(self.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -51,9 +51,10 @@ class ServiceResponse:
 
 
 class HttpService:
-    """One host's API. `timeout_s` bounds a whole call, repeats and connecting included; `connect_timeout_s` the
-    latter alone. `trust_env` lets proxy variables of the environment apply; for a server on this host or network
-    they must not.
+    """Calls the API of one host.
+
+    `timeout_s` limits a whole call, including connecting and retries; `connect_timeout_s` limits connecting.
+    `trust_env` applies the environment's proxy variables; leave it off for a server on this host or network.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class HttpService:
             return httpx2.AsyncClient(
                 timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, connect_timeout_s)),
                 trust_env=trust_env,
-                # Whom to trust is said in SSL_CERT_FILE, whether proxies apply or not.
+                # SSL_CERT_FILE names the trusted certificates, whether proxies apply or not.
                 verify=httpx2.create_ssl_context() if scheme == "https" else False,
                 headers={"content-type": "application/json", "accept-encoding": "identity"},
                 limits=httpx2.Limits(max_connections=20, max_keepalive_connections=20, keepalive_expiry=30),
@@ -78,10 +79,10 @@ class HttpService:
     async def post(
         self, path: str, body: bytes, *, query: str = "", headers: Mapping[str, str] | None = None, repeat: bool = False
     ) -> ServiceResponse:
-        """Post `body`. Raises BroadcastUnavailable when no answer comes; the query stays out of every message.
+        """Post `body`. Raises BroadcastUnavailable if there is no response; its message never shows the query.
 
-        A call that reached nobody is made once more. With `repeat` so is one that got a 5xx or no answer: say it only
-        where the service knows a repeat when it sees one.
+        Retries once if the connection failed. With `repeat`, also retries after a 5xx or no response: set it only if
+        the service detects duplicates.
         """
         return await self._call("POST", path, query, body, dict(headers or {}), repeat=repeat)
 
@@ -106,7 +107,7 @@ class HttpService:
             raise BroadcastUnavailable(said, answered=reached) from None
 
     async def get(self, path: str, *, query: str = "") -> ServiceResponse:
-        """Ask for `path`, once. Raises BroadcastUnavailable when no answer comes."""
+        """Get `path`, without retries. Raises BroadcastUnavailable if there is no response."""
         return await self._call("GET", path, query, b"", {}, repeat=False)
 
     async def aclose(self) -> None:

@@ -1,4 +1,4 @@
-"""Clients that belong to an event loop: their connections can be used and closed there alone."""
+"""One client for each event loop: its connections can be used and closed only there."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Client = TypeVar("Client")
 
 
 class PerLoop(Generic[Client]):
-    """One client for each loop that asks, so that a driver outlives an `asyncio.run`: in scripts, tasks, tests.
+    """Keeps one client for each event loop, so that a driver outlives an `asyncio.run`: in scripts, tasks, tests.
 
-    The first is built at once: what cannot be built is told then.
+    The first is built at once, so that `build` raises early.
     """
 
     def __init__(self, build: Callable[[], Client]) -> None:
@@ -23,11 +23,11 @@ class PerLoop(Generic[Client]):
         self._clients: dict[asyncio.AbstractEventLoop, Client] = {}
 
     def here(self) -> Client:
-        """The client of the loop that runs."""
+        """Return the running loop's client."""
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
-            # Those of loops that have ended cannot be closed any more.
+            # Clients of closed loops can no longer be closed.
             for other in [each for each in tuple(self._clients) if each.is_closed()]:
                 self._clients.pop(other, None)
             spare, self._spare = self._spare, None
@@ -35,6 +35,6 @@ class PerLoop(Generic[Client]):
         return client
 
     def leave(self) -> Client | None:
-        """The client of the loop that runs, to be closed; None when it has none."""
+        """Remove and return the running loop's client, for closing; None if it has none."""
         spare, self._spare = self._spare, None
         return self._clients.pop(asyncio.get_running_loop(), spare)

@@ -1,8 +1,8 @@
-"""Pusher Channels' HTTP API: Pusher itself, Laravel Reverb, our own server, and whoever else speaks it.
+"""Pusher Channels' HTTP API: Pusher itself, Laravel Reverb, our own server, and other compatible services.
 
-Source: Pusher Channels, "HTTP API reference". What differs goes in batches of ten to `/batch_events`, one event for
-many channels in chunks of a hundred to `/events`, over connections that are kept. Bodies are written unescaped: an
-emoji takes four bytes, not twelve.
+Different events go to `/batch_events`, ten in a call; one event for many channels goes to `/events`, a hundred
+channels in a call. Connections are kept. JSON is not escaped to ASCII: an emoji takes four bytes, not twelve.
+Source: Pusher Channels, "HTTP API reference".
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from smartlink.protocol.signing import signed_query
 __all__ = ["MAX_CHANNELS", "PusherDriver"]
 
 MAX_CHANNELS = 100
-"""How many channels one event may be sent to in one call; the limit of the HTTP API."""
+"""The maximum number of channels for one event in one call; the limit of the HTTP API."""
 
 _REFUSED = frozenset({400, 413, 422})
 
@@ -29,10 +29,10 @@ _REFUSED = frozenset({400, 413, 422})
 class PusherDriver:
     """Sends to one app of one service.
 
-    `timeout_s` bounds one whole call, connecting included. `trust_env` lets proxy variables of the environment
-    apply; for a server on this host or network they must not. `clock` gives seconds since 1970. With
-    `is_smartlink`, what our own server takes beyond the API goes along: each event's id, whether it is live, and the
-    user to leave out; other Reverb servers ignore it. Only then is a call repeated that may have arrived.
+    `timeout_s` limits a whole call, connecting included. `trust_env` applies the environment's proxy variables; leave
+    it off for a server on this host or network. `clock` returns seconds since 1970. With `is_smartlink`, calls carry
+    our own server's extensions of the API: each event's id, whether it is live, and the user to exclude; other Reverb
+    servers ignore them. Only then are calls retried that may have arrived.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class PusherDriver:
 
     @property
     def leaves_out_users(self) -> bool:
-        """Whether all sockets of a user can be left out; taken for true until the server has been asked."""
+        """Whether the server can exclude all sockets of a user; assumed true until the server has been asked."""
         return self._is_smartlink and self._can_leave_out_users is not False
 
     async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
         """Send in order, in as few calls as the API allows. Raises BroadcastUnavailable or BroadcastRefused.
 
-        When several calls are needed, those before the one that failed have been taken.
+        If one of several calls fails, the earlier ones have been accepted.
         """
         if any(envelope.except_user is not None for envelope in envelopes):
             await self._check_abilities()
@@ -93,7 +93,7 @@ class PusherDriver:
         await self._service.aclose()
 
     async def _check_abilities(self) -> None:
-        """Raise BroadcastRefused unless the server leaves out users: one that does not know would tell them."""
+        """Raise BroadcastRefused unless the server can exclude users; an older one would send to them."""
         if self._is_smartlink and self._can_leave_out_users is None:
             path = f"{self._path}/status"
             query = signed_query(self._key, self._secret, "GET", path, timestamp=int(self._clock()))
@@ -105,7 +105,7 @@ class PusherDriver:
             self._can_leave_out_users = isinstance(abilities, list) and "except_user" in abilities
         if not self.leaves_out_users:
             raise BroadcastRefused(
-                f"{self._service.origin} cannot leave out all sockets of a user: only a SmartLink server can; "
+                f"{self._service.origin} cannot exclude all sockets of a user: only a SmartLink server can; "
                 "use to_others() there"
             )
 
@@ -132,7 +132,7 @@ class PusherDriver:
 
 
 def _calls(envelopes: Sequence[Envelope]) -> Iterator[tuple[int, Sequence[Envelope]]]:
-    """Where each call starts, and what it carries: up to ten events, or one event for up to a hundred channels."""
+    """Yield each call's start index and envelopes: up to ten events, or one event for up to a hundred channels."""
     start = 0
     while start < len(envelopes):
         end = start + 1
@@ -140,7 +140,7 @@ def _calls(envelopes: Sequence[Envelope]) -> Iterator[tuple[int, Sequence[Envelo
             end += 1
         call = envelopes[start : max(end, start + MAX_BATCH)]
         if len({envelope.channel for envelope in call}) < len(call):
-            # Said twice on one channel is two events.
+            # The same event twice on one channel is two events.
             call = call[:MAX_BATCH]
         yield start, call
         start += len(call)
@@ -163,12 +163,12 @@ def _is_same_event(one: Envelope, other: Envelope) -> bool:
 
 
 def _judge(answer: ServiceResponse) -> None:
-    """Raise unless the service took what was sent."""
+    """Raise BroadcastUnavailable or BroadcastRefused unless the service accepted the call."""
     if 200 <= answer.status < 300:
         if not isinstance(answer.json(), dict):
-            raise BroadcastUnavailable(f"{answer}; that is not this API, check host, port and scheme")
+            raise BroadcastUnavailable(f"{answer}; this is not the Pusher API, check host, port and scheme")
     elif 400 <= answer.status < 500 and answer.status != 429 and answer.is_page:
-        # A proxy's page: the service has not spoken, but the proxy may never let this through.
+        # A proxy's page, not the service's response; but the proxy may always refuse this call.
         raise BroadcastUnavailable(str(answer), answered=True)
     elif answer.status in _REFUSED:
         raise BroadcastRefused(str(answer))

@@ -54,7 +54,7 @@ class RedisDriver:
         except TimeoutError:
             raise BroadcastUnavailable(f"redis: no answer within {self._timeout_s:g} s", answered=True) from None
         except (RedisError, OSError, ValueError) as error:
-            # A ValueError is how the client tells of bytes that are not Redis's.
+            # The client raises ValueError for bytes that are not valid RESP.
             raise BroadcastUnavailable(f"redis: {type(error).__name__}: {error}") from None
 
     async def _publish(self, envelopes: Sequence[Envelope]) -> None:

@@ -1,1 +1,1 @@
-"""The authorisation endpoints as a router of your framework's own. Each needs that framework alone."""
+"""The authorization endpoints for your framework's own router. Each module needs only its framework."""

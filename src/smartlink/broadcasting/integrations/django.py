@@ -52,13 +52,13 @@ UserOf = Callable[[HttpRequest], Any]
 
 
 def signed_in_user(request: HttpRequest) -> Any:
-    """The user of Django's own authentication, None for an anonymous one."""
+    """Return the user of Django's authentication, or None if anonymous."""
     user = getattr(request, "user", None)
     return user if user is not None and user.is_authenticated else None
 
 
 async def signed_in_user_async(request: HttpRequest) -> Any:
-    """As `signed_in_user`, for async views."""
+    """Same as `signed_in_user`, for async views."""
     auser = getattr(request, "auser", None)
     user = await auser() if auser is not None else None
     return user if user is not None and user.is_authenticated else None
@@ -67,33 +67,34 @@ async def signed_in_user_async(request: HttpRequest) -> Any:
 def broadcasting_urls(
     authorizer: ChannelAuthorizer[Any], user_of: UserOf | Mapping[str, UserOf] | None = None, *, is_async: bool = False
 ) -> list[URLPattern]:
-    """`auth` and `user-auth`, for GET and POST.
+    """Return the URL patterns `auth` and `user-auth`, for GET and POST.
 
-    `user_of` gives a request's user or None, by default the signed-in one; it may raise `RequestRefused`; a mapping
-    makes several guards. With `is_async` the views are async, and so may `user_of` be and every rule. The views are
-    exempt from the CSRF check, as Laravel's are: they change nothing, and another site cannot read their answer.
+    `user_of` returns a request's user or None, by default Django's signed-in user; it may raise `RequestRefused`. Pass
+    a mapping of names to functions for several guards. With `is_async` the views are async; then `user_of` and rules
+    may be async too. The views are exempt from the CSRF check, like Laravel's: they change nothing, and another site
+    cannot read their response.
     """
     if user_of is None:
         user_of = signed_in_user_async if is_async else signed_in_user
     guards = user_of if isinstance(user_of, Mapping) else {"default": user_of}
 
     def view(request: HttpRequest) -> HttpResponseBase:
-        return _response(authorizer.answer_sync(_question(request), _bound(guards, request)))
+        return _response(authorizer.answer_sync(_auth_request(request), _bound(guards, request)))
 
     async def async_view(request: HttpRequest) -> HttpResponseBase:
-        return _response(await authorizer.answer(_question(request), _bound(guards, request)))
+        return _response(await authorizer.answer(_auth_request(request), _bound(guards, request)))
 
     chosen: Callable[..., Any] = csrf_exempt(async_view if is_async else view)
     return [path("auth", chosen, name="broadcasting-auth"), path("user-auth", chosen, name="broadcasting-user-auth")]
 
 
 class DjangoBroadcasting(BaseBroadcasting):
-    """Broadcasting in one object, for Django: as `Broadcasting`, on Django's own connections.
+    """Broadcasting in one object for Django: like `Broadcasting`, over Django's own database connections.
 
     `announce` needs `"smartlink.broadcasting.outbox.django"` in INSTALLED_APPS, and `migrate`; `using` names the
-    database. With `relay` a thread of this process sends what was recorded, from the first commit that announces on;
-    any number of processes may, and Django's test runner has none. With `relay=False` run `manage.py broadcast_worker`
-    beside it. `to_others=True` needs `socket_id_middleware` in MIDDLEWARE.
+    database. With `relay`, a thread of this process sends recorded events; it starts after the first commit that
+    announces. Any number of processes may run one; Django's test runner starts none. With `relay=False`, run
+    `manage.py broadcast_worker` instead. `to_others=True` needs `socket_id_middleware` in MIDDLEWARE.
     """
 
     def __init__(
@@ -120,15 +121,15 @@ class DjangoBroadcasting(BaseBroadcasting):
         drivers: Mapping[str, DriverFactory] | None = None,
         report: Report | None = None,
     ) -> Self:
-        """As the constructor, with the settings of the environment and `.env`: those of `BroadcastSettings`."""
+        """Build from the environment and `.env`; see `BroadcastSettings`. The arguments are the constructor's."""
         return cls(BroadcastSettings(), using=using, relay=relay, member_of=member_of, drivers=drivers, report=report)
 
     @cached_property
     def outbox(self) -> DjangoOutbox:
-        """Where `announce` records. Raises BroadcastConfigError where its Django app is not installed."""
+        """The outbox that `announce` records in. Raises BroadcastConfigError if its Django app is not installed."""
         if not apps.is_installed(_OUTBOX_APP):
             raise BroadcastConfigError(
-                f'announce needs the outbox\'s tables: put "{_OUTBOX_APP}" into INSTALLED_APPS and run migrate; '
+                f'announce needs the outbox\'s tables: add "{_OUTBOX_APP}" to INSTALLED_APPS and run migrate; '
                 "send_now_sync needs neither"
             )
         from smartlink.broadcasting.outbox.django import DjangoOutbox
@@ -136,18 +137,18 @@ class DjangoBroadcasting(BaseBroadcasting):
         return DjangoOutbox(self._using)
 
     def urls(self, user_of: UserOf | Mapping[str, UserOf] | None = None, *, is_async: bool = False) -> list[URLPattern]:
-        """As `broadcasting_urls`: `path("broadcasting/", include(broadcasting.urls()))`."""
+        """Return `broadcasting_urls`: `path("broadcasting/", include(broadcasting.urls()))`."""
         return broadcasting_urls(self.authorizer, user_of, is_async=is_async)
 
     def announce(
         self, *events: BroadcastEvent, to_others: bool = False, to_other_users: str | int | None = None
     ) -> None:
-        """Record `events` in the open transaction, else in one of their own; they are sent after the commit, at least
-        once, and never after a rollback. An outage delays them.
+        """Record `events` in the open transaction, or in one of their own, and send them after the commit.
 
-        Make it the last act of `transaction.atomic`, once for all events: on PostgreSQL it holds a lock for each
-        channel until the commit. Live events (`BroadcastNow`) are not recorded, and are sent after the commit at most
-        once. Raises what `Broadcaster.pack` raises, and BroadcastConfigError without the tables' app.
+        They are sent at least once, and not after a rollback; an outage delays them. Call this last in
+        `transaction.atomic`, once for all events: on PostgreSQL it holds a lock for each channel until the commit.
+        Live events (`BroadcastNow`) are not recorded, and are sent after the commit at most once. Raises what
+        `Broadcaster.pack` raises, and BroadcastConfigError if the outbox's app is not installed.
         """
         durable: list[Envelope] = []
         for event in events:
@@ -165,7 +166,7 @@ class DjangoBroadcasting(BaseBroadcasting):
             transaction.on_commit(self._start_relay, using=self._using)
 
     def close(self) -> None:
-        """Close what `send_now_sync` opened, and end the thread that relays. A later use begins anew."""
+        """Close the connections of `send_now_sync`, and stop the relay's thread. A later use starts again."""
         self._thread.close()
         super().close()
 
@@ -173,11 +174,11 @@ class DjangoBroadcasting(BaseBroadcasting):
         try:
             self.sync.send_envelopes(envelopes)
         except BroadcastError as error:
-            # The commit has succeeded: nothing is raised from here.
+            # The commit has succeeded, so this must not raise.
             self._report(event, error)
 
     def _start_relay(self) -> None:
-        # Django's test runner has put the outbox of mails in place.
+        # Django's test runner sets `mail.outbox`.
         if self._relays and not hasattr(mail, "outbox"):
             self._thread.ensure()
 
@@ -207,8 +208,10 @@ class DjangoBroadcasting(BaseBroadcasting):
 
 @sync_and_async_middleware  # type: ignore[untyped-decorator] # Django has no types
 def socket_id_middleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
-    """Middleware that makes `to_others=True` and `current_socket_id()` work:
-    `"smartlink.broadcasting.integrations.django.socket_id_middleware"` in MIDDLEWARE."""
+    """Set `current_socket_id()` from `X-Socket-ID` for each request; `to_others=True` needs it.
+
+    Add `"smartlink.broadcasting.integrations.django.socket_id_middleware"` to MIDDLEWARE.
+    """
     if iscoroutinefunction(get_response):
 
         async def async_middleware(request: HttpRequest) -> Any:
@@ -228,7 +231,7 @@ def _bound(guards: Mapping[str, UserOf], request: HttpRequest) -> dict[str, Call
     return {name: partial(guard, request) for name, guard in guards.items()}
 
 
-def _question(request: HttpRequest) -> AuthRequest:
+def _auth_request(request: HttpRequest) -> AuthRequest:
     def read() -> bytes:
         try:
             body: bytes = request.body
@@ -237,7 +240,7 @@ def _question(request: HttpRequest) -> AuthRequest:
         except UnreadablePostError:
             raise RequestRefused(400, "The body is incomplete.") from None
         except RawPostDataException:
-            # A middleware has taken a multipart body apart already; the limits on it are Django's.
+            # A middleware has already parsed a multipart body, within Django's limits.
             return FormBody(request.POST.urlencode().encode())
         return body
 

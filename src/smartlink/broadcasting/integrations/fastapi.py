@@ -1,4 +1,4 @@
-"""FastAPI: a router whose user comes from a dependency of yours.
+"""FastAPI: a router that gets the user from your dependency.
 
 app.include_router(broadcasting_router(authorizer, current_user), prefix="/broadcasting")
 """
@@ -25,16 +25,17 @@ Dependency = Callable[..., User | Awaitable[User | None] | None]
 def broadcasting_router(
     authorizer: ChannelAuthorizer[User], current_user: Dependency[User] | Mapping[str, Dependency[User]]
 ) -> APIRouter:
-    """`/auth` and `/user-auth`, for GET and POST.
+    """Return a router with `/auth` and `/user-auth`, for GET and POST.
 
-    `current_user` is a dependency: what it raises is answered as everywhere in your app, None is 401. It must not
-    read the body. A mapping makes several guards: all are asked, so each gives None for whom it does not know.
+    `current_user` is a dependency that returns the user, or None for 401; what it raises is handled as elsewhere in
+    your app. It must not read the body. Pass a mapping of names to dependencies for several guards: all of them run,
+    so each must return None for users it does not know.
     """
     dependencies = current_user if isinstance(current_user, Mapping) else {"default": current_user}
     router = APIRouter()
 
     async def answer(request: Request, **users: Any) -> Response:
-        question = AuthRequest(
+        auth_request = AuthRequest(
             method=request.method,
             path=request.url.path,
             read=partial(read_body, request.scope, request.receive),
@@ -42,13 +43,15 @@ def broadcasting_router(
             query=request.url.query,
         )
         try:
-            said = await authorizer.answer(question, {name: partial(users.get, f"user_{n}") for n, name in numbered})
+            said = await authorizer.answer(
+                auth_request, {name: partial(users.get, f"user_{n}") for n, name in numbered}
+            )
         except ClientGone:
-            # Nobody is there to read it; without an answer the framework would log a failure.
+            # The client has disconnected, but without a response the framework would log an error.
             return Response(status_code=400)
         return Response(said.body, said.status, dict(said.headers) | {"cache-control": "no-store"}, "application/json")
 
-    # One parameter for each dependency: that is how FastAPI asks for them.
+    # FastAPI reads dependencies from the signature: one parameter for each.
     numbered = list(enumerate(dependencies))
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [inspect.Parameter("request", keyword, annotation=Request)]
@@ -65,7 +68,7 @@ def install(
     user: Dependency[Any] | Mapping[str, Dependency[Any]] | None,
     prefix: str,
 ) -> None:
-    """Add the middleware, and the router where there is somebody to sign for; `Broadcasting.install` calls it."""
+    """Add the middleware, and the router if `authorizer` and `user` are given. Called by `Broadcasting.install`."""
     app.add_middleware(SocketIdMiddleware)
     if authorizer is not None and user is not None:
         app.include_router(broadcasting_router(authorizer, user), prefix=prefix)

@@ -1,4 +1,4 @@
-"""Flask: a blueprint whose user comes from a function of yours, within the request's context.
+"""Flask: a blueprint that gets the user from your function, called within the request's context.
 
 app.register_blueprint(broadcasting_blueprint(authorizer, current_user), url_prefix="/broadcasting")
 """
@@ -26,23 +26,23 @@ def broadcasting_blueprint(
     current_user: UserOf[User] | Mapping[str, UserOf[User]],
     name: str = "broadcasting",
 ) -> Blueprint:
-    """`/auth` and `/user-auth`, for GET and POST.
+    """Return a blueprint with `/auth` and `/user-auth`, for GET and POST.
 
-    `current_user` gives the user or None for 401; it may raise `RequestRefused`, or abort as Flask does; a mapping
-    makes several guards.
+    `current_user` returns the user, or None for 401; it may raise `RequestRefused` or call Flask's `abort`. Pass a
+    mapping of names to functions for several guards.
     """
     blueprint = Blueprint(name, __name__)
     guards = current_user if isinstance(current_user, Mapping) else {"default": current_user}
 
     def answer() -> Response:
-        question = AuthRequest(
+        auth_request = AuthRequest(
             method=request.method,
             path=request.path,
             read=_read,
             content_type=request.headers.get("content-type", ""),
             query=request.query_string.decode("latin-1"),
         )
-        said = authorizer.answer_sync(question, guards)
+        said = authorizer.answer_sync(auth_request, guards)
         headers = {name: value for name, value in said.all_headers.items() if name != "connection"}
         return Response(said.body, said.status, headers)
 
@@ -58,7 +58,7 @@ def install(
     prefix: str,
     before_request: Callable[[], None] | None,
 ) -> None:
-    """Add the middleware, and the blueprint where there is somebody to sign for; `Broadcasting.install` calls it."""
+    """Add the middleware, and the blueprint if `authorizer` and `user` are given. Called by `Broadcasting.install`."""
     app.wsgi_app = SocketIdWsgiMiddleware(app.wsgi_app)  # type: ignore[method-assign]
     if before_request is not None:
         app.before_request(before_request)
@@ -72,7 +72,7 @@ def _read() -> bytes:
         raise too_large
     proxy: Any = request
     if "form" in vars(proxy._get_current_object()):  # noqa: SLF001 - the documented way behind the proxy
-        # Something before has taken the body apart, and left nothing of it.
+        # Something has already parsed the body and consumed its stream.
         return FormBody(urlencode(list(request.form.items(multi=True))).encode())
     body = b""
     try:

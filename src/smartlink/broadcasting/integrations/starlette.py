@@ -1,4 +1,4 @@
-"""Starlette: `Broadcasting.install` adds the endpoints, for a user that a function of the request gives."""
+"""Starlette: adds the endpoints for `Broadcasting.install`; the user comes from a function of the request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def install(
     user: UserOf | Mapping[str, UserOf] | None,
     prefix: str,
 ) -> None:
-    """Add the middleware, and the endpoints where there is somebody to sign for."""
+    """Add the middleware, and the endpoints if `authorizer` and `user` are given."""
     app.add_middleware(SocketIdMiddleware)
     if authorizer is not None and user is not None:
         users = user if isinstance(user, Mapping) else {"default": user}
