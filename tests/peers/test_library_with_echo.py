@@ -1,4 +1,4 @@
-"""The broadcasting library's two ends against unmodified laravel-echo: what it authorises, and what it sends."""
+"""The broadcasting library's two ends against unmodified laravel-echo: what it authorizes, and what it sends."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ async def test_echo_hears_notifications(world: World) -> None:
         assert (await ana.until("notification"))["data"] == {"amount": "1.50", "id": "n-1", "type": "invoice.paid"}
 
 
-async def test_many_channels_are_authorised_in_one_call(world: World) -> None:
+async def test_many_channels_are_authorized_in_one_call(world: World) -> None:
     async with world.echo(user=8, together=True) as ben:
         for number in range(5):
             ben.do("private", channel=f"room.{number}")

@@ -39,7 +39,7 @@ async def live(url: str) -> AsyncIterator[tuple[World, int]]:
         await world.aclose()
 
 
-async def authorised(client: Client, person: Person, channel: str) -> dict[str, str]:
+async def authorized(client: Client, person: Person, channel: str) -> dict[str, str]:
     asked = {"socket_id": client.socket_id, "channel_name": channel}
     answer = await person.post("/broadcasting/auth", asked)
     assert answer.status_code == 200, answer.text
@@ -47,7 +47,7 @@ async def authorised(client: Client, person: Person, channel: str) -> dict[str, 
 
 
 async def subscribed(client: Client, person: Person, channel: str) -> None:
-    client.send("pusher:subscribe", await authorised(client, person, channel))
+    client.send("pusher:subscribe", await authorized(client, person, channel))
     await client.expect("pusher_internal:subscription_succeeded")
 
 
@@ -145,7 +145,7 @@ async def _change(how: str, world: World, chief: Person, ada: Person) -> None:
 async def test_what_was_signed_before_opens_nothing_after(sqlite_url: str, how: str, channel: str) -> None:
     async with live(sqlite_url) as (world, port), connected(port) as waiting:
         chief, ada = await world.person("Chief", is_admin=True), await world.person("Ada", is_admin=True)
-        signed = await authorised(waiting, ada, channel.format(id=ada.id))
+        signed = await authorized(waiting, ada, channel.format(id=ada.id))
 
         await _change(how, world, chief, ada)
         waiting.send("pusher:subscribe", signed)

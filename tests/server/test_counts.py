@@ -121,7 +121,7 @@ async def test_on_large_channels_what_was_overtaken_comes_with_the_next_count() 
         told.clear()
         pace.changed("1", "chat", 201)
         for number in heard:
-            pace.heard("1", "chat", number)
+            pace.note("1", "chat", number)
         await eventually(lambda: not pace._resting)
 
         assert told == ([201] if heard == [201] else [201, None])
@@ -135,7 +135,7 @@ async def test_nodes_that_hear_each_other_do_not_all_speak() -> None:
     def tell(name: str) -> None:
         told.append(name)
         for node in nodes:
-            node.heard("1", "chat", 200)
+            node.note("1", "chat", 200)
 
     nodes += [CountPace(lambda *_, n=name: tell(n), pace_s=0.05) for name in "abcd"]  # type: ignore[misc]
     for node in nodes:

@@ -214,9 +214,9 @@ async def test_what_no_node_of_ours_sends_about_a_session_is_dropped() -> None:
         async with XhrClient(one.port, two.port) as client:
             await client.subscribe("a")
             async with request(two.port, f"{client.base}/xhr_streaming?protocol=7") as elsewhere:
-                ears = two.node._listening._ears
-                await eventually(lambda: ears)
-                ((app_id, channel),) = ears
+                handlers = two.node._listening._handlers
+                await eventually(lambda: handlers)
+                ((app_id, channel),) = handlers
                 one.node.deliver(Control(app_id, INPUT, client.session.replace("/", "."), "no messages"))
                 two.node.deliver(Publication(app_id, channel, b"no lines"))
                 await publish(one.port, "a", "x", "still heard")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from smartlink.protocol import encoding
-from smartlink.server.core.listening import news
+from smartlink.server.core.listening import newer_frames
 
 STATE = encoding.presence_state([("1", b"{}"), (2, b"{}")])
 EVENT = encoding.event("e", "presence-a", "{}")
@@ -34,15 +34,15 @@ def removed(user_id: str) -> bytes:
     ],
 )
 def test_what_the_state_shows_already_is_no_news(frames: list[bytes], told: list[bytes]) -> None:
-    assert news([(frame, 0) for frame in frames], STATE, 0) == told
-    assert news([(frame, 5) for frame in frames], STATE, 0) == told
-    assert news([(frame, 0) for frame in frames], STATE, 9) == told
+    assert newer_frames([(frame, 0) for frame in frames], STATE, 0) == told
+    assert newer_frames([(frame, 5) for frame in frames], STATE, 0) == told
+    assert newer_frames([(frame, 0) for frame in frames], STATE, 9) == told
 
 
 def test_where_there_are_numbers_they_decide() -> None:
     frames = [(removed("1"), 4), (EVENT, 0), (added("2"), 6), (removed("2"), 7), (added("2"), 8), (added("3"), 5)]
-    assert news(frames, STATE, 5) == [EVENT, added("2"), removed("2"), added("2")]
+    assert newer_frames(frames, STATE, 5) == [EVENT, added("2"), removed("2"), added("2")]
 
 
 def test_other_channels_have_no_members() -> None:
-    assert news([(EVENT, 0)], b"{}", 0) == [EVENT]
+    assert newer_frames([(EVENT, 0)], b"{}", 0) == [EVENT]

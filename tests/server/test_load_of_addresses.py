@@ -102,7 +102,7 @@ async def test_a_session_that_never_sends_anything_ends_however_often_it_asks() 
         (connection,) = server._hub
         for seconds in (14, 29):
             later(server, seconds)
-            connection.heard()  # type: ignore[attr-defined] # as when it asks for lines again
+            connection.note_activity()  # type: ignore[attr-defined] # as when it asks for lines again
         assert len(server._hub) == 1
         later(server, 31)
 

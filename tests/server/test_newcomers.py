@@ -87,12 +87,12 @@ async def test_who_was_told_a_state_is_forgotten_after_a_while(monkeypatch: pyte
     monkeypatch.setattr("smartlink.server.core.newcomers.SWEEP_S", 0.01)
     newcomers, connections = Newcomers(known_s=0.03), [object(), object(), object()]
     for version, connection in zip((5, 3, 5), connections, strict=True):
-        newcomers.told("1", "presence-a", version, connection)  # type: ignore[arg-type] # told apart only
-    newcomers.told("1", "presence-a", 0, connections[0])  # type: ignore[arg-type] # as above
-    assert [len(newcomers.knowing("1", "presence-a", version)) for version in (0, 3, 4, 5, 6)] == [0, 3, 2, 2, 0]
-    assert newcomers.knowing("2", "presence-a", 3) == ()
+        newcomers.note("1", "presence-a", version, connection)  # type: ignore[arg-type] # only identity matters
+    newcomers.note("1", "presence-a", 0, connections[0])  # type: ignore[arg-type] # as above
+    assert [len(newcomers.aware_of("1", "presence-a", version)) for version in (0, 3, 4, 5, 6)] == [0, 3, 2, 2, 0]
+    assert newcomers.aware_of("2", "presence-a", 3) == ()
 
-    await eventually(lambda: not newcomers._told and newcomers._timer is None)
+    await eventually(lambda: not newcomers._sent and newcomers._timer is None)
 
 
 async def test_a_return_that_was_reconciled_before_it_was_told_is_told_once() -> None:
@@ -189,4 +189,4 @@ async def test_nothing_is_kept_of_newcomers_who_have_ended_or_left(server: Realt
         assert await client.is_quiet()
         assert len(newcomers) == 3
     await eventually(lambda: len(newcomers) == 0)
-    assert (newcomers._told, newcomers._of) == ({}, {})
+    assert (newcomers._sent, newcomers._of) == ({}, {})

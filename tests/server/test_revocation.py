@@ -34,8 +34,8 @@ async def two_nodes() -> AsyncIterator[tuple[RealtimeServer, RealtimeServer, Bet
         assert one.metrics.internal_errors == two.metrics.internal_errors == 0
 
 
-def authorised(socket_id: str, channel: str, user_id: Any = "7") -> dict[str, str]:
-    """What a client sends that was authorised as the user."""
+def authorized(socket_id: str, channel: str, user_id: Any = "7") -> dict[str, str]:
+    """What a client sends that was authorized as the user."""
     channel_data = json.dumps({"user_id": user_id})
     auth = sign_channel(KEY, SECRET, socket_id, channel, channel_data)
     return {"channel": channel, "auth": auth, "channel_data": channel_data}
@@ -58,17 +58,17 @@ async def refusal(client: Client) -> dict[str, Any]:
 async def test_what_was_signed_before_a_termination_opens_nothing_after_it(channel: str, user_id: Any) -> None:
     async with two_nodes() as (one, two, _), connected(one.port) as old, connected(one.port) as other:
         await end(two, "7")
-        old.send("pusher:subscribe", authorised(old.socket_id, channel, user_id))
+        old.send("pusher:subscribe", authorized(old.socket_id, channel, user_id))
 
         told = await refusal(old)
         assert (told["type"], told["status"]) == ("AuthError", 401)
         # Others on that socket, others beside it, and the user on a new one are unaffected.
-        old.send("pusher:subscribe", authorised(old.socket_id, channel, "8"))
+        old.send("pusher:subscribe", authorized(old.socket_id, channel, "8"))
         await old.expect("pusher_internal:subscription_succeeded")
-        other.send("pusher:subscribe", authorised(other.socket_id, "presence-b", "8"))
+        other.send("pusher:subscribe", authorized(other.socket_id, "presence-b", "8"))
         await other.expect("pusher_internal:subscription_succeeded")
         async with connected(one.port) as new:
-            new.send("pusher:subscribe", authorised(new.socket_id, channel, user_id))
+            new.send("pusher:subscribe", authorized(new.socket_id, channel, user_id))
             await new.expect("pusher_internal:subscription_succeeded")
 
 
@@ -76,7 +76,7 @@ async def test_a_refused_signature_leaves_nothing_behind() -> None:
     async with two_nodes() as (one, two, _), connected(one.port) as old:
         await end(two, "7")
         for channel in CHANNELS:
-            old.send("pusher:subscribe", authorised(old.socket_id, channel))
+            old.send("pusher:subscribe", authorized(old.socket_id, channel))
             await refusal(old)
 
         assert await one.node.presence.channels("1001") == {}
@@ -102,7 +102,7 @@ async def test_signing_in_with_what_was_signed_before_ends_the_connection() -> N
 async def test_a_subscription_under_way_is_refused(channel: str) -> None:
     async with two_nodes() as (one, two, between), connected(one.port) as old:
         between.joining.shut()
-        old.send("pusher:subscribe", authorised(old.socket_id, channel))
+        old.send("pusher:subscribe", authorized(old.socket_id, channel))
         await eventually(lambda: between.joining.waiting == 1)
         await end(two, "7")
         between.joining.open()
@@ -129,7 +129,7 @@ async def test_a_sign_in_under_way_is_ended() -> None:
 async def test_sessions_over_http_are_bound_as_sockets_are() -> None:
     async with two_nodes() as (one, two, _), XhrClient(one.port) as old:
         await end(two, "7")
-        await old.send("pusher:subscribe", authorised(old.socket_id, "presence-room"))
+        await old.send("pusher:subscribe", authorized(old.socket_id, "presence-room"))
 
         await old.expect("pusher:subscription_error")
 
@@ -147,7 +147,7 @@ async def test_the_user_of_another_application_is_unaffected() -> None:
                 secret="other-secret",
             )
             assert answer.status_code == 200
-            old.send("pusher:subscribe", authorised(old.socket_id, "presence-room"))
+            old.send("pusher:subscribe", authorized(old.socket_id, "presence-room"))
 
             await old.expect("pusher_internal:subscription_succeeded")
 
@@ -165,7 +165,7 @@ async def test_force_reconnect_sends_a_user_away_to_come_back(app: str) -> None:
             assert (await member.closed()).code == 4200
             await other.expect("pusher_internal:member_removed")
             assert await other.is_quiet()
-            old.send("pusher:subscribe", authorised(old.socket_id, "private-orders"))
+            old.send("pusher:subscribe", authorized(old.socket_id, "private-orders"))
             assert (await refusal(old))["status"] == 401
             assert (await old.closed()).code == 4200
         async with connected(one.port) as new:
@@ -180,7 +180,7 @@ async def test_force_reconnect_is_signed_and_posted(server: RealtimeServer) -> N
     assert (await call(server.port, "POST", "/apps/1001/users/7/force", b"{}")).status_code == 404
 
 
-async def test_when_controls_were_missed_every_users_connection_is_to_be_authorised_anew(
+async def test_when_controls_were_missed_every_users_connection_is_to_be_authorized_anew(
     server: RealtimeServer,
 ) -> None:
     async with connected(server.port) as user, connected(server.port) as nobody, connected(server.port) as old:
@@ -191,7 +191,7 @@ async def test_when_controls_were_missed_every_users_connection_is_to_be_authori
 
         assert (await user.closed()).code == 4200
         assert await nobody.is_quiet()
-        old.send("pusher:subscribe", authorised(old.socket_id, "presence-room"))
+        old.send("pusher:subscribe", authorized(old.socket_id, "presence-room"))
         await old.expect("pusher:subscription_error")
         assert (await old.closed()).code == 4200
 

@@ -99,16 +99,16 @@ async def test_a_member_is_not_reconciled_with_an_answer_older_than_what_was_hea
         members = Members(
             server.node.hub, presence, delivered.append, lambda: True, EagerTasks(Metrics()), Corrections()
         )
-        members.heard("1001", "presence-a", "1", 0, has_come=False)
+        members.note("1001", "presence-a", "1", 0, has_come=False)
         await eventually(lambda: len(presence.answers) == 1)
         # While that answer, in which the user is there, is under way, they leave; and another question is asked.
         if comes_back:
-            members.heard("1001", "presence-a", "3", 0, has_come=False)
+            members.note("1001", "presence-a", "3", 0, has_come=False)
             await eventually(lambda: len(presence.answers) == 2)
-            members.heard("1001", "presence-a", "1", 0, has_come=True)
+            members.note("1001", "presence-a", "1", 0, has_come=True)
         else:
             await presence.leave("1001", "presence-a", "1.1")
-            members.heard("1001", "presence-a", "1", 0, has_come=False)
+            members.note("1001", "presence-a", "1", 0, has_come=False)
             await eventually(lambda: len(presence.answers) == 2)
         for answer in presence.answers:
             answer.set()

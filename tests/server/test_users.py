@@ -258,7 +258,7 @@ async def test_terminating_finds_a_user_by_sign_in_or_presence_on_every_node() -
         assert one.node.hub.of_user("1001", "1") == []
 
 
-async def test_terminating_finds_a_user_whom_a_private_authorisation_names() -> None:
+async def test_terminating_finds_a_user_whom_a_private_authorization_names() -> None:
     async with (
         two_nodes() as (one, two),
         connected(one.port) as named,

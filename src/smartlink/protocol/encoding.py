@@ -163,29 +163,29 @@ def is_internal(frame: bytes) -> bool:
 
 def subscription_count_in(frame: bytes) -> int | None:
     """The count in a `subscription_count` frame; None for any other bytes."""
-    told = _data_in(frame, _Count) if frame.startswith(_SUBSCRIPTION_COUNT) else None
-    return None if told is None else told.subscription_count
+    data = _data_in(frame, _Count) if frame.startswith(_SUBSCRIPTION_COUNT) else None
+    return None if data is None else data.subscription_count
 
 
 def member_in(frame: bytes) -> tuple[str, bool] | None:
     """User id and whether they joined, from a `member_added` or `member_removed` frame; None for any other bytes."""
     has_come = frame.startswith(_MEMBER_ADDED)
-    told = _data_in(frame, _User) if has_come or frame.startswith(_MEMBER_REMOVED) else None
-    return None if told is None else (str(told.user_id), has_come)
+    data = _data_in(frame, _User) if has_come or frame.startswith(_MEMBER_REMOVED) else None
+    return None if data is None else (str(data.user_id), has_come)
 
 
 def member_updated_in(frame: bytes) -> tuple[str, bytes] | None:
     """User id and `user_info` as JSON from a `member_updated` frame; None for any other bytes."""
-    told = _data_in(frame, _Update) if frame.startswith(_MEMBER_UPDATED) else None
-    return None if told is None else (str(told.user_id), bytes(told.user_info))
+    data = _data_in(frame, _Update) if frame.startswith(_MEMBER_UPDATED) else None
+    return None if data is None else (str(data.user_id), bytes(data.user_info))
 
 
 def watched_in(frame: bytes) -> tuple[str, bool] | None:
     """User id and whether they are online, from a `watchlist_events` frame about one user; None for any other bytes."""
-    told = _data_in(frame, _Edges) if frame.startswith(_WATCHLIST_EVENTS) else None
-    if told is None or len(told.events) != 1 or len(told.events[0].user_ids) != 1:
+    data = _data_in(frame, _Edges) if frame.startswith(_WATCHLIST_EVENTS) else None
+    if data is None or len(data.events) != 1 or len(data.events[0].user_ids) != 1:
         return None
-    return told.events[0].user_ids[0], told.events[0].name == "online"
+    return data.events[0].user_ids[0], data.events[0].name == "online"
 
 
 def _data_in(frame: bytes, kind: type[_T]) -> _T | None:

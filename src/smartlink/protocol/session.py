@@ -98,7 +98,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Subscribe the connection; it is already authorised. Report success with `Session.joined`."""
+    """Subscribe the connection; it is already authorized. Report success with `Session.joined`."""
 
     channel: str
     member: PresenceMember | None = None
@@ -175,7 +175,7 @@ class Session:
         self.user: SignedInUser | None = None
         self._has_spoken = False
         self.named: dict[str, str] = {}
-        """By private channel, the user named in `channel_data` of its authorisation, if any."""
+        """By private channel, the user named in `channel_data` of its authorization, if any."""
 
     def opened(self) -> Send:
         """The greeting, which must be written first."""
@@ -223,7 +223,7 @@ class Session:
     def voided(self, channel: str) -> Send:
         """The subscription failed: its signature was valid but has been revoked."""
         self.named.pop(channel, None)
-        return self._unauthorized(channel, "This user's connections were ended: reconnect and authorise again")
+        return self._unauthorized(channel, "This user's connections were ended: reconnect and authorize again")
 
     def _subscribe(self, frame: SubscribeMessage) -> Effect:
         channel = frame.channel

@@ -1,4 +1,4 @@
-"""Signatures of the protocol: of channel authorisations, HTTP API calls and webhooks.
+"""Signatures of the protocol: of channel authorizations, HTTP API calls and webhooks.
 
 All are HMAC-SHA256 in lower-case hex over a string that joins the parts with `:` or newlines. Parts chosen by a
 stranger (socket id, channel) are validated before they are joined, on both sides: otherwise a signing endpoint could be
@@ -51,7 +51,7 @@ def _channel_message(socket_id: str, channel: str, channel_data: str | None) -> 
 
 
 def sign_channel(key: str, secret: str, socket_id: str, channel: str, channel_data: str | None = None) -> str:
-    """Authorise one socket for one channel: `key:hex`, to be sent as `auth` in `pusher:subscribe`.
+    """Authorize one socket for one channel: `key:hex`, to be sent as `auth` in `pusher:subscribe`.
 
     `channel_data` is the exact JSON text that the client will send along. Raises ValueError, without signing, if
     `socket_id` or `channel` is malformed.

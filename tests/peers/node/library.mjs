@@ -1,4 +1,4 @@
-// Unmodified laravel-echo over pusher-js, authorised by the broadcasting library's own endpoint.
+// Unmodified laravel-echo over pusher-js, authorized by the broadcasting library's own endpoint.
 // Reads one JSON command per line, writes one JSON observation per line.
 import { createInterface } from 'node:readline'
 import Echo from 'laravel-echo'

@@ -105,15 +105,15 @@ class Announcer:
         if app.sends_subscription_counts and is_counted(channel):
             self.counts.changed(app.id, channel, count)
 
-    def _send_count(self, app_id: str, channel: str, count: int | None, heard: int | None) -> None:
+    def _send_count(self, app_id: str, channel: str, count: int | None, received: int | None) -> None:
         app = self._apps.by_id(app_id)
         if app is not None:
-            self._tasks.run(self._publish_count(app, channel, count, heard))
+            self._tasks.run(self._publish_count(app, channel, count, received))
 
-    async def _publish_count(self, app: App, channel: str, count: int | None, heard: int | None) -> None:
+    async def _publish_count(self, app: App, channel: str, count: int | None, received: int | None) -> None:
         if count is None:
             count = (await self._presence.count(app.id, channel)).subscriptions
-            if count == heard:
+            if count == received:
                 return
         self._webhooks.emit(app, OutgoingEvent("subscription_count", channel, subscription_count=count))
         if count:

@@ -50,9 +50,9 @@ class ClientSettings:
 class ClientConnection:
     """A client's connection, from its greeting to its end.
 
-    A transport derives from it, calls `heard` for each sign of life and `receive_text` for each whole message, and
-    raises or handles WireFault as its framing requires. `close` removes the connection from every index at once; what
-    the peer sends afterwards has no effect, and the link lingers only so that the peer can read the reason.
+    A transport derives from it, calls `note_activity` whenever the peer shows that it is alive and `receive_text` for
+    each whole message, and raises or handles WireFault as its framing requires. `close` removes the connection from
+    every index at once; later input has no effect, and the link stays only so that the peer can read the reason.
     """
 
     __slots__ = (
@@ -96,7 +96,7 @@ class ClientConnection:
         self._behind_since = 0.0
         timeout_s = app.authorization_timeout_s
         self._deadline = 0.0 if timeout_s is None else self.heard_at + timeout_s
-        """While open: until when it must be authorised, 0 once it is. After that: when lingering ends."""
+        """While open: until when it must be authorized, 0 once it is. After that: when lingering ends."""
 
     def start(self, address: str) -> None:
         """Greet the client at `address`. The transport is open."""
@@ -123,7 +123,7 @@ class ClientConnection:
 
     # Called by the transport
 
-    def heard(self) -> None:
+    def note_activity(self) -> None:
         """Note a sign of life from the peer."""
         self.heard_at = self._shared.sweeper.now()
         self.pinged_at = 0.0
@@ -281,7 +281,7 @@ class ClientConnection:
             self._deadline = 0.0
 
     def _leave_later(self, channel: str, member: PresenceMember) -> None:
-        """Stop hearing a presence channel at once, and leave it at the end of this turn of the loop.
+        """Stop receiving a presence channel at once, and leave it at the end of this turn of the loop.
 
         When the client subscribes again as the same member by then, nothing is announced.
         """

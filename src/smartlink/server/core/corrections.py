@@ -18,7 +18,7 @@ _Key = tuple[str, str]
 class Corrections:
     """By channel and user, the version up to which clients here know about that user. Plain and synchronous.
 
-    Clients that never heard the wrong change were not sent the correction: they still need the change itself.
+    Clients that never received the wrong change were not sent the correction: they still need the change itself.
     """
 
     def __init__(self, known_s: float = KNOWN_S) -> None:
@@ -30,7 +30,7 @@ class Corrections:
     def note(self, app_id: str, channel: str, wrong: dict[str, int], version: int) -> None:
         """Note that clients on the channel now know what the state of that version shows of some users.
 
-        `wrong`: by user, the version of the change that was heard last, and was wrong.
+        `wrong`: by user, the version of the change that was announced last, and was wrong.
         """
         if not version or not wrong:
             return

@@ -25,10 +25,10 @@ class _Change:
     """A count that changed here a moment ago."""
 
     count: int
-    heard: int | None = None
-    """The count last heard on the channel since, from any node."""
+    received: int | None = None
+    """The count last received on the channel since, from any node."""
     has_differed: bool = False
-    """Whether any other count was heard."""
+    """Whether any other count was received."""
     has_changed_again: bool = False
 
 
@@ -37,8 +37,8 @@ class CountPace:
 
     A recheck follows every change of this node's own (see `rechecker`).
 
-    `send(app_id, channel, count, heard)`: a `count` of None is to be read from the presence store at that moment, and
-    need not be sent when it equals `heard`.
+    `send(app_id, channel, count, received)`: a `count` of None is read from the presence store at that
+    moment, and need not be sent if it equals `received`.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class CountPace:
             self._rest(key)
             self._send(app_id, channel, count, None)
 
-    def heard(self, app_id: str, channel: str, count: int) -> None:
+    def note(self, app_id: str, channel: str, count: int) -> None:
         """Note the count that a node, perhaps this one, sent. It may lack what changed here since."""
         key = (app_id, channel)
         if (change := self._rechecks.get(key)) is not None:
-            change.heard = count
+            change.received = count
             change.has_differed |= count != change.count
         if count > PACED_ABOVE:
             if (timer := self._resting.get(key)) is not None:
@@ -96,8 +96,8 @@ class CountPace:
             change.has_changed_again = False
             self._rechecks.note(key, change)
         elif key not in self._resting:
-            # A node without subscribers hears nothing on the channel: then compare with what it sent itself.
-            self._send(*key, None, change.count if change.heard is None else change.heard)
+            # A node without subscribers receives nothing on the channel: then compare with what it sent itself.
+            self._send(*key, None, change.count if change.received is None else change.received)
         elif change.has_differed:
             self._changed.add(key)
 

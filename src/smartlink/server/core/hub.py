@@ -47,9 +47,9 @@ class Tenant:
         """Sum of subscribers over all channels."""
         self.users: dict[str, set[Connection]] = {}
         """By user id: connections that are signed in as the user, are that member of a presence channel, or were
-        authorised for a private channel as that user."""
+        authorized for a private channel as that user."""
         self.watching: dict[Connection, tuple[str, ...]] = {}
-        """Channels that a connection hears without subscribing."""
+        """Channels that a connection receives without subscribing."""
 
 
 class Hub:
@@ -78,7 +78,7 @@ class Hub:
         """Remove a connection from every index. Returns the channels on which it was the last one here."""
         tenant, session = self.tenant(connection.app.id), connection.session
         tenant.connections.pop(session.socket_id, None)
-        heard = tuple(self._heard(tenant, connection))
+        received = tuple(self._received(tenant, connection))
         tenant.watching.pop(connection, None)
         user_ids = {member.user_id for member in session.channels.values() if member is not None}
         user_ids.update(session.named.values())
@@ -86,7 +86,7 @@ class Hub:
             user_ids.add(session.user.id)
         for user_id in user_ids:
             self._forget_user(tenant, connection, user_id)
-        return [name for name in heard if self._leave(tenant, connection, name, descriptor)]
+        return [name for name in received if self._leave(tenant, connection, name, descriptor)]
 
     def join(self, connection: Connection, channel: str, member: PresenceMember | None = None) -> None:
         """Subscribe a connection that is not on the channel yet; as `member` on a presence channel."""
@@ -117,13 +117,13 @@ class Hub:
         self.tenant(connection.app.id).users.setdefault(user_id, set()).add(connection)
 
     def watch(self, connection: Connection, channels: tuple[str, ...]) -> None:
-        """Let a connection hear channels without subscribing, until it ends."""
+        """Let a connection receive channels without subscribing, until it ends."""
         tenant = self.tenant(connection.app.id)
         tenant.watching[connection] = (*tenant.watching.get(connection, ()), *channels)
         for channel in channels:
             self._join(tenant, connection, channel)
 
-    def hears(self, connection: Connection, channel: str) -> bool:
+    def receives(self, connection: Connection, channel: str) -> bool:
         """Whether publications on a channel reach a connection, subscribed or not."""
         watching = self.tenant(connection.app.id).watching.get(connection, ())
         return channel in connection.session.channels or channel in watching
@@ -131,14 +131,14 @@ class Hub:
     def set_aside(self, connection: Connection, descriptor: int) -> None:
         """Stop channels from writing to the descriptor of a connection that fell behind, until `bring_back`."""
         tenant = self.tenant(connection.app.id)
-        for name in self._heard(tenant, connection):
+        for name in self._received(tenant, connection):
             if (subscribers := tenant.channels.get(name)) is not None:
                 subscribers.set_aside(connection, descriptor)
 
     def bring_back(self, connection: Connection) -> None:
         """Let channels write to the descriptor of a connection that has caught up."""
         tenant = self.tenant(connection.app.id)
-        for name in self._heard(tenant, connection):
+        for name in self._received(tenant, connection):
             if (subscribers := tenant.channels.get(name)) is not None:
                 subscribers.attach(connection)
 
@@ -153,16 +153,16 @@ class Hub:
         return 0 if tenant is None else len(tenant.connections)
 
     def of_user(self, app_id: str, user_id: str) -> list[Connection]:
-        """Return the user's connections here: by sign-in, presence channel or authorisation."""
+        """Return the user's connections here: by sign-in, presence channel or authorization."""
         tenant = self._tenants.get(app_id)
         return [] if tenant is None else list(tenant.users.get(user_id, ()))
 
     def on_channel(self, app_id: str, channel: str) -> list[Connection]:
-        """Return the connections here that hear a channel."""
+        """Return the connections here that receive a channel."""
         if self.channel(app_id, channel) is None:
             return []
         return [
-            connection for connection in self.tenant(app_id).connections.values() if self.hears(connection, channel)
+            connection for connection in self.tenant(app_id).connections.values() if self.receives(connection, channel)
         ]
 
     def oldest(self, app_id: str) -> Connection | None:
@@ -186,7 +186,7 @@ class Hub:
         return sum(len(tenant.connections) for tenant in self._tenants.values())
 
     @staticmethod
-    def _heard(tenant: Tenant, connection: Connection) -> Iterable[str]:
+    def _received(tenant: Tenant, connection: Connection) -> Iterable[str]:
         watching = tenant.watching.get(connection)
         channels = connection.session.channels
         return channels if watching is None else chain(channels, (name for name in watching if name not in channels))

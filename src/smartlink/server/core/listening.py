@@ -1,7 +1,7 @@
 """Which channels this node subscribes to at the broker: those that a connection here is on, or is joining.
 
 Between the broker's subscription and its entry in the hub a connection may have to wait for engines. Publications that
-arrive meanwhile are kept in its `Arriving`, so that there is no gap between its state and what it hears afterwards.
+arrive meanwhile are kept in its `Arriving`, so that there is no gap between its state and later publications.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from smartlink.server.cluster.brokers.base import Broker, Publication
 from smartlink.server.core.fanout import MAX_PENDING_BYTES
 from smartlink.server.core.hub import Hub
 
-__all__ = ["Arriving", "Listening", "news"]
+__all__ = ["Arriving", "Listening", "newer_frames"]
 
 
-Told = tuple[bytes, int]
+VersionedFrame = tuple[bytes, int]
 """A frame, and the version of the change that it announces (`presence.base.ChannelState`), or 0."""
 
 
@@ -33,50 +33,54 @@ class _State(msgspec.Struct):
 _state = msgspec.json.Decoder(_State).decode
 
 
-def news(told: list[Told], state: bytes, version: int) -> list[bytes]:
+def newer_frames(frames: list[VersionedFrame], state: bytes, version: int) -> list[bytes]:
     """Drop the frames whose changes `state`, read after or among them, already includes. Returns the others.
 
     Changes with a version are compared with the state's. Of the others, the last change of each user counts: when it
     agrees with the state, all of that user's changes are dropped.
     """
     if version:
-        told = [(frame, number) for frame, number in told if not 0 < number <= version]
-    unnumbered = [frame for frame, number in told if not (number and version)]
+        frames = [(frame, number) for frame, number in frames if not 0 < number <= version]
+    unnumbered = [frame for frame, number in frames if not (number and version)]
     kept = _without_known(unnumbered, state)
     if len(kept) == len(unnumbered):
-        return [frame for frame, _ in told]
-    return [frame for frame, number in told if (number and version) or frame in kept]
+        return [frame for frame, _ in frames]
+    return [frame for frame, number in frames if (number and version) or frame in kept]
 
 
 def _without_known(frames: list[bytes], state: bytes) -> list[bytes]:
-    told = {frame: member for frame in frames if (member := encoding.member_in(frame)) is not None}
-    if not told:
+    changes = {frame: member for frame in frames if (member := encoding.member_in(frame)) is not None}
+    if not changes:
         return frames
     present = {str(user_id) for user_id in _state(state).presence.ids}
-    comes = dict(told[frame] for frame in frames if frame in told)
-    return [frame for frame in frames if frame not in told or comes[told[frame][0]] != (told[frame][0] in present)]
+    has_come = dict(changes[frame] for frame in frames if frame in changes)
+    return [
+        frame
+        for frame in frames
+        if frame not in changes or has_come[changes[frame][0]] != (changes[frame][0] in present)
+    ]
 
 
 class Arriving:
     """A connection that is joining a channel, and the durable frames that arrived meanwhile."""
 
-    __slots__ = ("_size", "socket_id", "told")
+    __slots__ = ("_size", "frames", "socket_id")
 
     def __init__(self, socket_id: str) -> None:
         self.socket_id = socket_id
-        self.told: list[Told] = []
+        self.frames: list[VersionedFrame] = []
         self._size = 0
 
     @property
     def is_swamped(self) -> bool:
-        """Whether more arrived than can be held: then `told` is incomplete."""
+        """Whether more arrived than can be held: then `frames` is incomplete."""
         return self._size > MAX_PENDING_BYTES
 
     def take(self, publication: Publication) -> None:
         """Keep a publication for the connection."""
         self._size += len(publication.frame)
         if not self.is_swamped and not publication.is_live and publication.except_socket != self.socket_id:
-            self.told.append((publication.frame, publication.version))
+            self.frames.append((publication.frame, publication.version))
 
 
 class Listening:
@@ -86,7 +90,7 @@ class Listening:
         self._hub = hub
         self._broker = broker
         self._arriving: dict[tuple[str, str], list[Arriving]] = {}
-        self._ears: dict[tuple[str, str], Callable[[bytes], None]] = {}
+        self._handlers: dict[tuple[str, str], Callable[[bytes], None]] = {}
 
     def expect(self, app_id: str, channel: str, socket_id: str) -> Arriving:
         """Keep what arrives on the channel for a connection, until `arrived`."""
@@ -109,23 +113,23 @@ class Listening:
     async def end(self, app_id: str, channel: str) -> None:
         """Unsubscribe this node from the channel, unless a connection here is on it or joining it."""
         key = (app_id, channel)
-        if self._hub.channel(app_id, channel) is None and key not in self._arriving and key not in self._ears:
+        if self._hub.channel(app_id, channel) is None and key not in self._arriving and key not in self._handlers:
             await self._broker.unsubscribe(app_id, channel)
 
-    async def subscribe_internal(self, app_id: str, channel: str, ear: Callable[[bytes], None]) -> None:
-        """Pass frames on one of the server's own channels to `ear`, until `unsubscribe_internal`."""
-        self._ears[app_id, channel] = ear
+    async def subscribe_internal(self, app_id: str, channel: str, handler: Callable[[bytes], None]) -> None:
+        """Pass frames on one of the server's own channels to `handler`, until `unsubscribe_internal`."""
+        self._handlers[app_id, channel] = handler
         await self._broker.subscribe(app_id, channel)
 
     async def unsubscribe_internal(self, app_id: str, channel: str) -> None:
         """Undo `subscribe_internal`."""
-        self._ears.pop((app_id, channel), None)
+        self._handlers.pop((app_id, channel), None)
         await self.end(app_id, channel)
 
     def take(self, publication: Publication) -> None:
-        """Pass a publication to the connections that are joining its channel, and to its ear."""
-        if self._ears and (ear := self._ears.get((publication.app_id, publication.channel))) is not None:
-            ear(publication.frame)
+        """Pass a publication to the connections that are joining its channel, and to the channel's handler."""
+        if self._handlers and (handler := self._handlers.get((publication.app_id, publication.channel))) is not None:
+            handler(publication.frame)
         if self._arriving:
             for arriving in self._arriving.get((publication.app_id, publication.channel), ()):
                 arriving.take(publication)

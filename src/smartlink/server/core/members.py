@@ -1,7 +1,7 @@
 """Members of presence channels who were announced as gone although they are here.
 
 A user whose last connection leaves one node while their next one reaches another is announced as gone by the first and
-as added by the second. Everybody hears both in one order, but not necessarily the order in which they happened, and by
+as added by the second. All receive both in one order, but not necessarily the order in which they happened, and by
 then the user may be somewhere else again: only the presence store knows.
 """
 
@@ -23,7 +23,7 @@ _Key = tuple[str, str]
 
 
 class Members:
-    """Announces members again, on this node alone, when they are present but their leave was heard last.
+    """Announces members again, on this node alone, if they are present but their leave was announced last.
 
     `deliver` sends to clients of this node alone; `is_connected` says whether the presence store reaches other nodes.
     """
@@ -44,14 +44,14 @@ class Members:
         self._tasks = tasks
         self._corrections = corrections
         self._rechecks: Rechecker[dict[str, int]] = Rechecker(self._recheck)
-        """By channel: the users whose leave was heard last, each with its version."""
+        """By channel: the users whose leave was announced last, each with its version."""
         self._queries: dict[_Key, list[dict[str, int]]] = {}
         """The same users while the presence store is queried: one entry per query under way."""
 
-    def heard(self, app_id: str, channel: str, user_id: str, version: int, *, has_come: bool) -> None:
+    def note(self, app_id: str, channel: str, user_id: str, version: int, *, has_come: bool) -> None:
         """Note what a node, perhaps this one, announced on the channel."""
         key = (app_id, channel)
-        # What is heard now is newer than the answer to any query under way.
+        # This announcement is newer than the answer to any query under way.
         for users in self._queries.get(key, ()):
             users.pop(user_id, None)
         left = self._rechecks.get(key)

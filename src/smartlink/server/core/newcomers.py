@@ -32,7 +32,7 @@ class Newcomers:
 
     def __init__(self, known_s: float = KNOWN_S) -> None:
         self._known_s = known_s
-        self._told: dict[_Key, list[_Entry]] = {}
+        self._sent: dict[_Key, list[_Entry]] = {}
         """By channel, sorted."""
         self._of: dict[Connection, dict[_Key, _Entry]] = {}
         self._until: dict[int, tuple[float, _Key, _Entry]] = {}
@@ -43,25 +43,25 @@ class Newcomers:
     def __len__(self) -> int:
         return len(self._until)
 
-    def told(self, app_id: str, channel: str, version: int, connection: Connection) -> None:
+    def note(self, app_id: str, channel: str, version: int, connection: Connection) -> None:
         """Note that an open connection was sent the state of that version."""
         if not version:
             return
         self.left(app_id, channel, connection)
         self._count += 1
         key, entry = (app_id, channel), (version, self._count, connection)
-        insort(self._told.setdefault(key, []), entry)
+        insort(self._sent.setdefault(key, []), entry)
         self._of.setdefault(connection, {})[key] = entry
         self._until[self._count] = (time.monotonic() + self._known_s, key, entry)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
-    def knowing(self, app_id: str, channel: str, version: int) -> Sequence[Connection]:
+    def aware_of(self, app_id: str, channel: str, version: int) -> Sequence[Connection]:
         """Return the connections whose state includes the change of this version."""
-        told = self._told.get((app_id, channel))
-        if not version or told is None:
+        entries = self._sent.get((app_id, channel))
+        if not version or entries is None:
             return ()
-        return [connection for _, _, connection in told[bisect_left(told, (version,)) :]]
+        return [connection for _, _, connection in entries[bisect_left(entries, (version,)) :]]
 
     def left(self, app_id: str, channel: str, connection: Connection) -> None:
         """Forget a connection on a channel that it has left."""
@@ -77,17 +77,17 @@ class Newcomers:
         """Forget everything."""
         if self._timer is not None:
             self._timer.cancel()
-        self._told.clear()
+        self._sent.clear()
         self._of.clear()
         self._until.clear()
 
     def _forget(self, key: _Key, entry: _Entry) -> None:
         version, number, connection = entry
         del self._until[number]
-        told = self._told[key]
-        del told[bisect_left(told, (version, number))]
-        if not told:
-            del self._told[key]
+        entries = self._sent[key]
+        del entries[bisect_left(entries, (version, number))]
+        if not entries:
+            del self._sent[key]
         of_connection = self._of[connection]
         del of_connection[key]
         if not of_connection:

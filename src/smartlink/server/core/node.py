@@ -25,7 +25,7 @@ from smartlink.server.core.announcer import Announcer
 from smartlink.server.core.corrections import Corrections
 from smartlink.server.core.fanout import MAX_PENDING_BYTES, FanOut
 from smartlink.server.core.hub import Connection, Hub
-from smartlink.server.core.listening import Listening, news
+from smartlink.server.core.listening import Listening, newer_frames
 from smartlink.server.core.members import Members
 from smartlink.server.core.newcomers import Newcomers
 from smartlink.server.core.revocations import Revocations
@@ -128,16 +128,16 @@ class Node:
         """Send a message between nodes that clients do not see. Raises BrokerUnavailable."""
         await self._broker.publish(word)
 
-    async def subscribe_internal(self, app_id: str, channel: str, ear: Callable[[bytes], None]) -> None:
-        """Pass each frame on one of the server's own channels to `ear`, a plain function that must not raise."""
-        await self._listening.subscribe_internal(app_id, channel, ear)
+    async def subscribe_internal(self, app_id: str, channel: str, handler: Callable[[bytes], None]) -> None:
+        """Pass each frame on one of the server's own channels to `handler`, a plain function that must not raise."""
+        await self._listening.subscribe_internal(app_id, channel, handler)
 
     async def unsubscribe_internal(self, app_id: str, channel: str) -> None:
         """Undo `subscribe_internal`."""
         await self._listening.unsubscribe_internal(app_id, channel)
 
     def connections(self, app: App) -> int:
-        """Count the app's connections on all nodes, as last heard from the others."""
+        """Count the app's connections on all nodes, as last reported by the others."""
         return self.hub.count(app.id) + self.presence.connections_elsewhere(app.id)
 
     async def count_connections(self, app: App) -> int:
@@ -169,7 +169,7 @@ class Node:
         self.metrics.app(connection.app.id).connections_opened += 1
 
     async def subscribe(self, connection: Connection, channel: str, member: PresenceMember | None) -> None:
-        """Subscribe an authorised connection to a channel and confirm it, or send it the reason why not.
+        """Subscribe an authorized connection to a channel and confirm it, or send it the reason why not.
 
         Subscribing again sends the current state again. While this waits for engines, the connection may end, and
         others may join and leave: nothing is left behind, nothing is missed.
@@ -185,7 +185,7 @@ class Node:
         if self._terminations.refuse_void(connection, channel, member):
             return
         listening = self._listening
-        is_heard = self.hub.hears(connection, channel)
+        is_receiving = self.hub.receives(connection, channel)
         arriving = listening.expect(app.id, channel, session.socket_id)
         cached: bytes | None = None
         try:
@@ -199,7 +199,7 @@ class Node:
             state = _presence(arrival.members) if kind_of(channel) is ChannelKind.PRESENCE else b"{}"
         finally:
             listening.arrived(app.id, channel, arriving)
-        came = [] if is_heard else arriving.told
+        came = [] if is_receiving else arriving.frames
         if came and arriving.is_swamped:
             connection.close(Code.OVER_CAPACITY, f"More events arrived on {channel} at once than can be buffered")
         if not connection.is_open or self._terminations.refuse_void(connection, channel, member):
@@ -216,8 +216,8 @@ class Node:
                 self._announcer.emit(app, OutgoingEvent("cache_miss", channel))
             frames.append(encoding.cache_miss(channel) if cached == _MISS else cached)
         if member is not None:
-            self._newcomers.told(app.id, channel, arrival.version, connection)
-        connection.write(b"".join(map(text_frame, frames + news(came, state, arrival.version))))
+            self._newcomers.note(app.id, channel, arrival.version, connection)
+        connection.write(b"".join(map(text_frame, frames + newer_frames(came, state, arrival.version))))
         if connection.is_open:
             await self._announcer.arrived(app, channel, session.socket_id, member, arrival)
 
@@ -233,10 +233,10 @@ class Node:
             finally:
                 self._listening.arrived(app.id, channel, arriving)
             text, version = _presence(state.members), state.version
-            changes = [(frame, number) for frame, number in arriving.told if encoding.member_in(frame) is not None]
-            frames = news(changes, text, version)
+            changes = [(frame, number) for frame, number in arriving.frames if encoding.member_in(frame) is not None]
+            frames = newer_frames(changes, text, version)
         if connection.is_open and channel in session.channels:
-            self._newcomers.told(app.id, channel, version, connection)
+            self._newcomers.note(app.id, channel, version, connection)
             joined = session.joined(channel, session.channels[channel], text).frame
             connection.write(b"".join(map(text_frame, [joined, *frames])))
         else:
@@ -246,7 +246,7 @@ class Node:
     async def unsubscribe(
         self, connection: Connection, channel: str, member: PresenceMember | None, descriptor: int
     ) -> None:
-        """Unsubscribe a connection from a channel; from now on it hears nothing of it."""
+        """Unsubscribe a connection from a channel; it receives nothing more of it."""
         self.hub.leave(connection, channel, member, descriptor)
         await self.depart(connection, channel, member)
 
@@ -299,7 +299,7 @@ class Node:
         began_at = time.perf_counter()
         sending = self._broker.publish(Publication(app.id, channel, frame, except_socket, is_live))
         if is_cache(channel) and not is_live:
-            # Both in one turn, so that no other event comes between: the cached event is the one all heard last.
+            # Both in one turn, so that no other event comes between: the cached event is the last one sent to all.
             await in_one_turn(self.history.append(app.id, channel, frame, app.cache_ttl_s), sending)
         else:
             await sending
@@ -309,8 +309,8 @@ class Node:
         """Send a client event to the other subscribers. Never raises; while nodes are apart it stays on this one."""
         app, socket_id = connection.app, connection.session.socket_id
         if app.webhooks:
-            told = OutgoingEvent("client_event", event.channel, event.user_id, event.event, event.data, socket_id)
-            self._webhooks.emit(app, told)
+            outgoing = OutgoingEvent("client_event", event.channel, event.user_id, event.event, event.data, socket_id)
+            self._webhooks.emit(app, outgoing)
         await self.publish(app, event.channel, event.frame, socket_id, is_live=True)
 
     async def terminate_user(self, app: App, user_id: str) -> None:
@@ -346,10 +346,10 @@ class Node:
         if publication.except_socket is not None:
             left_out = self._left_out(publication, publication.except_socket)
         if publication.version:
-            knowing = self._newcomers.knowing(publication.app_id, publication.channel, publication.version)
-            left_out = {*left_out, *(each for each in knowing if each in subscribers)}
+            aware = self._newcomers.aware_of(publication.app_id, publication.channel, publication.version)
+            left_out = {*left_out, *(each for each in aware if each in subscribers)}
         if corrected is not None:
-            unaware = self._newcomers.knowing(publication.app_id, publication.channel, corrected)
+            unaware = self._newcomers.aware_of(publication.app_id, publication.channel, corrected)
             if not unaware:
                 return
             here = self.hub.on_channel(publication.app_id, publication.channel)
@@ -364,17 +364,17 @@ class Node:
         """
         app_id, channel, frame = publication.app_id, publication.channel, publication.frame
         if (count := encoding.subscription_count_in(frame)) is not None:
-            self._announcer.counts.heard(app_id, channel, count)
+            self._announcer.counts.note(app_id, channel, count)
         elif (member := encoding.member_in(frame)) is not None:
             corrected = self._corrections.covered(app_id, channel, member[0], publication.version)
             if corrected is not None:
                 return corrected
-            self._members.heard(app_id, channel, member[0], publication.version, has_come=member[1])
+            self._members.note(app_id, channel, member[0], publication.version, has_come=member[1])
         elif (watched := encoding.watched_in(frame)) is not None:
             corrected = self._corrections.covered(app_id, channel, watched[0], publication.version)
             if corrected is not None:
                 return corrected
-            self._users.heard(app_id, watched[0], publication.version, is_online=watched[1])
+            self._users.note(app_id, watched[0], publication.version, is_online=watched[1])
         elif (updated := encoding.member_updated_in(frame)) is not None:
             self.presence.note(app_id, channel, *updated)
         return None
@@ -387,7 +387,7 @@ class Node:
         connection = self.hub.connection(app_id, socket_id)
         if connection is not None and connection not in found:
             found.append(connection)
-        return [each for each in found if self.hub.hears(each, channel)]
+        return [each for each in found if self.hub.receives(each, channel)]
 
     def _on_change(self, change: Change) -> None:
         """Announce what a dead node left behind, or what a node brings that is reached again."""

@@ -1,4 +1,4 @@
-"""Reads a channel's state again shortly after a change was heard.
+"""Reads a channel's state again shortly after a change was announced.
 
 What two nodes announce at the same moment may arrive in the opposite order, and the older announcement would be the
 last. Only the presence store knows which one holds.
@@ -21,7 +21,7 @@ _Key = tuple[str, str]
 
 
 class Rechecker(Generic[T]):
-    """Collects what was heard, by app id and name, and calls `recheck` once for each key. Plain and synchronous.
+    """Collects what was noted, by app id and name, and calls `recheck` once for each key. Plain and synchronous.
 
     `recheck` gets the key and what was last noted for it; the key is free again by then.
     """
@@ -42,13 +42,13 @@ class Rechecker(Generic[T]):
         """Return what awaits its recheck, or None."""
         return self._noted.get(key)
 
-    def note(self, key: _Key, heard: T) -> T:
-        """Keep `heard`, replacing what was noted before, and schedule the recheck unless there is one. Returns it."""
-        self._noted[key] = heard
+    def note(self, key: _Key, value: T) -> T:
+        """Keep `value`, replacing what was noted before, and schedule the recheck unless there is one. Returns it."""
+        self._noted[key] = value
         if key not in self._timers:
             recheck_s = self._recheck_s * random.uniform(0.5, 1.0)  # noqa: S311 — no secret
             self._timers[key] = asyncio.get_running_loop().call_later(recheck_s, self._run, key)
-        return heard
+        return value
 
     def stop(self) -> None:
         """Cancel all rechecks."""

@@ -22,7 +22,7 @@ class Verdict(enum.Enum):
     VOID = enum.auto()
     """The user's connections were ended after this one began: refuse."""
     STALE = enum.auto()
-    """The client must reconnect and authorise again: refuse, and close the connection."""
+    """The client must reconnect and authorize again: refuse, and close the connection."""
 
 
 class _App:

@@ -33,24 +33,24 @@ class Terminations:
         self._tasks = tasks
 
     def terminate_user(self, control: Control) -> None:
-        """End the user's connections here; their clients are not to come back."""
+        """End the user's connections here; their clients must not reconnect."""
         self._end_user(control, Verdict.VOID, Code.UNAUTHORIZED, "Connection ended by the application")
 
     def reconnect_user(self, control: Control) -> None:
-        """End the user's connections here; their clients are to reconnect."""
-        self._end_user(control, Verdict.STALE, Code.RECONNECT, "The application asks for a reconnect")
+        """End the user's connections here; their clients must reconnect."""
+        self._end_user(control, Verdict.STALE, Code.RECONNECT, "The application requested a reconnect")
 
     def reconnect_channel(self, control: Control) -> None:
-        """Have the connections on a channel reconnect: publications that they should hear were missed.
+        """Make the connections on a channel reconnect, because publications were missed.
 
         Without a channel, controls were missed: all users' connections reconnect, as they may have been ended.
         """
         if not control.target:
             self._revocations.revoke_all()
-            connections, reason = self._hub.of_users(), "Another node could not be heard: connect again"
+            connections, reason = self._hub.of_users(), "Events of another node were missed: reconnect"
         else:
             connections = self._hub.on_channel(control.app_id, control.target)
-            reason = "Events were missed: connect again"
+            reason = "Events were missed: reconnect"
         self._tasks.run(_close_all(connections, Code.RECONNECT, reason))
 
     def refuse_void(self, connection: Connection, channel: str, member: PresenceMember | None) -> bool:
@@ -64,7 +64,7 @@ class Terminations:
             return False
         connection.write(text_frame(session.voided(channel).frame))
         if verdict is Verdict.STALE:
-            connection.close(Code.RECONNECT, "Reconnect and authorise again")
+            connection.close(Code.RECONNECT, "Reconnect and authorize again")
         return True
 
     def _end_user(self, control: Control, verdict: Verdict, code: Code, reason: str) -> None:

@@ -31,12 +31,12 @@ class Infos:
         before = await self._presence.change(app_id, channel, user_id, user_info)
         if before is None:
             return False
-        told = before.user_info
+        announced = before.user_info
         current: PresenceMember | None = replace(before, user_info=user_info)
-        while current is not None and current.user_info != told:
+        while current is not None and current.user_info != announced:
             frame = encoding.member_updated(channel, current.told_id, current.user_info)
             await self._announce(Publication(app_id, channel, frame))
-            told = current.user_info
+            announced = current.user_info
             # Two changes at once may be announced in the wrong order: the presence store has the last one.
             members = await self._presence.members(app_id, channel)
             current = next((member for member in members if member.user_id == user_id), None)

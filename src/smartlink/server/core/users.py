@@ -1,7 +1,7 @@
 """Who is signed in, over all nodes, and who watches whom.
 
 A signed-in connection joins the internal channel `#user-{id}` of the presence store: its first and last connection are
-the moments when the user comes online and goes offline. From then on the connection hears `#server-to-user-{id}`
+the moments when the user comes online and goes offline. From then on the connection receives `#server-to-user-{id}`
 without subscribing. Both moments are announced to watchers on the internal channel `#watch-{id}`.
 """
 
@@ -66,7 +66,7 @@ class SignedInUsers:
         self._corrections = corrections
         self._webhooks = webhooks
         self._rechecks: Rechecker[tuple[bool, int]] = Rechecker(self._recheck)
-        """By user: whether watchers here last heard that the user is online, and the version of that change."""
+        """By user: whether the last announcement to watchers here said online, and its version."""
 
     async def sign_in(self, connection: Connection, user: SignedInUser) -> None:
         """Sign a connection in, or end it when its user has too many connections or was ended meanwhile."""
@@ -92,7 +92,7 @@ class SignedInUsers:
         success = session.signed_in(user)
         self._hub.sign_in(connection, user.id)
         self._hub.watch(connection, (channel,))
-        connection.write(b"".join(map(text_frame, [success.frame, *(frame for frame, _ in arriving.told)])))
+        connection.write(b"".join(map(text_frame, [success.frame, *(frame for frame, _ in arriving.frames)])))
         if arriving.is_swamped:
             connection.close(Code.OVER_CAPACITY, f"More events arrived on {channel} at once than can be buffered")
         if not connection.is_open:
@@ -127,7 +127,7 @@ class SignedInUsers:
             if change.is_vacated:
                 await self._tell(app, user_id, "offline", change.version)
 
-    def heard(self, app_id: str, user_id: str, version: int, *, is_online: bool) -> None:
+    def note(self, app_id: str, user_id: str, version: int, *, is_online: bool) -> None:
         """Note what a node, perhaps this one, announced to watchers."""
         self._rechecks.note((app_id, user_id), (is_online, version))
 
@@ -135,13 +135,13 @@ class SignedInUsers:
         """Cancel what is scheduled."""
         self._rechecks.stop()
 
-    def _recheck(self, key: tuple[str, str], heard: tuple[bool, int]) -> None:
-        self._tasks.run(self._reconcile(*key, *heard))
+    def _recheck(self, key: tuple[str, str], last: tuple[bool, int]) -> None:
+        self._tasks.run(self._reconcile(*key, *last))
 
     async def _reconcile(self, app_id: str, user_id: str, was_online: bool, version: int) -> None:
         state = await self._presence.state(app_id, signed_in_channel(user_id))
         is_online = state.subscriptions > 0
-        # What was heard during the query gets its own recheck.
+        # What is noted during the query gets its own recheck.
         is_last_word = (app_id, user_id) not in self._rechecks
         if is_last_word and is_online is not was_online and self._is_connected():
             frame = encoding.watchlist_events({"online" if is_online else "offline": [user_id]})
@@ -178,8 +178,8 @@ class SignedInUsers:
             frames = [encoding.watchlist_events(states)]
             for channel, arriving in pending:
                 version = versions[channel]
-                self._newcomers.told(app_id, channel, version, connection)
-                frames += [frame for frame, number in arriving.told if not 0 < number <= version]
+                self._newcomers.note(app_id, channel, version, connection)
+                frames += [frame for frame, number in arriving.frames if not 0 < number <= version]
             connection.write(b"".join(map(text_frame, frames)))
         else:
             for channel in channels:

@@ -259,12 +259,12 @@ class SqliteQueue:
         key = (subject.app_id, subject.channel, subject.user_id)
         if report.kind == "event":
             if report.once_for_s:
-                news = db.execute(
+                changed = db.execute(
                     "INSERT INTO seen VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET until = excluded.until"
                     " WHERE seen.until <= ? OR seen.until > ?",
                     (*key, now + report.once_for_s, now, now + FAR_S),
                 )
-                if not news.rowcount:
+                if not changed.rowcount:
                     return 0
             return self._append(db, report)
         where = "WHERE app_id = ? AND channel = ? AND user_id = ?"
@@ -279,8 +279,8 @@ class SqliteQueue:
             return 0
         if report.check_in_s is not None:
             db.execute(f"UPDATE subjects SET due = ? {where} AND due IS NULL", (due, *key))  # noqa: S608 — constants
-        news = db.execute(f"UPDATE subjects SET is_announced = 1 {where} AND is_announced = 0", key)  # noqa: S608 — constants
-        return self._append(db, report) if news.rowcount else 0
+        changed = db.execute(f"UPDATE subjects SET is_announced = 1 {where} AND is_announced = 0", key)  # noqa: S608 — constants
+        return self._append(db, report) if changed.rowcount else 0
 
     def _append(self, db: sqlite3.Connection, report: WebhookReport) -> int:
         dropped = 0

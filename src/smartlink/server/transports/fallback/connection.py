@@ -28,12 +28,12 @@ class XhrConnection(ClientConnection):
 
     def attach(self, outlet: Outlet) -> None:
         """The client requests output, which also shows that it is alive."""
-        self.heard()
+        self.note_activity()
         self._xhr.attach(outlet)
 
     def take(self, messages: list[str]) -> None:
         """Handle the client's messages; an empty list asks whether the connection is alive."""
-        self.heard()
+        self.note_activity()
         self._xhr.has_returned = True
         if messages:
             self._silent_until = 0.0

@@ -24,7 +24,7 @@ async def terminate(node: Node, app: App, user_id: str) -> HttpResponse:
 
 
 async def reconnect(node: Node, app: App, user_id: str) -> HttpResponse:
-    """Like `terminate`, but clients are told to reconnect and authorise again."""
+    """Like `terminate`, but clients are told to reconnect and authorize again."""
     _check_user(user_id)
     await node.reconnect_user(app, user_id)
     return HttpResponse()

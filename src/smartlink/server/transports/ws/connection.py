@@ -52,7 +52,7 @@ class WebSocket(ClientConnection):
         if self._is_lost:
             return
         if self.is_open:
-            self.heard()
+            self.note_activity()
         if self._buffer is not None:
             self._buffer += data
             data = self._buffer
