@@ -67,7 +67,7 @@ async def test_async_sessions_announce_too(async_engine: AsyncEngine) -> None:
     assert rows == [("App\\Events\\Said", "3.4"), ("OrderCreated", None)]
 
 
-async def test_live_events_of_async_sessions_are_sent_by_a_broadcaster_that_awaits(
+async def test_async_sessions_send_live_events_with_an_async_broadcaster(
     async_engine: AsyncEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     fake = FakeBroadcaster()
@@ -84,7 +84,7 @@ async def test_live_events_of_async_sessions_are_sent_by_a_broadcaster_that_awai
         await eventually(lambda: "live events lost (App\\Events\\Blinked): BroadcastUnavailable" in caplog.text)
 
 
-async def test_an_async_savepoint_that_is_taken_back_is_not_told(async_engine: AsyncEngine) -> None:
+async def test_a_rolled_back_async_savepoint_is_not_announced(async_engine: AsyncEngine) -> None:
     sessions = async_sessionmaker(async_engine)
     broadcasts = SessionBroadcasts(FakeBroadcaster(), Outbox(tables))
     broadcasts.attach(sessions)

@@ -72,7 +72,7 @@ def signed(text: str) -> str:
     return f"{KEY}:{hmac.new(SECRET.encode(), text.encode(), hashlib.sha256).hexdigest()}"
 
 
-async def test_a_private_authorisation_is_signed_and_names_the_user(client: httpx2.AsyncClient) -> None:
+async def test_a_private_authorization_is_signed_and_names_the_user(client: httpx2.AsyncClient) -> None:
     answer = await client.post("/broadcasting/auth", data={"socket_id": SOCKET, "channel_name": "private-user.7"})
 
     data = '{"user_id":"7"}'
@@ -81,7 +81,7 @@ async def test_a_private_authorisation_is_signed_and_names_the_user(client: http
     assert answer.headers["cache-control"] == "no-store"
 
 
-async def test_naming_the_user_on_private_channels_is_a_choice() -> None:
+async def test_naming_the_user_on_private_channels_is_optional() -> None:
     transport = httpx2.ASGITransport(build(name_user_on_private=False))
     async with httpx2.AsyncClient(transport=transport, base_url="http://app") as client:
         answer = await client.post(
@@ -93,14 +93,14 @@ async def test_naming_the_user_on_private_channels_is_a_choice() -> None:
     assert answer.json() == {"auth": signed(f"{SOCKET}:private-user.7")}
 
 
-async def test_a_presence_authorisation_carries_the_member(client: httpx2.AsyncClient) -> None:
+async def test_a_presence_authorization_carries_the_member(client: httpx2.AsyncClient) -> None:
     answer = await client.post("/broadcasting/auth", json={"socket_id": SOCKET, "channel_name": "presence-chat"})
 
     data = '{"user_id":"7","user_info":{"id":7,"name":"Ána"}}'
     assert answer.json() == {"auth": signed(f"{SOCKET}:presence-chat:{data}"), "channel_data": data}
 
 
-async def test_a_rule_may_choose_what_others_see(client: httpx2.AsyncClient) -> None:
+async def test_a_rule_may_choose_the_member_info(client: httpx2.AsyncClient) -> None:
     answer = await client.post("/broadcasting/auth", json={"socket_id": SOCKET, "channel_name": "presence-game"})
 
     assert json.loads(answer.json()["channel_data"]) == {"user_id": "7", "user_info": {"score": 3}}
@@ -114,14 +114,14 @@ async def test_a_user_is_signed_in(client: httpx2.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("endpoint", ["auth", "user-auth"])
-async def test_without_a_socket_id_there_is_nothing_to_sign(client: httpx2.AsyncClient, endpoint: str) -> None:
+async def test_nothing_is_signed_without_a_socket_id(client: httpx2.AsyncClient, endpoint: str) -> None:
     answer = await client.post(f"/broadcasting/{endpoint}", data={"channel_name": "private-user.7"})
 
     assert (answer.status_code, answer.json()) == (200, {})
 
 
 @pytest.mark.parametrize("channel", ["private-user.8", "private-user.07", "presence-user.7", "chat", "private-x"])
-async def test_what_no_rule_allows_is_forbidden(client: httpx2.AsyncClient, channel: str) -> None:
+async def test_a_channel_that_no_rule_allows_is_forbidden(client: httpx2.AsyncClient, channel: str) -> None:
     answer = await client.post("/broadcasting/auth", data={"socket_id": SOCKET, "channel_name": channel})
 
     assert answer.status_code == 403
@@ -129,19 +129,19 @@ async def test_what_no_rule_allows_is_forbidden(client: httpx2.AsyncClient, chan
 
 
 @pytest.mark.parametrize("endpoint", ["auth", "user-auth"])
-async def test_a_stranger_is_not_answered(client: httpx2.AsyncClient, endpoint: str) -> None:
+async def test_an_unauthenticated_user_gets_401(client: httpx2.AsyncClient, endpoint: str) -> None:
     answer = await client.post(f"/broadcasting/{endpoint}", data={"socket_id": SOCKET}, headers={"authorization": ""})
 
     assert (answer.status_code, answer.json()) == (401, {"message": "Unauthenticated."})
 
 
-async def test_the_application_may_refuse_in_its_own_way(client: httpx2.AsyncClient) -> None:
+async def test_the_application_may_choose_status_and_message_of_a_refusal(client: httpx2.AsyncClient) -> None:
     answer = await client.post("/broadcasting/auth", headers={"authorization": "expired"})
 
     assert (answer.status_code, answer.json()) == (419, {"message": "CSRF token mismatch."})
 
 
-async def test_only_gets_and_posts_to_the_two_endpoints_are_answered(client: httpx2.AsyncClient) -> None:
+async def test_only_get_and_post_to_the_two_endpoints_are_accepted(client: httpx2.AsyncClient) -> None:
     assert (await client.put("/broadcasting/auth")).status_code == 405
     assert (await client.put("/broadcasting/auth")).headers["allow"] == "GET, POST"
     assert (await client.post("/broadcasting/other")).status_code == 404
@@ -213,7 +213,7 @@ async def test_a_malformed_channel_is_never_signed(client: httpx2.AsyncClient, a
 
 
 @pytest.mark.parametrize("value", NOT_TEXT)
-async def test_what_is_not_text_is_never_signed(client: httpx2.AsyncClient, value: object) -> None:
+async def test_a_channel_that_is_not_a_string_is_never_signed(client: httpx2.AsyncClient, value: object) -> None:
     bad_socket = await client.post("/broadcasting/auth", json={"socket_id": value, "channel_name": "private-user.7"})
     bad_channel = await client.post("/broadcasting/auth", json={"socket_id": SOCKET, "channel_name": value})
 
@@ -233,7 +233,7 @@ async def test_what_is_not_text_is_never_signed(client: httpx2.AsyncClient, valu
         [("socket_id", SOCKET)],
     ],
 )
-async def test_a_form_that_says_a_field_twice_or_as_a_list_is_never_signed(
+async def test_a_form_with_a_repeated_or_list_field_is_never_signed(
     client: httpx2.AsyncClient, body: list[tuple[str, str]]
 ) -> None:
     answer = await client.post(
@@ -257,7 +257,7 @@ async def test_a_body_of_a_megabyte_is_too_large(client: httpx2.AsyncClient, end
     assert "auth" not in answer.json()
 
 
-async def test_a_body_of_unsaid_length_is_bounded_too(client: httpx2.AsyncClient) -> None:
+async def test_a_body_without_content_length_is_limited_too(client: httpx2.AsyncClient) -> None:
     async def endless() -> AsyncIterator[bytes]:
         for _ in range(100):
             yield b"x" * 1000
@@ -307,7 +307,7 @@ async def test_a_body_of_unsaid_length_is_bounded_too(client: httpx2.AsyncClient
         ("application/json; charset=utf-8", b"{}", 403),
     ],
 )
-async def test_an_unreadable_body_is_the_callers_error(
+async def test_an_unreadable_body_is_a_client_error(
     client: httpx2.AsyncClient, content_type: str, body: bytes, status: int
 ) -> None:
     answer = await client.post("/broadcasting/auth", content=body, headers={"content-type": content_type})
@@ -316,7 +316,7 @@ async def test_an_unreadable_body_is_the_callers_error(
     assert "auth" not in answer.json()
 
 
-async def test_it_works_where_it_is_mounted() -> None:
+async def test_it_works_below_any_mount_path() -> None:
     from starlette.applications import Starlette
     from starlette.routing import Mount
 
@@ -331,7 +331,7 @@ async def test_it_works_where_it_is_mounted() -> None:
     assert answer.status_code == 200
 
 
-async def test_a_get_is_answered_as_a_post_is(client: httpx2.AsyncClient) -> None:
+async def test_get_is_answered_like_post(client: httpx2.AsyncClient) -> None:
     fields = {"socket_id": SOCKET, "channel_name": "private-user.7"}
     asked = await client.get("/broadcasting/auth", params=fields)
     posted = await client.post("/broadcasting/auth", data=fields)
@@ -341,7 +341,7 @@ async def test_a_get_is_answered_as_a_post_is(client: httpx2.AsyncClient) -> Non
     assert (await client.get("/broadcasting/auth", params=fields | {"socket_id": "1.1\n"})).status_code == 422
 
 
-async def test_many_channels_are_authorised_in_one_call(client: httpx2.AsyncClient) -> None:
+async def test_many_channels_are_authorized_in_one_call(client: httpx2.AsyncClient) -> None:
     names = ["private-user.7", "presence-chat", "private-user.8", "chat", "private-x\n"]
     as_json = await client.post("/broadcasting/auth", json={"socket_id": SOCKET, "channels": names})
     as_form = await client.post("/broadcasting/auth", data={"socket_id": SOCKET, "channel_name[]": names})
@@ -361,7 +361,7 @@ async def test_many_channels_are_authorised_in_one_call(client: httpx2.AsyncClie
 @pytest.mark.parametrize(
     "channels", [[], "private-user.7", {"a": 1}, [1], ["private-user.7", None], ["private-user.7"] * 101]
 )
-async def test_what_is_no_list_of_names_is_refused_as_a_whole(client: httpx2.AsyncClient, channels: object) -> None:
+async def test_an_invalid_list_of_names_is_refused_as_a_whole(client: httpx2.AsyncClient, channels: object) -> None:
     answer = await client.post("/broadcasting/auth", json={"socket_id": SOCKET, "channels": channels})
 
     assert answer.status_code == 422
@@ -374,7 +374,7 @@ async def test_many_channels_for_a_malformed_socket_are_never_signed(client: htt
     assert "channels" not in answer.json()
 
 
-async def test_an_encrypted_channel_is_authorised_with_its_secret() -> None:
+async def test_an_encrypted_channel_is_authorized_with_its_secret() -> None:
     encryption = ChannelEncryption("a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=")
     transport = httpx2.ASGITransport(build(encryption=encryption))
     async with httpx2.AsyncClient(transport=transport, base_url="http://app") as client:
@@ -392,7 +392,7 @@ async def test_an_encrypted_channel_is_authorised_with_its_secret() -> None:
     }
 
 
-async def test_without_a_master_key_encrypted_channels_are_nobodys(client: httpx2.AsyncClient) -> None:
+async def test_without_a_master_key_encrypted_channels_are_denied(client: httpx2.AsyncClient) -> None:
     fields = {"socket_id": SOCKET, "channel_name": "private-encrypted-user.7"}
 
     assert (await client.post("/broadcasting/auth", json=fields)).status_code == 403
@@ -443,18 +443,18 @@ class TestGuards:
 
 
 @pytest.mark.parametrize("query", ["channel_name[]=\udcff&socket_id=1.2", "socket_id=1.2&channel_name=private-\xfc"])
-def test_a_query_with_raw_bytes_is_the_callers_error(query: str) -> None:
+def test_a_query_with_raw_bytes_is_a_client_error(query: str) -> None:
     authorizer = ChannelAuthorizer(ChannelRules(), key=KEY, secret=SECRET, member_of=lambda user: Member(user))
     question = AuthRequest("GET", "/broadcasting/auth", lambda: b"", query=query)
 
     assert authorizer.answer_sync(question, {"default": lambda: 7}).status == 400
 
 
-async def test_a_websocket_is_turned_away() -> None:
+async def test_a_websocket_is_refused() -> None:
     assert await connect_websocket(build()) == [{"type": "websocket.close", "code": 1000}]
 
 
 @pytest.mark.parametrize(("key", "secret"), [("", SECRET), (KEY, "")])
-def test_without_a_secret_nothing_is_ever_signed(key: str, secret: str) -> None:
+def test_an_authorizer_without_a_secret_is_refused(key: str, secret: str) -> None:
     with pytest.raises(BroadcastConfigError, match="is empty"):
         ChannelAuthorizer(ChannelRules(), key=key, secret=secret, member_of=lambda user: Member(user))

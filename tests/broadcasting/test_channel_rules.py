@@ -98,7 +98,7 @@ async def test_everything_else_is_denied(rules: ChannelRules, channel: str) -> N
     assert not (await rules.decide(7, channel)).allowed
 
 
-async def test_the_largest_id_is_that_of_the_database() -> None:
+async def test_the_largest_id_is_the_databases_maximum() -> None:
     rules = ChannelRules()
     rules.private("user.{user_id}")(_is_a_number)
 
@@ -111,7 +111,7 @@ def _is_a_number(user: object, user_id: int) -> bool:
     return type(user_id) is int
 
 
-async def test_a_decision_says_which_rule_and_why(rules: ChannelRules) -> None:
+async def test_a_decision_names_the_rule_and_the_reason(rules: ChannelRules) -> None:
     no = await rules.decide(7, "private-user.8")
     none = await rules.decide(7, "private-unknown")
 
@@ -126,7 +126,7 @@ async def test_a_rule_may_describe_the_member(rules: ChannelRules) -> None:
     )
 
 
-async def test_none_leaves_it_to_the_next_rule_and_false_does_not() -> None:
+async def test_none_continues_with_the_next_rule_and_false_does_not() -> None:
     open_first, closed_first = ChannelRules(), ChannelRules()
     open_first.private("a.{x}")(_unsure)
     open_first.private("{y}.{x}")(_yes)
@@ -150,7 +150,7 @@ def _yes(user: object, y: str, x: str) -> bool:
 
 
 @pytest.mark.parametrize("answer", [1, "yes", object(), [1]])
-async def test_an_answer_that_is_neither_yes_nor_no_is_a_mistake(answer: object) -> None:
+async def test_a_rule_that_returns_neither_true_nor_false_is_an_error(answer: object) -> None:
     with pytest.raises(TypeError, match="private-x"):
         await rules_with("x", answer).decide(1, "private-x")
 
@@ -174,7 +174,9 @@ async def test_without_rules_everything_is_denied() -> None:
         ("", lambda user: True),
     ],
 )
-def test_a_pattern_that_does_not_fit_is_refused_where_it_is_written(pattern: str, rule: Callable[..., Any]) -> None:
+def test_a_pattern_that_does_not_match_its_function_is_refused_at_definition(
+    pattern: str, rule: Callable[..., Any]
+) -> None:
     with pytest.raises(ValueError, match=r"placeholder|prefix|takes|characters"):
         ChannelRules().private(pattern)(rule)
 
@@ -195,7 +197,7 @@ def test_a_pattern_has_one_rule_for_each_kind() -> None:
         rules.any("chat")(lambda user: True)
 
 
-async def test_a_hundred_thousand_characters_do_not_hold_it_up() -> None:
+async def test_matching_a_name_of_100000_characters_is_fast() -> None:
     rules = ChannelRules()
     rules.private("{a}x{b}x{c}x{d}")(_four)
     hostile = "private-" + "x" * 100_000
@@ -274,18 +276,18 @@ async def test_a_placeholder_may_be_loaded(loading: ChannelRules, user: int, cha
     assert (await loading.decide(user, channel)).allowed is allowed
 
 
-def test_a_decision_needs_no_loop_even_for_rules_that_await(loading: ChannelRules) -> None:
+def test_a_sync_decision_runs_async_rules_without_a_loop(loading: ChannelRules) -> None:
     assert loading.decide_sync(7, "private-orders.1").allowed
     assert loading.decide_sync(7, "private-orders.100").why == "there is no Order 100"
 
 
-async def test_inside_a_loop_a_rule_that_awaits_cannot_be_waited_for(loading: ChannelRules) -> None:
+async def test_a_sync_decision_with_an_async_rule_raises_inside_a_loop(loading: ChannelRules) -> None:
     with pytest.raises(RuntimeError, match="await"):
         loading.decide_sync(7, "private-orders.1")
     assert loading.decide_sync(7, "private-files.b4a3c0de-0000-4000-8000-000000000000").allowed
 
 
-def test_a_type_nobody_loads_is_told_of_when_the_rule_is_added() -> None:
+def test_a_parameter_type_without_a_loader_is_refused_when_the_rule_is_added() -> None:
     rules = ChannelRules()
 
     with pytest.raises(ValueError, match=r"rules\.resolve\(Order, load_order\)"):
@@ -309,9 +311,7 @@ def test_a_pattern_has_no_prefix(pattern: str) -> None:
         ("sites.{domain}", "sites.example.com", None),
     ],
 )
-async def test_a_placeholder_takes_dots_where_it_says_so_and_never_by_default(
-    pattern: str, name: str, value: str | None
-) -> None:
+async def test_a_placeholder_matches_dots_only_with_path(pattern: str, name: str, value: str | None) -> None:
     rules, found = ChannelRules(), []
 
     @rules.private(pattern)
@@ -323,7 +323,7 @@ async def test_a_placeholder_takes_dots_where_it_says_so_and_never_by_default(
     assert found == ([] if value is None else [value])
 
 
-def test_what_takes_dots_is_text_and_the_only_one() -> None:
+def test_a_path_placeholder_is_text_and_the_only_one() -> None:
     def numbered(user: int, n: int) -> bool:
         return True
 

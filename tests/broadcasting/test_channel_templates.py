@@ -111,7 +111,7 @@ def test_several_channels_may_be_named_and_values_of_several_kinds_fill_them() -
     ]
 
 
-def test_what_broadcast_on_gives_is_filled_too() -> None:
+def test_placeholders_in_broadcast_on_are_filled_too() -> None:
     class Base(BroadcastEvent):
         def broadcast_on(self) -> Channel:
             return self.channel  # type: ignore[attr-defined, no-any-return]
@@ -123,7 +123,7 @@ def test_what_broadcast_on_gives_is_filled_too() -> None:
     assert channels_of(Shipped(7)) == ["orders.7"]
 
 
-def test_a_placeholder_without_a_field_is_told_when_the_class_is_made() -> None:
+def test_a_placeholder_without_a_field_raises_at_class_definition() -> None:
     with pytest.raises(TypeError, match=re.escape("Slip: PrivateChannel('orders.{order}') needs a field order")):
 
         class Slip(BroadcastEvent):
@@ -131,7 +131,7 @@ def test_a_placeholder_without_a_field_is_told_when_the_class_is_made() -> None:
             channel = PrivateChannel("orders.{order}")
 
 
-def test_an_event_without_a_channel_is_told_when_it_is_made() -> None:
+def test_creating_an_event_without_a_channel_raises() -> None:
     class Nowhere(BroadcastEvent):
         order_id: int
 
@@ -140,17 +140,17 @@ def test_an_event_without_a_channel_is_told_when_it_is_made() -> None:
 
 
 @pytest.mark.parametrize("value", [None, True, 1.5, "", "a b", "x" * 200])
-def test_what_no_channel_can_be_named_after_is_refused(value: Any) -> None:
+def test_a_value_that_cannot_be_in_a_channel_name_is_refused(value: Any) -> None:
     with pytest.raises(InvalidChannel):
         FakeBroadcaster().pack(OrderShipped(value))
 
 
-def test_a_placeholder_that_nothing_fills_never_goes_out() -> None:
+def test_an_unfilled_placeholder_is_never_sent() -> None:
     with pytest.raises(InvalidChannel, match="order_id"):
         FakeBroadcaster().pack(FakeBroadcaster().on(Channel("orders.{order_id}")).as_("x").event)
 
 
 @pytest.mark.parametrize("name", ["orders.{", "orders.{}", "orders.{1}", "orders.{a.b}", "{a}" + "x" * 200])
-def test_braces_that_are_no_placeholder_are_refused(name: str) -> None:
+def test_malformed_placeholders_are_refused(name: str) -> None:
     with pytest.raises(InvalidChannel):
         Channel(name)

@@ -24,17 +24,17 @@ def test_the_class_adds_the_prefix() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["private-chat", "presence-chat", "private-encrypted-chat", "private-"])
-def test_a_name_that_carries_a_prefix_is_refused(kind: type[Channel], name: str) -> None:
+def test_a_name_with_a_prefix_is_refused(kind: type[Channel], name: str) -> None:
     with pytest.raises(InvalidChannel, match="leave the prefix out"):
         kind(name)
 
 
-def test_the_rest_of_a_prefix_is_not_doubled_either() -> None:
+def test_a_partial_prefix_is_refused_too() -> None:
     with pytest.raises(InvalidChannel, match="leave the prefix out"):
         EncryptedPrivateChannel("encrypted-vault")
 
 
-def test_a_name_that_would_make_another_kind_is_refused() -> None:
+def test_a_name_that_would_change_the_kind_is_refused() -> None:
     with pytest.raises(InvalidChannel, match="another kind"):
         PrivateChannel("encrypted-vault")
 

@@ -81,7 +81,7 @@ async def test_an_event_goes_through_every_connection_it_names_with_the_payload_
     assert drivers.default.sent == []
 
 
-async def test_one_connection_that_fails_does_not_keep_the_others_from_theirs(drivers: Drivers) -> None:
+async def test_a_failing_connection_does_not_stop_the_others(drivers: Drivers) -> None:
     drivers.reverb.fails_with = BroadcastUnavailable("reverb is away")
 
     with pytest.raises(BroadcastUnavailable, match="reverb is away"):
@@ -89,7 +89,7 @@ async def test_one_connection_that_fails_does_not_keep_the_others_from_theirs(dr
     assert len(drivers.ably.sent) == 1
 
 
-async def test_of_two_failures_the_one_that_may_pass_is_raised_and_the_other_noted(drivers: Drivers) -> None:
+async def test_of_two_failures_the_temporary_one_is_raised_with_the_other_as_a_note(drivers: Drivers) -> None:
     drivers.reverb.fails_with = BroadcastRefused("never")
     drivers.ably.fails_with = BroadcastUnavailable("later")
 
@@ -98,19 +98,19 @@ async def test_of_two_failures_the_one_that_may_pass_is_raised_and_the_other_not
     assert raised.value.__notes__ == ["never"]
 
 
-async def test_a_connection_nobody_knows_is_said_when_packing(drivers: Drivers) -> None:
+async def test_packing_for_an_unknown_connection_raises(drivers: Drivers) -> None:
     with pytest.raises(BroadcastConfigError, match="no driver mars"):
         await drivers.broadcaster.on(Channel("news")).via("mars").send()
     with pytest.raises(BroadcastConfigError, match="this broadcaster has only fake"):
         Broadcaster(FakeDriver()).pack(Told("hi"))
 
 
-async def test_a_recorded_envelope_of_a_connection_that_is_gone_is_refused(drivers: Drivers) -> None:
+async def test_a_recorded_envelope_for_a_removed_connection_is_refused(drivers: Drivers) -> None:
     with pytest.raises(BroadcastRefused, match="no driver mars"):
         await drivers.broadcaster.driver.send([Envelope("news", "E", "{}", connection="mars")])
 
 
-async def test_what_names_the_default_connection_keeps_one_order_with_what_names_none(drivers: Drivers) -> None:
+async def test_naming_the_default_connection_is_the_same_as_naming_none(drivers: Drivers) -> None:
     named = [
         Envelope("chat", str(n), "{}", connection=None if n % 2 else drivers.broadcaster.driver.name) for n in range(4)
     ]
@@ -130,7 +130,7 @@ async def test_the_idempotency_key_differs_for_each_connection(drivers: Drivers)
 
 
 @pytest.mark.parametrize("text", ["away", "x" * 20_000])
-async def test_an_event_that_asks_for_it_is_reported_instead_of_raising(drivers: Drivers, text: str) -> None:
+async def test_an_event_with_rescue_is_reported_instead_of_raising(drivers: Drivers, text: str) -> None:
     class Unimportant(Told):
         broadcast_connections = ()
         broadcast_rescue = True
@@ -143,7 +143,7 @@ async def test_an_event_that_asks_for_it_is_reported_instead_of_raising(drivers:
     assert [failed for failed, _ in drivers.failures] == [event]
 
 
-async def test_without_a_reporter_the_log_is_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_without_report_failures_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     driver = FakeDriver()
     driver.fails_with = BroadcastUnavailable("away")
 
@@ -152,7 +152,7 @@ async def test_without_a_reporter_the_log_is_told(caplog: pytest.LogCaptureFixtu
     assert "broadcast of AnonymousEvent failed: BroadcastUnavailable: away" in caplog.text
 
 
-async def test_an_event_can_be_said_in_one_sentence(drivers: Drivers) -> None:
+async def test_an_anonymous_event_can_be_built_in_one_expression(drivers: Drivers) -> None:
     sentence = drivers.broadcaster.private("orders.1").on(Channel("news")).as_(".order.shipped").with_({"id": 1})
     await sentence.via("ably").send()
 
@@ -161,7 +161,7 @@ async def test_an_event_can_be_said_in_one_sentence(drivers: Drivers) -> None:
     ]
 
 
-async def test_nothing_is_sent_before_send_and_a_sentence_can_be_said_again(drivers: Drivers) -> None:
+async def test_nothing_is_sent_before_send_which_can_be_called_again(drivers: Drivers) -> None:
     sentence = drivers.broadcaster.presence("room")
 
     assert drivers.default.sent == []
@@ -171,7 +171,7 @@ async def test_nothing_is_sent_before_send_and_a_sentence_can_be_said_again(driv
     assert sentence.event.broadcast_on() == (PresenceChannel("room"),)
 
 
-async def test_a_notification_is_named_and_shaped_as_echo_expects_it(drivers: Drivers) -> None:
+async def test_a_notification_has_the_name_and_fields_that_echo_expects(drivers: Drivers) -> None:
     channel = PrivateChannel("App.Models.User.7")
     await drivers.broadcaster.send(BroadcastNotification(channel, "invoice.paid", {"amount": "1.50"}, id="n-1"))
 
@@ -181,7 +181,7 @@ async def test_a_notification_is_named_and_shaped_as_echo_expects_it(drivers: Dr
     assert BroadcastNotification(channel, "a").id != BroadcastNotification(channel, "a").id
 
 
-def test_an_event_that_nothing_delays_is_live() -> None:
+def test_broadcast_now_is_live() -> None:
     @dataclass(frozen=True)
     class Blinked(BroadcastNow):
         def broadcast_on(self) -> Channel:
@@ -191,7 +191,7 @@ def test_an_event_that_nothing_delays_is_live() -> None:
 
 
 @pytest.mark.parametrize("user_id", ["7", 7])
-async def test_a_service_that_cannot_leave_out_a_user_is_told_of(drivers: Drivers, user_id: str | int) -> None:
+async def test_excluding_a_user_raises_for_a_service_that_cannot(drivers: Drivers, user_id: str | int) -> None:
     drivers.default.leaves_out_users = False
     with pytest.raises(BroadcastConfigError, match="fake cannot exclude all sockets of a user"):
         await drivers.broadcaster.on(Channel("news")).to_other_users(user_id).send()

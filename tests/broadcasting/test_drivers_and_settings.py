@@ -66,7 +66,7 @@ def test_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, va
 
 
 @pytest.mark.parametrize("missing", ["PUSHER_APP_ID", "PUSHER_APP_KEY", "PUSHER_APP_SECRET"])
-def test_what_pusher_misses_is_said(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+def test_a_missing_pusher_setting_is_named(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     for variable in {"PUSHER_APP_ID", "PUSHER_APP_KEY", "PUSHER_APP_SECRET"} - {missing}:
         monkeypatch.setenv(variable, "x")
 
@@ -74,29 +74,29 @@ def test_what_pusher_misses_is_said(monkeypatch: pytest.MonkeyPatch, missing: st
         DriverManager(BroadcastSettings(driver="pusher")).driver()
 
 
-def test_an_event_that_names_an_unknown_connection_is_told_so_not_the_setting() -> None:
+def test_the_error_for_an_unknown_connection_names_it_not_the_setting() -> None:
     with pytest.raises(BroadcastConfigError, match="connection 'puhser': there is no such driver"):
         DriverManager(BroadcastSettings()).driver("puhser")
 
 
 @pytest.mark.parametrize("name", ["abli", "puhser", ""])
-def test_an_unknown_driver_is_answered_with_the_known(name: str) -> None:
+def test_the_error_for_an_unknown_driver_lists_the_known_ones(name: str) -> None:
     with pytest.raises(BroadcastConfigError, match="ably, log, null, pusher, redis, reverb"):
         DriverManager(BroadcastSettings()).driver(name)
 
 
-def test_applications_add_their_own() -> None:
+def test_applications_can_add_drivers() -> None:
     manager = DriverManager(BroadcastSettings(driver="mine"))
     manager.extend("mine", lambda _: FakeDriver())
 
     assert isinstance(manager.driver(), FakeDriver)
 
 
-def test_the_secret_does_not_show() -> None:
+def test_secrets_are_hidden_in_repr() -> None:
     assert "app-secret" not in repr(BroadcastSettings())
 
 
-async def test_the_log_driver_tells_of_events_but_not_what_they_say(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_driver_logs_events_without_payloads(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
     await LogDriver().send([Envelope("private-a", "Said", '{"text":"é"}', "1.2")])
@@ -105,7 +105,7 @@ async def test_the_log_driver_tells_of_events_but_not_what_they_say(caplog: pyte
     assert "text" not in caplog.text
 
 
-async def test_the_log_driver_shows_payloads_when_told_to(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_driver_can_show_payloads(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
     await LogDriver(show_payloads=True).send([Envelope("private-a", "Said", '{"text":"hi"}')])
@@ -113,7 +113,7 @@ async def test_the_log_driver_shows_payloads_when_told_to(caplog: pytest.LogCapt
     assert '{"text":"hi"}' in caplog.text
 
 
-async def test_the_null_driver_takes_everything() -> None:
+async def test_the_null_driver_accepts_everything() -> None:
     await DriverManager(BroadcastSettings()).driver("null").send([Envelope("private-a", "Said", "{}")])
 
 
@@ -132,7 +132,7 @@ PUSHER = {"pusher_app_id": "1", "pusher_app_key": "p-key", "pusher_app_secret": 
         ({"driver": "ably", "ably_key": "app.key:secret:part"}, ("app.key", "secret:part")),
     ],
 )
-def test_authorizations_are_signed_whatever_the_driver(settings: dict[str, Any], key: tuple[str, str]) -> None:
+def test_the_signing_key_depends_on_the_driver(settings: dict[str, Any], key: tuple[str, str]) -> None:
     assert BroadcastSettings(**settings).signing_key() == key
 
 
@@ -145,7 +145,7 @@ def test_authorizations_are_signed_whatever_the_driver(settings: dict[str, Any],
         ({"driver": "log", "reverb_app_secret": ""}, "REVERB_APP_SECRET"),
     ],
 )
-def test_what_signing_misses_is_said(settings: dict[str, Any], missing: str) -> None:
+def test_a_missing_signing_key_is_named(settings: dict[str, Any], missing: str) -> None:
     with pytest.raises(BroadcastConfigError, match=missing):
         BroadcastSettings(**settings).signing_key()
 
@@ -160,7 +160,7 @@ def test_what_signing_misses_is_said(settings: dict[str, Any], missing: str) -> 
         ({"redis_password": "x", "redis_url": "rediss://r:1/2"}, "rediss://r:1/2"),
     ],
 )
-def test_redis_is_one_address_or_its_parts(settings: dict[str, Any], address: str) -> None:
+def test_redis_is_set_by_a_url_or_by_its_parts(settings: dict[str, Any], address: str) -> None:
     assert BroadcastSettings(**settings).redis_address == address
 
 
@@ -174,7 +174,7 @@ async def test_every_driver_is_built_from_settings_alone(driver: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["short", "x" * 44])
-def test_a_master_key_that_is_none_is_told_of_at_the_start(key: str) -> None:
+def test_an_invalid_master_key_is_refused_at_startup(key: str) -> None:
     with pytest.raises(BroadcastConfigError, match="BROADCAST_ENCRYPTION_MASTER_KEY"):
         Broadcaster.from_settings(BroadcastSettings(driver="null", encryption_master_key=key))
 
@@ -191,7 +191,7 @@ def test_a_master_key_that_is_none_is_told_of_at_the_start(key: str) -> None:
         ({"driver": "ably", "ably_key": "a.b:c", "ably_host": "HOST"}, "ABLY_HOST"),
     ],
 )
-def test_a_host_that_is_a_url_or_has_a_port_is_refused_at_the_start(
+def test_a_host_that_is_a_url_or_has_a_port_is_refused_at_startup(
     settings: dict[str, Any], variable: str, host: str
 ) -> None:
     given = {name: host if value == "HOST" else value for name, value in settings.items()}
@@ -209,12 +209,12 @@ def test_a_host_is_a_name_or_an_address(host: str) -> None:
     ("name", "hint"),
     [("drvier", "did you mean driver"), ("reverb_prot", "did you mean reverb_port"), ("x", "has no x$")],
 )
-def test_an_argument_that_is_none_is_told_so(name: str, hint: str) -> None:
+def test_an_unknown_argument_is_refused(name: str, hint: str) -> None:
     with pytest.raises(BroadcastConfigError, match=hint):
         BroadcastSettings(**{name: "1"})
 
 
-def test_arguments_may_be_named_as_the_variables_are() -> None:
+def test_arguments_may_have_the_names_of_the_variables() -> None:
     settings = BroadcastSettings(_env_file=None, BROADCAST_DRIVER="log", REVERB_PORT="9000")  # type: ignore[call-arg]
 
     assert (settings.driver, settings.reverb_port) == ("log", 9000)
@@ -231,7 +231,7 @@ def test_arguments_may_be_named_as_the_variables_are() -> None:
         ("realtime.example.com", "a-secret-of-our-own", False),
     ],
 )
-def test_a_sample_secret_for_another_machine_is_warned_of(
+def test_a_sample_secret_for_another_machine_logs_a_warning(
     caplog: pytest.LogCaptureFixture, host: str, secret: str, is_warned: bool
 ) -> None:
     Broadcaster.from_settings(BroadcastSettings(_env_file=None, reverb_host=host, reverb_app_secret=secret))
@@ -248,11 +248,11 @@ def test_a_sample_secret_for_another_machine_is_warned_of(
         ({"reverb_server_port": 9000, "reverb_port": 443}, 443),
     ],
 )
-def test_unset_the_port_is_that_of_the_server(given: dict[str, int], port: int) -> None:
+def test_an_unset_port_defaults_to_the_servers_port(given: dict[str, int], port: int) -> None:
     assert BroadcastSettings(_env_file=None, **given).reverb_port == port
 
 
-def test_the_port_that_is_set_counts_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_explicit_port_wins_from_any_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / ".env"
     file.write_text("REVERB_PORT=443\n")
     monkeypatch.setenv("REVERB_SERVER_PORT", "9000")

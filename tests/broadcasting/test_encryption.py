@@ -37,7 +37,7 @@ def opened_as_a_client_does(channel: str, sealed: str, master: bytes = b"k" * 32
     return box.decrypt(base64.b64decode(parts["ciphertext"]), base64.b64decode(parts["nonce"])).decode()
 
 
-async def test_what_goes_to_an_encrypted_channel_leaves_sealed_and_nothing_else_does() -> None:
+async def test_only_payloads_for_encrypted_channels_are_sealed() -> None:
     driver = FakeDriver()
     broadcaster = Broadcaster(driver, encryption=ChannelEncryption(MASTER))
     channels = (EncryptedPrivateChannel("vault"), EncryptedPrivateCacheChannel("vault"), PrivateChannel("vault"))
@@ -51,7 +51,7 @@ async def test_what_goes_to_an_encrypted_channel_leaves_sealed_and_nothing_else_
     assert plain.payload == '{"gold":7}'
 
 
-def test_the_secret_is_the_channels_own() -> None:
+def test_each_channel_has_its_own_secret() -> None:
     encryption = ChannelEncryption(MASTER)
 
     expected = hashlib.sha256(CHANNEL.encode() + b"k" * 32).digest()
@@ -59,13 +59,13 @@ def test_the_secret_is_the_channels_own() -> None:
     assert encryption.shared_secret(CHANNEL) != encryption.shared_secret(CHANNEL + "s")
 
 
-def test_a_payload_sealed_twice_differs() -> None:
+def test_sealing_a_payload_twice_gives_different_ciphertexts() -> None:
     encryption = ChannelEncryption(MASTER)
 
     assert encryption.seal(CHANNEL, "{}") != encryption.seal(CHANNEL, "{}")
 
 
-def test_after_a_change_of_keys_the_new_one_seals_and_the_old_one_still_opens() -> None:
+def test_after_a_rotation_the_new_key_seals_and_the_old_one_still_opens() -> None:
     before = ChannelEncryption(OTHER)
     after = ChannelEncryption(MASTER, previous=[OTHER])
 
@@ -76,13 +76,13 @@ def test_after_a_change_of_keys_the_new_one_seals_and_the_old_one_still_opens() 
 
 
 @pytest.mark.parametrize("sealed", ["", "[]", "{}", '{"nonce":"!","ciphertext":""}', '{"nonce":"","ciphertext":""}'])
-def test_what_was_never_sealed_is_not_opened(sealed: str) -> None:
+def test_opening_an_unsealed_payload_fails(sealed: str) -> None:
     with pytest.raises(ValueError):
         ChannelEncryption(MASTER).open(CHANNEL, sealed)
 
 
 @pytest.mark.parametrize("key", ["", "short", "k" * 32, MASTER[:-4], base64.b64encode(b"k" * 33).decode(), "é" * 32])
-def test_a_key_that_is_none_is_refused_with_how_to_make_one(key: str) -> None:
+def test_an_invalid_key_is_refused_with_how_to_generate_one(key: str) -> None:
     with pytest.raises(BroadcastConfigError, match="token_bytes") as refused:
         ChannelEncryption(key)
     assert not key or key not in str(refused.value)
@@ -100,7 +100,7 @@ def test_settings_name_the_keys() -> None:
     assert MASTER not in repr(settings)
 
 
-def test_the_limit_is_of_what_travels() -> None:
+def test_the_size_limit_applies_to_the_sealed_payload() -> None:
     broadcaster = Broadcaster(FakeDriver(), encryption=ChannelEncryption(MASTER))
     event = broadcaster.on(EncryptedPrivateChannel("vault")).with_({"x": "x" * 8_000}).event
 
@@ -109,11 +109,11 @@ def test_the_limit_is_of_what_travels() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 100, 1001])
-def test_the_size_of_a_sealed_payload_is_known_beforehand(size: int) -> None:
+def test_the_sealed_size_is_computed_without_sealing(size: int) -> None:
     assert len(ChannelEncryption(MASTER).seal(CHANNEL, "x" * size)) == sealed_bytes(size)
 
 
-async def test_a_recorded_event_without_a_key_to_seal_it_is_refused_not_sent_in_the_clear() -> None:
+async def test_a_recorded_event_without_a_key_is_refused_not_sent_unencrypted() -> None:
     driver = FakeDriver()
 
     with pytest.raises(BroadcastRefused, match="nothing is sent unencrypted"):

@@ -63,7 +63,7 @@ async def test_failed_events_are_listed_newest_first_with_their_reason(database:
     assert [event.id for event in older] == [first]
 
 
-async def test_a_failed_event_is_sent_again_on_request(database: OutboxDatabase) -> None:
+async def test_a_failed_event_can_be_retried(database: OutboxDatabase) -> None:
     driver = FakeDriver()
     [event_id] = await fail(database, driver, 1)
     relay = database.relay(driver)
@@ -78,7 +78,7 @@ async def test_a_failed_event_is_sent_again_on_request(database: OutboxDatabase)
     assert len(driver.sent) == 1
 
 
-async def test_all_failed_events_are_sent_again_in_order(database: OutboxDatabase) -> None:
+async def test_all_failed_events_are_retried_in_order(database: OutboxDatabase) -> None:
     driver = FakeDriver()
     await fail(database, driver, 1, 2, 3)
 
@@ -89,7 +89,7 @@ async def test_all_failed_events_are_sent_again_in_order(database: OutboxDatabas
     assert [sent.payload[-2:] for sent in driver.sent] == ["1}", "2}", "3}"]
 
 
-async def test_a_failed_event_can_be_forgotten_and_no_other(database: OutboxDatabase) -> None:
+async def test_only_failed_events_can_be_deleted(database: OutboxDatabase) -> None:
     [event_id] = await fail(database, FakeDriver(), 1)
     [waiting] = await database.record(envelope(2))
 
@@ -113,7 +113,7 @@ async def retry_all(database: OutboxDatabase, **bounds: int) -> int:
         return await FailedEvents(database.tables).retry_all(session, **bounds)
 
 
-async def test_a_page_that_is_further_on_hears_a_retried_event(database: OutboxDatabase) -> None:
+async def test_a_page_that_has_seen_later_ids_receives_a_retried_event(database: OutboxDatabase) -> None:
     driver, page = FakeDriver(), Page()
     [lost] = await fail(database, driver, 1)
     await database.record(envelope(2))
@@ -128,7 +128,7 @@ async def test_a_page_that_is_further_on_hears_a_retried_event(database: OutboxD
     assert page.applied == [2, 1]
 
 
-async def test_who_closes_a_gap_finds_a_retried_event_once_and_behind_the_others(database: OutboxDatabase) -> None:
+async def test_catching_up_returns_a_retried_event_once_after_the_others(database: OutboxDatabase) -> None:
     await fail(database, FakeDriver(), 1)
     await database.record(envelope(2))
     early, late = Page(), Page()
@@ -145,7 +145,7 @@ async def test_who_closes_a_gap_finds_a_retried_event_once_and_behind_the_others
     assert late.is_connected
 
 
-async def test_a_gap_in_which_an_event_was_set_aside_is_not_whole_until_the_state_is_loaded_anew(
+async def test_a_gap_with_a_failed_event_is_incomplete_until_the_state_is_reloaded(
     database: OutboxDatabase,
 ) -> None:
     page, elsewhere = Page(), Page()
@@ -163,7 +163,7 @@ async def test_a_gap_in_which_an_event_was_set_aside_is_not_whole_until_the_stat
     assert page.is_connected
 
 
-async def test_a_retried_event_keeps_all_but_its_id_and_its_past(database: OutboxDatabase) -> None:
+async def test_a_retried_event_keeps_everything_but_its_id_and_attempts(database: OutboxDatabase) -> None:
     driver = FakeDriver()
     driver.fails_with = BroadcastRefused("answered 400: no")
     kept = Envelope("private-b", "E", '{"a":"é"}', "1.2", Delivery.STATE, "high", None, "pusher", "7")
@@ -192,7 +192,7 @@ async def test_a_retry_that_is_rolled_back_leaves_the_event_failed(database: Out
     assert await database.column("state") == ["failed"]
 
 
-async def test_two_who_retry_at_once_send_it_once(database: OutboxDatabase) -> None:
+async def test_two_concurrent_retries_send_it_once(database: OutboxDatabase) -> None:
     await fail(database, FakeDriver(), 1, 2, 3)
 
     counts = await asyncio.gather(retry_all(database), retry_all(database))
@@ -201,7 +201,7 @@ async def test_two_who_retry_at_once_send_it_once(database: OutboxDatabase) -> N
     assert await database.column("state") == ["pending"] * 3
 
 
-async def test_many_are_retried_in_bounded_steps_oldest_first(database: OutboxDatabase) -> None:
+async def test_many_events_are_retried_in_batches_oldest_first(database: OutboxDatabase) -> None:
     _, second, third = await fail(database, FakeDriver(), 1, 2, 3)
 
     assert await retry_all(database, limit=2) == 2
@@ -211,7 +211,7 @@ async def test_many_are_retried_in_bounded_steps_oldest_first(database: OutboxDa
     assert min(await database.column("id")) > third
 
 
-async def test_a_retry_waits_for_who_records_on_its_channel(postgresql: OutboxDatabase) -> None:
+async def test_a_retry_waits_for_transactions_recording_on_its_channel(postgresql: OutboxDatabase) -> None:
     database = postgresql
     [lost] = await fail(database, FakeDriver(), 1)
     async with database.sessions() as session:

@@ -42,7 +42,7 @@ class Renamed(Shipped):
         return "order.shipped"
 
 
-async def test_what_was_broadcast_is_found_however_it_is_asked_for() -> None:
+async def test_assert_broadcast_finds_events_by_every_criterion() -> None:
     broadcaster = FakeBroadcaster()
     await broadcaster.send(Shipped(1))
     await broadcaster.send(Renamed(2), socket_id="1.1")
@@ -56,7 +56,7 @@ async def test_what_was_broadcast_is_found_however_it_is_asked_for() -> None:
     broadcaster.assert_broadcast(Renamed, on="private-orders.1", times=0)
 
 
-async def test_what_was_not_is_complained_about_with_what_was() -> None:
+async def test_a_failed_assertion_lists_what_was_sent() -> None:
     broadcaster = FakeBroadcaster()
     await broadcaster.send(Shipped(1))
 
@@ -68,7 +68,7 @@ async def test_what_was_not_is_complained_about_with_what_was() -> None:
         broadcaster.assert_nothing_broadcast()
 
 
-async def test_a_complaint_says_what_differs() -> None:
+async def test_a_failed_assertion_names_the_criteria() -> None:
     broadcaster = FakeBroadcaster()
     await broadcaster.send(Renamed(1), to_others=True)
     await broadcaster.on(Channel("feed")).as_("said").via("ably").to_other_users(7).send()
@@ -92,7 +92,7 @@ async def test_packing_alone_is_not_broadcasting() -> None:
     broadcaster.assert_nothing_broadcast()
 
 
-async def test_a_broadcaster_is_faked_for_as_long_as_the_block_lasts() -> None:
+async def test_a_broadcaster_is_faked_only_within_the_block() -> None:
     broadcaster = Broadcaster(NullDriver())
 
     with fake_broadcasts(broadcaster) as broadcasts, from_socket("1.2"):
@@ -107,7 +107,7 @@ async def test_a_broadcaster_is_faked_for_as_long_as_the_block_lasts() -> None:
         broadcasts.assert_not_broadcast(Shipped, on="feed")
 
 
-async def test_who_was_left_out_can_be_asked() -> None:
+async def test_excluded_recipients_can_be_asserted() -> None:
     broadcaster = FakeBroadcaster()
     await broadcaster.send(Shipped(1), to_other_users=7)
 
@@ -116,7 +116,7 @@ async def test_who_was_left_out_can_be_asked() -> None:
         broadcaster.assert_broadcast(Shipped, to_other_users=8)
 
 
-def test_a_plain_broadcaster_is_faked_too() -> None:
+def test_a_sync_broadcaster_is_faked_too() -> None:
     with SyncBroadcaster(lambda: Broadcaster(NullDriver())) as broadcaster, fake_broadcasts(broadcaster) as broadcasts:
         broadcasts.assert_nothing_broadcast()
         broadcaster.send(Shipped(1))
@@ -124,7 +124,7 @@ def test_a_plain_broadcaster_is_faked_too() -> None:
         broadcasts.assert_broadcast(Shipped, times=2)
 
 
-async def test_a_plain_broadcaster_is_faked_in_async_tests_too() -> None:
+async def test_a_sync_broadcaster_is_faked_in_async_tests_too() -> None:
     with SyncBroadcaster(lambda: Broadcaster(NullDriver())) as broadcaster:
         with fake_broadcasts(broadcaster) as broadcasts:
             await asyncio.to_thread(broadcaster.send, Shipped(1))
@@ -132,7 +132,7 @@ async def test_a_plain_broadcaster_is_faked_in_async_tests_too() -> None:
         broadcasts.assert_broadcast(Shipped, times=2)
 
 
-async def test_a_faked_broadcaster_calls_its_connection_as_ever() -> None:
+async def test_a_faked_broadcaster_keeps_its_connection_name() -> None:
     class Told(BroadcastEvent):
         def broadcast_on(self) -> Channel:
             return Channel("feed")
@@ -161,7 +161,7 @@ def rules_for_orders() -> ChannelRules:
     return rules
 
 
-def test_rules_are_asked_about_users() -> None:
+def test_rules_can_be_asserted() -> None:
     rules = rules_for_orders()
 
     assert_authorized(rules, 1, PrivateChannel("orders.1"))
@@ -173,14 +173,14 @@ def test_rules_are_asked_about_users() -> None:
         assert_forbidden(rules, 1, PrivateChannel("orders.1"))
 
 
-async def test_rules_that_await_are_asked_in_async_tests() -> None:
+async def test_async_rules_can_be_asserted_in_async_tests() -> None:
     rules = rules_for_orders()
 
     await assert_authorized_async(rules, 1, PresenceChannel("room"))
     await assert_forbidden_async(rules, 1, PresenceChannel("rooms"))
 
 
-def test_what_was_recorded_and_not_yet_sent_is_hinted_at() -> None:
+def test_a_failed_assertion_mentions_packed_but_unsent_events() -> None:
     broadcaster = FakeBroadcaster()
     broadcaster.pack(Shipped(1))
 

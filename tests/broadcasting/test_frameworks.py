@@ -1,4 +1,4 @@
-"""The authorisation endpoints in FastAPI, Django, Flask and plain WSGI: one question, one answer everywhere."""
+"""The authorization endpoints in FastAPI, Django, Flask and plain WSGI: one question, one answer everywhere."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def form(**fields: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["private-user.7", "private-slow.7"])
-def test_an_own_channel_is_signed(call: Call, name: str) -> None:
+def test_a_users_own_channel_is_signed(call: Call, name: str) -> None:
     status, body, headers = call(
         "POST", "/broadcasting/auth", authorization="7", **form(socket_id=SOCKET, channel_name=name)
     )
@@ -196,7 +196,7 @@ def test_an_own_channel_is_signed(call: Call, name: str) -> None:
     assert headers["cache-control"] == "no-store"
 
 
-def test_json_and_get_are_understood_too(call: Call) -> None:
+def test_json_and_get_are_accepted_too(call: Call) -> None:
     fields = {"socket_id": SOCKET, "channel_name": "private-user.7"}
     as_json = call(
         "POST", "/broadcasting/auth", json.dumps(fields).encode(), content_type="application/json", authorization="7"
@@ -222,14 +222,14 @@ def test_a_user_is_signed_in(call: Call) -> None:
         ({"channel_name": "private-user.7"}, 200),
     ],
 )
-def test_whatever_is_wrong_is_never_signed(call: Call, fields: dict[str, str], status: int) -> None:
+def test_invalid_requests_are_never_signed(call: Call, fields: dict[str, str], status: int) -> None:
     answered, body, _ = call("POST", "/broadcasting/auth", authorization="7", **form(**fields))
 
     assert answered == status
     assert "auth" not in body
 
 
-def test_a_stranger_is_not_answered(call: Call) -> None:
+def test_an_unauthenticated_user_gets_401(call: Call) -> None:
     status, body, _ = call("POST", "/broadcasting/auth", **form(socket_id=SOCKET, channel_name="private-user.7"))
 
     assert status == 401
@@ -237,7 +237,7 @@ def test_a_stranger_is_not_answered(call: Call) -> None:
 
 
 @pytest.mark.parametrize(("sent", "seen"), [("12.34", "12.34"), ("1.1:x", None), ("", None), ("1.1.1", None)])
-def test_a_view_knows_the_socket_that_its_request_came_from(call: Call, sent: str, seen: str | None) -> None:
+def test_a_view_knows_the_socket_id_of_its_request(call: Call, sent: str, seen: str | None) -> None:
     assert call("GET", "/socket", x_socket_id=sent)[1] == {"socket": seen}
     assert call("GET", "/socket")[1] == {"socket": None}
 
@@ -256,9 +256,7 @@ class Broken(io.BytesIO):
     [plain_wsgi, flask_app, lambda: WSGIHandler()],
     ids=["wsgi", "flask", "django"],
 )
-def test_a_body_that_breaks_off_is_no_failure_of_the_application(
-    build: Callable[[], Any], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_truncated_body_is_not_a_server_error(build: Callable[[], Any], caplog: pytest.LogCaptureFixture) -> None:
     environ: dict[str, Any] = {
         "REQUEST_METHOD": "POST",
         "PATH_INFO": "/broadcasting/auth",
@@ -297,7 +295,7 @@ def test_flask_reads_a_body_of_unknown_length_up_to_the_limit(
     assert said[0].startswith(status)
 
 
-async def test_a_fastapi_client_that_goes_away_is_no_failure_of_the_application() -> None:
+async def test_a_disconnected_fastapi_client_is_not_a_server_error() -> None:
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -326,7 +324,7 @@ def multipart(boundary: str = "b0undary", **fields: str) -> dict[str, Any]:
     return {"body": body, "content_type": f"multipart/form-data; boundary={boundary}"}
 
 
-def test_a_multipart_form_is_understood_everywhere(call: Call) -> None:
+def test_a_multipart_form_is_accepted_in_every_framework(call: Call) -> None:
     fields = {"socket_id": SOCKET, "channel_name": "private-user.7"}
     signed = call("POST", "/broadcasting/auth", authorization="7", **multipart(**fields))
     too_large = call("POST", "/broadcasting/auth", authorization="7", **multipart(**fields, more="x" * 70_000))
@@ -340,7 +338,7 @@ def test_a_multipart_form_is_understood_everywhere(call: Call) -> None:
 
 
 @pytest.mark.parametrize("encode", [form, multipart])
-def test_a_form_that_flask_took_apart_before_is_understood(encode: Callable[..., Any]) -> None:
+def test_a_form_that_flask_has_already_parsed_is_accepted(encode: Callable[..., Any]) -> None:
     blueprint = broadcasting_blueprint(authorizer, lambda: 7, "early")
     app = Flask(__name__)
     app.before_request(lambda: flask_request.form.get("csrf") and None)
@@ -354,7 +352,7 @@ def test_a_form_that_flask_took_apart_before_is_understood(encode: Callable[...,
 
 
 @pytest.mark.parametrize("is_taken_apart", [False, True])
-def test_djangos_test_client_and_a_middleware_that_reads_the_form_are_understood(is_taken_apart: bool) -> None:
+def test_djangos_test_client_and_form_reading_middleware_work(is_taken_apart: bool) -> None:
     fields = {"socket_id": SOCKET, "channel_name": "private-user.7"}
     request = RequestFactory().post("/broadcasting/auth", fields, headers={"authorization": "7"})
     if is_taken_apart:

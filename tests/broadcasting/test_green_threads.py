@@ -81,11 +81,11 @@ async def serves_many_at_once(service: PusherService, python: str, kind: str) ->
     assert {payload["path"] for payload in service.payloads("news")} >= {"/quick", *(f"/slow/{n}" for n in range(8))}
 
 
-async def test_a_gevent_worker_of_gunicorn_sends_as_often_as_it_is_asked_to(service: PusherService) -> None:
+async def test_a_gevent_worker_of_gunicorn_sends_every_event(service: PusherService) -> None:
     await serves_many_at_once(service, sys.executable, "gevent")
 
 
-async def test_a_patched_script_sends_from_many_green_threads_and_ends(service: PusherService) -> None:
+async def test_a_patched_script_sends_from_many_green_threads_and_exits(service: PusherService) -> None:
     script = (
         "from gevent import monkey; monkey.patch_all()\n"
         "import gevent, green_app\n"
@@ -103,9 +103,7 @@ async def test_a_patched_script_sends_from_many_green_threads_and_ends(service: 
 
 @pytest.mark.green
 @pytest.mark.timeout(600)
-async def test_an_eventlet_worker_of_gunicorn_sends_as_often_as_it_is_asked_to(
-    service: PusherService, tmp_path: Path
-) -> None:
+async def test_an_eventlet_worker_of_gunicorn_sends_every_event(service: PusherService, tmp_path: Path) -> None:
     await serves_many_at_once(service, environment(tmp_path, EVENTLET), "eventlet")
 
 

@@ -49,7 +49,7 @@ GONE: dict[str, Callable[[Session, Seat], None]] = {"a cascade": cascade, "in bu
 
 @pytest.mark.parametrize("how", GONE)
 @pytest.mark.parametrize("is_expired", [False, True])
-def test_a_row_deleted_past_the_session_after_its_update_does_not_fail_the_commit(
+def test_a_row_deleted_outside_the_session_does_not_fail_the_commit(
     world: World, how: str, is_expired: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     with world.sessions.begin() as session:
@@ -65,7 +65,7 @@ def test_a_row_deleted_past_the_session_after_its_update_does_not_fail_the_commi
     assert "not announcing that it was updated" in caplog.text
 
 
-def test_a_bulk_deletion_of_what_the_session_knows_is_told_as_any_other(world: World) -> None:
+def test_a_bulk_delete_of_loaded_models_is_announced_like_any_other(world: World) -> None:
     with world.sessions.begin() as session:
         seat = session.get_one(Seat, 1)
         seat.n = 5
@@ -103,7 +103,7 @@ LEAVING: dict[str, Callable[[Session, Seat], None]] = {
 
 
 @pytest.mark.parametrize("how", LEAVING)
-def test_a_model_that_leaves_the_session_after_its_flush_is_told_of_as_its_row_is(world: World, how: str) -> None:
+def test_a_model_expunged_after_its_flush_is_announced_from_its_row(world: World, how: str) -> None:
     with world.sessions.begin() as session:
         seat = session.get_one(Seat, 1)
         seat.n = 5
@@ -114,7 +114,7 @@ def test_a_model_that_leaves_the_session_after_its_flush_is_told_of_as_its_row_i
     assert world.recorded() == [("room.1", "SeatUpdated", {"model": {"id": 1, "n": 5, "changed": "later"}})]
 
 
-def test_a_model_that_leaves_and_whose_row_goes_is_not_told_of(world: World) -> None:
+def test_an_expunged_model_without_a_row_is_not_announced(world: World) -> None:
     with world.sessions.begin() as session:
         seat = session.get_one(Seat, 1)
         seat.n = 5
@@ -125,7 +125,7 @@ def test_a_model_that_leaves_and_whose_row_goes_is_not_told_of(world: World) -> 
     assert world.recorded() == []
 
 
-def test_the_end_of_a_model_that_was_expired_is_told_with_what_it_was(world: World) -> None:
+def test_the_deletion_of_an_expired_model_is_announced_with_its_values(world: World) -> None:
     with world.sessions.begin() as session:
         seat = session.get_one(Seat, 1)
         session.expire(seat)
@@ -134,7 +134,7 @@ def test_the_end_of_a_model_that_was_expired_is_told_with_what_it_was(world: Wor
     assert world.recorded() == [("room.1", "SeatDeleted", {"model": 1})]
 
 
-async def test_a_class_of_async_sessions_bears_it_too_and_no_other_class_is_attached(
+async def test_attaching_to_an_async_session_class_affects_no_other_class(
     async_engine: AsyncEngine,
 ) -> None:
     class Sessions(AsyncSession):

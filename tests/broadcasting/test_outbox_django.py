@@ -39,7 +39,7 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             yield url
 
 
-async def test_a_django_project_records_with_its_changes_and_a_relay_sends(empty_url: str) -> None:
+async def test_a_django_project_records_events_and_a_relay_sends_them(empty_url: str) -> None:
     process = await processes.spawn(
         sys.executable, str(PROJECT), empty_url, stdout=asyncio.subprocess.PIPE, env=dict(os.environ)
     )
@@ -103,7 +103,7 @@ def handled(command: BaseCommand, **options: Any) -> str:
     return said
 
 
-async def test_manage_py_sends_what_was_recorded_and_sees_to_what_failed(empty_url: str) -> None:
+async def test_manage_py_sends_recorded_events_and_handles_failed_ones(empty_url: str) -> None:
     async_url = empty_url.replace("sqlite:", "sqlite+aiosqlite:").replace("postgresql:", "postgresql+asyncpg:")
 
     async def failed(action: str, which: str | None = None, **options: Any) -> str:
@@ -157,7 +157,7 @@ WRONG: list[tuple[type[BaseCommand], dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("command", "options", "said"), WRONG, ids=[said for _, _, said in WRONG])
-def test_manage_py_says_what_is_wrong_in_a_sentence(
+def test_manage_py_reports_errors_in_one_sentence(
     tmp_path: Path, command: type[BaseCommand], options: dict[str, Any], said: str
 ) -> None:
     urls = {name: f"sqlite+aiosqlite:///{tmp_path / name}.db" for name in ("EMPTY", "migrated")}

@@ -17,7 +17,7 @@ from smartlink.broadcasting.outbox.record import with_event_id
 from smartlink.broadcasting.testing import FakeDriver
 
 
-async def test_what_is_rolled_back_is_not_recorded(database: OutboxDatabase) -> None:
+async def test_rolled_back_events_are_not_recorded(database: OutboxDatabase) -> None:
     async with database.sessions() as session:
         await database.outbox.record(session, [envelope(1)])
         await session.rollback()
@@ -33,7 +33,7 @@ async def test_events_are_recorded_with_their_transaction_in_order(database: Out
     assert set(await database.column("state")) == {"pending"}
 
 
-async def test_nothing_is_recorded_for_nothing(database: OutboxDatabase) -> None:
+async def test_recording_no_envelopes_does_nothing(database: OutboxDatabase) -> None:
     async with database.sessions.begin() as session:
         assert await database.outbox.record(session, []) == []
 
@@ -99,7 +99,7 @@ def test_the_id_is_added_to_the_payload(payload: str, expected: str) -> None:
     assert with_event_id(payload, 7) == expected
 
 
-async def test_pruning_forgets_old_sent_events_and_says_how_far(database: OutboxDatabase) -> None:
+async def test_pruning_deletes_old_sent_events_and_records_the_watermark(database: OutboxDatabase) -> None:
     old = await database.record(envelope(1), envelope(2), envelope(3, "private-quiet"))
     driver = FakeDriver()
     relay = database.relay(driver)
@@ -154,7 +154,7 @@ async def _until_somebody_waits(database: OutboxDatabase) -> None:
             await asyncio.sleep(0.003)
 
 
-async def test_transactions_with_the_same_channels_never_wait_crosswise(postgresql: OutboxDatabase) -> None:
+async def test_transactions_with_the_same_channels_never_deadlock(postgresql: OutboxDatabase) -> None:
     there = [envelope(1, f"private-{letter}") for letter in "abcdef"]
 
     await asyncio.gather(*(postgresql.record(*(there if n % 2 else reversed(there))) for n in range(40)))
@@ -177,7 +177,7 @@ async def test_a_late_commit_of_a_lower_id_is_not_lost(postgresql: OutboxDatabas
     assert [sent.channel for sent in driver.sent] == ["private-fast", "private-slow"]
 
 
-async def test_what_the_database_refuses_is_told_as_sqlalchemy_tells_it(database: OutboxDatabase) -> None:
+async def test_database_errors_are_raised_as_sqlalchemy_raises_them(database: OutboxDatabase) -> None:
     async with database.engine.begin() as connection:
         await connection.execute(text("DROP TABLE recorded_events"))
 
@@ -189,7 +189,7 @@ async def test_what_the_database_refuses_is_told_as_sqlalchemy_tells_it(database
     assert not refused.value.connection_invalidated
 
 
-async def test_whoever_gives_up_waiting_leaves_no_lock_and_no_connection_in_the_way(
+async def test_a_cancelled_caller_leaves_no_lock_or_busy_connection(
     postgresql: OutboxDatabase,
 ) -> None:
     async with postgresql.sessions() as first:
@@ -206,7 +206,7 @@ async def test_whoever_gives_up_waiting_leaves_no_lock_and_no_connection_in_the_
     assert sorted(json.loads(payload)["n"] for payload in await postgresql.column("payload")) == [1, 3, 4, 5, 6, 7]
 
 
-async def test_a_connection_the_database_ended_is_told_so_and_not_used_again(postgresql: OutboxDatabase) -> None:
+async def test_a_connection_closed_by_the_database_is_invalidated(postgresql: OutboxDatabase) -> None:
     async with postgresql.sessions() as session:
         own = await session.scalar(text("SELECT pg_backend_pid()"))
         async with postgresql.engine.connect() as other:

@@ -41,7 +41,7 @@ def sent(driver: FakeDriver) -> list[int]:
     return [json.loads(each.payload)["n"] for each in driver.sent]
 
 
-async def test_two_workers_share_the_channels_and_double_nothing(database: OutboxDatabase) -> None:
+async def test_two_workers_share_the_channels_without_duplicates(database: OutboxDatabase) -> None:
     first, second = FakeDriver(), FakeDriver()
     async with relaying(database, first, second, lease_s=1.0) as relays:
         await eventually(lambda: sum(bool(relay._leases.held) for relay in relays) == 2)
@@ -60,7 +60,7 @@ async def test_two_workers_share_the_channels_and_double_nothing(database: Outbo
             assert numbers == sorted(numbers)
 
 
-async def test_a_dead_workers_share_is_taken_over_within_three_seconds(database: OutboxDatabase) -> None:
+async def test_a_dead_workers_parts_are_taken_over_within_three_seconds(database: OutboxDatabase) -> None:
     driver = FakeDriver()
     await database.relay(FakeDriver()).run_once()  # it holds everything, and never says a word again
     await database.record(*(envelope(number, f"private-{number}") for number in range(40)))
@@ -71,7 +71,7 @@ async def test_a_dead_workers_share_is_taken_over_within_three_seconds(database:
     assert LEASE_S + LEASE_S / _BEATS_PER_LEASE <= 3
 
 
-async def test_queues_are_taken_by_priority(database: OutboxDatabase) -> None:
+async def test_queues_are_handled_by_priority(database: OutboxDatabase) -> None:
     driver = FakeDriver()
     for number, queue in enumerate(["low", "default", "high"]):
         await database.record(*(on(queue, number * 100 + n, f"private-{queue}-{n}") for n in range(30)))
@@ -81,7 +81,7 @@ async def test_queues_are_taken_by_priority(database: OutboxDatabase) -> None:
     assert [each.queue for each in driver.sent] == ["high"] * 30 + ["default"] * 30 + ["low"] * 30
 
 
-async def test_a_worker_takes_its_queues_alone_and_one_without_names_takes_all(database: OutboxDatabase) -> None:
+async def test_a_worker_handles_only_its_queues_or_all_without_names(database: OutboxDatabase) -> None:
     high, every = FakeDriver(), FakeDriver()
     await database.record(on("high", 1), on("reports", 2), on("default", 3))
 
@@ -93,14 +93,14 @@ async def test_a_worker_takes_its_queues_alone_and_one_without_names_takes_all(d
 
 
 @pytest.mark.parametrize("name", ["", "with space", "x" * 33, "a,b", "a:b"])
-async def test_a_queue_that_cannot_be_is_refused(database: OutboxDatabase, name: str) -> None:
+async def test_an_invalid_queue_name_is_refused(database: OutboxDatabase, name: str) -> None:
     with pytest.raises(BroadcastConfigError, match="not a queue"):
         await database.record(on(name, 1))
     with pytest.raises(BroadcastConfigError, match="not a queue"):
         database.relay(FakeDriver(), queues=[name])
 
 
-async def test_a_worker_ends_once_nothing_waits(database: OutboxDatabase) -> None:
+async def test_a_worker_can_exit_when_no_events_are_waiting(database: OutboxDatabase) -> None:
     driver = FakeDriver()
     await database.record(*(envelope(number, f"private-{number % 3}") for number in range(25)))
 
@@ -110,7 +110,7 @@ async def test_a_worker_ends_once_nothing_waits(database: OutboxDatabase) -> Non
     assert (await read_status(database.engine, database.tables)).workers == ()
 
 
-async def test_a_worker_ends_after_its_jobs_and_no_later(database: OutboxDatabase) -> None:
+async def test_a_worker_can_exit_after_a_number_of_jobs(database: OutboxDatabase) -> None:
     driver = FakeDriver()
     await database.record(*(envelope(number, f"private-{number % 3}") for number in range(40)))
 
@@ -120,11 +120,11 @@ async def test_a_worker_ends_after_its_jobs_and_no_later(database: OutboxDatabas
     assert (await database.column("state")).count("sent") == 17
 
 
-async def test_a_worker_ends_when_its_time_is_over(database: OutboxDatabase) -> None:
+async def test_a_worker_can_exit_after_a_time(database: OutboxDatabase) -> None:
     await asyncio.wait_for(database.relay(FakeDriver()).run(asyncio.Event(), Until(max_time_s=0.05)), LIMIT_S)
 
 
-async def test_notify_wakes_a_worker_elsewhere(postgresql: OutboxDatabase) -> None:
+async def test_notify_wakes_a_worker_in_another_process(postgresql: OutboxDatabase) -> None:
     driver = FakeDriver()
     listeners = [PostgresListener(postgresql.engine)]
     async with relaying(postgresql, driver, wakeup=Wakeup(), listeners=listeners, sweep_s=3600) as [relay]:
@@ -134,7 +134,7 @@ async def test_notify_wakes_a_worker_elsewhere(postgresql: OutboxDatabase) -> No
             await eventually(lambda number=number: len(driver.sent) == number + 1)  # type: ignore[misc]
 
 
-async def test_a_worker_whose_driver_hears_no_notify_says_so_and_sweeps(
+async def test_a_worker_whose_driver_lacks_notify_logs_it_and_sweeps(
     postgresql: OutboxDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
     fake, engine = FakeBroadcaster(), create_async_engine(postgresql.engine.url.set(drivername="postgresql+psycopg"))
@@ -147,7 +147,7 @@ async def test_a_worker_whose_driver_hears_no_notify_says_so_and_sweeps(
     assert "sweeping instead: BroadcastConfigError: it requires the driver asyncpg, not psycopg" in caplog.text
 
 
-async def test_a_cut_connection_is_listened_to_again(postgresql: OutboxDatabase) -> None:
+async def test_listening_resumes_after_a_lost_connection(postgresql: OutboxDatabase) -> None:
     driver = FakeDriver()
     listeners = [PostgresListener(postgresql.engine)]
     async with relaying(postgresql, driver, wakeup=Wakeup(), listeners=listeners, sweep_s=3600) as [relay]:
@@ -160,7 +160,7 @@ async def test_a_cut_connection_is_listened_to_again(postgresql: OutboxDatabase)
         await eventually(lambda: driver.sent)
 
 
-async def test_redis_wakes_a_worker_elsewhere_and_its_return_is_noticed(database: OutboxDatabase) -> None:
+async def test_redis_wakes_a_worker_in_another_process_also_after_an_outage(database: OutboxDatabase) -> None:
     driver = FakeDriver()
     async with redis_server() as (url, restart):
         bell = RedisBell(url)
@@ -190,7 +190,7 @@ async def test_without_redis_the_sweep_finds_events(database: OutboxDatabase) ->
     outbox.close()
 
 
-async def test_a_scheduled_job_is_done_once_over_all_workers(database: OutboxDatabase) -> None:
+async def test_a_scheduled_job_runs_on_one_worker_only(database: OutboxDatabase) -> None:
     done: list[int] = []
     stop = asyncio.Event()
 
@@ -211,7 +211,7 @@ async def test_a_scheduled_job_is_done_once_over_all_workers(database: OutboxDat
     assert len(done) == 1
 
 
-async def test_the_status_tells_lag_counts_and_who_works(database: OutboxDatabase) -> None:
+async def test_the_status_reports_lag_counts_and_workers(database: OutboxDatabase) -> None:
     nobody = await read_status(database.engine, database.tables)
     await database.record(on("high", 1), on("default", 2), on("default", 3))
     relay = database.relay(FakeDriver(), queues=["high"])
@@ -228,7 +228,7 @@ async def test_the_status_tells_lag_counts_and_who_works(database: OutboxDatabas
     assert (worker.id, worker.queues, worker.is_alive) == (relay.worker_id, ("high",), True)
 
 
-async def test_a_share_is_whole_for_one_worker(database: OutboxDatabase) -> None:
+async def test_a_single_worker_holds_all_parts(database: OutboxDatabase) -> None:
     relay = database.relay(FakeDriver())
     await relay.run_once()
 

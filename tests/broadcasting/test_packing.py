@@ -55,7 +55,7 @@ def payload_of(value: object) -> Any:
     return json.loads(BROADCASTER.pack(OrderShipped(value))[0].payload)["order"]
 
 
-def test_a_dataclass_event_is_packed_with_its_class_name_and_fields() -> None:
+def test_a_dataclass_event_is_packed_with_class_name_and_fields() -> None:
     [envelope] = BROADCASTER.pack(OrderShipped({"id": 1}))
 
     assert envelope.channel == "private-orders.1"
@@ -81,7 +81,7 @@ def test_a_pydantic_event_is_packed_with_its_fields() -> None:
     assert json.loads(envelope.payload) == {"item": {"price": "1.50"}, "count": 2}
 
 
-def test_a_pydantic_models_payload_is_what_it_dumps() -> None:
+def test_a_pydantic_models_payload_is_its_dump() -> None:
     class Tags(pydantic.RootModel[list[str]]):
         pass
 
@@ -116,7 +116,7 @@ def test_a_pydantic_models_payload_is_what_it_dumps() -> None:
     assert payload_of(Tags(["a"])) == ["a"]
 
 
-def test_a_pydantic_model_that_cannot_be_dumped_is_refused_with_its_place() -> None:
+def test_a_pydantic_model_that_cannot_be_dumped_is_refused_with_its_path() -> None:
     class Price(pydantic.BaseModel):
         amount: int
 
@@ -128,7 +128,7 @@ def test_a_pydantic_model_that_cannot_be_dumped_is_refused_with_its_place() -> N
         BROADCASTER.pack(OrderShipped(Price(amount=1)))
 
 
-def test_a_generic_event_is_named_after_its_class_alone() -> None:
+def test_a_generic_event_is_named_without_type_arguments() -> None:
     class Changed(pydantic.BaseModel, BroadcastEvent, Generic[Value]):
         value: Value
 
@@ -173,7 +173,7 @@ def test_the_namespace_is_a_setting_and_may_be_empty() -> None:
     assert Broadcaster(NullDriver(), namespace="").wire_name(event) == "OrderShipped"
 
 
-def test_a_name_of_its_own_is_sent_as_it_is() -> None:
+def test_an_overridden_name_is_sent_unchanged() -> None:
     class Named(OrderShipped):
         def broadcast_as(self) -> str:
             return "order.shipped"
@@ -196,7 +196,7 @@ class Names(enum.Enum):
         (Names.SENT, "SENT"),
     ],
 )
-def test_a_name_may_be_marked_as_echo_marks_it_or_be_an_enums_member(given: str | enum.Enum, wire: str) -> None:
+def test_a_name_may_have_echos_leading_dot_or_be_an_enum_member(given: str | enum.Enum, wire: str) -> None:
     class Named(OrderShipped):
         def broadcast_as(self) -> str | enum.Enum:
             return given
@@ -205,7 +205,7 @@ def test_a_name_may_be_marked_as_echo_marks_it_or_be_an_enums_member(given: str 
 
 
 @pytest.mark.parametrize("name", ["", ".", "x" * 201, "a\nb", "pusher:ping", "pusher_internal:member_added"])
-def test_a_name_nobody_may_use_is_refused(name: str) -> None:
+def test_a_reserved_or_invalid_name_is_refused(name: str) -> None:
     class Named(OrderShipped):
         def broadcast_as(self) -> str:
             return name
@@ -222,7 +222,7 @@ def test_an_event_for_several_channels_is_one_envelope_each() -> None:
     assert [envelope.channel for envelope in BROADCASTER.pack(Everywhere(1))] == ["a", "presence-b"]
 
 
-def test_an_event_that_does_not_want_to_be_sent_is_not_packed() -> None:
+def test_an_event_whose_broadcast_when_is_false_is_not_packed() -> None:
     class Never(OrderShipped):
         def broadcast_when(self) -> bool:
             return False
@@ -231,7 +231,7 @@ def test_an_event_that_does_not_want_to_be_sent_is_not_packed() -> None:
 
 
 @pytest.mark.parametrize("on", ["private-orders.1", ["orders"], None, 7])
-def test_a_channel_that_is_only_text_is_refused(on: object) -> None:
+def test_a_channel_given_as_a_string_is_refused(on: object) -> None:
     class Loose(OrderShipped):
         def broadcast_on(self) -> Any:
             return on
@@ -240,7 +240,7 @@ def test_a_channel_that_is_only_text_is_refused(on: object) -> None:
         BROADCASTER.pack(Loose(1))
 
 
-def test_nothing_is_sent_in_the_clear_on_an_encrypted_channel() -> None:
+def test_an_encrypted_channel_without_a_key_is_refused() -> None:
     class Secret(OrderShipped):
         def broadcast_on(self) -> Channel:
             return EncryptedPrivateChannel("vault")
@@ -250,12 +250,12 @@ def test_nothing_is_sent_in_the_clear_on_an_encrypted_channel() -> None:
 
 
 @pytest.mark.parametrize("socket_id", ["1", "1.1\n", "١.١", "1.1:private-x", ""])
-def test_a_socket_id_that_is_none_is_refused(socket_id: str) -> None:
+def test_an_invalid_socket_id_is_refused(socket_id: str) -> None:
     with pytest.raises(ValueError, match="not a socket id"):
         BROADCASTER.pack(OrderShipped(1), socket_id=socket_id)
 
 
-def test_the_left_out_socket_travels_with_the_envelope() -> None:
+def test_the_envelope_names_the_excluded_socket() -> None:
     assert BROADCASTER.pack(OrderShipped(1), socket_id="1.2")[0].socket_id == "1.2"
 
 
@@ -289,7 +289,7 @@ class Point:
         ("a\x00b", '"a\\u0000b"'),
     ],
 )
-def test_what_json_can_say_is_said_exactly(value: object, text: str) -> None:
+def test_values_with_an_exact_json_form_are_encoded(value: object, text: str) -> None:
     assert BROADCASTER.pack(OrderShipped(value))[0].payload == f'{{"order":{text}}}'
 
 
@@ -323,7 +323,7 @@ def circle() -> list[object]:
         ({1: "a", "1": "b"}, r"payload\.order: two of its keys are the same text"),
     ],
 )
-def test_what_json_cannot_say_is_refused_with_its_place(value: object, complaint: str) -> None:
+def test_values_without_an_exact_json_form_are_refused_with_their_path(value: object, complaint: str) -> None:
     with pytest.raises(UnserialisablePayload, match=complaint):
         BROADCASTER.pack(OrderShipped(value))
 
@@ -361,7 +361,7 @@ def test_a_durable_payload_leaves_room_for_its_id() -> None:
         BROADCASTER.pack(OrderShipped(fits + "x"))
 
 
-async def test_what_is_sent_past_the_outbox_may_be_as_large_as_the_service_takes() -> None:
+async def test_a_payload_sent_without_the_outbox_may_use_the_full_limit() -> None:
     most = "x" * (10_240 - len('{"order":""}'))
 
     await BROADCASTER.send(OrderShipped(most))
@@ -371,7 +371,7 @@ async def test_what_is_sent_past_the_outbox_may_be_as_large_as_the_service_takes
         await BROADCASTER.send(OrderShipped(most + "x"))
 
 
-def test_the_name_of_the_id_is_taken_in_durable_payloads() -> None:
+def test_durable_payloads_may_not_contain_event_id() -> None:
     @dataclass
     class Clash(BroadcastEvent):
         eventId: int  # noqa: N815 - the wire's name
@@ -402,19 +402,19 @@ class WaitsForItsChannel(OrderShipped):
     ("kind", "method"),
     [(Waits, "broadcast_with"), (WaitsToDecide, "broadcast_when"), (WaitsForItsChannel, "broadcast_on")],
 )
-def test_an_event_with_async_methods_is_refused_rather_than_sent_anyway(kind: type[OrderShipped], method: str) -> None:
+def test_an_event_with_async_methods_is_refused(kind: type[OrderShipped], method: str) -> None:
     with pytest.raises(TypeError, match=rf"{kind.__name__}\.{method}\(\) is async"):
         BROADCASTER.pack(kind(1))
 
 
 @pytest.mark.parametrize("thing", [{"order": 1}, OrderShipped, None, "orders"])
-def test_what_is_no_event_is_told_so(thing: Any) -> None:
+def test_packing_something_other_than_an_event_raises(thing: Any) -> None:
     with pytest.raises(TypeError, match="is not an event"):
         BROADCASTER.pack(thing)
 
 
 @pytest.mark.parametrize("name", [None, 7, ["order.shipped"]])
-def test_a_name_that_is_no_text_is_refused(name: Any) -> None:
+def test_a_name_that_is_not_a_string_is_refused(name: Any) -> None:
     class Named(OrderShipped):
         def broadcast_as(self) -> Any:
             return name
@@ -423,7 +423,7 @@ def test_a_name_that_is_no_text_is_refused(name: Any) -> None:
         BROADCASTER.pack(Named(1))
 
 
-def test_a_delivery_may_be_given_as_text_and_nonsense_is_refused() -> None:
+def test_delivery_may_be_a_string_and_unknown_values_are_refused() -> None:
     class Said(OrderShipped):
         delivery = "state"  # type: ignore[assignment]
 
@@ -436,7 +436,7 @@ def test_a_delivery_may_be_given_as_text_and_nonsense_is_refused() -> None:
 
 
 @pytest.mark.parametrize("socket_id", [12, b"1.2", 1.2])
-def test_a_socket_id_that_is_no_text_is_refused(socket_id: Any) -> None:
+def test_a_socket_id_that_is_not_a_string_is_refused(socket_id: Any) -> None:
     with pytest.raises(ValueError, match="not a socket id"):
         BROADCASTER.pack(OrderShipped(1), socket_id=socket_id)
 
@@ -445,6 +445,6 @@ def test_a_socket_id_that_is_no_text_is_refused(socket_id: Any) -> None:
     ("value", "where"),
     [("\ud800", "payload.order"), ({"a": ["x", "\udfff"]}, r"payload.order.a\[1\]"), ({"\ud800": 1}, "payload.order")],
 )
-def test_half_a_character_is_refused_with_its_place(value: object, where: str) -> None:
+def test_a_lone_surrogate_is_refused_with_its_path(value: object, where: str) -> None:
     with pytest.raises(UnserialisablePayload, match=rf"{where}: text with half a character"):
         BROADCASTER.pack(OrderShipped(value))

@@ -22,7 +22,7 @@ def pooled_url(postgresql: OutboxDatabase) -> Iterator[str]:
         yield url
 
 
-async def test_recording_and_several_workers_go_through_it_in_order(
+async def test_recording_and_several_workers_keep_order_through_pgbouncer(
     postgresql: OutboxDatabase, pooled_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = engine_for(f"{pooled_url}?pgbouncer=true", pool_size=20)
@@ -49,7 +49,9 @@ async def test_recording_and_several_workers_go_through_it_in_order(
     assert "cannot listen" not in caplog.text
 
 
-async def test_a_worker_with_an_engine_past_it_hears_notify(postgresql: OutboxDatabase, pooled_url: str) -> None:
+async def test_a_worker_with_a_direct_listen_engine_receives_notify(
+    postgresql: OutboxDatabase, pooled_url: str
+) -> None:
     engine, fake, stop = engine_for(f"{pooled_url}?pgbouncer=true"), FakeBroadcaster(), asyncio.Event()
     heard = asyncio.Event()
     listening = asyncio.create_task(PostgresListener(postgresql.engine).listen(heard.set))
@@ -69,7 +71,7 @@ async def test_a_worker_with_an_engine_past_it_hears_notify(postgresql: OutboxDa
     await engine.dispose()
 
 
-async def test_a_listener_that_hears_nothing_says_so_and_what_to_write(
+async def test_a_listener_behind_pgbouncer_logs_what_to_configure(
     pooled_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wakeup, "_ASK_EVERY_S", 0.5)
@@ -83,7 +85,7 @@ async def test_a_listener_that_hears_nothing_says_so_and_what_to_write(
     await unaware.dispose()
 
 
-async def test_a_worker_that_does_not_know_of_it_is_told_what_to_write(
+async def test_a_worker_without_the_pgbouncer_option_logs_what_to_configure(
     postgresql: OutboxDatabase, pooled_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = create_async_engine(pooled_url, connect_args={"server_settings": {"lock_timeout": "5s"}})

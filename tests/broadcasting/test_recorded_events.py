@@ -17,7 +17,7 @@ from smartlink.broadcasting.testing import (
 )
 
 
-async def test_recorded_events_are_delivered_as_often_as_a_test_asks_without_a_wait(database: OutboxDatabase) -> None:
+async def test_deliver_recorded_can_be_called_repeatedly_without_waiting(database: OutboxDatabase) -> None:
     broadcaster = FakeBroadcaster()
     with fake_broadcasts(broadcaster) as broadcasts:
         for number in range(5):
@@ -28,7 +28,7 @@ async def test_recorded_events_are_delivered_as_often_as_a_test_asks_without_a_w
     assert await deliver_recorded(database.engine, database.tables, broadcaster) == 0
 
 
-async def test_what_a_transaction_recorded_is_seen_in_it_and_after_its_commit_and_not_after_a_rollback(
+async def test_recorded_broadcasts_sees_its_own_transaction_and_commits_but_no_rollbacks(
     database: OutboxDatabase,
 ) -> None:
     broadcaster = FakeBroadcaster()
@@ -46,7 +46,7 @@ async def test_what_a_transaction_recorded_is_seen_in_it_and_after_its_commit_an
         seen.assert_broadcast("other")
 
 
-def test_plain_sessions_show_what_they_recorded_by_class(world: World) -> None:
+def test_sync_sessions_find_recorded_events_by_class(world: World) -> None:
     with world.sessions() as session:
         world.broadcasts.announce(session, Said("hi"))
         session.add(Order(id=7))

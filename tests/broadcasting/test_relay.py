@@ -42,7 +42,7 @@ def taken(service: PusherService) -> int:
     return len({(event["channel"], event["data"]) for event in service.taken if event["channel"] != PROBE_CHANNEL})
 
 
-async def test_durable_events_carry_their_id_and_state_does_not(
+async def test_durable_events_carry_their_id_and_state_events_do_not(
     database: OutboxDatabase, service: PusherService
 ) -> None:
     [first, _, third] = await database.record(
@@ -57,7 +57,7 @@ async def test_durable_events_carry_their_id_and_state_does_not(
     assert await database.column("state") == ["sent"] * 3
 
 
-async def test_a_relay_that_works_already_sends_to_a_fake_within_its_block(
+async def test_a_running_relay_sends_to_a_fake_within_its_block(
     database: OutboxDatabase, service: PusherService
 ) -> None:
     broadcaster = Broadcaster(pusher_driver(service))
@@ -72,14 +72,14 @@ async def test_a_relay_that_works_already_sends_to_a_fake_within_its_block(
     broadcasts.assert_broadcast("faked", times=1)
 
 
-async def test_a_wake_is_enough(database: OutboxDatabase, service: PusherService) -> None:
+async def test_a_wakeup_makes_the_relay_send_at_once(database: OutboxDatabase, service: PusherService) -> None:
     async with relaying(database, pusher_driver(service), sweep_s=3600):
         for number in range(3):
             await database.record(envelope(number))
             await eventually(lambda number=number: taken(service) == number + 1)  # type: ignore[misc]
 
 
-async def test_what_another_process_records_is_found_without_a_wake(
+async def test_events_recorded_by_another_process_are_found_without_a_wakeup(
     database: OutboxDatabase, service: PusherService
 ) -> None:
     async with relaying(database, pusher_driver(service), wakeup=Wakeup()):
@@ -87,7 +87,7 @@ async def test_what_another_process_records_is_found_without_a_wake(
         await eventually(lambda: service.taken)
 
 
-async def test_ten_events_travel_in_one_call(database: OutboxDatabase, service: PusherService) -> None:
+async def test_ten_events_are_sent_in_one_call(database: OutboxDatabase, service: PusherService) -> None:
     await database.record(*(envelope(number) for number in range(25)))
 
     async with relaying(database, pusher_driver(service)):
@@ -127,7 +127,7 @@ ILLNESSES: dict[str, Callable[[Call], Any]] = {
 
 
 @pytest.mark.parametrize("illness", ILLNESSES)
-async def test_nothing_is_lost_or_reordered_while_the_service_is_ill(
+async def test_nothing_is_lost_or_reordered_while_the_service_is_failing(
     database: OutboxDatabase, service: PusherService, illness: str
 ) -> None:
     service.answers = ILLNESSES[illness]
@@ -202,7 +202,7 @@ class Forgetful(FakeDriver):
         await super().send(envelopes, idempotency_key=idempotency_key)
 
 
-async def test_a_killed_relay_is_followed_by_one_that_sends_what_was_under_way(
+async def test_after_a_relay_is_killed_another_sends_its_unfinished_events(
     database: OutboxDatabase, service: PusherService
 ) -> None:
     service.answers = lambda _: HANG
@@ -242,7 +242,7 @@ def refuses(number: int, status: int) -> Callable[[Call], int]:
     return lambda call: status if any(json.loads(event["data"])["n"] == number for event in call.events) else 200
 
 
-async def test_poison_alone_is_set_aside_and_its_channel_goes_on(
+async def test_only_a_poison_event_fails_and_its_channel_continues(
     database: OutboxDatabase, service: PusherService
 ) -> None:
     service.answers = refuses(4, 413)
@@ -290,7 +290,7 @@ POISONS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("illness", POISONS)
-async def test_an_event_that_never_gets_a_verdict_is_set_aside_and_its_channel_goes_on(
+async def test_an_event_that_never_gets_a_verdict_fails_and_its_channel_continues(
     database: OutboxDatabase, service: PusherService, illness: str
 ) -> None:
     service.answers = lambda call: POISONS[illness] if _has(call, 0) else 200
@@ -311,9 +311,7 @@ def _has(call: Call, number: int) -> bool:
     return any(json.loads(event["data"]).get("n") == number for event in call.events)
 
 
-async def test_events_that_hang_leave_the_other_channels_alone(
-    database: OutboxDatabase, service: PusherService
-) -> None:
+async def test_hanging_events_do_not_delay_other_channels(database: OutboxDatabase, service: PusherService) -> None:
     service.answers = lambda call: HANG if any(_has(call, number) for number in range(5)) else 200
     await database.record(*(envelope(number, f"private-bad-{number}") for number in range(5)))
     async with relaying(database, pusher_driver(service, timeout_s=1.0), concurrency=2):
@@ -325,7 +323,7 @@ async def test_events_that_hang_leave_the_other_channels_alone(
     assert set((await database.column("state"))[:5]) == {"pending"}
 
 
-async def test_an_outage_sets_nothing_aside_however_long(database: OutboxDatabase, service: PusherService) -> None:
+async def test_an_outage_of_any_length_fails_no_events(database: OutboxDatabase, service: PusherService) -> None:
     service.answers = lambda _: 500
     await database.record(*(envelope(number, f"private-{number % 3}") for number in range(12)))
     async with relaying(database, pusher_driver(service), max_failed_attempts=2):
@@ -345,7 +343,7 @@ class BrokenDriver(FakeDriver):
         await super().send(envelopes, idempotency_key=idempotency_key)
 
 
-async def test_a_driver_that_breaks_its_promise_does_not_end_the_relay(database: OutboxDatabase) -> None:
+async def test_a_driver_that_raises_unexpectedly_does_not_stop_the_relay(database: OutboxDatabase) -> None:
     driver = BrokenDriver()
     await database.record(envelope(1, "private-bad"), envelope(2), envelope(3))
 
@@ -355,7 +353,7 @@ async def test_a_driver_that_breaks_its_promise_does_not_end_the_relay(database:
     assert await database.column("state") == ["pending", "sent", "sent"]
 
 
-async def test_two_relays_never_double(database: OutboxDatabase, service: PusherService) -> None:
+async def test_two_relays_never_send_duplicates(database: OutboxDatabase, service: PusherService) -> None:
     drivers = [pusher_driver(service) for _ in range(3)]
     async with relaying(database, *drivers, sweep_s=0.01):
         for number in range(60):
@@ -365,7 +363,7 @@ async def test_two_relays_never_double(database: OutboxDatabase, service: Pusher
     assert numbers(service) == list(range(60))
 
 
-async def test_a_relay_takes_over_from_one_that_died(database: OutboxDatabase) -> None:
+async def test_a_relay_takes_over_from_a_dead_one(database: OutboxDatabase) -> None:
     dead, living = FakeDriver(), FakeDriver()
     await database.record(envelope(1))
     await database.relay(dead, lease_s=1.0).run_once()
@@ -382,7 +380,7 @@ async def test_a_relay_takes_over_from_one_that_died(database: OutboxDatabase) -
     assert [json.loads(sent.payload)["n"] for sent in dead.sent + living.sent] == [1, 2]
 
 
-async def test_a_relay_that_stops_hands_over_at_once(database: OutboxDatabase) -> None:
+async def test_a_stopping_relay_hands_over_at_once(database: OutboxDatabase) -> None:
     first, second = FakeDriver(), FakeDriver()
     async with relaying(database, first):
         await database.record(envelope(1))
@@ -392,7 +390,7 @@ async def test_a_relay_that_stops_hands_over_at_once(database: OutboxDatabase) -
     assert await database.relay(second).run_once() == 1
 
 
-async def test_a_clock_that_was_turned_back_stops_nothing(database: OutboxDatabase) -> None:
+async def test_a_clock_set_back_does_not_stop_the_relay(database: OutboxDatabase) -> None:
     await database.record(envelope(1))
     tomorrow = dt.datetime.now(dt.UTC) + dt.timedelta(days=1)
     async with database.engine.begin() as connection:
@@ -406,9 +404,7 @@ async def test_a_clock_that_was_turned_back_stops_nothing(database: OutboxDataba
     assert await database.relay(FakeDriver()).run_once() == 1
 
 
-async def test_the_relay_outlives_a_database_that_fails(
-    database: OutboxDatabase, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_the_relay_survives_database_failures(database: OutboxDatabase, caplog: pytest.LogCaptureFixture) -> None:
     driver = FakeDriver()
     async with relaying(database, driver):
         await database.record(envelope(1))
@@ -426,7 +422,7 @@ async def _rename(database: OutboxDatabase, old: str, new: str) -> None:
         await connection.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
 
 
-async def test_a_stop_ends_in_bounded_time_whatever_holds_the_database(postgresql: OutboxDatabase) -> None:
+async def test_stopping_takes_bounded_time_even_if_the_database_is_locked(postgresql: OutboxDatabase) -> None:
     driver = FakeDriver()
     relay = postgresql.relay(driver)
     stop = asyncio.Event()
@@ -442,7 +438,7 @@ async def test_a_stop_ends_in_bounded_time_whatever_holds_the_database(postgresq
         await asyncio.wait_for(running, LIMIT_S)
 
 
-def test_a_program_ends_though_somebody_holds_its_sqlite_database_while_it_stops(tmp_path: Path) -> None:
+def test_a_program_exits_while_another_process_locks_its_sqlite_database(tmp_path: Path) -> None:
     held = contextlib.closing(sqlite3.connect(tmp_path / "outbox.db", isolation_level=None, check_same_thread=False))
 
     async def program(locker: sqlite3.Connection) -> None:
@@ -466,7 +462,7 @@ def test_a_program_ends_though_somebody_holds_its_sqlite_database_while_it_stops
         assert not thread.is_alive()
 
 
-async def test_what_is_cut_off_while_it_writes_leaves_no_lock(tmp_path: Path) -> None:
+async def test_a_cancelled_write_leaves_no_lock(tmp_path: Path) -> None:
     async with open_database(f"sqlite+aiosqlite:///{tmp_path / 'outbox.db'}") as database:
         for moment in range(60):
             stop = asyncio.Event()
@@ -487,7 +483,7 @@ async def _until_somebody_waits_for_a_table(connection: AsyncConnection) -> None
             await asyncio.sleep(0.003)
 
 
-async def test_transactions_that_overlap_lose_nothing_and_keep_each_channels_order(
+async def test_overlapping_transactions_lose_nothing_and_keep_each_channels_order(
     database: OutboxDatabase, service: PusherService
 ) -> None:
     chance = random.Random(7)

@@ -41,7 +41,7 @@ class Failing(FakeDriver):
         self.fails_with = failure()
 
 
-async def test_a_connection_that_is_away_holds_up_no_other_and_catches_up_in_order(database: OutboxDatabase) -> None:
+async def test_an_unavailable_connection_delays_no_other_and_catches_up_in_order(database: OutboxDatabase) -> None:
     first, second = FakeDriver(), Failing(lambda: BroadcastUnavailable("away"))
     async with relaying(database, driver_over(first, second)):
         for number in range(5):
@@ -54,7 +54,7 @@ async def test_a_connection_that_is_away_holds_up_no_other_and_catches_up_in_ord
     assert await database.column("state") == ["sent"] * 10
 
 
-async def test_a_connection_that_is_silent_holds_up_no_other(database: OutboxDatabase) -> None:
+async def test_an_unresponsive_connection_delays_no_other(database: OutboxDatabase) -> None:
     first, second = FakeDriver(), Failing(lambda: BroadcastUnavailable("silent", answered=True))
     async with relaying(database, driver_over(first, second)):
         for number in range(5):
@@ -65,7 +65,7 @@ async def test_a_connection_that_is_silent_holds_up_no_other(database: OutboxDat
         await eventually(lambda: numbers(second) == [0, 1, 2, 3, 4])
 
 
-async def test_what_waits_for_a_connection_that_is_away_fills_no_room_of_the_others(database: OutboxDatabase) -> None:
+async def test_a_backlog_for_an_unavailable_connection_takes_no_room_from_others(database: OutboxDatabase) -> None:
     first, second = FakeDriver(), Failing(lambda: BroadcastUnavailable("away"))
     waiting = [replace(envelope(number, f"private-{number}"), connection="second") for number in range(1200)]
     await database.record(*waiting)
@@ -77,7 +77,7 @@ async def test_what_waits_for_a_connection_that_is_away_fills_no_room_of_the_oth
         await eventually(lambda: sorted(numbers(second)) == list(range(1200)))
 
 
-async def test_a_connection_that_hangs_takes_no_turn_of_the_others(database: OutboxDatabase) -> None:
+async def test_a_hanging_connection_takes_no_calls_from_others(database: OutboxDatabase) -> None:
     is_asked, answers = asyncio.Event(), asyncio.Event()
 
     class Hanging(FakeDriver):
@@ -96,7 +96,7 @@ async def test_a_connection_that_hangs_takes_no_turn_of_the_others(database: Out
         answers.set()
 
 
-async def test_one_round_sends_what_the_others_take(database: OutboxDatabase) -> None:
+async def test_run_once_sends_what_the_available_connections_accept(database: OutboxDatabase) -> None:
     first, second = FakeDriver(), Failing(lambda: BroadcastUnavailable("away"))
     await database.record(*on_both(1, 2, 3))
     relay = database.relay(driver_over(first, second))
@@ -106,7 +106,7 @@ async def test_one_round_sends_what_the_others_take(database: OutboxDatabase) ->
     await relay.release()
 
 
-async def test_what_names_the_default_connection_keeps_one_order_with_what_names_none(database: OutboxDatabase) -> None:
+async def test_naming_the_default_connection_is_the_same_as_naming_none(database: OutboxDatabase) -> None:
     first = FakeDriver()
     driver = driver_over(first, FakeDriver())
     await database.record(
@@ -116,7 +116,7 @@ async def test_what_names_the_default_connection_keeps_one_order_with_what_names
         await eventually(lambda: numbers(first) == list(range(30)))
 
 
-async def test_many_jobs_are_counted_over_all_connections(database: OutboxDatabase) -> None:
+async def test_the_job_limit_counts_all_connections(database: OutboxDatabase) -> None:
     first, second = FakeDriver(), FakeDriver()
     await database.record(*on_both(*range(20)))
 

@@ -110,7 +110,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
 @pytest.mark.parametrize("statement", STATEMENTS)
-async def test_a_stop_in_the_midst_of_a_statement_leaves_nothing_behind_and_loses_nothing(
+async def test_stopping_during_a_statement_leaves_nothing_behind_and_loses_nothing(
     database: OutboxDatabase, statement: str, after: bool
 ) -> None:
     gate = Gate(database, STATEMENTS[statement], after=after)
@@ -133,7 +133,7 @@ async def test_a_stop_in_the_midst_of_a_statement_leaves_nothing_behind_and_lose
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
 @pytest.mark.parametrize("statement", STATEMENTS)
-async def test_a_share_lost_in_the_midst_of_a_statement_leaves_no_channel_behind(
+async def test_losing_a_lease_during_a_statement_leaves_no_channel_behind(
     database: OutboxDatabase, statement: str, after: bool
 ) -> None:
     gate = Gate(database, STATEMENTS[statement], after=after)
@@ -160,7 +160,7 @@ async def test_a_share_lost_in_the_midst_of_a_statement_leaves_no_channel_behind
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
 @pytest.mark.parametrize("statement", ["mark", "renew", "say that it lives", "take"])
-async def test_a_stop_while_a_statement_is_under_way_gives_the_share_back_after_it(
+async def test_stopping_during_a_statement_releases_the_leases_after_it(
     database: OutboxDatabase, monkeypatch: pytest.MonkeyPatch, statement: str, after: bool
 ) -> None:
     monkeypatch.setattr(relay, "_GIVE_UP_S", LIMIT_S)
@@ -183,7 +183,7 @@ async def test_a_stop_while_a_statement_is_under_way_gives_the_share_back_after_
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
 @pytest.mark.parametrize("statement", ["read", "renew", "say that it lives", "take"])
-async def test_one_round_takes_its_share_again_where_a_statement_outlasted_the_lease(
+async def test_run_once_renews_leases_that_a_statement_outlasted(
     database: OutboxDatabase, statement: str, after: bool
 ) -> None:
     gate = Gate(database, STATEMENTS[statement], after=after)
@@ -199,7 +199,7 @@ async def test_one_round_takes_its_share_again_where_a_statement_outlasted_the_l
     assert await asyncio.wait_for(running, LIMIT_S) == len(driver.sent) == 3
 
 
-async def test_one_round_says_that_the_database_is_too_slow_to_hold_a_share(database: OutboxDatabase) -> None:
+async def test_run_once_raises_if_the_database_is_too_slow_to_keep_a_lease(database: OutboxDatabase) -> None:
     relay = database.relay(FakeDriver(), lease_s=1e-6)
     await database.record(envelope(0))
 
@@ -207,7 +207,7 @@ async def test_one_round_says_that_the_database_is_too_slow_to_hold_a_share(data
         await relay.run_once()
 
 
-async def test_a_scheduled_job_that_waits_for_ever_does_not_hold_up_a_stop(database: OutboxDatabase) -> None:
+async def test_a_scheduled_job_that_never_ends_does_not_delay_a_stop(database: OutboxDatabase) -> None:
     gate = Gate(database, "SELECT 7", after=False)
     stop = asyncio.Event()
 
@@ -249,7 +249,7 @@ def assert_in_order(driver: SickDriver) -> None:
     assert driver.numbers("private-ill") == [0, 10]
 
 
-async def test_a_worker_that_stops_when_empty_finds_every_queue_first(database: OutboxDatabase) -> None:
+async def test_a_worker_that_stops_when_empty_reads_every_queue_first(database: OutboxDatabase) -> None:
     gate = Gate(database, "SELECT outbox_workers.queues", after=False)
     driver = FakeDriver()
     await database.record(replace(envelope(1), queue="high"))

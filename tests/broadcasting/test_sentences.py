@@ -33,7 +33,7 @@ main()
 """
 
 
-async def test_recording_by_the_wrong_method_names_the_right_one(database: OutboxDatabase) -> None:
+async def test_the_error_for_a_wrong_recording_method_names_the_right_one(database: OutboxDatabase) -> None:
     async with database.sessions() as session:
         with pytest.raises(TypeError, match=r"await outbox\.record\(session"):
             database.outbox.record_sync(session, [envelope(1)])  # type: ignore[arg-type] # what the test is about
@@ -41,7 +41,7 @@ async def test_recording_by_the_wrong_method_names_the_right_one(database: Outbo
             await database.outbox.record(session.sync_session, [envelope(1)])  # type: ignore[arg-type] # as above
 
 
-def test_a_missing_table_says_how_to_make_it(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_table_says_how_to_create_it(tmp_path: Path) -> None:
     _, tables = open_engine("sqlite+aiosqlite://")
     engine = create_engine(f"sqlite:///{tmp_path / 'empty.db'}")
     with Session(engine) as session, pytest.raises(OperationalError) as caught:
@@ -51,7 +51,7 @@ def test_a_missing_table_says_how_to_make_it(tmp_path: Path) -> None:
     assert "define_tables(metadata)" in caught.value.__notes__[0]
 
 
-async def test_recording_without_a_table_says_how_to_make_it(database: OutboxDatabase) -> None:
+async def test_recording_without_a_table_says_how_to_create_it(database: OutboxDatabase) -> None:
     async with database.engine.begin() as connection:
         await connection.run_sync(database.tables.recorded_events.metadata.drop_all)
 
@@ -62,7 +62,7 @@ async def test_recording_without_a_table_says_how_to_make_it(database: OutboxDat
     assert "define_tables(metadata)" in caught.value.__notes__[0]
 
 
-def test_recording_with_psycopg_says_it_too(outbox_postgres_url: str) -> None:
+def test_recording_with_psycopg_says_how_to_create_it_too(outbox_postgres_url: str) -> None:
     _, tables = open_engine("sqlite+aiosqlite://")
     engine = create_engine(outbox_postgres_url.replace("asyncpg", "psycopg"))
     with engine.begin() as connection:
@@ -74,7 +74,7 @@ def test_recording_with_psycopg_says_it_too(outbox_postgres_url: str) -> None:
     assert "define_tables(metadata)" in caught.value.__notes__[0]
 
 
-async def test_a_worker_says_what_is_missing_and_when_that_is_over(
+async def test_a_worker_logs_a_missing_table_and_when_it_exists(
     database: OutboxDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "smartlink.broadcasting.outbox")
@@ -98,7 +98,7 @@ async def test_a_worker_says_what_is_missing_and_when_that_is_over(
     ("module", "missing"),
     [("smartlink.broadcasting", "pydantic_settings"), ("smartlink.broadcasting.outbox", "sqlalchemy")],
 )
-def test_a_bare_import_names_the_extra(module: str, missing: str) -> None:
+def test_importing_without_the_extra_names_it(module: str, missing: str) -> None:
     script = WITHOUT.format(module=module, missing=missing)
     said = processes.run([sys.executable, "-c", script], capture_output=True, text=True)
 
@@ -109,7 +109,7 @@ def test_a_bare_import_names_the_extra(module: str, missing: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "extra"), [(["reverb", "start"], "server"), (["worker", "start"], "portal"), (["serve"], "all")]
 )
-def test_a_command_without_its_extra_names_that_one(arguments: list[str], extra: str) -> None:
+def test_running_a_command_without_its_extra_names_it(arguments: list[str], extra: str) -> None:
     script = WITHOUT_TYPER.format(arguments=arguments)
     said = processes.run([sys.executable, "-c", script], capture_output=True, text=True)
 

@@ -67,7 +67,7 @@ def test_a_models_changes_are_recorded_as_echo_expects_them(world: World) -> Non
     ]
 
 
-def test_a_rolled_back_change_is_never_told(world: World) -> None:
+def test_a_rolled_back_change_is_never_announced(world: World) -> None:
     def fail() -> None:
         with world.sessions.begin() as session:
             session.add(Order(id=1))
@@ -87,7 +87,7 @@ def test_a_rolled_back_change_is_never_told(world: World) -> None:
     assert world.outbox.rung == []
 
 
-def test_what_a_savepoint_takes_back_is_not_told_and_what_it_keeps_is(world: World) -> None:
+def test_only_savepoints_that_are_not_rolled_back_are_announced(world: World) -> None:
     with world.sessions.begin() as session:
         world.broadcasts.announce(session, Said("before"))
         with session.begin_nested():
@@ -104,7 +104,7 @@ def test_what_a_savepoint_takes_back_is_not_told_and_what_it_keeps_is(world: Wor
     assert told == ["before", 1, "kept", "after"] or told == ["before", "kept", 1, "after"]
 
 
-def test_setting_what_is_there_already_is_no_change(world: World) -> None:
+def test_assigning_an_equal_value_is_not_a_change(world: World) -> None:
     with world.sessions.begin() as session:
         session.add(Order(id=1))
     with world.sessions.begin() as session:
@@ -113,7 +113,7 @@ def test_setting_what_is_there_already_is_no_change(world: World) -> None:
     assert [name for _, name, _ in world.recorded()] == ["OrderCreated"]
 
 
-def test_a_model_may_tell_of_some_changes_only_and_to_others_on_a_queue_of_its_own(world: World) -> None:
+def test_a_model_may_choose_changes_recipients_and_queue(world: World) -> None:
     with from_socket("1.2"), world.sessions.begin() as session:
         quiet = Quiet(id=1)
         session.add(quiet)
@@ -127,7 +127,7 @@ def test_a_model_may_tell_of_some_changes_only_and_to_others_on_a_queue_of_its_o
         ]
 
 
-def test_after_the_commit_the_worker_is_woken_and_live_events_go_out(world: World) -> None:
+def test_the_commit_wakes_the_worker_and_sends_live_events(world: World) -> None:
     with world.sessions.begin() as session:
         world.broadcasts.announce(session, Said("hi"))
         world.broadcasts.announce(session, Blinked())
@@ -149,7 +149,7 @@ def test_a_session_can_be_used_again_after_its_commit(world: World) -> None:
     assert len(world.recorded()) == 6
 
 
-def test_what_was_announced_before_anything_began_goes_with_a_rollback(world: World) -> None:
+def test_announcing_before_any_statement_is_rolled_back_too(world: World) -> None:
     with world.sessions() as session:
         world.broadcasts.announce(session, Said("no"))
         session.rollback()
@@ -159,7 +159,7 @@ def test_what_was_announced_before_anything_began_goes_with_a_rollback(world: Wo
     assert [name for _, name, _ in world.recorded()] == ["OrderCreated"]
 
 
-def test_what_a_closed_session_left_uncommitted_is_not_told_by_its_next_transaction(world: World) -> None:
+def test_uncommitted_events_of_a_closed_session_are_not_announced_later(world: World) -> None:
     session = world.sessions()
     session.add(Order(id=1))
     session.flush()
@@ -172,7 +172,7 @@ def test_what_a_closed_session_left_uncommitted_is_not_told_by_its_next_transact
     assert [payload["model"]["id"] for _, _, payload in world.recorded()] == [2]
 
 
-def test_of_what_its_own_transaction_deletes_the_end_alone_is_told(world: World) -> None:
+def test_of_a_model_deleted_in_its_own_transaction_only_the_deletion_is_announced(world: World) -> None:
     with world.sessions.begin() as session:
         session.add(Stamped(id=1))
     with world.sessions.begin() as session:
@@ -184,7 +184,7 @@ def test_of_what_its_own_transaction_deletes_the_end_alone_is_told(world: World)
     assert [name for _, name, _ in world.recorded()] == ["StampedCreated", "StampedDeleted"]
 
 
-def test_whatever_deletes_a_row_its_end_is_told(world: World) -> None:
+def test_every_kind_of_deletion_is_announced(world: World) -> None:
     with world.sessions.begin() as session:
         session.add(Basket(id=1, items=[Item(id=1), Item(id=2), Item(id=3)]))
     with world.sessions.begin() as session:
@@ -204,7 +204,7 @@ def test_whatever_deletes_a_row_its_end_is_told(world: World) -> None:
     assert len(world.recorded()) == 6
 
 
-def test_what_other_listeners_of_a_commit_announce_or_change_is_told_too(world: World) -> None:
+def test_changes_made_by_other_commit_listeners_are_announced_too(world: World) -> None:
     def late(session: Session) -> None:
         world.broadcasts.announce(session, Said("late"))
         world.broadcasts.announce(session, Blinked())
@@ -220,7 +220,7 @@ def test_what_other_listeners_of_a_commit_announce_or_change_is_told_too(world: 
     assert len(world.live) == 1
 
 
-def test_live_models_need_somebody_to_send_them(world: World) -> None:
+def test_live_models_need_send_live(world: World) -> None:
     class Cursor(BroadcastsChanges, Base):
         __tablename__ = "cursors"
         broadcast_fields: ClassVar[Sequence[str]] = ("id",)
@@ -237,7 +237,7 @@ def test_live_models_need_somebody_to_send_them(world: World) -> None:
             session.commit()  # Nor does it go by without its event when it is tried again.
 
 
-def test_a_deletion_that_a_savepoint_takes_back_leaves_the_change_told(world: World) -> None:
+def test_a_rolled_back_deletion_leaves_the_change_announced(world: World) -> None:
     with world.sessions.begin() as session:
         stamped = Stamped(id=1)
         session.add(stamped)
@@ -250,7 +250,7 @@ def test_a_deletion_that_a_savepoint_takes_back_leaves_the_change_told(world: Wo
     assert [name for _, name, _ in world.recorded()] == ["StampedCreated"]
 
 
-def test_live_events_that_are_lost_leave_the_commit_done_and_the_session_usable(
+def test_lost_live_events_do_not_affect_the_commit_or_the_session(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     def is_away(_: Sequence[Envelope]) -> None:
@@ -269,9 +269,7 @@ def test_live_events_that_are_lost_leave_the_commit_done_and_the_session_usable(
     assert len(world.recorded()) == 2
 
 
-def test_an_event_that_asks_for_a_rescue_does_not_stop_the_change(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_event_with_rescue_does_not_fail_the_change(world: World, caplog: pytest.LogCaptureFixture) -> None:
     with world.sessions.begin() as session:
         session.add(Order(id=1))
         world.broadcasts.announce(session, Dispensable(object()))
@@ -323,7 +321,7 @@ def test_a_session_of_an_attached_maker_may_be_attached_again(world: World) -> N
     assert len(world.live) == 1
 
 
-def test_a_model_that_says_nothing_about_its_fields_is_refused() -> None:
+def test_a_model_without_broadcast_fields_is_refused() -> None:
     with pytest.raises(TypeError, match="name the attributes to send"):
 
         class Leaky(BroadcastsChanges, Base):
@@ -331,7 +329,7 @@ def test_a_model_that_says_nothing_about_its_fields_is_refused() -> None:
             id: Mapped[int] = mapped_column(primary_key=True)
 
 
-def test_what_cannot_be_sent_rolls_the_change_back(world: World) -> None:
+def test_an_unsendable_event_rolls_the_change_back(world: World) -> None:
     class Naming(BroadcastsChanges, Base):
         __tablename__ = "naming"
         broadcast_fields: ClassVar[Sequence[str]] = ("metadata",)
@@ -356,7 +354,7 @@ def test_a_composite_key_needs_a_channel_of_its_own(world: World) -> None:
         session.add(Pair(a=1, b=2))
 
 
-def test_a_session_that_is_not_attached_is_told_so(world: World) -> None:
+def test_announcing_in_an_unattached_session_raises(world: World) -> None:
     with (
         Session(world.engine) as session,
         pytest.raises(BroadcastConfigError, match="Said would never be sent: this session"),
@@ -364,7 +362,7 @@ def test_a_session_that_is_not_attached_is_told_so(world: World) -> None:
         world.broadcasts.announce(session, Said("hi"))
 
 
-def test_live_events_need_somebody_to_send_them(world: World) -> None:
+def test_live_events_need_send_live(world: World) -> None:
     broadcasts = SessionBroadcasts(FakeBroadcaster(), world.outbox)
     broadcasts.attach(world.sessions)
 
@@ -372,7 +370,7 @@ def test_live_events_need_somebody_to_send_them(world: World) -> None:
         broadcasts.announce(session, Blinked())
 
 
-def test_a_broadcaster_that_awaits_is_none_for_plain_sessions(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_async_broadcaster_is_refused_for_sync_sessions(world: World, caplog: pytest.LogCaptureFixture) -> None:
     fake = FakeBroadcaster()
     broadcasts = SessionBroadcasts(fake, world.outbox, send_live=fake.send_envelopes)
     with Session(world.engine) as session:

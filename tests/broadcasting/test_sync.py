@@ -48,7 +48,7 @@ def test_many_threads_may_send_at_once(fake: FakeBroadcaster, broadcaster: SyncB
     assert [thread.name for thread in threading.enumerate()].count("smartlink-broadcasting") == 1
 
 
-def test_what_fails_is_raised_to_the_caller(fake: FakeBroadcaster, broadcaster: SyncBroadcaster) -> None:
+def test_failures_are_raised_to_the_caller(fake: FakeBroadcaster, broadcaster: SyncBroadcaster) -> None:
     fake.fake_driver.fails_with = BroadcastUnavailable("away")
 
     with pytest.raises(BroadcastUnavailable, match="away"):
@@ -56,12 +56,12 @@ def test_what_fails_is_raised_to_the_caller(fake: FakeBroadcaster, broadcaster: 
     broadcaster.presence("room").rescue().send()
 
 
-async def test_inside_a_running_loop_it_says_what_to_use_instead(broadcaster: SyncBroadcaster) -> None:
+async def test_inside_a_running_loop_the_error_says_what_to_use(broadcaster: SyncBroadcaster) -> None:
     with pytest.raises(RuntimeError, match=r"use `await Broadcaster\.send"):
         broadcaster.on(Channel("news")).send()
 
 
-def test_closed_it_gives_its_thread_back_and_may_start_anew(fake: FakeBroadcaster) -> None:
+def test_closing_ends_the_thread_and_a_later_use_starts_a_new_one(fake: FakeBroadcaster) -> None:
     broadcaster = SyncBroadcaster(lambda: Broadcaster(fake.fake_driver))
     broadcaster.on(Channel("news")).send()
     broadcaster.close()
@@ -73,7 +73,7 @@ def test_closed_it_gives_its_thread_back_and_may_start_anew(fake: FakeBroadcaste
     assert len(fake.sent) == 2
 
 
-def test_closing_waits_for_what_other_threads_are_sending() -> None:
+def test_closing_waits_for_sends_of_other_threads() -> None:
     class Slow(FakeDriver):
         async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
             is_under_way.set()
@@ -92,7 +92,7 @@ def test_closing_waits_for_what_other_threads_are_sending() -> None:
     assert len(slow.sent) == 3
 
 
-def test_closing_cuts_off_what_does_not_end() -> None:
+def test_closing_cancels_sends_that_do_not_finish() -> None:
     class Endless(FakeDriver):
         async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
             is_under_way.set()
@@ -125,12 +125,12 @@ def test_a_forked_process_sends_through_a_thread_of_its_own(
     assert os.waitstatus_to_exitcode(status) == 0
 
 
-def test_settings_are_looked_at_when_it_is_made() -> None:
+def test_settings_are_checked_on_creation() -> None:
     with pytest.raises(BroadcastConfigError, match="PUSHER_APP_ID"):
         SyncBroadcaster.from_settings(BroadcastSettings(_env_file=None, driver="pusher"))
 
 
-def test_a_driver_that_never_ends_is_given_up_on(fake: FakeBroadcaster) -> None:
+def test_a_driver_that_never_returns_times_out(fake: FakeBroadcaster) -> None:
     class Endless:
         name = "endless"
 

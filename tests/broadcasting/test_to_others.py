@@ -47,7 +47,7 @@ async def test_a_malformed_socket_id_is_ignored(value: bytes) -> None:
     assert await seen_by_the_app(value) is None
 
 
-async def test_two_socket_ids_are_none() -> None:
+async def test_a_repeated_socket_id_header_is_ignored() -> None:
     assert await seen_by_the_app(b"1.1", b"2.2") is None
 
 
@@ -63,7 +63,7 @@ async def test_requests_at_the_same_time_do_not_see_each_other() -> None:
     assert seen == [number.decode() for number in numbers]
 
 
-async def test_an_event_to_others_leaves_the_requests_socket_out() -> None:
+async def test_an_event_to_others_excludes_the_requests_socket() -> None:
     broadcaster = FakeBroadcaster()
 
     async def app(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:

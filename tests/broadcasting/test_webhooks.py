@@ -79,7 +79,7 @@ def test_each_kind_of_event_is_typed(fields: dict[str, Any], event: WebhookEvent
         None,
     ],
 )
-def test_what_is_not_known_is_told_as_what_it_is(fields: object) -> None:
+def test_an_unknown_event_is_passed_on_with_its_fields(fields: object) -> None:
     [event] = received(webhook(fields)).events
 
     assert isinstance(event, UnknownEvent)
@@ -109,7 +109,7 @@ def test_a_changed_body_is_refused() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 10_000, b"{}", b'{"events":{}}'])
-def test_a_signed_body_that_is_no_webhook_is_refused(body: bytes) -> None:
+def test_a_signed_body_that_is_not_a_webhook_is_refused(body: bytes) -> None:
     with pytest.raises(WebhookRefused) as refused:
         received(body)
     assert refused.value.status == 400
@@ -137,7 +137,7 @@ JOINED = {"name": "member_added", "channel": "presence-a", "user_id": "7"}
 EXPECTED = [2, "chat", MemberAdded("presence-a", "7"), "presence-a"]
 
 
-async def test_handlers_hear_what_they_asked_for_in_order() -> None:
+async def test_handlers_receive_the_events_they_asked_for_in_order() -> None:
     receiver, heard = build()
     body = webhook({"name": "channel_occupied", "channel": "chat"}, JOINED)
 
@@ -170,7 +170,7 @@ async def test_it_is_a_route_of_starlette_and_fastapi() -> None:
     assert heard == EXPECTED
 
 
-def test_plain_code_hears_too() -> None:
+def test_sync_code_can_handle_webhooks_too() -> None:
     receiver, heard = build()
     body = webhook({"name": "channel_occupied", "channel": "chat"}, JOINED)
 
@@ -179,7 +179,7 @@ def test_plain_code_hears_too() -> None:
     assert heard == EXPECTED
 
 
-async def test_a_handler_that_raises_has_it_sent_again() -> None:
+async def test_a_raising_handler_makes_the_sender_retry() -> None:
     receiver = WebhookReceiver({KEY: SECRET})
 
     @receiver.on(MemberAdded)
@@ -191,7 +191,7 @@ async def test_a_handler_that_raises_has_it_sent_again() -> None:
 
 
 @pytest.mark.parametrize("secret", ["", [], [""], ["right", ""], None])
-def test_an_empty_secret_is_refused_at_the_start(secret: Any) -> None:
+def test_an_empty_secret_is_refused_at_startup(secret: Any) -> None:
     with pytest.raises(BroadcastConfigError, match="'app-key' have an empty secret"):
         WebhookReceiver({KEY: secret})
 
@@ -200,7 +200,7 @@ def test_an_empty_secret_is_refused_at_the_start(secret: Any) -> None:
     ("time_ms", "is_taken"),
     [(1_000_000, True), (940_001, True), (939_999, False), (None, False), ("1000000", False), (True, False)],
 )
-def test_what_was_overheard_can_be_refused_when_it_is_old(time_ms: object, is_taken: bool) -> None:
+def test_old_webhooks_can_be_refused_as_replays(time_ms: object, is_taken: bool) -> None:
     receiver = WebhookReceiver({KEY: SECRET}, max_age_s=60, clock=lambda: 1000.0)
     body = webhook(JOINED, time_ms=time_ms)
 
@@ -221,10 +221,10 @@ def test_a_signature_of_another_length_is_refused(length: int) -> None:
 
 
 @pytest.mark.parametrize("change", [str.upper, lambda text: text + "\n", lambda text: " " + text])
-def test_a_signature_written_otherwise_is_refused(change: Callable[[str], str]) -> None:
+def test_a_signature_in_another_notation_is_refused(change: Callable[[str], str]) -> None:
     with pytest.raises(WebhookRefused):
         WebhookReceiver({KEY: SECRET}).receive(webhook(), key=KEY, signature=change(sign_webhook(SECRET, webhook())))
 
 
-async def test_a_websocket_is_turned_away() -> None:
+async def test_a_websocket_is_refused() -> None:
     assert await connect_websocket(WebhookReceiver({KEY: SECRET})) == [{"type": "websocket.close", "code": 1000}]

@@ -33,7 +33,7 @@ print(json.dumps({"modules": sorted(sys.modules), "complaints": complaints}))
 
 @pytest.mark.wheel
 @pytest.mark.timeout(300)
-def test_the_library_alone_brings_nothing_of_the_rest(tmp_path: Path) -> None:
+def test_the_library_alone_installs_nothing_of_server_and_portal(tmp_path: Path) -> None:
     processes.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
         cwd=ROOT, check=True, capture_output=True, timeout=120,

@@ -46,9 +46,7 @@ async def heard(client: Client) -> object:
     return json.loads((await client.expect("said"))["data"])
 
 
-async def test_the_authority_of_a_servers_certificate_is_named_in_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_ssl_cert_file_names_the_trusted_authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cert, key = certificate(tmp_path)
     tls = {"reverb_server_tls_cert": str(cert), "reverb_server_tls_key": str(key)}
     async with realtime_server(**tls) as server:
@@ -63,7 +61,7 @@ async def test_the_authority_of_a_servers_certificate_is_named_in_the_environmen
     assert server.metrics.publications == 1
 
 
-async def test_all_sockets_of_a_user_are_left_out(server: RealtimeServer, broadcaster: Broadcaster) -> None:
+async def test_all_sockets_of_a_user_are_excluded(server: RealtimeServer, broadcaster: Broadcaster) -> None:
     async with (
         connected(server.port) as signed_in,
         connected(server.port) as member,
@@ -84,7 +82,7 @@ async def test_all_sockets_of_a_user_are_left_out(server: RealtimeServer, broadc
         assert await heard(member) == {"n": 2}
 
 
-async def test_a_socket_and_a_user_may_both_be_left_out(server: RealtimeServer, broadcaster: Broadcaster) -> None:
+async def test_a_socket_and_a_user_may_both_be_excluded(server: RealtimeServer, broadcaster: Broadcaster) -> None:
     async with connected(server.port) as one, connected(server.port) as seven, connected(server.port) as other:
         await seven.subscribe("presence-room", {"user_id": "7"})
         for client in (one, other):
@@ -100,7 +98,7 @@ async def test_a_socket_and_a_user_may_both_be_left_out(server: RealtimeServer, 
         assert await seven.is_quiet()
 
 
-async def test_what_is_sent_again_with_its_id_arrives_once(server: RealtimeServer, broadcaster: Broadcaster) -> None:
+async def test_a_resent_event_with_the_same_id_arrives_once(server: RealtimeServer, broadcaster: Broadcaster) -> None:
     async with connected(server.port) as client:
         await client.subscribe("chat")
         again = Envelope("chat", "said", '{"n":1}', event_id="41")
@@ -111,7 +109,7 @@ async def test_what_is_sent_again_with_its_id_arrives_once(server: RealtimeServe
         assert [await heard(client) for _ in range(3)] == [{"n": 1}, {"n": 2}, {"n": 3}]
 
 
-async def test_what_goes_over_redis_is_delivered_too() -> None:
+async def test_events_published_through_redis_are_delivered_too() -> None:
     with redis_server() as redis:
         settings = {"broadcast_redis_prefix": "shop_"}
         driver = RedisDriver(redis.url, prefix="shop_")
@@ -147,7 +145,7 @@ class Said(BroadcastEvent):
         return "said"
 
 
-async def test_who_is_left_out_and_what_it_goes_through_are_recorded_too(
+async def test_excluded_users_and_connections_are_recorded_too(
     server: RealtimeServer, broadcaster: Broadcaster, tmp_path: Path
 ) -> None:
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'outbox.db'}")

@@ -48,7 +48,7 @@ def test_a_file_is_checked_listed_and_added_to(tmp_path: Path) -> None:
     )
 
 
-def test_a_database_is_made_ready_and_added_to(tmp_path: Path) -> None:
+def test_an_apps_database_is_created_and_added_to(tmp_path: Path) -> None:
     in_use = {"REVERB_APPS_DATABASE_URL": "sqlite:///apps.db"}
     code, said = smartlink(tmp_path, "apps", "list", **in_use)
     assert (code, "smartlink apps install" in said) == (2, True)
@@ -73,13 +73,13 @@ def test_a_database_is_made_ready_and_added_to(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_server_that_cannot_have_what_it_needs_says_so(tmp_path: Path, settings: dict[str, str], told: str) -> None:
+def test_a_server_without_usable_apps_says_so(tmp_path: Path, settings: dict[str, str], told: str) -> None:
     code, said = smartlink(tmp_path, "reverb", "start", REVERB_SERVER_PORT=str(free_port()), **settings)
     assert code in (1, 2)
     assert told in said
 
 
-async def test_on_a_hangup_the_apps_are_read_again(tmp_path: Path) -> None:
+async def test_sighup_reloads_the_apps(tmp_path: Path) -> None:
     file, port = tmp_path / "apps.toml", free_port()
     file.write_text(APP)
     log = (tmp_path / "log").open("wb")

@@ -28,7 +28,7 @@ def shown(client: httpx2.Client) -> list[str]:
     return [message["message"] for message in client.get("/api/chat/messages").json()]
 
 
-def test_back_to_where_it_was_and_on_from_there(tmp_path: Path) -> None:
+def test_a_restore_returns_to_the_backup_and_ids_continue_after_it(tmp_path: Path) -> None:
     running = Smartlink(tmp_path)
 
     def command(*words: str) -> subprocess.CompletedProcess[Any]:

@@ -49,7 +49,7 @@ def problems(checks: list[dict[str, str]]) -> dict[str, str]:
     return {check["check"]: f"{check['said']}: {check['fix']}" for check in checks if check["state"] == "failed"}
 
 
-def test_what_runs_is_found_well_and_what_is_not_its_own_is_told_of(tmp_path: Path) -> None:
+def test_doctor_passes_a_running_installation_and_skips_foreign_parts(tmp_path: Path) -> None:
     running = Smartlink(
         tmp_path,
         reverb_app_secret=SECRET,
@@ -79,7 +79,7 @@ def test_what_runs_is_found_well_and_what_is_not_its_own_is_told_of(tmp_path: Pa
     assert "4001 No application has this key: set REVERB_APP_KEY to" in problems(of_key)["realtime"]
 
 
-def test_what_does_not_run_is_told_with_what_to_do(tmp_path: Path) -> None:
+def test_doctor_reports_stopped_parts_and_what_to_do(tmp_path: Path) -> None:
     code, checks, _ = examined(tmp_path)
 
     assert code == 1
@@ -101,7 +101,9 @@ def test_what_does_not_run_is_told_with_what_to_do(tmp_path: Path) -> None:
         ({"app_url": "https://127.0.0.1:1"}, "proxy", "cannot be reached"),
     ],
 )
-def test_each_fault_has_its_line_and_no_secret(tmp_path: Path, settings: dict[str, str], check: str, told: str) -> None:
+def test_doctor_reports_each_fault_on_a_line_without_secrets(
+    tmp_path: Path, settings: dict[str, str], check: str, told: str
+) -> None:
     code, checks, said = examined(tmp_path, **settings)
 
     assert code == 1
@@ -109,9 +111,7 @@ def test_each_fault_has_its_line_and_no_secret(tmp_path: Path, settings: dict[st
     assert SECRET not in said
 
 
-def test_pages_that_are_not_built_are_told_of_by_doctor_and_at_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unbuilt_pages_are_reported_by_doctor_and_at_startup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert examined(tmp_path, "--only", "pages")[0] == 0
     monkeypatch.setattr("smartlink.portal.pages.STATIC", tmp_path)
 
@@ -124,7 +124,7 @@ def test_pages_that_are_not_built_are_told_of_by_doctor_and_at_the_start(
     assert told.endswith("Build them: make pages")
 
 
-def test_a_port_of_somebody_else_is_told_of(tmp_path: Path) -> None:
+def test_a_port_used_by_another_program_is_reported(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as somebody:
         port = somebody.getsockname()[1]
         code, checks, _ = examined(tmp_path, "--only", "ports", app_port=port)
@@ -133,7 +133,7 @@ def test_a_port_of_somebody_else_is_told_of(tmp_path: Path) -> None:
     assert "in use by another program" in problems(checks)["ports"]
 
 
-def test_redis_is_asked_what_it_is(tmp_path: Path) -> None:
+def test_doctor_checks_redis(tmp_path: Path) -> None:
     with redis_server("--maxmemory-policy", "allkeys-lru") as redis:
         code, checks, _ = examined(tmp_path, "--only", "redis", redis_url=redis.url)
 
@@ -142,7 +142,7 @@ def test_redis_is_asked_what_it_is(tmp_path: Path) -> None:
     assert [check["state"] for check in checks if check["check"] == "clock"] == ["fine"]
 
 
-def test_a_wrong_password_of_redis_is_told_as_such(tmp_path: Path) -> None:
+def test_a_wrong_redis_password_is_reported_as_such(tmp_path: Path) -> None:
     with redis_server(password="right") as redis:
         code, checks, _ = examined(tmp_path, "--only", "redis", redis_url=redis.url.replace("//", "//:wrong@"))
 
@@ -150,7 +150,7 @@ def test_a_wrong_password_of_redis_is_told_as_such(tmp_path: Path) -> None:
     assert "REDIS_PASSWORD" in problems(checks)["redis"]
 
 
-def test_a_check_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_check_is_refused(tmp_path: Path) -> None:
     done = processes.run([SMARTLINK, "doctor", "--only", "weather"], cwd=tmp_path, capture_output=True, text=True)
 
     assert done.returncode == 2

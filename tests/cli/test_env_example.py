@@ -28,7 +28,7 @@ def names(settings: type[BaseSettings]) -> list[set[str]]:
     return found
 
 
-def test_every_setting_is_listed_and_every_name_is_one() -> None:
+def test_every_setting_is_listed_and_every_listed_name_is_a_setting() -> None:
     listed = set(re.findall(r"^#? ?([A-Z][A-Z0-9_]+)=", EXAMPLE.read_text(), re.MULTILINE))
     fields = [
         variables for settings in (ServerSettings, BroadcastSettings, PortalSettings) for variables in names(settings)
@@ -47,7 +47,7 @@ def test_the_values_are_the_defaults_of_the_server() -> None:
     assert {name: value for name, value in settings if value != ServerSettings.model_fields[name].default} == {}
 
 
-def test_the_example_holds_no_secret() -> None:
+def test_the_example_contains_no_secret() -> None:
     for line in EXAMPLE.read_text().splitlines():
         name, _, value = line.removeprefix("# ").partition("=")
         if name.endswith(("SECRET", "PASSWORD")):

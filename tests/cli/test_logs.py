@@ -117,7 +117,7 @@ async def test_a_busy_server_logs_json_and_no_secrets_and_is_scraped_as_one(
     assert all({"event", "level", "timestamp"} <= entry.keys() for entry in logged)
 
 
-def test_a_taken_metrics_port_is_told_in_a_sentence(tmp_path: Path) -> None:
+def test_a_metrics_port_in_use_is_reported_in_a_sentence(tmp_path: Path) -> None:
     first = Server(tmp_path)
     try:
         environment = os.environ | {
@@ -164,7 +164,7 @@ except RuntimeError:
     assert "s3cret-value" not in done.stderr
 
 
-def test_each_line_is_written_at_once_so_that_no_other_workers_comes_between() -> None:
+def test_log_lines_of_several_workers_are_not_interleaved() -> None:
     say = (
         "import logging, structlog\n"
         "from smartlink.cli import logs\n"

@@ -47,7 +47,7 @@ def shown(port: int) -> str:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_a_new_certificate_is_shown_after_sighup_and_connections_stay(tmp_path: Path, workers: int) -> None:
+async def test_sighup_loads_a_new_certificate_and_keeps_connections(tmp_path: Path, workers: int) -> None:
     cert, key = make_certificate(tmp_path, "old.example.com")
     tls = {"reverb_server_tls_cert": cert, "reverb_server_tls_key": key}
     with reverb(tmp_path, "--workers", str(workers), "--hostname", "old.example.com", **tls) as server:
@@ -88,7 +88,7 @@ async def test_a_new_certificate_is_shown_after_sighup_and_connections_stay(tmp_
     ],
 )
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_what_cannot_work_stops_the_start_and_is_told(
+def test_unusable_settings_stop_the_start_with_a_message(
     tmp_path: Path, settings: dict[str, str], options: tuple[str, ...], told: str, code: int, workers: str
 ) -> None:
     make_certificate(tmp_path, "localhost")
@@ -100,7 +100,7 @@ def test_what_cannot_work_stops_the_start_and_is_told(
     assert "Traceback" not in done.stderr
 
 
-def test_a_taken_port_is_told_though_workers_share_one(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_although_workers_share_it(tmp_path: Path) -> None:
     with reverb(tmp_path, "--workers", "2") as server:
         second = server.command("start", "--workers", "2")
 
@@ -128,7 +128,7 @@ async def test_a_unix_socket_serves_the_same(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-async def test_short_of_descriptors_clients_are_told_to_come_back_and_publishers_are_served(tmp_path: Path) -> None:
+async def test_short_of_descriptors_clients_are_refused_and_publishers_served(tmp_path: Path) -> None:
     def few() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, 300))
 
@@ -165,7 +165,7 @@ async def eventually_up(server: Reverb) -> None:
         assert client.socket_id
 
 
-async def test_status_tells_of_all_workers(tmp_path: Path) -> None:
+async def test_status_covers_all_workers(tmp_path: Path) -> None:
     with reverb(tmp_path, "--workers", "2") as server:
         async with AsyncExitStack() as stack:
             for _ in range(6):
@@ -186,7 +186,7 @@ async def test_status_tells_of_all_workers(tmp_path: Path) -> None:
         assert "REVERB_APP_SECRET" in wrong.stdout
 
 
-def test_status_tells_why_a_server_cannot_be_asked(tmp_path: Path) -> None:
+def test_status_says_why_a_server_cannot_be_reached(tmp_path: Path) -> None:
     cert, key = make_certificate(tmp_path, "realtime.test")
     tls = {"reverb_server_tls_cert": cert, "reverb_server_tls_key": key}
 
@@ -206,7 +206,7 @@ def test_status_tells_why_a_server_cannot_be_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
-def test_an_address_of_ipv6_stands_in_brackets(tmp_path: Path, host: str) -> None:
+def test_ipv6_addresses_are_in_brackets(tmp_path: Path, host: str) -> None:
     with reverb(tmp_path, "--workers", "1", reverb_server_host="::1", reverb_host=host) as server:
         status = server.command("status", "--json")
         doctor = processes.run(
@@ -221,7 +221,7 @@ def test_an_address_of_ipv6_stands_in_brackets(tmp_path: Path, host: str) -> Non
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-async def test_debug_shows_frames_without_what_signs(tmp_path: Path, workers: str) -> None:
+async def test_debug_shows_frames_without_signatures(tmp_path: Path, workers: str) -> None:
     with reverb(tmp_path, "--workers", workers, "--debug") as server:
         async with connected(server.port) as client:
             await client.subscribe("presence-chat", {"user_id": "1"})
@@ -248,7 +248,7 @@ async def test_debug_shows_frames_without_what_signs(tmp_path: Path, workers: st
     assert "auth_signature=…" in said
 
 
-async def test_webhooks_come_once_and_in_order_from_several_workers(tmp_path: Path) -> None:
+async def test_several_workers_send_webhooks_once_and_in_order(tmp_path: Path) -> None:
     async with receiver() as target:
         settings = {
             "reverb_webhook_url": target.url,
@@ -267,7 +267,7 @@ async def test_webhooks_come_once_and_in_order_from_several_workers(tmp_path: Pa
         assert [name for name in target.names if name.startswith("channel")] == ["channel_occupied", "channel_vacated"]
 
 
-async def test_metrics_and_status_are_of_all_workers_and_of_their_parent(tmp_path: Path) -> None:
+async def test_metrics_and_status_cover_all_workers_and_their_parent(tmp_path: Path) -> None:
     app, webhooks = '{app_id="1001"}', "smartlink_webhook_events_total"
     async with receiver(500) as target:
         settings = {

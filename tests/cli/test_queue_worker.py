@@ -40,7 +40,7 @@ async def record(folder: Path, environment: dict[str, str], *numbers: int) -> No
 
 
 @pytest.mark.timeout(300)
-async def test_events_are_sent_looked_at_and_set_aside_from_the_command_line(tmp_path: Path) -> None:
+async def test_commands_send_list_and_delete_events(tmp_path: Path) -> None:
     async with pusher_service() as service:
         environment = Smartlink(tmp_path).environment | reaching(service)
         environment["DATABASE_URL"] = f"sqlite:///{tmp_path / 'outbox.db'}"
@@ -92,7 +92,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "said"), WRONG, ids=[" ".join(arguments) for arguments, _ in WRONG])
-def test_what_is_wrong_is_told_in_a_sentence(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_errors_are_reported_in_one_sentence(tmp_path: Path, arguments: list[str], said: str) -> None:
     done = command(tmp_path, *arguments, environment=Smartlink(tmp_path).environment)
 
     assert done.returncode == 2

@@ -80,7 +80,7 @@ class Load:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_nobody_is_refused_and_nothing_missed(tmp_path: Path, workers: int) -> None:
+async def test_a_restart_under_load_refuses_no_client_and_loses_no_event(tmp_path: Path, workers: int) -> None:
     with reverb(tmp_path, "--workers", str(workers)) as server:
         load = Load(server)
         listeners = [asyncio.create_task(load.listen(number)) for number in range(CLIENTS)]
@@ -133,7 +133,7 @@ async def test_a_successor_that_cannot_start_changes_nothing(tmp_path: Path, wor
             assert (await client.closed()).code == 4200
 
 
-async def test_the_successor_has_new_settings_and_what_was_kept(tmp_path: Path) -> None:
+async def test_the_successor_has_the_new_settings_and_the_kept_events(tmp_path: Path) -> None:
     with reverb(tmp_path, "--workers", "1") as server:
         body = b'{"name":"kept","channel":"cache-a","data":""}'
         headers = {"Idempotency-Key": "k"}
@@ -158,7 +158,7 @@ def test_without_a_server_the_command_says_so(tmp_path: Path) -> None:
     assert "smartlink reverb start" in done.stderr
 
 
-def test_nobody_else_may_command_the_server(tmp_path: Path) -> None:
+def test_only_the_servers_user_may_control_it(tmp_path: Path) -> None:
     with reverb(tmp_path, "--workers", "1") as server:
         (control,) = (tmp_path / "run").iterdir()
 
@@ -168,7 +168,7 @@ def test_nobody_else_may_command_the_server(tmp_path: Path) -> None:
     assert not control.exists()
 
 
-async def test_clients_of_before_hear_the_successor_until_they_are_told_to_go(tmp_path: Path) -> None:
+async def test_old_connections_receive_the_successors_events_until_they_are_closed(tmp_path: Path) -> None:
     with reverb(tmp_path, "--workers", "1", reverb_server_drain_seconds=5) as server:
         client: Client
         async with connected(server.port) as client:

@@ -61,7 +61,7 @@ def wait_for_a_worker(database: Path, timeout_s: float = LIMIT_S) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_serve_prints_the_sign_ins_and_stops_cleanly(smartlink: Smartlink, how: int) -> None:
+def test_serve_prints_the_demo_accounts_and_stops_cleanly(smartlink: Smartlink, how: int) -> None:
     smartlink.start()
     code = smartlink.stop(how)
 
@@ -74,7 +74,7 @@ def test_serve_prints_the_sign_ins_and_stops_cleanly(smartlink: Smartlink, how: 
     assert "app-secret" not in said
 
 
-def test_started_again_it_is_up_with_the_same_data(smartlink: Smartlink) -> None:
+def test_a_restarted_server_has_the_same_data(smartlink: Smartlink) -> None:
     smartlink.start()
     assert smartlink.stop() == 0
     smartlink.start()
@@ -85,7 +85,7 @@ def test_started_again_it_is_up_with_the_same_data(smartlink: Smartlink) -> None
 
 
 @pytest.mark.parametrize("variable", ["APP_PORT", "REVERB_SERVER_PORT"])
-def test_a_taken_port_is_told_with_the_variable_to_change(tmp_path: Path, variable: str) -> None:
+def test_the_error_for_a_port_in_use_names_the_variable_to_change(tmp_path: Path, variable: str) -> None:
     smartlink = Smartlink(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -101,7 +101,7 @@ def test_a_taken_port_is_told_with_the_variable_to_change(tmp_path: Path, variab
     ("variable", "words"),
     [("APP_HOST", ("serve",)), ("REVERB_SERVER_HOST", ("serve",)), ("REVERB_SERVER_HOST", ("reverb", "start"))],
 )
-def test_a_host_that_is_no_address_is_told_with_the_variable_to_change(
+def test_the_error_for_an_invalid_host_names_the_variable_to_change(
     tmp_path: Path, variable: str, words: tuple[str, ...]
 ) -> None:
     secret = {"REVERB_APP_SECRET": "x" * 40}
@@ -134,7 +134,7 @@ def test_a_bad_setting_stops_the_start_and_is_named(tmp_path: Path, variable: st
     assert "secret-word" not in done.stderr
 
 
-def test_a_database_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_database_is_reported(tmp_path: Path) -> None:
     done = command(tmp_path, "serve", environment={"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"})
 
     assert done.returncode == 1
@@ -150,7 +150,7 @@ def test_sample_secrets_are_refused_outside_loopback(tmp_path: Path, host: str) 
     assert "REVERB_APP_SECRET" in done.stderr
 
 
-def test_status_tells_up_from_down_by_its_exit_code(smartlink: Smartlink) -> None:
+def test_the_exit_code_of_status_says_up_or_down(smartlink: Smartlink) -> None:
     down = command(smartlink.folder, "reverb", "status", "--json", environment=smartlink.environment)
     assert down.returncode == 1
     assert json.loads(down.stdout)["state"] == "down"

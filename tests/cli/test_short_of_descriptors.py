@@ -19,7 +19,7 @@ def up(port: int) -> int:
         return int(answer.status)
 
 
-def test_strangers_at_the_portal_take_nothing_from_the_realtime_server(
+def test_a_crowd_at_the_portal_takes_no_descriptors_from_the_realtime_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_few = tmp_path / "smartlink"

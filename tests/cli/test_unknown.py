@@ -23,7 +23,7 @@ KNOWN = {name.upper() for name in ServerSettings.model_fields} | OF_OTHERS
         ("REVERB_SOMETHING_ELSE_ENTIRELY", None),
     ],
 )
-def test_what_may_be_meant_is_told(name: str, meant: str | None) -> None:
+def test_a_misspelt_setting_is_reported_with_the_likely_name(name: str, meant: str | None) -> None:
     assert find_unknown([name, "PATH", "REVERB_APP_ID"], KNOWN) == {name: meant}
 
 
@@ -36,7 +36,7 @@ def test_every_name_of_the_example_is_known() -> None:
     assert find_unknown(listed, KNOWN) == {}
 
 
-def test_the_file_is_looked_at_and_no_value_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_env_file_is_checked_and_no_value_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REVERB_APP_SECRETT", "environment-value")
     file = tmp_path / ".env"
     file.write_text("REVERB_APP_KEYY=file-value\n")

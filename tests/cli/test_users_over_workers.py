@@ -21,7 +21,7 @@ async def watchlist(client: Client) -> dict[str, list[str]]:
     return {event["name"]: event["user_ids"] for event in data["events"]}
 
 
-async def test_who_is_online_and_who_is_ended_is_known_to_all_workers(tmp_path: Path) -> None:
+async def test_all_workers_know_who_is_online_and_whose_connections_were_ended(tmp_path: Path) -> None:
     ids = [f"u{number}" for number in range(MANY)]
     with reverb(tmp_path, "--workers", "2") as server:
         async with AsyncExitStack() as stack:
@@ -45,7 +45,7 @@ async def test_who_is_online_and_who_is_ended_is_known_to_all_workers(tmp_path: 
                     assert await watchlist(watcher) == {"offline": [user_id]}
 
 
-async def test_what_is_kept_and_what_was_published_is_known_to_all_workers(tmp_path: Path) -> None:
+async def test_cached_events_and_idempotency_keys_are_shared_by_all_workers(tmp_path: Path) -> None:
     with reverb(tmp_path, "--workers", "2") as server:
         for number in range(MANY):
             body = {"name": "e", "channel": "cache-a", "data": str(number), "id": "once"}
@@ -59,7 +59,7 @@ async def test_what_is_kept_and_what_was_published_is_known_to_all_workers(tmp_p
                 assert (await client.receive())["data"] == "0"
 
 
-async def test_what_was_signed_before_a_termination_opens_nothing_at_any_worker(tmp_path: Path) -> None:
+async def test_signatures_made_before_a_termination_are_void_at_every_worker(tmp_path: Path) -> None:
     with reverb(tmp_path, "--workers", "2") as server:
         async with AsyncExitStack() as stack:
             clients = [await stack.enter_async_context(connected(server.port)) for _ in range(MANY)]
@@ -75,13 +75,13 @@ async def test_what_was_signed_before_a_termination_opens_nothing_at_any_worker(
                         assert (await client.closed()).code == 4009
 
 
-async def test_two_who_meet_over_workers_are_told_of_each_other_once(tmp_path: Path) -> None:
+async def test_members_joining_at_different_workers_see_each_other_once(tmp_path: Path) -> None:
     with reverb(tmp_path, "--workers", "2") as server:
         assert await misled([server.port], 40) == []
         assert await misled_by_leaves([server.port], 40) == []
 
 
-async def test_who_is_back_within_a_turn_is_told_to_nobody_at_any_worker(tmp_path: Path) -> None:
+async def test_rejoining_within_a_loop_turn_is_announced_at_no_worker(tmp_path: Path) -> None:
     with reverb(tmp_path, "--workers", "2") as server:
         async with AsyncExitStack() as stack:
             watchers = [await stack.enter_async_context(connected(server.port)) for _ in range(MANY)]

@@ -56,7 +56,7 @@ def laravel(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_needs_no_database_works_beside_laravels_settings(laravel: Path) -> None:
+def test_commands_without_a_database_work_beside_laravels_settings(laravel: Path) -> None:
     with reverb(laravel, "--workers", "1", **from_file(laravel)):
         assert run(laravel, "reverb", "status")[0] == 0
         assert run(laravel, "event", "trigger", "orders", "App\\Events\\Shipped", "{}")[0] == 0
@@ -79,7 +79,7 @@ def from_file(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("words", [("serve",), ("app", "start"), ("worker", "start"), ("db", "upgrade")])
-def test_what_needs_a_database_says_which_setting_names_one(laravel: Path, words: tuple[str, ...]) -> None:
+def test_commands_that_need_a_database_name_the_setting(laravel: Path, words: tuple[str, ...]) -> None:
     code, said = run(laravel, *words)
 
     assert code == 2
@@ -87,12 +87,12 @@ def test_what_needs_a_database_says_which_setting_names_one(laravel: Path, words
     assert "DATABASE_URL=sqlite:///" in said
 
 
-def test_an_address_of_ours_counts_before_laravels(laravel: Path) -> None:
+def test_database_url_takes_precedence_over_laravels_settings(laravel: Path) -> None:
     assert run(laravel, "db", "upgrade", DATABASE_URL="sqlite:///own.db") == (0, f"The database is at {HEAD}\n")
 
 
 @pytest.mark.parametrize("words", [("worker", "start"), ("worker", "start", "--once"), ("app", "start")])
-def test_without_the_portals_tables_a_part_of_it_says_so_and_leaves_no_trace(
+def test_without_the_portals_tables_its_commands_say_so_and_change_nothing(
     tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     code, said = run(tmp_path, *words, APP_PORT=str(free_port()))
@@ -111,7 +111,7 @@ def test_without_the_portals_tables_a_part_of_it_says_so_and_leaves_no_trace(
         ("http://93.184.216.34/hook", "use https, or set REVERB_WEBHOOK_ALLOW_HTTP=true"),
     ],
 )
-async def test_a_webhook_address_that_is_refused_is_told_at_the_start_and_by_doctor(
+async def test_a_refused_webhook_address_is_reported_at_startup_and_by_doctor(
     tmp_path: Path, url: str, does: str
 ) -> None:
     with reverb(tmp_path, "--workers", "1", reverb_webhook_url=url) as server:
@@ -123,7 +123,7 @@ async def test_a_webhook_address_that_is_refused_is_told_at_the_start_and_by_doc
     assert does in said
 
 
-async def test_the_one_setting_that_is_told_is_enough(tmp_path: Path) -> None:
+async def test_setting_the_named_variable_is_enough(tmp_path: Path) -> None:
     async with receiver() as target:
         allowed = f"127.0.0.1:{target.port}"
         code, said = run(
@@ -138,7 +138,7 @@ async def test_the_one_setting_that_is_told_is_enough(tmp_path: Path) -> None:
     assert (code, "1 address allowed" in said) == (0, True), said
 
 
-def test_publishers_find_a_server_on_another_port_by_its_own_setting(tmp_path: Path) -> None:
+def test_publishers_find_the_server_by_its_port_setting(tmp_path: Path) -> None:
     with reverb(tmp_path, "--workers", "1") as server:
         port = str(server.port)
         assert run(tmp_path, "reverb", "status", REVERB_SERVER_PORT=port)[0] == 0
@@ -151,12 +151,12 @@ def test_publishers_find_a_server_on_another_port_by_its_own_setting(tmp_path: P
             assert f"REVERB_PORT={port}" in said
 
 
-def test_a_server_says_that_publishers_look_at_another_port(tmp_path: Path) -> None:
+def test_a_server_warns_that_publishers_use_another_port(tmp_path: Path) -> None:
     with reverb(tmp_path, "--workers", "1", reverb_port=free_port()) as server:
         assert f"set REVERB_PORT={server.port}" in server.said
 
 
-def test_commands_take_keys_from_where_the_apps_are_described(tmp_path: Path) -> None:
+def test_commands_take_keys_from_the_apps_file_or_table(tmp_path: Path) -> None:
     file = tmp_path / "apps.toml"
     block = '[[apps]]\nid = "{0}"\nkey = "key-{0}"\nsecret = "a-secret-that-is-long-{0}"\n'
     file.write_text(block.format("one") + block.format("two"))

@@ -14,7 +14,7 @@ from kit.serve import Smartlink
 from kit.waiting import eventually
 
 
-async def test_status_names_redis_and_an_event_that_others_cannot_get_is_not_called_sent(tmp_path: Path) -> None:
+async def test_status_names_redis_and_a_failed_event_is_not_reported_as_sent(tmp_path: Path) -> None:
     with redis_server() as redis:
         settings = {"reverb_scaling_enabled": True, "redis_url": redis.url}
         async with realtime_server(**settings) as server, connected(server.port) as ana:

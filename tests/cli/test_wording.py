@@ -19,5 +19,5 @@ from smartlink.cli.wording import counted, waiting
         (waiting(2), "2 events waiting"),
     ],
 )
-def test_one_is_no_plural(said: str, right: str) -> None:
+def test_one_is_singular(said: str, right: str) -> None:
     assert said == right

@@ -48,7 +48,7 @@ async def get(port: int, path: str, **params: str) -> Any:
     return answer.json()
 
 
-async def test_presence_counts_and_members_are_of_all_workers(server: Reverb) -> None:
+async def test_presence_counts_and_members_cover_all_workers(server: Reverb) -> None:
     async with clients(server.port) as all_of_them:
         for number, client in enumerate(all_of_them):
             state = await client.subscribe("presence-chat", {"user_id": str(number)})
@@ -75,7 +75,7 @@ async def test_presence_counts_and_members_are_of_all_workers(server: Reverb) ->
         assert gone == {str(number) for number in range(1, MANY)}
 
 
-async def test_a_cache_channel_keeps_what_all_heard_last(server: Reverb) -> None:
+async def test_a_cache_channel_keeps_the_last_event_sent_to_all(server: Reverb) -> None:
     for number in range(40):
         channel = f"cache-{number}"
         async with connected(server.port) as client:
@@ -88,7 +88,7 @@ async def test_a_cache_channel_keeps_what_all_heard_last(server: Reverb) -> None
         assert kept["cache"]["data"] == heard[-1]
 
 
-async def test_every_subscriber_hears_every_event_once_in_one_order(server: Reverb) -> None:
+async def test_every_subscriber_receives_every_event_once_in_one_order(server: Reverb) -> None:
     async with clients(server.port) as all_of_them:
         for client in all_of_them:
             await client.subscribe("chat")
@@ -127,7 +127,7 @@ async def test_terminating_a_user_reaches_all_workers(server: Reverb) -> None:
         assert {(await client.closed()).code for client in all_of_them} == {4009}
 
 
-async def test_a_repeated_call_is_carried_out_once_whichever_worker_has_it(server: Reverb) -> None:
+async def test_a_repeated_call_is_executed_once_at_whichever_worker(server: Reverb) -> None:
     body = b'{"name":"once","channel":"chat","data":""}'
     async with connected(server.port) as client:
         await client.subscribe("chat")
@@ -139,7 +139,7 @@ async def test_a_repeated_call_is_carried_out_once_whichever_worker_has_it(serve
         assert await client.is_quiet()
 
 
-async def test_a_killed_worker_takes_its_members_along_and_is_replaced(server: Reverb) -> None:
+async def test_a_killed_workers_members_leave_and_it_is_replaced(server: Reverb) -> None:
     victim, survivor = server.workers()
     async with clients(server.port) as all_of_them:
         for number, client in enumerate(all_of_them):
@@ -184,7 +184,7 @@ async def test_a_killed_worker_takes_its_members_along_and_is_replaced(server: R
             await client.expect("e")
 
 
-async def test_a_worker_that_stands_still_is_replaced_within_ten_seconds(server: Reverb) -> None:
+async def test_a_frozen_worker_is_replaced_within_ten_seconds(server: Reverb) -> None:
     stuck, _ = server.workers()
     os.kill(stuck, signal.SIGSTOP)
 
@@ -197,9 +197,7 @@ async def test_a_worker_that_stands_still_is_replaced_within_ten_seconds(server:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_a_stop_says_so_tells_every_client_to_come_back_and_ends_with_0(
-    tmp_path: Path, how: int, workers: int
-) -> None:
+async def test_a_stop_tells_every_client_to_reconnect_and_exits_with_0(tmp_path: Path, how: int, workers: int) -> None:
     with reverb(tmp_path, "--workers", str(workers)) as server:
         async with clients(server.port) as all_of_them, httpx2.AsyncClient(trust_env=False) as http:
             url = f"http://127.0.0.1:{server.port}/up"

@@ -58,7 +58,7 @@ USER = ("user", "create", "--email", "ana@example.com", "--name", "Ana", "--pass
          "must not be empty.\nThe email field must be an e-mail address.\nThe password field must"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_told(
+def test_invalid_arguments_are_reported(
     migrated: Path, words: tuple[str, ...], settings: dict[str, str], code: int, said: str
 ) -> None:
     done = run(migrated, *words, **settings)
@@ -68,7 +68,7 @@ def test_what_cannot_be_is_told(
     assert "hidden" not in done.stderr + done.stdout
 
 
-def test_a_database_without_tables_is_told(tmp_path: Path) -> None:
+def test_a_database_without_tables_is_reported(tmp_path: Path) -> None:
     for words in (USER, ("failed", "list"), ("channels", "check", "1", "chat")):
         done = run(tmp_path, *words)
 
@@ -77,13 +77,13 @@ def test_a_database_without_tables_is_told(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_a_database_goes_down_and_up_by_steps(tmp_path: Path) -> None:
+def test_a_database_is_downgraded_and_upgraded_stepwise(tmp_path: Path) -> None:
     assert run(tmp_path, "db", "upgrade", "0006").stdout == "The database is at 0006\n"
     assert run(tmp_path, "db", "downgrade", "-1").stdout == "The database is at 0005\n"
     assert run(tmp_path, "db", "upgrade", "+1").stdout == "The database is at 0006\n"
 
 
-def test_it_says_which_version_it_is(tmp_path: Path) -> None:
+def test_the_version_option_prints_the_version(tmp_path: Path) -> None:
     done = run(tmp_path, "--version")
 
     assert done.returncode == 0

@@ -11,5 +11,5 @@ from smartlink.protocol.addresses import netloc
     ("host", "expected"),
     [("localhost", "localhost:80"), ("127.0.0.1", "127.0.0.1:80"), ("::1", "[::1]:80"), ("[::1]", "[::1]:80")],
 )
-def test_an_address_of_ipv6_stands_in_brackets(host: str, expected: str) -> None:
+def test_ipv6_addresses_are_in_brackets(host: str, expected: str) -> None:
     assert netloc(host, 80) == expected
