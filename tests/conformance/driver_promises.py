@@ -40,7 +40,7 @@ class DriverPromises(ABC):
     async def test_it_has_a_name(self, driver: Driver) -> None:
         assert driver.name
 
-    async def test_what_is_sent_arrives_as_it_is(self, driver: Driver) -> None:
+    async def test_an_event_arrives_unchanged(self, driver: Driver) -> None:
         sent = Envelope("presence-chat", "order.shipped", '{"text":"🎉 \\"é\\""}', "12.34")
 
         await driver.send([sent])
@@ -53,12 +53,12 @@ class DriverPromises(ABC):
 
         assert self.numbers() == list(range(count))
 
-    async def test_nothing_to_send_sends_nothing(self, driver: Driver) -> None:
+    async def test_sending_no_envelopes_makes_no_call(self, driver: Driver) -> None:
         await driver.send([])
 
         assert self.arrived() == []
 
-    async def test_a_service_that_cannot_is_unavailable(self, driver: Driver) -> None:
+    async def test_a_failing_service_is_unavailable(self, driver: Driver) -> None:
         self.make_unavailable()
 
         with pytest.raises(BroadcastUnavailable):
@@ -75,7 +75,7 @@ class DriverPromises(ABC):
 
     # Connections whose loop has ended cannot be closed any more; Python says so when they are collected.
     @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-    async def test_it_outlives_the_loop_it_was_first_used_in(self, driver: Driver) -> None:
+    async def test_it_works_in_later_event_loops(self, driver: Driver) -> None:
         for each in envelopes(3):
             await asyncio.to_thread(lambda one=each: asyncio.run(driver.send([one])))
         await driver.send([envelopes(4)[3]])
@@ -92,7 +92,7 @@ class RefusingDriverPromises(ABC):
     def make_refusing(self) -> None:
         """From now on the service answers that what was sent is wrong."""
 
-    async def test_a_service_that_will_not_refuses(self, driver: Driver) -> None:
+    async def test_a_rejecting_service_raises_refused(self, driver: Driver) -> None:
         self.make_refusing()
 
         with pytest.raises(BroadcastRefused):

@@ -61,12 +61,12 @@ class AppManagerPromises:
             assert list(manager.all()) == [ONE, TWO]
 
     @pytest.mark.parametrize("unknown", ["", "3", "secret-1", "KEY-1", "\0", "ž" * 1_000])
-    async def test_unknown_is_none(self, unknown: str) -> None:
+    async def test_an_unknown_app_is_none(self, unknown: str) -> None:
         async with self.manager([ONE]) as manager:
             assert manager.by_key(unknown) is None
             assert manager.by_id(unknown) is None
 
-    async def test_an_app_comes_with_all_it_was_given(self) -> None:
+    async def test_an_app_has_all_its_settings(self) -> None:
         async with self.manager([FULL]) as manager:
             assert manager.by_id("full") == FULL
 
@@ -77,7 +77,7 @@ class ChangingApps(AppManagerPromises):
     async def write(self, apps: Sequence[App]) -> None:
         raise NotImplementedError
 
-    async def test_what_changes_is_told_once_it_is_looked_up(self) -> None:
+    async def test_changes_are_reported_after_lookups_reflect_them(self) -> None:
         changes: list[AppChange] = []
         changed = replace(TWO, max_connections=7)
         async with self.manager([ONE, TWO], changes) as manager:
@@ -90,7 +90,7 @@ class ChangingApps(AppManagerPromises):
             await manager.reload()
             assert len(changes) == 2
 
-    async def test_it_is_noticed_without_being_asked(self) -> None:
+    async def test_changes_are_noticed_without_a_reload(self) -> None:
         changes: list[AppChange] = []
         async with self.manager([ONE], changes) as manager:
             await self.write([TWO])
@@ -149,7 +149,7 @@ class TestFileApps(ChangingApps):
         yield manager
         await manager.stop()
 
-    async def test_a_bad_file_is_told_and_the_old_apps_stay(self, capsys: pytest.CaptureFixture[str]) -> None:
+    async def test_an_invalid_file_is_logged_and_the_old_apps_stay(self, capsys: pytest.CaptureFixture[str]) -> None:
         changes: list[AppChange] = []
         async with self.manager([ONE], changes) as manager:
             self.path.write_text('[[apps]]\nid = "1"\nkey = "key-1"\nsecret = "tell-nobody"\nmax_conections = 5')
@@ -170,7 +170,7 @@ class TestFileApps(ChangingApps):
         assert changes == [AppChange(ONE, None)]
         assert "tell-nobody" not in capsys.readouterr().out
 
-    async def test_a_file_written_in_place_is_noticed(self) -> None:
+    async def test_a_file_rewritten_in_place_is_reloaded(self) -> None:
         async with self.manager([ONE]) as manager:
             self.path.write_text(toml([TWO]))
             os.utime(self.path, ns=(1, 1))
@@ -210,7 +210,7 @@ class TestFileApps(ChangingApps):
         ('__class__ = "x"', "'__class__' is not a known key"),
     ],
 )
-async def test_what_is_wrong_with_an_app_is_said(tmp_path: Path, lines: str, fault: str) -> None:
+async def test_an_invalid_app_is_refused_with_its_errors(tmp_path: Path, lines: str, fault: str) -> None:
     (tmp_path / "apps.toml").write_text(f"[[apps]]\n{lines}\n")
     with pytest.raises(AppsInvalid) as raised:
         await FileApps(tmp_path / "apps.toml").start(lambda _: None)
@@ -228,7 +228,7 @@ async def test_what_is_wrong_with_an_app_is_said(tmp_path: Path, lines: str, fau
         (toml([ONE, replace(TWO, key="key-1")]), "'1' and '2' share a key"),
     ],
 )
-async def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, content: str, fault: str) -> None:
+async def test_an_invalid_file_is_refused_with_its_errors(tmp_path: Path, content: str, fault: str) -> None:
     (tmp_path / "apps.toml").write_text(content)
     with pytest.raises(AppsInvalid) as raised:
         await FileApps(tmp_path / "apps.toml").start(lambda _: None)
@@ -263,7 +263,7 @@ class TestDatabaseApps(ChangingApps):
         finally:
             await manager.stop()
 
-    async def test_a_row_that_makes_no_sense_stays_as_it_was_and_the_others_are_served(self) -> None:
+    async def test_an_invalid_row_keeps_its_app_and_others_are_served(self) -> None:
         changes: list[AppChange] = []
         async with self.manager([ONE, TWO], changes) as manager:
             self.run(sa.update(realtime_apps).where(realtime_apps.c.id == "1").values(settings='{"max_conections": 5}'))
@@ -280,14 +280,14 @@ class TestDatabaseApps(ChangingApps):
             await manager.reload()
             assert manager.by_key("key-1") == replace(TWO, key="key-1", reads_per_s=5)
 
-    async def test_a_database_that_is_away_changes_nothing(self, tmp_path: Path) -> None:
+    async def test_an_unavailable_database_changes_nothing(self, tmp_path: Path) -> None:
         async with self.manager([ONE]) as manager:
             self.run(sa.text("ALTER TABLE realtime_apps RENAME TO elsewhere"))
             with pytest.raises(AppsInvalid, match="realtime_apps is missing"):
                 await manager.reload()
             assert manager.by_id("1") == ONE
 
-    async def test_an_app_is_added_once(self) -> None:
+    async def test_an_app_cannot_be_added_twice(self) -> None:
         async with self.manager([ONE]) as manager:
             assert isinstance(manager, DatabaseApps)
             for other in (replace(TWO, id="1"), replace(TWO, key="key-1")):
@@ -303,7 +303,7 @@ class TestDatabaseApps(ChangingApps):
             "postgresql://u:hidden-word@127.0.0.1:1/x?pgbouncer=true",
         ],
     )
-    async def test_an_address_that_leads_nowhere_is_told_without_it(self, url: str) -> None:
+    async def test_the_error_for_an_unusable_database_does_not_show_its_address(self, url: str) -> None:
         manager = DatabaseApps(url)
         with pytest.raises(AppsInvalid, match="REVERB_APPS_DATABASE_URL") as raised:
             await manager.start(lambda _: None)
@@ -319,5 +319,5 @@ class TestDatabaseAppsOnPostgres(TestDatabaseApps):
             yield
 
 
-def test_a_secret_is_not_shown() -> None:
+def test_errors_contain_no_secret() -> None:
     assert "secret-1" not in repr(ONE)

@@ -35,7 +35,7 @@ class BrokerPromises:
         await broker.start(heard.append)
         return broker, heard
 
-    async def test_a_subscribed_node_hears_its_own_publications_once_and_in_order(self) -> None:
+    async def test_a_subscribed_node_receives_its_own_publications_once_and_in_order(self) -> None:
         broker, heard = await self.started()
         await broker.subscribe("1", "chat")
         await broker.subscribe("1", "chat")
@@ -46,7 +46,7 @@ class BrokerPromises:
         assert await all_heard(broker, heard) == sent
         await broker.stop()
 
-    async def test_who_is_left_out_travels_along(self) -> None:
+    async def test_excluded_recipients_are_carried_along(self) -> None:
         broker, heard = await self.started()
         await broker.subscribe("1", "chat")
         whom = [None, left_out("1.1", None), left_out(None, "7"), left_out("1.1", "a@b: ü")]
@@ -57,7 +57,7 @@ class BrokerPromises:
         assert await all_heard(broker, heard) == sent
         await broker.stop()
 
-    async def test_nothing_comes_of_channels_that_are_not_subscribed(self) -> None:
+    async def test_nothing_arrives_from_channels_that_are_not_subscribed(self) -> None:
         broker, heard = await self.started()
         await broker.subscribe("1", "chat")
         await broker.publish(Publication("1", "other", b"{}"))
@@ -76,7 +76,7 @@ class BrokerPromises:
         assert await all_heard(broker, heard) == [Control("1", "terminate_user", "7")]
         await broker.stop()
 
-    async def test_live_publications_keep_the_order_too(self) -> None:
+    async def test_live_publications_are_ordered_too(self) -> None:
         broker, heard = await self.started()
         await broker.subscribe("1", "chat")
         sent = [Publication("1", "chat", b"%d" % number, is_live=number % 3 == 0) for number in range(30)]
@@ -89,7 +89,7 @@ class BrokerPromises:
         ]
         await broker.stop()
 
-    async def test_after_the_stop_nothing_comes(self) -> None:
+    async def test_nothing_arrives_after_a_stop(self) -> None:
         broker, heard = await self.started()
         await broker.subscribe("1", "chat")
         await broker.stop()

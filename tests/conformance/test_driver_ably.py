@@ -68,14 +68,14 @@ def test_channels_are_named_as_ablys_adapter_names_them(wire: str, ably: str) ->
     assert ably_channel(wire) == ably
 
 
-async def test_a_name_with_odd_characters_is_one_segment_of_the_path(service: AblyService, driver: AblyDriver) -> None:
+async def test_a_name_with_special_characters_is_one_path_segment(service: AblyService, driver: AblyDriver) -> None:
     await driver.send([Envelope("private-a=b@c,d;e", "E", "{}")])
 
     assert service.paths == ["/channels/private%3Aa%3Db%40c%2Cd%3Be/messages"]
     assert service.taken[0]["channel"] == "private:a=b@c,d;e"
 
 
-async def test_a_repeat_with_the_same_key_is_taken_once(service: AblyService, driver: AblyDriver) -> None:
+async def test_a_repeat_with_the_same_key_is_delivered_once(service: AblyService, driver: AblyDriver) -> None:
     await driver.send(envelopes(3), idempotency_key="k")
     await driver.send(envelopes(3), idempotency_key="k")
     await driver.send(envelopes(3))
@@ -83,7 +83,7 @@ async def test_a_repeat_with_the_same_key_is_taken_once(service: AblyService, dr
     assert len(service.taken) == 6
 
 
-async def test_a_wrong_key_is_the_operators_matter(service: AblyService) -> None:
+async def test_a_wrong_key_is_unavailable_not_refused(service: AblyService) -> None:
     driver = driver_for(service, key="app.key:another")
 
     with pytest.raises(BroadcastUnavailable, match="check ABLY_KEY") as raised:
@@ -93,7 +93,7 @@ async def test_a_wrong_key_is_the_operators_matter(service: AblyService) -> None
 
 
 @pytest.mark.parametrize("key", ["", "secret", "app.key", "app.key:", "app:secret", ":secret"])
-def test_a_key_of_another_form_is_refused_at_the_start(key: str) -> None:
+def test_a_malformed_key_is_refused_at_startup(key: str) -> None:
     with pytest.raises(BroadcastConfigError, match=r"appId\.keyId:secret"):
         AblyDriver(key)
 
@@ -109,7 +109,7 @@ def test_a_key_of_another_form_is_refused_at_the_start(key: str) -> None:
         (b"\x00\xff\r\n\r\n", BroadcastUnavailable),
     ],
 )
-async def test_each_answer_says_who_must_act(
+async def test_each_response_maps_to_unavailable_or_refused(
     service: AblyService, driver: AblyDriver, answer: int | bytes, kind: type[Exception]
 ) -> None:
     service.answers = lambda: answer

@@ -59,7 +59,7 @@ async def test_one_envelope_is_one_event(service: PusherService, driver: PusherD
     assert "socket_id" not in call.events[0]
 
 
-async def test_ten_are_one_call_and_eleven_are_two(service: PusherService, driver: PusherDriver) -> None:
+async def test_ten_events_are_one_call_and_eleven_are_two(service: PusherService, driver: PusherDriver) -> None:
     await driver.send(envelopes(10))
     await driver.send(envelopes(11))
 
@@ -79,7 +79,7 @@ async def test_one_event_for_many_channels_goes_in_chunks_of_a_hundred(
     assert [event["channel"] for event in service.taken] == [f"private-{n}" for n in range(250)]
 
 
-async def test_what_is_said_twice_on_a_channel_arrives_twice(service: PusherService, driver: PusherDriver) -> None:
+async def test_the_same_event_twice_on_a_channel_arrives_twice(service: PusherService, driver: PusherDriver) -> None:
     await driver.send([Envelope("a", "E", "{}"), Envelope("a", "E", "{}"), Envelope("b", "E", "{}")])
 
     assert [event["channel"] for event in service.taken] == ["a", "a", "b"]
@@ -96,7 +96,7 @@ async def test_mixed_events_keep_their_order_across_calls(service: PusherService
     assert len(service.calls) <= 4
 
 
-async def test_only_our_own_server_is_told_more_than_the_api_has(service: PusherService) -> None:
+async def test_only_smartlink_servers_get_extension_fields(service: PusherService) -> None:
     sent = [
         Envelope("a", "E", "{}", delivery=Delivery.LIVE),
         Envelope("b", "E", '{"eventId":7}', event_id="7"),
@@ -115,7 +115,7 @@ async def test_only_our_own_server_is_told_more_than_the_api_has(service: Pusher
     ("is_smartlink", "key", "calls"), [(True, "k", 2), (True, None, 1), (False, "k", 1), (False, None, 1)]
 )
 @pytest.mark.parametrize("failure", [500, LOSE_THE_ANSWER])
-async def test_a_call_that_may_have_arrived_is_repeated_only_where_a_repeat_is_known(
+async def test_a_call_that_may_have_arrived_is_retried_only_if_duplicates_are_detected(
     service: PusherService, is_smartlink: bool, key: str | None, calls: int, failure: int | str
 ) -> None:
     service.answers = lambda _: failure
@@ -128,7 +128,7 @@ async def test_a_call_that_may_have_arrived_is_repeated_only_where_a_repeat_is_k
     await driver.aclose()
 
 
-async def test_the_repeat_may_succeed(service: PusherService) -> None:
+async def test_a_retry_may_succeed(service: PusherService) -> None:
     answers = iter([502, 200])
     service.answers = lambda _: next(answers)
     driver = driver_for(service, is_smartlink=True)
@@ -157,7 +157,7 @@ async def test_the_idempotency_key_names_each_call(service: PusherService, drive
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-async def test_these_answers_blame_the_event(service: PusherService, driver: PusherDriver, status: int) -> None:
+async def test_these_responses_refuse_the_event(service: PusherService, driver: PusherDriver, status: int) -> None:
     service.answers = lambda _: status
 
     with pytest.raises(BroadcastRefused, match=str(status)):
@@ -165,7 +165,7 @@ async def test_these_answers_blame_the_event(service: PusherService, driver: Pus
 
 
 @pytest.mark.parametrize("status", [301, 302, 401, 403, 404, 408, 409, 418, 429, 500, 502, 503, 504])
-async def test_these_answers_do_not(service: PusherService, driver: PusherDriver, status: int) -> None:
+async def test_these_responses_mean_unavailable(service: PusherService, driver: PusherDriver, status: int) -> None:
     service.answers = lambda _: status
 
     with pytest.raises(BroadcastUnavailable, match=str(status)) as raised:
@@ -173,7 +173,7 @@ async def test_these_answers_do_not(service: PusherService, driver: PusherDriver
     assert raised.value.answered is (status in (500, 502, 504))
 
 
-async def test_a_redirect_says_what_to_look_at(service: PusherService, driver: PusherDriver) -> None:
+async def test_the_error_for_a_redirect_says_what_to_check(service: PusherService, driver: PusherDriver) -> None:
     service.answers = lambda _: 301
 
     with pytest.raises(BroadcastUnavailable, match="not followed, check host, port and scheme"):
@@ -200,14 +200,14 @@ def http(status: int, body: bytes, kind: str = "application/json", extra: str = 
         http(400, b"<html>The plain HTTP request was sent to HTTPS port</html>", "text/html"),
     ],
 )
-async def test_garbage_is_not_taken_for_an_answer(service: PusherService, driver: PusherDriver, garbage: bytes) -> None:
+async def test_an_unexpected_body_is_unavailable(service: PusherService, driver: PusherDriver, garbage: bytes) -> None:
     service.answers = lambda _: garbage
 
     with pytest.raises(BroadcastUnavailable):
         await driver.send(envelopes(1))
 
 
-async def test_a_wrong_secret_is_the_operators_matter(service: PusherService) -> None:
+async def test_a_wrong_secret_is_unavailable_not_refused(service: PusherService) -> None:
     driver = driver_for(service, secret="another")
 
     with pytest.raises(BroadcastUnavailable, match="check app id, key, secret"):
@@ -215,7 +215,7 @@ async def test_a_wrong_secret_is_the_operators_matter(service: PusherService) ->
     await driver.aclose()
 
 
-async def test_a_service_that_is_not_there_is_unavailable(service: PusherService, driver: PusherDriver) -> None:
+async def test_an_unreachable_service_is_unavailable(service: PusherService, driver: PusherDriver) -> None:
     await service.stop()
 
     with pytest.raises(BroadcastUnavailable, match=r"ConnectError.*check host, port and scheme"):
@@ -234,7 +234,7 @@ async def test_a_service_that_returns_is_used_again(service: PusherService, driv
     assert len(service.taken) == 2
 
 
-async def test_a_service_that_hangs_is_given_up_on(service: PusherService) -> None:
+async def test_a_hanging_service_times_out(service: PusherService) -> None:
     service.answers = lambda _: HANG
     driver = driver_for(service, timeout_s=0.1)
 
@@ -243,7 +243,7 @@ async def test_a_service_that_hangs_is_given_up_on(service: PusherService) -> No
     await driver.aclose()
 
 
-async def test_a_service_that_dies_over_a_call_is_unavailable(service: PusherService, driver: PusherDriver) -> None:
+async def test_a_service_that_dies_during_a_call_is_unavailable(service: PusherService, driver: PusherDriver) -> None:
     service.answers = lambda _: LOSE_THE_ANSWER
 
     with pytest.raises(BroadcastUnavailable):
@@ -269,14 +269,14 @@ async def test_no_message_carries_the_secret_or_a_signature(service: PusherServi
     assert not any(word in " ".join(failures) for word in ("auth_signature", "auth_key", service.secret, '"n"'))
 
 
-async def test_calls_at_the_same_time_do_not_mix(service: PusherService, driver: PusherDriver) -> None:
+async def test_concurrent_calls_do_not_mix(service: PusherService, driver: PusherDriver) -> None:
     await asyncio.gather(*(driver.send(envelopes(10, channel=f"c{number}")) for number in range(30)))
 
     assert all(len({event["channel"] for event in call.events}) == 1 for call in service.calls)
     assert len(service.taken) == 300
 
 
-async def test_a_service_that_does_not_know_users_is_not_sent_what_one_must_not_hear(service: PusherService) -> None:
+async def test_a_service_that_cannot_exclude_users_is_not_sent_such_events(service: PusherService) -> None:
     driver = driver_for(service, is_smartlink=True)
     assert driver.leaves_out_users
 

@@ -58,7 +58,7 @@ async def listening(service: RedisServer) -> AsyncIterator[Listener]:
         await client.aclose()
 
 
-async def test_what_is_sent_is_published_as_laravel_publishes_it(service: RedisServer, driver: Driver) -> None:
+async def test_events_are_published_in_laravels_format(service: RedisServer, driver: Driver) -> None:
     async with listening(service) as listener:
         await driver.send([Envelope("presence-chat", "App\\Events\\E", '{"text":"🎉"}', "12.34")])
 
@@ -68,7 +68,7 @@ async def test_what_is_sent_is_published_as_laravel_publishes_it(service: RedisS
         )
 
 
-async def test_without_a_socket_to_leave_out_it_is_null(service: RedisServer, driver: Driver) -> None:
+async def test_without_an_excluded_socket_the_field_is_null(service: RedisServer, driver: Driver) -> None:
     async with listening(service) as listener:
         await driver.send([Envelope("chat", "E", "{}")])
 
@@ -83,7 +83,7 @@ async def test_order_is_kept(service: RedisServer, driver: Driver, count: int) -
         assert [(await listener.next())[1]["data"]["n"] for _ in range(count)] == list(range(count))
 
 
-async def test_the_prefix_stands_before_the_channel(service: RedisServer) -> None:
+async def test_the_prefix_is_prepended_to_the_channel(service: RedisServer) -> None:
     driver = RedisDriver(service.url, prefix="laravel_database_")
     async with listening(service) as listener:
         await driver.send([Envelope("private-a", "E", "{}")])
@@ -92,14 +92,14 @@ async def test_the_prefix_stands_before_the_channel(service: RedisServer) -> Non
     await driver.aclose()
 
 
-async def test_nothing_to_send_needs_no_redis() -> None:
+async def test_sending_no_envelopes_needs_no_redis() -> None:
     driver = RedisDriver("redis://127.0.0.1:1/0")
 
     await driver.send([])
     await driver.aclose()
 
 
-async def test_a_redis_that_is_not_there_is_unavailable(service: RedisServer, driver: Driver) -> None:
+async def test_an_unreachable_redis_is_unavailable(service: RedisServer, driver: Driver) -> None:
     service.kill()
 
     with pytest.raises(BroadcastUnavailable, match="redis: ConnectionError"):
@@ -116,7 +116,7 @@ async def test_a_redis_that_returns_is_used_again(service: RedisServer, driver: 
     await driver.send(envelopes(1))
 
 
-async def test_a_redis_that_hangs_is_given_up_on(service: RedisServer) -> None:
+async def test_a_hanging_redis_times_out(service: RedisServer) -> None:
     driver = RedisDriver(service.url, timeout_s=0.2)
     service.freeze()
 
@@ -126,7 +126,7 @@ async def test_a_redis_that_hangs_is_given_up_on(service: RedisServer) -> None:
     await driver.aclose()
 
 
-async def test_a_wrong_password_is_the_operators_matter() -> None:
+async def test_a_wrong_password_is_unavailable_not_refused() -> None:
     with redis_server("--requirepass", "right", password="right") as service:
         driver = RedisDriver(service.url.replace("//", "//:wrong@"))
 
@@ -136,7 +136,7 @@ async def test_a_wrong_password_is_the_operators_matter() -> None:
         await driver.aclose()
 
 
-async def test_what_is_no_redis_is_unavailable() -> None:
+async def test_a_server_that_is_not_redis_is_unavailable() -> None:
     async def speak_nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -159,6 +159,6 @@ async def test_a_closed_driver_is_unavailable(driver: Driver) -> None:
 
 
 @pytest.mark.parametrize("url", ["", "localhost:6379", "http://127.0.0.1"])
-def test_an_address_that_is_none_is_refused_at_the_start(url: str) -> None:
+def test_an_invalid_address_is_refused_at_startup(url: str) -> None:
     with pytest.raises(BroadcastConfigError, match="REDIS_URL"):
         RedisDriver(url)

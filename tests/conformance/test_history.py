@@ -24,7 +24,7 @@ class HistoryPromises:
     def history(self, keep: int = 1, max_app_bytes: int = MAX_APP_BYTES) -> History:
         raise NotImplementedError
 
-    async def test_the_latest_is_the_last_that_was_appended(self) -> None:
+    async def test_latest_returns_the_last_appended_event(self) -> None:
         history = self.history()
 
         assert await history.latest("1", "cache-a") is None
@@ -35,7 +35,7 @@ class HistoryPromises:
         assert (latest.position, latest.frame) == (2, b"two")
         assert 55 < latest.ttl_s <= 60
 
-    async def test_an_event_is_gone_once_its_time_is_over(self) -> None:
+    async def test_an_event_expires(self) -> None:
         history = self.history()
         await history.append("1", "cache-a", b"one", 0.05)
         async with asyncio.timeout(LIMIT_S):
@@ -44,7 +44,7 @@ class HistoryPromises:
 
         assert await history.append("1", "cache-b", b"other", 60) == 1
 
-    async def test_a_gap_is_closed_or_said_to_be_too_old(self) -> None:
+    async def test_since_returns_missed_events_or_none_if_some_are_gone(self) -> None:
         history = self.history(keep=3)
         for number in range(1, 6):
             await history.append("1", "cache-a", b"%d" % number, 60)
@@ -61,7 +61,7 @@ class HistoryPromises:
         assert await history.latest("2", "cache-a") is None
         assert await history.append("2", "cache-a", b"other", 60) == 1
 
-    async def test_an_app_over_its_bytes_loses_its_oldest_events_and_no_other_app_any(self) -> None:
+    async def test_an_app_over_its_budget_loses_only_its_own_oldest_events(self) -> None:
         history = self.history(max_app_bytes=100_000)
         await history.append("2", "cache-of-another", b"kept", 60)
         for number in range(200):
@@ -76,7 +76,7 @@ class HistoryPromises:
         assert other is not None
         assert other.frame == b"kept"
 
-    async def test_a_position_goes_on_when_the_events_are_gone(self) -> None:
+    async def test_positions_continue_after_events_expired(self) -> None:
         history = self.history()
         for _ in range(3):
             await history.append("1", "cache-a", b"one", 0.05)
@@ -99,7 +99,7 @@ class TestMemoryHistory(HistoryPromises):
     def history(self, keep: int = 1, max_app_bytes: int = MAX_APP_BYTES) -> MemoryHistory:
         return MemoryHistory(keep, max_app_bytes=max_app_bytes)
 
-    async def test_an_event_that_went_to_many_channels_is_held_once(self) -> None:
+    async def test_an_event_for_many_channels_is_stored_once(self) -> None:
         history = self.history()
         data = "x" * 10_000
         for number in range(100):
@@ -112,7 +112,7 @@ class TestMemoryHistory(HistoryPromises):
             assert kept is not None
             assert kept.frame == encoding.event("e", f"cache-{number}", data)
 
-    async def test_what_is_over_is_freed_though_nobody_asks_for_it(self) -> None:
+    async def test_expired_items_are_freed_without_being_read(self) -> None:
         history = self.history(keep=2)
         for number in range(100):
             await history.append("1", f"cache-{number % 60}", b'"cache-%d"' % (number % 60) + b"x" * 1_000, 0.05)

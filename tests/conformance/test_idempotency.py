@@ -31,7 +31,7 @@ class IdempotencyPromises:
         await idempotency.complete("1", "k", b"{}")
         assert await idempotency.claim("1", "k") == b"{}"
 
-    async def test_a_released_key_is_claimed_anew(self) -> None:
+    async def test_a_released_key_can_be_claimed_again(self) -> None:
         idempotency = self.idempotency()
         await idempotency.claim("1", "k")
         await idempotency.release("1", "k")
@@ -44,7 +44,7 @@ class IdempotencyPromises:
 
         assert await idempotency.claim("2", "k") is None
 
-    async def test_an_app_over_its_bytes_loses_its_oldest_keys_and_no_other_app_any(self) -> None:
+    async def test_an_app_over_its_budget_loses_only_its_own_oldest_keys(self) -> None:
         idempotency = self.idempotency(max_app_bytes=100_000)
         await carry_out(idempotency, "2", "of another")
         for number in range(500):
@@ -70,7 +70,7 @@ class TestMemoryIdempotency(IdempotencyPromises):
     def idempotency(self, max_app_bytes: int = MAX_APP_BYTES) -> IdempotencyStore:
         return MemoryIdempotency(max_app_bytes=max_app_bytes)
 
-    async def test_what_is_over_is_freed_though_nobody_asks_for_it(self) -> None:
+    async def test_expired_items_are_freed_without_being_read(self) -> None:
         now = 100.0
         idempotency = MemoryIdempotency(now=lambda: now)
         for number in range(10):
@@ -79,7 +79,7 @@ class TestMemoryIdempotency(IdempotencyPromises):
 
         await eventually(lambda: idempotency.used("1") == 0)
 
-    async def test_a_key_is_forgotten_after_its_time(self) -> None:
+    async def test_a_key_expires(self) -> None:
         now = 100.0
         idempotency = MemoryIdempotency(now=lambda: now)
         await idempotency.claim("1", "k")

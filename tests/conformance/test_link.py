@@ -73,7 +73,7 @@ class LinkPromises:
         await until(lambda: self.recorder.caught_up == 1)
         assert self.link.buffered == 0
 
-    async def test_the_end_of_the_peer_is_told_once(self) -> None:
+    async def test_the_peers_end_is_reported_once(self) -> None:
         self.peer.close()
         await until(lambda: self.recorder.closed == 1)
         self.link.write(b"into nothing")
@@ -82,21 +82,21 @@ class LinkPromises:
         await asyncio.sleep(0)
         assert self.recorder.closed == 1
 
-    async def test_an_abort_is_told_once_and_ends_the_peer(self) -> None:
+    async def test_an_abort_is_reported_once_and_ends_the_peer(self) -> None:
         self.link.abort()
         self.link.abort()
         await until(lambda: self.recorder.closed == 1)
         with contextlib.suppress(ConnectionResetError):
             assert await self.read(1) == b""
 
-    async def test_finish_sends_what_waits_first(self) -> None:
+    async def test_finish_sends_queued_bytes_first(self) -> None:
         self.link.write(b"x" * 8_000_000)
         self.link.finish()
         self.link.write(b"too late")
 
         assert len(await self.read(9_000_000)) == 8_000_000
 
-    async def test_paused_reads_nothing_until_resumed(self) -> None:
+    async def test_a_paused_link_reads_nothing_until_resumed(self) -> None:
         self.link.pause()
         await asyncio.get_running_loop().sock_sendall(self.peer, b"later")
         self.link.write(b"a")
@@ -105,7 +105,7 @@ class LinkPromises:
         self.link.resume()
         await until(lambda: self.recorder.received == b"later")
 
-    async def test_the_peer_s_address_is_known(self) -> None:
+    async def test_the_peers_address_is_known(self) -> None:
         assert self.link.peer == "127.0.0.1"
 
 

@@ -30,7 +30,7 @@ class PresencePromises:
     def presence(self) -> PresenceStore:
         raise NotImplementedError
 
-    async def test_first_and_last_are_told_exactly_once(self) -> None:
+    async def test_first_and_last_are_reported_exactly_once(self) -> None:
         presence = self.presence()
 
         assert await presence.join("1", "presence-a", "1.1", ANA) == Arrival(True, True, 1)
@@ -58,7 +58,7 @@ class PresencePromises:
         assert list(await presence.members("1", "presence-a")) == [ANA, BEN]
         assert await presence.count("1", "presence-a") == ChannelCount(3, 2)
 
-    async def test_a_user_is_told_of_by_the_form_of_the_id_that_came_first(self) -> None:
+    async def test_a_user_is_reported_with_the_first_form_of_the_id(self) -> None:
         presence = self.presence()
         number, text = PresenceMember("1", b'{"a":1}', is_number=True), PresenceMember("1")
 
@@ -70,7 +70,7 @@ class PresencePromises:
         assert await presence.join("1", "presence-b", "1.2", number) == Arrival(False, False, 2, is_number=False)
         assert list(await presence.members("1", "presence-b")) == [text]
 
-    async def test_what_is_told_of_a_member_can_be_changed_while_they_are_there(self) -> None:
+    async def test_user_info_of_a_present_member_can_be_changed(self) -> None:
         presence = self.presence()
         number = PresenceMember("1", b'{"a":1}', is_number=True)
         await presence.join("1", "presence-a", "1.1", number)
@@ -96,7 +96,7 @@ class PresencePromises:
         assert await presence.channels("2") == {}
         assert await presence.channels("1") == {"presence-a": ChannelCount(1, 1)}
 
-    async def test_states_and_changes_are_numbered_in_one_order(self) -> None:
+    async def test_states_and_changes_share_one_sequence_of_versions(self) -> None:
         presence = self.presence()
         ana = await presence.join("1", "presence-a", "1.1", ANA)
         ben = await presence.join("1", "presence-a", "1.2", BEN)
@@ -113,7 +113,7 @@ class PresencePromises:
         again = await presence.join("1", "presence-a", "1.4", BEN)
         assert gone.version < empty.version < again.version
 
-    async def test_joins_at_once_have_each_its_own_state(self) -> None:
+    async def test_concurrent_joins_each_get_their_own_state(self) -> None:
         presence = self.presence()
         people = [PresenceMember(str(number)) for number in range(20)]
         arrivals = await asyncio.gather(
@@ -124,7 +124,7 @@ class PresencePromises:
         assert [len(arrival.members) for arrival in arrivals] == list(range(1, 21))
         assert len({arrival.version for arrival in arrivals}) == 20
 
-    async def test_a_users_coming_and_going_is_numbered_too(self) -> None:
+    async def test_a_users_sign_ins_and_outs_are_numbered_too(self) -> None:
         presence = self.presence()
         came = await presence.join("1", "#user-7", "1.1", None)
         tab = await presence.join("1", "#user-7", "1.2", None)
@@ -217,7 +217,7 @@ TestAgainstAModel = AgainstAModel.TestCase
 TestAgainstAModel.settings = settings(max_examples=60)
 
 
-def test_the_event_loop_is_not_needed_by_the_memory_engine() -> None:
+def test_the_memory_engine_never_waits() -> None:
     assert done(MemoryPresence().count("1", "chat")) == ChannelCount(0, 0)
     assert asyncio.iscoroutinefunction(MemoryPresence.join)
 
@@ -233,7 +233,7 @@ class TestRedisPresence(PresencePromises):
         return self._made.presence
 
 
-async def test_the_form_of_an_id_that_came_first_at_any_node_is_that_of_all(shared_redis: RedisServer) -> None:
+async def test_all_nodes_use_the_first_form_of_an_id(shared_redis: RedisServer) -> None:
     number, text = PresenceMember("1", is_number=True), PresenceMember("1", b'{"a":1}')
     async with redis_engines(shared_redis.url) as one, redis_engines(shared_redis.url, one.names.prefix) as two:
         await one.presence.join("1", "presence-a", "1.1", text)

@@ -66,13 +66,13 @@ class WebhookQueuePromises:
 
     # Subjects
 
-    async def test_an_arrival_is_told_once(self, queue: WebhookQueue) -> None:
+    async def test_an_arrival_is_announced_once(self, queue: WebhookQueue) -> None:
         await queue.record([arrival()])
         await queue.record([arrival(), arrival(CHANNEL)])
 
         assert await drain(queue) == ["added", "added"]
 
-    async def test_a_leave_is_looked_at_when_it_is_due(self, queue: WebhookQueue) -> None:
+    async def test_a_leave_is_checked_when_due(self, queue: WebhookQueue) -> None:
         await queue.record([arrival(), leave(check_in_s=60)])
         assert await claim(queue, 10, 5) == []
 
@@ -82,7 +82,7 @@ class WebhookQueuePromises:
         assert (check.subject, check.is_announced) == (ANA, True)
         assert await claim(queue, 10, 5) == []
 
-    async def test_leaves_of_one_call_are_due_in_their_order(self, queue: WebhookQueue) -> None:
+    async def test_leaves_of_one_call_are_due_in_order(self, queue: WebhookQueue) -> None:
         people = [Subject("1", "presence-a", name) for name in ("9", "1", "5", "ž")]
         await queue.record([leave(subject) for subject in (*people, CHANNEL)])
         found: list[Subject] = []
@@ -94,7 +94,7 @@ class WebhookQueuePromises:
         await eventually_told(all_due)
         assert found == [*people, CHANNEL]
 
-    async def test_a_settled_leave_is_told_and_the_next_arrival_too(self, queue: WebhookQueue) -> None:
+    async def test_a_settled_leave_is_announced_and_so_is_the_next_arrival(self, queue: WebhookQueue) -> None:
         await queue.record([arrival(), leave()])
         (check,) = await claim(queue, 10, 5)
 
@@ -104,7 +104,7 @@ class WebhookQueuePromises:
         assert await drain(queue) == ["added", "removed", "added"]
         assert await claim(queue, 10, 5) == []
 
-    async def test_a_look_that_finds_the_user_there_tells_nothing(self, queue: WebhookQueue) -> None:
+    async def test_a_check_that_finds_the_user_present_announces_nothing(self, queue: WebhookQueue) -> None:
         await queue.record([arrival(), leave()])
         (check,) = await claim(queue, 10, 5)
 
@@ -115,7 +115,7 @@ class WebhookQueuePromises:
         assert await claim(queue, 10, 5) == []
 
     @pytest.mark.parametrize("between", [arrival(), leave()])
-    async def test_a_report_between_claim_and_settle_makes_the_look_void(
+    async def test_a_report_between_claim_and_settle_voids_the_check(
         self, queue: WebhookQueue, between: WebhookReport
     ) -> None:
         await queue.record([arrival(), leave()])
@@ -127,7 +127,7 @@ class WebhookQueuePromises:
         assert again.version != check.version
         assert await drain(queue) == ["added"]
 
-    async def test_a_version_never_returns(self, queue: WebhookQueue) -> None:
+    async def test_versions_are_never_reused(self, queue: WebhookQueue) -> None:
         await queue.record([arrival(), leave()])
         (stale,) = await claim(queue, 10, 60)
         await queue.record([leave()])
@@ -137,7 +137,7 @@ class WebhookQueuePromises:
 
         assert not await queue.settle(stale, is_announced=False, report=None)
 
-    async def test_a_leave_before_its_arrival_is_looked_at_after_it(self, queue: WebhookQueue) -> None:
+    async def test_a_leave_reported_before_its_arrival_is_checked_after_it(self, queue: WebhookQueue) -> None:
         await queue.record([leave(check_in_s=60)])
         await queue.record([arrival()])
         await queue.record([leave()])
@@ -145,11 +145,11 @@ class WebhookQueuePromises:
 
         assert check.is_announced
 
-    async def test_a_late_arrival_is_looked_at(self, queue: WebhookQueue) -> None:
+    async def test_a_late_arrival_is_checked(self, queue: WebhookQueue) -> None:
         await queue.record([arrival(check_in_s=0)])
         assert [check.subject for check in await claim(queue, 10, 60)] == [ANA]
 
-    async def test_a_claim_that_is_not_settled_is_due_again(self, queue: WebhookQueue) -> None:
+    async def test_an_unsettled_claim_is_due_again(self, queue: WebhookQueue) -> None:
         await queue.record([leave()])
         (first,) = await claim(queue, 10, 0.05)
 
@@ -158,7 +158,7 @@ class WebhookQueuePromises:
 
         await eventually_told(again)
 
-    async def test_after_a_start_everything_announced_is_looked_at(self, queue: WebhookQueue) -> None:
+    async def test_after_a_start_all_announced_subjects_are_checked(self, queue: WebhookQueue) -> None:
         await queue.record([arrival(CHANNEL), arrival()])
         assert await claim(queue, 10, 60) == []
 
@@ -166,14 +166,14 @@ class WebhookQueuePromises:
 
         assert [check.subject for check in await claim(queue, 10, 60)] == [ANA, CHANNEL]
 
-    async def test_users_of_other_channels_and_apps_are_other_subjects(self, queue: WebhookQueue) -> None:
+    async def test_subjects_are_separate_per_channel_and_app(self, queue: WebhookQueue) -> None:
         others = [Subject("2", "presence-a", "7"), Subject("1", "presence-b", "7"), Subject("1", "presence-a", '7","')]
         await queue.record([arrival(), *(arrival(subject) for subject in others)])
 
         assert await drain(queue) == ["added"] * 3
         assert await drain(queue, Address("2", ONE)) == ["added"]
 
-    async def test_an_event_may_be_told_once_in_a_time(self, queue: WebhookQueue) -> None:
+    async def test_an_event_can_be_limited_to_once_per_period(self, queue: WebhookQueue) -> None:
         await queue.record([event("miss", once_for_s=60), event("miss", once_for_s=60)])
         await queue.record([event("other", subject=Subject("1", "cache-b"), once_for_s=0.05)])
 
@@ -213,7 +213,7 @@ class WebhookQueuePromises:
         assert await queue.take(A, 1, 30) is None
         assert await queue.ready(10) == [Address("1", TWO)]
 
-    async def test_what_comes_while_an_address_is_taken_is_next(self, queue: WebhookQueue) -> None:
+    async def test_events_queued_while_an_address_is_taken_come_next(self, queue: WebhookQueue) -> None:
         await queue.record([event("1")])
         batch = await queue.take(A, 10, 30)
         assert batch is not None
@@ -224,7 +224,7 @@ class WebhookQueuePromises:
         assert await queue.ready(10) == [A]
         assert await drain(queue) == ["2"]
 
-    async def test_a_dead_callers_batch_is_taken_by_another_and_it_changes_nothing_any_more(
+    async def test_a_dead_callers_batch_is_taken_over_and_its_late_calls_have_no_effect(
         self, queue: WebhookQueue
     ) -> None:
         await queue.record([event("1"), event("2")])
@@ -257,7 +257,7 @@ class WebhookQueuePromises:
         assert await queue.ready(10) == []
         assert await queue.take(A, 10, 30) is None
 
-    async def test_a_deferred_batch_comes_again_first(self, queue: WebhookQueue) -> None:
+    async def test_a_deferred_batch_is_first_again(self, queue: WebhookQueue) -> None:
         await queue.record([event("1")])
         batch = await queue.take(A, 10, 30)
         assert batch is not None
@@ -275,7 +275,7 @@ class WebhookQueuePromises:
 
     # Failed events
 
-    async def test_what_failed_for_long_is_kept_and_replayed_behind_what_waits(self, queue: WebhookQueue) -> None:
+    async def test_failed_batches_are_kept_and_replayed_after_waiting_events(self, queue: WebhookQueue) -> None:
         await queue.record([event("1"), event("2"), event("3")])
         batch = await queue.take(A, 2, 30)
         assert batch is not None
@@ -297,7 +297,7 @@ class WebhookQueuePromises:
         assert await drain(queue) == ["3"]
         assert await queue.failed() == []
 
-    async def test_young_events_of_a_failing_address_get_their_time(self, queue: WebhookQueue) -> None:
+    async def test_recent_events_of_a_failing_address_get_their_full_retry_time(self, queue: WebhookQueue) -> None:
         await queue.record([event("1")])
         batch = await queue.take(A, 10, 30)
         assert batch is not None
@@ -308,7 +308,7 @@ class WebhookQueuePromises:
         assert await queue.defer(again, 0, 0.5, "x") == 0
         assert await queue.failed() == []
 
-    async def test_a_batch_is_given_up_at_once(self, queue: WebhookQueue) -> None:
+    async def test_a_batch_can_be_failed_at_once(self, queue: WebhookQueue) -> None:
         await queue.record([event("1"), event("2")])
         batch = await queue.take(A, 1, 30)
         assert batch is not None
@@ -318,7 +318,7 @@ class WebhookQueuePromises:
         (failed,) = await queue.failed()
         assert failed.reason == "gone"
 
-    async def test_failed_batches_are_forgotten(self, queue: WebhookQueue) -> None:
+    async def test_failed_batches_can_be_deleted(self, queue: WebhookQueue) -> None:
         for text in ("1", "2", "3"):
             await queue.record([event(text)])
             batch = await queue.take(A, 10, 30)
@@ -333,7 +333,7 @@ class WebhookQueuePromises:
         assert await queue.forget(None) == 2
         assert await queue.failed() == []
 
-    async def test_an_address_holds_so_much_and_others_are_not_harmed(
+    async def test_an_address_has_a_limit_that_does_not_affect_others(
         self, queue: WebhookQueue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for engine in ("memory", "sqlite", "redis"):
@@ -349,7 +349,7 @@ class WebhookQueuePromises:
         assert [failed.entries[0].event for failed in await queue.failed()] == ['"2"', '"1"']
         assert await drain(queue, Address("1", TWO)) == ["x"]
 
-    async def test_users_have_a_lane_of_their_own(self, queue: WebhookQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_user_events_have_their_own_lane(self, queue: WebhookQueue, monkeypatch: pytest.MonkeyPatch) -> None:
         for engine in ("memory", "sqlite", "redis"):
             monkeypatch.setattr(f"smartlink.server.webhooks.{engine}.MAX_WAITING", 3)
         strangers = [Subject("1", f"chat-{number}") for number in range(5)]
@@ -385,7 +385,7 @@ class TestSqliteQueue(WebhookQueuePromises):
         yield queue
         await queue.stop()
 
-    async def test_two_over_one_file_and_a_third_after_them(self, tmp_path: Path) -> None:
+    async def test_several_queues_can_share_one_file_and_a_later_one_reopens_it(self, tmp_path: Path) -> None:
         one, two, three = (SqliteQueue(tmp_path / "w.db") for _ in range(3))
         await one.start()
         await two.start()
@@ -403,7 +403,7 @@ class TestSqliteQueue(WebhookQueuePromises):
         assert await drain(three) == ["added", "2"]
         await three.stop()
 
-    async def test_a_clock_that_was_set_back_holds_nothing_up(self, tmp_path: Path) -> None:
+    async def test_a_clock_set_back_delays_nothing(self, tmp_path: Path) -> None:
         now = [10_000.0]
         queue = SqliteQueue(tmp_path / "w.db", now=lambda: now[0])
         await queue.start()
@@ -415,7 +415,7 @@ class TestSqliteQueue(WebhookQueuePromises):
         assert texts(await queue.take(A, 1, 30)) == texts(batch) == ["1"]
         await queue.stop()
 
-    async def test_a_file_that_cannot_be_used_is_told(self, tmp_path: Path) -> None:
+    async def test_an_unusable_file_raises(self, tmp_path: Path) -> None:
         (tmp_path / "w.db").write_text("not a database, but long enough to look at: " * 100)
         with pytest.raises(limits.QueueUnavailable, match=r"w\.db is unavailable"):
             await SqliteQueue(tmp_path / "w.db").start()
@@ -427,12 +427,12 @@ class TestRedisQueue(WebhookQueuePromises):
         async with redis_queue(shared_redis.url) as queue:
             yield queue
 
-    async def test_a_redis_that_is_away_is_told(self) -> None:
+    async def test_an_unreachable_redis_raises(self) -> None:
         async with redis_queue("redis://127.0.0.1:1/0") as queue:
             with pytest.raises(limits.QueueUnavailable, match="Redis is unreachable"):
                 await queue.record([event("1")])
 
-    async def test_a_redis_that_will_not_have_us_is_told_at_the_start(self, shared_redis: RedisServer) -> None:
+    async def test_rejected_redis_credentials_raise_at_startup(self, shared_redis: RedisServer) -> None:
         with pytest.raises(limits.QueueUnavailable, match="REDIS_DB"):
             async with redis_queue(f"redis://127.0.0.1:{shared_redis.port}/999"):
                 pass

@@ -98,7 +98,7 @@ SPLITS = list(utf8_at_every_split())
 
 
 @pytest.mark.parametrize("section", sorted({case.number.split()[0].rpartition(".")[0] for case in SPLITS}))
-async def test_text_is_checked_at_every_split(server: RealtimeServer, section: str) -> None:
+async def test_text_is_validated_at_every_split(server: RealtimeServer, section: str) -> None:
     for case in SPLITS:
         if not case.number.startswith(f"{section}."):
             continue
@@ -132,7 +132,7 @@ OFFERS = {
 
 
 @pytest.mark.parametrize("offer", OFFERS)
-async def test_compression_is_never_agreed_on_and_its_bit_refused(server: RealtimeServer, offer: str) -> None:
+async def test_compression_is_not_negotiated_and_its_bit_is_refused(server: RealtimeServer, offer: str) -> None:
     """Sections 12 and 13."""
     async with raw(server.port) as client:
         client.writer.write(
@@ -158,7 +158,7 @@ async def test_unmasked_frames_are_refused(server: RealtimeServer) -> None:
             assert (await client.closed()).code == 1002
 
 
-async def test_whoever_still_sends_reads_the_close_code_of_a_fault(server: RealtimeServer) -> None:
+async def test_a_peer_that_is_still_sending_reads_the_close_code_of_an_error(server: RealtimeServer) -> None:
     """9.1.6 from the other side: the sender is in the middle of 16 MiB when it is refused."""
     async with connected(server.port) as client:
         client.writer.write(frame(TEXT, ping_event(16 * MIB)))
@@ -166,7 +166,7 @@ async def test_whoever_still_sends_reads_the_close_code_of_a_fault(server: Realt
         assert (await client.closed()).code == 1009
 
 
-async def test_whoever_is_sending_when_the_server_closes_reads_why() -> None:
+async def test_a_peer_that_is_sending_when_the_server_closes_reads_the_reason() -> None:
     async with realtime_server() as running, connected(running.port) as client:
         half = frame(TEXT, ping_event(9_000))
         client.writer.write(half[:5_000])

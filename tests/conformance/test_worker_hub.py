@@ -81,7 +81,7 @@ class TestWorkerPresence(PresencePromises):
         return self._presence
 
 
-async def test_all_workers_hear_one_order_and_only_those_that_subscribed(machine: Workers) -> None:
+async def test_subscribed_workers_receive_publications_in_one_order(machine: Workers) -> None:
     brokers = [WorkerBroker(await machine.link()) for _ in range(3)]
     heard: list[list[Publication | Control]] = [[], [], []]
     for broker, ears in zip(brokers, heard, strict=True):
@@ -106,7 +106,7 @@ async def test_all_workers_hear_one_order_and_only_those_that_subscribed(machine
         assert own == sorted(own)
 
 
-async def test_what_is_published_after_an_answer_comes_later_whichever_worker_it_is_published_at(
+async def test_publications_after_a_reply_arrive_after_it_from_any_worker(
     machine: Workers,
 ) -> None:
     brokers = [WorkerBroker(await machine.link()) for _ in range(3)]
@@ -134,7 +134,7 @@ async def test_a_control_reaches_every_worker(machine: Workers) -> None:
     assert heard == [Control("1", "terminate_user", "7", "x")] * 3
 
 
-async def test_counts_and_firsts_are_of_all_workers(machine: Workers) -> None:
+async def test_counts_and_first_joins_cover_all_workers(machine: Workers) -> None:
     one, two = WorkerPresence(await machine.link()), WorkerPresence(await machine.link())
 
     assert await one.join("1", "presence-a", "1.1", ANA) == Arrival(True, True, 1)
@@ -147,7 +147,7 @@ async def test_counts_and_firsts_are_of_all_workers(machine: Workers) -> None:
     assert await two.nodes() == 2
 
 
-async def test_connections_of_the_others_are_known(machine: Workers) -> None:
+async def test_connections_of_other_workers_are_counted(machine: Workers) -> None:
     one, two = WorkerPresence(await machine.link()), WorkerPresence(await machine.link())
     one.report_connections("1", 5)
     one.report_connections("1", 7)
@@ -160,7 +160,7 @@ async def test_connections_of_the_others_are_known(machine: Workers) -> None:
     await eventually(lambda: two.connections_elsewhere("1") == 0)
 
 
-async def test_a_dead_workers_entries_vanish_and_one_other_is_told(machine: Workers) -> None:
+async def test_a_dead_workers_entries_are_removed_and_one_other_worker_announces_it(machine: Workers) -> None:
     stores = [WorkerPresence(await machine.link()) for _ in range(3)]
     told: list[Change] = []
     for presence in stores:
@@ -186,7 +186,7 @@ async def test_a_dead_workers_entries_vanish_and_one_other_is_told(machine: Work
     assert await stores[2].channels("1") == {"lobby": ChannelCount(1, 0), "presence-a": ChannelCount(1, 1)}
 
 
-async def test_with_no_worker_left_only_webhooks_hear_of_the_dead(machine: Workers) -> None:
+async def test_with_no_worker_left_only_webhooks_report_the_dead_ones_leaves(machine: Workers) -> None:
     presence = WorkerPresence(await machine.link())
     await presence.join("1", "presence-a", "1.1", ANA)
 
@@ -258,7 +258,7 @@ async def test_a_return_waits_until_the_leave_has_been_announced(machine: Worker
             assert await coming_back == Arrival(True, True, 1)
 
 
-async def test_a_turn_that_is_not_settled_is_over_after_a_while(machine: Workers) -> None:
+async def test_an_unsettled_turn_times_out(machine: Workers) -> None:
     other = WorkerPresence(await machine.link())
     here, there = socket.socketpair()
     machine.hub.peer(here)
@@ -277,7 +277,7 @@ async def test_a_turn_that_is_not_settled_is_over_after_a_while(machine: Workers
             assert await joining == Arrival(False, False, 2)
 
 
-async def test_what_was_held_back_by_a_turn_is_dropped_with_its_worker(machine: Workers) -> None:
+async def test_publications_held_back_by_a_turn_are_dropped_with_their_worker(machine: Workers) -> None:
     first, second = await machine.link(), await machine.link()
     here, there = socket.socketpair()
     machine.hub.peer(here)
@@ -298,7 +298,7 @@ async def test_what_was_held_back_by_a_turn_is_dropped_with_its_worker(machine: 
             assert await lost == Arrival(False, False, 1)
 
 
-async def test_what_is_sent_after_a_reply_is_heard_after_its_caller_ran() -> None:
+async def test_records_after_a_reply_are_handled_after_its_caller_ran() -> None:
     """So that between the state a join learned and the first event it hears, nothing is missed."""
     here, there = socket.socketpair()
     link, hub = ParentLink(here), FarEnd(there)
@@ -345,9 +345,7 @@ async def test_what_is_sent_after_a_reply_is_heard_after_its_caller_ran() -> Non
         ("Engine", "count"),
     ],
 )
-async def test_a_call_that_the_hub_does_not_take_ends_the_link_of_its_worker_alone(
-    machine: Workers, port: str, method: str
-) -> None:
+async def test_an_unknown_call_ends_only_its_workers_link(machine: Workers, port: str, method: str) -> None:
     good = WorkerPresence(await machine.link())
     here, there = socket.socketpair()
     peer = machine.hub.peer(here)
@@ -367,7 +365,7 @@ async def test_a_call_with_wrong_arguments_ends_the_link(machine: Workers) -> No
         await eventually(lambda: not peer.is_open)
 
 
-async def test_history_and_idempotency_are_of_all_workers(machine: Workers) -> None:
+async def test_history_and_idempotency_are_shared_by_all_workers(machine: Workers) -> None:
     one, two = await machine.link(), await machine.link()
     assert await WorkerHistory(one).append("1", "cache-a", b"x", 60) == 1
     assert await WorkerHistory(two).append("1", "cache-a", b"y", 60) == 2
@@ -386,7 +384,7 @@ async def test_history_and_idempotency_are_of_all_workers(machine: Workers) -> N
     assert await WorkerIdempotency(two).claim("1", "k") == b"done"
 
 
-async def test_a_call_that_a_dead_worker_carried_out_may_be_repeated_at_once(machine: Workers) -> None:
+async def test_a_call_of_a_dead_worker_may_be_repeated_at_once(machine: Workers) -> None:
     one, two = await machine.link(), await machine.link()
     assert await WorkerIdempotency(one).claim("1", "k") is None
 
@@ -395,7 +393,7 @@ async def test_a_call_that_a_dead_worker_carried_out_may_be_repeated_at_once(mac
     assert await WorkerIdempotency(two).claim("1", "k") is None
 
 
-async def test_without_the_parent_nothing_hangs(machine: Workers) -> None:
+async def test_calls_fail_when_the_parent_is_gone(machine: Workers) -> None:
     link = await machine.link()
     lost: list[bool] = []
     link.on_lost = lambda: lost.append(True)
@@ -413,7 +411,7 @@ async def test_without_the_parent_nothing_hangs(machine: Workers) -> None:
     assert await WorkerPresence(link).nodes() == 1
 
 
-async def test_another_version_is_turned_away_with_the_reason(machine: Workers) -> None:
+async def test_another_protocol_version_is_refused_with_the_reason(machine: Workers) -> None:
     here, there = socket.socketpair()
     peer = machine.hub.peer(here)
     with there:
@@ -425,7 +423,7 @@ async def test_another_version_is_turned_away_with_the_reason(machine: Workers) 
 
 
 @pytest.mark.parametrize("nonsense", [b"\xff\xff\xff\xff", b"\0\0\0\2\xc1\xc1", b"\0\0\0\1\x01"])
-async def test_nonsense_ends_the_link_of_its_worker_alone(machine: Workers, nonsense: bytes) -> None:
+async def test_malformed_records_end_only_their_workers_link(machine: Workers, nonsense: bytes) -> None:
     good = WorkerPresence(await machine.link())
     here, there = socket.socketpair()
     peer = machine.hub.peer(here)

@@ -16,14 +16,14 @@ def read(frame: bytes) -> dict[str, Any]:
     return message
 
 
-def test_a_watchlist_leaves_empty_lists_out() -> None:
+def test_a_watchlist_omits_empty_lists() -> None:
     assert read(encoding.watchlist_events({"online": ["1", "ž"], "offline": []})) == {
         "event": "pusher_internal:watchlist_events",
         "data": {"events": [{"name": "online", "user_ids": ["1", "ž"]}]},
     }
 
 
-def test_a_sign_in_is_answered_with_the_text_that_was_signed() -> None:
+def test_a_sign_in_is_confirmed_with_the_signed_text() -> None:
     text = '{ "id" : "1" }'
 
     assert read(encoding.signin_success(text)) == {"event": "pusher:signin_success", "data": {"user_data": text}}
@@ -33,7 +33,7 @@ def test_a_cache_miss_names_its_channel_and_carries_no_data() -> None:
     assert json.loads(encoding.cache_miss("cache-a")) == {"event": "pusher:cache_miss", "channel": "cache-a"}
 
 
-def test_a_count_can_be_read_back() -> None:
+def test_a_count_frame_can_be_decoded() -> None:
     frame = encoding.subscription_count("a", 5)
 
     assert read(frame) == {
@@ -42,7 +42,7 @@ def test_a_count_can_be_read_back() -> None:
     assert encoding.subscription_count_in(frame) == 5
 
 
-def test_what_the_server_tells_of_users_can_be_read_back() -> None:
+def test_member_and_user_frames_can_be_decoded() -> None:
     assert encoding.member_in(encoding.member_added("presence-a", "ž", b'{"a":1}')) == ("ž", True)
     assert encoding.member_in(encoding.member_removed("presence-a", "1")) == ("1", False)
     assert encoding.member_in(encoding.member_removed("presence-a", 1)) == ("1", False)
@@ -59,5 +59,5 @@ def test_what_the_server_tells_of_users_can_be_read_back() -> None:
     [b"", encoding.event("e", "a", "{}"), encoding.subscription_count("a", 5)[:-9],
      b'{"event":"pusher_internal:subscription_count"}', b'{"event":"pusher_internal:subscription_count","data":"{}"}'],
 )  # fmt: skip
-def test_no_count_is_read_from_anything_else(other: bytes) -> None:
+def test_no_count_is_decoded_from_other_frames(other: bytes) -> None:
     assert encoding.subscription_count_in(other) is None

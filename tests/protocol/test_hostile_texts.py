@@ -44,7 +44,7 @@ def test_no_text_makes_a_session_raise(texts: list[bytes]) -> None:
 
 @_LIMITS
 @given(value=_JSON)
-def test_what_is_relayed_of_a_client_event_is_one_json_value(value: Any) -> None:
+def test_a_relayed_client_event_is_one_json_value(value: Any) -> None:
     frame = decode(json.dumps({"event": "client-x", "channel": "private-a", "data": value}).encode())
     if isinstance(frame, ClientEventMessage):
         json.loads(frame.data)

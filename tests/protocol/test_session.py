@@ -98,7 +98,7 @@ def test_deep_and_broken_text_is_malformed(text: str | bytes) -> None:
     assert isinstance(decode(text), Malformed)
 
 
-def test_requests_are_read_with_data_as_object_or_as_text() -> None:
+def test_request_data_may_be_an_object_or_a_string() -> None:
     assert decode(say("pusher:subscribe", {"channel": "chat"})) == SubscribeMessage("chat")
     assert decode(say("pusher:subscribe", '{"channel":"chat","auth":""}')) == SubscribeMessage("chat", "")
     assert decode(say("pusher:unsubscribe", {"channel": "chat"})) == UnsubscribeMessage("chat")
@@ -116,11 +116,11 @@ def test_requests_are_read_with_data_as_object_or_as_text() -> None:
         ("private-encrypteda", ChannelKind.PRIVATE), ("presence-a", ChannelKind.PRESENCE),
     ],
 )  # fmt: skip
-def test_prefixes_are_matched_whole(name: str, kind: ChannelKind) -> None:
+def test_channel_prefixes_are_matched_in_full(name: str, kind: ChannelKind) -> None:
     assert kind_of(name) is kind
 
 
-def test_names_have_their_limits() -> None:
+def test_names_have_length_limits() -> None:
     assert is_valid_channel("a" * 200)
     assert not is_valid_channel("a" * 201)
     assert is_valid_event_name("n" * 200)
@@ -137,7 +137,7 @@ def test_the_greeting_is_doubly_encoded() -> None:
     assert json.loads(frame["data"]) == {"socket_id": "1.1", "activity_timeout": 17}
 
 
-def test_a_public_channel_is_joined_and_told() -> None:
+def test_joining_a_public_channel_is_confirmed() -> None:
     talking = session()
     assert talking.receive(say("pusher:subscribe", {"channel": "chat", "auth": ""})) == (Join("chat"),)
 
@@ -145,7 +145,7 @@ def test_a_public_channel_is_joined_and_told() -> None:
     assert frame == {"event": "pusher_internal:subscription_succeeded", "channel": "chat", "data": "{}"}
 
 
-def test_right_signatures_open_private_and_presence_channels() -> None:
+def test_valid_signatures_open_private_and_presence_channels() -> None:
     data = '{"user_id":7,"user_info":{"name":"Ána"}}'
 
     assert session().receive(subscribe("private-a")) == (Join("private-a"),)
@@ -155,7 +155,7 @@ def test_right_signatures_open_private_and_presence_channels() -> None:
     )
 
 
-def test_another_socket_s_signature_opens_nothing() -> None:
+def test_another_sockets_signature_opens_nothing() -> None:
     frame = sent(session().receive(subscribe("private-a", socket_id="1.2")))
 
     assert frame["event"] == "pusher:subscription_error"
@@ -163,7 +163,7 @@ def test_another_socket_s_signature_opens_nothing() -> None:
     assert (frame["data"]["type"], frame["data"]["status"]) == ("AuthError", 401)
 
 
-def test_a_presence_signature_does_not_open_with_other_data() -> None:
+def test_a_presence_signature_is_invalid_for_other_data() -> None:
     request = json.loads(subscribe("presence-a", '{"user_id":"1"}'))
     request["data"]["channel_data"] = '{"user_id":"2"}'
 
@@ -178,7 +178,7 @@ def test_the_number_of_channels_can_be_limited() -> None:
     assert talking.receive(say("pusher:subscribe", {"channel": "one"})) == (Join("one"),)
 
 
-def test_leaving_tells_who_left_and_only_once() -> None:
+def test_leaving_returns_the_member_once() -> None:
     talking = session()
     talking.joined("presence-a", PresenceMember("1"))
 
@@ -188,7 +188,7 @@ def test_leaving_tells_who_left_and_only_once() -> None:
     assert talking.receive(say("pusher:unsubscribe", {"channel": "presence-a"})) == ()
 
 
-def test_a_whisper_carries_the_true_sender() -> None:
+def test_a_client_event_carries_the_true_sender() -> None:
     talking = session()
     talking.joined("presence-a", PresenceMember("1"))
     talking.joined("private-a", None)
@@ -204,7 +204,7 @@ def test_a_whisper_carries_the_true_sender() -> None:
 
 
 @pytest.mark.parametrize("channel", ["chat", "private-other", "private-encrypted-a", "a b"])
-def test_a_whisper_elsewhere_is_refused_and_the_session_goes_on(channel: str) -> None:
+def test_a_client_event_on_another_channel_is_refused_and_the_session_continues(channel: str) -> None:
     talking = session()
     for joined in ("chat", "private-encrypted-a"):
         talking.joined(joined, None)
@@ -215,13 +215,13 @@ def test_a_whisper_elsewhere_is_refused_and_the_session_goes_on(channel: str) ->
 
 
 @pytest.mark.parametrize("event", ["client-", "client-" + "x" * 300, "client-a\n"])
-def test_a_client_event_that_none_can_be_is_refused_as_any_other(event: str) -> None:
+def test_an_invalid_client_event_is_refused_with_the_usual_error(event: str) -> None:
     frame = sent(session().receive(say(event, channel="private-a")))
 
     assert (frame["data"]["code"], frame["channel"]) == (Code.CLIENT_EVENT_REFUSED, "private-a")
 
 
-def test_a_client_event_without_a_channel_is_refused_as_any_other() -> None:
+def test_a_client_event_without_a_channel_is_refused_with_the_usual_error() -> None:
     assert sent(session().receive(say("client-a")))["data"]["code"] == Code.CLIENT_EVENT_REFUSED
 
 
@@ -232,7 +232,7 @@ def test_an_error_about_a_subscription_names_the_channel(fault: dict[str, Any]) 
     assert (frame["event"], frame["channel"], frame["data"]["code"]) == ("pusher:error", "c" * 200, None)
 
 
-def test_client_events_can_be_switched_off() -> None:
+def test_client_events_can_be_disabled() -> None:
     talking = session(accepts_client_events=False)
     talking.joined("private-a", None)
 
@@ -255,7 +255,7 @@ def test_presence_state_lists_every_member(members: list[tuple[str, Any]]) -> No
     assert state["hash"] == {user_id: json.loads(info) for user_id, info in infos}
 
 
-def test_the_server_s_own_frames_have_their_shapes() -> None:
+def test_the_servers_frames_have_the_documented_shapes() -> None:
     assert json.loads(encoding.member_added("presence-a", "1", b'{"n":1}')) == {
         "event": "pusher_internal:member_added", "channel": "presence-a", "data": '{"user_id":"1","user_info":{"n":1}}',
     }  # fmt: skip

@@ -35,7 +35,7 @@ def signed_in(user: Any) -> Session:
     return one
 
 
-def test_a_signed_user_is_who_it_says() -> None:
+def test_a_signed_user_is_accepted() -> None:
     (effect,) = session().receive(sign_in({"id": "7", "user_info": {"a": 1}, "watchlist": ["1", 2, "1"]}))
 
     assert isinstance(effect, SignIn)
@@ -44,27 +44,27 @@ def test_a_signed_user_is_who_it_says() -> None:
 
 
 @pytest.mark.parametrize("user", ["", "x", "[]", "null", {}, {"id": None}, {"id": ""}, {"id": []}, {"id": True}])
-def test_a_user_without_an_id_is_ended(user: Any) -> None:
+def test_a_user_without_an_id_is_refused(user: Any) -> None:
     (effect,) = session().receive(sign_in(user))
 
     assert isinstance(effect, Close)
     assert effect.code is Code.UNAUTHORIZED
 
 
-def test_another_socket_s_signature_is_ended() -> None:
+def test_another_sockets_signature_is_refused() -> None:
     (effect,) = session().receive(sign_in({"id": "1"}, "1.2"))
 
     assert isinstance(effect, Close)
 
 
-def test_data_may_be_a_text() -> None:
+def test_data_may_be_a_string() -> None:
     envelope = json.loads(sign_in({"id": "1"}))
     (effect,) = session().receive(json.dumps(envelope | {"data": json.dumps(envelope["data"])}))
 
     assert isinstance(effect, SignIn)
 
 
-def test_the_same_user_again_is_told_so_and_another_refused() -> None:
+def test_the_same_user_is_confirmed_again_and_another_refused() -> None:
     one = signed_in({"id": "1"})
     (same,) = one.receive(sign_in({"id": "1", "user_info": {}}))
     (other,) = one.receive(sign_in({"id": "2"}))
@@ -77,7 +77,7 @@ def test_the_same_user_again_is_told_so_and_another_refused() -> None:
     assert one.user.id == "1"
 
 
-def test_only_one_s_own_user_channel_opens() -> None:
+def test_only_the_users_own_user_channel_opens() -> None:
     one = signed_in({"id": "1"})
 
     assert one.receive(subscribe("#server-to-user-1")) == (Join("#server-to-user-1"),)
@@ -87,7 +87,7 @@ def test_only_one_s_own_user_channel_opens() -> None:
     assert isinstance(nobody, Send)
 
 
-def test_the_user_is_the_member_where_no_channel_data_is_signed() -> None:
+def test_without_channel_data_the_user_is_the_member() -> None:
     one = signed_in({"id": "1", "user_info": {"name": "Ana"}})
     auth = sign_channel("key", "secret", "1.1", "presence-a")
 
@@ -99,7 +99,7 @@ def test_the_user_is_the_member_where_no_channel_data_is_signed() -> None:
 
 
 @pytest.mark.parametrize("watched", ["1", {}, 1, [None], [[]], [""], ["u" * 129]])
-def test_a_watchlist_that_is_none_does_not_stand_in_the_way(watched: Any) -> None:
+def test_an_invalid_watchlist_does_not_prevent_the_sign_in(watched: Any) -> None:
     (effect,) = session().receive(sign_in({"id": "1", "watchlist": watched}))
 
     assert isinstance(effect, SignIn)
@@ -107,7 +107,7 @@ def test_a_watchlist_that_is_none_does_not_stand_in_the_way(watched: Any) -> Non
     assert effect.user.watchlist_fault
 
 
-def test_of_a_watchlist_too_long_the_first_hundred_are_watched() -> None:
+def test_the_first_hundred_of_a_long_watchlist_are_watched() -> None:
     (effect,) = session().receive(sign_in({"id": "1", "watchlist": ["0", *map(str, range(101))]}))
 
     assert isinstance(effect, SignIn)
@@ -123,12 +123,12 @@ def test_of_a_watchlist_too_long_the_first_hundred_are_watched() -> None:
         ("presence-encrypted-cache-a", False), ("private-encryptedcache-a", False),
     ],
 )  # fmt: skip
-def test_cache_prefixes_are_matched_whole(channel: str, keeps: bool) -> None:
+def test_cache_prefixes_are_matched_in_full(channel: str, keeps: bool) -> None:
     assert is_cache(channel) is keeps
 
 
 @pytest.mark.parametrize(("user_id", "is_valid"), [("1", True), ("a b@ž", True), ("u" * 128, True), ("u" * 129, False),
                                                    ("", False), ("1\n", False), ("\0", False), (1, False)])  # fmt: skip
-def test_what_a_user_id_is(user_id: Any, is_valid: bool) -> None:
+def test_valid_and_invalid_user_ids(user_id: Any, is_valid: bool) -> None:
     assert is_valid_user_id(user_id) is is_valid
     assert is_user_channel(user_channel(str(user_id))) is (is_valid or user_id == 1)

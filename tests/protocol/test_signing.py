@@ -26,7 +26,7 @@ def hexadecimal(message: str, secret: str = SECRET) -> str:
     return hmac.new(secret.encode(), message.encode(), hashlib.sha256).hexdigest()
 
 
-def test_the_documented_examples_come_out() -> None:
+def test_the_documented_examples_are_reproduced() -> None:
     private = signing.sign_channel(KEY, SECRET, "1234.1234", "private-foobar")
     data = '{"user_id":10,"user_info":{"name":"Mr. Channels"}}'
     presence = signing.sign_channel(KEY, SECRET, "1234.1234", "presence-foobar", data)
@@ -38,7 +38,7 @@ def test_the_documented_examples_come_out() -> None:
     assert user == f"{KEY}:{hexadecimal(who)}"
 
 
-def test_the_documented_request_signature_comes_out() -> None:
+def test_the_documented_request_signature_is_reproduced() -> None:
     params = {
         "auth_key": KEY,
         "auth_timestamp": "1353088179",
@@ -52,14 +52,14 @@ def test_the_documented_request_signature_comes_out() -> None:
 
 
 @given(SOCKET_IDS, CHANNELS, st.none() | TEXTS)
-def test_what_was_signed_verifies(socket_id: str, channel: str, data: str | None) -> None:
+def test_a_signature_verifies(socket_id: str, channel: str, data: str | None) -> None:
     auth = signing.sign_channel(KEY, SECRET, socket_id, channel, data)
 
     assert signing.verify_channel(KEY, SECRET, auth, socket_id, channel, data)
 
 
 @given(st.lists(st.tuples(SOCKET_IDS, CHANNELS, st.none() | TEXTS), min_size=2, max_size=2, unique=True))
-def test_a_signature_opens_nothing_but_what_was_signed(both: list[tuple[str, str, str | None]]) -> None:
+def test_a_signature_is_valid_only_for_what_was_signed(both: list[tuple[str, str, str | None]]) -> None:
     (socket_id, channel, data), other = both
     auth = signing.sign_channel(KEY, SECRET, socket_id, channel, data)
 
@@ -70,7 +70,7 @@ def test_a_signature_opens_nothing_but_what_was_signed(both: list[tuple[str, str
 
 
 @given(SOCKET_IDS, CHANNELS, st.text(max_size=120))
-def test_no_text_but_the_right_one_verifies(socket_id: str, channel: str, auth: str) -> None:
+def test_only_the_exact_signature_verifies(socket_id: str, channel: str, auth: str) -> None:
     assume(auth != signing.sign_channel(KEY, SECRET, socket_id, channel))
 
     assert not signing.verify_channel(KEY, SECRET, auth, socket_id, channel)
@@ -79,7 +79,7 @@ def test_no_text_but_the_right_one_verifies(socket_id: str, channel: str, auth: 
 
 
 @pytest.mark.parametrize("socket_id", MALFORMED_IDS, ids=lambda text: repr(text[:20]))
-def test_a_malformed_socket_id_is_never_signed_nor_accepted(socket_id: str) -> None:
+def test_a_malformed_socket_id_is_never_signed_or_accepted(socket_id: str) -> None:
     with pytest.raises(ValueError, match="socket id"):
         signing.sign_channel(KEY, SECRET, socket_id, "private-a")
     with pytest.raises(ValueError, match="socket id"):
@@ -90,20 +90,20 @@ def test_a_malformed_socket_id_is_never_signed_nor_accepted(socket_id: str) -> N
 
 
 @pytest.mark.parametrize("channel", MALFORMED_CHANNELS, ids=repr)
-def test_a_malformed_channel_is_never_signed_nor_accepted(channel: str) -> None:
+def test_a_malformed_channel_is_never_signed_or_accepted(channel: str) -> None:
     with pytest.raises(ValueError, match="channel"):
         signing.sign_channel(KEY, SECRET, "1.1", channel)
     assert not signing.verify_channel(KEY, SECRET, f"{KEY}:{hexadecimal(f'1.1:{channel}')}", "1.1", channel)
 
 
-def test_a_lone_surrogate_is_a_wrong_signature_and_no_error() -> None:
+def test_a_lone_surrogate_is_a_wrong_signature_not_an_error() -> None:
     assert not signing.verify_channel(KEY, SECRET, "\ud800", "1.1", "private-a")
     assert not signing.verify_channel(KEY, SECRET, "x", "1.1", "private-a", "\ud800")
     assert not signing.verify_user(KEY, SECRET, "x", "1.1", "\ud800")
     assert not signing.verify_webhook(SECRET, b"{}", "\ud800")
 
 
-def test_keys_are_lowered_and_sorted_and_values_left_alone() -> None:
+def test_keys_are_lower_cased_and_sorted_and_values_unchanged() -> None:
     one = signing.sign_request(SECRET, "GET", "/p", [("B", "x y&z"), ("a", "1")])
     other = signing.sign_request(SECRET, "GET", "/p", [("a", "1"), ("b", "x y&z")])
 
@@ -111,7 +111,7 @@ def test_keys_are_lowered_and_sorted_and_values_left_alone() -> None:
 
 
 @given(st.binary(max_size=200), TEXTS)
-def test_a_signed_query_verifies_after_its_journey(body: bytes, prefix: str) -> None:
+def test_a_signed_query_verifies_after_url_encoding(body: bytes, prefix: str) -> None:
     from urllib.parse import parse_qsl
 
     query = signing.signed_query(KEY, SECRET, "GET", "/p", body, timestamp=1, params={"filter_by_prefix": prefix})
@@ -123,7 +123,7 @@ def test_a_signed_query_verifies_after_its_journey(body: bytes, prefix: str) -> 
     assert not signing.verify_request(SECRET, "POST", "/p", received.items(), signature)
 
 
-def test_webhooks_verify_over_the_very_bytes() -> None:
+def test_webhooks_are_verified_over_the_exact_bytes() -> None:
     signature = signing.sign_webhook(SECRET, b'{"a":1}')
 
     assert signing.verify_webhook(SECRET, b'{"a":1}', signature)

@@ -24,14 +24,14 @@ def event(**more: Any) -> dict[str, Any]:
     return {"name": "e", "channel": "chat", "data": ""} | more
 
 
-async def test_a_batch_that_is_too_long_is_told_as_batch_too_large(server: RealtimeServer) -> None:
+async def test_too_long_a_batch_is_refused_as_batch_too_large(server: RealtimeServer) -> None:
     status, error = await post(server, BATCH, batch=[event()] * 11)
 
     assert status == 400
     assert error.startswith("Batch too large")
 
 
-async def test_an_event_that_is_too_large_is_told_by_its_content_alone_and_in_a_batch(server: RealtimeServer) -> None:
+async def test_too_large_an_event_is_refused_alone_and_in_a_batch(server: RealtimeServer) -> None:
     large = event(data="x" * 10_241)
     for path, body in ((EVENTS, large), (BATCH, {"batch": [event(), large]})):
         status, error = await post(server, path, **body)
@@ -42,7 +42,7 @@ async def test_an_event_that_is_too_large_is_told_by_its_content_alone_and_in_a_
         assert "10240" in error
 
 
-async def test_sizes_below_a_kilobyte_are_kept() -> None:
+async def test_size_limits_below_a_kilobyte_are_exact() -> None:
     limits = {"reverb_app_max_event_size": 10, "reverb_app_max_message_size": 100, "reverb_app_max_user_info_size": 4}
     async with realtime_server(**limits, reverb_max_request_size=400) as server, connected(server.port) as client:
         assert (await post(server, EVENTS, **event(data="x" * 10)))[0] == 200
@@ -54,7 +54,7 @@ async def test_sizes_below_a_kilobyte_are_kept() -> None:
         assert (await client.closed()).code == 1009
 
 
-async def test_names_may_be_limited_to_less_than_the_protocol_allows() -> None:
+async def test_an_app_may_limit_names_below_the_protocols_maximum() -> None:
     lengths = {"reverb_app_max_channel_name_length": 10, "reverb_app_max_event_name_length": 10}
     async with realtime_server(**lengths) as server, connected(server.port) as client, connected(server.port) as other:
         for channel in ("c" * 10, "private-ab"):
@@ -78,7 +78,7 @@ async def test_names_may_be_limited_to_less_than_the_protocol_allows() -> None:
         await client.subscribe("#server-to-user-somebody-with-a-long-id")
 
 
-async def test_with_all_subscribers_of_public_channels_send_client_events_too() -> None:
+async def test_with_all_public_channels_accept_client_events_too() -> None:
     async with realtime_server(reverb_app_accept_client_events_from="all") as server, connected(server.port) as client:
         async with connected(server.port) as other, connected(server.port) as stranger:
             for channel in ("chat", "cache-chat", "private-encrypted-a"):
@@ -99,7 +99,7 @@ async def test_with_all_subscribers_of_public_channels_send_client_events_too() 
 
 
 @pytest.mark.parametrize("settings", [{}, {"reverb_app_accept_client_events_from": "members"}])
-async def test_public_channels_take_no_client_events_unless_all_is_set(settings: dict[str, Any]) -> None:
+async def test_public_channels_refuse_client_events_unless_all_is_set(settings: dict[str, Any]) -> None:
     async with realtime_server(**settings) as server, connected(server.port) as client:
         await client.subscribe("chat")
         client.send("client-x", {}, channel="chat")
@@ -107,7 +107,7 @@ async def test_public_channels_take_no_client_events_unless_all_is_set(settings:
         assert await client.error() == 4301
 
 
-async def test_one_switch_shows_channels_with_all_counts_and_refuses_no_attribute() -> None:
+async def test_counts_can_be_included_by_default_without_refusing_attributes() -> None:
     async with realtime_server(an_app(lists_counts=True)) as server, connected(server.port) as client:
         await client.subscribe("chat")
         await client.subscribe("presence-room", {"user_id": "7"})

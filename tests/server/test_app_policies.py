@@ -58,11 +58,11 @@ async def post(server: RealtimeServer, path: str, body: Any, **more: Any) -> Any
         ("https://example.com.", "example.com", False),
     ],
 )
-def test_origins_are_compared_whole(origin: str, allowed: str, is_allowed: bool) -> None:
+def test_origins_are_compared_as_a_whole(origin: str, allowed: str, is_allowed: bool) -> None:
     assert is_allowed_origin(origin, ("https://other.org", allowed)) is is_allowed
 
 
-async def test_a_page_of_another_origin_is_told_so_and_does_not_come_back() -> None:
+async def test_a_page_of_another_origin_is_refused_and_does_not_reconnect() -> None:
     async with realtime_server(reverb_app_allowed_origins="https://example.com,*.example.org") as server:
         for origin in ("https://example.com", "https://a.example.org"):
             async with connected(server.port, headers=f"Origin: {origin}\r\n") as client:
@@ -94,9 +94,7 @@ async def test_a_page_of_another_origin_is_told_so_and_does_not_come_back() -> N
         (f"/app/{KEY}?protocol=seven", 4007),
     ],
 )
-async def test_a_refusal_is_told_as_error_and_as_close_code_and_nothing_after_it_has_effect(
-    path: str, code: int
-) -> None:
+async def test_a_refusal_sends_error_and_close_code_and_ignores_later_input(path: str, code: int) -> None:
     off = type(an_app())("2", "off-key", "secret", is_enabled=False)
     async with realtime_server(an_app(), off) as server, raw(server.port) as client:
         assert (await client.handshake(path)).startswith("HTTP/1.1 101 ")
@@ -109,7 +107,7 @@ async def test_a_refusal_is_told_as_error_and_as_close_code_and_nothing_after_it
 
 
 @pytest.mark.parametrize("version", ["8.6.0", "2.2.0-rc1", "7.0.3+build", "v1"])
-async def test_versions_of_real_clients_are_fine(server: RealtimeServer, version: str) -> None:
+async def test_versions_of_real_clients_are_accepted(server: RealtimeServer, version: str) -> None:
     async with connected(server.port, query=f"protocol=7&client=js&version={version}&flash=false") as client:
         assert client.socket_id
 
@@ -127,7 +125,7 @@ async def test_another_upgrade_is_answered_in_plain_http(server: RealtimeServer)
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
-async def test_an_application_that_is_switched_off_refuses_its_publishers() -> None:
+async def test_a_disabled_application_refuses_its_publishers() -> None:
     async with realtime_server(an_app(is_enabled=False)) as server:
         publish = await post(server, "/events", EVENT)
         read = await call(server.port, "GET", "/apps/1001/channels")
@@ -136,7 +134,7 @@ async def test_an_application_that_is_switched_off_refuses_its_publishers() -> N
         assert (publish.status_code, read.status_code, forged.status_code) == (403, 403, 401)
 
 
-async def test_numbers_of_channels_and_events_are_the_application_s() -> None:
+async def test_an_app_sets_its_limits_of_channels_and_events_per_call() -> None:
     async with realtime_server(an_app(max_event_channels=2, max_batch=1)) as server:
         fits = await post(server, "/events", EVENT | {"channels": ["a", "b"]})
         many = await post(server, "/events", EVENT | {"channels": ["a", "b", "c"]})
@@ -147,7 +145,7 @@ async def test_numbers_of_channels_and_events_are_the_application_s() -> None:
         assert "2" in many.json()["error"]
 
 
-async def test_calls_can_be_limited_by_the_second() -> None:
+async def test_calls_can_be_limited_per_second() -> None:
     async with realtime_server(an_app(publishes_per_s=2, reads_per_s=1)) as server:
         publishes = [await post(server, "/events", EVENT) for _ in range(5)]
         reads = [await call(server.port, "GET", "/apps/1001/connections") for _ in range(4)]
@@ -159,7 +157,7 @@ async def test_calls_can_be_limited_by_the_second() -> None:
         assert all(answer.headers["Retry-After"] == "1" for answer in limited)
 
 
-async def test_a_presence_channel_may_have_so_many_members_and_each_any_number_of_tabs() -> None:
+async def test_the_member_limit_counts_users_not_tabs() -> None:
     async with (
         realtime_server(an_app(max_presence_members=2)) as server,
         connected(server.port) as ana,
@@ -181,14 +179,14 @@ async def test_a_presence_channel_may_have_so_many_members_and_each_any_number_o
         assert count.json()["user_count"] == 2
 
 
-async def test_user_info_may_be_so_large() -> None:
+async def test_user_info_has_a_size_limit() -> None:
     async with realtime_server(an_app(max_user_info_bytes=10)) as server, connected(server.port) as client:
         await client.subscribe("presence-a", {"user_id": "1", "user_info": "x" * 8})
         with pytest.raises(AssertionError, match="user_info"):
             await client.subscribe("presence-b", {"user_id": "1", "user_info": "x" * 9})
 
 
-async def test_a_connection_may_be_on_so_many_channels() -> None:
+async def test_channels_per_connection_are_limited() -> None:
     async with realtime_server(an_app(max_channels=2)) as server, connected(server.port) as client:
         await client.subscribe("a")
         await client.subscribe("b")
@@ -202,7 +200,7 @@ async def test_a_connection_may_be_on_so_many_channels() -> None:
         assert set(listed.json()["channels"]) == {"b", "c"}
 
 
-async def test_another_app_s_key_is_refused_even_beside_a_right_signature() -> None:
+async def test_another_apps_key_is_refused_even_with_a_valid_signature() -> None:
     other = type(an_app())("2", "key2", "secret2")
     async with realtime_server(an_app(), other) as server:
         answer = await post(server, "/events", EVENT, key="key2", secret=SECRET)
@@ -210,7 +208,7 @@ async def test_another_app_s_key_is_refused_even_beside_a_right_signature() -> N
         assert answer.status_code == 401
 
 
-async def test_a_member_who_flaps_is_limited_and_told_so() -> None:
+async def test_presence_joins_are_rate_limited_with_an_error() -> None:
     async with (
         realtime_server(an_app(presence_joins_per_s=1)) as server,
         connected(server.port) as watcher,

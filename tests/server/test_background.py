@@ -14,7 +14,7 @@ from smartlink.server.observe.endpoint import ObserveEndpoint
 from smartlink.server.run.lifecycle import RealtimeServer
 
 
-async def test_one_that_dies_is_an_error_in_the_log_in_up_and_in_readyz(
+async def test_a_dead_task_is_an_error_in_the_log_in_up_and_in_readyz(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(self: object, now: float) -> None:
@@ -36,7 +36,7 @@ def died_in(server: RealtimeServer) -> float:
     return server.rates.figures()["smartlink_tasks_died"]
 
 
-async def test_one_that_is_cancelled_has_not_died_and_one_started_again_lives() -> None:
+async def test_a_cancelled_task_is_not_dead_and_a_restarted_one_is_alive() -> None:
     background, forever = Background(), asyncio.Event()
 
     async def wait() -> None:
@@ -56,7 +56,7 @@ async def test_one_that_is_cancelled_has_not_died_and_one_started_again_lives() 
     assert background.died == {}
 
 
-async def test_one_that_loses_its_cancellation_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_task_that_swallows_its_cancellation_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CANCEL_AGAIN_S", 0.05)
     lost: list[str] = []
 

@@ -9,7 +9,7 @@ from kit.realtime import call, realtime_server
 from smartlink.server.core.fanout import MAX_LIVE_BACKLOG_BYTES
 
 
-async def test_who_has_much_waiting_gets_no_live_events_but_every_durable_one() -> None:
+async def test_a_slow_subscriber_loses_live_events_but_no_durable_one() -> None:
     async with (
         realtime_server() as server,
         connected(server.port) as slow,

@@ -25,7 +25,7 @@ async def publish(server: RealtimeServer, channel: str, data: str, **more: Any) 
 
 
 @pytest.mark.parametrize("channel", CACHE_CHANNELS)
-async def test_the_last_event_comes_right_after_the_subscription(server: RealtimeServer, channel: str) -> None:
+async def test_the_last_event_follows_the_subscription(server: RealtimeServer, channel: str) -> None:
     await publish(server, channel, "first")
     await publish(server, channel, "last")
     async with connected(server.port) as late:
@@ -36,7 +36,7 @@ async def test_the_last_event_comes_right_after_the_subscription(server: Realtim
 
 
 @pytest.mark.parametrize("channel", CACHE_CHANNELS)
-async def test_a_miss_is_told_where_nothing_is_kept(server: RealtimeServer, channel: str) -> None:
+async def test_an_empty_cache_channel_sends_a_miss(server: RealtimeServer, channel: str) -> None:
     async with connected(server.port) as client:
         await client.subscribe(channel, ANA if channel.startswith("presence-") else None)
 
@@ -46,7 +46,7 @@ async def test_a_miss_is_told_where_nothing_is_kept(server: RealtimeServer, chan
 
 
 @pytest.mark.parametrize("channel", ["cached-a", "Cache-a", "private-cachea", "private-encrypted-a", "presence-a"])
-async def test_other_channels_keep_nothing(server: RealtimeServer, channel: str) -> None:
+async def test_other_channels_cache_nothing(server: RealtimeServer, channel: str) -> None:
     await publish(server, channel, "x")
     async with connected(server.port) as client:
         await client.subscribe(channel, ANA if channel.startswith("presence-") else None)
@@ -54,7 +54,7 @@ async def test_other_channels_keep_nothing(server: RealtimeServer, channel: str)
         assert await client.is_quiet()
 
 
-async def test_neither_client_events_nor_live_ones_are_kept(server: RealtimeServer) -> None:
+async def test_client_events_and_live_events_are_not_cached(server: RealtimeServer) -> None:
     async with connected(server.port) as one, connected(server.port) as two, connected(server.port) as late:
         await publish(server, "private-cache-a", "kept")
         for client in (one, two):
@@ -68,7 +68,7 @@ async def test_neither_client_events_nor_live_ones_are_kept(server: RealtimeServ
         assert (await late.receive())["data"] == "kept"
 
 
-async def test_what_is_kept_has_a_time_to_live() -> None:
+async def test_cached_events_have_a_time_to_live() -> None:
     async with realtime_server(an_app(cache_ttl_s=1)) as server:
         await publish(server, "cache-a", "x")
         shown = await call(server.port, "GET", "/apps/1001/channels/cache-a", params={"info": "cache"})
@@ -86,14 +86,14 @@ async def test_what_is_kept_has_a_time_to_live() -> None:
         assert shown.json() == {"occupied": False, "cache": None}
 
 
-async def test_info_on_the_cache_is_for_cache_channels_only(server: RealtimeServer) -> None:
+async def test_the_cache_attribute_is_for_cache_channels_only(server: RealtimeServer) -> None:
     one = await call(server.port, "GET", "/apps/1001/channels/chat", params={"info": "cache"})
     several = await call(server.port, "GET", "/apps/1001/channels", params={"info": "cache"})
 
     assert (one.status_code, several.status_code) == (400, 400)
 
 
-async def test_apps_do_not_see_each_other_s_cache() -> None:
+async def test_apps_do_not_see_each_others_cache() -> None:
     other = an_app()
     async with realtime_server(other, type(other)("2", "key2", "secret2")) as server:
         await publish(server, "cache-a", "x")
@@ -103,7 +103,7 @@ async def test_apps_do_not_see_each_other_s_cache() -> None:
             await stranger.expect("pusher:cache_miss")
 
 
-async def test_an_event_that_comes_while_the_cache_is_read_is_not_lost_nor_the_old_one_told() -> None:
+async def test_an_event_published_while_the_cache_is_read_replaces_the_old_one() -> None:
     between = Between()
     async with realtime_server(engines=between.engines()) as server, connected(server.port) as client:
         await publish(server, "cache-a", "old")
@@ -118,7 +118,7 @@ async def test_an_event_that_comes_while_the_cache_is_read_is_not_lost_nor_the_o
         assert await client.is_quiet()
 
 
-async def test_while_the_nodes_are_apart_neither_event_nor_miss_is_told() -> None:
+async def test_while_nodes_are_disconnected_neither_event_nor_miss_is_sent() -> None:
     between = Between()
     async with realtime_server(engines=between.engines()) as server, connected(server.port) as client:
         await publish(server, "cache-a", "x")
@@ -128,7 +128,7 @@ async def test_while_the_nodes_are_apart_neither_event_nor_miss_is_told() -> Non
         assert await client.is_quiet()
 
 
-async def test_encrypted_channels_are_signed_and_opaque_and_take_no_client_events(server: RealtimeServer) -> None:
+async def test_encrypted_channels_need_signatures_and_refuse_client_events(server: RealtimeServer) -> None:
     async with connected(server.port) as client, connected(server.port) as other:
         client.send("pusher:subscribe", {"channel": "private-encrypted-a", "auth": "app-key:00"})
         await client.expect("pusher:subscription_error")

@@ -25,7 +25,7 @@ async def publish(server: RealtimeServer, channel: str, name: str = "e", **more:
     assert answer.status_code == 200, answer.text
 
 
-async def test_an_event_reaches_every_subscriber_but_the_one_left_out(server: RealtimeServer) -> None:
+async def test_an_event_reaches_every_subscriber_but_the_excluded_one(server: RealtimeServer) -> None:
     async with connected(server.port) as one, connected(server.port) as two, connected(server.port) as stranger:
         await one.subscribe("chat")
         await two.subscribe("chat")
@@ -117,7 +117,7 @@ async def test_no_wrong_signature_opens_a_private_channel(server: RealtimeServer
         "private-a\u200b",
     ],
 )
-async def test_a_name_that_is_none_is_refused(server: RealtimeServer, channel: str) -> None:
+async def test_an_invalid_channel_name_is_refused(server: RealtimeServer, channel: str) -> None:
     async with connected(server.port) as client:
         client.send("pusher:subscribe", {"channel": channel})
 
@@ -125,7 +125,7 @@ async def test_a_name_that_is_none_is_refused(server: RealtimeServer, channel: s
         assert answer["data"]["type"] == "InvalidChannel"
 
 
-async def test_presence_lists_each_user_once_over_all_tabs(server: RealtimeServer) -> None:
+async def test_presence_lists_each_user_once_for_all_tabs(server: RealtimeServer) -> None:
     async with connected(server.port) as ana, connected(server.port) as ben:
         assert await ana.subscribe("presence-chat", ANA) == {
             "presence": {"count": 1, "ids": ["1"], "hash": {"1": {"name": "Ana"}}}
@@ -146,7 +146,7 @@ async def test_presence_lists_each_user_once_over_all_tabs(server: RealtimeServe
         assert json.loads(removed["data"]) == {"user_id": "1"}
 
 
-async def test_a_member_whose_leave_was_told_too_late_is_told_again(server: RealtimeServer) -> None:
+async def test_a_member_whose_leave_was_announced_late_is_announced_again(server: RealtimeServer) -> None:
     def told(frame: bytes) -> None:
         """As by another node, which their former connection left when this one was already here."""
         server.node.deliver(Publication("1001", "presence-chat", frame))
@@ -189,7 +189,7 @@ async def test_presence_without_a_member_is_refused(server: RealtimeServer, chan
         assert (await call(server.port, "GET", "/apps/1001/channels")).json() == {"channels": {}}
 
 
-async def test_a_whisper_reaches_the_others_with_the_true_user_id(server: RealtimeServer) -> None:
+async def test_a_client_event_reaches_the_others_with_the_true_user_id(server: RealtimeServer) -> None:
     async with connected(server.port) as ana, connected(server.port) as ben:
         await ana.subscribe("presence-chat", ANA)
         await ben.subscribe("presence-chat", BEN)
@@ -203,7 +203,7 @@ async def test_a_whisper_reaches_the_others_with_the_true_user_id(server: Realti
 
 
 @pytest.mark.parametrize("channel", ["chat", "private-other", "private-encrypted-a", "nonsense ", ""])
-async def test_a_whisper_where_none_is_allowed_is_refused(server: RealtimeServer, channel: str) -> None:
+async def test_a_client_event_on_a_public_channel_is_refused(server: RealtimeServer, channel: str) -> None:
     async with connected(server.port) as client, connected(server.port) as other:
         await client.subscribe("chat")
         await other.subscribe("chat")
@@ -214,7 +214,7 @@ async def test_a_whisper_where_none_is_allowed_is_refused(server: RealtimeServer
         assert await other.is_quiet()
 
 
-async def test_whispers_are_limited_and_the_connection_stays() -> None:
+async def test_client_events_are_rate_limited_and_the_connection_stays() -> None:
     async with realtime_server(reverb_app_client_events_per_second=3) as server, connected(server.port) as client:
         await client.subscribe("private-a")
         for _ in range(6):
@@ -226,7 +226,7 @@ async def test_whispers_are_limited_and_the_connection_stays() -> None:
         assert await client.is_quiet()
 
 
-async def test_a_message_over_the_rate_is_refused_by_the_name_of_its_channel() -> None:
+async def test_the_error_for_a_message_over_the_rate_names_its_channel() -> None:
     limits = {"reverb_app_rate_limiting_enabled": True, "reverb_app_rate_limit_max_attempts": 1}
     async with realtime_server(**limits) as server, connected(server.port) as client:
         await client.subscribe("chat")
@@ -250,7 +250,7 @@ async def test_a_message_over_the_rate_is_refused_by_the_name_of_its_channel() -
      '{"event":"client-x"}', '{"event":"client-","channel":"chat"}', '{"event":"%s"}' % ("e" * 300),
      '{"event":"__proto__","channel":"chat"}', '{"a":NaN}', '{"event":"\\ud800"}', "[" * 5_000, '{"a":' * 2_000],
 )  # fmt: skip
-async def test_nonsense_gets_an_error_and_the_connection_stays(server: RealtimeServer, text: str) -> None:
+async def test_malformed_messages_get_an_error_and_the_connection_stays(server: RealtimeServer, text: str) -> None:
     async with connected(server.port) as client, connected(server.port) as bystander:
         await bystander.subscribe("chat")
         client.send_text(text)
@@ -277,7 +277,7 @@ async def test_a_user_id_keeps_the_json_type_it_was_signed_with(server: Realtime
         assert json.loads((await ana.expect("pusher_internal:member_removed"))["data"]) == {"user_id": 2}
 
 
-async def test_a_user_id_of_a_sign_in_keeps_its_json_type(server: RealtimeServer) -> None:
+async def test_a_signed_in_user_id_keeps_its_json_type(server: RealtimeServer) -> None:
     async with connected(server.port) as ben:
         user_data = json.dumps({"id": 2, "user_info": {"name": "Ben"}})
         ben.send("pusher:signin", {"auth": sign_user(KEY, SECRET, ben.socket_id, user_data), "user_data": user_data})
@@ -287,7 +287,7 @@ async def test_a_user_id_of_a_sign_in_keeps_its_json_type(server: RealtimeServer
 
 
 @pytest.mark.parametrize(("first", "second"), [(2, "2"), ("2", 2)])
-async def test_the_same_id_as_text_and_as_number_is_one_user_told_by_its_first_form(
+async def test_the_same_id_as_string_and_number_is_one_user_in_its_first_form(
     server: RealtimeServer, first: str | int, second: str | int
 ) -> None:
     async with connected(server.port) as ana, connected(server.port) as tab1, connected(server.port) as tab2:

@@ -40,7 +40,7 @@ async def nothing_is_left(scene: Stage) -> None:
     assert [thing for thing in gc.get_objects() if isinstance(thing, ClientConnection)] == []
 
 
-async def test_nothing_is_left_of_those_who_came_and_went() -> None:
+async def test_nothing_is_kept_of_connections_that_ended() -> None:
     async with stage() as scene:
         churn = Churn(scene.server.port, for_s=4)
         await churn.run()
@@ -55,7 +55,7 @@ def resident_kib() -> int:
 
 @pytest.mark.skipif(not SOAK_S, reason="takes minutes: make soak")
 @pytest.mark.timeout(SOAK_S * 2 + 120)
-async def test_memory_stays_flat_over_a_soak(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_memory_does_not_grow_during_a_soak(capsys: pytest.CaptureFixture[str]) -> None:
     """Prints the slope of the resident memory after a warm-up; clients run in the same process and count, too."""
     async with stage() as scene:
         await Churn(scene.server.port, for_s=SOAK_S / 4).run()

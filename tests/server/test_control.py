@@ -22,7 +22,7 @@ async def start(path: Path) -> None:
     await control.stop()
 
 
-async def test_a_link_in_place_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+async def test_a_symlink_in_place_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     ours = tmp_path / "ours"
     ours.mkdir(mode=0o700)
     (tmp_path / "run").symlink_to(ours)
@@ -34,7 +34,7 @@ async def test_a_link_in_place_of_the_folder_is_not_followed(tmp_path: Path) -> 
     assert path.read_text() == "something else"
 
 
-async def test_a_folder_that_others_may_write_to_is_not_used(tmp_path: Path) -> None:
+async def test_a_folder_writable_by_others_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run").chmod(0o777)
 

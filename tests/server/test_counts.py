@@ -21,7 +21,7 @@ async def count(client: Client) -> int:
     return number
 
 
-async def test_each_coming_and_going_is_told_to_all() -> None:
+async def test_each_join_and_leave_sends_the_count_to_all() -> None:
     async with (
         realtime_server(an_app(sends_subscription_counts=True)) as server,
         connected(server.port) as one,
@@ -36,7 +36,7 @@ async def test_each_coming_and_going_is_told_to_all() -> None:
         assert await two.is_quiet()
 
 
-async def test_nothing_is_told_on_presence_channels_or_unasked(server: RealtimeServer) -> None:
+async def test_counts_are_sent_neither_on_presence_channels_nor_by_default(server: RealtimeServer) -> None:
     async with connected(server.port) as client:
         await client.subscribe("chat")
         assert await client.is_quiet()
@@ -51,7 +51,7 @@ async def test_nothing_is_told_on_presence_channels_or_unasked(server: RealtimeS
         assert await client.is_quiet()
 
 
-async def test_a_hundred_and_more_are_told_seldom_but_of_the_last_change() -> None:
+async def test_large_channels_get_counts_at_a_slower_pace_ending_with_the_last() -> None:
     told: list[int | None] = []
     pace = CountPace(lambda app_id, channel, count, heard: told.append(count), pace_s=0.05)
     for number in range(1, PACED_ABOVE + 20):
@@ -70,7 +70,7 @@ async def test_a_hundred_and_more_are_told_seldom_but_of_the_last_change() -> No
     pace.stop()
 
 
-async def test_a_trailing_count_is_that_of_its_time() -> None:
+async def test_a_delayed_count_is_current_when_sent() -> None:
     async with (
         realtime_server(an_app(sends_subscription_counts=True)) as server,
         AsyncExitStack() as clients,
@@ -86,7 +86,7 @@ async def test_a_trailing_count_is_that_of_its_time() -> None:
                 pass
 
 
-async def test_a_count_that_was_overtaken_is_reconciled() -> None:
+async def test_a_count_received_out_of_order_is_reconciled() -> None:
     async with (
         realtime_server(an_app(sends_subscription_counts=True)) as server,
         connected(server.port) as one,
@@ -105,7 +105,7 @@ async def test_a_count_that_was_overtaken_is_reconciled() -> None:
         assert await one.is_quiet()
 
 
-async def test_a_node_that_no_longer_hears_puts_its_own_count_right() -> None:
+async def test_a_node_without_subscribers_reconciles_its_own_count() -> None:
     told: list[tuple[int | None, int | None]] = []
     pace = CountPace(lambda app_id, channel, count, heard: told.append((count, heard)), recheck_s=0.01)
     pace.changed("1", "chat", 2)
@@ -114,7 +114,7 @@ async def test_a_node_that_no_longer_hears_puts_its_own_count_right() -> None:
     assert told == [(2, None), (None, 2)]
 
 
-async def test_on_large_channels_what_was_overtaken_comes_with_the_next_count() -> None:
+async def test_on_large_channels_the_next_count_reconciles_an_outdated_one() -> None:
     told: list[int | None] = []
     pace = CountPace(lambda app_id, channel, count, heard: told.append(count), pace_s=0.1, recheck_s=0.01)
     for heard in ([201], [200, 201], [201, 200]):
@@ -128,7 +128,7 @@ async def test_on_large_channels_what_was_overtaken_comes_with_the_next_count() 
     pace.stop()
 
 
-async def test_nodes_that_hear_each_other_do_not_all_speak() -> None:
+async def test_of_several_nodes_only_one_sends_a_delayed_count() -> None:
     told: list[str] = []
     nodes: list[CountPace] = []
 

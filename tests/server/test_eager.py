@@ -9,7 +9,7 @@ import pytest
 from smartlink.server.runtime.eager import in_one_turn
 
 
-async def test_what_goes_together_has_all_begun_before_any_is_waited_for() -> None:
+async def test_gathered_coroutines_all_start_before_any_is_awaited() -> None:
     answered = asyncio.Event()
     begun: list[str] = []
     ended: list[str] = []
@@ -31,7 +31,7 @@ async def test_what_goes_together_has_all_begun_before_any_is_waited_for() -> No
     assert ended == ["a", "c"]
 
 
-async def test_a_fault_of_one_is_raised_when_all_are_over() -> None:
+async def test_an_error_of_one_is_raised_when_all_have_ended() -> None:
     ended: list[str] = []
 
     async def fail(wait: float) -> None:

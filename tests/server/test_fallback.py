@@ -24,7 +24,7 @@ async def publish(port: int, channel: str, data: str = "hello", name: str = "e")
 
 @KINDS
 @pytest.mark.parametrize("path", ["", "/pusher"])
-async def test_a_client_subscribes_and_hears_and_speaks(server: RealtimeServer, is_poll: bool, path: str) -> None:
+async def test_a_client_subscribes_receives_and_sends(server: RealtimeServer, is_poll: bool, path: str) -> None:
     async with XhrClient(server.port, is_poll=is_poll, path=path) as client, connected(server.port) as other:
         await client.subscribe("private-room")
         await other.subscribe("private-room")
@@ -39,7 +39,7 @@ async def test_a_client_subscribes_and_hears_and_speaks(server: RealtimeServer, 
 
 
 @KINDS
-async def test_nothing_is_lost_between_two_answers(server: RealtimeServer, is_poll: bool) -> None:
+async def test_nothing_is_lost_between_two_responses(server: RealtimeServer, is_poll: bool) -> None:
     async with XhrClient(server.port, is_poll=is_poll) as client:
         await client.subscribe("room")
         data = "ö😀" * 1_000
@@ -65,7 +65,7 @@ async def test_a_stream_ends_with_the_line_that_fills_it(server: RealtimeServer)
 
 
 @KINDS
-async def test_who_leaves_is_gone_at_once(server: RealtimeServer, is_poll: bool) -> None:
+async def test_a_client_that_leaves_is_removed_at_once(server: RealtimeServer, is_poll: bool) -> None:
     async with connected(server.port) as other:
         await other.subscribe("presence-a", {"user_id": "1"})
         async with XhrClient(server.port, is_poll=is_poll) as client:
@@ -79,14 +79,14 @@ async def test_who_leaves_is_gone_at_once(server: RealtimeServer, is_poll: bool)
     assert await server.node.presence.channels("1001") == {}
 
 
-async def test_a_client_that_asks_no_more_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_stops_requesting_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smartlink.server.transports.fallback.link.REOPENED_S", 0.5)
     async with realtime_server() as server, XhrClient(server.port, is_poll=True):
         await eventually(lambda: server.metrics.connections_closed == 1)
 
 
 @KINDS
-async def test_silence_is_broken_by_heartbeats(monkeypatch: pytest.MonkeyPatch, is_poll: bool) -> None:
+async def test_idle_streams_get_heartbeats(monkeypatch: pytest.MonkeyPatch, is_poll: bool) -> None:
     monkeypatch.setattr("smartlink.server.transports.fallback.link.HELD_S", 0.5)
     async with realtime_server() as server, XhrClient(server.port, is_poll=is_poll) as client:
         assert await client.line() == "h"
@@ -118,7 +118,7 @@ async def test_a_silent_client_is_pinged_and_then_ended(is_poll: bool) -> None:
 
 
 @KINDS
-async def test_a_newer_answer_ends_the_older(server: RealtimeServer, is_poll: bool) -> None:
+async def test_a_newer_response_ends_the_older(server: RealtimeServer, is_poll: bool) -> None:
     async with XhrClient(server.port, is_poll=is_poll) as client:
         older = client.answer if not is_poll else await client.ask()
         verb = "xhr" if is_poll else "xhr_streaming"
@@ -141,7 +141,7 @@ async def test_the_server_ends_a_connection(server: RealtimeServer, is_poll: boo
 
 
 @KINDS
-async def test_a_stop_sends_clients_elsewhere(is_poll: bool) -> None:
+async def test_a_stop_tells_fallback_clients_to_reconnect(is_poll: bool) -> None:
     async with realtime_server() as server:
         async with XhrClient(server.port, is_poll=is_poll) as client:
             asked = asyncio.create_task(client.closed())
@@ -160,7 +160,7 @@ async def test_a_stop_sends_clients_elsewhere(is_poll: bool) -> None:
     ],
 )
 @KINDS
-async def test_who_may_not_connect_is_told_why(
+async def test_a_refused_client_is_told_why(
     settings: dict[str, int], key: str, query: str, code: int, is_poll: bool
 ) -> None:
     async with realtime_server(**settings) as server, connected(server.port):
@@ -174,7 +174,7 @@ async def test_who_may_not_connect_is_told_why(
         assert server.metrics.connections_opened == 1
 
 
-async def test_one_address_may_not_begin_too_many_at_once() -> None:
+async def test_connection_attempts_per_address_are_limited() -> None:
     async with realtime_server(reverb_server_connects_per_second=1) as server:
         ends = []
         for _ in range(15):  # ten times the rate at once
@@ -186,7 +186,7 @@ async def test_one_address_may_not_begin_too_many_at_once() -> None:
         assert set(server.metrics.refusals) == {"over_capacity"}
 
 
-async def test_it_counts_as_a_connection() -> None:
+async def test_a_session_counts_as_a_connection() -> None:
     async with realtime_server(reverb_app_max_connections=1) as server:
         async with XhrClient(server.port), XhrClient(server.port) as second:
             assert (await second.closed()).code == 4100
@@ -209,7 +209,7 @@ async def test_it_counts_as_a_connection() -> None:
         (b" " * 262_145, 413),
     ],
 )
-async def test_what_is_no_list_of_texts_is_refused_and_harms_nobody(
+async def test_a_body_that_is_not_a_list_of_strings_is_refused(
     server: RealtimeServer, body: bytes, status: int
 ) -> None:
     async with XhrClient(server.port) as client:
@@ -275,7 +275,7 @@ async def test_pages_of_allowed_origins_may_call(
             assert answer.headers.get("access-control-allow-origin") == told
 
 
-async def test_a_proxy_of_old_gets_a_stream_without_chunks(server: RealtimeServer) -> None:
+async def test_an_http_1_0_proxy_gets_a_stream_without_chunks(server: RealtimeServer) -> None:
     path = f"/app/{KEY}/1/abcdefgh/xhr_streaming?protocol=7"
     async with request(server.port, path, version="1.0") as answer:
         assert "transfer-encoding" not in answer.headers

@@ -57,14 +57,14 @@ async def goes_on_wherever_its_requests_arrive(one: int, two: int, *, is_poll: b
 
 
 @KINDS
-async def test_a_session_goes_on_wherever_its_requests_arrive(is_poll: bool) -> None:
+async def test_a_session_continues_at_whichever_node_its_requests_arrive(is_poll: bool) -> None:
     async with cluster() as both:
         one, two = (node.port for node in both.nodes)
         await goes_on_wherever_its_requests_arrive(one, two, is_poll=is_poll)
 
 
 @KINDS
-async def test_and_so_it_does_over_redis(is_poll: bool) -> None:
+async def test_a_session_continues_over_redis_too(is_poll: bool) -> None:
     with redis_server() as redis:
         settings = {"reverb_scaling_enabled": True, "reverb_scaling_channel": fresh_prefix(), "redis_url": redis.url}
         async with realtime_server(**settings) as one, realtime_server(**settings) as two:
@@ -95,7 +95,7 @@ async def test_leaving_by_another_node_is_noticed_at_once(is_poll: bool) -> None
 
 
 @KINDS
-async def test_the_owner_s_stop_reaches_the_client(is_poll: bool) -> None:
+async def test_the_owners_stop_reaches_the_client(is_poll: bool) -> None:
     async with cluster() as both:
         owner, other = both.nodes
         async with XhrClient(owner.port, other.port, is_poll=is_poll) as client:
@@ -106,7 +106,7 @@ async def test_the_owner_s_stop_reaches_the_client(is_poll: bool) -> None:
             assert (await asked).code == 4200
 
 
-async def test_an_owner_that_died_lets_its_streams_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_streams_end_when_their_owner_dies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smartlink.server.transports.fallback.outlets.ASK_EVERY_S", 0.5)
     async with cluster() as both:
         owner, other = both.nodes
@@ -133,7 +133,7 @@ async def some_turns() -> None:
 
 
 @pytest.mark.parametrize("second", [0, 1], ids=["the same node", "another node"])
-async def test_a_request_that_comes_while_its_session_begins_takes_it_over(second: int) -> None:
+async def test_a_request_during_the_start_of_its_session_takes_it_over(second: int) -> None:
     between, path = Between(), f"/app/{KEY}/{session_name()}/xhr_streaming?protocol=7"
     async with (
         realtime_server(engines=between.engines()) as one,
@@ -154,7 +154,7 @@ async def test_a_request_that_comes_while_its_session_begins_takes_it_over(secon
         assert (await latter)[-1].startswith("c[4200")
 
 
-async def test_a_request_at_another_node_ends_where_its_session_is_refused_as_it_begins() -> None:
+async def test_a_request_at_another_node_ends_if_its_session_is_refused() -> None:
     between, path = Between(), f"/app/{KEY}/{session_name()}/xhr_streaming?protocol=7"
     async with (
         realtime_server(engines=between.engines(), reverb_app_max_connections=1) as one,
@@ -172,7 +172,7 @@ async def test_a_request_at_another_node_ends_where_its_session_is_refused_as_it
             assert await latter.lines() == []
 
 
-async def test_while_nodes_are_apart_a_session_elsewhere_is_told_so() -> None:
+async def test_while_nodes_are_disconnected_a_session_elsewhere_gets_503() -> None:
     async with cluster() as both:
         owner, other = both.nodes
         async with XhrClient(owner.port) as client:
@@ -185,7 +185,7 @@ async def test_while_nodes_are_apart_a_session_elsewhere_is_told_so() -> None:
             await client.post(b"[]")
 
 
-async def test_a_session_that_nobody_has_is_unknown_everywhere() -> None:
+async def test_a_session_that_no_node_has_is_unknown_everywhere() -> None:
     async with cluster() as both:
         for node in both.nodes:
             async with request(node.port, "/app/app-key/1/abcdefgh/xhr_send", b"[]") as answer:
@@ -208,7 +208,7 @@ async def test_a_slow_reader_at_another_node_is_cut() -> None:
                 await eventually(lambda: owner.metrics.connections_closed == 1)
 
 
-async def test_what_no_node_of_ours_sends_about_a_session_is_dropped() -> None:
+async def test_invalid_messages_between_nodes_are_dropped() -> None:
     async with cluster() as both:
         one, two = both.nodes
         async with XhrClient(one.port, two.port) as client:

@@ -73,7 +73,7 @@ ACTIONS = st.lists(
 
 @settings(max_examples=300)
 @given(ACTIONS)
-def test_every_subscriber_gets_what_was_published_while_it_was_there(actions: list[tuple[str, int]]) -> None:
+def test_every_subscriber_gets_exactly_the_frames_published_while_subscribed(actions: list[tuple[str, int]]) -> None:
     turns: list[object] = []
     subscribers = [FakeSubscriber() for _ in range(8)]
     expected = [b""] * 8

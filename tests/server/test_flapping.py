@@ -32,7 +32,7 @@ async def meet(watcher: Client, member: Client) -> None:
     assert (await change(watcher))[0] == "added"
 
 
-async def test_who_is_back_within_a_turn_is_told_to_nobody(server: RealtimeServer) -> None:
+async def test_rejoining_within_a_loop_turn_is_not_announced(server: RealtimeServer) -> None:
     async with connected(server.port) as watcher, connected(server.port) as member:
         await meet(watcher, member)
         flap(member, ROOM, "2", times=10)
@@ -51,7 +51,7 @@ async def test_who_is_back_within_a_turn_is_told_to_nobody(server: RealtimeServe
         assert await member.is_quiet()
 
 
-async def test_who_is_back_as_somebody_else_is_told(server: RealtimeServer) -> None:
+async def test_rejoining_as_another_member_is_announced(server: RealtimeServer) -> None:
     async with connected(server.port) as watcher, connected(server.port) as member:
         await meet(watcher, member)
         flap(member, ROOM, "3")
@@ -64,7 +64,7 @@ async def test_who_is_back_as_somebody_else_is_told(server: RealtimeServer) -> N
         assert await watcher.is_quiet()
 
 
-async def test_whose_return_is_refused_has_left(server: RealtimeServer) -> None:
+async def test_a_member_whose_rejoin_is_refused_has_left(server: RealtimeServer) -> None:
     async with connected(server.port) as watcher, connected(server.port) as member:
         await meet(watcher, member)
         with in_one_piece(member):
@@ -75,7 +75,7 @@ async def test_whose_return_is_refused_has_left(server: RealtimeServer) -> None:
         assert (await server.node.presence.count("1001", ROOM)).users == 1
 
 
-async def test_who_leaves_and_hangs_up_is_told_to_have_left_once(server: RealtimeServer) -> None:
+async def test_leaving_and_disconnecting_announces_one_leave(server: RealtimeServer) -> None:
     async with connected(server.port) as watcher, connected(server.port) as member:
         await meet(watcher, member)
         with in_one_piece(member):
@@ -86,7 +86,7 @@ async def test_who_leaves_and_hangs_up_is_told_to_have_left_once(server: Realtim
         assert await watcher.is_quiet()
 
 
-async def test_what_is_published_between_leave_and_return_reaches_others_only(server: RealtimeServer) -> None:
+async def test_events_between_leave_and_rejoin_reach_only_others(server: RealtimeServer) -> None:
     async with connected(server.port) as watcher, connected(server.port) as member:
         await meet(watcher, member)
         connection: Any = server.node.hub.connection("1001", member.socket_id)
@@ -102,7 +102,7 @@ async def test_what_is_published_between_leave_and_return_reaches_others_only(se
         assert await member.is_quiet()
 
 
-async def test_who_is_back_within_a_turn_may_wait_for_an_engine() -> None:
+async def test_rejoining_may_wait_for_an_engine() -> None:
     between = Between()
     async with (
         realtime_server(engines=between.engines()) as server,

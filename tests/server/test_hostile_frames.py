@@ -190,7 +190,7 @@ REFUSED = dict([*not_json(), *wrong_fields(), *wrong_events()])
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_it_is_refused_once(scene: Stage, name: str) -> None:
+async def test_an_invalid_frame_is_refused_once(scene: Stage, name: str) -> None:
     text = REFUSED[name]
     async with scene.client(ONE, "private-room") as client:
         client.send_frame(1, text if isinstance(text, bytes) else text.encode())
@@ -235,7 +235,7 @@ TAKEN = {
 
 
 @pytest.mark.parametrize("name", TAKEN)
-async def test_what_is_odd_but_in_order_is_taken(scene: Stage, name: str) -> None:
+async def test_unusual_but_valid_frames_are_accepted(scene: Stage, name: str) -> None:
     text, expected = TAKEN[name]
     async with scene.client() as client:
         client.send_text(text)
@@ -255,7 +255,7 @@ UNAUTHORIZED_KINDS = [
 
 
 @pytest.mark.parametrize("channel", UNAUTHORIZED_KINDS)
-async def test_each_kind_with_a_prefix_asks_for_a_signature(scene: Stage, channel: str) -> None:
+async def test_each_channel_kind_with_a_prefix_needs_a_signature(scene: Stage, channel: str) -> None:
     async with scene.client() as client:
         for auth in ({}, {"auth": None}, {"auth": ""}, {"auth": ":"}, {"auth": f"{ONE.key}:"}):
             client.send("pusher:subscribe", {"channel": channel, "channel_data": '{"user_id":"1"}'} | auth)
@@ -279,7 +279,7 @@ BAD_MEMBERS: dict[str, str] = {
 
 
 @pytest.mark.parametrize("name", BAD_MEMBERS)
-async def test_a_signed_member_that_is_none_is_refused(scene: Stage, name: str) -> None:
+async def test_an_invalid_signed_member_is_refused(scene: Stage, name: str) -> None:
     """The application signs what its user wrote: a signature does not make it harmless."""
     async with scene.client() as client:
         client.send("pusher:subscribe", subscription(ONE, client.socket_id, "presence-room", BAD_MEMBERS[name]))
@@ -305,7 +305,7 @@ GOOD_IDS = {
 
 
 @pytest.mark.parametrize("user_id", sorted(GOOD_IDS))
-async def test_any_text_is_a_user_id_and_nothing_more(scene: Stage, user_id: str) -> None:
+async def test_any_string_is_accepted_as_user_id_and_kept_as_text(scene: Stage, user_id: str) -> None:
     member = json.dumps({"user_id": user_id, "user_info": {"__proto__": {"x": 1}}})
     async with scene.client(ONE) as client:
         client.send("pusher:subscribe", subscription(ONE, client.socket_id, "presence-ids", member))
@@ -325,7 +325,7 @@ BAD_USERS: dict[str, str] = {
 
 
 @pytest.mark.parametrize("name", BAD_USERS)
-async def test_a_signed_user_that_is_none_is_refused(scene: Stage, name: str) -> None:
+async def test_an_invalid_signed_user_is_refused(scene: Stage, name: str) -> None:
     user_data = BAD_USERS[name]
     async with scene.client() as client:
         auth = sign_user(ONE.key, ONE.secret, client.socket_id, user_data)
@@ -348,7 +348,7 @@ FORGED = {
 
 
 @pytest.mark.parametrize("name", FORGED)
-async def test_a_client_event_carries_nothing_forged(scene: Stage, name: str) -> None:
+async def test_a_client_event_cannot_carry_forged_fields(scene: Stage, name: str) -> None:
     async with scene.client(ONE, "private-room") as client:
         fields = {"data": {"n": 1}} | FORGED[name]
         message = await relayed(scene, client, raw("client-x", channel="private-room", **fields))
@@ -366,7 +366,7 @@ DATA: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", DATA)
-async def test_any_data_of_a_client_event_arrives_as_it_was(scene: Stage, name: str) -> None:
+async def test_any_data_of_a_client_event_arrives_unchanged(scene: Stage, name: str) -> None:
     value = DATA[name]
     async with scene.client(ONE, "private-room") as client:
         message = await relayed(scene, client, raw("client-x", channel="private-room", data=value))
@@ -387,7 +387,7 @@ WHISPERS = [
 
 
 @pytest.mark.parametrize("channel", WHISPERS)
-async def test_a_client_event_where_the_sender_is_not_reaches_nobody(scene: Stage, channel: str) -> None:
+async def test_a_client_event_on_an_unsubscribed_channel_reaches_nobody(scene: Stage, channel: str) -> None:
     async with scene.client() as client:
         client.send("client-x", {}, channel=channel)
         error = (await client.expect("pusher:error"))["data"]

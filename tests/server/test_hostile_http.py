@@ -150,7 +150,7 @@ TOO_LARGE: dict[str, tuple[str, bytes]] = {
 
 
 @pytest.mark.parametrize("name", TOO_LARGE)
-async def test_too_much_data_is_413_with_both_numbers(scene: Stage, name: str) -> None:
+async def test_too_much_data_is_413_with_size_and_limit(scene: Stage, name: str) -> None:
     path, body = TOO_LARGE[name]
 
     status, answer = await scene.api.call(ONE, "POST", path, body)
@@ -171,7 +171,7 @@ ODD: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", ODD)
-async def test_an_odd_event_in_order_arrives_once_as_it_was(scene: Stage, name: str) -> None:
+async def test_an_unusual_but_valid_event_arrives_once_unchanged(scene: Stage, name: str) -> None:
     status, _ = await scene.api.call(ONE, "POST", EVENTS, json.dumps(ODD[name]).encode())
 
     assert status == 200
@@ -199,7 +199,7 @@ QUERIES: dict[str, tuple[str, dict[str, str], int]] = {
 
 
 @pytest.mark.parametrize("name", QUERIES)
-async def test_a_question_is_answered_or_refused(scene: Stage, name: str) -> None:
+async def test_a_query_is_answered_or_refused(scene: Stage, name: str) -> None:
     path, params, status = QUERIES[name]
 
     answer = await scene.api.call(ONE, "GET", f"/apps/{ONE.id}{path}", params=params)
@@ -225,7 +225,7 @@ HEADERS: dict[str, tuple[dict[str, str], int]] = {
 
 
 @pytest.mark.parametrize("name", HEADERS)
-async def test_headers_change_nothing_they_should_not(scene: Stage, name: str) -> None:
+async def test_unexpected_headers_change_nothing(scene: Stage, name: str) -> None:
     headers, status = HEADERS[name]
     body = json.dumps(event(channel="elsewhere")).encode()
     query = signed_query(ONE.key, ONE.secret, "POST", EVENTS, body, timestamp=int(time.time()))
@@ -242,7 +242,7 @@ _VALUES = st.recursive(
 _FIELDS = st.sampled_from(["name", "data", "channel", "channels", "socket_id", "info", "id", "live", "batch", "x"])
 
 
-async def test_no_generated_body_is_an_error_of_ours(scene: Stage) -> None:
+async def test_no_generated_body_causes_a_5xx(scene: Stage) -> None:
     bodies: list[bytes] = []
 
     @settings(max_examples=200, database=None, suppress_health_check=list(HealthCheck))

@@ -159,7 +159,7 @@ async def test_a_forged_sign_in_is_refused_and_no_user_channel_opens(scene: Stag
     await scene.nobody_was_harmed()
 
 
-async def test_nobody_listens_to_another_users_channel(scene: Stage) -> None:
+async def test_a_user_cannot_subscribe_to_another_users_channel(scene: Stage) -> None:
     async with scene.client() as me:
         await scene.sign_in(me, ONE, "1")
         for channel in (
@@ -284,7 +284,7 @@ UNSIGNED: dict[str, tuple[Callable[[], str], int]] = {
 
 
 @pytest.mark.parametrize("name", UNSIGNED)
-async def test_a_call_signed_almost_right_is_refused(scene: Stage, name: str) -> None:
+async def test_a_call_with_an_almost_valid_signature_is_refused(scene: Stage, name: str) -> None:
     build, status = UNSIGNED[name]
 
     answer = await scene.api.send("POST", f"{PATH}?{build()}", EVENT)
@@ -308,7 +308,7 @@ SIGNED: dict[str, Callable[[], str]] = {
 
 
 @pytest.mark.parametrize("name", SIGNED)
-async def test_a_call_signed_right_is_taken(scene: Stage, name: str) -> None:
+async def test_a_call_with_a_valid_signature_is_accepted(scene: Stage, name: str) -> None:
     assert await scene.api.send("POST", f"{PATH}?{SIGNED[name]()}", EVENT) == (200, {})
 
     assert (await scene.watching[ONE.id].receive())["event"] == "forged"
@@ -357,7 +357,7 @@ PATHS: dict[str, tuple[str, str, int]] = {
 
 
 @pytest.mark.parametrize("name", PATHS)
-async def test_a_path_that_is_none_is_an_error_of_the_caller(scene: Stage, name: str) -> None:
+async def test_an_invalid_path_is_a_client_error(scene: Stage, name: str) -> None:
     method, path, status = PATHS[name]
     body = EVENT if method in ("POST", "PUT") else b""
 
@@ -367,7 +367,7 @@ async def test_a_path_that_is_none_is_an_error_of_the_caller(scene: Stage, name:
     await scene.nobody_was_harmed()
 
 
-async def test_a_call_repeated_byte_for_byte_is_carried_out_again(scene: Stage) -> None:
+async def test_a_call_repeated_byte_for_byte_is_executed_again(scene: Stage) -> None:
     """Pusher's own clients repeat so after a time-out; whoever wants it once sends an Idempotency-Key."""
     body = EVENT
     target = f"{PATH}?{query(parameters())}"

@@ -89,14 +89,14 @@ async def test_a_wrong_signature_is_401_and_publishes_nothing(server: RealtimeSe
         assert await client.is_quiet()
 
 
-async def test_a_parameter_given_twice_is_400(server: RealtimeServer) -> None:
+async def test_a_repeated_parameter_is_400(server: RealtimeServer) -> None:
     answer = await send(server.port, "POST", f"{PATH}?{query(params())}&auth_version=1.0", EVENT)
 
     assert answer.status_code == 400
 
 
 @pytest.mark.parametrize("offset", [-590, 590])
-async def test_clocks_may_differ_by_ten_minutes(server: RealtimeServer, offset: int) -> None:
+async def test_timestamps_may_differ_by_ten_minutes(server: RealtimeServer, offset: int) -> None:
     answer = await call(server.port, "POST", PATH, EVENT, timestamp=int(time.time()) + offset)
 
     assert answer.status_code == 200
@@ -146,7 +146,7 @@ BAD_BODIES: dict[str, tuple[bytes, int]] = {
 
 
 @pytest.mark.parametrize("name", BAD_BODIES)
-async def test_a_bad_body_is_refused_whole(server: RealtimeServer, name: str) -> None:
+async def test_an_invalid_body_is_refused_as_a_whole(server: RealtimeServer, name: str) -> None:
     body, status = BAD_BODIES[name]
     async with connected(server.port) as client:
         await client.subscribe("chat")
@@ -180,7 +180,7 @@ async def test_a_batch_is_all_or_nothing(server: RealtimeServer) -> None:
         await client.expect("e")
 
 
-async def test_counts_are_told_where_asked_for(server: RealtimeServer) -> None:
+async def test_counts_are_returned_on_request(server: RealtimeServer) -> None:
     async with connected(server.port) as ana, connected(server.port) as tab:
         await ana.subscribe("presence-chat", {"user_id": 1})
         await tab.subscribe("presence-chat", {"user_id": "1"})
@@ -211,7 +211,7 @@ async def test_counts_are_told_where_asked_for(server: RealtimeServer) -> None:
         assert answer.json() == {"channels": {"presence-chat": counts}}
 
 
-async def test_what_does_not_apply_to_a_channel_published_to_is_left_out(server: RealtimeServer) -> None:
+async def test_attributes_that_do_not_apply_to_a_channel_are_omitted(server: RealtimeServer) -> None:
     asked = {"name": "e", "data": "", "info": "user_count,subscription_count"}
     batch = [asked | {"channel": "presence-chat"}, {"name": "e", "data": "", "channel": "chat"}]
     async with connected(server.port) as client:
@@ -233,7 +233,7 @@ async def test_what_does_not_apply_to_a_channel_published_to_is_left_out(server:
     assert empty.json() == {"batch": [{}]}
 
 
-async def test_the_official_python_client_s_habits_are_tolerated(server: RealtimeServer) -> None:
+async def test_the_official_python_clients_quirks_are_accepted(server: RealtimeServer) -> None:
     empty = await call(server.port, "GET", "/apps/1001/channels", params={"body_md5": body_md5(b"")})
     terminate = await call(server.port, "POST", "/users/1/terminate_connections", b"{}")
 
@@ -256,7 +256,9 @@ async def test_the_official_python_client_s_habits_are_tolerated(server: Realtim
         ("GET", "/up", 200),
     ],
 )
-async def test_paths_and_methods(server: RealtimeServer, method: str, path: str, status: int) -> None:
+async def test_unknown_paths_and_methods_are_refused(
+    server: RealtimeServer, method: str, path: str, status: int
+) -> None:
     async with raw(server.port) as client:
         q = signed_query(KEY, SECRET, method, path, timestamp=int(time.time()))
         client.writer.write(f"{method} {path}?{q} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
@@ -280,7 +282,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-async def test_a_malformed_request_gets_one_answer_and_nothing_behind_it_is_read(
+async def test_a_malformed_request_gets_one_response_and_nothing_after_it_is_read(
     server: RealtimeServer, name: str
 ) -> None:
     async with raw(server.port) as client:
@@ -308,7 +310,7 @@ async def test_chunked_bodies_pipelining_and_keep_alive(server: RealtimeServer) 
             await subscriber.expect("e")
 
 
-async def test_the_path_prefix_is_in_front_of_everything() -> None:
+async def test_the_path_prefix_applies_to_every_path() -> None:
     async with realtime_server(reverb_server_path="ws/") as server, raw(server.port) as client:
         assert (await client.handshake("/ws/app/app-key?protocol=7")).startswith("HTTP/1.1 101")
         q = signed_query(KEY, SECRET, "POST", PATH, EVENT, timestamp=int(time.time()))

@@ -40,7 +40,7 @@ async def received(client: Client) -> list[str]:
         ("batch_events", {"batch": [EVENT | {"info": "subscription_count"}]}),
     ],
 )
-async def test_a_call_with_the_same_key_is_answered_the_same_and_delivered_once(
+async def test_a_call_with_the_same_key_gets_the_same_response_and_is_delivered_once(
     server: RealtimeServer, path: str, body: Any
 ) -> None:
     async with connected(server.port) as client, connected(server.port) as another:
@@ -55,7 +55,7 @@ async def test_a_call_with_the_same_key_is_answered_the_same_and_delivered_once(
         assert await received(client) == ["1", "1"]
 
 
-async def test_keys_of_two_apps_have_nothing_to_do_with_each_other() -> None:
+async def test_apps_do_not_share_idempotency_keys() -> None:
     async with (
         realtime_server(an_app(), type(an_app())("2", "key2", "secret2")) as server,
         connected(server.port, key="key2") as client,
@@ -73,7 +73,7 @@ async def test_keys_of_two_apps_have_nothing_to_do_with_each_other() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "k" * 201, "a b", "a\tb", "ž"])
-async def test_a_key_that_is_none_is_refused(server: RealtimeServer, key: str) -> None:
+async def test_an_invalid_key_is_refused(server: RealtimeServer, key: str) -> None:
     text = json.dumps(EVENT).encode()
     headers = {b"Idempotency-Key": key.encode()}
     answer = await call(server.port, "POST", "/apps/1001/events", text, headers=headers)  # type: ignore[arg-type]
@@ -82,7 +82,7 @@ async def test_a_key_that_is_none_is_refused(server: RealtimeServer, key: str) -
     assert "Idempotency-Key" in answer.json()["error"]
 
 
-async def test_a_call_that_was_refused_is_not_remembered(server: RealtimeServer) -> None:
+async def test_a_refused_call_is_not_stored(server: RealtimeServer) -> None:
     async with connected(server.port) as client:
         await client.subscribe("chat")
         refused = await post(server, EVENT | {"name": ""}, Idempotency_Key="k")
@@ -92,7 +92,7 @@ async def test_a_call_that_was_refused_is_not_remembered(server: RealtimeServer)
         assert await received(client) == ["1"]
 
 
-async def test_a_repeat_while_the_first_is_under_way_is_told_to_come_back() -> None:
+async def test_a_repeat_during_the_first_call_gets_409() -> None:
     between = Between()
     async with realtime_server(engines=between.engines()) as server, connected(server.port) as client:
         await client.subscribe("chat")
@@ -108,7 +108,7 @@ async def test_a_repeat_while_the_first_is_under_way_is_told_to_come_back() -> N
         assert sorted(await received(client)) == ["1", "2"]
 
 
-async def test_an_event_is_known_by_its_id_on_its_channel_over_all_nodes() -> None:
+async def test_an_events_id_is_unique_per_channel_on_all_nodes() -> None:
     between = Between()
     async with (
         realtime_server(engines=between.engines()) as one,
@@ -129,14 +129,14 @@ async def test_an_event_is_known_by_its_id_on_its_channel_over_all_nodes() -> No
 
 
 @pytest.mark.parametrize("more", [{"id": ""}, {"id": "i" * 201}, {"id": 1}, {"live": "yes"}, {"live": 1}])
-async def test_an_id_or_mark_that_is_none_is_refused(server: RealtimeServer, more: dict[str, Any]) -> None:
+async def test_an_invalid_id_or_live_flag_is_refused(server: RealtimeServer, more: dict[str, Any]) -> None:
     answer = await post(server, EVENT | more)
     batch = await post(server, {"batch": [EVENT, EVENT | more]}, "batch_events")
 
     assert (answer.status_code, batch.status_code) == (400, 400)
 
 
-async def test_what_failed_for_the_nodes_being_apart_is_delivered_by_the_repeat() -> None:
+async def test_a_repeat_delivers_what_failed_while_nodes_were_disconnected() -> None:
     between = Between()
     async with realtime_server(engines=between.engines()) as server, connected(server.port) as client:
         await client.subscribe("chat")

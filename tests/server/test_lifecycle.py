@@ -27,7 +27,7 @@ async def until(condition: Any, timeout_s: float = LIMIT_S) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_silence_is_asked_about_and_then_ends_the_connection() -> None:
+async def test_a_silent_client_is_pinged_and_then_closed() -> None:
     async with realtime_server(reverb_app_ping_interval=1) as server, connected(server.port) as client:
         opcode, _ = await client.frame()
         assert opcode == 9
@@ -41,7 +41,7 @@ async def test_silence_is_asked_about_and_then_ends_the_connection() -> None:
         await until(lambda: len(server.node.hub) == 0)
 
 
-async def test_any_byte_counts_as_life() -> None:
+async def test_any_byte_counts_as_activity() -> None:
     async with realtime_server(reverb_app_ping_interval=1) as server, connected(server.port) as client:
         for _ in range(3):
             while (await client.frame())[0] != 9:
@@ -84,7 +84,7 @@ async def test_a_slow_consumer_is_cut_with_4100_and_the_others_get_everything() 
         assert (await good.receive())["event"] == "e"
 
 
-async def test_a_consumer_that_catches_up_has_missed_nothing() -> None:
+async def test_a_consumer_that_catches_up_misses_nothing() -> None:
     async with realtime_server() as server, connected(server.port) as reader, connected(server.port) as other:
         await reader.subscribe("chat")
         await other.subscribe("chat")
@@ -110,7 +110,7 @@ async def test_a_consumer_that_catches_up_has_missed_nothing() -> None:
         assert (await reader.receive())["event"] == "last"
 
 
-async def test_a_stop_tells_every_client_to_come_back() -> None:
+async def test_a_stop_tells_every_client_to_reconnect() -> None:
     async with realtime_server() as server, connected(server.port) as one, connected(server.port) as two:
         await one.subscribe("chat")
         stopping = asyncio.create_task(server.stop())
@@ -146,7 +146,7 @@ async def test_five_hundred_connections_come_and_go(server: RealtimeServer) -> N
             await witness.expect("e")
 
 
-async def test_the_same_over_tls(certificate: tuple[Path, Path]) -> None:
+async def test_connections_work_over_tls(certificate: tuple[Path, Path]) -> None:
     cert, key = map(str, certificate)
     context = ssl.create_default_context(cafile=cert)
     async with realtime_server(reverb_server_tls_cert=cert, reverb_server_tls_key=key) as server:
@@ -185,10 +185,10 @@ async def test_plain_text_to_a_tls_port_harms_nobody(certificate: tuple[Path, Pa
         {"reverb_server_tls_cert": "cert.pem"},
     ],
 )
-def test_an_unsafe_start_is_refused(changed: dict[str, str]) -> None:
+def test_starting_with_unsafe_settings_is_refused(changed: dict[str, str]) -> None:
     with pytest.raises(UnsafeSettings, match=r"REVERB_|Set both"):
         ServerSettings(_env_file=None, **changed).check_start()  # type: ignore[arg-type]
 
 
-def test_a_long_secret_may_listen_everywhere() -> None:
+def test_a_long_secret_allows_listening_on_all_addresses() -> None:
     ServerSettings(_env_file=None, reverb_server_host="0.0.0.0", reverb_app_secret="s" * 32).check_start()

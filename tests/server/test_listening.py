@@ -33,16 +33,16 @@ def removed(user_id: str) -> bytes:
         ([added("1"), removed("1"), added("3")], [added("1"), removed("1"), added("3")]),
     ],
 )
-def test_what_the_state_shows_already_is_no_news(frames: list[bytes], told: list[bytes]) -> None:
+def test_changes_included_in_the_state_are_dropped(frames: list[bytes], told: list[bytes]) -> None:
     assert newer_frames([(frame, 0) for frame in frames], STATE, 0) == told
     assert newer_frames([(frame, 5) for frame in frames], STATE, 0) == told
     assert newer_frames([(frame, 0) for frame in frames], STATE, 9) == told
 
 
-def test_where_there_are_numbers_they_decide() -> None:
+def test_version_numbers_decide_if_present() -> None:
     frames = [(removed("1"), 4), (EVENT, 0), (added("2"), 6), (removed("2"), 7), (added("2"), 8), (added("3"), 5)]
     assert newer_frames(frames, STATE, 5) == [EVENT, added("2"), removed("2"), added("2")]
 
 
-def test_other_channels_have_no_members() -> None:
+def test_non_presence_channels_keep_all_frames() -> None:
     assert newer_frames([(EVENT, 0)], b"{}", 0) == [EVENT]

@@ -17,7 +17,7 @@ from smartlink.server.run.lifecycle import RealtimeServer
 from smartlink.server.runtime.limits import PER_PUBLIC_ADDRESS, AddressCount
 
 
-async def test_one_address_has_so_many_connections_and_is_told_to_come_back() -> None:
+async def test_connections_per_address_are_limited_with_a_retry_code() -> None:
     async with (
         realtime_server(reverb_server_connections_per_address=2) as server,
         connected(server.port),
@@ -43,7 +43,7 @@ async def test_one_address_has_so_many_connections_and_is_told_to_come_back() ->
         ("::ffff:203.0.113.1", "203.0.113.1", True),
     ],
 )
-async def test_behind_a_trusted_proxy_it_is_the_client_s_address(first: str, second: str, is_one: bool) -> None:
+async def test_behind_a_trusted_proxy_the_clients_address_counts(first: str, second: str, is_one: bool) -> None:
     settings = {"reverb_server_trusted_proxies": "127.0.0.1", "reverb_server_connections_per_address": 1}
     async with (
         realtime_server(**settings) as server,
@@ -54,7 +54,7 @@ async def test_behind_a_trusted_proxy_it_is_the_client_s_address(first: str, sec
         assert (not ben.socket_id) is is_one
 
 
-async def test_sessions_of_the_fallback_count_over_one_connection_too() -> None:
+async def test_fallback_sessions_over_one_connection_count_too() -> None:
     async with realtime_server(reverb_server_connections_per_address=3) as server, raw(server.port) as client:
         lines = [await open_session(client, session_name()) for _ in range(10)]
 
@@ -86,7 +86,7 @@ def later(server: RealtimeServer, seconds: float) -> None:
     server._sweeper.turn()
 
 
-async def test_a_session_that_nobody_comes_back_to_ends_soon(server: RealtimeServer) -> None:
+async def test_an_abandoned_session_ends_soon(server: RealtimeServer) -> None:
     async with raw(server.port) as client, XhrClient(server.port, is_poll=True) as other:
         await open_session(client, session_name())
         await other.subscribe("room")
@@ -97,7 +97,7 @@ async def test_a_session_that_nobody_comes_back_to_ends_soon(server: RealtimeSer
         assert len(server._hub) == 1
 
 
-async def test_a_session_that_never_sends_anything_ends_however_often_it_asks() -> None:
+async def test_a_session_that_only_polls_ends() -> None:
     async with realtime_server(an_app(ping_interval_s=15)) as server, XhrClient(server.port):
         (connection,) = server._hub
         for seconds in (14, 29):
@@ -109,7 +109,7 @@ async def test_a_session_that_never_sends_anything_ends_however_often_it_asks() 
         assert len(server._hub) == 0
 
 
-def test_without_a_setting_public_addresses_have_a_limit_and_others_none() -> None:
+def test_by_default_only_public_addresses_have_a_limit() -> None:
     count = AddressCount()
     for address in ("8.8.8.8", "10.0.0.1", "127.0.0.1", "unix"):
         for _ in range(PER_PUBLIC_ADDRESS):

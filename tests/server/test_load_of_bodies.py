@@ -47,7 +47,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("target", "status"), REFUSED.values(), ids=REFUSED)
-async def test_who_may_not_call_is_told_before_the_body_is_there(
+async def test_an_unauthorized_call_is_refused_before_its_body_arrives(
     server: RealtimeServer, target: str, status: int
 ) -> None:
     async with raw(server.port) as client:
@@ -57,7 +57,7 @@ async def test_who_may_not_call_is_told_before_the_body_is_there(
         assert await client.reader.read() == b""
 
 
-async def test_a_signature_with_another_secret_is_refused_before_the_body_is_there(server: RealtimeServer) -> None:
+async def test_a_signature_with_another_secret_is_refused_before_the_body_arrives(server: RealtimeServer) -> None:
     async with raw(server.port) as client:
         begin(client, signed(secret="another"))
         status, said = await answer(client)
@@ -66,21 +66,21 @@ async def test_a_signature_with_another_secret_is_refused_before_the_body_is_the
         assert "auth_signature" in said
 
 
-async def test_a_body_for_a_stream_is_not_waited_for(server: RealtimeServer) -> None:
+async def test_a_stream_request_with_a_body_is_refused_at_once(server: RealtimeServer) -> None:
     async with raw(server.port) as client:
         begin(client, f"/pusher/app/{KEY}/1/abcdefgh/xhr_streaming?protocol=7", size=200_000)
 
         assert (await answer(client))[0] == 413
 
 
-async def test_who_asks_whether_to_send_the_body_is_told_not_to(server: RealtimeServer) -> None:
+async def test_expect_100_continue_is_refused_for_an_unauthorized_call(server: RealtimeServer) -> None:
     async with raw(server.port) as client:
         begin(client, EVENTS, "Expect: 100-continue")
 
         assert (await answer(client))[0] == 401
 
 
-async def test_a_signed_call_whose_body_comes_later_is_carried_out(server: RealtimeServer) -> None:
+async def test_a_signed_call_whose_body_arrives_later_is_executed(server: RealtimeServer) -> None:
     async with raw(server.port) as client:
         target = signed()
         begin(client, target)
@@ -90,7 +90,7 @@ async def test_a_signed_call_whose_body_comes_later_is_carried_out(server: Realt
         assert await answer(client) == (200, "{}")
 
 
-async def test_a_body_that_was_not_signed_is_refused_when_it_is_there(server: RealtimeServer) -> None:
+async def test_a_body_that_does_not_match_its_signature_is_refused(server: RealtimeServer) -> None:
     async with raw(server.port) as client:
         begin(client, signed())
         client.writer.write(EVENT[1:].replace(b"x", b"y"))
@@ -100,7 +100,7 @@ async def test_a_body_that_was_not_signed_is_refused_when_it_is_there(server: Re
         assert "body_md5" in said
 
 
-async def test_answers_keep_their_order(server: RealtimeServer) -> None:
+async def test_responses_keep_the_order_of_requests(server: RealtimeServer) -> None:
     async with raw(server.port) as client:
         client.writer.write(b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n")
         begin(client, EVENTS)
@@ -109,7 +109,7 @@ async def test_answers_keep_their_order(server: RealtimeServer) -> None:
         assert (await answer(client))[0] == 401
 
 
-async def test_what_a_session_sends_may_come_slowly(server: RealtimeServer) -> None:
+async def test_a_fallback_clients_body_may_arrive_slowly(server: RealtimeServer) -> None:
     async with XhrClient(server.port) as session, raw(server.port) as client:
         body = json.dumps([json.dumps({"event": "pusher:ping", "data": {}})]).encode()
         lines = f"POST {session.base}/xhr_send HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()

@@ -48,7 +48,7 @@ async def is_ended(client: Client) -> bool:
 
 @pytest.mark.usefixtures("_few_descriptors")
 @pytest.mark.parametrize("has_asked", [False, True], ids=["silent", "kept alive"])
-async def test_a_publisher_is_answered_whoever_holds_connections(has_asked: bool) -> None:
+async def test_publishers_are_served_however_many_connections_are_open(has_asked: bool) -> None:
     async with realtime_server() as server, AsyncExitStack() as stack:
         idle = []
         for _ in range(2 * PLACES):
@@ -64,7 +64,7 @@ async def test_a_publisher_is_answered_whoever_holds_connections(has_asked: bool
 
 
 @pytest.mark.usefixtures("_few_descriptors")
-async def test_whoever_has_made_a_signed_call_stays() -> None:
+async def test_a_connection_with_a_signed_call_is_not_evicted() -> None:
     async with realtime_server() as server, raw(server.port) as publisher, AsyncExitStack() as stack:
         assert await ask_signed(publisher) == 200
         for _ in range(3 * PLACES):
@@ -75,7 +75,7 @@ async def test_whoever_has_made_a_signed_call_stays() -> None:
 
 
 @pytest.mark.usefixtures("_few_descriptors")
-async def test_a_call_under_way_is_not_ended_for_a_newcomer() -> None:
+async def test_a_call_in_progress_is_not_evicted() -> None:
     between = Between()
     async with realtime_server(engines=between.engines()) as server, AsyncExitStack() as stack:
         between.reading.shut()
@@ -95,7 +95,7 @@ async def ask_signed_for_count(client: Client) -> int:
     return await ask(client, f"{path}?{signed_query(KEY, SECRET, 'GET', path, b'', timestamp=int(time.time()))}")
 
 
-async def test_those_without_a_right_to_be_here_are_so_many_and_clients_stay() -> None:
+async def test_unauthorized_connections_are_limited_and_clients_stay() -> None:
     async with realtime_server(reverb_server_max_http_connections=5) as server, connected(server.port) as client:
         async with AsyncExitStack() as stack:
             idle = [await stack.enter_async_context(raw(server.port)) for _ in range(20)]
@@ -105,7 +105,7 @@ async def test_those_without_a_right_to_be_here_are_so_many_and_clients_stay() -
 
 
 @pytest.mark.usefixtures("_few_descriptors")
-async def test_handshakes_that_do_not_go_on_make_way(certificate: tuple[Path, Path]) -> None:
+async def test_stalled_handshakes_are_evicted(certificate: tuple[Path, Path]) -> None:
     cert, key = map(str, certificate)
     context = ssl.create_default_context(cafile=cert)
     async with realtime_server(reverb_server_tls_cert=cert, reverb_server_tls_key=key) as server:
@@ -120,7 +120,7 @@ async def test_handshakes_that_do_not_go_on_make_way(certificate: tuple[Path, Pa
         assert not server._capacity.evictable
 
 
-async def test_a_handshake_has_its_time(certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_handshake_has_a_deadline(certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smartlink.server.net.listener.HANDSHAKE_S", 0.1)
     cert, key = map(str, certificate)
     async with (

@@ -23,7 +23,7 @@ PING, EMPTY_TEXT = b"\x89\x80\0\0\0\0", b"\x81\x80\0\0\0\0"
 MANY = 3_000
 
 
-async def test_of_many_empty_texts_a_few_are_acted_on_in_a_turn(server: RealtimeServer) -> None:
+async def test_only_a_few_empty_messages_are_handled_per_turn(server: RealtimeServer) -> None:
     async with connected(server.port) as busy, connected(server.port) as other:
         busy.writer.write(EMPTY_TEXT * MANY)
         seen = [0]
@@ -36,7 +36,7 @@ async def test_of_many_empty_texts_a_few_are_acted_on_in_a_turn(server: Realtime
         assert await other.is_quiet()
 
 
-async def test_of_many_pings_all_are_answered_in_few_writes(server: RealtimeServer) -> None:
+async def test_many_pings_are_answered_in_few_writes(server: RealtimeServer) -> None:
     async with connected(server.port) as busy:
         sent = [server.metrics.bytes_sent]
         busy.writer.write(PING * MANY)
@@ -51,7 +51,7 @@ async def test_of_many_pings_all_are_answered_in_few_writes(server: RealtimeServ
         assert [await busy.frame() for _ in range(MANY)] == [(10, b"")] * MANY
 
 
-async def test_who_waits_for_its_turn_is_ended_like_any_other(server: RealtimeServer) -> None:
+async def test_a_connection_waiting_for_its_turn_can_be_closed(server: RealtimeServer) -> None:
     async with connected(server.port) as busy, connected(server.port) as other:
         busy.send_frame(1, b"")
         busy.writer.write(
@@ -64,7 +64,7 @@ async def test_who_waits_for_its_turn_is_ended_like_any_other(server: RealtimeSe
         assert await other.is_quiet()
 
 
-async def test_requests_keep_their_order_over_turns(server: RealtimeServer) -> None:
+async def test_requests_keep_their_order_across_turns(server: RealtimeServer) -> None:
     async with connected(server.port) as busy:
         for number in range(10 * FRAMES_AT_ONCE):
             busy.send("pusher:subscribe", {"channel": f"c{number}"})
@@ -73,7 +73,7 @@ async def test_requests_keep_their_order_over_turns(server: RealtimeServer) -> N
         assert answers == [f"c{number}" for number in range(10 * FRAMES_AT_ONCE)]
 
 
-async def test_more_requests_than_may_wait_for_an_engine_are_read_later() -> None:
+async def test_requests_beyond_the_limit_are_read_later() -> None:
     between = Between()
     async with realtime_server(engines=between.engines()) as server, connected(server.port) as busy:
         between.joining.shut()
@@ -88,7 +88,7 @@ async def test_more_requests_than_may_wait_for_an_engine_are_read_later() -> Non
         assert answers == [f"c{number}" for number in range(600)]
 
 
-async def test_a_connection_is_on_a_thousand_channels_at_most_unless_the_app_says_otherwise(
+async def test_a_connection_has_at_most_a_thousand_channels_by_default(
     server: RealtimeServer,
 ) -> None:
     async with connected(server.port) as client:
@@ -102,7 +102,7 @@ async def test_a_connection_is_on_a_thousand_channels_at_most_unless_the_app_say
         assert refused["data"]["type"] == "LimitReached"
 
 
-async def test_who_was_on_many_channels_leaves_them_a_few_at_a_time(server: RealtimeServer) -> None:
+async def test_a_connection_leaves_many_channels_a_few_per_turn(server: RealtimeServer) -> None:
     async with connected(server.port) as client:
         for number in range(5 * AT_ONCE):
             client.send("pusher:subscribe", {"channel": f"c{number}"})
@@ -120,7 +120,7 @@ async def test_who_was_on_many_channels_leaves_them_a_few_at_a_time(server: Real
     assert server._hub.tenant("1001").subscriptions == 0
 
 
-async def test_a_user_with_many_connections_is_ended_a_few_at_a_time(
+async def test_a_users_many_connections_are_closed_a_few_per_turn(
     server: RealtimeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("smartlink.server.core.terminations.AT_ONCE", 2)
@@ -140,7 +140,7 @@ async def test_a_user_with_many_connections_is_ended_a_few_at_a_time(
         assert {(await client.closed()).code for client in clients} == {4009}
 
 
-async def test_a_long_list_of_channels_is_made_a_few_at_a_time(
+async def test_a_long_list_of_channels_is_built_a_few_per_turn(
     server: RealtimeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("smartlink.server.transports.http.channels.AT_ONCE", 10)
@@ -155,7 +155,7 @@ async def test_a_long_list_of_channels_is_made_a_few_at_a_time(
     assert len(json.loads(ended.value.value.body)["channels"]) == 100
 
 
-async def test_of_many_requests_on_one_connection_a_few_are_answered_in_a_turn(server: RealtimeServer) -> None:
+async def test_only_a_few_pipelined_requests_are_answered_per_turn(server: RealtimeServer) -> None:
     async with raw(server.port) as busy:
         busy.writer.write(b"GET /apps/none/events HTTP/1.1\r\nHost: x\r\n\r\n" * MAX_PIPELINED)
         seen = [0]

@@ -12,7 +12,7 @@ from smartlink.server.observe.endpoint import MAX_AT_ONCE, ObserveEndpoint
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /healthz HTT"], ids=["silent", "half a head"])
-async def test_probes_are_answered_beside_many_who_say_nothing(said: bytes) -> None:
+async def test_probes_are_answered_while_many_connections_are_silent(said: bytes) -> None:
     endpoint = ObserveEndpoint("127.0.0.1", 0, lambda: 1, dict)
     await endpoint.start()
     try:

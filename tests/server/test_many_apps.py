@@ -73,7 +73,7 @@ async def join_with(client: Client, key: str, secret: str) -> str:
 @pytest.mark.parametrize(
     ("key", "secret"), [(TWO.key, TWO.secret), (ONE.key, TWO.secret), (TWO.key, ONE.secret)], ids=str
 )
-async def test_what_one_app_signs_is_worth_nothing_at_the_other(key: str, secret: str) -> None:
+async def test_one_apps_signatures_are_invalid_for_another(key: str, secret: str) -> None:
     body = b'{"name":"e","channel":"chat","data":"x"}'
     async with two_apps() as (server, _), connected(server.port) as ana:
         assert await join_with(ana, key, secret) == "pusher:subscription_error"
@@ -83,7 +83,7 @@ async def test_what_one_app_signs_is_worth_nothing_at_the_other(key: str, secret
         assert (ended.status_code == 200) is ((key, secret) == (TWO.key, TWO.secret))
 
 
-async def test_ending_a_user_of_one_app_leaves_the_other_s_alone() -> None:
+async def test_terminating_a_user_affects_one_app_only() -> None:
     async with two_apps() as (server, _), connected(server.port) as ana, connected(server.port, key=TWO.key) as ben:
         await ana.subscribe("presence-a", {"user_id": "7"})
         data = json.dumps({"user_id": "7"})
@@ -110,7 +110,7 @@ async def test_ending_a_user_of_one_app_leaves_the_other_s_alone() -> None:
         (replace(ONE, secret="other-secret"), 4200),
     ],
 )
-async def test_the_connections_of_an_app_that_changed_end(becomes: App | None, code: int) -> None:
+async def test_connections_end_when_their_app_changes(becomes: App | None, code: int) -> None:
     async with two_apps() as (server, manager):
         async with connected(server.port) as ana, connected(server.port, key=TWO.key) as ben:
             manager.become(*([TWO] if becomes is None else [becomes, TWO]))
@@ -123,7 +123,7 @@ async def test_the_connections_of_an_app_that_changed_end(becomes: App | None, c
         await eventually(lambda: len(server.node.hub) == 0)
 
 
-async def test_new_limits_are_for_those_who_come_and_end_nobody() -> None:
+async def test_new_limits_apply_to_new_connections_only() -> None:
     async with two_apps() as (server, manager), connected(server.port) as ana:
         manager.become(replace(ONE, max_connections=1), TWO)
 
@@ -132,7 +132,7 @@ async def test_new_limits_are_for_those_who_come_and_end_nobody() -> None:
             assert late.refusal["code"] == 4100  # type: ignore[attr-defined]
 
 
-async def test_a_server_reads_its_apps_file_and_reads_it_again(tmp_path: Path) -> None:
+async def test_a_server_reads_and_reloads_its_apps_file(tmp_path: Path) -> None:
     file = tmp_path / "apps.toml"
     file.write_text('[[apps]]\nid = "1001"\nkey = "app-key"\nsecret = "app-secret"\n')
     async with realtime_server(reverb_apps_file=file) as server, connected(server.port) as ana:
@@ -162,7 +162,7 @@ async def test_the_webhook_of_the_environment_belongs_to_its_app(tmp_path: Path)
 
 
 @pytest.mark.parametrize("secret", ["app-secret", "brief", "x" * 19])
-async def test_every_app_needs_a_long_secret_where_others_can_connect(tmp_path: Path, secret: str) -> None:
+async def test_every_app_needs_a_long_secret_unless_on_loopback(tmp_path: Path, secret: str) -> None:
     file = tmp_path / "apps.toml"
     file.write_text(f'[[apps]]\nid = "5"\nkey = "k"\nsecret = "{secret}"\n')
     manager = apps_for(ServerSettings(_env_file=None, reverb_apps_file=file, reverb_server_host="0.0.0.0"))
@@ -172,7 +172,7 @@ async def test_every_app_needs_a_long_secret_where_others_can_connect(tmp_path: 
     assert secret not in str(raised.value)
 
 
-def test_a_table_that_refuses_keeps_what_it_had() -> None:
+def test_an_invalid_change_keeps_the_previous_apps() -> None:
     table = AppTable()
     table.replace([ONE, TWO])
     with pytest.raises(AppsInvalid):
@@ -183,7 +183,7 @@ def test_a_table_that_refuses_keeps_what_it_had() -> None:
 # Rates and origins
 
 
-async def test_each_channel_of_an_event_and_each_event_of_a_batch_counts() -> None:
+async def test_the_rate_counts_each_channel_and_each_event_of_a_batch() -> None:
     limited = replace(ONE, publishes_per_s=6)
     async with two_apps(limited, TWO) as (server, _):
         event = {"name": "e", "data": "x"}
@@ -202,7 +202,7 @@ async def test_each_channel_of_an_event_and_each_event_of_a_batch_counts() -> No
         assert (await call(server.port, "GET", "/apps/1001/channels")).status_code == 200
 
 
-async def test_what_costs_more_than_the_rate_passes_once_and_is_owed() -> None:
+async def test_a_call_above_the_rate_passes_once_and_is_charged_in_full() -> None:
     async with two_apps(replace(ONE, publishes_per_s=1)) as (server, _):
         wide = json.dumps({"name": "e", "data": "x", "channels": [str(n) for n in range(50)]}).encode()
 
@@ -252,7 +252,7 @@ async def test_pages_of_listed_origins_may_call(app: App, origin: str, allowed: 
 
 
 @pytest.mark.parametrize("path", ["/apps/9/events", "/apps/1001/nothing", "/up", "/apps", "/"])
-async def test_a_preflight_elsewhere_is_refused(path: str) -> None:
+async def test_a_preflight_of_another_origin_is_refused(path: str) -> None:
     async with two_apps(LISTED) as (server, _):
         assert (await preflight(server, ORIGIN, path)).status_code in (404, 405)
 

@@ -53,7 +53,7 @@ async def scrape(endpoint: ObserveEndpoint) -> dict[str, float]:
     return samples
 
 
-async def test_a_busy_server_tells_what_it_did_and_is_at_0_when_all_have_left(server: RealtimeServer) -> None:
+async def test_metrics_are_right_and_return_to_0_when_all_have_left(server: RealtimeServer) -> None:
     app = '{app_id="1001"}'
     async with observed(server) as endpoint:
         async with connected(server.port) as ana, connected(server.port) as ben, XhrClient(server.port) as cem:
@@ -102,7 +102,7 @@ async def test_a_busy_server_tells_what_it_did_and_is_at_0_when_all_have_left(se
         assert quiet[f"smartlink_connections_closed_total{app}"] == 3
 
 
-async def test_limits_that_were_reached_are_counted() -> None:
+async def test_reached_limits_are_counted() -> None:
     settings = {
         "reverb_app_client_events_per_second": 1,
         "reverb_app_rate_limiting_enabled": True,
@@ -120,7 +120,7 @@ async def test_limits_that_were_reached_are_counted() -> None:
         assert samples['smartlink_rate_limited_total{kind="message"}'] == 2
 
 
-async def test_health_and_readiness_are_told_apart(server: RealtimeServer) -> None:
+async def test_health_and_readiness_differ(server: RealtimeServer) -> None:
     async with observed(server) as endpoint:
         assert (await get(endpoint, "/healthz")).status_code == 200
         assert (await get(endpoint, "/readyz")).status_code == 200
@@ -136,7 +136,7 @@ async def test_health_and_readiness_are_told_apart(server: RealtimeServer) -> No
 
 
 @pytest.mark.parametrize("asked", [b"\r\n\r\n", b"\x16\x03\x01\r\n\r\n", b"GET /metrics\r\n\r\n", b"x" * 20_000])
-async def test_who_asks_badly_harms_nobody(server: RealtimeServer, asked: bytes) -> None:
+async def test_malformed_requests_to_the_metrics_port_are_harmless(server: RealtimeServer, asked: bytes) -> None:
     async with observed(server) as endpoint:
         reader, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)
         writer.write(asked)
@@ -147,7 +147,7 @@ async def test_who_asks_badly_harms_nobody(server: RealtimeServer, asked: bytes)
         assert (await get(endpoint, "/healthz")).status_code == 200
 
 
-def test_workers_add_up_and_what_they_counted_outlives_them() -> None:
+def test_metrics_sum_over_workers_including_past_ones() -> None:
     one = {"smartlink_connections": 2, "smartlink_publications_total": 5, 'a_seconds_bucket{le="1.0"}': 1}
     two = {"smartlink_connections": 3, 'smartlink_nodes{worker="7"}': 1}
 
@@ -175,7 +175,7 @@ def test_labels_cannot_break_the_format() -> None:
     assert family.samples[0].labels["app_id"] == 'a"b\\c\nd'
 
 
-async def test_every_metric_told_is_in_the_table_and_in_the_reference(server: RealtimeServer) -> None:
+async def test_every_exported_metric_is_in_the_table_and_the_reference(server: RealtimeServer) -> None:
     told = {name.partition("{")[0] for name in server.rates.figures() if name.startswith("smartlink_")}
     told = {name.rpartition("_")[0] if name.endswith(("_bucket", "_sum", "_count")) else name for name in told}
     rows = [

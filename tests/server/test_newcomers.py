@@ -20,7 +20,7 @@ from smartlink.server.core.newcomers import Newcomers
 from smartlink.server.run.lifecycle import RealtimeServer
 
 
-async def test_two_who_meet_are_told_of_each_other_once(server: RealtimeServer) -> None:
+async def test_two_joining_members_see_each_other_once(server: RealtimeServer) -> None:
     assert await misled([server.port], 20) == []
     assert await misled_by_leaves([server.port], 20) == []
 
@@ -30,7 +30,7 @@ def told(version: int, has_come: bool = True) -> Publication:
     return Publication("1001", "presence-a", frame, version=version)
 
 
-async def test_a_change_that_the_state_shows_is_not_told_and_the_next_one_is(server: RealtimeServer) -> None:
+async def test_a_change_included_in_the_state_is_not_sent_and_the_next_one_is(server: RealtimeServer) -> None:
     async with connected(server.port) as old, connected(server.port) as new:
         await old.subscribe("presence-a", {"user_id": "1"})
         await new.subscribe("presence-a", {"user_id": "3"})
@@ -44,7 +44,7 @@ async def test_a_change_that_the_state_shows_is_not_told_and_the_next_one_is(ser
         assert await new.is_quiet()
 
 
-async def test_who_subscribes_again_is_told_the_state_and_what_came_after_it() -> None:
+async def test_resubscribing_sends_the_state_and_later_changes() -> None:
     between = Between()
     async with realtime_server(engines=between.engines()) as server, connected(server.port) as client:
         await client.subscribe("presence-a", {"user_id": "1"})
@@ -61,7 +61,7 @@ async def test_who_subscribes_again_is_told_the_state_and_what_came_after_it() -
             await client.expect("pusher_internal:member_added")
 
 
-async def test_a_watchers_state_and_the_changes_told_to_it_agree() -> None:
+async def test_a_watchers_state_and_later_changes_agree() -> None:
     between = Between()
     async with realtime_server(engines=between.engines()) as server:
         async with connected(server.port) as watcher, connected(server.port) as user:
@@ -83,7 +83,7 @@ async def test_a_watchers_state_and_the_changes_told_to_it_agree() -> None:
                 assert await late.is_quiet()
 
 
-async def test_who_was_told_a_state_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_newcomers_are_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smartlink.server.core.newcomers.SWEEP_S", 0.01)
     newcomers, connections = Newcomers(known_s=0.03), [object(), object(), object()]
     for version, connection in zip((5, 3, 5), connections, strict=True):
@@ -95,7 +95,7 @@ async def test_who_was_told_a_state_is_forgotten_after_a_while(monkeypatch: pyte
     await eventually(lambda: not newcomers._sent and newcomers._timer is None)
 
 
-async def test_a_return_that_was_reconciled_before_it_was_told_is_told_once() -> None:
+async def test_a_rejoin_reconciled_before_its_publication_is_sent_once() -> None:
     between = Between()
     async with (
         realtime_server(engines=between.engines()) as here,
@@ -120,7 +120,7 @@ async def test_a_return_that_was_reconciled_before_it_was_told_is_told_once() ->
         assert await client.is_quiet()
 
 
-async def test_a_watched_user_who_was_reconciled_before_it_was_told_is_told_once() -> None:
+async def test_a_watched_user_reconciled_before_the_publication_is_sent_once() -> None:
     between = Between()
     async with (
         realtime_server(engines=between.engines()) as here,
@@ -144,7 +144,7 @@ async def test_a_watched_user_who_was_reconciled_before_it_was_told_is_told_once
         assert await watcher.is_quiet()
 
 
-async def test_what_is_reconciled_is_told_to_those_alone_who_heard_it_wrong(server: RealtimeServer) -> None:
+async def test_a_correction_is_sent_only_to_those_who_received_the_wrong_change(server: RealtimeServer) -> None:
     async with connected(server.port) as old, connected(server.port) as between, connected(server.port) as new:
         await old.subscribe("presence-a", {"user_id": "1"})
         await between.subscribe("presence-a", {"user_id": "4"})
@@ -166,7 +166,7 @@ async def test_what_is_reconciled_is_told_to_those_alone_who_heard_it_wrong(serv
             assert await client.is_quiet()
 
 
-async def test_what_was_reconciled_is_known_for_a_bounded_time() -> None:
+async def test_corrections_are_kept_for_a_bounded_time() -> None:
     corrections = Corrections(known_s=0)
     corrections.note("1001", "presence-a", {"2": 5}, 7)
 

@@ -37,7 +37,7 @@ async def scene() -> AsyncIterator[Stage]:
 # Who is refused has no effect afterwards
 
 
-async def test_a_socket_over_the_limit_is_of_no_use() -> None:
+async def test_a_socket_over_the_limit_can_do_nothing() -> None:
     async with realtime_server(an_app(max_connections=1)) as server, connected(server.port) as first:
         await first.subscribe("private-a")
         async with connected(server.port) as second:
@@ -50,7 +50,7 @@ async def test_a_socket_over_the_limit_is_of_no_use() -> None:
         assert server.node.hub.channel("1001", "chat") is None
 
 
-async def test_a_socket_of_a_wrong_origin_is_of_no_use() -> None:
+async def test_a_socket_of_a_wrong_origin_can_do_nothing() -> None:
     async with realtime_server(reverb_app_allowed_origins="https://a.example") as server, raw(server.port) as client:
         await client.handshake("/app/app-key?protocol=7", "Origin: https://b.example\r\n")
         client.send("pusher:subscribe", {"channel": "chat"})
@@ -85,7 +85,7 @@ async def test_a_refused_client_event_is_an_error_and_never_a_close() -> None:
         assert await client.is_quiet()
 
 
-async def test_subscribing_without_data_or_with_text_ends_nothing(scene: Stage) -> None:
+async def test_subscribing_without_data_or_with_text_keeps_the_connection(scene: Stage) -> None:
     async with scene.client() as client:
         client.send_text('{"event":"pusher:subscribe"}')
         await client.expect("pusher:error")
@@ -106,7 +106,7 @@ async def test_sockets_without_a_subscription_count_against_the_limit() -> None:
             assert (await third.closed()).code == 4100
 
 
-async def test_sockets_without_a_subscription_are_asked_whether_they_live() -> None:
+async def test_sockets_without_a_subscription_are_pinged() -> None:
     async with realtime_server(an_app(ping_interval_s=15)) as server, connected(server.port) as client:
         server._sweeper.now = lambda: time.monotonic() + 16  # type: ignore[method-assign]
         server._sweeper.turn()
@@ -129,7 +129,7 @@ def _descriptors() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_descriptors")
-async def test_the_1025th_descriptor_is_like_any_other() -> None:
+async def test_descriptors_above_1024_work() -> None:
     async with realtime_server(an_app(max_connections=2_000)) as server, AsyncExitStack() as stack:
         # Client and server share a process here: 600 connections are 1,200 descriptors.
         clients = [await stack.enter_async_context(connected(server.port)) for _ in range(600)]
@@ -144,7 +144,7 @@ async def test_the_1025th_descriptor_is_like_any_other() -> None:
             await client.expect("e")
 
 
-async def test_a_limiter_is_freed_with_its_socket(scene: Stage) -> None:
+async def test_a_rate_limiter_is_freed_with_its_socket(scene: Stage) -> None:
     def limiters() -> int:
         gc.collect()
         return sum(isinstance(thing, TokenBucket) for thing in gc.get_objects())
@@ -159,7 +159,7 @@ async def test_a_limiter_is_freed_with_its_socket(scene: Stage) -> None:
     await eventually(lambda: limiters() == before, what="limiters of sockets that are gone")
 
 
-async def test_a_leave_looks_at_the_channels_of_that_connection_only(scene: Stage) -> None:
+async def test_a_disconnect_visits_only_that_connections_channels(scene: Stage) -> None:
     async with scene.client() as many:
         for n in range(200):
             many.send("pusher:subscribe", {"channel": f"of-many-{n}"})
@@ -193,7 +193,7 @@ async def test_a_frame_of_any_size_is_refused_by_its_header(scene: Stage, size: 
 # Calls of official clients are answered
 
 
-async def test_gets_of_the_official_python_client_are_taken(scene: Stage) -> None:
+async def test_gets_of_the_official_python_client_are_accepted(scene: Stage) -> None:
     """It signs `body_md5` of the empty body."""
     for call in ("channels", "channels/chat", "channels/presence-room/users"):
         params = {
@@ -205,7 +205,7 @@ async def test_gets_of_the_official_python_client_are_taken(scene: Stage) -> Non
         assert (await scene.api.send("GET", f"{PATH}/{call}?{query}"))[0] == 200
 
 
-async def test_its_terminate_without_the_application_is_taken(scene: Stage) -> None:
+async def test_its_terminate_path_without_the_app_id_is_accepted(scene: Stage) -> None:
     assert await scene.api.call(TWO, "POST", "/users/bystander/terminate_connections", b"{}") == (200, {})
 
     assert (await scene.watching[TWO.id].closed()).code == 4009
@@ -228,7 +228,7 @@ async def test_chunked_bodies_are_read(scene: Stage) -> None:
     assert (await scene.watching[ONE.id].receive())["event"] == "e"
 
 
-async def test_terminating_a_user_is_no_error_while_nobodies_are_connected(scene: Stage) -> None:
+async def test_terminating_a_user_without_connections_is_not_an_error(scene: Stage) -> None:
     async with scene.client(), scene.client(ONE, "chat"):
         assert await scene.api.call(ONE, "POST", f"{PATH}/users/7/terminate_connections", b"{}") == (200, {})
     await scene.nobody_was_harmed()
@@ -256,14 +256,14 @@ async def test_errors_do_not_have_status_200(scene: Stage) -> None:
     assert (await scene.api.send("GET", f"{PATH}/channels"))[0] == 401
 
 
-async def test_users_of_an_empty_presence_channel_are_none_and_not_404(scene: Stage) -> None:
+async def test_users_of_an_empty_presence_channel_are_an_empty_list_and_not_404(scene: Stage) -> None:
     assert await scene.api.call(ONE, "GET", f"{PATH}/channels/presence-nobody/users") == (200, {"users": []})
 
 
 # Signatures open what they were made for, and nothing else
 
 
-async def test_another_applications_key_beside_a_right_signature_is_refused(scene: Stage) -> None:
+async def test_another_applications_key_with_a_valid_call_signature_is_refused(scene: Stage) -> None:
     params = {"auth_key": TWO.key, "auth_timestamp": str(int(time.time())), "auth_version": "1.0"}
     signature = sign_request(ONE.secret, "GET", f"{PATH}/channels", params.items())
     query = "&".join(f"{name}={value}" for name, value in (params | {"auth_signature": signature}).items())
@@ -271,7 +271,7 @@ async def test_another_applications_key_beside_a_right_signature_is_refused(scen
     assert (await scene.api.send("GET", f"{PATH}/channels?{query}"))[0] == 401
 
 
-async def test_another_applications_key_beside_a_right_channel_signature_is_refused(scene: Stage) -> None:
+async def test_another_applications_key_with_a_valid_channel_signature_is_refused(scene: Stage) -> None:
     async with scene.client() as client:
         auth = sign_channel(TWO.key, ONE.secret, client.socket_id, "private-a")
         client.send("pusher:subscribe", {"channel": "private-a", "auth": auth})
@@ -279,7 +279,7 @@ async def test_another_applications_key_beside_a_right_channel_signature_is_refu
         assert (await client.expect("pusher:subscription_error"))["data"]["status"] == 401
 
 
-async def test_presence_without_a_member_is_refused_to_whoever_is_not_signed_in(scene: Stage) -> None:
+async def test_presence_without_a_member_is_refused_unless_signed_in(scene: Stage) -> None:
     async with scene.client() as client:
         client.send("pusher:subscribe", subscription(ONE, client.socket_id, "presence-room"))
         assert (await client.expect("pusher:subscription_error"))["data"]["status"] == 401
@@ -316,14 +316,14 @@ def test_a_signature_is_compared_in_constant_time() -> None:
 # Names are matched whole
 
 
-async def test_a_prefix_is_matched_with_its_dash(scene: Stage) -> None:
+async def test_channel_prefixes_include_the_dash(scene: Stage) -> None:
     async with scene.client() as client:
         for channel in ("privatefoo", "presencefoo", "private_x", "presence.x", "cachefoo", "PRIVATE-x"):
             client.send("pusher:subscribe", {"channel": channel})
             assert (await client.expect("pusher_internal:subscription_succeeded"))["data"] == "{}"
 
 
-async def test_channel_names_are_matched_from_end_to_end(scene: Stage) -> None:
+async def test_channel_names_are_matched_in_full(scene: Stage) -> None:
     async with scene.client() as client:
         for channel in ("chat\n", "\nchat", "chat\nevil", "a b chat", "chat/../x"):
             client.send("pusher:subscribe", {"channel": channel})
@@ -336,7 +336,7 @@ async def test_channel_names_are_matched_from_end_to_end(scene: Stage) -> None:
 # What is published is kept, counted and delivered
 
 
-async def test_what_is_published_to_an_empty_cache_channel_is_kept(scene: Stage) -> None:
+async def test_an_event_published_to_an_empty_cache_channel_is_cached(scene: Stage) -> None:
     await scene.api.publish(ONE, "cache-a", "kept")
 
     async with scene.client(ONE, "cache-a") as client:
@@ -353,7 +353,7 @@ async def test_user_count_counts_users_and_subscription_count_sockets(scene: Sta
         assert answer == {"occupied": True, "user_count": 1, "subscription_count": 2}
 
 
-async def test_a_burst_within_the_limits_reaches_everybody_in_order(scene: Stage) -> None:
+async def test_a_burst_within_the_limits_reaches_all_in_order(scene: Stage) -> None:
     for n in range(300):
         await scene.api.publish(ONE, "chat", f"e{n}")
 
@@ -363,7 +363,7 @@ async def test_a_burst_within_the_limits_reaches_everybody_in_order(scene: Stage
 # Who is slow, or must leave, is told
 
 
-async def test_a_slow_client_is_told_and_does_not_lose_messages_silently() -> None:
+async def test_a_slow_client_is_closed_and_does_not_lose_messages_silently() -> None:
     async with realtime_server(reverb_server_max_backlog_bytes=65_536) as server, connected(server.port) as slow:
         await slow.subscribe("chat")
         slow.reader._transport.pause_reading()  # type: ignore[attr-defined]
@@ -379,7 +379,7 @@ async def test_a_slow_client_is_told_and_does_not_lose_messages_silently() -> No
         assert (await slow.closed()).code == 4100
 
 
-async def test_a_stop_closes_at_a_pace_and_tells_to_come_back() -> None:
+async def test_a_stop_closes_connections_at_a_pace_and_tells_clients_to_reconnect() -> None:
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(realtime_server(reverb_server_drain_seconds=0.3))
         clients = [await stack.enter_async_context(connected(server.port)) for _ in range(40)]

@@ -94,7 +94,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("values", "named"), BAD)
-def test_a_bad_one_stops_the_start_by_name_and_without_its_password(values: dict[str, Any], named: str) -> None:
+def test_an_invalid_address_stops_the_start_without_showing_its_password(values: dict[str, Any], named: str) -> None:
     with pytest.raises(UnsafeSettings) as refused:
         settings(**values).check_start()
 
@@ -102,7 +102,7 @@ def test_a_bad_one_stops_the_start_by_name_and_without_its_password(values: dict
     assert "hunter2" not in str(refused.value)
 
 
-def test_no_password_is_in_what_is_printed() -> None:
+def test_the_printed_address_has_no_password() -> None:
     values = settings(redis_url="redis://:hunter2@r", redis_password="hunter2", redis_sentinel_password="hunter2")
 
     assert "hunter2" not in repr(values) + str(values.redis_address) + repr(values.redis_address)
@@ -117,7 +117,7 @@ def test_no_password_is_in_what_is_printed() -> None:
         ({"redis_password": "right", "redis_cluster": True}, "REDIS_CLUSTER"),
     ],
 )
-async def test_what_redis_refuses_stops_the_start(
+async def test_rejected_credentials_stop_the_start(
     values: dict[str, Any], named: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with redis_server("--requirepass", "right", password="right") as redis:
@@ -128,7 +128,7 @@ async def test_what_redis_refuses_stops_the_start(
     assert "hunter2" not in "".join(capfd.readouterr())
 
 
-async def test_a_start_that_failed_gives_its_port_back() -> None:
+async def test_a_failed_start_releases_its_port() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with redis_server("--requirepass", "right", password="right") as redis:

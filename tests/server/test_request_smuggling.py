@@ -245,7 +245,9 @@ def answers(received: bytes) -> list[int]:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_it_is_refused_once_and_nothing_behind_it_is_read(server: RealtimeServer, name: str) -> None:
+async def test_an_ambiguous_request_is_refused_once_and_nothing_after_it_is_read(
+    server: RealtimeServer, name: str
+) -> None:
     request, status = REFUSED[name]
     before = server.metrics.publications
     async with raw(server.port) as client:
@@ -258,7 +260,7 @@ async def test_it_is_refused_once_and_nothing_behind_it_is_read(server: Realtime
 
 
 @pytest.mark.parametrize("name", ["CL.TE", "bare LF everywhere", "no colon", "chunk size empty", "CL +5"])
-async def test_what_came_before_it_is_answered(server: RealtimeServer, name: str) -> None:
+async def test_requests_before_it_are_answered(server: RealtimeServer, name: str) -> None:
     request, status = REFUSED[name]
     async with raw(server.port) as client:
         client.writer.write(get(b"GET /up HTTP/1.1") * 2 + request + publishing())
@@ -296,7 +298,7 @@ HARMLESS: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-async def test_what_is_in_order_is_taken_and_the_connection_goes_on(server: RealtimeServer, name: str) -> None:
+async def test_valid_requests_are_answered_and_the_connection_continues(server: RealtimeServer, name: str) -> None:
     before = server.metrics.publications
     async with raw(server.port) as client:
         for _ in range(2):
@@ -318,7 +320,7 @@ async def test_http_1_0_is_answered_and_closed(server: RealtimeServer, fields: b
         assert b"\r\nConnection: close\r\n" in received
 
 
-async def test_nothing_behind_a_closing_request_is_read(server: RealtimeServer) -> None:
+async def test_nothing_after_a_closing_request_is_read(server: RealtimeServer) -> None:
     before = server.metrics.publications
     async with raw(server.port) as client:
         client.writer.write(get(b"GET /up HTTP/1.1", H + b"Connection: close\r\n") + publishing())
@@ -327,7 +329,7 @@ async def test_nothing_behind_a_closing_request_is_read(server: RealtimeServer) 
     assert server.metrics.publications == before
 
 
-async def test_a_body_that_waits_for_a_continue_is_asked_for(server: RealtimeServer) -> None:
+async def test_expect_100_continue_gets_a_100(server: RealtimeServer) -> None:
     request = publishing(b"Expect: 100-continue\r\n")
     head = len(request) - len(EVENT)
     async with raw(server.port) as client:
@@ -339,7 +341,7 @@ async def test_a_body_that_waits_for_a_continue_is_asked_for(server: RealtimeSer
             assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
 
 
-async def test_a_body_over_the_limit_is_not_asked_for(server: RealtimeServer) -> None:
+async def test_expect_100_continue_is_refused_for_a_body_over_the_limit(server: RealtimeServer) -> None:
     async with raw(server.port) as client:
         client.writer.write(post(b"Content-Length: 262145\r\nExpect: 100-continue\r\n"))
 
@@ -353,7 +355,7 @@ async def test_a_chunked_body_over_the_limit_is_refused_in_the_middle(server: Re
         assert answers(await everything(client)) == [413]
 
 
-async def test_chunk_extensions_without_end_are_refused(server: RealtimeServer) -> None:
+async def test_endless_chunk_extensions_are_refused(server: RealtimeServer) -> None:
     """A body of a few bytes, megabytes around it."""
     async with raw(server.port) as client:
         client.writer.write(post(CHUNKED) + (b"1;" + b"x" * 30_000 + b"\r\ny\r\n") * 40)
@@ -361,14 +363,14 @@ async def test_chunk_extensions_without_end_are_refused(server: RealtimeServer) 
         assert answers(await everything(client)) == [413]
 
 
-async def test_blank_lines_without_end_are_refused(server: RealtimeServer) -> None:
+async def test_endless_blank_lines_are_refused(server: RealtimeServer) -> None:
     async with raw(server.port) as client:
         client.writer.write(b"\r\n" * 20_000)
 
         assert answers(await everything(client)) == [431]
 
 
-async def test_many_requests_at_once_are_answered_in_order(server: RealtimeServer) -> None:
+async def test_pipelined_requests_are_answered_in_order(server: RealtimeServer) -> None:
     async with raw(server.port) as client:
         client.writer.write(b"".join(get(b"%b HTTP/1.1" % line) for line in (b"GET /up", b"GET /nothing") * 20))
         client.writer.write(get(b"GET /up HTTP/1.1", H + b"Connection: close\r\n"))
@@ -376,7 +378,7 @@ async def test_many_requests_at_once_are_answered_in_order(server: RealtimeServe
         assert answers(await everything(client)) == [200, 404] * 20 + [200]
 
 
-async def test_requests_behind_one_that_waits_for_an_engine_are_answered_in_order() -> None:
+async def test_requests_after_one_that_waits_for_an_engine_are_answered_in_order() -> None:
     between = Between()
     path = "/apps/1001/channels/chat"
     query = signed_query(
@@ -394,7 +396,7 @@ async def test_requests_behind_one_that_waits_for_an_engine_are_answered_in_orde
         assert server.metrics.publications == 0
 
 
-async def test_more_requests_at_once_than_can_be_held_are_refused(server: RealtimeServer) -> None:
+async def test_too_many_pipelined_requests_are_refused(server: RealtimeServer) -> None:
     async with raw(server.port) as client:
         client.writer.write(get(b"GET /up HTTP/1.1") * 500)
 
@@ -403,7 +405,7 @@ async def test_more_requests_at_once_than_can_be_held_are_refused(server: Realti
     assert set(received[:-1]) == {200}
 
 
-async def test_whoever_reads_no_answers_is_not_read_either_and_cut_at_last() -> None:
+async def test_a_peer_that_reads_no_responses_is_not_read_and_finally_cut() -> None:
     async with realtime_server() as server, raw(server.port) as client:
         client.reader._transport.pause_reading()  # type: ignore[attr-defined]
         await eventually(lambda: server._poller.links)  # type: ignore[union-attr]
@@ -453,7 +455,7 @@ SLOW: dict[str, tuple[bytes, list[bytes], float, list[int]]] = {
 
 
 @pytest.mark.parametrize("name", SLOW)
-async def test_a_slow_peer_is_given_up(name: str) -> None:
+async def test_a_slow_request_times_out(name: str) -> None:
     start, more, limit_s, expected = SLOW[name]
     # Of a call that is not signed no body is waited for.
     query = signed_query(KEY, SECRET, "POST", "/apps/1001/events", EVENT, timestamp=int(time.time())).encode()
@@ -474,7 +476,7 @@ async def test_a_slow_peer_is_given_up(name: str) -> None:
         assert answers(received) == expected
 
 
-async def test_a_refused_peer_that_does_not_go_is_cut_after_the_linger() -> None:
+async def test_a_refused_peer_that_stays_is_cut_after_lingering() -> None:
     async with realtime_server() as server, raw(server.port) as client:
         client.writer.write(b"nonsense\r\n\r\n")
         assert answers(await everything(client)) == [400]
@@ -485,7 +487,7 @@ async def test_a_refused_peer_that_does_not_go_is_cut_after_the_linger() -> None
         await eventually(lambda: not server._poller.links)  # type: ignore[union-attr]
 
 
-async def test_a_bystander_hears_what_is_published_after_all_that(server: RealtimeServer) -> None:
+async def test_other_clients_still_receive_events_afterwards(server: RealtimeServer) -> None:
     async with connected(server.port) as bystander:
         await bystander.subscribe("chat")
         await call(server.port, "POST", "/apps/1001/events", EVENT)

@@ -55,7 +55,7 @@ async def refusal(client: Client) -> dict[str, Any]:
 
 @pytest.mark.parametrize("channel", CHANNELS)
 @pytest.mark.parametrize("user_id", ["7", 7])
-async def test_what_was_signed_before_a_termination_opens_nothing_after_it(channel: str, user_id: Any) -> None:
+async def test_signatures_made_before_a_termination_are_void(channel: str, user_id: Any) -> None:
     async with two_nodes() as (one, two, _), connected(one.port) as old, connected(one.port) as other:
         await end(two, "7")
         old.send("pusher:subscribe", authorized(old.socket_id, channel, user_id))
@@ -85,7 +85,7 @@ async def test_a_refused_signature_leaves_nothing_behind() -> None:
         assert await old.is_quiet()
 
 
-async def test_signing_in_with_what_was_signed_before_ends_the_connection() -> None:
+async def test_signing_in_with_an_earlier_signature_ends_the_connection() -> None:
     async with two_nodes() as (one, two, _), connected(one.port) as old:
         user_data = json.dumps({"id": "7"})
         await end(two, "7")
@@ -99,7 +99,7 @@ async def test_signing_in_with_what_was_signed_before_ends_the_connection() -> N
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-async def test_a_subscription_under_way_is_refused(channel: str) -> None:
+async def test_a_subscription_in_progress_is_refused(channel: str) -> None:
     async with two_nodes() as (one, two, between), connected(one.port) as old:
         between.joining.shut()
         old.send("pusher:subscribe", authorized(old.socket_id, channel))
@@ -112,7 +112,7 @@ async def test_a_subscription_under_way_is_refused(channel: str) -> None:
         assert await one.node.presence.channels("1001") == {}
 
 
-async def test_a_sign_in_under_way_is_ended() -> None:
+async def test_a_sign_in_in_progress_is_ended() -> None:
     async with two_nodes() as (one, two, between), connected(one.port) as old:
         user_data = json.dumps({"id": "7"})
         between.joining.shut()
@@ -126,7 +126,7 @@ async def test_a_sign_in_under_way_is_ended() -> None:
         assert await one.node.presence.channels("1001") == {}
 
 
-async def test_sessions_over_http_are_bound_as_sockets_are() -> None:
+async def test_revocation_applies_to_http_sessions_too() -> None:
     async with two_nodes() as (one, two, _), XhrClient(one.port) as old:
         await end(two, "7")
         await old.send("pusher:subscribe", authorized(old.socket_id, "presence-room"))
@@ -153,7 +153,7 @@ async def test_the_user_of_another_application_is_unaffected() -> None:
 
 
 @pytest.mark.parametrize("app", ["/apps/1001", ""])
-async def test_force_reconnect_sends_a_user_away_to_come_back(app: str) -> None:
+async def test_force_reconnect_makes_a_users_clients_reconnect(app: str) -> None:
     async with two_nodes() as (one, two, _), connected(one.port) as signed_in, connected(two.port) as member:
         async with connected(one.port) as other, connected(one.port) as old:
             await signed_in.sign_in("7")
@@ -172,7 +172,7 @@ async def test_force_reconnect_sends_a_user_away_to_come_back(app: str) -> None:
             await new.sign_in("7")
 
 
-async def test_force_reconnect_is_signed_and_posted(server: RealtimeServer) -> None:
+async def test_force_reconnect_needs_a_signed_post(server: RealtimeServer) -> None:
     path = "/apps/1001/users/7/force_reconnect"
     assert (await call(server.port, "GET", path)).status_code == 405
     assert (await call(server.port, "POST", path, b"{}", secret="guess")).status_code == 401
@@ -180,7 +180,7 @@ async def test_force_reconnect_is_signed_and_posted(server: RealtimeServer) -> N
     assert (await call(server.port, "POST", "/apps/1001/users/7/force", b"{}")).status_code == 404
 
 
-async def test_when_controls_were_missed_every_users_connection_is_to_be_authorized_anew(
+async def test_after_missed_controls_all_users_connections_must_reauthorize(
     server: RealtimeServer,
 ) -> None:
     async with connected(server.port) as user, connected(server.port) as nobody, connected(server.port) as old:
@@ -196,7 +196,7 @@ async def test_when_controls_were_missed_every_users_connection_is_to_be_authori
         assert (await old.closed()).code == 4200
 
 
-def test_words_are_forgotten_with_the_last_connection_that_is_older() -> None:
+def test_a_revocation_is_forgotten_with_the_last_older_connection() -> None:
     revocations = Revocations()
     first = revocations.now
     revocations.revoke("1", "7", Verdict.VOID, first)
@@ -211,7 +211,7 @@ def test_words_are_forgotten_with_the_last_connection_that_is_older() -> None:
     assert revocations._apps == {}
 
 
-def test_of_more_users_than_are_remembered_the_oldest_make_older_connections_stale() -> None:
+def test_beyond_the_limit_of_revocations_older_connections_are_stale() -> None:
     revocations = Revocations(max_users=2)
     old = revocations.now
     for user_id in ("1", "2", "3"):

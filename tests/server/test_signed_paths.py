@@ -61,5 +61,7 @@ async def test_a_path_may_be_signed_plain_or_escaped(server: RealtimeServer, use
         ("a 5", "a+5"),
     ],
 )
-async def test_a_signature_of_one_path_opens_no_other(server: RealtimeServer, signed_as: str, sent_as: str) -> None:
+async def test_a_signature_of_one_path_is_invalid_for_another(
+    server: RealtimeServer, signed_as: str, sent_as: str
+) -> None:
     assert await terminate(server, signed_as, sent_as) == 401

@@ -48,7 +48,7 @@ async def counts(server: RealtimeServer) -> dict[str, Any]:
     return channels
 
 
-async def test_two_subscriptions_to_one_channel_at_once_do_not_double() -> None:
+async def test_two_concurrent_subscriptions_to_one_channel_count_once() -> None:
     between = Between()
     async with node(between) as server, connected(server.port) as client:
         between.joining.shut()
@@ -65,7 +65,7 @@ async def test_two_subscriptions_to_one_channel_at_once_do_not_double() -> None:
         assert await counts(server) == {"chat": {"subscription_count": 1}}
 
 
-async def test_what_is_said_while_an_engine_is_waited_for_is_done_in_order() -> None:
+async def test_messages_during_a_wait_for_an_engine_are_handled_in_order() -> None:
     between = Between()
     async with node(between) as server, connected(server.port) as client:
         between.joining.shut()
@@ -83,7 +83,7 @@ async def test_what_is_said_while_an_engine_is_waited_for_is_done_in_order() -> 
         assert between.nodes[0].subscribed == {("1001", "news")}
 
 
-async def test_as_much_as_may_wait_is_done_when_the_engine_answers() -> None:
+async def test_the_maximum_of_waiting_messages_is_handled_after_the_wait() -> None:
     between = Between()
     async with node(between) as server, connected(server.port) as client:
         await client.subscribe("chat")
@@ -101,7 +101,7 @@ async def test_as_much_as_may_wait_is_done_when_the_engine_answers() -> None:
         assert (await client.receive())["channel"] == "other"
 
 
-async def test_who_goes_while_joining_leaves_nothing_behind() -> None:
+async def test_disconnecting_while_joining_leaves_nothing_behind() -> None:
     between = Between()
     async with node(between) as server, connected(server.port) as other:
         await other.subscribe("presence-a", {"user_id": "2"})
@@ -122,7 +122,7 @@ async def test_who_goes_while_joining_leaves_nothing_behind() -> None:
     await eventually(lambda: not between.nodes[0].subscribed)
 
 
-async def test_who_goes_while_signing_in_leaves_nothing_behind() -> None:
+async def test_disconnecting_while_signing_in_leaves_nothing_behind() -> None:
     between = Between()
     async with node(between) as server:
         async with connected(server.port) as client:
@@ -143,7 +143,7 @@ async def test_who_goes_while_signing_in_leaves_nothing_behind() -> None:
         assert server.node.hub.of_user("1001", "1") == []
 
 
-async def test_one_who_leaves_does_not_deafen_one_who_is_joining() -> None:
+async def test_a_leave_does_not_unsubscribe_a_concurrent_join() -> None:
     between = Between()
     async with node(between) as server, connected(server.port) as first, connected(server.port) as second:
         await first.subscribe("chat")
@@ -159,7 +159,7 @@ async def test_one_who_leaves_does_not_deafen_one_who_is_joining() -> None:
         assert (await second.receive())["data"] == "heard"
 
 
-async def test_members_who_come_while_a_join_is_under_way_are_told() -> None:
+async def test_members_who_join_during_a_join_are_announced() -> None:
     between = Between()
     async with (
         node(between) as one,
@@ -190,7 +190,7 @@ async def test_members_who_come_while_a_join_is_under_way_are_told() -> None:
         assert seen == {"ana": {"1", "2"}, "ben": {"1", "2"}}
 
 
-async def test_while_the_nodes_are_apart_this_one_goes_on_as_well_as_it_can() -> None:
+async def test_a_disconnected_node_keeps_serving_its_own_clients() -> None:
     between = Between()
     async with node(between) as server, connected(server.port) as ana, connected(server.port) as ben:
         between.is_away = True
@@ -222,7 +222,7 @@ async def test_while_the_nodes_are_apart_this_one_goes_on_as_well_as_it_can() ->
         assert (await ben.receive())["data"] == "after"
 
 
-async def test_the_thousand_and_first_member_costs_one_state_and_one_member_added(
+async def test_a_join_of_a_large_channel_sends_one_state_and_one_member_added(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[str] = []
@@ -238,7 +238,7 @@ async def test_the_thousand_and_first_member_costs_one_state_and_one_member_adde
         assert calls == ["presence_state", "member_added"]
 
 
-async def test_more_than_can_be_held_for_one_who_joins_ends_the_connection() -> None:
+async def test_too_many_events_during_a_join_end_the_connection() -> None:
     between = Between()
     async with node(between) as server, connected(server.port) as client:
         between.joining.shut()
@@ -254,7 +254,7 @@ async def test_more_than_can_be_held_for_one_who_joins_ends_the_connection() -> 
     assert await counts_of(between) == {}
 
 
-async def test_over_http_more_messages_than_can_be_held_end_the_connection() -> None:
+async def test_too_many_waiting_messages_over_http_end_the_connection() -> None:
     """What a request of the fallback brings has been read already: unlike frames of a socket, it cannot be left there."""
     between = Between()
     async with node(between) as server, XhrClient(server.port) as client:
@@ -270,7 +270,7 @@ async def test_over_http_more_messages_than_can_be_held_end_the_connection() -> 
     assert await counts_of(between) == {}
 
 
-async def test_requests_made_meanwhile_are_all_answered_in_order() -> None:
+async def test_requests_during_a_wait_are_all_answered_in_order() -> None:
     between = Between()
     names = [f"c{number}" for number in range(200)]
     async with node(between) as server, connected(server.port) as client:
@@ -287,7 +287,7 @@ async def counts_of(between: Between) -> dict[str, Any]:
     return await between.presence.channels("1001")
 
 
-async def test_a_right_shown_in_time_counts_even_while_engines_are_slow() -> None:
+async def test_authorization_in_time_counts_even_if_engines_are_slow() -> None:
     between = Between()
     async with (
         realtime_server(an_app(authorization_timeout_s=1, ping_interval_s=60), engines=between.engines()) as server,

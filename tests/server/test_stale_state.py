@@ -30,7 +30,7 @@ from smartlink.server.runtime.metrics import Metrics
 from smartlink.server.workers.hub import WorkerHub
 
 
-async def test_who_goes_while_told_the_state_again_leaves_nothing_behind() -> None:
+async def test_disconnecting_while_the_state_is_sent_again_leaves_nothing_behind() -> None:
     between = Between()
     async with realtime_server(engines=between.engines()) as server:
         async with connected(server.port) as client:
@@ -50,9 +50,7 @@ async def test_who_goes_while_told_the_state_again_leaves_nothing_behind() -> No
 @pytest.mark.parametrize(
     ("becomes", "code"), [("is_enabled = false", 4003), ('key = "another"', 4001), ('secret = "another secret"', 4200)]
 )
-async def test_an_application_that_changes_while_a_client_is_greeted_ends_it(
-    tmp_path: Path, becomes: str, code: int
-) -> None:
+async def test_an_app_change_during_the_greeting_ends_the_connection(tmp_path: Path, becomes: str, code: int) -> None:
     file = tmp_path / "apps.toml"
     told = {"id": '"1001"', "key": f'"{KEY}"', "secret": f'"{SECRET}"'}
     file.write_text("\n".join(["[[apps]]", *(f"{name} = {value}" for name, value in told.items())]))
@@ -91,7 +89,7 @@ class SlowPresence(MemoryPresence):
 
 
 @pytest.mark.parametrize("comes_back", [False, True])
-async def test_a_member_is_not_reconciled_with_an_answer_older_than_what_was_heard(comes_back: bool) -> None:
+async def test_a_member_is_not_reconciled_with_an_outdated_reply(comes_back: bool) -> None:
     async with realtime_server() as server, connected(server.port) as client:
         await client.subscribe("presence-a", {"user_id": "2"})
         presence, delivered = SlowPresence(), list[Publication]()
@@ -142,7 +140,7 @@ def worker_hub() -> WorkerHub:
     )
 
 
-async def test_a_worker_that_cannot_be_started_leaves_none_that_was_before_it() -> None:
+async def test_a_worker_that_fails_to_start_leaves_no_earlier_one_running() -> None:
     async with realtime_server() as server:
         slots = open_listeners(server.settings, 2)
         slots[1][0].close()
@@ -156,7 +154,7 @@ async def test_a_worker_that_cannot_be_started_leaves_none_that_was_before_it() 
         await supervisor.stop()
 
 
-async def test_a_stop_while_workers_are_replaced_leaves_none_behind() -> None:
+async def test_a_stop_during_a_replacement_leaves_no_worker_behind() -> None:
     async with realtime_server() as server:
         slots = open_listeners(server.settings, 1)
         supervisor = Supervisor(worker_hub(), [sys.executable, "-c", WORKER], slots, 5.0)

@@ -33,7 +33,7 @@ async def test_client_events_reach_their_own_tenant_only(scene: Stage) -> None:
         assert await scene.watching[TWO.id].is_quiet()
 
 
-async def test_a_socket_id_of_another_tenant_leaves_nobody_out(scene: Stage) -> None:
+async def test_a_socket_id_of_another_tenant_excludes_nobody(scene: Stage) -> None:
     other = scene.watching[TWO.id]
     await scene.api.publish(ONE, "chat", "mine", socket_id=other.socket_id)
 
@@ -41,7 +41,7 @@ async def test_a_socket_id_of_another_tenant_leaves_nobody_out(scene: Stage) -> 
     assert await other.is_quiet()
 
 
-async def test_members_and_counts_are_their_own_tenants(scene: Stage) -> None:
+async def test_members_and_counts_are_per_tenant(scene: Stage) -> None:
     async with scene.client(ONE) as client:
         await scene.join(client, ONE, "presence-room", "7")
         await scene.watching[ONE.id].expect("pusher_internal:member_added")
@@ -61,7 +61,7 @@ async def test_members_and_counts_are_their_own_tenants(scene: Stage) -> None:
         assert await scene.watching[TWO.id].is_quiet()
 
 
-async def test_users_are_ended_in_their_own_tenant_only(scene: Stage) -> None:
+async def test_users_are_terminated_in_their_own_tenant_only(scene: Stage) -> None:
     status, _ = await scene.api.call(ONE, "POST", f"/apps/{ONE.id}/users/bystander/terminate_connections", b"{}")
 
     assert status == 200
@@ -83,7 +83,7 @@ async def test_signed_in_users_are_reached_in_their_own_tenant_only(scene: Stage
         assert await two.is_quiet()
 
 
-async def test_watchlists_tell_of_their_own_tenants_users_only(scene: Stage) -> None:
+async def test_watchlists_cover_their_own_tenants_users_only(scene: Stage) -> None:
     async with scene.client(ONE) as one, scene.client(TWO) as two:
         user_data = json.dumps({"id": "1", "watchlist": ["2"]})
         one.send(
@@ -101,7 +101,7 @@ async def test_watchlists_tell_of_their_own_tenants_users_only(scene: Stage) -> 
 @pytest.mark.parametrize(
     "path", ["events", "batch_events", "channels", "channels/chat", "connections", "users/1/terminate_connections"]
 )
-async def test_one_tenants_signature_opens_nothing_of_another(scene: Stage, path: str) -> None:
+async def test_one_tenants_signature_is_invalid_for_another(scene: Stage, path: str) -> None:
     method = "POST" if path.endswith(("events", "terminate_connections")) else "GET"
     body = b'{"name":"e","channel":"chat","data":""}' if method == "POST" else b""
 
@@ -111,14 +111,14 @@ async def test_one_tenants_signature_opens_nothing_of_another(scene: Stage, path
     assert await scene.watching[TWO.id].is_quiet()
 
 
-async def test_cached_events_are_their_own_tenants(scene: Stage) -> None:
+async def test_cached_events_are_per_tenant(scene: Stage) -> None:
     await scene.api.publish(ONE, "cache-a", "mine")
     async with scene.client(TWO, "cache-a") as two, scene.client(ONE, "cache-a") as one:
         assert (await one.receive())["event"] == "mine"
         assert (await two.receive())["event"] == "pusher:cache_miss"
 
 
-async def test_idempotency_keys_are_their_own_tenants(scene: Stage) -> None:
+async def test_idempotency_keys_are_per_tenant(scene: Stage) -> None:
     for app in (ONE, TWO):
         assert (await scene.api.publish(app, "chat", "mine", id="same"))[0] == 200
         assert (await scene.watching[app.id].receive())["event"] == "mine"

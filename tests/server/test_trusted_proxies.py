@@ -34,18 +34,18 @@ from smartlink.server.settings.config import ServerSettings
         (("unix", "10.1.1.1"), "gone", "198.51.100.1", "gone"),
     ],
 )
-def test_the_client_is_the_right_most_that_is_no_trusted_proxy(
+def test_the_client_is_the_rightmost_untrusted_address(
     trusted: tuple[str, ...], peer: str, forwarded_for: str | None, client: str
 ) -> None:
     assert TrustedProxies(trusted).client(peer, forwarded_for) == client
 
 
-def test_what_is_no_network_is_refused_at_the_start() -> None:
+def test_an_invalid_network_is_refused_at_startup() -> None:
     with pytest.raises(ValueError, match="nonsense"):
         ServerSettings(_env_file=None, reverb_server_trusted_proxies="10.0.0.0/8, nonsense")  # type: ignore[arg-type]
 
 
-def test_an_address_may_come_ten_times_as_often_at_once_and_then_at_its_pace() -> None:
+def test_an_address_may_burst_ten_times_its_rate() -> None:
     rate = AddressRate(2)
 
     assert [rate.take("203.0.113.9", 0.0) for _ in range(21)] == [True] * 20 + [False]
@@ -53,14 +53,14 @@ def test_an_address_may_come_ten_times_as_often_at_once_and_then_at_its_pace() -
     assert [rate.take("203.0.113.9", 0.5) for _ in range(2)] == [True, False]
 
 
-def test_a_network_of_ipv6_counts_as_one_address() -> None:
+def test_an_ipv6_network_counts_as_one_address() -> None:
     rate = AddressRate(1)
 
     assert [rate.take(f"2001:db8::{number:x}", 0.0) for number in range(11)] == [True] * 10 + [False]
     assert rate.take("2001:db8:0:1::1", 0.0)
 
 
-async def test_whoever_connects_too_often_is_told_to_come_back_and_the_others_are_not() -> None:
+async def test_connecting_too_often_is_refused_for_that_address_only() -> None:
     settings = {"reverb_server_connects_per_second": 1, "reverb_server_trusted_proxies": ("127.0.0.1",)}
     async with realtime_server(**settings) as server:
         for number in range(11):

@@ -28,7 +28,7 @@ async def change(server: RealtimeServer, user_id: str, body: Any) -> tuple[int, 
     return answer.status_code, answer.json()
 
 
-async def test_users_are_listed_with_what_is_told_of_them_where_that_is_asked_for(server: RealtimeServer) -> None:
+async def test_users_are_listed_with_user_info_on_request(server: RealtimeServer) -> None:
     async with connected(server.port) as ana, connected(server.port) as ben:
         await ana.subscribe("presence-a", ANA)
         await ben.subscribe("presence-a", BEN)
@@ -40,7 +40,7 @@ async def test_users_are_listed_with_what_is_told_of_them_where_that_is_asked_fo
         assert await users(server, with_user_info="yes") == 400
 
 
-async def test_a_change_is_told_to_the_channel_once_and_shown_to_those_who_come_later() -> None:
+async def test_a_change_is_announced_once_and_included_in_later_states() -> None:
     between = Between()
     async with (
         realtime_server(engines=between.engines()) as one,
@@ -74,7 +74,7 @@ async def test_a_change_is_told_to_the_channel_once_and_shown_to_those_who_come_
         assert state["presence"]["hash"]["1"] == newer
 
 
-async def test_a_change_without_channels_is_of_all_that_the_user_is_on() -> None:
+async def test_a_change_without_channels_applies_to_all_the_users_channels() -> None:
     between = Between()
     async with (
         realtime_server(engines=between.engines()) as one,
@@ -108,9 +108,7 @@ async def test_a_change_without_channels_is_of_all_that_the_user_is_on() -> None
         ({"user_info": "x" * 1_024}, 413),
     ],
 )  # fmt: skip
-async def test_a_change_that_makes_no_sense_is_refused_and_changes_nothing(
-    server: RealtimeServer, body: Any, status: int
-) -> None:
+async def test_an_invalid_change_is_refused(server: RealtimeServer, body: Any, status: int) -> None:
     async with connected(server.port) as ana:
         await ana.subscribe("presence-a", ANA)
 
@@ -119,7 +117,7 @@ async def test_a_change_that_makes_no_sense_is_refused_and_changes_nothing(
         assert await users(server, with_user_info="1") == [{"id": "1", "user_info": {"name": "Ana"}}]
 
 
-async def test_a_change_needs_the_other_nodes() -> None:
+async def test_a_change_is_refused_while_other_nodes_are_unreachable() -> None:
     between = Between()
     async with realtime_server(an_app(), engines=between.engines()) as one:
         between.is_away = True

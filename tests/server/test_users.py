@@ -48,7 +48,7 @@ async def two_nodes() -> AsyncIterator[tuple[RealtimeServer, RealtimeServer]]:
         assert one.metrics.internal_errors == two.metrics.internal_errors == 0
 
 
-async def test_a_user_hears_what_is_sent_to_them_alone() -> None:
+async def test_an_event_for_a_user_reaches_only_that_user() -> None:
     async with two_nodes() as (one, two), connected(one.port) as ana, connected(one.port) as ben:
         await ana.sign_in("1")
         await ben.sign_in("2")
@@ -60,7 +60,7 @@ async def test_a_user_hears_what_is_sent_to_them_alone() -> None:
         assert await ben.is_quiet()
 
 
-async def test_a_signed_in_user_hears_what_is_sent_to_them_once_subscribed_or_not() -> None:
+async def test_a_signed_in_user_receives_their_events_once_subscribed_or_not() -> None:
     async with (
         two_nodes() as (one, two),
         connected(one.port) as ana,
@@ -88,7 +88,7 @@ async def test_a_signed_in_user_hears_what_is_sent_to_them_once_subscribed_or_no
         assert (await call(one.port, "GET", "/apps/1001/channels")).json() == {"channels": {}}
 
 
-async def test_what_is_sent_right_after_a_sign_in_arrives_and_a_node_hears_no_longer_than_it_must() -> None:
+async def test_events_right_after_a_sign_in_arrive_and_the_node_unsubscribes_later() -> None:
     between = Between()
     async with realtime_server(engines=between.engines()) as one, realtime_server(engines=between.engines()) as two:
         heard = between.nodes[0].subscribed
@@ -101,7 +101,7 @@ async def test_what_is_sent_right_after_a_sign_in_arrives_and_a_node_hears_no_lo
         await eventually(lambda: not heard)
 
 
-async def test_what_is_sent_while_a_user_signs_in_comes_after_the_answer() -> None:
+async def test_events_during_a_sign_in_arrive_after_its_confirmation() -> None:
     between = Between()
     async with realtime_server(engines=between.engines()) as one, connected(one.port) as ana:
         between.joining.shut()
@@ -115,7 +115,7 @@ async def test_what_is_sent_while_a_user_signs_in_comes_after_the_answer() -> No
         assert await ana.is_quiet()
 
 
-async def test_what_is_sent_while_a_signed_in_user_subscribes_comes_once() -> None:
+async def test_events_during_a_signed_in_users_subscription_arrive_once() -> None:
     between = Between()
     async with realtime_server(engines=between.engines()) as one, connected(one.port) as ana:
         await ana.sign_in("1")
@@ -130,7 +130,7 @@ async def test_what_is_sent_while_a_signed_in_user_subscribes_comes_once() -> No
         assert await ana.is_quiet()
 
 
-async def test_a_socket_is_left_out_of_what_is_sent_to_its_user(server: RealtimeServer) -> None:
+async def test_a_socket_can_be_excluded_from_its_users_events(server: RealtimeServer) -> None:
     async with connected(server.port) as ana, connected(server.port) as tab:
         for client in (ana, tab):
             await client.sign_in("1")
@@ -141,7 +141,7 @@ async def test_a_socket_is_left_out_of_what_is_sent_to_its_user(server: Realtime
         assert await ana.is_quiet()
 
 
-async def test_only_one_s_own_channel_may_be_subscribed_to(server: RealtimeServer) -> None:
+async def test_only_the_users_own_channel_may_be_subscribed_to(server: RealtimeServer) -> None:
     async with connected(server.port) as client:
         for signed_in in (False, True):
             for channel in ("#server-to-user-2", "#server-to-user-", "#user-1", "#watch-1", "#server-to-user-1 "):
@@ -171,7 +171,7 @@ WRONG: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-async def test_user_data_that_names_nobody_ends_the_connection(server: RealtimeServer, name: str) -> None:
+async def test_user_data_without_a_user_id_ends_the_connection(server: RealtimeServer, name: str) -> None:
     async with connected(server.port) as client:
         sign_in(client, WRONG[name])
 
@@ -179,7 +179,7 @@ async def test_user_data_that_names_nobody_ends_the_connection(server: RealtimeS
         assert (await client.closed()).code == 4009
 
 
-async def test_a_wrong_signature_ends_the_connection_and_nothing_after_it_has_effect(server: RealtimeServer) -> None:
+async def test_a_wrong_signature_ends_the_connection_and_later_input_is_ignored(server: RealtimeServer) -> None:
     user_data = json.dumps({"id": "1"})
     async with connected(server.port) as other:
         for auth in (
@@ -205,7 +205,7 @@ async def test_a_malformed_sign_in_gets_an_error_and_the_connection_stays(server
         assert await client.is_quiet()
 
 
-async def test_signing_in_again_is_harmless_but_not_as_somebody_else(server: RealtimeServer) -> None:
+async def test_signing_in_again_is_allowed_only_as_the_same_user(server: RealtimeServer) -> None:
     async with connected(server.port) as client:
         await client.sign_in("1")
         await client.sign_in("1")
@@ -216,7 +216,7 @@ async def test_signing_in_again_is_harmless_but_not_as_somebody_else(server: Rea
         await client.subscribe("#server-to-user-1")
 
 
-async def test_a_numeric_id_is_taken_as_its_text(server: RealtimeServer) -> None:
+async def test_a_numeric_id_equals_its_text(server: RealtimeServer) -> None:
     async with connected(server.port) as client:
         sign_in(client, '{"id":7}')
         await client.expect("pusher:signin_success")
@@ -258,7 +258,7 @@ async def test_terminating_finds_a_user_by_sign_in_or_presence_on_every_node() -
         assert one.node.hub.of_user("1001", "1") == []
 
 
-async def test_terminating_finds_a_user_whom_a_private_authorization_names() -> None:
+async def test_terminating_finds_a_user_named_by_a_private_authorization() -> None:
     async with (
         two_nodes() as (one, two),
         connected(one.port) as named,
@@ -287,7 +287,7 @@ async def test_terminating_finds_a_user_whom_a_private_authorization_names() -> 
         assert one.node.hub.of_user("1001", "1") == []
 
 
-async def test_internal_channels_are_never_listed_nor_told_of(server: RealtimeServer) -> None:
+async def test_internal_channels_are_never_listed_or_posted_to_webhooks(server: RealtimeServer) -> None:
     async with connected(server.port) as client:
         await client.sign_in("1", watchlist=["2"])
         assert await watchlist(client) == {"offline": ["2"]}
@@ -300,7 +300,7 @@ async def test_internal_channels_are_never_listed_nor_told_of(server: RealtimeSe
         assert shown.status_code == 400
 
 
-async def test_who_watches_hears_the_first_and_last_connection_over_all_nodes() -> None:
+async def test_watchers_are_notified_of_the_first_and_last_connection_on_all_nodes() -> None:
     async with two_nodes() as (one, two), connected(one.port) as ana, connected(two.port) as early:
         await early.sign_in("5")
         await ana.sign_in("1", watchlist=["5", "6", 7])
@@ -318,7 +318,7 @@ async def test_who_watches_hears_the_first_and_last_connection_over_all_nodes() 
 
 
 @pytest.mark.parametrize("wrong", ["5", {"5": 1}, [None], [{}], ["5", ""], [True]])
-async def test_a_watchlist_that_is_none_is_told_and_the_sign_in_stands(server: RealtimeServer, wrong: Any) -> None:
+async def test_an_invalid_watchlist_is_an_error_but_the_sign_in_succeeds(server: RealtimeServer, wrong: Any) -> None:
     async with connected(server.port) as ana, connected(server.port) as ben:
         await ana.sign_in("1", watchlist=wrong)
         assert await ana.error() == 4302
@@ -348,7 +348,7 @@ async def test_beyond_a_hundred_the_first_hundred_are_watched(server: RealtimeSe
         assert await watchlist(ana) == {"online": ["99"]}
 
 
-async def test_what_was_told_of_a_user_in_the_wrong_order_is_reconciled(server: RealtimeServer) -> None:
+async def test_changes_of_a_user_received_out_of_order_are_reconciled(server: RealtimeServer) -> None:
     async with connected(server.port) as ana, connected(server.port) as ben:
         await ana.sign_in("1", watchlist=["5"])
         assert await watchlist(ana) == {"offline": ["5"]}
@@ -365,7 +365,7 @@ async def test_what_was_told_of_a_user_in_the_wrong_order_is_reconciled(server: 
         assert await watchlist(ana) == {"online": ["5"]}
 
 
-async def test_a_change_while_the_state_is_read_is_told_after_it() -> None:
+async def test_a_change_while_the_state_is_read_is_sent_after_it() -> None:
     between = Between()
     async with (
         realtime_server(engines=between.engines()) as server,
@@ -382,7 +382,7 @@ async def test_a_change_while_the_state_is_read_is_told_after_it() -> None:
         assert await watchlist(ana) == {"online": ["2"]}
 
 
-async def test_a_user_may_have_so_many_connections_over_all_nodes() -> None:
+async def test_connections_per_user_are_limited_on_all_nodes() -> None:
     between = Between()
     app = an_app(max_connections_per_user=2)
     async with (
@@ -403,7 +403,7 @@ async def test_a_user_may_have_so_many_connections_over_all_nodes() -> None:
 
 
 @pytest.mark.parametrize("how", ["nothing", "public"])
-async def test_who_shows_no_right_to_be_here_in_time_is_closed(how: str) -> None:
+async def test_a_connection_without_authorization_in_time_is_closed(how: str) -> None:
     async with (
         realtime_server(an_app(authorization_timeout_s=1, ping_interval_s=60)) as server,
         connected(server.port) as client,

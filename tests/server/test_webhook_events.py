@@ -11,7 +11,7 @@ from kit.waiting import eventually
 from smartlink.server.apps.base import WebhookTarget
 
 
-async def test_client_events_are_told_with_who_sent_them() -> None:
+async def test_client_events_are_posted_with_their_sender() -> None:
     async with (
         receiver() as target,
         realtime_server(an_app(webhooks=(WebhookTarget(target.url, ("client_event",)),))) as server,
@@ -31,7 +31,7 @@ async def test_client_events_are_told_with_who_sent_them() -> None:
         assert second == common | {"channel": "private-a", "event": "client-y"}
 
 
-async def test_cache_misses_and_counts_are_told() -> None:
+async def test_cache_misses_and_counts_are_posted() -> None:
     wanted = ("cache_miss", "subscription_count")
     async with (
         receiver() as target,
@@ -53,7 +53,7 @@ async def test_cache_misses_and_counts_are_told() -> None:
         assert counts == [1, 2, 1, 0]
 
 
-async def test_internal_channels_are_never_told_of() -> None:
+async def test_internal_channels_are_never_posted() -> None:
     async with (
         receiver() as target,
         realtime_server(
@@ -73,7 +73,7 @@ async def test_internal_channels_are_never_told_of() -> None:
         }  # fmt: skip
 
 
-async def test_who_signs_in_first_and_who_is_gone_last_is_told_of_users() -> None:
+async def test_a_users_first_sign_in_and_last_disconnect_are_posted() -> None:
     async with (
         receiver() as all_of_it,
         receiver() as named,
@@ -104,7 +104,7 @@ async def test_who_signs_in_first_and_who_is_gone_last_is_told_of_users() -> Non
         assert set(rooms.names) == {"channel_occupied", "channel_vacated", "member_added", "member_removed"}
 
 
-async def test_a_user_who_is_back_within_the_grace_was_never_offline() -> None:
+async def test_a_user_who_returns_within_the_grace_period_was_never_offline() -> None:
     async with (
         receiver() as target,
         realtime_server(

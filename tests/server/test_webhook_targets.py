@@ -28,7 +28,7 @@ def test_public_addresses_are_public(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", INSIDE)
-def test_addresses_inside_are_not(address: str) -> None:
+def test_private_addresses_are_not_public(address: str) -> None:
     assert not is_public(address)
 
 
@@ -36,7 +36,7 @@ def test_addresses_inside_are_not(address: str) -> None:
     "host",
     ["127.0.0.1", "localhost", "2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0", "[::1]", "[::ffff:7f00:1]"],
 )
-async def test_no_spelling_of_an_address_inside_gets_through(host: str) -> None:
+async def test_no_spelling_of_a_private_address_is_accepted(host: str) -> None:
     with pytest.raises((TargetRefused, OSError)):
         await Guard(allow_plain=True).resolve(f"http://{host}:8000/x")
 
@@ -45,7 +45,7 @@ async def test_no_spelling_of_an_address_inside_gets_through(host: str) -> None:
     "url",
     ["", "x", "ftp://a.test/", "file:///etc/passwd", "https://", "https://u:p@8.8.8.8/", "http://8.8.8.8:99999/", "http://[::1/"],
 )  # fmt: skip
-async def test_what_is_no_url_of_ours_is_refused(url: str) -> None:
+async def test_an_unsupported_url_is_refused(url: str) -> None:
     with pytest.raises(TargetRefused):
         await Guard(allow_private=True).resolve(url)
 
@@ -61,7 +61,7 @@ async def test_plain_http_needs_to_be_allowed() -> None:
     ("entry", "is_allowed"),
     [("127.0.0.1:8000", True), ("127.0.0.1", True), ("127.0.0.1:8001", False), ("localhost:8000", False)],
 )
-async def test_a_named_host_inside_is_allowed_and_no_other(entry: str, is_allowed: bool) -> None:
+async def test_only_listed_private_hosts_are_allowed(entry: str, is_allowed: bool) -> None:
     guard = Guard(inside=(entry,))
     if is_allowed:
         assert (await guard.resolve("http://127.0.0.1:8000/x")).url == "http://127.0.0.1:8000/x"
@@ -70,7 +70,7 @@ async def test_a_named_host_inside_is_allowed_and_no_other(entry: str, is_allowe
             await guard.resolve("http://127.0.0.1:8000/x")
 
 
-async def test_a_name_is_asked_for_once_and_the_answer_is_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_name_is_resolved_once_and_that_address_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [["10.0.0.1", "93.184.216.34"], ["127.0.0.1"]]
     asked: list[str] = []
 
@@ -89,7 +89,7 @@ async def test_a_name_is_asked_for_once_and_the_answer_is_connected_to(monkeypat
         await Guard().resolve("https://rebind.test/hook")
 
 
-async def test_the_receiver_reads_the_name_it_was_called_by() -> None:
+async def test_the_receiver_gets_the_original_host_header() -> None:
     body = b'{"time_ms":1,"events":[]}'
     headers = {
         "Content-Type": "application/json",
@@ -103,7 +103,7 @@ async def test_the_receiver_reads_the_name_it_was_called_by() -> None:
     assert f"Host: localhost:{target.port}\r\n" in target.requests[0]
 
 
-async def test_proxies_of_the_environment_play_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxy_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     body = b"{}"
@@ -120,6 +120,6 @@ async def test_proxies_of_the_environment_play_no_part(monkeypatch: pytest.Monke
     ("url", "reason"),
     [("http://127.0.0.1:1/x", "not reached: ConnectError"), ("http://nosuch.invalid/x", "not reached")],
 )
-async def test_why_a_post_failed_is_said(url: str, reason: str) -> None:
+async def test_a_failed_post_gives_the_reason(url: str, reason: str) -> None:
     async with Poster(Guard(allow_private=True), 5).posting() as post:
         assert str(await post(url, b"{}", {})).startswith(reason)

@@ -82,7 +82,7 @@ async def sink(
 # From a server, over sockets
 
 
-async def test_they_tell_of_first_and_last_and_are_repeated_until_taken() -> None:
+async def test_first_and_last_are_posted_and_retried_until_accepted() -> None:
     async with receiver(500, 503) as target:
         async with realtime_server(reverb_webhook_url=target.url, reverb_webhook_grace=0.2) as server:
             async with connected(server.port) as ana, connected(server.port) as tab:
@@ -97,7 +97,7 @@ async def test_they_tell_of_first_and_last_and_are_repeated_until_taken() -> Non
     assert {"name": "member_added", "channel": "presence-chat", "user_id": "1"} in target.events
 
 
-async def test_a_reload_of_the_page_is_no_news() -> None:
+async def test_a_page_reload_posts_nothing() -> None:
     async with receiver() as target:
         async with realtime_server(reverb_webhook_url=target.url, reverb_webhook_grace=5) as server:
             for _ in range(3):
@@ -111,7 +111,7 @@ async def test_a_reload_of_the_page_is_no_news() -> None:
                 assert sorted(target.names) == ["channel_occupied", "member_added"]
 
 
-async def test_two_apps_do_not_hear_of_each_other() -> None:
+async def test_apps_do_not_get_each_others_webhooks() -> None:
     secrets = {"app-key": SECRET, "key-2": "secret-2"}
     async with receiver(secrets=secrets) as one, receiver(secrets=secrets) as two:
         apps = StaticApps(
@@ -132,7 +132,7 @@ async def test_two_apps_do_not_hear_of_each_other() -> None:
     assert [event["channel"] for event in two.events] == ["other", "chat"]
 
 
-async def test_an_address_hears_only_of_what_it_asked_for() -> None:
+async def test_an_address_gets_only_the_events_it_selected() -> None:
     async with receiver() as all_of_it, receiver() as few:
         hooks = (
             WebhookTarget(all_of_it.url),
@@ -151,7 +151,7 @@ async def test_an_address_hears_only_of_what_it_asked_for() -> None:
     ]
 
 
-async def test_without_webhooks_no_file_is_made(tmp_path: Path) -> None:
+async def test_without_webhooks_no_file_is_created(tmp_path: Path) -> None:
     file = tmp_path / "var" / "webhooks.db"
     async with realtime_server(reverb_webhook_queue=f"sqlite:///{file}") as server, connected(server.port) as ana:
         await ana.subscribe("presence-chat", ANA)
@@ -161,7 +161,7 @@ async def test_without_webhooks_no_file_is_made(tmp_path: Path) -> None:
 # The sink alone
 
 
-async def test_events_look_as_documented() -> None:
+async def test_events_have_the_documented_form() -> None:
     events = [
         OutgoingEvent("client_event", "private-a", "7", "client-x", '{"a":"ž"}', "1.2"),
         OutgoingEvent("cache_miss", "cache-a"),
@@ -196,7 +196,7 @@ def client_event(number: int) -> OutgoingEvent:
         ([500, 500], {"body": b"x" * 1_000_000}),
     ],
 )
-async def test_a_receiver_in_trouble_gets_everything_once_and_in_order(answers: list[int], more: Any) -> None:
+async def test_a_failing_receiver_gets_everything_once_and_in_order_later(answers: list[int], more: Any) -> None:
     async with receiver(*answers, **more) as target:
         app = app_with(WebhookTarget(target.url))
         async with sink(app, timeout_s=0.3) as (webhooks, metrics):
@@ -210,7 +210,7 @@ async def test_a_receiver_in_trouble_gets_everything_once_and_in_order(answers: 
     assert {request.split(" ")[1] for request in target.requests} == {"/hook"}
 
 
-async def test_a_dead_receiver_does_not_hold_up_the_others() -> None:
+async def test_a_dead_receiver_does_not_delay_others() -> None:
     async with receiver(then=HANG) as dead, receiver() as good:
         app = app_with(WebhookTarget(dead.url), WebhookTarget(good.url))
         async with sink(app) as (webhooks, _):
@@ -219,7 +219,7 @@ async def test_a_dead_receiver_does_not_hold_up_the_others() -> None:
                 await eventually(lambda number=number: len(good.events) == number + 1)
 
 
-async def test_what_no_one_took_is_kept_and_replayed() -> None:
+async def test_undelivered_events_are_kept_and_can_be_replayed() -> None:
     queue = MemoryQueue()
     async with receiver(then=500) as target:
         app = app_with(WebhookTarget(target.url))
@@ -234,7 +234,7 @@ async def test_what_no_one_took_is_kept_and_replayed() -> None:
             await eventually(lambda: len(target.events) == 1)
 
 
-async def test_an_address_that_was_taken_away_is_not_posted_to() -> None:
+async def test_a_removed_address_is_not_posted_to() -> None:
     queue = MemoryQueue()
     async with receiver() as target:
         gone = app_with(WebhookTarget(target.url))
@@ -247,7 +247,7 @@ async def test_an_address_that_was_taken_away_is_not_posted_to() -> None:
     assert target.requests == []
 
 
-async def test_addresses_inside_are_refused_and_that_is_said() -> None:
+async def test_private_addresses_are_refused_and_logged() -> None:
     queue = MemoryQueue()
     async with receiver() as target:
         app, metrics = app_with(WebhookTarget(target.url)), Metrics()
@@ -275,7 +275,7 @@ class FlakyQueue(MemoryQueue):
         return await super().record(reports)
 
 
-async def test_a_queue_that_is_away_loses_nothing_but_what_does_not_fit() -> None:
+async def test_an_unavailable_queue_loses_only_events_beyond_the_buffer() -> None:
     queue = FlakyQueue()
     queue.is_away = True
     async with receiver() as target:
@@ -335,7 +335,7 @@ async def test_a_file_that_is_being_opened_is_closed_by_a_stop(tmp_path: Path) -
     assert not (tmp_path / "webhooks.db-wal").exists()  # SQLite takes its log away with the last connection
 
 
-async def test_channels_of_strangers_neither_delay_nor_drop_who_came_and_went() -> None:
+async def test_a_flood_of_channels_neither_delays_nor_drops_user_events() -> None:
     world = World()
     async with receiver() as target:
         app = app_with(WebhookTarget(target.url))
@@ -350,7 +350,7 @@ async def test_channels_of_strangers_neither_delay_nor_drop_who_came_and_went() 
             assert metrics.webhooks_dropped == 5
 
 
-async def test_a_stop_sends_what_waits() -> None:
+async def test_a_stop_sends_waiting_events() -> None:
     async with receiver() as target:
         app = app_with(WebhookTarget(target.url))
         async with sink(app) as (webhooks, _):
@@ -358,7 +358,7 @@ async def test_a_stop_sends_what_waits() -> None:
         assert len(target.events) == 1
 
 
-async def test_a_leave_in_its_grace_outlives_a_restart_and_falls_away_with_the_return(tmp_path: Path) -> None:
+async def test_a_pending_leave_survives_a_restart_and_is_cancelled_by_a_return(tmp_path: Path) -> None:
     world = World()
     async with receiver() as target:
         app = app_with(WebhookTarget(target.url))
@@ -383,7 +383,7 @@ async def test_a_leave_in_its_grace_outlives_a_restart_and_falls_away_with_the_r
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_whatever_order_the_nodes_reports_come_in_the_last_word_is_true(seed: int) -> None:
+async def test_the_last_announcement_is_true_in_any_order_of_reports(seed: int) -> None:
     """Three nodes tell of users who come, go and move between them; each brings its reports when it pleases."""
     chance = random.Random(seed)
     world, queue = World(), MemoryQueue()
@@ -509,7 +509,7 @@ class Server:
         return done.returncode, done.stdout + done.stderr
 
 
-async def test_what_was_told_before_a_kill_is_delivered_by_the_next_process(tmp_path: Path) -> None:
+async def test_events_queued_before_a_kill_are_delivered_by_the_next_process(tmp_path: Path) -> None:
     async with receiver(then=503) as target:
         server = Server(tmp_path, target)
         async with server:
@@ -525,7 +525,7 @@ async def test_what_was_told_before_a_kill_is_delivered_by_the_next_process(tmp_
     assert [name for name in target.names if name in CHANNEL_EVENTS] == CHANNEL_EVENTS
 
 
-async def test_a_restart_tells_nothing_of_who_comes_back(tmp_path: Path) -> None:
+async def test_a_restart_posts_nothing_about_returning_users(tmp_path: Path) -> None:
     async with receiver() as target:
         server = Server(tmp_path, target, REVERB_WEBHOOK_RESTART_GRACE="6")
         async with server:
@@ -542,7 +542,7 @@ async def test_a_restart_tells_nothing_of_who_comes_back(tmp_path: Path) -> None
     assert "Traceback" not in server.log.read_text()
 
 
-async def test_failed_ones_are_shown_replayed_and_forgotten_from_the_command_line(tmp_path: Path) -> None:
+async def test_commands_list_replay_and_delete_failed_webhooks(tmp_path: Path) -> None:
     async with receiver(then=500) as target:
         server = Server(tmp_path, target, REVERB_WEBHOOK_RETRY_SECONDS="0")
         code, said = await asyncio.to_thread(server.command, "webhooks", "failed")

@@ -13,7 +13,7 @@ from kit.waiting import LIMIT_S
 from smartlink.server.run.lifecycle import RealtimeServer
 
 
-async def test_the_greeting_comes_first(server: RealtimeServer) -> None:
+async def test_the_first_message_is_the_greeting(server: RealtimeServer) -> None:
     async with raw(server.port) as client:
         answer = await client.handshake("/app/app-key?protocol=7&client=js&version=8.6.0&flash=false")
         greeting = await client.receive()
@@ -66,9 +66,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-async def test_a_framing_fault_ends_the_connection_with_its_code_and_harms_nobody(
-    server: RealtimeServer, name: str
-) -> None:
+async def test_a_framing_error_ends_only_its_connection_with_the_right_code(server: RealtimeServer, name: str) -> None:
     code, misbehave = FAULTS[name]
     async with connected(server.port) as bystander, connected(server.port) as culprit:
         await bystander.subscribe("chat")
@@ -79,7 +77,7 @@ async def test_a_framing_fault_ends_the_connection_with_its_code_and_harms_nobod
         assert (await bystander.receive())["event"] == "still"
 
 
-async def test_text_cut_inside_a_character_is_put_together(server: RealtimeServer) -> None:
+async def test_a_character_split_over_fragments_is_joined(server: RealtimeServer) -> None:
     text = '{"event":"pusher:subscribe","data":{"channel":"žluťoučký"}}'.encode()
     async with connected(server.port) as client:
         for index in range(len(text)):
@@ -120,7 +118,7 @@ async def test_pings_of_both_kinds_are_answered(server: RealtimeServer) -> None:
     ],
     ids=["version", "no key", "short key", "two keys", "no upgrade", "h2c", "large header", "many headers"],
 )  # fmt: skip
-async def test_a_bad_handshake_gets_one_answer(server: RealtimeServer, headers: str, status: int) -> None:
+async def test_a_bad_handshake_gets_one_response(server: RealtimeServer, headers: str, status: int) -> None:
     async with raw(server.port) as client:
         client.writer.write(f"GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
         async with asyncio.timeout(LIMIT_S):
@@ -147,7 +145,7 @@ async def test_a_refused_client_learns_why_and_can_do_nothing(
 
 
 @pytest.mark.parametrize("query", ["", "protocol=", "client=js&version=8.6.0"])
-async def test_a_client_that_names_no_protocol_speaks_the_seventh(server: RealtimeServer, query: str) -> None:
+async def test_the_default_protocol_is_7(server: RealtimeServer, query: str) -> None:
     async with connected(server.port, query=query) as client:
         await client.subscribe("chat")
 
@@ -158,7 +156,7 @@ async def test_a_client_that_names_no_protocol_speaks_the_seventh(server: Realti
      '{"id":1,"method":1,"params":{}}', '{"type":"connection_init"}', '{"command":"subscribe","identifier":"{}"}',
      '{"topic":"room:lobby","event":"phx_join","payload":{},"ref":"1"}'],
 )  # fmt: skip
-async def test_a_client_of_another_protocol_is_told_which_one_is_spoken_and_stays_away(
+async def test_a_client_of_another_protocol_is_refused_with_the_supported_one(
     server: RealtimeServer, opener: str
 ) -> None:
     async with connected(server.port) as client:
@@ -169,7 +167,7 @@ async def test_a_client_of_another_protocol_is_told_which_one_is_spoken_and_stay
     assert (closed.code, "Pusher Channels protocol 7" in closed.reason) == (4501, True)
 
 
-async def test_a_later_frame_of_another_protocol_is_an_error_and_the_connection_stays(server: RealtimeServer) -> None:
+async def test_an_unknown_event_is_an_error_and_the_connection_stays(server: RealtimeServer) -> None:
     async with connected(server.port) as client:
         await client.subscribe("chat")
         client.send_text('{"connect":{},"id":1}')
@@ -178,7 +176,7 @@ async def test_a_later_frame_of_another_protocol_is_an_error_and_the_connection_
         assert await client.is_quiet()
 
 
-async def test_over_capacity_is_told_as_4100_and_counts_sockets_without_subscription() -> None:
+async def test_over_capacity_closes_with_4100_and_counts_sockets_without_subscription() -> None:
     async with realtime_server(reverb_app_max_connections=2) as server, connected(server.port), connected(server.port):
         async with connected(server.port) as third:
             assert (await third.closed()).code == 4100
