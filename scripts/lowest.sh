@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tests=(
-  tests/protocol tests/server/test_channels.py tests/faults/test_redis_closed_under_hands.py
+  tests/protocol tests/server/test_channels.py tests/faults/test_redis_reset_connection.py
   tests/broadcasting/test_channels.py tests/broadcasting/test_packing.py tests/broadcasting/test_encryption.py
   tests/portal/test_pages.py tests/portal/test_wallet_api.py
 )

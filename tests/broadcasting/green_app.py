@@ -38,5 +38,7 @@ with contextlib.suppress(ImportError):
 
     folder = os.environ.get("CELERY_FOLDER", "/nowhere")
     celery = Celery("green_app", broker="filesystem://")
-    celery.conf.broker_transport_options = {f"data_folder_{way}": folder for way in ("in", "out")}
+    celery.conf.broker_transport_options = {f"data_folder_{way}": folder for way in ("in", "out")} | {
+        "control_folder": f"{folder}/control"
+    }
     task = celery.task(name="send")(send)

@@ -1,6 +1,6 @@
 """Rules that servers of this protocol are known to break, each with a test named after it.
 
-Those that take several nodes are in `tests/faults/test_kept_rules_over_nodes.py`.
+Those that take several nodes are in `tests/faults/test_rules_across_nodes.py`.
 """
 
 from __future__ import annotations
