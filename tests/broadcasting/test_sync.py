@@ -57,7 +57,7 @@ def test_failures_are_raised_to_the_caller(fake: FakeBroadcaster, broadcaster: S
 
 
 async def test_inside_a_running_loop_the_error_says_what_to_use(broadcaster: SyncBroadcaster) -> None:
-    with pytest.raises(RuntimeError, match=r"use `await Broadcaster\.send"):
+    with pytest.raises(RuntimeError, match=r"use `await send_now\(\.\.\.\)` or `await Broadcaster\.send"):
         broadcaster.on(Channel("news")).send()
 
 

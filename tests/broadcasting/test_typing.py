@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from kit import processes
 
+_MARKED = re.compile(r"# error: ([a-z, -]+)$")
 APPLICATION = """
 from dataclasses import dataclass
 
@@ -67,18 +69,43 @@ async def send(broadcaster: Broadcaster) -> None:
 """
 
 
+def checked(folder: Path, *files: Path) -> list[str]:
+    """What mypy reports of applications, strictly and without a plugin."""
+    said = processes.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--no-error-summary", *map(str, files)],
+        cwd=folder, env=os.environ | {"MYPYPATH": str(Path(__file__).parents[2] / "src")},
+        capture_output=True, text=True, timeout=170,
+    )  # fmt: skip
+    assert said.stderr == ""
+    named = {file.name for file in files}
+    return [line for line in said.stdout.splitlines() if "error:" in line and Path(line.split(":")[0]).name in named]
+
+
 @pytest.mark.timeout(180)
 def test_an_application_is_checked_strictly_without_any_plugin(tmp_path: Path) -> None:
     application = tmp_path / "application.py"
     application.write_text(APPLICATION)
 
-    checked = processes.run(
-        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--no-error-summary", str(application)],
-        cwd=tmp_path, env=os.environ | {"MYPYPATH": str(Path(__file__).parents[2] / "src")},
-        capture_output=True, text=True, timeout=170,
-    )  # fmt: skip
+    own, sent, *others = checked(tmp_path, application)
 
-    own, sent, *others = [line for line in checked.stdout.splitlines() if "error:" in line]
     assert 'Argument 1 to "own" has incompatible type "str"; expected "User"' in own
     assert "unused-coroutine" in sent
-    assert others == [], checked.stdout
+    assert others == []
+
+
+@pytest.mark.timeout(180)
+def test_the_front_door_reports_wrong_use_and_nothing_else(tmp_path: Path) -> None:
+    applications = sorted((Path(__file__).parent / "typed").glob("*_app.py"))
+
+    errors = checked(tmp_path, *applications)
+
+    found = {(Path(each.split(":")[0]).name, int(each.split(":")[1]), each.rpartition("[")[2][:-1]) for each in errors}
+    wanted = {
+        (application.name, number, code)
+        for application in applications
+        for number, line in enumerate(application.read_text().splitlines(), 1)
+        if (marked := _MARKED.search(line))
+        for code in marked[1].split(", ")
+    }
+    assert len(applications) == 4
+    assert found == wanted, "\n".join(errors)

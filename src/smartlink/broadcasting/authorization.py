@@ -23,7 +23,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Concatenate, Protocol, TypeVar
 from uuid import UUID
 
 from smartlink.broadcasting.channels import name_without_prefix
@@ -44,7 +44,6 @@ _WITH_DOTS = ".+"
 _PRIVATE = frozenset({ChannelKind.PRIVATE, ChannelKind.ENCRYPTED})
 _PRESENCE = frozenset({ChannelKind.PRESENCE})
 
-Rule = TypeVar("Rule", bound=Callable[..., object])
 Loaded = TypeVar("Loaded")
 UserOf = Callable[[Sequence[str]], Steps[Any]]
 
@@ -63,6 +62,21 @@ class Member:
         if isinstance(self.id, bool) or not str(self.id):
             raise ValueError(f"a member's id must be a non-empty string or a number, not {self.id!r}")
         object.__setattr__(self, "id", str(self.id))
+
+
+Verdict = bool | Mapping[str, object] | Member | None
+"""What a rule answers: yes or no, what others see of the member, or None to pass to the next rule."""
+
+
+class JoinRule(Protocol):
+    """A rule as an object: its `join` decides, called with the user and the placeholders."""
+
+    @property
+    def join(self) -> RuleFunction: ...
+
+
+RuleFunction = Callable[Concatenate[Any, ...], Verdict | Awaitable[Verdict]]
+Rule = TypeVar("Rule", bound=RuleFunction | JoinRule | type[JoinRule])
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +219,11 @@ class ChannelRules:
         return Decision(False, why, decided_by)
 
     def _adder(self, pattern: str, kinds: frozenset[ChannelKind], guards: Sequence[str]) -> Callable[[Rule], Rule]:
+        if not isinstance(pattern, str):
+            raise TypeError(f'a rule needs a pattern first: @rules.private("orders.{{order_id}}"), not {pattern!r:.80}')
+        if isinstance(guards, str):
+            raise TypeError(f"guards is a list of names: guards=[{guards!r}]")
+
         def add(function: Rule) -> Rule:
             for rule in self._rules:
                 if rule.pattern == pattern and rule.kinds & kinds and set(rule.guards) == set(guards):
@@ -215,7 +234,7 @@ class ChannelRules:
         return add
 
     def _compiled(
-        self, pattern: str, kinds: frozenset[ChannelKind], guards: tuple[str, ...], function: Callable[..., object]
+        self, pattern: str, kinds: frozenset[ChannelKind], guards: tuple[str, ...], function: object
     ) -> ChannelRule:
         if pattern != name_without_prefix(pattern):
             raise ValueError(f"{pattern!r}: leave the prefix out; private(), presence() and any() add it")
@@ -292,12 +311,14 @@ def _decision(answer: object, rule: str, kind: ChannelKind, user: object) -> Dec
     )
 
 
-def _callable(function: Callable[..., object]) -> Callable[..., object]:
-    """Return a rule's function: for a class, or an instance, its `join`."""
-    if inspect.isroutine(function):
-        return function
-    join = getattr(function() if inspect.isclass(function) else function, "join", None)
-    return join if callable(join) else function
+def _callable(rule: Any) -> Callable[..., object]:
+    """Return a rule's function: for a class, or an instance, its `join`. Raises TypeError if there is none."""
+    if inspect.isroutine(rule):
+        return rule
+    join: object = getattr(rule() if inspect.isclass(rule) else rule, "join", rule)
+    if not callable(join):
+        raise TypeError(f"a rule is a function, or a class with a method join, not {rule!r:.80}")
+    return join
 
 
 def _annotations(function: Callable[..., object], pattern: str, names: list[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Source: Pusher Channels, "Authorizing users" and "Authenticating users".
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Self, TypeVar
@@ -37,6 +38,7 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_CHANNELS_AT_ONCE = 100
 MAX_FIELDS = 2 * MAX_CHANNELS_AT_ONCE
 
+_log = logging.getLogger("smartlink.broadcasting")
 _CLOSED = Decision(False, "encrypted channels need BROADCAST_ENCRYPTION_MASTER_KEY")
 
 User = TypeVar("User")
@@ -208,6 +210,7 @@ class ChannelAuthorizer(Generic[User]):
     def _authorize(self, users: _Users[User], socket_id: str | None, channel: str) -> Steps[Mapping[str, object]]:
         decision = _CLOSED if self._is_closed(channel) else (yield from self.rules.deciding(users.of, channel))
         if not decision.allowed:
+            _log.debug("%s is denied: %s", channel, decision.why)
             raise RequestRefused(403, "You may not subscribe to this channel.")
         if socket_id is None:
             return {}
@@ -225,17 +228,23 @@ class ChannelAuthorizer(Generic[User]):
 
     def _channel_data(self, channel: str, decision: Decision) -> str | None:
         if kind_of(channel) is ChannelKind.PRESENCE:
-            member = decision.member or self._member_of(decision.user)
+            member = decision.member or self._member(decision.user)
             info = member.info if decision.info is None else decision.info
             return encode_payload({"user_id": member.id, "user_info": info}).decode()
         if not self._name_user_on_private:
             return None
-        return encode_payload({"user_id": (decision.member or self._member_of(decision.user)).id}).decode()
+        return encode_payload({"user_id": (decision.member or self._member(decision.user)).id}).decode()
+
+    def _member(self, user: User) -> Member:
+        member: object = self._member_of(user)
+        if not isinstance(member, Member):
+            raise TypeError(f"member_of gave {type(member).__name__}; give a Member, such as Member(user.id)")
+        return member
 
     def _sign_in(self, user: User, socket_id: str | None) -> Mapping[str, object]:
         if socket_id is None:
             return {}
-        member = self._member_of(user)
+        member = self._member(user)
         user_data = encode_payload({"id": member.id, "user_info": member.info}).decode()
         return {"auth": sign_user(self._key, self._secret, socket_id, user_data), "user_data": user_data}
 

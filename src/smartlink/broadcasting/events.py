@@ -73,6 +73,12 @@ def _check_placeholders(kind: type[BroadcastEvent]) -> None:
     known = {name for base in kind.__mro__ for name in _own_fields(base)} | set(
         inspect.signature(kind.__init__).parameters
     )
+    for name in _own_fields(kind) & {"channel", "channels"}:
+        if _templates(kind) and name in vars(kind):
+            raise TypeError(
+                f"{kind.__name__}: {name} is annotated, and so a field that travels with the event; leave the "
+                f"annotation out, or write {name}: ClassVar = ..."
+            )
     for channel in _templates(kind):
         for name in channel.placeholders:
             if name not in known and not hasattr(kind, name):

@@ -29,7 +29,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
-from smartlink.broadcasting.authorization import ChannelRules, Member
+from smartlink.broadcasting.authorization import ChannelRules, Member, Rule
 from smartlink.broadcasting.authorizer import ChannelAuthorizer
 from smartlink.broadcasting.broadcaster import Broadcaster, Report
 from smartlink.broadcasting.config import BroadcastSettings
@@ -47,9 +47,12 @@ if TYPE_CHECKING:
 
 __all__ = ["BaseBroadcasting", "Broadcasting"]
 
+_NEEDS_BASE = (
+    "Broadcasting.from_env(base=Base), with your declarative base or its MetaData, and a migration that creates them; "
+    "send_now needs neither"
+)
 _log = logging.getLogger("smartlink.broadcasting")
 
-Rule = TypeVar("Rule", bound=Callable[..., object])
 Loaded = TypeVar("Loaded")
 
 
@@ -187,7 +190,8 @@ class Broadcasting(BaseBroadcasting):
     `engine` is the database of the recorded events: an engine, async or not, or a URL. Without it the relay starts when
     the first session announces, and events left by an earlier process wait until then.
 
-    Raises BroadcastConfigError if the driver is unknown or lacks a setting.
+    Raises BroadcastConfigError if the driver is unknown or lacks a setting, if `base` has no metadata, and for `engine`
+    without `base`.
     """
 
     def __init__(
@@ -210,6 +214,8 @@ class Broadcasting(BaseBroadcasting):
             self._recording = Recording(
                 self.broadcaster, base, engine, send_live=self._send_live, timeout_s=self.settings.timeout_s
             )
+        elif engine is not None:
+            raise BroadcastConfigError(f"an engine alone records nothing: {_NEEDS_BASE}")
         self._relays = relay and base is not None
         self._running = 0
         self._thread: RelayThread | None = None
@@ -290,11 +296,13 @@ class Broadcasting(BaseBroadcasting):
     async def lifespan(self, _: Any = None) -> AsyncIterator[None]:
         """Run the relay and keep connections while the application runs: `FastAPI(lifespan=broadcasting.lifespan)`.
 
-        Within your own lifespan: `async with broadcasting.lifespan(): yield`.
+        Within your own lifespan: `async with broadcasting.lifespan(): yield`. Raises BroadcastConfigError at the start
+        if the relay cannot use the database.
         """
         stop = asyncio.Event()
         relay = None
         if self._relays and self._recording is not None:
+            self._recording.check_database()
             relay = asyncio.create_task(self._recording.relay(stop, is_own_loop=False), name="smartlink relay")
             relay.add_done_callback(_log_end)
         self._running += 1
@@ -322,9 +330,12 @@ class Broadcasting(BaseBroadcasting):
         `app` is a FastAPI, Starlette or Flask application. `user` returns the current user, or None for 401: in FastAPI
         a dependency; in Starlette a function of the request, which may be async; in Flask a function without arguments.
         Pass a mapping of names to such functions for several guards. Without `user` the two paths are not added, and
-        only public channels work. Raises TypeError for another kind of application; mount `BroadcastingAuth` or
-        `BroadcastingAuthWsgi` there.
+        only public channels work. Raises TypeError if `user` is not a function, and for another kind of application;
+        mount `BroadcastingAuth` or `BroadcastingAuthWsgi` there.
         """
+        _check_user(user)
+        if user is None and self.rules.rules:
+            _log.warning("channels have rules, and nobody can subscribe to them: install(app, user=...) is missing")
         kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(app).__mro__}
         if "fastapi.FastAPI" in kinds:
             from smartlink.broadcasting.integrations.fastapi import install
@@ -377,10 +388,7 @@ class Broadcasting(BaseBroadcasting):
 
     def _needed(self, what: str) -> Recording:
         if self._recording is None:
-            raise BroadcastConfigError(
-                f"{what} needs the outbox's tables in your database: Broadcasting.from_env(base=Base), with your "
-                "declarative base or its MetaData, and a migration that creates them; send_now needs neither"
-            )
+            raise BroadcastConfigError(f"{what} needs the outbox's tables in your database: {_NEEDS_BASE}")
         return self._recording
 
     def _send_live(self, envelopes: Sequence[Envelope]) -> object:
@@ -426,6 +434,12 @@ def _member_of(user: Any) -> Member:
             "member_of=lambda user: Member(user.id)"
         )
     return Member(found)
+
+
+def _check_user(user: object) -> None:
+    given = list(user.values()) if isinstance(user, Mapping) else [user]
+    if user is not None and not (given and all(callable(each) for each in given)):
+        raise TypeError(f"install(user=...) takes the function that gives the current user, not {user!r:.80}")
 
 
 def _log_failure(event: BroadcastEvent, error: BroadcastError) -> None:

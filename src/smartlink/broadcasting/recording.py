@@ -12,9 +12,10 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Protocol
 
 from sqlalchemy import URL, Engine, MetaData, make_url
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import DeclarativeBase
 
@@ -28,7 +29,15 @@ from smartlink.broadcasting.threads import Threads, ThreadSignal, threads_here
 
 __all__ = ["AnySession", "Base", "Database", "Recording", "RelayThread"]
 
-Base = type[DeclarativeBase] | MetaData | Any
+
+class HasMetadata(Protocol):
+    """An object with an application's tables: a declarative base, a registry, Flask-SQLAlchemy's `db`."""
+
+    @property
+    def metadata(self) -> MetaData: ...
+
+
+Base = type[DeclarativeBase] | HasMetadata | MetaData
 Database = Engine | AsyncEngine | URL | str
 
 _MORE_THAN_A_CALL_S = 0.5
@@ -50,7 +59,12 @@ class Recording:
         send_live: Callable[[Sequence[Envelope]], object],
         timeout_s: float,
     ) -> None:
-        self.tables = define_tables(base if isinstance(base, MetaData) else base.metadata)
+        metadata: object = base if isinstance(base, MetaData) else getattr(base, "metadata", None)
+        if not isinstance(metadata, MetaData):
+            raise BroadcastConfigError(
+                f"base is your declarative base or its MetaData, the outbox's tables go there; not {base!r:.80}"
+            )
+        self.tables = define_tables(metadata)
         self.outbox = Outbox(self.tables)
         self.sessions = SessionBroadcasts(broadcaster, self.outbox, send_live=send_live)
         self._broadcaster = broadcaster
@@ -67,6 +81,11 @@ class Recording:
         if self._database is None:
             self._database = self.outbox.engine_of(own)
             self._database_found.set()
+
+    def check_database(self) -> None:
+        """Check the database, if it is known. Raises BroadcastConfigError if a relay in this loop cannot use it."""
+        if self._database is not None:
+            _checked_url(self._database, is_own_loop=False)
 
     async def relay(
         self,
@@ -115,33 +134,48 @@ class Recording:
 
 @asynccontextmanager
 async def _opened(database: Database, *, is_own_loop: bool) -> AsyncIterator[AsyncEngine]:
-    """Yield the application's engine if it is async and runs in this loop, else a new one on the same database."""
+    """Yield the application's engine if it is async and runs in this loop, else a new one on the same database.
+
+    Raises BroadcastConfigError as `_checked_url` does.
+    """
+    url = _checked_url(database, is_own_loop=is_own_loop)
     if isinstance(database, Engine) and database.dialect.is_async:
         database = AsyncEngine(database)
-    url = make_url(database) if isinstance(database, str | URL) else database.url
+    if isinstance(database, AsyncEngine) and not is_own_loop:
+        yield database
+        return
+    engine = engine_for(url)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+def _checked_url(database: Database, *, is_own_loop: bool) -> URL:
+    """Return the database's URL with an async driver. Raises BroadcastConfigError if a relay cannot use it."""
+    try:
+        url = make_url(database) if isinstance(database, str | URL) else database.url
+    except ArgumentError:
+        raise BroadcastConfigError(
+            "the engine's URL cannot be read; it looks like postgresql://user@host/shop or sqlite:///shop.db"
+        ) from None
     backend = url.get_backend_name()
+    driver = _DRIVERS.get(backend)
+    if driver is None:
+        raise BroadcastConfigError(f"the outbox supports sqlite and postgresql, not {backend}")
     if backend == "sqlite" and url.database in (None, "", ":memory:"):
         raise BroadcastConfigError(
             "the relay needs its own connections, but an in-memory SQLite database has only one: use a file, "
             "or relay=False"
         )
-    if isinstance(database, AsyncEngine) and not is_own_loop:
-        yield database
-        return
-    driver = _DRIVERS.get(backend)
-    if driver is None:
-        raise BroadcastConfigError(f"the outbox supports sqlite and postgresql, not {backend}")
-    if importlib.util.find_spec(driver) is None:
+    is_shared = not is_own_loop and not isinstance(database, str | URL) and database.dialect.is_async
+    if not is_shared and importlib.util.find_spec(driver) is None:
         raise BroadcastConfigError(f"the relay needs an asynchronous driver: pip install {driver}, or relay=False")
     if backend != "sqlite":
         backend = "postgresql"
         if "sslmode" in url.query:
             url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": url.query["sslmode"]})
-    engine = engine_for(url.set(drivername=f"{backend}+{driver}"))
-    try:
-        yield engine
-    finally:
-        await engine.dispose()
+    return url.set(drivername=f"{backend}+{driver}")
 
 
 class RelayThread:
@@ -194,6 +228,8 @@ class RelayThread:
                 self._loop = runner.get_loop()
                 has_begun.set()
                 runner.run(self._relayed(stop))
+        except BroadcastConfigError as error:
+            _log.error("the relay has stopped, recorded events wait: %s", error)
         except Exception:  # noqa: BLE001 - nothing waits for the thread
             _log.exception("the relay has stopped, recorded events wait")
         finally:

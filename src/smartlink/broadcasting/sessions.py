@@ -311,9 +311,12 @@ def _load_before_deletion(session: Session, _: object, __: object) -> None:
 
 
 def _plain(session: AnySession) -> Session:
-    """Return the synchronous session."""
-    own = session() if isinstance(session, scoped_session | async_scoped_session) else session
-    return own.sync_session if isinstance(own, AsyncSession) else own
+    """Return the synchronous session. Raises TypeError for something else."""
+    own: object = session() if isinstance(session, scoped_session | async_scoped_session) else session
+    plain = own.sync_session if isinstance(own, AsyncSession) else own
+    if not isinstance(plain, Session):
+        raise TypeError(f"announce needs a session of SQLAlchemy first, then the event; not {type(own).__name__}")
+    return plain
 
 
 def _changes(session: Session) -> Iterator[tuple[BroadcastsChanges, Change]]:

@@ -195,4 +195,7 @@ def _refuse_inside_a_loop() -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    raise RuntimeError("SyncBroadcaster would block the running event loop; use `await Broadcaster.send(...)`")
+    raise RuntimeError(
+        "a synchronous send would block the running event loop; use `await send_now(...)` or "
+        "`await Broadcaster.send(...)`"
+    )

@@ -22,7 +22,8 @@ def hint(error: BaseException) -> str:
     is_missing = state == _UNDEFINED_TABLE or _NO_TABLE in said
     if is_missing and (table := next((each for each in _TABLES if each in said), None)):
         return (
-            f"the table {table} does not exist; create the outbox's tables: add define_tables(metadata) to your "
-            "migrations, or run manage.py migrate in Django, or smartlink db upgrade for the portal"
+            f"the table {table} does not exist; create the outbox's tables: migrate the metadata that "
+            "Broadcasting(base=...) or define_tables(metadata) added them to, or run manage.py migrate in Django, or "
+            "smartlink db upgrade for the portal"
         )
     return pooler_hint(error)

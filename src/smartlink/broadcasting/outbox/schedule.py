@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from smartlink.broadcasting.outbox.database import RelayDatabase
+from smartlink.broadcasting.outbox.hints import hint
 from smartlink.broadcasting.outbox.leases import Leases
 from smartlink.broadcasting.outbox.tables import OutboxTables
 
@@ -57,7 +58,8 @@ class Schedule:
             try:
                 await self._within_its_time(_do(lease, name, job), stop)
             except Exception as error:  # noqa: BLE001 - an error must not stop the other jobs
-                _log.warning("scheduled job %s failed, will run again: %s: %s", name, type(error).__name__, error)
+                said = hint(error) or error
+                _log.warning("scheduled job %s failed, will run again: %s: %s", name, type(error).__name__, said)
         try:
             async with asyncio.timeout(_GIVE_UP_S):
                 await self._database.do(lease.release([f"job:{name}"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from smartlink.broadcasting import ChannelRules, PrivateChannel
+from smartlink.broadcasting import ChannelRules, Member, PrivateChannel
 from smartlink.portal.campaigns.model import Campaign
 from smartlink.portal.shared.db import Database
 from smartlink.portal.users.channels import member_of
@@ -33,5 +33,5 @@ def add_rules(rules: ChannelRules, database: Database) -> None:
         return await may_look(user, campaign_id)
 
     @rules.presence("campaign.{campaign_id}")
-    async def lookers(user: Principal, campaign_id: int) -> object:
+    async def lookers(user: Principal, campaign_id: int) -> Member | bool:
         return member_of(user) if await may_look(user, campaign_id) else False

@@ -19,5 +19,5 @@ def add_rules(rules: ChannelRules) -> None:
     """Allow every signed-in user who may read chat, as `{id, name}`."""
 
     @rules.presence("chat")
-    def everybody(user: Principal) -> object:
+    def everybody(user: Principal) -> dict[str, object] | bool:
         return user.can("chat:read") and {"id": user.id, "name": user.name}
