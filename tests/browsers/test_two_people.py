@@ -41,7 +41,7 @@ async def say(window: Window, text: str) -> None:
     await window.write(COMPOSER, text + ENTER)
 
 
-async def test_a_message_appears_once_in_both(two: Two, smartlink: Smartlink) -> None:
+async def test_a_message_appears_once_in_both_pages(two: Two, smartlink: Smartlink) -> None:
     for window in (two.ana, two.ben):
         await at(window, smartlink, "/general")
     for writer, reader in ((two.ana, two.ben), (two.ben, two.ana)):
@@ -63,7 +63,7 @@ async def test_typing_is_shown(two: Two, smartlink: Smartlink) -> None:
     await two.ben.sees("[data-testid=typing]", "Ana is typing", times=0)
 
 
-async def test_a_direct_message_comes_with_its_receipt(two: Two, smartlink: Smartlink) -> None:
+async def test_a_direct_message_gets_a_read_receipt(two: Two, smartlink: Smartlink) -> None:
     await at(two.ana, smartlink, "/general")
     await at(two.ben, smartlink, "/general")
     await two.ana.click("[data-testid^=online-user-] button")
@@ -78,7 +78,7 @@ async def test_a_direct_message_comes_with_its_receipt(two: Two, smartlink: Smar
     await two.ana.sees(f"{MESSAGE}:last-of-type", "Read")
 
 
-async def test_the_badge_counts_what_one_was_told_of(two: Two, smartlink: Smartlink) -> None:
+async def test_the_badge_counts_unread_notifications(two: Two, smartlink: Smartlink) -> None:
     await has_read_everything(smartlink, "ana")
     await at(two.ana, smartlink, "/wallet")
     await at(two.ben, smartlink, "/general")
@@ -103,7 +103,7 @@ async def test_a_deposit_changes_the_balance(two: Two, smartlink: Smartlink) -> 
     assert await two.ana.evaluate(balance) != before
 
 
-async def test_the_system_restarts_and_the_chat_goes_on(two: Two, smartlink: Smartlink) -> None:
+async def test_the_chat_continues_after_a_restart(two: Two, smartlink: Smartlink) -> None:
     for window in (two.ana, two.ben):
         await at(window, smartlink, "/general")
     assert await asyncio.to_thread(smartlink.stop) == 0

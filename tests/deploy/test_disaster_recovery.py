@@ -139,7 +139,9 @@ async def listening(deployed: Deployment) -> ClientConnection:
     return client
 
 
-async def test_the_page_to_the_letter(recovered: Deployment, postgres_url: str, tmp_path: Path) -> None:
+async def test_the_disaster_recovery_guide_works_as_written(
+    recovered: Deployment, postgres_url: str, tmp_path: Path
+) -> None:
     backups = tmp_path / "backups"
     backups.mkdir()
     operator = Operator(recovered, postgres_url, backups)

@@ -66,7 +66,7 @@ def test_the_services_are_those_of_the_specification() -> None:
     assert set(services()) - set(SPEC) == {"smartlink-migrate", "smartlink-proxy"}
 
 
-def test_only_the_proxy_can_be_reached_from_outside() -> None:
+def test_only_the_proxy_is_exposed() -> None:
     compose = yaml.safe_load(interpolated((DEPLOY / "compose.yml").read_text(), VALUES))
     assert [name for name, service in services().items() if "ports" in service] == ["smartlink-proxy"]
     assert compose["networks"]["data"] == {"internal": True}
@@ -76,7 +76,7 @@ def test_only_the_proxy_can_be_reached_from_outside() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(services()))
-def test_each_service_is_kept_in(name: str) -> None:
+def test_each_service_runs_with_reduced_privileges(name: str) -> None:
     service = services()[name]
 
     assert service["read_only"] is True
@@ -93,7 +93,7 @@ def test_each_service_is_kept_in(name: str) -> None:
     assert seconds(check["timeout"]) <= seconds(check["interval"])
 
 
-def test_a_stop_leaves_more_time_than_the_drain_takes() -> None:
+def test_the_stop_timeout_exceeds_the_drain() -> None:
     reverb = services()["smartlink-reverb"]
     farewell_and_calls_s = 10
 
@@ -101,7 +101,7 @@ def test_a_stop_leaves_more_time_than_the_drain_takes() -> None:
     assert seconds(reverb["stop_grace_period"]) >= drain_s + farewell_and_calls_s
 
 
-def test_services_start_when_what_they_need_is_there() -> None:
+def test_services_wait_for_their_dependencies() -> None:
     for name in ("smartlink-app", "smartlink-worker", "smartlink-reverb"):
         needs = services()[name]["depends_on"]
         assert needs["smartlink-migrate"] == {"condition": "service_completed_successfully"}
@@ -121,12 +121,12 @@ def test_two_nodes_are_joined_by_redis() -> None:
 
 
 @pytest.mark.parametrize("missing", sorted(VALUES))
-def test_what_must_be_set_is_asked_for(missing: str) -> None:
+def test_required_variables_have_no_default(missing: str) -> None:
     with pytest.raises(KeyError, match=f"set {missing}"):
         services(VALUES | {missing: ""})
 
 
-def test_no_secret_is_in_the_files() -> None:
+def test_the_files_contain_no_secret() -> None:
     for file in (DEPLOY / "compose.yml", DEPLOY / ".env.example", DEPLOY / "Dockerfile"):
         for line in file.read_text().splitlines():
             found = re.match(r"\s*[A-Z_]*(?:PASSWORD|SECRET|KEY|AUTH)\s*[:=]\s*(\S+)", line)
@@ -141,7 +141,7 @@ def test_the_example_names_what_the_compose_file_reads() -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_the_settings_are_such_as_start(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_example_settings_start(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for variable in list(os.environ):
         if variable.startswith(("APP_", "REVERB_", "DB_", "REDIS_", "DATABASE_", "BROADCAST_")):
             monkeypatch.delenv(variable)
@@ -165,7 +165,7 @@ def test_the_settings_are_such_as_start(name: str, monkeypatch: pytest.MonkeyPat
     assert set(given) - known == set()
 
 
-def test_compose_itself_takes_it(tmp_path: Path) -> None:
+def test_docker_compose_accepts_the_file(tmp_path: Path) -> None:
     docker = shutil.which("docker")
     if docker is None or processes.run([docker, "compose", "version"], capture_output=True).returncode:
         pytest.skip("docker compose is not here")
@@ -184,7 +184,7 @@ def instructions() -> list[tuple[str, str]]:
     return [(name, rest.strip()) for name, _, rest in (line.partition(" ") for line in joined.splitlines() if line)]
 
 
-def test_the_image_is_made_in_stages_from_what_is_locked() -> None:
+def test_the_image_is_built_in_stages_from_locked_dependencies() -> None:
     stages = [rest for name, rest in instructions() if name == "FROM"]
     assert len(stages) == 3
     assert all(re.match(r"(node|python):\d+(\.\d+)?-", stage) for stage in stages), "a version, and never latest"
@@ -198,7 +198,7 @@ def test_the_image_is_made_in_stages_from_what_is_locked() -> None:
     }  # fmt: skip
 
 
-def test_the_image_runs_as_nobody_of_importance_and_ends_when_told() -> None:
+def test_the_image_runs_unprivileged_and_handles_sigterm() -> None:
     last = instructions()
     final = last[max(index for index, (name, _) in enumerate(last) if name == "FROM") :]
     of = dict(final)
@@ -213,7 +213,7 @@ def test_the_image_runs_as_nobody_of_importance_and_ends_when_told() -> None:
     assert [name for name, rest in final if name == "COPY" and "--from=packages" not in rest] == []
 
 
-def test_the_context_holds_nothing_but_sources() -> None:
+def test_the_build_context_contains_only_sources() -> None:
     rules = (ROOT / ".dockerignore").read_text().split("\n")
     assert rules[1] == "*"
     copied = {
@@ -226,7 +226,7 @@ def test_the_context_holds_nothing_but_sources() -> None:
     assert "**/.env*" in rules
 
 
-def test_nginx_takes_the_configuration(tmp_path: Path) -> None:
+def test_nginx_accepts_the_configuration(tmp_path: Path) -> None:
     cert, key = certificate(tmp_path)
     config = tmp_path / "nginx.conf"
     proxy = services()["smartlink-proxy"]["environment"]
@@ -246,7 +246,7 @@ def test_nginx_takes_the_configuration(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_sockets_may_be_silent_for_longer_than_the_server_is() -> None:
+def test_the_proxys_timeout_exceeds_the_ping_interval() -> None:
     template = (DEPLOY / "proxy" / "nginx.conf.template").read_text()
     location = template[template.index("location ~ ^/(pusher/)?app/") :]
     waits_s = int(re.search(r"proxy_read_timeout (\d+)s", location)[1])  # type: ignore[index]
@@ -259,7 +259,7 @@ def test_sockets_may_be_silent_for_longer_than_the_server_is() -> None:
 
 
 @pytest.mark.parametrize("unit", sorted(path.name for path in (DEPLOY / "systemd").glob("*.service")))
-def test_units_run_as_a_user_of_their_own(unit: str) -> None:
+def test_units_run_as_their_own_user(unit: str) -> None:
     parser = configparser.RawConfigParser(strict=False, interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read(DEPLOY / "systemd" / unit)

@@ -34,7 +34,7 @@ async def heard(client: ClientConnection, event: str) -> dict[str, object]:
                 return frame
 
 
-async def test_one_door_to_all_of_it(deployed: Deployment) -> None:
+async def test_the_proxy_routes_everything(deployed: Deployment) -> None:
     async with httpx2.AsyncClient(base_url=deployed.url, verify=deployed.trusting(), timeout=LIMIT_S) as client:
         await check_what_passes(client)
         await check_what_stays_inside(client, deployed)

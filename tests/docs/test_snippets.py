@@ -34,12 +34,12 @@ ALL = [
 ]
 
 
-def test_there_are_snippets() -> None:
+def test_the_guides_contain_snippets() -> None:
     assert len(ALL) > 15
 
 
 @pytest.mark.parametrize("code", ALL)
-def test_a_snippet_is_python_and_imports_what_there_is(code: str) -> None:
+def test_a_snippet_is_valid_python_and_its_imports_exist(code: str) -> None:
     tree = compile(code, "guide", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
     for node in ast.walk(tree):

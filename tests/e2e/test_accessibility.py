@@ -211,7 +211,7 @@ async def opened(pages: dict[str | None, Page], path: str, whose: str | None) ->
 
 
 @each_page
-async def test_no_serious_violation(pages: dict[str | None, Page], path: str, whose: str | None) -> None:
+async def test_pages_have_no_serious_violation(pages: dict[str | None, Page], path: str, whose: str | None) -> None:
     page = await opened(pages, path, whose)
     for size in (DESK, PHONE):
         await page.set_viewport_size(size)
@@ -222,9 +222,7 @@ async def test_no_serious_violation(pages: dict[str | None, Page], path: str, wh
 
 
 @pytest.mark.parametrize("name", STATES)
-async def test_no_serious_violation_and_nothing_sticks_out_of_what_is_opened(
-    pages: dict[str | None, Page], name: str
-) -> None:
+async def test_opened_menus_and_dialogs_have_no_violation_or_overflow(pages: dict[str | None, Page], name: str) -> None:
     path, whose, act, seen = STATES[name]
     page = await opened(pages, path, whose)
     try:
@@ -253,7 +251,7 @@ async def test_no_serious_violation_and_nothing_sticks_out_of_what_is_opened(
         ("/admin/users", "admin", "block"),
     ],
 )
-async def test_a_question_keeps_the_focus_and_gives_it_back(
+async def test_a_dialog_keeps_the_focus_and_returns_it(
     pages: dict[str | None, Page], path: str, whose: str, opener: str
 ) -> None:
     page = await opened(pages, path, whose)
@@ -273,7 +271,7 @@ async def test_a_question_keeps_the_focus_and_gives_it_back(
     await expect(button).to_be_focused()
 
 
-async def test_words_of_the_navigation_are_whole_on_the_narrowest_page(pages: dict[str | None, Page]) -> None:
+async def test_navigation_labels_are_not_cut_off_on_the_narrowest_page(pages: dict[str | None, Page]) -> None:
     page = await opened(pages, "/admin/users", "admin")
     await page.set_viewport_size(NARROW)
     cut = "els => els.filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.textContent)"
@@ -293,7 +291,7 @@ async def test_a_long_name_takes_one_line_of_the_room(pages: dict[str | None, Pa
 
 
 @each_page
-async def test_nothing_sticks_out(pages: dict[str | None, Page], path: str, whose: str | None) -> None:
+async def test_pages_have_no_horizontal_overflow(pages: dict[str | None, Page], path: str, whose: str | None) -> None:
     page = await opened(pages, path, whose)
     for size in (DESK, TABLET, PHONE, NARROW):
         await page.set_viewport_size(size)
@@ -320,7 +318,7 @@ async def test_tab_reaches_everything_and_shows_where_it_is(
     assert [everything[int(number)] for number in stayed if number not in reached] == []
 
 
-async def test_f6_goes_round_the_regions_and_escape_closes_the_menu(pages: dict[str | None, Page]) -> None:
+async def test_f6_cycles_through_regions_and_escape_closes_the_menu(pages: dict[str | None, Page]) -> None:
     page = await opened(pages, "/general", "ana")
     seen = []
     for _ in range(4):
@@ -336,7 +334,7 @@ async def test_f6_goes_round_the_regions_and_escape_closes_the_menu(pages: dict[
     await expect(menu).to_be_focused()
 
 
-async def test_escape_sends_what_popped_up_away(call: Callers, pages: dict[str | None, Page]) -> None:
+async def test_escape_closes_popups(call: Callers, pages: dict[str | None, Page]) -> None:
     page = await opened(pages, "/wallet", "ana")
     await call("ben", "POST", "/api/chat/messages/private", {"recipient_id": 1, "message": "Are you there?"})
     await expect(page.get_by_test_id("toast")).to_contain_text("Are you there?")

@@ -34,9 +34,7 @@ def problem(page: Page, text: str) -> Locator:
     return page.get_by_role("alert").filter(has_text=text)
 
 
-async def test_an_account_is_made_once_though_the_answer_is_lost_and_leaves_no_token(
-    browser: Browser, smartlink: Smartlink
-) -> None:
+async def test_an_account_is_created_once_even_if_the_response_is_lost(browser: Browser, smartlink: Smartlink) -> None:
     page = await browser.new_page()
 
     async def lost(route: Route) -> None:
@@ -72,7 +70,7 @@ async def test_an_account_is_made_once_though_the_answer_is_lost_and_leaves_no_t
     await expect(page.get_by_text("No tokens yet.")).to_be_visible()
 
 
-async def test_name_and_address_are_changed_and_what_is_wrong_is_told(call: Callers, sign_in: SignIn) -> None:
+async def test_name_and_email_can_be_changed_and_errors_are_shown(call: Callers, sign_in: SignIn) -> None:
     await call.register("nora", "Nora")
     nora = await sign_in("nora")
     await open_account(nora)
@@ -125,9 +123,7 @@ async def test_a_new_name_is_seen_by_others_at_once_and_after_a_gap(call: Caller
         await expect(page.get_by_test_id(f"online-user-{nils}")).to_contain_text("Otto")
 
 
-async def test_another_password_ends_all_other_sessions_and_this_page_comes_back(
-    call: Callers, sign_in: SignIn
-) -> None:
+async def test_a_new_password_ends_other_sessions_and_this_page_reconnects(call: Callers, sign_in: SignIn) -> None:
     await call.register("pam")
     here, there = await sign_in("pam"), await sign_in("pam")
     await open_account(here)
@@ -200,7 +196,7 @@ async def test_signing_out_everywhere_ends_every_browser(call: Callers, sign_in:
         await expect(page.get_by_role("heading", name="Sign in to SmartLink")).to_be_visible()
 
 
-async def test_whoever_cannot_be_signed_out_right_now_is_told(sign_in: SignIn) -> None:
+async def test_a_failed_sign_out_is_reported(sign_in: SignIn) -> None:
     ana = await sign_in("ana")
     await ana.context.set_offline(True)
     await ana.get_by_test_id("account-menu").click()
@@ -213,7 +209,7 @@ async def test_whoever_cannot_be_signed_out_right_now_is_told(sign_in: SignIn) -
     await expect(ana.get_by_role("heading", name="Sign in to SmartLink")).to_be_visible()
 
 
-async def test_the_colours_chosen_hold_after_a_reload(sign_in: SignIn) -> None:
+async def test_the_chosen_appearance_survives_a_reload(sign_in: SignIn) -> None:
     ana = await sign_in("ana")
     await open_account(ana)
     await ana.get_by_label("Dark", exact=True).check()

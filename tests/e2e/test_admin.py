@@ -78,7 +78,7 @@ async def send_by_hand(page: Page, channel: str, event: str, data: str) -> None:
     await page.get_by_test_id("event-send").click()
 
 
-async def test_figures_and_the_console_move_while_others_are_busy(admin: Page, sign_in: SignIn) -> None:
+async def test_figures_and_the_console_update_live(admin: Page, sign_in: SignIn) -> None:
     connections = admin.get_by_test_id("figure-connections").get_by_role("definition").first
     await expect(connections).to_have_text("1")
     ana = await sign_in("ana")
@@ -112,7 +112,7 @@ async def test_figures_and_the_console_move_while_others_are_busy(admin: Page, s
     )
 
 
-async def test_figures_are_stale_when_nothing_comes(admin: Page) -> None:
+async def test_figures_are_marked_stale_without_updates(admin: Page) -> None:
     await expect(admin.get_by_test_id("figure-connections")).to_contain_text("1")
     await admin.context.set_offline(True)
     await expect(admin.get_by_test_id("live-mark")).to_have_text("Stale")
@@ -121,7 +121,7 @@ async def test_figures_are_stale_when_nothing_comes(admin: Page) -> None:
     await expect(admin.get_by_test_id("live-mark")).to_have_text("Live")
 
 
-async def test_a_blocked_user_is_out_at_once_and_cannot_come_back(admin: Page, sign_in: SignIn) -> None:
+async def test_a_blocked_user_is_signed_out_at_once_and_cannot_return(admin: Page, sign_in: SignIn) -> None:
     ben = await sign_in("ben")
     await to(admin, "Users")
     await admin.get_by_test_id("user-search").fill("BEN@")
@@ -147,7 +147,7 @@ async def test_a_blocked_user_is_out_at_once_and_cannot_come_back(admin: Page, s
     await expect(admin.get_by_test_id("audit").get_by_role("listitem").last).to_contain_text("blocked user")
 
 
-async def test_who_is_disconnected_comes_back_by_themselves(admin: Page, sign_in: SignIn) -> None:
+async def test_a_disconnected_user_reconnects_automatically(admin: Page, sign_in: SignIn) -> None:
     ana = await sign_in("ana")
     await to(admin, "Users")
     async with ana.expect_websocket():
@@ -160,7 +160,7 @@ async def test_who_is_disconnected_comes_back_by_themselves(admin: Page, sign_in
     await expect(said(ana, "Heard after coming back")).to_have_count(1)
 
 
-async def test_who_loses_admin_rights_loses_the_pages_at_once(admin: Page, sign_in: SignIn) -> None:
+async def test_a_demoted_admin_loses_the_pages_at_once(admin: Page, sign_in: SignIn) -> None:
     await to(admin, "Users")
     await user(admin, "ana").get_by_test_id("set-admin").click()
     await admin.get_by_test_id("confirm").click()
@@ -175,7 +175,7 @@ async def test_who_loses_admin_rights_loses_the_pages_at_once(admin: Page, sign_
     await expect(ana).not_to_have_url(re.compile("/admin"))
 
 
-async def test_an_event_by_hand_arrives_and_a_slip_of_the_pen_does_not(admin: Page, sign_in: SignIn) -> None:
+async def test_a_test_event_arrives_and_an_invalid_one_is_refused(admin: Page, sign_in: SignIn) -> None:
     ana = await sign_in("ana")
     await to(admin, "Console")
     await send_by_hand(admin, "chat", "App\\Events\\MessageSent", '{\n  "message": 1\n  "x": 2\n}')
@@ -191,7 +191,7 @@ async def test_an_event_by_hand_arrives_and_a_slip_of_the_pen_does_not(admin: Pa
     await expect(line(admin, "MessageSent")).to_have_count(1)
 
 
-async def test_a_failed_job_is_sent_again_or_forgotten(smartlink: Smartlink, admin: Page, sign_in: SignIn) -> None:
+async def test_a_failed_job_can_be_retried_or_deleted(smartlink: Smartlink, admin: Page, sign_in: SignIn) -> None:
     ana = await sign_in("ana")
     await to(admin, "Failed jobs")
     await expect(admin.get_by_text("No failed jobs.")).to_be_visible()
@@ -216,7 +216,7 @@ async def test_a_failed_job_is_sent_again_or_forgotten(smartlink: Smartlink, adm
     assert await said(ana, "Second try 1").count() == 0
 
 
-async def test_others_see_nothing_of_it(sign_in: SignIn, smartlink: Smartlink) -> None:
+async def test_other_users_cannot_see_the_admin_pages(sign_in: SignIn, smartlink: Smartlink) -> None:
     ana = await sign_in("ana")
     await expect(ana.get_by_test_id("nav-wallet")).to_be_visible()
     assert await ana.get_by_test_id("nav-admin").count() == 0
@@ -226,7 +226,7 @@ async def test_others_see_nothing_of_it(sign_in: SignIn, smartlink: Smartlink) -
     await expect(ana).to_have_url(re.compile("/(general)?$"))
 
 
-async def test_whatever_is_written_is_shown_as_text(smartlink: Smartlink, admin: Page) -> None:
+async def test_user_input_is_shown_as_text(smartlink: Smartlink, admin: Page) -> None:
     await to(admin, "Console")
     await send_by_hand(admin, "chat", SCRIPT, json.dumps({SCRIPT: SCRIPT}))
     await expect(line(admin, SCRIPT).first).to_be_visible()

@@ -29,7 +29,7 @@ async def made(call: Callers, name: str, budget: str = "100") -> int:
     return campaign_id
 
 
-async def test_wrong_input_is_told_at_its_field_and_right_input_makes_a_campaign(
+async def test_invalid_input_is_shown_at_its_field_and_valid_input_creates_a_campaign(
     call: Callers, sign_in: SignIn, smartlink: Smartlink
 ) -> None:
     ana = await sign_in("ana")
@@ -55,7 +55,7 @@ async def test_wrong_input_is_told_at_its_field_and_right_input_makes_a_campaign
     assert (newest["name"], newest["budget"], newest["status"]) == ("Autumn fair", "99.50", "draft")
 
 
-async def test_two_who_look_see_each_other_and_what_the_other_does(
+async def test_two_viewers_see_each_other_and_each_others_changes(
     call: Callers, sign_in: SignIn, smartlink: Smartlink
 ) -> None:
     where = f"{smartlink.url}/campaigns/{await made(call, 'Looked at')}"
@@ -75,7 +75,7 @@ async def test_two_who_look_see_each_other_and_what_the_other_does(
     await expect(ana.get_by_role("list", name=viewers)).to_have_count(0)
 
 
-async def test_whoever_saves_second_is_told_and_loses_nothing_of_the_first(
+async def test_a_conflicting_save_is_reported_and_loses_nothing(
     call: Callers, sign_in: SignIn, smartlink: Smartlink
 ) -> None:
     campaign_id = await made(call, "Contested")
@@ -99,7 +99,7 @@ async def test_whoever_saves_second_is_told_and_loses_nothing_of_the_first(
     assert (await call("ana", "GET", f"/api/campaigns/{campaign_id}"))["budget"] == "777.00"
 
 
-async def test_whoever_means_it_saves_over_what_another_changed(
+async def test_a_conflicting_save_can_overwrite_deliberately(
     call: Callers, sign_in: SignIn, smartlink: Smartlink
 ) -> None:
     campaign_id = await made(call, "Contested again")
@@ -117,9 +117,7 @@ async def test_whoever_means_it_saves_over_what_another_changed(
     assert (row["name"], row["budget"]) == ("Mine after all", "100.00")
 
 
-async def test_a_list_of_one_status_gains_and_loses_as_campaigns_change(
-    call: Callers, sign_in: SignIn, smartlink: Smartlink
-) -> None:
+async def test_a_list_filtered_by_status_follows_changes(call: Callers, sign_in: SignIn, smartlink: Smartlink) -> None:
     campaign_id = await made(call, "On and off")
     ana = await sign_in("ana")
     await ana.goto(f"{smartlink.url}/campaigns")
@@ -136,7 +134,7 @@ async def test_a_list_of_one_status_gains_and_loses_as_campaigns_change(
     await expect(card).to_have_count(0)
 
 
-async def test_one_that_is_deleted_is_gone_in_the_other_tab(
+async def test_a_deleted_campaign_disappears_in_the_other_tab(
     call: Callers, sign_in: SignIn, smartlink: Smartlink
 ) -> None:
     campaign_id = await made(call, "Short-lived")
@@ -157,7 +155,7 @@ async def test_one_that_is_deleted_is_gone_in_the_other_tab(
     await expect(ana.get_by_text("This campaign doesn't exist, or you don't have access to it.")).to_be_visible()
 
 
-async def test_an_admin_who_changes_what_its_owner_deleted_sees_that_it_is_gone(
+async def test_editing_a_deleted_campaign_shows_that_it_is_gone(
     call: Callers, sign_in: SignIn, smartlink: Smartlink
 ) -> None:
     campaign_id = await made(call, "Gone in between")
@@ -171,7 +169,7 @@ async def test_an_admin_who_changes_what_its_owner_deleted_sees_that_it_is_gone(
     await expect(admin.get_by_text("This campaign doesn't exist, or you don't have access to it.")).to_be_visible()
 
 
-async def test_what_is_saved_is_saved_though_the_activity_does_not_come_and_to_the_second(
+async def test_a_save_keeps_seconds_and_succeeds_if_the_activity_fails_to_load(
     call: Callers, sign_in: SignIn, smartlink: Smartlink
 ) -> None:
     campaign_id = await made(call, "Punctual")

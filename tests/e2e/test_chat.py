@@ -121,7 +121,7 @@ async def test_a_direct_message_reaches_its_reader_and_its_receipt_the_writer(si
     await expect(message(ben, "Only for Ben")).to_have_count(0)
 
 
-async def test_who_is_online_is_shown_and_a_leave_too(sign_in: SignIn) -> None:
+async def test_the_online_list_follows_joins_and_leaves(sign_in: SignIn) -> None:
     ana, ben = await sign_in("ana"), await sign_in("ben")
     await expect(online(ana, "Ben")).to_be_visible()
     await ben.context.close()
@@ -129,7 +129,7 @@ async def test_who_is_online_is_shown_and_a_leave_too(sign_in: SignIn) -> None:
     await expect(online(ana, "Ben")).to_have_count(0)
 
 
-async def test_what_was_said_while_offline_arrives_once_and_what_was_written_is_sent(
+async def test_after_being_offline_messages_arrive_once_and_drafts_are_sent(
     smartlink: Smartlink, sign_in: SignIn
 ) -> None:
     ana, ben = await sign_in("ana"), await sign_in("ben")
@@ -148,7 +148,7 @@ async def test_what_was_said_while_offline_arrives_once_and_what_was_written_is_
     await expect(message(ana, "Written in a tunnel")).to_have_count(1)
 
 
-async def test_the_system_restarts_and_the_chat_goes_on(smartlink: Smartlink, sign_in: SignIn) -> None:
+async def test_the_chat_continues_after_a_restart(smartlink: Smartlink, sign_in: SignIn) -> None:
     ana, ben = await sign_in("ana"), await sign_in("ben")
     assert await asyncio.to_thread(smartlink.stop) == 0
     await expect(ana.get_by_role("navigation", name="Conversations")).not_to_contain_text("Connected")
@@ -167,7 +167,7 @@ async def test_the_system_restarts_and_the_chat_goes_on(smartlink: Smartlink, si
     await expect(message(ben, "We are back")).to_have_count(1)
 
 
-async def test_history_is_loaded_by_scrolling_up_without_a_jump(smartlink: Smartlink, sign_in: SignIn) -> None:
+async def test_scrolling_up_loads_history_without_a_jump(smartlink: Smartlink, sign_in: SignIn) -> None:
     token = await token_of(smartlink, "admin")
     ben = await token_of(smartlink, "ben")
     for number in range(36):
@@ -180,7 +180,7 @@ async def test_history_is_loaded_by_scrolling_up_without_a_jump(smartlink: Smart
     await expect(message(ana, "Entry 0.")).to_have_count(1)
 
 
-async def test_the_keyboard_alone_is_enough(sign_in: SignIn) -> None:
+async def test_the_chat_works_with_the_keyboard_alone(sign_in: SignIn) -> None:
     ana = await sign_in("ana")
     writing = composer(ana)
     await writing.focus()
@@ -194,7 +194,7 @@ async def test_the_keyboard_alone_is_enough(sign_in: SignIn) -> None:
     await expect(message(ana, "two")).to_have_count(1)
 
 
-async def test_a_draft_outlives_a_reload(sign_in: SignIn) -> None:
+async def test_a_draft_survives_a_reload(sign_in: SignIn) -> None:
     ana = await sign_in("ana")
     await composer(ana).fill("half a thou")
     await ana.reload()
@@ -202,7 +202,7 @@ async def test_a_draft_outlives_a_reload(sign_in: SignIn) -> None:
     await expect(composer(ana)).to_have_value("half a thou")
 
 
-async def test_wrong_credentials_are_told(smartlink: Smartlink, browser: Any) -> None:
+async def test_wrong_credentials_show_an_error(smartlink: Smartlink, browser: Any) -> None:
     page = await browser.new_page()
     await page.goto(smartlink.url)
     await page.get_by_test_id("login-email").fill("ana@example.com")

@@ -43,7 +43,7 @@ async def write(call: Callers, sender: str, recipient_id: int, *said: str) -> No
         await call(sender, "POST", "/api/chat/messages/private", {"recipient_id": recipient_id, "message": text})
 
 
-async def test_reading_in_one_browser_brings_every_other_page_into_step(
+async def test_reading_in_one_browser_updates_all_other_pages(
     call: Callers, sign_in: SignIn, smartlink: Smartlink
 ) -> None:
     reader = await call.register("rita")
@@ -71,7 +71,7 @@ async def test_reading_in_one_browser_brings_every_other_page_into_step(
     assert rows == []
 
 
-async def test_what_comes_after_a_newer_message_of_ones_own_is_read_as_well(
+async def test_messages_after_ones_own_newer_message_are_read_too(
     call: Callers, sign_in: SignIn, smartlink: Smartlink
 ) -> None:
     reader = await call.register("rolf")
@@ -111,7 +111,7 @@ async def test_what_comes_after_a_newer_message_of_ones_own_is_read_as_well(
     await eventually_told(is_read)
 
 
-async def test_everything_is_marked_as_read_at_once(call: Callers, sign_in: SignIn) -> None:
+async def test_everything_can_be_marked_as_read(call: Callers, sign_in: SignIn) -> None:
     reader = await call.register("rosa")
     for writer in ("wim", "wes"):
         await call.register(writer)
@@ -127,7 +127,7 @@ async def test_everything_is_marked_as_read_at_once(call: Callers, sign_in: Sign
     assert [row["unread_count"] for row in await call("rosa", "GET", "/api/chat/conversations")] == [0, 0]
 
 
-async def test_typing_is_shown_to_the_one_it_is_for(sign_in: SignIn, smartlink: Smartlink) -> None:
+async def test_typing_is_shown_only_to_its_recipient(sign_in: SignIn, smartlink: Smartlink) -> None:
     ana, ben = await sign_in("ana"), await sign_in("ben")
     await ben.goto(f"{smartlink.url}/direct/1")
     await connected(ben)
@@ -143,7 +143,7 @@ async def test_typing_is_shown_to_the_one_it_is_for(sign_in: SignIn, smartlink: 
     await expect(ana.get_by_role("main").get_by_text("Ben is typing…")).to_have_count(1)
 
 
-async def test_what_is_found_is_shown_where_it_stands(call: Callers, sign_in: SignIn) -> None:
+async def test_a_search_result_opens_at_its_place(call: Callers, sign_in: SignIn) -> None:
     await call.register("sam", "Sam")
     hundred = [f"sam{number}" for number in range(6)]
     for who in hundred:
@@ -179,7 +179,7 @@ async def test_what_is_found_is_shown_where_it_stands(call: Callers, sign_in: Si
     assert (await log.get_by_test_id("message-text").all_inner_texts())[-100:] == wanted
 
 
-async def test_a_search_says_when_there_is_nothing_and_when_it_failed(sign_in: SignIn) -> None:
+async def test_a_search_shows_no_results_and_failures(sign_in: SignIn) -> None:
     ana = await sign_in("ana")
     field = ana.get_by_test_id("search")
     results = ana.get_by_test_id("search-results")
@@ -198,7 +198,7 @@ async def test_a_search_says_when_there_is_nothing_and_when_it_failed(sign_in: S
     await expect(conversation(ana, "Ben")).to_be_visible()
 
 
-async def test_where_nobody_is_nothing_can_be_written(sign_in: SignIn, smartlink: Smartlink) -> None:
+async def test_an_unknown_conversation_has_no_input(sign_in: SignIn, smartlink: Smartlink) -> None:
     ana = await sign_in("ana")
     for nobody in ("999999", "1"):
         await ana.goto(f"{smartlink.url}/direct/{nobody}")

@@ -73,7 +73,7 @@ async def connected(page: Page) -> None:
 
 
 @pytest.mark.parametrize("name", FORMS)
-async def test_what_was_being_written_is_given_back(
+async def test_a_draft_is_restored_after_signing_in_again(
     smartlink: Smartlink, call: Callers, sign_in: SignIn, name: str
 ) -> None:
     form = FORMS[name]
@@ -103,7 +103,7 @@ async def test_what_was_being_written_is_given_back(
 
 
 @pytest.mark.parametrize("name", ["general chat", "new campaign"])
-async def test_what_one_account_was_writing_is_not_shown_to_another(
+async def test_one_accounts_draft_is_not_shown_to_another(
     smartlink: Smartlink, call: Callers, sign_in: SignIn, name: str
 ) -> None:
     form, who = FORMS[name], f"lou-{name.replace(' ', '-')}"

@@ -65,7 +65,7 @@ async def frozen(browser: Browser) -> AsyncIterator[None]:
             os.kill(process, signal.SIGCONT)
 
 
-async def test_a_frozen_page_is_sent_away_and_closes_its_gap_when_it_wakes(smartlink: Smartlink) -> None:
+async def test_a_frozen_page_is_disconnected_and_catches_up_on_waking(smartlink: Smartlink) -> None:
     call = Callers(smartlink.url)
     async with chromium() as anas, chromium() as bens:
         ana, ben = await page_of(anas, smartlink, "ana"), await page_of(bens, smartlink, "ben")

@@ -160,7 +160,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_what_happened_while_cut_off_is_shown_afterwards(
+async def test_events_during_a_disconnect_are_shown_afterwards(
     smartlink: Smartlink, call: Callers, sign_in: SignIn, name: str
 ) -> None:
     case = CASES[name]
@@ -184,9 +184,7 @@ async def test_what_happened_while_cut_off_is_shown_afterwards(
     await eventually_told(agrees, what=f"{await case.shown(ana)} is {await case.wanted(call)}")
 
 
-async def test_pages_opened_while_nobody_answers_say_so_and_load_by_themselves_afterwards(
-    smartlink: Smartlink, sign_in: SignIn
-) -> None:
+async def test_pages_opened_during_an_outage_say_so_and_load_afterwards(smartlink: Smartlink, sign_in: SignIn) -> None:
     ana = await sign_in("ana")
     await ana.wait_for_load_state("networkidle")
     await ana.context.set_offline(True)
@@ -208,7 +206,7 @@ async def test_pages_opened_while_nobody_answers_say_so_and_load_by_themselves_a
     await expect(ana.get_by_test_id("campaign-1")).to_be_visible()
 
 
-async def test_what_did_not_go_through_is_shown_as_not_done_and_forgotten_once_one_can_try_again(
+async def test_a_failed_action_is_shown_until_it_can_be_retried(
     smartlink: Smartlink, sign_in: SignIn, call: Callers
 ) -> None:
     await call.register("noah")
@@ -235,7 +233,7 @@ async def test_what_did_not_go_through_is_shown_as_not_done_and_forgotten_once_o
     await expect(noah.get_by_test_id("nav-bell").locator(".badge")).to_have_count(0)
 
 
-async def test_a_room_opened_while_nobody_answers_loads_by_itself_afterwards(sign_in: SignIn) -> None:
+async def test_a_chat_opened_during_an_outage_loads_afterwards(sign_in: SignIn) -> None:
     ana = await sign_in("ana")
     await expect(ana.get_by_test_id(f"conversation-{BEN}")).to_be_visible()
     await ana.context.set_offline(True)
@@ -246,9 +244,7 @@ async def test_a_room_opened_while_nobody_answers_loads_by_itself_afterwards(sig
     await expect(ana.get_by_role("log").get_by_role("listitem").first).to_be_visible()
 
 
-async def test_a_page_whose_scripts_do_not_come_is_told_of_and_opens_later(
-    smartlink: Smartlink, sign_in: SignIn
-) -> None:
+async def test_a_page_whose_scripts_fail_to_load_says_so_and_opens_later(smartlink: Smartlink, sign_in: SignIn) -> None:
     admin = await sign_in("admin")
     await admin.context.set_offline(True)
     await admin.get_by_test_id("nav-admin").click()
@@ -262,9 +258,7 @@ async def test_a_page_whose_scripts_do_not_come_is_told_of_and_opens_later(
     await expect(admin.get_by_test_id("figure-connections")).to_be_visible()
 
 
-async def test_lists_of_admins_opened_while_nobody_answers_load_by_themselves_afterwards(
-    smartlink: Smartlink, sign_in: SignIn
-) -> None:
+async def test_admin_lists_opened_during_an_outage_load_afterwards(smartlink: Smartlink, sign_in: SignIn) -> None:
     admin = await sign_in("admin")
     await admin.goto(f"{smartlink.url}/admin")
     await admin.wait_for_load_state("networkidle")

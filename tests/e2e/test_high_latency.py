@@ -61,9 +61,7 @@ def composer(page: Page) -> Locator:
     return page.get_by_role("textbox", name=re.compile("^Message to"))
 
 
-async def test_what_one_writes_is_there_before_the_server_knows_and_arrives_once(
-    lines: tuple[Smartlink, Lines], sign_in: SignIn
-) -> None:
+async def test_a_sent_message_shows_at_once_and_arrives_once(lines: tuple[Smartlink, Lines], sign_in: SignIn) -> None:
     _, far = lines
     ana, ben = await sign_in("ana"), await sign_in("ben")
     await composer(ana).press_sequentially("From the other side of the world")
@@ -82,9 +80,7 @@ async def test_what_one_writes_is_there_before_the_server_knows_and_arrives_once
     await expect(ben.get_by_role("main").get_by_text("Ana is typing…")).to_have_count(0)
 
 
-async def test_a_line_that_was_cut_is_taken_up_again_and_nothing_is_missed(
-    lines: tuple[Smartlink, Lines], sign_in: SignIn
-) -> None:
+async def test_a_cut_connection_resumes_without_missed_events(lines: tuple[Smartlink, Lines], sign_in: SignIn) -> None:
     running, far = lines
     near = Callers(f"http://127.0.0.1:{running.app_port}")
     ana = await sign_in("ana")

@@ -59,7 +59,7 @@ async def all_read(call: Callers, who: str) -> bool:
     return await unread(call, who) == 0
 
 
-async def test_a_change_of_ones_campaign_pops_up_and_counts_and_leads_there(
+async def test_a_change_of_ones_campaign_shows_a_toast_that_links_to_it(
     call: Callers, sign_in: SignIn, smartlink: Smartlink
 ) -> None:
     ana = await sign_in("ana")
@@ -76,7 +76,7 @@ async def test_a_change_of_ones_campaign_pops_up_and_counts_and_leads_there(
     await expect(badge(ana)).to_have_text(str(before))
 
 
-async def test_a_toast_stays_while_the_reader_is_on_it(call: Callers, sign_in: SignIn, smartlink: Smartlink) -> None:
+async def test_a_toast_stays_while_hovered_or_focused(call: Callers, sign_in: SignIn, smartlink: Smartlink) -> None:
     ana = await (await sign_in("ana")).context.new_page()
     await ana.clock.install()
     await ana.goto(f"{smartlink.url}/campaigns")
@@ -91,7 +91,7 @@ async def test_a_toast_stays_while_the_reader_is_on_it(call: Callers, sign_in: S
     await expect(toast(ana, "Deposit received")).to_have_count(0)
 
 
-async def test_all_are_read_in_every_tab(call: Callers, sign_in: SignIn, smartlink: Smartlink) -> None:
+async def test_marking_all_as_read_updates_every_tab(call: Callers, sign_in: SignIn, smartlink: Smartlink) -> None:
     ana = await sign_in("ana")
     other = await ana.context.new_page()
     for page in (ana, other):
@@ -108,7 +108,7 @@ async def test_all_are_read_in_every_tab(call: Callers, sign_in: SignIn, smartli
     await eventually_told(partial(all_read, call, "ana"))
 
 
-async def test_names_and_texts_of_others_are_shown_as_text(
+async def test_other_users_names_and_texts_are_shown_as_text(
     call: Callers, sign_in: SignIn, smartlink: Smartlink
 ) -> None:
     await call.register("eve", f"Eve {INERT}")
@@ -128,7 +128,7 @@ async def test_names_and_texts_of_others_are_shown_as_text(
     assert await ana.evaluate("window.hacked") is None
 
 
-async def test_the_browser_is_asked_for_permission_after_a_click_only(sign_in: SignIn, smartlink: Smartlink) -> None:
+async def test_notification_permission_is_requested_only_after_a_click(sign_in: SignIn, smartlink: Smartlink) -> None:
     ana = await (await sign_in("ana")).context.new_page()
     await ana.add_init_script(ASKED)
     await ana.goto(f"{smartlink.url}/notifications")
@@ -142,7 +142,7 @@ async def test_the_browser_is_asked_for_permission_after_a_click_only(sign_in: S
     assert await ana.evaluate("window.asked") == 1
 
 
-async def test_the_browser_tells_what_no_page_of_it_that_is_looked_at_shows(
+async def test_browser_notifications_appear_only_if_no_visible_page_shows_them(
     call: Callers, sign_in: SignIn, smartlink: Smartlink
 ) -> None:
     hugo = await call.register("hugo")
@@ -169,7 +169,7 @@ async def test_the_browser_tells_what_no_page_of_it_that_is_looked_at_shows(
     await behind.wait_for_function("() => window.told.length === 0")
 
 
-async def test_a_list_that_does_not_load_says_so_and_is_loaded_again(sign_in: SignIn, smartlink: Smartlink) -> None:
+async def test_a_list_that_fails_to_load_says_so_and_can_be_retried(sign_in: SignIn, smartlink: Smartlink) -> None:
     ana = await (await sign_in("ana")).context.new_page()
     await ana.route(re.compile("/api/notifications"), lambda route: route.fulfill(status=503, body="{}"))
     await ana.goto(f"{smartlink.url}/notifications")
@@ -182,7 +182,7 @@ async def test_a_list_that_does_not_load_says_so_and_is_loaded_again(sign_in: Si
     ).to_be_visible()
 
 
-async def test_one_that_comes_while_the_list_is_on_its_way_is_in_the_list(
+async def test_a_notification_that_arrives_during_loading_is_in_the_list(
     call: Callers, sign_in: SignIn, smartlink: Smartlink
 ) -> None:
     await call.register("lea")
@@ -209,7 +209,7 @@ async def test_one_that_comes_while_the_list_is_on_its_way_is_in_the_list(
     await expect(toast(lea, "€9.00")).to_have_count(1)
 
 
-async def test_older_ones_come_when_asked_for_and_it_is_told_when_they_do_not(
+async def test_older_notifications_load_on_request_and_failures_are_shown(
     call: Callers, sign_in: SignIn, smartlink: Smartlink
 ) -> None:
     await call.register("mona")
@@ -230,7 +230,7 @@ async def test_older_ones_come_when_asked_for_and_it_is_told_when_they_do_not(
     await expect(mona.get_by_role("main").get_by_role("alert")).to_have_count(0)
 
 
-async def test_the_keyboard_goes_on_with_the_next_one_when_one_was_read(
+async def test_focus_moves_to_the_next_notification_after_reading_one(
     call: Callers, sign_in: SignIn, smartlink: Smartlink
 ) -> None:
     await call.register("kay")

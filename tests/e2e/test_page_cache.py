@@ -39,7 +39,7 @@ async def shared_browser() -> AsyncIterator[Browser]:
         yield started
 
 
-async def test_who_leaves_for_another_site_is_gone_at_once_and_back_with_the_page(
+async def test_leaving_for_another_site_goes_offline_and_returning_comes_back_online(
     smartlink: Smartlink, call: Callers, sign_in: SignIn
 ) -> None:
     ben, ana = await sign_in("ben"), await sign_in("ana")
@@ -61,9 +61,7 @@ async def test_who_leaves_for_another_site_is_gone_at_once_and_back_with_the_pag
     await expect(ana.get_by_role("log")).to_contain_text("Said when she was back")
 
 
-async def test_a_page_that_comes_back_after_a_sign_in_as_another_account_says_so(
-    smartlink: Smartlink, sign_in: SignIn
-) -> None:
+async def test_a_restored_page_notices_a_sign_in_as_another_account(smartlink: Smartlink, sign_in: SignIn) -> None:
     ana = await sign_in("ana")
     await ana.goto(f"http://127.0.0.1:{smartlink.realtime_port}/up")
     other = await ana.context.new_page()

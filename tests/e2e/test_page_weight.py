@@ -27,14 +27,14 @@ def scripts_of_the_first_page() -> set[Path]:
     return found
 
 
-def test_the_first_page_is_light() -> None:
+def test_the_first_page_has_a_size_limit() -> None:
     scripts = scripts_of_the_first_page()
     weights = {script.name: len(gzip.compress(script.read_bytes(), 9)) for script in scripts}
     assert weights
     assert sum(weights.values()) <= MOST, weights
 
 
-def test_charts_come_only_to_the_administration() -> None:
+def test_only_admin_pages_load_the_charts() -> None:
     with_charts = {script for script in (STATIC / "assets").glob("*.js") if "u-over" in script.read_text()}
     assert with_charts
     assert not with_charts & scripts_of_the_first_page()

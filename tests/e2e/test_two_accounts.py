@@ -41,9 +41,7 @@ async def apart(browser: Browser) -> BrowserContext:
     return context
 
 
-async def test_a_sign_in_as_another_account_brings_the_other_tab_into_step(
-    browser: Browser, smartlink: Smartlink
-) -> None:
+async def test_a_sign_in_as_another_account_updates_the_other_tab(browser: Browser, smartlink: Smartlink) -> None:
     context = await browser.new_context(viewport={"width": 1280, "height": 800})
     first, second = await context.new_page(), await context.new_page()
     for page in (first, second):
@@ -62,9 +60,7 @@ async def test_a_sign_in_as_another_account_brings_the_other_tab_into_step(
     await context.close()
 
 
-async def test_a_tab_at_the_form_goes_on_with_the_session_of_another_tab(
-    browser: Browser, smartlink: Smartlink
-) -> None:
+async def test_a_tab_at_the_sign_in_form_picks_up_another_tabs_session(browser: Browser, smartlink: Smartlink) -> None:
     context = await browser.new_context()
     first, second = await context.new_page(), await context.new_page()
     for page in (first, second):
@@ -78,7 +74,7 @@ async def test_a_tab_at_the_form_goes_on_with_the_session_of_another_tab(
 
 
 @pytest.mark.parametrize("what", ["draft", "message"])
-async def test_nothing_that_one_account_writes_is_shown_or_sent_as_anothers(
+async def test_one_accounts_input_is_never_shown_or_sent_as_anothers(
     browser: Browser, smartlink: Smartlink, call: Callers, what: str
 ) -> None:
     who, text = f"bill-{what}", f"Written by Bill, a {what}"
@@ -123,7 +119,7 @@ async def test_nothing_that_one_account_writes_is_shown_or_sent_as_anothers(
 
 
 @pytest.mark.parametrize("act", ["deposit", "export"])
-async def test_money_is_moved_and_shown_for_the_account_on_the_page_only(
+async def test_transactions_apply_only_to_the_account_on_the_page(
     browser: Browser, smartlink: Smartlink, call: Callers, act: str
 ) -> None:
     before = await call("admin", "GET", "/api/wallet")
@@ -158,7 +154,7 @@ async def test_money_is_moved_and_shown_for_the_account_on_the_page_only(
     await context.close()
 
 
-async def test_signing_out_ends_the_session_of_the_account_on_the_page_only(
+async def test_signing_out_ends_only_the_session_of_the_account_on_the_page(
     browser: Browser, smartlink: Smartlink
 ) -> None:
     context = await apart(browser)
@@ -179,7 +175,7 @@ async def test_signing_out_ends_the_session_of_the_account_on_the_page_only(
     await context.close()
 
 
-async def test_a_page_that_connects_again_does_not_listen_as_another_account(
+async def test_a_reconnecting_page_does_not_subscribe_as_another_account(
     browser: Browser, smartlink: Smartlink, call: Callers
 ) -> None:
     context = await apart(browser)
@@ -197,7 +193,7 @@ async def test_a_page_that_connects_again_does_not_listen_as_another_account(
     await context.close()
 
 
-async def test_after_a_session_ended_tabs_follow_the_same_account_and_are_told_of_another(
+async def test_after_a_session_ended_tabs_follow_the_same_account_only(
     browser: Browser, smartlink: Smartlink, call: Callers
 ) -> None:
     await call.register("bea", "Bea")

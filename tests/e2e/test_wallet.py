@@ -45,7 +45,7 @@ async def move(page: Page, amount: str, how: str) -> None:
     await page.get_by_test_id(how).click()
 
 
-async def test_money_goes_in_and_out_in_every_tab(call: Callers, wallet: Page, smartlink: Smartlink) -> None:
+async def test_deposits_and_withdrawals_show_in_every_tab(call: Callers, wallet: Page, smartlink: Smartlink) -> None:
     other = await wallet.context.new_page()
     await other.goto(f"{smartlink.url}/wallet")
     before = float((await call("ana", "GET", "/api/wallet"))["balance"])
@@ -72,7 +72,7 @@ async def test_money_goes_in_and_out_in_every_tab(call: Callers, wallet: Page, s
         ("99999999", "Insufficient balance."),
     ],
 )
-async def test_what_cannot_move_is_told_at_the_field(call: Callers, wallet: Page, amount: str, told: str) -> None:
+async def test_an_invalid_amount_is_shown_at_its_field(call: Callers, wallet: Page, amount: str, told: str) -> None:
     before = await call("ana", "GET", "/api/wallet")
 
     await move(wallet, amount, "withdraw")
@@ -82,7 +82,7 @@ async def test_what_cannot_move_is_told_at_the_field(call: Callers, wallet: Page
     assert await call("ana", "GET", "/api/wallet") == before
 
 
-async def test_the_file_holds_the_movements_that_are_chosen(call: Callers, wallet: Page, tmp_path: Path) -> None:
+async def test_the_export_contains_the_filtered_transactions(call: Callers, wallet: Page, tmp_path: Path) -> None:
     await wallet.get_by_test_id("filter-type").select_option("deposit")
     await expect(wallet.locator("[data-testid^=transaction-].withdrawal")).to_have_count(0)
     async with wallet.expect_download() as coming:
@@ -97,7 +97,7 @@ async def test_the_file_holds_the_movements_that_are_chosen(call: Callers, walle
     ]
 
 
-async def test_days_in_the_wrong_order_are_told_and_asked_of_nobody(call: Callers, wallet: Page) -> None:
+async def test_an_invalid_date_range_is_shown_without_a_request(call: Callers, wallet: Page) -> None:
     asked: list[str] = []
     wallet.on("request", lambda request: asked.append(request.url))
     await wallet.get_by_label("To").fill("2026-01-01")
@@ -113,7 +113,7 @@ async def test_days_in_the_wrong_order_are_told_and_asked_of_nobody(call: Caller
     assert [url for url in asked if "since=2026-12-3" in url and "until=" in url] == []
 
 
-async def test_older_movements_stay_and_are_those_that_were_asked_for(
+async def test_older_transactions_match_the_filter_and_stay(
     call: Callers, sign_in: SignIn, smartlink: Smartlink
 ) -> None:
     await call.register("olga")

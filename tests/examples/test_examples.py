@@ -82,7 +82,7 @@ async def subscribe_as_allowed(browser: Client, client: httpx2.AsyncClient, chan
     return said
 
 
-async def test_the_chat_reaches_everybody_but_the_sender(tmp_path: Path, server: RealtimeServer) -> None:
+async def test_the_chat_reaches_all_but_the_sender(tmp_path: Path, server: RealtimeServer) -> None:
     async with (
         running("fastapi_chat.py", tmp_path, server) as client,
         connected(server.port) as ana,
@@ -103,7 +103,7 @@ def test_the_chat_has_no_more_than_fifty_lines() -> None:
 
 
 @pytest.mark.parametrize("name", ["django_orders.py", "flask_orders.py"])
-async def test_an_order_is_told_to_its_owner_alone(tmp_path: Path, server: RealtimeServer, name: str) -> None:
+async def test_an_orders_event_reaches_only_its_owner(tmp_path: Path, server: RealtimeServer, name: str) -> None:
     async with running(name, tmp_path, server) as client, connected(server.port) as owner:
         await subscribe_as_allowed(owner, client, "private-orders.7", "7")
         assert (await ask(owner, client, "private-orders.7", "8")).status_code == 403
@@ -115,7 +115,7 @@ async def test_an_order_is_told_to_its_owner_alone(tmp_path: Path, server: Realt
         assert await owner.is_quiet()
 
 
-async def test_an_order_in_a_database_is_told_with_its_event_id(tmp_path: Path, server: RealtimeServer) -> None:
+async def test_an_order_in_a_database_is_announced_with_its_event_id(tmp_path: Path, server: RealtimeServer) -> None:
     async with running("fastapi_orders.py", tmp_path, server) as client, connected(server.port) as owner:
         await subscribe_as_allowed(owner, client, "private-orders.7", "7")
         assert (await ask(owner, client, "private-orders.7", "8")).status_code == 403
@@ -130,7 +130,7 @@ async def test_an_order_in_a_database_is_told_with_its_event_id(tmp_path: Path, 
         assert await owner.is_quiet()
 
 
-async def test_a_driver_of_ones_own_stands_beside_the_server(tmp_path: Path, server: RealtimeServer) -> None:
+async def test_a_custom_driver_works_beside_the_server(tmp_path: Path, server: RealtimeServer) -> None:
     async with connected(server.port) as reader:
         await reader.subscribe("news")
         process = await start("custom_driver.py", tmp_path, server)
@@ -142,7 +142,7 @@ async def test_a_driver_of_ones_own_stands_beside_the_server(tmp_path: Path, ser
         assert line == {"channel": "news", "event": "news.out", "data": {"n": 1}}
 
 
-async def test_what_the_server_carries_only_the_subscriber_can_read(tmp_path: Path, server: RealtimeServer) -> None:
+async def test_only_subscribers_can_read_encrypted_events(tmp_path: Path, server: RealtimeServer) -> None:
     async with (
         running("encrypted_channel.py", tmp_path, server, BROADCAST_ENCRYPTION_MASTER_KEY=MASTER_KEY) as client,
         connected(server.port) as patient,

@@ -34,7 +34,7 @@ async def refused(engines: RedisEngines) -> bool:
     return False
 
 
-async def test_what_was_published_while_a_subscription_was_killed_comes_after_all(shared_redis: RedisServer) -> None:
+async def test_publications_during_a_killed_subscription_are_delivered_later(shared_redis: RedisServer) -> None:
     async with redis_engines(shared_redis.url) as one, redis_engines(shared_redis.url, one.names.prefix) as two:
         await one.broker.subscribe("1", "chat")
         sent = [event(number) for number in range(300)]
@@ -49,7 +49,7 @@ async def test_what_was_published_while_a_subscription_was_killed_comes_after_al
         assert one.heard == sent
 
 
-async def test_a_black_hole_is_noticed_told_at_once_and_its_gap_closed(shared_redis: RedisServer) -> None:
+async def test_a_black_hole_is_detected_reported_and_its_gap_closed(shared_redis: RedisServer) -> None:
     async with (
         proxy(shared_redis.port) as between,
         redis_engines(between.url) as one,
@@ -76,7 +76,7 @@ async def test_a_black_hole_is_noticed_told_at_once_and_its_gap_closed(shared_re
         assert [p for p in one.heard if p != Publication("1", "late", b"{}")] == sent
 
 
-async def test_live_publications_reach_this_nodes_subscribers_while_redis_is_away() -> None:
+async def test_live_publications_reach_local_subscribers_during_an_outage() -> None:
     with redis_server() as server:
         async with redis_engines(server.url) as engines:
             await engines.broker.subscribe("1", "chat")
@@ -91,7 +91,7 @@ async def test_live_publications_reach_this_nodes_subscribers_while_redis_is_awa
             assert engines.heard == [event(1, is_live=True)]
 
 
-async def test_redis_may_come_back_empty() -> None:
+async def test_publishing_continues_after_redis_returns_empty() -> None:
     with redis_server() as server:
         async with redis_engines(server.url) as engines:
             await engines.broker.subscribe("1", "chat")
@@ -106,7 +106,7 @@ async def test_redis_may_come_back_empty() -> None:
             await eventually(lambda: engines.heard == [event(1), event(2)])
 
 
-async def test_a_frozen_redis_is_noticed_and_nothing_is_heard_twice() -> None:
+async def test_a_frozen_redis_is_detected_and_causes_no_duplicates() -> None:
     with redis_server() as server:
         async with redis_engines(server.url) as engines:
             await engines.broker.subscribe("1", "chat")
@@ -124,7 +124,7 @@ async def test_a_frozen_redis_is_noticed_and_nothing_is_heard_twice() -> None:
             assert engines.heard in ([event(1), event(3)], [event(1), event(2), event(3)])
 
 
-async def test_a_gap_longer_than_what_is_kept_is_told(
+async def test_a_gap_longer_than_the_stream_is_reported(
     shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "KEPT_PER_CHANNEL", 20)
@@ -145,7 +145,7 @@ async def test_a_gap_longer_than_what_is_kept_is_told(
         assert one.heard == [Control("1", module.MISSED, "chat"), Publication("1", "quiet", b"{}")]
 
 
-async def test_controls_that_cannot_be_brought_after_all_are_told_as_missed(
+async def test_unrecoverable_controls_are_reported_as_missed(
     shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "KEPT_PER_CHANNEL", 20)
@@ -164,7 +164,7 @@ async def test_controls_that_cannot_be_brought_after_all_are_told_as_missed(
         assert one.heard == [Control("", module.MISSED, "")]
 
 
-async def test_a_node_that_began_without_redis_hears_the_controls_told_before_it_was_joined() -> None:
+async def test_a_node_started_without_redis_gets_earlier_controls_later() -> None:
     port = free_port()
     late = make_engines(f"redis://127.0.0.1:{port}/0")
     await late.start()
@@ -180,7 +180,7 @@ async def test_a_node_that_began_without_redis_hears_the_controls_told_before_it
         await late.stop()
 
 
-async def test_redis_may_be_away_at_the_start() -> None:
+async def test_a_node_can_start_without_redis() -> None:
     port = free_port()
     engines = make_engines(f"redis://127.0.0.1:{port}/0")
     await engines.start()
@@ -196,7 +196,7 @@ async def test_redis_may_be_away_at_the_start() -> None:
         await engines.stop()
 
 
-async def test_scripts_that_redis_forgot_are_loaded_again(shared_redis: RedisServer) -> None:
+async def test_scripts_lost_by_redis_are_loaded_again(shared_redis: RedisServer) -> None:
     async with redis_engines(shared_redis.url) as engines:
         await engines.broker.subscribe("1", "chat")
         sent = [event(number) for number in range(50)]
@@ -246,7 +246,7 @@ async def test_hostile_messages_on_the_bus_are_dropped_and_counted(shared_redis:
         assert engines.broker.is_available
 
 
-async def test_commands_of_one_turn_share_an_exchange_and_keep_their_order(shared_redis: RedisServer) -> None:
+async def test_commands_of_one_loop_turn_are_pipelined_in_order(shared_redis: RedisServer) -> None:
     async with redis_engines(shared_redis.url) as engines:
         await engines.broker.subscribe("1", "chat")
         sent = [event(number) for number in range(400)]

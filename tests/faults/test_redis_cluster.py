@@ -48,7 +48,7 @@ async def pair(masters: list[RedisServer]) -> AsyncIterator[tuple[RedisEngines, 
         yield one, two
 
 
-async def test_publications_go_over_all_masters_in_order(pair: tuple[RedisEngines, RedisEngines]) -> None:
+async def test_publications_are_spread_over_all_masters_in_order(pair: tuple[RedisEngines, RedisEngines]) -> None:
     one, two = pair
     for channel in CHANNELS:
         await one.broker.subscribe("1", channel)
@@ -65,7 +65,7 @@ async def test_publications_go_over_all_masters_in_order(pair: tuple[RedisEngine
     assert two.heard == [Control("1", "terminate_user", "7")]
 
 
-async def test_presence_is_the_same_on_a_cluster(pair: tuple[RedisEngines, RedisEngines]) -> None:
+async def test_presence_works_on_a_cluster(pair: tuple[RedisEngines, RedisEngines]) -> None:
     one, two = pair
     for channel in CHANNELS:
         assert await one.presence.join("1", channel, "1.1", ANA) == Arrival(True, True, 1)
@@ -78,7 +78,7 @@ async def test_presence_is_the_same_on_a_cluster(pair: tuple[RedisEngines, Redis
     assert await one.presence.leave("1", CHANNELS[0], "1.1") == Departure(True, True, 0)
 
 
-async def test_history_and_idempotency_are_the_same_on_a_cluster(pair: tuple[RedisEngines, RedisEngines]) -> None:
+async def test_history_and_idempotency_work_on_a_cluster(pair: tuple[RedisEngines, RedisEngines]) -> None:
     one, two = pair
     for number, channel in enumerate(CHANNELS):
         assert await one.history.append("1", channel, b"%d" % number, 60) == 1
@@ -90,14 +90,14 @@ async def test_history_and_idempotency_are_the_same_on_a_cluster(pair: tuple[Red
             await two.idempotency.claim("1", channel)
 
 
-async def test_two_who_meet_over_nodes_on_a_cluster_are_told_of_each_other_once(masters: list[RedisServer]) -> None:
+async def test_members_joining_at_different_nodes_on_a_cluster_see_each_other_once(masters: list[RedisServer]) -> None:
     settings = {"reverb_scaling_enabled": True, "reverb_scaling_channel": fresh_prefix(), "redis_url": url(masters)}
     async with realtime_server(**settings) as one, realtime_server(**settings) as two:
         assert await misled([one.port, two.port], 20) == []
         assert await misled_by_leaves([one.port, two.port], 20) == []
 
 
-async def test_webhooks_wait_on_a_cluster_too(masters: list[RedisServer]) -> None:
+async def test_the_webhook_queue_works_on_a_cluster(masters: list[RedisServer]) -> None:
     """Every script is tried: on a Cluster it may touch keys of one slot alone."""
     queue = RedisQueue(RedisCommands(parse_url(url(masters)), WEBHOOK_SCRIPTS), Names(fresh_prefix()))
     subject, address = Subject("1", "presence-a", "7"), Address("1", "https://one.test/hook", is_of_users=True)
@@ -120,7 +120,7 @@ async def test_webhooks_wait_on_a_cluster_too(masters: list[RedisServer]) -> Non
         await queue.stop()
 
 
-async def test_slots_may_move_while_nodes_speak(
+async def test_slots_may_move_while_nodes_publish(
     masters: list[RedisServer], pair: tuple[RedisEngines, RedisEngines]
 ) -> None:
     one, two = pair
@@ -150,7 +150,7 @@ async def test_slots_may_move_while_nodes_speak(
 
 
 @pytest.mark.parametrize("is_moved", [False, True], ids=["its stream still here", "its stream there already"])
-async def test_a_channel_in_a_half_moved_slot_goes_on_in_order(
+async def test_a_channel_in_a_migrating_slot_continues_in_order(
     masters: list[RedisServer], pair: tuple[RedisEngines, RedisEngines], *, is_moved: bool
 ) -> None:
     one, two = pair
@@ -170,7 +170,7 @@ async def test_a_channel_in_a_half_moved_slot_goes_on_in_order(
     assert one.heard == sent
 
 
-async def test_a_new_channel_and_controls_go_on_in_a_half_moved_slot(
+async def test_a_new_channel_and_controls_work_in_a_migrating_slot(
     masters: list[RedisServer], pair: tuple[RedisEngines, RedisEngines]
 ) -> None:
     """Nothing is written there yet, so all that is written goes to the other server."""
@@ -193,7 +193,7 @@ async def test_a_new_channel_and_controls_go_on_in_a_half_moved_slot(
         ]
 
 
-async def test_heartbeats_are_heard_while_their_slot_is_half_moved(
+async def test_heartbeats_are_received_while_their_slot_migrates(
     masters: list[RedisServer], pair: tuple[RedisEngines, RedisEngines]
 ) -> None:
     broker = pair[0].broker
@@ -203,7 +203,7 @@ async def test_heartbeats_are_heard_while_their_slot_is_half_moved(
         assert broker._subscriptions is subscriptions  # none of them was given up
 
 
-async def test_a_command_that_has_to_wait_for_a_slot_holds_up_no_other(
+async def test_a_command_waiting_for_a_slot_delays_no_other(
     masters: list[RedisServer], pair: tuple[RedisEngines, RedisEngines]
 ) -> None:
     """The presence keys of one channel are on two servers: what is asked of it has to wait, and nothing else."""
@@ -255,7 +255,7 @@ async def test_servers_on_a_cluster_serve_clients(masters: list[RedisServer]) ->
             await ben.expect("e")
 
 
-async def test_after_a_sentinel_failover_all_goes_on_with_the_new_master() -> None:
+async def test_after_a_sentinel_failover_nodes_use_the_new_master() -> None:
     with ExitStack() as stack:
         master = stack.enter_context(redis_server())
         replica = stack.enter_context(redis_server("--replicaof", f"127.0.0.1 {master.port}"))

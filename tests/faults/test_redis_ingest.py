@@ -43,7 +43,7 @@ def send(redis: RedisServer, channel: str, payload: object) -> None:
     redis.call("PUBLISH", f"{PREFIX}{channel}", payload if isinstance(payload, bytes) else json.dumps(payload))  # type: ignore[arg-type]
 
 
-async def test_each_node_delivers_each_event_once_to_its_own(
+async def test_each_node_delivers_each_event_once_to_its_subscribers(
     shared_redis: RedisServer, pair: tuple[RealtimeServer, RealtimeServer]
 ) -> None:
     one, two = pair
@@ -81,7 +81,7 @@ HOSTILE: list[tuple[str, object]] = [
 ]
 
 
-async def test_what_cannot_be_an_event_is_dropped_and_counted(
+async def test_invalid_events_are_dropped_and_counted(
     shared_redis: RedisServer, pair: tuple[RealtimeServer, RealtimeServer]
 ) -> None:
     one, _ = pair
@@ -95,7 +95,7 @@ async def test_what_cannot_be_an_event_is_dropped_and_counted(
         assert one.metrics.ingest_dropped == len(HOSTILE)
 
 
-async def test_one_node_without_others_reads_them_too_and_comes_back_after_redis_was_away() -> None:
+async def test_a_single_node_reads_events_too_and_reconnects_after_an_outage() -> None:
     with redis_server() as redis:
         async with realtime_server(redis_url=redis.url, reverb_redis_ingest=True) as server:
             async with connected(server.port) as client:

@@ -70,7 +70,7 @@ async def next_event(client: Client, event: str) -> dict[str, Any]:
     return message
 
 
-async def test_a_user_arrives_and_leaves_once_over_all_nodes(shared_redis: RedisServer) -> None:
+async def test_a_user_joins_and_leaves_once_on_all_nodes(shared_redis: RedisServer) -> None:
     async with nodes(shared_redis, 3) as (one, two, three):
         async with connected(one.port) as watcher, connected(three.port) as other:
             await watcher.subscribe("presence-a", BEN)
@@ -95,13 +95,13 @@ async def test_a_user_arrives_and_leaves_once_over_all_nodes(shared_redis: Redis
                 assert await client.is_quiet()
 
 
-async def test_two_who_meet_over_nodes_are_told_of_each_other_once(shared_redis: RedisServer) -> None:
+async def test_members_joining_at_different_nodes_see_each_other_once(shared_redis: RedisServer) -> None:
     async with nodes(shared_redis) as (one, two):
         assert await misled([one.port, two.port], 40) == []
         assert await misled_by_leaves([one.port, two.port], 40) == []
 
 
-async def test_events_whispers_and_terminations_cross_nodes(shared_redis: RedisServer) -> None:
+async def test_events_client_events_and_terminations_cross_nodes(shared_redis: RedisServer) -> None:
     async with nodes(shared_redis) as (one, two), connected(one.port) as ana, connected(two.port) as ben:
         await ana.subscribe("presence-a", ANA)
         await ben.subscribe("presence-a", BEN)
@@ -116,7 +116,7 @@ async def test_events_whispers_and_terminations_cross_nodes(shared_redis: RedisS
         await ana.expect("pusher_internal:member_removed")
 
 
-async def test_what_a_cache_channel_holds_and_what_was_published_is_known_to_all(shared_redis: RedisServer) -> None:
+async def test_cached_events_and_idempotency_keys_are_shared_by_all_nodes(shared_redis: RedisServer) -> None:
     async with nodes(shared_redis) as (one, two):
         key = {"Idempotency-Key": "k1"}
         assert await publish(one, "cache-a", "first", headers=key) == 200
@@ -131,7 +131,7 @@ async def test_what_a_cache_channel_holds_and_what_was_published_is_known_to_all
             assert await client.is_quiet()
 
 
-async def test_the_limit_of_connections_is_the_clusters(shared_redis: RedisServer) -> None:
+async def test_the_connection_limit_is_cluster_wide(shared_redis: RedisServer) -> None:
     async with nodes(shared_redis, reverb_app_max_connections=2) as (one, two):
         async with connected(one.port), connected(one.port):
             async with connected(two.port) as refused:
@@ -139,7 +139,7 @@ async def test_the_limit_of_connections_is_the_clusters(shared_redis: RedisServe
             assert await get(two, "/connections") == {"connections": 2}
 
 
-async def test_the_limit_holds_however_many_come_at_once(shared_redis: RedisServer) -> None:
+async def test_the_limit_holds_for_simultaneous_connections(shared_redis: RedisServer) -> None:
     async with nodes(shared_redis, reverb_app_max_connections=3) as (one, two), AsyncExitStack() as stack:
         came = [connected(node.port) for node in (one, two) for _ in range(8)]
         clients = await asyncio.gather(*(stack.enter_async_context(client) for client in came))
@@ -156,7 +156,7 @@ async def test_the_limit_holds_however_many_come_at_once(shared_redis: RedisServ
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_clients_stay_connected_while_redis_is_away_and_find_all_in_order_afterwards() -> None:
+async def test_clients_stay_connected_during_an_outage_and_all_works_afterwards() -> None:
     with redis_server() as redis:
         async with nodes(redis) as (one, two), connected(one.port) as ana, connected(two.port) as ben:
             await ana.subscribe("presence-a", ANA)
@@ -183,7 +183,7 @@ async def test_clients_stay_connected_while_redis_is_away_and_find_all_in_order_
             await next_event(ben, "pusher_internal:member_removed")
 
 
-async def test_those_on_a_channel_whose_events_were_missed_connect_again(shared_redis: RedisServer) -> None:
+async def test_subscribers_of_a_channel_with_missed_events_reconnect(shared_redis: RedisServer) -> None:
     async with nodes(shared_redis, 1) as (node,), connected(node.port) as missing, connected(node.port) as other:
         await missing.subscribe("chat")
         await other.subscribe("elsewhere")
@@ -212,9 +212,7 @@ async def until_it_listens(port: int, process: subprocess.Popen[bytes], folder: 
     await eventually_told(listens, what="a node that listens")
 
 
-async def test_a_node_killed_with_its_process_is_missed_in_ten_seconds(
-    shared_redis: RedisServer, tmp_path: Path
-) -> None:
+async def test_a_killed_nodes_members_are_removed_within_ten_seconds(shared_redis: RedisServer, tmp_path: Path) -> None:
     port = free_port()
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("REVERB_", "REDIS_"))}
     async with nodes(shared_redis, 1, reverb_app_subscription_counts=True) as (node,), connected(node.port) as ben:

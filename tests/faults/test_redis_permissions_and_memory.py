@@ -56,7 +56,7 @@ async def start_and_stop(settings: ServerSettings) -> None:
     await server.stop()
 
 
-def test_every_command_of_a_script_is_tried() -> None:
+def test_every_command_of_a_script_is_probed() -> None:
     scripts = bootstrap.engines_for(scaled_anywhere(), bootstrap.Metrics()).redis
     assert scripts is not None
     used = set(re.findall(r"redis\.call\('([A-Z]+)'", "".join(scripts._scripts)))
@@ -68,7 +68,7 @@ def scaled_anywhere() -> ServerSettings:
     return ServerSettings(_env_file=None, reverb_scaling_enabled=True, redis_host="127.0.0.1", redis_port=1)
 
 
-async def test_the_documented_rules_are_enough_and_please_doctor(redis: RedisServer) -> None:
+async def test_the_documented_acl_rules_are_sufficient_also_for_doctor(redis: RedisServer) -> None:
     allow(redis, *ALLOWED)
     settings = as_realtime(redis)
 
@@ -83,7 +83,7 @@ async def test_the_documented_rules_are_enough_and_please_doctor(redis: RedisSer
                 assert (await call(server.port, "GET", "/up")).json() == {"health": "OK"}
 
 
-async def test_the_documented_rules_are_enough_on_a_cluster() -> None:
+async def test_the_documented_acl_rules_are_sufficient_on_a_cluster() -> None:
     with cluster(3) as masters:
         for master in masters:
             allow(master, *ALLOWED, "+cluster|slots")
@@ -111,7 +111,7 @@ async def test_the_documented_rules_are_enough_on_a_cluster() -> None:
         (("resetchannels",), "&reverb:*"),
     ],
 )
-async def test_each_missing_rule_is_named_at_the_start_and_by_doctor(
+async def test_each_missing_acl_rule_is_named_at_startup_and_by_doctor(
     redis: RedisServer, changes: tuple[str, ...], missing: str
 ) -> None:
     allow(redis, *ALLOWED, *changes)
@@ -133,7 +133,7 @@ async def answers(server: RealtimeServer, path: str) -> tuple[int, str]:
     return status, body
 
 
-async def test_a_full_redis_is_called_full() -> None:
+async def test_a_full_redis_is_reported_as_full() -> None:
     body = b'{"name":"e","channel":"a","data":"x"}'
     with redis_server() as redis:
         settings = {"reverb_scaling_enabled": True, "redis_url": redis.url}
@@ -163,7 +163,7 @@ async def test_a_full_redis_is_called_full() -> None:
             assert (await call(server.port, "POST", "/apps/1001/events", body)).status_code == 200
 
 
-async def test_who_leaves_while_redis_is_full_is_no_member_any_more_and_told_once() -> None:
+async def test_a_leave_while_redis_is_full_is_recorded_and_announced_once() -> None:
     with redis_server() as redis:
         async with redis_engines(redis.url) as one, redis_engines(redis.url, one.names.prefix) as two:
             for socket, member in (("1.1", ANA), ("1.2", BEN)):
@@ -186,7 +186,7 @@ async def test_who_leaves_while_redis_is_full_is_no_member_any_more_and_told_onc
             assert {member.user_id for member in await two.presence.members("1", "presence-a")} == {"2", "3"}
 
 
-async def test_members_are_not_told_removed_and_added_again_while_redis_is_full() -> None:
+async def test_a_full_redis_does_not_cause_repeated_leaves_and_joins() -> None:
     with redis_server() as redis:
         settings = {"reverb_scaling_enabled": True, "redis_url": redis.url}
         async with realtime_server(**settings) as server, connected(server.port) as ana:
@@ -201,7 +201,7 @@ async def test_members_are_not_told_removed_and_added_again_while_redis_is_full(
             assert await ana.is_quiet()
 
 
-async def test_a_redis_that_evicts_is_told_of_everywhere_and_once_in_the_log(
+async def test_an_evicting_redis_is_reported_everywhere_and_logged_once(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with redis_server("--maxmemory-policy", "allkeys-lru") as redis:

@@ -44,7 +44,9 @@ async def settled(engines: RedisEngines) -> None:
     await eventually(is_at_rest)
 
 
-async def test_a_dead_nodes_entries_are_gone_in_ten_seconds_and_one_node_is_told(shared_redis: RedisServer) -> None:
+async def test_a_dead_nodes_entries_are_removed_within_ten_seconds_and_announced_once(
+    shared_redis: RedisServer,
+) -> None:
     async with (
         redis_engines(shared_redis.url) as dying,
         redis_engines(shared_redis.url, dying.names.prefix) as two,
@@ -76,7 +78,7 @@ async def test_a_dead_nodes_entries_are_gone_in_ten_seconds_and_one_node_is_told
 
 
 @impatient
-async def test_a_flushed_redis_is_filled_again_and_nobody_is_told_to_come_or_go(shared_redis: RedisServer) -> None:
+async def test_a_flushed_redis_is_refilled_without_announcements(shared_redis: RedisServer) -> None:
     with redis_server() as server:
         async with redis_engines(server.url) as one, redis_engines(server.url, one.names.prefix) as two:
             await one.presence.join(*ROOM, "1.1", ANA)
@@ -98,7 +100,7 @@ async def test_a_flushed_redis_is_filled_again_and_nobody_is_told_to_come_or_go(
 
 
 @impatient
-async def test_while_redis_is_away_a_node_answers_for_itself_and_catches_up_afterwards() -> None:
+async def test_during_an_outage_a_node_answers_for_itself_and_catches_up_later() -> None:
     with redis_server() as server:
         async with redis_engines(server.url) as one, redis_engines(server.url, one.names.prefix) as two:
             await one.presence.join(*ROOM, "1.1", ANA)
@@ -127,7 +129,7 @@ async def test_while_redis_is_away_a_node_answers_for_itself_and_catches_up_afte
 
 
 @impatient
-async def test_a_node_that_was_cut_off_is_removed_and_comes_back_as_it_is_by_then(shared_redis: RedisServer) -> None:
+async def test_a_node_cut_off_for_long_is_removed_and_returns_with_its_current_state(shared_redis: RedisServer) -> None:
     async with (
         proxy(shared_redis.port) as between,
         redis_engines(between.url) as cut,
@@ -161,7 +163,7 @@ async def test_a_node_that_was_cut_off_is_removed_and_comes_back_as_it_is_by_the
 
 
 @impatient
-async def test_a_short_cut_changes_nothing_and_is_told_of_nobody(shared_redis: RedisServer) -> None:
+async def test_a_short_interruption_changes_and_announces_nothing(shared_redis: RedisServer) -> None:
     async with (
         proxy(shared_redis.port) as between,
         redis_engines(between.url) as cut,
@@ -179,7 +181,7 @@ async def test_a_short_cut_changes_nothing_and_is_told_of_nobody(shared_redis: R
 
 
 @impatient
-async def test_redis_standing_still_takes_no_node_for_dead() -> None:
+async def test_a_frozen_redis_makes_no_node_count_as_dead() -> None:
     with redis_server() as server:
         async with redis_engines(server.url) as one, redis_engines(server.url, one.names.prefix) as two:
             await one.presence.join(*ROOM, "1.1", ANA)
@@ -200,7 +202,7 @@ async def test_redis_standing_still_takes_no_node_for_dead() -> None:
 
 
 @impatient
-async def test_a_part_of_redis_that_was_lost_is_found_missing(shared_redis: RedisServer) -> None:
+async def test_a_partial_loss_of_data_in_redis_is_detected(shared_redis: RedisServer) -> None:
     async with redis_engines(shared_redis.url) as engines:
         await engines.presence.join(*ROOM, "1.1", ANA)
         names = engines.names
@@ -233,7 +235,7 @@ async def test_a_stopped_node_leaves_nothing_behind(shared_redis: RedisServer) -
 
 
 @impatient
-async def test_a_claim_whose_answer_was_lost_does_not_hold_up_its_repeat() -> None:
+async def test_a_claim_whose_reply_was_lost_does_not_block_its_repeat() -> None:
     with redis_server() as server:
         async with redis_engines(server.url) as engines:
             server.freeze()

@@ -54,7 +54,7 @@ def resets(monkeypatch: pytest.MonkeyPatch) -> Resets:
     return resets
 
 
-def test_only_what_uvloop_says_of_a_closed_connection_is_mapped(shared_redis: RedisServer) -> None:
+def test_only_uvloops_error_for_a_closed_connection_is_mapped(shared_redis: RedisServer) -> None:
     async def write_to_a_closed_one() -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", shared_redis.port)
         writer.transport.abort()
@@ -69,7 +69,7 @@ def test_only_what_uvloop_says_of_a_closed_connection_is_mapped(shared_redis: Re
         raise RuntimeError("our own")
 
 
-def test_a_publisher_is_told_to_come_back_and_the_node_does(
+def test_a_publisher_gets_503_and_the_node_reconnects(
     shared_redis: RedisServer, resets: Resets, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async def publish() -> None:
@@ -90,7 +90,7 @@ def test_a_publisher_is_told_to_come_back_and_the_node_does(
     assert "internal error" not in capfd.readouterr().out
 
 
-def test_events_of_the_application_are_read_again(shared_redis: RedisServer, resets: Resets) -> None:
+def test_ingest_reconnects(shared_redis: RedisServer, resets: Resets) -> None:
     prefix = fresh_prefix()
 
     async def read() -> None:
@@ -107,7 +107,7 @@ def test_events_of_the_application_are_read_again(shared_redis: RedisServer, res
     uvloop.run(read())
 
 
-def test_the_librarys_driver_says_that_redis_is_unavailable(shared_redis: RedisServer, resets: Resets) -> None:
+def test_the_librarys_driver_raises_unavailable(shared_redis: RedisServer, resets: Resets) -> None:
     async def send_each() -> None:
         driver = RedisDriver(shared_redis.url, timeout_s=2)
         await driver.send([Envelope("a", "E", "{}")])
@@ -121,7 +121,7 @@ def test_the_librarys_driver_says_that_redis_is_unavailable(shared_redis: RedisS
     uvloop.run(send_each())
 
 
-def test_the_portal_does_without_for_a_moment(
+def test_the_portal_continues_without_redis(
     shared_redis: RedisServer, resets: Resets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(principals, "UNHEARD_S", 0.05)

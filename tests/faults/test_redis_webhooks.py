@@ -37,7 +37,7 @@ def told(target: Receiver, name: str, user_id: str | None = None) -> int:
     return sum(event["name"] == name and event.get("user_id") == user_id for event in target.events)
 
 
-async def test_two_servers_tell_each_event_once_and_one_that_was_killed_is_told_for(
+async def test_two_servers_post_each_event_once_also_for_a_killed_one(
     shared_redis: RedisServer, tmp_path: Path
 ) -> None:
     folders = [tmp_path / "one", tmp_path / "two"]
@@ -73,7 +73,7 @@ async def test_two_servers_tell_each_event_once_and_one_that_was_killed_is_told_
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_what_happens_while_redis_is_away_is_told_when_it_is_back() -> None:
+async def test_events_during_an_outage_are_posted_afterwards() -> None:
     port = free_port()
     async with receiver() as target:
         shared = settings(f"redis://127.0.0.1:{port}/0", target, fresh_prefix())
@@ -84,7 +84,7 @@ async def test_what_happens_while_redis_is_away_is_told_when_it_is_back() -> Non
 
 
 @pytest.mark.parametrize("queue", ["memory", "sqlite:///webhooks.db"])
-def test_a_queue_of_one_machine_is_refused_where_several_are_joined(queue: str) -> None:
+def test_a_local_queue_is_refused_with_several_machines(queue: str) -> None:
     asked = ServerSettings(_env_file=None, reverb_scaling_enabled=True, reverb_webhook_queue=queue)
 
     with pytest.raises(UnsafeSettings, match=r"REVERB_WEBHOOK_QUEUE=(memory|sqlite) is local to one machine"):

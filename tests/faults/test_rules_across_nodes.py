@@ -89,7 +89,7 @@ def users(number: int) -> dict[str, list[dict[str, str]]]:
 # Presence, counts and lists are of all nodes, and nodes hear only what they need
 
 
-async def test_presence_list_and_member_events_are_of_all_nodes(pair: Machines) -> None:
+async def test_presence_lists_and_member_events_cover_all_nodes(pair: Machines) -> None:
     async with clients(pair.one, pair.two) as watching:
         for client in watching:
             await client.subscribe("presence-list", {"user_id": "0"})
@@ -130,7 +130,7 @@ async def test_user_count_is_not_summed_over_nodes(pair: Machines) -> None:
             assert counts == {"occupied": True, "user_count": 1, "subscription_count": 2 * EACH}
 
 
-async def test_users_are_told_by_nodes_without_the_channel(pair: Machines) -> None:
+async def test_nodes_without_the_channel_report_its_users(pair: Machines) -> None:
     async with clients(pair.one, each=1) as (ana,):
         await ana.subscribe("presence-there", {"user_id": "0"})
         for _ in range(4):
@@ -138,7 +138,7 @@ async def test_users_are_told_by_nodes_without_the_channel(pair: Machines) -> No
             assert await get(pair.one, "/channels/presence-there/users") == users(1)
 
 
-async def test_a_redis_channel_is_heard_only_where_somebody_is_on_it(pair: Machines) -> None:
+async def test_a_node_subscribes_in_redis_only_to_channels_with_subscribers(pair: Machines) -> None:
     async def nodes_that_hear() -> list[int]:
         names = pair.redis.call("PUBSUB", "CHANNELS", f"{pair.prefix}:b:*1001:only-*")
         assert isinstance(names, list)
@@ -172,7 +172,7 @@ async def _event_before_pong(client: Client) -> str:
 # Sign-ins and watchlists are of all nodes
 
 
-async def test_a_watchlist_is_of_all_nodes(pair: Machines) -> None:
+async def test_watchlists_cover_all_nodes(pair: Machines) -> None:
     async with clients(pair.one, pair.two, each=4) as watching:
         for number, watcher in enumerate(watching):
             await watcher.sign_in(f"watcher-{number}", watchlist=["seen"])
@@ -199,7 +199,7 @@ async def test_a_watchlist_is_of_all_nodes(pair: Machines) -> None:
 # Calls, counts and returns are of all nodes, also while Redis is away
 
 
-async def test_a_repeated_call_is_carried_out_once_whichever_node_has_it(pair: Machines) -> None:
+async def test_a_repeated_call_is_executed_once_at_whichever_node(pair: Machines) -> None:
     async with clients(pair.one, pair.two) as everybody:
         for client in everybody:
             await client.subscribe("cache-once")
@@ -215,7 +215,7 @@ async def test_a_repeated_call_is_carried_out_once_whichever_node_has_it(pair: M
                 assert (await next_event(client, "e"))["data"] == "x"
 
 
-async def test_subscription_counts_are_of_all_nodes(pair: Machines) -> None:
+async def test_subscription_counts_cover_all_nodes(pair: Machines) -> None:
     async with clients(pair.one, pair.two, each=4) as everybody:
         for client in everybody:
             await client.subscribe("counted")
@@ -263,7 +263,7 @@ def hop_on(client: Client, user_id: str, **more: Any) -> None:
     client.send("pusher:subscribe", {"channel": "hop"})
 
 
-async def test_whoever_changes_machines_in_a_moment_is_there_in_the_end(pair: Machines) -> None:
+async def test_a_member_who_moves_between_machines_is_present_in_the_end(pair: Machines) -> None:
     async with clients(pair.one, pair.two, each=1) as watching, AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         observers = [Observer(client) for client in watching]
         following = [group.create_task(observer.follow()) for observer in observers]
@@ -289,7 +289,7 @@ async def test_whoever_changes_machines_in_a_moment_is_there_in_the_end(pair: Ma
             task.cancel()
 
 
-async def test_neither_gives_up_nor_splits_silently_when_redis_goes_away_and_comes_back_empty(pair: Machines) -> None:
+async def test_nodes_survive_and_report_an_outage_of_redis_that_returns_empty(pair: Machines) -> None:
     async def say_all(health: str) -> bool:
         """Whether both nodes serve, and say so of the bus between them."""
         async with httpx2.AsyncClient(trust_env=False, timeout=LIMIT_S) as http:

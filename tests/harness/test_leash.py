@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 STARTS = re.compile(r"subprocess\.(run|Popen|call|check_call|check_output)\(|create_subprocess_(exec|shell)\(")
 
 
-def test_whatever_is_started_is_started_on_a_leash() -> None:
+def test_all_processes_are_started_by_kit_processes() -> None:
     own = {ROOT / "tests" / "kit" / "processes.py", Path(__file__)}
     files = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
     found = [

@@ -67,7 +67,7 @@ def test_each_dependency_has_a_lower_and_an_upper_bound() -> None:
             assert {specifier.operator for specifier in requirement.specifier} == {">=", "<"}, requirement
 
 
-def test_what_is_locked_lies_between_the_bounds() -> None:
+def test_locked_versions_are_within_the_bounds() -> None:
     locked = dict(re.findall(r"^([a-z0-9-]+)==([^ ]+)", (ROOT / "requirements/run.txt").read_text(), re.MULTILINE))
     for requirement in declared(*EXTRAS).values():
         assert requirement.specifier.contains(locked[requirement.name]), requirement

@@ -47,7 +47,9 @@ def absent() -> list[str]:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_the_servers_commands_need_its_extra_alone(arguments: list[str], code: int, said: str, tmp_path: Path) -> None:
+def test_the_servers_commands_need_only_the_server_extra(
+    arguments: list[str], code: int, said: str, tmp_path: Path
+) -> None:
     missing = absent()
     assert {"sqlalchemy", "fastapi", "uvicorn", "alembic"} <= set(missing)
     script = SCRIPT.format(absent=missing, arguments=arguments)

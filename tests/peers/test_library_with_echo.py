@@ -94,7 +94,7 @@ async def world() -> AsyncIterator[World]:
         await world.aclose()
 
 
-async def test_echo_opens_what_the_library_sealed(world: World) -> None:
+async def test_echo_decrypts_the_librarys_encrypted_events(world: World) -> None:
     async with world.echo() as ana:
         ana.do("encrypted", channel="vault")
         await ana.until("subscribed")
@@ -103,7 +103,7 @@ async def test_echo_opens_what_the_library_sealed(world: World) -> None:
         assert (await ana.until("event"))["data"] == {"gold": "🥇"}
 
 
-async def test_after_a_change_of_keys_a_subscriber_asks_for_the_new_secret_by_itself(world: World) -> None:
+async def test_after_a_key_rotation_a_subscriber_fetches_the_new_secret(world: World) -> None:
     async with world.echo() as ana:
         ana.do("encrypted", channel="vault")
         await ana.until("subscribed")
@@ -113,14 +113,14 @@ async def test_after_a_change_of_keys_a_subscriber_asks_for_the_new_secret_by_it
         assert (await ana.until("event"))["data"] == {"gold": 7}
 
 
-async def test_who_is_denied_gets_no_secret(world: World) -> None:
+async def test_a_denied_user_gets_no_secret(world: World) -> None:
     async with world.echo(user=8) as eve:
         eve.do("encrypted", channel="vault")
 
         assert (await eve.until("refused"))["status"] == 403
 
 
-async def test_echo_hears_notifications(world: World) -> None:
+async def test_echo_receives_notifications(world: World) -> None:
     async with world.echo() as ana:
         ana.do("private", channel="App.Models.User.7")
         await ana.until("subscribed")
@@ -163,7 +163,7 @@ class Order(BroadcastsChanges, Base):
 tables = define_tables(Base.metadata)
 
 
-async def test_echo_hears_a_models_changes_where_use_echo_model_listens(world: World, tmp_path: Path) -> None:
+async def test_echo_receives_model_changes_on_use_echo_models_channel(world: World, tmp_path: Path) -> None:
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'orders.db'}")
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)

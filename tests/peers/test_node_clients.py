@@ -103,7 +103,7 @@ async def published(port: int, *calls: list[Any]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines()]
 
 
-async def test_echo_hears_events_by_their_class_name(server: RealtimeServer) -> None:
+async def test_echo_receives_events_by_class_name(server: RealtimeServer) -> None:
     async with echo(server.port) as ana, echo(server.port, 2, "Ben") as ben:
         await ana.connected()
         await ben.connected()
@@ -121,7 +121,7 @@ async def test_echo_hears_events_by_their_class_name(server: RealtimeServer) -> 
         assert [(await ben.until("event"))["data"]["message"]["id"] for _ in range(2)] == [1, 2]
 
 
-async def test_echo_whispers_on_private_channels_and_hears_a_refusal(server: RealtimeServer) -> None:
+async def test_echo_whispers_on_private_channels_and_receives_refusals(server: RealtimeServer) -> None:
     async with echo(server.port) as ana, echo(server.port, 2, "Ben") as ben:
         for client in (ana, ben):
             await client.connected()
@@ -134,7 +134,7 @@ async def test_echo_whispers_on_private_channels_and_hears_a_refusal(server: Rea
         assert (await ana.until("refused"))["status"] == 401
 
 
-async def test_echo_sees_who_is_here_joins_and_leaves(server: RealtimeServer) -> None:
+async def test_echo_sees_members_joins_and_leaves(server: RealtimeServer) -> None:
     async with echo(server.port) as ana:
         await ana.connected()
         ana.do("presence", channel="chat")
@@ -148,7 +148,7 @@ async def test_echo_sees_who_is_here_joins_and_leaves(server: RealtimeServer) ->
         assert (await ana.until("leaving"))["user"] == {"id": 2, "name": "Ben"}
 
 
-async def test_a_restart_of_the_server_is_hardly_noticed() -> None:
+async def test_echo_recovers_from_a_server_restart() -> None:
     port = free_port()
     async with AsyncExitStack() as clients:
         async with realtime_server(reverb_server_port=port):
@@ -164,7 +164,7 @@ async def test_a_restart_of_the_server_is_hardly_noticed() -> None:
             assert (await client.until("event"))["data"] == {"n": 1}
 
 
-async def test_over_capacity_is_a_matter_of_waiting() -> None:
+async def test_over_capacity_clients_retry_until_there_is_room() -> None:
     async with realtime_server(reverb_app_max_connections=1) as server, AsyncExitStack() as clients:
         async with connected(server.port):
             client = await clients.enter_async_context(echo(server.port))
@@ -172,7 +172,7 @@ async def test_over_capacity_is_a_matter_of_waiting() -> None:
         await client.connected()
 
 
-async def test_the_npm_publisher_asks_and_is_answered(server: RealtimeServer) -> None:
+async def test_the_npm_publishers_queries_work(server: RealtimeServer) -> None:
     async with connected(server.port) as member:
         await member.subscribe("presence-a", {"user_id": "7"})
         await member.subscribe("chat")
@@ -195,7 +195,7 @@ async def test_the_npm_publisher_asks_and_is_answered(server: RealtimeServer) ->
         assert (await member.closed()).code == 4009
 
 
-async def test_pusher_js_signs_in_and_hears_what_is_sent_to_its_user(server: RealtimeServer) -> None:
+async def test_pusher_js_signs_in_and_receives_its_users_events(server: RealtimeServer) -> None:
     async with pusher(server.port, "7") as ana:
         await ana.until("state", state="connected")
         ana.do("signin")
@@ -215,7 +215,7 @@ async def test_pusher_js_signs_in_and_hears_what_is_sent_to_its_user(server: Rea
         assert (await ana.until("to user"))["data"] == {"hello": "you"}
 
 
-async def test_pusher_js_sees_its_watchlist_come_and_go(server: RealtimeServer) -> None:
+async def test_pusher_js_receives_watchlist_events(server: RealtimeServer) -> None:
     async with pusher(server.port, "1", ["2", "3"]) as ana:
         await ana.until("state", state="connected")
         ana.do("signin")
@@ -241,7 +241,7 @@ async def test_pusher_js_reads_cache_channels_and_misses(server: RealtimeServer)
         assert (await ana.next())["data"] == {"n": 1}
 
 
-async def test_pusher_js_opens_what_the_npm_publisher_sealed(server: RealtimeServer) -> None:
+async def test_pusher_js_decrypts_the_npm_publishers_events(server: RealtimeServer) -> None:
     async with pusher(server.port) as ana:
         await ana.until("state", state="connected")
         for channel in ("private-encrypted-a", "private-encrypted-cache-a"):
@@ -252,7 +252,7 @@ async def test_pusher_js_opens_what_the_npm_publisher_sealed(server: RealtimeSer
             assert await ana.until("event") == {"what": "event", "channel": channel, "data": {"secret": 42}}
 
 
-async def test_pusher_js_is_told_how_many_subscribe() -> None:
+async def test_pusher_js_receives_subscription_counts() -> None:
     async with (
         realtime_server(an_app(sends_subscription_counts=True)) as server,
         pusher(server.port) as ana,

@@ -103,7 +103,9 @@ async def jars(tmp_path: Path) -> str:
 
 
 @pytest.mark.skipif(shutil.which("go") is None, reason="no Go here")
-async def test_go(go_program: Path, server: RealtimeServer, listeners: tuple[Client, Client]) -> None:
+async def test_the_go_library_publishes(
+    go_program: Path, server: RealtimeServer, listeners: tuple[Client, Client]
+) -> None:
     member, sender = listeners
     given = {
         "Host": f"127.0.0.1:{server.port}", "AppID": APP_ID, "Key": KEY, "Secret": SECRET, "SocketID": sender.socket_id,
@@ -131,7 +133,7 @@ async def test_go(go_program: Path, server: RealtimeServer, listeners: tuple[Cli
 
 
 @pytest.mark.skipif(shutil.which("mvn") is None or shutil.which("java") is None, reason="no Java here")
-async def test_java(jars: str, server: RealtimeServer, listeners: tuple[Client, Client]) -> None:
+async def test_the_java_library_publishes(jars: str, server: RealtimeServer, listeners: tuple[Client, Client]) -> None:
     member, sender = listeners
     given = {
         "host": f"127.0.0.1:{server.port}", "appId": APP_ID, "key": KEY, "secret": SECRET, "socketId": sender.socket_id,
@@ -153,7 +155,7 @@ async def test_java(jars: str, server: RealtimeServer, listeners: tuple[Client, 
 
 
 @pytest.mark.skipif(shutil.which("php") is None or not LARAVEL.is_dir(), reason="no Laravel here")
-async def test_laravel_over_redis() -> None:
+async def test_laravel_publishes_over_redis() -> None:
     with redis_server() as redis:
         async with (
             realtime_server(redis_url=redis.url, broadcast_driver="redis") as server,

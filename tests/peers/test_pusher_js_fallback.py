@@ -87,7 +87,7 @@ async def is_in_state(page: Page, state: str) -> None:
 
 @TRANSPORTS
 @pytest.mark.parametrize("path", ["", "/app-host"], ids=["default path", "path of its own"])
-async def test_it_connects_subscribes_hears_and_speaks(page: Page, transport: str, path: str) -> None:
+async def test_it_connects_subscribes_receives_and_sends(page: Page, transport: str, path: str) -> None:
     async with realtime_server(reverb_server_path=path) as server, connected(server.port) as other:
         await page.evaluate("([port, t, path]) => start(port, t, path)", [server.port, transport, path])
         await is_in_state(page, "connected")
@@ -103,7 +103,7 @@ async def test_it_connects_subscribes_hears_and_speaks(page: Page, transport: st
 
 
 @TRANSPORTS
-async def test_it_asks_again_when_a_stream_is_full_and_misses_nothing(page: Page, transport: str) -> None:
+async def test_it_requests_a_new_stream_when_one_is_full_and_misses_nothing(page: Page, transport: str) -> None:
     async with realtime_server() as server:
         await page.evaluate("([port, t]) => start(port, t)", [server.port, transport])
         await is_in_state(page, "connected")
@@ -128,7 +128,7 @@ async def test_it_asks_again_when_a_stream_is_full_and_misses_nothing(page: Page
 
 
 @TRANSPORTS
-async def test_it_leaves_when_the_page_does(page: Page, transport: str) -> None:
+async def test_it_disconnects_when_the_page_closes(page: Page, transport: str) -> None:
     async with realtime_server() as server:
         await page.evaluate("([port, t]) => start(port, t)", [server.port, transport])
         await is_in_state(page, "connected")
@@ -138,7 +138,7 @@ async def test_it_leaves_when_the_page_does(page: Page, transport: str) -> None:
 
 
 @TRANSPORTS
-async def test_it_comes_back_after_the_server_sent_it_away(page: Page, transport: str) -> None:
+async def test_it_reconnects_after_the_server_closed_it(page: Page, transport: str) -> None:
     server: RealtimeServer
     async with realtime_server() as server:
         await page.evaluate("([port, t]) => start(port, t)", [server.port, transport])
@@ -151,7 +151,7 @@ async def test_it_comes_back_after_the_server_sent_it_away(page: Page, transport
 
 
 @TRANSPORTS
-async def test_a_wrong_key_is_given_up(page: Page, transport: str) -> None:
+async def test_it_gives_up_on_a_wrong_key(page: Page, transport: str) -> None:
     async with realtime_server(reverb_app_key="another-key") as server:
         await page.evaluate("([port, t]) => start(port, t)", [server.port, transport])
         await is_in_state(page, "disconnected")

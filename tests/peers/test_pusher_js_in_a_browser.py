@@ -124,7 +124,7 @@ async def publish(port: int, channel: str, data: Any) -> None:
     assert (await call(port, "POST", "/apps/1001/events", body)).status_code == 200
 
 
-async def test_channels_members_client_events_refusals_and_leaving(browser: Browser) -> None:
+async def test_channels_members_client_events_refusals_and_leaves_work(browser: Browser) -> None:
     async with (
         realtime_server() as server,
         page(browser, server.port, "ana") as ana,
@@ -163,7 +163,7 @@ async def test_channels_members_client_events_refusals_and_leaving(browser: Brow
         assert (await ben.until("event"))["data"] == 2
 
 
-async def test_it_comes_back_at_once_when_it_is_told_to(browser: Browser) -> None:
+async def test_it_reconnects_at_once_when_asked_to(browser: Browser) -> None:
     async with realtime_server() as server, page(browser, server.port, "ana") as ana:
         await ana.until("state", state="connected")
         await ana.listen("private-room")
@@ -176,7 +176,7 @@ async def test_it_comes_back_at_once_when_it_is_told_to(browser: Browser) -> Non
         assert (await ana.until("event"))["data"] == "again"
 
 
-async def test_whoever_was_terminated_does_not_come_back(browser: Browser) -> None:
+async def test_a_terminated_client_does_not_reconnect(browser: Browser) -> None:
     async with realtime_server() as server, page(browser, server.port, "ana") as ana:
         await ana.until("state", state="connected")
         await ana.listen("presence-room")
@@ -187,7 +187,7 @@ async def test_whoever_was_terminated_does_not_come_back(browser: Browser) -> No
         assert server.node.connections(server.node._apps.by_id("1001")) == 0  # type: ignore[arg-type]
 
 
-async def test_over_capacity_it_waits_and_comes_back(browser: Browser) -> None:
+async def test_over_capacity_it_waits_and_reconnects(browser: Browser) -> None:
     async with realtime_server(reverb_app_max_connections=1) as server, AsyncExitStack() as stack:
         async with connected(server.port):
             ana = await stack.enter_async_context(page(browser, server.port, "ana"))
@@ -195,7 +195,7 @@ async def test_over_capacity_it_waits_and_comes_back(browser: Browser) -> None:
         await ana.until("state", state="connected")
 
 
-async def test_the_build_with_encryption_opens_what_the_library_sealed_also_after_a_change_of_keys(
+async def test_the_encryption_build_decrypts_the_librarys_events_also_after_a_key_rotation(
     browser: Browser,
 ) -> None:
     old, new = (base64.b64encode(letter * 32).decode() for letter in (b"o", b"n"))

@@ -35,7 +35,7 @@ async def blocking(call: Callable[..., Any], *arguments: Any, **named: Any) -> A
     return await asyncio.to_thread(call, *arguments, **named)
 
 
-async def test_it_triggers_on_several_channels_and_leaves_one_socket_out(server: RealtimeServer, official: Any) -> None:
+async def test_it_triggers_on_several_channels_and_excludes_one_socket(server: RealtimeServer, official: Any) -> None:
     async with connected(server.port) as one, connected(server.port) as two:
         await one.subscribe("a")
         await two.subscribe("b")
@@ -53,9 +53,7 @@ async def test_it_triggers_batches(server: RealtimeServer, official: Any) -> Non
         assert [(await client.receive())["event"] for _ in range(10)] == [str(n) for n in range(10)]
 
 
-async def test_its_signatures_open_channels_and_its_questions_are_answered(
-    server: RealtimeServer, official: Any
-) -> None:
+async def test_its_signatures_and_queries_are_accepted(server: RealtimeServer, official: Any) -> None:
     async with connected(server.port) as client:
         member = {"user_id": "7", "user_info": {"name": "Ana"}}
         for channel, data in (("private-a", None), ("presence-a", member)):
@@ -73,14 +71,14 @@ async def test_its_signatures_open_channels_and_its_questions_are_answered(
         assert (await client.closed()).code == 4009
 
 
-async def test_our_errors_are_its_errors(official: Any) -> None:
+async def test_it_maps_the_servers_errors(official: Any) -> None:
     from pusher.errors import PusherBadRequest
 
     with pytest.raises(PusherBadRequest):
         await blocking(official.channel_info, "chat", ["user_count"])
 
 
-def test_our_webhooks_are_valid_to_it() -> None:
+def test_it_accepts_the_servers_webhooks() -> None:
     import time
 
     official = pusher.Pusher(app_id=APP_ID, key=KEY, secret=SECRET)

@@ -64,7 +64,9 @@ def test_every_endpoint_for_users_names_its_ability() -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), [operation for operation, needed in NEEDED.items() if needed])
-async def test_a_token_does_what_it_may_and_nothing_else(world: World, admin: Person, method: str, path: str) -> None:
+async def test_a_token_can_do_what_its_abilities_allow_and_nothing_else(
+    world: World, admin: Person, method: str, path: str
+) -> None:
     needed = NEEDED[method, path]
     url, body = re.sub(r"{\w+}", "1", path), {"name": "x", "abilities": []}
     without = await token_of(admin, world, set(ABILITIES) - set(needed))
@@ -78,7 +80,7 @@ async def test_a_token_does_what_it_may_and_nothing_else(world: World, admin: Pe
 
 
 @pytest.mark.parametrize(("method", "path"), sorted(GIVING_UP))
-async def test_every_token_can_give_itself_up(world: World, ana: Person, method: str, path: str) -> None:
+async def test_every_token_can_revoke_itself(world: World, ana: Person, method: str, path: str) -> None:
     client = await token_of(ana, world, [])
 
     assert (await client.request(method.upper(), path)).status_code == 204
@@ -86,7 +88,7 @@ async def test_every_token_can_give_itself_up(world: World, ana: Person, method:
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-async def test_a_token_hears_and_fetches_what_it_may_read(world: World, admin: Person, channel: str) -> None:
+async def test_a_token_can_subscribe_to_and_fetch_what_it_may_read(world: World, admin: Person, channel: str) -> None:
     campaign = (await admin.post("/api/campaigns", {"name": "Summer", "budget": "5.00"})).json()["id"]
     name = channel.format(id=admin.id, other=admin.id + 1, campaign=campaign)
     holding = await token_of(admin, world, CHANNELS[channel])
@@ -100,14 +102,14 @@ async def test_a_token_hears_and_fetches_what_it_may_read(world: World, admin: P
         assert (await client.get("/api/events", params={"channel": name})).status_code == status
 
 
-async def test_what_is_not_signed_for_is_not_fetched(world: World, ana: Person) -> None:
+async def test_channels_that_are_not_signed_cannot_be_fetched_either(world: World, ana: Person) -> None:
     for name in (f"private-encrypted-user.{ana.id}", f"private-encrypted-cache-user.{ana.id}", "private-admin", "a b"):
         asked = {"socket_id": "1.1", "channel_name": name}
         assert (await ana.post("/broadcasting/auth", asked)).status_code == 403
         assert (await ana.get("/api/events", params={"channel": name})).status_code == 403
 
 
-async def test_public_channels_are_fetched_with_chat_read(world: World, ana: Person) -> None:
+async def test_fetching_public_channels_needs_chat_read(world: World, ana: Person) -> None:
     holding = await token_of(ana, world, ["chat:read"])
     without = await token_of(ana, world, set(ABILITIES) - {"chat:read"})
 
@@ -116,7 +118,7 @@ async def test_public_channels_are_fetched_with_chat_read(world: World, ana: Per
 
 
 @pytest.mark.parametrize("asked", [{"abilities": ["*"]}, {}, {"abilities": ["tokens:write", "wallet:write"]}])
-async def test_no_token_makes_a_wider_one(world: World, ana: Person, asked: dict[str, Any]) -> None:
+async def test_a_token_cannot_create_one_with_more_abilities(world: World, ana: Person, asked: dict[str, Any]) -> None:
     client = await token_of(ana, world, ["tokens:write", "wallet:read"])
 
     refused = await client.post("/api/tokens", json={"name": "wider"} | asked)
@@ -128,7 +130,7 @@ async def test_no_token_makes_a_wider_one(world: World, ana: Person, asked: dict
 
 
 @pytest.mark.parametrize("expires_at", [None, "2100-01-02T00:00:00Z"])
-async def test_no_token_makes_one_that_outlives_it(world: World, ana: Person, expires_at: str | None) -> None:
+async def test_a_token_cannot_create_one_that_expires_later(world: World, ana: Person, expires_at: str | None) -> None:
     client = await token_of(ana, world, ["*"], expires_at="2100-01-01T00:00:00Z")
 
     longer = await client.post("/api/tokens", json={"name": "longer", "expires_at": expires_at})
@@ -145,7 +147,7 @@ async def test_unknown_abilities_are_refused(ana: Person, unknown: object) -> No
     assert set(answer.json()["errors"]) == {"abilities.1"}
 
 
-async def test_sessions_can_do_all(world: World, ana: Person) -> None:
+async def test_sessions_have_all_abilities(world: World, ana: Person) -> None:
     page = world.client()
     await page.post("/api/session", json={"email": ana.email, "password": PASSWORD})
     headers = {"x-xsrf-token": page.cookies["XSRF-TOKEN"]}
@@ -155,7 +157,7 @@ async def test_sessions_can_do_all(world: World, ana: Person) -> None:
     assert (answer.status_code, answer.json()["abilities"]) == (201, ["*"])
 
 
-async def test_tokens_of_before_keep_what_they_hold(world: World, ana: Person) -> None:
+async def test_existing_tokens_keep_their_abilities(world: World, ana: Person) -> None:
     client = await token_of(ana, world, ["chat:read"])
     statement = "UPDATE personal_access_tokens SET abilities = :held WHERE name = 'limited'"
     await world.execute(statement, held='["wallet:read", "server:update"]')

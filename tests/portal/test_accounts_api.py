@@ -22,7 +22,7 @@ async def sign_in(world: World, person: Person, password: str = PASSWORD) -> int
     return (await world.client().post("/api/login", json={"email": person.email, "password": password})).status_code
 
 
-async def test_a_name_is_changed(world: World, ana: Person) -> None:
+async def test_changing_the_name(world: World, ana: Person) -> None:
     answer = await ana.patch("/api/user", {"name": "Anna", "is_admin": True, "id": 7})
 
     assert answer.status_code == 200
@@ -46,11 +46,11 @@ async def test_a_new_address_needs_the_password_and_must_be_free(world: World, a
 @pytest.mark.parametrize(
     "body", [{"name": ""}, {"name": "\u200b"}, {"name": "a\tb"}, {"name": 7}, {"email": 7}, [], "x"]
 )
-async def test_odd_profiles_are_refused(ana: Person, body: Any) -> None:
+async def test_invalid_profiles_are_refused(ana: Person, body: Any) -> None:
     assert (await ana.patch("/api/user", body)).status_code == 422
 
 
-async def test_a_new_password_ends_everything_else(world: World, ana: Person) -> None:
+async def test_a_new_password_ends_all_other_sessions_and_tokens(world: World, ana: Person) -> None:
     other = (await ana.post("/api/tokens", {"name": "phone"})).json()["token"]
     phone = world.client(authorization=f"Bearer {other}")
     page = world.client()
@@ -78,7 +78,7 @@ async def test_a_new_password_ends_everything_else(world: World, ana: Person) ->
         ({"current_password": PASSWORD, "password": "with \u0000 in it"}, "password"),
     ],
 )
-async def test_a_password_that_cannot_be_changes_nothing(
+async def test_an_invalid_new_password_changes_nothing(
     world: World, ana: Person, body: dict[str, str], field: str
 ) -> None:
     answer = await ana.put("/api/user/password", body)
@@ -88,7 +88,7 @@ async def test_a_password_that_cannot_be_changes_nothing(
     assert await sign_in(world, ana) == 200
 
 
-async def test_guessing_the_present_password_is_limited(ana: Person) -> None:
+async def test_guessing_the_current_password_is_limited(ana: Person) -> None:
     guesses = [
         (await ana.put("/api/user/password", {"current_password": f"guess {n}", "password": NEW})).status_code
         for n in range(12)
@@ -98,7 +98,7 @@ async def test_guessing_the_present_password_is_limited(ana: Person) -> None:
     assert guesses[-1] == 429
 
 
-async def test_signing_out_everywhere_ends_this_too(world: World, ana: Person) -> None:
+async def test_signing_out_everywhere_ends_the_current_session_too(world: World, ana: Person) -> None:
     page = world.client()
     await page.post("/api/session", json={"email": ana.email, "password": PASSWORD})
 
@@ -132,7 +132,7 @@ async def test_sockets_end_with_the_password_they_were_opened_under(database_url
         await world.aclose()
 
 
-async def test_blocked_users_are_out_and_cannot_come_back_in(world: World, ana: Person) -> None:
+async def test_blocked_users_are_signed_out_and_cannot_sign_in(world: World, ana: Person) -> None:
     async with world.portal.database.writing() as session:
         await world.portal.users.set_blocked(session, ana.id, blocked=True)
 
@@ -147,7 +147,7 @@ async def test_blocked_users_are_out_and_cannot_come_back_in(world: World, ana: 
     assert await sign_in(world, ana) == 200
 
 
-async def test_a_password_that_is_being_replaced_lets_nobody_in_any_more(world: World, ana: Person) -> None:
+async def test_a_password_being_replaced_is_no_longer_accepted(world: World, ana: Person) -> None:
     users = world.portal.users
     verified = await users.verify(ana.email, PASSWORD)
     await ana.put("/api/user/password", {"current_password": PASSWORD, "password": "battery staple"})
@@ -158,7 +158,7 @@ async def test_a_password_that_is_being_replaced_lets_nobody_in_any_more(world: 
         await users.open_session(verified)
 
 
-async def test_who_is_being_blocked_gets_no_token_for_later(world: World, ana: Person) -> None:
+async def test_a_user_being_blocked_cannot_create_a_token(world: World, ana: Person) -> None:
     users = world.portal.users
     verified = await users.verify(ana.email, PASSWORD)
     async with world.portal.database.writing() as session:
@@ -168,7 +168,7 @@ async def test_who_is_being_blocked_gets_no_token_for_later(world: World, ana: P
         await users.sign_in(verified)
 
 
-async def test_whose_token_ends_makes_no_other_of_it(world: World, ana: Person) -> None:
+async def test_a_token_being_revoked_cannot_create_another(world: World, ana: Person) -> None:
     users = world.portal.users
     caller = await users.by_token(ana.client.headers["authorization"].removeprefix("Bearer "))
     assert caller is not None
@@ -179,7 +179,7 @@ async def test_whose_token_ends_makes_no_other_of_it(world: World, ana: Person) 
     assert await world.rows("SELECT id FROM personal_access_tokens") == []
 
 
-async def test_a_password_replaced_while_another_change_is_hashed_is_right_no_more(
+async def test_a_password_replaced_during_another_change_is_no_longer_accepted(
     world: World, ana: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passwords, may_go_on, waits = world.portal.passwords, asyncio.Event(), asyncio.Event()
@@ -204,7 +204,7 @@ async def test_a_password_replaced_while_another_change_is_hashed_is_right_no_mo
     assert await sign_in(world, ana, NEW) == 200
 
 
-async def test_of_two_names_at_once_the_realtime_server_hears_the_last_one_last(
+async def test_of_two_concurrent_renames_the_realtime_server_gets_the_last_one_last(
     world: World, ana: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[object] = []

@@ -47,7 +47,7 @@ async def audit(admin: Person) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("method", "path"), CALLS)
-async def test_only_admins_may(world: World, ana: Person, method: str, path: str) -> None:
+async def test_only_admins_may_use_the_endpoints(world: World, ana: Person, method: str, path: str) -> None:
     body = {"channel": "chat", "event": "x", "data": {}, "is_admin": True}
 
     assert (await ana.client.request(method, path, json=body)).status_code == 403
@@ -79,7 +79,7 @@ async def test_users_are_listed_found_and_paged(world: World, admin: Person, ana
     assert [user["name"] for user in (await admin.get(f"/api/admin/users?before={ana.id}")).json()] == ["Admin"]
 
 
-async def test_a_blocked_user_is_out_until_let_in_again(world: World, admin: Person, ana: Person) -> None:
+async def test_a_blocked_user_is_signed_out_until_unblocked(world: World, admin: Person, ana: Person) -> None:
     answer = await admin.patch(f"/api/admin/users/{ana.id}", {"is_blocked": True})
 
     assert answer.status_code == 200
@@ -91,7 +91,7 @@ async def test_a_blocked_user_is_out_until_let_in_again(world: World, admin: Per
     assert await audit(admin) == [("change user", f"user {ana.id}")] * 2
 
 
-async def test_a_user_becomes_an_admin_and_is_one_no_more(admin: Person, ana: Person) -> None:
+async def test_a_user_can_be_made_an_admin_and_demoted(admin: Person, ana: Person) -> None:
     assert (await admin.patch(f"/api/admin/users/{ana.id}", {"is_admin": True})).json()["is_admin"] is True
     assert (await ana.get("/api/admin/users")).status_code == 200
     await admin.patch(f"/api/admin/users/{ana.id}", {"is_admin": False})
@@ -108,9 +108,7 @@ async def test_admins_cannot_lock_themselves_out(admin: Person, change: dict[str
 
 
 @pytest.mark.parametrize("change", [{"is_admin": False}, {"is_blocked": True}])
-async def test_of_two_admins_who_take_it_from_each_other_at_once_one_stays(
-    world: World, change: dict[str, bool]
-) -> None:
+async def test_of_two_admins_who_demote_each_other_one_stays(world: World, change: dict[str, bool]) -> None:
     for _ in range(5):
         one, other = await world.person("One", is_admin=True), await world.person("Other", is_admin=True)
 
@@ -123,7 +121,7 @@ async def test_of_two_admins_who_take_it_from_each_other_at_once_one_stays(
 
 
 @pytest.mark.parametrize("body", [{"is_admin": "yes"}, {"is_blocked": 1}, {"is_admin": []}, [], "x"])
-async def test_odd_changes_are_refused(admin: Person, ana: Person, body: Any) -> None:
+async def test_invalid_changes_are_refused(admin: Person, ana: Person, body: Any) -> None:
     assert (await admin.patch(f"/api/admin/users/{ana.id}", body)).status_code == 422
 
 
@@ -139,7 +137,7 @@ async def test_odd_ids_are_not_found(admin: Person, odd: str) -> None:
     assert {answer.status_code for answer in answers} == {404}
 
 
-async def test_an_event_by_hand_goes_out_as_written(world: World, admin: Person) -> None:
+async def test_a_test_event_is_sent_as_written(world: World, admin: Person) -> None:
     body = {"channel": "private-user.7", "event": "App\\Events\\Hello", "data": {"a": [1, "ü"]}}
 
     assert (await admin.post("/api/admin/broadcast", body)).status_code == 200
@@ -167,9 +165,7 @@ async def test_an_event_by_hand_goes_out_as_written(world: World, admin: Person)
         ({"channel": "chat"}, "event"),
     ],
 )
-async def test_an_event_that_cannot_be_is_refused(
-    world: World, admin: Person, body: dict[str, Any], field: str
-) -> None:
+async def test_an_invalid_test_event_is_refused(world: World, admin: Person, body: dict[str, Any], field: str) -> None:
     answer = await admin.post("/api/admin/broadcast", body)
 
     assert answer.status_code == 422, answer.text
@@ -178,7 +174,7 @@ async def test_an_event_that_cannot_be_is_refused(
     assert await audit(admin) == []
 
 
-async def test_recent_events_are_shown_but_not_what_two_tell_each_other(
+async def test_recent_events_are_listed_without_the_content_of_direct_messages(
     world: World, admin: Person, ana: Person, ben: Person
 ) -> None:
     await ana.post("/api/chat/messages", {"message": "For all"})
@@ -205,7 +201,7 @@ async def failed(world: World, count: int = 1) -> list[int]:
     return [row.id for row in await world.rows("SELECT id FROM recorded_events WHERE state = 'failed' ORDER BY id")]
 
 
-async def test_failed_events_are_looked_at_sent_again_and_forgotten(world: World, admin: Person) -> None:
+async def test_failed_events_are_listed_retried_and_deleted(world: World, admin: Person) -> None:
     first, second, third = await failed(world, 3)
 
     listed = (await admin.get("/api/admin/failed-jobs")).json()
@@ -223,7 +219,7 @@ async def test_failed_events_are_looked_at_sent_again_and_forgotten(world: World
     assert len(await audit(admin)) == 4
 
 
-async def test_all_failed_events_are_sent_again_however_many_each_as_a_new_one(world: World, admin: Person) -> None:
+async def test_any_number_of_failed_events_is_retried_each_as_a_new_event(world: World, admin: Person) -> None:
     await world.execute(
         "INSERT INTO recorded_events (channel, name, payload, delivery, state, created_at)"
         " WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1500)"
@@ -238,7 +234,7 @@ async def test_all_failed_events_are_sent_again_however_many_each_as_a_new_one(w
     assert (await admin.get("/api/admin/failed-jobs")).json() == []
 
 
-async def test_without_the_realtime_server_admins_are_told_and_figures_say_so(database_url: str) -> None:
+async def test_without_the_realtime_server_endpoints_return_503_and_figures_show_it(database_url: str) -> None:
     world = World(database_url, {"broadcast": BroadcastSettings(_env_file=None, reverb_port=1)})
     admin, ana = await world.person("Admin", is_admin=True), await world.person("Ana")
 
@@ -256,7 +252,7 @@ async def test_without_the_realtime_server_admins_are_told_and_figures_say_so(da
     await world.aclose()
 
 
-async def test_admins_see_who_is_where_and_can_end_it(database_url: str) -> None:
+async def test_admins_see_connected_users_and_can_disconnect_them(database_url: str) -> None:
     async with realtime_server() as server:
         world = World(database_url, {"broadcast": BroadcastSettings(_env_file=None, reverb_port=server.port)})
         admin, ana = await world.person("Admin", is_admin=True), await world.person("Ana")
@@ -303,7 +299,7 @@ def beside(database_url: str, port: int) -> World:
     return World(database_url, {"broadcast": BroadcastSettings(_env_file=None, reverb_port=port)})
 
 
-async def test_figures_and_the_console_are_live_while_an_admin_looks(database_url: str) -> None:
+async def test_figures_and_the_console_are_live_while_an_admin_watches(database_url: str) -> None:
     async with realtime_server() as server:
         world = beside(database_url, server.port)
         admin, ana = await world.person("Admin", is_admin=True), await world.person("Ana")
@@ -323,7 +319,7 @@ async def test_figures_and_the_console_are_live_while_an_admin_looks(database_ur
         await world.aclose()
 
 
-async def test_who_acts_before_they_listen_still_sees_it_in_the_console(database_url: str) -> None:
+async def test_the_console_shows_actions_from_just_before_subscribing(database_url: str) -> None:
     async with realtime_server() as server:
         world = beside(database_url, server.port)
         admin = await world.person("Admin", is_admin=True)
@@ -336,9 +332,7 @@ async def test_who_acts_before_they_listen_still_sees_it_in_the_console(database
         await world.aclose()
 
 
-async def test_what_was_long_ago_is_not_shown_in_the_console(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_console_does_not_show_old_entries(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "KEPT", dt.timedelta(0))
     monkeypatch.setattr(console, "LOOKS_EVERY_S", 0.02)
     async with realtime_server() as server:
@@ -355,7 +349,7 @@ async def test_what_was_long_ago_is_not_shown_in_the_console(
         await world.aclose()
 
 
-async def test_the_figures_of_an_hour_are_kept(world: World, admin: Person) -> None:
+async def test_figures_are_kept_for_an_hour(world: World, admin: Person) -> None:
     await world.portal.board.sample()
     await world.execute("UPDATE figure_samples SET at = '2020-01-01 00:00:00+00:00'")
     await world.portal.board.sample()
@@ -367,7 +361,7 @@ async def test_the_figures_of_an_hour_are_kept(world: World, admin: Person) -> N
 
 
 @pytest.mark.parametrize("listed", ["users", "events", "failed-jobs", "audit"])
-async def test_lists_go_on_from_an_id_in_both_directions(world: World, admin: Person, ana: Person, listed: str) -> None:
+async def test_lists_can_be_paged_in_both_directions(world: World, admin: Person, ana: Person, listed: str) -> None:
     await failed(world, 4)
     for blocked in (True, False, True, False):
         await admin.patch(f"/api/admin/users/{ana.id}", {"is_blocked": blocked})

@@ -10,7 +10,7 @@ from kit.portal import World
 from kit.waiting import eventually
 
 
-async def test_figures_that_stop_being_shown_are_an_error_in_the_log_and_in_up(
+async def test_a_dead_figures_task_is_an_error_in_the_log_and_in_up(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def broken(max_age_s: float = 0.0) -> bool:

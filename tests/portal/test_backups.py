@@ -69,7 +69,7 @@ def elsewhere(database_url: str, request: pytest.FixtureRequest, tmp_path: Path)
         yield url
 
 
-def test_what_was_there_is_there_again(database_url: str, elsewhere: str, tmp_path: Path) -> None:
+def test_a_restore_brings_everything_back(database_url: str, elsewhere: str, tmp_path: Path) -> None:
     for text in ("one", "two"):
         say(database_url, text)
     file, manifest = backup(database_url, tmp_path)
@@ -84,7 +84,7 @@ def test_what_was_there_is_there_again(database_url: str, elsewhere: str, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
 
 
-def test_it_is_whole_although_many_write_meanwhile(database_url: str, elsewhere: str, tmp_path: Path) -> None:
+def test_a_backup_under_load_is_consistent(database_url: str, elsewhere: str, tmp_path: Path) -> None:
     say(database_url, "0")
     is_over = threading.Event()
 
@@ -109,7 +109,7 @@ def test_it_is_whole_although_many_write_meanwhile(database_url: str, elsewhere:
     assert 1 <= len(kept) <= len(said(database_url))
 
 
-def test_nothing_is_handed_out_twice(database_url: str, tmp_path: Path) -> None:
+def test_no_id_is_reused_after_a_restore(database_url: str, tmp_path: Path) -> None:
     run(
         database_url,
         "INSERT INTO outbox_workers (id, host, pid, queues, started_at, seen_at) VALUES ('w', 'h', 1, '*', 1, 1)",
@@ -139,7 +139,7 @@ def test_nothing_is_handed_out_twice(database_url: str, tmp_path: Path) -> None:
     assert run(database_url, "SELECT version FROM wallets") == [(7 + ids.VERSION_JUMP,)]
 
 
-async def test_a_page_that_was_ahead_is_told_to_load_anew(database_url: str, tmp_path: Path) -> None:
+async def test_a_page_ahead_of_the_backup_is_told_to_reload(database_url: str, tmp_path: Path) -> None:
     world = World(database_url)
     ana = await world.person("Ana")
     await ana.post("/api/chat/messages", {"message": "kept"})
@@ -165,7 +165,7 @@ async def test_a_page_that_was_ahead_is_told_to_load_anew(database_url: str, tmp
     assert [event["data"]["message"]["message"] for event in following["events"]] == ["new"]
 
 
-def test_a_database_that_holds_data_is_not_replaced_unasked(database_url: str, tmp_path: Path) -> None:
+def test_a_database_with_data_is_not_replaced_without_force(database_url: str, tmp_path: Path) -> None:
     say(database_url, "precious")
     file, _ = backup(database_url, tmp_path)
     say(database_url, "more")
@@ -176,7 +176,7 @@ def test_a_database_that_holds_data_is_not_replaced_unasked(database_url: str, t
     assert said(database_url) == ["precious", "more"]
 
 
-def test_what_fails_on_the_way_changes_nothing(database_url: str, tmp_path: Path) -> None:
+def test_a_failed_restore_changes_nothing(database_url: str, tmp_path: Path) -> None:
     say(database_url, "stays")
     file, manifest = backup(database_url, tmp_path / "good.backup")
     with tarfile.open(file) as tar:
@@ -212,9 +212,7 @@ def test_what_fails_on_the_way_changes_nothing(database_url: str, tmp_path: Path
         (lambda whole: whole.replace(b'"taken_at": "', b'"taken_at": 1, "'), "manifest"),
     ],
 )
-def test_a_backup_that_is_not_as_it_was_taken_is_refused(
-    sqlite_template: str, tmp_path: Path, damage: object, told: str
-) -> None:
+def test_a_modified_backup_is_refused(sqlite_template: str, tmp_path: Path, damage: object, told: str) -> None:
     file, _ = backup(f"sqlite:///{sqlite_template}", tmp_path / "taken.backup")
     (tmp_path / "damaged.backup").write_bytes(damage(file.read_bytes()))  # type: ignore[operator]
 
@@ -224,12 +222,12 @@ def test_a_backup_that_is_not_as_it_was_taken_is_refused(
     assert not (tmp_path / "new.db").exists()
 
 
-def test_a_copy_through_pgbouncer_says_to_go_past_it(tmp_path: Path) -> None:
+def test_a_backup_through_pgbouncer_is_refused_with_advice(tmp_path: Path) -> None:
     with pytest.raises(BackupFailed, match="DB_PGBOUNCER=false and the direct address"):
         backup("postgresql://app@127.0.0.1:1/app?pgbouncer=true", tmp_path / "a.backup")
 
 
-def test_a_file_that_is_there_is_kept(sqlite_template: str, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_overwritten(sqlite_template: str, tmp_path: Path) -> None:
     (tmp_path / "taken.backup").write_text("mine")
 
     with pytest.raises(BackupFailed, match="already exists"):
@@ -238,7 +236,7 @@ def test_a_file_that_is_there_is_kept(sqlite_template: str, tmp_path: Path) -> N
     assert (tmp_path / "taken.backup").read_text() == "mine"
 
 
-def test_an_sqlite_database_in_use_is_not_replaced(sqlite_template: str, tmp_path: Path) -> None:
+def test_a_sqlite_database_in_use_is_not_replaced(sqlite_template: str, tmp_path: Path) -> None:
     file, _ = backup(f"sqlite:///{sqlite_template}", tmp_path)
     url = f"sqlite:///{tmp_path / 'used.db'}"
     restore(url, file)
@@ -253,7 +251,7 @@ def test_an_sqlite_database_in_use_is_not_replaced(sqlite_template: str, tmp_pat
     assert [path.name for path in tmp_path.glob("used.db*")] == ["used.db"]
 
 
-def test_an_sqlite_database_that_is_damaged_can_be_replaced(sqlite_template: str, tmp_path: Path) -> None:
+def test_a_damaged_sqlite_database_can_be_replaced(sqlite_template: str, tmp_path: Path) -> None:
     file, _ = backup(f"sqlite:///{sqlite_template}", tmp_path)
     (tmp_path / "broken.db").write_bytes(b"no database at all" * 1000)
 
@@ -263,7 +261,7 @@ def test_an_sqlite_database_that_is_damaged_can_be_replaced(sqlite_template: str
 
 
 @pytest.mark.parametrize(("age_s", "by"), [(0, 10**9), (-50, 10**9), (86_400, 10**9 + 864_000_000)])
-def test_ids_jump_by_more_than_can_have_been_handed_out(age_s: int, by: int) -> None:
+def test_ids_advance_by_more_than_can_have_been_used(age_s: int, by: int) -> None:
     assert ids.jump(NOW - dt.timedelta(seconds=age_s), NOW) == by
 
 
@@ -271,7 +269,7 @@ def test_ids_jump_by_more_than_can_have_been_handed_out(age_s: int, by: int) -> 
     ("said_by_tool", "told"),
     [(None, "pg_dump is not installed"), ("pg_dump (PostgreSQL) 9.6.24", "is version 9, too old for a PostgreSQL")],
 )
-def test_tools_that_are_missing_or_older_are_told_of(
+def test_missing_or_older_client_tools_are_reported(
     postgres_template: str,
     postgres_url: str,
     tmp_path: Path,
@@ -291,7 +289,7 @@ def test_tools_that_are_missing_or_older_are_told_of(
         backup(f"{postgres_url.rpartition('/')[0]}/{postgres_template}", tmp_path / "x.backup")
 
 
-def test_no_password_is_on_a_command_line(
+def test_no_password_appears_on_a_command_line(
     postgres_template: str, postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tool that is called writes down how."""

@@ -24,7 +24,7 @@ def pooled_url(postgres_url: str) -> Iterator[str]:
         yield pooled
 
 
-async def test_migrations_reads_and_writes_go_through_it(pooled_url: str) -> None:
+async def test_migrations_reads_and_writes_work_through_pgbouncer(pooled_url: str) -> None:
     url = PortalSettings(_env_file=None, database_url=pooled_url, db_pgbouncer=True).url
     migrations.upgrade(url)
     database = Database(url)

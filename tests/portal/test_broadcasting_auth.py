@@ -44,7 +44,7 @@ async def test_pages_sign_in_as_their_user(ana: Person) -> None:
     assert verify_user(KEY, SECRET, answer.json()["auth"], "1.2", user_data)
 
 
-async def test_a_conversations_channel_is_for_its_two(ana: Person, ben: Person, eve: Person) -> None:
+async def test_a_conversations_channel_is_for_its_two_users(ana: Person, ben: Person, eve: Person) -> None:
     low, high = sorted((ana.id, ben.id))
     body = {"socket_id": "1.2", "channel_name": f"private-chat.{low}.{high}"}
 
@@ -53,7 +53,7 @@ async def test_a_conversations_channel_is_for_its_two(ana: Person, ben: Person, 
     assert answers == [200, 200, 403]
 
 
-async def test_only_admins_hear_the_admin_channel(world: World, ana: Person) -> None:
+async def test_only_admins_may_subscribe_to_the_admin_channel(world: World, ana: Person) -> None:
     admin = await world.person("Admin", is_admin=True)
     body = {"socket_id": "1.2", "channel_name": "private-admin"}
 
@@ -72,9 +72,7 @@ async def test_only_admins_hear_the_admin_channel(world: World, ana: Person) -> 
         "#server-to-user-{ana}", "private-user.__proto__", "x" * 201, None, 7, ["private-user.{ana}"], {},
     ],
 )  # fmt: skip
-async def test_channels_that_are_not_ones_own_are_refused_without_a_signature(
-    ana: Person, eve: Person, channel: object
-) -> None:
+async def test_other_users_channels_are_refused_without_a_signature(ana: Person, eve: Person, channel: object) -> None:
     name = channel.format(ana=ana.id, eve=eve.id) if isinstance(channel, str) else channel
 
     answer = await ana.post("/broadcasting/auth", {"socket_id": "1.2", "channel_name": name})
@@ -93,7 +91,7 @@ async def test_a_malformed_socket_id_is_never_signed(ana: Person, socket_id: obj
     assert "auth" not in answer.json()
 
 
-async def test_gaps_are_closed_only_on_channels_one_may_hear(ana: Person, eve: Person) -> None:
+async def test_missed_events_are_served_only_for_allowed_channels(ana: Person, eve: Person) -> None:
     own = await ana.get(f"/api/events?channel=private-user.{ana.id}&after=0")
     foreign = [
         await ana.get(f"/api/events?channel={channel}&after=0")

@@ -68,7 +68,7 @@ async def test_a_budget_is_an_amount_above_zero_with_two_decimals(ana: Person, b
 @pytest.mark.parametrize(
     ("budget", "kept"), [("5", "5.00"), (5, "5.00"), (5.5, "5.50"), ("999999999999.99", "999999999999.99"), ("0.01", "0.01")]
 )  # fmt: skip
-async def test_a_budget_is_kept_exactly(ana: Person, budget: Any, kept: str) -> None:
+async def test_a_budget_is_stored_exactly(ana: Person, budget: Any, kept: str) -> None:
     campaign = await created(ana, budget=budget)
 
     assert campaign["budget"] == kept
@@ -108,7 +108,7 @@ async def test_bad_fields_are_named(world: World, ana: Person, fields: dict[str,
     assert await world.rows("SELECT id FROM campaigns") == []
 
 
-async def test_what_the_server_decides_cannot_be_sent(ana: Person, ben: Person) -> None:
+async def test_fields_set_by_the_server_cannot_be_sent(ana: Person, ben: Person) -> None:
     campaign = await created(ana, id=999, user_id=ben.id, version=9, created_at="2000-01-01T00:00:00Z")
 
     assert (campaign["user_id"], campaign["version"]) == (ana.id, 1)
@@ -127,7 +127,7 @@ async def test_owners_see_their_own_and_admins_see_all(ana: Person, ben: Person,
     assert (await admin.get("/api/campaigns?status=active")).json() == []
 
 
-async def test_a_stranger_finds_nothing_to_see_or_change(world: World, ana: Person, ben: Person) -> None:
+async def test_other_users_cannot_see_or_change_a_campaign(world: World, ana: Person, ben: Person) -> None:
     campaign = await created(ana)
     path = f"/api/campaigns/{campaign['id']}"
 
@@ -162,14 +162,14 @@ async def test_odd_ids_are_not_found(ana: Person, odd: str) -> None:
     assert {answer.status_code for answer in answers} == {404}
 
 
-async def test_nobody_signed_in_is_told_so(world: World) -> None:
+async def test_without_a_sign_in_requests_get_401(world: World) -> None:
     stranger = world.client()
 
     assert (await stranger.get("/api/campaigns")).status_code == 401
     assert (await stranger.post("/api/campaigns", json={"name": "x", "budget": "1"})).status_code == 401
 
 
-async def test_a_change_is_stored_announced_and_noted(world: World, ana: Person) -> None:
+async def test_a_change_is_stored_announced_and_logged(world: World, ana: Person) -> None:
     campaign = await created(ana)
     path = f"/api/campaigns/{campaign['id']}"
 
@@ -217,7 +217,7 @@ async def test_dates_are_compared_with_what_is_stored(ana: Person) -> None:
 
 
 @pytest.mark.parametrize("field", ["name", "budget", "status"])
-async def test_what_a_campaign_must_have_cannot_be_taken_away(ana: Person, field: str) -> None:
+async def test_required_fields_cannot_be_cleared(ana: Person, field: str) -> None:
     campaign = await created(ana)
 
     answer = await ana.patch(f"/api/campaigns/{campaign['id']}", {field: None})
@@ -226,7 +226,7 @@ async def test_what_a_campaign_must_have_cannot_be_taken_away(ana: Person, field
     assert set(answer.json()["errors"]) == {field}
 
 
-async def test_statuses_follow_each_other_as_they_may(world: World, ana: Person) -> None:
+async def test_only_allowed_status_changes_succeed(world: World, ana: Person) -> None:
     campaign = await created(ana)
     path = f"/api/campaigns/{campaign['id']}"
 
@@ -254,7 +254,7 @@ async def test_a_campaign_that_has_ended_cannot_be_activated(ana: Person) -> Non
 
 
 @pytest.mark.parametrize("way", ["body", "header", "weak header"])
-async def test_a_stale_version_is_refused_with_the_present_one(ana: Person, way: str) -> None:
+async def test_a_stale_version_is_refused_with_the_current_one(ana: Person, way: str) -> None:
     campaign = await created(ana)
     path = f"/api/campaigns/{campaign['id']}"
     await ana.patch(path, {"name": "Summer"})
@@ -282,7 +282,7 @@ async def test_a_version_is_a_whole_number(ana: Person, version: Any) -> None:
     assert (await ana.patch(f"/api/campaigns/{campaign['id']}", {"version": version})).status_code == 422
 
 
-async def test_of_edits_at_once_with_one_version_one_wins(ana: Person) -> None:
+async def test_of_concurrent_edits_with_one_version_one_succeeds(ana: Person) -> None:
     campaign = await created(ana)
     path = f"/api/campaigns/{campaign['id']}"
 
@@ -292,7 +292,7 @@ async def test_of_edits_at_once_with_one_version_one_wins(ana: Person) -> None:
     assert (await ana.get(path)).json()["version"] == 2
 
 
-async def test_an_owner_hears_what_an_admin_did(world: World, ana: Person, admin: Person) -> None:
+async def test_an_owner_is_notified_of_an_admins_change(world: World, ana: Person, admin: Person) -> None:
     campaign = await created(ana)
     path = f"/api/campaigns/{campaign['id']}"
 
@@ -313,7 +313,7 @@ async def test_an_owner_hears_what_an_admin_did(world: World, ana: Person, admin
     assert await world.rows("SELECT id FROM campaign_activities") == []
 
 
-async def test_only_owner_and_admins_may_listen_and_be_seen_looking(
+async def test_only_owner_and_admins_may_join_a_campaigns_channel(
     world: World, ana: Person, ben: Person, admin: Person
 ) -> None:
     campaign = await created(ana)
@@ -326,7 +326,7 @@ async def test_only_owner_and_admins_may_listen_and_be_seen_looking(
     assert (await admin.post("/broadcasting/auth", asked)).status_code == 403
 
 
-async def test_a_campaign_is_deleted_as_it_was_seen(ana: Person) -> None:
+async def test_deleting_a_campaign_requires_the_current_version(ana: Person) -> None:
     campaign = await created(ana)
     path = f"/api/campaigns/{campaign['id']}"
 
@@ -334,13 +334,13 @@ async def test_a_campaign_is_deleted_as_it_was_seen(ana: Person) -> None:
     assert (await ana.get(path)).status_code == 404
 
 
-async def test_a_status_that_is_none_is_told_which_there_are(ana: Person) -> None:
+async def test_an_unknown_status_is_refused_with_the_known_ones(ana: Person) -> None:
     answer = await ana.patch(f"/api/campaigns/{(await created(ana))['id']}", {"status": "paused"})
 
     assert answer.json()["errors"] == {"status": ["The status field must be 'draft', 'active' or 'inactive'."]}
 
 
-async def test_of_two_activations_at_once_one_is_refused(world: World, ana: Person) -> None:
+async def test_of_two_concurrent_activations_one_is_refused(world: World, ana: Person) -> None:
     path = f"/api/campaigns/{(await created(ana))['id']}/activate"
 
     answers = await asyncio.gather(ana.post(path), ana.post(path))

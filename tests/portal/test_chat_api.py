@@ -137,7 +137,7 @@ async def test_sending_ends_the_senders_typing(world: World, ana: Person) -> Non
     sent.assert_broadcast(UserTyping, times=1, where=lambda data: data["typing"] is False)
 
 
-async def test_typing_to_one_user_is_heard_in_their_conversation_only(world: World, ana: Person, ben: Person) -> None:
+async def test_typing_to_one_user_is_sent_to_their_conversation_only(world: World, ana: Person, ben: Person) -> None:
     await ana.post("/api/chat/typing", {"typing": True, "recipient_id": ben.id})
 
     low, high = sorted((ana.id, ben.id))
@@ -173,7 +173,7 @@ async def test_general_chat_pages_backwards_and_forwards(world: World, ana: Pers
     assert await listed(f"?limit=2&after={ids[0]}") == ids[1:3]
 
 
-async def test_a_list_says_up_to_which_event_it_is_current(world: World, ana: Person, ben: Person) -> None:
+async def test_a_list_names_the_last_event_it_includes(world: World, ana: Person, ben: Person) -> None:
     await ana.post("/api/chat/messages", {"message": "one"})
 
     event_id = int((await ben.get("/api/chat/messages")).headers["x-event-id"])
@@ -186,7 +186,7 @@ async def test_a_list_says_up_to_which_event_it_is_current(world: World, ana: Pe
     assert gap["events"][0]["data"]["eventId"] == gap["events"][0]["id"] > event_id
 
 
-async def test_conversations_show_the_last_message_and_what_is_unread(
+async def test_conversations_show_the_last_message_and_the_unread_count(
     world: World, ana: Person, ben: Person, eve: Person
 ) -> None:
     await world.direct_message(ben, ana, "first")
@@ -202,7 +202,7 @@ async def test_conversations_show_the_last_message_and_what_is_unread(
     assert set(conversations[0]) == {"user", "last_message", "unread_count"}
 
 
-async def test_a_direct_conversation_is_seen_by_its_two_only(
+async def test_a_direct_conversation_is_visible_to_its_two_users_only(
     world: World, ana: Person, ben: Person, eve: Person
 ) -> None:
     ids = [await world.direct_message(*pair) for pair in ((ana, ben), (ben, ana), (ana, ben))]
@@ -237,7 +237,7 @@ async def test_nobody_else_can_mark_a_message_as_read(world: World, ana: Person,
 
 
 @pytest.mark.parametrize("endpoint", ["/api/chat/messages", "/api/chat/messages/private"])
-async def test_one_idempotency_key_is_one_message_however_often_at_once(
+async def test_concurrent_requests_with_one_idempotency_key_create_one_message(
     world: World, ana: Person, ben: Person, endpoint: str
 ) -> None:
     body = {"message": "once", "recipient_id": ben.id}

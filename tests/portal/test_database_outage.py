@@ -38,7 +38,7 @@ async def test_a_locked_database_is_503_and_then_serves_again(
     assert len(await world.rows("SELECT id FROM chat_messages")) == 1
 
 
-async def test_a_postgresql_that_has_gone_is_503_everywhere() -> None:
+async def test_an_unavailable_postgresql_is_503_everywhere() -> None:
     with cluster() as url:
         migrations.upgrade(url)
         world = World(url)
@@ -56,7 +56,7 @@ async def test_a_postgresql_that_has_gone_is_503_everywhere() -> None:
     await world.aclose()
 
 
-async def test_what_is_rolled_back_is_not_announced(world: World, ana: Person) -> None:
+async def test_rolled_back_changes_are_not_announced(world: World, ana: Person) -> None:
     async def announce_and_fail() -> None:
         async with world.portal.announcer.work() as work:
             work.announce(MessageSentTo(ana.id))
@@ -68,7 +68,7 @@ async def test_what_is_rolled_back_is_not_announced(world: World, ana: Person) -
     (await world.broadcasts()).assert_nothing_broadcast()
 
 
-async def test_a_change_whose_event_cannot_be_packed_is_not_made(world: World, ana: Person) -> None:
+async def test_a_change_whose_event_cannot_be_packed_is_rolled_back(world: World, ana: Person) -> None:
     async def announce_too_much() -> None:
         async with world.portal.announcer.work() as work:
             await work.session.execute(text("DELETE FROM users"))

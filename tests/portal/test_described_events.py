@@ -78,7 +78,7 @@ def _objects(value: Any, place: str = "") -> Iterator[tuple[str, set[str]]]:
             yield from _objects(inner, f"{place}.{name}".strip("."))
 
 
-def test_every_event_of_the_portal_is_in_the_tables() -> None:
+def test_every_event_of_the_portal_is_in_the_test_tables() -> None:
     for module in pkgutil.walk_packages(smartlink.portal.__path__, "smartlink.portal."):
         if ".migrations" not in module.name:
             importlib.import_module(module.name)
@@ -94,7 +94,7 @@ def test_every_event_of_the_portal_is_in_the_tables() -> None:
 
 
 @pytest.mark.parametrize("name", EVENTS)
-def test_an_event_is_heard_with_the_documented_keys_and_no_others(name: str) -> None:
+def test_an_event_has_exactly_the_documented_keys(name: str) -> None:
     channels, delivery, keys = EVENTS[name]
     packed = [FakeBroadcaster().pack(event) for event in asyncapi.samples() if type(event).__name__ == name]
 
@@ -106,7 +106,7 @@ def test_an_event_is_heard_with_the_documented_keys_and_no_others(name: str) -> 
 
 
 @pytest.mark.parametrize("name", EVENTS)
-def test_an_event_is_described_as_it_is_heard(name: str) -> None:
+def test_an_event_matches_its_description(name: str) -> None:
     _, delivery, keys = EVENTS[name]
     described = asyncapi.document(FakeBroadcaster())
     message = described["components"]["messages"][name]

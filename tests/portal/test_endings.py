@@ -93,7 +93,9 @@ def _now_text() -> str:
 @pytest.mark.parametrize(
     "end", [log_out, log_out_everywhere, close_the_page, revoke_a_token, let_a_token_expire, let_a_session_expire]
 )
-async def test_connections_end_with_what_let_them_in(sqlite_url: str, end: Callable[[World, Person], Any]) -> None:
+async def test_connections_end_with_the_session_or_token_that_opened_them(
+    sqlite_url: str, end: Callable[[World, Person], Any]
+) -> None:
     async with live(sqlite_url) as (world, port), connected(port) as hers, connected(port) as his:
         ana, ben = await world.person("Ana"), await world.person("Ben")
         await subscribed(hers, ana, f"private-user.{ana.id}")
@@ -108,7 +110,7 @@ async def test_connections_end_with_what_let_them_in(sqlite_url: str, end: Calla
         await his.expect("pusher:pong")
 
 
-async def test_a_token_that_expires_later_ends_nothing(sqlite_url: str) -> None:
+async def test_a_token_that_has_not_expired_ends_nothing(sqlite_url: str) -> None:
     async with live(sqlite_url) as (world, port), connected(port) as hers:
         ana = await world.person("Ana")
         await ana.post("/api/tokens", {"name": "later", "expires_at": "2100-01-01T00:00:00Z"})
@@ -142,7 +144,7 @@ async def _change(how: str, world: World, chief: Person, ada: Person) -> None:
 
 @pytest.mark.parametrize("how", CHANGES)
 @pytest.mark.parametrize("channel", ["private-user.{id}", "presence-chat", "private-admin"])
-async def test_what_was_signed_before_opens_nothing_after(sqlite_url: str, how: str, channel: str) -> None:
+async def test_earlier_signatures_are_void_after_an_ending(sqlite_url: str, how: str, channel: str) -> None:
     async with live(sqlite_url) as (world, port), connected(port) as waiting:
         chief, ada = await world.person("Chief", is_admin=True), await world.person("Ada", is_admin=True)
         signed = await authorized(waiting, ada, channel.format(id=ada.id))
@@ -154,7 +156,7 @@ async def test_what_was_signed_before_opens_nothing_after(sqlite_url: str, how: 
 
 
 @pytest.mark.parametrize("how", CHANGES)
-async def test_a_sign_in_signed_before_is_void_after(sqlite_url: str, how: str) -> None:
+async def test_an_earlier_sign_in_signature_is_void_after_an_ending(sqlite_url: str, how: str) -> None:
     async with live(sqlite_url) as (world, port), connected(port) as waiting:
         chief, ada = await world.person("Chief", is_admin=True), await world.person("Ada", is_admin=True)
         signed = (await ada.post("/broadcasting/user-auth", {"socket_id": waiting.socket_id})).json()
@@ -167,7 +169,7 @@ async def test_a_sign_in_signed_before_is_void_after(sqlite_url: str, how: str) 
 
 @pytest.mark.parametrize("how", CHANGES)
 @pytest.mark.parametrize("endpoint", ["auth", "user-auth"])
-async def test_a_request_that_began_before_is_given_no_signature_after(
+async def test_a_request_in_progress_during_an_ending_gets_no_signature(
     world: World, how: str, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chief, ada = await world.person("Chief", is_admin=True), await world.person("Ada", is_admin=True)
@@ -193,7 +195,7 @@ async def test_a_request_that_began_before_is_given_no_signature_after(
     assert answer.status_code == (200 if allowed else 403 if how == "demoted" else 401)
 
 
-async def test_a_server_that_is_away_is_told_once_it_is_back(
+async def test_endings_are_sent_once_the_server_is_available_again(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(users_endings, "RETRY_FOR_S", 0.0)
@@ -215,7 +217,7 @@ async def test_a_server_that_is_away_is_told_once_it_is_back(
         assert await world.rows("SELECT user_id FROM connection_endings") == []
 
 
-async def test_what_is_asked_for_while_the_server_is_told_is_told_again(world: World, ana: Person) -> None:
+async def test_an_ending_requested_during_another_is_sent_again(world: World, ana: Person) -> None:
     told: list[int] = []
 
     class Realtime(RealtimeApi):
@@ -238,7 +240,7 @@ async def test_what_is_asked_for_while_the_server_is_told_is_told_again(world: W
     assert told == [ana.id] * 3
 
 
-async def test_workers_tell_what_the_process_that_committed_could_not(
+async def test_workers_send_endings_that_the_committing_process_could_not(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(main, "END_EVERY_S", 0.2)
@@ -261,7 +263,7 @@ async def test_workers_tell_what_the_process_that_committed_could_not(
         await work
 
 
-async def test_what_is_recorded_right_after_the_last_look_is_looked_for(world: World, ana: Person) -> None:
+async def test_an_ending_recorded_just_after_the_last_check_is_found(world: World, ana: Person) -> None:
     class Watched(Endings):
         looks = 0
 

@@ -29,7 +29,7 @@ SCAN = re.compile(rf"Seq Scan on ({'|'.join(BIG)})\b")
 
 
 @pytest.mark.timeout(600)
-async def test_no_list_reads_a_table_from_end_to_end(postgres_url: str, postgres_template: str) -> None:
+async def test_no_list_scans_a_table(postgres_url: str, postgres_template: str) -> None:
     with fresh_database(postgres_url, postgres_template) as url:
         async with aclosing(World(url)) as world:
             ana, root = await world.person("Ana"), await world.person("Root", is_admin=True)

@@ -74,11 +74,11 @@ def _is_an_error(answer: httpx2.Response, *more: str) -> bool:
     return set(body) == {"message", *more} and bool(body["message"]) and "json" in answer.headers["content-type"]
 
 
-def test_each_endpoint_with_an_id_says_whose_it_is() -> None:
+def test_each_endpoint_with_an_id_is_in_the_ownership_table() -> None:
     assert {path for _, path in BY_ID} == set(OTHERS_ID)
 
 
-async def test_what_is_somebody_elses_is_not_there(world: World, ana: Person, ben: Person, eve: Person) -> None:
+async def test_other_users_records_are_404(world: World, ana: Person, ben: Person, eve: Person) -> None:
     message = await world.direct_message(ana, ben)
     campaign = (await ana.post("/api/campaigns", {"name": "Summer", "budget": "5.00"})).json()["id"]
     ids = {
@@ -106,21 +106,21 @@ async def test_what_is_somebody_elses_is_not_there(world: World, ana: Person, be
 
 
 @pytest.mark.parametrize(("method", "path"), SIGNED_IN)
-async def test_nobody_is_answered_401_whatever_they_send(world: World, method: str, path: str) -> None:
+async def test_unauthenticated_requests_get_401_for_any_input(world: World, method: str, path: str) -> None:
     answer = await world.client().request(method.upper(), _url(path))
 
     assert answer.status_code == 401
     assert _is_an_error(answer)
 
 
-async def test_admins_endpoints_are_for_admins(world: World, ana: Person) -> None:
+async def test_admin_endpoints_are_for_admins(world: World, ana: Person) -> None:
     for method, path in SIGNED_IN:
         if path.startswith("/api/admin/"):
             answer = await ana.client.request(method.upper(), _url(path), json={})
             assert (answer.status_code, _is_an_error(answer)) == (403, True), (method, path)
 
 
-async def test_a_page_must_prove_that_it_is_ours(world: World, ana: Person, page: httpx2.AsyncClient) -> None:
+async def test_a_cookie_request_needs_the_csrf_token(world: World, ana: Person, page: httpx2.AsyncClient) -> None:
     for method, path in UNSAFE:
         for token in ("", "0" * 64, "é"):
             headers = {"x-xsrf-token": token.encode("latin-1")} if token else {}
@@ -133,7 +133,7 @@ async def test_a_page_must_prove_that_it_is_ours(world: World, ana: Person, page
     assert (await page.get("/api/session")).status_code == 200
 
 
-async def test_a_page_that_shows_one_account_does_not_act_for_another(
+async def test_a_page_for_one_account_cannot_act_for_another(
     world: World, ana: Person, ben: Person, page: httpx2.AsyncClient
 ) -> None:
     token = page.cookies["XSRF-TOKEN"]
@@ -151,18 +151,18 @@ async def test_a_page_that_shows_one_account_does_not_act_for_another(
     assert (await page.get("/api/wallet", headers=money)).json()["balance"] == "5.00"
 
 
-async def test_another_account_is_told_before_a_token_that_does_not_fit(ben: Person, page: httpx2.AsyncClient) -> None:
+async def test_another_account_is_reported_before_a_csrf_mismatch(ben: Person, page: httpx2.AsyncClient) -> None:
     headers = {"x-xsrf-token": "0" * 64, "x-account": str(ben.id)}
 
     assert (await page.post("/api/wallet/deposits", json={"amount": "5"}, headers=headers)).status_code == 409
 
 
-async def test_a_bearer_token_says_itself_whose_call_it_is(ana: Person, ben: Person) -> None:
+async def test_a_bearer_token_needs_no_x_account(ana: Person, ben: Person) -> None:
     assert (await ana.get("/api/user", headers={"x-account": str(ben.id)})).json()["id"] == ana.id
 
 
 @pytest.mark.parametrize(("app_url", "is_secure"), [("https://chat.example.com", True), (None, False)])
-async def test_cookies_are_out_of_reach(database_url: str, app_url: str | None, is_secure: bool) -> None:
+async def test_cookies_have_safe_attributes(database_url: str, app_url: str | None, is_secure: bool) -> None:
     world = World(database_url, {"app_url": app_url})
     ana = await world.person()
 
@@ -178,7 +178,7 @@ async def test_cookies_are_out_of_reach(database_url: str, app_url: str | None, 
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-async def test_a_method_that_is_none_is_405_and_says_which_are(world: World, method: str, path: str) -> None:
+async def test_an_unsupported_method_is_405_with_allow(world: World, method: str, path: str) -> None:
     known = {"get", *DESCRIBED["paths"][path]} if path.startswith("/broadcasting") else DESCRIBED["paths"][path]
     wrong = next(each for each in ("put", "patch", "delete", "post") if each not in known)
     client = (await world.person(is_admin=True)).client
@@ -214,7 +214,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-async def test_every_error_has_the_one_form(ana: Person, what: str) -> None:
+async def test_all_errors_have_the_same_form(ana: Person, what: str) -> None:
     method, path, options, status, more = BAD[what]
     options = dict(options)
     headers = {"content-type": kind} if (kind := options.pop("type", None)) else {}
@@ -231,7 +231,7 @@ async def test_only_a_message_to_oneself_has_another_form(ana: Person) -> None:
     assert (answer.status_code, answer.json()) == (400, {"error": "Cannot send message to yourself"})
 
 
-async def test_every_answer_carries_the_headers_that_guard_pages(world: World, ana: Person) -> None:
+async def test_every_response_has_the_security_headers(world: World, ana: Person) -> None:
     for method, path in [*OPERATIONS, ("get", "/docs"), ("get", "/"), ("get", "/nothing"), ("get", "/openapi.json")]:
         for client in (world.client(), ana.client):
             headers = (await client.request(method.upper(), _url(path))).headers
@@ -245,7 +245,7 @@ async def test_every_answer_carries_the_headers_that_guard_pages(world: World, a
             ana = await world.person()
 
 
-async def test_a_poisoned_host_is_repeated_nowhere(world: World, ana: Person) -> None:
+async def test_a_forged_host_header_is_never_echoed(world: World, ana: Person) -> None:
     poison = {"host": "evil.example", "x-forwarded-host": "evil.example", "x-forwarded-proto": "https"}
 
     for path in ("/api/realtime", "/openapi.json", "/docs", "/", "/api/campaigns/", "//evil.example/x"):
@@ -254,7 +254,7 @@ async def test_a_poisoned_host_is_repeated_nowhere(world: World, ana: Person) ->
 
 
 @pytest.mark.parametrize("value", ["1\r\nset-cookie: x=1", "a\nb", '"3"\r\n'])
-async def test_nothing_sent_becomes_a_header(world: World, ana: Person, value: str) -> None:
+async def test_input_never_becomes_a_header(world: World, ana: Person, value: str) -> None:
     for name in ("if-match", "idempotency-key", "x-socket-id", "x-forwarded-for"):
         headers = {name: value.encode()}
         answer = await ana.client.post("/api/chat/messages", json={"message": "x"}, headers=headers)
@@ -262,7 +262,7 @@ async def test_nothing_sent_becomes_a_header(world: World, ana: Person, value: s
         assert answer.status_code in (201, 422)
 
 
-async def test_who_is_not_there_is_not_told_from_a_wrong_password(world: World, ana: Person) -> None:
+async def test_an_unknown_account_and_a_wrong_password_look_the_same(world: World, ana: Person) -> None:
     checked: list[str | None] = []
     verify = world.portal.passwords._verify
 
@@ -300,7 +300,7 @@ LIMITED = {
 
 
 @pytest.mark.parametrize("what", LIMITED)
-async def test_too_often_is_429_and_says_when_to_come_back(world: World, ana: Person, what: str) -> None:
+async def test_a_rate_limit_is_429_with_retry_after(world: World, ana: Person, what: str) -> None:
     limit, method, path, body = LIMITED[what]
     limits = world.portal.limits
     # The window is made long: a slow machine must not see it move.
@@ -324,7 +324,7 @@ async def test_too_often_is_429_and_says_when_to_come_back(world: World, ana: Pe
 UNLIMITED = {("post", "/webhooks/realtime")}
 
 
-def test_every_request_that_changes_something_has_a_limit() -> None:
+def test_every_changing_endpoint_has_a_rate_limit() -> None:
     limited = {
         operation for operation in OPERATIONS if "429" in DESCRIBED["paths"][operation[1]][operation[0]]["responses"]
     }
@@ -334,7 +334,7 @@ def test_every_request_that_changes_something_has_a_limit() -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), [each for each in UNSAFE if each not in UNLIMITED])
-async def test_whatever_changes_something_is_429_beyond_its_limit(world: World, method: str, path: str) -> None:
+async def test_every_changing_endpoint_is_429_beyond_its_limit(world: World, method: str, path: str) -> None:
     admin = await world.person(is_admin=True)
     world.portal.limits.allowed = dict.fromkeys(world.portal.limits.allowed, (2, 3600.0))
     bodies = {
@@ -359,7 +359,7 @@ async def test_whatever_changes_something_is_429_beyond_its_limit(world: World, 
     assert 1 <= int(answers[-1].headers["retry-after"]) <= 3600
 
 
-def test_every_endpoint_is_described_in_full() -> None:
+def test_every_endpoint_is_fully_described() -> None:
     seen = set()
     for method, path in OPERATIONS:
         operation = DESCRIBED["paths"][path][method]
@@ -375,7 +375,7 @@ def test_every_endpoint_is_described_in_full() -> None:
             assert shown, (method, path)
 
 
-async def test_a_page_is_as_long_as_the_description_allows(world: World) -> None:
+async def test_a_page_has_at_most_the_described_length(world: World) -> None:
     admin = await world.person(is_admin=True)
     queries = {"/api/events": "channel=chat&after=0&", "/api/chat/search": "q=x&"}
     seen = set()
@@ -392,7 +392,7 @@ async def test_a_page_is_as_long_as_the_description_allows(world: World) -> None
     assert {"/api/chat/messages", "/api/tokens", "/api/events", "/api/admin/users"} <= seen
 
 
-async def test_null_is_taken_where_the_description_allows_it(ana: Person) -> None:
+async def test_null_is_accepted_where_the_description_allows_it(ana: Person) -> None:
     campaign = (await ana.post("/api/campaigns", {"name": "Summer", "budget": "5.00"})).json()
     fields = DESCRIBED["components"]["schemas"]["CampaignChange"]["properties"]
 

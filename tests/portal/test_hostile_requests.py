@@ -46,7 +46,7 @@ async def test_odd_ids_are_not_found(ana: Person, odd: str) -> None:
         "x" * 1001,
     ],
 )
-async def test_a_message_that_is_none_is_refused(world: World, ana: Person, ben: Person, message: object) -> None:
+async def test_an_invalid_message_is_refused(world: World, ana: Person, ben: Person, message: object) -> None:
     answers = [
         await ana.post("/api/chat/messages", {"message": message}),
         await ana.post("/api/chat/messages/private", {"message": message, "recipient_id": ben.id}),
@@ -59,7 +59,7 @@ async def test_a_message_that_is_none_is_refused(world: World, ana: Person, ben:
 @pytest.mark.parametrize(
     "kept", ["שלום \u202eabc\u202c", "e\u0301", "<script>alert(1)</script>", "' OR 1=1;--", "👩‍👩‍👧"]
 )
-async def test_strange_text_is_kept_as_it_is(ana: Person, kept: str) -> None:
+async def test_unusual_text_is_stored_unchanged(ana: Person, kept: str) -> None:
     answer = await ana.post("/api/chat/messages", {"message": kept})
 
     assert (answer.status_code, answer.json()["message"]) == (201, kept)
@@ -69,7 +69,7 @@ RECIPIENTS = ["1", "01", True, 1.9, 0, -1, 2**63, 10**30, None, [], [1, 2], {"id
 
 
 @pytest.mark.parametrize("recipient", RECIPIENTS)
-async def test_a_recipient_that_is_no_id_is_refused(ana: Person, recipient: object) -> None:
+async def test_an_invalid_recipient_id_is_refused(ana: Person, recipient: object) -> None:
     answer = await ana.post("/api/chat/messages/private", {"recipient_id": recipient, "message": "x"})
 
     assert (answer.status_code, set(answer.json()["errors"])) == (422, {"recipient_id"})
@@ -88,7 +88,7 @@ BODIES = [
         "/api/register",
     ],
 )  # fmt: skip
-async def test_bodies_that_are_none_are_the_senders_error(ana: Person, path: str) -> None:
+async def test_malformed_bodies_are_client_errors(ana: Person, path: str) -> None:
     for body in BODIES:
         answer = await ana.client.post(path, content=body, headers={"content-type": "application/json"})
 
@@ -96,7 +96,7 @@ async def test_bodies_that_are_none_are_the_senders_error(ana: Person, path: str
         assert "message" in answer.json()
 
 
-async def test_the_last_of_two_equal_keys_does_not_smuggle_another_type(world: World, ana: Person) -> None:
+async def test_a_repeated_key_cannot_smuggle_another_type(world: World, ana: Person) -> None:
     body = b'{"message": "first", "message": ["second"]}'
 
     answer = await ana.client.post("/api/chat/messages", content=body, headers={"content-type": "application/json"})
@@ -118,7 +118,7 @@ async def test_a_body_that_is_too_large_is_refused(ana: Person) -> None:
     assert (declared.status_code, chunked.status_code) == (413, 413)
 
 
-async def test_fields_that_are_not_asked_for_are_ignored(world: World, ana: Person, ben: Person) -> None:
+async def test_unknown_fields_are_ignored(world: World, ana: Person, ben: Person) -> None:
     extra = {"id": 999, "user_id": ben.id, "is_read": True, "read_at": "2000-01-01T00:00:00Z", "is_admin": True}
 
     general = (await ana.post("/api/chat/messages", {"message": "x", "recipient_id": ben.id} | extra)).json()
@@ -133,7 +133,7 @@ async def test_fields_that_are_not_asked_for_are_ignored(world: World, ana: Pers
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=101", "limit=x", "before=x", "after=-1", f"before={10**30}", "limit="]
 )
-async def test_cursors_that_are_none_are_refused(ana: Person, query: str) -> None:
+async def test_invalid_cursors_are_refused(ana: Person, query: str) -> None:
     answer = await ana.get(f"/api/chat/messages?{query}")
 
     assert (answer.status_code, set(answer.json()["errors"])) == (422, {query.partition("=")[0]})
@@ -148,7 +148,7 @@ async def test_a_malformed_socket_id_excludes_nobody(world: World, ana: Person, 
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
-async def test_an_idempotency_key_has_a_length(ana: Person, key: str) -> None:
+async def test_the_length_of_an_idempotency_key_is_limited(ana: Person, key: str) -> None:
     answer = await ana.post("/api/chat/messages", {"message": "x"}, headers={"idempotency-key": key})
 
     assert answer.status_code == 422
@@ -158,14 +158,14 @@ async def test_an_idempotency_key_has_a_length(ana: Person, key: str) -> None:
     "path",
     ["/..%2f..%2fmain.py", "/%252e%252e/main.py", "/assets/..%2f..%2fmain.py", "/..\\main.py", "/%00", "/etc//passwd"],
 )
-async def test_nothing_outside_the_pages_is_served(world: World, path: str) -> None:
+async def test_files_outside_the_pages_folder_are_not_served(world: World, path: str) -> None:
     answer = await world.client().get(path)
 
     assert answer.status_code == 404
     assert b"Portal" not in answer.content
 
 
-async def test_every_endpoint_wants_to_know_who_asks(world: World) -> None:
+async def test_every_endpoint_requires_a_caller(world: World) -> None:
     client = world.client()
     document = (await client.get("/openapi.json")).json()
     is_open = {"/api/register", "/api/login", "/api/realtime", "/up"}
@@ -194,7 +194,7 @@ async def test_every_endpoint_wants_to_know_who_asks(world: World) -> None:
         "/api/admin/users",
     ],
 )
-async def test_no_dependency_of_an_endpoint_waits_for_a_thread(
+async def test_no_dependency_of_an_endpoint_runs_in_a_thread(
     world: World, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FastAPI runs a plain function in a thread, which costs more than all that ours do."""

@@ -73,7 +73,7 @@ STALLED = {
 
 
 @pytest.mark.parametrize("what", STALLED)
-async def test_who_stops_within_a_request_is_told_408_and_ended(what: str) -> None:
+async def test_an_incomplete_request_gets_408_and_is_closed(what: str) -> None:
     sent, status = STALLED[what]
     async with listening(**SHORT) as listener:
         reader, writer = await listener.open(sent)
@@ -84,7 +84,7 @@ async def test_who_stops_within_a_request_is_told_408_and_ended(what: str) -> No
         assert heard.split(b" ")[1:2] == ([status] if status else [])
 
 
-async def test_a_body_in_drops_ends_at_its_deadline() -> None:
+async def test_a_slow_body_ends_at_its_deadline() -> None:
     async with listening(head_s=60, body_s=0.5) as listener:
         reader, writer = await listener.open(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n")
         answer = asyncio.create_task(reader.read())
@@ -96,7 +96,7 @@ async def test_a_body_in_drops_ends_at_its_deadline() -> None:
         writer.close()
 
 
-async def test_a_second_head_that_stops_is_ended_too() -> None:
+async def test_an_incomplete_second_request_is_closed_too() -> None:
     async with listening(**SHORT) as listener:
         reader, writer = await listener.open(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n0")
@@ -106,7 +106,7 @@ async def test_a_second_head_that_stops_is_ended_too() -> None:
         writer.close()
 
 
-async def test_who_takes_no_answer_is_ended() -> None:
+async def test_a_client_that_reads_no_response_is_closed() -> None:
     async with listening(**SHORT) as listener:
         _, writer = await listener.open(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
         await eventually(lambda: listener.connections == 1)
@@ -114,7 +114,7 @@ async def test_who_takes_no_answer_is_ended() -> None:
         writer.close()
 
 
-async def test_a_head_without_an_end_is_431() -> None:
+async def test_an_endless_head_is_431() -> None:
     async with listening(**LONG) as listener:
         reader, writer = await listener.open(b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X-More: yes\r\n" * 7_000)
 
@@ -133,7 +133,7 @@ async def test_requests_in_time_are_answered() -> None:
         assert second.startswith(b"HTTP/1.1 200 ")
 
 
-async def test_the_silent_make_way_and_the_busy_do_not(caplog: pytest.LogCaptureFixture) -> None:
+async def test_only_idle_connections_are_evicted(caplog: pytest.LogCaptureFixture) -> None:
     async with listening(connections=8, **LONG) as listener:
         busy = [await listener.open(HEAD + b"\r\n") for _ in range(6)]
         await eventually(lambda: listener.connections == 6)
@@ -155,7 +155,7 @@ async def test_the_silent_make_way_and_the_busy_do_not(caplog: pytest.LogCapture
             writer.close()
 
 
-async def test_all_busy_is_503_at_once() -> None:
+async def test_if_all_connections_are_busy_new_ones_get_503() -> None:
     async with listening(connections=4, **LONG) as listener:
         # Of four one place is the reserve's: its request is for a health check.
         busy = [await listener.open(HEAD.replace(b" / ", b" /up ") + b"\r\n") for _ in range(4)]
@@ -170,7 +170,7 @@ async def test_all_busy_is_503_at_once() -> None:
 
 
 @pytest.mark.parametrize("proxies", ["", "127.0.0.1"])
-async def test_one_address_has_its_share_unless_it_is_a_proxy(proxies: str) -> None:
+async def test_connections_per_address_are_limited_except_for_proxies(proxies: str) -> None:
     async with listening(per_address=2, proxies=TrustedProxies(filter(None, [proxies])), **LONG) as listener:
         held = [await listener.open() for _ in range(2)]
         await eventually(lambda: listener.connections == 2)
@@ -181,7 +181,7 @@ async def test_one_address_has_its_share_unless_it_is_a_proxy(proxies: str) -> N
 
 
 @pytest.mark.parametrize(("address", "is_limited"), [("203.0.114.9", True), ("127.0.0.1", False), ("10.0.0.7", False)])
-def test_unset_public_addresses_have_250(address: str, is_limited: bool) -> None:
+def test_by_default_public_addresses_may_have_250_connections(address: str, is_limited: bool) -> None:
     places = ConnectionSlots(Bounds())
 
     assert places._most_of(address) == (250 if is_limited else float("inf"))

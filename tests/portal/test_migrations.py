@@ -35,7 +35,7 @@ class Data:
             return [tuple(row) for row in connection.execute(text(statement))]
 
 
-def test_up_down_and_up_again_with_data_keeps_public_messages_and_hides_direct_ones(empty_url: str) -> None:
+def test_downgrading_and_upgrading_keeps_public_messages_and_hides_direct_ones(empty_url: str) -> None:
     migrations.upgrade(empty_url)
     seed.seed(empty_url)
     data = Data(empty_url)
@@ -54,7 +54,7 @@ def test_up_down_and_up_again_with_data_keeps_public_messages_and_hides_direct_o
     assert migrations.current(empty_url) is None
 
 
-def test_an_id_is_never_used_twice_even_after_going_down_and_up(empty_url: str) -> None:
+def test_ids_are_never_reused_even_after_a_downgrade(empty_url: str) -> None:
     migrations.upgrade(empty_url)
     seed.seed(empty_url)
     data = Data(empty_url)
@@ -71,7 +71,7 @@ def test_an_id_is_never_used_twice_even_after_going_down_and_up(empty_url: str) 
     assert new > last
 
 
-def test_the_migrated_database_is_the_one_the_models_describe(empty_url: str) -> None:
+def test_the_migrated_database_matches_the_models(empty_url: str) -> None:
     migrations.upgrade(empty_url)
     wanted = MetaData()
     for table in (*Base.metadata.sorted_tables, *outbox_tables.recorded_events.metadata.sorted_tables):
@@ -89,13 +89,13 @@ def test_the_migrated_database_is_the_one_the_models_describe(empty_url: str) ->
     assert differences == []
 
 
-def test_the_head_that_starts_look_for_is_the_last_revision(empty_url: str) -> None:
+def test_the_expected_revision_is_the_last_one(empty_url: str) -> None:
     migrations.upgrade(empty_url)
 
     assert migrations.current(empty_url) == migrations.HEAD
 
 
-def test_foreign_keys_survive_the_way_down_and_up(empty_url: str) -> None:
+def test_foreign_keys_survive_a_downgrade_and_upgrade(empty_url: str) -> None:
     migrations.upgrade(empty_url)
     migrations.downgrade(empty_url, "0001")
     migrations.upgrade(empty_url)
@@ -107,7 +107,7 @@ def test_foreign_keys_survive_the_way_down_and_up(empty_url: str) -> None:
         )
 
 
-async def test_demo_data_is_there_once_and_its_people_can_sign_in(database_url: str) -> None:
+async def test_demo_data_is_created_once_and_its_users_can_sign_in(database_url: str) -> None:
     people = seed.seed(database_url)
     assert seed.seed(database_url) == people
     world = World(database_url)

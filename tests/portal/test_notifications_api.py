@@ -19,7 +19,7 @@ async def listed(person: Person, query: str = "") -> list[int]:
     return [row["id"] for row in answer.json()]
 
 
-async def test_notifications_are_listed_newest_first_with_how_many_are_unread(
+async def test_notifications_are_listed_newest_first_with_the_unread_count(
     world: World, ana: Person, ben: Person
 ) -> None:
     for text in ("one", "two", "three"):
@@ -36,7 +36,7 @@ async def test_notifications_are_listed_newest_first_with_how_many_are_unread(
     assert await listed(ben) == []
 
 
-async def test_one_is_read_once_and_the_reader_s_other_pages_hear_of_it(world: World, ana: Person, ben: Person) -> None:
+async def test_marking_one_as_read_is_announced_once_to_the_users_pages(world: World, ana: Person, ben: Person) -> None:
     for text in ("one", "two"):
         await world.direct_message(ben, ana, text)
     second, first = await listed(ana)
@@ -59,7 +59,7 @@ async def test_one_is_read_once_and_the_reader_s_other_pages_hear_of_it(world: W
     )
 
 
-async def test_all_are_read_at_once(world: World, ana: Person, ben: Person) -> None:
+async def test_all_can_be_marked_as_read(world: World, ana: Person, ben: Person) -> None:
     for text in ("one", "two"):
         await world.direct_message(ben, ana, text)
 
@@ -72,7 +72,7 @@ async def test_all_are_read_at_once(world: World, ana: Person, ben: Person) -> N
 
 
 @pytest.mark.parametrize("how", ["one", "all of the sender's"])
-async def test_reading_a_message_reads_what_told_of_it(
+async def test_reading_a_message_marks_its_notification_as_read(
     world: World, ana: Person, ben: Person, eve: Person, how: str
 ) -> None:
     await world.direct_message(eve, ana, "from somebody else")
@@ -93,7 +93,7 @@ async def test_reading_a_message_reads_what_told_of_it(
     )
 
 
-async def test_reading_at_once_in_many_pages_waits_for_nobody_for_ever(world: World, ana: Person, ben: Person) -> None:
+async def test_concurrent_marking_as_read_does_not_deadlock(world: World, ana: Person, ben: Person) -> None:
     for number in range(8):
         await world.direct_message(ben, ana, str(number))
 
@@ -108,11 +108,11 @@ async def test_reading_at_once_in_many_pages_waits_for_nobody_for_ever(world: Wo
 
 
 @pytest.mark.parametrize("odd", ["0", "-1", "abc", "01", "9223372036854775808", "999999"])
-async def test_what_is_not_there_is_not_found(ana: Person, odd: str) -> None:
+async def test_an_unknown_notification_is_404(ana: Person, odd: str) -> None:
     assert (await ana.post(f"/api/notifications/{odd}/read")).status_code == 404
 
 
-async def test_somebody_else_s_are_not_found_and_stay_unread(world: World, ana: Person, ben: Person) -> None:
+async def test_other_users_notifications_are_404_and_stay_unread(world: World, ana: Person, ben: Person) -> None:
     await world.direct_message(ben, ana)
     [notification] = await listed(ana)
 
@@ -120,7 +120,7 @@ async def test_somebody_else_s_are_not_found_and_stay_unread(world: World, ana: 
     assert await listed(ana, "?unread=1") == [notification]
 
 
-async def test_echo_s_notification_form_comes_too(world: World, ana: Person, ben: Person) -> None:
+async def test_echos_notification_event_is_sent_too(world: World, ana: Person, ben: Person) -> None:
     message_id = await world.direct_message(ben, ana, "Hello")
 
     [data] = payloads(await world.broadcasts(), "BroadcastNotificationCreated", PrivateChannel(f"user.{ana.id}"))
@@ -129,6 +129,6 @@ async def test_echo_s_notification_form_comes_too(world: World, ana: Person, ben
     assert sent.name == "Illuminate\\Notifications\\Events\\BroadcastNotificationCreated"
 
 
-async def test_nobody_signed_in_is_told_so(world: World) -> None:
+async def test_without_a_sign_in_requests_get_401(world: World) -> None:
     assert (await world.client().get("/api/notifications")).status_code == 401
     assert (await world.client().post("/api/notifications/read")).status_code == 401

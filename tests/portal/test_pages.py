@@ -27,7 +27,7 @@ async def _get(site: Pages, path: str, accept: str = "text/html") -> httpx2.Resp
         return await client.get(path, headers={"accept": accept})
 
 
-async def test_hashed_files_are_kept_for_ever_and_the_page_is_not(site: Pages) -> None:
+async def test_hashed_files_are_cached_for_good_and_the_page_is_not(site: Pages) -> None:
     asset, page, deep = (
         await _get(site, "/assets/app-1a2b.js"),
         await _get(site, "/"),
@@ -40,23 +40,23 @@ async def test_hashed_files_are_kept_for_ever_and_the_page_is_not(site: Pages) -
 
 
 @pytest.mark.parametrize("path", ["/api/nothing", "/assets/gone.js", "/broadcasting/x", "/webhooks/x"])
-async def test_what_is_no_page_is_404_even_for_a_browser(site: Pages, path: str) -> None:
+async def test_an_unknown_file_is_404_even_for_a_browser(site: Pages, path: str) -> None:
     answer = await _get(site, path)
 
     assert (answer.status_code, answer.json()) == (404, {"message": "Not found."})
 
 
-async def test_only_who_wants_a_page_gets_one(site: Pages) -> None:
+async def test_only_requests_accepting_html_get_the_page(site: Pages) -> None:
     assert (await _get(site, "/somewhere", accept="application/json")).status_code == 404
 
 
-async def test_what_watches_may_ask_for_the_head_alone(world: World) -> None:
+async def test_head_requests_are_supported(world: World) -> None:
     answer = await world.client().head("/up")
 
     assert (answer.status_code, answer.content) == (200, b"")
 
 
-async def test_every_answer_tells_browsers_what_may_run(world: World) -> None:
+async def test_every_response_has_a_content_security_policy(world: World) -> None:
     client = world.client()
 
     for path in ("/docs", "/api/realtime", "/api/user", "/nothing"):
@@ -67,7 +67,7 @@ async def test_every_answer_tells_browsers_what_may_run(world: World) -> None:
     assert "<script>" not in (await client.get("/docs")).text
 
 
-async def test_pages_learn_at_run_time_where_the_realtime_server_is(database_url: str) -> None:
+async def test_pages_get_the_realtime_servers_address_at_run_time(database_url: str) -> None:
     world = World(database_url, {"reverb_public_host": "ws.example.com", "reverb_public_port": 443,
                                  "reverb_public_scheme": "https"})  # fmt: skip
 
@@ -84,7 +84,7 @@ def test_the_public_host_has_aliases(monkeypatch: pytest.MonkeyPatch, name: str)
     assert PortalSettings(_env_file=None).realtime["host"] == "ws.example.com"
 
 
-def test_others_are_not_served_with_sample_or_short_secrets() -> None:
+def test_sample_or_short_secrets_are_refused_unless_on_loopback() -> None:
     open_to_all = {"_env_file": None, "app_host": "0.0.0.0"}
 
     for secret in ("app-secret", "short", ""):
@@ -96,7 +96,7 @@ def test_others_are_not_served_with_sample_or_short_secrets() -> None:
     check_start(PortalSettings(_env_file=None))
 
 
-def test_databases_are_named_in_several_ways() -> None:
+def test_the_database_url_is_built_from_several_forms_of_settings() -> None:
     parts = PortalSettings(_env_file=None, db_connection="pgsql", db_username="me", db_password="p@:/", db_database="d")
 
     assert parts.url == "postgresql+asyncpg://me:p%40%3A%2F@127.0.0.1:5432/d"
@@ -106,7 +106,7 @@ def test_databases_are_named_in_several_ways() -> None:
         async_url("mysql://h/d")
 
 
-async def test_an_installation_without_pages_says_which_command_builds_them(
+async def test_without_built_pages_the_page_names_the_build_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pages, "STATIC", tmp_path)

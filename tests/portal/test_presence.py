@@ -38,7 +38,7 @@ async def online(person: Person) -> list[str]:
     return [profile["name"] for profile in (await person.get("/api/chat/users/online")).json()]
 
 
-async def test_coming_and_going_is_stored_and_told_once(world: World, ana: Person, ben: Person) -> None:
+async def test_online_and_offline_are_stored_and_announced_once(world: World, ana: Person, ben: Person) -> None:
     for _ in range(2):
         assert (await tell(world, member("added", ben))).status_code == 200
     assert await online(ana) == ["Ben"]
@@ -53,7 +53,7 @@ async def test_coming_and_going_is_stored_and_told_once(world: World, ana: Perso
         sent.assert_broadcast(event, on=PresenceChannel("chat"), times=1, where=lambda data: data == expected)
 
 
-async def test_a_webhook_of_more_than_ten_minutes_ago_is_refused(world: World, ana: Person) -> None:
+async def test_a_webhook_older_than_ten_minutes_is_refused(world: World, ana: Person) -> None:
     now = int(time.time() * 1000)
 
     old = await tell(world, member("added", ana), at_ms=now - 601_000)
@@ -63,7 +63,7 @@ async def test_a_webhook_of_more_than_ten_minutes_ago_is_refused(world: World, a
     assert await online(ana) == ["Ana"]
 
 
-async def test_a_webhook_repeated_or_late_flips_nobodys_presence(world: World, ana: Person, ben: Person) -> None:
+async def test_a_repeated_or_late_webhook_does_not_change_presence(world: World, ana: Person, ben: Person) -> None:
     now = int(time.time() * 1000) - 10_000
     came, left = (member("added", ana), now), (member("removed", ana), now + 1)
     for event, at_ms in (came, left, came, left):
@@ -78,7 +78,7 @@ async def test_a_webhook_repeated_or_late_flips_nobodys_presence(world: World, a
     (await world.broadcasts()).assert_broadcast(UserJoined, times=2)
 
 
-async def test_what_was_told_before_the_sweep_looked_changes_nothing_after_it(world: World, ana: Person) -> None:
+async def test_a_webhook_from_before_the_sweep_changes_nothing_after_it(world: World, ana: Person) -> None:
     await world.portal.presence.mend({ana.id}, dt.datetime.now(dt.UTC))
 
     await tell(world, member("removed", ana))
@@ -86,7 +86,7 @@ async def test_what_was_told_before_the_sweep_looked_changes_nothing_after_it(wo
     assert await online(ana) == ["Ana"]
 
 
-async def test_a_clock_that_was_ahead_makes_nothing_late(world: World, ana: Person) -> None:
+async def test_a_clock_set_back_makes_no_webhook_late(world: World, ana: Person) -> None:
     await tell(world, member("added", ana), at_ms=int(time.time() * 1000) + 3_600_000)
     await tell(world, member("removed", ana), at_ms=int(time.time() * 1000) + 1_000)
 
@@ -104,7 +104,7 @@ async def test_a_batch_is_applied_in_order(world: World, ana: Person) -> None:
     ]
 
 
-async def test_a_webhook_that_is_not_signed_changes_nothing(world: World, ana: Person) -> None:
+async def test_an_unsigned_webhook_is_refused(world: World, ana: Person) -> None:
     answer = await tell(world, member("added", ana), secret="wrong")
 
     assert answer.status_code == 401
@@ -112,7 +112,7 @@ async def test_a_webhook_that_is_not_signed_changes_nothing(world: World, ana: P
 
 
 @pytest.mark.parametrize("user_id", ["x", "", "01", "-1", "9223372036854775808", 7, None, [], "999999"])
-async def test_members_that_are_no_users_are_passed_over(world: World, ana: Person, user_id: object) -> None:
+async def test_members_that_are_not_users_are_ignored(world: World, ana: Person, user_id: object) -> None:
     event = {"name": "member_added", "channel": "presence-chat", "user_id": user_id}
 
     answer = await tell(world, event, {"name": "channel_occupied", "channel": "chat"}, member("added", ana))
@@ -121,7 +121,7 @@ async def test_members_that_are_no_users_are_passed_over(world: World, ana: Pers
     assert await online(ana) == ["Ana"]
 
 
-async def test_somebody_not_seen_for_five_minutes_is_not_listed(world: World, ana: Person) -> None:
+async def test_a_user_not_seen_for_five_minutes_is_not_listed(world: World, ana: Person) -> None:
     await tell(world, member("added", ana))
     await world.execute("UPDATE user_presence SET last_seen = '2020-01-01 00:00:00+00:00'" if "postgresql" in world.url
                         else "UPDATE user_presence SET last_seen = '2020-01-01 00:00:00.000000'")  # fmt: skip
@@ -129,7 +129,7 @@ async def test_somebody_not_seen_for_five_minutes_is_not_listed(world: World, an
     assert await online(ana) == []
 
 
-async def test_the_sweep_mends_what_a_crash_left(world: World, ana: Person, ben: Person, eve: Person) -> None:
+async def test_the_sweep_corrects_presence_after_a_crash(world: World, ana: Person, ben: Person, eve: Person) -> None:
     await tell(world, member("added", ana), member("added", ben))
 
     await world.portal.presence.mend({ben.id, eve.id}, dt.datetime.now(dt.UTC))
@@ -140,7 +140,7 @@ async def test_the_sweep_mends_what_a_crash_left(world: World, ana: Person, ben:
     sent.assert_broadcast(UserJoined, times=3)
 
 
-async def test_the_sweep_leaves_alone_who_came_after_it_looked(world: World, ana: Person) -> None:
+async def test_the_sweep_ignores_users_who_came_online_during_it(world: World, ana: Person) -> None:
     await tell(world, member("added", ana))
 
     await world.portal.presence.mend(set(), ago(seconds=5))
@@ -148,7 +148,7 @@ async def test_the_sweep_leaves_alone_who_came_after_it_looked(world: World, ana
     assert await online(ana) == ["Ana"]
 
 
-async def test_the_sweep_asks_the_realtime_server(database_url: str) -> None:
+async def test_the_sweep_queries_the_realtime_server(database_url: str) -> None:
     async with realtime_server() as server:
         world = World(database_url, {"broadcast": BroadcastSettings(_env_file=None, reverb_port=server.port)})
         ana = await world.person("Ana")
@@ -160,7 +160,7 @@ async def test_the_sweep_asks_the_realtime_server(database_url: str) -> None:
         await world.aclose()
 
 
-async def test_a_realtime_server_that_is_away_changes_nothing(database_url: str) -> None:
+async def test_an_unavailable_realtime_server_changes_nothing(database_url: str) -> None:
     world = World(database_url, {"broadcast": BroadcastSettings(_env_file=None, reverb_port=1)})
     ana = await world.person("Ana")
     await tell(world, member("added", ana))

@@ -41,7 +41,7 @@ async def talk(world: World, ana: Person, ben: Person) -> World:
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-async def test_the_main_queries_read_no_table_from_end_to_end(talk: World, question: str) -> None:
+async def test_the_main_queries_scan_no_table(talk: World, question: str) -> None:
     plan = await _plan(talk, QUESTIONS[question])
 
     if "sqlite" in talk.url:

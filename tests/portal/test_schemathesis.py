@@ -123,7 +123,7 @@ TAGS = ("chat", "notifications", "campaigns", "wallet", "admin", "realtime", "op
 @pytest.mark.parametrize("mode", [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE])
 @pytest.mark.parametrize("tag", TAGS)
 @pytest.mark.timeout(3600 if EXAMPLES > 50 else 120)
-def test_every_answer_is_described(api: Api, tag: str, mode: schemathesis.GenerationMode) -> None:
+def test_every_response_is_described(api: Api, tag: str, mode: schemathesis.GenerationMode) -> None:
     failures: list[str] = []
     for found in api.schema.get_all_operations():
         operation = found.ok()
@@ -136,7 +136,7 @@ def test_every_answer_is_described(api: Api, tag: str, mode: schemathesis.Genera
     assert not failures, "\n\n".join(failures)
 
 
-def test_every_group_is_tried(api: Api) -> None:
+def test_every_group_of_endpoints_is_tested(api: Api) -> None:
     tags = {tag for found in api.schema.get_all_operations() for tag in found.ok().tags}
 
     assert tags == set(TAGS)

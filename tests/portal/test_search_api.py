@@ -21,7 +21,7 @@ async def talk(world: World, ana: Person, ben: Person) -> World:
     return world
 
 
-async def test_words_find_messages_newest_first_and_beginnings_of_words_do_too(
+async def test_search_matches_words_and_their_prefixes_newest_first(
     talk: World, ana: Person, ben: Person, eve: Person
 ) -> None:
     assert await found(ana, "morning") == [
@@ -34,7 +34,7 @@ async def test_words_find_messages_newest_first_and_beginnings_of_words_do_too(
     assert await found(ana, "orning") == []
 
 
-async def test_a_found_message_says_where_it_stands(talk: World, ana: Person, ben: Person) -> None:
+async def test_a_search_result_names_its_recipient(talk: World, ana: Person, ben: Person) -> None:
     [direct] = (await ana.get("/api/chat/search?q=secret")).json()
     [general] = (await ana.get("/api/chat/search?q=train")).json()
 
@@ -47,14 +47,14 @@ async def test_a_found_message_says_where_it_stands(talk: World, ana: Person, be
     "q", ['"', "'", "%", "*", "a OR b", "a AND NOT b", "NEAR(a b)", "-train", "message:train", "x' OR 1=1--", "&|!():*",
           "\\", "a" * 200, "__", "🙂", "^train", "{train}"],
 )  # fmt: skip
-async def test_no_text_is_an_operator(talk: World, ana: Person, q: str) -> None:
+async def test_search_syntax_is_not_interpreted(talk: World, ana: Person, q: str) -> None:
     await found(ana, q)
 
 
 @pytest.mark.parametrize("q", ["", "a" * 201, "a\u0000b"])
-async def test_no_words_and_too_many_are_refused(ana: Person, q: str) -> None:
+async def test_empty_and_too_long_searches_are_refused(ana: Person, q: str) -> None:
     assert (await ana.client.get("/api/chat/search", params={"q": q})).status_code == 422
 
 
-async def test_nobody_signed_in_finds_nothing(world: World) -> None:
+async def test_searching_requires_a_sign_in(world: World) -> None:
     assert (await world.client().get("/api/chat/search?q=a")).status_code == 401

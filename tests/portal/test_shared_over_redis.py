@@ -35,7 +35,7 @@ async def shared(shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 class CounterPromises:
-    async def test_takes_so_many_and_then_says_when_the_next_is_taken(self, counter: Counter) -> None:
+    async def test_allows_a_number_of_attempts_then_returns_the_wait(self, counter: Counter) -> None:
         taken = [await counter.take("a", 3, 60.0) for _ in range(3)]
 
         assert taken == [0, 0, 0]
@@ -47,7 +47,7 @@ class CounterPromises:
         assert await counter.take("b", 1, 60.0) == 0
         assert await counter.take("a", 1, 60.0) > 0
 
-    async def test_what_is_refused_does_not_count_and_the_window_moves(self, counter: Counter) -> None:
+    async def test_refused_attempts_do_not_count_and_the_window_slides(self, counter: Counter) -> None:
         async def is_taken() -> bool:
             return await counter.take("a", 2, 0.2) == 0
 
@@ -76,7 +76,7 @@ class TestRedisCounter(CounterPromises):
         assert [waits > 0 for waits in taken] == [False, False, False, True]
 
 
-async def test_more_questions_at_once_than_connections_are_all_answered_by_redis(
+async def test_more_concurrent_calls_than_connections_all_reach_redis(
     shared: SharedRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     counter = RedisCounter(shared)
@@ -88,12 +88,12 @@ async def test_more_questions_at_once_than_connections_are_all_answered_by_redis
 
 
 class TypistsPromises:
-    async def test_who_began_was_typing_once(self, typists: Typists) -> None:
+    async def test_only_the_first_typing_signal_is_new(self, typists: Typists) -> None:
         await typists.began(1, None)
 
         assert [await typists.ended(1, None), await typists.ended(1, None)] == [True, False]
 
-    async def test_places_and_people_are_apart(self, typists: Typists) -> None:
+    async def test_conversations_and_users_are_separate(self, typists: Typists) -> None:
         await typists.began(1, 2)
 
         assert not await typists.ended(1, None)
@@ -106,7 +106,7 @@ class TestMemoryTypists(TypistsPromises):
     def typists(self) -> Typists:
         return MemoryTypists()
 
-    async def test_forgets_after_six_seconds(self) -> None:
+    async def test_typing_expires_after_six_seconds(self) -> None:
         now = 100.0
         typists = MemoryTypists(lambda: now)
         await typists.began(1, None)
@@ -120,19 +120,19 @@ class TestRedisTypists(TypistsPromises):
     def typists(self, shared: SharedRedis) -> Typists:
         return RedisTypists(shared)
 
-    async def test_forgets_after_six_seconds(self, shared: SharedRedis, shared_redis: RedisServer) -> None:
+    async def test_typing_expires_after_six_seconds(self, shared: SharedRedis, shared_redis: RedisServer) -> None:
         await RedisTypists(shared).began(1, None)
 
         [name] = await shared.client.keys("*")
         assert 0 < int(str(shared_redis.call("PTTL", name.decode()))) <= 6_000
 
-    async def test_another_process_knows(self, shared: SharedRedis, typists: Typists) -> None:
+    async def test_typing_is_shared_by_processes(self, shared: SharedRedis, typists: Typists) -> None:
         await typists.began(1, 2)
 
         assert await RedisTypists(shared).ended(1, 2)
 
 
-async def test_a_limit_once_met_is_429_material() -> None:
+async def test_a_reached_limit_raises_too_many() -> None:
     limits = RateLimits(MemoryCounter())
     for _ in range(LIMITS["login"][0]):
         await limits.take("login", "ana@example.com")
@@ -141,7 +141,7 @@ async def test_a_limit_once_met_is_429_material() -> None:
         await limits.take("login", "ana@example.com")
 
 
-async def test_without_redis_requests_are_answered_and_counted_here(
+async def test_without_redis_limits_are_counted_in_the_process(
     database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with redis_server() as server:
@@ -186,7 +186,7 @@ async def _revoke(ana: Person) -> None:
 
 
 @pytest.mark.parametrize("how", REVOCATIONS)
-async def test_what_is_revoked_is_refused_at_once_here_and_soon_elsewhere(
+async def test_a_revocation_applies_at_once_here_and_soon_elsewhere(
     database_url: str, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr(kept, "KEPT_S", 600)  # else time alone would have it refused
@@ -249,7 +249,7 @@ async def test_a_new_name_and_new_rights_show_at_once(world: World, ana: Person)
 ANA = Principal(1, "Ana", "ana@example.com", is_admin=False, created_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
 
 
-async def test_alone_a_process_believes_itself_for_a_second() -> None:
+async def test_without_redis_a_process_trusts_its_cache_for_a_second() -> None:
     now = 100.0
     principals = Principals(clock=lambda: now)
     principals.keep("key", ANA, None, principals.revocations)
@@ -260,7 +260,7 @@ async def test_alone_a_process_believes_itself_for_a_second() -> None:
     assert principals.get("key") is None
 
 
-async def test_what_was_read_before_a_revocation_is_not_kept() -> None:
+async def test_principals_read_before_a_revocation_are_not_cached() -> None:
     principals = Principals()
     before = principals.revocations
     await principals.forget(ANA.id)
@@ -270,7 +270,7 @@ async def test_what_was_read_before_a_revocation_is_not_kept() -> None:
     assert principals.get("key") is None
 
 
-async def test_what_expires_is_kept_no_longer_than_it_lasts() -> None:
+async def test_an_expiring_principal_is_not_cached_longer() -> None:
     now = 100.0
     principals = Principals(clock=lambda: now)
     principals.keep("key", ANA, dt.datetime.now(dt.UTC) + dt.timedelta(seconds=0.5), principals.revocations)
@@ -280,7 +280,7 @@ async def test_what_expires_is_kept_no_longer_than_it_lasts() -> None:
     assert principals.get("key") is None
 
 
-async def test_who_hears_the_others_believes_itself_longer_until_it_hears_nothing() -> None:
+async def test_a_process_that_receives_revocations_trusts_its_cache_longer() -> None:
     with redis_server() as server:
         shared, ahead_s = SharedRedis(server.url), 0.0
         principals = Principals(shared, lambda: time.monotonic() + ahead_s)

@@ -40,7 +40,7 @@ async def status(world: World, email: str, password: str, sent_by: dict[str, str
 
 
 @pytest.mark.parametrize("path", ["/api/login", "/api/session"])
-async def test_a_strangers_guesses_lock_nobody_else_out(world: World, ana: Person, path: str) -> None:
+async def test_a_strangers_guesses_do_not_lock_the_user_out(world: World, ana: Person, path: str) -> None:
     guesses = [await status(world, ana.email, f"guess {n}", STRANGER, path) for n in range(11)]
 
     assert guesses == [422] * 10 + [429]
@@ -51,7 +51,7 @@ async def test_a_strangers_guesses_lock_nobody_else_out(world: World, ana: Perso
     assert (await ana.patch("/api/user", change)).status_code == 200
 
 
-async def test_an_address_is_limited_whatever_accounts_it_tries(world: World, ana: Person) -> None:
+async def test_sign_ins_per_address_are_limited_over_all_accounts(world: World, ana: Person) -> None:
     checked: list[str] = []
     verify = world.portal.passwords._verify
 
@@ -114,7 +114,7 @@ async def _tasks(passwords: Passwords, askers: list[Asker]) -> list[asyncio.Task
     return tasks
 
 
-async def test_the_queue_is_bounded_and_one_address_leaves_room(passwords: Passwords, held: HeldHasher) -> None:
+async def test_the_hashing_queue_is_limited_in_total_and_per_address(passwords: Passwords, held: HeldHasher) -> None:
     hashing = await _tasks(passwords, [asker("192.0.2.1")[0] for _ in range(MAX_HASHING)])
     waiting = await _tasks(passwords, [asker("192.0.2.1")[0] for _ in range(MAX_WAITING_PER_ADDRESS)])
 
@@ -131,7 +131,7 @@ async def test_the_queue_is_bounded_and_one_address_leaves_room(passwords: Passw
     assert await passwords.is_right("x", "stored", asker("203.0.113.9")[0])
 
 
-async def test_who_hung_up_is_not_hashed_and_leaves_their_place(passwords: Passwords, held: HeldHasher) -> None:
+async def test_a_disconnected_client_leaves_the_hashing_queue(passwords: Passwords, held: HeldHasher) -> None:
     await _tasks(passwords, [asker("192.0.2.1")[0] for _ in range(MAX_HASHING)])
     abandoned = [asker(f"192.0.2.{n + 1}") for n in range(MAX_WAITING)]
     left = await _tasks(passwords, [each for each, _ in abandoned])
@@ -148,7 +148,7 @@ async def test_who_hung_up_is_not_hashed_and_leaves_their_place(passwords: Passw
     await eventually(lambda: held.begun == MAX_HASHING + 1)
 
 
-async def test_who_is_cancelled_while_waiting_takes_no_turn_along(passwords: Passwords, held: HeldHasher) -> None:
+async def test_a_cancelled_waiter_takes_no_slot(passwords: Passwords, held: HeldHasher) -> None:
     await _tasks(passwords, [asker("192.0.2.1")[0] for _ in range(MAX_HASHING)])
     (waiting,) = await _tasks(passwords, [asker("192.0.2.2")[0]])
     waiting.cancel()
@@ -158,7 +158,7 @@ async def test_who_is_cancelled_while_waiting_takes_no_turn_along(passwords: Pas
     assert all([await passwords.is_right("x", "stored", asker("192.0.2.3")[0]) for _ in range(2 * MAX_HASHING)])
 
 
-async def test_sign_ins_abandoned_on_the_wire_make_nobody_wait(
+async def test_abandoned_sign_ins_delay_no_others(
     world: World, ana: Person, held: HeldHasher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over real connections: the server says that they are gone, and their places are free."""

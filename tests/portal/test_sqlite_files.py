@@ -29,7 +29,7 @@ def modes(folder: Path) -> dict[str, str]:
     return {path.name: oct(path.stat().st_mode & 0o777) for path in folder.rglob("*") if path.is_file()}
 
 
-async def test_nobody_else_reads_the_databases_files(tmp_path: Path) -> None:
+async def test_only_their_user_can_read_the_database_files(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/portal/smartlink.db"
     migrations.upgrade(url)
     database = Database(url.replace("sqlite:", "sqlite+aiosqlite:"))
@@ -46,7 +46,7 @@ async def test_nobody_else_reads_the_databases_files(tmp_path: Path) -> None:
     await queue.stop()
 
 
-def test_nobody_else_reads_a_backup_or_what_it_brought_back(tmp_path: Path) -> None:
+def test_only_their_user_can_read_backups_and_restored_files(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/smartlink.db"
     migrations.upgrade(url)
     taken, _ = backup(url, tmp_path / "copy.backup")
@@ -82,7 +82,7 @@ async def test_the_log_shrinks_after_a_long_reader(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "told"), [(0o644, ["warning"]), (0o600, [])])
-def test_doctor_names_a_database_of_before_that_others_can_read(tmp_path: Path, mode: int, told: list[str]) -> None:
+def test_doctor_reports_an_older_database_that_others_can_read(tmp_path: Path, mode: int, told: list[str]) -> None:
     url = f"sqlite:///{tmp_path}/smartlink.db"
     migrations.upgrade(url)
     (tmp_path / "smartlink.db").chmod(mode)

@@ -108,7 +108,7 @@ async def scene(world: World, ana: Person, ben: Person) -> Scene:
     return scene
 
 
-def test_every_path_that_changes_something_is_in_a_table(world: World) -> None:
+def test_every_changing_endpoint_is_in_a_table(world: World) -> None:
     paths = world.portal.app.openapi()["paths"]
     changing = {
         f"{method.upper()} {path}"
@@ -123,7 +123,7 @@ def test_every_path_that_changes_something_is_in_a_table(world: World) -> None:
 
 
 @pytest.mark.parametrize("name", ACTIONS)
-async def test_an_old_state_with_the_events_is_the_state_fetched_again(scene: Scene, name: str) -> None:
+async def test_the_old_state_plus_the_events_equals_the_state_fetched_again(scene: Scene, name: str) -> None:
     viewers = {person.name: person for person in (scene.ana, scene.ben)}
     before = {who: await fetched(scene, person) for who, person in viewers.items()}
     old = len((await scene.world.broadcasts()).sent)

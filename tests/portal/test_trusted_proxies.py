@@ -22,7 +22,7 @@ from smartlink.proxies import TrustedProxies
         ("fd00::/8", "fd00::1", "2001:db8:1:2:3::4", "2001:db8:1:2::"),
     ],
 )
-def test_the_client_is_the_first_from_the_right_that_is_no_proxy(
+def test_the_client_is_the_first_untrusted_address_from_the_right(
     trusted: str, peer: str, forwarded: str, client: str
 ) -> None:
     scope = {"client": (peer, 1), "headers": [(b"x-forwarded-for", forwarded.encode())]}
@@ -30,6 +30,6 @@ def test_the_client_is_the_first_from_the_right_that_is_no_proxy(
     assert client_address(scope, TrustedProxies(filter(None, map(str.strip, trusted.split(","))))) == client
 
 
-def test_what_is_no_network_stops_the_start() -> None:
+def test_an_invalid_network_stops_the_start() -> None:
     with pytest.raises(ValidationError):
         PortalSettings(_env_file=None, trusted_proxies="10.0.0.0/8,proxy")

@@ -38,7 +38,7 @@ def no_file_grows() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-async def test_what_cannot_be_written_is_503_and_says_why(world: World) -> None:
+async def test_an_unwritable_database_is_503_with_the_reason(world: World) -> None:
     client = world.client()
     assert (await client.get("/up")).status_code == 200
 
@@ -52,7 +52,7 @@ async def test_what_cannot_be_written_is_503_and_says_why(world: World) -> None:
     assert (await client.get("/up")).status_code == 200
 
 
-async def test_a_full_disk_is_503_and_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_disk_is_503_with_the_reason(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "FREE_BYTES", 2**62)
 
     refused = await world.client().get("/up")
@@ -61,7 +61,7 @@ async def test_a_full_disk_is_503_and_says_so(world: World, monkeypatch: pytest.
     assert refused.json()["message"].startswith("The database's disk is full: ")
 
 
-async def test_a_database_that_somebody_holds_is_503(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_locked_database_makes_up_503(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     file = world.portal.database.file
     assert file is not None
     holder = sqlite3.connect(file, isolation_level=None)
@@ -76,7 +76,7 @@ async def test_a_database_that_somebody_holds_is_503(world: World, monkeypatch: 
     )
 
 
-async def test_many_who_ask_at_once_write_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_concurrent_checks_write_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "GOOD_FOR_S", 60.0)
     asked = []
     found = world.portal.health._found
@@ -94,7 +94,7 @@ async def test_many_who_ask_at_once_write_once(world: World, monkeypatch: pytest
     assert len(asked) == 1
 
 
-async def test_a_crowd_that_asks_at_once_shares_two_answers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_concurrent_checks_share_two_results(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     found = world.portal.health._found
 

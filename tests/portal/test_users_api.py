@@ -26,7 +26,7 @@ async def test_registering_signs_in(world: World) -> None:
     assert me.json() == answer.json()["user"]
 
 
-async def test_an_address_is_taken_whatever_its_case(world: World) -> None:
+async def test_an_email_is_taken_regardless_of_case(world: World) -> None:
     client = world.client()
     answers = await asyncio.gather(
         *(client.post("/api/register", json=NEW | {"email": email}) for email in ("zoe@example.com", "ZOE@EXAMPLE.COM"))
@@ -37,7 +37,7 @@ async def test_an_address_is_taken_whatever_its_case(world: World) -> None:
     assert set(refused.json()["errors"]) == {"email"}
 
 
-async def test_registration_ignores_fields_that_are_not_asked_for(world: World) -> None:
+async def test_registration_ignores_unknown_fields(world: World) -> None:
     extra = {"id": 7777, "is_admin": True, "created_at": "2000-01-01T00:00:00Z"}
 
     answer = await world.client().post("/api/register", json=NEW | extra)
@@ -56,7 +56,7 @@ async def test_registration_ignores_fields_that_are_not_asked_for(world: World) 
         ("password", "short"), ("password", "x" * 129), ("password", {}), ("password", "nul\x00nulnul"),
     ],
 )  # fmt: skip
-async def test_a_registration_that_does_not_fit_names_the_field(world: World, field: str, value: object) -> None:
+async def test_an_invalid_registration_names_the_field(world: World, field: str, value: object) -> None:
     answer = await world.client().post("/api/register", json=NEW | {field: value})
 
     assert answer.status_code == 422
@@ -65,7 +65,7 @@ async def test_a_registration_that_does_not_fit_names_the_field(world: World, fi
     assert all(isinstance(text, str) for text in answer.json()["errors"][field])
 
 
-async def test_signing_in_does_not_tell_who_has_an_account(world: World, ana: Person) -> None:
+async def test_signing_in_does_not_reveal_whether_an_account_exists(world: World, ana: Person) -> None:
     client = world.client()
 
     wrong = await client.post("/api/login", json={"email": ana.email, "password": "wrong"})
@@ -120,7 +120,7 @@ async def test_tokens_are_shown_once_stored_hashed_and_revocable(world: World, a
     assert (await client.get("/api/user")).status_code == 401
 
 
-async def test_an_expired_token_is_none(world: World, ana: Person) -> None:
+async def test_an_expired_token_is_401(world: World, ana: Person) -> None:
     soon = {"name": "old", "expires_at": "2100-01-01T00:00:00Z"}
     created = (await ana.post("/api/tokens", soon)).json()
     await world.execute("UPDATE personal_access_tokens SET expires_at = created_at WHERE id = :id", id=created["id"])
@@ -131,7 +131,7 @@ async def test_an_expired_token_is_none(world: World, ana: Person) -> None:
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Bearer x", "Bearer 1|x", "Basic eDp5", "Bearer \xff\xfe"])
-async def test_whatever_is_no_token_is_401(world: World, header: str) -> None:
+async def test_anything_but_a_valid_token_is_401(world: World, header: str) -> None:
     answer = await world.client().get("/api/user", headers={"authorization": header.encode("latin-1")})
 
     assert (answer.status_code, answer.json()) == (401, {"message": "Unauthenticated."})
@@ -175,7 +175,7 @@ async def test_cookies_are_secure_behind_https(database_url: str) -> None:
         ("/broadcasting/user-auth", {"socket_id": "1.2"}),
     ],
 )
-async def test_a_cookie_alone_changes_nothing(world: World, ana: Person, path: str, body: Any) -> None:
+async def test_a_cookie_without_the_csrf_token_changes_nothing(world: World, ana: Person, path: str, body: Any) -> None:
     client, _ = await _page(world, ana)
     _, other = await _page(world, await world.person())
     token = client.cookies["XSRF-TOKEN"]
@@ -210,14 +210,14 @@ async def test_a_page_signs_out(world: World, ana: Person) -> None:
 
 
 @pytest.mark.parametrize("past", ["2001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"])
-async def test_a_token_does_not_end_before_it_begins(ana: Person, past: str) -> None:
+async def test_a_token_cannot_expire_in_the_past(ana: Person, past: str) -> None:
     answer = await ana.post("/api/tokens", {"name": "old", "expires_at": past})
 
     assert answer.status_code == 422
     assert answer.json()["errors"] == {"expires_at": ["The expires at field must be in the future."]}
 
 
-async def test_a_token_that_can_do_nothing_stays_one(ana: Person) -> None:
+async def test_a_token_without_abilities_keeps_none(ana: Person) -> None:
     assert (await ana.post("/api/tokens", {"name": "none", "abilities": []})).json()["abilities"] == []
     assert (await ana.post("/api/tokens", {"name": "all"})).json()["abilities"] == ["*"]
 

@@ -30,7 +30,7 @@ async def test_a_new_wallet_is_empty(ana: Person) -> None:
     assert (await ana.get("/api/wallet/transactions")).json() == []
 
 
-async def test_money_comes_and_goes_and_its_owner_hears_of_it(world: World, ana: Person, ben: Person) -> None:
+async def test_deposits_and_withdrawals_are_announced_to_the_owner(world: World, ana: Person, ben: Person) -> None:
     put = await ana.post("/api/wallet/deposits", {"amount": "100.10"})
     took = await ana.post("/api/wallet/withdrawals", {"amount": 30})
 
@@ -60,7 +60,7 @@ async def test_money_comes_and_goes_and_its_owner_hears_of_it(world: World, ana:
     ["0", 0, "-1", -1, "1.005", 0.001, "1e2", 1e300, "NaN", "Infinity", "-0", "1000000000000", "9" * 400, "ten", "", "1,5",
      "1 ", "0x10", "١", True, None, [], {}],
 )  # fmt: skip
-async def test_odd_amounts_move_nothing(world: World, ana: Person, amount: Any) -> None:
+async def test_invalid_amounts_are_refused(world: World, ana: Person, amount: Any) -> None:
     await ana.post("/api/wallet/deposits", {"amount": "5"})
 
     for path in ("deposits", "withdrawals"):
@@ -70,7 +70,7 @@ async def test_odd_amounts_move_nothing(world: World, ana: Person, amount: Any) 
     assert await balance(ana) == "5.00"
 
 
-async def test_more_than_there_is_cannot_be_taken(world: World, ana: Person) -> None:
+async def test_a_withdrawal_above_the_balance_is_refused(world: World, ana: Person) -> None:
     assert (await ana.post("/api/wallet/withdrawals", {"amount": "0.01"})).status_code == 422
     await ana.post("/api/wallet/deposits", {"amount": "10"})
 
@@ -82,7 +82,7 @@ async def test_more_than_there_is_cannot_be_taken(world: World, ana: Person) -> 
     (await world.broadcasts()).assert_broadcast(WithdrawalProcessed, times=1)
 
 
-async def test_a_balance_stays_within_bounds(ana: Person) -> None:
+async def test_a_balance_has_a_maximum(ana: Person) -> None:
     await ana.post("/api/wallet/deposits", {"amount": "999999999999.99"})
 
     assert (await ana.post("/api/wallet/deposits", {"amount": "0.01"})).status_code == 422
@@ -112,7 +112,7 @@ async def test_a_refused_withdrawal_does_not_use_up_its_key(ana: Person) -> None
     assert (await ana.post("/api/wallet/withdrawals", {"amount": "5"}, headers=headers)).status_code == 201
 
 
-async def test_movements_at_once_are_exact(world: World, ana: Person) -> None:
+async def test_concurrent_transactions_are_exact(world: World, ana: Person) -> None:
     await ana.post("/api/wallet/deposits", {"amount": "10"})
 
     answers = await asyncio.gather(
@@ -133,7 +133,7 @@ async def test_movements_at_once_are_exact(world: World, ana: Person) -> None:
         assert Decimal(row["balance_after"]) == running
 
 
-async def test_every_movement_has_two_sides_that_sum_to_zero(world: World, ana: Person, ben: Person) -> None:
+async def test_every_transaction_has_two_entries_that_sum_to_zero(world: World, ana: Person, ben: Person) -> None:
     for person, amount in ((ana, "3"), (ben, "7.25")):
         await person.post("/api/wallet/deposits", {"amount": amount})
     await ana.post("/api/wallet/withdrawals", {"amount": "1.5"})
@@ -175,7 +175,7 @@ async def test_a_statement_is_paged_filtered_and_exported(ana: Person, ben: Pers
     assert rows[-1]["balance_after"] == "3.50"
 
 
-async def test_too_many_calls_are_told_when_to_come_back(ana: Person) -> None:
+async def test_too_many_calls_get_retry_after(ana: Person) -> None:
     answers = [await ana.get("/api/wallet") for _ in range(200)]
 
     refused = [answer for answer in answers if answer.status_code == 429]
@@ -183,7 +183,7 @@ async def test_too_many_calls_are_told_when_to_come_back(ana: Person) -> None:
     assert int(refused[0].headers["retry-after"]) >= 1
 
 
-async def test_nobody_signed_in_is_told_so(world: World) -> None:
+async def test_without_a_sign_in_requests_get_401(world: World) -> None:
     stranger = world.client()
 
     for path in ("/api/wallet", "/api/wallet/transactions", "/api/wallet/transactions.csv"):
@@ -192,7 +192,7 @@ async def test_nobody_signed_in_is_told_so(world: World) -> None:
         assert (await stranger.post(path, json={"amount": "1"})).status_code == 401
 
 
-async def test_an_export_too_many_is_refused_before_it_begins(world: World, ana: Person) -> None:
+async def test_exports_are_rate_limited(world: World, ana: Person) -> None:
     world.portal.limits.allowed = dict(world.portal.limits.allowed) | {"wallet": (1, 3600.0)}
 
     answers = [await ana.get("/api/wallet/transactions.csv") for _ in range(2)]
@@ -212,14 +212,14 @@ async def test_an_export_too_many_is_refused_before_it_begins(world: World, ana:
     ],
 )
 @pytest.mark.parametrize("path", ["transactions", "transactions.csv"])
-async def test_a_time_that_is_none_is_refused(ana: Person, path: str, query: str, field: str) -> None:
+async def test_an_invalid_time_is_refused(ana: Person, path: str, query: str, field: str) -> None:
     answer = await ana.get(f"/api/wallet/{path}?{query}")
 
     assert answer.status_code == 422
     assert set(answer.json()["errors"]) == {field}
 
 
-async def test_of_two_withdrawals_at_once_one_finds_too_little(world: World, ana: Person) -> None:
+async def test_of_two_concurrent_withdrawals_one_finds_too_little(world: World, ana: Person) -> None:
     await ana.post("/api/wallet/deposits", {"amount": "10.00"})
 
     answers = await asyncio.gather(

@@ -225,7 +225,7 @@ HEADERS: dict[str, tuple[dict[str, str], int]] = {
 
 
 @pytest.mark.parametrize("name", HEADERS)
-async def test_unexpected_headers_change_nothing(scene: Stage, name: str) -> None:
+async def test_unusual_headers_are_harmless(scene: Stage, name: str) -> None:
     headers, status = HEADERS[name]
     body = json.dumps(event(channel="elsewhere")).encode()
     query = signed_query(ONE.key, ONE.secret, "POST", EVENTS, body, timestamp=int(time.time()))

@@ -167,7 +167,7 @@ async def test_a_client_of_another_protocol_is_refused_with_the_supported_one(
     assert (closed.code, "Pusher Channels protocol 7" in closed.reason) == (4501, True)
 
 
-async def test_an_unknown_event_is_an_error_and_the_connection_stays(server: RealtimeServer) -> None:
+async def test_a_frame_of_another_protocol_is_an_error_and_the_connection_stays(server: RealtimeServer) -> None:
     async with connected(server.port) as client:
         await client.subscribe("chat")
         client.send_text('{"connect":{},"id":1}')
