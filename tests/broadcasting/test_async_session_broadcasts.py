@@ -1,4 +1,4 @@
-"""Announcing in the transactions of asynchronous sessions."""
+"""Announcing in transactions of asynchronous sessions."""
 
 from __future__ import annotations
 

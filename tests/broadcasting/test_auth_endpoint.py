@@ -1,4 +1,4 @@
-"""The endpoint Echo calls: signs what rules allow, and nothing that is malformed, whoever asks."""
+"""The authorization endpoint that Echo calls: it signs what rules allow, and never a malformed request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may subscribe: denied unless a rule allows; numbers canonical; kinds apart."""
+"""Channel rules: access is denied unless a rule allows it; numbers are canonical; channel kinds are separate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events that name their channels in the class, and become dataclasses by themselves."""
+"""Events with channel templates in the class, which become dataclasses automatically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Channels: the class says the kind, the name is checked, nothing is doubled or guessed."""
+"""Channels: the class sets the kind, and names are validated."""
 
 from __future__ import annotations
 

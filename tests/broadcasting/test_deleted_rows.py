@@ -1,4 +1,4 @@
-"""A model that broadcasts its changes never makes its own COMMIT fail, whatever becomes of its row or object."""
+"""A model that broadcasts its changes never fails the COMMIT, even if its row or object is gone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encrypted channels: sealed on the way out, opened by those who were given the channel's secret."""
+"""Encrypted channels: payloads are sealed when sent, and opened with the channel's secret."""
 
 from __future__ import annotations
 

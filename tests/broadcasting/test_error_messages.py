@@ -1,4 +1,4 @@
-"""What goes wrong at the start is said with its cause and its cure."""
+"""Errors at startup name the cause and the remedy."""
 
 from __future__ import annotations
 

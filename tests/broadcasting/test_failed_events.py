@@ -1,4 +1,4 @@
-"""Dead letters: listed, sent again, let go."""
+"""Failed events (dead letters): listed, retried, deleted."""
 
 from __future__ import annotations
 

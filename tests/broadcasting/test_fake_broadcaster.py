@@ -1,4 +1,4 @@
-"""The public test helper: says what was sent, and complains with what was sent instead."""
+"""The public test helpers: they find what was sent, and failed assertions list it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The authorization endpoints in FastAPI, Django, Flask and plain WSGI: one question, one answer everywhere."""
+"""The authorization endpoints in FastAPI, Django, Flask and plain WSGI answer alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Broadcasting` in Starlette and Flask: a real server, clients on private channels, a database."""
+"""`Broadcasting` in Starlette and Flask, with a real server, private channels and a database."""
 
 from __future__ import annotations
 

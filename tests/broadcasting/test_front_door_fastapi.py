@@ -1,4 +1,4 @@
-"""`Broadcasting` in FastAPI, whole: a real server, clients on private channels, a database, an outage."""
+"""`Broadcasting` in FastAPI, with a real server, private channels, a database and an outage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`SyncBroadcaster` where threads are green: gunicorn's and Celery's gevent and eventlet workers, as processes."""
+"""`SyncBroadcaster` with green threads: gevent and eventlet workers of gunicorn and Celery, as processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choosing a driver by settings: what is missing is said, with what to write."""
+"""The settings, and the drivers that DriverManager builds from them; errors name the missing setting."""
 
 from __future__ import annotations
 

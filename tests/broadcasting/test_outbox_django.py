@@ -1,4 +1,4 @@
-"""The outbox in a Django project: its tables by `migrate`, its records in `transaction.atomic`."""
+"""The outbox in a Django project: tables created by `migrate`, events recorded in `transaction.atomic`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recording: with the change or not at all, in the order of commits, readable to close a gap."""
+"""Recording: together with the change or not at all, in commit order, readable to catch up."""
 
 from __future__ import annotations
 

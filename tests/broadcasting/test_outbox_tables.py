@@ -1,4 +1,4 @@
-"""The outbox's tables in databases of applications: made by their migrations, in schemas of theirs."""
+"""The outbox's tables in applications' databases: created by their migrations, in their schemas."""
 
 from __future__ import annotations
 

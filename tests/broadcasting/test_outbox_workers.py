@@ -1,4 +1,4 @@
-"""Several workers: they share the parts of the queues, take over from each other, and say how they are."""
+"""Several workers: they share the queues' parts, take over from each other, and report their status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an event to envelopes: names, channels, payloads exact or refused."""
+"""Packing events into envelopes: names, channels, and exact payloads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The library behind PgBouncer in transaction mode: one word in the address is enough, and is named where it lacks."""
+"""The library behind PgBouncer in transaction mode: one option is enough, and errors name it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Test helpers for what an outbox keeps: asked about where it is recorded, and sent on demand, as often as one likes."""
+"""Test helpers for an outbox: recorded events can be asserted, and sent on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The relay: at least once, in order per channel, for as long as it takes."""
+"""The relay sends at least once, and in order per channel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The relay over several connections: one that is away, silent or slow keeps nothing from the others."""
+"""The relay over several connections: an unavailable or slow one does not affect the others."""
 
 from __future__ import annotations
 

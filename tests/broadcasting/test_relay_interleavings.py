@@ -1,4 +1,4 @@
-"""The relay while the database keeps it waiting: a stop or a lost share in the midst of each of its statements.
+"""The relay while the database is slow: stopping, or losing a lease, during each of its statements.
 
 A gate holds one statement, before or after it was carried out; meanwhile the relay is told to stop, or loses its share.
 Whatever it then finds, no channel stays behind, nothing is out of order, and nothing is left under way.

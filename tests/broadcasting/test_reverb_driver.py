@@ -1,4 +1,4 @@
-"""The reverb driver against our own server: what only the two of them know between them."""
+"""The reverb driver with our own server: extensions of the protocol that only both together support."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Announcing in SQLAlchemy's transactions, plain and async: with the change or not at all."""
+"""Announcing in SQLAlchemy transactions: together with the change or not at all."""
 
 from __future__ import annotations
 

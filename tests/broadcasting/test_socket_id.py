@@ -1,4 +1,4 @@
-"""To others: the request's socket is left out, if the request named a real one."""
+"""The socket id of the current request, which `to_others` excludes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Broadcasting from blocking code: threads, forks, requests, and the loop it must not hold up."""
+"""Broadcasting from blocking code: threads, forks, requests, and running event loops."""
 
 from __future__ import annotations
 

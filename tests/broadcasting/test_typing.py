@@ -1,4 +1,4 @@
-"""What a type checker knows of the library, from an application's file."""
+"""Type checking an application that uses the library."""
 
 from __future__ import annotations
 

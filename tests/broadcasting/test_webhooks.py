@@ -1,4 +1,4 @@
-"""Webhooks received: who sent them is checked first, then each event is what it says."""
+"""Receiving webhooks: the signature is verified first, then events are typed."""
 
 from __future__ import annotations
 

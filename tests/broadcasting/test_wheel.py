@@ -1,4 +1,4 @@
-"""The wheel with `[broadcasting]` alone: the library and what it needs, nothing of the server or the portal."""
+"""The wheel with `[broadcasting]` installs nothing of the server or the portal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What two people do with the portal, one in Firefox, one in WebKit, then the other way round."""
+"""Two users of the portal, one in Firefox and one in WebKit, then the other way round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`smartlink apps …`, and a server whose apps change under it."""
+"""`smartlink apps …`, and a server whose apps change while it runs."""
 
 from __future__ import annotations
 

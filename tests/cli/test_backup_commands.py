@@ -1,4 +1,4 @@
-"""`smartlink db backup` and `restore`, beside a running `smartlink serve`."""
+"""`smartlink db backup` and `restore`, with `smartlink serve` running."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`serve` with few descriptors: its parts have shares, so strangers at one leave the others alone, and the log says so."""
+"""`serve` with few descriptors: its parts have shares, so load on one does not affect the others, and it is logged."""
 
 from __future__ import annotations
 

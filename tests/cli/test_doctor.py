@@ -1,4 +1,4 @@
-"""`smartlink doctor`: what is right, what is wrong, and what to do. tests/deploy examines a whole deployment."""
+"""`smartlink doctor`: checks, faults and advice. tests/deploy examines a whole deployment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`.env.example` lists every setting, and nothing that is none."""
+"""`.env.example` lists every setting, and only settings."""
 
 from __future__ import annotations
 

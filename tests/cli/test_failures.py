@@ -1,4 +1,4 @@
-"""Commands given what cannot be: a sentence that says what to write, an exit code, and no traceback."""
+"""Commands with invalid arguments: a message with advice, an exit code, and no traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands say of settings that are another application's, or that point elsewhere, before anything fails."""
+"""Commands name settings of another application, or wrong addresses, before anything fails."""
 
 from __future__ import annotations
 

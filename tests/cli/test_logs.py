@@ -1,4 +1,4 @@
-"""The log of a busy server, read as somebody would who looks for secrets."""
+"""The log of a busy server: JSON, without secrets."""
 
 from __future__ import annotations
 

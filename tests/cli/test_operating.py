@@ -1,4 +1,4 @@
-"""What an operator does with a running server: certificates, sockets, limits, status, a look at the frames."""
+"""Operating a running server: certificates, sockets, limits, status and `--debug`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker and the outbox from the command line: real processes on a database of their own."""
+"""The worker and outbox commands, as processes with their own database."""
 
 from __future__ import annotations
 

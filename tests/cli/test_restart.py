@@ -1,4 +1,4 @@
-"""`smartlink reverb restart`: under load nobody is refused, and nothing that was published is missed."""
+"""`smartlink reverb restart`: under load no client is refused and no event is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line as its user meets it: real processes, free ports, a folder of their own."""
+"""`smartlink serve` and its parts, as real processes on free ports in their own folder."""
 
 from __future__ import annotations
 

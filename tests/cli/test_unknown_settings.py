@@ -1,4 +1,4 @@
-"""A misspelt setting is told of, and a right one is not."""
+"""A misspelt setting is reported, and a correct one is not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signed-in users over several workers, as real processes: they are one server."""
+"""Signed-in users across several workers, as real processes: they act as one server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line against a server whose Redis has gone: what it says, and with which exit code."""
+"""Commands for a server whose Redis is unavailable: messages and exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers in what commands say."""
+"""Singular and plural in the commands' messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several workers behind one port, as real processes: they are one server, and stay it through deaths and restarts."""
+"""Several workers on one port, as real processes: they act as one server, also after crashes and restarts."""
 
 from __future__ import annotations
 

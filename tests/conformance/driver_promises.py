@@ -1,4 +1,4 @@
-"""What every driver keeps. Subclass it for each: say how to build one, and what arrived at the other end."""
+"""The promises of every driver. Subclass it for each: build one, and return what arrived at the other end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every engine of the port `AppManager` promises."""
+"""The promises of every engine of the port `AppManager`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every engine of the port `Broker` promises."""
+"""The promises of every engine of the port `Broker`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ably driver against a double of Ably's REST API on a real socket."""
+"""The ably driver with a double of Ably's REST API on a real socket."""
 
 from __future__ import annotations
 

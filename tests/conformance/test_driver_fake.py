@@ -1,4 +1,4 @@
-"""The fake keeps a driver's promises, so that tests with it mean something."""
+"""The fake driver keeps the promises of a real one."""
 
 from __future__ import annotations
 

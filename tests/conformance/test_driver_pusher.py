@@ -1,4 +1,4 @@
-"""The pusher driver against a service on a real socket, healthy and ill."""
+"""The pusher driver with a service on a real socket, healthy and failing."""
 
 from __future__ import annotations
 

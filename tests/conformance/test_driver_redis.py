@@ -1,4 +1,4 @@
-"""The redis driver against a real Redis, healthy and ill."""
+"""The redis driver with a real Redis, healthy and failing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every engine of the port `History` promises."""
+"""The promises of every engine of the port `History`."""
 
 from __future__ import annotations
 

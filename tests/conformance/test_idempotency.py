@@ -1,4 +1,4 @@
-"""What every engine of the port `IdempotencyStore` promises."""
+"""The promises of every engine of the port `IdempotencyStore`."""
 
 from __future__ import annotations
 

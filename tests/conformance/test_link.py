@@ -1,4 +1,4 @@
-"""What every engine of the port `Link` promises, over real sockets."""
+"""The promises of every engine of the port `Link`, over real sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every engine of the port `PresenceStore` promises, by example and against a naive model."""
+"""The promises of every engine of the port `PresenceStore`, by example and against a naive model."""
 
 from __future__ import annotations
 

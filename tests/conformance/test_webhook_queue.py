@@ -1,4 +1,4 @@
-"""What every engine of the port `WebhookQueue` promises."""
+"""The promises of every engine of the port `WebhookQueue`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engines of workers promise over several of them, beside the suites of the ports."""
+"""The promises of the workers' engines across several workers, besides those of the ports."""
 
 from __future__ import annotations
 

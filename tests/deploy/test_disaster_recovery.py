@@ -1,4 +1,4 @@
-"""docs/howto/disaster-recovery.md, performed to the letter while people write."""
+"""docs/howto/disaster-recovery.md, executed step by step while users write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules that Dockerfile, compose file, proxy and units keep."""
+"""The rules for Dockerfile, compose file, proxy and units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The five services behind the proxy, two people in real browsers, and what goes wrong in a day."""
+"""The five services behind the proxy, two users in real browsers, and failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The proxy in front of two nodes and the portal: what passes, what does not, and how."""
+"""The proxy in front of two nodes and the portal: routing, limits and headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the guides show can be copied: it is Python, and every name it imports from here is there."""
+"""The guides' snippets are valid Python, and the names they import exist."""
 
 from __future__ import annotations
 

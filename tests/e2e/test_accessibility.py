@@ -1,4 +1,4 @@
-"""Every page, in both themes and on a desk and a phone, as axe-core judges it, and as keys and narrow screens find it."""
+"""Every page in both themes, on desktop and phone: axe-core, keyboard use and narrow screens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One's own account: name, address, password, tokens, and ending everything."""
+"""The account page: name, e-mail, password, tokens, and signing out everywhere."""
 
 from __future__ import annotations
 

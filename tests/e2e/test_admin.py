@@ -1,4 +1,4 @@
-"""An admin in one browser, others in theirs."""
+"""The admin pages in one browser, other users in theirs."""
 
 from __future__ import annotations
 

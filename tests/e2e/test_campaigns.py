@@ -1,4 +1,4 @@
-"""Campaigns: made, changed by two at once, looked at together, gone."""
+"""Campaigns: created, edited by two users at once, viewed together, deleted."""
 
 from __future__ import annotations
 

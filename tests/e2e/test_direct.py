@@ -1,4 +1,4 @@
-"""Direct conversations and the search: receipts, counters of every page in step, typing, going to what was found."""
+"""Direct conversations and search: receipts, counters in step, typing, opening results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A session that ends costs nothing of what is being written: it is given back to its account, and shown to no other."""
+"""When a session ends, drafts are restored for their account, and shown to no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page that was frozen, as by a machine that sleeps: it is sent away, and misses nothing once it wakes."""
+"""A frozen page, as after a computer's sleep: it is disconnected, and catches up on waking."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever happened while a page was cut off is shown once it is back: each page shows what the API answers."""
+"""After a disconnect, each page shows the state that the API returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readers whose every request takes 400 ms longer: nothing waits that need not, and nothing comes twice."""
+"""Pages with 400 ms of latency: nothing waits without need, and nothing appears twice."""
 
 from __future__ import annotations
 

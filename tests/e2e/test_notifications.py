@@ -1,4 +1,4 @@
-"""Notifications as they come: toasts, badges, other tabs, and never anything but text."""
+"""Live notifications: toasts, badges, other tabs, and text that is never interpreted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages that the browser keeps after they were left: who leaves is gone, and comes back with the page."""
+"""Pages in the browser's back/forward cache: leaving goes offline, returning comes back online."""
 
 from __future__ import annotations
 

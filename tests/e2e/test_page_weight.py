@@ -1,4 +1,4 @@
-"""What the first page asks of a slow line, read from the built pages."""
+"""The download size of the first page, from the built pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One browser, two accounts: a page shows one account and acts for no other."""
+"""Two accounts in one browser: a page shows one account and never acts for another."""
 
 from __future__ import annotations
 

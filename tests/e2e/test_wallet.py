@@ -1,4 +1,4 @@
-"""The wallet: money in and out, what cannot be, the file, and a second tab."""
+"""The wallet: deposits, withdrawals, errors, the export, and a second tab."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each example, run as its reader runs it: a process of its own beside a realtime server."""
+"""Each example, run as its reader would: as a process beside a realtime server."""
 
 from __future__ import annotations
 

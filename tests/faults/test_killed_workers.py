@@ -1,4 +1,4 @@
-"""`kill -9` of workers while events are recorded: nothing lost, nothing twice after dedupe, order kept.
+"""`kill -9` of workers while events are recorded: none lost, none duplicated after deduplication, order kept.
 
 Two workers share the outbox; again and again one of them is killed and replaced. The short form runs always, the
 long one by `make test-kill`.

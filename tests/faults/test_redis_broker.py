@@ -1,4 +1,4 @@
-"""The Redis broker while Redis, or the way to it, is broken."""
+"""The Redis broker while Redis, or the network to it, fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Redis engines on a Cluster of three masters, and on a master that Sentinels look after."""
+"""The Redis engines on a Cluster of three masters, and with Sentinels."""
 
 from __future__ import annotations
 

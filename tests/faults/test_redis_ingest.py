@@ -1,4 +1,4 @@
-"""Events that an application publishes to Redis as Laravel's redis broadcaster does."""
+"""Events that an application publishes to Redis in the format of Laravel's redis broadcaster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several servers with Redis between them, seen by clients and publishers."""
+"""Several servers joined by Redis, as clients and publishers see them."""
 
 from __future__ import annotations
 

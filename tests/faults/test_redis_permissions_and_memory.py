@@ -1,4 +1,4 @@
-"""A Redis that does not allow its user enough, is full, or throws keys away: the true reason is told everywhere."""
+"""A Redis that lacks permissions, is full, or evicts keys: the real reason is reported everywhere."""
 
 from __future__ import annotations
 

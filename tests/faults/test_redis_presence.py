@@ -1,4 +1,4 @@
-"""The Redis presence store while nodes die, are cut off, and Redis comes and goes."""
+"""The Redis presence store while nodes die or are cut off, and Redis fails and returns."""
 
 from __future__ import annotations
 

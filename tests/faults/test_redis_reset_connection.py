@@ -1,4 +1,4 @@
-"""A connection to Redis that was reset, written to before anybody noticed: a lost connection on uvloop too.
+"""Writing to a Redis connection that was reset counts as a lost connection, on uvloop too.
 
 uvloop raises RuntimeError there. Each part runs on uvloop against a real Redis; a connection is reset in the step before
 it writes.

@@ -1,4 +1,4 @@
-"""Webhooks of several nodes, whose queue is in the Redis that joins them."""
+"""Webhooks of several nodes with the queue in Redis."""
 
 from __future__ import annotations
 

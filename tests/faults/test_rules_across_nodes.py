@@ -1,4 +1,4 @@
-"""Rules that are easily broken by several servers: two machines of two workers each, Redis between them."""
+"""Rules that several servers easily break: two machines of two workers each, joined by Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run of the tests that is killed leaves no process behind: no server, database, browser or worker."""
+"""A killed test run leaves no process behind: no server, database, browser or worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests and benchmarks start processes by `kit.processes` alone: those end with what started them."""
+"""Tests and benchmarks start processes only by `kit.processes`, so that they end with the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each extra declares is what its code imports, no less and no more, between two bounds."""
+"""Each extra declares exactly what its code imports, with lower and upper bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server uses of redis-py's `Connection`, below the client: a release that changes it fails here, by name."""
+"""What the server uses of redis-py's `Connection`, below the client: an incompatible release fails here, by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server's commands with `[server]` alone: nothing that only other extras bring is needed."""
+"""The server's commands need only the `[server]` extra."""
 
 from __future__ import annotations
 

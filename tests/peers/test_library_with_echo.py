@@ -1,4 +1,4 @@
-"""The broadcasting library's two ends against unmodified laravel-echo: what it authorizes, and what it sends."""
+"""The library with unmodified laravel-echo: the authorizations it signs, and the events it sends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The official Go and Java libraries and Laravel's own Redis broadcaster, unmodified, as publishers.
+"""The official Go and Java libraries and Laravel's Redis broadcaster, unmodified, as publishers.
 
 They need their toolchains: `make test-peers`.
 """

@@ -1,4 +1,4 @@
-"""Unmodified pusher-js in a real Chromium, where only the HTTP fallback is open to it. The page is of another origin."""
+"""Unmodified pusher-js in a real Chromium with only the HTTP fallback, from a page of another origin."""
 
 from __future__ import annotations
 

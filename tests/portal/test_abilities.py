@@ -1,4 +1,4 @@
-"""What a token may do: no more than its abilities, on any endpoint and channel, and no more by making another."""
+"""A token can do no more than its abilities allow, on any endpoint and channel, nor create one that can."""
 
 from __future__ import annotations
 

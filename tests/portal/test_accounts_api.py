@@ -1,4 +1,4 @@
-"""What users change of themselves, and what a changed password, a sign-out or a block ends."""
+"""Changing one's account, and what a new password, a sign-out or a block ends."""
 
 from __future__ import annotations
 

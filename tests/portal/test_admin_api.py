@@ -1,4 +1,4 @@
-"""What admins see and do; that nobody else does; and that what they do is written down."""
+"""The admin API: only for admins, and every change is in the audit log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the portal does behind its requests: a task that dies is told of, in the log and in `/up`."""
+"""The portal's background tasks: one that dies is reported in the log and in `/up`."""
 
 from __future__ import annotations
 

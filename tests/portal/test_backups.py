@@ -1,4 +1,4 @@
-"""Backups: taken under load, verified, put back whole, and no id handed out twice after it."""
+"""Backups: consistent under load, verified, restored completely, and no id is reused afterwards."""
 
 from __future__ import annotations
 

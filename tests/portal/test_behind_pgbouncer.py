@@ -1,4 +1,4 @@
-"""The portal behind PgBouncer in transaction mode: DB_PGBOUNCER is enough, and named where it lacks."""
+"""The portal behind PgBouncer in transaction mode: DB_PGBOUNCER is enough, and errors name it."""
 
 from __future__ import annotations
 

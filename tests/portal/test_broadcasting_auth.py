@@ -1,4 +1,4 @@
-"""Who may subscribe to the portal's channels, asked as Echo asks."""
+"""Who may subscribe to the portal's channels, requested as Echo does."""
 
 from __future__ import annotations
 

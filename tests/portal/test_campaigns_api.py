@@ -1,4 +1,4 @@
-"""Campaigns over HTTP: ownership, validation, status rules, versions, and what is announced to whom."""
+"""Campaigns over HTTP: ownership, validation, status rules, versions, and announcements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chat over HTTP: what each endpoint answers, stores and announces."""
+"""Chat over HTTP: responses, storage and announcements of each endpoint."""
 
 from __future__ import annotations
 

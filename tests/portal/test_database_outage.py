@@ -1,4 +1,4 @@
-"""A database that is locked or away: 503 with Retry-After, nothing half done, and on again afterwards."""
+"""A locked or unavailable database: 503 with Retry-After, nothing half done, and recovery afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The description of events has every event, and each is heard with exactly the keys that are documented."""
+"""Every event is described, and has exactly the documented keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ends with a session, a token, a password, a right or an account: every connection, and every signature."""
+"""Ending a session, token, password, right or account ends every connection and voids every signature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every list is answered from indexes by PostgreSQL when each table has 100,000 rows: what is asked is what is explained."""
+"""PostgreSQL answers every list from indexes, with 100,000 rows in each table."""
 
 from __future__ import annotations
 

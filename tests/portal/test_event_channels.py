@@ -1,4 +1,4 @@
-"""Where events go."""
+"""The channels of the portal's events."""
 
 from __future__ import annotations
 

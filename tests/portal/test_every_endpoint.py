@@ -1,4 +1,4 @@
-"""Rules that hold for all endpoints, tried on each that the API's description has: a new one is tried by itself."""
+"""Rules for all endpoints, tested on each that the API's description lists, so that new ones are included."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What strangers send: an error for them, never a 5xx, never an effect."""
+"""Hostile requests get an error, never a 5xx, and have no effect."""
 
 from __future__ import annotations
 

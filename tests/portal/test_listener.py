@@ -1,4 +1,4 @@
-"""The portal's listener: what a client may take in time and places, and what is told when it is too much."""
+"""The portal's listener: deadlines, limits, and the responses beyond them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The database goes up and down with data in it, and what was private never becomes public."""
+"""The database is downgraded and upgraded with data, and private messages never become public."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notifications over HTTP: listed, counted, read once, one's own only."""
+"""Notifications over HTTP: listed, counted, read once, and private."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is online follows the truth of connections, and changes are told once."""
+"""Online status follows connections, and changes are announced once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The questions asked most are answered from indexes, however much has been said."""
+"""The most frequent queries use indexes, however many messages there are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is sent to the API, right or wrong: no 5xx, and every answer is one that the description has.
+"""Generated requests, valid and invalid: no 5xx, and every response is described.
 
 SMARTLINK_SCHEMA_EXAMPLES says how many requests of each kind each endpoint gets (`make test-api`: many).
 """

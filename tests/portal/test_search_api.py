@@ -1,4 +1,4 @@
-"""Messages are found by their words, and only by those who may see them."""
+"""Searching messages by words, limited to those the user may see."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What API processes share: counted limits, who types, who is signed in. In one process's memory, and over Redis."""
+"""What API processes share: rate limits, typing, sign-ins. In one process's memory, and over Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What strangers at the sign-in form can take: their own tries, and a bounded share of hashing; nobody else's."""
+"""Strangers at the sign-in form are limited in attempts and hashing, and do not affect others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQLite's files: for their own user alone, and no larger than they must be."""
+"""SQLite's files are readable by their user only, and do not grow without need."""
 
 from __future__ import annotations
 

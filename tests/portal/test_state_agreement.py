@@ -1,4 +1,4 @@
-"""Old state + the events that were sent = the state fetched again, for every action of every feature.
+"""The old state plus the events equals the state fetched again, for every action of every feature.
 
 What an event means for a page is written once more here, as the reference has it, apart from the pages' own code. A
 path of the API that changes something must be in one of the tables below.

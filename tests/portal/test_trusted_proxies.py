@@ -1,4 +1,4 @@
-"""Whose X-Forwarded-For is believed."""
+"""Which X-Forwarded-For is trusted."""
 
 from __future__ import annotations
 

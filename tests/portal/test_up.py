@@ -1,4 +1,4 @@
-"""`/up` tells the truth: 503, and why, when nothing can be written; 200 again once it can."""
+"""`/up` is 503 with the reason while the database cannot be written, and 200 again afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Money over HTTP: exact, never below zero, never twice, and told to its owner alone."""
+"""Wallets over HTTP: exact, never below zero, idempotent, and visible to the owner only."""
 
 from __future__ import annotations
 

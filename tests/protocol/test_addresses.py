@@ -1,4 +1,4 @@
-"""How a host and a port stand in a URL."""
+"""Hosts and ports in URLs."""
 
 from __future__ import annotations
 

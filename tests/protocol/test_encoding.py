@@ -1,4 +1,4 @@
-"""What the server says, as clients of protocol 7 read it: data is JSON inside a JSON string."""
+"""Server frames as clients of protocol 7 expect them: data is JSON inside a JSON string."""
 
 from __future__ import annotations
 

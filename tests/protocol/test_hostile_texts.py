@@ -1,4 +1,4 @@
-"""Generated frames: the machine that reads them never raises, and what it hands on is JSON."""
+"""Generated frames: the session never raises, and what it relays is JSON."""
 
 from __future__ import annotations
 

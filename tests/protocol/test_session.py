@@ -1,4 +1,4 @@
-"""What clients say, and what a session does about it: hostile text by generation, rules by example."""
+"""Client messages and the session's reaction: hostile text by generation, rules by example."""
 
 from __future__ import annotations
 

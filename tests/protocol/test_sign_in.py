@@ -1,4 +1,4 @@
-"""Signing in as the session decides it: who is taken, who is ended, and what that opens."""
+"""Signing in: who is accepted or refused, and what it allows."""
 
 from __future__ import annotations
 

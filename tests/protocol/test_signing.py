@@ -1,4 +1,4 @@
-"""Signatures: right ones verify, nothing else does, and nothing malformed is ever signed."""
+"""Signatures: valid ones verify, nothing else does, and nothing malformed is ever signed."""
 
 from __future__ import annotations
 

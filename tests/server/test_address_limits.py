@@ -1,4 +1,4 @@
-"""One address has so many connections and fallback sessions, and no more: the places of others are theirs."""
+"""Connections and fallback sessions per address are limited, so that others find room."""
 
 from __future__ import annotations
 

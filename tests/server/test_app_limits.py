@@ -1,4 +1,4 @@
-"""Limits that an application sets below what the protocol allows, and what is said when they are passed."""
+"""Limits that an application sets below the protocol's, and the errors beyond them."""
 
 from __future__ import annotations
 

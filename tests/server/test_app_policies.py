@@ -1,4 +1,4 @@
-"""What an application allows: origins, sizes, numbers; and how refusals end a connection."""
+"""An application's rules: origins, sizes, numbers; and how refusals close connections."""
 
 from __future__ import annotations
 

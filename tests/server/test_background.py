@@ -1,4 +1,4 @@
-"""Tasks that run as long as the server: one that dies is told of, and what it did stands still by name."""
+"""Long-lived tasks: one that dies is reported by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keeps failing is tried less and less often, and logged at most once a minute."""
+"""Failing operations are retried less and less often, and logged at most once a minute."""
 
 from __future__ import annotations
 

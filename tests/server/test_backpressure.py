@@ -1,4 +1,4 @@
-"""Under pressure live events give way to durable ones, and each that does is counted."""
+"""Under pressure live events are dropped before durable ones, and counted."""
 
 from __future__ import annotations
 

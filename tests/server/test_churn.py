@@ -1,4 +1,4 @@
-"""After any amount of coming and going: nobody is there, and nothing is kept of them."""
+"""After any number of joins and leaves, nothing is kept of ended connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections that show no right to be here make way: for publishers and clients there is room."""
+"""Unauthorized connections are evicted to make room for publishers and clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The control socket lies where only its user could have put it."""
+"""The control socket's folder must belong to its user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Subscribers are told how many they are, where the application wants it."""
+"""Subscription counts, for applications that enable them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Coroutines run at once: what goes together, and what becomes of faults."""
+"""Eager coroutines: running several together, and their errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a call may be made shows in its head: who may not make it is answered before the body is there."""
+"""Calls that their head already rules out are refused before the body arrives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one client sends, however fast, leaves the others their turn."""
+"""A client that sends fast does not delay the others."""
 
 from __future__ import annotations
 

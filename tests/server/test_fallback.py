@@ -1,4 +1,4 @@
-"""The HTTP fallback over real sockets: streams, polls, and what comes in."""
+"""The HTTP fallback over real sockets: streams, polls and sends."""
 
 from __future__ import annotations
 

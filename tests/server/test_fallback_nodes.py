@@ -1,4 +1,4 @@
-"""The HTTP fallback where each request of a session reaches another node."""
+"""The HTTP fallback when the requests of a session reach different nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fan-out against a naive model: whoever is on a channel gets each frame once, in order, and nobody else any."""
+"""Fan-out against a naive model: each subscriber gets each frame once, in order, and no one else does."""
 
 from __future__ import annotations
 

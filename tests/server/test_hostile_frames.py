@@ -1,4 +1,4 @@
-"""Every field of every frame a client may send, wrong in every way: one refusal for its sender, nothing for others."""
+"""Invalid values in every field of every client frame: one refusal for the sender, no effect on others."""
 
 from __future__ import annotations
 

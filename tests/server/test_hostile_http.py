@@ -1,4 +1,4 @@
-"""Every field of every body of the HTTP API, wrong in every way: a 4xx for its sender, nothing for others."""
+"""Invalid values in every field of the HTTP API's bodies: a 4xx for the sender, no effect on others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signatures: replayed, crossed, cut, dressed up; and calls of the HTTP API signed almost right."""
+"""Signatures that are replayed, swapped, truncated or altered; and almost correctly signed API calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP API: signatures, bad bodies, answers, and malformed HTTP."""
+"""The HTTP API: signatures, bad bodies, responses, and malformed HTTP."""
 
 from __future__ import annotations
 

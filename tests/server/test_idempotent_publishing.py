@@ -1,4 +1,4 @@
-"""A publish that is repeated is carried out once: by Idempotency-Key, and by the id of an event."""
+"""A repeated publish is executed once: by Idempotency-Key, and by event id."""
 
 from __future__ import annotations
 

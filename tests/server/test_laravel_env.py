@@ -1,4 +1,4 @@
-"""In the folder of a Laravel application, with the `.env` that its installer and Reverb's wrote."""
+"""Running in a Laravel application's folder, with the `.env` of its installer and Reverb's."""
 
 from __future__ import annotations
 

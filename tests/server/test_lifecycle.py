@@ -1,4 +1,4 @@
-"""Heartbeat, slow consumers, drain, TLS: what takes time or goes wrong around a connection."""
+"""Ping and pong, slow consumers, draining, TLS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What came on a channel while a connection was on its way onto it, beside the state that it is told."""
+"""Publications that arrive while a connection is joining a channel, compared with the state it is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several applications on one server: they do not cross, they come and go, and each has its rates and origins."""
+"""Several applications on one server: isolated, changed while it runs, each with its own rates and origins."""
 
 from __future__ import annotations
 

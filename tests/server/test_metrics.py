@@ -1,4 +1,4 @@
-"""What operators see: metrics that are right, readable by Prometheus, and 0 again when all have left."""
+"""Metrics are right, in Prometheus' format, and 0 again when all clients have left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a newcomer is told of who is there, and the changes told afterwards, agree: exactly one of the two."""
+"""The state sent to a newcomer and the changes sent afterwards agree: each change is in exactly one of them."""
 
 from __future__ import annotations
 

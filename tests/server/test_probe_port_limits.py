@@ -1,4 +1,4 @@
-"""Whoever holds connections to the operators' port open does not keep its probes from being answered."""
+"""Open connections to the operators' port do not delay its probes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules that servers of this protocol are known to break, each with a test named after it.
+"""Rules that other servers of this protocol are known to break, each with a test.
 
 Those that take several nodes are in `tests/faults/test_rules_across_nodes.py`.
 """

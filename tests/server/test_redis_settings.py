@@ -1,4 +1,4 @@
-"""Where Redis is: what the settings say, and what is wrong with them."""
+"""Redis addresses in the settings, and their errors."""
 
 from __future__ import annotations
 

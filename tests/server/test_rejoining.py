@@ -1,4 +1,4 @@
-"""A member who leaves a presence channel and comes back within a turn of the loop has not been away, for others."""
+"""A member who leaves a presence channel and rejoins within one loop turn is not announced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that two servers could read differently, and requests that never end: refused once, nothing behind read.
+"""Ambiguous and endless requests are refused once, and nothing after them is read.
 
 Every malformed request is followed by a second, well-formed one that would publish; it must never have an effect.
 """

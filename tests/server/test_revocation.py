@@ -1,4 +1,4 @@
-"""Ending a user's connections reaches what was signed before and is shown after, on every node, and nobody else."""
+"""Ending a user's connections voids earlier signatures on every node, and affects no one else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signatures of HTTP API calls over the path as it was written, plain or escaped, and over no other path."""
+"""Signatures of API calls over the path as sent, plain or escaped, and over no other path."""
 
 from __future__ import annotations
 

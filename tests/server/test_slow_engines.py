@@ -1,4 +1,4 @@
-"""Engines that wait, and nodes that cannot reach each other: nothing is doubled, left behind or missed."""
+"""Slow engines and disconnected nodes: nothing is duplicated, left behind or missed."""
 
 from __future__ import annotations
 

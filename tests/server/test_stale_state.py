@@ -1,4 +1,4 @@
-"""What is read before an engine, a process or a node is waited for may be another thing afterwards."""
+"""State read before waiting for an engine, a process or a node may have changed afterwards."""
 
 from __future__ import annotations
 

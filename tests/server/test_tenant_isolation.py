@@ -1,4 +1,4 @@
-"""Two applications on one server, with the same channel names and users: nothing crosses."""
+"""Two applications on one server with the same channel names and users are isolated."""
 
 from __future__ import annotations
 

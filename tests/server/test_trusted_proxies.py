@@ -1,4 +1,4 @@
-"""Whose word about a client's address is believed, and what is done with the address."""
+"""Which proxies are trusted about a client's address, and limits by address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told of members of presence channels: asked for, and changed while they are there."""
+"""`user_info` of presence members: requested, and changed while they are present."""
 
 from __future__ import annotations
 

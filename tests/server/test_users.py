@@ -1,4 +1,4 @@
-"""Signing in, what is sent to one user, who is online, over real sockets and two nodes."""
+"""Signing in, events for one user, watchlists, over real sockets and two nodes."""
 
 from __future__ import annotations
 

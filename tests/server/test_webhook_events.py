@@ -1,4 +1,4 @@
-"""What else webhooks tell of: client events, cache misses, counts; and what they never do."""
+"""Webhooks for client events, cache misses and counts; and what they never report."""
 
 from __future__ import annotations
 

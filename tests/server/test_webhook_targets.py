@@ -1,4 +1,4 @@
-"""Where webhooks may go, and that they go to the address that was checked."""
+"""Allowed webhook targets, and that posts go to the address that was checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Webhooks: who hears of what, in which order, and what happens when a receiver or a server does not do well."""
+"""Webhooks: recipients, order, and failures of receivers and servers."""
 
 from __future__ import annotations
 

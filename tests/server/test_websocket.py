@@ -1,4 +1,4 @@
-"""The wire's framing, over real sockets: what is refused, with which code, and that nobody else is harmed."""
+"""WebSocket framing over real sockets: errors, their codes, and no effect on others."""
 
 from __future__ import annotations
 
