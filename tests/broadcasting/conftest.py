@@ -10,6 +10,7 @@ import pytest
 from broadcasting.outbox_database import OutboxDatabase, open_database
 from kit.postgres import fresh_database
 from kit.postgres import postgres_url as postgres_url
+from kit.pusher_service import PusherService, pusher_service
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +36,10 @@ async def postgresql(outbox_postgres_url: str) -> AsyncIterator[OutboxDatabase]:
     """For what SQLite, with its one writer, cannot even be asked to do."""
     async with open_database(outbox_postgres_url) as database:
         yield database
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[PusherService]:
+    """A service that takes what it is sent, until told otherwise."""
+    async with pusher_service() as service:
+        yield service

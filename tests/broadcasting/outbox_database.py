@@ -15,8 +15,20 @@ from kit.pusher_service import PusherService
 from smartlink.broadcasting import Delivery, Driver, Envelope
 from smartlink.broadcasting.drivers.pusher import PusherDriver
 from smartlink.broadcasting.outbox import Outbox, OutboxTables, Relay, define_tables
+from smartlink.broadcasting.outbox.service import PROBE_CHANNEL
 
-__all__ = ["OutboxDatabase", "envelope", "open_database", "open_engine", "pusher_driver", "relaying", "service_driver"]
+__all__ = [
+    "OutboxDatabase",
+    "envelope",
+    "numbers",
+    "open_database",
+    "open_engine",
+    "pusher_driver",
+    "relaying",
+    "service_driver",
+    "taken",
+    "without_repeats",
+]
 
 
 class OutboxDatabase:
@@ -112,3 +124,18 @@ async def relaying(database: OutboxDatabase, *drivers: Driver, **options: Any) -
         await asyncio.gather(*tasks)
         for driver in drivers:
             await driver.aclose()
+
+
+def numbers(service: PusherService, channel: str = "private-a") -> list[int]:
+    """The numbers of the events that `service` took on `channel`, in order."""
+    return [payload["n"] for payload in service.payloads(channel)]
+
+
+def taken(service: PusherService) -> int:
+    """How many events the service has taken, repeats apart, and those by which the relay asks whether it takes any."""
+    return len({(event["channel"], event["data"]) for event in service.taken if event["channel"] != PROBE_CHANNEL})
+
+
+def without_repeats(values: Sequence[int]) -> list[int]:
+    """The values, each once, in the order of their first appearance."""
+    return list(dict.fromkeys(values))
