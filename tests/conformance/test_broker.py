@@ -9,7 +9,7 @@ import pytest
 from kit.redis import RedisServer, shared_redis
 from kit.redis_engines import RedisEngines, redis_engines
 from kit.waiting import eventually
-from smartlink.server.cluster.brokers.base import Broker, Control, Publication, left_out
+from smartlink.server.cluster.brokers.base import Broker, Control, Publication, Retention, left_out
 from smartlink.server.cluster.brokers.memory import MemoryBroker
 
 __all__ = ["shared_redis"]
@@ -22,6 +22,10 @@ async def all_heard(broker: Broker, heard: list[Publication | Control]) -> list[
     await broker.publish(last)
     await eventually(lambda: last in heard)
     return [publication for publication in heard if publication != last]
+
+
+def event(number: int, retention: Retention | None = None) -> Publication:
+    return Publication("1", "chat", b"%d" % number, retention=retention or Retention())
 
 
 class BrokerPromises:
@@ -87,6 +91,74 @@ class BrokerPromises:
         assert [publication.frame for publication in came if isinstance(publication, Publication)] == [
             publication.frame for publication in sent
         ]
+        await broker.stop()
+
+    async def test_retained_events_have_rising_positions_and_are_replayed_from_any_of_them(self) -> None:
+        broker, heard = await self.started()
+        await broker.subscribe("1", "chat")
+        start = await broker.retain("1", "chat", 60)
+        for number in range(5):
+            await broker.publish(event(number))
+            await broker.publish(Publication("1", "chat", b'"internal"'))
+            await broker.publish(Publication("1", "chat", b'"live"', is_live=True))
+        came = [each for each in await all_heard(broker, heard) if isinstance(each, Publication) and each.position]
+
+        assert [each.frame for each in came] == [b"%d" % number for number in range(5)]
+        positions = [start, *(each.position for each in came)]
+        assert positions == sorted(set(positions))
+        assert positions[-1] < 1 << 53, "exact in JavaScript"
+        for index, position in enumerate(positions):
+            replayed = await broker.replay("1", "chat", position)
+            assert replayed is not None
+            assert [(each.frame, each.position) for each in replayed] == [
+                (each.frame, each.position) for each in came[index:]
+            ]
+        assert await broker.retain("1", "chat", 60) >= positions[-1]
+        await broker.stop()
+
+    async def test_a_replay_says_whom_an_event_left_out(self) -> None:
+        broker, _ = await self.started()
+        start = await broker.retain("1", "chat", 60)
+        whom = [None, left_out("1.1", None), left_out(None, "7")]
+        for each in whom:
+            await broker.publish(Publication("1", "chat", b"{}", each, retention=Retention()))
+
+        assert [each.except_socket for each in await broker.replay("1", "chat", start) or ()] == whom
+        await broker.stop()
+
+    async def test_what_may_lack_events_is_not_replayed(self) -> None:
+        broker, _ = await self.started()
+        start = await broker.retain("1", "chat", 60)
+        await broker.publish(event(1))
+        last = await broker.retain("1", "chat", 60)
+
+        assert await broker.replay("1", "chat", start - 1) is None
+        assert await broker.replay("1", "chat", last + 1) is None
+        assert await broker.replay("1", "never-retained", start) is None
+        assert await broker.replay("2", "chat", start) is None
+        assert await broker.replay("1", "chat", last) == []
+        await broker.stop()
+
+    async def test_only_the_last_events_are_kept_and_a_reader_of_older_ones_is_told(self) -> None:
+        broker, _ = await self.started()
+        start = await broker.retain("1", "chat", 60)
+        for number in range(1_200):
+            await broker.publish(event(number))
+        last = await broker.retain("1", "chat", 60)
+
+        assert await broker.replay("1", "chat", start) is None
+        assert await broker.replay("1", "chat", last) == []
+        await broker.stop()
+
+    async def test_a_channel_whose_policy_keeps_events_needs_nobody_to_retain_it(self) -> None:
+        broker, _ = await self.started()
+        for number in range(3):
+            await broker.publish(event(number, Retention(frames=10, is_always=True)))
+        last = await broker.retain("1", "chat", 60)
+        await broker.publish(event(3, Retention(frames=10, is_always=True)))
+
+        replayed = await broker.replay("1", "chat", last)
+        assert [each.frame for each in replayed or ()] == [b"3"]
         await broker.stop()
 
     async def test_nothing_arrives_after_a_stop(self) -> None:

@@ -75,6 +75,12 @@ class WorkerBroker:
         elif link.deliver is not None:
             link.deliver(publication)
 
+    async def retain(self, app_id: str, channel: str, ttl_s: float) -> int:
+        return await self._link.call(Broker.retain, app_id, channel, ttl_s)
+
+    async def replay(self, app_id: str, channel: str, after: int) -> Sequence[Publication] | None:
+        return await self._link.call(Broker.replay, app_id, channel, after)
+
     async def stop(self) -> None:
         self._link.deliver = None
         for app_id, channel in tuple(self._subscribed):

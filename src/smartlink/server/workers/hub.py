@@ -21,6 +21,7 @@ import structlog
 from smartlink.protocol.names import is_counted
 from smartlink.protocol.session import PresenceMember
 from smartlink.server.cluster.brokers.base import Broker, Control, Publication
+from smartlink.server.cluster.brokers.log import ChannelLog
 from smartlink.server.cluster.history.base import History
 from smartlink.server.cluster.idempotency.base import IdempotencyStore
 from smartlink.server.cluster.presence.base import Arrival, Change, Departure, PresenceStore
@@ -80,12 +81,14 @@ class WorkerHub:
         presence: PresenceStore,
         history: History,
         idempotency: IdempotencyStore,
+        log: ChannelLog | None = None,
         emit: Callable[[str, OutgoingEvent], None],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.presence = presence
         self.history = history
         self.idempotency = idempotency
+        self.log = ChannelLog() if log is None else log
         self.emit = emit
         self.local_node: LocalNode | None = None
         self.local_connections: dict[str, int] = {}
@@ -120,6 +123,8 @@ class WorkerHub:
         self._methods: dict[Callable[..., Any], Callable[..., Any]] = {
             Broker.subscribe: self._subscribe,
             Broker.unsubscribe: self._unsubscribe,
+            Broker.retain: lambda _, *arguments: self.log.retain(*arguments),
+            Broker.replay: lambda _, *arguments: self.log.replay(*arguments),
             PresenceStore.join: self._join,
             PresenceStore.leave: self._leave,
             PresenceStore.nodes: lambda _: self.workers(),
@@ -240,6 +245,13 @@ class WorkerHub:
     # Publications
 
     def _forward(self, message: messages.ForwardedPublication, record: bytes) -> None:
+        if message.retention is not None:
+            kept = self.log.append(messages.forwarded_publication(message))
+            if kept.position:
+                message = messages.ForwardedPublication(
+                    0, kept.app_id, kept.channel, kept.frame, kept.except_socket, is_live=False, position=kept.position
+                )
+                record = messages.encode(message)
         peers = self._routes.get((message.app_id, message.channel))
         if peers:
             for peer in peers:

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from smartlink.server.cluster.brokers.base import Control, Publication
+from smartlink.server.cluster.brokers.base import Control, Publication, Retention
 from smartlink.server.cluster.presence.base import Change
 
 __all__ = [
@@ -38,11 +38,12 @@ __all__ = [
     "encode",
     "forward",
     "forwarded",
+    "forwarded_publication",
     "from_hub",
     "from_worker",
 ]
 
-VERSION: Final = 3
+VERSION: Final = 4
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Largest record; a larger one ends the connection."""
 
@@ -71,7 +72,7 @@ class WorkerReport(msgspec.Struct, array_like=True, tag=4):
 
 
 class ForwardedPublication(msgspec.Struct, array_like=True, tag=12):
-    """A publication, in either direction; the hub forwards the record unchanged.
+    """A publication, in either direction; the hub forwards the record unchanged unless it gives it a position.
 
     The sender gets `Accepted` unless `number` is 0.
     """
@@ -83,6 +84,8 @@ class ForwardedPublication(msgspec.Struct, array_like=True, tag=12):
     except_socket: str | None
     is_live: bool
     version: int = 0
+    position: int = 0
+    retention: Retention | None = None
 
 
 class ForwardedControl(msgspec.Struct, array_like=True, tag=13):
@@ -190,6 +193,8 @@ def forward(publication: Publication | Control, number: int = 0) -> ForwardedPub
         publication.except_socket,
         publication.is_live,
         publication.version,
+        publication.position,
+        publication.retention,
     )
 
 
@@ -197,6 +202,18 @@ def forwarded(record: ForwardedPublication | ForwardedControl) -> Publication | 
     """Return the publication that a record carries."""
     if isinstance(record, ForwardedControl):
         return Control(record.app_id, record.action, record.target, record.data)
+    return forwarded_publication(record)
+
+
+def forwarded_publication(record: ForwardedPublication) -> Publication:
+    """As `forwarded`, for a publication."""
     return Publication(
-        record.app_id, record.channel, record.frame, record.except_socket, record.is_live, record.version
+        record.app_id,
+        record.channel,
+        record.frame,
+        record.except_socket,
+        record.is_live,
+        record.version,
+        record.position,
+        record.retention,
     )

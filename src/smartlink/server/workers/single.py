@@ -20,7 +20,7 @@ class SingleBroker(MemoryBroker):
     """The `Broker` of the hub's local node."""
 
     def __init__(self, worker_hub: WorkerHub, presence: SinglePresence) -> None:
-        super().__init__()
+        super().__init__(worker_hub.log)
         self._worker_hub = worker_hub
         self._presence = presence
 
@@ -29,9 +29,11 @@ class SingleBroker(MemoryBroker):
         self._worker_hub.local_node = self
 
     async def publish(self, publication: Publication | Control) -> None:
-        await super().publish(publication)
         if self._worker_hub.peers:
+            if isinstance(publication, Publication):
+                publication = self.log.append(publication)
             self._worker_hub.route(publication)
+        await super().publish(publication)
 
     async def stop(self) -> None:
         self._worker_hub.local_node = None

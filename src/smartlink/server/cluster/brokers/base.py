@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +16,7 @@ __all__ = [
     "Control",
     "Deliver",
     "Publication",
+    "Retention",
     "is_left_out",
     "left_out",
     "left_out_parts",
@@ -27,6 +28,16 @@ class BrokerUnavailable(Exception):
 
     def __init__(self, reason: str = "Other nodes are unreachable") -> None:
         super().__init__(reason)
+
+
+class Retention(msgspec.Struct, frozen=True):
+    """How many of a channel's last events are kept for later, and for how many seconds each."""
+
+    frames: int = 100
+    ttl_s: float = 120.0
+    max_bytes: int = 1_048_576
+    is_always: bool = False
+    """Kept even if no node has called `Broker.retain` for the channel lately."""
 
 
 class Publication(msgspec.Struct, frozen=True):
@@ -46,6 +57,10 @@ class Publication(msgspec.Struct, frozen=True):
     """Number of a join or leave, as assigned by the presence store (`presence.base.ChannelState`); 0 for everything
     else.
     """
+    position: int = 0
+    """Place on the channel, given by the broker to events that it keeps; 0 for everything else."""
+    retention: Retention | None = None
+    """Set by the publisher of a durable event that may be kept; None for live ones and the server's own frames."""
 
 
 def left_out(socket_id: str | None, user_id: str | None) -> str | None:
@@ -106,6 +121,19 @@ class Broker(Protocol):
         """Send to every subscribed node. Raises BrokerUnavailable, and then no node has it.
 
         A live publication never raises: while other nodes are unreachable, only this node receives it.
+        """
+
+    async def retain(self, app_id: str, channel: str, ttl_s: float) -> int:
+        """Keep the channel's events for `replay`, whichever node publishes them, at least `ttl_s` seconds from now.
+
+        Returns the position of the last event so far: all later ones have a higher one, even if all nodes and Redis
+        restart in between. Raises BrokerUnavailable.
+        """
+
+    async def replay(self, app_id: str, channel: str, after: int) -> Sequence[Publication] | None:
+        """Return the kept events after a position, oldest first; None if it is unknown whether these are all.
+
+        Raises BrokerUnavailable.
         """
 
     async def stop(self) -> None: ...

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from smartlink.server.cluster.brokers.base import Control, Deliver, Publication
+from smartlink.server.cluster.brokers.log import ChannelLog
 
 __all__ = ["MemoryBroker"]
 
@@ -12,7 +15,8 @@ class MemoryBroker:
 
     is_available = True
 
-    def __init__(self) -> None:
+    def __init__(self, log: ChannelLog | None = None) -> None:
+        self.log = ChannelLog() if log is None else log
         self._deliver: Deliver | None = None
         self._subscribed: set[tuple[str, str]] = set()
 
@@ -28,8 +32,18 @@ class MemoryBroker:
     async def publish(self, publication: Publication | Control) -> None:
         if self._deliver is None:
             return
-        if isinstance(publication, Control) or (publication.app_id, publication.channel) in self._subscribed:
-            self._deliver(publication)
+        if isinstance(publication, Publication):
+            if publication.retention is not None:
+                publication = self.log.append(publication)
+            if (publication.app_id, publication.channel) not in self._subscribed:
+                return
+        self._deliver(publication)
+
+    async def retain(self, app_id: str, channel: str, ttl_s: float) -> int:
+        return self.log.retain(app_id, channel, ttl_s)
+
+    async def replay(self, app_id: str, channel: str, after: int) -> Sequence[Publication] | None:
+        return self.log.replay(app_id, channel, after)
 
     async def stop(self) -> None:
         self._deliver = None

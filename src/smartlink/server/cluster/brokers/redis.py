@@ -9,18 +9,19 @@ While a slot of a Cluster is moving, the stream may be on one server and the sub
 written on the former, and the subscribers on the latter are told to read it (`{"v":1,"n":true}`).
 
 On the bus: `{"v":1,"i":"<id in the stream>","x":"<excluded recipients>","f":<the frame>}`, for controls
-`{"v":1,"i":…,"c":{…}}`; joins and leaves carry their number as `"s"`. Live publications have no id and are not stored.
-Anything else is dropped and counted.
+`{"v":1,"i":…,"c":{…}}`; joins and leaves carry their number as `"s"`, events that may be replayed `"e":true`. Live
+publications have no id and are not stored. Anything else is dropped and counted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -30,7 +31,14 @@ from redis.exceptions import MovedError
 from smartlink.background import ended
 from smartlink.backoff import Backoff
 from smartlink.lost import closed_is_lost
-from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Deliver, Publication, is_left_out
+from smartlink.server.cluster.brokers.base import (
+    BrokerUnavailable,
+    Control,
+    Deliver,
+    Publication,
+    Retention,
+    is_left_out,
+)
 from smartlink.server.cluster.redis.commands import RedisCommands, RedisUnavailable, Script
 from smartlink.server.cluster.redis.connect import LOST, Endpoint, RedisRefused, Topology, open_connection
 from smartlink.server.cluster.redis.naming import Names
@@ -57,11 +65,28 @@ MARGIN_MS = 5_000
 ESTABLISH_S = 30.0
 START_S = 5.0
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.05, 1.0
+_POSITIONS_SINCE_MS = 1_577_836_800_000
+"""2020-01-01, in ms since 1970."""
+_SERIAL_BITS = 14
+_NO_RETENTION = Retention(frames=0, ttl_s=0.0)
 
 _PUBLISH = Script("""
 local id = redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[3], '*', 'm', ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[4])
 return redis.call(ARGV[1], ARGV[5], '{"v":1,"i":"' .. id .. '",' .. ARGV[2])
+""")
+# A stream that begins with an entry no newer than a position holds everything after it. So an empty one gets an entry
+# without content.
+_RETAIN = Script("""
+if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('XADD', KEYS[1], '*', 'm', '') end
+if redis.call('TTL', KEYS[1]) < tonumber(ARGV[1]) then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
+return redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1]
+""")
+_REPLAY = Script("""
+local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)
+if not first[1] then return {} end
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
+return {first[1][1], last[1][1], redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+')}
 """)
 # The channel is an argument, not a key: a moving slot would refuse a script with a key that does not exist.
 _NEWS = b'{"v":1,"n":true}'
@@ -71,7 +96,7 @@ local now = redis.call('TIME')
 local ms = now[1] .. string.format('%03d', math.floor(now[2] / 1000))
 return redis.call(ARGV[1], ARGV[2], '{"v":1,"t":' .. ms .. '}')
 """)
-BROKER_SCRIPTS = (_PUBLISH, _BEAT)
+BROKER_SCRIPTS = (_PUBLISH, _BEAT, _RETAIN, _REPLAY)
 
 log = structlog.get_logger(__name__)
 
@@ -91,6 +116,7 @@ class _Message(msgspec.Struct):
     f: msgspec.Raw = msgspec.Raw()
     c: _ControlBody | None = None
     n: bool = False
+    e: bool = False
 
 
 class _Beat(msgspec.Struct):
@@ -121,7 +147,17 @@ class _Overrun(OSError):
 class RedisBroker:
     """A `Broker` over Redis. See the module for the protocol."""
 
-    def __init__(self, commands: RedisCommands, names: Names, metrics: Metrics, *, is_sharded: bool = False) -> None:
+    def __init__(
+        self,
+        commands: RedisCommands,
+        names: Names,
+        metrics: Metrics,
+        *,
+        is_sharded: bool = False,
+        kept_s: int = KEPT_S,
+    ) -> None:
+        """`kept_s`: how long publications are kept, at least KEPT_S; the same on all nodes."""
+        self._kept_s = max(kept_s, KEPT_S)
         self._commands = commands
         self._names = names
         self._metrics = metrics
@@ -201,15 +237,44 @@ class RedisBroker:
         left_out = publication.except_socket
         left_out_field = b"" if left_out is None else b'"x":' + msgspec.json.encode(left_out) + b","
         version_field = b'"s":%d,' % publication.version if publication.version else b""
-        body_bytes = left_out_field + version_field + b'"f":' + publication.frame + b"}"
+        event_field = b"" if publication.retention is None else b'"e":true,'
+        body_bytes = left_out_field + version_field + event_field + b'"f":' + publication.frame + b"}"
         if publication.is_live:
             await self._publish_live(publication, name, body_bytes)
         else:
-            await self._keep(self._names.log(publication.app_id, publication.channel), name, body_bytes)
+            log_name = self._names.log(publication.app_id, publication.channel)
+            await self._keep(log_name, name, body_bytes, publication.retention or _NO_RETENTION)
 
-    async def _keep(self, log_name: str, name: str, body: bytes) -> None:
+    async def retain(self, app_id: str, channel: str, ttl_s: float) -> int:
+        keys = (self._names.log(app_id, channel),)
         try:
-            await self._commands.run(_PUBLISH, (log_name,), self._verb, body, KEPT_PER_CHANNEL, KEPT_S, name)
+            last = await self._commands.run(_RETAIN, keys, max(self._kept_s, math.ceil(ttl_s)))
+        except RedisUnavailable as error:
+            raise BrokerUnavailable(str(error)) from None
+        return _as_position(*_parsed_id(last.decode()))
+
+    async def replay(self, app_id: str, channel: str, after: int) -> Sequence[Publication] | None:
+        keys = (self._names.log(app_id, channel),)
+        try:
+            found = await self._commands.run(_REPLAY, keys, _id_at(after))
+        except RedisUnavailable as error:
+            raise BrokerUnavailable(str(error)) from None
+        wanted, at = _Channel(app_id, channel, 0), _parsed_id(_id_at(after))
+        if not found or not _parsed_id(found[0].decode()) <= at <= _parsed_id(found[1].decode()):
+            return None
+        kept = []
+        for entry_id, (_, body) in found[2]:
+            if body:
+                message = _message_decoder.decode(b'{"v":1,"i":"%b",%b' % (entry_id, body))
+                publication = _checked(message, wanted)
+                if message.e and isinstance(publication, Publication):
+                    kept.append(publication)
+        return kept
+
+    async def _keep(self, log_name: str, name: str, body: bytes, retention: Retention = _NO_RETENTION) -> None:
+        count, kept_s = max(KEPT_PER_CHANNEL, retention.frames), max(self._kept_s, math.ceil(retention.ttl_s))
+        try:
+            await self._commands.run(_PUBLISH, (log_name,), self._verb, body, count, kept_s, name)
             if log_name in self._commands.detours:
                 await self._commands.ask(name, self._verb, name, _NEWS)
         except RedisUnavailable as error:
@@ -343,7 +408,8 @@ class RedisBroker:
     def _take_entries(self, name: str, entries: Entries) -> str:
         """Deliver the entries of a stream. Returns the last id."""
         for entry_id, (_, body) in entries:
-            self._take(name, b'{"v":1,"i":"%b",%b' % (entry_id, body))
+            if body:
+                self._take(name, b'{"v":1,"i":"%b",%b' % (entry_id, body))
         return entries[-1][0].decode() if entries else ""
 
     def _missed(self, name: str, since_ms: int) -> asyncio.Future[Entries]:
@@ -466,9 +532,7 @@ class RedisBroker:
                 self._has_news.set()
                 return
             publication = _checked(message, wanted)
-            is_heard = bool(after and message.i and _position(message.i) <= _position(after))
-            if message.i:
-                _position(message.i)
+            is_heard = bool(after and message.i and _parsed_id(message.i) <= _parsed_id(after))
         except _FAULTS as error:
             self._drop(type(error).__name__)
             return
@@ -489,12 +553,25 @@ class RedisBroker:
             log.warning(event, reason=f"{type(error).__name__}: {str(error)[:200]}")
 
 
-def _position(entry_id: str) -> tuple[int, int]:
-    """A stream id as a sortable position. Raises ValueError."""
+def _parsed_id(entry_id: str) -> tuple[int, int]:
+    """A stream id as sortable numbers: milliseconds, and a serial number within them. Raises ValueError."""
     ms, dash, number = entry_id.partition("-")
     if not dash or not (ms.isascii() and ms.isdigit() and number.isascii() and number.isdigit()):
         raise ValueError("invalid id")
     return int(ms[:20]), int(number[:20])
+
+
+def _as_position(ms: int, number: int) -> int:
+    """A stream id as one number below 2**53 until 2037, exact in JSON; 0 for one that does not fit.
+
+    More than 16,384 ids in a millisecond exist only if the clock of Redis was set back.
+    """
+    return (ms - _POSITIONS_SINCE_MS << _SERIAL_BITS) + number if number < 1 << _SERIAL_BITS else 0
+
+
+def _id_at(position: int) -> str:
+    """The stream id at a position."""
+    return f"{(position >> _SERIAL_BITS) + _POSITIONS_SINCE_MS}-{position & (1 << _SERIAL_BITS) - 1}"
 
 
 def _checked(message: _Message, wanted: _Channel | None) -> Publication | Control:
@@ -510,4 +587,7 @@ def _checked(message: _Message, wanted: _Channel | None) -> Publication | Contro
         raise ValueError("invalid publication")
     frame = bytes(message.f)
     frame.decode()
-    return Publication(wanted.app_id, wanted.channel, frame, message.x, version=message.s)
+    position = _as_position(*_parsed_id(message.i)) if message.i else 0
+    return Publication(
+        wanted.app_id, wanted.channel, frame, message.x, version=message.s, position=position if message.e else 0
+    )
