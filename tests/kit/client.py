@@ -146,11 +146,18 @@ async def raw(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[Cli
 
 @asynccontextmanager
 async def connected(
-    port: int, *, key: str = KEY, query: str = "protocol=7", headers: str = "", tls: ssl.SSLContext | None = None
+    port: int,
+    *,
+    key: str = KEY,
+    query: str = "protocol=7",
+    headers: str = "",
+    tls: ssl.SSLContext | None = None,
+    session: str | None = None,
 ) -> AsyncIterator[Client]:
-    """A client that has been greeted, or refused: then `socket_id` stays empty."""
+    """A client that has been greeted, or refused: then `socket_id` stays empty. `session` is its token."""
     async with raw(port, tls) as client:
-        answer = await client.handshake(f"/app/{key}?{query}", headers)
+        path = "" if session is None else f"/s/{session}"
+        answer = await client.handshake(f"{path}/app/{key}?{query}", headers)
         assert answer.startswith("HTTP/1.1 101"), answer
         message = await client.receive()
         if message["event"] == "pusher:connection_established":

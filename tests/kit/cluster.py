@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Deliver, Publication
+from smartlink.server.cluster.brokers.log import ChannelLog
 from smartlink.server.cluster.history.memory import MemoryHistory
 from smartlink.server.cluster.idempotency.memory import MemoryIdempotency
 from smartlink.server.cluster.presence.base import OnChange
 from smartlink.server.cluster.presence.memory import MemoryPresence
+from smartlink.server.cluster.sessions.memory import MemorySessions
 from smartlink.server.run.bootstrap import Engines, build
 from smartlink.server.run.lifecycle import RealtimeServer
 from smartlink.server.settings.config import ServerSettings
@@ -54,12 +56,20 @@ class NodeBroker:
         await asyncio.sleep(0)
         if not self.is_available:
             raise BrokerUnavailable
+        if isinstance(publication, Publication):
+            publication = self._cluster.log.append(publication)
         for broker in self._cluster.brokers:
             is_wanted = isinstance(publication, Control) or (
                 (publication.app_id, publication.channel) in broker.subscribed
             )
             if broker.deliver is not None and broker.is_available and is_wanted:
                 broker.deliver(publication)
+
+    async def retain(self, app_id: str, channel: str, ttl_s: float) -> int:
+        return self._cluster.log.retain(app_id, channel, ttl_s)
+
+    async def replay(self, app_id: str, channel: str, after: int) -> Sequence[Publication] | None:
+        return self._cluster.log.replay(app_id, channel, after)
 
     async def stop(self) -> None:
         self.deliver = None
@@ -69,12 +79,14 @@ class Cluster:
     def __init__(self) -> None:
         self.brokers: list[NodeBroker] = []
         self.presence = SharedPresence()
+        self.sessions = MemorySessions()
+        self.log = ChannelLog()
         self.nodes: list[RealtimeServer] = []
 
     def build(self, **settings: Any) -> RealtimeServer:
         broker = NodeBroker(self)
         self.brokers.append(broker)
-        engines = Engines(broker, self.presence, MemoryHistory(), MemoryIdempotency())
+        engines = Engines(broker, self.presence, MemoryHistory(), MemoryIdempotency(), self.sessions)
         values = {"reverb_server_port": 0, "reverb_server_drain_seconds": 0.2} | settings
         return build(ServerSettings(_env_file=None, **values), engines=engines)
 

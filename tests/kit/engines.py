@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 from smartlink.protocol.session import PresenceMember
 from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Deliver, Publication
+from smartlink.server.cluster.brokers.log import ChannelLog
 from smartlink.server.cluster.history.base import HistoryEntry
 from smartlink.server.cluster.history.memory import MemoryHistory
 from smartlink.server.cluster.idempotency.memory import MemoryIdempotency
 from smartlink.server.cluster.presence.base import Arrival, ChannelCount, ChannelState
 from smartlink.server.cluster.presence.memory import MemoryPresence
+from smartlink.server.cluster.sessions.memory import MemorySessions
 from smartlink.server.run.bootstrap import Engines
 
 
@@ -54,12 +56,14 @@ class Between:
         self.presence = SharedPresence(self)
         self.history = SharedHistory(self)
         self.idempotency = SharedIdempotency(self)
+        self.sessions = MemorySessions()
+        self.log = ChannelLog()
 
     def engines(self) -> Engines:
         """The engines of one more node."""
         broker = SharedBroker(self)
         self.nodes.append(broker)
-        return Engines(broker, self.presence, self.history, self.idempotency)
+        return Engines(broker, self.presence, self.history, self.idempotency, self.sessions)
 
     def check(self) -> None:
         if self.is_away:
@@ -89,6 +93,8 @@ class SharedBroker:
 
     async def publish(self, publication: Publication | Control) -> None:
         nodes = self._between.nodes
+        if isinstance(publication, Publication) and not self._between.is_away:
+            publication = self._between.log.append(publication)
         if self._between.is_away:
             if isinstance(publication, Control) or not publication.is_live:
                 self._between.check()
@@ -98,6 +104,14 @@ class SharedBroker:
                 isinstance(publication, Control) or (publication.app_id, publication.channel) in node.subscribed
             ):
                 node._deliver(publication)
+
+    async def retain(self, app_id: str, channel: str, ttl_s: float) -> int:
+        self._between.check()
+        return self._between.log.retain(app_id, channel, ttl_s)
+
+    async def replay(self, app_id: str, channel: str, after: int) -> Sequence[Publication] | None:
+        self._between.check()
+        return self._between.log.replay(app_id, channel, after)
 
     async def stop(self) -> None:
         self._deliver = None

@@ -17,6 +17,7 @@ from smartlink.server.cluster.presence.lua import PRESENCE_SCRIPTS
 from smartlink.server.cluster.presence.redis import RedisPresence
 from smartlink.server.cluster.redis.commands import RedisCommands
 from smartlink.server.cluster.redis.naming import Names
+from smartlink.server.cluster.sessions.redis import SESSION_SCRIPTS
 from smartlink.server.runtime.metrics import Metrics
 from smartlink.server.settings.redis_address import Kind, parse_url
 
@@ -61,7 +62,7 @@ class RedisEngines:
 def make_engines(url: str, prefix: str | None = None) -> RedisEngines:
     """Engines for `url`, not yet started."""
     address = parse_url(url)
-    scripts = (*BROKER_SCRIPTS, *PRESENCE_SCRIPTS, *HISTORY_SCRIPTS, *IDEMPOTENCY_SCRIPTS)
+    scripts = (*BROKER_SCRIPTS, *PRESENCE_SCRIPTS, *HISTORY_SCRIPTS, *IDEMPOTENCY_SCRIPTS, *SESSION_SCRIPTS)
     commands, names, metrics = RedisCommands(address, scripts), Names(prefix or fresh_prefix()), Metrics()
     return RedisEngines(
         commands,

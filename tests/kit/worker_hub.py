@@ -10,6 +10,7 @@ from kit.waiting import eventually
 from smartlink.server.cluster.history.memory import MemoryHistory
 from smartlink.server.cluster.idempotency.memory import MemoryIdempotency
 from smartlink.server.cluster.presence.memory import MemoryPresence
+from smartlink.server.cluster.sessions.memory import MemorySessions
 from smartlink.server.webhooks.base import OutgoingEvent
 from smartlink.server.workers.hub import WorkerHub
 from smartlink.server.workers.parent_link import ParentLink
@@ -27,6 +28,7 @@ class Workers:
             presence=MemoryPresence(),
             history=MemoryHistory(keep=3, max_app_bytes=max_app_bytes),
             idempotency=MemoryIdempotency(max_app_bytes=max_app_bytes),
+            sessions=MemorySessions(max_app_bytes=max_app_bytes),
             emit=lambda app_id, event: self.webhook_events.append((app_id, event)),
         )
         self.peers: list[WorkerPeer] = []

@@ -21,6 +21,7 @@ from smartlink.server.cluster.history.memory import MemoryHistory
 from smartlink.server.cluster.idempotency.memory import MemoryIdempotency
 from smartlink.server.cluster.presence.base import ChannelState
 from smartlink.server.cluster.presence.memory import MemoryPresence
+from smartlink.server.cluster.sessions.memory import MemorySessions
 from smartlink.server.core.corrections import Corrections
 from smartlink.server.core.members import Members
 from smartlink.server.net.sockets import open_listeners
@@ -136,6 +137,7 @@ def worker_hub() -> WorkerHub:
         presence=MemoryPresence(),
         history=MemoryHistory(),
         idempotency=MemoryIdempotency(),
+        sessions=MemorySessions(),
         emit=lambda app_id, event: None,
     )
 

@@ -28,6 +28,8 @@ __all__ = [
     "member_updated",
     "member_updated_in",
     "presence_state",
+    "resume_failed",
+    "resume_success",
     "signin_success",
     "subscription_count",
     "subscription_count_in",
@@ -132,6 +134,16 @@ def subscription_error(channel: str, kind: str, message: str, status: int) -> by
             "data": {"type": kind, "error": message, "status": status},
         }
     )
+
+
+def resume_success(channel: str, replayed: int) -> bytes:
+    """Everything that the session missed on the channel follows: so many frames."""
+    return _encode({"event": "pusher:resume_success", "channel": channel, "data": f'{{"replayed":{replayed}}}'})
+
+
+def resume_failed(channel: str, reason: str) -> bytes:
+    """What the session missed on the channel is not known: `gap` if it is no longer kept, `unknown` for no session."""
+    return _encode({"event": "pusher:resume_failed", "channel": channel, "data": f'{{"reason":"{reason}"}}'})
 
 
 def cache_miss(channel: str) -> bytes:

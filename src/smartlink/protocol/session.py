@@ -40,6 +40,7 @@ from smartlink.protocol.names import (
 
 __all__ = [
     "MAX_WATCHED",
+    "Answered",
     "Close",
     "Effect",
     "Join",
@@ -131,6 +132,11 @@ class SignIn:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """The client has answered the oldest unanswered `pusher:ping`: it has handled every frame sent before that."""
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """Send the reason and close the connection."""
 
@@ -138,9 +144,10 @@ class Close:
     reason: str
 
 
-Effect: TypeAlias = Send | Join | Leave | Whisper | SignIn | Close
+Effect: TypeAlias = Send | Join | Leave | Whisper | SignIn | Answered | Close
 
 _PONG = (Send(encoding.PONG),)
+_ANSWERED = (Answered(),)
 _NOTHING: tuple[Effect, ...] = ()
 _OTHER_PROTOCOL = Close(
     Code.OTHER_PROTOCOL, "This server speaks Pusher Channels protocol 7: connect with pusher-js, Laravel Echo, …"
@@ -166,7 +173,7 @@ class SessionRules:
 class Session:
     """The state of one connection: socket id, user, and channels with the member on each."""
 
-    __slots__ = ("_has_spoken", "channels", "named", "rules", "socket_id", "user")
+    __slots__ = ("_has_spoken", "channels", "named", "rules", "socket_id", "tickets", "user")
 
     def __init__(self, socket_id: str, rules: SessionRules) -> None:
         self.socket_id = socket_id
@@ -174,6 +181,8 @@ class Session:
         self.channels: dict[str, PresenceMember | None] = {}
         self.user: SignedInUser | None = None
         self._has_spoken = False
+        self.tickets: dict[str, str] | None = None
+        """By channel, the socket id of a former socket whose signature is still good."""
         self.named: dict[str, str] = {}
         """By private channel, the user named in `channel_data` of its authorization, if any."""
 
@@ -199,7 +208,7 @@ class Session:
             if is_first and is_of_another_protocol(text):
                 return (_OTHER_PROTOCOL,)
             return (Send(encoding.error(frame.reason, frame.code, frame.channel)),)
-        return _NOTHING  # pong: only shows that the peer is alive
+        return _ANSWERED
 
     def joined(self, channel: str, member: PresenceMember | None, state: bytes = b"{}") -> Send:
         """The subscription succeeded; `state` is from `encoding.presence_state` on presence channels."""
@@ -242,9 +251,7 @@ class Session:
         kind = kind_of(channel)
         if kind is ChannelKind.PUBLIC:
             return Join(channel)
-        if frame.auth is None or not signing.verify_channel(
-            self.rules.key, self.rules.secret, frame.auth, self.socket_id, channel, frame.channel_data
-        ):
+        if not self._is_signed(frame):
             return self._unauthorized(
                 channel, "Invalid signature: sign socket id, channel and channel_data exactly as sent"
             )
@@ -258,6 +265,18 @@ class Session:
         if isinstance(member, str):
             return self._unauthorized(channel, member)
         return Join(channel, member)
+
+    def _is_signed(self, frame: SubscribeMessage) -> bool:
+        """Whether a subscription is signed for this socket, or for the former one of its ticket."""
+        rules, channel, data = self.rules, frame.channel, frame.channel_data
+        if frame.auth is None:
+            return False
+        if signing.verify_channel(rules.key, rules.secret, frame.auth, self.socket_id, channel, data):
+            if self.tickets:
+                self.tickets.pop(channel, None)
+            return True
+        former = self.tickets.get(channel, "") if self.tickets else ""
+        return former != "" and signing.verify_channel(rules.key, rules.secret, frame.auth, former, channel, data)
 
     def _subscribe_to_user(self, channel: str) -> Effect:
         if self.user is None or channel != user_channel(self.user.id):

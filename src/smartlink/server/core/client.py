@@ -14,9 +14,21 @@ from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
 from smartlink.protocol.messages import SubscribeMessage, UnsubscribeMessage, decode
 from smartlink.protocol.names import ChannelKind, kind_of
-from smartlink.protocol.session import Close, Effect, Join, Leave, PresenceMember, Send, Session, SignIn, Whisper
+from smartlink.protocol.session import (
+    Answered,
+    Close,
+    Effect,
+    Join,
+    Leave,
+    PresenceMember,
+    Send,
+    Session,
+    SignIn,
+    Whisper,
+)
 from smartlink.server.apps.base import App
 from smartlink.server.core.node import Node
+from smartlink.server.core.resumption import ClientSession, SessionToken
 from smartlink.server.net.framing import PING, WireFault, close_frame, control_frame, text_frame
 from smartlink.server.net.link import Link, PlainLink
 from smartlink.server.runtime.limits import AddressCount, TokenBucket
@@ -67,16 +79,23 @@ class ClientConnection:
         "_leaving",
         "_link",
         "_shared",
+        "_token",
         "_waiting",
         "app",
         "began_at",
+        "client_session",
         "heard_at",
         "is_open",
         "pinged_at",
         "session",
     )
 
-    def __init__(self, link: Link, app: App, session: Session, shared: ClientSettings) -> None:
+    def __init__(
+        self, link: Link, app: App, session: Session, shared: ClientSettings, token: SessionToken | None = None
+    ) -> None:
+        """`token` names the session that the client may resume."""
+        self._token = token
+        self.client_session: ClientSession | None = None
         self._link = link
         self._shared = shared
         self.app = app
@@ -119,6 +138,8 @@ class ClientConnection:
         else:
             self._is_greeted = True
             node.connect(self)
+            if self._token is not None:
+                await node.resumption.begin(self, self._token)
             self.write(text_frame(self.session.opened().frame))
 
     # Called by the transport
@@ -231,6 +252,8 @@ class ClientConnection:
                 self.close(Code.NO_PONG, "No pong: the client did not answer a ping")
         elif now - self.heard_at >= interval:
             self.pinged_at = now
+            if self.client_session is not None:
+                self._shared.node.resumption.pinged(self.client_session)
             self.write(_HEARTBEAT)
 
     def _act_on(self, message: bytes) -> None:
@@ -261,6 +284,9 @@ class ClientConnection:
                 self._run(self._shared.node.unsubscribe(self, effect.channel, None, self.descriptor))
         elif isinstance(effect, SignIn):
             self._run(self._sign_in(effect))
+        elif isinstance(effect, Answered):
+            if self.client_session is not None:
+                self._shared.node.resumption.answered(self.client_session)
         elif isinstance(effect, Close):
             self.close(effect.code, effect.reason)
 

@@ -64,6 +64,8 @@ class Subscribers:
 
     __slots__ = (
         "_batch",
+        "_batch_position",
+        "_done_position",
         "_end",
         "_late",
         "_left_out",
@@ -76,6 +78,7 @@ class Subscribers:
         "others",
         "pending",
         "pending_bytes",
+        "position",
         "queued_at",
         "waiters",
     )
@@ -100,6 +103,8 @@ class Subscribers:
         self.queued_at = 0.0
         """When the first of the frames pending or under way was published."""
         self.waiters: list[asyncio.Future[None]] = []
+        self.position = self._batch_position = self._done_position = 0
+        """Of the last event published, of the last in the newest batch, and of the last in the batch before that."""
 
     def __len__(self) -> int:
         return len(self.descriptors) + len(self.others)
@@ -167,6 +172,11 @@ class Subscribers:
     def is_under_way(self) -> bool:
         return self._written < self._end
 
+    @property
+    def written_position(self) -> int:
+        """The position up to which all subscribers have been written everything."""
+        return self._done_position if self.is_under_way else self._batch_position
+
     def begin(self) -> tuple[int, int]:
         """Join the pending frames into a batch and send it to `others`.
 
@@ -192,6 +202,7 @@ class Subscribers:
         self._own = {s.descriptor: data for s, data in own.items() if s.descriptor >= 0} if own else _NONE
         self._written = 0
         self._end = len(self.descriptors)
+        self._done_position, self._batch_position = self._batch_position, self.position
         for subscriber in tuple(self.others):
             data = own.get(subscriber, self._batch) if own else self._batch
             if live and subscriber.backlog > MAX_LIVE_BACKLOG_BYTES:

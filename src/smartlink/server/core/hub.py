@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from smartlink.protocol.session import PresenceMember, Session
 from smartlink.server.apps.base import App
 from smartlink.server.core.fanout import Subscriber, Subscribers
+
+if TYPE_CHECKING:
+    from smartlink.server.core.resumption import ClientSession
 
 __all__ = ["Connection", "Hub", "Tenant"]
 
@@ -24,6 +27,8 @@ class Connection(Subscriber, Protocol):
     session: Session
     began_at: int
     """`Revocations.now` when it began."""
+    client_session: ClientSession | None
+    """What lets its client resume, if it asked for that."""
 
     @property
     def is_open(self) -> bool: ...

@@ -7,6 +7,7 @@ arrive meanwhile are kept in its `Arriving`, so that there is no gap between its
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,8 +19,12 @@ from smartlink.server.core.hub import Hub
 __all__ = ["Arriving", "Listening", "newer_frames"]
 
 
-VersionedFrame = tuple[bytes, int]
-"""A frame, and the version of the change that it announces (`presence.base.ChannelState`), or 0."""
+class VersionedFrame(NamedTuple):
+    """A frame, with the version and the position of its publication."""
+
+    frame: bytes
+    version: int
+    position: int = 0
 
 
 class _Ids(msgspec.Struct):
@@ -40,12 +45,12 @@ def newer_frames(frames: list[VersionedFrame], state: bytes, version: int) -> li
     agrees with the state, all of that user's changes are dropped.
     """
     if version:
-        frames = [(frame, number) for frame, number in frames if not 0 < number <= version]
-    unnumbered = [frame for frame, number in frames if not (number and version)]
+        frames = [each for each in frames if not 0 < each.version <= version]
+    unnumbered = [each.frame for each in frames if not (each.version and version)]
     kept = _without_known(unnumbered, state)
     if len(kept) == len(unnumbered):
-        return [frame for frame, _ in frames]
-    return [frame for frame, number in frames if (number and version) or frame in kept]
+        return [each.frame for each in frames]
+    return [each.frame for each in frames if (each.version and version) or each.frame in kept]
 
 
 def _without_known(frames: list[bytes], state: bytes) -> list[bytes]:
@@ -80,7 +85,7 @@ class Arriving:
         """Keep a publication for the connection."""
         self._size += len(publication.frame)
         if not self.is_swamped and not publication.is_live and publication.except_socket != self.socket_id:
-            self.frames.append((publication.frame, publication.version))
+            self.frames.append(VersionedFrame(publication.frame, publication.version, publication.position))
 
 
 class Listening:

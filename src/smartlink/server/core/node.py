@@ -17,10 +17,18 @@ from smartlink.protocol.errors import Code
 from smartlink.protocol.names import ChannelKind, is_cache, kind_of
 from smartlink.protocol.session import PresenceMember, SignedInUser, Whisper
 from smartlink.server.apps.base import App, AppManager, ending
-from smartlink.server.cluster.brokers.base import Broker, BrokerUnavailable, Control, Publication, left_out_parts
+from smartlink.server.cluster.brokers.base import (
+    Broker,
+    BrokerUnavailable,
+    Control,
+    Publication,
+    Retention,
+    left_out_parts,
+)
 from smartlink.server.cluster.history.base import History
 from smartlink.server.cluster.idempotency.base import IdempotencyStore
 from smartlink.server.cluster.presence.base import Change, PresenceStore
+from smartlink.server.cluster.sessions.base import SessionStore
 from smartlink.server.core.announcer import Announcer
 from smartlink.server.core.corrections import Corrections
 from smartlink.server.core.fanout import MAX_PENDING_BYTES, FanOut
@@ -28,6 +36,7 @@ from smartlink.server.core.hub import Connection, Hub
 from smartlink.server.core.listening import Listening, newer_frames
 from smartlink.server.core.members import Members
 from smartlink.server.core.newcomers import Newcomers
+from smartlink.server.core.resumption import Resumption
 from smartlink.server.core.revocations import Revocations
 from smartlink.server.core.terminations import Terminations, yield_now_and_then
 from smartlink.server.core.user_info import Infos
@@ -55,6 +64,8 @@ class Node:
         presence: PresenceStore,
         history: History,
         idempotency: IdempotencyStore,
+        sessions: SessionStore,
+        session_ttl_s: float,
         apps: AppManager,
         webhooks: WebhookSink,
         tasks: EagerTasks,
@@ -73,7 +84,11 @@ class Node:
         self._listening = Listening(hub, broker)
         self._revocations = Revocations()
         self._newcomers = Newcomers()
+        self._replayed = Newcomers()
+        """Connections that were sent events again up to a position."""
         self._corrections = Corrections()
+        self.resumption = Resumption(hub, broker, sessions, tasks, metrics, session_ttl_s)
+        self._retention = Retention(ttl_s=session_ttl_s)
         self._terminations = Terminations(hub, self._revocations, tasks)
         self._announcer = Announcer(broker, presence, apps, webhooks, tasks, self.deliver)
         self._users = SignedInUsers(
@@ -109,6 +124,8 @@ class Node:
         """Stop the engines, and cancel what is scheduled."""
         self._announcer.stop()
         self._newcomers.stop()
+        self._replayed.stop()
+        self.resumption.stop()
         self._corrections.stop()
         self._members.stop()
         self._users.stop()
@@ -178,11 +195,9 @@ class Node:
         if channel in session.channels:
             await self._send_state_again(connection, channel)
             return
-        if member is not None and await self._is_full(app, channel, member):
-            reason = f"{channel} has {app.max_presence_members} members, the most it may have"
-            connection.write(text_frame(session.refused(channel, reason).frame))
-            return
-        if self._terminations.refuse_void(connection, channel, member):
+        if await self._refuse_full(connection, channel, member) or self._terminations.refuse_void(
+            connection, channel, member
+        ):
             return
         listening = self._listening
         is_receiving = self.hub.receives(connection, channel)
@@ -190,6 +205,7 @@ class Node:
         cached: bytes | None = None
         try:
             await listening.begin(app.id, channel)
+            resumed = await self.resumption.follow(connection, channel)
             if is_cache(channel):
                 cached = await self._cached(app, channel)
             # From here to the announcement there is no wait: it is in order.
@@ -210,16 +226,29 @@ class Node:
             return
         self.hub.join(connection, channel, member)
         frames = [session.joined(channel, member, state).frame]
-        if cached is not None and all(encoding.is_internal(frame) for frame, _ in came):
+        if resumed is not None:
+            self.resumption.joined(connection, channel, resumed)
+            self._replayed.note(app.id, channel, resumed.last, connection)
+            came = [each for each in came if not 0 < each.position <= resumed.last]
+            frames += resumed.frames
+        if (
+            cached is not None
+            and not (resumed is not None and resumed.is_complete)
+            and all(encoding.is_internal(each.frame) for each in came)
+        ):
             # An event that arrived meanwhile is newer than the cached one, or the same.
-            if cached == _MISS:
-                self._announcer.emit(app, OutgoingEvent("cache_miss", channel))
-            frames.append(encoding.cache_miss(channel) if cached == _MISS else cached)
+            frames.append(self._cached_frame(app, channel, cached))
         if member is not None:
             self._newcomers.note(app.id, channel, arrival.version, connection)
         connection.write(b"".join(map(text_frame, frames + newer_frames(came, state, arrival.version))))
         if connection.is_open:
             await self._announcer.arrived(app, channel, session.socket_id, member, arrival)
+
+    def _cached_frame(self, app: App, channel: str, cached: bytes) -> bytes:
+        if cached != _MISS:
+            return cached
+        self._announcer.emit(app, OutgoingEvent("cache_miss", channel))
+        return encoding.cache_miss(channel)
 
     async def _send_state_again(self, connection: Connection, channel: str) -> None:
         """Send a subscribed connection the channel's state, then what arrived while the state was read."""
@@ -233,7 +262,7 @@ class Node:
             finally:
                 self._listening.arrived(app.id, channel, arriving)
             text, version = _presence(state.members), state.version
-            changes = [(frame, number) for frame, number in arriving.frames if encoding.member_in(frame) is not None]
+            changes = [each for each in arriving.frames if encoding.member_in(each.frame) is not None]
             frames = newer_frames(changes, text, version)
         if connection.is_open and channel in session.channels:
             self._newcomers.note(app.id, channel, version, connection)
@@ -253,6 +282,9 @@ class Node:
     async def depart(self, connection: Connection, channel: str, member: PresenceMember | None) -> None:
         """Announce that a connection, which the hub has already removed from the channel, has left it."""
         self._newcomers.left(connection.app.id, channel, connection)
+        if connection.client_session is not None:
+            self._replayed.left(connection.app.id, channel, connection)
+            self.resumption.left(connection, channel)
         await self._listening.end(connection.app.id, channel)
         await self._depart(connection.app, channel, connection.session.socket_id, member)
 
@@ -263,6 +295,9 @@ class Node:
     async def disconnect(self, connection: Connection, descriptor: int) -> None:
         """Remove a connection that has ended."""
         app, session = connection.app, connection.session
+        if connection.client_session is not None:
+            self._replayed.gone(connection)
+            self.resumption.ended(connection)
         vacated = self.hub.remove(connection, descriptor)
         self._newcomers.gone(connection)
         self.presence.report_connections(app.id, here := self.hub.count(app.id))
@@ -297,7 +332,8 @@ class Node:
             subscribers = self.hub.channel(app.id, channel)
         self.metrics.publications += 1
         began_at = time.perf_counter()
-        sending = self._broker.publish(Publication(app.id, channel, frame, except_socket, is_live))
+        retention = None if is_live else self._retention
+        sending = self._broker.publish(Publication(app.id, channel, frame, except_socket, is_live, retention=retention))
         if is_cache(channel) and not is_live:
             # Both in one turn, so that no other event comes between: the cached event is the last one sent to all.
             await in_one_turn(self.history.append(app.id, channel, frame, app.cache_ttl_s), sending)
@@ -348,6 +384,10 @@ class Node:
         if publication.version:
             aware = self._newcomers.aware_of(publication.app_id, publication.channel, publication.version)
             left_out = {*left_out, *(each for each in aware if each in subscribers)}
+        if publication.position:
+            self.resumption.published(publication.app_id, publication.channel, subscribers, publication.position)
+            sent = self._replayed.aware_of(publication.app_id, publication.channel, publication.position)
+            left_out = {*left_out, *(each for each in sent if each in subscribers)}
         if corrected is not None:
             unaware = self._newcomers.aware_of(publication.app_id, publication.channel, corrected)
             if not unaware:
@@ -399,13 +439,18 @@ class Node:
         await self._users.took_place(app, change)
         await self._announcer.changed(app, change)
 
-    async def _is_full(self, app: App, channel: str, member: PresenceMember) -> bool:
-        """Whether a new member would be one too many; when several join at once, some may still pass."""
+    async def _refuse_full(self, connection: Connection, channel: str, member: PresenceMember | None) -> bool:
+        """Refuse a member who would be one too many; when several join at once, some may still pass."""
+        app = connection.app
         most = app.max_presence_members
-        if most is None or (await self.presence.count(app.id, channel)).users < most:
+        if member is None or most is None or (await self.presence.count(app.id, channel)).users < most:
             return False
         members = await self.presence.members(app.id, channel)
-        return all(other.user_id != member.user_id for other in members)
+        if any(other.user_id == member.user_id for other in members):
+            return False
+        reason = f"{channel} has {most} members, the most it may have"
+        connection.write(text_frame(connection.session.refused(channel, reason).frame))
+        return True
 
     async def _cached(self, app: App, channel: str) -> bytes | None:
         """Return the last event on a cache channel, `_MISS` when there is none, None when it is unknown."""

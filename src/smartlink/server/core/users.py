@@ -92,7 +92,7 @@ class SignedInUsers:
         success = session.signed_in(user)
         self._hub.sign_in(connection, user.id)
         self._hub.watch(connection, (channel,))
-        connection.write(b"".join(map(text_frame, [success.frame, *(frame for frame, _ in arriving.frames)])))
+        connection.write(b"".join(map(text_frame, [success.frame, *(each.frame for each in arriving.frames)])))
         if arriving.is_swamped:
             connection.close(Code.OVER_CAPACITY, f"More events arrived on {channel} at once than can be buffered")
         if not connection.is_open:
@@ -179,7 +179,7 @@ class SignedInUsers:
             for channel, arriving in pending:
                 version = versions[channel]
                 self._newcomers.note(app_id, channel, version, connection)
-                frames += [frame for frame, number in arriving.frames if not 0 < number <= version]
+                frames += [each.frame for each in arriving.frames if not 0 < each.version <= version]
             connection.write(b"".join(map(text_frame, frames)))
         else:
             for channel in channels:

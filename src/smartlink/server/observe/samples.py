@@ -59,6 +59,10 @@ class Observer:
             "smartlink_sent_bytes_total": metrics.bytes_sent,
             "smartlink_live_dropped_total": metrics.live_dropped,
             "smartlink_slow_consumers_total": metrics.slow_consumers,
+            "smartlink_sessions": len(self._node.resumption),
+            "smartlink_sessions_resumed_total": metrics.sessions_resumed,
+            "smartlink_replayed_total": metrics.frames_replayed,
+            "smartlink_barriers_total": metrics.barriers,
             "smartlink_bus_messages_dropped_total": metrics.bus_messages_dropped,
             "smartlink_ingested_total": metrics.ingested,
             "smartlink_ingest_dropped_total": metrics.ingest_dropped,
@@ -67,6 +71,7 @@ class Observer:
         labelled = (
             ("smartlink_connections_refused_total", "reason", metrics.refusals),
             ("smartlink_http_requests_total", "status", metrics.http_statuses),
+            ("smartlink_sessions_failed_total", "reason", metrics.sessions_failed),
             (
                 "smartlink_rate_limited_total",
                 "kind",
@@ -82,6 +87,7 @@ class Observer:
         samples |= webhook_samples(metrics)
         samples |= metrics.fanout.samples("smartlink_fanout_seconds")
         samples |= metrics.publish.samples("smartlink_publish_seconds")
+        samples |= metrics.confirm.samples("smartlink_confirm_seconds")
         return samples
 
     def _by_app(self) -> Samples:

@@ -69,6 +69,22 @@ METRICS = (
         "soketi_socket_transmitted_bytes",
     ),
     Metric("smartlink_live_dropped_total", "counter", "Live events skipped for clients with a backlog."),
+    Metric("smartlink_sessions", "gauge", "Connected clients that can resume."),
+    Metric("smartlink_sessions_resumed_total", "counter", "Channels on which a client got everything that it missed."),
+    Metric(
+        "smartlink_sessions_failed_total",
+        "counter",
+        "Channels on which a client was told that it may have missed something.",
+        ("reason",),
+    ),
+    Metric("smartlink_replayed_total", "counter", "Events sent again to clients that came back."),
+    Metric("smartlink_barriers_total", "counter", "Pings that asked clients how far they are."),
+    Metric(
+        "smartlink_confirm_seconds",
+        "histogram",
+        "From such a ping until the client confirmed what came before.",
+        ("le",),
+    ),
     Metric("smartlink_slow_consumers_total", "counter", "Connections closed because they read too slowly."),
     Metric(
         "smartlink_rate_limited_total",

@@ -16,6 +16,7 @@ from smartlink.server.apps.base import App, AppManager, AppsInvalid, WebhookTarg
 from smartlink.server.apps.file import FileApps
 from smartlink.server.apps.static import StaticApps
 from smartlink.server.cluster.brokers.base import Broker
+from smartlink.server.cluster.brokers.log import ChannelLog
 from smartlink.server.cluster.brokers.memory import MemoryBroker
 from smartlink.server.cluster.brokers.redis import BROKER_SCRIPTS, RedisBroker
 from smartlink.server.cluster.history.base import History
@@ -30,6 +31,9 @@ from smartlink.server.cluster.presence.memory import MemoryPresence
 from smartlink.server.cluster.presence.redis import RedisPresence
 from smartlink.server.cluster.redis.commands import RedisCommands
 from smartlink.server.cluster.redis.naming import Names
+from smartlink.server.cluster.sessions.base import SessionStore
+from smartlink.server.cluster.sessions.memory import MemorySessions
+from smartlink.server.cluster.sessions.redis import SESSION_SCRIPTS, RedisSessions
 from smartlink.server.core.client import ClientConnection, ClientSettings
 from smartlink.server.core.fanout import FanOut, Subscriber
 from smartlink.server.core.health import Health
@@ -68,6 +72,7 @@ from smartlink.server.workers.engines import (
     WorkerHistory,
     WorkerIdempotency,
     WorkerPresence,
+    WorkerSessions,
 )
 from smartlink.server.workers.hub import WorkerHub
 from smartlink.server.workers.parent_link import ParentLink
@@ -168,6 +173,7 @@ class Engines:
     presence: PresenceStore
     history: History
     idempotency: IdempotencyStore
+    sessions: SessionStore
     redis: RedisCommands | None = None
     """The shared connection when nodes are joined by Redis."""
 
@@ -175,25 +181,38 @@ class Engines:
 def engines_for(settings: ServerSettings, metrics: Metrics) -> Engines:
     """The engines that `settings` select. Raises UnsafeSettings."""
     if not uses_redis(settings):
-        return Engines(MemoryBroker(), MemoryPresence(), *_memory_stores(settings))
+        log, history, idempotency, sessions = _memory_stores(settings)
+        return Engines(MemoryBroker(log), MemoryPresence(), history, idempotency, sessions)
     address = settings.redis_address
-    scripts = (*BROKER_SCRIPTS, *PRESENCE_SCRIPTS, *HISTORY_SCRIPTS, *IDEMPOTENCY_SCRIPTS, *WEBHOOK_SCRIPTS)
+    stores = (*HISTORY_SCRIPTS, *IDEMPOTENCY_SCRIPTS, *SESSION_SCRIPTS)
+    scripts = (*BROKER_SCRIPTS, *PRESENCE_SCRIPTS, *stores, *WEBHOOK_SCRIPTS)
     prefix = settings.reverb_scaling_channel
     commands, names = RedisCommands(address, scripts, prefix), Names(prefix)
     return Engines(
-        RedisBroker(commands, names, metrics, is_sharded=address.kind is Kind.CLUSTER),
+        RedisBroker(
+            commands,
+            names,
+            metrics,
+            is_sharded=address.kind is Kind.CLUSTER,
+            kept_s=2 * settings.reverb_server_session_ttl,
+        ),
         RedisPresence(commands, names),
         RedisHistory(commands, names, max_app_bytes=settings.reverb_server_cache_bytes),
         RedisIdempotency(commands, names, settings.reverb_server_receipt_bytes),
+        RedisSessions(commands, names, settings.reverb_server_session_bytes),
         commands,
     )
 
 
-def _memory_stores(settings: ServerSettings) -> tuple[MemoryHistory, MemoryIdempotency]:
-    """In-memory history and idempotency store for a machine without Redis."""
+def _memory_stores(
+    settings: ServerSettings,
+) -> tuple[ChannelLog, MemoryHistory, MemoryIdempotency, MemorySessions]:
+    """In-memory stores for a machine without Redis."""
     return (
+        ChannelLog(settings.reverb_server_history_bytes),
         MemoryHistory(max_app_bytes=settings.reverb_server_cache_bytes),
         MemoryIdempotency(max_app_bytes=settings.reverb_server_receipt_bytes),
+        MemorySessions(max_app_bytes=settings.reverb_server_session_bytes),
     )
 
 
@@ -304,11 +323,13 @@ def parent_for(settings: ServerSettings) -> Parent:
         if app is not None:
             webhooks.emit(app, event)
 
-    history, idempotency = _memory_stores(settings)
-    worker_hub = WorkerHub(presence=presence, history=history, idempotency=idempotency, emit=emit)
+    log, history, idempotency, sessions = _memory_stores(settings)
+    worker_hub = WorkerHub(
+        presence=presence, history=history, idempotency=idempotency, sessions=sessions, log=log, emit=emit
+    )
     presence.use(worker_hub)
     worker_hub.own_figures = lambda: webhook_samples(metrics) | {"smartlink_tasks_died": len(background.died)}
-    engines = Engines(SingleBroker(worker_hub, presence), presence, worker_hub.history, worker_hub.idempotency)
+    engines = Engines(SingleBroker(worker_hub, presence), presence, history, idempotency, sessions)
     webhooks = webhooks_for(settings, apps, engines, metrics, background)
     return Parent(worker_hub, engines, webhooks, apps, metrics, background)
 
@@ -325,7 +346,9 @@ def endpoint_for(
 
 def worker_engines(link: ParentLink) -> Engines:
     """The engines of a worker: each forwards to the parent."""
-    return Engines(WorkerBroker(link), WorkerPresence(link), WorkerHistory(link), WorkerIdempotency(link))
+    return Engines(
+        WorkerBroker(link), WorkerPresence(link), WorkerHistory(link), WorkerIdempotency(link), WorkerSessions(link)
+    )
 
 
 def build(
@@ -374,6 +397,8 @@ def build(
         presence=engines.presence,
         history=engines.history,
         idempotency=engines.idempotency,
+        sessions=engines.sessions,
+        session_ttl_s=settings.reverb_server_session_ttl,
         apps=apps,
         webhooks=webhooks,
         tasks=tasks,

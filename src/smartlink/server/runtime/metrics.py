@@ -115,6 +115,11 @@ class Metrics:
     http_requests: int = 0
     http_errors: int = 0
     http_limited: int = 0
+    sessions_resumed: int = 0
+    """Channels whose missed events were all sent again."""
+    sessions_failed: dict[str, int] = field(default_factory=lambda: {"gap": 0, "unknown": 0})
+    frames_replayed: int = 0
+    barriers: int = 0
     webhooks_sent: int = 0
     webhooks_failed: int = 0
     webhooks_retried: int = 0
@@ -133,6 +138,7 @@ class Metrics:
     fanout: Histogram = field(default_factory=Histogram)
     """From the first publication of a batch until it is written to all."""
     publish: Histogram = field(default_factory=Histogram)
+    confirm: Histogram = field(default_factory=Histogram)
     """From `Node.publish` until the broker has it."""
 
     def app(self, app_id: str) -> AppMetrics:

@@ -96,6 +96,15 @@ class ServerSettings(BaseSettings):
     reverb_server_receipt_bytes: int = Field(
         67_108_864, ge=65_536, description="Memory for recognising one application's repeated events"
     )
+    reverb_server_session_ttl: int = Field(
+        120, ge=1, le=3_600, description="Seconds after its socket ended in which a client's session can be resumed"
+    )
+    reverb_server_session_bytes: int = Field(
+        33_554_432, ge=65_536, description="Memory for what one application's sessions hold"
+    )
+    reverb_server_history_bytes: int = Field(
+        33_554_432, ge=65_536, description="Memory for events that one application's clients may have missed"
+    )
     reverb_server_drain_seconds: float = Field(
         5.0, ge=0, le=300, description="Over how long to close connections at a stop"
     )

@@ -18,6 +18,7 @@ from smartlink.server.cluster.brokers.base import Broker
 from smartlink.server.cluster.history.base import History
 from smartlink.server.cluster.idempotency.base import CallUnderWay, IdempotencyStore
 from smartlink.server.cluster.presence.base import PresenceStore
+from smartlink.server.cluster.sessions.base import SessionStore
 from smartlink.server.runtime.rates import MachineOverview
 from smartlink.server.webhooks.base import OutgoingEvent
 
@@ -31,9 +32,8 @@ class WebhookRelay(Protocol):
         """Take one event; never waits, never raises."""
 
 
-PORTS: Final[dict[str, type]] = {
-    port.__name__: port for port in (Broker, History, IdempotencyStore, MachineOverview, PresenceStore, WebhookRelay)
-}
+_STORES: Final = (History, IdempotencyStore, PresenceStore, SessionStore)
+PORTS: Final[dict[str, type]] = {port.__name__: port for port in (Broker, MachineOverview, WebhookRelay, *_STORES)}
 ERRORS: Final[dict[str, type[Exception]]] = {error.__name__: error for error in (CallUnderWay,)}
 """Errors that methods of ports declare, and that reach the worker as they were raised."""
 

@@ -19,6 +19,7 @@ from smartlink.server.cluster.presence.base import (
     OnChange,
     PresenceStore,
 )
+from smartlink.server.cluster.sessions.base import SessionStore
 from smartlink.server.runtime.rates import MachineOverview, Totals
 from smartlink.server.webhooks.base import OutgoingEvent
 from smartlink.server.workers.calls import WebhookRelay
@@ -31,6 +32,7 @@ __all__ = [
     "WorkerIdempotency",
     "WorkerOverview",
     "WorkerPresence",
+    "WorkerSessions",
 ]
 
 T = TypeVar("T")
@@ -185,6 +187,19 @@ class WorkerIdempotency:
 
     async def release(self, app_id: str, key: str) -> None:
         self._link.notify(IdempotencyStore.release, app_id, key)
+
+
+class WorkerSessions:
+    """A `SessionStore` over the parent link."""
+
+    def __init__(self, parent_link: ParentLink) -> None:
+        self._link = parent_link
+
+    async def take(self, app_id: str, name: str, owner: str) -> bytes | None:
+        return await self._link.call(SessionStore.take, app_id, name, owner)
+
+    async def save(self, app_id: str, name: str, owner: str, content: bytes, ttl_s: float) -> bool:
+        return await self._link.call(SessionStore.save, app_id, name, owner, content, ttl_s)
 
 
 class ForwardedWebhooks:

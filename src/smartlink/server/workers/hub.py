@@ -25,6 +25,7 @@ from smartlink.server.cluster.brokers.log import ChannelLog
 from smartlink.server.cluster.history.base import History
 from smartlink.server.cluster.idempotency.base import IdempotencyStore
 from smartlink.server.cluster.presence.base import Arrival, Change, Departure, PresenceStore
+from smartlink.server.cluster.sessions.base import SessionStore
 from smartlink.server.runtime.metrics import counters_only, merge
 from smartlink.server.runtime.rates import MachineOverview, Totals
 from smartlink.server.webhooks.base import OutgoingEvent, vacated
@@ -81,6 +82,7 @@ class WorkerHub:
         presence: PresenceStore,
         history: History,
         idempotency: IdempotencyStore,
+        sessions: SessionStore,
         log: ChannelLog | None = None,
         emit: Callable[[str, OutgoingEvent], None],
         now: Callable[[], float] = time.monotonic,
@@ -88,6 +90,7 @@ class WorkerHub:
         self.presence = presence
         self.history = history
         self.idempotency = idempotency
+        self.sessions = sessions
         self.log = ChannelLog() if log is None else log
         self.emit = emit
         self.local_node: LocalNode | None = None
@@ -118,6 +121,7 @@ class WorkerHub:
             PresenceStore.__name__: presence,
             History.__name__: history,
             IdempotencyStore.__name__: idempotency,
+            SessionStore.__name__: sessions,
         }
         """By port."""
         self._methods: dict[Callable[..., Any], Callable[..., Any]] = {

@@ -49,6 +49,9 @@ class Names:
     def receipt(self, app_id: str, key: str) -> str:
         return f"{self.prefix}:r:{quote(app_id, safe='')}:{key}"
 
+    def session(self, app_id: str, name: str) -> str:
+        return f"{self.prefix}:e:{quote(app_id, safe='')}:{name}"
+
     @staticmethod
     def entry(app_id: str, channel: str) -> str:
         """Encode a channel of an app as one text; the app id cannot contain braces."""

@@ -52,6 +52,7 @@ COMMANDS: dict[str, tuple[str | int, ...]] = {
     "sscan": (_K, 0),
     "xadd": (_K, "*", "f", ""),
     "xrange": (_K, "-", "-"),
+    "xrevrange": (_K, "+", "-"),
     "zadd": (_K, 1, ""),
     "zpopmin": (_K,),
     "zrange": (_K, 0, 0),

@@ -8,6 +8,7 @@ from smartlink.protocol.errors import Code
 from smartlink.protocol.session import Session
 from smartlink.server.apps.base import App
 from smartlink.server.core.client import LINGER_S, ClientConnection, ClientSettings
+from smartlink.server.core.resumption import SessionToken
 from smartlink.server.net.framing import (
     BINARY,
     CLOSE,
@@ -35,8 +36,10 @@ class WebSocket(ClientConnection):
 
     __slots__ = ("_buffer", "_is_held", "_is_lost", "_is_paced", "_pongs", "_text")
 
-    def __init__(self, link: Link, app: App, session: Session, shared: ClientSettings) -> None:
-        super().__init__(link, app, session, shared)
+    def __init__(
+        self, link: Link, app: App, session: Session, shared: ClientSettings, token: SessionToken | None = None
+    ) -> None:
+        super().__init__(link, app, session, shared, token)
         self._buffer: bytearray | None = None
         self._text: PartialText | None = None
         self._pongs = b""

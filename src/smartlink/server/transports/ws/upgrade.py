@@ -16,6 +16,7 @@ from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
 from smartlink.server.apps.base import AppManager
 from smartlink.server.core.client import ClientSettings
+from smartlink.server.core.resumption import SessionToken
 from smartlink.server.net.framing import close_frame, text_frame
 from smartlink.server.net.link import Link
 from smartlink.server.net.requests import HttpError, HttpRequest
@@ -52,8 +53,13 @@ class Upgrader:
     def __call__(self, link: Link, request: HttpRequest) -> None:
         """Upgrade `link`. Raises HttpError if the request is not a WebSocket handshake."""
         accept = _accept(request)
-        is_path = request.path.startswith("/app/")
-        app = self._apps.by_key(unquote(request.path.removeprefix("/app/"))) if is_path else None
+        try:
+            token, path = SessionToken.parse(request.path, request.query)
+            wrong_path = "WebSockets are at /app/{key} and /s/{token}/app/{key}"
+        except ValueError as error:
+            token, path, wrong_path = None, "", str(error)
+        is_path = path.startswith("/app/")
+        app = self._apps.by_key(unquote(path.removeprefix("/app/"))) if is_path else None
         metrics = self._shared.node.metrics
         if not (self._is_ready() or self._is_replaced()):
             metrics.refuse("stopping")
@@ -71,13 +77,13 @@ class Upgrader:
         elif is_path:
             refused = refusal(self._shared.node, self._shared.addresses, app, request)
         else:
-            refused = Code.WRONG_PATH, "WebSockets are at /app/{key}"
+            refused = Code.WRONG_PATH, wrong_path
         if app is None or refused is not None:
             code, reason = refused or (Code.NO_SUCH_APP, "No application has this key")
             metrics.refuse(code.name.lower())
             _Refused(link, self._shared, code, reason)
             return
-        connection = WebSocket(link, app, new_session(app), self._shared)
+        connection = WebSocket(link, app, new_session(app), self._shared, token)
         link.handler = connection
         connection.start(request.client_address)
 

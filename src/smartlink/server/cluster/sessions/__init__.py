@@ -1,0 +1,1 @@
+"""What resumable sessions of clients hold while no socket is theirs."""

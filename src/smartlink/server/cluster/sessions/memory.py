@@ -1,0 +1,41 @@
+"""The sessions of a single machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from smartlink.server.cluster.budgets import BoundedStore
+from smartlink.server.cluster.sessions.base import MAX_APP_BYTES
+
+__all__ = ["MemorySessions"]
+
+PER_SESSION = 500
+"""Overhead in bytes of each, measured and rounded up."""
+TAKEN_S = 60.0
+"""How long a new owner is remembered before it saves anything."""
+
+
+class MemorySessions:
+    """A `SessionStore` within one process."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic, max_app_bytes: int = MAX_APP_BYTES) -> None:
+        self._kept: BoundedStore[str, tuple[str, bytes | None]] = BoundedStore(max_app_bytes, now)
+        """The owner, and what was saved last."""
+
+    def used(self, app_id: str) -> int:
+        """Bytes currently used by the application's sessions."""
+        return self._kept.used(app_id)
+
+    async def take(self, app_id: str, name: str, owner: str) -> bytes | None:
+        kept = self._kept.get(app_id, name)
+        content = None if kept is None else kept[1]
+        self._kept.put(app_id, name, (owner, content), PER_SESSION + len(content or b""), TAKEN_S)
+        return content
+
+    async def save(self, app_id: str, name: str, owner: str, content: bytes, ttl_s: float) -> bool:
+        kept = self._kept.get(app_id, name)
+        if kept is not None and kept[0] != owner:
+            return False
+        self._kept.put(app_id, name, (owner, content), PER_SESSION + len(content), ttl_s)
+        return True

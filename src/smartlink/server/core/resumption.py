@@ -1,0 +1,412 @@
+"""Sessions of clients that come back: what each has handled for certain, and what to send it again.
+
+A client names its session in the path it connects to. Per channel the session holds the position up to which the page
+has handled everything. It moves by barriers: a `pusher:ping` is written behind frames, and its `pusher:pong` says that
+the page has handled them. Fan-out does nothing for it: a barrier covers the batches that a channel has finished.
+
+What a session holds is saved when it subscribes, at most `SAVE_S` after a barrier, and when its socket ends. Whichever
+node the client comes back to takes it over there; of a killed node's sessions it finds positions that are a little old,
+and sends some frames twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from smartlink.protocol import encoding
+from smartlink.protocol.session import PresenceMember
+from smartlink.server.cluster.brokers.base import Broker, BrokerUnavailable, Publication, left_out_parts
+from smartlink.server.cluster.sessions.base import SessionStore
+from smartlink.server.core.hub import Connection, Hub
+from smartlink.server.net.framing import text_frame
+from smartlink.server.runtime.eager import EagerTasks
+from smartlink.server.runtime.metrics import Metrics
+
+if TYPE_CHECKING:
+    from smartlink.server.core.fanout import Subscribers
+
+__all__ = ["ClientSession", "Resumed", "Resumption", "SessionToken"]
+
+BARRIER_S = 1.0
+"""Time between two looks for positions to confirm; a session gets a barrier at most every second time."""
+SAVE_S = 5.0
+MAX_SOCKETS = 8
+"""Former sockets of a session that are remembered, to leave out their own events."""
+CONNECTED_TTL_S = 7_200.0
+"""How long the session of a killed node is kept; refreshed in half that time."""
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{22,64}\Z")
+_PING: Final = text_frame(encoding.PING)
+_Key = tuple[str, str]
+"""An app id, and a channel or the name of a session."""
+
+
+class _Kept(msgspec.Struct, array_like=True):
+    """One channel of a session."""
+
+    position: int
+    """Confirmed."""
+    signed_for: str = ""
+    """The socket id in the signature that let the client subscribe; empty on public channels."""
+
+
+class _Content(msgspec.Struct, array_like=True):
+    """What a session holds, as it is stored."""
+
+    channels: dict[str, _Kept]
+    sockets: list[str]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Content).decode
+
+
+class SessionToken(NamedTuple):
+    """The name that a client gave its session."""
+
+    token: str
+    is_fresh: bool = True
+    """False: the client says that it had a socket before."""
+
+    @classmethod
+    def parse(cls, path: str, query: str) -> tuple[SessionToken | None, str]:
+        """Split `/s/{token}` off a path. Raises ValueError for a malformed token."""
+        if not path.startswith("/s/"):
+            return None, path
+        token, slash, rest = path.removeprefix("/s/").partition("/")
+        if not _TOKEN.match(token):
+            raise ValueError("A session token has 22 to 64 of the characters A-Z a-z 0-9 _ -")
+        is_fresh = "fresh=0" not in query.split("&")
+        return cls(token, is_fresh), slash + rest
+
+
+class ClientSession:
+    """One client's session while its socket is open."""
+
+    __slots__ = (
+        "barriers",
+        "channels",
+        "claims_to_be_known",
+        "connection",
+        "due",
+        "former",
+        "is_known",
+        "is_unsaved",
+        "name",
+        "saved_at",
+        "signed_for",
+        "sockets",
+    )
+
+    def __init__(self, name: str, connection: Connection, *, claims_to_be_known: bool) -> None:
+        self.name = name
+        self.connection = connection
+        self.claims_to_be_known = claims_to_be_known
+        """The client says that it had a socket before."""
+        self.is_known = False
+        self.channels: dict[str, int] = {}
+        """The confirmed position on each channel it is on."""
+        self.former: dict[str, _Kept] = {}
+        """Channels of former sockets to which it has not subscribed again."""
+        self.sockets: list[str] = []
+        """Ids of former sockets."""
+        self.signed_for: dict[str, str] = {}
+        """By channel: the former socket id in its signature, where that is not the present one's."""
+        self.due: dict[str, int] = {}
+        """Positions written but not yet covered by a barrier."""
+        self.barriers: deque[tuple[float, dict[str, int]]] = deque()
+        """When each unanswered ping was sent, and what it covers, oldest first; a mere sign of life covers nothing."""
+        self.is_unsaved = False
+        self.saved_at = 0.0
+
+    def content(self) -> bytes:
+        """What it holds now, to be stored."""
+        own = self.connection.session.socket_id
+        kept = dict(self.former)
+        for channel, position in self.channels.items():
+            kept[channel] = _Kept(position, self.signed_for.get(channel, own))
+        return _encode(_Content(kept, [*self.sockets, own][-MAX_SOCKETS:]))
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """What a session that subscribes is to be told."""
+
+    position: int
+    """Everything up to it has been handled, or is not owed."""
+    last: int
+    """The last position in `frames`, or `position`. What arrives up to it has been sent."""
+    frames: Collection[bytes]
+    """Payloads to write after the confirmation, oldest first."""
+    is_complete: bool = False
+    """The session was on the channel before, and now has everything."""
+
+
+class Resumption:
+    """The sessions of the connections of this node."""
+
+    def __init__(
+        self, hub: Hub, broker: Broker, store: SessionStore, tasks: EagerTasks, metrics: Metrics, ttl_s: float
+    ) -> None:
+        self._hub = hub
+        self._broker = broker
+        self._store = store
+        self._tasks = tasks
+        self._metrics = metrics
+        self._ttl_s = ttl_s
+        self._sessions: dict[_Key, ClientSession] = {}
+        self._followers: dict[_Key, set[ClientSession]] = {}
+        """By channel."""
+        self._active: set[_Key] = set()
+        """Channels with followers on which something was published that no barrier covers."""
+        self._owing: set[ClientSession] = set()
+        """Sessions with due positions."""
+        self._unsaved: set[ClientSession] = set()
+        self._urgent: list[ClientSession] = []
+        """To be saved in this turn of the loop."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._retained_at = 0.0
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    async def begin(self, connection: Connection, token: SessionToken) -> None:
+        """Give an open connection its session, taking it over from an earlier socket, wherever that is.
+
+        The earlier socket goes on without it.
+        """
+        app_id = connection.app.id
+        name = blake2b(f"{app_id}\n{token.token}".encode(), digest_size=16).hexdigest()
+        session = ClientSession(name, connection, claims_to_be_known=not token.is_fresh)
+        connection.client_session = session
+        former = self._sessions.get((app_id, name))
+        if former is not None:
+            self._take_from(former, session)
+        self._sessions[app_id, name] = session
+        self._schedule()
+        try:
+            stored = await self._store.take(app_id, name, connection.session.socket_id)
+        except BrokerUnavailable:
+            return
+        if stored is not None and former is None:
+            content = _decode(stored)
+            session.former, session.sockets, session.is_known = content.channels, content.sockets, True
+        if session.is_known:
+            connection.session.tickets = {channel: kept.signed_for for channel, kept in session.former.items()}
+
+    async def follow(self, connection: Connection, channel: str) -> Resumed | None:
+        """Keep the channel's events from now on, and read what the session missed; None without a session.
+
+        Call it when this node receives the channel, and `joined` once the connection is on it.
+        """
+        session = connection.client_session
+        if session is None:
+            return None
+        app_id, former = connection.app.id, session.former.get(channel)
+        replayed = None
+        try:
+            now = await self._broker.retain(app_id, channel, 1.5 * self._ttl_s)
+            if former is not None:
+                replayed = await self._broker.replay(app_id, channel, former.position)
+        except BrokerUnavailable:
+            now = 0  # A position before all others: what it misses from here on is a gap.
+        if former is None and (session.is_known or not session.claims_to_be_known):
+            return Resumed(now, now, ())
+        if former is None or replayed is None:
+            reason = "unknown" if former is None else "gap"
+            self._metrics.sessions_failed[reason] += 1
+            return Resumed(now, now, (encoding.resume_failed(channel, reason),))
+        owed = [each for each in replayed if not self._is_left_out(each, session, channel)]
+        self._metrics.sessions_resumed += 1
+        self._metrics.frames_replayed += len(owed)
+        last = replayed[-1].position if replayed else former.position
+        frames = [encoding.resume_success(channel, len(owed)), *(each.frame for each in owed)]
+        return Resumed(former.position, last, frames, is_complete=True)
+
+    def joined(self, connection: Connection, channel: str, resumed: Resumed) -> None:
+        """Note that the connection is on a channel and was sent what `resumed` says."""
+        session = connection.client_session
+        if session is None:
+            return
+        former = session.former.pop(channel, None)
+        session.channels[channel] = resumed.position
+        tickets = connection.session.tickets
+        if former is not None and tickets and tickets.get(channel) == former.signed_for:
+            session.signed_for[channel] = former.signed_for
+        self._followers.setdefault((connection.app.id, channel), set()).add(session)
+        if resumed.last > resumed.position:
+            session.due[channel] = resumed.last
+            self._owing.add(session)
+        if not self._urgent:
+            asyncio.get_running_loop().call_soon(self._save_urgent)
+        self._urgent.append(session)
+
+    def left(self, connection: Connection, channel: str) -> None:
+        """Note that the client has left a channel; coming back is a new beginning."""
+        session = connection.client_session
+        if session is not None and session.channels.pop(channel, None) is not None:
+            session.signed_for.pop(channel, None)
+            session.due.pop(channel, None)
+            self._unfollow(connection.app.id, channel, session)
+            self._unsaved.add(session)
+
+    def published(self, app_id: str, channel: str, subscribers: Subscribers, position: int) -> None:
+        """Note that an event with a position is on its way to the subscribers here."""
+        subscribers.position = position
+        if (app_id, channel) in self._followers:
+            self._active.add((app_id, channel))
+
+    def pinged(self, session: ClientSession) -> None:
+        """Note a ping that only asks whether the peer lives: its answer confirms nothing."""
+        session.barriers.append((0.0, {}))
+
+    def answered(self, session: ClientSession) -> None:
+        """Confirm what the oldest unanswered ping covers."""
+        if not session.barriers:
+            return
+        sent_at, covered = session.barriers.popleft()
+        if covered:
+            self._metrics.confirm.observe(asyncio.get_running_loop().time() - sent_at)
+        for channel, position in covered.items():
+            if session.channels.get(channel, position) < position:
+                session.channels[channel] = position
+                self._unsaved.add(session)
+
+    def ended(self, connection: Connection) -> None:
+        """Hand over the session of a connection that has ended."""
+        session, connection.client_session = connection.client_session, None
+        if session is None:
+            return
+        app_id = connection.app.id
+        if self._sessions.get((app_id, session.name)) is session:
+            del self._sessions[app_id, session.name]
+            self._tasks.run(self._save(session, self._ttl_s))
+        self._forget(session)
+
+    def stop(self) -> None:
+        """Stop barriers."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # One session
+
+    def _take_from(self, former: ClientSession, session: ClientSession) -> None:
+        content = _decode(former.content())
+        session.former, session.sockets, session.is_known = content.channels, content.sockets, True
+        former.connection.client_session = None
+        self._forget(former)
+
+    def _forget(self, session: ClientSession) -> None:
+        for channel in session.channels:
+            self._unfollow(session.connection.app.id, channel, session)
+        self._owing.discard(session)
+        self._unsaved.discard(session)
+
+    def _unfollow(self, app_id: str, channel: str, session: ClientSession) -> None:
+        followers = self._followers.get((app_id, channel))
+        if followers is not None:
+            followers.discard(session)
+            if not followers:
+                del self._followers[app_id, channel]
+                self._active.discard((app_id, channel))
+
+    @staticmethod
+    def _is_left_out(publication: Publication, session: ClientSession, channel: str) -> bool:
+        """Whether the publisher excluded the session's client, perhaps by a former socket."""
+        if publication.except_socket is None:
+            return False
+        socket_id, user_id = left_out_parts(publication.except_socket)
+        state = session.connection.session
+        if socket_id == state.socket_id or socket_id in session.sockets:
+            return True
+        member: PresenceMember | None = state.channels.get(channel)
+        users = {state.named.get(channel), member and member.user_id, state.user and state.user.id}
+        return user_id is not None and user_id in users
+
+    # In the background
+
+    def _schedule(self) -> None:
+        if self._timer is None and self._sessions:
+            self._timer = asyncio.get_running_loop().call_later(BARRIER_S, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._collect()
+        self._send_barriers()
+        now = asyncio.get_running_loop().time()
+        for session in [each for each in self._unsaved if now - each.saved_at >= SAVE_S]:
+            self._save_now(session)
+        if now - self._retained_at >= self._ttl_s / 2:
+            self._retained_at = now
+            self._tasks.run(self._retain())
+            for session in self._sessions.values():
+                if now - session.saved_at >= CONNECTED_TTL_S / 2:
+                    self._save_now(session)
+        self._schedule()
+
+    def _collect(self) -> None:
+        """Find the positions that have been written to sessions' sockets."""
+        for key in tuple(self._active):
+            app_id, channel = key
+            subscribers = self._hub.channel(app_id, channel)
+            if subscribers is None or subscribers.written_position == subscribers.position:
+                self._active.discard(key)
+            if subscribers is None:
+                continue
+            written = subscribers.written_position
+            for session in self._followers.get(key, ()):
+                if session.channels.get(channel, written) < written:
+                    session.due[channel] = max(written, session.due.get(channel, 0))
+                    self._owing.add(session)
+
+    def _send_barriers(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for session in tuple(self._owing):
+            if not session.barriers:
+                self._owing.discard(session)
+                due, session.due = session.due, {}
+                session.barriers.append((now, due))
+                self._metrics.barriers += 1
+                session.connection.write(_PING)
+
+    async def _retain(self) -> None:
+        for app_id, channel in tuple(self._followers):
+            try:
+                await self._broker.retain(app_id, channel, 1.5 * self._ttl_s)
+            except BrokerUnavailable:
+                return  # What is not kept meanwhile is a gap for those that come back.
+
+    def _save_urgent(self) -> None:
+        urgent, self._urgent = self._urgent, []
+        for session in dict.fromkeys(urgent):
+            if session.connection.client_session is session:
+                self._save_now(session)
+
+    def _save_now(self, session: ClientSession) -> None:
+        self._unsaved.discard(session)
+        session.saved_at = asyncio.get_running_loop().time()
+        self._tasks.run(self._save(session, CONNECTED_TTL_S))
+
+    async def _save(self, session: ClientSession, ttl_s: float) -> None:
+        connection = session.connection
+        app_id, owner = connection.app.id, connection.session.socket_id
+        try:
+            is_saved = await self._store.save(app_id, session.name, owner, session.content(), ttl_s)
+        except BrokerUnavailable:
+            if connection.client_session is session:
+                self._unsaved.add(session)
+            return
+        if not is_saved and connection.client_session is session:
+            # Its client has another socket, on another node: this one goes on without it.
+            connection.client_session = None
+            self._sessions.pop((app_id, session.name), None)
+            self._forget(session)
