@@ -49,12 +49,24 @@ _SUBSCRIPTION_COUNT: Final = b'{"event":"pusher_internal:subscription_count"'
 _MEMBER_ADDED: Final = b'{"event":"pusher_internal:member_added"'
 _MEMBER_REMOVED: Final = b'{"event":"pusher_internal:member_removed"'
 _MEMBER_UPDATED: Final = b'{"event":"pusher:member_updated"'
+REFUSALS: Final = (b'{"event":"pusher:error"', b'{"event":"pusher:subscription_error"')
+"""Beginnings of the frames that refuse something."""
 _ABOUT_CHANNELS: Final = (_INTERNAL, _MEMBER_UPDATED)
 _WATCHLIST_EVENTS: Final = b'{"event":"pusher_internal:watchlist_events"'
 
 
 class _Frame(msgspec.Struct):
     data: str
+
+
+class _Fault(msgspec.Struct):
+    message: str = ""
+    error: str = ""
+
+
+class _Refusal(msgspec.Struct):
+    data: _Fault | str
+    channel: str = ""
 
 
 class _Count(msgspec.Struct):
@@ -100,6 +112,14 @@ def error(message: str, code: int | None, channel: str | None = None) -> bytes:
     if channel is None:
         return b'{"event":"pusher:error","data":%b}' % data
     return b'{"event":"pusher:error","channel":%b,"data":%b}' % (_encode(channel[:MAX_CHANNEL_LENGTH]), data)
+
+
+def refusal_in(frame: bytes) -> tuple[str, str]:
+    """Return channel (may be empty) and reason of a frame that begins with one of `REFUSALS`."""
+    refusal = msgspec.json.decode(frame, type=_Refusal)
+    data = refusal.data
+    fault = msgspec.json.decode(data, type=_Fault) if isinstance(data, str) else data
+    return refusal.channel, fault.message or fault.error
 
 
 def presence_state(members: Iterable[tuple[str | int, bytes]]) -> bytes:

@@ -186,6 +186,14 @@ class Session:
         self.named: dict[str, str] = {}
         """By private channel, the user named in `channel_data` of its authorization, if any."""
 
+    @property
+    def user_id(self) -> str:
+        """The id of the signed-in user, else of a member it is on a channel, else empty."""
+        if self.user is not None:
+            return self.user.id
+        members = (member.user_id for member in self.channels.values() if member is not None)
+        return next(members, None) or next(iter(self.named.values()), "")
+
     def opened(self) -> Send:
         """The greeting, which must be written first."""
         return Send(encoding.connection_established(self.socket_id, self.rules.activity_timeout_s))

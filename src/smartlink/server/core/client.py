@@ -7,6 +7,7 @@ WebSocket frames, the server's only form of outgoing message.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -31,6 +32,7 @@ from smartlink.server.core.node import Node
 from smartlink.server.core.resumption import ClientSession, SessionToken
 from smartlink.server.net.framing import PING, WireFault, close_frame, control_frame, text_frame
 from smartlink.server.net.link import Link, PlainLink
+from smartlink.server.net.tap import redact
 from smartlink.server.runtime.limits import AddressCount, TokenBucket
 from smartlink.server.runtime.pace import Pace
 from smartlink.server.runtime.sweeper import Sweeper
@@ -45,6 +47,7 @@ SLOW_LINGER_S = 15.0
 STALLED_S = 8.0
 """Longest time in which a connection reads nothing before it is cut."""
 
+_USUAL_ENDS = frozenset({1000, 1001, Code.RECONNECT})
 _HEARTBEAT = control_frame(PING) + text_frame(encoding.PING)
 
 
@@ -83,11 +86,13 @@ class ClientConnection:
         "_waiting",
         "app",
         "began_at",
+        "client",
         "client_session",
         "heard_at",
         "is_open",
         "pinged_at",
         "session",
+        "since",
     )
 
     def __init__(
@@ -102,6 +107,9 @@ class ClientConnection:
         self.session = session
         self.is_open = True
         self.began_at = 0
+        self.since = time.time()
+        self.client = ""
+        """Name and version of the client library, as it says."""
         self.heard_at = shared.sweeper.now()
         self.pinged_at = 0.0
         """When an unanswered ping was sent, or 0."""
@@ -117,18 +125,18 @@ class ClientConnection:
         self._deadline = 0.0 if timeout_s is None else self.heard_at + timeout_s
         """While open: until when it must be authorized, 0 once it is. After that: when lingering ends."""
 
-    def start(self, address: str) -> None:
-        """Greet the client at `address`. The transport is open."""
-        self._address = address
+    def start(self, address: str, client: str = "") -> None:
+        """Greet the client at `address`, which names its library `client`. The transport is open."""
+        self._address, self.client = address, client
         self._shared.addresses.take(self.app.id, address)
         self._run(self._greet())
 
     async def _greet(self) -> None:
         node = self._shared.node
         if not await node.take_place(self.app):
-            node.metrics.refuse(Code.OVER_CAPACITY.name.lower())
-            most = self.app.max_connections
-            self.close(Code.OVER_CAPACITY, f"The application has reached its limit of {most} connections")
+            full = f"The application has reached its limit of {self.app.max_connections} connections"
+            node.refuse(Code.OVER_CAPACITY.name.lower(), full, self.app.id, self._address or "")
+            self.close(Code.OVER_CAPACITY, full)
         elif not self.is_open:
             node.give_place_back(self.app)
         elif (why := node.ending_of(self.app)) is not None:
@@ -165,6 +173,11 @@ class ClientConnection:
         of_app = metrics.app(self.app.id)
         of_app.messages_received += 1
         of_app.bytes_received += len(message)
+        feed = self._shared.node.feed
+        if feed.taps and self.session.socket_id in feed.taps:
+            feed.note(
+                "received", self.app.id, socket_id=self.session.socket_id, frame=redact(message.decode()).encode()
+            )
         self._depart_before(message)
         if self._is_busy:
             # An operation of this connection waits for an engine: keep the order of the client's messages.
@@ -208,6 +221,20 @@ class ClientConnection:
     def backlog(self) -> int:
         return self._link.buffered
 
+    @property
+    def address(self) -> str:
+        return self._address or ""
+
+    @property
+    def authorize_within_s(self) -> float | None:
+        """Seconds until it ends unless it is authorized; None if it need not be, or is."""
+        return max(0.0, round(self._deadline - self._shared.sweeper.now(), 1)) if self._deadline else None
+
+    @property
+    def waiting_messages(self) -> int:
+        """Messages of the peer that wait for an engine."""
+        return 0 if self._waiting is None else len(self._waiting)
+
     def write(self, data: bytes) -> None:
         if not self.is_open:
             return
@@ -230,7 +257,7 @@ class ClientConnection:
         if code >= Code.TLS_ONLY:
             farewell = text_frame(encoding.error(reason, code)) + farewell
         self._link.write(farewell)
-        self._leave(self.descriptor, linger_s)
+        self._leave(self.descriptor, linger_s, code, reason)
         self._link.finish()
 
     def sweep(self, now: float) -> None:
@@ -291,6 +318,13 @@ class ClientConnection:
             self.close(effect.code, effect.reason)
 
     def _say(self, frame: bytes) -> None:
+        feed, session = self._shared.node.feed, self.session
+        if frame.startswith(encoding.REFUSALS):
+            channel, why = encoding.refusal_in(frame)
+            user_id, socket_id = session.user_id, session.socket_id
+            feed.problem("refused", self.app.id, why, channel=channel, user_id=user_id, socket_id=socket_id)
+        if feed.taps and session.socket_id in feed.taps:
+            feed.note("sent", self.app.id, socket_id=session.socket_id, frame=frame)
         self.write(text_frame(frame))
 
     async def _join(self, effect: Join) -> None:
@@ -416,10 +450,12 @@ class ClientConnection:
         self._link.drop_queued()
         self.close(Code.OVER_CAPACITY, reason, linger_s=SLOW_LINGER_S)
 
-    def _leave(self, descriptor: int, linger_s: float = LINGER_S) -> None:
+    def _leave(self, descriptor: int, linger_s: float = LINGER_S, code: int = 0, reason: str = "") -> None:
         if not self.is_open:
             return
         self.is_open = False
+        if self._is_greeted:
+            self._tell_operators(code, reason)
         if self._waiting is not None:
             self._waiting = None
             self._read_on()  # to read the peer's close
@@ -433,6 +469,14 @@ class ClientConnection:
         if self._is_greeted:
             node.tasks.run(node.disconnect(self, descriptor))
         self._shared.sweeper.add(self)
+
+    def _tell_operators(self, code: int, reason: str) -> None:
+        feed, session = self._shared.node.feed, self.session
+        why = f"{code}: {reason}" if code else ""
+        if code and code not in _USUAL_ENDS:
+            feed.problem("disconnect", self.app.id, why, user_id=session.user_id, socket_id=session.socket_id)
+        elif feed.watches:
+            feed.note("disconnect", self.app.id, user_id=session.user_id, socket_id=session.socket_id, why=why)
 
 
 def _ignored(message: bytes) -> bytes:

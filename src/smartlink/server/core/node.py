@@ -36,6 +36,7 @@ from smartlink.server.core.hub import Connection, Hub
 from smartlink.server.core.listening import Listening, newer_frames
 from smartlink.server.core.members import Members
 from smartlink.server.core.newcomers import Newcomers
+from smartlink.server.core.noting import note_delivery, note_membership, note_publication
 from smartlink.server.core.resumption import Resumption
 from smartlink.server.core.revocations import Revocations
 from smartlink.server.core.terminations import Terminations, yield_now_and_then
@@ -43,6 +44,7 @@ from smartlink.server.core.user_info import Infos
 from smartlink.server.core.users import SignedInUsers
 from smartlink.server.net.framing import text_frame
 from smartlink.server.runtime.eager import EagerTasks, in_one_turn
+from smartlink.server.runtime.feed import Feed
 from smartlink.server.runtime.metrics import Metrics
 from smartlink.server.webhooks.base import OutgoingEvent, WebhookSink
 
@@ -70,8 +72,10 @@ class Node:
         webhooks: WebhookSink,
         tasks: EagerTasks,
         metrics: Metrics,
+        feed: Feed | None = None,
     ) -> None:
         self.hub = hub
+        self.feed = feed or Feed()
         self.presence = presence
         self.history = history
         self.idempotency = idempotency
@@ -89,7 +93,7 @@ class Node:
         self._corrections = Corrections()
         self.resumption = Resumption(hub, broker, sessions, tasks, metrics, session_ttl_s)
         self._retention = Retention(ttl_s=session_ttl_s)
-        self._terminations = Terminations(hub, self._revocations, tasks)
+        self._terminations = Terminations(hub, self._revocations, tasks, self.feed)
         self._announcer = Announcer(broker, presence, apps, webhooks, tasks, self.deliver)
         self._users = SignedInUsers(
             hub,
@@ -184,6 +188,8 @@ class Node:
         self.presence.report_connections(connection.app.id, self.hub.count(connection.app.id))
         self.metrics.connections_opened += 1
         self.metrics.app(connection.app.id).connections_opened += 1
+        if self.feed.watches:
+            self.feed.note("connect", connection.app.id, socket_id=connection.session.socket_id)
 
     async def subscribe(self, connection: Connection, channel: str, member: PresenceMember | None) -> None:
         """Subscribe an authorized connection to a channel and confirm it, or send it the reason why not.
@@ -241,6 +247,7 @@ class Node:
         if member is not None:
             self._newcomers.note(app.id, channel, arrival.version, connection)
         connection.write(b"".join(map(text_frame, frames + newer_frames(came, state, arrival.version))))
+        self._note("subscribe", connection, channel, member)
         if connection.is_open:
             await self._announcer.arrived(app, channel, session.socket_id, member, arrival)
 
@@ -285,6 +292,7 @@ class Node:
         if connection.client_session is not None:
             self._replayed.left(connection.app.id, channel, connection)
             self.resumption.left(connection, channel)
+        self._note("unsubscribe", connection, channel, member)
         await self._listening.end(connection.app.id, channel)
         await self._depart(connection.app, channel, connection.session.socket_id, member)
 
@@ -331,6 +339,8 @@ class Node:
             await waiter
             subscribers = self.hub.channel(app.id, channel)
         self.metrics.publications += 1
+        if self.feed.watches:
+            note_publication(self.feed, self.hub, app.id, channel, frame, except_socket)
         began_at = time.perf_counter()
         retention = None if is_live else self._retention
         sending = self._broker.publish(Publication(app.id, channel, frame, except_socket, is_live, retention=retention))
@@ -367,6 +377,15 @@ class Node:
             self.deliver(control)
             raise
 
+    def _note(self, kind: str, connection: Connection, channel: str, member: PresenceMember | None) -> None:
+        if self.feed.watches:
+            note_membership(self.feed, kind, connection, channel, member)
+
+    def refuse(self, reason: str, why: str, app_id: str = "", address: str = "") -> None:
+        """Count a connection that is refused, and tell operators. `reason` is the metric's label."""
+        self.metrics.refuse(reason)
+        self.feed.problem("refused", app_id, f"{why} (from {address})" if address else why)
+
     def deliver(self, publication: Publication | Control) -> None:
         """Send a publication to the subscribers here, or act on a control. The broker calls it; never raises."""
         if isinstance(publication, Control):
@@ -375,6 +394,8 @@ class Node:
             return
         corrected = self._hear(publication) if encoding.is_internal(publication.frame) else None
         self._listening.take(publication)
+        if self.feed.taps:
+            note_delivery(self.feed, self.hub, publication)
         subscribers = self.hub.channel(publication.app_id, publication.channel)
         if subscribers is None:
             return
@@ -450,6 +471,8 @@ class Node:
             return False
         reason = f"{channel} has {most} members, the most it may have"
         connection.write(text_frame(connection.session.refused(channel, reason).frame))
+        socket_id, user_id = connection.session.socket_id, member.user_id
+        self.feed.problem("refused", app.id, reason, channel=channel, user_id=user_id, socket_id=socket_id)
         return True
 
     async def _cached(self, app: App, channel: str) -> bytes | None:

@@ -11,6 +11,7 @@ from smartlink.server.core.hub import Connection, Hub
 from smartlink.server.core.revocations import Revocations, Verdict
 from smartlink.server.net.framing import text_frame
 from smartlink.server.runtime.eager import EagerTasks
+from smartlink.server.runtime.feed import Feed
 
 __all__ = ["AT_ONCE", "Terminations", "yield_now_and_then"]
 
@@ -27,10 +28,11 @@ async def yield_now_and_then(done: int) -> None:
 class Terminations:
     """Carries out controls that end connections on this node."""
 
-    def __init__(self, hub: Hub, revocations: Revocations, tasks: EagerTasks) -> None:
+    def __init__(self, hub: Hub, revocations: Revocations, tasks: EagerTasks, feed: Feed) -> None:
         self._hub = hub
         self._revocations = revocations
         self._tasks = tasks
+        self._feed = feed
 
     def terminate_user(self, control: Control) -> None:
         """End the user's connections here; their clients must not reconnect."""
@@ -63,6 +65,9 @@ class Terminations:
         if verdict is Verdict.VALID:
             return False
         connection.write(text_frame(session.voided(channel).frame))
+        why = "The signature is older than the call that ended this user's connections"
+        app_id, socket_id = connection.app.id, session.socket_id
+        self._feed.problem("refused", app_id, why, channel=channel, user_id=user_id, socket_id=socket_id)
         if verdict is Verdict.STALE:
             connection.close(Code.RECONNECT, "Reconnect and authorize again")
         return True

@@ -15,12 +15,13 @@ from smartlink.server.core.node import Node
 from smartlink.server.net.requests import HttpRequest
 from smartlink.server.runtime.limits import AddressCount
 
-__all__ = ["WRONG_ORIGIN", "is_allowed_origin", "may_call", "new_session", "refusal"]
+__all__ = ["WRONG_ORIGIN", "client_of", "is_allowed_origin", "may_call", "new_session", "refusal"]
 
 _PROTOCOLS = frozenset({"5", "6", "7"})
 _VERSION = re.compile(r"[-+. _0-9A-Za-z]{1,64}\Z")
 MAX_SEEN_LENGTH = 200
 """Longer queries are not cached."""
+MAX_CLIENT_LENGTH = 40
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -79,6 +80,21 @@ def _fault_of(query: str) -> tuple[Code, str] | None:
 
 
 _fault_of_seen = lru_cache(maxsize=256)(_fault_of)
+
+
+def _client_of(query: str) -> str:
+    """The client library that a query names, such as `js 8.4.0`; empty if it names none."""
+    parameters = parse_qs(query)
+    words = [parameters.get(name, [""])[0][:MAX_CLIENT_LENGTH] for name in ("client", "version")]
+    return " ".join(word for word in words if word)
+
+
+_client_of_seen = lru_cache(maxsize=256)(_client_of)
+
+
+def client_of(query: str) -> str:
+    """The client library that a query names; one text for all connections with the same query."""
+    return _client_of_seen(query) if len(query) <= MAX_SEEN_LENGTH else _client_of(query)
 
 
 def new_session(app: App) -> Session:

@@ -23,6 +23,7 @@ from smartlink.background import Background, ended
 from smartlink.protocol.names import signed_in_user
 from smartlink.protocol.signing import sign_webhook
 from smartlink.server.apps.base import App, AppManager, WebhookTarget
+from smartlink.server.runtime.feed import Feed
 from smartlink.server.runtime.metrics import Metrics
 from smartlink.server.webhooks.base import OutgoingEvent
 from smartlink.server.webhooks.post import Poster, Posting
@@ -99,7 +100,9 @@ class Webhooks:
         metrics: Metrics,
         times: WebhookTimes,
         background: Background | None = None,
+        feed: Feed | None = None,
     ) -> None:
+        self.feed = feed or Feed()
         self._background = background or Background()
         self._apps = apps
         self._queue = queue
@@ -137,6 +140,18 @@ class Webhooks:
             return
         buffer.append(_Buffered(app, event, time.time(), time.monotonic()))
         self._wake.set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the queue is open: it is from the first app with webhooks on."""
+        return self._is_open
+
+    @property
+    def queue(self) -> WebhookQueue:
+        """The queue, once it is open. Raises QueueUnavailable before."""
+        if not self._is_open:
+            raise QueueUnavailable("no application has webhooks yet")
+        return self._queue
 
     def drain(self) -> None:
         """Clients are being sent away: stop checking; other nodes, or the next start, check what they leave."""
@@ -369,12 +384,17 @@ class Webhooks:
         if reason is None:
             await self._queue.done(batch)
             self._metrics.webhooks_sent += len(batch.entries)
+            if self.feed.watches:
+                events = f"[{','.join(entry.event for entry in batch.entries)}]"
+                self.feed.note("webhook", app.id, event="accepted", data=events, why=_place(batch))
             return True
         pause_s = min(self._times.first_pause_s * 2 ** min(batch.attempts, 16), MAX_PAUSE_S) * random.uniform(0.75, 1.0)  # noqa: S311 — spreads tries
         given_up = await self._queue.defer(batch, pause_s, self._times.retry_s, reason)
         self._wake_by(pause_s)
         self._metrics.webhooks_retried += max(0, len(batch.entries) - given_up)
         self._metrics.webhooks_failed += given_up
+        outcome = "failed" if given_up else "retried"
+        self.feed.problem("webhook", app.id, f"{_place(batch)}: {reason}", event=outcome)
         log.warning("webhook not accepted", app=app.id, reason=reason, retry_in_s=round(pause_s, 2), given_up=given_up)
         return False
 
@@ -385,6 +405,12 @@ class Webhooks:
         if not self._has_overflown:
             self._has_overflown = True
             log.error("webhook events dropped", reason=why)
+
+
+def _place(batch: Batch) -> str:
+    """Where a batch goes, without what an address may hold of secrets."""
+    where = urlsplit(batch.address.url)
+    return f"{len(batch.entries)} to {where.scheme}://{where.hostname or ''}{where.path}"
 
 
 def _wants(hook: WebhookTarget, name: str, channel: str) -> bool:

@@ -19,8 +19,8 @@ from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
 from smartlink.server.apps.base import App, AppManager
 from smartlink.server.cluster.brokers.base import BrokerUnavailable
+from smartlink.server.core.node import Node
 from smartlink.server.net.requests import HttpError, HttpRequest, HttpResponse, ResponseStream
-from smartlink.server.runtime.metrics import Metrics
 from smartlink.server.transports.admission import WRONG_ORIGIN, may_call
 from smartlink.server.transports.fallback.link import OPEN_LINE, close_line, message_line
 from smartlink.server.transports.fallback.sessions import SessionRefused, Sessions, UnknownSession
@@ -49,9 +49,9 @@ _messages = msgspec.json.Decoder(list[str])
 class Fallback:
     """Handles the requests of clients over HTTP."""
 
-    def __init__(self, apps: AppManager, sessions: Sessions, metrics: Metrics) -> None:
+    def __init__(self, apps: AppManager, sessions: Sessions, node: Node) -> None:
         self._apps = apps
-        self._metrics = metrics
+        self._node = node
         self._sessions = sessions
 
     def takes(self, path: str) -> bool:
@@ -83,7 +83,8 @@ class Fallback:
                 raise HttpError(403, WRONG_ORIGIN)
             return await self._answer(request, app, session, verb, stream)
         except SessionRefused as refused:
-            self._metrics.refuse(refused.code.name.lower())
+            app_id = "" if app is None else app.id
+            self._node.refuse(refused.code.name.lower(), refused.reason, app_id, request.client_address)
             return _farewell(refused.code, refused.reason, cors(app, request))
         except UnknownSession:
             return _error(HttpError(404, _UNKNOWN), cors(app, request))

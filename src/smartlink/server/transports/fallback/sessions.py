@@ -18,7 +18,7 @@ from smartlink.server.cluster.brokers.base import Control
 from smartlink.server.core.client import ClientSettings
 from smartlink.server.net.requests import HttpError, HttpRequest, ResponseStream
 from smartlink.server.runtime.limits import AddressRate
-from smartlink.server.transports.admission import new_session, refusal
+from smartlink.server.transports.admission import client_of, new_session, refusal
 from smartlink.server.transports.fallback.connection import XhrConnection
 from smartlink.server.transports.fallback.link import XhrLink
 from smartlink.server.transports.fallback.outlets import (
@@ -175,7 +175,7 @@ class Sessions:
 
         link = XhrLink(stream.peer, self._shared.sweeper.now, forget)
         local = self._local[app.id, session] = _LocalSession(link, XhrConnection(link, app, state, self._shared))
-        local.connection.start(request.client_address)
+        local.connection.start(request.client_address, client_of(request.query))
         return local
 
     def _check(self, app: App, request: HttpRequest) -> None:

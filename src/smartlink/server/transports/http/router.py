@@ -62,6 +62,7 @@ class Router:
             return await self._dispatch(request)
         except HttpError as error:
             metrics.http_errors += 1
+            self._tell_operators(request, error)
             return error.response()
         except BrokerUnavailable as error:
             metrics.http_errors += 1
@@ -87,6 +88,7 @@ class Router:
             metrics.http_requests += 1
             metrics.http_errors += 1
             metrics.answered(error.status)
+            self._tell_operators(head, error)
             if "origin" not in head.headers:
                 return error
             return HttpError(error.status, str(error), self._to_origin(head, error.response()).headers)
@@ -150,6 +152,12 @@ class Router:
             raise HttpError(403, "This application is disabled")
         if is_whole and not request.path.endswith(_PUBLISHING):
             self.rates.read(app)
+
+    def _tell_operators(self, request: HttpRequest, error: HttpError) -> None:
+        parts = request.path.split("/")
+        app = self._apps.by_id(unquote(parts[2])) if len(parts) > 2 and parts[1] == "apps" else None
+        why = f"{request.method} {request.path[:100]}: {error.status} {error}"
+        self._node.feed.problem("error", "" if app is None else app.id, why)
 
     def _to_origin(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         """Add the headers that let pages of the app's listed origins read the response."""

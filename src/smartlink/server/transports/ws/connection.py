@@ -191,6 +191,6 @@ class WebSocket(ClientConnection):
         self._leave(self.descriptor)
         self._link.finish()
 
-    def _leave(self, descriptor: int, linger_s: float = LINGER_S) -> None:
-        super()._leave(descriptor, linger_s)
+    def _leave(self, descriptor: int, linger_s: float = LINGER_S, code: int = 0, reason: str = "") -> None:
+        super()._leave(descriptor, linger_s, code, reason)
         self._text = None

@@ -21,7 +21,7 @@ from smartlink.server.net.framing import close_frame, text_frame
 from smartlink.server.net.link import Link
 from smartlink.server.net.requests import HttpError, HttpRequest
 from smartlink.server.runtime.limits import AddressRate
-from smartlink.server.transports.admission import WRONG_ORIGIN, may_call, new_session, refusal
+from smartlink.server.transports.admission import WRONG_ORIGIN, client_of, may_call, new_session, refusal
 from smartlink.server.transports.ws.connection import WebSocket
 
 __all__ = ["Upgrader"]
@@ -60,14 +60,16 @@ class Upgrader:
             token, path, wrong_path = None, "", str(error)
         is_path = path.startswith("/app/")
         app = self._apps.by_key(unquote(path.removeprefix("/app/"))) if is_path else None
-        metrics = self._shared.node.metrics
+        node, address = self._shared.node, request.client_address
+        app_id = "" if app is None else app.id
         if not (self._is_ready() or self._is_replaced()):
-            metrics.refuse("stopping")
+            node.refuse("stopping", "The server is stopping", app_id, address)
             raise HttpError(503, "Shutting down: reconnect", {"Retry-After": "1"})
         link.write(_ANSWER % accept)
         refused: tuple[Code, str] | None
         if app is not None and not may_call(app, request):
-            metrics.refuse("origin")
+            origin = request.headers.get("origin", "")
+            node.refuse("origin", f"{WRONG_ORIGIN}: {origin[:100]}", app_id, address)
             _Refused(link, self._shared, Code.UNAUTHORIZED, WRONG_ORIGIN)
             return
         if self._is_replaced():
@@ -80,12 +82,12 @@ class Upgrader:
             refused = Code.WRONG_PATH, wrong_path
         if app is None or refused is not None:
             code, reason = refused or (Code.NO_SUCH_APP, "No application has this key")
-            metrics.refuse(code.name.lower())
+            node.refuse(code.name.lower(), reason, app_id, address)
             _Refused(link, self._shared, code, reason)
             return
         connection = WebSocket(link, app, new_session(app), self._shared, token)
         link.handler = connection
-        connection.start(request.client_address)
+        connection.start(address, client_of(request.query))
 
     def _may_come(self, request: HttpRequest) -> bool:
         rate = self._address_rate
