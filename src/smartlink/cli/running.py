@@ -108,8 +108,10 @@ async def serve_all(
 ) -> None:
     """Serve everything in this process; its parts still talk over sockets. Raises PortTaken."""
     from smartlink.portal.main import build as build_portal
+    from smartlink.server.observe.operators import Operators
     from smartlink.server.run.bootstrap import build as build_server
     from smartlink.server.run.bootstrap import endpoint_for
+    from smartlink.server.run.control import listen_for_operators
 
     listener = _listen(portal_settings.app_host, portal_settings.app_port)
     app_port = listener.getsockname()[1]
@@ -129,15 +131,17 @@ async def serve_all(
     for_portal = min(portal_settings.app_max_connections, descriptors // 4)
     with server_errors():
         server = build_server(server_settings, descriptors=descriptors - for_portal)
-    observed = endpoint_for(server_settings, lambda: server.port, server.rates.figures)
-    if observed is not None:
-        with take_port(server_settings.reverb_metrics_host, observed.port, "REVERB_METRICS_PORT"):
-            await observed.start()
+    operators = Operators(server.agent, server.rates.figures)
+    observed = endpoint_for(server_settings, lambda: server.port, server.rates.figures, operators)
+    with take_port(server_settings.reverb_metrics_host, observed.port, "REVERB_METRICS_PORT"):
+        await observed.start()
     with (
         server_errors(),
         take_port(server_settings.reverb_server_host, server_settings.reverb_server_port, "REVERB_SERVER_PORT"),
     ):
         await server.start()
+    await listen_for_operators(observed, server_settings, server.port)
+    operators.start()
     own = {
         "reverb_host": _reachable(server_settings.reverb_server_host),
         "reverb_port": server.port,
@@ -157,8 +161,8 @@ async def serve_all(
         stop_work.set()
         await asyncio.gather(work, return_exceptions=True)
         await server.stop()
-        if observed is not None:
-            await observed.stop()
+        await observed.stop()
+        await operators.stop()
         await portal.stop()
     if not work.cancelled() and (error := work.exception()) is not None:
         raise error

@@ -19,6 +19,7 @@ from smartlink.cli.failures import describe
 from smartlink.cli.frames import show_frame
 from smartlink.cli.logs import configure
 from smartlink.server.net.sockets import raise_descriptor_limit
+from smartlink.server.observe.gateway import serve_questions
 from smartlink.server.run.bootstrap import build, uses_redis, worker_engines
 from smartlink.server.settings.config import ServerSettings
 from smartlink.server.webhooks.queue import QueueUnavailable
@@ -112,6 +113,7 @@ async def _serve(settings: ServerSettings, end: socket.socket, listeners: list[s
         parent_link.send(messages.StartFailed(str(error)))
         await parent_link.close()
         return 1
+    serve_questions(server.agent, parent_link)
     parent_link.on_reload = server.reload
     loop.add_signal_handler(signal.SIGHUP, server.reload)
     parent_link.ready(server.rates.figures)

@@ -42,8 +42,15 @@ from smartlink.server.core.node import Node
 from smartlink.server.net.capacity import Capacity
 from smartlink.server.net.link import Handler, Link, Poller
 from smartlink.server.net.tap import Tap
+from smartlink.server.observe.access import Access
+from smartlink.server.observe.agent import Agent
+from smartlink.server.observe.api import OperatorApi
 from smartlink.server.observe.endpoint import ObserveEndpoint
+from smartlink.server.observe.gateway import MachineGateway
+from smartlink.server.observe.operators import Operators
+from smartlink.server.observe.questions import Questions
 from smartlink.server.observe.samples import Observer, webhook_samples
+from smartlink.server.observe.webhook_desk import WebhookDesk
 from smartlink.server.run.lifecycle import RealtimeServer
 from smartlink.server.runtime.eager import EagerTasks
 from smartlink.server.runtime.limits import AddressCount, AddressRate
@@ -87,6 +94,7 @@ __all__ = [
     "endpoint_for",
     "engines_for",
     "guard_for",
+    "operators_for",
     "parent_for",
     "uses_redis",
     "webhook_queue_for",
@@ -302,6 +310,8 @@ class Parent:
     metrics: Metrics
     """Counters of webhook outcomes."""
     background: Background
+    delivers_webhooks: bool
+    """With Redis, each worker is a node of its own and delivers its own webhooks."""
 
     async def start(self) -> None:
         """Load the apps and start delivering webhooks. Raises AppsInvalid, QueueUnavailable."""
@@ -331,17 +341,27 @@ def parent_for(settings: ServerSettings) -> Parent:
     worker_hub.own_figures = lambda: webhook_samples(metrics) | {"smartlink_tasks_died": len(background.died)}
     engines = Engines(SingleBroker(worker_hub, presence), presence, history, idempotency, sessions)
     webhooks = webhooks_for(settings, apps, engines, metrics, background)
-    return Parent(worker_hub, engines, webhooks, apps, metrics, background)
+    delivers = not uses_redis(settings)
+    return Parent(worker_hub, engines, webhooks, apps, metrics, background, delivers)
 
 
 def endpoint_for(
-    settings: ServerSettings, server_port: Callable[[], int], samples: Callable[[], Samples]
-) -> ObserveEndpoint | None:
-    """The operators' endpoint, not started; None when it is disabled."""
-    if not settings.reverb_metrics_enabled:
-        return None
-    host, port = settings.reverb_metrics_host, settings.reverb_metrics_port
-    return ObserveEndpoint(host, port, server_port, samples)
+    settings: ServerSettings, server_port: Callable[[], int], samples: Callable[[], Samples], operators: Operators
+) -> ObserveEndpoint:
+    """The operators' endpoint, not started. It has no port when metrics are disabled."""
+    host = settings.reverb_metrics_host if settings.reverb_metrics_enabled else None
+    access = Access(settings.reverb_metrics_host, settings.operator_token, settings.operator_app_tokens)
+    api = OperatorApi(operators, access, _version())
+    return ObserveEndpoint(host, settings.reverb_metrics_port, server_port, samples, api)
+
+
+def operators_for(parent: Parent, samples: Callable[[], Samples], local: Callable[[], Agent | None]) -> Operators:
+    """What operators may ask a machine; `local` is the agent of its only process, if it has one."""
+    gateway = MachineGateway(parent.worker_hub, local)
+    if not parent.delivers_webhooks:
+        return Operators(gateway, samples, background=parent.background)
+    desk = WebhookDesk(parent.webhooks)
+    return Operators(gateway, samples, own_feed=parent.webhooks.feed, webhooks=desk, background=parent.background)
 
 
 def worker_engines(link: ParentLink) -> Engines:
@@ -404,6 +424,8 @@ def build(
         tasks=tasks,
         metrics=metrics,
     )
+    if own_webhooks is not None:
+        own_webhooks.feed = node.feed
     health = Health(lambda: node.is_connected, background, engines.redis)
     observer = Observer(node, hub, metrics, lambda: server.is_ready, health)
     rates.more = observer.samples
@@ -419,7 +441,7 @@ def build(
         tasks=tasks,
         sweeper=sweeper,
         upgrade=Upgrader(apps, sockets, lambda: server.is_ready, lambda: server.is_replaced, address_rate),
-        fallback=Fallback(apps, Sessions(sockets, lambda: server.is_ready, address_rate), metrics),
+        fallback=Fallback(apps, Sessions(sockets, lambda: server.is_ready, address_rate), node),
         path_prefix=settings.reverb_server_path,
         max_body_bytes=settings.reverb_max_request_size,
         proxies=TrustedProxies(settings.reverb_server_trusted_proxies),
@@ -439,6 +461,16 @@ def build(
         for connection in tuple(http.open):
             connection.retire()
 
+    questions = Questions(
+        node,
+        apps,
+        rates=rates,
+        health=health,
+        sweeper=sweeper,
+        is_ready=lambda: server.is_ready,
+        version=_version(),
+        webhooks=None if own_webhooks is None else WebhookDesk(own_webhooks),
+    )
     server = RealtimeServer(
         settings,
         node=node,
@@ -455,6 +487,7 @@ def build(
         handler=handler,
         retire=retire,
         observer=observer,
+        agent=Agent(node, questions),
         ingest=RedisIngest(settings, apps, node, background) if settings.reads_events_from_redis else None,
     )
     return server

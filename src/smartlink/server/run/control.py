@@ -19,13 +19,23 @@ from typing import Any
 
 import structlog
 
+from smartlink.server.observe.endpoint import ObserveEndpoint
 from smartlink.server.settings.config import ServerSettings
 
-__all__ = ["CommandFailed", "ControlSocket", "NotRunning", "ask", "control_path"]
+__all__ = [
+    "CommandFailed",
+    "ControlSocket",
+    "NotRunning",
+    "ask",
+    "control_path",
+    "listen_for_operators",
+    "listen_unix",
+    "operators_path",
+]
 
 COMMAND_S = 5.0
 """How long a peer may take to send its command."""
-MAX_PATH = 100
+MAX_PATH = 95
 """Unix socket addresses are limited to 107 bytes."""
 
 log = structlog.get_logger(__name__)
@@ -49,6 +59,12 @@ def control_path(settings: ServerSettings, port: int) -> Path:
     return path
 
 
+def operators_path(settings: ServerSettings, port: int) -> Path:
+    """The Unix socket on which the same server answers operators over HTTP."""
+    path = control_path(settings, port)
+    return path.with_name(f"{path.stem[:80]}-http.sock")
+
+
 def _folder(settings: ServerSettings) -> Path:
     if settings.reverb_server_runtime_dir is not None:
         return Path(settings.reverb_server_runtime_dir)
@@ -68,7 +84,7 @@ class ControlSocket:
     async def start(self) -> None:
         """Listen. If that is impossible, log a warning: the server runs without remote control."""
         try:
-            self._server = await asyncio.start_unix_server(self._serve, sock=_listen(self._path))
+            self._server = await asyncio.start_unix_server(self._serve, sock=listen_unix(self._path))
         except OSError as error:
             log.warning("no control socket, so `smartlink reverb restart` cannot reach this server", reason=str(error))
 
@@ -123,7 +139,16 @@ def ask(path: Path, command: str, timeout_s: float) -> dict[str, Any]:
     return answer
 
 
-def _listen(path: Path) -> socket.socket:
+async def listen_for_operators(observed: ObserveEndpoint, settings: ServerSettings, port: int) -> None:
+    """Serve operators on the Unix socket too. If that is impossible, log a warning."""
+    try:
+        await observed.listen_on(listen_unix(operators_path(settings, port)))
+    except OSError as error:
+        log.warning("no socket for operators, so `smartlink tail` cannot reach this server", reason=str(error))
+
+
+def listen_unix(path: Path) -> socket.socket:
+    """Listen on a Unix socket that only this user may open. Replaces a stale one. Raises OSError."""
     folder = path.parent
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Do not follow links: in the temporary folder anyone could plant one that leads into a folder of ours.

@@ -20,6 +20,7 @@ from smartlink.server.net.link import Handler, Link, Poller
 from smartlink.server.net.listener import Listener
 from smartlink.server.net.sockets import open_listeners
 from smartlink.server.net.tls import Certificate
+from smartlink.server.observe.agent import Agent
 from smartlink.server.runtime.eager import EagerTasks
 from smartlink.server.runtime.metrics import Metrics
 from smartlink.server.runtime.rates import RateSampler
@@ -59,12 +60,14 @@ class RealtimeServer:
         handler: Callable[[Link], Handler],
         retire: Callable[[], None],
         observer: Watched,
+        agent: Agent,
         ingest: RedisIngest | None = None,
     ) -> None:
         """`webhooks` is set if this server starts and stops them. `retire` ends idle HTTP connections."""
         self.settings = settings
         self.metrics = metrics
         self.node = node
+        self.agent = agent
         self.rates = rates
         self.port = settings.reverb_server_port
         self.is_ready = False
@@ -158,6 +161,7 @@ class RealtimeServer:
         if self._webhooks is not None:
             await self._webhooks.stop()
         await self._sweeper.stop()
+        self.agent.stop()
         await self.node.stop()
         for task in self._reloads:
             task.cancel()

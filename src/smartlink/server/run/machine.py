@@ -18,9 +18,8 @@ import structlog
 from smartlink.server.apps.reloading import reload_apps
 from smartlink.server.net.sockets import open_listeners
 from smartlink.server.net.tls import Certificate
-from smartlink.server.observe.endpoint import ObserveEndpoint
-from smartlink.server.run.bootstrap import build, endpoint_for, parent_for, uses_redis
-from smartlink.server.run.control import CommandFailed, ControlSocket, control_path
+from smartlink.server.run.bootstrap import build, endpoint_for, operators_for, parent_for, uses_redis
+from smartlink.server.run.control import CommandFailed, ControlSocket, control_path, listen_for_operators
 from smartlink.server.run.lifecycle import RealtimeServer
 from smartlink.server.run.supervisor import Supervisor, WorkersFailed
 from smartlink.server.runtime.metrics import Samples
@@ -53,15 +52,17 @@ class Machine:
         self._show_frames = show_frames
         self._workers = worker_count(settings)
         self._parent = parent_for(settings)
-        self._delivers_webhooks = not uses_redis(settings)
-        """With Redis, each worker is a node of its own and delivers its own webhooks."""
+        self._delivers_webhooks = self._parent.delivers_webhooks
         self._slots: list[list[socket.socket]] = []
         self._supervisor: Supervisor | None = None
         self._server: RealtimeServer | None = None
         self._retiring: asyncio.Task[None] | None = None
         self._reloads: set[asyncio.Task[None]] = set()
         self._control: ControlSocket | None = None
-        self._observed = endpoint_for(settings, lambda: self.port, self._samples)
+        self._operators = operators_for(
+            self._parent, self._samples, lambda: None if self._server is None else self._server.agent
+        )
+        self._observed = endpoint_for(settings, lambda: self.port, self._samples, self._operators)
         self.port = settings.reverb_server_port
 
     async def start(self) -> None:
@@ -75,8 +76,7 @@ class Machine:
         self._slots = open_listeners(settings, self._workers)
         try:
             self.port = self._slots[0][0].getsockname()[1]
-            if self._observed is not None:
-                await self._observe(self._observed)
+            await self._observe()
             self._supervisor = Supervisor(
                 self._parent.worker_hub, self._command, self._slots, settings.reverb_server_drain_seconds
             )
@@ -115,8 +115,8 @@ class Machine:
         if self._server is not None:
             ends.append(self._server.stop())
         await asyncio.gather(*ends)
-        if self._observed is not None:
-            await self._observed.stop()
+        await self._observed.stop()
+        await self._operators.stop()
         if self._retiring is not None:
             await self._retiring
         if self._delivers_webhooks:
@@ -125,14 +125,16 @@ class Machine:
             await self._parent.stop()
         self._close_sockets()
 
-    async def _observe(self, observed: ObserveEndpoint) -> None:
+    async def _observe(self) -> None:
         try:
-            await observed.start()
+            await self._observed.start()
         except OSError as error:
             raise WorkersFailed(
-                f"REVERB_METRICS_PORT={observed.port} at {self._settings.reverb_metrics_host} is unavailable: "
+                f"REVERB_METRICS_PORT={self._observed.port} at {self._settings.reverb_metrics_host} is unavailable: "
                 f"{error.strerror or error}"
             ) from None
+        await listen_for_operators(self._observed, self._settings, self.port)
+        self._operators.start()
 
     def _samples(self) -> Samples:
         """Samples of all workers; counters include those of past workers."""

@@ -113,6 +113,12 @@ class ServerSettings(BaseSettings):
     reverb_metrics_enabled: bool = Field(False, description="Serve /metrics, /healthz and /readyz on a separate port")
     reverb_metrics_host: str = Field("127.0.0.1", description="Address of that port")
     reverb_metrics_port: int = Field(9_601, ge=0, le=65_535, description="That port; 0 picks a free one")
+    reverb_operator_token: SecretStr | None = Field(
+        None, description="Token for the dashboard and its API on that port; needed unless it is on loopback"
+    )
+    reverb_operator_app_tokens: SecretStr | None = Field(
+        None, description="Tokens of operators of one application each: app id=token, …"
+    )
 
     # Several applications
     reverb_apps_file: Path | None = Field(None, description="TOML file of the applications to serve")
@@ -381,12 +387,31 @@ class ServerSettings(BaseSettings):
         except BadAddress as error:
             raise UnsafeSettings(str(error)) from None
 
+    @property
+    def operator_token(self) -> str | None:
+        """The token of operators, or None."""
+        return _revealed(self.reverb_operator_token)
+
+    @property
+    def operator_app_tokens(self) -> dict[str, str]:
+        """The tokens of operators of one application, by app id."""
+        text = _revealed(self.reverb_operator_app_tokens) or ""
+        pairs = (part.strip().partition("=") for part in text.split(",") if part.strip())
+        return {app_id.strip(): token.strip() for app_id, _, token in pairs}
+
     def check_start(self) -> None:
         """Reject exposing a well-known secret, and conflicting settings. Raises UnsafeSettings."""
         if (self.reverb_server_tls_cert is None) != (self.reverb_server_tls_key is None):
             raise UnsafeSettings("Set both REVERB_SERVER_TLS_CERT and REVERB_SERVER_TLS_KEY, or neither.")
         if self.reverb_apps_file is not None and self.reverb_apps_database_url is not None:
             raise UnsafeSettings("Set REVERB_APPS_FILE or REVERB_APPS_DATABASE_URL, not both.")
+        own = () if self.operator_token is None else (self.operator_token,)
+        tokens = [*own, *self.operator_app_tokens.values()]
+        if any(len(token) < MIN_SECRET_LENGTH for token in tokens) or len(set(tokens)) < len(tokens):
+            raise UnsafeSettings(
+                f"Tokens in REVERB_OPERATOR_TOKEN and REVERB_OPERATOR_APP_TOKENS (app id=token, …) must differ and "
+                f"have {MIN_SECRET_LENGTH} characters or more."
+            )
         if self.reverb_scaling_enabled and (queue := self.webhook_queue.partition(":")[0]) in ("sqlite", "memory"):
             raise UnsafeSettings(
                 f"REVERB_WEBHOOK_QUEUE={queue} is local to one machine, and REVERB_SCALING_ENABLED joins several: "

@@ -99,6 +99,8 @@ class WorkerHub:
         """The figures of the local node, if there is one."""
         self.own_figures: Callable[[], dict[str, float]] = dict
         """Other figures of this process."""
+        self.on_told: Callable[[bytes], None] | None = None
+        """Called with what operators' watches collected."""
         self._past: dict[str, float] = {}
         """Counters of workers that are gone: totals must not go down."""
         self.peers: dict[WorkerPeer, None] = {}
@@ -116,6 +118,8 @@ class WorkerHub:
             messages.WorkerReport: self._report,
             messages.Settled: lambda peer, settled: self._turns.settle(peer, settled.turn),
             messages.Call: self._call,
+            messages.OperatorAnswer: lambda peer, answer: peer.answered(answer.number, answer.answer),
+            messages.OperatorTold: self._told,
         }
         self._engines: dict[str, object] = {
             PresenceStore.__name__: presence,
@@ -245,6 +249,10 @@ class WorkerHub:
 
     def _report(self, peer: WorkerPeer, report: messages.WorkerReport) -> None:
         peer.figures = report.figures
+
+    def _told(self, _: WorkerPeer, told: messages.OperatorTold) -> None:
+        if self.on_told is not None:
+            self.on_told(told.told)
 
     # Publications
 

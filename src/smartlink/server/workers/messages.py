@@ -28,6 +28,9 @@ __all__ = [
     "FromHub",
     "FromWorker",
     "Hello",
+    "OperatorAnswer",
+    "OperatorQuestion",
+    "OperatorTold",
     "PresenceChange",
     "Ready",
     "Reload",
@@ -43,7 +46,7 @@ __all__ = [
     "from_worker",
 ]
 
-VERSION: Final = 4
+VERSION: Final = 5
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Largest record; a larger one ends the connection."""
 
@@ -69,6 +72,19 @@ class WorkerReport(msgspec.Struct, array_like=True, tag=4):
     """Sent each second: a sign of life, and the worker's counters."""
 
     figures: dict[str, float]
+
+
+class OperatorAnswer(msgspec.Struct, array_like=True, tag=5):
+    """The answer to the `OperatorQuestion` with this number, as JSON."""
+
+    number: int
+    answer: bytes
+
+
+class OperatorTold(msgspec.Struct, array_like=True, tag=6):
+    """What operators' watches collected, as JSON."""
+
+    told: bytes
 
 
 class ForwardedPublication(msgspec.Struct, array_like=True, tag=12):
@@ -151,6 +167,13 @@ class PresenceChange(msgspec.Struct, array_like=True, tag=77):
     turn: int
 
 
+class OperatorQuestion(msgspec.Struct, array_like=True, tag=80):
+    """A question of operators for all nodes, as JSON (`observe.records`)."""
+
+    number: int
+    question: bytes
+
+
 class Drain(msgspec.Struct, array_like=True, tag=90):
     """End: unready at once, ask clients to reconnect, exit. With `is_replaced`, stop accepting at once."""
 
@@ -162,7 +185,16 @@ class Reload(msgspec.Struct, array_like=True, tag=91):
 
 
 FromWorker: TypeAlias = (
-    Hello | Ready | StartFailed | WorkerReport | ForwardedPublication | ForwardedControl | Call | Settled
+    Hello
+    | Ready
+    | StartFailed
+    | WorkerReport
+    | OperatorAnswer
+    | OperatorTold
+    | ForwardedPublication
+    | ForwardedControl
+    | Call
+    | Settled
 )
 FromHub: TypeAlias = (
     ForwardedPublication
@@ -172,6 +204,7 @@ FromHub: TypeAlias = (
     | Accepted
     | ConnectionsElsewhere
     | PresenceChange
+    | OperatorQuestion
     | Drain
     | Reload
 )

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, TypeVarTuple
 import msgspec
 import structlog
 
+from smartlink.background import ended
 from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Deliver, Publication
 from smartlink.server.cluster.presence.base import OnChange, PresenceStore
 from smartlink.server.workers import messages
@@ -62,6 +63,9 @@ class ParentLink:
         self.on_drain: Callable[[bool], None] | None = None
         """Called with whether a successor runs already."""
         self.on_reload: Callable[[], None] | None = None
+        self.on_question: Callable[[bytes], Coroutine[Any, Any, bytes]] | None = None
+        """Answers a question of operators."""
+        self._answering: set[asyncio.Task[None]] = set()
         self.on_lost: Callable[[], None] | None = None
         """Called when the parent is gone."""
         self.send(messages.Hello(messages.VERSION, os.getpid()))
@@ -127,6 +131,7 @@ class ParentLink:
     async def close(self) -> None:
         """End the link; what was sent before arrives, and so do the last figures."""
         self.on_lost = None
+        await ended(*self._answering)
         if self._reporting is not None:
             self._reporting.cancel()
             await asyncio.wait((self._reporting,))
@@ -216,8 +221,16 @@ class ParentLink:
                 if self.on_change is not None:
                     self.on_change(change)
                 self._settle_later(turn)
+            case messages.OperatorQuestion(number, question):
+                task = self._loop.create_task(self._answer(number, question))
+                self._answering.add(task)
+                task.add_done_callback(self._answering.discard)
             case messages.Drain() | messages.Reload():
                 self._obey(message)
+
+    async def _answer(self, number: int, question: bytes) -> None:
+        if self.on_question is not None:
+            self.send(messages.OperatorAnswer(number, await self.on_question(question)))
 
     def _obey(self, order: messages.Drain | messages.Reload) -> None:
         if isinstance(order, messages.Drain):

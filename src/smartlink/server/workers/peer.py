@@ -50,6 +50,8 @@ class WorkerPeer(TurnTaker):
         """Its connections in the presence store: app id, channel, socket id."""
         self.claims: set[tuple[str, str]] = set()
         """Requests that it is carrying out: app id and idempotency key."""
+        self._asked: dict[int, asyncio.Future[bytes]] = {}
+        self._last_question = 0
         self.has_changed = asyncio.Event()
         """Set when it became ready, failed or ended."""
 
@@ -60,6 +62,25 @@ class WorkerPeer(TurnTaker):
     def send(self, message: msgspec.Struct) -> None:
         """Send a record to the worker."""
         self.stream.send(messages.encode(message))
+
+    async def ask(self, question: bytes, timeout_s: float) -> bytes:
+        """Ask an operators' question. Raises TimeoutError if no answer comes, also because the worker ended."""
+        self._last_question += 1
+        number = self._last_question
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._asked[number] = future
+        self.send(messages.OperatorQuestion(number, question))
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await future
+        finally:
+            del self._asked[number]
+
+    def answered(self, number: int, answer: bytes) -> None:
+        """Take the answer to a question."""
+        future = self._asked.get(number)
+        if future is not None and not future.done():
+            future.set_result(answer)
 
     def close(self) -> None:
         """Close the link."""
