@@ -180,6 +180,8 @@ async def test_status_covers_all_workers(tmp_path: Path) -> None:
         assert report | expected == report
         assert report["uptime_s"] >= 0
         assert {"received_per_s", "published_per_s", "delivered_per_s"} <= report.keys()
+        assert "except_user, id, live" in table.stdout
+        assert not set("[]{}'") & set(table.stdout)
         assert "connections" in table.stdout
         wrong = server.command("status", "--json", environment={"REVERB_APP_SECRET": "w" * 40})
         assert wrong.returncode == 1

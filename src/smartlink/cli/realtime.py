@@ -144,10 +144,17 @@ def status(
         table = Table(show_header=False, box=None)
         for name, value in report.items():
             if value != []:
-                table.add_row(_words(name), "\n".join(value) if isinstance(value, list) else str(value))
+                table.add_row(_words(name), _shown(value))
         Console().print(table)
     if report["state"] != "up":
         raise typer.Exit(1)
+
+
+def _shown(value: object) -> str:
+    """Return a value as people write it; sentences on lines of their own, words with commas."""
+    if isinstance(value, list):
+        return ("\n" if any(" " in str(each) for each in value) else ", ").join(map(str, value))
+    return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def _words(name: str) -> str:
