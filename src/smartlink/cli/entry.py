@@ -7,7 +7,14 @@ import sys
 __all__ = ["main"]
 
 
-_EXTRAS = {"reverb": "server", "webhooks": "server", "apps": "server", "event": "server"}
+_EXTRAS = {
+    "reverb": "server",
+    "webhooks": "server",
+    "apps": "server",
+    "event": "server",
+    "tail": "server",
+    "explain": "server",
+}
 """The extra each command needs; those neither here nor in `_PORTALS` (`serve`, `doctor`) need all of them."""
 _PORTALS = ("app", "worker", "db", "failed", "channels", "user", "seed")
 

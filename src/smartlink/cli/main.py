@@ -148,13 +148,15 @@ def _run(main: object) -> None:
 
 def main() -> None:
     """Run the command line."""
-    from smartlink.cli import apps, data, queue_worker, realtime, webhooks
+    from smartlink.cli import apps, bench, data, queue_worker, realtime, tail, webhooks
     from smartlink.cli.doctor.command import doctor
 
     realtime.register(app)
     apps.register(app)
     queue_worker.register(app)
     webhooks.register(app)
+    tail.register(app)
+    bench.register(app)
     data.register(app)
     app.command()(doctor)
     app()
