@@ -13,7 +13,7 @@ const at = '2026-01-01T00:00:00Z'
 const one = (id: number, read_at: string | null = null): Notification => ({
   id,
   type: 'deposit',
-  data: {},
+  data: { transaction_id: 1, amount: '1.00', currency: 'EUR', balance: '1.00' },
   read_at,
   created_at: at,
 })
@@ -69,21 +69,14 @@ describe('notifications', () => {
     expect(lived.list.map(({ id }) => id)).toEqual([9, 8, 7])
   })
 
-  it.each([
-    ['private_message', { sender: { id: 7, name: 'Ana' }, excerpt: 'Hi' }, '/direct/7'],
-    [
-      'campaign_changed',
-      { campaign_id: 3, name: 'Spring', action: 'deleted', by: { id: 1, name: 'Admin' } },
-      '/campaigns',
-    ],
-    [
-      'campaign_changed',
-      { campaign_id: 3, name: 'Spring', action: 'activated', by: { id: 1, name: 'Admin' } },
-      '/campaigns/3',
-    ],
-    ['deposit', { amount: '1.00', currency: 'EUR', balance: '1.00' }, '/wallet'],
-    ['something new', {}, '/notifications'],
-  ])('lead to what they are about: %s', (type, data, to) => {
-    expect(worded({ ...one(1), type, data }).to).toBe(to)
+  const campaign = { campaign_id: 3, name: 'Spring', by: { id: 1, name: 'Admin' } }
+  it.each<[to: string, about: object]>([
+    ['/direct/7', { type: 'private_message', data: { message_id: 1, sender: { id: 7, name: 'Ana' }, excerpt: 'Hi' } }],
+    ['/campaigns', { type: 'campaign_changed', data: { ...campaign, action: 'deleted' } }],
+    ['/campaigns/3', { type: 'campaign_changed', data: { ...campaign, action: 'activated' } }],
+    ['/wallet', { type: 'deposit', data: one(1).data }],
+    ['/notifications', { type: 'something new', data: {} }],
+  ])('lead to what they are about: %s', (to, about) => {
+    expect(worded({ ...one(1), ...about } as Notification).to).toBe(to)
   })
 })

@@ -1,7 +1,9 @@
 /** The records of the REST API and of the events: the same shape in both. */
+import type { ConsoleEntry } from './events'
 import type * as schema from './schema'
 
-export type { AdminUser, FailedJob, FoundMessage, Profile, RealtimePlace } from './schema'
+export type { ConsoleEntry } from './events'
+export type { AdminUser, FailedJob, Figures, FoundMessage, Profile, RealtimePlace } from './schema'
 
 type Profile = schema.Profile
 
@@ -18,23 +20,8 @@ export type ConnectionsNow = schema.ConnectionsOut
 export type ChannelCount = schema.ChannelOut
 export type ListedEvent = schema.Event
 export type AuditEntry = schema.AuditOut
-/** A figure is null if its source did not answer. The schema allows leaving figures out; the server never does. */
-export type Figures = Required<schema.Figures>
-
-export interface Message {
-  id: number
-  user_id: number
-  /** Null in the general chat. */
-  recipient_id: number | null
-  message: string
-  is_read: boolean
-  read_at: string | null
-  created_at: string
-  updated_at: string
-  user: Profile
-  /** On direct messages only. */
-  recipient?: Profile
-}
+/** `recipient_id` is null in the general chat; `recipient` is on direct messages only. */
+export type Message = schema.MessageOut & Partial<Pick<schema.DirectMessageOut, 'recipient'>>
 
 export interface Conversation {
   user: Profile
@@ -71,16 +58,7 @@ export type MovementType = 'deposit' | 'withdrawal'
 
 export interface FigureSample {
   at: string
-  figures: Partial<Omit<Figures, 'at'>>
+  figures: Partial<Omit<schema.Figures, 'at'>>
 }
 
-export type ConsoleKind = 'event' | 'join' | 'leave' | 'occupied' | 'vacated' | 'client_event' | 'error' | 'audit'
-
-/** One line of the live console. */
-export interface ConsoleEntry {
-  kind: ConsoleKind
-  at: string
-  channel: string | null
-  name: string | null
-  detail: Record<string, unknown>
-}
+export type ConsoleKind = ConsoleEntry['kind']

@@ -1,5 +1,28 @@
 /** The records of the REST API, written from its description: `make reference`. */
 
+/** A change of one's campaign by someone else. */
+export interface AboutCampaign {
+  campaign_id: number
+  name: string
+  action: 'updated' | 'budget' | 'activated' | 'deactivated' | 'deleted'
+  by: Profile
+}
+
+/** A direct message that was received; `excerpt` is how it begins. */
+export interface AboutMessage {
+  message_id: number
+  sender: Profile
+  excerpt: string
+}
+
+/** A transaction of one's wallet, and the balance after it. */
+export interface AboutTransaction {
+  transaction_id: number
+  amount: string
+  currency: string
+  balance: string
+}
+
 /** An action on a campaign: by whom, when, and its changes, `{field: [old, new]}`. */
 export interface ActivityOut {
   id: number
@@ -40,6 +63,15 @@ export interface CampaignChange {
   starts_at?: string | null
   ends_at?: string | null
   version?: number | null
+}
+
+/** A notification of a changed campaign. */
+export interface CampaignNotification {
+  id: number
+  read_at: string | null
+  created_at: string
+  type: 'campaign_changed'
+  data: AboutCampaign
 }
 
 /** A campaign. */
@@ -136,16 +168,16 @@ export interface FailedJob {
 export interface Figures {
   at: string
   realtime: 'up' | 'down'
-  connections?: number | null
-  channels?: number | null
-  nodes?: number | null
-  workers?: number | null
-  redis?: string | null
-  received_per_s?: number | null
-  published_per_s?: number | null
-  delivered_per_s?: number | null
+  connections: number | null
+  channels: number | null
+  nodes: number | null
+  workers: number | null
+  redis: string | null
+  received_per_s: number | null
+  published_per_s: number | null
+  delivered_per_s: number | null
   /** Mean time from commit to acceptance, last minute */
-  publish_latency_ms?: number | null
+  publish_latency_ms: number | null
   queue_waiting: number
   queue_lag_s: number
   queue_workers: number
@@ -181,6 +213,15 @@ export interface ManualEvent {
   channel: string
   event: string
   data?: Record<string, unknown>
+}
+
+/** A notification of a direct message. */
+export interface MessageNotification {
+  id: number
+  read_at: string | null
+  created_at: string
+  type: 'private_message'
+  data: AboutMessage
 }
 
 /** A message and its author. */
@@ -266,13 +307,7 @@ export interface NewTokenOut {
 }
 
 /** A notification. */
-export interface NotificationOut {
-  id: number
-  type: string
-  data: Record<string, unknown>
-  read_at: string | null
-  created_at: string
-}
+export type NotificationOut = MessageNotification | CampaignNotification | TransactionNotification
 
 /** The figures now, and over the last hour, oldest first. */
 export interface Overview {
@@ -363,6 +398,15 @@ export interface TokenOut {
   last_used_at: string | null
   expires_at: string | null
   created_at: string
+}
+
+/** A notification of a deposit or withdrawal. */
+export interface TransactionNotification {
+  id: number
+  read_at: string | null
+  created_at: string
+  type: 'deposit' | 'withdrawal'
+  data: AboutTransaction
 }
 
 /** A deposit or withdrawal. */

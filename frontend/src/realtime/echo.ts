@@ -1,5 +1,5 @@
 /**
- * Builds Echo, here and nowhere else. Key and address come from the portal at run time. Channels are authorised
+ * Builds Echo, here and nowhere else. Key and address come from the portal at run time. Channels are authorized
  * through our own API client, which handles the CSRF token, an ended session and a restarting portal as for every
  * other request.
  */
@@ -14,8 +14,8 @@ export type RealtimeEcho = Echo<'reverb'>
 
 type SocketState = Extract<ConnectionEvent, { type: 'socket' }>['state']
 
-/** Waits between attempts to authorise, in milliseconds; the last one repeats. */
-const ASK_AGAIN_MS = [500, 1500, 4000, 8000]
+/** Waits between attempts to authorize, in milliseconds; the last one repeats. */
+const RETRY_MS = [500, 1500, 4000, 8000]
 
 export function buildEcho(place: RealtimePlace): RealtimeEcho {
   const echo: RealtimeEcho = new Echo({
@@ -32,7 +32,7 @@ export function buildEcho(place: RealtimePlace): RealtimeEcho {
     withoutInterceptors: true,
     channelAuthorization: {
       customHandler: ({ socketId, channelName }, answer) => {
-        void untilAnswered(
+        void answerWhenFinal(
           () => authorizeChannel(socketId, channelName),
           answer,
           () => echo.socketId() === socketId,
@@ -44,7 +44,7 @@ export function buildEcho(place: RealtimePlace): RealtimeEcho {
       endpoint: '/broadcasting/user-auth',
       headers: {},
       customHandler: ({ socketId }, answer) => {
-        void untilAnswered(
+        void answerWhenFinal(
           () => authenticateUser(socketId),
           answer,
           () => echo.socketId() === socketId,
@@ -62,37 +62,37 @@ export function buildEcho(place: RealtimePlace): RealtimeEcho {
  * Repeats a request until its outcome is final: pusher-js asks only once per connection, so without this a portal
  * that restarts at the wrong moment would leave the channel silent or the connection unauthenticated.
  */
-async function untilAnswered<T>(
-  ask: () => Promise<T>,
-  answer: (error: Error | null, given: T | null) => void,
+async function answerWhenFinal<T>(
+  request: () => Promise<T>,
+  answer: (error: Error | null, response: T | null) => void,
   isCurrent: () => boolean,
 ): Promise<void> {
   for (let tries = 0; isCurrent(); tries += 1) {
     try {
-      const given = await ask()
-      if (isCurrent()) answer(null, given)
+      const response = await request()
+      if (isCurrent()) answer(null, response)
       return
     } catch (error) {
       if (error instanceof SignedOut || (error instanceof Rejected && error.status < 500)) {
         answer(error, null)
         return
       }
-      const wait = ASK_AGAIN_MS[Math.min(tries, ASK_AGAIN_MS.length - 1)]
+      const wait = RETRY_MS[Math.min(tries, RETRY_MS.length - 1)]
       await new Promise((resolve) => setTimeout(resolve, wait))
     }
   }
 }
 
 /** The code with which the server ends a connection for good. */
-const UNAUTHORISED = 4009
+const UNAUTHORIZED = 4009
 
 /** Whether an error of pusher-js is a close with that code. On a single channel the same code closes nothing. */
-export function isSentAway(error: unknown): boolean {
+export function isUnauthorizedClose(error: unknown): boolean {
   const { type, error: cause } = (error ?? {}) as {
     type?: unknown
     error?: { data?: { code?: unknown } | null } | null
   }
-  return type === 'WebSocketError' && cause?.data?.code === UNAUTHORISED
+  return type === 'WebSocketError' && cause?.data?.code === UNAUTHORIZED
 }
 
 /**
@@ -101,21 +101,21 @@ export function isSentAway(error: unknown): boolean {
  */
 export function watchConnection(
   echo: RealtimeEcho,
-  tell: (event: ConnectionEvent) => void,
-  sentAway: () => void,
+  report: (event: ConnectionEvent) => void,
+  onUnauthorized: () => void,
 ): () => void {
   const connection = echo.connector.pusher.connection
-  const onState = ({ current }: { current: SocketState }) => tell({ type: 'socket', state: current, now: Date.now() })
-  const onWait = (seconds: number) => tell({ type: 'retryIn', seconds, now: Date.now() })
+  const onState = ({ current }: { current: SocketState }) => report({ type: 'socket', state: current, now: Date.now() })
+  const onWait = (seconds: number) => report({ type: 'retryIn', seconds, now: Date.now() })
   // pusher-js reports the close before it becomes "disconnected".
-  const onError = (error: unknown) => isSentAway(error) && queueMicrotask(sentAway)
-  const onNetwork = () => tell({ type: 'network', hasNetwork: navigator.onLine, now: Date.now() })
+  const onError = (error: unknown) => isUnauthorizedClose(error) && queueMicrotask(onUnauthorized)
+  const onNetwork = () => report({ type: 'network', hasNetwork: navigator.onLine, now: Date.now() })
   connection.bind('state_change', onState)
   connection.bind('connecting_in', onWait)
   connection.bind('error', onError)
   window.addEventListener('online', onNetwork)
   window.addEventListener('offline', onNetwork)
-  tell({ type: 'socket', state: connection.state as SocketState, now: Date.now() })
+  report({ type: 'socket', state: connection.state as SocketState, now: Date.now() })
   return () => {
     connection.unbind('state_change', onState)
     connection.unbind('connecting_in', onWait)

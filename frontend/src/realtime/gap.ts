@@ -23,8 +23,8 @@ export class Follower {
   private after = 0
   private hasPosition = false
   private hasGap = true
-  private readonly heardInGap = new Set<number>()
-  private round = 0
+  private readonly receivedInGap = new Set<number>()
+  private generation = 0
 
   constructor(private readonly feed: Feed) {}
 
@@ -33,21 +33,21 @@ export class Follower {
     this.hasPosition = true
     this.after = eventId
     this.hasGap = true
-    this.heardInGap.clear()
+    this.receivedInGap.clear()
   }
 
   /** The connection was lost: events published from now on may be missed. */
   lost(): void {
     this.hasGap = true
-    this.round += 1
+    this.generation += 1
   }
 
   /** An event arrived over the socket. False if it was applied before. */
-  heard(eventId: number): boolean {
+  received(eventId: number): boolean {
     if (this.hasPosition && eventId <= this.after) return false
     if (this.hasGap) {
-      if (this.heardInGap.has(eventId)) return false
-      this.heardInGap.add(eventId)
+      if (this.receivedInGap.has(eventId)) return false
+      this.receivedInGap.add(eventId)
     } else {
       this.after = eventId
     }
@@ -55,35 +55,35 @@ export class Follower {
   }
 
   /** Whether there is a gap to close. */
-  get isOpen(): boolean {
+  get hasGapToClose(): boolean {
     return this.hasGap && this.hasPosition
   }
 
   /**
-   * Fetches and applies missed events. Call it once the channel is subscribed. If the connection is lost meanwhile it
+   * Fetches and applies missed events. Call it once the channel is subscribed. If the connection is lost meanwhile, it
    * ends quietly: the next subscription closes the larger gap. Raises what `fetchAfter` and `reload` raise.
    */
   async close(): Promise<void> {
-    if (!this.isOpen) return
-    this.round += 1
-    const round = this.round
+    if (!this.hasGapToClose) return
+    this.generation += 1
+    const generation = this.generation
     for (let page = 0; page < MOST_PAGES; page += 1) {
       const { events, complete } = await this.feed.fetchAfter(this.feed.channel, this.after)
-      if (round !== this.round) return
+      if (generation !== this.generation) return
       if (!complete) {
         this.loaded(await this.feed.reload())
-        if (round !== this.round) return
+        if (generation !== this.generation) return
         continue
       }
       for (const event of events) {
         if (event.eventId <= this.after) continue
         this.after = event.eventId
-        if (!this.heardInGap.delete(event.eventId)) this.feed.apply(event)
+        if (!this.receivedInGap.delete(event.eventId)) this.feed.apply(event)
       }
       if (events.length === 0) {
         this.hasGap = false
-        this.after = Math.max(this.after, ...this.heardInGap)
-        this.heardInGap.clear()
+        this.after = Math.max(this.after, ...this.receivedInGap)
+        this.receivedInGap.clear()
         return
       }
     }

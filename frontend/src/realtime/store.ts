@@ -6,22 +6,22 @@ import type { Profile } from '@/api/records'
 import { realtimePlace } from '@/api/realtime'
 import { connectionAfter, initialConnection, isUp, viewOf, type ConnectionEvent } from './connection'
 import { buildEcho, retryNow, watchConnection, type RealtimeEcho } from './echo'
-import { Lines, type Feed, type Line } from './lines'
-import { Readmission } from './readmission'
+import { Reconnector } from './reconnector'
+import { Subscriptions, type ChannelName, type Feed, type Subscription } from './subscriptions'
 
-export interface PresenceEar {
+export interface PresenceHandlers {
   here(members: Profile[]): void
   joining(member: Profile): void
   leaving(member: Profile): void
 }
 
-/** A requested subscription, attached to the present Echo. */
-interface Wish {
-  attach(echo: RealtimeEcho, lines: Lines): void
+/** What features asked for: attached to each new Echo. */
+interface Attachment {
+  attach(echo: RealtimeEcho, subscriptions: Subscriptions): void
   detach(): void
 }
 
-const PLACE_AGAIN_MS = 3_000
+const RETRY_MS = 3_000
 const TICK_MS = 500
 
 export const useRealtime = defineStore('realtime', () => {
@@ -31,85 +31,85 @@ export const useRealtime = defineStore('realtime', () => {
   const isConnected = computed(() => isUp(connection.value))
   const view = computed(() => viewOf(connection.value, now.value))
 
-  const wishes = new Set<Wish>()
-  let lines: Lines | null = null
-  let round = 0
+  const attachments = new Set<Attachment>()
+  let subscriptions: Subscriptions | null = null
+  let generation = 0
   let unwatch: (() => void) | null = null
   let ticking: ReturnType<typeof setInterval> | undefined
-  let wake: (() => void) | null = null
-  let askWho: () => Promise<void> = () => Promise.resolve()
+  let endWait: (() => void) | null = null
+  let checkSession: () => Promise<void> = () => Promise.resolve()
 
-  const readmission = new Readmission({
-    ask: () => askWho(),
+  const reconnector = new Reconnector({
+    checkSession: () => checkSession(),
     connect: () => echo.value && retryNow(echo.value),
-    waiting: (ms) => tell({ type: 'retryIn', seconds: ms / 1000, now: Date.now() }),
+    retryIn: (ms) => report({ type: 'retryIn', seconds: ms / 1000, now: Date.now() }),
   })
 
-  function tell(event: ConnectionEvent): void {
+  function report(event: ConnectionEvent): void {
     now.value = event.now
     const wasUp = isUp(connection.value)
     connection.value = connectionAfter(connection.value, event)
-    if (wasUp && !isUp(connection.value)) lines?.lost()
+    if (wasUp && !isUp(connection.value)) subscriptions?.lost()
     clearInterval(ticking)
     if (!isUp(connection.value)) ticking = setInterval(() => (now.value = Date.now()), TICK_MS)
   }
 
   /**
    * Opens the connection, with all requested subscriptions attached before it connects, so that nothing is missed.
-   * `whoIsSignedIn` is called before coming back after the server ended the connection; it raises SignedOut if the
-   * account is not signed in any more.
+   * `check` is called before reconnecting after the server ended the connection; it raises SignedOut if the account is
+   * no longer signed in.
    */
-  async function start(whoIsSignedIn: () => Promise<void>): Promise<void> {
+  async function start(check: () => Promise<void>): Promise<void> {
     stop()
-    askWho = whoIsSignedIn
+    checkSession = check
     window.addEventListener('pagehide', leave)
     window.addEventListener('pageshow', comeBack)
-    round += 1
-    const current = round
+    generation += 1
+    const current = generation
     for (;;) {
       try {
         const place = await realtimePlace()
-        if (current !== round) return
+        if (current !== generation) return
         const built = buildEcho(place)
         echo.value = built
         nameSocket(() => built.socketId() ?? null)
-        unwatch = watchConnection(built, tell, () => readmission.ended())
-        const opened = new Lines(built)
-        lines = opened
-        wishes.forEach((wish) => wish.attach(built, opened))
+        unwatch = watchConnection(built, report, () => reconnector.ended())
+        const opened = new Subscriptions(built)
+        subscriptions = opened
+        attachments.forEach((one) => one.attach(built, opened))
         return
       } catch {
-        if (current !== round) return
-        tell({ type: 'retryIn', seconds: PLACE_AGAIN_MS / 1000, now: Date.now() })
+        if (current !== generation) return
+        report({ type: 'retryIn', seconds: RETRY_MS / 1000, now: Date.now() })
         await new Promise<void>((resolve) => {
-          wake = resolve
-          setTimeout(resolve, PLACE_AGAIN_MS)
+          endWait = resolve
+          setTimeout(resolve, RETRY_MS)
         })
-        if (current !== round) return
+        if (current !== generation) return
       }
     }
   }
 
   /** A page that was left is disconnected, although the browser may keep it to come back to. */
   function leave(): void {
-    readmission.stop()
+    reconnector.stop()
     echo.value?.disconnect()
-    lines?.left()
+    subscriptions?.left()
   }
 
   function comeBack(event: PageTransitionEvent): void {
-    // Another tab may have signed out or in meanwhile.
-    if (event.persisted && echo.value) readmission.now()
+    // Another tab may have signed in or out in the meantime.
+    if (event.persisted && echo.value) reconnector.now()
   }
 
   function stop(): void {
-    round += 1
+    generation += 1
     window.removeEventListener('pagehide', leave)
     window.removeEventListener('pageshow', comeBack)
-    readmission.stop()
-    lines?.lost()
-    wishes.forEach((wish) => wish.detach())
-    lines = null
+    reconnector.stop()
+    subscriptions?.lost()
+    attachments.forEach((one) => one.detach())
+    subscriptions = null
     unwatch?.()
     unwatch = null
     clearInterval(ticking)
@@ -119,49 +119,50 @@ export const useRealtime = defineStore('realtime', () => {
     connection.value = initialConnection(navigator.onLine)
   }
 
-  function wish(one: Wish): () => void {
-    wishes.add(one)
-    if (echo.value && lines) one.attach(echo.value, lines)
+  /** Keeps something attached to the present Echo until the returned function is called. */
+  function keepAttached(one: Attachment): () => void {
+    attachments.add(one)
+    if (echo.value && subscriptions) one.attach(echo.value, subscriptions)
     return () => {
-      wishes.delete(one)
+      attachments.delete(one)
       one.detach()
     }
   }
 
-  /** Follows a channel until `stop`, over every reconnection and new Echo. */
-  function follow(feed: Feed): Line {
-    let line: Line | null = null
+  /** Follows a channel until `stop`, across every reconnection and new Echo. */
+  function follow<C extends ChannelName>(feed: Feed<C>): Subscription {
+    let subscription: Subscription | null = null
     let upTo: number | null = null
-    const stopWishing = wish({
+    const stop = keepAttached({
       attach: (_, opened) => {
-        line = opened.open(feed)
-        if (upTo !== null) line.loaded(upTo)
+        subscription = opened.open(feed)
+        if (upTo !== null) subscription.loaded(upTo)
       },
       detach: () => {
-        line?.stop()
-        line = null
+        subscription?.stop()
+        subscription = null
       },
     })
     return {
       loaded: (eventId) => {
         upTo = eventId
-        line?.loaded(eventId)
+        subscription?.loaded(eventId)
       },
-      stop: stopWishing,
+      stop,
     }
   }
 
   /** Joins a presence channel, named without its prefix, until the returned function is called. */
-  function join(name: string, ear: PresenceEar): () => void {
+  function join(name: string, handlers: PresenceHandlers): () => void {
     let joined: RealtimeEcho | null = null
-    return wish({
+    return keepAttached({
       attach: (built) => {
         joined = built
         built
           .join(name)
-          .here((members: Profile[]) => ear.here(members))
-          .joining((member: Profile) => ear.joining(member))
-          .leaving((member: Profile) => ear.leaving(member))
+          .here((members: Profile[]) => handlers.here(members))
+          .joining((member: Profile) => handlers.joining(member))
+          .leaving((member: Profile) => handlers.leaving(member))
       },
       detach: () => {
         joined?.leaveChannel(`presence-${name}`)
@@ -171,9 +172,9 @@ export const useRealtime = defineStore('realtime', () => {
   }
 
   function retry(): void {
-    if (echo.value && connection.value.socket === 'disconnected') readmission.now()
+    if (echo.value && connection.value.socket === 'disconnected') reconnector.now()
     else if (echo.value) retryNow(echo.value)
-    else wake?.()
+    else endWait?.()
   }
 
   return { connection, echo, view, isConnected, start, stop, follow, join, retry }

@@ -19,18 +19,18 @@ const entry = (name: string, kind: ConsoleKind = 'event', channel: string | null
   name,
   detail: { user_id: '7' },
 })
-const heard = (...names: string[]): ConsoleEvent => ({ type: 'heard', entries: names.map((name) => entry(name)) })
+const received = (...names: string[]): ConsoleEvent => ({ type: 'received', entries: names.map((name) => entry(name)) })
 const after = (...events: ConsoleEvent[]) => events.reduce(consoleAfter, initialConsole)
 const names = (lines: readonly Line[]) => lines.map((line) => line.entry?.name ?? '(gap)')
 const many = (from: number, count: number) => Array.from({ length: count }, (_, index) => String(from + index))
 
 describe('the console', () => {
   it('shows the newest first', () => {
-    expect(names(after(heard('a', 'b'), heard('c')).lines)).toEqual(['c', 'b', 'a'])
+    expect(names(after(received('a', 'b'), received('c')).lines)).toEqual(['c', 'b', 'a'])
   })
 
   it('keeps the newest 500, and gives each line a key of its own', () => {
-    const { lines } = after(heard(...many(0, 400)), heard(...many(400, 400)))
+    const { lines } = after(received(...many(0, 400)), received(...many(400, 400)))
 
     expect(lines.length).toBe(MOST)
     expect([names(lines)[0], names(lines).at(-1)]).toEqual(['799', '300'])
@@ -38,7 +38,7 @@ describe('the console', () => {
   })
 
   it('holds back while paused, counts what came, and shows it when it goes on', () => {
-    const paused = after(heard('a'), { type: 'paused' }, heard('b', 'c'))
+    const paused = after(received('a'), { type: 'paused' }, received('b', 'c'))
 
     expect([names(paused.lines), paused.heldCount]).toEqual([['a'], 2])
     const resumed = consoleAfter(paused, { type: 'resumed' })
@@ -46,30 +46,30 @@ describe('the console', () => {
   })
 
   it('holds back no more than it keeps, and still counts all', () => {
-    const paused = after({ type: 'paused' }, heard(...many(0, 600)))
+    const paused = after({ type: 'paused' }, received(...many(0, 600)))
 
     expect([paused.held.length, paused.heldCount]).toEqual([MOST, 600])
   })
 
   it('is empty when cleared, paused or not', () => {
-    const { lines, held, heldCount, isPaused } = after(heard('a'), { type: 'paused' }, heard('b'), { type: 'cleared' })
+    const { lines, held, heldCount, isPaused } = after(received('a'), { type: 'paused' }, received('b'), {
+      type: 'cleared',
+    })
 
     expect([lines, held, heldCount, isPaused]).toEqual([[], [], 0, true])
   })
 
   it('says once where it was cut off, and not before anything came', () => {
-    expect(names(after({ type: 'lost' }, heard('a'), { type: 'lost' }, { type: 'lost' }, heard('b')).lines)).toEqual([
-      'b',
-      '(gap)',
-      'a',
-    ])
+    expect(
+      names(after({ type: 'lost' }, received('a'), { type: 'lost' }, { type: 'lost' }, received('b')).lines),
+    ).toEqual(['b', '(gap)', 'a'])
   })
 })
 
 describe('the filter', () => {
   const { lines } = after(
     {
-      type: 'heard',
+      type: 'received',
       entries: [
         entry('MessageSent'),
         entry('Whisper', 'client_event', 'presence-x'),
@@ -96,7 +96,7 @@ describe('the filter', () => {
 
   it('offers no filter for kinds that may never come, until one has come or is chosen', () => {
     const quiet = offeredKinds([], new Set())
-    const opened = after({ type: 'heard', entries: [entry('a', 'occupied')] }).lines
+    const opened = after({ type: 'received', entries: [entry('a', 'occupied')] }).lines
 
     expect(quiet).toEqual(['event', 'join', 'leave', 'error', 'audit'])
     expect(offeredKinds(opened, new Set())).toContain('occupied')

@@ -40,37 +40,41 @@ const loaded = (second: number, ...history: FigureSample[]): FigureEvent => ({
   now: figures(second),
   history,
 })
-const heard = (second: number): FigureEvent => ({ type: 'heard', figures: figures(second), at: second * 1000 })
+const received = (second: number): FigureEvent => ({ type: 'received', figures: figures(second), at: second * 1000 })
 const after = (...events: FigureEvent[]) => events.reduce(figuresAfter, initialFigures(0))
 const times = (...events: FigureEvent[]) => after(...events).points.map(({ at }) => at - start / 1000)
 
 describe('the figures', () => {
   it('are the samples and then what came live', () => {
-    expect(times(loaded(30, sample(10), sample(20)), heard(31), heard(32))).toEqual([10, 20, 30, 31, 32])
+    expect(times(loaded(30, sample(10), sample(20)), received(31), received(32))).toEqual([10, 20, 30, 31, 32])
   })
 
   it('keep what came live when the samples come late', () => {
-    expect(times(heard(30), heard(31), loaded(32, sample(10), sample(20), sample(30)))).toEqual([10, 20, 30, 31, 32])
+    expect(times(received(30), received(31), loaded(32, sample(10), sample(20), sample(30)))).toEqual([
+      10, 20, 30, 31, 32,
+    ])
   })
 
   it('do not go back in time', () => {
-    const state = after(heard(31), heard(30), loaded(29, sample(10)))
+    const state = after(received(31), received(30), loaded(29, sample(10)))
 
     expect(state.now?.at).toBe(iso(31))
     expect(state.points.map(({ at }) => at - start / 1000)).toEqual([10, 31])
   })
 
   it('are of one hour', () => {
-    expect(times(loaded(0, sample(-10)), heard(KEPT_MS / 1000 - 5), heard(KEPT_MS / 1000 + 1))).toEqual([3595, 3601])
+    expect(times(loaded(0, sample(-10)), received(KEPT_MS / 1000 - 5), received(KEPT_MS / 1000 + 1))).toEqual([
+      3595, 3601,
+    ])
   })
 
   it('stay when they could not be asked for again', () => {
     expect(after({ type: 'failed' }).phase).toBe('failed')
-    expect(after(heard(1), { type: 'failed' }).phase).toBe('ready')
+    expect(after(received(1), { type: 'failed' }).phase).toBe('ready')
   })
 
   it('are live while they come and there is a connection; what was asked for is not live', () => {
-    const state = after(heard(1), loaded(9))
+    const state = after(received(1), loaded(9))
 
     expect(livelinessOf(state, true, 1_000 + STALE_AFTER_MS)).toBe('live')
     expect(livelinessOf(state, true, 1_001 + STALE_AFTER_MS)).toBe('stale')
@@ -83,7 +87,7 @@ describe('the figures', () => {
   })
 
   it('are drawn in columns, with holes where nobody knew', () => {
-    const { points } = after(loaded(2, sample(1)), { type: 'heard', figures: figures(3, null), at: 3_000 })
+    const { points } = after(loaded(2, sample(1)), { type: 'received', figures: figures(3, null), at: 3_000 })
 
     expect(columns(points, ['connections', 'queue_waiting'])).toEqual([
       [1, 2, 3].map((second) => start / 1000 + second),

@@ -3,8 +3,8 @@ import { conversationChannel, GENERAL, personIn, roomOf, roomWith } from '@/feat
 import { ana, ben, said } from '../records'
 
 it('orders the ids of a conversation as numbers', () => {
-  expect(conversationChannel(10, 9)).toBe('chat.9.10')
-  expect(conversationChannel(9, 10)).toBe('chat.9.10')
+  expect(conversationChannel(10, 9)).toBe('private-chat.9.10')
+  expect(conversationChannel(9, 10)).toBe('private-chat.9.10')
 })
 
 it('shows a direct message with the other person, whoever wrote it', () => {

@@ -23,8 +23,8 @@ function following({ keptFrom = 1 } = {}) {
     },
   })
   const publish = (...ids: number[]) => ids.forEach((eventId) => recorded.push({ eventId, name: 'E', payload: {} }))
-  const hear = (...ids: number[]) => ids.forEach((id) => follower.heard(id) && applied.push(id))
-  return { follower, applied, reloads, publish, hear, world }
+  const receive = (...ids: number[]) => ids.forEach((id) => follower.received(id) && applied.push(id))
+  return { follower, applied, reloads, publish, receive, world }
 }
 
 it('fetches what came between the list and the subscription', async () => {
@@ -34,32 +34,32 @@ it('fetches what came between the list and the subscription', async () => {
   await follower.close()
 
   expect(applied).toEqual([3, 4, 5])
-  expect(follower.isOpen).toBe(false)
+  expect(follower.hasGapToClose).toBe(false)
 })
 
 it('applies what comes over the socket once', async () => {
-  const { follower, applied, hear } = following()
+  const { follower, applied, receive } = following()
   follower.loaded(0)
   await follower.close()
-  hear(1, 2, 2, 1, 3)
+  receive(1, 2, 2, 1, 3)
 
   expect(applied).toEqual([1, 2, 3])
 })
 
 it('does not take an event after a loss for proof that nothing is missing', async () => {
-  const { follower, applied, publish, hear } = following()
+  const { follower, applied, publish, receive } = following()
   follower.loaded(0)
   await follower.close()
   publish(1)
-  hear(1)
+  receive(1)
   follower.lost()
   publish(2, 3, 4)
-  hear(4)
+  receive(4)
   await follower.close()
 
   expect(applied.toSorted()).toEqual([1, 2, 3, 4])
   publish(5)
-  hear(4, 5)
+  receive(4, 5)
   expect(applied.toSorted()).toEqual([1, 2, 3, 4, 5])
 })
 
@@ -70,7 +70,7 @@ it('leaves the gap open when the connection is lost while closing it', async () 
   world.beforeAnswer = () => follower.lost()
   await follower.close()
   expect(applied).toEqual([])
-  expect(follower.isOpen).toBe(true)
+  expect(follower.hasGapToClose).toBe(true)
 
   world.beforeAnswer = () => undefined
   await follower.close()
@@ -85,26 +85,26 @@ it('loads the list again when the server keeps no events that old', async () => 
 
   expect(reloads).toEqual([51])
   expect(applied).toEqual([])
-  expect(follower.isOpen).toBe(false)
+  expect(follower.hasGapToClose).toBe(false)
 })
 
-it('applies anew what was heard while a list that does not hold it was on its way', async () => {
-  const { follower, applied, publish, hear } = following()
+it('applies anew what was received while a list that does not hold it was on its way', async () => {
+  const { follower, applied, publish, receive } = following()
   publish(1, 2)
-  hear(1, 2)
+  receive(1, 2)
   follower.loaded(1)
   await follower.close()
 
   expect(applied).toEqual([1, 2, 2])
-  hear(2)
+  receive(2)
   expect(applied).toEqual([1, 2, 2])
 })
 
 it('has nothing to close before its list is loaded', async () => {
-  const { follower, applied, publish, hear } = following()
+  const { follower, applied, publish, receive } = following()
   publish(1)
   await follower.close()
-  hear(1)
+  receive(1)
   follower.loaded(1)
   await follower.close()
 

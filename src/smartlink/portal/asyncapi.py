@@ -67,7 +67,9 @@ def samples() -> list[BroadcastEvent]:
     )
     read = unread.model_copy(update={"is_read": True, "read_at": now})
     about = {"message_id": 42, "sender": {"id": ana.id, "name": ana.name}, "excerpt": "Hello, world!"}
-    notification = NotificationOut(id=5, type="private_message", data=about, read_at=None, created_at=now)
+    notification = NotificationOut.model_validate(
+        {"id": 5, "type": "private_message", "data": about, "read_at": None, "created_at": now}
+    )
     campaign = CampaignOut(
         id=3,
         user_id=ana.id,
@@ -114,7 +116,7 @@ def samples() -> list[BroadcastEvent]:
         UserUpdated(ana),
         NotificationCreated(notification, ben),
         EchoNotification(notification, ben.id),
-        NotificationRead(notification.id, ben),
+        NotificationRead(notification.root.id, ben),
         CampaignCreated(campaign),
         CampaignUpdated(campaign),
         CampaignActivated(campaign),

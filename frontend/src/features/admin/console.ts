@@ -21,7 +21,7 @@ export interface ConsoleState {
 }
 
 export type ConsoleEvent =
-  | { type: 'heard'; entries: readonly ConsoleEntry[] }
+  | { type: 'received'; entries: readonly ConsoleEntry[] }
   | { type: 'lost' }
   | { type: 'paused' }
   | { type: 'resumed' }
@@ -31,7 +31,7 @@ export const initialConsole: ConsoleState = { lines: [], isPaused: false, held: 
 
 export function consoleAfter(state: ConsoleState, event: ConsoleEvent): ConsoleState {
   switch (event.type) {
-    case 'heard':
+    case 'received':
       return withLines(state, event.entries)
     case 'lost': {
       const newest = state.isPaused ? (state.held[0] ?? state.lines[0]) : state.lines[0]
@@ -79,13 +79,13 @@ export const KINDS: Record<ConsoleKind, string> = {
 }
 
 /** Sent only if the webhooks are configured for them: no filter is offered before the first. */
-const IF_HEARD: ReadonlySet<ConsoleKind> = new Set(['occupied', 'vacated', 'client_event'])
+const IF_RECEIVED: ReadonlySet<ConsoleKind> = new Set(['occupied', 'vacated', 'client_event'])
 
 /** The kinds offered as filters. */
 export function offeredKinds(lines: readonly Line[], chosen: ReadonlySet<ConsoleKind>): ConsoleKind[] {
-  const heard = new Set(lines.map(({ entry }) => entry?.kind))
+  const received = new Set(lines.map(({ entry }) => entry?.kind))
   return (Object.keys(KINDS) as ConsoleKind[]).filter(
-    (kind) => !IF_HEARD.has(kind) || heard.has(kind) || chosen.has(kind),
+    (kind) => !IF_RECEIVED.has(kind) || received.has(kind) || chosen.has(kind),
   )
 }
 

@@ -23,26 +23,26 @@ export interface FigureState {
   now: Figures | null
   /** When the page was opened, and when metrics last arrived live, by the browser's clock. Milliseconds. */
   openedAt: number
-  heardAt: number | null
+  receivedAt: number | null
   /** Oldest first. */
   points: readonly Point[]
 }
 
 export type FigureEvent =
   | { type: 'loaded'; now: Figures; history: readonly FigureSample[] }
-  | { type: 'heard'; figures: Figures; at: number }
+  | { type: 'received'; figures: Figures; at: number }
   | { type: 'failed' }
 
 export function initialFigures(openedAt: number): FigureState {
-  return { phase: 'loading', now: null, openedAt, heardAt: null, points: [] }
+  return { phase: 'loading', now: null, openedAt, receivedAt: null, points: [] }
 }
 
 export function figuresAfter(state: FigureState, event: FigureEvent): FigureState {
   switch (event.type) {
     case 'failed':
       return { ...state, phase: state.phase === 'ready' ? 'ready' : 'failed' }
-    case 'heard':
-      return taken({ ...state, phase: 'ready', heardAt: event.at }, event.figures)
+    case 'received':
+      return taken({ ...state, phase: 'ready', receivedAt: event.at }, event.figures)
     case 'loaded': {
       const samples = event.history.map(({ at, figures }) => point(at, figures))
       // Live points are denser than samples, but start when the page was opened.
@@ -67,12 +67,12 @@ function point(at: string, figures: FigureSample['figures']): Point {
 
 /** Whether metrics arrive live; `opening` until the first arrives or is overdue. */
 export function livelinessOf(
-  { heardAt, openedAt }: FigureState,
+  { receivedAt, openedAt }: FigureState,
   isConnected: boolean,
   now: number,
 ): 'live' | 'opening' | 'stale' {
-  if (now - (heardAt ?? openedAt) > STALE_AFTER_MS) return 'stale'
-  if (heardAt === null) return 'opening'
+  if (now - (receivedAt ?? openedAt) > STALE_AFTER_MS) return 'stale'
+  if (receivedAt === null) return 'opening'
   return isConnected ? 'live' : 'stale'
 }
 

@@ -1,6 +1,6 @@
 /** Loads a list of `pages.ts`: the first page, older pages, and reloads. Answers to outdated requests are dropped. */
 import { computed, ref, shallowRef } from 'vue'
-import { whenBack } from '@/realtime/back'
+import { onReconnected } from '@/realtime/reconnected'
 import { pagedAfter, type Paged, type PagedEvent } from './pages'
 
 export function usePaging<T extends { id: number }>(pageSize: number, fetchPage: (before?: number) => Promise<T[]>) {
@@ -41,7 +41,7 @@ export function usePaging<T extends { id: number }>(pageSize: number, fetchPage:
     if (last && !isLoading.value) await ask('olderLoaded', last.id)
   }
 
-  whenBack(() => state.value.phase === 'failed' && void load())
+  onReconnected(() => state.value.phase === 'failed' && void load())
 
   return { state, list: computed(() => state.value.list), trouble, isLoading, dispatch, load, loadOlder }
 }

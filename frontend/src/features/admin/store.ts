@@ -2,17 +2,17 @@
 import { defineStore } from 'pinia'
 import { computed, ref, shallowRef, watch } from 'vue'
 import * as http from '@/api/admin'
-import type { ConsoleEntry, Figures } from '@/api/records'
-import type { Line } from '@/realtime/lines'
+import type { ConsoleEntry } from '@/api/records'
+import type { Subscription } from '@/realtime/subscriptions'
 import { useRealtime } from '@/realtime/store'
 import { consoleAfter, initialConsole, type ConsoleEvent } from './console'
 import { figuresAfter, initialFigures, livelinessOf, type FigureEvent } from './figures'
 
 /** Entries that arrive within this time are shown together. */
-const TOGETHER_MS = 200
-const LOOK_EVERY_MS = 1_000
+const BATCH_MS = 200
+const CHECK_EVERY_MS = 1_000
 /** Without live metrics they are polled this often. */
-const ASK_EVERY_MS = 5_000
+const POLL_EVERY_MS = 5_000
 
 export const useAdmin = defineStore('admin', () => {
   const realtime = useRealtime()
@@ -22,12 +22,12 @@ export const useAdmin = defineStore('admin', () => {
   const liveliness = computed(() => livelinessOf(figures.value, realtime.isConnected, now.value))
   const isStale = computed(() => liveliness.value === 'stale')
 
-  let line: Line | null = null
-  let looking: ReturnType<typeof setInterval> | undefined
-  let gathering: ReturnType<typeof setTimeout> | undefined
-  let gathered: ConsoleEntry[] = []
-  let isAsking = false
-  let askedAt = -Infinity
+  let subscription: Subscription | null = null
+  let checking: ReturnType<typeof setInterval> | undefined
+  let batching: ReturnType<typeof setTimeout> | undefined
+  let batch: ConsoleEntry[] = []
+  let isLoading = false
+  let loadedAt = -Infinity
 
   function dispatchFigures(event: FigureEvent): void {
     figures.value = figuresAfter(figures.value, event)
@@ -38,58 +38,55 @@ export const useAdmin = defineStore('admin', () => {
   }
 
   function show(): void {
-    clearTimeout(gathering)
-    gathering = undefined
-    if (gathered.length > 0) dispatch({ type: 'heard', entries: gathered })
-    gathered = []
+    clearTimeout(batching)
+    batching = undefined
+    if (batch.length > 0) dispatch({ type: 'received', entries: batch })
+    batch = []
   }
 
-  function hear(entry: ConsoleEntry): void {
-    gathered.push(entry)
-    gathering ??= setTimeout(show, TOGETHER_MS)
+  function receive(entry: ConsoleEntry): void {
+    batch.push(entry)
+    batching ??= setTimeout(show, BATCH_MS)
   }
 
   async function load(): Promise<void> {
-    if (isAsking) return
-    isAsking = true
-    askedAt = Date.now()
+    if (isLoading) return
+    isLoading = true
+    loadedAt = Date.now()
     try {
       const { now: latest, history } = await http.overview()
       dispatchFigures({ type: 'loaded', now: latest, history })
     } catch {
       dispatchFigures({ type: 'failed' })
     } finally {
-      isAsking = false
+      isLoading = false
     }
   }
 
   function start(): void {
     stop()
     now.value = Date.now()
-    line = realtime.follow({
+    subscription = realtime.follow({
       channel: 'private-admin',
-      events: [],
-      apply: () => undefined,
-      reload: () => Promise.resolve(0),
       live: {
-        AdminFigures: (payload) => {
+        AdminFigures: ({ figures: latest }) => {
           now.value = Date.now()
-          dispatchFigures({ type: 'heard', figures: payload['figures'] as Figures, at: now.value })
+          dispatchFigures({ type: 'received', figures: latest, at: now.value })
         },
-        AdminEvent: (payload) => hear(payload['entry'] as ConsoleEntry),
+        AdminEvent: ({ entry }) => receive(entry),
       },
     })
-    looking = setInterval(() => {
+    checking = setInterval(() => {
       now.value = Date.now()
-      if (isStale.value && !document.hidden && now.value - askedAt > ASK_EVERY_MS) void load()
-    }, LOOK_EVERY_MS)
+      if (isStale.value && !document.hidden && now.value - loadedAt > POLL_EVERY_MS) void load()
+    }, CHECK_EVERY_MS)
     void load()
   }
 
   function stop(): void {
-    line?.stop()
-    line = null
-    clearInterval(looking)
+    subscription?.stop()
+    subscription = null
+    clearInterval(checking)
     show()
     figures.value = initialFigures(Date.now())
     console.value = initialConsole
@@ -98,7 +95,7 @@ export const useAdmin = defineStore('admin', () => {
   watch(
     () => realtime.isConnected,
     (isUp, wasUp) => {
-      if (line === null || isUp || !wasUp) return
+      if (subscription === null || isUp || !wasUp) return
       show()
       dispatch({ type: 'lost' })
     },

@@ -1,6 +1,9 @@
 /** The audit log and event states in words. */
 import type { AuditEntry } from '@/api/records'
 
+/** The last part of an event's wire name. */
+export const className = (wireName: string): string => wireName.slice(wireName.lastIndexOf('\\') + 1)
+
 const moment = new Intl.DateTimeFormat(undefined, {
   day: 'numeric',
   month: 'short',

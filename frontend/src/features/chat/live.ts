@@ -1,14 +1,14 @@
 /** The channels of the chat. */
-import type { Message, Profile, RecordedEvent } from '@/api/records'
+import type { Message, Notification, Profile } from '@/api/records'
 import type { MembersEvent } from '@/features/presence/members'
-import type { Line } from '@/realtime/lines'
+import type { Subscription } from '@/realtime/subscriptions'
 import type { useRealtime } from '@/realtime/store'
 import { conversationChannel, GENERAL, personIn, roomWith, type RoomKey } from './rooms'
 import type { ChatEvent } from './state'
 
 export interface LivePorts {
   dispatch(event: ChatEvent): void
-  typing(room: RoomKey, word: { user: Profile; typing: boolean }): void
+  typing(room: RoomKey, event: { user: Profile; typing: boolean }): void
   members(event: MembersEvent): void
   renamed(person: Profile): void
   /** A direct message arrived. */
@@ -24,10 +24,11 @@ export interface LivePorts {
 
 const EVERYBODY = 'presence-chat'
 
+/** The part of the realtime store that is used. */
 type Realtime = Pick<ReturnType<typeof useRealtime>, 'follow' | 'join'>
 
 export class LiveChannels {
-  private readonly lines = new Map<string, Line>()
+  private readonly subscriptions = new Map<string, Subscription>()
   private readonly leavePresence: () => void
 
   constructor(
@@ -36,22 +37,32 @@ export class LiveChannels {
     private readonly ports: LivePorts,
     namesUpTo: number,
   ) {
-    this.listenToRoom(GENERAL, 'MessageSent')
-    this.lines.set(
+    this.subscriptions.set(
+      'chat',
+      realtime.follow({
+        channel: 'chat',
+        durable: { MessageSent: ({ message }) => this.arrived(message) },
+        live: { UserTyping: (event) => ports.typing(GENERAL, event) },
+        reload: () => ports.reloadRoom(GENERAL),
+      }),
+    )
+    this.subscriptions.set(
       this.userChannel,
       realtime.follow({
         channel: this.userChannel,
-        events: ['MessageRead', 'NotificationCreated', 'NotificationRead'],
-        apply: (event) => this.apply(event),
+        durable: {
+          MessageRead: ({ message }) => ports.dispatch({ type: 'messageWasRead', message }),
+          NotificationCreated: ({ notification }) => this.notified(notification),
+          NotificationRead: () => ports.readElsewhere(),
+        },
         reload: () => ports.reloadConversations(),
       }),
     )
-    this.lines.set(
+    this.subscriptions.set(
       EVERYBODY,
       realtime.follow({
         channel: EVERYBODY,
-        events: ['UserUpdated'],
-        apply: ({ payload }) => ports.renamed((payload as { user: Profile }).user),
+        durable: { UserUpdated: ({ user }) => ports.renamed(user) },
         reload: () => ports.reloadNames(),
       }),
     )
@@ -65,63 +76,45 @@ export class LiveChannels {
 
   /** The wire name of a room's channel. */
   wireName(room: RoomKey): string {
-    return room === GENERAL ? 'chat' : `private-${conversationChannel(this.me, personIn(room) ?? 0)}`
+    const person = personIn(room)
+    return person === null ? 'chat' : conversationChannel(this.me, person)
   }
 
-  get userChannel(): string {
+  get userChannel(): `private-user.${number}` {
     return `private-user.${this.me}`
   }
 
   /** A list was loaded; it includes its channel's events up to `eventId`. */
   loaded(channel: string, eventId: number): void {
-    this.lines.get(channel)?.loaded(eventId)
+    this.subscriptions.get(channel)?.loaded(eventId)
   }
 
   stop(): void {
     this.leavePresence()
-    for (const line of this.lines.values()) line.stop()
-    this.lines.clear()
+    for (const subscription of this.subscriptions.values()) subscription.stop()
+    this.subscriptions.clear()
   }
 
   listenTo(personId: number): void {
-    this.listenToRoom(roomWith(personId), 'PrivateMessageSent')
-  }
-
-  private listenToRoom(room: RoomKey, event: string): void {
-    const channel = this.wireName(room)
-    if (this.lines.has(channel)) return
-    this.lines.set(
+    const room = roomWith(personId)
+    const channel = conversationChannel(this.me, personId)
+    if (this.subscriptions.has(channel)) return
+    this.subscriptions.set(
       channel,
       this.realtime.follow({
         channel,
-        events: [event],
-        apply: (one) => this.apply(one),
+        durable: { PrivateMessageSent: ({ message }) => this.arrived(message) },
+        live: { UserTyping: (event) => this.ports.typing(room, event) },
         reload: () => this.ports.reloadRoom(room),
-        live: { UserTyping: (word) => this.ports.typing(room, word as unknown as { user: Profile; typing: boolean }) },
       }),
     )
   }
 
-  private apply({ name, payload }: RecordedEvent): void {
-    const data = payload as Record<string, unknown>
-    switch (name) {
-      case 'MessageSent':
-      case 'PrivateMessageSent':
-        this.ports.dispatch({ type: 'messageArrived', message: data['message'] as Message })
-        break
-      case 'MessageRead':
-        this.ports.dispatch({ type: 'messageWasRead', message: data['message'] as Message })
-        break
-      case 'NotificationRead':
-        this.ports.readElsewhere()
-        break
-      case 'NotificationCreated': {
-        const { type, data: about } = data['notification'] as {
-          type: string
-          data: { message_id: number; sender: Profile }
-        }
-        if (type === 'private_message') this.ports.directMessage(about.sender, about.message_id)
-      }
-    }
+  private arrived(message: Message): void {
+    this.ports.dispatch({ type: 'messageArrived', message })
+  }
+
+  private notified({ type, data }: Notification): void {
+    if (type === 'private_message') this.ports.directMessage(data.sender, data.message_id)
   }
 }

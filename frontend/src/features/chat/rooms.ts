@@ -13,9 +13,9 @@ export function personIn(room: RoomKey): number | null {
   return room === 'general' ? null : Number(room.slice('with:'.length))
 }
 
-/** The channel of a direct conversation as Echo takes it, without `private-`. Ids are ordered numerically. */
-export function conversationChannel(one: number, other: number): string {
-  return `chat.${Math.min(one, other)}.${Math.max(one, other)}`
+/** The channel of a direct conversation. Ids are ordered numerically. */
+export function conversationChannel(one: number, other: number): `private-chat.${number}.${number}` {
+  return `private-chat.${Math.min(one, other)}.${Math.max(one, other)}`
 }
 
 /** The room of a message, as seen by `me`. */

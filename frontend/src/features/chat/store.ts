@@ -4,7 +4,7 @@ import { computed, ref, shallowRef } from 'vue'
 import type { Account, Profile } from '@/api/records'
 import { membersAfter, type Member, type MembersEvent } from '@/features/presence/members'
 import { tellRenamed } from '@/features/users/names'
-import { whenBack } from '@/realtime/back'
+import { onReconnected } from '@/realtime/reconnected'
 import { useRealtime } from '@/realtime/store'
 import { joinTabs, type Tabs } from '@/shared/tabs'
 import type { ChatCore, ChatNews } from './core'
@@ -42,7 +42,7 @@ export const useChat = defineStore('chat', () => {
   const reading = useReading(core)
   const typists = useTypists(core, () => live !== null && realtime.isConnected)
   const sending = useSending(core, () => realtime.isConnected)
-  whenBack(loading.loadFailed)
+  onReconnected(loading.loadFailed)
 
   function apply(event: ChatEvent): void {
     state.value = chatAfter(state.value, event)

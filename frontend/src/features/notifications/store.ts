@@ -3,9 +3,9 @@ import { defineStore } from 'pinia'
 import { computed, ref, shallowRef } from 'vue'
 import { sentence } from '@/api/errors'
 import * as http from '@/api/notifications'
-import type { Account, Notification as Note, RecordedEvent } from '@/api/records'
-import type { Line } from '@/realtime/lines'
-import { whenBack } from '@/realtime/back'
+import type { Account, Notification as Note } from '@/api/records'
+import type { Subscription } from '@/realtime/subscriptions'
+import { onReconnected } from '@/realtime/reconnected'
 import { useRealtime } from '@/realtime/store'
 import { Outside } from './outside'
 import { initialNotifications, notificationsAfter, type NotificationEvent } from './state'
@@ -28,7 +28,7 @@ export const useNotifications = defineStore('notifications', () => {
   /** The permission for the browser's own notifications; requested on a click only. */
   const permission = ref(typeof Notification === 'undefined' ? 'denied' : Notification.permission)
 
-  let line: Line | null = null
+  let subscription: Subscription | null = null
   let outside: Outside | null = null
   /** False while the outcome of a request is unknown. */
   let isSure = true
@@ -43,19 +43,21 @@ export const useNotifications = defineStore('notifications', () => {
     stop()
     isSeen = seen
     outside = new Outside()
-    line = realtime.follow({
+    subscription = realtime.follow({
       channel: `private-user.${account.id}`,
-      events: ['NotificationCreated', 'NotificationRead'],
-      apply: hear,
+      durable: {
+        NotificationCreated: ({ notification }) => created(notification),
+        NotificationRead: ({ notificationId }) => wasRead(notificationId),
+      },
       reload: fetchList,
     })
     void load()
   }
 
   function stop(): void {
-    line?.stop()
+    subscription?.stop()
     outside?.stop()
-    line = outside = null
+    subscription = outside = null
     state.value = initialNotifications
     toasts.value = []
     olderTrouble.value = null
@@ -70,17 +72,17 @@ export const useNotifications = defineStore('notifications', () => {
   async function load(): Promise<void> {
     dispatch({ type: 'loading' })
     try {
-      line?.loaded(await fetchList())
+      subscription?.loaded(await fetchList())
       isSure = true
     } catch {
       dispatch({ type: 'failed' })
     }
   }
 
-  whenBack(() => {
+  onReconnected(() => {
     trouble.value = false
     olderTrouble.value = null
-    if (line !== null && (state.value.phase === 'failed' || !isSure)) void load()
+    if (subscription !== null && (state.value.phase === 'failed' || !isSure)) void load()
   })
 
   async function loadOlder(): Promise<void> {
@@ -98,16 +100,14 @@ export const useNotifications = defineStore('notifications', () => {
     }
   }
 
-  function hear({ name, payload }: RecordedEvent): void {
-    const data = payload as Record<string, unknown>
-    if (name === 'NotificationRead') {
-      const id = Number(data['notificationId'])
-      dispatch({ type: 'read', id, at: new Date().toISOString() })
-      dismiss(id)
-      outside?.close(id)
-      return
-    }
-    const notification = data['notification'] as Note
+  /** A notification was read, here or elsewhere. */
+  function wasRead(id: number): void {
+    dispatch({ type: 'read', id, at: new Date().toISOString() })
+    dismiss(id)
+    outside?.close(id)
+  }
+
+  function created(notification: Note): void {
     const isNew = ![...state.value.list, ...toasts.value].some(({ id }) => id === notification.id)
     dispatch({ type: 'created', notification })
     if (!isNew || notification.read_at !== null) return

@@ -1,5 +1,5 @@
 /** A notification in words, and the page it is about. */
-import type { Notification, Profile } from '@/api/records'
+import type { Notification } from '@/api/records'
 import { money } from '@/shared/money'
 
 export interface Worded {
@@ -10,7 +10,7 @@ export interface Worded {
   to: string
 }
 
-const DONE: Record<string, string> = {
+const DONE = {
   updated: 'changed',
   budget: 'changed the budget of',
   activated: 'activated',
@@ -18,33 +18,33 @@ const DONE: Record<string, string> = {
   deleted: 'deleted',
 }
 
-export function worded({ type, data }: Notification): Worded {
-  switch (type) {
+export function worded(notification: Notification): Worded {
+  switch (notification.type) {
     case 'private_message': {
-      const sender = data['sender'] as Profile
-      return { title: sender.name, text: String(data['excerpt']), icon: 'chat', to: `/direct/${sender.id}` }
+      const { sender, excerpt } = notification.data
+      return { title: sender.name, text: excerpt, icon: 'chat', to: `/direct/${sender.id}` }
     }
     case 'campaign_changed': {
-      const by = data['by'] as Profile
-      const isGone = data['action'] === 'deleted'
+      const { campaign_id, name, action, by } = notification.data
       return {
-        title: String(data['name']),
-        text: `${by.name} ${DONE[String(data['action'])] ?? 'changed'} this campaign`,
+        title: name,
+        text: `${by.name} ${DONE[action]} this campaign`,
         icon: 'campaign',
-        to: isGone ? '/campaigns' : `/campaigns/${Number(data['campaign_id'])}`,
+        to: action === 'deleted' ? '/campaigns' : `/campaigns/${campaign_id}`,
       }
     }
     case 'deposit':
     case 'withdrawal': {
-      const sum = (key: string) => money(String(data[key]), String(data['currency']))
+      const { amount, balance, currency } = notification.data
+      const isDeposit = notification.type === 'deposit'
       return {
-        title: type === 'deposit' ? 'Deposit received' : 'Withdrawal sent',
-        text: `${type === 'deposit' ? '+' : '−'}${sum('amount')}, balance ${sum('balance')}`,
+        title: isDeposit ? 'Deposit received' : 'Withdrawal sent',
+        text: `${isDeposit ? '+' : '−'}${money(amount, currency)}, balance ${money(balance, currency)}`,
         icon: 'wallet',
         to: '/wallet',
       }
     }
     default:
-      return { title: 'Notification', text: type, icon: 'bell', to: '/notifications' }
+      return { title: 'Notification', text: '', icon: 'bell', to: '/notifications' }
   }
 }

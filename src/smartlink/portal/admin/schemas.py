@@ -33,6 +33,8 @@ __all__ = [
 class Figures(BaseModel):
     """The system's figures. Null: the component that knows the figure did not answer."""
 
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
     at: dt.datetime
     realtime: Literal["up", "down"]
     connections: int | None = None
@@ -152,6 +154,8 @@ class AuditOut(BaseModel):
 
 class ConsoleEntry(BaseModel):
     """One line of the live console."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
 
     kind: Literal["event", "join", "leave", "occupied", "vacated", "client_event", "error", "audit"]
     at: dt.datetime

@@ -33,5 +33,5 @@ def add_rules(rules: ChannelRules, database: Database) -> None:
         return await may_look(user, campaign_id)
 
     @rules.presence("campaign.{campaign_id}")
-    async def lookers(user: Principal, campaign_id: int) -> Member | bool:
+    async def viewers(user: Principal, campaign_id: int) -> Member | bool:
         return member_of(user) if await may_look(user, campaign_id) else False

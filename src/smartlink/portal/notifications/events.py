@@ -38,7 +38,8 @@ class EchoNotification(BroadcastEvent):
         return "Illuminate\\Notifications\\Events\\BroadcastNotificationCreated"
 
     def broadcast_with(self) -> Mapping[str, object]:
-        return self.notification.data | {"id": self.notification.id, "type": self.notification.type}
+        notification = self.notification.root
+        return dict(notification.data) | {"id": notification.id, "type": notification.type}
 
 
 @dataclass(frozen=True)

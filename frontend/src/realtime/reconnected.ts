@@ -6,7 +6,7 @@ import { useRealtime } from './store'
 const SPREAD_MS = 3_000
 
 /** Calls `act` a moment after each reconnection, for as long as the component lives. */
-export function whenBack(act: () => void): void {
+export function onReconnected(act: () => void): void {
   const realtime = useRealtime()
   let timer: ReturnType<typeof setTimeout> | undefined
   watch(
