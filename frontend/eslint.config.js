@@ -24,7 +24,7 @@ const FEATURES = {
 }
 const PUBLIC = {
   presence: ['members', 'OnlineList.vue'],
-  users: ['kept', 'names', 'session'],
+  users: ['names', 'savedForm', 'session'],
 }
 
 /** Refuses imports that match, and those that leave a room by a relative path. */

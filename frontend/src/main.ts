@@ -1,6 +1,6 @@
 import { createPinia } from 'pinia'
 import { createApp } from 'vue'
-import { nameAccount, whenAnotherAccount, whenSignedOut } from '@/api/client'
+import { provideAccountId, onAnotherAccount, onSignedOut } from '@/api/client'
 import App from '@/app/App.vue'
 import { buildRouter } from '@/app/router'
 import { useSession } from '@/features/users/session'
@@ -9,7 +9,7 @@ import '@/styles/base.css'
 import '@/styles/controls.css'
 
 const app = createApp(App).use(createPinia())
-nameAccount(() => useSession().account?.id ?? null)
-whenSignedOut(() => useSession().ended())
-whenAnotherAccount(() => useSession().superseded())
+provideAccountId(() => useSession().account?.id ?? null)
+onSignedOut(() => useSession().ended())
+onAnotherAccount(() => useSession().superseded())
 app.use(buildRouter()).mount('#app')

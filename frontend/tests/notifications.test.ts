@@ -7,7 +7,7 @@ import {
   type NotificationEvent,
   type NotificationState,
 } from '@/features/notifications/state'
-import { worded } from '@/features/notifications/words'
+import { notificationText } from '@/features/notifications/words'
 
 const at = '2026-01-01T00:00:00Z'
 const one = (id: number, read_at: string | null = null): Notification => ({
@@ -77,6 +77,6 @@ describe('notifications', () => {
     ['/wallet', { type: 'deposit', data: one(1).data }],
     ['/notifications', { type: 'something new', data: {} }],
   ])('lead to what they are about: %s', (to, about) => {
-    expect(worded({ ...one(1), ...about } as Notification).to).toBe(to)
+    expect(notificationText({ ...one(1), ...about } as Notification).to).toBe(to)
   })
 })

@@ -71,7 +71,7 @@ export async function forgetAllJobs(): Promise<void> {
   await api.delete('/api/admin/failed-jobs')
 }
 
-/** Sends an event exactly as given. Raises Refused about `channel`, `event` or `data`. */
+/** Sends an event exactly as given. Raises ValidationFailed about `channel`, `event` or `data`. */
 export async function broadcast(channel: string, event: string, data: unknown): Promise<void> {
   await api.post('/api/admin/broadcast', { channel, event, data })
 }

@@ -39,7 +39,7 @@ export async function createCampaign(fields: CampaignFields): Promise<Campaign> 
   return (await api.post<Campaign>('/api/campaigns', fields)).body
 }
 
-/** Raises Stale if the campaign was changed after `version`. */
+/** Raises Conflict if the campaign was changed after `version`. */
 export async function changeCampaign(id: number, fields: CampaignFields, version: number): Promise<Campaign> {
   return (await api.patch<Campaign>(`/api/campaigns/${id}`, { ...fields, version })).body
 }

@@ -33,13 +33,13 @@ export async function messagesAfter(
   return { messages: body, isEnd: body.length < PAGE }
 }
 
-export const FOUND_AT_ONCE = 20
+export const SEARCH_PAGE = 20
 
 /** Messages that contain these words, newest first. */
 export async function search(words: string, before: number | null, signal: AbortSignal): Promise<FoundMessage[]> {
   const query = new URLSearchParams({
     q: words,
-    limit: String(FOUND_AT_ONCE),
+    limit: String(SEARCH_PAGE),
     ...(before !== null && { before: String(before) }),
   })
   return (await api.get<FoundMessage[]>(`/api/chat/search?${query}`, { signal })).body
@@ -57,7 +57,7 @@ export async function send(personId: number | null, text: string, idempotencyKey
   return body
 }
 
-export async function sayTyping(personId: number | null, typing: boolean): Promise<void> {
+export async function sendTyping(personId: number | null, typing: boolean): Promise<void> {
   await api.post('/api/chat/typing', personId === null ? { typing } : { typing, recipient_id: personId }, {
     keepalive: !typing,
   })

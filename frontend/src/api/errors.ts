@@ -2,13 +2,13 @@
  * The errors of requests, grouped by who must act.
  *
  * ApiError
- * ├── Unreachable     no answer, or a service behind the portal is down: try again later
- * ├── SignedOut       401: sign in again
- * │   └── AnotherAccount  409 with `X-Account`: the browser is signed in to another account than this page shows
- * ├── TooOften        429: wait `retryAfterS`
- * ├── Stale           409: someone else changed it first; load it again
- * ├── Refused         422: the user corrects the named fields
- * └── Rejected        any other response that is not 2xx
+ * ├── Unreachable         no answer, or a service behind the portal is down: try again later
+ * ├── SignedOut           401: sign in again
+ * │   └── AnotherAccount  409 with `X-Account`: the browser is signed in to another account than the page shows
+ * ├── RateLimited         429: wait `retryAfterS`
+ * ├── Conflict            409: someone else changed it first; load it again
+ * ├── ValidationFailed    422: the user corrects the named fields
+ * └── RequestFailed       any other response that is not 2xx
  */
 export class ApiError extends Error {
   override name = 'ApiError'
@@ -32,8 +32,8 @@ export class AnotherAccount extends SignedOut {
   override name = 'AnotherAccount'
 }
 
-export class TooOften extends ApiError {
-  override name = 'TooOften'
+export class RateLimited extends ApiError {
+  override name = 'RateLimited'
   constructor(
     message: string,
     readonly retryAfterS: number,
@@ -42,12 +42,12 @@ export class TooOften extends ApiError {
   }
 }
 
-export class Stale extends ApiError {
-  override name = 'Stale'
+export class Conflict extends ApiError {
+  override name = 'Conflict'
 }
 
-export class Refused extends ApiError {
-  override name = 'Refused'
+export class ValidationFailed extends ApiError {
+  override name = 'ValidationFailed'
   constructor(
     message: string,
     readonly errors: Readonly<Record<string, readonly string[]>>,
@@ -61,8 +61,8 @@ export class Refused extends ApiError {
   }
 }
 
-export class Rejected extends ApiError {
-  override name = 'Rejected'
+export class RequestFailed extends ApiError {
+  override name = 'RequestFailed'
   constructor(
     message: string,
     readonly status: number,
@@ -73,8 +73,8 @@ export class Rejected extends ApiError {
 
 /** One sentence for the user about anything that was thrown. */
 export function sentence(error: unknown): string {
-  if (error instanceof TooOften) return `Too many requests. Try again in ${error.retryAfterS} s.`
-  if (error instanceof Refused) return Object.values(error.errors)[0]?.[0] ?? error.message
+  if (error instanceof RateLimited) return `Too many requests. Try again in ${error.retryAfterS} s.`
+  if (error instanceof ValidationFailed) return Object.values(error.errors)[0]?.[0] ?? error.message
   if (error instanceof ApiError) return error.message
   return 'Something went wrong.'
 }

@@ -1,5 +1,5 @@
 /** Signing in and out, with the session cookie that pages use. */
-import { api, csrfToken, lastEventId, type Answer } from './client'
+import { api, csrfToken, lastEventId, type ApiResponse } from './client'
 import type { Account } from './records'
 
 /** Whether there may be a session: without a CSRF token there is none. */
@@ -11,7 +11,7 @@ export interface Session {
   eventId: number
 }
 
-const opened = ({ body, headers }: Answer<{ user: Account }>): Session => ({
+const opened = ({ body, headers }: ApiResponse<{ user: Account }>): Session => ({
   account: body.user,
   eventId: lastEventId(headers),
 })

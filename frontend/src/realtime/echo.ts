@@ -5,7 +5,7 @@
  */
 import Echo from 'laravel-echo'
 import Pusher from 'pusher-js'
-import { Rejected, SignedOut } from '@/api/errors'
+import { RequestFailed, SignedOut } from '@/api/errors'
 import type { RealtimePlace } from '@/api/records'
 import { authenticateUser, authorizeChannel } from '@/api/realtime'
 import type { ConnectionEvent } from './connection'
@@ -73,7 +73,7 @@ async function answerWhenFinal<T>(
       if (isCurrent()) answer(null, response)
       return
     } catch (error) {
-      if (error instanceof SignedOut || (error instanceof Rejected && error.status < 500)) {
+      if (error instanceof SignedOut || (error instanceof RequestFailed && error.status < 500)) {
         answer(error, null)
         return
       }

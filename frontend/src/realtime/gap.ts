@@ -2,9 +2,9 @@
  * Follows the durable events of one channel so that none is missed and none is applied twice.
  *
  * `after` is the event up to which the page includes everything. While connected, each event moves it. After a lost
- * connection it stays where it was, events that arrive meanwhile are remembered by id, and `close` fetches the events
- * in between. If the server no longer keeps them, the list is reloaded. Events that arrived while a list was loading are
- * applied again, because the list replaced their effect.
+ * connection it stays where it was, events that arrive in the meantime are remembered by id, and `close` fetches the
+ * events in between. If the server no longer keeps them, the list is reloaded. Events that arrived while a list was
+ * loading are applied again, because the list replaced their effect.
  */
 import type { RecordedEvent, RecordedEvents } from '@/api/records'
 
@@ -17,7 +17,7 @@ export interface Feed {
 }
 
 /** Larger gaps are closed by a reload. */
-const MOST_PAGES = 50
+const MAX_PAGES = 50
 
 export class Follower {
   private after = 0
@@ -60,14 +60,15 @@ export class Follower {
   }
 
   /**
-   * Fetches and applies missed events. Call it once the channel is subscribed. If the connection is lost meanwhile, it
-   * ends quietly: the next subscription closes the larger gap. Raises what `fetchAfter` and `reload` raise.
+   * Fetches and applies missed events. Call it once the channel is subscribed. If the connection is lost in the
+   * meantime, it ends quietly: the next subscription closes the larger gap. Raises what `fetchAfter` and `reload`
+   * raise.
    */
   async close(): Promise<void> {
     if (!this.hasGapToClose) return
     this.generation += 1
     const generation = this.generation
-    for (let page = 0; page < MOST_PAGES; page += 1) {
+    for (let page = 0; page < MAX_PAGES; page += 1) {
       const { events, complete } = await this.feed.fetchAfter(this.feed.channel, this.after)
       if (generation !== this.generation) return
       if (!complete) {

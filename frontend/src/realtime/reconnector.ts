@@ -3,7 +3,7 @@
  * admin), and when the user returns to a page they had left. pusher-js does not reconnect then. Accounts that are
  * still signed in reconnect, at a limited rate; others do not.
  */
-import { Rejected, SignedOut } from '@/api/errors'
+import { RequestFailed, SignedOut } from '@/api/errors'
 
 /** The shortest time between two reconnections, and between two attempts. Milliseconds. */
 export const RECONNECT_EVERY_MS = 4_000
@@ -49,7 +49,7 @@ export class Reconnector {
     try {
       await this.ports.checkSession()
     } catch (error) {
-      const isFinal = error instanceof SignedOut || error instanceof Rejected
+      const isFinal = error instanceof SignedOut || error instanceof RequestFailed
       if (generation === this.generation && !isFinal) this.after(RECONNECT_EVERY_MS)
       return
     }

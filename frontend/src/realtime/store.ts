@@ -1,7 +1,7 @@
 /** The connection of this page, open while an account is signed in. */
 import { defineStore } from 'pinia'
 import { computed, ref, shallowRef } from 'vue'
-import { nameSocket } from '@/api/client'
+import { provideSocketId } from '@/api/client'
 import type { Profile } from '@/api/records'
 import { realtimePlace } from '@/api/realtime'
 import { connectionAfter, initialConnection, isUp, viewOf, type ConnectionEvent } from './connection'
@@ -72,7 +72,7 @@ export const useRealtime = defineStore('realtime', () => {
         if (current !== generation) return
         const built = buildEcho(place)
         echo.value = built
-        nameSocket(() => built.socketId() ?? null)
+        provideSocketId(() => built.socketId() ?? null)
         unwatch = watchConnection(built, report, () => reconnector.ended())
         const opened = new Subscriptions(built)
         subscriptions = opened
@@ -113,7 +113,7 @@ export const useRealtime = defineStore('realtime', () => {
     unwatch?.()
     unwatch = null
     clearInterval(ticking)
-    nameSocket(() => null)
+    provideSocketId(() => null)
     echo.value?.disconnect()
     echo.value = null
     connection.value = initialConnection(navigator.onLine)

@@ -3,7 +3,7 @@
  * events as they arrive, durable ones without gaps or duplicates (`gap.ts`). Several subscriptions may share a channel;
  * it is left with the last of them.
  */
-import { Rejected, SignedOut } from '@/api/errors'
+import { RequestFailed, SignedOut } from '@/api/errors'
 import type { ChannelEvents, DurableEvent, EventPayloads } from '@/api/events'
 import { eventsAfter } from '@/api/realtime'
 import type { RealtimeEcho } from './echo'
@@ -115,7 +115,7 @@ class Listener {
     clearTimeout(this.timer)
     this.timer = setTimeout(() => {
       this.follower.close().catch((error: unknown) => {
-        const isFinal = error instanceof SignedOut || error instanceof Rejected
+        const isFinal = error instanceof SignedOut || error instanceof RequestFailed
         if (!isFinal) this.closeGap(RETRY_MS + Math.random() * SPREAD_MS)
       })
     }, delayMs)
@@ -163,7 +163,7 @@ export class Subscriptions {
     for (const { listeners } of this.channels.values()) listeners.forEach((listener) => listener.lost())
   }
 
-  /** The user left this page and will come back alone: then nothing needs to be spread. */
+  /** The user left this page. It will reconnect alone, so its requests need not be spread. */
   left(): void {
     for (const { listeners } of this.channels.values()) listeners.forEach((listener) => listener.left())
   }

@@ -1,15 +1,15 @@
-/** Keeps the tabs of a browser in sync about what the server does not tell them. Each topic has its own messages. */
+/** Keeps the tabs of a browser in sync about what the server does not send them. Each topic has its own messages. */
 
-export interface Tabs<News> {
+export interface TabChannel<Message> {
   /** Sends to all other tabs. */
-  tell(news: News): void
+  post(message: Message): void
   close(): void
 }
 
-/** Calls `hear` with the messages of other tabs on a topic, until closed. Does nothing without BroadcastChannel. */
-export function joinTabs<News>(topic: string, hear: (news: News) => void): Tabs<News> {
-  if (typeof BroadcastChannel === 'undefined') return { tell: () => undefined, close: () => undefined }
+/** Calls `onMessage` with other tabs' messages on a topic, until closed. Does nothing without BroadcastChannel. */
+export function openTabChannel<Message>(topic: string, onMessage: (message: Message) => void): TabChannel<Message> {
+  if (typeof BroadcastChannel === 'undefined') return { post: () => undefined, close: () => undefined }
   const channel = new BroadcastChannel(`smartlink.${topic}`)
-  channel.onmessage = ({ data }: MessageEvent<News>) => hear(data)
-  return { tell: (news) => channel.postMessage(news), close: () => channel.close() }
+  channel.onmessage = ({ data }: MessageEvent<Message>) => onMessage(data)
+  return { post: (message) => channel.postMessage(message), close: () => channel.close() }
 }

@@ -5,7 +5,7 @@ import {
   asText,
   consoleAfter,
   initialConsole,
-  MOST,
+  MAX_LINES,
   offeredKinds,
   shownLines,
   type ConsoleEvent,
@@ -32,9 +32,9 @@ describe('the console', () => {
   it('keeps the newest 500, and gives each line a key of its own', () => {
     const { lines } = after(received(...many(0, 400)), received(...many(400, 400)))
 
-    expect(lines.length).toBe(MOST)
+    expect(lines.length).toBe(MAX_LINES)
     expect([names(lines)[0], names(lines).at(-1)]).toEqual(['799', '300'])
-    expect(new Set(lines.map(({ key }) => key)).size).toBe(MOST)
+    expect(new Set(lines.map(({ key }) => key)).size).toBe(MAX_LINES)
   })
 
   it('holds back while paused, counts what came, and shows it when it goes on', () => {
@@ -48,7 +48,7 @@ describe('the console', () => {
   it('holds back no more than it keeps, and still counts all', () => {
     const paused = after({ type: 'paused' }, received(...many(0, 600)))
 
-    expect([paused.held.length, paused.heldCount]).toEqual([MOST, 600])
+    expect([paused.held.length, paused.heldCount]).toEqual([MAX_LINES, 600])
   })
 
   it('is empty when cleared, paused or not', () => {

@@ -7,7 +7,7 @@ import {
   figuresAfter,
   initialFigures,
   KEPT_MS,
-  livelinessOf,
+  liveStatusOf,
   rangeOf,
   STALE_AFTER_MS,
   type FigureEvent,
@@ -76,14 +76,14 @@ describe('the figures', () => {
   it('are live while they come and there is a connection; what was asked for is not live', () => {
     const state = after(received(1), loaded(9))
 
-    expect(livelinessOf(state, true, 1_000 + STALE_AFTER_MS)).toBe('live')
-    expect(livelinessOf(state, true, 1_001 + STALE_AFTER_MS)).toBe('stale')
-    expect(livelinessOf(state, false, 1_000)).toBe('stale')
+    expect(liveStatusOf(state, true, 1_000 + STALE_AFTER_MS)).toBe('live')
+    expect(liveStatusOf(state, true, 1_001 + STALE_AFTER_MS)).toBe('stale')
+    expect(liveStatusOf(state, false, 1_000)).toBe('stale')
   })
 
   it('are given the time to come when the page was just opened', () => {
-    expect(livelinessOf(after(loaded(1)), false, STALE_AFTER_MS)).toBe('opening')
-    expect(livelinessOf(after(loaded(1)), true, STALE_AFTER_MS + 1)).toBe('stale')
+    expect(liveStatusOf(after(loaded(1)), false, STALE_AFTER_MS)).toBe('opening')
+    expect(liveStatusOf(after(loaded(1)), true, STALE_AFTER_MS + 1)).toBe('stale')
   })
 
   it('are drawn in columns, with holes where nobody knew', () => {
@@ -94,7 +94,7 @@ describe('the figures', () => {
       [1, 2, null],
       [null, 0, 0],
     ])
-    expect(rangeOf(points, 'connections')).toEqual({ least: 1, most: 2 })
+    expect(rangeOf(points, 'connections')).toEqual({ min: 1, max: 2 })
     expect(rangeOf(points, 'publish_latency_ms')).toBeNull()
   })
 })

@@ -1,6 +1,6 @@
 /** What the editor takes is what JSON.parse takes, and each mistake is told where it is. */
 import { describe, expect, it } from 'vitest'
-import { checkedObject, laidOut } from '@/features/admin/json'
+import { checkedObject, formatJson } from '@/features/admin/json'
 
 const pieces = [
   '{',
@@ -76,6 +76,6 @@ describe('the editor', () => {
 })
 
 it('lays JSON out and leaves everything else as it is', () => {
-  expect(laidOut('{"a":1}')).toBe('{\n  "a": 1\n}')
-  expect(laidOut('{"a":')).toBe('{"a":')
+  expect(formatJson('{"a":1}')).toBe('{\n  "a": 1\n}')
+  expect(formatJson('{"a":')).toBe('{"a":')
 })

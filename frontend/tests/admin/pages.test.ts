@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest'
 import { pagedAfter, type Paged, type PagedEvent } from '@/features/admin/pages'
-import { deedText } from '@/features/admin/words'
+import { auditText } from '@/features/admin/words'
 
 interface One {
   id: number
@@ -41,7 +41,7 @@ it('one changes in its place, and one goes', () => {
 
 it('what admins did is told in words', () => {
   const said = (action: string, target: string, detail: Record<string, unknown> = {}) =>
-    deedText({ id: 1, action, target, detail, admin: { id: 1, name: 'Admin' }, created_at: '' })
+    auditText({ id: 1, action, target, detail, admin: { id: 1, name: 'Admin' }, created_at: '' })
 
   expect([
     said('change user', 'user 2', { is_blocked: true }),
@@ -53,7 +53,7 @@ it('what admins did is told in words', () => {
     'blocked user 2',
     'removed admin rights from and unblocked user 2',
     'sent Hello to chat',
-    'retried 1 failed event',
+    'retried 1 failed job',
     'something new: x',
   ])
 })

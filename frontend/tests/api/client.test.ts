@@ -1,6 +1,14 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
-import { api, lastEventId, nameAccount, nameSocket, whenAnotherAccount, whenSignedOut } from '@/api/client'
-import { AnotherAccount, Refused, Rejected, SignedOut, Stale, TooOften, Unreachable } from '@/api/errors'
+import { api, lastEventId, provideAccountId, provideSocketId, onAnotherAccount, onSignedOut } from '@/api/client'
+import {
+  AnotherAccount,
+  ValidationFailed,
+  RequestFailed,
+  SignedOut,
+  Conflict,
+  RateLimited,
+  Unreachable,
+} from '@/api/errors'
 
 const fetching = vi.fn<typeof fetch>()
 const answer = (status: number, body: unknown = {}, headers: Record<string, string> = {}) =>
@@ -12,14 +20,14 @@ beforeEach(() => {
   fetching.mockReset()
   vi.stubGlobal('fetch', fetching)
   document.cookie = 'XSRF-TOKEN=a%2Fb'
-  nameSocket(() => '12.34')
+  provideSocketId(() => '12.34')
 })
 afterEach(() => {
   vi.unstubAllGlobals()
-  nameSocket(() => null)
-  nameAccount(() => null)
-  whenSignedOut(() => undefined)
-  whenAnotherAccount(() => undefined)
+  provideSocketId(() => null)
+  provideAccountId(() => null)
+  onSignedOut(() => undefined)
+  onAnotherAccount(() => undefined)
 })
 
 it('says which page, which socket and which attempt a change comes from', async () => {
@@ -44,13 +52,13 @@ it('tries once only', async () => {
     Promise.resolve(answer(path === '/api/session' ? 200 : 419, { message: 'CSRF' })),
   )
 
-  await expect(api.post('/api/chat/typing')).rejects.toBeInstanceOf(Rejected)
+  await expect(api.post('/api/chat/typing')).rejects.toBeInstanceOf(RequestFailed)
   expect(fetching).toHaveBeenCalledTimes(3)
 })
 
 it('tells that the session is over', async () => {
   const told = vi.fn()
-  whenSignedOut(told)
+  onSignedOut(told)
   fetching.mockResolvedValue(answer(401, { message: 'Unauthenticated.' }))
 
   await expect(api.get('/api/user')).rejects.toBeInstanceOf(SignedOut)
@@ -58,7 +66,7 @@ it('tells that the session is over', async () => {
 })
 
 it('says with every call which account the page shows', async () => {
-  nameAccount(() => 7)
+  provideAccountId(() => 7)
   fetching.mockImplementation(() => Promise.resolve(answer(200)))
   await Promise.all([api.get('/a'), api.post('/a'), api.put('/a'), api.patch('/a'), api.delete('/a'), api.file('/a')])
 
@@ -67,14 +75,14 @@ it('says with every call which account the page shows', async () => {
 
 it('stays with the account that a request began for', async () => {
   let shown: number | null = 7
-  nameAccount(() => shown)
+  provideAccountId(() => shown)
   fetching.mockImplementationOnce(() => {
     shown = 8
     return Promise.resolve(answer(419))
   })
   fetching.mockResolvedValueOnce(answer(409)).mockResolvedValueOnce(answer(409, {}, { 'X-Account': '8' }))
   const told = vi.fn()
-  whenAnotherAccount(told)
+  onAnotherAccount(told)
 
   await expect(api.post('/api/wallet/deposits')).rejects.toBeInstanceOf(AnotherAccount)
   expect([0, 1, 2].map((call) => headersOf(call).get('X-Account'))).toEqual(['7', '7', '7'])
@@ -84,15 +92,15 @@ it('stays with the account that a request began for', async () => {
 
 it("tells that the session is another account's, and takes that for no newer version", async () => {
   const [another, over] = [vi.fn(), vi.fn()]
-  nameAccount(() => 7)
-  whenAnotherAccount(another)
-  whenSignedOut(over)
+  provideAccountId(() => 7)
+  onAnotherAccount(another)
+  onSignedOut(over)
   fetching
     .mockResolvedValueOnce(answer(409, { message: 'Another account.' }, { 'X-Account': '8' }))
     .mockResolvedValueOnce(answer(409, { version: 3 }))
 
   await expect(api.get('/api/wallet')).rejects.toBeInstanceOf(AnotherAccount)
-  await expect(api.patch('/api/campaigns/1')).rejects.toBeInstanceOf(Stale)
+  await expect(api.patch('/api/campaigns/1')).rejects.toBeInstanceOf(Conflict)
   expect([another.mock.calls.length, over.mock.calls.length]).toEqual([1, 0])
 })
 
@@ -100,15 +108,15 @@ it('names the field that was refused', async () => {
   fetching.mockResolvedValue(answer(422, { message: 'Invalid.', errors: { email: ['is taken'] } }))
 
   const error = await api.post('/api/register', {}).catch((thrown: unknown) => thrown)
-  expect(error).toBeInstanceOf(Refused)
-  expect((error as Refused).about('email')).toBe('is taken')
+  expect(error).toBeInstanceOf(ValidationFailed)
+  expect((error as ValidationFailed).about('email')).toBe('is taken')
 })
 
 it('says how long to wait when it was too often', async () => {
   fetching.mockResolvedValue(answer(429, { message: 'Too many.' }, { 'Retry-After': '7' }))
 
   await expect(api.post('/api/chat/messages', {})).rejects.toMatchObject({ retryAfterS: 7 })
-  await expect(api.post('/api/chat/messages', {})).rejects.toBeInstanceOf(TooOften)
+  await expect(api.post('/api/chat/messages', {})).rejects.toBeInstanceOf(RateLimited)
 })
 
 it.each([502, 503, 504])('takes %i for a server that is away', async (status) => {

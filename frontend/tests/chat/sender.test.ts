@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
-import { Refused, SignedOut, TooOften, Unreachable } from '@/api/errors'
+import { ValidationFailed, SignedOut, RateLimited, Unreachable } from '@/api/errors'
 import type { Message } from '@/api/records'
 import { GENERAL } from '@/features/chat/rooms'
 import { Sender } from '@/features/chat/sender'
@@ -103,7 +103,7 @@ it('waits without end while the server is away', async () => {
 })
 
 it('waits as long as the server says when it is too often, and says so', async () => {
-  const { world, write, pass } = sending([new TooOften('Too many attempts.', 4)])
+  const { world, write, pass } = sending([new RateLimited('Too many attempts.', 4)])
   write('one')
   await pass(3_999)
   expect(world.sent).toEqual([])
@@ -115,7 +115,9 @@ it('waits as long as the server says when it is too often, and says so', async (
 })
 
 it('leaves what the server refuses to its writer, with the reason', async () => {
-  const { write, pass, outgoing } = sending([new Refused('Invalid.', { message: ['The message is too long.'] })])
+  const { write, pass, outgoing } = sending([
+    new ValidationFailed('Invalid.', { message: ['The message is too long.'] }),
+  ])
   write('one')
   await pass(0)
 

@@ -255,7 +255,7 @@ describe('what is on its way', () => {
 
     expect(outgoingIn(state, GENERAL)).toEqual([])
     expect(idsIn(state)).toEqual([3])
-    expect(roomIn(state, GENERAL).bornAs[3]).toBe('a')
+    expect(roomIn(state, GENERAL).rowKeys[3]).toBe('a')
   })
 
   it('is not shown twice when its event is faster than its answer', () => {

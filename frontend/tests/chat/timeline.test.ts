@@ -4,7 +4,7 @@ import { timeline, type TimelineInput } from '@/features/chat/timeline'
 import { ana, ben, said } from '../records'
 
 const rows = (input: Partial<TimelineInput>) =>
-  timeline({ me: ana.id, messages: [], outgoing: [], bornAs: {}, firstNew: null, ...input })
+  timeline({ me: ana.id, messages: [], outgoing: [], rowKeys: {}, firstNew: null, ...input })
 
 const at = (day: number, hour: number, minute: number) => new Date(2026, 4, day, hour, minute).toISOString()
 
@@ -60,7 +60,11 @@ it('keeps the key a message had on its way', () => {
     made_at: at(1, 9, 1),
     echo: null,
   }
-  const shown = rows({ messages: [said({ id: 1, by: ana, at: at(1, 9, 0) })], outgoing: [waiting], bornAs: { 1: 'a' } })
+  const shown = rows({
+    messages: [said({ id: 1, by: ana, at: at(1, 9, 0) })],
+    outgoing: [waiting],
+    rowKeys: { 1: 'a' },
+  })
 
   expect(shown.map(({ key }) => key)).toEqual(['day-a', 'a', 'b'])
 })

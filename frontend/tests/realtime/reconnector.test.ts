@@ -1,6 +1,6 @@
 /** Reconnects accounts that are still signed in, at a limited rate, and no others. */
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { Rejected, SignedOut, Unreachable } from '@/api/errors'
+import { RequestFailed, SignedOut, Unreachable } from '@/api/errors'
 import { connectionAfter, initialConnection, viewOf } from '@/realtime/connection'
 import { isUnauthorizedClose } from '@/realtime/echo'
 import { Reconnector, RECONNECT_EVERY_MS } from '@/realtime/reconnector'
@@ -32,7 +32,7 @@ describe('an account whose connection the server ended', () => {
   })
 
   it('does not reconnect once the session is over', async () => {
-    for (const error of [new SignedOut('x'), new Rejected('x', 403)]) {
+    for (const error of [new SignedOut('x'), new RequestFailed('x', 403)]) {
       const { calls, reconnector } = reconnectorWith(error)
       reconnector.ended()
       await vi.advanceTimersByTimeAsync(60_000)

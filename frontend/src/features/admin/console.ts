@@ -1,7 +1,7 @@
 /** The live console: the newest entries, bounded, and held back while paused. Pure. */
 import type { ConsoleEntry, ConsoleKind } from '@/api/records'
 
-export const MOST = 500
+export const MAX_LINES = 500
 
 /** An entry, or (`entry` null) a gap in which the page was disconnected. */
 export interface Line {
@@ -13,7 +13,7 @@ export interface ConsoleState {
   /** Newest first. */
   lines: readonly Line[]
   isPaused: boolean
-  /** Entries that arrived while paused, newest first; at most `MOST`. */
+  /** Entries that arrived while paused, newest first; at most `MAX_LINES`. */
   held: readonly Line[]
   /** How many entries arrived while paused. */
   heldCount: number
@@ -46,15 +46,15 @@ export function consoleAfter(state: ConsoleState, event: ConsoleEvent): ConsoleS
   }
 }
 
-function withLines(state: ConsoleState, come: readonly (ConsoleEntry | null)[]): ConsoleState {
-  const fresh = come.map((entry, index) => ({ key: state.nextKey + index, entry })).reverse()
-  const nextKey = state.nextKey + come.length
+function withLines(state: ConsoleState, entries: readonly (ConsoleEntry | null)[]): ConsoleState {
+  const fresh = entries.map((entry, index) => ({ key: state.nextKey + index, entry })).reverse()
+  const nextKey = state.nextKey + entries.length
   return state.isPaused
-    ? { ...state, nextKey, held: bounded(fresh, state.held), heldCount: state.heldCount + come.length }
+    ? { ...state, nextKey, held: bounded(fresh, state.held), heldCount: state.heldCount + entries.length }
     : { ...state, nextKey, lines: bounded(fresh, state.lines) }
 }
 
-const bounded = (newer: readonly Line[], older: readonly Line[]): Line[] => [...newer, ...older].slice(0, MOST)
+const bounded = (newer: readonly Line[], older: readonly Line[]): Line[] => [...newer, ...older].slice(0, MAX_LINES)
 
 /** Lines of these kinds (empty: all kinds) that contain the text, ignoring case. Gaps stay. */
 export function shownLines(lines: readonly Line[], kinds: ReadonlySet<ConsoleKind>, text: string): Line[] {

@@ -5,16 +5,16 @@ export const KEPT_MS = 3_600_000
 export const STALE_AFTER_MS = 5_000
 
 /** The metrics shown in charts. */
-export const DRAWN = [
+export const CHARTED = [
   'connections',
   'published_per_s',
   'delivered_per_s',
   'publish_latency_ms',
   'queue_waiting',
 ] as const
-export type Drawn = (typeof DRAWN)[number]
+export type Charted = (typeof CHARTED)[number]
 
-export interface Point extends Record<Drawn, number | null> {
+export interface Point extends Record<Charted, number | null> {
   at: number
 }
 
@@ -53,20 +53,23 @@ export function figuresAfter(state: FigureState, event: FigureEvent): FigureStat
   }
 }
 
-function taken(state: FigureState, come: Figures): FigureState {
-  if (state.now !== null && state.now.at > come.at) return state
-  const last = point(come.at, come)
+function taken(state: FigureState, latest: Figures): FigureState {
+  if (state.now !== null && state.now.at > latest.at) return state
+  const last = point(latest.at, latest)
   const points = state.points.filter(({ at }) => at < last.at && at >= last.at - KEPT_MS / 1000)
-  return { ...state, now: come, points: [...points, last] }
+  return { ...state, now: latest, points: [...points, last] }
 }
 
 function point(at: string, figures: FigureSample['figures']): Point {
-  const found = Object.fromEntries(DRAWN.map((name) => [name, figures[name] ?? null])) as Record<Drawn, number | null>
+  const found = Object.fromEntries(CHARTED.map((name) => [name, figures[name] ?? null])) as Record<
+    Charted,
+    number | null
+  >
   return { at: Date.parse(at) / 1000, ...found }
 }
 
 /** Whether metrics arrive live; `opening` until the first arrives or is overdue. */
-export function livelinessOf(
+export function liveStatusOf(
   { receivedAt, openedAt }: FigureState,
   isConnected: boolean,
   now: number,
@@ -77,21 +80,21 @@ export function livelinessOf(
 }
 
 /** Columns for charts: the times in seconds, then the values of each metric. */
-export function columns(points: readonly Point[], names: readonly Drawn[]): [number[], ...(number | null)[][]] {
+export function columns(points: readonly Point[], names: readonly Charted[]): [number[], ...(number | null)[][]] {
   return [points.map(({ at }) => at), ...names.map((name) => points.map((one) => one[name]))]
 }
 
 export interface Range {
-  least: number
-  most: number
+  min: number
+  max: number
 }
 
 /** The range of a metric; null if there is no value. */
-export function rangeOf(points: readonly Point[], name: Drawn): Range | null {
+export function rangeOf(points: readonly Point[], name: Charted): Range | null {
   const known = points.map((one) => one[name]).filter((value) => value !== null)
   return known.length === 0
     ? null
-    : { least: known.reduce((a, b) => Math.min(a, b)), most: known.reduce((a, b) => Math.max(a, b)) }
+    : { min: known.reduce((a, b) => Math.min(a, b)), max: known.reduce((a, b) => Math.max(a, b)) }
 }
 
 const whole = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 })

@@ -1,21 +1,21 @@
 /**
- * Checks typed JSON before it is sent: the value, or the problem and its place. Browsers report the place each in
+ * Checks typed JSON before it is sent: the value, or the problem and its position. Browsers report the position each in
  * their own words, or not at all, so the text is parsed here.
  */
 
-export interface Wrong {
+export interface Problem {
   problem: string
-  /** The place, counted from 1, in UTF-16 units. */
+  /** The position, counted from 1, in UTF-16 units. */
   line: number
   column: number
   offset: number
 }
 
-export type Checked = { ok: true; value: unknown } | ({ ok: false } & Wrong)
+export type Checked = { ok: true; value: unknown } | ({ ok: false } & Problem)
 
-const DEEPEST = 50
+const MAX_DEPTH = 50
 
-class Mistake extends Error {
+class JsonError extends Error {
   constructor(
     message: string,
     readonly offset: number,
@@ -27,22 +27,22 @@ class Mistake extends Error {
 /** Parses the text, which must be an object. Raises nothing. */
 export function checkedObject(text: string): Checked {
   try {
-    new Walk(text).whole()
+    new Parser(text).whole()
   } catch (error) {
-    if (error instanceof Mistake) return wrong(text, error.message, error.offset)
+    if (error instanceof JsonError) return failed(text, error.message, error.offset)
     throw error
   }
   const value: unknown = JSON.parse(text)
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return { ok: true, value }
-  return wrong(text, 'Data must be a JSON object: { … }', text.length - text.trimStart().length)
+  return failed(text, 'Data must be a JSON object: { … }', text.length - text.trimStart().length)
 }
 
-function wrong(text: string, problem: string, offset: number): Checked {
+function failed(text: string, problem: string, offset: number): Checked {
   const before = text.slice(0, offset).split('\n')
   return { ok: false, problem, offset, line: before.length, column: (before.at(-1)?.length ?? 0) + 1 }
 }
 
-class Walk {
+class Parser {
   private at = 0
 
   constructor(private readonly text: string) {}
@@ -53,7 +53,7 @@ class Walk {
   }
 
   private value(depth: number): void {
-    if (depth > DEEPEST) this.fail('Nested too deeply.')
+    if (depth > MAX_DEPTH) this.fail('Nested too deeply.')
     this.space()
     const first = this.text[this.at]
     if (first === undefined) this.fail('Unexpected end of text.')
@@ -157,12 +157,12 @@ class Walk {
   }
 
   private fail(problem: string): never {
-    throw new Mistake(problem, this.at)
+    throw new JsonError(problem, this.at)
   }
 }
 
 /** The text, indented; unchanged if it is not JSON. */
-export function laidOut(text: string): string {
+export function formatJson(text: string): string {
   try {
     return JSON.stringify(JSON.parse(text), null, 2)
   } catch {

@@ -6,7 +6,7 @@ import type { ConsoleEntry } from '@/api/records'
 import type { Subscription } from '@/realtime/subscriptions'
 import { useRealtime } from '@/realtime/store'
 import { consoleAfter, initialConsole, type ConsoleEvent } from './console'
-import { figuresAfter, initialFigures, livelinessOf, type FigureEvent } from './figures'
+import { figuresAfter, initialFigures, liveStatusOf, type FigureEvent } from './figures'
 
 /** Entries that arrive within this time are shown together. */
 const BATCH_MS = 200
@@ -19,8 +19,8 @@ export const useAdmin = defineStore('admin', () => {
   const figures = shallowRef(initialFigures(Date.now()))
   const console = shallowRef(initialConsole)
   const now = ref(Date.now())
-  const liveliness = computed(() => livelinessOf(figures.value, realtime.isConnected, now.value))
-  const isStale = computed(() => liveliness.value === 'stale')
+  const liveStatus = computed(() => liveStatusOf(figures.value, realtime.isConnected, now.value))
+  const isStale = computed(() => liveStatus.value === 'stale')
 
   let subscription: Subscription | null = null
   let checking: ReturnType<typeof setInterval> | undefined
@@ -101,5 +101,5 @@ export const useAdmin = defineStore('admin', () => {
     },
   )
 
-  return { figures, console, liveliness, isStale, start, stop, load, dispatch }
+  return { figures, console, liveStatus, isStale, start, stop, load, dispatch }
 })

@@ -27,7 +27,7 @@ const CHANGES: Record<string, [whenTrue: string, whenFalse: string]> = {
   is_blocked: ['blocked', 'unblocked'],
 }
 
-export function deedText({ action, target, detail }: AuditEntry): string {
+export function auditText({ action, target, detail }: AuditEntry): string {
   const count = typeof detail['count'] === 'number' ? detail['count'] : 0
   switch (action) {
     case 'change user': {
@@ -41,13 +41,13 @@ export function deedText({ action, target, detail }: AuditEntry): string {
     case 'broadcast':
       return `sent ${String(detail['event'])} to ${target}`
     case 'retry':
-      return `retried failed event ${target}`
+      return `retried failed job ${target}`
     case 'forget':
-      return `deleted failed event ${target}`
+      return `deleted failed job ${target}`
     case 'retry all':
-      return `retried ${count} failed ${count === 1 ? 'event' : 'events'}`
+      return `retried ${count} failed ${count === 1 ? 'job' : 'jobs'}`
     case 'forget all':
-      return `deleted ${count} failed ${count === 1 ? 'event' : 'events'}`
+      return `deleted ${count} failed ${count === 1 ? 'job' : 'jobs'}`
     default:
       return `${action}: ${target}`
   }

@@ -7,5 +7,5 @@ export interface CampaignDraft {
   campaign: Campaign | null
 }
 
-/** The name a draft is kept under; `id` is null for a new campaign. */
+/** The name a draft is saved under; `id` is null for a new campaign. */
 export const draftName = (id: number | null): string => `campaign.${id ?? 'new'}`

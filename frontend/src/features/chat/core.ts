@@ -13,10 +13,10 @@ export interface ChatCore {
   apply(event: ChatEvent): void
   /** Changes the state; every part of the store reacts to what changed. */
   dispatch(event: ChatEvent): void
-  /** Tells the other tabs of this browser. */
-  tell(news: ChatNews): void
+  /** Sends to the other tabs of this browser. */
+  post(message: ChatTabMessage): void
 }
 
-/** What tabs tell each other: how far General was read, which the server does not keep, and opened conversations. */
-export type ChatNews =
+/** What tabs send each other: how far General was read, which the server does not keep, and opened conversations. */
+export type ChatTabMessage =
   { type: 'seen'; me: number; room: RoomKey; upTo: number } | { type: 'opened'; me: number; person: Profile }

@@ -4,18 +4,18 @@ import type { RoomKey } from './rooms'
 export type Drafts = Readonly<Partial<Record<RoomKey, string>>>
 
 /** The part of Storage that is used. */
-export type Shelf = Pick<Storage, 'getItem' | 'setItem' | 'removeItem'>
+export type KeyValueStorage = Pick<Storage, 'getItem' | 'setItem' | 'removeItem'>
 
 export function draftsAfter(drafts: Drafts, room: RoomKey, text: string): Drafts {
   const others = Object.entries(drafts).filter(([key]) => key !== room)
   return Object.fromEntries(text.trim() === '' ? others : [...others, [room, text]])
 }
 
-const place = (me: number) => `smartlink.drafts.${me}`
+const storageKey = (me: number) => `smartlink.drafts.${me}`
 
-export function loadDrafts(shelf: Shelf, me: number): Drafts {
+export function loadDrafts(storage: KeyValueStorage, me: number): Drafts {
   try {
-    const read: unknown = JSON.parse(shelf.getItem(place(me)) ?? '{}')
+    const read: unknown = JSON.parse(storage.getItem(storageKey(me)) ?? '{}')
     if (typeof read !== 'object' || read === null) return {}
     return Object.fromEntries(Object.entries(read).filter(([, text]) => typeof text === 'string'))
   } catch {
@@ -24,11 +24,11 @@ export function loadDrafts(shelf: Shelf, me: number): Drafts {
 }
 
 /** Keeps one room's draft; the others are read again first, because another tab may have changed them. */
-export function keepDraft(shelf: Shelf, me: number, room: RoomKey, text: string): void {
-  const drafts = draftsAfter(loadDrafts(shelf, me), room, text)
+export function keepDraft(storage: KeyValueStorage, me: number, room: RoomKey, text: string): void {
+  const drafts = draftsAfter(loadDrafts(storage, me), room, text)
   try {
-    if (Object.keys(drafts).length === 0) shelf.removeItem(place(me))
-    else shelf.setItem(place(me), JSON.stringify(drafts))
+    if (Object.keys(drafts).length === 0) storage.removeItem(storageKey(me))
+    else storage.setItem(storageKey(me), JSON.stringify(drafts))
   } catch {
     // Without storage, drafts do not survive a reload.
   }

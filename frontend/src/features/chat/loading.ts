@@ -1,6 +1,6 @@
 /** Loads conversations and rooms, and follows the channel of each. */
 import * as http from '@/api/chat'
-import { Rejected, sentence } from '@/api/errors'
+import { RequestFailed, sentence } from '@/api/errors'
 import type { Profile } from '@/api/records'
 import { currentSession } from '@/api/session'
 import type { ChatCore } from './core'
@@ -37,7 +37,7 @@ export function useLoading({ state, dispatch }: ChatCore, live: () => LiveChanne
     return page.eventId
   }
 
-  /** Receipts come on the same channel as conversations; what they say is in the messages. */
+  /** Read receipts arrive on the same channel as conversations; the messages contain their effect. */
   async function reloadConversations(): Promise<number> {
     const eventId = await fetchConversations()
     await Promise.all(
@@ -85,7 +85,7 @@ export function useLoading({ state, dispatch }: ChatCore, live: () => LiveChanne
       const channels = live()
       channels?.loaded(channels.wireName(key), eventId)
     } catch (error) {
-      const isGone = error instanceof Rejected && error.status === 404
+      const isGone = error instanceof RequestFailed && error.status === 404
       dispatch({ type: 'roomFailed', room: key, problem: isGone ? null : sentence(error) })
     }
   }

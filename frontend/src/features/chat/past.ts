@@ -1,6 +1,6 @@
 /**
- * A piece of a room's past that the user jumped to, apart from the present: messages that arrive meanwhile go to the
- * present, and neither has gaps inside. Pure.
+ * A piece of a room's past that the user jumped to, apart from the present: messages that arrive in the meantime go to
+ * the present, and neither has gaps inside. Pure.
  */
 import type { Message } from '@/api/records'
 import type { RoomKey } from './rooms'

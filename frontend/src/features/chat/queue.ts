@@ -1,12 +1,12 @@
 /** Keeps unsent messages through a reload of this tab. Idempotency keys make sending them again harmless. */
 import type { Outgoing } from './state'
-import type { Shelf } from './drafts'
+import type { KeyValueStorage } from './drafts'
 
-const place = (me: number) => `smartlink.outgoing.${me}`
+const storageKey = (me: number) => `smartlink.outgoing.${me}`
 
-export function loadQueue(shelf: Shelf, me: number): Outgoing[] {
+export function loadQueue(storage: KeyValueStorage, me: number): Outgoing[] {
   try {
-    const read: unknown = JSON.parse(shelf.getItem(place(me)) ?? '[]')
+    const read: unknown = JSON.parse(storage.getItem(storageKey(me)) ?? '[]')
     if (!Array.isArray(read)) return []
     return (read as Outgoing[])
       .filter((one) => typeof one.key === 'string' && typeof one.text === 'string' && typeof one.room === 'string')
@@ -16,10 +16,10 @@ export function loadQueue(shelf: Shelf, me: number): Outgoing[] {
   }
 }
 
-export function keepQueue(shelf: Shelf, me: number, queue: readonly Outgoing[]): void {
+export function keepQueue(storage: KeyValueStorage, me: number, queue: readonly Outgoing[]): void {
   try {
-    if (queue.length === 0) shelf.removeItem(place(me))
-    else shelf.setItem(place(me), JSON.stringify(queue))
+    if (queue.length === 0) storage.removeItem(storageKey(me))
+    else storage.setItem(storageKey(me), JSON.stringify(queue))
   } catch {
     // Without storage, unsent messages do not survive a reload.
   }

@@ -1,4 +1,4 @@
-/** What the reader has seen: the line above new messages, read marks, and telling the server and other tabs. */
+/** What the reader has seen: the line above new messages, and read marks, reported to the server and other tabs. */
 import { ref } from 'vue'
 import * as http from '@/api/chat'
 import { Unreachable } from '@/api/errors'
@@ -8,16 +8,16 @@ import { GENERAL, personIn, roomWith, type RoomKey } from './rooms'
 import { keepSeen } from './seen'
 import { roomIn } from './state'
 
-export function useReading({ state, room, me, apply, tell }: ChatCore) {
+export function useReading({ state, room, me, apply, post }: ChatCore) {
   /** The message in the open room that the line above new messages stands before. */
   const firstNew = ref<number | null>(null)
   /** Whether the reader is looking at the end of the open room right now. */
-  const isAttending = ref(false)
+  const isReadingEnd = ref(false)
   /** Direct messages that the server has been told are read. */
-  const toldRead = new Set<number>()
+  const reportedRead = new Set<number>()
 
   function reset(): void {
-    toldRead.clear()
+    reportedRead.clear()
     firstNew.value = null
   }
 
@@ -32,13 +32,13 @@ export function useReading({ state, room, me, apply, tell }: ChatCore) {
 
   /** Another room is open. */
   function opened(key: RoomKey | null): void {
-    isAttending.value = false
+    isReadingEnd.value = false
     firstNew.value = key === null ? null : firstUnread(key)
   }
 
   /** The first message that the reader misses gets a line above it. Call it before the message is in the state. */
   function arriving(key: RoomKey, message: Message): void {
-    const isMissed = key === room.value && !isAttending.value && message.user_id !== me.value
+    const isMissed = key === room.value && !isReadingEnd.value && message.user_id !== me.value
     if (isMissed && firstUnread(key) === null) firstNew.value = message.id
   }
 
@@ -53,15 +53,15 @@ export function useReading({ state, room, me, apply, tell }: ChatCore) {
     if (key === room.value) firstNew.value = firstUnread(key)
   }
 
-  function attend(attends: boolean): void {
-    isAttending.value = attends
+  function setReadingEnd(isReading: boolean): void {
+    isReadingEnd.value = isReading
     markSeen()
   }
 
   /** Marks the open room as read while the reader is looking at its end. */
   function markSeen(): void {
     const key = room.value
-    if (key === null || !isAttending.value) return
+    if (key === null || !isReadingEnd.value) return
     const { messages, seen, phase } = roomIn(state.value, key)
     if (phase !== 'ready') return
     const last = messages.at(-1)?.id ?? 0
@@ -70,22 +70,24 @@ export function useReading({ state, room, me, apply, tell }: ChatCore) {
       noteSeen(key, last)
     }
     const person = personIn(key)
-    if (person !== null) tellRead(person, messages)
+    if (person !== null) reportRead(person, messages)
   }
 
   /** Messages before the last seen one count too: a reply may arrive before an earlier message of its sender. */
-  function tellRead(person: number, messages: readonly Message[]): void {
-    const news = messages.filter(({ id, user_id, is_read }) => user_id === person && !is_read && !toldRead.has(id))
-    if (news.length === 0) return
-    for (const { id } of news) toldRead.add(id)
+  function reportRead(person: number, messages: readonly Message[]): void {
+    const unread = messages.filter(
+      ({ id, user_id, is_read }) => user_id === person && !is_read && !reportedRead.has(id),
+    )
+    if (unread.length === 0) return
+    for (const { id } of unread) reportedRead.add(id)
     http.readAll(person).catch((error: unknown) => {
-      // Told again if the server was unreachable; if it refused, they stay unread until the next message.
-      if (error instanceof Unreachable) for (const { id } of news) toldRead.delete(id)
+      // Sent again if the server was unreachable; if it refused, they stay unread until the next message.
+      if (error instanceof Unreachable) for (const { id } of unread) reportedRead.delete(id)
     })
   }
 
   /** Marks all rooms as read. Raises what the server answers; rooms before the one that failed stay read. */
-  async function readEverything(): Promise<void> {
+  async function markAllRead(): Promise<void> {
     const last = roomIn(state.value, GENERAL).messages.at(-1)
     if (last) noteSeen(GENERAL, last.id)
     for (const { user, last_message, unread_count } of state.value.conversations) {
@@ -98,9 +100,9 @@ export function useReading({ state, room, me, apply, tell }: ChatCore) {
 
   function noteSeen(key: RoomKey, upTo: number): void {
     apply({ type: 'roomSeen', room: key, upTo })
-    tell({ type: 'seen', me: me.value, room: key, upTo })
+    post({ type: 'seen', me: me.value, room: key, upTo })
     if (key === GENERAL) keepSeen(localStorage, me.value, upTo)
   }
 
-  return { firstNew, reset, opened, arriving, loaded, attend, markSeen, readEverything }
+  return { firstNew, reset, opened, arriving, loaded, setReadingEnd, markSeen, markAllRead }
 }

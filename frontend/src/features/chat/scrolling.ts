@@ -146,7 +146,7 @@ export function useScrolling({ key, scroller, content, shown, isPast, rows }: Sc
   }
   watch(
     () => isLooking.value && staysAtEnd.value,
-    (attends) => chat.attend(attends),
+    (isReading) => chat.setReadingEnd(isReading),
   )
 
   let sizes: ResizeObserver | undefined
@@ -167,7 +167,7 @@ export function useScrolling({ key, scroller, content, shown, isPast, rows }: Sc
     window.removeEventListener('focus', look)
     window.removeEventListener('blur', look)
     sizes?.disconnect()
-    chat.attend(false)
+    chat.setReadingEnd(false)
   })
 
   return { isAtEnd, isPlaced, missed, toEnd, onScroll, loadOlder }

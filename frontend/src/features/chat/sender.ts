@@ -5,7 +5,7 @@
  * accepts more. A message that the server refuses fails, and the user decides. Every attempt uses the message's own
  * idempotency key.
  */
-import { Refused, Rejected, SignedOut, TooOften, Unreachable, sentence } from '@/api/errors'
+import { ValidationFailed, RequestFailed, SignedOut, RateLimited, Unreachable, sentence } from '@/api/errors'
 import type { Message } from '@/api/records'
 import { nextToSend, type ChatEvent, type ChatState, type Outgoing } from './state'
 
@@ -21,8 +21,8 @@ export interface SenderPorts {
   slowedUntil(time: number | null): void
 }
 
-const MOST_TRIES = 3
-const LONGEST_WAIT_S = 15
+const MAX_TRIES = 3
+const MAX_WAIT_S = 15
 
 export class Sender {
   private pause: ReturnType<typeof setTimeout> | null = null
@@ -61,7 +61,7 @@ export class Sender {
 
   private settle(key: string, tries: number, error: unknown): void {
     const { dispatch } = this.ports
-    if (error instanceof TooOften) {
+    if (error instanceof RateLimited) {
       dispatch({ type: 'putBack', key })
       this.ports.slowedUntil(Date.now() + error.retryAfterS * 1000)
       this.wait(error.retryAfterS)
@@ -69,11 +69,12 @@ export class Sender {
       // The next session has its own sender.
       dispatch({ type: 'putBack', key })
       this.stop()
-    } else if (error instanceof Unreachable && (tries < MOST_TRIES || !this.ports.isConnected())) {
+    } else if (error instanceof Unreachable && (tries < MAX_TRIES || !this.ports.isConnected())) {
       dispatch({ type: 'putBack', key })
-      if (this.ports.canTry()) this.wait(error.retryAfterS ?? Math.min(LONGEST_WAIT_S, 2 ** (tries - 1)))
+      if (this.ports.canTry()) this.wait(error.retryAfterS ?? Math.min(MAX_WAIT_S, 2 ** (tries - 1)))
     } else {
-      const isKnown = error instanceof Refused || error instanceof Rejected || error instanceof Unreachable
+      const isKnown =
+        error instanceof ValidationFailed || error instanceof RequestFailed || error instanceof Unreachable
       dispatch({ type: 'sendFailed', key, problem: isKnown ? sentence(error) : 'Something went wrong.' })
     }
   }

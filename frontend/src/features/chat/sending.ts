@@ -79,7 +79,7 @@ export function useSending({ state, room, me, apply, dispatch }: ChatCore, isCon
     dispatch({ type: 'discarded', key })
   }
 
-  /** Keeps a draft of `writer`, who may have signed out meanwhile. */
+  /** Keeps a draft of `writer`, who may have signed out in the meantime. */
   function draft(writer: number, key: RoomKey, text: string): void {
     if (writer === me.value) drafts.value = draftsAfter(drafts.value, key, text)
     keepDraft(localStorage, writer, key, text)

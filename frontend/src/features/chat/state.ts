@@ -33,7 +33,7 @@ export interface Room {
   /** The id of the newest message that was read. */
   seen: number
   /** The outgoing key of each sent message, so that its row stays the same. */
-  bornAs: Readonly<Record<number, string>>
+  rowKeys: Readonly<Record<number, string>>
 }
 
 export interface ChatState {
@@ -72,7 +72,7 @@ export type ChatEvent =
   | { type: 'discarded'; key: string }
 
 /** The most messages a room keeps in memory; older ones are fetched again on demand. */
-const MOST_KEPT = 400
+const MAX_KEPT = 400
 const KEPT_AFTER_TRIM = 200
 
 export const EMPTY_ROOM: Room = {
@@ -82,7 +82,7 @@ export const EMPTY_ROOM: Room = {
   hasOlder: true,
   older: 'idle',
   seen: 0,
-  bornAs: {},
+  rowKeys: {},
 }
 
 export function initialChat(me: number): ChatState {
@@ -152,7 +152,7 @@ export function chatAfter(state: ChatState, event: ChatEvent): ChatState {
       return withSeen(state, event.room, event.upTo)
     case 'trimmed':
       return withRoom(state, event.room, (room) =>
-        room.messages.length > MOST_KEPT
+        room.messages.length > MAX_KEPT
           ? { ...room, messages: room.messages.slice(-KEPT_AFTER_TRIM), hasOlder: true }
           : room,
       )
@@ -342,7 +342,7 @@ function withRead(state: ChatState, message: Message): ChatState {
   const { messages } = roomIn(marked, key)
   const isKnown = messages.some(({ id }) => id === message.id)
   const isHistory = message.id < (messages[0]?.id ?? 0)
-  // A receipt comes on another channel than its message and may arrive first: then it brings the message.
+  // A read receipt arrives on another channel than its message, and may arrive first: then it adds the message.
   return isKnown || isHistory ? marked : withArrived(marked, message)
 }
 
@@ -361,5 +361,5 @@ function withSeen(state: ChatState, key: RoomKey, upTo: number): ChatState {
 function withSent(state: ChatState, key: string, message: Message): ChatState {
   const room = roomOf(message, state.me)
   const next = withArrived({ ...state, outgoing: state.outgoing.filter((one) => one.key !== key) }, message)
-  return withRoom(next, room, (one) => ({ ...one, bornAs: { ...one.bornAs, [message.id]: key } }))
+  return withRoom(next, room, (one) => ({ ...one, rowKeys: { ...one.rowKeys, [message.id]: key } }))
 }

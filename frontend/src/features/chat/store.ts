@@ -3,11 +3,11 @@ import { defineStore } from 'pinia'
 import { computed, ref, shallowRef } from 'vue'
 import type { Account, Profile } from '@/api/records'
 import { membersAfter, type Member, type MembersEvent } from '@/features/presence/members'
-import { tellRenamed } from '@/features/users/names'
+import { announceRename } from '@/features/users/names'
 import { onReconnected } from '@/realtime/reconnected'
 import { useRealtime } from '@/realtime/store'
-import { joinTabs, type Tabs } from '@/shared/tabs'
-import type { ChatCore, ChatNews } from './core'
+import { openTabChannel, type TabChannel } from '@/shared/tabs'
+import type { ChatCore, ChatTabMessage } from './core'
 import { useHistory } from './history'
 import { LiveChannels } from './live'
 import { useLoading } from './loading'
@@ -33,10 +33,10 @@ export const useChat = defineStore('chat', () => {
   const onlineIds = computed(() => new Set(members.value.map(({ id }) => id)))
 
   let live: LiveChannels | null = null
-  let tabs: Tabs<ChatNews> | null = null
+  let tabs: TabChannel<ChatTabMessage> | null = null
   let sweeping: ReturnType<typeof setInterval> | undefined
 
-  const core: ChatCore = { state, room, me, apply, dispatch, tell: (news) => tabs?.tell(news) }
+  const core: ChatCore = { state, room, me, apply, dispatch, post: (message) => tabs?.post(message) }
   const loading = useLoading(core, () => live)
   const history = useHistory(core, loading.loadRoom)
   const reading = useReading(core)
@@ -51,7 +51,7 @@ export const useChat = defineStore('chat', () => {
   function dispatch(event: ChatEvent): void {
     if (event.type === 'messageArrived') {
       const key = roomOf(event.message, me.value)
-      typists.hear(key, { user: event.message.user, typing: false })
+      typists.receive(key, { user: event.message.user, typing: false })
       reading.arriving(key, event.message)
     }
     const before = state.value
@@ -68,14 +68,14 @@ export const useChat = defineStore('chat', () => {
     state.value = initialChat(account.id)
     sending.start()
     apply({ type: 'roomSeen', room: GENERAL, upTo: loadSeen(localStorage, account.id) })
-    tabs = joinTabs('chat', hearTab)
+    tabs = openTabChannel('chat', onTabMessage)
     sweeping = setInterval(sweep, SWEEP_MS)
     live = new LiveChannels(
       realtime,
       account.id,
       {
         dispatch,
-        typing: typists.hear,
+        typing: typists.receive,
         members: (event: MembersEvent) => (members.value = membersAfter(members.value, event)),
         directMessage: loading.directMessage,
         readElsewhere: loading.readElsewhere,
@@ -126,10 +126,10 @@ export const useChat = defineStore('chat', () => {
     }
   }
 
-  function hearTab(news: ChatNews): void {
-    if (news.me !== me.value) return
-    if (news.type === 'seen') dispatch({ type: 'roomSeen', room: news.room, upTo: news.upTo })
-    else dispatch({ type: 'conversationOpened', person: news.person })
+  function onTabMessage(message: ChatTabMessage): void {
+    if (message.me !== me.value) return
+    if (message.type === 'seen') dispatch({ type: 'roomSeen', room: message.room, upTo: message.upTo })
+    else dispatch({ type: 'conversationOpened', person: message.person })
   }
 
   function renamed(person: Profile): void {
@@ -137,7 +137,7 @@ export const useChat = defineStore('chat', () => {
     members.value = membersAfter(members.value, { type: 'renamed', person })
     typists.renamed(person)
     history.renamed(person)
-    tellRenamed(person)
+    announceRename(person)
   }
 
   function open(key: RoomKey | null): void {
@@ -152,7 +152,7 @@ export const useChat = defineStore('chat', () => {
   /** Adds a conversation to the list, here and in the other tabs. */
   function openWith({ id, name }: Profile): void {
     dispatch({ type: 'conversationOpened', person: { id, name } })
-    tabs?.tell({ type: 'opened', me: me.value, person: { id, name } })
+    tabs?.post({ type: 'opened', me: me.value, person: { id, name } })
   }
 
   function send(text: string): void {
@@ -175,8 +175,8 @@ export const useChat = defineStore('chat', () => {
 
   const { loadConversations, loadRoom, loadOlder } = loading
   const { past, target, jumpProblem, reveal, loadPast, leavePast } = history
-  const { firstNew, attend, readEverything } = reading
-  const { typing, sayTyping } = typists
+  const { firstNew, setReadingEnd, markAllRead } = reading
+  const { typing, sendTyping } = typists
   const { drafts, slowedUntil, retry, discard, draft } = sending
   return {
     state,
@@ -202,10 +202,10 @@ export const useChat = defineStore('chat', () => {
     loadPast,
     leavePast,
     firstNew,
-    attend,
-    readEverything,
+    setReadingEnd,
+    markAllRead,
     typing,
-    sayTyping,
+    sendTyping,
     drafts,
     slowedUntil,
     send,

@@ -1,6 +1,6 @@
 /** What may be sent: 1 to 1000 code points, not all blank. The server decides. */
 
-export const LONGEST = 1000
+export const MAX_LENGTH = 1000
 /** From this length on, the remaining characters are shown. */
 export const COUNT_FROM = 900
 

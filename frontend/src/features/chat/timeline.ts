@@ -29,7 +29,7 @@ export interface TimelineInput {
   me: number
   messages: readonly Message[]
   outgoing: readonly Outgoing[]
-  bornAs: Readonly<Record<number, string>>
+  rowKeys: Readonly<Record<number, string>>
   /** The first message that is new to the reader, or null. */
   firstNew: number | null
 }
@@ -65,7 +65,7 @@ export function timeline(input: TimelineInput): TimelineRow[] {
   return rows
 }
 
-function sent({ me, messages, bornAs }: TimelineInput): Placed[] {
+function sent({ me, messages, rowKeys }: TimelineInput): Placed[] {
   return messages.map((message) => {
     const isMine = message.user_id === me
     const isRead = message.recipient_id !== null && message.is_read
@@ -74,7 +74,7 @@ function sent({ me, messages, bornAs }: TimelineInput): Placed[] {
       at: message.created_at,
       row: {
         kind: 'message',
-        key: bornAs[message.id] ?? `message-${message.id}`,
+        key: rowKeys[message.id] ?? `message-${message.id}`,
         message,
         isMine,
         startsGroup: true,

@@ -4,11 +4,11 @@ import type { Profile } from '@/api/records'
 /** How long someone is shown as typing after the last event: twice the interval it is sent at. */
 export const TYPING_SHOWN_MS = 6_000
 /** Typing is sent at most this often. */
-export const TYPING_SAID_MS = 3_000
+export const TYPING_INTERVAL_MS = 3_000
 /** The shortest interval, even after a message was sent. */
-export const TYPING_AGAIN_MS = 1_000
+export const TYPING_MIN_INTERVAL_MS = 1_000
 /** Typing ends this long after the last key. */
-export const TYPING_ENDS_MS = 5_000
+export const TYPING_TIMEOUT_MS = 5_000
 
 export interface Typist extends Profile {
   until: number
@@ -53,13 +53,13 @@ export class TypingPace {
   ) {}
 
   key(): void {
-    if (this.now() - this.saidAt >= (this.isOpen ? TYPING_SAID_MS : TYPING_AGAIN_MS)) {
+    if (this.now() - this.saidAt >= (this.isOpen ? TYPING_INTERVAL_MS : TYPING_MIN_INTERVAL_MS)) {
       this.saidAt = this.now()
       this.isOpen = true
       this.say(true)
     }
     clearTimeout(this.end)
-    this.end = setTimeout(() => this.stop(), TYPING_ENDS_MS)
+    this.end = setTimeout(() => this.stop(), TYPING_TIMEOUT_MS)
   }
 
   /** The user stopped, left the room or emptied the field. */

@@ -10,9 +10,9 @@ import { stillTyping, typistsAfter, type Typist } from './typing'
 export function useTypists({ me }: ChatCore, isLive: () => boolean) {
   const typing = shallowRef<Readonly<Partial<Record<RoomKey, readonly Typist[]>>>>({})
 
-  function hear(room: RoomKey, word: { user: Profile; typing: boolean }): void {
-    if (word.user.id === me.value) return
-    typing.value = { ...typing.value, [room]: typistsAfter(typing.value[room] ?? [], word, Date.now()) }
+  function receive(room: RoomKey, event: { user: Profile; typing: boolean }): void {
+    if (event.user.id === me.value) return
+    typing.value = { ...typing.value, [room]: typistsAfter(typing.value[room] ?? [], event, Date.now()) }
   }
 
   function sweep(now: number): void {
@@ -33,9 +33,9 @@ export function useTypists({ me }: ChatCore, isLive: () => boolean) {
   }
 
   /** Not repeated if it fails: the next key says it again, and a lost end expires by itself. */
-  function sayTyping(room: RoomKey, isTyping: boolean): void {
-    if (isLive()) http.sayTyping(personIn(room), isTyping).catch(() => undefined)
+  function sendTyping(room: RoomKey, isTyping: boolean): void {
+    if (isLive()) http.sendTyping(personIn(room), isTyping).catch(() => undefined)
   }
 
-  return { typing, hear, sweep, renamed, clear, sayTyping }
+  return { typing, receive, sweep, renamed, clear, sendTyping }
 }

@@ -7,10 +7,10 @@ import type { Account, Notification as Note } from '@/api/records'
 import type { Subscription } from '@/realtime/subscriptions'
 import { onReconnected } from '@/realtime/reconnected'
 import { useRealtime } from '@/realtime/store'
-import { Outside } from './outside'
+import { BrowserNotifications } from './browser'
 import { initialNotifications, notificationsAfter, type NotificationEvent } from './state'
 
-const MOST_TOASTS = 3
+const MAX_TOASTS = 3
 
 export const useNotifications = defineStore('notifications', () => {
   const realtime = useRealtime()
@@ -29,7 +29,7 @@ export const useNotifications = defineStore('notifications', () => {
   const permission = ref(typeof Notification === 'undefined' ? 'denied' : Notification.permission)
 
   let subscription: Subscription | null = null
-  let outside: Outside | null = null
+  let browser: BrowserNotifications | null = null
   /** False while the outcome of a request is unknown. */
   let isSure = true
   /** Whether a notification is about what the user is looking at. */
@@ -42,7 +42,7 @@ export const useNotifications = defineStore('notifications', () => {
   function start(account: Account, seen: (notification: Note) => boolean): void {
     stop()
     isSeen = seen
-    outside = new Outside()
+    browser = new BrowserNotifications()
     subscription = realtime.follow({
       channel: `private-user.${account.id}`,
       durable: {
@@ -56,8 +56,8 @@ export const useNotifications = defineStore('notifications', () => {
 
   function stop(): void {
     subscription?.stop()
-    outside?.stop()
-    subscription = outside = null
+    browser?.stop()
+    subscription = browser = null
     state.value = initialNotifications
     toasts.value = []
     olderTrouble.value = null
@@ -104,15 +104,15 @@ export const useNotifications = defineStore('notifications', () => {
   function wasRead(id: number): void {
     dispatch({ type: 'read', id, at: new Date().toISOString() })
     dismiss(id)
-    outside?.close(id)
+    browser?.close(id)
   }
 
   function created(notification: Note): void {
     const isNew = ![...state.value.list, ...toasts.value].some(({ id }) => id === notification.id)
     dispatch({ type: 'created', notification })
     if (!isNew || notification.read_at !== null) return
-    if (!isSeen(notification)) toasts.value = [...toasts.value, notification].slice(-MOST_TOASTS)
-    outside?.came(notification, permission.value === 'granted')
+    if (!isSeen(notification)) toasts.value = [...toasts.value, notification].slice(-MAX_TOASTS)
+    browser?.received(notification, permission.value === 'granted')
   }
 
   function dismiss(id: number): void {
@@ -122,7 +122,7 @@ export const useNotifications = defineStore('notifications', () => {
   /** Marks a notification as read at once; other tabs follow the server's event. */
   async function read(id: number): Promise<void> {
     dismiss(id)
-    outside?.close(id)
+    browser?.close(id)
     const known = state.value.list.find((one) => one.id === id)
     if (known && known.read_at !== null) return
     dispatch({ type: 'read', id, at: new Date().toISOString() })

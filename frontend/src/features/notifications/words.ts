@@ -2,7 +2,7 @@
 import type { Notification } from '@/api/records'
 import { money } from '@/shared/money'
 
-export interface Worded {
+export interface NotificationText {
   title: string
   text: string
   icon: 'chat' | 'campaign' | 'wallet' | 'bell'
@@ -18,7 +18,7 @@ const DONE = {
   deleted: 'deleted',
 }
 
-export function worded(notification: Notification): Worded {
+export function notificationText(notification: Notification): NotificationText {
   switch (notification.type) {
     case 'private_message': {
       const { sender, excerpt } = notification.data

@@ -1,22 +1,22 @@
 /** The errors of a form: those of its fields, and one that belongs to none. */
 import { nextTick, ref } from 'vue'
-import { Refused, sentence, TooOften } from '@/api/errors'
+import { ValidationFailed, sentence, RateLimited } from '@/api/errors'
 
 export type FieldErrors = Readonly<Record<string, string>>
 
 /** The first error of each field; empty for other errors. */
 export function fieldErrors(error: unknown): FieldErrors {
-  if (!(error instanceof Refused)) return {}
+  if (!(error instanceof ValidationFailed)) return {}
   return Object.fromEntries(Object.entries(error.errors).map(([field, texts]) => [field, texts[0] ?? error.message]))
 }
 
 /** The server's limit for names, in characters. */
-const LONGEST_NAME = 100
+const MAX_NAME_LENGTH = 100
 
 /** Why a name is not valid; null if it is. */
 export function nameProblem(name: string): string | null {
   if (name.trim() === '') return 'Enter the name others will see.'
-  return [...name.trim()].length > LONGEST_NAME ? `Use at most ${LONGEST_NAME} characters.` : null
+  return [...name.trim()].length > MAX_NAME_LENGTH ? `Use at most ${MAX_NAME_LENGTH} characters.` : null
 }
 
 export function useForm(form: () => HTMLElement | null) {
@@ -45,7 +45,7 @@ export function useForm(form: () => HTMLElement | null) {
       return true
     } catch (error) {
       const found = fieldErrors(error)
-      if (error instanceof TooOften || Object.keys(found).length === 0) trouble.value = sentence(error)
+      if (error instanceof RateLimited || Object.keys(found).length === 0) trouble.value = sentence(error)
       else await show(found)
       return false
     } finally {

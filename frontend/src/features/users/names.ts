@@ -2,18 +2,18 @@
 import { onScopeDispose } from 'vue'
 import type { Profile } from '@/api/records'
 
-type Ear = (person: Profile) => void
+type Listener = (person: Profile) => void
 
-const ears = new Set<Ear>()
+const listeners = new Set<Listener>()
 
-/** Calls `hear` with every renamed person, for as long as the component lives. */
-export function whenRenamed(hear: Ear): void {
-  ears.add(hear)
-  onScopeDispose(() => ears.delete(hear))
+/** Calls `listener` with every renamed person, for as long as the component lives. */
+export function onRenamed(listener: Listener): void {
+  listeners.add(listener)
+  onScopeDispose(() => listeners.delete(listener))
 }
 
-export function tellRenamed(person: Profile): void {
-  ears.forEach((hear) => hear(person))
+export function announceRename(person: Profile): void {
+  listeners.forEach((listener) => listener(person))
 }
 
 /** The profile, with the person's present name if it is theirs. */

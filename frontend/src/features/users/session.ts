@@ -2,14 +2,14 @@
 import { defineStore } from 'pinia'
 import { ref } from 'vue'
 import { signOutEverywhere as endAll } from '@/api/account'
-import { AnotherAccount, Refused, SignedOut } from '@/api/errors'
+import { AnotherAccount, ValidationFailed, SignedOut } from '@/api/errors'
 import type { Account, Profile } from '@/api/records'
 import * as http from '@/api/session'
 import { leaveNote } from './switched'
-import { tellSessionTabs, type SessionNews } from './tabs'
+import { postToSessionTabs, type SessionTabMessage } from './tabs'
 
-const isTaken = (error: unknown): error is Refused =>
-  error instanceof Refused && Object.keys(error.errors).join() === 'email'
+const isTaken = (error: unknown): error is ValidationFailed =>
+  error instanceof ValidationFailed && Object.keys(error.errors).join() === 'email'
 
 export const useSession = defineStore('session', () => {
   const account = ref<Account | null>(null)
@@ -51,7 +51,7 @@ export const useSession = defineStore('session', () => {
     hasExpired.value = false
     elsewhere.value = null
     isKnown = true
-    tellSessionTabs({ type: 'signedIn', account: { id, name } })
+    postToSessionTabs({ type: 'signedIn', account: { id, name } })
   }
 
   /** Takes over the session that another tab opened. Raises as `restore`. */
@@ -63,12 +63,12 @@ export const useSession = defineStore('session', () => {
   }
 
   /** Another tab signed in or out. */
-  function hear(news: SessionNews): void {
-    if (news.type === 'signedOut') {
-      if (news.me === account.value?.id) forget()
-      if (news.me === elsewhere.value?.id) elsewhere.value = null
-    } else if (account.value === null) elsewhere.value = news.account
-    else if (news.account.id !== account.value.id) superseded()
+  function onTabMessage(message: SessionTabMessage): void {
+    if (message.type === 'signedOut') {
+      if (message.me === account.value?.id) forget()
+      if (message.me === elsewhere.value?.id) elsewhere.value = null
+    } else if (account.value === null) elsewhere.value = message.account
+    else if (message.account.id !== account.value.id) superseded()
   }
 
   /** The browser is signed in to another account now: the page reloads for that one and says so. */
@@ -104,7 +104,7 @@ export const useSession = defineStore('session', () => {
       if (!(error instanceof SignedOut) || error instanceof AnotherAccount) throw error
     }
     forget()
-    if (me !== undefined) tellSessionTabs({ type: 'signedOut', me })
+    if (me !== undefined) postToSessionTabs({ type: 'signedOut', me })
   }
 
   /** A person was renamed; maybe this account, in another tab. */
@@ -140,7 +140,7 @@ export const useSession = defineStore('session', () => {
     check,
     signIn,
     follow,
-    hear,
+    onTabMessage,
     superseded,
     register,
     signOut,

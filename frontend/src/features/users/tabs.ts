@@ -1,13 +1,14 @@
 /** Tells the other tabs of this browser about signing in and out. */
 import type { Profile } from '@/api/records'
-import { joinTabs, type Tabs } from '@/shared/tabs'
+import { openTabChannel, type TabChannel } from '@/shared/tabs'
 
-export type SessionNews = { type: 'signedIn'; account: Profile } | { type: 'signedOut'; me: number }
+export type SessionTabMessage = { type: 'signedIn'; account: Profile } | { type: 'signedOut'; me: number }
 
-export const joinSessionTabs = (hear: (news: SessionNews) => void): Tabs<SessionNews> => joinTabs('session', hear)
+export const openSessionTabs = (onMessage: (message: SessionTabMessage) => void): TabChannel<SessionTabMessage> =>
+  openTabChannel('session', onMessage)
 
-export function tellSessionTabs(news: SessionNews): void {
-  const tabs = joinSessionTabs(() => undefined)
-  tabs.tell(news)
+export function postToSessionTabs(message: SessionTabMessage): void {
+  const tabs = openSessionTabs(() => undefined)
+  tabs.post(message)
   tabs.close()
 }

@@ -21,7 +21,7 @@ def campaign_channel(campaign_id: int) -> PrivateChannel:
 def add_rules(rules: ChannelRules, database: Database) -> None:
     """Allow the campaign's owner and admins."""
 
-    async def may_look(user: Principal, campaign_id: int) -> bool:
+    async def may_view(user: Principal, campaign_id: int) -> bool:
         if not user.can("campaigns:read"):
             return False
         async with database.reading() as session:
@@ -30,8 +30,8 @@ def add_rules(rules: ChannelRules, database: Database) -> None:
 
     @rules.private("campaign.{campaign_id}")
     async def changes(user: Principal, campaign_id: int) -> bool:
-        return await may_look(user, campaign_id)
+        return await may_view(user, campaign_id)
 
     @rules.presence("campaign.{campaign_id}")
     async def viewers(user: Principal, campaign_id: int) -> Member | bool:
-        return member_of(user) if await may_look(user, campaign_id) else False
+        return member_of(user) if await may_view(user, campaign_id) else False

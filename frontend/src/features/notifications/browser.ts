@@ -1,37 +1,37 @@
-/** The browser's own notifications, for a page in the background, unless another tab is being looked at. */
+/** The browser's own notifications, for a page in the background, unless another tab is visible. */
 import type { Notification as Note } from '@/api/records'
-import { joinTabs, type Tabs } from '@/shared/tabs'
-import { worded } from './words'
+import { openTabChannel, type TabChannel } from '@/shared/tabs'
+import { notificationText } from './words'
 
-/** How long a background page waits for a visible one to say that it shows the notification. */
-const YIELD_MS = 400
+/** How long a background page waits for a visible one to say that it has shown the notification. */
+const WAIT_MS = 400
 
-/** A notification came in on a page that is being looked at. */
-interface Noticed {
+/** A notification arrived on a page that the user is looking at. */
+interface SeenHere {
   id: number
 }
 
-export class Outside {
-  private readonly noticed = new Set<number>()
+export class BrowserNotifications {
+  private readonly seenElsewhere = new Set<number>()
   private readonly waiting = new Map<number, ReturnType<typeof setTimeout>>()
   private readonly shown = new Map<number, Notification>()
-  private readonly tabs: Tabs<Noticed>
+  private readonly tabs: TabChannel<SeenHere>
 
   constructor() {
-    this.tabs = joinTabs('notifications', ({ id }) => {
-      this.noticed.add(id)
+    this.tabs = openTabChannel('notifications', ({ id }) => {
+      this.seenElsewhere.add(id)
       this.close(id)
     })
   }
 
   /** A notification arrived here. */
-  came(note: Note, isAllowed: boolean): void {
+  received(note: Note, isAllowed: boolean): void {
     if (!document.hidden) {
-      this.tabs.tell({ id: note.id })
-    } else if (isAllowed && !this.noticed.has(note.id)) {
+      this.tabs.post({ id: note.id })
+    } else if (isAllowed && !this.seenElsewhere.has(note.id)) {
       this.waiting.set(
         note.id,
-        setTimeout(() => this.show(note), YIELD_MS),
+        setTimeout(() => this.show(note), WAIT_MS),
       )
     }
   }
@@ -51,7 +51,7 @@ export class Outside {
 
   private show(note: Note): void {
     this.waiting.delete(note.id)
-    const { title, text, to } = worded(note)
+    const { title, text, to } = notificationText(note)
     let shown: Notification
     try {
       // One tag for all tabs: the browser shows it once.
