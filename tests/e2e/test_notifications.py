@@ -171,6 +171,8 @@ async def test_browser_notifications_appear_only_if_no_visible_page_shows_them(
 
 async def test_a_list_that_fails_to_load_says_so_and_can_be_retried(sign_in: SignIn, smartlink: Smartlink) -> None:
     ana = await (await sign_in("ana")).context.new_page()
+    # Without a connection, since the page also loads the list again when it connects.
+    await ana.route(re.compile("/api/realtime"), lambda route: route.abort())
     await ana.route(re.compile("/api/notifications"), lambda route: route.fulfill(status=503, body="{}"))
     await ana.goto(f"{smartlink.url}/notifications")
     await expect(ana.get_by_text("Couldn't load your notifications.")).to_be_visible()
@@ -202,7 +204,8 @@ async def test_a_notification_that_arrives_during_loading_is_in_the_list(
 
     lea.on("websocket", lambda socket: socket.on("framereceived", heard))
     await lea.route(re.compile("/api/notifications"), overtaken, times=1)
-    await lea.goto(f"{smartlink.url}/notifications")
+    async with lea.expect_response(re.compile("/api/notifications")):
+        await lea.goto(f"{smartlink.url}/notifications")
 
     await expect(lea.get_by_role("region", name="New").get_by_role("listitem")).to_have_count(1)
     await expect(badge(lea)).to_have_text("1")
