@@ -162,6 +162,8 @@ async def test_editing_a_deleted_campaign_shows_that_it_is_gone(
     admin = await sign_in("admin")
     await admin.goto(f"{smartlink.url}/campaigns/{campaign_id}")
     await expect(admin.get_by_test_id("live-mark")).to_have_text("Live")
+    # A page that has just gone live loads the campaign once more, and would see by itself that it is gone.
+    await admin.wait_for_load_state("networkidle")
     await call("ana", "DELETE", f"/api/campaigns/{campaign_id}")
 
     await admin.get_by_test_id("activate").click()
