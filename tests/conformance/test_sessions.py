@@ -56,6 +56,19 @@ class SessionStorePromises:
         assert await sessions.take("2", "s", "b") is None
         assert await sessions.save("1", "s", "a", b"two", 60)
 
+    async def test_each_mark_of_a_subject_is_another(self) -> None:
+        sessions = self.sessions()
+        assert list(await sessions.marks("1", ["a", "b"])) == [0, 0]
+        await sessions.revoke("1", "a", 60)
+        first, none = await sessions.marks("1", ["a", "b"])
+        await sessions.revoke("1", "a", 60)
+        second, _ = await sessions.marks("1", ["a", "b"])
+
+        assert first != second
+        assert 0 not in (first, second)
+        assert none == 0
+        assert list(await sessions.marks("2", ["a"])) == [0]
+
     async def test_an_app_over_its_bytes_loses_its_oldest_sessions_and_no_other_app_any(self) -> None:
         sessions = self.sessions(max_app_bytes=100_000)
         await sessions.save("2", "s", "a", b"of another", 60)

@@ -206,13 +206,13 @@ def test_a_revocation_is_forgotten_with_the_last_older_connection() -> None:
     assert revocations.verdict("2", "7", first) is Verdict.VALID
 
     revocations.revoke("1", "8", Verdict.VOID, second)
-    assert list(revocations._apps["1"].users) == ["8"]
+    assert list(revocations._apps["1"].subjects) == ["8"]
     revocations.revoke("1", "9", Verdict.VOID, None)
     assert revocations._apps == {}
 
 
 def test_beyond_the_limit_of_revocations_older_connections_are_stale() -> None:
-    revocations = Revocations(max_users=2)
+    revocations = Revocations(max_subjects=2)
     old = revocations.now
     for user_id in ("1", "2", "3"):
         revocations.revoke("1", user_id, Verdict.VOID, old)
@@ -222,4 +222,4 @@ def test_beyond_the_limit_of_revocations_older_connections_are_stale() -> None:
     assert revocations.verdict("1", "of nobody", old) is Verdict.STALE
     assert revocations.verdict("1", "2", old) is Verdict.VOID
     assert revocations.verdict("1", "of nobody", new) is Verdict.VALID
-    assert len(revocations._apps["1"].users) == 2
+    assert len(revocations._apps["1"].subjects) == 2

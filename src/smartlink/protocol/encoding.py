@@ -146,7 +146,9 @@ def subscription_succeeded(channel: str, data: bytes = b"{}") -> bytes:
 
 
 def subscription_error(channel: str, kind: str, message: str, status: int) -> bytes:
-    """A refused subscription; reaches Echo's `.error()`. `kind` is AuthError, LimitReached or InvalidChannel."""
+    """A refused subscription; reaches Echo's `.error()`. `kind` is AuthError, LimitReached, InvalidChannel,
+    or for one that had succeeded Expired or Revoked.
+    """
     return _encode(
         {
             "event": "pusher:subscription_error",

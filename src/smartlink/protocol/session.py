@@ -39,6 +39,7 @@ from smartlink.protocol.names import (
 )
 
 __all__ = [
+    "EXPIRED",
     "MAX_WATCHED",
     "Answered",
     "Close",
@@ -54,6 +55,7 @@ __all__ = [
     "Whisper",
 ]
 
+EXPIRED = "The authorization for this channel has expired"
 MAX_WATCHED = 100
 """Users that one connection may watch. Source: Pusher Channels, "Watchlist events"."""
 
@@ -103,6 +105,10 @@ class Join:
 
     channel: str
     member: PresenceMember | None = None
+    expires_at: float | None = None
+    """Unix time in seconds at which the authorization ends."""
+    is_by_ticket: bool = False
+    """The signature is the one made for a former socket of the same client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,10 +243,20 @@ class Session:
         """The subscription failed because of a limit of the server."""
         return Send(encoding.subscription_error(channel, "LimitReached", message, 403))
 
+    def expelled(self, channel: str, kind: str, message: str, status: int) -> tuple[Send, Leave]:
+        """The right to be on the channel has ended. `kind` is Expired or Revoked."""
+        send = Send(encoding.subscription_error(channel, kind, message, status))
+        return send, Leave(channel, self.channels.pop(channel))
+
+    def expired(self, channel: str) -> Send:
+        """The subscription failed: its authorization ended before it came."""
+        self.named.pop(channel, None)
+        return Send(encoding.subscription_error(channel, "Expired", EXPIRED, 401))
+
     def voided(self, channel: str) -> Send:
         """The subscription failed: its signature was valid but has been revoked."""
         self.named.pop(channel, None)
-        return self._unauthorized(channel, "This user's connections were ended: reconnect and authorize again")
+        return self._unauthorized(channel, "This authorization was revoked: authorize again on a new connection")
 
     def _subscribe(self, frame: SubscribeMessage) -> Effect:
         channel = frame.channel
@@ -259,32 +275,39 @@ class Session:
         kind = kind_of(channel)
         if kind is ChannelKind.PUBLIC:
             return Join(channel)
-        if not self._is_signed(frame):
+        signed_for = self._signed_for(frame)
+        if signed_for is None:
             return self._unauthorized(
                 channel, "Invalid signature: sign socket id, channel and channel_data exactly as sent"
             )
+        expires_at = _expiry(frame.channel_data)
+        if isinstance(expires_at, str):
+            return self._unauthorized(channel, expires_at)
+        is_by_ticket = signed_for != self.socket_id
         if kind is not ChannelKind.PRESENCE:
             if (user_id := _named(frame.channel_data)) is not None:
                 self.named[channel] = user_id
-            return Join(channel)
+            return Join(channel, None, expires_at, is_by_ticket)
         if frame.channel_data is None and self.user is not None:
-            return Join(channel, self.user.member)
+            return Join(channel, self.user.member, None, is_by_ticket)
         member = _member(frame.channel_data, self.rules.max_user_info_bytes)
         if isinstance(member, str):
             return self._unauthorized(channel, member)
-        return Join(channel, member)
+        return Join(channel, member, expires_at, is_by_ticket)
 
-    def _is_signed(self, frame: SubscribeMessage) -> bool:
-        """Whether a subscription is signed for this socket, or for the former one of its ticket."""
+    def _signed_for(self, frame: SubscribeMessage) -> str | None:
+        """The socket id that a subscription is signed for: this one, or the former one of its ticket; else None."""
         rules, channel, data = self.rules, frame.channel, frame.channel_data
         if frame.auth is None:
-            return False
+            return None
         if signing.verify_channel(rules.key, rules.secret, frame.auth, self.socket_id, channel, data):
             if self.tickets:
                 self.tickets.pop(channel, None)
-            return True
+            return self.socket_id
         former = self.tickets.get(channel, "") if self.tickets else ""
-        return former != "" and signing.verify_channel(rules.key, rules.secret, frame.auth, former, channel, data)
+        if former and signing.verify_channel(rules.key, rules.secret, frame.auth, former, channel, data):
+            return former
+        return None
 
     def _subscribe_to_user(self, channel: str) -> Effect:
         if self.user is None or channel != user_channel(self.user.id):
@@ -354,6 +377,18 @@ def _member(channel_data: str | None, max_info_bytes: int) -> PresenceMember | s
     if len(user_info) > max_info_bytes:
         return f"channel_data.user_info is {len(user_info)} bytes, more than {max_info_bytes}"
     return PresenceMember(user_id, user_info, _is_number(fields.get("user_id")))
+
+
+def _expiry(channel_data: str | None) -> float | str | None:
+    """When signed `channel_data` ends, in Unix seconds, None for never; or what is wrong with it."""
+    if channel_data is None or '"expires_at"' not in channel_data:
+        return None
+    value = (_object(channel_data) or {}).get("expires_at")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
+        return "channel_data.expires_at must be a Unix time in seconds"
+    return value
 
 
 def _named(channel_data: str | None) -> str | None:

@@ -336,7 +336,9 @@ class ClientConnection:
             else:
                 del self._leaving[channel]
                 await self._shared.node.depart(self, channel, left)
-        await self._shared.node.subscribe(self, channel, member)
+        await self._shared.node.subscribe(
+            self, channel, member, expires_at=effect.expires_at, is_by_ticket=effect.is_by_ticket
+        )
         if self.is_open and effect.channel in self.session.channels and kind_of(effect.channel).needs_authorization:
             self._deadline = 0.0
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
+from smartlink.protocol.names import kind_of
 from smartlink.protocol.session import PresenceMember, Session
 from smartlink.server.apps.base import App
 from smartlink.server.core.fanout import Subscriber, Subscribers
@@ -175,12 +176,13 @@ class Hub:
         tenant = self._tenants.get(app_id)
         return None if tenant is None else next(iter(tenant.connections.values()), None)
 
-    def of_users(self) -> list[Connection]:
-        """Return the connections here of all users."""
+    def authorized(self) -> list[Connection]:
+        """Return the connections here that are signed in, or on a channel that needs authorization."""
         return [
             connection
-            for tenant in self._tenants.values()
-            for connection in {each for connections in tenant.users.values() for each in connections}
+            for connection in self
+            if connection.session.user is not None
+            or any(kind_of(channel).needs_authorization for channel in connection.session.channels)
         ]
 
     def __iter__(self) -> Iterator[Connection]:

@@ -16,7 +16,7 @@ from smartlink.server.cluster.brokers.base import Broker, Publication
 from smartlink.server.core.fanout import MAX_PENDING_BYTES
 from smartlink.server.core.hub import Hub
 
-__all__ = ["Arriving", "Listening", "newer_frames"]
+__all__ = ["Arriving", "Listening", "VersionedFrame", "newer_frames"]
 
 
 class VersionedFrame(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from smartlink.protocol import encoding
@@ -32,8 +32,9 @@ from smartlink.server.cluster.sessions.base import SessionStore
 from smartlink.server.core.announcer import Announcer
 from smartlink.server.core.corrections import Corrections
 from smartlink.server.core.fanout import MAX_PENDING_BYTES, FanOut
+from smartlink.server.core.grants import Grants, Revocation
 from smartlink.server.core.hub import Connection, Hub
-from smartlink.server.core.listening import Listening, newer_frames
+from smartlink.server.core.listening import Listening, VersionedFrame, newer_frames
 from smartlink.server.core.members import Members
 from smartlink.server.core.newcomers import Newcomers
 from smartlink.server.core.noting import note_delivery, note_membership, note_publication
@@ -93,6 +94,7 @@ class Node:
         self._corrections = Corrections()
         self.resumption = Resumption(hub, broker, sessions, tasks, metrics, session_ttl_s)
         self._retention = Retention(ttl_s=session_ttl_s)
+        self._grants = Grants(hub, self._revocations, self._expel)
         self._terminations = Terminations(hub, self._revocations, tasks, self.feed)
         self._announcer = Announcer(broker, presence, apps, webhooks, tasks, self.deliver)
         self._users = SignedInUsers(
@@ -116,6 +118,7 @@ class Node:
             "terminate_user": self._terminations.terminate_user,
             "reconnect_user": self._terminations.reconnect_user,
             "missed": self._terminations.reconnect_channel,
+            "revoke": self._grants.revoke,
             "change_info": self.infos.change_here,
         }
 
@@ -129,6 +132,7 @@ class Node:
         self._announcer.stop()
         self._newcomers.stop()
         self._replayed.stop()
+        self._grants.stop()
         self.resumption.stop()
         self._corrections.stop()
         self._members.stop()
@@ -191,7 +195,15 @@ class Node:
         if self.feed.watches:
             self.feed.note("connect", connection.app.id, socket_id=connection.session.socket_id)
 
-    async def subscribe(self, connection: Connection, channel: str, member: PresenceMember | None) -> None:
+    async def subscribe(
+        self,
+        connection: Connection,
+        channel: str,
+        member: PresenceMember | None,
+        *,
+        expires_at: float | None = None,
+        is_by_ticket: bool = False,
+    ) -> None:
         """Subscribe an authorized connection to a channel and confirm it, or send it the reason why not.
 
         Subscribing again sends the current state again. While this waits for engines, the connection may end, and
@@ -201,9 +213,11 @@ class Node:
         if channel in session.channels:
             await self._send_state_again(connection, channel)
             return
-        if await self._refuse_full(connection, channel, member) or self._terminations.refuse_void(
-            connection, channel, member
-        ):
+        about = self._grants.subjects(connection, channel, member)
+        if expires_at is not None and expires_at <= time.time():
+            connection.write(text_frame(session.expired(channel).frame))
+            return
+        if await self._refuses(connection, channel, member, about, is_by_ticket=is_by_ticket):
             return
         listening = self._listening
         is_receiving = self.hub.receives(connection, channel)
@@ -211,7 +225,7 @@ class Node:
         cached: bytes | None = None
         try:
             await listening.begin(app.id, channel)
-            resumed = await self.resumption.follow(connection, channel)
+            resumed = await self.resumption.follow(connection, channel, about)
             if is_cache(channel):
                 cached = await self._cached(app, channel)
             # From here to the announcement there is no wait: it is in order.
@@ -231,19 +245,15 @@ class Node:
             await self._depart(app, channel, session.socket_id, member)
             return
         self.hub.join(connection, channel, member)
+        self._grants.expire(connection, channel, expires_at)
         frames = [session.joined(channel, member, state).frame]
         if resumed is not None:
             self.resumption.joined(connection, channel, resumed)
             self._replayed.note(app.id, channel, resumed.last, connection)
             came = [each for each in came if not 0 < each.position <= resumed.last]
             frames += resumed.frames
-        if (
-            cached is not None
-            and not (resumed is not None and resumed.is_complete)
-            and all(encoding.is_internal(each.frame) for each in came)
-        ):
-            # An event that arrived meanwhile is newer than the cached one, or the same.
-            frames.append(self._cached_frame(app, channel, cached))
+        if resumed is None or not resumed.is_complete:
+            frames += self._cached_frames(app, channel, cached, came)
         if member is not None:
             self._newcomers.note(app.id, channel, arrival.version, connection)
         connection.write(b"".join(map(text_frame, frames + newer_frames(came, state, arrival.version))))
@@ -251,11 +261,31 @@ class Node:
         if connection.is_open:
             await self._announcer.arrived(app, channel, session.socket_id, member, arrival)
 
-    def _cached_frame(self, app: App, channel: str, cached: bytes) -> bytes:
+    def _cached_frames(self, app: App, channel: str, cached: bytes | None, came: list[VersionedFrame]) -> list[bytes]:
+        """What a newcomer is sent of a cache channel. An event that arrived meanwhile is newer, or the same."""
+        if cached is None or not all(encoding.is_internal(each.frame) for each in came):
+            return []
         if cached != _MISS:
-            return cached
+            return [cached]
         self._announcer.emit(app, OutgoingEvent("cache_miss", channel))
-        return encoding.cache_miss(channel)
+        return [encoding.cache_miss(channel)]
+
+    def _expel(self, connection: Connection, channel: str, kind: str, message: str, status: int) -> None:
+        """Take a connection off a channel on which it has no right to be any more."""
+        if connection.is_open and channel in connection.session.channels:
+            send, leave = connection.session.expelled(channel, kind, message, status)
+            connection.write(text_frame(send.frame))
+            self.tasks.run(self.unsubscribe(connection, channel, leave.member, connection.descriptor))
+
+    async def revoke(self, app: App, revocation: Revocation) -> None:
+        """End subscriptions on all nodes, and void signatures made for them so far.
+
+        Raises BrokerUnavailable; on this node it is done even then.
+        """
+        try:
+            await self.resumption.revoke(app.id, revocation.subject)
+        finally:
+            await self._control_at_least_here(revocation.control(app.id))
 
     async def _send_state_again(self, connection: Connection, channel: str) -> None:
         """Send a subscribed connection the channel's state, then what arrived while the state was read."""
@@ -289,6 +319,7 @@ class Node:
     async def depart(self, connection: Connection, channel: str, member: PresenceMember | None) -> None:
         """Announce that a connection, which the hub has already removed from the channel, has left it."""
         self._newcomers.left(connection.app.id, channel, connection)
+        self._grants.left(connection, channel)
         if connection.client_session is not None:
             self._replayed.left(connection.app.id, channel, connection)
             self.resumption.left(connection, channel)
@@ -303,6 +334,7 @@ class Node:
     async def disconnect(self, connection: Connection, descriptor: int) -> None:
         """Remove a connection that has ended."""
         app, session = connection.app, connection.session
+        self._grants.gone(connection)
         if connection.client_session is not None:
             self._replayed.gone(connection)
             self.resumption.ended(connection)
@@ -364,11 +396,17 @@ class Node:
 
         Raises BrokerUnavailable; on this node it is done even then.
         """
-        await self._control_at_least_here(Control(app.id, "terminate_user", user_id))
+        await self._end_user(Control(app.id, "terminate_user", user_id))
 
     async def reconnect_user(self, app: App, user_id: str) -> None:
         """As `terminate_user`, but tell the clients to reconnect."""
-        await self._control_at_least_here(Control(app.id, "reconnect_user", user_id))
+        await self._end_user(Control(app.id, "reconnect_user", user_id))
+
+    async def _end_user(self, control: Control) -> None:
+        try:
+            await self.resumption.revoke(control.app_id, Revocation(user_id=control.target).subject)
+        finally:
+            await self._control_at_least_here(control)
 
     async def _control_at_least_here(self, control: Control) -> None:
         try:
@@ -459,6 +497,23 @@ class Node:
     async def _announce(self, app: App, change: Change) -> None:
         await self._users.took_place(app, change)
         await self._announcer.changed(app, change)
+
+    async def _refuses(
+        self,
+        connection: Connection,
+        channel: str,
+        member: PresenceMember | None,
+        about: Sequence[str],
+        *,
+        is_by_ticket: bool,
+    ) -> bool:
+        """Whether a subscription was refused: the channel is full, or its signature or ticket void."""
+        if is_by_ticket and not await self.resumption.ticket_holds(connection, channel, about):
+            connection.write(text_frame(connection.session.voided(channel).frame))
+            return True
+        if await self._refuse_full(connection, channel, member):
+            return True
+        return self._terminations.refuse_void(connection, channel, member)
 
     async def _refuse_full(self, connection: Connection, channel: str, member: PresenceMember | None) -> bool:
         """Refuse a member who would be one too many; when several join at once, some may still pass."""

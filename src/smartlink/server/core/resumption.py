@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -40,8 +40,6 @@ BARRIER_S = 1.0
 SAVE_S = 5.0
 MAX_SOCKETS = 8
 """Former sockets of a session that are remembered, to leave out their own events."""
-CONNECTED_TTL_S = 7_200.0
-"""How long the session of a killed node is kept; refreshed in half that time."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22,64}\Z")
 _PING: Final = text_frame(encoding.PING)
@@ -55,7 +53,9 @@ class _Kept(msgspec.Struct, array_like=True):
     position: int
     """Confirmed."""
     signed_for: str = ""
-    """The socket id in the signature that let the client subscribe; empty on public channels."""
+    """The socket id in the signature that let the client subscribe."""
+    marks: list[int] = []
+    """Marks of what was revoked before that (`SessionStore.marks`)."""
 
 
 class _Content(msgspec.Struct, array_like=True):
@@ -99,7 +99,7 @@ class ClientSession:
         "due",
         "former",
         "is_known",
-        "is_unsaved",
+        "marks",
         "name",
         "saved_at",
         "signed_for",
@@ -120,11 +120,12 @@ class ClientSession:
         """Ids of former sockets."""
         self.signed_for: dict[str, str] = {}
         """By channel: the former socket id in its signature, where that is not the present one's."""
+        self.marks: dict[str, list[int]] = {}
+        """By channel, the marks there were when it subscribed, if any."""
         self.due: dict[str, int] = {}
         """Positions written but not yet covered by a barrier."""
         self.barriers: deque[tuple[float, dict[str, int]]] = deque()
         """When each unanswered ping was sent, and what it covers, oldest first; a mere sign of life covers nothing."""
-        self.is_unsaved = False
         self.saved_at = 0.0
 
     def content(self) -> bytes:
@@ -132,7 +133,7 @@ class ClientSession:
         own = self.connection.session.socket_id
         kept = dict(self.former)
         for channel, position in self.channels.items():
-            kept[channel] = _Kept(position, self.signed_for.get(channel, own))
+            kept[channel] = _Kept(position, self.signed_for.get(channel, own), self.marks.get(channel, []))
         return _encode(_Content(kept, [*self.sockets, own][-MAX_SOCKETS:]))
 
 
@@ -202,10 +203,23 @@ class Resumption:
         if session.is_known:
             connection.session.tickets = {channel: kept.signed_for for channel, kept in session.former.items()}
 
-    async def follow(self, connection: Connection, channel: str) -> Resumed | None:
+    async def ticket_holds(self, connection: Connection, channel: str, about: Sequence[str]) -> bool:
+        """Whether the signature for a session's former socket is still good. `about`: as in `follow`."""
+        session = connection.client_session
+        former = None if session is None else session.former.get(channel)
+        if session is None or former is None:
+            return False
+        try:
+            marks = await self._store.marks(connection.app.id, about)
+        except BrokerUnavailable:
+            return False  # The application decides anew.
+        return {mark for mark in marks if mark} <= set(former.marks)
+
+    async def follow(self, connection: Connection, channel: str, about: Sequence[str]) -> Resumed | None:
         """Keep the channel's events from now on, and read what the session missed; None without a session.
 
-        Call it when this node receives the channel, and `joined` once the connection is on it.
+        Call it when this node receives the channel, and `joined` once the connection is on it. `about` names what may
+        have been revoked meanwhile: then the session forgets the channel.
         """
         session = connection.client_session
         if session is None:
@@ -213,6 +227,11 @@ class Resumption:
         app_id, former = connection.app.id, session.former.get(channel)
         replayed = None
         try:
+            marks = [mark for mark in await self._store.marks(app_id, about) if mark] if about else []
+            if former is not None and not set(marks) <= set(former.marks):
+                former = None
+                session.former.pop(channel, None)
+            session.marks[channel] = marks
             now = await self._broker.retain(app_id, channel, 1.5 * self._ttl_s)
             if former is not None:
                 replayed = await self._broker.replay(app_id, channel, former.position)
@@ -254,9 +273,14 @@ class Resumption:
         session = connection.client_session
         if session is not None and session.channels.pop(channel, None) is not None:
             session.signed_for.pop(channel, None)
+            session.marks.pop(channel, None)
             session.due.pop(channel, None)
             self._unfollow(connection.app.id, channel, session)
             self._unsaved.add(session)
+
+    async def revoke(self, app_id: str, subject: str) -> None:
+        """Void what sessions hold about a subject (`grants`), wherever they are. Raises BrokerUnavailable."""
+        await self._store.revoke(app_id, subject, 4 * self._ttl_s)
 
     def published(self, app_id: str, channel: str, subscribers: Subscribers, position: int) -> None:
         """Note that an event with a position is on its way to the subscribers here."""
@@ -349,7 +373,7 @@ class Resumption:
             self._retained_at = now
             self._tasks.run(self._retain())
             for session in self._sessions.values():
-                if now - session.saved_at >= CONNECTED_TTL_S / 2:
+                if now - session.saved_at >= self._ttl_s:
                     self._save_now(session)
         self._schedule()
 
@@ -394,7 +418,7 @@ class Resumption:
     def _save_now(self, session: ClientSession) -> None:
         self._unsaved.discard(session)
         session.saved_at = asyncio.get_running_loop().time()
-        self._tasks.run(self._save(session, CONNECTED_TTL_S))
+        self._tasks.run(self._save(session, 3 * self._ttl_s))
 
     async def _save(self, session: ClientSession, ttl_s: float) -> None:
         connection = session.connection

@@ -1,36 +1,36 @@
-"""Users whose connections were ended, so that signatures made before are void afterwards.
+"""What was revoked, so that signatures made before are void afterwards: users whose connections were ended, channels.
 
-A signature names a connection and a user but no time: it may be presented at any moment until the connection ends. So
-each process remembers a revocation as long as it has a connection that is older. Connections live in one process only,
-so no other process needs to know about them.
+A signature names a connection and perhaps a user, but no time: it may be presented at any moment until the connection
+ends. So each process remembers a revocation as long as it has a connection that is older. Connections live in one
+process only, so no other process needs to know about them.
 """
 
 from __future__ import annotations
 
 import enum
 
-__all__ = ["MAX_USERS", "Revocations", "Verdict"]
+__all__ = ["MAX_SUBJECTS", "Revocations", "Verdict"]
 
-MAX_USERS = 10_000
-"""Users remembered per application. Beyond, the oldest is forgotten, and older connections must reconnect."""
+MAX_SUBJECTS = 10_000
+"""Revocations remembered per application. Beyond, the oldest is forgotten, and older connections must reconnect."""
 
 
 class Verdict(enum.Enum):
-    """What to do with a signature that names a user."""
+    """What to do with a signature."""
 
     VALID = enum.auto()
     VOID = enum.auto()
-    """The user's connections were ended after this one began: refuse."""
+    """It was revoked after the connection began: refuse."""
     STALE = enum.auto()
     """The client must reconnect and authorize again: refuse, and close the connection."""
 
 
 class _App:
-    __slots__ = ("forgotten_at", "users")
+    __slots__ = ("forgotten_at", "subjects")
 
     def __init__(self) -> None:
-        self.users: dict[str, tuple[int, Verdict]] = {}
-        """By user id, oldest revocation first: when, and the verdict."""
+        self.subjects: dict[str, tuple[int, Verdict]] = {}
+        """Oldest revocation first: when, and the verdict."""
         self.forgotten_at = 0
         """The latest revocation that was forgotten."""
 
@@ -38,8 +38,8 @@ class _App:
 class Revocations:
     """Orders revocations and the starts of connections by one counter. Plain and synchronous."""
 
-    def __init__(self, max_users: int = MAX_USERS) -> None:
-        self._max_users = max_users
+    def __init__(self, max_subjects: int = MAX_SUBJECTS) -> None:
+        self._max_subjects = max_subjects
         self._count = 0
         self._missed_at = 0
         self._apps: dict[str, _App] = {}
@@ -49,29 +49,33 @@ class Revocations:
         """The counter for a connection that begins now: it is newer than all revocations so far."""
         return self._count
 
-    def revoke(self, app_id: str, user_id: str, verdict: Verdict, oldest: int | None) -> None:
-        """Void signatures naming the user on all connections so far. `oldest`: when the app's oldest one here began."""
+    def revoke(self, app_id: str, subject: str, verdict: Verdict, oldest: int | None) -> None:
+        """Void signatures about the subject on all connections so far. `oldest`: when the app's first one began."""
         self._count += 1
         if oldest is None:
             self._apps.pop(app_id, None)
             return
         app = self._apps.setdefault(app_id, _App())
         self._prune(app, oldest)
-        app.users.pop(user_id, None)
-        app.users[user_id] = (self._count, verdict)
-        if len(app.users) > self._max_users:
-            app.forgotten_at, _ = app.users.pop(next(iter(app.users)))
+        app.subjects.pop(subject, None)
+        app.subjects[subject] = (self._count, verdict)
+        if len(app.subjects) > self._max_subjects:
+            app.forgotten_at, _ = app.subjects.pop(next(iter(app.subjects)))
 
     def revoke_all(self) -> None:
         """Treat all signatures on connections so far as stale: revocations may have been missed."""
         self._count += 1
         self._missed_at = self._count
 
-    def verdict(self, app_id: str, user_id: str, began_at: int) -> Verdict:
-        """Decide whether a connection that began then may still present a signature naming the user."""
+    def may_concern(self, app_id: str, began_at: int) -> bool:
+        """Whether any verdict about a connection that began then can be other than VALID."""
+        return app_id in self._apps or began_at < self._missed_at
+
+    def verdict(self, app_id: str, subject: str, began_at: int) -> Verdict:
+        """Decide whether a connection that began then may still present a signature about the subject."""
         app = self._apps.get(app_id)
         if app is not None:
-            told_at, verdict = app.users.get(user_id, (0, Verdict.VALID))
+            told_at, verdict = app.subjects.get(subject, (0, Verdict.VALID))
             if began_at < told_at:
                 return verdict
             if began_at < app.forgotten_at:
@@ -85,8 +89,8 @@ class Revocations:
     @staticmethod
     def _prune(app: _App, oldest: int) -> None:
         """Forget revocations that no connection is older than."""
-        while app.users:
-            user_id, (told_at, _) = next(iter(app.users.items()))
+        while app.subjects:
+            subject, (told_at, _) = next(iter(app.subjects.items()))
             if told_at > oldest:
                 return
-            del app.users[user_id]
+            del app.subjects[subject]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from smartlink.protocol.errors import Code
+from smartlink.protocol.names import kind_of
 from smartlink.protocol.session import PresenceMember
 from smartlink.server.cluster.brokers.base import Control
+from smartlink.server.core.grants import subjects, user_of
 from smartlink.server.core.hub import Connection, Hub
 from smartlink.server.core.revocations import Revocations, Verdict
 from smartlink.server.net.framing import text_frame
@@ -45,23 +47,29 @@ class Terminations:
     def reconnect_channel(self, control: Control) -> None:
         """Make the connections on a channel reconnect, because publications were missed.
 
-        Without a channel, controls were missed: all users' connections reconnect, as they may have been ended.
+        Without a channel, controls were missed: connections of users, and on channels that need authorization,
+        reconnect, as that may have ended.
         """
         if not control.target:
             self._revocations.revoke_all()
-            connections, reason = self._hub.of_users(), "Events of another node were missed: reconnect"
+            connections, reason = self._hub.authorized(), "Events of another node were missed: reconnect"
         else:
             connections = self._hub.on_channel(control.app_id, control.target)
             reason = "Events were missed: reconnect"
         self._tasks.run(_close_all(connections, Code.RECONNECT, reason))
 
     def refuse_void(self, connection: Connection, channel: str, member: PresenceMember | None) -> bool:
-        """Refuse a subscription whose user was ended since the connection began. Returns whether it was refused."""
-        session = connection.session
-        user_id = session.named.get(channel) if member is None else member.user_id
-        if user_id is None:
+        """Refuse a subscription that was revoked since the connection began, or whose user was ended.
+
+        Returns whether it was refused.
+        """
+        app_id, session, began_at = connection.app.id, connection.session, connection.began_at
+        if not self._revocations.may_concern(app_id, began_at) or not kind_of(channel).needs_authorization:
             return False
-        verdict = self._revocations.verdict(connection.app.id, user_id, connection.began_at)
+        user_id = user_of(connection, channel, member)
+        about = subjects(channel, user_id, session.socket_id) + ([] if user_id is None else [user_id])
+        verdicts = {self._revocations.verdict(app_id, subject, began_at) for subject in about}
+        verdict = next((each for each in (Verdict.VOID, Verdict.STALE) if each in verdicts), Verdict.VALID)
         if verdict is Verdict.VALID:
             return False
         connection.write(text_frame(session.voided(channel).frame))

@@ -201,6 +201,12 @@ class WorkerSessions:
     async def save(self, app_id: str, name: str, owner: str, content: bytes, ttl_s: float) -> bool:
         return await self._link.call(SessionStore.save, app_id, name, owner, content, ttl_s)
 
+    async def revoke(self, app_id: str, subject: str, ttl_s: float) -> None:
+        await self._link.call(SessionStore.revoke, app_id, subject, ttl_s)
+
+    async def marks(self, app_id: str, subjects: Sequence[str]) -> Sequence[int]:
+        return await self._link.call(SessionStore.marks, app_id, subjects)
+
 
 class ForwardedWebhooks:
     """A `WebhookSink` that leaves delivery to the parent, in order with joins and leaves."""

@@ -52,6 +52,9 @@ class Names:
     def session(self, app_id: str, name: str) -> str:
         return f"{self.prefix}:e:{quote(app_id, safe='')}:{name}"
 
+    def mark(self, app_id: str, subject: str) -> str:
+        return f"{self.prefix}:g:{quote(app_id, safe='')}:{subject}"
+
     @staticmethod
     def entry(app_id: str, channel: str) -> str:
         """Encode a channel of an app as one text; the app id cannot contain braces."""

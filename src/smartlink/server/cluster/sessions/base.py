@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 __all__ = ["MAX_APP_BYTES", "SessionStore"]
@@ -25,3 +26,9 @@ class SessionStore(Protocol):
 
     async def save(self, app_id: str, name: str, owner: str, content: bytes, ttl_s: float) -> bool:
         """Store what the session holds, for `ttl_s` seconds. Returns False, and stores nothing, if another took it."""
+
+    async def revoke(self, app_id: str, subject: str, ttl_s: float) -> None:
+        """Mark a subject: what was granted about it so far no longer holds. The mark lasts `ttl_s` seconds."""
+
+    async def marks(self, app_id: str, subjects: Sequence[str]) -> Sequence[int]:
+        """Return the last mark of each subject, a number that no other mark has; 0 if there is none."""

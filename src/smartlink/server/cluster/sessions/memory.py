@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from smartlink.server.cluster.budgets import BoundedStore
 from smartlink.server.cluster.sessions.base import MAX_APP_BYTES
 
 __all__ = ["MemorySessions"]
 
-PER_SESSION = 500
+PER_SESSION, PER_MARK = 500, 350
 """Overhead in bytes of each, measured and rounded up."""
 TAKEN_S = 60.0
 """How long a new owner is remembered before it saves anything."""
@@ -22,6 +23,7 @@ class MemorySessions:
     def __init__(self, now: Callable[[], float] = time.monotonic, max_app_bytes: int = MAX_APP_BYTES) -> None:
         self._kept: BoundedStore[str, tuple[str, bytes | None]] = BoundedStore(max_app_bytes, now)
         """The owner, and what was saved last."""
+        self._marks: BoundedStore[str, int] = BoundedStore(max_app_bytes // 4, now)
 
     def used(self, app_id: str) -> int:
         """Bytes currently used by the application's sessions."""
@@ -39,3 +41,9 @@ class MemorySessions:
             return False
         self._kept.put(app_id, name, (owner, content), PER_SESSION + len(content), ttl_s)
         return True
+
+    async def revoke(self, app_id: str, subject: str, ttl_s: float) -> None:
+        self._marks.put(app_id, subject, 1 + secrets.randbits(52), PER_MARK + len(subject), ttl_s)
+
+    async def marks(self, app_id: str, subjects: Sequence[str]) -> Sequence[int]:
+        return [self._marks.get(app_id, subject) or 0 for subject in subjects]

@@ -1,8 +1,11 @@
-"""The sessions of all nodes, in Redis: a hash per session with its owner `o` and its content `c`."""
+"""The sessions of all nodes, in Redis: a hash per session with its owner `o` and its content `c`, a key per mark."""
 
 from __future__ import annotations
 
+import asyncio
 import math
+import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from smartlink.server.cluster.brokers.base import BrokerUnavailable
@@ -49,6 +52,21 @@ class RedisSessions:
         if is_saved:
             self._ledger.enter(app_id, name, len(name) + len(content), max(1, math.ceil(ttl_s)))
         return is_saved
+
+    async def revoke(self, app_id: str, subject: str, ttl_s: float) -> None:
+        key = self._names.mark(app_id, subject)
+        try:
+            await self._commands.ask(key, "SET", key, 1 + secrets.randbits(52), "EX", max(1, math.ceil(ttl_s)))
+        except RedisUnavailable as error:
+            raise BrokerUnavailable(str(error)) from None
+
+    async def marks(self, app_id: str, subjects: Sequence[str]) -> Sequence[int]:
+        keys = [self._names.mark(app_id, subject) for subject in subjects]
+        replies = await asyncio.gather(*(self._commands.send(key, "GET", key) for key in keys))
+        for reply in replies:
+            if isinstance(reply, RedisUnavailable):
+                raise BrokerUnavailable(str(reply))
+        return [int(reply or 0) for reply in replies]
 
     async def _run(self, script: Script, app_id: str, name: str, *arguments: Any) -> Any:
         try:

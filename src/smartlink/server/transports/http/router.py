@@ -16,7 +16,7 @@ from smartlink.server.apps.base import App, AppManager
 from smartlink.server.cluster.brokers.base import BrokerUnavailable
 from smartlink.server.core.node import Node
 from smartlink.server.net.requests import HttpError, HttpRequest, HttpResponse
-from smartlink.server.transports.http import channels, events, users
+from smartlink.server.transports.http import channels, events, revoke, users
 from smartlink.server.transports.http import status as status_call
 from smartlink.server.transports.http.auth import authenticate, parse_query
 from smartlink.server.transports.http.rates import Rates
@@ -191,6 +191,10 @@ class Router:
                 return "GET", lambda _: status_call.status(node, app, self._status)
             case ["connections"]:
                 return "GET", lambda _: channels.connections(node, app)
+            case ["channels", name, "revoke"]:
+                return "POST", lambda _: revoke.revoke_channel(node, app, unquote(name), request.body)
+            case ["users", user_id, "revoke"]:
+                return "POST", lambda _: revoke.revoke_user(node, app, unquote(user_id), request.body)
             case ["users", user_id, "info"]:
                 return "POST", lambda _: users.change_info(node, app, unquote(user_id), request.body)
             case ["users", user_id, verb] if (end := _ENDINGS.get(verb)) is not None:
