@@ -73,9 +73,9 @@ class Terminations:
         if verdict is Verdict.VALID:
             return False
         connection.write(text_frame(session.voided(channel).frame))
-        why = "The signature is older than the call that ended this user's connections"
-        app_id, socket_id = connection.app.id, session.socket_id
-        self._feed.problem("refused", app_id, why, channel=channel, user_id=user_id, socket_id=socket_id)
+        why = "The signature is older than the call that revoked it, or that ended this user's connections"
+        named = {"channel": channel, "user_id": user_id or "", "socket_id": session.socket_id}
+        self._feed.problem("refused", app_id, why, **named)
         if verdict is Verdict.STALE:
             connection.close(Code.RECONNECT, "Reconnect and authorize again")
         return True
