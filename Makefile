@@ -44,7 +44,8 @@ coverage: setup-dev ## Report which lines of the source the tests of protocol, s
 test-kill: setup-dev ## Kill workers for minutes while events are recorded, and look for what was lost
 	@$(BIN)/pytest -q -s -m kill tests/faults
 
-test-deploy: setup-dev ## Run the five services behind a proxy, break them, lose the database and bring it back
+test-deploy: ## Run the five services behind each proxy, break them, lose the database and bring it back
+	@scripts/setup.sh proxies
 	@$(BIN)/pytest -q -m deploy tests/deploy
 
 test-green: setup-dev ## Broadcast from workers of gunicorn and Celery with green threads; installs both

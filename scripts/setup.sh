@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings a machine that has Python 3.11+ and make to where SmartLink runs (`run`), is tested (`dev`), and is tested in
-# Firefox and WebKit (`browsers`) or with Laravel (`peers`) too.
+# Firefox and WebKit (`browsers`), behind every proxy (`proxies`) or with Laravel (`peers`) too.
 # Says nothing and takes under a second when there is nothing to do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -51,6 +51,16 @@ if [ "$want" != run ]; then
   command -v chromium >/dev/null || missing+=(chromium)
   command -v gcc >/dev/null || missing+=(gcc libc6-dev)
   [ -e /usr/include/openssl/hmac.h ] || missing+=(libssl-dev)
+fi
+if [ "$want" = proxies ]; then
+  command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ] || missing+=(haproxy)
+  command -v caddy >/dev/null || missing+=(caddy)
+  command -v apache2 >/dev/null || [ -x /usr/sbin/apache2 ] || missing+=(apache2)
+  command -v lighttpd >/dev/null || [ -x /usr/sbin/lighttpd ] || missing+=(lighttpd)
+  [ -e /usr/lib/lighttpd/mod_openssl.so ] || missing+=(lighttpd-mod-openssl)
+  [ -e /usr/lib/lighttpd/mod_deflate.so ] || missing+=(lighttpd-mod-deflate)
+  command -v varnishd >/dev/null || [ -x /usr/sbin/varnishd ] || missing+=(varnish)
+  command -v hitch >/dev/null || [ -x /usr/sbin/hitch ] || missing+=(hitch)
 fi
 if [ "$want" = browsers ]; then
   command -v firefox-esr >/dev/null || missing+=(firefox-esr)

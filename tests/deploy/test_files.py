@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from kit import processes
-from kit.deployment import certificate, render
+from kit.deployment import certificate
+from kit.proxies import render
 from smartlink.broadcasting import BroadcastSettings
 from smartlink.portal.shared.settings import PortalSettings
 from smartlink.server.settings.config import ServerSettings
@@ -238,7 +239,7 @@ def test_nginx_accepts_the_configuration(tmp_path: Path) -> None:
         "PROXY_APP_SERVERS": proxy["PROXY_APP_SERVERS"].replace(" resolve", "").replace("smartlink-app", "127.0.0.1"),
         "PROXY_REALTIME_SERVERS": "server 127.0.0.1:8080; server 127.0.0.1:8090;",
     }
-    config.write_text(render(values))
+    config.write_text(render("nginx.conf.template", values))
     nginx = shutil.which("nginx") or "/usr/sbin/nginx"
 
     done = processes.run([nginx, "-t", "-c", str(config)], capture_output=True, text=True)
@@ -248,7 +249,7 @@ def test_nginx_accepts_the_configuration(tmp_path: Path) -> None:
 
 def test_the_proxys_timeout_exceeds_the_ping_interval() -> None:
     template = (DEPLOY / "proxy" / "nginx.conf.template").read_text()
-    location = template[template.index("location ~ ^/(pusher/)?app/") :]
+    location = template[template.index("location ~ ^(/s/[^/]+)?/(pusher/)?app/") :]
     waits_s = int(re.search(r"proxy_read_timeout (\d+)s", location)[1])  # type: ignore[index]
     defaults = ServerSettings.model_fields
 

@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
-import time
 
 import httpx2
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from kit.deployment import KEY, SECRET, Deployment
-from kit.waiting import LIMIT_S, eventually_told
+from kit.talking import heard, publish, socket
+from kit.waiting import LIMIT_S
 from smartlink.protocol.signing import signed_query
 
 pytestmark = pytest.mark.timeout(240)
 ONCE = ("content-security-policy", "x-content-type-options", "referrer-policy", "strict-transport-security")
-
-
-def socket(deployed: Deployment) -> connect:
-    address = f"wss://127.0.0.1:{deployed.port}/app/{KEY}?protocol=7"
-    return connect(address, ssl=deployed.trusting(), origin=deployed.url, ping_interval=None)
-
-
-async def heard(client: ClientConnection, event: str) -> dict[str, object]:
-    """The next frame of this name."""
-    async with asyncio.timeout(LIMIT_S):
-        while True:
-            frame: dict[str, object] = json.loads(await client.recv())
-            if frame["event"] == event:
-                return frame
 
 
 async def test_the_proxy_routes_everything(deployed: Deployment) -> None:
@@ -115,21 +99,3 @@ async def check_sockets(deployed: Deployment) -> None:
             await heard(client, "pusher_internal:subscription_succeeded")
             await publish(deployed, "second")
             assert (await heard(client, "news"))["data"] == '"second"'
-
-
-async def publish(deployed: Deployment, text: str) -> None:
-    """Through the inner door."""
-    body = json.dumps({"name": "news", "channels": ["news"], "data": json.dumps(text)}).encode()
-    key = secrets.token_hex(8)
-
-    async def was_taken() -> bool:
-        path = "/apps/77/events"
-        query = signed_query(KEY, SECRET, "POST", path, body, timestamp=int(time.time()))
-        async with httpx2.AsyncClient(timeout=LIMIT_S) as client:
-            answer = await client.post(
-                f"http://127.0.0.1:{deployed.inside_port}{path}?{query}", content=body,
-                headers={"Content-Type": "application/json", "Idempotency-Key": key},
-            )  # fmt: skip
-        return answer.status_code == 200
-
-    await eventually_told(was_taken, what="a publication is taken")
