@@ -68,7 +68,7 @@ class NodeBroker:
     async def retain(self, app_id: str, channel: str, ttl_s: float) -> int:
         return self._cluster.log.retain(app_id, channel, ttl_s)
 
-    async def replay(self, app_id: str, channel: str, after: int) -> Sequence[Publication] | None:
+    async def replay(self, app_id: str, channel: str, after: int | None) -> Sequence[Publication] | None:
         return self._cluster.log.replay(app_id, channel, after)
 
     async def stop(self) -> None:

@@ -109,7 +109,7 @@ class SharedBroker:
         self._between.check()
         return self._between.log.retain(app_id, channel, ttl_s)
 
-    async def replay(self, app_id: str, channel: str, after: int) -> Sequence[Publication] | None:
+    async def replay(self, app_id: str, channel: str, after: int | None) -> Sequence[Publication] | None:
         self._between.check()
         return self._between.log.replay(app_id, channel, after)
 

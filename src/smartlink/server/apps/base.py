@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from smartlink.protocol.errors import Code
+from smartlink.server.apps.policies import ChannelPolicy
 
 __all__ = ["App", "AppChange", "AppManager", "AppsInvalid", "OnAppChanges", "WebhookTarget", "ending"]
 
@@ -74,6 +75,8 @@ class App:
     sends_subscription_counts: bool = False
     cache_ttl_s: int = 1_800
     webhooks: tuple[WebhookTarget, ...] = ()
+    channels: tuple[ChannelPolicy, ...] = ()
+    """The first whose pattern matches a channel holds on it."""
 
 
 class AppsInvalid(ValueError):

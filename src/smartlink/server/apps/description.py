@@ -8,11 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
-from smartlink.server.apps.base import App, AppsInvalid, WebhookTarget
-from smartlink.server.settings.config import is_webhook_url
-from smartlink.server.settings.forms import fault_of_allowed_origin, fault_of_event, fault_of_name, fault_of_origin
+import msgspec
 
-__all__ = ["app_from_description", "apps_from_descriptions"]
+from smartlink.server.apps.base import App, AppsInvalid, WebhookTarget
+from smartlink.server.apps.policies import ChannelPolicy
+from smartlink.server.settings.config import is_webhook_url
+from smartlink.server.settings.forms import (
+    fault_of_allowed_origin,
+    fault_of_event,
+    fault_of_name,
+    fault_of_origin,
+    fault_of_pattern,
+)
+
+__all__ = ["app_from_description", "apps_from_descriptions", "policies_from_json"]
 
 MAX_APPS = 100_000
 _MAX_NUMBER: Final = 2**31 - 1
@@ -32,15 +41,24 @@ _RANGES: Final = {
     "activity_timeout_s": (1, 3_600),
     "authorization_timeout_s": (1, 3_600),
     "cache_ttl_s": (1, 604_800),
+    "pattern": (1, 200),
+    "history": (1, 10_000),
+    "history_ttl_s": (1, 604_800),
+    "history_bytes": (1_024, 33_554_432),
+    "conflate_ms": (10, 60_000),
+    "presence_grace_s": (0, 300),
 }
 """Lengths of texts and ranges of numbers; every other number is at least 1."""
 
+_CLIENT_EVENTS: Final = ("none", "members", "all")
 _FAULT_OF: Final[Mapping[str, Callable[[str], str | None]]] = {
     "id": fault_of_name,
     "key": fault_of_name,
     "allowed_origins": fault_of_allowed_origin,
     "cors_origins": fault_of_origin,
     "events": fault_of_event,
+    "pattern": fault_of_pattern,
+    "client_events": lambda value: None if value in _CLIENT_EVENTS else "must be none, members or all",
 }
 """Further checks of a text, or of each text in a list."""
 
@@ -79,7 +97,19 @@ def app_from_description(description: object, where: str) -> App:
     raise AppsInvalid("\n".join(f"{where}: {fault}" for fault in faults))
 
 
-def _values(record: type[App | WebhookTarget], description: Mapping[Any, Any]) -> tuple[dict[str, Any], list[str]]:
+def policies_from_json(text: str) -> tuple[ChannelPolicy, ...]:
+    """Parse the value of `REVERB_APP_CHANNELS`. Raises AppsInvalid."""
+    try:
+        return tuple(_tuple("channels", (ChannelPolicy, ...), msgspec.json.decode(text)))
+    except (msgspec.DecodeError, RecursionError):
+        raise AppsInvalid("REVERB_APP_CHANNELS: must be a JSON list of policies") from None
+    except _Fault as fault:
+        raise AppsInvalid(f"REVERB_APP_CHANNELS: {fault}") from None
+
+
+def _values(
+    record: type[App | WebhookTarget | ChannelPolicy], description: Mapping[Any, Any]
+) -> tuple[dict[str, Any], list[str]]:
     types_of = get_type_hints(record)
     known = {field.name: field for field in fields(record)}
     values: dict[str, Any] = {}
@@ -146,18 +176,18 @@ def _tuple(name: str, parts: tuple[Any, ...], value: object) -> tuple[Any, ...]:
         if len(value) != 2:
             raise _Fault("must be two numbers: count and seconds")
         return tuple(_number(name, part) for part in value)
-    if parts[0] is WebhookTarget:
-        return tuple(_webhook(number, part) for number, part in enumerate(value, 1))
+    if parts[0] in (WebhookTarget, ChannelPolicy):
+        return tuple(_record(parts[0], name, number, part) for number, part in enumerate(value, 1))
     return tuple(_text(name, part) for part in value)
 
 
-def _webhook(number: int, value: object) -> WebhookTarget:
+def _record(record: type[WebhookTarget | ChannelPolicy], name: str, number: int, value: object) -> Any:
     if not isinstance(value, Mapping):
-        raise _Fault(f"number {number} must be a table: write each as [[apps.webhooks]]")
-    values, faults = _values(WebhookTarget, value)
+        raise _Fault(f"number {number} must be a table: write each as [[apps.{name}]]")
+    values, faults = _values(record, value)
     if faults:
         raise _Fault(f"number {number}: {'; '.join(faults)}")
-    return WebhookTarget(**values)
+    return record(**values)
 
 
 def _url(value: str) -> str:

@@ -11,12 +11,14 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
 from smartlink.protocol.names import ChannelKind, is_cache, kind_of
 from smartlink.protocol.session import PresenceMember, SignedInUser, Whisper
 from smartlink.server.apps.base import App, AppManager, ending
+from smartlink.server.apps.policies import ChannelPolicy, PolicyTable
 from smartlink.server.cluster.brokers.base import (
     Broker,
     BrokerUnavailable,
@@ -93,6 +95,7 @@ class Node:
         """Connections that were sent events again up to a position."""
         self._corrections = Corrections()
         self.resumption = Resumption(hub, broker, sessions, tasks, metrics, session_ttl_s)
+        self.policies = PolicyTable()
         self._retention = Retention(ttl_s=session_ttl_s)
         self._grants = Grants(hub, self._revocations, self._expel)
         self._terminations = Terminations(hub, self._revocations, tasks, self.feed)
@@ -374,7 +377,7 @@ class Node:
         if self.feed.watches:
             note_publication(self.feed, self.hub, app.id, channel, frame, except_socket)
         began_at = time.perf_counter()
-        retention = None if is_live else self._retention
+        retention = None if is_live else self._retention_of(app, channel)
         sending = self._broker.publish(Publication(app.id, channel, frame, except_socket, is_live, retention=retention))
         if is_cache(channel) and not is_live:
             # Both in one turn, so that no other event comes between: the cached event is the last one sent to all.
@@ -382,6 +385,21 @@ class Node:
         else:
             await sending
         self.metrics.publish.observe(time.perf_counter() - began_at)
+
+    def _retention_of(self, app: App, channel: str) -> Retention:
+        policy = self.policies.of(app, channel)
+        return self._retention if policy.history is None else _retention(policy)
+
+    async def history_of(self, app: App, channel: str, after: int | None) -> tuple[Sequence[Publication], bool]:
+        """Return the events kept after a position, all without one, and whether none is missing between.
+
+        Raises BrokerUnavailable.
+        """
+        found = await self._broker.replay(app.id, channel, after)
+        if found is not None:
+            return found, after is not None
+        kept = await self._broker.replay(app.id, channel, None) or ()
+        return [each for each in kept if after is None or each.position > after], False
 
     async def whisper(self, connection: Connection, event: Whisper) -> None:
         """Send a client event to the other subscribers. Never raises; while nodes are apart it stays on this one."""
@@ -541,6 +559,11 @@ class Node:
     async def _depart(self, app: App, channel: str, socket_id: str, member: PresenceMember | None) -> None:
         departure = await self.presence.leave(app.id, channel, socket_id)
         await self._announcer.departed(app, channel, member, departure)
+
+
+@lru_cache(maxsize=1_024)
+def _retention(policy: ChannelPolicy) -> Retention:
+    return Retention(policy.history or 0, policy.history_ttl_s, policy.history_bytes, is_always=True)
 
 
 def _presence(members: Iterable[PresenceMember]) -> bytes:

@@ -13,6 +13,7 @@ from smartlink.background import Background
 from smartlink.protocol.names import ChannelKind, kind_of
 from smartlink.proxies import TrustedProxies
 from smartlink.server.apps.base import App, AppManager, AppsInvalid, WebhookTarget
+from smartlink.server.apps.description import policies_from_json
 from smartlink.server.apps.file import FileApps
 from smartlink.server.apps.static import StaticApps
 from smartlink.server.cluster.brokers.base import Broker
@@ -104,7 +105,7 @@ __all__ = [
 
 
 def app_from(settings: ServerSettings) -> App:
-    """The application described by the environment."""
+    """The application described by the environment. Raises AppsInvalid."""
     rate = None
     if settings.reverb_app_rate_limiting_enabled:
         rate = (settings.reverb_app_rate_limit_max_attempts, settings.reverb_app_rate_limit_decay_seconds)
@@ -139,6 +140,7 @@ def app_from(settings: ServerSettings) -> App:
         lists_counts=settings.reverb_app_list_counts,
         sends_subscription_counts=settings.reverb_app_subscription_counts,
         cache_ttl_s=settings.reverb_app_cache_ttl,
+        channels=policies_from_json(settings.reverb_app_channels),
     )
 
 

@@ -182,6 +182,9 @@ class ServerSettings(BaseSettings):
         False, description="Include counts in GET channels and channel by default, as Soketi does"
     )
     reverb_app_subscription_counts: bool = Field(False, description="Send subscribers the number of subscribers")
+    reverb_app_channels: str = Field(
+        "[]", description='Policies of channels, as JSON: [{"pattern": "private-prices.*", "history": 200}]'
+    )
     reverb_app_cache_ttl: int = Field(1_800, ge=1, le=604_800, description="How long a cache channel keeps its event")
 
     # Several nodes

@@ -9,7 +9,14 @@ import difflib
 import re
 from typing import Final
 
-__all__ = ["EVENT_NAMES", "fault_of_allowed_origin", "fault_of_event", "fault_of_name", "fault_of_origin"]
+__all__ = [
+    "EVENT_NAMES",
+    "fault_of_allowed_origin",
+    "fault_of_event",
+    "fault_of_name",
+    "fault_of_origin",
+    "fault_of_pattern",
+]
 
 EVENT_NAMES: Final = (
     "channel_occupied",
@@ -21,10 +28,12 @@ EVENT_NAMES: Final = (
     "subscription_count",
     "user_online",
     "user_offline",
+    "event_delivered",
 )
 """Events that webhooks can report."""
 
 _ORIGIN: Final = re.compile(r"[a-z][-+.a-z0-9]*://(?:\[[0-9a-f:.]+\]|[^][/?#:@*\s]+)(?::[0-9]{1,5})?\Z", re.IGNORECASE)
+_PATTERN: Final = re.compile(r"#?[-A-Za-z0-9_=@,.;*]+\Z")
 _HOST: Final = re.compile(r"(?:\*\.)?[^][/?#:@*\s]+\Z")
 
 
@@ -35,6 +44,13 @@ def fault_of_name(text: str) -> str | None:
     if any(sign in text for sign in "/?#%:& "):
         return "must not contain / ? # % : & or a space: it is used in URLs and signatures"
     return None
+
+
+def fault_of_pattern(text: str) -> str | None:
+    """Check a pattern of channel names."""
+    if _PATTERN.match(text):
+        return None
+    return f"{text[:60]!r} is not a pattern: write a channel's name with * for text without a dot, ** for any text"
 
 
 def fault_of_origin(text: str) -> str | None:

@@ -80,7 +80,7 @@ class WorkerBroker:
     async def retain(self, app_id: str, channel: str, ttl_s: float) -> int:
         return await self._link.call(Broker.retain, app_id, channel, ttl_s)
 
-    async def replay(self, app_id: str, channel: str, after: int) -> Sequence[Publication] | None:
+    async def replay(self, app_id: str, channel: str, after: int | None) -> Sequence[Publication] | None:
         return await self._link.call(Broker.replay, app_id, channel, after)
 
     async def stop(self) -> None:

@@ -130,10 +130,10 @@ class Broker(Protocol):
         restart in between. Raises BrokerUnavailable.
         """
 
-    async def replay(self, app_id: str, channel: str, after: int) -> Sequence[Publication] | None:
+    async def replay(self, app_id: str, channel: str, after: int | None) -> Sequence[Publication] | None:
         """Return the kept events after a position, oldest first; None if it is unknown whether these are all.
 
-        Raises BrokerUnavailable.
+        Without a position, returns all that are kept. Raises BrokerUnavailable.
         """
 
     async def stop(self) -> None: ...

@@ -79,12 +79,14 @@ class ChannelLog:
         self._put(app_id, channel, log)
         return kept
 
-    def replay(self, app_id: str, channel: str, after: int) -> Sequence[Publication] | None:
+    def replay(self, app_id: str, channel: str, after: int | None) -> Sequence[Publication] | None:
         """As `Broker.replay`."""
         log = self._logs.get(app_id, channel)
         if log is None:
-            return None
+            return [] if after is None else None
         self._expire(log)
+        if after is None:
+            return [publication for _, publication in log.events]
         if not log.base <= after <= log.last:
             return None
         return [publication for _, publication in log.events if publication.position > after]

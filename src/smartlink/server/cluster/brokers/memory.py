@@ -42,7 +42,7 @@ class MemoryBroker:
     async def retain(self, app_id: str, channel: str, ttl_s: float) -> int:
         return self.log.retain(app_id, channel, ttl_s)
 
-    async def replay(self, app_id: str, channel: str, after: int) -> Sequence[Publication] | None:
+    async def replay(self, app_id: str, channel: str, after: int | None) -> Sequence[Publication] | None:
         return self.log.replay(app_id, channel, after)
 
     async def stop(self) -> None:

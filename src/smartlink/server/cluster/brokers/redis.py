@@ -86,7 +86,7 @@ _REPLAY = Script("""
 local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)
 if not first[1] then return {} end
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
-return {first[1][1], last[1][1], redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+')}
+return {first[1][1], last[1][1], redis.call('XRANGE', KEYS[1], ARGV[1], '+')}
 """)
 # The channel is an argument, not a key: a moving slot would refuse a script with a key that does not exist.
 _NEWS = b'{"v":1,"n":true}'
@@ -253,16 +253,19 @@ class RedisBroker:
             raise BrokerUnavailable(str(error)) from None
         return _as_position(*_parsed_id(last.decode()))
 
-    async def replay(self, app_id: str, channel: str, after: int) -> Sequence[Publication] | None:
+    async def replay(self, app_id: str, channel: str, after: int | None) -> Sequence[Publication] | None:
         keys = (self._names.log(app_id, channel),)
         try:
-            found = await self._commands.run(_REPLAY, keys, _id_at(after))
+            found = await self._commands.run(_REPLAY, keys, "-" if after is None else f"({_id_at(after)}")
         except RedisUnavailable as error:
             raise BrokerUnavailable(str(error)) from None
-        wanted, at = _Channel(app_id, channel, 0), _parsed_id(_id_at(after))
-        if not found or not _parsed_id(found[0].decode()) <= at <= _parsed_id(found[1].decode()):
-            return None
-        kept = []
+        if not found:
+            return [] if after is None else None
+        if after is not None:
+            at = _parsed_id(_id_at(after))
+            if not _parsed_id(found[0].decode()) <= at <= _parsed_id(found[1].decode()):
+                return None
+        wanted, kept = _Channel(app_id, channel, 0), []
         for entry_id, (_, body) in found[2]:
             if body:
                 message = _message_decoder.decode(b'{"v":1,"i":"%b",%b' % (entry_id, body))

@@ -13,8 +13,10 @@ from smartlink.server.core.node import Node
 from smartlink.server.net.requests import HttpError, HttpResponse
 from smartlink.server.transports.http.events import COUNTS, channel_info, parse_info
 
-__all__ = ["connections", "list_channels", "list_users", "show_channel"]
+__all__ = ["connections", "list_channels", "list_events", "list_users", "show_channel"]
 
+MAX_POSITION = (1 << 53) - 1
+DEFAULT_EVENTS, MAX_EVENTS = 100, 1_000
 AT_ONCE = 2_000
 """Channels listed before the loop serves others."""
 
@@ -78,6 +80,33 @@ async def list_users(node: Node, app: App, channel: str, parameters: dict[str, s
         return _json({"users": [{"id": member.user_id} for member in members]})
     users = [{"id": member.user_id, "user_info": msgspec.Raw(member.user_info)} for member in members]
     return _json({"users": users})
+
+
+async def list_events(node: Node, app: App, channel: str, parameters: dict[str, str]) -> HttpResponse:
+    """The channel's kept events after a position, oldest first: `{"events": [{position, name, data}], "complete"}`.
+
+    `complete` is false if events between the position and the first listed are, or may be, no longer kept. Raises
+    HttpError 400, BrokerUnavailable.
+    """
+    _check(channel)
+    after = _number(parameters, "after", 0, MAX_POSITION)
+    limit = _number(parameters, "limit", 1, MAX_EVENTS) or DEFAULT_EVENTS
+    kept, is_complete = await node.history_of(app, channel, after)
+    events = []
+    for publication in kept[:limit]:
+        fields = msgspec.json.decode(publication.frame)
+        events.append({"position": publication.position, "name": fields["event"], "data": fields["data"]})
+    return _json({"events": events, "complete": is_complete})
+
+
+def _number(parameters: dict[str, str], name: str, low: int, high: int) -> int | None:
+    """A whole number from the query. Raises HttpError 400."""
+    text = parameters.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and low <= int(text) <= high):
+        raise HttpError(400, f"{name} must be a whole number from {low} to {high}")
+    return int(text)
 
 
 async def connections(node: Node, app: App) -> HttpResponse:

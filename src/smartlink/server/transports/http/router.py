@@ -150,7 +150,7 @@ class Router:
         authenticate(app, request, parameters, is_whole=is_whole)
         if not app.is_enabled:
             raise HttpError(403, "This application is disabled")
-        if is_whole and not request.path.endswith(_PUBLISHING):
+        if is_whole and not (request.method == "POST" and request.path.endswith(_PUBLISHING)):
             self.rates.read(app)
 
     def _tell_operators(self, request: HttpRequest, error: HttpError) -> None:
@@ -183,22 +183,33 @@ class Router:
                 return "POST", lambda _: events.publish_batch(node, app, request, charge)
             case ["channels"]:
                 return "GET", lambda parameters: channels.list_channels(node, app, parameters)
-            case ["channels", name]:
-                return "GET", lambda parameters: channels.show_channel(node, app, unquote(name), parameters)
-            case ["channels", name, "users"]:
-                return "GET", lambda parameters: channels.list_users(node, app, unquote(name), parameters)
+            case ["channels", name, *rest]:
+                return self._find_of_channel(request, app, unquote(name), rest)
             case ["status"]:
                 return "GET", lambda _: status_call.status(node, app, self._status)
             case ["connections"]:
                 return "GET", lambda _: channels.connections(node, app)
-            case ["channels", name, "revoke"]:
-                return "POST", lambda _: revoke.revoke_channel(node, app, unquote(name), request.body)
             case ["users", user_id, "revoke"]:
                 return "POST", lambda _: revoke.revoke_user(node, app, unquote(user_id), request.body)
             case ["users", user_id, "info"]:
                 return "POST", lambda _: users.change_info(node, app, unquote(user_id), request.body)
             case ["users", user_id, verb] if (end := _ENDINGS.get(verb)) is not None:
                 return "POST", lambda _: end(node, app, unquote(user_id))
+        return None
+
+    def _find_of_channel(
+        self, request: HttpRequest, app: App, name: str, rest: list[str]
+    ) -> tuple[str, Endpoint] | None:
+        node = self._node
+        match rest:
+            case []:
+                return "GET", lambda parameters: channels.show_channel(node, app, name, parameters)
+            case ["users"]:
+                return "GET", lambda parameters: channels.list_users(node, app, name, parameters)
+            case ["events"]:
+                return "GET", lambda parameters: channels.list_events(node, app, name, parameters)
+            case ["revoke"]:
+                return "POST", lambda _: revoke.revoke_channel(node, app, name, request.body)
         return None
 
 
