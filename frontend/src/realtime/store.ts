@@ -15,7 +15,7 @@ export interface PresenceHandlers {
   leaving(member: Profile): void
 }
 
-/** What features asked for: attached to each new Echo. */
+/** What a feature subscribed to, attached to each new Echo. */
 interface Attachment {
   attach(echo: RealtimeEcho, subscriptions: Subscriptions): void
   detach(): void

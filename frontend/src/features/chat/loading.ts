@@ -115,7 +115,7 @@ export function useLoading({ state, dispatch }: ChatCore, live: () => LiveChanne
     refreshing = setTimeout(() => void loadConversations(), delayMs)
   }
 
-  /** A notification tells of a message on a channel that may not be followed yet. */
+  /** A notification announces a message on a channel that may not be followed yet. */
   function directMessage(person: Profile, messageId: number): void {
     const known = state.value.conversations.find(({ user }) => user.id === person.id)
     if ((known?.last_message?.id ?? 0) < messageId) refreshIn(known ? MESSAGES_MS : 0)

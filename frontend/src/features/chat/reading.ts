@@ -13,7 +13,7 @@ export function useReading({ state, room, me, apply, post }: ChatCore) {
   const firstNew = ref<number | null>(null)
   /** Whether the reader is looking at the end of the open room right now. */
   const isReadingEnd = ref(false)
-  /** Direct messages that the server has been told are read. */
+  /** Direct messages reported to the server as read. */
   const reportedRead = new Set<number>()
 
   function reset(): void {

@@ -15,7 +15,7 @@ export function useSending({ state, room, me, apply, dispatch }: ChatCore, isCon
   const slowedUntil = ref<number | null>(null)
   let sender: Sender | null = null
 
-  /** Restores drafts and unsent messages, and goes on sending once `pump` is called. */
+  /** Restores drafts and unsent messages; `pump` resumes sending. */
   function start(): void {
     drafts.value = loadDrafts(localStorage, me.value)
     for (const outgoing of loadQueue(sessionStorage, me.value)) apply({ type: 'queued', outgoing })

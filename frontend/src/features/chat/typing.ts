@@ -1,4 +1,4 @@
-/** Who is typing in a room, and when to tell others. */
+/** Who is typing in a room, and when to notify others. */
 import type { Profile } from '@/api/records'
 
 /** How long someone is shown as typing after the last event: twice the interval it is sent at. */
@@ -41,7 +41,7 @@ export function typingParts(typists: readonly Profile[]): { names: readonly stri
   return { names: [], words: 'Several people are typing…' }
 }
 
-/** Tells others about typing: `say(true)` at most every 3 s, `say(false)` 5 s after the last key. */
+/** Notifies others of typing: `say(true)` at most every 3 s, `say(false)` 5 s after the last key. */
 export class TypingPace {
   private saidAt = -Infinity
   private isOpen = false

@@ -57,7 +57,7 @@ export class BrowserNotifications {
       // One tag for all tabs: the browser shows it once.
       shown = new Notification(title, { body: text, tag: `smartlink-${note.id}` })
     } catch {
-      // Phones only show notifications of service workers; badge and title have to do.
+      // Phones only show notifications of service workers; badge and title have to suffice.
       return
     }
     this.shown.set(note.id, shown)
