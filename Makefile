@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup setup-dev pages run test test-lowest test-fast test-pythons coverage test-api test-kill test-deploy test-green test-peers test-browsers soak check format reference bench lock wheel clean
+.PHONY: help setup setup-dev pages run test test-lowest test-fast test-pythons coverage test-api test-kill test-deploy test-chart test-green test-peers test-browsers soak check format reference bench lock wheel clean
 
 help: ## Show what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -47,6 +47,10 @@ test-kill: setup-dev ## Kill workers for minutes while events are recorded, and 
 test-deploy: ## Run the five services behind each proxy, break them, lose the database and bring it back
 	@scripts/setup.sh proxies
 	@$(BIN)/pytest -q -m deploy tests/deploy
+
+test-chart: setup-dev ## Render the Helm chart and check it against Kubernetes' schemas; builds helm
+	@scripts/setup.sh chart
+	@$(BIN)/pytest -q -rs tests/deploy/test_chart.py
 
 test-green: setup-dev ## Broadcast from workers of gunicorn and Celery with green threads; installs both
 	@$(BIN)/pytest -q -m green tests/broadcasting/test_green_threads.py

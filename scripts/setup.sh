@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings a machine that has Python 3.11+ and make to where SmartLink runs (`run`), is tested (`dev`), and is tested in
-# Firefox and WebKit (`browsers`), behind every proxy (`proxies`) or with Laravel (`peers`) too.
+# Firefox and WebKit (`browsers`), behind every proxy (`proxies`), with Laravel (`peers`) or on Kubernetes (`chart`) too.
 # Says nothing and takes under a second when there is nothing to do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -72,5 +72,18 @@ if [ "$want" = peers ]; then
   [ -d /usr/share/php/Illuminate/Config ] || missing+=(php-illuminate-config)
   [ -d /usr/share/php/Illuminate/Broadcasting ] || missing+=(php-illuminate-broadcasting)
   [ -d /usr/share/php/Illuminate/Redis ] || missing+=(php-illuminate-redis php-redis)
+fi
+if [ "$want" = chart ]; then
+  # As packages of Go and Python, into a folder of their own: pins nothing of the product.
+  if [ ! -x var/tools/helm ]; then
+    command -v go >/dev/null || die "helm is built with Go, which is not here; or put helm on the PATH"
+    say "building helm"
+    GOBIN=$PWD/var/tools go install helm.sh/helm/v3/cmd/helm@v3.22.0
+  fi
+  if [ ! -x var/tools/kubernetes-validate/bin/kubernetes-validate ]; then
+    say "installing kubernetes-validate"
+    "$python" -m venv var/tools/kubernetes-validate
+    var/tools/kubernetes-validate/bin/pip install -q --disable-pip-version-check kubernetes-validate==1.37.0
+  fi
 fi
 [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
