@@ -25,10 +25,10 @@ class Background:
         """Run `work`. `name` says what stops working without it."""
         self.died.pop(name, None)
         task = asyncio.get_running_loop().create_task(work, name=name)
-        task.add_done_callback(self._look_at)
+        task.add_done_callback(self._on_done)
         return task
 
-    def _look_at(self, task: asyncio.Task[None]) -> None:
+    def _on_done(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() or (error := task.exception()) is None:
             return
         name = task.get_name()

@@ -325,7 +325,7 @@ async def test_the_console_shows_actions_from_just_before_subscribing(database_u
         admin = await world.person("Admin", is_admin=True)
         answer = await admin.post("/api/admin/broadcast", {"channel": "chat", "event": "Tried", "data": {}})
         assert answer.status_code == 200, answer.text
-        assert not await world.portal.board.is_looked_at()
+        assert not await world.portal.board.has_viewer()
         async with looking(admin, server.port):
             [first, *_] = await said_to_admins(world, "AdminEvent")
         assert first["entry"]["name"] in {"broadcast", "Tried"}
@@ -341,7 +341,7 @@ async def test_the_console_does_not_show_old_entries(database_url: str, monkeypa
         await ana.post("/api/chat/messages", {"message": "nobody looks"})
         await asyncio.sleep(0.5)
         async with looking(admin, server.port):
-            while not await world.portal.board.is_looked_at(0):
+            while not await world.portal.board.has_viewer(0):
                 await asyncio.sleep(0.05)
             await ana.post("/api/campaigns", {"name": "Autumn", "budget": "1"})
             entries = [data["entry"] for data in await said_to_admins(world, "AdminEvent")]

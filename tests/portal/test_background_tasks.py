@@ -16,7 +16,7 @@ async def test_a_dead_figures_task_is_an_error_in_the_log_and_in_up(
     async def broken(max_age_s: float = 0.0) -> bool:
         raise ValueError("a bug")
 
-    monkeypatch.setattr(world.portal.board, "is_looked_at", broken)
+    monkeypatch.setattr(world.portal.board, "has_viewer", broken)
     stop = asyncio.Event()
     working = asyncio.create_task(world.portal.work(stop))
     await eventually(lambda: "background task crashed, restart the process: live figures" in caplog.text)

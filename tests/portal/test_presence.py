@@ -79,7 +79,7 @@ async def test_a_repeated_or_late_webhook_does_not_change_presence(world: World,
 
 
 async def test_a_webhook_from_before_the_sweep_changes_nothing_after_it(world: World, ana: Person) -> None:
-    await world.portal.presence.mend({ana.id}, dt.datetime.now(dt.UTC))
+    await world.portal.presence.correct({ana.id}, dt.datetime.now(dt.UTC))
 
     await tell(world, member("removed", ana))
 
@@ -132,7 +132,7 @@ async def test_a_user_not_seen_for_five_minutes_is_not_listed(world: World, ana:
 async def test_the_sweep_corrects_presence_after_a_crash(world: World, ana: Person, ben: Person, eve: Person) -> None:
     await tell(world, member("added", ana), member("added", ben))
 
-    await world.portal.presence.mend({ben.id, eve.id}, dt.datetime.now(dt.UTC))
+    await world.portal.presence.correct({ben.id, eve.id}, dt.datetime.now(dt.UTC))
 
     assert await online(ana) == ["Ben", "Eve"]
     sent = await world.broadcasts()
@@ -143,7 +143,7 @@ async def test_the_sweep_corrects_presence_after_a_crash(world: World, ana: Pers
 async def test_the_sweep_ignores_users_who_came_online_during_it(world: World, ana: Person) -> None:
     await tell(world, member("added", ana))
 
-    await world.portal.presence.mend(set(), ago(seconds=5))
+    await world.portal.presence.correct(set(), ago(seconds=5))
 
     assert await online(ana) == ["Ana"]
 

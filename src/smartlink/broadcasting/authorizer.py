@@ -167,19 +167,19 @@ class ChannelAuthorizer(Generic[User]):
 
     def _answering(self, request: AuthRequest, guards: Mapping[str, Guard]) -> Steps[AuthResponse]:
         try:
-            said = yield from self._saying(request, guards)
+            said = yield from self._handling(request, guards)
         except RequestRefused as refused:
             return AuthResponse(refused.status, msgspec.json.encode({"message": refused.message}), refused.headers)
         return AuthResponse(200, msgspec.json.encode(said))
 
-    def _saying(self, request: AuthRequest, guards: Mapping[str, Guard]) -> Steps[Mapping[str, object]]:
+    def _handling(self, request: AuthRequest, guards: Mapping[str, Guard]) -> Steps[Mapping[str, object]]:
         endpoint = request.path.rstrip("/").rpartition("/")[2]
         if endpoint not in ("auth", "user-auth"):
             raise RequestRefused(404, "Not found.")
         if request.method not in ("GET", "POST"):
             raise RequestRefused(405, "Use POST.", {"allow": "GET, POST"})
         users = _Users[User](guards)
-        user = yield from users.anybody()
+        user = yield from users.first()
         if user is None:
             raise RequestRefused(401, "Unauthenticated.")
         if request.method == "GET":
@@ -267,7 +267,7 @@ class _Users(Generic[User]):
                 return user
         return None
 
-    def anybody(self) -> Steps[User | None]:
+    def first(self) -> Steps[User | None]:
         """Return the user of the first guard that knows one."""
         return (yield from self.of(tuple(self._guards)))
 

@@ -37,7 +37,7 @@ EVENT_ID_BYTES = len('"eventId":9223372036854775807,')
 
 _log = logging.getLogger("smartlink.broadcasting")
 
-Said = TypeVar("Said")
+Returned = TypeVar("Returned")
 
 Report = Callable[[BroadcastEvent, BroadcastError], None]
 Watch = Callable[[BroadcastEvent, Sequence[Envelope], bool], None]
@@ -149,7 +149,7 @@ class Broadcaster:
     ) -> tuple[Envelope, ...]:
         if not isinstance(event, BroadcastEvent):
             raise TypeError(f"{event!r:.80} is not an event: subclass BroadcastEvent, or start with on(channel)")
-        if not _said_at_once(event, "broadcast_when", event.broadcast_when()):
+        if not _refuse_async(event, "broadcast_when", event.broadcast_when()):
             return ()
         channels = _channels(event)
         name = self.wire_name(event)
@@ -275,7 +275,7 @@ class Broadcaster:
         channels: Sequence[Channel],
         event_id_bytes: int,
     ) -> str:
-        fields = _said_at_once(event, "broadcast_with", event.broadcast_with_for(connection))
+        fields = _refuse_async(event, "broadcast_with", event.broadcast_with_for(connection))
         encoded = encode_payload(fields)
         size, measured = len(encoded), name
         if delivery is Delivery.DURABLE:
@@ -298,7 +298,7 @@ class Broadcaster:
 
 
 def _channels(event: BroadcastEvent) -> tuple[Channel, ...]:
-    on: object = _said_at_once(event, "broadcast_on", event.broadcast_on())
+    on: object = _refuse_async(event, "broadcast_on", event.broadcast_on())
     channels: dict[str, Channel] = {}
     for channel in on if isinstance(on, Sequence) and not isinstance(on, str) else (on,):
         if not isinstance(channel, Channel):
@@ -316,14 +316,14 @@ def _connections(event: BroadcastEvent) -> Sequence[str]:
     return (named,) if isinstance(named, str) else named
 
 
-def _said_at_once(event: BroadcastEvent, method: str, said: Said) -> Said:
-    if inspect.iscoroutine(said):
-        said.close()
+def _refuse_async(event: BroadcastEvent, method: str, returned: Returned) -> Returned:
+    if inspect.iscoroutine(returned):
+        returned.close()
         raise TypeError(
             f"{type(event).__name__}.{method}() is async, but events are packed without waiting: "
             "make it a plain method, and load what it needs before you create the event"
         )
-    return said
+    return returned
 
 
 def _logged(event: BroadcastEvent, error: BroadcastError) -> None:

@@ -123,7 +123,7 @@ class Recording:
     async def _known_database(self, stop: asyncio.Event) -> Database | None:
         """Wait for the database to be known and return it; None if `stop` is set first."""
         found = asyncio.Event()
-        with self._database_found.heard_by(found.set):
+        with self._database_found.calling(found.set):
             if self._database is None:
                 waiting = [asyncio.create_task(event.wait()) for event in (found, stop)]
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

@@ -155,7 +155,7 @@ def trigger(
     channel: Annotated[str, typer.Argument(help="The channel's name, with its prefix.")],
     name: Annotated[str, typer.Argument(metavar="EVENT", help="The event's name, sent unchanged.")],
     data: Annotated[str, typer.Argument(metavar="JSON", help="The payload, a JSON object.")] = "{}",
-    socket_id: Annotated[str | None, typer.Option(help="A socket to leave out.")] = None,
+    socket_id: Annotated[str | None, typer.Option(help="A socket to exclude.")] = None,
     app_id: Annotated[str | None, typer.Option("--app", help="Id of the application to publish as.")] = None,
 ) -> None:
     """Publish an event now, through the configured driver and without the outbox. Exits with 1 if it is refused.

@@ -70,7 +70,7 @@ class PresenceMember:
     """Whether the application wrote the id as a number, and it is sent as one. Identity is by the text alone."""
 
     @property
-    def told_id(self) -> str | int:
+    def raw_id(self) -> str | int:
         """The id as the application wrote it."""
         return int(self.user_id) if self.is_number else self.user_id
 
@@ -348,7 +348,7 @@ class Session:
         member = self.channels[channel]
         if member is None:
             return Whisper(channel, frame.event, frame.data, encoding.client_event(frame.event, channel, frame.data))
-        text = encoding.client_event(frame.event, channel, frame.data, member.told_id)
+        text = encoding.client_event(frame.event, channel, frame.data, member.raw_id)
         return Whisper(channel, frame.event, frame.data, text, member.user_id)
 
     def _takes_client_events(self, kind: ChannelKind) -> bool:

@@ -61,7 +61,9 @@ class AblyDriver:
                 message["connectionKey"] = envelope.socket_id
             path = f"/channels/{quote(ably_channel(envelope.channel), safe='')}/messages"
             body = msgspec.json.encode(message)
-            _judge(await self._service.post(path, body, headers=self._headers, repeat=idempotency_key is not None))
+            _check_response(
+                await self._service.post(path, body, headers=self._headers, repeat=idempotency_key is not None)
+            )
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -76,7 +78,7 @@ def ably_channel(wire_name: str) -> str:
     return f"public:{wire_name}"
 
 
-def _judge(answer: ServiceResponse) -> None:
+def _check_response(answer: ServiceResponse) -> None:
     if 200 <= answer.status < 300:
         if not isinstance(answer.json(), dict | list):
             raise BroadcastUnavailable(f"{answer}; this is not Ably's API, check ABLY_HOST")

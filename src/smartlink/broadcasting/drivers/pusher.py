@@ -99,7 +99,7 @@ class PusherDriver:
             query = signed_query(self._key, self._secret, "GET", path, timestamp=int(self._clock()))
             answer = await self._service.get(path, query=query)
             if answer.status != 404:
-                _judge(answer)
+                _check_response(answer)
             said = answer.json()
             abilities = said.get("abilities") if isinstance(said, dict) else None
             self._can_leave_out_users = isinstance(abilities, list) and "except_user" in abilities
@@ -115,7 +115,7 @@ class PusherDriver:
         query = signed_query(self._key, self._secret, "POST", path, body, timestamp=int(self._clock()))
         headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
         repeat = self._is_smartlink and idempotency_key is not None
-        _judge(await self._service.post(path, body, query=query, headers=headers, repeat=repeat))
+        _check_response(await self._service.post(path, body, query=query, headers=headers, repeat=repeat))
 
     def _event(self, envelope: Envelope) -> dict[str, object]:
         event: dict[str, object] = {"name": envelope.name, "data": envelope.payload}
@@ -162,7 +162,7 @@ def _is_same_event(one: Envelope, other: Envelope) -> bool:
     )
 
 
-def _judge(answer: ServiceResponse) -> None:
+def _check_response(answer: ServiceResponse) -> None:
     """Raise BroadcastUnavailable or BroadcastRefused unless the service accepted the call."""
     if 200 <= answer.status < 300:
         if not isinstance(answer.json(), dict):

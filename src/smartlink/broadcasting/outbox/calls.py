@@ -131,13 +131,13 @@ class Calls:
 
     def _may_call(self, connection: str | None) -> bool:
         service, others = self._services.of(connection), self._count(connection, alone=False)
-        if service.seems_away:
+        if service.is_unavailable:
             return not others and service.may_be_tried()
         return others < self._concurrency
 
     def _may_call_alone(self, connection: str | None) -> bool:
         service, alone = self._services.of(connection), self._count(connection, alone=True)
-        if service.seems_away:
+        if service.is_unavailable:
             # The service may be down: try with a suspect only if there is nothing else to try with.
             is_only_one = not alone and not self._count(connection, alone=False)
             is_only_one = is_only_one and not self._lanes.has_ready(self._leases.queues, connection)
@@ -169,7 +169,7 @@ class Calls:
     def _note_sent(self, service: Service, events: Sequence[PendingEvent]) -> None:
         self.sent += len(events)
         service.note_reached()
-        service.note_taken()
+        service.note_accepted()
         if self.jobs_left is not None:
             self.jobs_left -= len(events)
         self._lanes.finish(events)
@@ -214,9 +214,9 @@ class Calls:
     ) -> None:
         """Handle a call that was not reached or got no verdict. `behind` are events of the call that were not tried."""
         is_suspicious = isinstance(failure, BroadcastUnavailable) and failure.answered
-        if not (is_suspicious and service.has_taken_since(started_at)):
+        if not (is_suspicious and service.has_accepted_since(started_at)):
             # No others were taken meanwhile: the service itself may be down.
-            service.note_away()
+            service.note_failure()
         if not call.is_alone:
             service.report(failure)
         if not is_suspicious:
@@ -225,7 +225,7 @@ class Calls:
             return
         if behind:
             self._put_back(behind)
-        if call.is_alone and await self._others_are_taken(service, call, started_at):
+        if call.is_alone and await self._others_are_accepted(service, call, started_at):
             [event] = call.events
             counted = event.after_failed_attempt()
             if counted.failed_attempts > self._max_failed_attempts:
@@ -235,10 +235,10 @@ class Calls:
             return
         await self._hold(call.events, max(1, *(event.failed_attempts for event in call.events)), str(failure))
 
-    async def _others_are_taken(self, service: Service, call: Call, since: float) -> bool:
+    async def _others_are_accepted(self, service: Service, call: Call, since: float) -> bool:
         """Return whether the service has taken another event since, or takes one now."""
         try:
-            return await service.takes_others(since)
+            return await service.accepts_others(since)
         except asyncio.CancelledError:
             self._put_back(call.events)
             raise

@@ -104,7 +104,7 @@ class Relay:
         self._bell = asyncio.Event()
         self._concurrency = concurrency
         self._max_failed_attempts = max_failed_attempts
-        self._begin_anew()
+        self._reset()
         self._fetching: asyncio.Task[None] | None = None
         self._marking: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
@@ -147,7 +147,7 @@ class Relay:
         listening = [asyncio.create_task(each.listen(self._ring)) for each in self._listeners]
         try:
             with ExitStack() as stack:
-                stack.enter_context(self._wakeup.heard_by(self._ring))
+                stack.enter_context(self._wakeup.calling(self._ring))
                 while not stop.is_set() and time.monotonic() < ends_at and not self._calls.has_done_its_jobs:
                     self._bell.clear()
                     self._advance()
@@ -166,7 +166,7 @@ class Relay:
         """
         before = self.sent
         for service in self._services:
-            service.begin_anew()
+            service.reset()
         try:
             await self._database.do(self._leases.beat(self.sent, self.failed))
             while True:
@@ -179,7 +179,7 @@ class Relay:
                     await asyncio.wait(self._calls.under_way, return_when=asyncio.FIRST_COMPLETED)
                     self._calls.start()
                 await self._database.do(self._calls.mark())
-                if any(service.seems_away for service in self._services):
+                if any(service.is_unavailable for service in self._services):
                     break
         except BaseException:
             await self._cut_off()
@@ -194,7 +194,7 @@ class Relay:
         """Delete sent events older than that, a timedelta, and note how far. Returns the number deleted."""
         return await prune(self._engine, self._tables, older_than)
 
-    def _begin_anew(self, sent: int = 0, failed: int = 0) -> None:
+    def _reset(self, sent: int = 0, failed: int = 0) -> None:
         """Start without events in memory, so that waiting ones are read again. Work under way has no effect on it."""
         lanes = Lanes()
         self._lanes = lanes
@@ -329,7 +329,7 @@ class Relay:
             counts = lanes.counts(queue)
             full = {connection for connection, count in counts.items() if count > _ROOM // 2}
             self._has_more = {more for more in self._has_more if more[0] != queue} | {(queue, each) for each in full}
-            if full and not self._may_look_past(full, counts):
+            if full and not self._may_read_past(full, counts):
                 continue
             room = _ROOM - max((count for connection, count in counts.items() if connection not in full), default=0)
             found = await self._queue.waiting(queue, parts[queue], lanes.passed_over(queue), room, full)
@@ -343,12 +343,12 @@ class Relay:
             if found:
                 self._bell.set()
 
-    def _may_look_past(self, full: Collection[str | None], known: Collection[str | None]) -> bool:
+    def _may_read_past(self, full: Collection[str | None], known: Collection[str | None]) -> bool:
         """Return whether to read past the events of connections that are `full`, which is slow.
 
         Only if one of them is unavailable, and at intervals if no other connection is `known` to have events.
         """
-        if not any(self._services.of(connection).seems_away for connection in full):
+        if not any(self._services.of(connection).is_unavailable for connection in full):
             return False
         now = time.monotonic()
         if len(known) == len(full):
@@ -371,7 +371,7 @@ class Relay:
         except TimeoutError:
             _log.warning("outbox: could not release the leases within %g s; they expire by themselves", _GIVE_UP_S)
             await self._database.leave(_GIVE_UP_S)
-        self._begin_anew(self.sent, self.failed)
+        self._reset(self.sent, self.failed)
 
     async def _cut_off(self) -> None:
         """Cancel all tasks, except for work at the database; their events are ready again."""

@@ -43,11 +43,11 @@ class Service:
         self._name = connection or driver.name
         self._send_timeout_s = send_timeout_s
         self._failures = 0
-        self._taken_at = float("-inf")
+        self._accepted_at = float("-inf")
         self._is_reported = False
 
     @property
-    def seems_away(self) -> bool:
+    def is_unavailable(self) -> bool:
         """Whether it is unavailable: calls have failed since the last verdict."""
         return self._failures > 0
 
@@ -55,7 +55,7 @@ class Service:
         """Return whether it is available, or its back-off has passed."""
         return not self._failures or time.monotonic() >= self.try_at
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Count it as available again."""
         self._failures = 0
 
@@ -82,12 +82,12 @@ class Service:
             _log.warning("outbox: %s accepts events again; sending the waiting ones", self._name)
             self._is_reported = False
 
-    def note_taken(self) -> None:
-        """Note that it has taken events."""
-        self._taken_at = time.monotonic()
+    def note_accepted(self) -> None:
+        """Note that it has accepted events."""
+        self._accepted_at = time.monotonic()
 
-    def note_away(self) -> None:
-        """Note a failed call while no other was taken: back off, twice as long each time."""
+    def note_failure(self) -> None:
+        """Note a failed call while no other was accepted: back off, twice as long each time."""
         self._failures += 1
         pause_s = _PAUSE_AFTER_FAILURE_S * 2.0 ** min(self._failures - 1, 10)
         self.try_at = time.monotonic() + min(MAX_BACKOFF_S, pause_s)
@@ -98,13 +98,13 @@ class Service:
             _log.warning("outbox: events wait until %s accepts them: %s", self._name, failure)
             self._is_reported = True
 
-    def has_taken_since(self, since: float) -> bool:
-        """Return whether it has taken an event since then, on the monotonic clock."""
-        return self._taken_at > since
+    def has_accepted_since(self, since: float) -> bool:
+        """Return whether it has accepted an event since then, on the monotonic clock."""
+        return self._accepted_at > since
 
-    async def takes_others(self, since: float) -> bool:
-        """Return whether it has taken another event since then, or takes a probe now."""
-        if self.has_taken_since(since):
+    async def accepts_others(self, since: float) -> bool:
+        """Return whether it has accepted another event since then, or accepts a probe now."""
+        if self.has_accepted_since(since):
             return True
         if self.probe is None:
             self.probe = asyncio.create_task(self._probe())

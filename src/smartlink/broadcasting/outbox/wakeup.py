@@ -39,17 +39,17 @@ class Wakeup:
 
     def set(self) -> None:
         """Wake the listeners, if any."""
-        for loop, heard in self._listeners:
+        for loop, on_wakeup in self._listeners:
             if asyncio._get_running_loop() is loop:  # noqa: SLF001 - get_running_loop raises, and costs more
-                heard()
+                on_wakeup()
             else:
                 with contextlib.suppress(RuntimeError):  # that loop has been closed
-                    loop.call_soon_threadsafe(heard)
+                    loop.call_soon_threadsafe(on_wakeup)
 
     @contextlib.contextmanager
-    def heard_by(self, heard: Callable[[], None]) -> Any:
-        """Within this block, call `heard` in the running loop at each wake-up."""
-        listener = (asyncio.get_running_loop(), heard)
+    def calling(self, on_wakeup: Callable[[], None]) -> Any:
+        """Within this block, call `on_wakeup` in the running loop at each wake-up."""
+        listener = (asyncio.get_running_loop(), on_wakeup)
         with self._changing:
             self._listeners = (*self._listeners, listener)
         try:
@@ -62,8 +62,8 @@ class Wakeup:
 class WakeupListener(Protocol):
     """Receives wake-ups from other processes."""
 
-    async def listen(self, heard: Callable[[], None]) -> None:
-        """Call `heard` at each wake-up, until cancelled. Reconnects after errors."""
+    async def listen(self, on_wakeup: Callable[[], None]) -> None:
+        """Call `on_wakeup` at each wake-up, until cancelled. Reconnects after errors."""
 
 
 async def _for_ever(name: str, listen_once: Callable[[], Awaitable[None]]) -> None:
@@ -85,8 +85,8 @@ class PostgresListener:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    async def listen(self, heard: Callable[[], None]) -> None:
-        """Call `heard` at each wake-up, until cancelled. Reconnects after errors."""
+    async def listen(self, on_wakeup: Callable[[], None]) -> None:
+        """Call `on_wakeup` at each wake-up, until cancelled. Reconnects after errors."""
 
         async def once() -> None:
             if self._engine.dialect.driver != "asyncpg":
@@ -97,34 +97,34 @@ class PostgresListener:
                 await connection.run_sync(lambda own: own.detach())
                 gone = asyncio.Event()
                 raw.add_termination_listener(lambda _: gone.set())
-                own, has_heard = f"{_TO_ONESELF}{secrets.token_hex(8)}", asyncio.Event()
+                own, has_received = f"{_TO_ONESELF}{secrets.token_hex(8)}", asyncio.Event()
 
                 def on_notify(*told: Any) -> None:
                     if told[-1] == own:
-                        has_heard.set()
+                        has_received.set()
                     elif not told[-1].startswith(_TO_ONESELF):
-                        heard()
+                        on_wakeup()
 
                 await raw.add_listener(NOTIFY_CHANNEL, on_notify)
                 while not gone.is_set():
                     # A connection that vanished, or one behind a pooler, never receives anything.
-                    await self._try_to_hear(own, has_heard)
-                    heard()
+                    await self._notify_self(own, has_received)
+                    on_wakeup()
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(gone.wait(), _ASK_EVERY_S)
 
         await _for_ever("PostgreSQL", once)
 
-    async def _try_to_hear(self, own: str, has_heard: asyncio.Event) -> None:
+    async def _notify_self(self, own: str, has_received: asyncio.Event) -> None:
         """Notify ourselves over another connection. Raises OSError if nothing arrives.
 
         Over the same connection it would arrive even behind a pooler.
         """
-        has_heard.clear()
+        has_received.clear()
         async with self._engine.connect() as another:
             await another.execute(select(func.pg_notify(NOTIFY_CHANNEL, own)))
         try:
-            await asyncio.wait_for(has_heard.wait(), _ASK_EVERY_S)
+            await asyncio.wait_for(has_received.wait(), _ASK_EVERY_S)
         except TimeoutError:
             raise OSError(
                 "it does not receive its own NOTIFY; behind PgBouncer in transaction mode set DB_PGBOUNCER=true, or "
@@ -140,8 +140,8 @@ class RedisListener:
         self._channels = [_REDIS_CHANNEL] if queues is None else [f"{_REDIS_CHANNEL}:{queue}" for queue in queues]
         self._takes_all = queues is None
 
-    async def listen(self, heard: Callable[[], None]) -> None:
-        """Call `heard` at each wake-up, until cancelled. Reconnects after errors."""
+    async def listen(self, on_wakeup: Callable[[], None]) -> None:
+        """Call `on_wakeup` at each wake-up, until cancelled. Reconnects after errors."""
         import redis.asyncio
 
         async def once() -> None:
@@ -154,14 +154,14 @@ class RedisListener:
                         await subscription.psubscribe(f"{_REDIS_CHANNEL}:*")
                     else:
                         await subscription.subscribe(*self._channels)
-                    heard()
-                    await self._hear(subscription, heard)
+                    on_wakeup()
+                    await self._listen(subscription, on_wakeup)
             finally:
                 await client.aclose()
 
         await _for_ever("Redis", once)
 
-    async def _hear(self, subscription: Any, heard: Callable[[], None]) -> None:
+    async def _listen(self, subscription: Any, on_wakeup: Callable[[], None]) -> None:
         """Receive messages. Raises OSError if a ping gets no answer: a dead subscription shows no other sign."""
         is_asked = False
         while True:
@@ -169,7 +169,7 @@ class RedisListener:
             if message is not None:
                 is_asked = False
                 if message["type"] in ("message", "pmessage"):
-                    heard()
+                    on_wakeup()
             elif is_asked:
                 raise OSError("the subscription is dead")
             else:

@@ -57,7 +57,7 @@ async def check_realtime(own: BroadcastSettings, app_url: str | None, server: Se
     started = time.monotonic()
     try:
         async with asyncio.timeout(TIMEOUT_S), socket as client:
-            problem = await _publish_and_hear(own, client)
+            problem = await _publish_and_receive(own, client)
     except _Refused as refused:
         return failed("realtime", f"{where} refused the connection: {refused}", refused.fix)
     except NoUpgrade as error:
@@ -126,7 +126,7 @@ async def _upgrade(settings: PortalSettings) -> Finding:
     return fine("upgrade", f"{where} lets WebSockets through")
 
 
-async def _publish_and_hear(own: BroadcastSettings, client: Socket) -> tuple[str, str] | None:
+async def _publish_and_receive(own: BroadcastSettings, client: Socket) -> tuple[str, str] | None:
     await _next(client, "pusher:connection_established")
     channel = f"doctor-{secrets.token_hex(8)}"
     await client.send({"event": "pusher:subscribe", "data": {"channel": channel}})

@@ -90,7 +90,7 @@ class Console:
 
     async def _say_all(self) -> None:
         while self._waiting:
-            if await self._board.is_looked_at():
+            if await self._board.has_viewer():
                 if self._waiting:  # empty after aclose
                     self._announcer.say(AdminEvent(self._waiting.popleft()))
                 continue

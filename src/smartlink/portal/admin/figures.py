@@ -77,7 +77,7 @@ class FigureBoard:
             session.add(FigureSample(at=figures.at, figures=figures.model_dump(mode="json", exclude={"at"})))
             await session.execute(delete(FigureSample).where(FigureSample.at < figures.at - KEPT))
 
-    async def is_looked_at(self, max_age_s: float = 2.0) -> bool:
+    async def has_viewer(self, max_age_s: float = 2.0) -> bool:
         """Return whether an admin is subscribed; the answer may be up to `max_age_s` old."""
         asked, answer = self._looked_at
         if time.monotonic() - asked > max_age_s:
@@ -93,7 +93,7 @@ class FigureBoard:
         """Send the figures every second while an admin is subscribed, until `stop` is set."""
         while not stop.is_set():
             try:
-                if await self.is_looked_at(LIVE_EVERY_S / 2):
+                if await self.has_viewer(LIVE_EVERY_S / 2):
                     self._announcer.say(AdminFigures(await self.collect()))
             except DatabaseAway as error:
                 log.warning("figures not sent: %s", error)

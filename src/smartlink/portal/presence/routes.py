@@ -61,7 +61,7 @@ async def realtime_webhook(request: Request) -> Status:
         if refused.status == 401:
             raise Unauthenticated(refused.message) from None
         raise Invalid({"body": [refused.message]}) from None
-    await presence.hear(member_events(webhook.events), webhook.time_ms)
+    await presence.apply(member_events(webhook.events), webhook.time_ms)
     for listener in request.app.state.webhook_listeners:
         listener(webhook.events)
     return Status()

@@ -64,7 +64,7 @@ class Presence:
         async with self._announcer.database.reading() as session:
             return (await session.scalars(found)).all()
 
-    async def hear(self, events: Iterable[MemberEvent], at_ms: int) -> None:
+    async def apply(self, events: Iterable[MemberEvent], at_ms: int) -> None:
         """Apply `events`, reported by the realtime server at `at_ms`, in order and in one transaction.
 
         Ignores users with a report that is as new or newer: this one is a repeat, or late. A time in the future
@@ -81,7 +81,7 @@ class Presence:
             for user_id in sorted(names):
                 await _apply(work, user_id, names[user_id], moves[user_id], at_ms)
 
-    async def mend(self, present: Collection[int], as_of: dt.datetime) -> None:
+    async def correct(self, present: Collection[int], as_of: dt.datetime) -> None:
         """Correct the table: `present` are the users on the channel at `as_of`. Rows changed since are kept."""
         async with self._announcer.work() as work:
             gone = (

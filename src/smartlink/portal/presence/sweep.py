@@ -30,5 +30,5 @@ class Sweep:
             log.warning("presence sweep skipped: no answer from the realtime server (%s)", error)
             return False
         ids = {user_id_of(user_id) for user_id in present}
-        await self._presence.mend({user_id for user_id in ids if user_id is not None}, as_of)
+        await self._presence.correct({user_id for user_id in ids if user_id is not None}, as_of)
         return True

@@ -140,10 +140,10 @@ class Principals:
             with contextlib.suppress(RedisError, OSError, TimeoutError), closed_is_lost():
                 async with shared.client.pubsub() as subscription:
                     await subscription.subscribe(_CHANNEL)
-                    await self._hear(subscription)
+                    await self._receive(subscription)
             await asyncio.sleep(UNHEARD_S)
 
-    async def _hear(self, subscription: Any) -> None:
+    async def _receive(self, subscription: Any) -> None:
         asked_at = 0.0
         while True:
             message = await subscription.get_message(timeout=ASK_EVERY_S)

@@ -59,7 +59,7 @@ class Announcer:
     async def arrived(
         self, app: App, channel: str, socket_id: str, member: PresenceMember | None, arrival: Arrival
     ) -> None:
-        """Announce what a join changed; the connection that joined does not hear of its own member."""
+        """Announce what a join changed; the connection that joined does not receive its own member."""
         if arrival.is_first_on_channel:
             self.emit(app, OutgoingEvent("channel_occupied", channel))
         if member is not None and arrival.is_first_of_user:
@@ -92,12 +92,12 @@ class Announcer:
         self, app: App, channel: str, member: PresenceMember, version: int, except_socket: str | None = None
     ) -> None:
         self._webhooks.emit(app, OutgoingEvent("member_added", channel, member.user_id))
-        frame = encoding.member_added(channel, member.told_id, member.user_info)
+        frame = encoding.member_added(channel, member.raw_id, member.user_info)
         await self.publish_here_at_least(Publication(app.id, channel, frame, except_socket, version=version))
 
     async def _member_removed(self, app: App, channel: str, member: PresenceMember, version: int) -> None:
         self._webhooks.emit(app, OutgoingEvent("member_removed", channel, member.user_id))
-        frame = encoding.member_removed(channel, member.told_id)
+        frame = encoding.member_removed(channel, member.raw_id)
         await self.publish_here_at_least(Publication(app.id, channel, frame, version=version))
 
     def _count(self, app: App, channel: str, count: int) -> None:

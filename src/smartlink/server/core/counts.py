@@ -15,7 +15,7 @@ PACED_ABOVE = 100
 """Subscribers above which a count is sent at most every `PACE_S`."""
 PACE_S = 5.0
 SPREAD = 0.1
-"""Share of the pace by which nodes may differ, so that one sends first and the others hear it."""
+"""Share of the pace by which nodes may differ, so that one sends first and the others receive it."""
 
 _Key = tuple[str, str]
 

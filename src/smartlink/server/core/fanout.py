@@ -298,7 +298,7 @@ class FanOut:
         self._is_scheduled = False
 
     def publish(self, channel: Subscribers, frame: bytes, *left_out: Subscriber, is_live: bool = False) -> None:
-        """Send `frame`, encoded for the wire, to all of `channel` but those left out. Returns at once."""
+        """Send `frame`, encoded for the wire, to the subscribers of `channel` but `left_out`. Returns at once."""
         channel.publish(frame, *left_out, is_live=is_live)
         if not channel.is_queued:
             channel.is_queued = True

@@ -82,7 +82,7 @@ class Members:
                 self._queries[key] = under_way
         present = [member for member in state.members if member.user_id in left]
         for member in present:
-            frame = encoding.member_added(channel, member.told_id, member.user_info)
+            frame = encoding.member_added(channel, member.raw_id, member.user_info)
             # With versions, the member's own connections did not receive the leave.
             own = left_out(None, member.user_id) if state.version else None
             # Nor did connections that know a newer state than the leave.

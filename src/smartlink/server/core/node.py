@@ -152,9 +152,9 @@ class Node:
         """Call `act`, a plain function that must not raise, for each control with this action."""
         self._on_control[action] = act
 
-    async def tell(self, word: Publication | Control) -> None:
+    async def send(self, message: Publication | Control) -> None:
         """Send a message between nodes that clients do not see. Raises BrokerUnavailable."""
-        await self._broker.publish(word)
+        await self._broker.publish(message)
 
     async def subscribe_internal(self, app_id: str, channel: str, handler: Callable[[bytes], None]) -> None:
         """Pass each frame on one of the server's own channels to `handler`, a plain function that must not raise."""
@@ -417,7 +417,7 @@ class Node:
         await self._end_user(Control(app.id, "terminate_user", user_id))
 
     async def reconnect_user(self, app: App, user_id: str) -> None:
-        """As `terminate_user`, but tell the clients to reconnect."""
+        """Like `terminate_user`, but tell the clients to reconnect."""
         await self._end_user(Control(app.id, "reconnect_user", user_id))
 
     async def _end_user(self, control: Control) -> None:
@@ -448,7 +448,7 @@ class Node:
             if (act := self._on_control.get(publication.action)) is not None:
                 act(publication)
             return
-        corrected = self._hear(publication) if encoding.is_internal(publication.frame) else None
+        corrected = self._note_change(publication) if encoding.is_internal(publication.frame) else None
         self._listening.take(publication)
         if self.feed.taps:
             note_delivery(self.feed, self.hub, publication)
@@ -473,7 +473,7 @@ class Node:
             left_out = {*left_out, *(each for each in here if each not in unaware)}
         self._fanout.publish(subscribers, text_frame(publication.frame), *left_out, is_live=publication.is_live)
 
-    def _hear(self, publication: Publication) -> int | None:
+    def _note_change(self, publication: Publication) -> int | None:
         """Note what a node, perhaps this one, announces on a channel, for a recheck (`rechecker`).
 
         Returns the version of the wrong change when it was corrected already: only connections that did not hear the
@@ -497,7 +497,7 @@ class Node:
         return None
 
     def _left_out(self, publication: Publication, text: str) -> list[Connection]:
-        """Return the connections on the channel that must not hear a publication."""
+        """Return the connections on the channel that must not receive a publication."""
         app_id, channel = publication.app_id, publication.channel
         socket_id, user_id = left_out_parts(text)
         found = [] if user_id is None else self.hub.of_user(app_id, user_id)
@@ -567,4 +567,4 @@ def _retention(policy: ChannelPolicy) -> Retention:
 
 
 def _presence(members: Iterable[PresenceMember]) -> bytes:
-    return encoding.presence_state((member.told_id, member.user_info) for member in members)
+    return encoding.presence_state((member.raw_id, member.user_info) for member in members)

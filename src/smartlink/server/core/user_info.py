@@ -34,7 +34,7 @@ class Infos:
         announced = before.user_info
         current: PresenceMember | None = replace(before, user_info=user_info)
         while current is not None and current.user_info != announced:
-            frame = encoding.member_updated(channel, current.told_id, current.user_info)
+            frame = encoding.member_updated(channel, current.raw_id, current.user_info)
             await self._announce(Publication(app_id, channel, frame))
             announced = current.user_info
             # Two changes at once may be announced in the wrong order: the presence store has the last one.

@@ -86,7 +86,7 @@ class SignedInUsers:
         if not connection.is_open:
             await self._listening.end(app.id, channel)
             if arrival.is_first_on_channel:
-                await self._tell(app, user.id, "online", arrival.version)
+                await self._notify(app, user.id, "online", arrival.version)
             await self.sign_out(app, session.socket_id, user.id)
             return
         success = session.signed_in(user)
@@ -98,7 +98,7 @@ class SignedInUsers:
         if not connection.is_open:
             return
         if arrival.is_first_on_channel:
-            await self._tell(app, user.id, "online", arrival.version)
+            await self._notify(app, user.id, "online", arrival.version)
         if user.watchlist_fault is not None:
             connection.write(text_frame(session.watchlist_fault(user.watchlist_fault).frame))
         if user.watchlist and connection.is_open:
@@ -117,15 +117,15 @@ class SignedInUsers:
         """Note that a connection of the user has ended; the user goes offline with the last one."""
         departure = await self._presence.leave(app.id, signed_in_channel(user_id), socket_id)
         if departure.is_last_on_channel:
-            await self._tell(app, user_id, "offline", departure.version)
+            await self._notify(app, user_id, "offline", departure.version)
 
     async def took_place(self, app: App, change: Change) -> None:
         """Announce a change that another node left behind, when it concerns a signed-in user."""
         if (user_id := signed_in_user(change.channel)) is not None:
             if change.is_occupied:
-                await self._tell(app, user_id, "online", change.version)
+                await self._notify(app, user_id, "online", change.version)
             if change.is_vacated:
-                await self._tell(app, user_id, "offline", change.version)
+                await self._notify(app, user_id, "offline", change.version)
 
     def note(self, app_id: str, user_id: str, version: int, *, is_online: bool) -> None:
         """Note what a node, perhaps this one, announced to watchers."""
@@ -148,7 +148,7 @@ class SignedInUsers:
             self._deliver(Publication(app_id, _WATCH + user_id, frame, version=version))
             self._corrections.note(app_id, _WATCH + user_id, {user_id: version}, state.version)
 
-    async def _tell(self, app: App, user_id: str, what: str, version: int) -> None:
+    async def _notify(self, app: App, user_id: str, what: str, version: int) -> None:
         self._webhooks.emit(app, OutgoingEvent(f"user_{what}", signed_in_channel(user_id), user_id))
         frame = encoding.watchlist_events({what: [user_id]})
         await self._announce(Publication(app.id, _WATCH + user_id, frame, version=version))

@@ -61,7 +61,7 @@ class Tap:
             self._out = self._frames("→", self._out + data, is_masked=False)
         else:
             head, _, rest = data.partition(b"\r\n\r\n")
-            self._tell("→", "http", head.partition(b"\r\n")[0].decode("latin-1"))
+            self._print("→", "http", head.partition(b"\r\n")[0].decode("latin-1"))
             self._is_upgraded = head.startswith(b"HTTP/1.1 101")
             if self._is_upgraded:
                 self._out = self._frames("→", rest, is_masked=False)
@@ -88,11 +88,11 @@ class Tap:
         if self._is_upgraded:
             self._in = self._frames("←", self._in + data, is_masked=True)
         else:
-            self._tell("←", "http", data.partition(b"\r\n")[0].decode("latin-1"))
+            self._print("←", "http", data.partition(b"\r\n")[0].decode("latin-1"))
         self.handler.on_bytes(data)
 
     def on_closed(self, descriptor: int) -> None:
-        self._tell("·", "end", "")
+        self._print("·", "end", "")
         self.handler.on_closed(-1)
 
     def on_backlog(self, descriptor: int) -> None:
@@ -110,12 +110,12 @@ class Tap:
                 text = payload.decode("utf-8", "replace")
                 if opcode == _CLOSE and len(payload) >= 2:
                     text = f"{int.from_bytes(payload[:2], 'big')} {payload[2:].decode('utf-8', 'replace')}"
-                self._tell(arrow, _NAMES.get(opcode, str(opcode)), text)
+                self._print(arrow, _NAMES.get(opcode, str(opcode)), text)
         except WireFault:
             return b""
         return data[position:] if len(data) - position <= MAX_HELD else b""
 
-    def _tell(self, arrow: str, kind: str, text: str) -> None:
+    def _print(self, arrow: str, kind: str, text: str) -> None:
         text = redact(text)
         self._show(f"{arrow} {self._name} {kind} {text[:MAX_SHOWN]}{'…' if len(text) > MAX_SHOWN else ''}")
 

@@ -153,7 +153,7 @@ async def find_topology(address: RedisAddress) -> Topology:
             connection = await open_connection(address, host, is_sentinel=address.kind is Kind.SENTINEL)
             try:
                 with closed_is_lost():
-                    return await _ask_around(address, connection, host)
+                    return await _discover(address, connection, host)
             finally:
                 await connection.disconnect(nowait=True)
         except RedisRefused:
@@ -163,7 +163,7 @@ async def find_topology(address: RedisAddress) -> Topology:
     raise failure or ConnectionError("no host")
 
 
-async def _ask_around(address: RedisAddress, connection: Connection, host: Endpoint) -> Topology:
+async def _discover(address: RedisAddress, connection: Connection, host: Endpoint) -> Topology:
     async with asyncio.timeout(TIMEOUT_S):
         if address.kind is Kind.SENTINEL:
             return await _master(address, connection)

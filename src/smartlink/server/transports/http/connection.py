@@ -153,8 +153,8 @@ class HttpConnection:
             self._begun.raw_size += len(data)
         while data and self._fault is None:
             data = self._feed(data)
-        if self._begun.has_head and not self._begun.is_looked_at:
-            self._look_at_head()
+        if self._begun.has_head and not self._begun.is_checked:
+            self._check_head()
         if self._request_state is not RequestState.BODY and self._head_bytes > MAX_HEAD_BYTES:
             self._fault = self._fault or HttpError(431, f"Headers larger than {MAX_HEAD_BYTES} bytes")
         if self._begun.raw_size > 2 * self._shared.max_body_bytes + MAX_HEAD_BYTES:
@@ -281,7 +281,7 @@ class HttpConnection:
         # While earlier answers are under way, it would arrive instead of them; the peer sends its body anyway.
         has_earlier = self._answer_state is AnswerState.ANSWERING or self._complete
         if "expect" in headers and not (has_earlier or self._is_http_1_0):
-            self._look_at_head()
+            self._check_head()
             if self._fault is not None:
                 raise self._fault
             self._link.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -316,22 +316,22 @@ class HttpConnection:
         method = self._parser.get_method().decode("latin-1")
         return HttpRequest(method, path, query, begun.headers, body, self._client(begun.headers))
 
-    def _look_at_head(self) -> None:
+    def _check_head(self) -> None:
         """Refuse now what will be refused whatever its body is."""
         begun = self._begun
-        begun.is_looked_at = True
+        begun.is_checked = True
         try:
             head = self._request(begun)
         except HttpError:
             return  # it is `_fault` now
         if self._shared.fallback.takes(head.path):
-            self._shared.tasks.run(self._shared.fallback.refusal(head), partial(self._on_looked_at, begun))
+            self._shared.tasks.run(self._shared.fallback.refusal(head), partial(self._on_checked, begun))
         else:
             self._fault = self._fault or self._shared.router.refusal(head)
             if self._fault is None:
                 self._shared.evictable.discard(self)
 
-    def _on_looked_at(self, begun: Begun, refusal: HttpError | None) -> None:
+    def _on_checked(self, begun: Begun, refusal: HttpError | None) -> None:
         if refusal is not None and begun is self._begun and self._answer_state is not AnswerState.OVER:
             self._fault = self._fault or refusal
             self._answer_next()

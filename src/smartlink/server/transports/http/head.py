@@ -16,13 +16,13 @@ _HOST = re.compile(r"(?:[-A-Za-z0-9._~!$&'()*+,;=%]+|\[[0-9A-Fa-f:.]+\])?(?::[0-
 class Begun:
     """An incomplete request. `raw_size`: bytes read since its head, including chunk sizes and trailers."""
 
-    __slots__ = ("body", "has_head", "head_bytes", "headers", "is_looked_at", "raw_size", "size", "url")
+    __slots__ = ("body", "has_head", "head_bytes", "headers", "is_checked", "raw_size", "size", "url")
 
     def __init__(self) -> None:
         self.url = b""
         self.headers: dict[str, str] = {}
         self.has_head = False
-        self.is_looked_at = False
+        self.is_checked = False
         self.body: list[bytes] = []
         self.size = 0
         self.raw_size = 0

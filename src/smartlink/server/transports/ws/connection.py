@@ -124,7 +124,7 @@ class WebSocket(ClientConnection):
                 self._is_paced = not self._is_lost
                 return position
         if self.is_open and len(data) - position >= 2:
-            self._look_ahead(data, position)
+            self._check_ahead(data, position)
         return position
 
     def _on_frame(self, frame: ClientFrame) -> None:
@@ -160,7 +160,7 @@ class WebSocket(ClientConnection):
             self._text = None
             self.receive_text(text.join())
 
-    def _look_ahead(self, data: bytes | bytearray, position: int) -> None:
+    def _check_ahead(self, data: bytes | bytearray, position: int) -> None:
         """Refuse an incomplete frame that is already invalid."""
         opcode = data[position] & 0x0F
         if opcode in (TEXT, CONTINUATION):
