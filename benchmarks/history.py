@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from kit.crowded import fill
+from kit.filled_database import fill
 from kit.portal import Person, World
 from kit.postgres import cluster
 from smartlink.portal import migrations

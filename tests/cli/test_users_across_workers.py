@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from kit.client import Client, Closed, connected
-from kit.meeting import flap, misled, misled_by_leaves
 from kit.realtime import KEY, SECRET, call
 from kit.reverb import reverb
+from kit.simultaneous_joins import flap, misled, misled_by_leaves
 from smartlink.protocol.signing import sign_channel
 
 MANY = 12

@@ -13,10 +13,10 @@ import pytest
 
 from kit import processes
 from kit.client import connected
-from kit.meeting import misled, misled_by_leaves
 from kit.realtime import call, realtime_server
 from kit.redis import RedisServer, cluster, fresh_prefix, half_moved, redis_server, sentinel
 from kit.redis_engines import RedisEngines, redis_engines
+from kit.simultaneous_joins import misled, misled_by_leaves
 from kit.waiting import eventually, eventually_told
 from smartlink.protocol.session import PresenceMember
 from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, Publication

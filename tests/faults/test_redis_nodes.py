@@ -16,11 +16,11 @@ import pytest
 
 from kit import processes
 from kit.client import Client, connected
-from kit.meeting import misled, misled_by_leaves
 from kit.ports import free_port
 from kit.realtime import call, realtime_server
 from kit.redis import RedisServer, fresh_prefix, redis_server
 from kit.serve import SMARTLINK
+from kit.simultaneous_joins import misled, misled_by_leaves
 from kit.waiting import LIMIT_S, eventually, eventually_told
 from smartlink.server.cluster.brokers.base import Control
 from smartlink.server.run.lifecycle import RealtimeServer

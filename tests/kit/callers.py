@@ -1,4 +1,4 @@
-"""The API as several people use it beside their browsers; each signs in once."""
+"""Calls the API as several users beside their browsers; each signs in once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real Chromium, without a window and without calls to its maker."""
+"""A real Chromium, headless and without calls to Google."""
 
 from __future__ import annotations
 

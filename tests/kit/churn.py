@@ -1,4 +1,4 @@
-"""Clients that come, subscribe, talk, publish and go, by turns, for a while."""
+"""Clients that connect, subscribe, publish and leave in turns, for a while."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 from kit.client import Client, connected
-from kit.stage import ONE, Api, subscription
+from kit.two_tenants import ONE, Api, subscription
 
 __all__ = ["Churn"]
 

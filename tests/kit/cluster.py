@@ -1,4 +1,4 @@
-"""Several nodes in one process: engines that share what they know, and can be cut off."""
+"""Several nodes in one process, with shared engines that can be cut off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The five services and the proxy, as deploy/compose.yml has them, in processes instead of containers."""
+"""The five services and the proxy of deploy/compose.yml, in processes instead of containers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines as many nodes have them, in one process: shared, waiting when told to, away when told to."""
+"""Engines shared by many nodes in one process, which wait or fail on demand."""
 
 from __future__ import annotations
 

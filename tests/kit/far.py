@@ -1,4 +1,4 @@
-"""A line as long as the one round the world: what is sent through it arrives later, in order and whole."""
+"""A slow network line: data arrives later, in order and complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A portal's database filled with very many rows, and what its endpoints ask of it."""
+"""A portal's database with very many rows, and the queries of its endpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An ASGI application behind the portal's listener, in the test's own loop."""
+"""An ASGI application behind the portal's listener, in the test's own event loop."""
 
 from __future__ import annotations
 

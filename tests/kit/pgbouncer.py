@@ -1,4 +1,4 @@
-"""A PgBouncer of our own before the tests' PostgreSQL, in transaction mode, on a free port."""
+"""Our own PgBouncer in front of the tests' PostgreSQL, in transaction mode, on a free port."""
 
 from __future__ import annotations
 

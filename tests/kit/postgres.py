@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own for the tests: a private cluster on a free port, gone when they are done."""
+"""Our own PostgreSQL for the tests: a private cluster on a free port, removed afterwards."""
 
 from __future__ import annotations
 

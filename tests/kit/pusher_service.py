@@ -1,4 +1,4 @@
-"""A double of Pusher's HTTP API on a real socket: checks signatures with code of its own, and misbehaves on order."""
+"""A double of Pusher's HTTP API on a real socket: verifies signatures independently, and misbehaves on demand."""
 
 from __future__ import annotations
 

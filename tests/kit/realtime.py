@@ -1,4 +1,4 @@
-"""A realtime server on a free port, in the test's own loop."""
+"""A realtime server on a free port, in the test's own event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A receiver of webhooks on a real socket, which answers as it is told and checks every signature."""
+"""A receiver of webhooks on a real socket, which verifies every signature and answers as configured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Redis servers of our own for the tests: on free ports, without a disk, gone when they are done."""
+"""Our own Redis servers for the tests: on free ports, without persistence, removed afterwards."""
 
 from __future__ import annotations
 

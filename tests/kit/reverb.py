@@ -1,4 +1,4 @@
-"""`smartlink reverb start` in a process of its own, on a free port, in a folder of its own."""
+"""`smartlink reverb start` as a process, on a free port, in its own folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole system as its user starts it: `smartlink serve` in a process of its own, on free ports."""
+"""The whole system as its user starts it: `smartlink serve` as a process on free ports."""
 
 from __future__ import annotations
 

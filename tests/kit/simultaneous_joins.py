@@ -1,4 +1,4 @@
-"""Users who come and go at the same moment: how often is each told of the other?"""
+"""Users who join and leave at the same moment: how often does each see the other?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server with two tenants and a bystander of each: after whatever was done to it, was anybody harmed?"""
+"""A server with two tenants and a bystander of each, to check that attacks on one harm nobody else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker hub and workers' links to it, over real Unix sockets, in the test's own loop."""
+"""A worker hub and workers' links to it, over real Unix sockets, in the test's own event loop."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from kit.crowded import BIG, asked, fill, plan
+from kit.filled_database import BIG, asked, fill, plan
 from kit.portal import World
 from kit.postgres import fresh_database
 

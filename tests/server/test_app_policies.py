@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from kit.client import connected, raw
-from kit.meeting import subscription
 from kit.realtime import APP_ID, KEY, SECRET, an_app, call, realtime_server
+from kit.simultaneous_joins import subscription
 from kit.waiting import LIMIT_S, eventually
 from smartlink.server.run.lifecycle import RealtimeServer
 from smartlink.server.transports.admission import is_allowed_origin

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kit.churn import CHANNELS, Churn
-from kit.stage import ONE, Stage, stage
+from kit.two_tenants import ONE, Stage, stage
 from kit.waiting import eventually
 from smartlink.server.core.client import ClientConnection
 

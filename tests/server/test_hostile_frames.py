@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from kit.client import Client
-from kit.stage import ONE, Stage, stage, subscription
+from kit.two_tenants import ONE, Stage, stage, subscription
 from smartlink.protocol.signing import sign_user
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

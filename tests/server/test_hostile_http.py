@@ -12,7 +12,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kit.stage import ONE, Stage, stage
+from kit.two_tenants import ONE, Stage, stage
 from smartlink.protocol.signing import signed_query
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

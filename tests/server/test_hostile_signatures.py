@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from kit.client import Client
-from kit.stage import ONE, TWO, Stage, stage
+from kit.two_tenants import ONE, TWO, Stage, stage
 from smartlink.protocol.signing import body_md5, sign_channel, sign_request, sign_user
 from smartlink.server.apps.base import App
 

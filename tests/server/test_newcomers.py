@@ -9,8 +9,8 @@ import pytest
 
 from kit.client import connected
 from kit.engines import Between
-from kit.meeting import misled, misled_by_leaves
 from kit.realtime import realtime_server
+from kit.simultaneous_joins import misled, misled_by_leaves
 from kit.waiting import eventually
 from smartlink.protocol import encoding
 from smartlink.protocol.session import PresenceMember

@@ -20,7 +20,7 @@ import pytest
 import smartlink.protocol.signing
 from kit.client import connected, raw
 from kit.realtime import an_app, realtime_server
-from kit.stage import ONE, TWO, Stage, stage, subscription
+from kit.two_tenants import ONE, TWO, Stage, stage, subscription
 from kit.waiting import LIMIT_S, eventually
 from smartlink.protocol.signing import body_md5, sign_channel, sign_request, signed_query
 from smartlink.server.runtime.limits import TokenBucket

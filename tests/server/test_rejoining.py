@@ -7,8 +7,8 @@ from typing import Any
 
 from kit.client import Client, connected
 from kit.engines import Between
-from kit.meeting import flap, in_one_piece, subscription
 from kit.realtime import KEY, an_app, realtime_server
+from kit.simultaneous_joins import flap, in_one_piece, subscription
 from kit.waiting import eventually
 from smartlink.server.run.lifecycle import RealtimeServer
 

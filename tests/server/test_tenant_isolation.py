@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kit.stage import ONE, TWO, Stage, stage
+from kit.two_tenants import ONE, TWO, Stage, stage
 from smartlink.protocol.signing import sign_user
 
 

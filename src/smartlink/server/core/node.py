@@ -152,7 +152,7 @@ class Node:
         """Call `act`, a plain function that must not raise, for each control with this action."""
         self._on_control[action] = act
 
-    async def send(self, message: Publication | Control) -> None:
+    async def tell(self, message: Publication | Control) -> None:
         """Send a message between nodes that clients do not see. Raises BrokerUnavailable."""
         await self._broker.publish(message)
 

@@ -46,7 +46,7 @@ def stream_channel(stream: str) -> str:
 async def end_remote_stream(node: Node, app_id: str, stream: str) -> None:
     """Tell the node that holds this stream to end it; while nodes cannot reach each other it finds out by itself."""
     with contextlib.suppress(BrokerUnavailable):
-        await node.send(Publication(app_id, stream_channel(stream), _encode("")))
+        await node.tell(Publication(app_id, stream_channel(stream), _encode("")))
 
 
 class OutletOwner(Protocol):
@@ -148,10 +148,10 @@ class RemoteOutlet:
                 lines = b"".join(self._waiting)
                 self._waiting.clear()
                 self._on_its_way = len(lines)
-                await self._node.send(Publication(self._app_id, channel, _encode(lines.decode())))
+                await self._node.tell(Publication(self._app_id, channel, _encode(lines.decode())))
             if self._is_ending:
                 self._is_over = True
-                await self._node.send(Publication(self._app_id, channel, _encode("")))
+                await self._node.tell(Publication(self._app_id, channel, _encode("")))
         except BrokerUnavailable:
             # Lines in flight are lost: the client has to start again.
             self.is_lost = self._is_over = True
@@ -184,7 +184,7 @@ class RemoteStream:
         await self._node.subscribe_internal(self._app_id, stream_channel(self._id), self._subscribe)
         kind = "poll" if is_poll else "stream"
         try:
-            await self._node.send(Control(self._app_id, ATTACH, self._session, f"{kind} {self._id}"))
+            await self._node.tell(Control(self._app_id, ATTACH, self._session, f"{kind} {self._id}"))
         except BrokerUnavailable:
             self._end()
             raise
@@ -220,7 +220,7 @@ class RemoteStream:
     async def _send_lost(self) -> None:
         # While nodes cannot reach each other the owner finds out by itself: its pings go unanswered.
         with contextlib.suppress(BrokerUnavailable):
-            await self._node.send(Control(self._app_id, LOST, self._session, self._id))
+            await self._node.tell(Control(self._app_id, LOST, self._session, self._id))
 
     def _subscribe(self, frame: bytes) -> None:
         if self._is_over:

@@ -116,7 +116,7 @@ class Sessions:
         if local is not None:
             local.connection.take(messages)
         elif await self._is_elsewhere(app, session):
-            await self._node.send(Control(app.id, INPUT, session, msgspec.json.encode(messages).decode()))
+            await self._node.tell(Control(app.id, INPUT, session, msgspec.json.encode(messages).decode()))
         else:
             raise UnknownSession
 

@@ -47,7 +47,7 @@ async def change_info(node: Node, app: App, user_id: str, body: bytes) -> HttpRe
     if not node.is_connected:
         raise BrokerUnavailable("Other nodes are unreachable")
     if "channels" not in fields:
-        await node.send(Control(app.id, "change_info", user_id, user_info.decode()))
+        await node.tell(Control(app.id, "change_info", user_id, user_info.decode()))
         return HttpResponse()
     channels = _presence_channels(app, fields["channels"])
     there = [channel for channel in channels if await node.infos.change(app.id, channel, user_id, user_info)]
