@@ -8,43 +8,43 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: help setup setup-dev pages run test test-lowest test-fast test-pythons coverage test-api test-kill test-deploy test-chart test-green test-peers test-browsers soak check format reference bench lock wheel clean
 
-help: ## Show what there is to make
+help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-setup: ## Install what running needs: virtual environment, locked dependencies, built pages
+setup: ## Install everything for running: virtual environment, locked dependencies, built pages
 	@scripts/setup.sh run
 
-setup-dev: ## Install what testing needs too: PostgreSQL, Redis, Chromium, test tools
+setup-dev: ## Install everything for testing too: PostgreSQL, Redis, Chromium, test tools
 	@scripts/setup.sh dev
 
-pages: ## Build the pages again
+pages: ## Rebuild the pages
 	@scripts/pages.sh
 
 run: setup ## Start everything on this machine, with demo data
 	@exec $(BIN)/smartlink serve --demo
 
-test: ## Run every test, on real databases, sockets and a real browser
+test: ## Run all tests, with real databases, sockets and a browser
 	@PYTHON=$(PYTHON) scripts/test.sh
 
-test-lowest: setup-dev ## Try each part with the lowest versions of what it needs
+test-lowest: setup-dev ## Test each part with its lowest supported dependencies
 	@scripts/lowest.sh
 
-test-fast: ## Run the tests that start no process: no database, Redis, browser or command
+test-fast: ## Run the tests that start no processes: no database, Redis, browser or command
 	@scripts/fast.sh $(BIN)/python
 
-test-pythons: setup-dev ## Run the fast tests on each Python found here, 3.11 and newer
+test-pythons: setup-dev ## Run the fast tests on each installed Python, 3.11 and newer
 	@scripts/pythons.sh
 
 # In percent, without commands. 52 were measured on a part of these tests: raise it to a little under what all of them run.
 COVERAGE_FLOOR ?= 50
-coverage: setup-dev ## Report which lines of the source the tests of protocol, server, library and portal run
+coverage: setup-dev ## Report the coverage by the tests of protocol, server, library and portal
 	@$(BIN)/pytest -q -n auto --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE_FLOOR) \
 	  tests/protocol tests/server tests/broadcasting tests/portal
 
-test-kill: setup-dev ## Kill workers for minutes while events are recorded, and look for what was lost
+test-kill: setup-dev ## Kill workers for minutes while events are recorded, and check that none is lost
 	@$(BIN)/pytest -q -s -m kill tests/faults
 
-test-deploy: ## Run the five services behind each proxy, break them, lose the database and bring it back
+test-deploy: ## Run the five services behind each proxy, with failures and a restored database
 	@scripts/setup.sh proxies
 	@$(BIN)/pytest -q -m deploy tests/deploy
 
@@ -52,25 +52,25 @@ test-chart: setup-dev ## Render the Helm chart and check it against Kubernetes' 
 	@scripts/setup.sh chart
 	@$(BIN)/pytest -q -rs tests/deploy/test_chart.py
 
-test-green: setup-dev ## Broadcast from workers of gunicorn and Celery with green threads; installs both
+test-green: setup-dev ## Test broadcasting from gunicorn's and Celery's green workers; installs both
 	@$(BIN)/pytest -q -m green tests/broadcasting/test_green_threads.py
 
-test-peers: ## Run unmodified clients and publishers, those that need Go, Java and PHP too
+test-peers: ## Test with unmodified clients and publishers, including Go, Java and PHP
 	@scripts/setup.sh peers
 	@SMARTLINK_TEST_PEERS=1 $(BIN)/pytest -q tests/peers
 
-test-api: setup-dev ## Send the API hundreds of right and wrong requests per endpoint
+test-api: setup-dev ## Send the API hundreds of valid and invalid requests per endpoint
 	@SMARTLINK_SCHEMA_EXAMPLES=200 $(BIN)/pytest -q tests/portal/test_schemathesis.py
 
-test-browsers: ## Let Firefox and WebKit talk through the portal; installs both
+test-browsers: ## Test the portal in Firefox and WebKit; installs both
 	@scripts/setup.sh browsers
 	@$(BIN)/pytest -q -rP -m other_browsers tests/browsers
 
 SOAK_SECONDS ?= 300
-soak: setup-dev ## Come and go for minutes (SOAK_SECONDS), and report the slope of the memory
+soak: setup-dev ## Connect and disconnect for minutes (SOAK_SECONDS), and report memory growth
 	@SMARTLINK_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/pytest -q tests/server/test_churn.py
 
-check: setup-dev ## Lint and types, Python and pages
+check: setup-dev ## Lint and type-check Python and pages
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -81,18 +81,18 @@ format: ## Format the Python files and the pages
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
 	@cd frontend && npm run --silent format
 
-reference: setup-dev ## Write docs/reference from the code, and the pages' API types
+reference: setup-dev ## Generate docs/reference and the pages' API types from the code
 	@$(BIN)/python scripts/reference.py
 	@$(BIN)/python scripts/api_reference.py
 
-bench: setup-dev ## Measure the server against the floor on this machine
+bench: setup-dev ## Measure the server on this machine, against a minimal C program
 	@$(BIN)/python benchmarks/run.py
 
-lock: ## Pin the dependencies again, after a change of pyproject.toml
+lock: ## Pin the dependencies, after a change of pyproject.toml
 	@scripts/lock.sh
 
-wheel: setup-dev ## Build wheel and sdist, pages included
+wheel: setup-dev ## Build wheel and sdist, including the pages
 	@$(BIN)/python -m hatchling build
 
-clean: ## Remove what was built (data in var/ stays)
+clean: ## Remove build results (data in var/ stays)
 	rm -rf $(VENV) .pythons .stamps dist frontend/node_modules src/smartlink/portal/static
