@@ -194,7 +194,7 @@ class ClientConnection:
         """Ignore bytes of the link; transports that read frames from it override this."""
 
     def on_closed(self, descriptor: int) -> None:
-        self._leave(descriptor)
+        self._leave(descriptor, is_lost=True)
         self._shared.sweeper.discard(self)
 
     def on_backlog(self, descriptor: int) -> None:
@@ -257,7 +257,8 @@ class ClientConnection:
         if code >= Code.TLS_ONLY:
             farewell = text_frame(encoding.error(reason, code)) + farewell
         self._link.write(farewell)
-        self._leave(self.descriptor, linger_s, code, reason)
+        # After other codes the client does not come back.
+        self._leave(self.descriptor, linger_s, code, reason, is_lost=code >= Code.OVER_CAPACITY)
         self._link.finish()
 
     def sweep(self, now: float) -> None:
@@ -452,7 +453,9 @@ class ClientConnection:
         self._link.drop_queued()
         self.close(Code.OVER_CAPACITY, reason, linger_s=SLOW_LINGER_S)
 
-    def _leave(self, descriptor: int, linger_s: float = LINGER_S, code: int = 0, reason: str = "") -> None:
+    def _leave(
+        self, descriptor: int, linger_s: float = LINGER_S, code: int = 0, reason: str = "", *, is_lost: bool = False
+    ) -> None:
         if not self.is_open:
             return
         self.is_open = False
@@ -469,7 +472,7 @@ class ClientConnection:
             node.tasks.run(self._depart_from(self._leaving))
             self._leaving = None
         if self._is_greeted:
-            node.tasks.run(node.disconnect(self, descriptor))
+            node.tasks.run(node.disconnect(self, descriptor, is_lost=is_lost))
         self._shared.sweeper.add(self)
 
     def _tell_operators(self, code: int, reason: str) -> None:

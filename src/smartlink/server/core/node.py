@@ -34,6 +34,7 @@ from smartlink.server.cluster.sessions.base import SessionStore
 from smartlink.server.core.announcer import Announcer
 from smartlink.server.core.corrections import Corrections
 from smartlink.server.core.fanout import MAX_PENDING_BYTES, FanOut
+from smartlink.server.core.graces import Graces
 from smartlink.server.core.grants import Grants, Revocation
 from smartlink.server.core.hub import Connection, Hub
 from smartlink.server.core.listening import Listening, VersionedFrame, newer_frames
@@ -97,6 +98,7 @@ class Node:
         self.resumption = Resumption(hub, broker, sessions, tasks, metrics, session_ttl_s)
         self.policies = PolicyTable()
         self._retention = Retention(ttl_s=session_ttl_s)
+        self._graces = Graces(self._depart, tasks)
         self._grants = Grants(hub, self._revocations, self._expel)
         self._terminations = Terminations(hub, self._revocations, tasks, self.feed)
         self._announcer = Announcer(broker, presence, apps, webhooks, tasks, self.deliver)
@@ -136,6 +138,7 @@ class Node:
         self._newcomers.stop()
         self._replayed.stop()
         self._grants.stop()
+        await self._graces.finish()
         self.resumption.stop()
         self._corrections.stop()
         self._members.stop()
@@ -263,6 +266,7 @@ class Node:
         self._note("subscribe", connection, channel, member)
         if connection.is_open:
             await self._announcer.arrived(app, channel, session.socket_id, member, arrival)
+        await self._graces.came_back(connection, channel)
 
     def _cached_frames(self, app: App, channel: str, cached: bytes | None, came: list[VersionedFrame]) -> list[bytes]:
         """What a newcomer is sent of a cache channel. An event that arrived meanwhile is newer, or the same."""
@@ -334,11 +338,13 @@ class Node:
         """Sign a connection in, or end it when its user has too many."""
         await self._users.sign_in(connection, user)
 
-    async def disconnect(self, connection: Connection, descriptor: int) -> None:
-        """Remove a connection that has ended."""
+    async def disconnect(self, connection: Connection, descriptor: int, *, is_lost: bool = False) -> None:
+        """Remove a connection that has ended. `is_lost`: neither side meant to end the conversation."""
         app, session = connection.app, connection.session
         self._grants.gone(connection)
+        name = None
         if connection.client_session is not None:
+            name = connection.client_session.name if is_lost else None
             self._replayed.gone(connection)
             self.resumption.ended(connection)
         vacated = self.hub.remove(connection, descriptor)
@@ -354,7 +360,11 @@ class Node:
             await self._listening.end(app.id, channel)
             await yield_now_and_then(number)
         for number, (channel, member) in enumerate(channels.items(), 1):
-            await self._depart(app, channel, session.socket_id, member)
+            grace_s = self.policies.of(app, channel).presence_grace_s if name and member else 0
+            if name and member and grace_s:
+                await self._graces.hold((app.id, name, channel), app, session.socket_id, member, grace_s)
+            else:
+                await self._depart(app, channel, session.socket_id, member)
             await yield_now_and_then(number)
         if user is not None:
             await self._users.sign_out(app, session.socket_id, user.id)

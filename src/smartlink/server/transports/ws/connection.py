@@ -191,6 +191,8 @@ class WebSocket(ClientConnection):
         self._leave(self.descriptor)
         self._link.finish()
 
-    def _leave(self, descriptor: int, linger_s: float = LINGER_S, code: int = 0, reason: str = "") -> None:
-        super()._leave(descriptor, linger_s, code, reason)
+    def _leave(
+        self, descriptor: int, linger_s: float = LINGER_S, code: int = 0, reason: str = "", *, is_lost: bool = False
+    ) -> None:
+        super()._leave(descriptor, linger_s, code, reason, is_lost=is_lost)
         self._text = None
