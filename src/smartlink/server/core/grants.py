@@ -16,7 +16,7 @@ from smartlink.server.cluster.brokers.base import Control
 from smartlink.server.core.hub import Connection, Hub
 from smartlink.server.core.revocations import Revocations, Verdict
 
-__all__ = ["Grants", "Revocation"]
+__all__ = ["Grants", "Revocation", "subjects", "user_of"]
 
 LONGEST_WAIT_S = 60.0
 """Expiries are in the time of day: look again now and then, for when the clock is set."""

@@ -28,14 +28,14 @@ from smartlink.server.cluster.brokers.base import (
     left_out_parts,
 )
 from smartlink.server.cluster.history.base import History
-from smartlink.server.cluster.idempotency.base import IdempotencyStore
+from smartlink.server.cluster.idempotency.base import CallUnderWay, IdempotencyStore
 from smartlink.server.cluster.presence.base import Change, PresenceStore
 from smartlink.server.cluster.sessions.base import SessionStore
 from smartlink.server.core.announcer import Announcer
 from smartlink.server.core.corrections import Corrections
 from smartlink.server.core.fanout import MAX_PENDING_BYTES, FanOut
 from smartlink.server.core.graces import Graces
-from smartlink.server.core.grants import Grants, Revocation
+from smartlink.server.core.grants import Grants, Revocation, user_of
 from smartlink.server.core.hub import Connection, Hub
 from smartlink.server.core.listening import Listening, VersionedFrame, newer_frames
 from smartlink.server.core.members import Members
@@ -95,7 +95,7 @@ class Node:
         self._replayed = Newcomers()
         """Connections that were sent events again up to a position."""
         self._corrections = Corrections()
-        self.resumption = Resumption(hub, broker, sessions, tasks, metrics, session_ttl_s)
+        self.resumption = Resumption(hub, broker, sessions, tasks, metrics, session_ttl_s, self._on_handled)
         self.policies = PolicyTable()
         self._retention = Retention(ttl_s=session_ttl_s)
         self._graces = Graces(self._depart, tasks)
@@ -370,9 +370,18 @@ class Node:
             await self._users.sign_out(app, session.socket_id, user.id)
 
     async def publish(
-        self, app: App, channel: str, frame: bytes, except_socket: str | None = None, *, is_live: bool = False
+        self,
+        app: App,
+        channel: str,
+        frame: bytes,
+        except_socket: str | None = None,
+        *,
+        is_live: bool = False,
+        report_id: str | None = None,
     ) -> None:
         """Send a frame's payload to every subscriber on every node; on a cache channel, keep it unless it is live.
+
+        With a `report_id`, the event's, users whose clients have a session and handled it are reported by webhook.
 
         Waits while too many bytes are on their way to the channel on this node. Raises BrokerUnavailable, except for
         live frames.
@@ -388,13 +397,33 @@ class Node:
             note_publication(self.feed, self.hub, app.id, channel, frame, except_socket)
         began_at = time.perf_counter()
         retention = None if is_live else self._retention_of(app, channel)
-        sending = self._broker.publish(Publication(app.id, channel, frame, except_socket, is_live, retention=retention))
+        sending = self._broker.publish(
+            Publication(app.id, channel, frame, except_socket, is_live, retention=retention, report_id=report_id)
+        )
         if is_cache(channel) and not is_live:
             # Both in one turn, so that no other event comes between: the cached event is the last one sent to all.
             await in_one_turn(self.history.append(app.id, channel, frame, app.cache_ttl_s), sending)
         else:
             await sending
         self.metrics.publish.observe(time.perf_counter() - began_at)
+
+    def _on_handled(self, connection: Connection, channel: str, event_id: str) -> None:
+        """Report that a client has handled an event: the user's first client only."""
+        user_id = user_of(connection, channel, connection.session.channels.get(channel))
+        if user_id is not None and connection.app.webhooks:
+            self.tasks.run(self._report_once(connection.app, channel, event_id, user_id))
+
+    async def _report_once(self, app: App, channel: str, event_id: str, user_id: str) -> None:
+        key = f"delivered\n{channel}\n{event_id}\n{user_id}"
+        try:
+            if await self.idempotency.claim(app.id, key) is not None:
+                return
+            await self.idempotency.complete(app.id, key, b"reported")
+        except CallUnderWay:
+            return
+        except BrokerUnavailable:
+            pass  # Better twice than not at all.
+        self._announcer.emit(app, OutgoingEvent("event_delivered", channel, user_id, id=event_id))
 
     def _retention_of(self, app: App, channel: str) -> Retention:
         policy = self.policies.of(app, channel)
@@ -472,7 +501,7 @@ class Node:
             aware = self._newcomers.aware_of(publication.app_id, publication.channel, publication.version)
             left_out = {*left_out, *(each for each in aware if each in subscribers)}
         if publication.position:
-            self.resumption.published(publication.app_id, publication.channel, subscribers, publication.position)
+            self.resumption.published(publication, subscribers)
             sent = self._replayed.aware_of(publication.app_id, publication.channel, publication.position)
             left_out = {*left_out, *(each for each in sent if each in subscribers)}
         if corrected is not None:

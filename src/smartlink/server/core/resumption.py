@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -38,6 +38,8 @@ __all__ = ["ClientSession", "Resumed", "Resumption", "SessionToken"]
 BARRIER_S = 1.0
 """Time between two looks for positions to confirm; a session gets a barrier at most every second time."""
 SAVE_S = 5.0
+MAX_REPORTS = 1_000
+"""Events per channel to be reported that clients may not have confirmed yet."""
 MAX_SOCKETS = 8
 """Former sockets of a session that are remembered, to leave out their own events."""
 
@@ -88,6 +90,20 @@ class SessionToken(NamedTuple):
         return cls(token, is_fresh), slash + rest
 
 
+class _Report(NamedTuple):
+    """An event whose receipt the application wants to know of."""
+
+    position: int
+    event_id: str
+    except_socket: str | None
+
+
+def _report_of(publication: Publication) -> _Report | None:
+    if publication.report_id is None:
+        return None
+    return _Report(publication.position, publication.report_id, publication.except_socket)
+
+
 class ClientSession:
     """One client's session while its socket is open."""
 
@@ -101,6 +117,7 @@ class ClientSession:
         "is_known",
         "marks",
         "name",
+        "replayed",
         "saved_at",
         "signed_for",
         "sockets",
@@ -122,6 +139,8 @@ class ClientSession:
         """By channel: the former socket id in its signature, where that is not the present one's."""
         self.marks: dict[str, list[int]] = {}
         """By channel, the marks there were when it subscribed, if any."""
+        self.replayed: dict[str, Collection[_Report]] = {}
+        """By channel, events that were sent again and are to be reported."""
         self.due: dict[str, int] = {}
         """Positions written but not yet covered by a barrier."""
         self.barriers: deque[tuple[float, dict[str, int]]] = deque()
@@ -149,14 +168,24 @@ class Resumed:
     """Payloads to write after the confirmation, oldest first."""
     is_complete: bool = False
     """The session was on the channel before, and now has everything."""
+    reports: Collection[_Report] = ()
 
 
 class Resumption:
     """The sessions of the connections of this node."""
 
     def __init__(
-        self, hub: Hub, broker: Broker, store: SessionStore, tasks: EagerTasks, metrics: Metrics, ttl_s: float
+        self,
+        hub: Hub,
+        broker: Broker,
+        store: SessionStore,
+        tasks: EagerTasks,
+        metrics: Metrics,
+        ttl_s: float,
+        report: Callable[[Connection, str, str], None],
     ) -> None:
+        """`report(connection, channel, event_id)` is called when a client has handled an event to be reported."""
+        self._report = report
         self._hub = hub
         self._broker = broker
         self._store = store
@@ -166,6 +195,8 @@ class Resumption:
         self._sessions: dict[_Key, ClientSession] = {}
         self._followers: dict[_Key, set[ClientSession]] = {}
         """By channel."""
+        self._reports: dict[_Key, deque[_Report]] = {}
+        """By channel, the last events to be reported."""
         self._active: set[_Key] = set()
         """Channels with followers on which something was published that no barrier covers."""
         self._owing: set[ClientSession] = set()
@@ -243,12 +274,13 @@ class Resumption:
             reason = "unknown" if former is None else "gap"
             self._metrics.sessions_failed[reason] += 1
             return Resumed(now, now, (encoding.resume_failed(channel, reason),))
-        owed = [each for each in replayed if not self._is_left_out(each, session, channel)]
+        owed = [each for each in replayed if not self._is_left_out(each.except_socket, session, channel)]
         self._metrics.sessions_resumed += 1
         self._metrics.frames_replayed += len(owed)
         last = replayed[-1].position if replayed else former.position
         frames = [encoding.resume_success(channel, len(owed)), *(each.frame for each in owed)]
-        return Resumed(former.position, last, frames, is_complete=True)
+        reports = [report for each in owed if (report := _report_of(each)) is not None]
+        return Resumed(former.position, last, frames, is_complete=True, reports=reports)
 
     def joined(self, connection: Connection, channel: str, resumed: Resumed) -> None:
         """Note that the connection is on a channel and was sent what `resumed` says."""
@@ -261,6 +293,8 @@ class Resumption:
         if former is not None and tickets and tickets.get(channel) == former.signed_for:
             session.signed_for[channel] = former.signed_for
         self._followers.setdefault((connection.app.id, channel), set()).add(session)
+        if resumed.reports:
+            session.replayed[channel] = resumed.reports
         if resumed.last > resumed.position:
             session.due[channel] = resumed.last
             self._owing.add(session)
@@ -274,6 +308,7 @@ class Resumption:
         if session is not None and session.channels.pop(channel, None) is not None:
             session.signed_for.pop(channel, None)
             session.marks.pop(channel, None)
+            session.replayed.pop(channel, None)
             session.due.pop(channel, None)
             self._unfollow(connection.app.id, channel, session)
             self._unsaved.add(session)
@@ -282,11 +317,14 @@ class Resumption:
         """Void what sessions hold about a subject (`grants`), wherever they are. Raises BrokerUnavailable."""
         await self._store.revoke(app_id, subject, 4 * self._ttl_s)
 
-    def published(self, app_id: str, channel: str, subscribers: Subscribers, position: int) -> None:
+    def published(self, publication: Publication, subscribers: Subscribers) -> None:
         """Note that an event with a position is on its way to the subscribers here."""
-        subscribers.position = position
-        if (app_id, channel) in self._followers:
-            self._active.add((app_id, channel))
+        subscribers.position = publication.position
+        key = (publication.app_id, publication.channel)
+        if key in self._followers:
+            self._active.add(key)
+            if (report := _report_of(publication)) is not None:
+                self._reports.setdefault(key, deque(maxlen=MAX_REPORTS)).append(report)
 
     def pinged(self, session: ClientSession) -> None:
         """Note a ping that only asks whether the peer lives: its answer confirms nothing."""
@@ -300,9 +338,11 @@ class Resumption:
         if covered:
             self._metrics.confirm.observe(asyncio.get_running_loop().time() - sent_at)
         for channel, position in covered.items():
-            if session.channels.get(channel, position) < position:
+            before = session.channels.get(channel, position)
+            if before < position:
                 session.channels[channel] = position
                 self._unsaved.add(session)
+                self._report_handled(session, channel, before, position)
 
     def ended(self, connection: Connection) -> None:
         """Hand over the session of a connection that has ended."""
@@ -323,6 +363,13 @@ class Resumption:
 
     # One session
 
+    def _report_handled(self, session: ClientSession, channel: str, after: int, until: int) -> None:
+        """Report the events that a client has now handled."""
+        replayed = session.replayed.pop(channel, ())
+        for report in (*replayed, *self._reports.get((session.connection.app.id, channel), ())):
+            if after < report.position <= until and not self._is_left_out(report.except_socket, session, channel):
+                self._report(session.connection, channel, report.event_id)
+
     def _take_from(self, former: ClientSession, session: ClientSession) -> None:
         content = _decode(former.content())
         session.former, session.sockets, session.is_known = content.channels, content.sockets, True
@@ -341,14 +388,15 @@ class Resumption:
             followers.discard(session)
             if not followers:
                 del self._followers[app_id, channel]
+                self._reports.pop((app_id, channel), None)
                 self._active.discard((app_id, channel))
 
     @staticmethod
-    def _is_left_out(publication: Publication, session: ClientSession, channel: str) -> bool:
-        """Whether the publisher excluded the session's client, perhaps by a former socket."""
-        if publication.except_socket is None:
+    def _is_left_out(text: str | None, session: ClientSession, channel: str) -> bool:
+        """Whether the publisher excluded the session's client, perhaps by a former socket (`left_out`)."""
+        if text is None:
             return False
-        socket_id, user_id = left_out_parts(publication.except_socket)
+        socket_id, user_id = left_out_parts(text)
         state = session.connection.session
         if socket_id == state.socket_id or socket_id in session.sockets:
             return True

@@ -25,6 +25,7 @@ class OutgoingEvent:
     data: str | None = None
     socket_id: str | None = None
     subscription_count: int | None = None
+    id: str | None = None
 
 
 def vacated(channel: str) -> OutgoingEvent | None:

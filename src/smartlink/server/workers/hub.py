@@ -260,9 +260,7 @@ class WorkerHub:
         if message.retention is not None:
             kept = self.log.append(messages.forwarded_publication(message))
             if kept.position:
-                message = messages.ForwardedPublication(
-                    0, kept.app_id, kept.channel, kept.frame, kept.except_socket, is_live=False, position=kept.position
-                )
+                message = messages.forward_publication(kept)
                 record = messages.encode(message)
         peers = self._routes.get((message.app_id, message.channel))
         if peers:

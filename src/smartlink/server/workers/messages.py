@@ -40,6 +40,7 @@ __all__ = [
     "WorkerReport",
     "encode",
     "forward",
+    "forward_publication",
     "forwarded",
     "forwarded_publication",
     "from_hub",
@@ -102,6 +103,7 @@ class ForwardedPublication(msgspec.Struct, array_like=True, tag=12):
     version: int = 0
     position: int = 0
     retention: Retention | None = None
+    report_id: str | None = None
 
 
 class ForwardedControl(msgspec.Struct, array_like=True, tag=13):
@@ -218,6 +220,11 @@ def forward(publication: Publication | Control, number: int = 0) -> ForwardedPub
     """Make the record that carries a publication; the sender gets `Accepted` for a `number` other than 0."""
     if isinstance(publication, Control):
         return ForwardedControl(number, publication.app_id, publication.action, publication.target, publication.data)
+    return forward_publication(publication, number)
+
+
+def forward_publication(publication: Publication, number: int = 0) -> ForwardedPublication:
+    """As `forward`, for a publication."""
     return ForwardedPublication(
         number,
         publication.app_id,
@@ -228,6 +235,7 @@ def forward(publication: Publication | Control, number: int = 0) -> ForwardedPub
         publication.version,
         publication.position,
         publication.retention,
+        publication.report_id,
     )
 
 
@@ -249,4 +257,5 @@ def forwarded_publication(record: ForwardedPublication) -> Publication:
         record.version,
         record.position,
         record.retention,
+        record.report_id,
     )

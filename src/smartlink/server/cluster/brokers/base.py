@@ -61,6 +61,8 @@ class Publication(msgspec.Struct, frozen=True):
     """Place on the channel, given by the broker to events that it keeps; 0 for everything else."""
     retention: Retention | None = None
     """Set by the publisher of a durable event that may be kept; None for live ones and the server's own frames."""
+    report_id: str | None = None
+    """The event's id, if the application wants to know which users have received it."""
 
 
 def left_out(socket_id: str | None, user_id: str | None) -> str | None:

@@ -69,7 +69,14 @@ class ChannelLog:
                 return publication
             log = _Log(time.time_ns() // 1_000)
         log.last += 1
-        kept = Publication(app_id, channel, publication.frame, publication.except_socket, position=log.last)
+        kept = Publication(
+            app_id,
+            channel,
+            publication.frame,
+            publication.except_socket,
+            position=log.last,
+            report_id=publication.report_id,
+        )
         log.events.append((now + retention.ttl_s, kept))
         log.size += PER_EVENT + len(kept.frame)
         while log.events and (len(log.events) > retention.frames or log.size > retention.max_bytes):

@@ -9,8 +9,9 @@ While a slot of a Cluster is moving, the stream may be on one server and the sub
 written on the former, and the subscribers on the latter are told to read it (`{"v":1,"n":true}`).
 
 On the bus: `{"v":1,"i":"<id in the stream>","x":"<excluded recipients>","f":<the frame>}`, for controls
-`{"v":1,"i":…,"c":{…}}`; joins and leaves carry their number as `"s"`, events that may be replayed `"e":true`. Live
-publications have no id and are not stored. Anything else is dropped and counted.
+`{"v":1,"i":…,"c":{…}}`; joins and leaves carry their number as `"s"`, events that may be replayed `"e":true`, and those
+whose receipt is to be reported their id as `"r"`. Live publications have no id in the stream and are not stored.
+Anything else is dropped and counted.
 """
 
 from __future__ import annotations
@@ -117,6 +118,7 @@ class _Message(msgspec.Struct):
     c: _ControlBody | None = None
     n: bool = False
     e: bool = False
+    r: str | None = None
 
 
 class _Beat(msgspec.Struct):
@@ -238,6 +240,8 @@ class RedisBroker:
         left_out_field = b"" if left_out is None else b'"x":' + msgspec.json.encode(left_out) + b","
         version_field = b'"s":%d,' % publication.version if publication.version else b""
         event_field = b"" if publication.retention is None else b'"e":true,'
+        if publication.report_id is not None:
+            event_field += b'"r":' + msgspec.json.encode(publication.report_id) + b","
         body_bytes = left_out_field + version_field + event_field + b'"f":' + publication.frame + b"}"
         if publication.is_live:
             await self._publish_live(publication, name, body_bytes)
@@ -535,7 +539,7 @@ class RedisBroker:
                 self._has_news.set()
                 return
             publication = _checked(message, wanted)
-            is_heard = bool(after and message.i and _parsed_id(message.i) <= _parsed_id(after))
+            is_heard = bool(message.i and _parsed_id(message.i) <= _parsed_id(after or "0-0"))
         except _FAULTS as error:
             self._drop(type(error).__name__)
             return
@@ -590,7 +594,12 @@ def _checked(message: _Message, wanted: _Channel | None) -> Publication | Contro
         raise ValueError("invalid publication")
     frame = bytes(message.f)
     frame.decode()
-    position = _as_position(*_parsed_id(message.i)) if message.i else 0
     return Publication(
-        wanted.app_id, wanted.channel, frame, message.x, version=message.s, position=position if message.e else 0
+        wanted.app_id,
+        wanted.channel,
+        frame,
+        message.x,
+        version=message.s,
+        position=_as_position(*_parsed_id(message.i)) if message.i and message.e else 0,
+        report_id=message.r,
     )

@@ -48,6 +48,7 @@ class _Event(msgspec.Struct):
     id: str | None = None
     live: bool = False
     except_user: str | None = None
+    receipts: bool = False
 
 
 class _Batch(msgspec.Struct):
@@ -158,7 +159,11 @@ async def _post(node: Node, app: App, postings: list[_Posting]) -> list[dict[str
             if index not in repeated:
                 event = posting.event
                 except_who = left_out(event.socket_id, event.except_user)
-                await node.publish(app, posting.channel, posting.frame, except_who, is_live=event.live)
+                is_reported = event.receipts or (not event.live and node.policies.of(app, posting.channel).receipts)
+                report_id = event.id if is_reported else None
+                await node.publish(
+                    app, posting.channel, posting.frame, except_who, is_live=event.live, report_id=report_id
+                )
                 if (receipt := posting.receipt) is not None:
                     del claimed[receipt]
                     await idempotency.complete(app.id, receipt, _PUBLISHED)
@@ -229,6 +234,8 @@ def _postings(app: App, event: _Event, channels: list[str]) -> list[_Posting]:
         raise HttpError(400, "except_user must have 1 to 200 characters and no control characters")
     if event.id is not None and not 0 < len(event.id) <= MAX_EVENT_ID_LENGTH:
         raise HttpError(400, f"id must have 1 to {MAX_EVENT_ID_LENGTH} characters")
+    if event.receipts and (event.id is None or event.live):
+        raise HttpError(400, "receipts need an id to report, and a durable event")
     if not isinstance(event.data, str):
         raise HttpError(400, "data must be a string: encode objects as JSON first")
     size = len(event.data) if event.data.isascii() else len(event.data.encode())
