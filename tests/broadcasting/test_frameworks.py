@@ -25,6 +25,7 @@ from smartlink.broadcasting import (
     BroadcastingAuthWsgi,
     ChannelAuthorizer,
     ChannelRules,
+    Grant,
     Member,
     SocketIdMiddleware,
     SocketIdWsgiMiddleware,
@@ -47,6 +48,11 @@ def own(user: int, user_id: int) -> bool:
 @rules.private("slow.{user_id}")
 async def own_slowly(user: int, user_id: int) -> bool:
     return user == user_id
+
+
+@rules.presence("until.{expires_at}")
+async def until(user: int, expires_at: int) -> Grant:
+    return Grant(expires_at=expires_at)
 
 
 authorizer: ChannelAuthorizer[int] = ChannelAuthorizer(
@@ -194,6 +200,14 @@ def test_a_users_own_channel_is_signed(call: Call, name: str) -> None:
 
     assert (status, body) == (200, {"auth": sign_channel("k", "s", SOCKET, name)})
     assert headers["cache-control"] == "no-store"
+
+
+def test_the_end_of_a_grant_is_signed(call: Call) -> None:
+    name, data = "presence-until.4000000000", '{"user_id":"7","user_info":{},"expires_at":4000000000}'
+
+    status, body, _ = call("POST", "/broadcasting/auth", authorization="7", **form(socket_id=SOCKET, channel_name=name))
+
+    assert (status, body) == (200, {"auth": sign_channel("k", "s", SOCKET, name, data), "channel_data": data})
 
 
 def test_json_and_get_are_accepted_too(call: Call) -> None:

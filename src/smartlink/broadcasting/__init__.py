@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import smartlink.broadcasting.requirements  # first: reports missing packages  # noqa: F401
 from smartlink.broadcasting.anonymous import AnonymousBroadcast
-from smartlink.broadcasting.authorization import ChannelRules, Decision, Member
+from smartlink.broadcasting.authorization import ChannelRules, Decision, Grant, Member
 from smartlink.broadcasting.authorizer import ChannelAuthorizer, RequestRefused
 from smartlink.broadcasting.broadcaster import Broadcaster
 from smartlink.broadcasting.channels import (
@@ -73,6 +73,7 @@ __all__ = [
     "EncryptedPrivateCacheChannel",
     "EncryptedPrivateChannel",
     "Envelope",
+    "Grant",
     "InvalidChannel",
     "InvalidEventName",
     "Member",

@@ -19,8 +19,11 @@ text: `sites.{domain:path}` matches `sites.example.com`; a pattern can have one 
 
 from __future__ import annotations
 
+import datetime as dt
 import inspect
+import math
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, Protocol, TypeVar
@@ -30,7 +33,7 @@ from smartlink.broadcasting.channels import name_without_prefix
 from smartlink.broadcasting.steps import Steps, settle, settle_sync
 from smartlink.protocol.names import ChannelKind, is_valid_channel, kind_of
 
-__all__ = ["ChannelRule", "ChannelRules", "Decision", "Member"]
+__all__ = ["ChannelRule", "ChannelRules", "Decision", "Grant", "Member"]
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(:path)?\}")
 _LITERAL = re.compile(r"[-a-zA-Z0-9_=@,.;]*\Z")
@@ -64,8 +67,66 @@ class Member:
         object.__setattr__(self, "id", str(self.id))
 
 
-Verdict = bool | Mapping[str, object] | Member | None
-"""What a rule answers: yes or no, what others see of the member, or None to pass to the next rule."""
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Allows until a time: then the server ends the subscription, and the client asks the endpoint again if it wants.
+
+    `expires_in` counts from the decision, as a timedelta or in seconds; `expires_at` is an aware datetime or seconds
+    since 1970. Give one of them, or neither for no end. `info` is what other members of a presence channel see, and
+    `member` is who they see instead of the user. Only SmartLink's own server ends subscriptions: with the drivers
+    `pusher` and `ably`, the authorization endpoint raises BroadcastConfigError.
+
+    Raises ValueError for a duration that is not positive, a datetime without time zone, and for two times or both
+    `info` and `member`; TypeError for other types.
+    """
+
+    expires_in: dt.timedelta | float | None = None
+    expires_at: dt.datetime | float | None = None
+    info: Mapping[str, object] | None = None
+    member: Member | None = None
+
+    def __post_init__(self) -> None:
+        if self.expires_in is not None and self.expires_at is not None:
+            raise ValueError("a Grant has one end: give expires_in or expires_at")
+        if self.info is not None and self.member is not None:
+            raise ValueError("a Grant has info or a member: put the info into the Member")
+        if not isinstance(self.info, Mapping | None):
+            raise TypeError(f"a Grant's info is a mapping, not {type(self.info).__name__}")
+        if not isinstance(self.member, Member | None):
+            raise TypeError(f"a Grant's member is a Member, not {type(self.member).__name__}")
+        if self.expires_in is not None and _seconds("expires_in", self.expires_in, dt.timedelta) <= 0:
+            raise ValueError(f"expires_in={self.expires_in!r} has passed already; return False to deny")
+        if self.expires_at is not None:
+            _seconds("expires_at", self.expires_at, dt.datetime)
+
+    def ends_at(self, now: float) -> float | None:
+        """Return when it ends, for a decision made `now`, both in seconds since 1970; None for no end."""
+        if self.expires_in is not None:
+            return now + _seconds("expires_in", self.expires_in, dt.timedelta)
+        return None if self.expires_at is None else _seconds("expires_at", self.expires_at, dt.datetime)
+
+
+_LATEST = 1e12
+"""The server reads times below this; it is in the year 33658."""
+
+
+def _seconds(name: str, given: object, kind: type[dt.timedelta | dt.datetime]) -> float:
+    """Return a duration, or a time since 1970, in seconds. Raises TypeError and ValueError."""
+    if isinstance(given, dt.datetime) and kind is dt.datetime:
+        if given.utcoffset() is None:
+            raise ValueError(f"{name}={given!r} has no time zone; use datetime.now(UTC)")
+        return given.timestamp()
+    if isinstance(given, dt.timedelta) and kind is dt.timedelta:
+        return given.total_seconds()
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise TypeError(f"{name} is a {kind.__name__} or a number of seconds, not {given!r:.60}")
+    if not math.isfinite(given) or not -_LATEST < given < _LATEST / 2:
+        raise ValueError(f"{name}={given!r} is not a number of seconds that a server can wait for")
+    return given
+
+
+Verdict = bool | Mapping[str, object] | Member | Grant | None
+"""What a rule answers: yes or no, what others see of the member, yes until a time, or None to pass to the next rule."""
 
 
 class JoinRule(Protocol):
@@ -84,7 +145,8 @@ class Decision:
     """The decision of the rules about a user and a channel.
 
     `rule` is the pattern that decided, or None if none matched. `why` is for operators, not for the user. `member` or
-    `info` is set if the rule returned one. `user` is the user of the rule's guard.
+    `info` is set if the rule returned one. `user` is the user of the rule's guard. `expires_at` is when the
+    subscription ends, in seconds since 1970, or None for never.
     """
 
     allowed: bool
@@ -93,6 +155,7 @@ class Decision:
     member: Member | None = None
     info: Mapping[str, object] | None = None
     user: Any = None
+    expires_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +200,9 @@ class ChannelRules:
 
     A rule is a function, or a class with a method `join`, of the user and the placeholders; it may be async. True
     allows and False denies; None passes to the next matching rule. On presence channels, a mapping (what others see)
-    or a `Member` allows too. Rules also apply to cache channels, and private rules to encrypted channels. With
-    `guards`, a rule applies to the users of these guards (see `BroadcastingAuth`), and is skipped if none of them
-    knows the caller.
+    or a `Member` allows too. A `Grant` allows until a time, on every kind. Rules also apply to cache channels, and
+    private rules to encrypted channels. With `guards`, a rule applies to the users of these guards (see
+    `BroadcastingAuth`), and is skipped if none of them knows the caller.
     """
 
     def __init__(self) -> None:
@@ -301,14 +364,26 @@ def _decision(answer: object, rule: str, kind: ChannelKind, user: object) -> Dec
         return Decision(True, "the rule says yes", rule, user=user)
     if answer is False:
         return Decision(False, "the rule says no", rule, user=user)
+    if isinstance(answer, Grant):
+        return _granted(answer, rule, kind, user)
     if isinstance(answer, Member):
         return Decision(True, "the rule names the member", rule, member=answer, user=user)
     if isinstance(answer, Mapping):
         info = answer if kind is ChannelKind.PRESENCE else None
         return Decision(True, "the rule describes the member", rule, info=info, user=user)
     raise TypeError(
-        f"the rule of {rule} returned {type(answer).__name__}; return True, False, None, a mapping or a Member"
+        f"the rule of {rule} returned {type(answer).__name__}; return True, False, None, a mapping, a Member or a Grant"
     )
+
+
+def _granted(grant: Grant, rule: str, kind: ChannelKind, user: object) -> Decision:
+    now = time.time()
+    ends_at = grant.ends_at(now)
+    if ends_at is not None and ends_at <= now:
+        return Decision(False, "the rule's Grant has expired", rule, user=user)
+    info = grant.info if kind is ChannelKind.PRESENCE else None
+    why = "the rule says yes" if ends_at is None else "the rule says yes until a time"
+    return Decision(True, why, rule, grant.member, info, user, ends_at)
 
 
 def _callable(rule: Any) -> Callable[..., object]:

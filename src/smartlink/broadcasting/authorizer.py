@@ -91,7 +91,8 @@ class ChannelAuthorizer(Generic[User]):
 
     `member_of` returns a user's `Member`. With `name_user_on_private`, signatures for private channels include
     `channel_data` with the user's id, which clients ignore and the server uses to count and end connections. Without
-    `encryption`, encrypted channels are denied.
+    `encryption`, encrypted channels are denied. `can_expire`: the service ends subscriptions when a rule's `Grant`
+    does, as only SmartLink's own server can; otherwise such a rule raises BroadcastConfigError.
 
     `auth` with `socket_id` and `channel_name` answers 200 `{"auth"}`, with `channel_data` and `shared_secret` on
     channels that need them. With up to 100 names as `channels` (JSON) or `channel_name[]` (form) it answers for each:
@@ -111,6 +112,7 @@ class ChannelAuthorizer(Generic[User]):
         member_of: Callable[[User], Member],
         name_user_on_private: bool = True,
         encryption: ChannelEncryption | None = None,
+        can_expire: bool = True,
     ) -> None:
         if not key or not secret:
             raise BroadcastConfigError("ChannelAuthorizer needs the app's key and secret; one of them is empty")
@@ -120,6 +122,7 @@ class ChannelAuthorizer(Generic[User]):
         self._member_of = member_of
         self._name_user_on_private = name_user_on_private
         self._encryption = encryption
+        self._can_expire = can_expire
 
     @classmethod
     def from_settings(
@@ -145,6 +148,7 @@ class ChannelAuthorizer(Generic[User]):
             member_of=member_of,
             name_user_on_private=name_user_on_private,
             encryption=ChannelEncryption.from_settings(settings),
+            can_expire=settings.driver not in ("pusher", "ably"),
         )
         return made
 
@@ -227,13 +231,20 @@ class ChannelAuthorizer(Generic[User]):
         return self._encryption is None and is_valid_channel(channel) and kind_of(channel) is ChannelKind.ENCRYPTED
 
     def _channel_data(self, channel: str, decision: Decision) -> str | None:
+        said: dict[str, object] = {}
         if kind_of(channel) is ChannelKind.PRESENCE:
             member = decision.member or self._member(decision.user)
-            info = member.info if decision.info is None else decision.info
-            return encode_payload({"user_id": member.id, "user_info": info}).decode()
-        if not self._name_user_on_private:
-            return None
-        return encode_payload({"user_id": (decision.member or self._member(decision.user)).id}).decode()
+            said = {"user_id": member.id, "user_info": member.info if decision.info is None else decision.info}
+        elif self._name_user_on_private:
+            said = {"user_id": (decision.member or self._member(decision.user)).id}
+        if decision.expires_at is not None:
+            if not self._can_expire:
+                raise BroadcastConfigError(
+                    f"the rule of {decision.rule} returned a Grant that expires, but this service keeps subscriptions "
+                    "until they are left: only a SmartLink server ends them (BROADCAST_DRIVER=reverb)"
+                )
+            said["expires_at"] = round(decision.expires_at, 3)
+        return encode_payload(said).decode() if said else None
 
     def _member(self, user: User) -> Member:
         member: object = self._member_of(user)

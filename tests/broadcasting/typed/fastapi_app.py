@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
 from fastapi import FastAPI
@@ -12,7 +13,15 @@ from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
-from smartlink.broadcasting import BroadcastEvent, Broadcasting, BroadcastNow, Member, PresenceChannel, PrivateChannel
+from smartlink.broadcasting import (
+    BroadcastEvent,
+    Broadcasting,
+    BroadcastNow,
+    Grant,
+    Member,
+    PresenceChannel,
+    PrivateChannel,
+)
 
 
 class Base(DeclarativeBase):
@@ -65,6 +74,16 @@ async def may_visit(user: User, hall: UUID) -> Member | bool:
     return Member(user.id)
 
 
+@broadcasting.private("shows.{show}")
+async def may_watch(user: User, show: int) -> Grant | bool:
+    return Grant(expires_in=timedelta(hours=2)) if show in user.orders else False
+
+
+@broadcasting.presence("shows.{show}")
+def may_watch_together(user: User, show: int) -> Grant | None:
+    return Grant(expires_in=7200, info={"name": f"User {user.id}, {show}"})
+
+
 @broadcasting.private("doors.{door}")
 class DoorRule:
     def join(self, user: User, door: str) -> bool:
@@ -106,6 +125,9 @@ async def ship(order_id: int) -> bool:
 @broadcasting.private("a")  # error: type-var
 def answers_with_text(user: User) -> str:
     return "yes"
+
+
+Grant(expires_in="2h")  # error: arg-type
 
 
 @broadcasting.presence("b")  # error: type-var
