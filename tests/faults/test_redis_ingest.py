@@ -111,3 +111,23 @@ async def test_a_single_node_reads_events_too_and_reconnects_after_an_outage() -
 async def heard(client: Client, redis: RedisServer, data: str) -> None:
     redis.call("PUBLISH", "chat", json.dumps({"event": "e", "data": data}))
     assert (await client.expect("e"))["data"] == data
+
+
+async def test_an_event_larger_than_its_channel_allows_is_dropped(shared_redis: RedisServer) -> None:
+    settings = {
+        "redis_url": shared_redis.url,
+        "broadcast_driver": "redis",
+        "broadcast_redis_prefix": PREFIX,
+        "reverb_app_channels": '[{"pattern": "small", "max_event_bytes": 5}, {"pattern": "large", "max_event_bytes": 20000}]',
+    }
+    async with realtime_server(**settings) as server, connected(server.port) as client:
+        await eventually(lambda: count_listeners(shared_redis) == 1)
+        for channel in ("small", "large"):
+            await client.subscribe(channel)
+        send(shared_redis, "small", {"event": "e", "data": "123456"})
+        send(shared_redis, "small", {"event": "e", "data": "12345"})
+        send(shared_redis, "large", {"event": "e", "data": "x" * 20_000})
+
+        assert (await client.expect("e"))["data"] == "12345"
+        assert (await client.expect("e"))["data"] == "x" * 20_000
+        assert server.metrics.ingest_dropped == 1

@@ -11,7 +11,8 @@ from kit.client import connected
 from kit.realtime import APP_ID, an_app, call, realtime_server
 from smartlink.server.apps.base import App, AppsInvalid
 from smartlink.server.apps.description import app_from_description, policies_from_json
-from smartlink.server.apps.policies import ChannelPolicy, PolicyTable, matches
+from smartlink.server.apps.policies import DEFAULT_POLICY, ChannelPolicy, PolicyTable, matches
+from smartlink.server.apps.static import StaticApps
 
 KEPT = an_app(channels=(ChannelPolicy("prices.*", history=3), ChannelPolicy("cache-**", history=2)))
 
@@ -48,11 +49,16 @@ def test_a_pattern_matches_whole_names_by_segments(pattern: str, channel: str, *
 
 
 def test_the_first_policy_that_matches_holds() -> None:
-    app = an_app(channels=(ChannelPolicy("a.*", history=1), ChannelPolicy("**", history=2)))
-    table = PolicyTable()
-    assert [table.of(app, channel).history for channel in ("a.b", "a.b.c", "a.b")] == [1, 2, 1]
-    changed = an_app(channels=(ChannelPolicy("**", history=3),))
-    assert table.of(changed, "a.b").history == 3
+    table = PolicyTable(
+        StaticApps([an_app(channels=(ChannelPolicy("a.*", history=1), ChannelPolicy("**", history=2)))])
+    )
+    assert [table.of(APP_ID, channel).history for channel in ("a.b", "a.b.c", "a.b")] == [1, 2, 1]
+
+
+def test_no_policy_holds_on_the_servers_own_channels_or_for_unknown_apps() -> None:
+    table = PolicyTable(StaticApps([an_app(channels=(ChannelPolicy("**", history=2),))]))
+    assert table.of(APP_ID, "#server-to-user-7") is DEFAULT_POLICY
+    assert table.of("another", "a.b") is DEFAULT_POLICY
 
 
 def test_policies_are_read_from_a_table_and_from_a_setting() -> None:

@@ -8,6 +8,7 @@ connection.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -179,7 +180,7 @@ class SessionRules:
 class Session:
     """The state of one connection: socket id, user, and channels with the member on each."""
 
-    __slots__ = ("_has_spoken", "channels", "named", "rules", "socket_id", "tickets", "user")
+    __slots__ = ("_has_spoken", "channels", "client_events_on", "named", "rules", "socket_id", "tickets", "user")
 
     def __init__(self, socket_id: str, rules: SessionRules) -> None:
         self.socket_id = socket_id
@@ -187,6 +188,8 @@ class Session:
         self.channels: dict[str, PresenceMember | None] = {}
         self.user: SignedInUser | None = None
         self._has_spoken = False
+        self.client_events_on: Callable[[str], str | None] | None = None
+        """Tells where clients may send events on a channel (none, members or all), or None to leave it to `rules`."""
         self.tickets: dict[str, str] | None = None
         """By channel, the socket id of a former socket whose signature is still good."""
         self.named: dict[str, str] = {}
@@ -336,10 +339,18 @@ class Session:
 
     def _client_event(self, frame: ClientEventMessage) -> Effect:
         channel = frame.channel
-        if not self.rules.accepts_client_events:
+        allowed = None if self.client_events_on is None else self.client_events_on(channel)
+        if allowed == "none":
+            return _refuse_event(channel, "Client events are not allowed on this channel")
+        if allowed is None and not self.rules.accepts_client_events:
             return _refuse_event(channel, "This application does not accept client events")
-        if not is_valid_channel(channel) or not self._takes_client_events(kind_of(channel)):
-            return _refuse_event(channel, f"Client events are allowed on {self._client_event_channels} channels only")
+        on_public = self.rules.accepts_public_client_events if allowed is None else allowed == "all"
+        kind = kind_of(channel)
+        if not is_valid_channel(channel) or not (
+            kind.takes_client_events or (on_public and kind is ChannelKind.PUBLIC)
+        ):
+            kinds = "public, private and presence" if on_public else "private and presence"
+            return _refuse_event(channel, f"Client events are allowed on {kinds} channels only")
         if len(frame.event) > self.rules.max_event_name_length:
             reason = f"The event's name is longer than {self.rules.max_event_name_length} characters"
             return _refuse_event(channel, reason)
@@ -350,13 +361,6 @@ class Session:
             return Whisper(channel, frame.event, frame.data, encoding.client_event(frame.event, channel, frame.data))
         text = encoding.client_event(frame.event, channel, frame.data, member.raw_id)
         return Whisper(channel, frame.event, frame.data, text, member.user_id)
-
-    def _takes_client_events(self, kind: ChannelKind) -> bool:
-        return kind.takes_client_events or (self.rules.accepts_public_client_events and kind is ChannelKind.PUBLIC)
-
-    @property
-    def _client_event_channels(self) -> str:
-        return "public, private and presence" if self.rules.accepts_public_client_events else "private and presence"
 
 
 def _refuse_event(channel: str, message: str) -> Send:

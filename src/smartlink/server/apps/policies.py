@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
+from smartlink.protocol.names import is_internal
+
 if TYPE_CHECKING:
-    from smartlink.server.apps.base import App
+    from smartlink.server.apps.base import AppManager
 
 __all__ = ["DEFAULT_POLICY", "ChannelPolicy", "PolicyTable", "matches"]
 
@@ -58,20 +61,36 @@ def matches(pattern: str, channel: str) -> bool:
 
 
 class PolicyTable:
-    """Finds the policy of each channel: the first that matches."""
+    """Finds the policy of each channel: the first of its application, as it is now, that matches.
 
-    def __init__(self) -> None:
+    None holds on the server's own channels, such as those of users.
+    """
+
+    def __init__(self, apps: AppManager) -> None:
+        self._apps = apps
         self._found: dict[str, tuple[tuple[ChannelPolicy, ...], dict[str, ChannelPolicy]]] = {}
+        self._client_events: dict[str, Callable[[str], str | None]] = {}
 
-    def of(self, app: App, channel: str) -> ChannelPolicy:
+    def of(self, app_id: str, channel: str) -> ChannelPolicy:
         """Return the policy that holds on a channel of the app."""
-        if not app.channels:
+        app = self._apps.by_id(app_id)
+        if app is None or not app.channels:
             return DEFAULT_POLICY
-        policies, found = self._found.get(app.id, ((), {}))
+        policies, found = self._found.get(app_id, ((), {}))
         if policies is not app.channels or len(found) > MAX_REMEMBERED:
-            policies, found = self._found[app.id] = (app.channels, {})
+            policies, found = self._found[app_id] = (app.channels, {})
         policy = found.get(channel)
         if policy is None:
             matching = (each for each in policies if matches(each.pattern, channel))
-            policy = found[channel] = next(matching, DEFAULT_POLICY)
+            policy = found[channel] = DEFAULT_POLICY if is_internal(channel) else next(matching, DEFAULT_POLICY)
         return policy
+
+    def client_events_of(self, app_id: str) -> Callable[[str], str | None]:
+        """Return what tells who may send client events on a channel: the same function for all its connections."""
+        found = self._client_events.get(app_id)
+        if found is None:
+            found = self._client_events[app_id] = partial(self._client_events_on, app_id)
+        return found
+
+    def _client_events_on(self, app_id: str, channel: str) -> str | None:
+        return self.of(app_id, channel).client_events

@@ -8,6 +8,7 @@ from smartlink.protocol import encoding
 from smartlink.protocol.names import is_counted, is_internal
 from smartlink.protocol.session import PresenceMember
 from smartlink.server.apps.base import App, AppManager
+from smartlink.server.apps.policies import PolicyTable
 from smartlink.server.cluster.brokers.base import Broker, BrokerUnavailable, Publication
 from smartlink.server.cluster.presence.base import Arrival, Change, Departure, PresenceStore
 from smartlink.server.core.counts import CountPace
@@ -28,6 +29,7 @@ class Announcer:
         broker: Broker,
         presence: PresenceStore,
         apps: AppManager,
+        policies: PolicyTable,
         webhooks: WebhookSink,
         tasks: EagerTasks,
         deliver: Callable[[Publication], None],
@@ -35,6 +37,7 @@ class Announcer:
         self._broker = broker
         self._presence = presence
         self._apps = apps
+        self._policies = policies
         self._webhooks = webhooks
         self._tasks = tasks
         self._deliver = deliver
@@ -85,7 +88,7 @@ class Announcer:
             await self._member_removed(app, channel, member, change.version)
         if change.is_vacated:
             self.emit(app, OutgoingEvent("channel_vacated", channel))
-        if app.sends_subscription_counts:
+        if self._sends_counts(app, channel):
             self._count(app, channel, (await self._presence.count(app.id, channel)).subscriptions)
 
     async def _member_added(
@@ -101,13 +104,17 @@ class Announcer:
         await self.publish_here_at_least(Publication(app.id, channel, frame, version=version))
 
     def _count(self, app: App, channel: str, count: int) -> None:
-        """Note the number of subscribers, if the app sends it on channels of this kind."""
-        if app.sends_subscription_counts and is_counted(channel):
+        """Note the number of subscribers, if the app sends it on this channel."""
+        if self._sends_counts(app, channel):
             self.counts.changed(app.id, channel, count)
+
+    def _sends_counts(self, app: App, channel: str) -> bool:
+        wanted = self._policies.of(app.id, channel).subscription_count
+        return (app.sends_subscription_counts if wanted is None else wanted) and is_counted(channel)
 
     def _send_count(self, app_id: str, channel: str, count: int | None, received: int | None) -> None:
         app = self._apps.by_id(app_id)
-        if app is not None:
+        if app is not None and self._sends_counts(app, channel):
             self._tasks.run(self._publish_count(app, channel, count, received))
 
     async def _publish_count(self, app: App, channel: str, count: int | None, received: int | None) -> None:

@@ -28,6 +28,7 @@ from smartlink.protocol.session import (
     Whisper,
 )
 from smartlink.server.apps.base import App
+from smartlink.server.apps.policies import ChannelPolicy
 from smartlink.server.core.node import Node
 from smartlink.server.core.resumption import ClientSession, SessionToken
 from smartlink.server.net.framing import PING, WireFault, close_frame, control_frame, text_frame
@@ -74,6 +75,7 @@ class ClientConnection:
         "_address",
         "_behind_since",
         "_buckets",
+        "_channel_buckets",
         "_deadline",
         "_is_busy",
         "_is_greeted",
@@ -105,6 +107,7 @@ class ClientConnection:
         self._shared = shared
         self.app = app
         self.session = session
+        session.client_events_on = shared.node.policies.client_events_of(app.id)
         self.is_open = True
         self.began_at = 0
         self.since = time.time()
@@ -114,6 +117,8 @@ class ClientConnection:
         self.pinged_at = 0.0
         """When an unanswered ping was sent, or 0."""
         self._buckets: tuple[TokenBucket | None, TokenBucket] | None = None
+        self._channel_buckets: dict[tuple[str, int], TokenBucket] | None = None
+        """By pattern and rate of a policy."""
         self._address: str | None = None
         self._joins: TokenBucket | None = None
         self._leaving: dict[str, PresenceMember] | None = None
@@ -386,9 +391,15 @@ class ClientConnection:
 
     def _whisper(self, effect: Whisper) -> None:
         metrics = self._shared.node.metrics
-        if not self._may_send(is_client_event=True):
+        policy = self._shared.node.policies.of(self.app.id, effect.channel)
+        if (most := policy.max_event_bytes) is not None and (size := len(effect.data.encode())) > most:
+            reason = f"The data of this event has {size} bytes, more than the {most} it may have on this channel"
+            self._say(encoding.error(reason, Code.CLIENT_EVENT_REFUSED, effect.channel))
+            return
+        if not self._may_whisper(policy):
             metrics.client_events_refused += 1
-            reason = f"More than {self.app.client_events_per_s} client events a second"
+            rate = policy.client_events_per_s or self.app.client_events_per_s
+            reason = f"More than {rate} client events a second"
             self._say(encoding.error(reason, Code.CLIENT_EVENT_REFUSED, effect.channel))
             return
         metrics.client_events += 1
@@ -445,6 +456,17 @@ class ClientConnection:
             )
         bucket = self._buckets[1] if is_client_event else self._buckets[0]
         return bucket is None or bucket.take(now)
+
+    def _may_whisper(self, policy: ChannelPolicy) -> bool:
+        if (rate := policy.client_events_per_s) is None:
+            return self._may_send(is_client_event=True)
+        now, key = self._shared.sweeper.now(), (policy.pattern, rate)
+        if self._channel_buckets is None:
+            self._channel_buckets = {}
+        bucket = self._channel_buckets.get(key)
+        if bucket is None:
+            bucket = self._channel_buckets[key] = TokenBucket(rate, rate, now)
+        return bucket.take(now)
 
     # Ends
 

@@ -41,6 +41,7 @@ from smartlink.server.core.listening import Listening, VersionedFrame, newer_fra
 from smartlink.server.core.members import Members
 from smartlink.server.core.newcomers import Newcomers
 from smartlink.server.core.noting import note_delivery, note_membership, note_publication
+from smartlink.server.core.places import Places
 from smartlink.server.core.resumption import Resumption
 from smartlink.server.core.revocations import Revocations
 from smartlink.server.core.terminations import Terminations, yield_now_and_then
@@ -89,6 +90,8 @@ class Node:
         self._broker = broker
         self._apps = apps
         self._webhooks = webhooks
+        self.policies = PolicyTable(apps)
+        self._places = Places(presence, self.policies, self.feed)
         self._listening = Listening(hub, broker)
         self._revocations = Revocations()
         self._newcomers = Newcomers()
@@ -96,12 +99,11 @@ class Node:
         """Connections that were sent events again up to a position."""
         self._corrections = Corrections()
         self.resumption = Resumption(hub, broker, sessions, tasks, metrics, session_ttl_s, self._on_handled)
-        self.policies = PolicyTable()
         self._retention = Retention(ttl_s=session_ttl_s)
         self._graces = Graces(self._depart, tasks)
         self._grants = Grants(hub, self._revocations, self._expel)
         self._terminations = Terminations(hub, self._revocations, tasks, self.feed)
-        self._announcer = Announcer(broker, presence, apps, webhooks, tasks, self.deliver)
+        self._announcer = Announcer(broker, presence, apps, self.policies, webhooks, tasks, self.deliver)
         self._users = SignedInUsers(
             hub,
             presence,
@@ -244,7 +246,11 @@ class Node:
         came = [] if is_receiving else arriving.frames
         if came and arriving.is_swamped:
             connection.close(Code.OVER_CAPACITY, f"More events arrived on {channel} at once than can be buffered")
-        if not connection.is_open or self._terminations.refuse_void(connection, channel, member):
+        if (
+            not connection.is_open
+            or self._terminations.refuse_void(connection, channel, member)
+            or self._places.refuse_last(connection, channel, arrival)
+        ):
             # Others may have joined between its arrival and its departure: announce both.
             await self._announcer.arrived(app, channel, session.socket_id, member, arrival)
             await listening.end(app.id, channel)
@@ -360,7 +366,7 @@ class Node:
             await self._listening.end(app.id, channel)
             await yield_now_and_then(number)
         for number, (channel, member) in enumerate(channels.items(), 1):
-            grace_s = self.policies.of(app, channel).presence_grace_s if name and member else 0
+            grace_s = self.policies.of(app.id, channel).presence_grace_s if name and member else 0
             if name and member and grace_s:
                 await self._graces.hold((app.id, name, channel), app, session.socket_id, member, grace_s)
             else:
@@ -426,7 +432,7 @@ class Node:
         self._announcer.emit(app, OutgoingEvent("event_delivered", channel, user_id, id=event_id))
 
     def _retention_of(self, app: App, channel: str) -> Retention:
-        policy = self.policies.of(app, channel)
+        policy = self.policies.of(app.id, channel)
         return self._retention if policy.history is None else _retention(policy)
 
     async def history_of(self, app: App, channel: str, after: int | None) -> tuple[Sequence[Publication], bool]:
@@ -568,24 +574,9 @@ class Node:
         if is_by_ticket and not await self.resumption.ticket_holds(connection, channel, about):
             connection.write(text_frame(connection.session.voided(channel).frame))
             return True
-        if await self._refuse_full(connection, channel, member):
+        if await self._places.refuse_full(connection, channel, member):
             return True
         return self._terminations.refuse_void(connection, channel, member)
-
-    async def _refuse_full(self, connection: Connection, channel: str, member: PresenceMember | None) -> bool:
-        """Refuse a member who would be one too many; when several join at once, some may still pass."""
-        app = connection.app
-        most = app.max_presence_members
-        if member is None or most is None or (await self.presence.count(app.id, channel)).users < most:
-            return False
-        members = await self.presence.members(app.id, channel)
-        if any(other.user_id == member.user_id for other in members):
-            return False
-        reason = f"{channel} has {most} members, the most it may have"
-        connection.write(text_frame(connection.session.refused(channel, reason).frame))
-        socket_id, user_id = connection.session.socket_id, member.user_id
-        self.feed.problem("refused", app.id, reason, channel=channel, user_id=user_id, socket_id=socket_id)
-        return True
 
     async def _cached(self, app: App, channel: str) -> bytes | None:
         """Return the last event on a cache channel, `_MISS` when there is none, None when it is unknown."""

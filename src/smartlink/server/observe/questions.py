@@ -274,7 +274,8 @@ class Questions:
         app = self._apps.by_id(question.app_id)
         if app is None:
             raise Refused(404, "No application has this id")
-        fault = _fault_of_event(app, question)
+        most = self._node.policies.of(app.id, question.channel).max_event_bytes or app.max_event_bytes
+        fault = _fault_of_event(app, question, most)
         if fault is not None:
             raise Refused(400, fault)
         try:
@@ -287,7 +288,7 @@ class Questions:
         return {"subscriptions": count.subscriptions}
 
 
-def _fault_of_event(app: App, question: Question) -> str | None:
+def _fault_of_event(app: App, question: Question, max_bytes: int) -> str | None:
     channel, event = question.channel, question.event
     if not (is_valid_channel(channel) and len(channel) <= app.max_channel_length) and not is_user_channel(channel):
         return f"{channel[:40]!r} is not a channel name"
@@ -298,8 +299,8 @@ def _fault_of_event(app: App, question: Question) -> str | None:
     if is_reserved_event(event):
         return "Names that begin with pusher: or pusher_internal: are reserved"
     size = len(question.data.encode())
-    if size > app.max_event_bytes:
-        return f"The data has {size} bytes, more than the {app.max_event_bytes} it may have"
+    if size > max_bytes:
+        return f"The data has {size} bytes, more than the {max_bytes} it may have"
     return None
 
 

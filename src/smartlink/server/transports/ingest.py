@@ -118,7 +118,8 @@ class RedisIngest:
             channel = name.decode().removeprefix(self._prefix)
             if app is None or not is_valid_channel(channel) or len(channel) > app.max_channel_length:
                 raise ValueError("invalid channel name")
-            publication = _publication(app, channel, payload)
+            most = self._node.policies.of(app.id, channel).max_event_bytes or app.max_event_bytes
+            publication = _publication(app, channel, payload, most)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             self._node.metrics.ingest_dropped += 1
             self._warn("dropped an invalid event from redis", str(error)[:200])
@@ -132,9 +133,9 @@ class RedisIngest:
             log.warning(event, reason=reason)
 
 
-def _publication(app: App, channel: str, payload: bytes) -> Publication:
+def _publication(app: App, channel: str, payload: bytes, max_bytes: int) -> Publication:
     """Decode a message. Raises ValueError, or msgspec's, if it may not be delivered."""
-    if len(payload) > 8 * app.max_event_bytes:
+    if len(payload) > 8 * max_bytes:
         raise ValueError("too large")
     message = _decoder.decode(payload)
     is_too_long = len(message.event) > app.max_event_name_length
@@ -144,8 +145,8 @@ def _publication(app: App, channel: str, payload: bytes) -> Publication:
     raw.decode()
     data = _text_decoder.decode(raw) if raw.startswith(b'"') else raw.decode()
     size = len(data.encode())
-    if size > app.max_event_bytes:
-        raise ValueError(f"data is {size} bytes, more than the {app.max_event_bytes} this application may send")
+    if size > max_bytes:
+        raise ValueError(f"data is {size} bytes, more than the {max_bytes} it may have on this channel")
     socket = message.socket or None
     if socket is not None and not is_valid_socket_id(socket):
         raise ValueError("invalid socket id")

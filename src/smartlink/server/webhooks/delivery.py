@@ -23,6 +23,7 @@ from smartlink.background import Background, ended
 from smartlink.protocol.names import signed_in_user
 from smartlink.protocol.signing import sign_webhook
 from smartlink.server.apps.base import App, AppManager, WebhookTarget
+from smartlink.server.apps.policies import PolicyTable
 from smartlink.server.runtime.feed import Feed
 from smartlink.server.runtime.metrics import Metrics
 from smartlink.server.webhooks.base import OutgoingEvent
@@ -105,6 +106,7 @@ class Webhooks:
         self.feed = feed or Feed()
         self._background = background or Background()
         self._apps = apps
+        self._policies = PolicyTable(apps)
         self._queue = queue
         self._poster = poster
         self._occupants = occupants
@@ -133,6 +135,8 @@ class Webhooks:
     def emit(self, app: App, event: OutgoingEvent) -> None:
         """Buffer one event. Synchronous; never blocks. Drops and counts it when the buffer is full."""
         if self._stopping.is_set() or not any(_concerns(hook, event) for hook in app.webhooks):
+            return
+        if not self._policies.of(app.id, event.channel).webhooks:
             return
         buffer = self._buffers[event.name in _OF_USERS]
         if len(buffer) >= MAX_BUFFERED:

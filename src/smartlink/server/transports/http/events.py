@@ -93,7 +93,7 @@ async def _publish(node: Node, app: App, body: bytes, charge: Charge) -> HttpRes
         raise HttpError(400, "channels (or channel) must name at least one channel")
     if len(channels) > app.max_event_channels:
         raise HttpError(400, f"{len(channels)} channels, more than {app.max_event_channels}")
-    postings = _postings(app, event, channels)
+    postings = _postings(node, app, event, channels)
     charge(len(postings))
     infos = await _post(node, app, postings)
     if not postings[0].attributes:
@@ -112,7 +112,7 @@ async def _publish_batch(node: Node, app: App, body: bytes, charge: Charge) -> H
     for event in events:
         if event.channel is None:
             raise HttpError(400, "each event of a batch must name one channel")
-        postings += _postings(app, event, [event.channel])
+        postings += _postings(node, app, event, [event.channel])
     charge(len(postings))
     infos = await _post(node, app, postings)
     is_asked = any(posting.attributes for posting in postings)
@@ -159,7 +159,7 @@ async def _post(node: Node, app: App, postings: list[_Posting]) -> list[dict[str
             if index not in repeated:
                 event = posting.event
                 except_who = left_out(event.socket_id, event.except_user)
-                is_reported = event.receipts or (not event.live and node.policies.of(app, posting.channel).receipts)
+                is_reported = event.receipts or (not event.live and node.policies.of(app.id, posting.channel).receipts)
                 report_id = event.id if is_reported else None
                 await node.publish(
                     app, posting.channel, posting.frame, except_who, is_live=event.live, report_id=report_id
@@ -215,7 +215,7 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
         raise HttpError(400, f"Invalid body: {str(error)[:200]}") from None
 
 
-def _postings(app: App, event: _Event, channels: list[str]) -> list[_Posting]:
+def _postings(node: Node, app: App, event: _Event, channels: list[str]) -> list[_Posting]:
     """Validate one event; return a posting per distinct channel. Raises HttpError 400 or 413."""
     longest = app.max_event_name_length
     if not is_valid_event_name(event.name) or len(event.name) > longest:
@@ -239,9 +239,13 @@ def _postings(app: App, event: _Event, channels: list[str]) -> list[_Posting]:
     if not isinstance(event.data, str):
         raise HttpError(400, "data must be a string: encode objects as JSON first")
     size = len(event.data) if event.data.isascii() else len(event.data.encode())
-    if size > app.max_event_bytes:
-        most = app.max_event_bytes
-        raise HttpError(413, f"The data content of this event has {size} bytes, more than the {most} it may have")
+    for channel in channels:
+        most = node.policies.of(app.id, channel).max_event_bytes
+        if size > (most or app.max_event_bytes):
+            where = "" if most is None else f" on {channel}"
+            most = most or app.max_event_bytes
+            why = f"The data content of this event has {size} bytes, more than the {most} it may have{where}"
+            raise HttpError(413, why)
     return [
         _Posting(
             channel,
