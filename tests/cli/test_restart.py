@@ -160,12 +160,13 @@ def test_without_a_server_the_command_says_so(tmp_path: Path) -> None:
 
 def test_only_the_servers_user_may_control_it(tmp_path: Path) -> None:
     with reverb(tmp_path, "--workers", "1") as server:
-        (control,) = (tmp_path / "run").iterdir()
+        sockets = list((tmp_path / "run").iterdir())
 
-        assert control.stat().st_mode & 0o777 == 0o600
-        assert control.parent.stat().st_mode & 0o777 == 0o700
+        assert {socket.stat().st_mode & 0o777 for socket in sockets} == {0o600}
+        assert len(sockets) == 2  # for commands, and for operators
+        assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
         assert server.process.poll() is None
-    assert not control.exists()
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 async def test_old_connections_receive_the_successors_events_until_they_are_closed(tmp_path: Path) -> None:
