@@ -95,4 +95,5 @@ wheel: setup-dev ## Build wheel and sdist, including the pages
 	@$(BIN)/python -m hatchling build
 
 clean: ## Remove build results (data in var/ stays)
-	rm -rf $(VENV) .pythons .stamps dist frontend/node_modules src/smartlink/portal/static
+	rm -rf $(VENV) .pythons .stamps dist frontend/node_modules src/smartlink/portal/static \
+		src/smartlink/server/observe/static

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Page, ViewportSize, expect
+from playwright.async_api import Page, expect
 
+from kit.accessibility import AXE, AXE_RUN, DESK, NARROW, PHONE, STICKS_OUT, TABLET
 from kit.callers import Callers
 from kit.chromium import chromium
 from kit.serve import Smartlink
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
-
-AXE = Path(__file__).parents[2] / "frontend/node_modules/axe-core/axe.min.js"
 
 #: Path, and whose page it is (None: of nobody who is signed in). A new page is one line here.
 PAGES: list[tuple[str, str | None]] = [
@@ -36,11 +34,6 @@ PAGES: list[tuple[str, str | None]] = [
     ("/admin/failed-jobs", "admin"),
     ("/admin/audit", "admin"),
 ]
-DESK: ViewportSize = {"width": 1280, "height": 800}
-TABLET: ViewportSize = {"width": 768, "height": 1024}
-PHONE: ViewportSize = {"width": 360, "height": 740}
-#: What 200 % of a 640 pixel wide window leaves.
-NARROW: ViewportSize = {"width": 320, "height": 600}
 
 Open = Callable[[Page], Awaitable[None]]
 
@@ -121,27 +114,6 @@ LONG_NAME = "Maximiliana-Konstantina von und zu Oberunterhausenberg " * 2
 
 SETTLED = """() => document.querySelectorAll('.bones').length === 0 &&
   [...document.querySelectorAll('[data-testid=connection-state]')].every((one) => one.textContent.includes('Connected'))"""
-
-#: Colours that are still on their way are nobody's colours.
-AXE_RUN = """async () => {
-  await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))
-  await Promise.all(document.getAnimations().map(({ finished }) => finished.catch(() => undefined)))
-  return (await axe.run(document, { resultTypes: ['violations'] })).violations
-  .filter(({ impact }) => impact === 'serious' || impact === 'critical')
-  .flatMap(({ id, nodes }) => nodes.map(({ target, failureSummary }) => `${id}: ${target}: ${failureSummary}`))
-}"""
-
-#: What sticks out of the window, or makes a part of the page scroll sideways.
-STICKS_OUT = """() => {
-  const named = (one) => `${one.tagName}.${one.className} "${one.textContent.slice(0, 40)}"`
-  const shown = (one) => one.getClientRects().length > 0 && !one.closest('.visually-hidden, .skip-link, [aria-hidden=true]')
-  const out = [...document.querySelectorAll('a, button, input, select, textarea, h1, h2, p, li, td, th, time, .bubble')]
-    .filter((one) => shown(one) && !one.closest('[data-scrolls-sideways]'))
-    .filter((one) => { const { left, right } = one.getBoundingClientRect(); return left < -1 || right > innerWidth + 1 })
-  const sideways = [...document.querySelectorAll('*')].filter((one) => shown(one) && one.scrollWidth > one.clientWidth + 1 &&
-    ['auto', 'scroll'].includes(getComputedStyle(one).overflowX) && !one.closest('[data-scrolls-sideways]'))
-  return [...out, ...sideways].map(named)
-}"""
 
 #: What Tab must reach, each marked with its number; one radio or tab of a group stands for all.
 TABBABLE = """() => {

@@ -2,16 +2,14 @@
 import { describe, expect, it } from 'vitest'
 import type { Figures, FigureSample } from '@/api/records'
 import {
-  columns,
-  figure,
   figuresAfter,
   initialFigures,
   KEPT_MS,
   liveStatusOf,
-  rangeOf,
   STALE_AFTER_MS,
   type FigureEvent,
 } from '@/features/admin/figures'
+import { columns, figure, rangeOf } from '@/shared/figures'
 
 const start = Date.UTC(2026, 0, 1, 12)
 const iso = (second: number) => new Date(start + second * 1000).toISOString()

@@ -78,30 +78,3 @@ export function liveStatusOf(
   if (receivedAt === null) return 'opening'
   return isConnected ? 'live' : 'stale'
 }
-
-/** Columns for charts: the times in seconds, then the values of each metric. */
-export function columns(points: readonly Point[], names: readonly Charted[]): [number[], ...(number | null)[][]] {
-  return [points.map(({ at }) => at), ...names.map((name) => points.map((one) => one[name]))]
-}
-
-export interface Range {
-  min: number
-  max: number
-}
-
-/** The range of a metric; null if there is no value. */
-export function rangeOf(points: readonly Point[], name: Charted): Range | null {
-  const known = points.map((one) => one[name]).filter((value) => value !== null)
-  return known.length === 0
-    ? null
-    : { min: known.reduce((a, b) => Math.min(a, b)), max: known.reduce((a, b) => Math.max(a, b)) }
-}
-
-const whole = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 })
-const fine = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 })
-
-/** A metric as text; a dash for none. */
-export function figure(value: number | null | undefined): string {
-  if (value === null || value === undefined) return '–'
-  return (Math.abs(value) < 100 ? fine : whole).format(value)
-}
