@@ -126,12 +126,13 @@ async def test_events_beyond_what_is_kept_are_a_gap() -> None:
             assert await news(client, 1) == [101]
 
 
-async def test_a_session_that_is_not_known_is_told_only_to_those_who_had_one() -> None:
+@pytest.mark.parametrize(("parameter", "query"), [("", "protocol=7&fresh=0"), (";fresh=0", "protocol=7")])
+async def test_a_session_that_is_not_known_is_told_only_to_those_who_had_one(parameter: str, query: str) -> None:
     async with realtime_server() as server:
         async with connected(server.port, session=a_token()) as client:
             await client.subscribe("chat")
             assert await client.is_quiet()
-        async with connected(server.port, session=a_token(), query="protocol=7&fresh=0") as client:
+        async with connected(server.port, session=a_token() + parameter, query=query) as client:
             await client.subscribe("chat")
             answer = await client.expect("pusher:resume_failed")
             assert json.loads(answer["data"]) == {"reason": "unknown"}
@@ -214,7 +215,9 @@ async def test_a_second_socket_takes_the_session_over_and_the_first_goes_on_with
             assert await resumed(client) == [0]
 
 
-@pytest.mark.parametrize("token", ["short", "x" * 65, "a" * 21, "a" * 30 + "%2F", "a." * 15, ""])
+@pytest.mark.parametrize(
+    "token", ["short", "x" * 65, "a" * 21, "a" * 30 + "%2F", "a." * 15, "", "a" * 30 + ";", "a" * 30 + ";fresh=1"]
+)
 async def test_a_malformed_token_is_4005(token: str) -> None:
     async with realtime_server() as server, connected(server.port, session=token) as client:
         assert client.refusal["code"] == 4005  # type: ignore[attr-defined]

@@ -80,13 +80,17 @@ class SessionToken(NamedTuple):
 
     @classmethod
     def parse(cls, path: str, query: str) -> tuple[SessionToken | None, str]:
-        """Split `/s/{token}` off a path. Raises ValueError for a malformed token."""
+        """Split `/s/{token}` off a path. Raises ValueError for a malformed token.
+
+        `fresh=0` is a parameter of the query, or of the token, `/s/{token};fresh=0`: pusher-js cannot add to its query.
+        """
         if not path.startswith("/s/"):
             return None, path
-        token, slash, rest = path.removeprefix("/s/").partition("/")
-        if not _TOKEN.match(token):
-            raise ValueError("A session token has 22 to 64 of the characters A-Z a-z 0-9 _ -")
-        is_fresh = "fresh=0" not in query.split("&")
+        segment, slash, rest = path.removeprefix("/s/").partition("/")
+        token, semicolon, parameter = segment.partition(";")
+        if not _TOKEN.match(token) or (semicolon and parameter != "fresh=0"):
+            raise ValueError("A session token has 22 to 64 of the characters A-Z a-z 0-9 _ -, and at most ;fresh=0")
+        is_fresh = not semicolon and "fresh=0" not in query.split("&")
         return cls(token, is_fresh), slash + rest
 
 

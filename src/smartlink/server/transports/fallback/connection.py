@@ -8,6 +8,7 @@ from smartlink.protocol.errors import Code
 from smartlink.protocol.session import Session
 from smartlink.server.apps.base import App
 from smartlink.server.core.client import ClientConnection, ClientSettings
+from smartlink.server.core.resumption import SessionToken
 from smartlink.server.transports.fallback.link import Outlet, XhrLink
 
 __all__ = ["XhrConnection"]
@@ -19,8 +20,10 @@ class XhrConnection(ClientConnection):
 
     __slots__ = ("_silent_until", "_xhr")
 
-    def __init__(self, link: XhrLink, app: App, session: Session, shared: ClientSettings) -> None:
-        super().__init__(link, app, session, shared)
+    def __init__(
+        self, link: XhrLink, app: App, session: Session, shared: ClientSettings, token: SessionToken | None = None
+    ) -> None:
+        super().__init__(link, app, session, shared, token)
         self._xhr = link
         self._silent_until = self.heard_at + 2 * app.ping_interval_s
         """By when it must have sent something (it is pinged before); 0 once it has."""

@@ -1,9 +1,10 @@
 """The paths of the HTTP fallback, and CORS.
 
 `POST {path}/app/{key}/{server}/{session}/xhr_streaming`, `/xhr` and `/xhr_send`, each also below `/pusher`, pusher-js'
-default. `server` is 0 to 999 and `session` 8 characters, both drawn by the client: with them and the application's key,
-anyone can read the session. They are equivalent to a token of 50 random bits, so they are never logged. A session is
-not bound to an address, because phones and carriers change it between requests.
+default, and below `/s/{token}` for clients that resume. `server` is 0 to 999 and `session` 8 characters, both drawn by
+the client: with them and the application's key, anyone can read the session. They are equivalent to a token of 50
+random bits, so they are never logged. A session is not bound to an address, because phones and carriers change it
+between requests.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from smartlink.protocol.errors import Code
 from smartlink.server.apps.base import App, AppManager
 from smartlink.server.cluster.brokers.base import BrokerUnavailable
 from smartlink.server.core.node import Node
+from smartlink.server.core.resumption import SessionToken
 from smartlink.server.net.requests import HttpError, HttpRequest, HttpResponse, ResponseStream
 from smartlink.server.transports.admission import WRONG_ORIGIN, may_call
 from smartlink.server.transports.fallback.link import OPEN_LINE, close_line, message_line
@@ -33,7 +35,7 @@ MAX_MESSAGES = 100
 MAX_IGNORED = 4_096
 """Largest body of a request for output, which needs none."""
 
-_PATH = re.compile(r"(?:/pusher)?/app/([^/]+)/(.*)/(xhr_streaming|xhr|xhr_send)")
+_PATH = re.compile(r"(?:/s/[^/]*)?(?:/pusher)?/app/([^/]+)/(.*)/(xhr_streaming|xhr|xhr_send)")
 _SESSION = re.compile(r"[0-9]{1,3}/[0-9A-Za-z]{8}")
 _STREAM: Final = {
     "Content-Type": "application/javascript; charset=UTF-8",
@@ -117,8 +119,12 @@ class Fallback:
             return HttpResponse(b"", 204, headers)
         if app is None:
             raise SessionRefused(Code.NO_SUCH_APP, "No application has this key")
+        try:
+            token, _ = SessionToken.parse(request.path, request.query)
+        except ValueError as error:
+            raise SessionRefused(Code.WRONG_PATH, str(error)) from None
         stream.begin(_STREAM | headers)
-        await self._sessions.open(app, session, request, stream, is_poll=verb == "xhr")
+        await self._sessions.open(app, session, request, stream, token, is_poll=verb == "xhr")
         return None
 
 

@@ -16,6 +16,7 @@ from smartlink.protocol.errors import Code
 from smartlink.server.apps.base import App
 from smartlink.server.cluster.brokers.base import Control
 from smartlink.server.core.client import ClientSettings
+from smartlink.server.core.resumption import SessionToken
 from smartlink.server.net.requests import HttpError, HttpRequest, ResponseStream
 from smartlink.server.runtime.limits import AddressRate
 from smartlink.server.transports.admission import client_of, new_session, refusal
@@ -89,16 +90,23 @@ class Sessions:
         return len(self._local)
 
     async def open(
-        self, app: App, session: str, request: HttpRequest, stream: ResponseStream, *, is_poll: bool
+        self,
+        app: App,
+        session: str,
+        request: HttpRequest,
+        stream: ResponseStream,
+        token: SessionToken | None = None,
+        *,
+        is_poll: bool,
     ) -> None:
-        """Send the session's output through `stream`; a new session begins.
+        """Send the session's output through `stream`; a new session begins, which resumes what `token` names.
 
         Raises SessionRefused, HttpError while stopping, or BrokerUnavailable if another node has it and is unreachable.
         """
         local = await self._find(app, session)
         if local is None and not await self._is_elsewhere(app, session):
             local = await self._find(app, session)
-            if local is None and await self._begin(app, session, request, stream, is_poll=is_poll):
+            if local is None and await self._begin(app, session, request, stream, token, is_poll=is_poll):
                 return
         if local is not None:
             local.connection.attach(LocalOutlet(stream, local.link, is_poll=is_poll))
@@ -130,7 +138,14 @@ class Sessions:
         return (await self._node.presence.count(app.id, session_channel(session))).subscriptions > 0
 
     async def _begin(
-        self, app: App, session: str, request: HttpRequest, stream: ResponseStream, *, is_poll: bool
+        self,
+        app: App,
+        session: str,
+        request: HttpRequest,
+        stream: ResponseStream,
+        token: SessionToken | None,
+        *,
+        is_poll: bool,
     ) -> bool:
         """Begin a session; False if another node was faster, or the client is gone."""
         if not self._is_ready():
@@ -141,7 +156,7 @@ class Sessions:
         self._check(app, request)
         pending = self._pending[app.id, session] = _PendingSession()
         try:
-            local = await self._register(app, session, request, stream)
+            local = await self._register(app, session, request, stream, token)
             if local is not None:
                 local.connection.attach(LocalOutlet(stream, local.link, is_poll=is_poll))
             return local is not None
@@ -154,7 +169,7 @@ class Sessions:
                     self._node.tasks.run(end_remote_stream(self._node, app.id, _stream_id(control)))
 
     async def _register(
-        self, app: App, session: str, request: HttpRequest, stream: ResponseStream
+        self, app: App, session: str, request: HttpRequest, stream: ResponseStream, token: SessionToken | None
     ) -> _LocalSession | None:
         """Register the session in the presence store, then begin it."""
         state = new_session(app)
@@ -174,7 +189,8 @@ class Sessions:
             self._node.tasks.run(self._node.presence.leave(app.id, session_channel(session), state.socket_id))
 
         link = XhrLink(stream.peer, self._shared.sweeper.now, forget)
-        local = self._local[app.id, session] = _LocalSession(link, XhrConnection(link, app, state, self._shared))
+        connection = XhrConnection(link, app, state, self._shared, token)
+        local = self._local[app.id, session] = _LocalSession(link, connection)
         local.connection.start(request.client_address, client_of(request.query))
         return local
 
