@@ -35,6 +35,7 @@ from smartlink.broadcasting.errors import (
 from smartlink.broadcasting.events import AnonymousEvent, BroadcastEvent, BroadcastNotification, BroadcastNow
 from smartlink.broadcasting.facade import Broadcasting
 from smartlink.broadcasting.manager import DriverManager
+from smartlink.broadcasting.revocation import Revocation, RevokingDriver
 from smartlink.broadcasting.routes import BroadcastingAuth
 from smartlink.broadcasting.socket_id import (
     SocketIdMiddleware,
@@ -83,6 +84,8 @@ __all__ = [
     "PrivateCacheChannel",
     "PrivateChannel",
     "RequestRefused",
+    "Revocation",
+    "RevokingDriver",
     "SocketIdMiddleware",
     "SocketIdWsgiMiddleware",
     "SyncBroadcaster",

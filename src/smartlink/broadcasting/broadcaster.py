@@ -27,6 +27,7 @@ from smartlink.broadcasting.errors import (
 from smartlink.broadcasting.events import AnonymousEvent, BroadcastEvent, class_name, own_name
 from smartlink.broadcasting.manager import DriverManager
 from smartlink.broadcasting.payloads import encode_payload
+from smartlink.broadcasting.revocation import Revocation, revocation
 from smartlink.broadcasting.socket_id import current_socket_id
 from smartlink.protocol.names import ChannelKind, is_reserved_event, is_valid_event_name, is_valid_socket_id
 
@@ -209,6 +210,34 @@ class Broadcaster:
         """Send packed envelopes now, in order. Raises BroadcastFailed."""
         if envelopes:
             await self._connections.send(envelopes)
+
+    async def revoke(
+        self,
+        subject: str | int | Channel,
+        /,
+        channel: Channel | str | None = None,
+        *,
+        everyone: bool = False,
+        reason: str | None = None,
+        via: str | None = None,
+    ) -> None:
+        """Take channels away at once, on all nodes; the connections stay. Also voids signatures made before.
+
+        `revoke(7, PrivateChannel("orders.1"))` takes a channel from a user, by id; `revoke(7)` all private and presence
+        channels; `revoke(PrivateChannel("orders.1"), everyone=True)` a channel from everyone. Clients get
+        `pusher:subscription_error` with the status 403 and `reason`, and leave. On a new connection they may subscribe
+        again if a rule lets them, so commit what the rule reads first, then revoke. `via` names a connection other than
+        the default one.
+
+        Raises BroadcastConfigError for a driver that does not support it: only SmartLink's own server does, over the
+        driver `reverb`. Raises BroadcastFailed if the service cannot be reached, so that you can repeat it;
+        InvalidChannel, ValueError and TypeError for arguments.
+        """
+        await self.send_revocation(revocation(subject, channel, everyone=everyone, reason=reason), via)
+
+    async def send_revocation(self, revoked: Revocation, via: str | None = None) -> None:
+        """Carry out a revocation. Raises BroadcastFailed, and BroadcastConfigError as `revoke` does."""
+        await self._connections.revoke(revoked, via)
 
     def rescue(self, event: BroadcastEvent, error: BroadcastError) -> None:
         """Report `error` if the event sets `broadcast_rescue`; raise it otherwise."""

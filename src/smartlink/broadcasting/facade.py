@@ -32,13 +32,14 @@ from uuid import UUID
 from smartlink.broadcasting.authorization import ChannelRules, Member, Rule
 from smartlink.broadcasting.authorizer import ChannelAuthorizer
 from smartlink.broadcasting.broadcaster import Broadcaster, Report
+from smartlink.broadcasting.channels import Channel
 from smartlink.broadcasting.config import BroadcastSettings
-from smartlink.broadcasting.drivers.base import Driver, leaves_out_users
 from smartlink.broadcasting.encryption import ChannelEncryption
 from smartlink.broadcasting.envelope import Envelope
 from smartlink.broadcasting.errors import BroadcastConfigError, BroadcastError, BroadcastFailed
 from smartlink.broadcasting.events import BroadcastEvent
-from smartlink.broadcasting.manager import DriverFactory, DriverManager
+from smartlink.broadcasting.manager import DriverFactory, DriverManager, ManagedDriver
+from smartlink.broadcasting.revocation import Revocation, revocation
 from smartlink.broadcasting.sync import SyncBroadcaster
 
 if TYPE_CHECKING:
@@ -79,10 +80,10 @@ class BaseBroadcasting:
         self._report = report or _log_failure
         self._manager = self._new_manager()
         self.broadcaster = Broadcaster(
-            _ManagedDriver(self._manager),
+            ManagedDriver(self._manager),
             self.settings.namespace,
             self.settings.max_data_bytes,
-            find_driver=partial(_ManagedDriver, self._manager),
+            find_driver=partial(ManagedDriver, self._manager),
             encryption=ChannelEncryption.from_settings(self.settings),
             report=self._report,
         )
@@ -152,6 +153,46 @@ class BaseBroadcasting:
         except BroadcastError as error:
             return self._handle_failure(event, error)
         return True
+
+    async def revoke(
+        self,
+        subject: object,
+        /,
+        channel: Channel | str | None = None,
+        *,
+        everyone: bool = False,
+        reason: str | None = None,
+        via: str | None = None,
+    ) -> None:
+        """Revoke like `Broadcaster.revoke`; `subject` is a user or a user's id, or with `everyone` the channel.
+
+            await broadcasting.revoke(user, PrivateChannel("orders.7"), reason="The order was cancelled")
+            await broadcasting.revoke(user)  # all private and presence channels
+            await broadcasting.revoke(PrivateChannel("orders.7"), everyone=True)
+
+        Call it after the commit of what your rules read. Raises what `Broadcaster.revoke` raises; in particular
+        BroadcastFailed if the service cannot be reached, since nothing repeats it for you.
+        """
+        await self.broadcaster.send_revocation(self._revocation(subject, channel, everyone, reason), via)
+
+    def revoke_sync(
+        self,
+        subject: object,
+        /,
+        channel: Channel | str | None = None,
+        *,
+        everyone: bool = False,
+        reason: str | None = None,
+        via: str | None = None,
+    ) -> None:
+        """Revoke like `revoke`, blocking. Raises RuntimeError inside a running event loop."""
+        self.sync.send_revocation(self._revocation(subject, channel, everyone, reason), via)
+
+    def _revocation(
+        self, subject: object, channel: Channel | str | None, everyone: bool, reason: str | None
+    ) -> Revocation:
+        named = subject if everyone or isinstance(subject, Channel) else self._member_of(subject).id
+        return revocation(named, channel, everyone=everyone, reason=reason)
 
     def close(self) -> None:
         """Close the connections of `send_now_sync`. A later use opens them again."""
@@ -399,25 +440,6 @@ class Broadcasting(BaseBroadcasting):
             self.sync.send_envelopes(envelopes)
             return None
         return self.broadcaster.send_envelopes(envelopes)
-
-
-class _ManagedDriver:
-    """A manager's driver, looked up at each call, so that it is built again after the manager was closed."""
-
-    def __init__(self, manager: DriverManager, asked: str | None = None) -> None:
-        driver = manager.driver(asked)
-        self.name = driver.name
-        self.leaves_out_users = leaves_out_users(driver)
-        self._manager = manager
-        self._asked = asked
-
-    async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
-        """Send the envelopes. Raises BroadcastFailed."""
-        driver: Driver = self._manager.driver(self._asked)
-        await driver.send(envelopes, idempotency_key=idempotency_key)
-
-    async def aclose(self) -> None:
-        """Do nothing: the manager closes the driver."""
 
 
 def _member_of(user: Any) -> Member:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from smartlink.broadcasting.config import BroadcastSettings, host_name, required, revealed
 from smartlink.broadcasting.drivers.ably import AblyDriver
-from smartlink.broadcasting.drivers.base import Driver
+from smartlink.broadcasting.drivers.base import Driver, leaves_out_users
 from smartlink.broadcasting.drivers.log import LogDriver
 from smartlink.broadcasting.drivers.null import NullDriver
 from smartlink.broadcasting.drivers.pusher import PusherDriver
 from smartlink.broadcasting.drivers.redis import RedisDriver
+from smartlink.broadcasting.envelope import Envelope
 from smartlink.broadcasting.errors import BroadcastConfigError
+from smartlink.broadcasting.revocation import Revocation, revoke_through
 from smartlink.safety import SAMPLE_SECRETS, is_loopback
 
-__all__ = ["DriverFactory", "DriverManager"]
+__all__ = ["DriverFactory", "DriverManager", "ManagedDriver"]
 
 _log = logging.getLogger("smartlink.broadcasting")
 
@@ -61,6 +63,29 @@ class DriverManager:
         while self._built:
             _, driver = self._built.popitem()
             await driver.aclose()
+
+
+class ManagedDriver:
+    """A manager's driver, looked up at each call, so that it is built again after the manager was closed."""
+
+    def __init__(self, manager: DriverManager, asked: str | None = None) -> None:
+        driver = manager.driver(asked)
+        self.name = driver.name
+        self.leaves_out_users = leaves_out_users(driver)
+        self._manager = manager
+        self._asked = asked
+
+    async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
+        """Send the envelopes. Raises BroadcastFailed."""
+        driver: Driver = self._manager.driver(self._asked)
+        await driver.send(envelopes, idempotency_key=idempotency_key)
+
+    async def revoke(self, revocation: Revocation) -> None:
+        """Revoke. Raises BroadcastFailed, and BroadcastConfigError if the driver does not support it."""
+        await revoke_through(self._manager.driver(self._asked), revocation)
+
+    async def aclose(self) -> None:
+        """Do nothing: the manager closes the driver."""
 
 
 def _reverb(settings: BroadcastSettings) -> Driver:

@@ -22,6 +22,7 @@ from smartlink.broadcasting.config import BroadcastSettings
 from smartlink.broadcasting.envelope import Envelope
 from smartlink.broadcasting.errors import BroadcastError, BroadcastUnavailable
 from smartlink.broadcasting.events import AnonymousEvent, BroadcastEvent
+from smartlink.broadcasting.revocation import Revocation, revocation
 from smartlink.broadcasting.threads import ThreadSignal, threads_here
 
 __all__ = ["SyncBroadcaster"]
@@ -154,6 +155,25 @@ class SyncBroadcaster:
         _refuse_inside_a_loop()
         worker = self._started()
         worker.call(worker.broadcaster.send_envelopes(envelopes), self._wait_s)
+
+    def revoke(
+        self,
+        subject: str | int | Channel,
+        /,
+        channel: Channel | str | None = None,
+        *,
+        everyone: bool = False,
+        reason: str | None = None,
+        via: str | None = None,
+    ) -> None:
+        """Revoke like `Broadcaster.revoke`, and return when done. Raises the same, and RuntimeError inside a loop."""
+        self.send_revocation(revocation(subject, channel, everyone=everyone, reason=reason), via)
+
+    def send_revocation(self, revoked: Revocation, via: str | None = None) -> None:
+        """Carry out a revocation like `Broadcaster.send_revocation`. Raises RuntimeError inside a loop."""
+        _refuse_inside_a_loop()
+        worker = self._started()
+        worker.call(worker.broadcaster.send_revocation(revoked, via), self._wait_s)
 
     def on(self, *channels: Channel) -> AnonymousBroadcast[None]:
         """Start an event without a class: `broadcaster.on(Channel("news")).as_("news.out").send()`."""

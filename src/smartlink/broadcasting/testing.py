@@ -4,6 +4,7 @@ with fake_broadcasts(app.broadcaster) as broadcasts:
     await place_order()
 
 broadcasts.assert_broadcast(OrderShipped, on=PrivateChannel("orders.1"), to_others=True)
+broadcasts.assert_revoked(7, PrivateChannel("orders.1"))
 assert_forbidden(rules, ben, PrivateChannel("orders.1"))
 
 Check what an outbox has recorded, or send it first:
@@ -34,6 +35,7 @@ from smartlink.broadcasting.events import BroadcastEvent
 from smartlink.broadcasting.facade import BaseBroadcasting
 from smartlink.broadcasting.outbox.relay import Relay
 from smartlink.broadcasting.outbox.tables import OutboxTables
+from smartlink.broadcasting.revocation import Revocation, revocation
 from smartlink.broadcasting.sync import SyncBroadcaster
 
 __all__ = [
@@ -56,13 +58,14 @@ Payload = Mapping[str, Any]
 
 
 class FakeDriver:
-    """Keeps envelopes in the order they were sent. Set `fails_with` to raise an error instead."""
+    """Keeps envelopes, and revocations, in the order they were sent. Set `fails_with` to raise an error instead."""
 
     name = "fake"
     leaves_out_users = True
 
     def __init__(self) -> None:
         self.sent: list[Envelope] = []
+        self.revoked: list[Revocation] = []
         self.idempotency_keys: list[str | None] = []
         self.fails_with: BroadcastFailed | None = None
         self._closed = False
@@ -75,6 +78,14 @@ class FakeDriver:
             raise self.fails_with
         self.sent.extend(envelopes)
         self.idempotency_keys.append(idempotency_key)
+
+    async def revoke(self, revocation: Revocation) -> None:
+        """Keep the revocation. Raises like `send`."""
+        if self._closed:
+            raise BroadcastUnavailable("the driver has been closed")
+        if self.fails_with is not None:
+            raise self.fails_with
+        self.revoked.append(revocation)
 
     async def aclose(self) -> None:
         """Refuse further envelopes, as a real driver does."""
@@ -155,6 +166,39 @@ class Broadcasts:
         """Raise AssertionError, listing what was sent, if anything was."""
         if self.sent:
             raise AssertionError(f"expected no broadcast; sent: {self._listing()}")
+
+    @property
+    def revoked(self) -> tuple[Revocation, ...]:
+        """Every revocation, in order."""
+        return tuple(self.fake_driver.revoked)
+
+    def assert_revoked(
+        self,
+        subject: str | int | Channel,
+        /,
+        channel: Channel | str | None = None,
+        *,
+        everyone: bool = False,
+        reason: str | None = None,
+    ) -> None:
+        """Raise AssertionError, listing what was revoked, unless there was a `revoke` with these arguments.
+
+        A user is given by id. Without `reason`, any reason will do.
+        """
+        wanted = revocation(subject, channel, everyone=everyone, reason=reason)
+        found = (each if reason is not None else replace(each, reason=None) for each in self.revoked)
+        if wanted not in found:
+            because = f", because {reason!r}" if reason is not None else ""
+            raise AssertionError(f"expected a revocation of {wanted}{because}; revoked: {self._revocations()}")
+
+    def assert_nothing_revoked(self) -> None:
+        """Raise AssertionError, listing what was revoked, if anything was."""
+        if self.revoked:
+            raise AssertionError(f"expected no revocation; revoked: {self._revocations()}")
+
+    def _revocations(self) -> str:
+        shown = [f"{each}{f', because {each.reason!r}' if each.reason else ''}" for each in self.revoked]
+        return "; ".join(shown) or "nothing"
 
     def _is_of(self, event: type[BroadcastEvent] | str, envelope: Envelope) -> bool:
         if isinstance(event, str):

@@ -10,6 +10,7 @@ from typing import Self
 from smartlink.broadcasting.drivers.base import Driver
 from smartlink.broadcasting.envelope import Envelope
 from smartlink.broadcasting.errors import BroadcastConfigError, BroadcastFailed, BroadcastRefused
+from smartlink.broadcasting.revocation import Revocation, revoke_through
 from smartlink.protocol.names import ChannelKind, kind_of
 
 __all__ = ["ConnectionRegistry"]
@@ -90,6 +91,11 @@ class ConnectionRegistry:
             for other in failures[1:]:
                 failures[0].add_note(str(other))
             raise failures[0]
+
+    async def revoke(self, revocation: Revocation, connection: str | None = None) -> None:
+        """Revoke through a connection's driver. Raises BroadcastFailed; BroadcastConfigError if it is unknown, or does
+        not support that."""
+        await revoke_through(self.driver(connection), revocation)
 
     async def aclose(self) -> None:
         """Close the default driver; the provider of `find` closes the others."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from smartlink.broadcasting.envelope import Envelope
+from smartlink.broadcasting.revocation import Revocation
 
 __all__ = ["LogDriver"]
 
@@ -31,6 +32,10 @@ class LogDriver:
             self._logger.info(
                 "broadcast %s on %s, %d bytes%s%s", envelope.name, envelope.channel, size, left_out, payload
             )
+
+    async def revoke(self, revocation: Revocation) -> None:
+        """Never raises."""
+        self._logger.info("revoke %s", revocation)
 
     async def aclose(self) -> None:
         """Nothing is held."""

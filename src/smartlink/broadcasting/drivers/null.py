@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from smartlink.broadcasting.envelope import Envelope
+from smartlink.broadcasting.revocation import Revocation
 
 __all__ = ["NullDriver"]
 
@@ -16,6 +17,9 @@ class NullDriver:
 
     async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
         """Never raises."""
+
+    async def revoke(self, revocation: Revocation) -> None:
+        """Do nothing."""
 
     async def aclose(self) -> None:
         """Nothing is held."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from urllib.parse import quote
 
 import msgspec
 
@@ -16,6 +17,7 @@ from smartlink.broadcasting.drivers.base import MAX_BATCH
 from smartlink.broadcasting.drivers.http import HttpService, ServiceResponse
 from smartlink.broadcasting.envelope import Delivery, Envelope
 from smartlink.broadcasting.errors import BroadcastRefused, BroadcastUnavailable
+from smartlink.broadcasting.revocation import Revocation, unsupported
 from smartlink.protocol.signing import signed_query
 
 __all__ = ["MAX_CHANNELS", "PusherDriver"]
@@ -56,7 +58,8 @@ class PusherDriver:
         self._secret = secret
         self._clock = clock
         self._is_smartlink = is_smartlink
-        self._can_leave_out_users: bool | None = None
+        self._abilities: frozenset[str] | None = None
+        """What the server can do beyond Pusher's API; None until it has been asked."""
         self._path = f"/apps/{app_id}"
         self._service = HttpService(
             host=host,
@@ -70,7 +73,7 @@ class PusherDriver:
     @property
     def leaves_out_users(self) -> bool:
         """Whether the server can exclude all sockets of a user; assumed true until the server has been asked."""
-        return self._is_smartlink and self._can_leave_out_users is not False
+        return self._is_smartlink and (self._abilities is None or "except_user" in self._abilities)
 
     async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
         """Send in order, in as few calls as the API allows. Raises BroadcastUnavailable or BroadcastRefused.
@@ -78,7 +81,7 @@ class PusherDriver:
         If one of several calls fails, the earlier ones have been accepted.
         """
         if any(envelope.except_user is not None for envelope in envelopes):
-            await self._check_abilities()
+            await self._check("except_user", "cannot exclude all sockets of a user", "use to_others() there")
         for start, call in _calls(envelopes):
             key = f"{idempotency_key}.{start}" if idempotency_key and start else idempotency_key
             if len({envelope.channel for envelope in call}) == len(call) and _is_one_event(call):
@@ -88,13 +91,28 @@ class PusherDriver:
                 batch = [self._event(envelope) | {"channel": envelope.channel} for envelope in call]
                 await self._call("/batch_events", {"batch": batch}, key)
 
+    async def revoke(self, revocation: Revocation) -> None:
+        """End subscriptions. Raises BroadcastFailed, and BroadcastConfigError for any but a SmartLink server."""
+        if not self._is_smartlink:
+            raise unsupported(self.name)
+        await self._check("revoke", "cannot end subscriptions", "end the user's connections there")
+        whom: dict[str, object] = {}
+        if revocation.channel is None:
+            endpoint = f"/users/{quote(revocation.user_id or '', safe='')}/revoke"
+        else:
+            endpoint = f"/channels/{quote(revocation.channel, safe='')}/revoke"
+            whom = {"all": True} if revocation.user_id is None else {"user_id": revocation.user_id}
+        if revocation.reason is not None:
+            whom["reason"] = revocation.reason
+        await self._call(endpoint, whom, None, may_repeat=True)
+
     async def aclose(self) -> None:
         """Close the connections."""
         await self._service.aclose()
 
-    async def _check_abilities(self) -> None:
-        """Raise BroadcastRefused unless the server can exclude users; an older one would send to them."""
-        if self._is_smartlink and self._can_leave_out_users is None:
+    async def _check(self, ability: str, lack: str, advice: str) -> None:
+        """Raise BroadcastRefused unless the server has an ability; others ignore what they do not know."""
+        if self._is_smartlink and ability not in (self._abilities or ()):
             path = f"{self._path}/status"
             query = signed_query(self._key, self._secret, "GET", path, timestamp=int(self._clock()))
             answer = await self._service.get(path, query=query)
@@ -102,19 +120,18 @@ class PusherDriver:
                 _check_response(answer)
             said = answer.json()
             abilities = said.get("abilities") if isinstance(said, dict) else None
-            self._can_leave_out_users = isinstance(abilities, list) and "except_user" in abilities
-        if not self.leaves_out_users:
-            raise BroadcastRefused(
-                f"{self._service.origin} cannot exclude all sockets of a user: only a SmartLink server can; "
-                "use to_others() there"
-            )
+            self._abilities = frozenset(map(str, abilities)) if isinstance(abilities, list) else frozenset()
+        if ability not in (self._abilities or ()):
+            raise BroadcastRefused(f"{self._service.origin} {lack}: only a SmartLink server can; {advice}")
 
-    async def _call(self, endpoint: str, message: object, idempotency_key: str | None) -> None:
+    async def _call(
+        self, endpoint: str, message: object, idempotency_key: str | None, *, may_repeat: bool = False
+    ) -> None:
         path = self._path + endpoint
         body = msgspec.json.encode(message)
         query = signed_query(self._key, self._secret, "POST", path, body, timestamp=int(self._clock()))
         headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
-        repeat = self._is_smartlink and idempotency_key is not None
+        repeat = may_repeat or (self._is_smartlink and idempotency_key is not None)
         _check_response(await self._service.post(path, body, query=query, headers=headers, repeat=repeat))
 
     def _event(self, envelope: Envelope) -> dict[str, object]:

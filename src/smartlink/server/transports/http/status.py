@@ -15,8 +15,8 @@ from smartlink.server.runtime.rates import MachineOverview
 
 __all__ = ["ABILITIES", "StatusEndpoint", "status"]
 
-ABILITIES = ("except_user", "id", "live")
-"""Event fields supported beyond Pusher's API; publishers check before relying on them."""
+ABILITIES = ("except_user", "id", "live", "receipts", "revoke")
+"""Event fields and calls supported beyond Pusher's API; publishers check before relying on them."""
 
 
 @dataclass(frozen=True, slots=True)
