@@ -61,6 +61,19 @@ class BrokerPromises:
         assert await all_heard(broker, heard) == sent
         await broker.stop()
 
+    async def test_the_time_of_a_publication_is_carried_along(self) -> None:
+        broker, heard = await self.started()
+        await broker.subscribe("1", "chat")
+        await broker.retain("1", "chat", 60)
+        for retention in (None, Retention()):
+            await broker.publish(
+                Publication("1", "chat", b"{}", retention=retention, published_at=1_700_000_000.123456)
+            )
+
+        times = [each.published_at for each in await all_heard(broker, heard) if isinstance(each, Publication)]
+        assert times == [pytest.approx(1_700_000_000.123456, abs=1e-5)] * 2
+        await broker.stop()
+
     async def test_nothing_arrives_from_channels_that_are_not_subscribed(self) -> None:
         broker, heard = await self.started()
         await broker.subscribe("1", "chat")

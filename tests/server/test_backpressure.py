@@ -6,6 +6,7 @@ import json
 
 from kit.client import connected
 from kit.realtime import call, realtime_server
+from kit.waiting import eventually
 from smartlink.server.core.fanout import MAX_LIVE_BACKLOG_BYTES
 
 
@@ -27,6 +28,7 @@ async def test_a_slow_subscriber_loses_live_events_but_no_durable_one() -> None:
             await call(server.port, "POST", "/apps/1001/events", json.dumps(body).encode())
             number += 1
         assert behind.backlog > MAX_LIVE_BACKLOG_BYTES
+        assert server.rates.figures()['smartlink_backlogged_connections{app_id="1001"}'] == 1
         for _ in range(5):
             typist.send("client-typing", {}, channel="private-a")
         while server.metrics.live_dropped < 5:
@@ -45,3 +47,7 @@ async def test_a_slow_subscriber_loses_live_events_but_no_durable_one() -> None:
         assert [(await quick.expect("last"))["data"] for _ in range(2)] == ["True", "False"]
         assert server.metrics.live_dropped == 6
         assert server.metrics.slow_consumers == 0
+        await eventually(
+            lambda: server.rates.figures()['smartlink_backlogged_connections{app_id="1001"}'] == 0,
+            what="no connection with a backlog",
+        )

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from kit.client import connected, raw
 from kit.realtime import call, realtime_server
 from kit.waiting import LIMIT_S
+from smartlink.server.observe.diagnosis import Diagnosis
 from smartlink.server.run.lifecycle import RealtimeServer
 from smartlink.server.settings.config import ServerSettings, UnsafeSettings
 
@@ -163,6 +165,24 @@ async def test_connections_work_over_tls(certificate: tuple[Path, Path]) -> None
             assert (await ana.receive())["user_id"] == "2"
         await until(lambda: len(server.node.hub) == 0)
         assert server.metrics.internal_errors == 0
+
+
+async def test_a_certificate_that_ends_soon_is_named(certificate: tuple[Path, Path]) -> None:
+    cert, key = map(str, certificate)
+    context = ssl.create_default_context(cafile=cert)
+    async with realtime_server(reverb_server_tls_cert=cert, reverb_server_tls_key=key) as server:
+        figures = server.rates.figures()
+        (ends_at,) = [value for name, value in figures.items() if name.startswith("smartlink_certificate_ends")]
+        told = (await call(server.port, "GET", "/up", tls=context)).json()
+
+        assert server.certificate is not None
+        assert ends_at == server.certificate.ends_at
+        assert 0 < ends_at - time.time() <= 86_400
+        assert told["health"] == "OK"
+        assert told["warnings"] == ["The certificate ends in 0 days: renew REVERB_SERVER_TLS_CERT, then send SIGHUP"]
+        assert [finding.key for finding in Diagnosis().take(time.time(), figures)] == ["certificate_ends"]
+        ended = {name: ends_at - 86_400 if "certificate" in name else value for name, value in figures.items()}
+        assert [finding.key for finding in Diagnosis().take(time.time(), ended)] == ["certificate_ended"]
 
 
 async def test_plain_text_to_a_tls_port_harms_nobody(certificate: tuple[Path, Path]) -> None:

@@ -79,15 +79,21 @@ async def test_metrics_are_right_and_return_to_0_when_all_have_left(server: Real
             assert busy[f"soketi_socket_received_bytes_total{app}"] > 100
             text = (await get(endpoint, "/metrics")).text
             assert f'\nsoketi_socket_received_bytes{{app_id="1001",port="{server.port}"}} ' in text
-            assert busy["smartlink_publications_total"] == 1
+            assert busy[f"smartlink_publications_total{app}"] == 1
             assert busy["smartlink_deliveries_total"] == 3
             assert busy["smartlink_sent_bytes_total"] > 500
             assert busy["smartlink_fanout_seconds_count"] == 1
-            assert busy["smartlink_publish_seconds_count"] == 1
+            assert busy["smartlink_publish_seconds_count"] == busy["smartlink_delivery_seconds_count"] == 1
             assert busy[f"smartlink_http_calls_total{app}"] == 1
             assert busy[f"smartlink_http_received_bytes_total{app}"] == len(body)
             assert busy['smartlink_http_requests_total{status="2xx"}'] == 1
             assert busy['smartlink_http_requests_total{status="4xx"}'] == 1
+            assert busy['smartlink_http_errors_total{app_id="1001",status="4xx"}'] == 1
+            assert busy[f"smartlink_http_seconds_count{app}"] == 1
+            assert busy['smartlink_http_seconds_bucket{app_id="1001",le="+Inf"}'] == 1
+            assert busy[f"smartlink_connections_limit{app}"] == 1_000
+            assert busy["smartlink_descriptors_limit"] > busy["smartlink_open_descriptors"]
+            assert busy["smartlink_cpu_seconds_total"] > 0
             assert busy['smartlink_connections_refused_total{reason="unsupported_protocol"}'] == 1
             assert busy["smartlink_workers_ready"] == 1
             assert busy["smartlink_workers_apart"] == 0
@@ -116,8 +122,8 @@ async def test_reached_limits_are_counted() -> None:
             await client.expect("pusher:error")
 
         samples = await scrape(endpoint)
-        assert samples['smartlink_rate_limited_total{kind="client_event"}'] == 2
-        assert samples['smartlink_rate_limited_total{kind="message"}'] == 2
+        assert samples['smartlink_rate_limited_total{app_id="1001",kind="client_event"}'] == 2
+        assert samples['smartlink_rate_limited_total{app_id="1001",kind="message"}'] == 2
 
 
 async def test_health_and_readiness_differ(server: RealtimeServer) -> None:

@@ -68,6 +68,17 @@ async def test_a_failing_receiver_gets_everything_once_and_in_order_later(answer
     assert {request.split(" ")[1] for request in target.requests} == {"/hook"}
 
 
+async def test_the_oldest_event_that_was_not_accepted_ages_until_it_is() -> None:
+    async with receiver(500, 500) as target:
+        app = app_with(WebhookTarget(target.url))
+        async with sink(app) as (webhooks, _):
+            assert webhooks.oldest_s() == 0
+            webhooks.emit(app, client_event(0))
+            await eventually(lambda: len(target.requests) == 2)
+            assert webhooks.oldest_s() > 0
+            await eventually(lambda: len(target.posts) == 1 and webhooks.oldest_s() == 0)
+
+
 async def test_a_dead_receiver_does_not_delay_others() -> None:
     async with receiver(then=HANG) as dead, receiver() as good:
         app = app_with(WebhookTarget(dead.url), WebhookTarget(good.url))

@@ -203,11 +203,15 @@ class ClientConnection:
         self._shared.sweeper.discard(self)
 
     def on_backlog(self, descriptor: int) -> None:
+        if self.is_open and not self._behind_since:
+            self._shared.node.metrics.app(self.app.id).behind += 1
         self._behind_since = self._shared.sweeper.now()
         if self.is_open and descriptor >= 0:
             self._shared.node.hub.set_aside(self, descriptor)
 
     def on_drained(self) -> None:
+        if self.is_open and self._behind_since:
+            self._shared.node.metrics.app(self.app.id).behind -= 1
         self._behind_since = 0.0
         if self.is_open and self.descriptor >= 0:
             self._shared.node.hub.bring_back(self)
@@ -291,7 +295,7 @@ class ClientConnection:
 
     def _act_on(self, message: bytes) -> None:
         if self.app.message_rate is not None and not self._may_send(is_client_event=False):
-            self._shared.node.metrics.messages_limited += 1
+            self._shared.node.metrics.app(self.app.id).limit("message")
             if self.app.ends_on_rate_limit:
                 self.close(Code.OVER_CAPACITY, "Too many messages")
             else:
@@ -397,7 +401,7 @@ class ClientConnection:
             self._say(encoding.error(reason, Code.CLIENT_EVENT_REFUSED, effect.channel))
             return
         if not self._may_whisper(policy):
-            metrics.client_events_refused += 1
+            metrics.app(self.app.id).limit("client_event")
             rate = policy.client_events_per_s or self.app.client_events_per_s
             reason = f"More than {rate} client events a second"
             self._say(encoding.error(reason, Code.CLIENT_EVENT_REFUSED, effect.channel))
@@ -481,6 +485,8 @@ class ClientConnection:
         if not self.is_open:
             return
         self.is_open = False
+        if self._behind_since:
+            self._shared.node.metrics.app(self.app.id).behind -= 1
         if self._is_greeted:
             self._tell_operators(code, reason)
         if self._waiting is not None:

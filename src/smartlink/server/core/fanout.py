@@ -73,11 +73,13 @@ class Subscribers:
         "_own",
         "_position",
         "_written",
+        "batch_since",
         "descriptors",
         "is_queued",
         "others",
         "pending",
         "pending_bytes",
+        "pending_since",
         "position",
         "queued_at",
         "waiters",
@@ -102,6 +104,8 @@ class Subscribers:
         self.is_queued = False
         self.queued_at = 0.0
         """When the first of the frames pending or under way was published."""
+        self.pending_since = self.batch_since = 0.0
+        """When the first of the pending frames, and of those in the batch, was published; 0 if unknown."""
         self.waiters: list[asyncio.Future[None]] = []
         self.position = self._batch_position = self._done_position = 0
         """Of the last event published, of the last in the newest batch, and of the last in the batch before that."""
@@ -150,8 +154,10 @@ class Subscribers:
         if owed:
             subscriber.write(owed)
 
-    def publish(self, frame: bytes, *left_out: Subscriber, is_live: bool = False) -> None:
+    def publish(self, frame: bytes, *left_out: Subscriber, is_live: bool = False, published_at: float = 0.0) -> None:
         """Append a frame to the pending ones."""
+        if not self.pending:
+            self.pending_since = published_at
         if is_live:
             if self._live is None:
                 self._live = set()
@@ -188,6 +194,7 @@ class Subscribers:
         dropped = 0
         self.pending = []
         self.pending_bytes = 0
+        self.batch_since = self.pending_since
         self._batch = frames[0] if len(frames) == 1 else b"".join(frames)
         own: dict[Subscriber, bytes] = {}
         if late or left_out:
@@ -297,9 +304,19 @@ class FanOut:
         self._queue: deque[Subscribers] = deque()
         self._is_scheduled = False
 
-    def publish(self, channel: Subscribers, frame: bytes, *left_out: Subscriber, is_live: bool = False) -> None:
-        """Send `frame`, encoded for the wire, to the subscribers of `channel` but `left_out`. Returns at once."""
-        channel.publish(frame, *left_out, is_live=is_live)
+    def publish(
+        self,
+        channel: Subscribers,
+        frame: bytes,
+        *left_out: Subscriber,
+        is_live: bool = False,
+        published_at: float = 0.0,
+    ) -> None:
+        """Send `frame`, encoded for the wire, to the subscribers of `channel` but `left_out`. Returns at once.
+
+        `published_at` is when it was published, in seconds since 1970; 0 if that is not to be measured.
+        """
+        channel.publish(frame, *left_out, is_live=is_live, published_at=published_at)
         if not channel.is_queued:
             channel.is_queued = True
             channel.queued_at = time.perf_counter()
@@ -334,6 +351,9 @@ class FanOut:
                 now = time.perf_counter()
                 self._metrics.fanout.observe(now - channel.queued_at)
                 channel.queued_at = now
+                if channel.batch_since:
+                    # Clocks of two machines may differ.
+                    self._metrics.delivery.observe(max(0.0, time.time() - channel.batch_since))
             if len(queue) > 1:
                 queue.rotate(-1)
         if queue:

@@ -399,12 +399,22 @@ class Node:
             await waiter
             subscribers = self.hub.channel(app.id, channel)
         self.metrics.publications += 1
+        self.metrics.app(app.id).publications += 1
         if self.feed.watches:
             note_publication(self.feed, self.hub, app.id, channel, frame, except_socket)
         began_at = time.perf_counter()
         retention = None if is_live else self._retention_of(app, channel)
         sending = self._broker.publish(
-            Publication(app.id, channel, frame, except_socket, is_live, retention=retention, report_id=report_id)
+            Publication(
+                app.id,
+                channel,
+                frame,
+                except_socket,
+                is_live,
+                retention=retention,
+                report_id=report_id,
+                published_at=time.time(),
+            )
         )
         if is_cache(channel) and not is_live:
             # Both in one turn, so that no other event comes between: the cached event is the last one sent to all.
@@ -516,7 +526,8 @@ class Node:
                 return
             here = self.hub.on_channel(publication.app_id, publication.channel)
             left_out = {*left_out, *(each for each in here if each not in unaware)}
-        self._fanout.publish(subscribers, text_frame(publication.frame), *left_out, is_live=publication.is_live)
+        frame, published_at = text_frame(publication.frame), publication.published_at
+        self._fanout.publish(subscribers, frame, *left_out, is_live=publication.is_live, published_at=published_at)
 
     def _note_change(self, publication: Publication) -> int | None:
         """Note what a node, perhaps this one, announces on a channel, for a recheck (`rechecker`).

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
 
 from smartlink.server.settings.config import ServerSettings
 
-__all__ = ["BadCertificate", "Certificate"]
+__all__ = ["BadCertificate", "Certificate", "ends_at"]
 
 HANDSHAKE_STEPS = 4
 _OTHER_NAME = frozenset({62, 64})
 """OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH; other errors are for clients to judge."""
+_NO_CHECK_TIME = 0x200000
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME: the certificate may have ended."""
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +35,8 @@ class Certificate:
         self._check()
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self.context.load_cert_chain(chain, key)
+        self.ends_at = ends_at(chain, key)
+        """When the certificate in use ends, in seconds since 1970."""
 
     @classmethod
     def of(cls, settings: ServerSettings) -> Certificate | None:
@@ -47,6 +52,7 @@ class Certificate:
             log.error("certificate not reloaded, keeping the current one", reason=str(error))
         else:
             self.context.load_cert_chain(self._chain, self._key)
+            self.ends_at = ends_at(self._chain, self._key)
             log.info("certificate reloaded", chain=str(self._chain))
 
     def _check(self) -> None:
@@ -65,25 +71,45 @@ class Certificate:
             )
 
 
+def ends_at(chain: Path, key: Path) -> float:
+    """When a certificate ends, in seconds since 1970. Raises ssl.SSLError and OSError for unusable files."""
+    client = _trusting(chain)
+    client.check_hostname = False
+    client.verify_flags |= _NO_CHECK_TIME
+    told, code = _handshake(chain, key, client, None)
+    if "notAfter" not in told:
+        raise ssl.SSLError(code, "the certificate cannot be read")
+    return float(ssl.cert_time_to_seconds(str(told["notAfter"])))
+
+
 def _covers(chain: Path, key: Path, hostname: str) -> bool:
-    """Whether a client that trusts the certificate accepts it for `hostname`. Runs a handshake in memory."""
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    server.load_cert_chain(chain, key)
+    """Whether a client that trusts the certificate accepts it for `hostname`."""
+    _, code = _handshake(chain, key, _trusting(chain), hostname)
+    return code not in _OTHER_NAME
+
+
+def _trusting(chain: Path) -> ssl.SSLContext:
     client = ssl.create_default_context(cafile=str(chain))
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return client
+
+
+def _handshake(
+    chain: Path, key: Path, client: ssl.SSLContext, hostname: str | None
+) -> tuple[Mapping[str, object], int]:
+    """Run a handshake in memory. Returns the certificate that the client sees, and why it does not accept it, or 0."""
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(chain, key)
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = (
-        client.wrap_bio(down, up, server_hostname=hostname),
-        server.wrap_bio(up, down, server_side=True),
-    )
+    theirs, ours = client.wrap_bio(down, up, server_hostname=hostname), server.wrap_bio(up, down, server_side=True)
     for _ in range(HANDSHAKE_STEPS):
-        for end in ends:
+        for end in (theirs, ours):
             try:
                 end.do_handshake()
             except ssl.SSLWantReadError:
                 continue
             except ssl.SSLCertVerificationError as error:
-                return error.verify_code not in _OTHER_NAME
+                return {}, error.verify_code
             except ssl.SSLError:
-                return True
-    return True
+                return {}, 0  # for clients to judge
+    return theirs.getpeercert() or {}, 0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
+
+from smartlink.server.core.health import CERTIFICATE_S
 
 __all__ = ["Diagnosis", "Finding"]
 
@@ -53,6 +56,12 @@ def _grew(name: str) -> Callable[[Figures, Figures], bool]:
     return lambda now, before: _sum(now, name) > _sum(before, name)
 
 
+def _certificates(figures: Figures) -> list[float]:
+    """When the certificates in use end, in seconds since 1970."""
+    name = "smartlink_certificate_ends_timestamp_seconds"
+    return [value for key, value in figures.items() if key.startswith(name)]
+
+
 _RULES: Final = (
     _Rule(
         "not_ready", "problem", "No worker accepts connections",
@@ -88,6 +97,21 @@ _RULES: Final = (
         "webhooks_dropped", "problem", "Webhook events are dropped",
         "The receiver is slower than what happens: let it accept batches faster.",
         _grew('smartlink_webhook_events_total{outcome="dropped"}'),
+    ),
+    _Rule(
+        "webhook_queue_away", "problem", "The webhook queue is unavailable",
+        "Events wait in memory. See the log for the reason: a full disk, or Redis.",
+        _above("smartlink_webhook_queue_away"),
+    ),
+    _Rule(
+        "certificate_ended", "problem", "The certificate has ended: clients refuse it",
+        "Renew REVERB_SERVER_TLS_CERT, then send SIGHUP.",
+        lambda now, _: any(value <= time.time() for value in _certificates(now)),
+    ),
+    _Rule(
+        "certificate_ends", "warning", "The certificate ends within 14 days",
+        "Renew REVERB_SERVER_TLS_CERT, then send SIGHUP.",
+        lambda now, _: any(0 < value - time.time() < CERTIFICATE_S for value in _certificates(now)),
     ),
     _Rule(
         "internal_errors", "problem", "Internal errors",

@@ -36,6 +36,13 @@ METRICS = (
         "soketi_new_disconnections_total",
     ),
     Metric("smartlink_connections_refused_total", "counter", "Connections refused.", ("reason",)),
+    Metric(
+        "smartlink_connections_limit",
+        "gauge",
+        "Connections that the application may have, over all workers.",
+        ("app_id", "worker"),
+    ),
+    Metric("smartlink_backlogged_connections", "gauge", "Connections that read too slowly now.", ("app_id",)),
     Metric("smartlink_subscriptions", "gauge", "Current subscriptions: connections times their channels.", ("app_id",)),
     Metric("smartlink_channels", "gauge", "Channels with subscribers on this worker.", ("app_id", "worker")),
     Metric(
@@ -53,7 +60,7 @@ METRICS = (
         "soketi_socket_received_bytes",
     ),
     Metric("smartlink_client_events_total", "counter", "Client events relayed."),
-    Metric("smartlink_publications_total", "counter", "Events published: by the HTTP API and by clients."),
+    Metric("smartlink_publications_total", "counter", "Events published: by the HTTP API and by clients.", ("app_id",)),
     Metric(
         "smartlink_deliveries_total",
         "counter",
@@ -90,7 +97,7 @@ METRICS = (
         "smartlink_rate_limited_total",
         "counter",
         "Messages, client events and HTTP calls over a limit.",
-        ("kind",),
+        ("app_id", "kind"),
     ),
     Metric(
         "smartlink_fanout_seconds",
@@ -98,6 +105,13 @@ METRICS = (
         "From the first event of a batch until it is written to all.",
         ("le",),
     ),
+    Metric(
+        "smartlink_delivery_seconds",
+        "histogram",
+        "From a publication, on any node, until it is written to all subscribers here; per batch, of its first event.",
+        ("le",),
+    ),
+    Metric("smartlink_redis_seconds", "histogram", "Round trips of commands to Redis.", ("le",)),
     Metric("smartlink_publish_seconds", "histogram", "From a publication until the broker accepts it.", ("le",)),
     Metric("smartlink_http_requests_total", "counter", "HTTP API calls by status class.", ("status",)),
     Metric(
@@ -107,6 +121,13 @@ METRICS = (
         ("app_id",),
         "soketi_http_calls_received_total",
     ),
+    Metric(
+        "smartlink_http_errors_total",
+        "counter",
+        "HTTP API calls of the application that failed, by status class.",
+        ("app_id", "status"),
+    ),
+    Metric("smartlink_http_seconds", "histogram", "How long signed HTTP API calls took.", ("app_id", "le")),
     Metric(
         "smartlink_http_received_bytes_total",
         "counter",
@@ -127,6 +148,13 @@ METRICS = (
         "Webhook events by outcome: sent, retried, failed, dropped.",
         ("outcome",),
     ),
+    Metric(
+        "smartlink_webhook_oldest_seconds",
+        "gauge",
+        "Age of the oldest webhook event that is buffered or was not accepted yet.",
+        ("worker",),
+    ),
+    Metric("smartlink_webhook_queue_away", "gauge", "Processes whose webhook queue is unavailable."),
     Metric("smartlink_bus_messages_dropped_total", "counter", "Invalid messages on the Redis bus."),
     Metric("smartlink_ingested_total", "counter", "Events that applications published to Redis."),
     Metric("smartlink_ingest_dropped_total", "counter", "Such events that could not be delivered."),
@@ -140,4 +168,12 @@ METRICS = (
     Metric("smartlink_event_loop_lag_seconds", "gauge", "Event loop lag over the last second.", ("worker",)),
     Metric("smartlink_resident_memory_bytes", "gauge", "Resident memory.", ("worker",)),
     Metric("smartlink_open_descriptors", "gauge", "Open file descriptors.", ("worker",)),
+    Metric("smartlink_descriptors_limit", "gauge", "File descriptors that the worker may open.", ("worker",)),
+    Metric("smartlink_cpu_seconds_total", "counter", "CPU time used by workers."),
+    Metric(
+        "smartlink_certificate_ends_timestamp_seconds",
+        "gauge",
+        "When the certificate in use ends, in seconds since 1970.",
+        ("worker",),
+    ),
 )

@@ -50,7 +50,7 @@ from smartlink.server.observe.endpoint import ObserveEndpoint
 from smartlink.server.observe.gateway import MachineGateway
 from smartlink.server.observe.operators import Operators
 from smartlink.server.observe.questions import Questions
-from smartlink.server.observe.samples import Observer, webhook_samples
+from smartlink.server.observe.samples import Observer, webhook_backlog, webhook_samples
 from smartlink.server.observe.webhook_desk import WebhookDesk
 from smartlink.server.run.lifecycle import RealtimeServer
 from smartlink.server.runtime.eager import EagerTasks
@@ -198,6 +198,7 @@ def engines_for(settings: ServerSettings, metrics: Metrics) -> Engines:
     scripts = (*BROKER_SCRIPTS, *PRESENCE_SCRIPTS, *stores, *WEBHOOK_SCRIPTS)
     prefix = settings.reverb_scaling_channel
     commands, names = RedisCommands(address, scripts, prefix), Names(prefix)
+    commands.round_trips = metrics.redis
     return Engines(
         RedisBroker(
             commands,
@@ -340,9 +341,13 @@ def parent_for(settings: ServerSettings) -> Parent:
         presence=presence, history=history, idempotency=idempotency, sessions=sessions, log=log, emit=emit
     )
     presence.use(worker_hub)
-    worker_hub.own_figures = lambda: webhook_samples(metrics) | {"smartlink_tasks_died": len(background.died)}
     engines = Engines(SingleBroker(worker_hub, presence), presence, history, idempotency, sessions)
     webhooks = webhooks_for(settings, apps, engines, metrics, background)
+    worker_hub.own_figures = lambda: (
+        webhook_samples(metrics)
+        | (webhook_backlog(webhooks) if delivers else {})
+        | {"smartlink_tasks_died": len(background.died)}
+    )
     delivers = not uses_redis(settings)
     return Parent(worker_hub, engines, webhooks, apps, metrics, background, delivers)
 
@@ -429,8 +434,14 @@ def build(
     if own_webhooks is not None:
         own_webhooks.feed = node.feed
     health = Health(lambda: node.is_connected, background, engines.redis)
-    observer = Observer(node, hub, metrics, lambda: server.is_ready, health)
+    observer = Observer(
+        node, hub, metrics, lambda: server.is_ready, health, apps, own_webhooks, lambda: server.certificate
+    )
     rates.more = observer.samples
+    health.certificate_ends_at = lambda: None if server.certificate is None else server.certificate.ends_at
+    if isinstance(webhooks, Webhooks):
+        sender = webhooks
+        health.is_webhook_queue_away = lambda: sender.is_away
     node.has_descriptors = lambda: capacity.has_room_for_client
     status = StatusEndpoint(overview or ProcessOverview(rates), _version(), uses_redis(settings), health)
     addresses = AddressCount(settings.reverb_server_connections_per_address)

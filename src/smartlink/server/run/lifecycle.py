@@ -130,6 +130,11 @@ class RealtimeServer:
         gc.freeze()
         log.info("realtime server listening", host=settings.reverb_server_host, port=self.port)
 
+    @property
+    def certificate(self) -> Certificate | None:
+        """The certificate for clients, if this server terminates TLS."""
+        return self._certificate
+
     def reload(self) -> None:
         """Reload applications and certificate. Errors are logged, and the old values stay in use."""
         task = asyncio.get_running_loop().create_task(reload_apps(self._apps))

@@ -57,26 +57,34 @@ def counters_only(samples: Mapping[str, float]) -> Samples:
 class Histogram:
     """A histogram of durations in seconds."""
 
-    __slots__ = ("_counts", "_sum")
+    __slots__ = ("_bounds", "_counts", "_sum")
 
     BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+    COARSE = (0.005, 0.025, 0.1, 0.5, 2.5)
+    """For histograms of which there is one per application."""
 
-    def __init__(self) -> None:
-        self._counts = [0] * (len(self.BOUNDS) + 1)
+    def __init__(self, bounds: tuple[float, ...] = BOUNDS) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
 
+    def __bool__(self) -> bool:
+        return any(self._counts)
+
     def observe(self, seconds: float) -> None:
-        self._counts[bisect_left(self.BOUNDS, seconds)] += 1
+        self._counts[bisect_left(self._bounds, seconds)] += 1
         self._sum += seconds
 
-    def samples(self, name: str) -> Samples:
+    def samples(self, name: str, **labels: str) -> Samples:
         """Cumulative buckets, sum and count."""
         found: Samples = {}
         below = 0
-        for bound, count in zip((*map(str, self.BOUNDS), "+Inf"), self._counts, strict=True):
+        for bound, count in zip((*map(str, self._bounds), "+Inf"), self._counts, strict=True):
             below += count
-            found[sample_name(f"{name}_bucket", le=bound)] = below
-        return found | {f"{name}_sum": self._sum, f"{name}_count": below}
+            found[sample_name(f"{name}_bucket", **labels, le=bound)] = below
+        found[sample_name(f"{name}_sum", **labels)] = self._sum
+        found[sample_name(f"{name}_count", **labels)] = below
+        return found
 
 
 _CLASSES = tuple(f"{hundreds}xx" for hundreds in range(6))
@@ -93,6 +101,26 @@ class AppMetrics:
     http_calls: int = 0
     http_bytes_received: int = 0
     http_bytes_sent: int = 0
+    http_errors: dict[str, int] = field(default_factory=dict)
+    """HTTP calls that failed, by status class: `4xx`, `5xx`."""
+    http: Histogram = field(default_factory=lambda: Histogram(Histogram.COARSE))
+    """How long its admitted HTTP calls took."""
+    publications: int = 0
+    limited: dict[str, int] = field(default_factory=dict)
+    """What was over a rate: `message`, `client_event` or `http`."""
+    behind: int = 0
+    """Connections with a backlog now."""
+
+    def limit(self, kind: str) -> None:
+        """Count something over a rate."""
+        self.limited[kind] = self.limited.get(kind, 0) + 1
+
+    def fail_call(self, status: int) -> None:
+        """Count an HTTP call that failed."""
+        kind = _CLASSES[status // 100]
+        self.http_errors[kind] = self.http_errors.get(kind, 0) + 1
+        if status == 429:
+            self.limit("http")
 
 
 @dataclass(slots=True)
@@ -103,9 +131,7 @@ class Metrics:
     connections_closed: int = 0
     connections_refused: int = 0
     messages_received: int = 0
-    messages_limited: int = 0
     client_events: int = 0
-    client_events_refused: int = 0
     publications: int = 0
     deliveries: int = 0
     bytes_sent: int = 0
@@ -114,7 +140,6 @@ class Metrics:
     slow_consumers: int = 0
     http_requests: int = 0
     http_errors: int = 0
-    http_limited: int = 0
     sessions_resumed: int = 0
     """Channels whose missed events were all sent again."""
     sessions_failed: dict[str, int] = field(default_factory=lambda: {"gap": 0, "unknown": 0})
@@ -138,8 +163,13 @@ class Metrics:
     fanout: Histogram = field(default_factory=Histogram)
     """From the first publication of a batch until it is written to all."""
     publish: Histogram = field(default_factory=Histogram)
-    confirm: Histogram = field(default_factory=Histogram)
     """From `Node.publish` until the broker has it."""
+    delivery: Histogram = field(default_factory=Histogram)
+    """From `Node.publish`, on whichever node, until it is written to all subscribers here; per batch, of its first."""
+    redis: Histogram = field(default_factory=Histogram)
+    """Round trips of pipelined commands."""
+    confirm: Histogram = field(default_factory=Histogram)
+    """From a barrier until its client confirmed."""
 
     def app(self, app_id: str) -> AppMetrics:
         """The totals of an existing application."""
@@ -157,4 +187,3 @@ class Metrics:
         """Count an answered HTTP call."""
         kind = _CLASSES[status // 100]
         self.http_statuses[kind] = self.http_statuses.get(kind, 0) + 1
-        self.http_limited += status == 429

@@ -50,6 +50,8 @@ MAX_BATCH = 100
 MAX_SENDERS = 128
 BATCH_S = 0.1
 POLL_S = 1.0
+TAKEN_OVER_S = 15.0
+"""How long after its time a try may begin."""
 CHECK_LEASE_S = 10.0
 MAX_PAUSE_S = 30.0
 
@@ -124,6 +126,8 @@ class Webhooks:
         """Whether opening has begun; a stop may interrupt it."""
         self._stopping = asyncio.Event()
         self._has_overflown = self._is_away = self._has_taken_up = False
+        self._oldest: dict[Address, tuple[float, float]] = {}
+        """Addresses with a batch not accepted yet: when its oldest event happened, and when we have tried again."""
 
     async def start(self) -> None:
         """Open the queue if any app has webhooks. Raises QueueUnavailable if retrying cannot help."""
@@ -222,6 +226,22 @@ class Webhooks:
             await self._queue.recheck(in_s)
             self._has_taken_up = True
             self._wake_by(in_s)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the queue cannot be used: events wait in memory."""
+        return self._is_away
+
+    def oldest_s(self) -> float:
+        """The age of the oldest event that waits here or was not accepted yet, in seconds; 0 without any.
+
+        A batch that another node took over is forgotten when we would have tried it again.
+        """
+        now = time.monotonic()
+        self._oldest = {address: kept for address, kept in self._oldest.items() if kept[1] > now}
+        waiting = [buffer[0].at for buffer in self._buffers.values() if buffer]
+        waiting += [at for at, _ in self._oldest.values()]
+        return max(0.0, time.time() - min(waiting)) if waiting else 0.0
 
     # The task
 
@@ -365,20 +385,26 @@ class Webhooks:
     async def _send_all(self, address: Address) -> None:
         """Post the events of an address in batches until none is left or one is not accepted."""
         await self._pause(BATCH_S)
+        is_deferred = False
         try:
             async with self._poster.posting() as post:
                 # The lease of a dead sender must end soon after its post could have.
                 while (batch := await self._queue.take(address, MAX_BATCH, self._poster.timeout_s + 2)) is not None:
                     if not await self._send(post, batch):
+                        is_deferred = True
                         return
         except QueueUnavailable as error:
             log.error("webhook queue unavailable", reason=str(error))
         except Exception:  # the boundary: one address must not end the others
             self._metrics.internal_errors += 1
             log.exception("internal error")
+        finally:
+            if not is_deferred:
+                self._oldest.pop(address, None)
 
     async def _send(self, post: Posting, batch: Batch) -> bool:
         """Post one batch. Returns whether the next may follow at once."""
+        self._oldest[batch.address] = (batch.entries[0].at, float("inf"))
         app = self._apps.by_id(batch.address.app_id)
         if app is None or all(hook.url != batch.address.url for hook in app.webhooks):
             given_up = await self._queue.give_up(batch, "no longer an address of the application")
@@ -395,6 +421,7 @@ class Webhooks:
         pause_s = min(self._times.first_pause_s * 2 ** min(batch.attempts, 16), MAX_PAUSE_S) * random.uniform(0.75, 1.0)  # noqa: S311 — spreads tries
         given_up = await self._queue.defer(batch, pause_s, self._times.retry_s, reason)
         self._wake_by(pause_s)
+        self._oldest[batch.address] = (batch.entries[0].at, time.monotonic() + pause_s + TAKEN_OVER_S)
         self._metrics.webhooks_retried += max(0, len(batch.entries) - given_up)
         self._metrics.webhooks_failed += given_up
         outcome = "failed" if given_up else "retried"

@@ -104,6 +104,7 @@ class ForwardedPublication(msgspec.Struct, array_like=True, tag=12):
     position: int = 0
     retention: Retention | None = None
     report_id: str | None = None
+    published_at: float = 0.0
 
 
 class ForwardedControl(msgspec.Struct, array_like=True, tag=13):
@@ -236,6 +237,7 @@ def forward_publication(publication: Publication, number: int = 0) -> ForwardedP
         publication.position,
         publication.retention,
         publication.report_id,
+        publication.published_at,
     )
 
 
@@ -258,4 +260,5 @@ def forwarded_publication(record: ForwardedPublication) -> Publication:
         record.position,
         record.retention,
         record.report_id,
+        record.published_at,
     )

@@ -119,6 +119,7 @@ class _Message(msgspec.Struct):
     n: bool = False
     e: bool = False
     r: str | None = None
+    t: float = 0.0
 
 
 class _Beat(msgspec.Struct):
@@ -242,6 +243,8 @@ class RedisBroker:
         event_field = b"" if publication.retention is None else b'"e":true,'
         if publication.report_id is not None:
             event_field += b'"r":' + msgspec.json.encode(publication.report_id) + b","
+        if publication.published_at:
+            event_field += b'"t":%.6f,' % publication.published_at
         body_bytes = left_out_field + version_field + event_field + b'"f":' + publication.frame + b"}"
         if publication.is_live:
             await self._publish_live(publication, name, body_bytes)
@@ -602,4 +605,5 @@ def _checked(message: _Message, wanted: _Channel | None) -> Publication | Contro
         version=message.s,
         position=_as_position(*_parsed_id(message.i)) if message.i and message.e else 0,
         report_id=message.r,
+        published_at=message.t,
     )

@@ -46,6 +46,7 @@ from smartlink.server.cluster.redis.connect import (
     open_connection,
     read_slots,
 )
+from smartlink.server.runtime.metrics import Histogram
 from smartlink.server.settings.redis_address import RedisAddress
 from smartlink.throttle import Throttle
 
@@ -158,6 +159,8 @@ class RedisCommands:
         self._tried = asyncio.Event()
         self._refused: RedisRefused | None = None
         self._throttle = Throttle()
+        self.round_trips = Histogram()
+        """How long pipelined groups of commands took."""
 
     async def open(self) -> None:
         """Connect, or start retrying for ever. Raises RedisRefused if Redis rejects our credentials."""
@@ -335,6 +338,7 @@ class RedisCommands:
 
     async def _exchange(self, group: list[_Command]) -> None:
         """Send one group and distribute the replies; commands to retry go into lanes. Raises one of LOST."""
+        began_at = time.monotonic()
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 if len(self._connections) == 1 and not self._lanes:
@@ -345,6 +349,7 @@ class RedisCommands:
             for command in group:
                 command.fail(RedisUnavailable("The connection to Redis was lost", was_sent=True))
             raise
+        self.round_trips.observe(time.monotonic() - began_at)
         again, demoted = self._answer(group, replies)
         self._return_to_lanes(again)
         if self._lanes:

@@ -5,6 +5,7 @@ Pages of other origins may call if the app lists their origin. Cookies are not u
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeAlias
@@ -62,10 +63,12 @@ class Router:
             return await self._dispatch(request)
         except HttpError as error:
             metrics.http_errors += 1
-            self._tell_operators(request, error)
+            self._note_refusal(request, error)
             return error.response()
         except BrokerUnavailable as error:
             metrics.http_errors += 1
+            if (app := self._app_of(request)) is not None:
+                metrics.app(app.id).fail_call(503)
             return HttpError(503, f"{error}. Try again in a moment", {"Retry-After": "1"}).response()
 
     def _up(self) -> HttpResponse:
@@ -88,7 +91,7 @@ class Router:
             metrics.http_requests += 1
             metrics.http_errors += 1
             metrics.answered(error.status)
-            self._tell_operators(head, error)
+            self._note_refusal(head, error)
             if "origin" not in head.headers:
                 return error
             return HttpError(error.status, str(error), self._to_origin(head, error.response()).headers)
@@ -141,7 +144,11 @@ class Router:
         counted = self._node.metrics.app(app.id)
         counted.http_calls += 1
         counted.http_bytes_received += len(request.body)
-        response = await endpoint(parameters)
+        began_at = time.perf_counter()
+        try:
+            response = await endpoint(parameters)
+        finally:
+            counted.http.observe(time.perf_counter() - began_at)
         counted.http_bytes_sent += len(response.body)
         return response
 
@@ -153,9 +160,14 @@ class Router:
         if is_whole and not (request.method == "POST" and request.path.endswith(_PUBLISHING)):
             self.rates.read(app)
 
-    def _tell_operators(self, request: HttpRequest, error: HttpError) -> None:
+    def _app_of(self, request: HttpRequest) -> App | None:
         parts = request.path.split("/")
-        app = self._apps.by_id(unquote(parts[2])) if len(parts) > 2 and parts[1] == "apps" else None
+        return self._apps.by_id(unquote(parts[2])) if len(parts) > 2 and parts[1] == "apps" else None
+
+    def _note_refusal(self, request: HttpRequest, error: HttpError) -> None:
+        app = self._app_of(request)
+        if app is not None:
+            self._node.metrics.app(app.id).fail_call(error.status)
         why = f"{request.method} {request.path[:100]}: {error.status} {error}"
         self._node.feed.problem("error", "" if app is None else app.id, why)
 
