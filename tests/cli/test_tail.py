@@ -16,6 +16,7 @@ import pytest
 from kit import processes
 from kit.client import connected
 from kit.realtime import call
+from kit.receiver import receiver
 from kit.redis import redis_server
 from kit.reverb import Reverb, reverb
 from kit.serve import SMARTLINK
@@ -153,3 +154,19 @@ async def test_over_redis_tail_and_explain_see_other_machines_nodes(tmp_path: Pa
 
                 told = await asyncio.to_thread(smartlink, one, "explain", client.socket_id)
                 assert told.returncode == 0, told.stdout + told.stderr
+
+
+async def test_tail_shows_webhooks_that_the_parent_delivers(tmp_path: Path) -> None:
+    async with receiver(then=500) as target:
+        settings = {
+            "reverb_webhook_url": target.url,
+            "reverb_webhook_allow_http": "true",
+            "reverb_webhook_allow_private": "true",
+        }
+        with reverb(tmp_path, "--workers", "2", **settings) as server:
+            async with tailing(server, "--json", "--kind", "webhook") as output, connected(server.port) as client:
+                await client.subscribe("room")
+                entry = json.loads(await output.readline())
+
+    assert (entry["kind"], entry["event"], entry["app_id"]) == ("webhook", "retried", "1001")
+    assert "http://127.0.0.1/hook: " in entry["why"]
