@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from kit.changing_apps import ChangingApps
 from kit.client import Client, connected
 from kit.realtime import call, realtime_server
 from kit.receiver import receiver
 from kit.waiting import eventually
 from smartlink.protocol.signing import sign_channel
 from smartlink.server.apps.base import App, AppsInvalid, WebhookTarget
-from smartlink.server.apps.static import StaticApps
 from smartlink.server.apps.table import AppTable
 from smartlink.server.run.bootstrap import apps_for
 from smartlink.server.run.lifecycle import RealtimeServer
@@ -26,19 +26,9 @@ from smartlink.server.settings.config import ServerSettings
 ONE, TWO = App("1001", "app-key", "app-secret"), App("2002", "key-two", "secret-two")
 
 
-class Changing(StaticApps):
-    """Apps that a test changes."""
-
-    async def start(self, on_change: Any) -> None:
-        self.tell = on_change
-
-    def become(self, *apps: App) -> None:
-        self.tell(self._table.replace(apps))
-
-
 @asynccontextmanager
-async def two_apps(*apps: App) -> AsyncIterator[tuple[RealtimeServer, Changing]]:
-    manager = Changing(apps or (ONE, TWO))
+async def two_apps(*apps: App) -> AsyncIterator[tuple[RealtimeServer, ChangingApps]]:
+    manager = ChangingApps(apps or (ONE, TWO))
     async with realtime_server(manager) as server:
         yield server, manager
 

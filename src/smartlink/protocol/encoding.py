@@ -27,6 +27,7 @@ __all__ = [
     "member_removed",
     "member_updated",
     "member_updated_in",
+    "name_of",
     "presence_state",
     "resume_failed",
     "resume_success",
@@ -193,6 +194,11 @@ def subscription_count(channel: str, count: int) -> bytes:
 def is_internal(frame: bytes) -> bool:
     """Whether a frame is about the channel itself rather than a published event."""
     return frame.startswith(_ABOUT_CHANNELS)
+
+
+def name_of(frame: bytes) -> bytes:
+    """The beginning of a frame for a channel, up to the end of the event's name: equal for equal names."""
+    return frame[: frame.find(b'","channel":')]
 
 
 def subscription_count_in(frame: bytes) -> int | None:

@@ -20,10 +20,13 @@ import os
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from smartlink.server.runtime.metrics import Metrics
+
+if TYPE_CHECKING:
+    from smartlink.server.core.conflation import Conflated
 
 __all__ = ["MAX_PENDING_BYTES", "FanOut", "Subscriber", "Subscribers"]
 
@@ -74,6 +77,7 @@ class Subscribers:
         "_position",
         "_written",
         "batch_since",
+        "conflated",
         "descriptors",
         "is_queued",
         "others",
@@ -93,8 +97,8 @@ class Subscribers:
         self.pending_bytes = 0
         self._late: dict[Subscriber, int] = _NONE
         """How many frames were pending when this subscriber joined."""
-        self._left_out: dict[Subscriber, set[int]] = _NONE
-        """Indexes of the pending frames that this subscriber does not get."""
+        self._left_out: dict[Subscriber, dict[int, bytes]] = _NONE
+        """By index of a pending frame that this subscriber does not get: what it gets instead, which may be empty."""
         self._live: set[int] | None = None
         """Indexes of the pending frames that are live."""
         self._batch = b""
@@ -109,6 +113,8 @@ class Subscribers:
         self.waiters: list[asyncio.Future[None]] = []
         self.position = self._batch_position = self._done_position = 0
         """Of the last event published, of the last in the newest batch, and of the last in the batch before that."""
+        self.conflated: Conflated | None = None
+        """What delays events on this channel, if its policy says so."""
 
     def __len__(self) -> int:
         return len(self.descriptors) + len(self.others)
@@ -154,18 +160,27 @@ class Subscribers:
         if owed:
             subscriber.write(owed)
 
-    def publish(self, frame: bytes, *left_out: Subscriber, is_live: bool = False, published_at: float = 0.0) -> None:
-        """Append a frame to the pending ones."""
+    def publish(
+        self,
+        frame: bytes,
+        *left_out: Subscriber,
+        is_live: bool = False,
+        published_at: float = 0.0,
+        instead: Mapping[Subscriber, bytes] = _NONE,
+    ) -> None:
+        """Append a frame to the pending ones. `instead` is for subscribers that get another one in its place."""
         if not self.pending:
             self.pending_since = published_at
         if is_live:
             if self._live is None:
                 self._live = set()
             self._live.add(len(self.pending))
-        if left_out:
+        if left_out or instead:
             self._left_out = self._left_out or {}
         for subscriber in left_out:
-            self._left_out.setdefault(subscriber, set()).add(len(self.pending))
+            self._left_out.setdefault(subscriber, {})[len(self.pending)] = b""
+        for subscriber, other in instead.items():
+            self._left_out.setdefault(subscriber, {})[len(self.pending)] = other
         self.pending.append(frame)
         self.pending_bytes += len(frame)
 
@@ -200,11 +215,9 @@ class Subscribers:
         if late or left_out:
             self._late, self._left_out = _NONE, _NONE
             for subscriber in late.keys() | left_out.keys():
-                without = left_out.get(subscriber, ())
+                other: dict[int, bytes] = left_out.get(subscriber, _NONE)
                 own[subscriber] = b"".join(
-                    frame
-                    for index, frame in enumerate(frames)
-                    if index >= late.get(subscriber, 0) and index not in without
+                    other.get(index, frame) for index, frame in enumerate(frames) if index >= late.get(subscriber, 0)
                 )
         self._own = {s.descriptor: data for s, data in own.items() if s.descriptor >= 0} if own else _NONE
         self._written = 0
@@ -213,13 +226,13 @@ class Subscribers:
         for subscriber in tuple(self.others):
             data = own.get(subscriber, self._batch) if own else self._batch
             if live and subscriber.backlog > MAX_LIVE_BACKLOG_BYTES:
-                start, without = late.get(subscriber, 0), left_out.get(subscriber, set())
+                start, other = late.get(subscriber, 0), left_out.get(subscriber, _NONE)
                 data = b"".join(
-                    frame
+                    other.get(index, frame)
                     for index, frame in enumerate(frames)
-                    if index >= start and index not in without and index not in live
+                    if index >= start and index not in live
                 )
-                dropped += sum(index >= start and index not in without for index in live)
+                dropped += sum(index >= start and other.get(index) != b"" for index in live)
             if data:
                 subscriber.write(data)
         waiters, self.waiters = self.waiters, []
@@ -311,12 +324,14 @@ class FanOut:
         *left_out: Subscriber,
         is_live: bool = False,
         published_at: float = 0.0,
+        instead: Mapping[Subscriber, bytes] = _NONE,
     ) -> None:
         """Send `frame`, encoded for the wire, to the subscribers of `channel` but `left_out`. Returns at once.
 
-        `published_at` is when it was published, in seconds since 1970; 0 if that is not to be measured.
+        `published_at` is when it was published, in seconds since 1970; 0 if that is not to be measured. `instead` holds
+        the frames of those who get another one in its place, or with an empty one nothing.
         """
-        channel.publish(frame, *left_out, is_live=is_live, published_at=published_at)
+        channel.publish(frame, *left_out, is_live=is_live, published_at=published_at, instead=instead)
         if not channel.is_queued:
             channel.is_queued = True
             channel.queued_at = time.perf_counter()

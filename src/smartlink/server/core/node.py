@@ -32,8 +32,9 @@ from smartlink.server.cluster.idempotency.base import CallUnderWay, IdempotencyS
 from smartlink.server.cluster.presence.base import Change, PresenceStore
 from smartlink.server.cluster.sessions.base import SessionStore
 from smartlink.server.core.announcer import Announcer
+from smartlink.server.core.conflation import Conflation, Waiting
 from smartlink.server.core.corrections import Corrections
-from smartlink.server.core.fanout import MAX_PENDING_BYTES, FanOut
+from smartlink.server.core.fanout import MAX_PENDING_BYTES, FanOut, Subscriber, Subscribers
 from smartlink.server.core.graces import Graces
 from smartlink.server.core.grants import Grants, Revocation, user_of
 from smartlink.server.core.hub import Connection, Hub
@@ -92,6 +93,7 @@ class Node:
         self._webhooks = webhooks
         self.policies = PolicyTable(apps)
         self._places = Places(presence, self.policies, self.feed)
+        self._conflation = Conflation(hub, self.policies, metrics, self._send_waiting)
         self._listening = Listening(hub, broker)
         self._revocations = Revocations()
         self._newcomers = Newcomers()
@@ -145,6 +147,7 @@ class Node:
         self._corrections.stop()
         self._members.stop()
         self._users.stop()
+        self._conflation.stop()
         await self.presence.stop()
         await self._broker.stop()
 
@@ -233,7 +236,8 @@ class Node:
         cached: bytes | None = None
         try:
             await listening.begin(app.id, channel)
-            resumed = await self.resumption.follow(connection, channel, about)
+            is_conflated = self.policies.of(app.id, channel).conflate_ms is not None
+            resumed = await self.resumption.follow(connection, channel, about, is_conflated=is_conflated)
             if is_cache(channel):
                 cached = await self._cached(app, channel)
             # From here to the announcement there is no wait: it is in order.
@@ -257,6 +261,7 @@ class Node:
             await self._depart(app, channel, session.socket_id, member)
             return
         self.hub.join(connection, channel, member)
+        self._conflation.joined(connection, channel)
         self._grants.expire(connection, channel, expires_at)
         frames = [session.joined(channel, member, state).frame]
         if resumed is not None:
@@ -505,8 +510,6 @@ class Node:
             return
         corrected = self._note_change(publication) if encoding.is_internal(publication.frame) else None
         self._listening.take(publication)
-        if self.feed.taps:
-            note_delivery(self.feed, self.hub, publication)
         subscribers = self.hub.channel(publication.app_id, publication.channel)
         if subscribers is None:
             return
@@ -517,7 +520,7 @@ class Node:
             aware = self._newcomers.aware_of(publication.app_id, publication.channel, publication.version)
             left_out = {*left_out, *(each for each in aware if each in subscribers)}
         if publication.position:
-            self.resumption.published(publication, subscribers)
+            self.resumption.arrived(publication)
             sent = self._replayed.aware_of(publication.app_id, publication.channel, publication.position)
             left_out = {*left_out, *(each for each in sent if each in subscribers)}
         if corrected is not None:
@@ -526,8 +529,31 @@ class Node:
                 return
             here = self.hub.on_channel(publication.app_id, publication.channel)
             left_out = {*left_out, *(each for each in here if each not in unaware)}
+        if subscribers.conflated is not None and not encoding.is_internal(publication.frame):
+            subscribers.conflated.publish(publication, left_out)
+            return
+        self._sent(publication, subscribers, publication.position)
         frame, published_at = text_frame(publication.frame), publication.published_at
         self._fanout.publish(subscribers, frame, *left_out, is_live=publication.is_live, published_at=published_at)
+
+    def _send_waiting(self, subscribers: Subscribers, waiting: Waiting) -> None:
+        """Send an event of a conflated channel."""
+        self._sent(waiting.publication, subscribers, waiting.position)
+        instead: dict[Subscriber, bytes] = {
+            each: text_frame(frame) if frame else b"" for each, frame in waiting.instead.items()
+        }
+        frame = text_frame(waiting.publication.frame)
+        self._fanout.publish(subscribers, frame, is_live=waiting.is_live, instead=instead)
+
+    def _sent(self, publication: Publication, subscribers: Subscribers, position: int) -> None:
+        if position:
+            self.resumption.published(publication.app_id, publication.channel, subscribers, position)
+        if self.feed.taps:
+            note_delivery(self.feed, self.hub, publication)
+
+    def policies_changed(self, app_id: str) -> None:
+        """Apply an app's new policies to what it has here. Most are looked up whenever they matter."""
+        self.tasks.run(self._conflation.apply(app_id))
 
     def _note_change(self, publication: Publication) -> int | None:
         """Note what a node, perhaps this one, announces on a channel, for a recheck (`rechecker`).

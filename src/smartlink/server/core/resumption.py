@@ -25,6 +25,7 @@ from smartlink.protocol import encoding
 from smartlink.protocol.session import PresenceMember
 from smartlink.server.cluster.brokers.base import Broker, BrokerUnavailable, Publication, left_out_parts
 from smartlink.server.cluster.sessions.base import SessionStore
+from smartlink.server.core.conflation import last_of_each_name
 from smartlink.server.core.hub import Connection, Hub
 from smartlink.server.net.framing import text_frame
 from smartlink.server.runtime.eager import EagerTasks
@@ -250,11 +251,14 @@ class Resumption:
             return False  # The application decides anew.
         return {mark for mark in marks if mark} <= set(former.marks)
 
-    async def follow(self, connection: Connection, channel: str, about: Sequence[str]) -> Resumed | None:
+    async def follow(
+        self, connection: Connection, channel: str, about: Sequence[str], *, is_conflated: bool = False
+    ) -> Resumed | None:
         """Keep the channel's events from now on, and read what the session missed; None without a session.
 
         Call it when this node receives the channel, and `joined` once the connection is on it. `about` names what may
-        have been revoked meanwhile: then the session forgets the channel.
+        have been revoked meanwhile: then the session forgets the channel. With `is_conflated`, only the last missed
+        event of each name is sent again.
         """
         session = connection.client_session
         if session is None:
@@ -279,11 +283,13 @@ class Resumption:
             self._metrics.sessions_failed[reason] += 1
             return Resumed(now, now, (encoding.resume_failed(channel, reason),))
         owed = [each for each in replayed if not self._is_left_out(each.except_socket, session, channel)]
+        reports = [report for each in owed if (report := _report_of(each)) is not None]
+        if is_conflated:
+            owed = last_of_each_name(owed)
         self._metrics.sessions_resumed += 1
         self._metrics.frames_replayed += len(owed)
         last = replayed[-1].position if replayed else former.position
         frames = [encoding.resume_success(channel, len(owed)), *(each.frame for each in owed)]
-        reports = [report for each in owed if (report := _report_of(each)) is not None]
         return Resumed(former.position, last, frames, is_complete=True, reports=reports)
 
     def joined(self, connection: Connection, channel: str, resumed: Resumed) -> None:
@@ -321,14 +327,17 @@ class Resumption:
         """Void what sessions hold about a subject (`grants`), wherever they are. Raises BrokerUnavailable."""
         await self._store.revoke(app_id, subject, 4 * self._ttl_s)
 
-    def published(self, publication: Publication, subscribers: Subscribers) -> None:
-        """Note that an event with a position is on its way to the subscribers here."""
-        subscribers.position = publication.position
+    def arrived(self, publication: Publication) -> None:
+        """Note an event with a position, which may have to be reported."""
         key = (publication.app_id, publication.channel)
-        if key in self._followers:
-            self._active.add(key)
-            if (report := _report_of(publication)) is not None:
-                self._reports.setdefault(key, deque(maxlen=MAX_REPORTS)).append(report)
+        if (report := _report_of(publication)) is not None and key in self._followers:
+            self._reports.setdefault(key, deque(maxlen=MAX_REPORTS)).append(report)
+
+    def published(self, app_id: str, channel: str, subscribers: Subscribers, position: int) -> None:
+        """Note that the events up to a position are on their way to the subscribers here."""
+        subscribers.position = max(position, subscribers.position)
+        if (app_id, channel) in self._followers:
+            self._active.add((app_id, channel))
 
     def pinged(self, session: ClientSession) -> None:
         """Note a ping that only asks whether the peer lives: its answer confirms nothing."""

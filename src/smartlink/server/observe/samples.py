@@ -84,6 +84,7 @@ class Observer:
             "smartlink_deliveries_total": metrics.deliveries,
             "smartlink_sent_bytes_total": metrics.bytes_sent,
             "smartlink_live_dropped_total": metrics.live_dropped,
+            "smartlink_conflated_total": metrics.conflated,
             "smartlink_slow_consumers_total": metrics.slow_consumers,
             "smartlink_sessions": len(self._node.resumption),
             "smartlink_sessions_resumed_total": metrics.sessions_resumed,

@@ -76,6 +76,7 @@ METRICS = (
         "soketi_socket_transmitted_bytes",
     ),
     Metric("smartlink_live_dropped_total", "counter", "Live events skipped for clients with a backlog."),
+    Metric("smartlink_conflated_total", "counter", "Events that a later one replaced before they were sent."),
     Metric("smartlink_sessions", "gauge", "Connected clients that can resume."),
     Metric("smartlink_sessions_resumed_total", "counter", "Channels on which a client got everything that it missed."),
     Metric(

@@ -177,10 +177,12 @@ class RealtimeServer:
 
     def _on_app_changes(self, changes: Sequence[AppChange]) -> None:
         """Close the connections of apps whose credentials changed or that are gone. New limits apply to new
-        connections.
+        connections, new policies of channels at once.
         """
         for change in changes:
             self._forget_rates(change.before)
+            if change.now is not None and change.now.channels != change.before.channels:
+                self.node.policies_changed(change.now.id)
             if (why := ending(change.before, change.now)) is not None:
                 connections = list(self._hub.tenant(change.before.id).connections.values())
                 self._tasks.run(self._close(connections, *why))

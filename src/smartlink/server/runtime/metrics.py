@@ -137,6 +137,8 @@ class Metrics:
     bytes_sent: int = 0
     live_dropped: int = 0
     """Live events skipped for subscribers with a backlog."""
+    conflated: int = 0
+    """Events replaced by a later one before they were sent."""
     slow_consumers: int = 0
     http_requests: int = 0
     http_errors: int = 0
