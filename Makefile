@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup setup-dev pages run test test-lowest test-fast test-pythons coverage test-api test-kill test-deploy test-chart test-green test-peers test-browsers soak check format reference bench lock wheel clean
+.PHONY: help setup setup-dev pages run test test-lowest test-fast test-pythons coverage test-api test-kill test-deploy test-chart test-images test-green test-peers test-browsers soak check format reference bench lock wheel sbom audit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -52,6 +52,10 @@ test-chart: setup-dev ## Render the Helm chart and check it against Kubernetes' 
 	@scripts/setup.sh chart
 	@$(BIN)/pytest -q -rs tests/deploy/test_chart.py
 
+test-images: setup-dev ## Build the image without Docker and start the services of compose.yml from it, as root
+	@scripts/images.sh build >/dev/null
+	@$(BIN)/pytest -q -s -m images tests/deploy
+
 test-green: setup-dev ## Test broadcasting from gunicorn's and Celery's green workers; installs both
 	@$(BIN)/pytest -q -m green tests/broadcasting/test_green_threads.py
 
@@ -93,6 +97,12 @@ lock: ## Pin the dependencies, after a change of pyproject.toml
 
 wheel: setup-dev ## Build wheel and sdist, including the pages
 	@$(BIN)/python -m hatchling build
+
+sbom: setup ## Write dist/sbom-python.json and dist/sbom-pages.json, in CycloneDX
+	@scripts/supply.sh sbom
+
+audit: setup ## Ask the registries for known vulnerabilities of what is locked
+	@scripts/supply.sh audit
 
 clean: ## Remove build results (data in var/ stays)
 	rm -rf $(VENV) .pythons .stamps dist frontend/node_modules src/smartlink/portal/static \

@@ -21,10 +21,10 @@ from kit import processes
 from kit.ports import free_port
 from kit.waiting import LIMIT_S, wait_until
 
-__all__ = ["fresh_database", "postgres_url"]
+__all__ = ["binary", "fresh_database", "postgres_url"]
 
 
-def _binary(name: str) -> str:
+def binary(name: str) -> str:
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4]))
     binary = str(found[-1]) if found else shutil.which(name)
     if binary is None:
@@ -48,7 +48,7 @@ def cluster() -> Iterator[str]:
     )
     url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
     log = directory / "log"
-    initdb = [_binary("initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
+    initdb = [binary("initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
     identity = {} if owner is None else {"user": owner, "group": owner, "extra_groups": []}
     try:
         done = processes.run(initdb, capture_output=True, text=True, cwd="/", timeout=LIMIT_S, **identity)
@@ -57,7 +57,7 @@ def cluster() -> Iterator[str]:
         with log.open("wb") as output:
             # In the foreground, so that it ends with us; SIGQUIT has it end its own processes at once.
             server = processes.popen(
-                [_binary("postgres"), "-D", str(data), *shlex.split(options)],
+                [binary("postgres"), "-D", str(data), *shlex.split(options)],
                 ends_by=signal.SIGQUIT, cwd="/", stdout=output, stderr=output, **identity,
             )  # fmt: skip
         try:
