@@ -39,12 +39,16 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 class Deployment:
     """All of it, on free ports of this machine, under `url`."""
 
-    def __init__(self, folder: Path, database_url: str, redis: RedisServer, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, database_url: str, redis: RedisServer, program: str, settings: Mapping[str, str]
+    ) -> None:
         self.folder = folder
+        self.program = program
         self.redis = redis
         self.database_url = database_url
         self.port, self.plain_port, self.inside_port, self.app_port = (free_port() for _ in range(4))
         self.node_ports = (free_port(), free_port())
+        self.metrics_ports = (free_port(), free_port())
         self.url = f"https://127.0.0.1:{self.port}"
         self.certificate, key = certificate(folder)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("REVERB_", "APP_", "DB_", "REDIS_"))}
@@ -87,7 +91,7 @@ class Deployment:
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """What an operator types, with the settings of the deployment."""
         return processes.run(
-            [SMARTLINK, *words], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120
+            [self.program, *words], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120
         )
 
     def start(self) -> None:
@@ -134,6 +138,8 @@ class Deployment:
         own = {
             "REVERB_SERVER_PORT": str(port),
             "REVERB_SERVER_WORKERS": "1",
+            "REVERB_METRICS_ENABLED": "true",
+            "REVERB_METRICS_PORT": str(self.metrics_ports[number]),
             "REVERB_SERVER_RUNTIME_DIR": str(self.folder / "run"),
             "REVERB_SERVER_TRUSTED_PROXIES": "127.0.0.1",
             "REVERB_SERVER_DRAIN_SECONDS": "1",
@@ -146,7 +152,7 @@ class Deployment:
         return self._service(f"smartlink-reverb-{number}", "reverb", "start", **own)
 
     def _service(self, name: str, *words: str, **settings: str) -> Service:
-        return Service(name, [SMARTLINK, *words], self.folder, self.environment | settings)
+        return Service(name, [self.program, *words], self.folder, self.environment | settings)
 
 
 def _is_up(port: int) -> bool:
@@ -158,9 +164,11 @@ def _is_up(port: int) -> bool:
 
 
 @contextmanager
-def deployment(folder: Path, database_url: str, redis: RedisServer, **settings: str) -> Iterator[Deployment]:
+def deployment(
+    folder: Path, database_url: str, redis: RedisServer, *, program: str = SMARTLINK, **settings: str
+) -> Iterator[Deployment]:
     """Everything, running; nothing of it is left afterwards."""
-    running = Deployment(folder, database_url, redis, settings)
+    running = Deployment(folder, database_url, redis, program, settings)
     try:
         running.start()
         yield running

@@ -38,6 +38,10 @@ class Service:
         assert self._process is not None
         return self._process.pid
 
+    def runs(self, program: str) -> None:
+        """From its next start on: another version of the program."""
+        self._command = [program, *self._command[1:]]
+
     def start(self) -> None:
         with self.log.open("ab") as log:
             self._process = processes.popen(
