@@ -18,6 +18,7 @@ from kit.waiting import LIMIT_S
 from smartlink.server.observe.diagnosis import Diagnosis
 from smartlink.server.run.lifecycle import RealtimeServer
 from smartlink.server.settings.config import ServerSettings, UnsafeSettings
+from smartlink.server.transports.ws.upgrade import MIN_SENT_ON
 
 ANA = {"user_id": "1", "user_info": {"name": "Ana"}}
 
@@ -212,3 +213,14 @@ def test_starting_with_unsafe_settings_is_refused(changed: dict[str, str]) -> No
 
 def test_a_long_secret_allows_listening_on_all_addresses() -> None:
     ServerSettings(_env_file=None, reverb_server_host="0.0.0.0", reverb_app_secret="s" * 32).check_start()
+
+
+async def test_clients_that_come_during_a_stop_are_sent_on_at_once_but_not_for_ever() -> None:
+    async with realtime_server() as server:
+        server.is_ready = False
+        codes = []
+        for _ in range(MIN_SENT_ON + 2):
+            async with connected(server.port) as client:
+                codes.append(client.refusal["code"])  # type: ignore[attr-defined]
+
+        assert codes == [4200] * MIN_SENT_ON + [4100] * 2

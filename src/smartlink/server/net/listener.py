@@ -73,8 +73,9 @@ class Listener:
         self._loop.add_reader(listener.fileno(), self._accept)
 
     def close(self) -> None:
-        """Stop accepting and close the socket."""
+        """Stop accepting and close the socket. Those who wait to be accepted are, lest they be reset."""
         if not self._is_closed:
+            self._accept()
             self._is_closed = True
             self._loop.remove_reader(self._socket.fileno())
             self._socket.close()

@@ -470,9 +470,10 @@ def build(
         tap.handler = HttpConnection(tap, http)
         return tap
 
-    def retire() -> None:
+    def retire() -> int:
         for connection in tuple(http.open):
             connection.retire()
+        return len(http.open)
 
     questions = Questions(
         node,

@@ -35,6 +35,7 @@ CLOSES_PER_S = 500
 """Clients reconnect as fast as they are closed; this many at once is not a storm."""
 PACE_S = 0.02
 FAREWELL_S = 3.0
+LAST_ANSWERS_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -58,12 +59,14 @@ class RealtimeServer:
         capacity: Capacity,
         poller: Callable[[], Poller],
         handler: Callable[[Link], Handler],
-        retire: Callable[[], None],
+        retire: Callable[[], int],
         observer: Watched,
         agent: Agent,
         ingest: RedisIngest | None = None,
     ) -> None:
-        """`webhooks` is set if this server starts and stops them. `retire` ends idle HTTP connections."""
+        """`webhooks` is set if this server starts and stops them. `retire` ends idle HTTP connections,
+        and returns how many are left.
+        """
         self.settings = settings
         self.metrics = metrics
         self.node = node
@@ -162,6 +165,7 @@ class RealtimeServer:
             await self._ingest.stop()
         await self._close_connections()
         self._close_listeners()
+        await self._answer_last()
         await self._tasks.stop()
         if self._webhooks is not None:
             await self._webhooks.stop()
@@ -207,6 +211,14 @@ class RealtimeServer:
         # Peers answer the close; those that do not in time are ended with the poller.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._sweeper.wait_empty(), FAREWELL_S)
+
+    async def _answer_last(self) -> None:
+        """Answer those that were accepted last: a client whose handshake is cut off comes back late."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_ANSWERS_S):
+                while self._retire():  # noqa: ASYNC110 — nobody tells of requests that end
+                    await asyncio.sleep(PACE_S)
+                await self._sweeper.wait_empty()
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:

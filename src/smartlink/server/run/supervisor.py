@@ -117,9 +117,15 @@ class Supervisor:
             worker.peer.send(Reload())
 
     async def stop(self) -> None:
-        """Drain all workers and wait until they exit. A replacement in progress fails with WorkersFailed."""
+        """Close the listeners here, drain all workers, and wait until they exit.
+
+        A replacement in progress fails with WorkersFailed.
+        """
         self._is_stopping = True
         await self._dismiss_keepers()
+        # Otherwise the kernel would go on accepting here after the workers have stopped to, and nobody would answer.
+        for listener in {listener for own in self._slots for listener in own}:
+            listener.close()
         for worker in self._launched:
             worker.peer.send(Drain(is_replaced=False))
         await self._end(tuple(self._launched), self._drain_s)

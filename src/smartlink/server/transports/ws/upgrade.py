@@ -26,6 +26,7 @@ from smartlink.server.transports.ws.connection import WebSocket
 
 __all__ = ["Upgrader"]
 
+MIN_SENT_ON, SENT_ON_PER_CLIENT = 100, 3
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 _ANSWER = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
@@ -44,6 +45,8 @@ class Upgrader:
         address_rate: AddressRate | None = None,
     ) -> None:
         """`is_replaced`: stopping, with a successor running. New clients are told to reconnect at once."""
+        self._sent_on: int | None = None
+        """Set when the server stops: how many clients may still be told to reconnect at once."""
         self._is_replaced = is_replaced
         self._address_rate = address_rate
         self._apps = apps
@@ -62,9 +65,6 @@ class Upgrader:
         app = self._apps.by_key(unquote(path.removeprefix("/app/"))) if is_path else None
         node, address = self._shared.node, request.client_address
         app_id = "" if app is None else app.id
-        if not (self._is_ready() or self._is_replaced()):
-            node.refuse("stopping", "The server is stopping", app_id, address)
-            raise HttpError(503, "Shutting down: reconnect", {"Retry-After": "1"})
         link.write(_ANSWER % accept)
         refused: tuple[Code, str] | None
         if app is not None and not may_call(app, request):
@@ -74,6 +74,8 @@ class Upgrader:
             return
         if self._is_replaced():
             refused = Code.RECONNECT, "The server was replaced: reconnect"
+        elif not self._is_ready():
+            refused = self._turn_away()
         elif not self._may_come(request):
             refused = Code.OVER_CAPACITY, "Too many connections at once from this address"
         elif is_path:
@@ -88,6 +90,18 @@ class Upgrader:
         connection = WebSocket(link, app, new_session(app), self._shared, token)
         link.handler = connection
         connection.start(address, client_of(request.query))
+
+    def _turn_away(self) -> tuple[Code, str]:
+        """Refuse a client while the server stops, over the WebSocket: after an HTTP error pusher-js waits for 15 s.
+
+        At first clients are told to reconnect at once, for a balancer to give them another node. When more have come
+        than could be told by chance, they have no other, and are to wait for a second.
+        """
+        if self._sent_on is None:
+            self._sent_on = max(MIN_SENT_ON, SENT_ON_PER_CLIENT * len(self._shared.node.hub))
+        self._sent_on -= 1
+        code = Code.RECONNECT if self._sent_on >= 0 else Code.OVER_CAPACITY
+        return code, "The server is stopping: reconnect"
 
     def _may_come(self, request: HttpRequest) -> bool:
         rate = self._address_rate
