@@ -16,11 +16,12 @@ from kit.client import connected
 from kit.realtime import call, realtime_server
 from kit.waiting import LIMIT_S, eventually
 from kit.xhr import XhrClient
+from smartlink.prometheus import Histogram, sample_name
 from smartlink.server.observe.endpoint import ObserveEndpoint
 from smartlink.server.observe.exposition import render
 from smartlink.server.observe.table import METRICS
 from smartlink.server.run.lifecycle import RealtimeServer
-from smartlink.server.runtime.metrics import Histogram, counters_only, merge, sample_name
+from smartlink.server.runtime.metrics import counters_only, merge
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/metrics.md"
 

@@ -16,11 +16,11 @@ from urllib.parse import parse_qsl, unquote
 
 import structlog
 
+from smartlink.prometheus import CONTENT_TYPE, Samples
 from smartlink.server.observe.access import Request
 from smartlink.server.observe.api import OperatorApi, Response
-from smartlink.server.observe.exposition import CONTENT_TYPE, render
+from smartlink.server.observe.exposition import render
 from smartlink.server.observe.pages import Pages
-from smartlink.server.runtime.metrics import Samples
 
 __all__ = ["ObserveEndpoint"]
 

@@ -1,47 +1,26 @@
-"""Samples in Prometheus' text format 0.0.4. Source: Prometheus, "Exposition formats"."""
+"""All metrics of the table as text, and Soketi's aliases."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from smartlink.server.observe.table import METRICS, Metric
-from smartlink.server.runtime.metrics import Samples
+from smartlink.prometheus import Metric, by_family, lines, of_metric
+from smartlink.server.observe.table import METRICS
 
-__all__ = ["CONTENT_TYPE", "render"]
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+__all__ = ["render"]
 
 
 def render(samples: Mapping[str, float], port: int) -> str:
     """Render all metrics of the table, and Soketi's aliases where they exist; `port` is their label."""
-    families: dict[str, Samples] = {}
-    for name, value in samples.items():
-        families.setdefault(_family(name), {})[name] = value
-    lines: list[str] = []
+    families = by_family(samples)
+    text: list[str] = []
     for metric in METRICS:
-        found = families.get(metric.name, {})
-        if not found and not metric.labels:
-            found = {metric.name: 0}
-        lines += _lines(metric.name, metric, found)
+        found = of_metric(metric, families)
+        text += lines(metric.name, metric, found)
         if metric.soketi is not None:
             alias = {_as_soketi(name, metric, port): value for name, value in found.items()}
-            lines += _lines(metric.soketi, metric, alias)
-    return "\n".join(lines) + "\n"
-
-
-def _family(name: str) -> str:
-    base = name.partition("{")[0]
-    if base.endswith(("_seconds_bucket", "_seconds_sum", "_seconds_count")):
-        return base.rpartition("_")[0]
-    return base
-
-
-def _lines(name: str, metric: Metric, samples: Mapping[str, float]) -> Iterator[str]:
-    yield f"# HELP {name} {metric.meaning}"
-    yield f"# TYPE {name} {metric.kind}"
-    for sample, value in samples.items():
-        # Print all digits: a rounded counter would appear to stand still.
-        yield f"{sample} {int(value) if value == int(value) else value!r}"
+            text += lines(metric.soketi, metric, alias)
+    return "\n".join(text) + "\n"
 
 
 def _as_soketi(name: str, metric: Metric, port: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from smartlink.background import Background, ended
+from smartlink.prometheus import Samples
 from smartlink.protocol.names import is_valid_channel, is_valid_socket_id
 from smartlink.server.observe import explain
 from smartlink.server.observe.audit import Audit
@@ -29,7 +30,6 @@ from smartlink.server.observe.records import (
 )
 from smartlink.server.observe.webhook_desk import Refused, WebhookDesk
 from smartlink.server.runtime.feed import Entry, Feed
-from smartlink.server.runtime.metrics import Samples
 
 __all__ = ["Operators", "Overview", "Page"]
 

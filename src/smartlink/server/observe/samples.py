@@ -7,12 +7,13 @@ import resource
 from collections.abc import Callable
 from pathlib import Path
 
+from smartlink.prometheus import Samples, sample_name
 from smartlink.server.apps.base import AppManager
 from smartlink.server.core.health import Health
 from smartlink.server.core.hub import Hub
 from smartlink.server.core.node import Node
 from smartlink.server.net.tls import Certificate
-from smartlink.server.runtime.metrics import WEBHOOK_SAMPLES, Metrics, Samples, sample_name
+from smartlink.server.runtime.metrics import WEBHOOK_SAMPLES, Metrics
 from smartlink.server.webhooks.delivery import Webhooks
 
 __all__ = ["Observer", "webhook_backlog", "webhook_samples"]

@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from smartlink.prometheus import Metric
 
-__all__ = ["METRICS", "Metric"]
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric. `soketi` is an alias under which it is also exported, with the port as a label."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    meaning: str
-    labels: tuple[str, ...] = ()
-    soketi: str | None = None
+__all__ = ["METRICS"]
 
 
 METRICS = (

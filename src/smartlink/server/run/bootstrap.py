@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from smartlink.background import Background
+from smartlink.prometheus import Samples
 from smartlink.protocol.names import ChannelKind, kind_of
 from smartlink.proxies import TrustedProxies
 from smartlink.server.apps.base import App, AppManager, AppsInvalid, WebhookTarget
@@ -55,7 +56,7 @@ from smartlink.server.observe.webhook_desk import WebhookDesk
 from smartlink.server.run.lifecycle import RealtimeServer
 from smartlink.server.runtime.eager import EagerTasks
 from smartlink.server.runtime.limits import AddressCount, AddressRate
-from smartlink.server.runtime.metrics import Metrics, Samples
+from smartlink.server.runtime.metrics import Metrics
 from smartlink.server.runtime.rates import MachineOverview, ProcessOverview, RateSampler
 from smartlink.server.runtime.sweeper import Sweeper
 from smartlink.server.settings.config import MIN_SECRET_LENGTH, ServerSettings, is_safe_secret

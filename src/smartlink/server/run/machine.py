@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from smartlink.prometheus import Samples
 from smartlink.server.apps.reloading import reload_apps
 from smartlink.server.net.sockets import open_listeners
 from smartlink.server.net.tls import Certificate
@@ -22,7 +23,6 @@ from smartlink.server.run.bootstrap import build, endpoint_for, operators_for, p
 from smartlink.server.run.control import CommandFailed, ControlSocket, control_path, listen_for_operators
 from smartlink.server.run.lifecycle import RealtimeServer
 from smartlink.server.run.supervisor import Supervisor, WorkersFailed
-from smartlink.server.runtime.metrics import Samples
 from smartlink.server.settings.config import ServerSettings
 from smartlink.server.workers.single import SingleOverview
 

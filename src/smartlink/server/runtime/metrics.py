@@ -6,30 +6,14 @@ plain numbers by name, which `merge` adds up over the workers of a machine.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias, final
 
-__all__ = ["WEBHOOK_SAMPLES", "AppMetrics", "Histogram", "Metrics", "Samples", "counters_only", "merge", "sample_name"]
+from smartlink.prometheus import Histogram, Samples, sample_name
 
-Samples: TypeAlias = dict[str, float]
-"""Values by Prometheus sample name, including labels: `smartlink_connections{app_id="1"}`. All can be added up: those
-that cannot have the worker as a label.
-"""
+__all__ = ["WEBHOOK_SAMPLES", "AppMetrics", "Metrics", "counters_only", "merge"]
 
 _LASTING = ("_total", "_bucket", "_sum", "_count")
-
-
-def sample_name(name: str, **labels: str) -> str:
-    """A sample's name with its labels, in the exposition format."""
-    if not labels:
-        return name
-    escaped = {
-        key: value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"') for key, value in labels.items()
-    }
-    pairs = ",".join(f'{key}="{value}"' for key, value in escaped.items())
-    return f"{name}{{{pairs}}}"
 
 
 WEBHOOK_SAMPLES = {
@@ -51,40 +35,6 @@ def merge(sources: Iterable[Mapping[str, float]]) -> Samples:
 def counters_only(samples: Mapping[str, float]) -> Samples:
     """The samples that outlive the process that counted them: counters, not gauges."""
     return {name: value for name, value in samples.items() if name.partition("{")[0].endswith(_LASTING)}
-
-
-@final
-class Histogram:
-    """A histogram of durations in seconds."""
-
-    __slots__ = ("_bounds", "_counts", "_sum")
-
-    BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-    COARSE = (0.005, 0.025, 0.1, 0.5, 2.5)
-    """For histograms of which there is one per application."""
-
-    def __init__(self, bounds: tuple[float, ...] = BOUNDS) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
-
-    def __bool__(self) -> bool:
-        return any(self._counts)
-
-    def observe(self, seconds: float) -> None:
-        self._counts[bisect_left(self._bounds, seconds)] += 1
-        self._sum += seconds
-
-    def samples(self, name: str, **labels: str) -> Samples:
-        """Cumulative buckets, sum and count."""
-        found: Samples = {}
-        below = 0
-        for bound, count in zip((*map(str, self._bounds), "+Inf"), self._counts, strict=True):
-            below += count
-            found[sample_name(f"{name}_bucket", **labels, le=bound)] = below
-        found[sample_name(f"{name}_sum", **labels)] = self._sum
-        found[sample_name(f"{name}_count", **labels)] = below
-        return found
 
 
 _CLASSES = tuple(f"{hundreds}xx" for hundreds in range(6))

@@ -35,6 +35,7 @@ from redis.exceptions import (
 from smartlink.background import Background, ended
 from smartlink.backoff import Backoff
 from smartlink.lost import closed_is_lost
+from smartlink.prometheus import Histogram
 from smartlink.server.cluster.redis.connect import (
     LOST,
     TIMEOUT_S,
@@ -46,7 +47,6 @@ from smartlink.server.cluster.redis.connect import (
     open_connection,
     read_slots,
 )
-from smartlink.server.runtime.metrics import Histogram
 from smartlink.server.settings.redis_address import RedisAddress
 from smartlink.throttle import Throttle
 
