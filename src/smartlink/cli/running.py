@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -16,6 +16,8 @@ from smartlink.protocol.addresses import netloc
 from smartlink.server.net.sockets import raise_descriptor_limit
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from smartlink.portal.main import Portal
     from smartlink.portal.shared.background import WorkerOptions
     from smartlink.portal.shared.settings import PortalSettings
@@ -25,6 +27,7 @@ __all__ = ["run", "serve_all", "serve_portal", "serve_realtime", "serve_worker"]
 
 log = structlog.get_logger(__name__)
 
+_SCRAPES_AT_ONCE = 16
 KEPT = 64
 """Descriptors reserved for the portal's database, files and outgoing calls."""
 
@@ -83,19 +86,21 @@ async def serve_portal(settings: PortalSettings, stop: asyncio.Event, started: C
     portal = build(settings)
     await portal.start()
     try:
-        await _serve_http(portal, listener, raise_descriptor_limit() - KEPT, stop, started)
+        async with _observed(portal, settings.app_metrics_port, "APP_METRICS_PORT"):
+            await _serve_http(portal, listener, raise_descriptor_limit() - KEPT, stop, started)
     finally:
         await portal.stop()
 
 
 async def serve_worker(settings: PortalSettings, stop: asyncio.Event, options: WorkerOptions) -> None:
-    """Run the worker alone. Raises DatabaseAway if the database cannot be reached at the start."""
+    """Run the worker alone. Raises DatabaseAway if the database cannot be reached at the start, and PortTaken."""
     from smartlink.portal.main import build
 
     portal = build(settings)
     await portal.start()
     try:
-        await portal.work(stop, options)
+        async with _observed(portal, settings.worker_metrics_port, "WORKER_METRICS_PORT"):
+            await portal.work(stop, options)
     finally:
         await portal.stop()
 
@@ -155,7 +160,8 @@ async def serve_all(
     work.add_done_callback(lambda task: None if task.cancelled() or task.exception() is None else stop.set())
     try:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
-        await _serve_http(portal, listener, for_portal, stop, lambda port: started(port, server.port))
+        async with _observed(portal, portal_settings.app_metrics_port, "APP_METRICS_PORT"):
+            await _serve_http(portal, listener, for_portal, stop, lambda port: started(port, server.port))
     finally:
         # Stop in this order: no new requests, then send what they recorded, then close the sockets it goes to.
         stop_work.set()
@@ -168,13 +174,53 @@ async def serve_all(
         raise error
 
 
+def _quiet(config: uvicorn.Config, started: Callable[[], None] = lambda: None) -> uvicorn.Server:
+    """A server that leaves signals to us: several services must stop in order."""
+    import uvicorn
+
+    class Quiet(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            started()
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    return Quiet(config)
+
+
+@contextlib.asynccontextmanager
+async def _observed(portal: Portal, port: int | None, variable: str) -> AsyncIterator[None]:
+    """Serve the portal's metrics within this block, if a port is set for them. Raises PortTaken."""
+    if port is None:
+        yield
+        return
+    import uvicorn
+
+    listener = _listen(portal.settings.app_metrics_host, port, variable)
+    config = uvicorn.Config(
+        portal.observer.app, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
+        limit_concurrency=_SCRAPES_AT_ONCE, timeout_keep_alive=5, timeout_graceful_shutdown=2,
+    )  # fmt: skip
+    server = _quiet(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    host = netloc(portal.settings.app_metrics_host, listener.getsockname()[1])
+    log.info("metrics listening", address=host)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+
+
 def _reachable(host: str) -> str:
     """Return the address at which this machine reaches a listener bound to `host`."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 — compared, not bound
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    with take_port(host, port, "APP_PORT"):
+def _listen(host: str, port: int, variable: str = "APP_PORT") -> socket.socket:
+    with take_port(host, port, variable):
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
         try:
@@ -206,17 +252,6 @@ async def _serve_http(
         proxies=TrustedProxies(own.trusted),
     )
 
-    class Quiet(uvicorn.Server):
-        """Leaves signals to us: several services must stop in order."""
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            started(port)
-
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield
-
     config = uvicorn.Config(
         portal.app,
         http=protocol(ConnectionSlots(bounds)),
@@ -228,7 +263,7 @@ async def _serve_http(
         timeout_graceful_shutdown=5,
         proxy_headers=False,
     )
-    server = Quiet(config)
+    server = _quiet(config, lambda: started(port))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     waiting = asyncio.create_task(stop.wait())
     await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)

@@ -38,6 +38,7 @@ from smartlink.portal.finance import routes as finance_routes
 from smartlink.portal.finance.service import Finance
 from smartlink.portal.notifications import routes as notification_routes
 from smartlink.portal.notifications.service import Notifications
+from smartlink.portal.observe import CountingMiddleware, PortalObserver, RequestCounts
 from smartlink.portal.presence import channels as presence_channels
 from smartlink.portal.presence import routes as presence_routes
 from smartlink.portal.presence.service import Presence
@@ -102,6 +103,8 @@ class Portal:
         self.finance = Finance(self.announcer, self.limits)
         self.health = DatabaseHealth(self.database, self.background)
         self._errors = 0
+        self._counts = RequestCounts()
+        self.observer = PortalObserver(self.database, self.health, self.background, self._counts, lambda: self._errors)
         self._asyncapi: dict[str, Any] | None = None
         self.board = FigureBoard(self.announcer, self.realtime, lambda: self._errors)
         self.console = Console(self.announcer, self.board)
@@ -142,8 +145,9 @@ class Portal:
         schedule.every(PRUNE_EVERY_S, "prune", self.prune, first_s=30.0)
         schedule.every(SAMPLE_EVERY_S, "figures", self.board.sample, first_s=1.0)
         showing = self.background.start("live figures", self.board.show(stop))
+        self.observer.relay = relay = self._relay(options)
         try:
-            await background.work(self._relay(options), schedule, stop, options)
+            await background.work(relay, schedule, stop, options)
         finally:
             await ended(showing)
 
@@ -226,6 +230,7 @@ class Portal:
         app.router.default = pages.Pages(pages.STATIC, settings.asset_url)
         app.add_middleware(SocketIdMiddleware)
         app.add_middleware(pages.GuardMiddleware, settings=settings)
+        app.add_middleware(CountingMiddleware, counts=self._counts)
         return app
 
     async def _events_described(self, _request: Request) -> Response:

@@ -34,6 +34,7 @@ from smartlink.broadcasting.outbox.lanes import Call, Lanes
 from smartlink.broadcasting.outbox.leases import PartitionLeases
 from smartlink.broadcasting.outbox.queue import PendingEvent, PendingQueue
 from smartlink.broadcasting.outbox.service import Service, Services
+from smartlink.prometheus import Histogram
 
 __all__ = ["Calls"]
 
@@ -57,6 +58,7 @@ class Calls:
         *,
         concurrency: int,
         max_failed_attempts: int,
+        lag: Histogram,
         ring: Callable[[], None],
         read_again: Callable[[], None],
         sent: int = 0,
@@ -76,6 +78,7 @@ class Calls:
         self._leases = leases
         self._concurrency = concurrency
         self._max_failed_attempts = max_failed_attempts
+        self._lag = lag
         self._ring = ring
         self._read_again = read_again
         self._marking = asyncio.Lock()
@@ -168,6 +171,10 @@ class Calls:
 
     def _note_sent(self, service: Service, events: Sequence[PendingEvent]) -> None:
         self.sent += len(events)
+        now = time.time()
+        for event in events:
+            # Clocks of two machines may differ.
+            self._lag.observe(max(0.0, now - event.recorded_at()))
         service.note_reached()
         service.note_accepted()
         if self.jobs_left is not None:

@@ -78,6 +78,12 @@ class PendingEvent:
         text_of_it = f"{self.created_at}\n{self.channel}\n{self.name}\n{self.payload}"
         return f"{self.id}-{hashlib.blake2b(text_of_it.encode(), digest_size=8).hexdigest()}"
 
+    def recorded_at(self) -> float:
+        """When it was recorded, in seconds since 1970."""
+        if "-" in self.created_at:  # SQLite's text, in UTC
+            return dt.datetime.fromisoformat(self.created_at).replace(tzinfo=dt.UTC).timestamp()
+        return float(self.created_at)
+
     def after_failed_attempt(self) -> PendingEvent:
         """Return the event with one more failed attempt."""
         return replace(self, failed_attempts=self.failed_attempts + 1)

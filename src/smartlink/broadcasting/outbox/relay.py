@@ -35,6 +35,7 @@ from smartlink.broadcasting.outbox.queue import PendingQueue
 from smartlink.broadcasting.outbox.service import Services
 from smartlink.broadcasting.outbox.tables import OutboxTables
 from smartlink.broadcasting.outbox.wakeup import Wakeup, WakeupListener
+from smartlink.prometheus import Histogram
 
 __all__ = ["MAX_FAILED_ATTEMPTS", "Relay", "Until"]
 
@@ -102,6 +103,7 @@ class Relay:
         self._queue = PendingQueue(engine, tables, driver.name)
         self._database = RelayDatabase(engine)
         self._bell = asyncio.Event()
+        self._lag = Histogram(Histogram.SLOW)
         self._concurrency = concurrency
         self._max_failed_attempts = max_failed_attempts
         self._reset()
@@ -125,6 +127,11 @@ class Relay:
     def failed(self) -> int:
         """The number of events that failed."""
         return self._calls.failed
+
+    @property
+    def lag(self) -> Histogram:
+        """How long sent events waited, from their recording until the service took them, in seconds."""
+        return self._lag
 
     @property
     def worker_id(self) -> str:
@@ -207,6 +214,7 @@ class Relay:
             self._leases,
             concurrency=self._concurrency,
             max_failed_attempts=self._max_failed_attempts,
+            lag=self._lag,
             ring=self._bell.set,
             read_again=self._ring,
             sent=sent,

@@ -58,6 +58,17 @@ class PortalSettings(BaseSettings):
     app_body_seconds: float = Field(20.0, gt=0, le=300, validation_alias=_named("app_body_seconds", "APP_BODY_SECONDS"))
     """Time limit for a request's body, and for a client that stops reading the response."""
 
+    app_metrics_host: str = Field("127.0.0.1", validation_alias=_named("app_metrics_host", "APP_METRICS_HOST"))
+    """Where metrics are served, apart from the pages. They need no credentials."""
+    app_metrics_port: int | None = Field(
+        None, ge=0, le=65_535, validation_alias=_named("app_metrics_port", "APP_METRICS_PORT")
+    )
+    """The port for metrics of the API, or of everything in one process. Unset: none."""
+    worker_metrics_port: int | None = Field(
+        None, ge=0, le=65_535, validation_alias=_named("worker_metrics_port", "WORKER_METRICS_PORT")
+    )
+    """The port for metrics of a worker. Unset: none."""
+
     database_url: str | None = Field(None, validation_alias=_named("database_url", "DATABASE_URL"))
     db_connection: str = Field("sqlite", validation_alias=_named("db_connection", "DB_CONNECTION"))
     """`sqlite` or `pgsql`. Others belong to another application: an error only where a database is needed."""
