@@ -64,7 +64,7 @@ async def test_every_page_is_accessible_and_fits_every_window(page: Page, shown:
 async def test_the_overview_shows_health_first(page: Page, shown: Dashboard) -> None:
     await open_page(page, shown, "")
 
-    await expect(page.get_by_test_id("health")).to_contain_text("Webhooks fail for good")
+    await expect(page.get_by_test_id("health")).to_contain_text("Webhooks failed permanently")
     await expect(page.get_by_test_id("health")).to_contain_text("Since")
     await expect(page.get_by_test_id("card-Connections")).to_contain_text("3")
 

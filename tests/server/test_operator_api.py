@@ -225,7 +225,7 @@ async def test_explain_finds_a_user_by_their_connections(server: RealtimeServer,
         explained = await api.get("explain", subject="ana@example.com")
 
     assert (explained["kind"], explained["is_known"]) == ("user", True)
-    assert explained["facts"][0] == "The user has 1 connections."
+    assert explained["facts"][0] == "The user has 1 connection."
 
 
 async def test_apps_are_shown_without_their_secrets() -> None:

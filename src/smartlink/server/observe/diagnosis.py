@@ -89,8 +89,8 @@ _RULES: Final = (
         _grew('smartlink_connections_refused_total{reason="over_capacity"}'),
     ),
     _Rule(
-        "webhooks_failed", "problem", "Webhooks fail for good",
-        "Mend the receiver, then replay the failed batches on the page Webhooks.",
+        "webhooks_failed", "problem", "Webhooks failed permanently",
+        "Fix the receiver, then replay the failed batches on the page Webhooks.",
         _grew('smartlink_webhook_events_total{outcome="failed"}'),
     ),
     _Rule(

@@ -41,8 +41,8 @@ def of_channel(
     if is_cache(name):
         facts.append(f"It keeps its last event for {app.limits['cache_ttl_s']} s for later subscribers.")
     if channel.subscriptions:
-        users = "" if channel.users is None else f", {channel.users} members"
-        facts.append(f"It has {channel.subscriptions} subscriptions{users}, on {_nodes(subscribers)}.")
+        users = "" if channel.users is None else f", {_counted(channel.users, 'member')}"
+        facts.append(f"It has {_counted(channel.subscriptions, 'subscription')}{users}, on {_nodes(subscribers)}.")
     else:
         facts.append("Nobody is subscribed: events published to it reach nobody.")
     if kind is ChannelKind.ENCRYPTED:
@@ -67,9 +67,10 @@ def of_connection(socket_id: str, app: AppRow, found: ConnectionDetail | None, p
         return Explanation(socket_id, "connection", facts, problems, is_known=bool(problems))
     since = dt.datetime.fromtimestamp(found.since, dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     client = f" with {found.client}" if found.client else ""
+    transport = "WebSocket" if found.transport == "websocket" else "the HTTP fallback"
     who = f"as user {found.signed_in_as}" if found.signed_in_as is not None else "and is not signed in"
     facts = [
-        f"It is connected since {since} from {found.address}{client} over {found.transport}, on {found.node}, {who}.",
+        f"It is connected since {since} from {found.address}{client} over {transport}, on {found.node}, {who}.",
         f"It was last heard {found.heard_s} s ago; after {app.limits['ping_interval_s']} s of silence it is pinged.",
     ]
     if found.is_pinged:
@@ -77,7 +78,7 @@ def of_connection(socket_id: str, app: AppRow, found: ConnectionDetail | None, p
     if found.authorize_within_s is not None:
         facts.append(f"It ends in {found.authorize_within_s} s unless it signs in or joins a private channel.")
     most = app.limits["max_channels"]
-    facts.append(f"It is on {found.channels} channels{'' if most is None else f' of at most {most}'}.")
+    facts.append(f"It is on {_counted(found.channels, 'channel')}{'' if most is None else f' of at most {most}'}.")
     if found.backlog_bytes:
         facts.append(f"{found.backlog_bytes} bytes wait for it: it reads slower than its channels deliver.")
     if found.waiting_messages:
@@ -89,12 +90,20 @@ def of_user(user_id: str, app: AppRow, connections: Sequence[ConnectionRow], pro
     """Explain a user by the first of their connections."""
     most = app.limits["max_connections_per_user"]
     limit = "" if most is None else f" of at most {most}"
-    facts = [f"The user has {len(connections)} connections{limit}."] if connections else ["The user is not connected."]
+    facts = (
+        [f"The user has {_counted(len(connections), 'connection')}{limit}."]
+        if connections
+        else ["The user is not connected."]
+    )
     facts += [
-        f"{each.socket_id} from {each.address}, on {each.channels} channels, on {each.node}."
+        f"{each.socket_id} from {each.address}, on {_counted(each.channels, 'channel')}, on {each.node}."
         for each in connections[:10]
     ]
     return Explanation(user_id, "user", facts, problems, is_known=bool(connections or problems))
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what if count == 1 else f'{what}s'}"
 
 
 def _nodes(rows: Sequence[ConnectionRow]) -> str:
