@@ -149,6 +149,8 @@ def environment(pod: dict[str, Any]) -> dict[str, str]:
         if given is None:
             reference = variable["valueFrom"]["secretKeyRef"]
             assert reference["name"] == "of-ours"
+            if reference["key"] not in SECRETS and reference.get("optional"):
+                continue
             given = SECRETS[reference["key"]]
         found[variable["name"]] = re.sub(r"\$\(([A-Z_]+)\)", lambda name: found.get(name[1], name[0]), given)
     return found
