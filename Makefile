@@ -105,5 +105,5 @@ audit: setup ## Ask the registries for known vulnerabilities of what is locked
 	@scripts/supply.sh audit
 
 clean: ## Remove build results (data in var/ stays)
-	rm -rf $(VENV) .pythons .stamps dist frontend/node_modules src/smartlink/portal/static \
+	rm -rf $(VENV) .pythons .stamps dist frontend/node_modules clients/js/dist src/smartlink/portal/static \
 		src/smartlink/server/observe/static

@@ -1,15 +1,19 @@
 import { fileURLToPath } from 'node:url'
 import vue from '@vitejs/plugin-vue'
 import { defineConfig } from 'vitest/config'
+import { client } from './build/client'
 import { docsAssets } from './build/docs-assets'
 import { themeBoot } from './build/theme-boot'
 
 const portal = process.env['PORTAL_URL'] ?? 'http://127.0.0.1:8000'
 
 export default defineConfig({
-  plugins: [vue(), themeBoot(), docsAssets()],
+  plugins: [vue(), themeBoot(), docsAssets(), client()],
   resolve: {
-    alias: { '@': fileURLToPath(new URL('./src', import.meta.url)) },
+    alias: {
+      '@': fileURLToPath(new URL('./src', import.meta.url)),
+      '@smartlink/echo': fileURLToPath(new URL('../clients/js/src/echo.ts', import.meta.url)),
+    },
   },
   build: {
     outDir: '../src/smartlink/portal/static',

@@ -7,7 +7,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 
 say() { printf '\033[2m· %s\033[0m\n' "$*" >&2; }
 
-sum=$(find frontend -type f -not -path '*/node_modules/*' -not -path '*/coverage/*' -not -name '*.tsbuildinfo' -print0 |
+sum=$(find frontend clients/js -type f -not -path '*/node_modules/*' -not -path '*/dist/*' -not -path '*/coverage/*' -not -name '*.tsbuildinfo' -print0 |
   sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1)
 if [ "${1:-}" = --if-changed ] && [ -f src/smartlink/portal/static/index.html ] &&
   [ -f src/smartlink/server/observe/static/index.html ] &&

@@ -41,6 +41,8 @@ def test_the_library_alone_installs_nothing_of_server_and_portal(tmp_path: Path)
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:
         assert packed.read("smartlink/.env.example") == (ROOT / ".env.example").read_bytes()
+        helper = packed.read("smartlink/portal/static/smartlink-echo.js")
+        assert helper == (ROOT / "clients/js/dist/echo.js").read_bytes()
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]

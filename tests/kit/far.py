@@ -14,7 +14,10 @@ CHUNKS_UNDER_WAY = 256
 
 
 class FarAway:
-    """A TCP proxy on `port` before `target` of this machine; every byte takes `one_way_s` seconds, either way."""
+    """A TCP proxy on `port`, or on a free one for 0, before `target` of this machine.
+
+    Every byte takes `one_way_s` seconds, either way.
+    """
 
     def __init__(self, port: int, target: int, one_way_s: float) -> None:
         self.port = port
@@ -26,6 +29,7 @@ class FarAway:
 
     async def start(self) -> None:
         await self._listener.start(self.port)
+        self.port = self._listener.port
 
     def hold(self) -> None:
         """Nothing arrives any more, on either side, and nobody is told."""

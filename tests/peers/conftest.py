@@ -18,7 +18,8 @@ def _packages() -> None:
         # Of several pytest workers one installs, the others wait.
         fcntl.flock(lock, fcntl.LOCK_EX)
         # npm writes this file last.
-        if not (NODE / "node_modules" / ".package-lock.json").is_file():
+        installed = NODE / "node_modules" / ".package-lock.json"
+        if not installed.is_file() or installed.stat().st_mtime < Path(lock.name).stat().st_mtime:
             processes.run(
                 ["npm", "ci", "--no-audit", "--no-fund"], cwd=NODE, check=True, capture_output=True, timeout=110
             )
