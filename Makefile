@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup setup-dev pages run test test-lowest test-fast test-pythons coverage test-api test-kill test-deploy test-chart test-images test-green test-peers test-browsers soak check format reference bench lock wheel sbom audit clean
+.PHONY: help setup setup-dev pages run test test-lowest test-fast test-pythons coverage test-api test-kill test-deploy test-alerts test-chart test-images test-green test-peers test-browsers soak check format reference bench lock wheel sbom audit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -47,6 +47,10 @@ test-kill: setup-dev ## Kill workers for minutes while events are recorded, and 
 test-deploy: ## Run the five services behind each proxy, with failures and a restored database
 	@scripts/setup.sh proxies
 	@$(BIN)/pytest -q -m deploy tests/deploy
+
+test-alerts: ## Test the alert rules with Prometheus, on series and on real faults; installs it
+	@scripts/setup.sh alerts
+	@$(BIN)/pytest -q -m "deploy or not deploy" tests/deploy/test_alerts.py tests/deploy/test_fault_drill.py
 
 test-chart: setup-dev ## Render the Helm chart and check it against Kubernetes' schemas; builds helm
 	@scripts/setup.sh chart

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings a machine that has Python 3.11+ and make to where SmartLink runs (`run`), is tested (`dev`), and is tested in
-# Firefox and WebKit (`browsers`), behind every proxy (`proxies`), with Laravel (`peers`) or on Kubernetes (`chart`) too.
+# Firefox and WebKit (`browsers`), behind every proxy (`proxies`), with Prometheus (`alerts`), with Laravel (`peers`) or on Kubernetes (`chart`) too.
 # Says nothing and takes under a second when there is nothing to do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -51,6 +51,9 @@ if [ "$want" != run ]; then
   command -v chromium >/dev/null || missing+=(chromium)
   command -v gcc >/dev/null || missing+=(gcc libc6-dev)
   [ -e /usr/include/openssl/hmac.h ] || missing+=(libssl-dev)
+fi
+if [ "$want" = alerts ]; then
+  { command -v prometheus && command -v promtool; } >/dev/null || missing+=(prometheus)
 fi
 if [ "$want" = proxies ]; then
   command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ] || missing+=(haproxy)
