@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import tomllib
@@ -46,6 +47,40 @@ def test_a_file_is_checked_listed_and_added_to(tmp_path: Path) -> None:
         2,
         "apps.toml: app '1001': 'kye' is not a known key; did you mean 'key'?\napps.toml: app '1001': key: is required\n",
     )
+
+
+def test_policies_of_channels_are_explained_and_listed(tmp_path: Path) -> None:
+    policies = """
+[[apps.channels]]
+pattern = "private-prices.*"
+history = 200
+conflate_ms = 250
+
+[[apps.channels]]
+pattern = "private-prices.eur"
+webhooks = false
+"""
+    (tmp_path / "apps.toml").write_text(APP + policies)
+    code, said = smartlink(tmp_path, "apps", "check", "apps.toml")
+    assert code == 0
+    assert said == (
+        "1 application, valid\n"
+        "1001: the first of these policies that matches a channel holds on it\n"
+        "  private-prices.*    keeps 200 events for 120 s, at most 1048576 bytes, "
+        "sends each subscriber at most one event per name in 250 ms\n"
+        "  private-prices.eur  sends no webhooks\n"
+        "                      never holds: private-prices.* comes first and matches the same channels\n"
+    )
+    code, listed = smartlink(tmp_path, "apps", "list", "--json", REVERB_APPS_FILE="apps.toml")
+    assert code == 0
+    shown = json.loads(listed)[0]["channels"]
+    assert [(each["pattern"], each["conflate_ms"], each["webhooks"]) for each in shown] == [
+        ("private-prices.*", 250, True), ("private-prices.eur", None, False),
+    ]  # fmt: skip
+    (tmp_path / "apps.toml").write_text(APP + policies.replace("250", "1"))
+    code, said = smartlink(tmp_path, "apps", "check", "apps.toml")
+    assert code == 2
+    assert "channels: number 1: conflate_ms: must be a whole number from 10 to 60000" in said
 
 
 def test_an_apps_database_is_created_and_added_to(tmp_path: Path) -> None:

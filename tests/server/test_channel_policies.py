@@ -11,7 +11,8 @@ from kit.client import connected
 from kit.realtime import APP_ID, an_app, call, realtime_server
 from smartlink.server.apps.base import App, AppsInvalid
 from smartlink.server.apps.description import app_from_description, policies_from_json
-from smartlink.server.apps.policies import DEFAULT_POLICY, ChannelPolicy, PolicyTable, matches
+from smartlink.server.apps.patterns import covers, matches
+from smartlink.server.apps.policies import DEFAULT_POLICY, ChannelPolicy, PolicyTable, describe, never_holds
 from smartlink.server.apps.static import StaticApps
 
 KEPT = an_app(channels=(ChannelPolicy("prices.*", history=3), ChannelPolicy("cache-**", history=2)))
@@ -46,6 +47,61 @@ async def history(port: int, channel: str, **params: Any) -> dict[str, Any]:
 )
 def test_a_pattern_matches_whole_names_by_segments(pattern: str, channel: str, *, is_match: bool) -> None:
     assert matches(pattern, channel) is is_match
+
+
+@pytest.mark.parametrize(
+    ("earlier", "pattern", "is_covered"),
+    [
+        (["**"], "a.*", True),
+        (["a.*"], "a.*", True),
+        (["a.*"], "a.b", True),
+        (["a.*"], "a.**", False),
+        (["a.**"], "a.*", True),
+        (["*"], "a*b", True),
+        (["*"], "a.b", False),
+        (["**.b"], "a.*.b", True),
+        (["*.*"], "**", False),
+        (["a*", "b*"], "b", True),
+        (["*", "**.**"], "**", True),
+        (["*a*b*"], "*b*a*", False),
+        (["private-*"], "private-encrypted-*", True),
+        ([], "a", False),
+        (["*a" * 60], "*b" * 60, False),
+    ],
+)
+def test_a_pattern_is_covered_if_earlier_ones_match_all_its_names(
+    earlier: list[str], pattern: str, *, is_covered: bool
+) -> None:
+    assert covers(earlier, pattern) is is_covered
+
+
+def test_a_policy_that_can_never_hold_is_told_why() -> None:
+    policies = [ChannelPolicy(pattern) for pattern in ("a.*", "b*", "a.b", "c", "bc", "**", "d")]
+    assert [never_holds(policies, number) for number in range(len(policies))] == [
+        None,
+        None,
+        "never holds: a.* comes first and matches the same channels",
+        None,
+        "never holds: b* comes first and matches the same channels",
+        None,
+        "never holds: ** comes first and matches the same channels",
+    ]
+    halves = [ChannelPolicy(pattern) for pattern in ("*", "**.**", "a**")]
+    assert never_holds(halves, 2) == "never holds: the patterns before it match the same channels"
+
+
+def test_a_policy_is_said_in_one_line() -> None:
+    policy = ChannelPolicy(
+        "**", history=5, conflate_ms=250, receipts=True, client_events="all", client_events_per_s=3, max_subscribers=9,
+        max_event_bytes=100, presence_grace_s=4, subscription_count=False, webhooks=False,
+    )  # fmt: skip
+    assert describe(policy) == (
+        "keeps 5 events for 120 s, at most 1048576 bytes, sends each subscriber at most one event per name in 250 ms, "
+        "reports who has received an event, takes client events, on public channels too, takes 3 client events a "
+        "second from each connection, has at most 9 subscribers, takes events of at most 100 bytes, keeps lost members "
+        "for 4 s, sends no subscription counts, sends no webhooks"
+    )
+    assert describe(DEFAULT_POLICY) == "changes nothing"
 
 
 def test_the_first_policy_that_matches_holds() -> None:

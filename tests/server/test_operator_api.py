@@ -10,10 +10,11 @@ import pytest
 
 from kit.client import connected
 from kit.operating import OperatorClient, operated
-from kit.realtime import SECRET, call, realtime_server
+from kit.realtime import SECRET, an_app, call, realtime_server
 from kit.receiver import receiver
 from kit.waiting import eventually
 from kit.xhr import XhrClient
+from smartlink.server.apps.policies import ChannelPolicy
 from smartlink.server.run.lifecycle import RealtimeServer
 
 
@@ -206,6 +207,31 @@ async def test_explain_says_why_a_subscription_was_refused(server: RealtimeServe
     assert [problem["why"] for problem in channel["problems"]] == [problem["why"] for problem in connection["problems"]]
     assert channel["problems"][0]["why"].startswith("Invalid signature")
     assert connection["facts"][0].startswith("It is connected since")
+
+
+async def test_explain_and_the_list_of_apps_say_which_policy_holds() -> None:
+    policies = (
+        ChannelPolicy("prices.*", conflate_ms=250, client_events="all", client_events_per_s=3),
+        ChannelPolicy("private-**", client_events="none"),
+        ChannelPolicy("news", webhooks=False),
+    )
+    async with realtime_server(an_app(channels=policies)) as server, operated(server) as api:
+        facts = {
+            name: (await api.get("explain", subject=name))["facts"] for name in ("prices.eur", "private-x", "news", "x")
+        }
+        [app] = await api.get("apps")
+
+    first = "sends each subscriber at most one event per name in 250 ms"
+    assert f"The policy of prices.* holds: it {first}, takes client events" in facts["prices.eur"][2]
+    assert facts["prices.eur"][3] == "It takes client events, 3 a second from each connection."
+    assert facts["private-x"][2:] == [
+        "The policy of private-** holds, as prices.* does not match: it takes no client events.",
+        "It takes no client events.",
+    ]
+    assert facts["news"][2] == "The policy of news holds, as 2 before it do not match: it sends no webhooks."
+    assert facts["x"][2] == "None of the app's 3 policies matches it: what the app says holds."
+    assert app["policies"][1] == {"pattern": "private-**", "says": "takes no client events"}
+    assert app["channels"][2]["webhooks"] is False
 
 
 async def test_explain_says_how_a_connection_ended(server: RealtimeServer, api: OperatorClient) -> None:

@@ -94,6 +94,7 @@ export interface AppRow {
   limits: Record<string, unknown>
   allowed_origins: string[]
   webhooks: { address: string; events: string[]; channel_prefixes: string[] }[]
+  policies: { pattern: string; says: string }[]
 }
 
 export interface FailedWebhook {

@@ -55,12 +55,28 @@ def list_apps(as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
 def check(
     file: Annotated[Path | None, typer.Argument(help="The file to check; by default the one in use.")] = None,
 ) -> None:
-    """Check the definitions of the applications. Exits with 2 if one is invalid."""
+    """Check the definitions of the applications, and explain their policies. Exits with 2 if one is invalid."""
     settings = _settings()
     if file is not None:
         settings = settings.model_copy(update={"reverb_apps_file": file, "reverb_apps_database_url": None})
-    count = len(_read(settings))
-    _say("1 application, valid" if count == 1 else f"{count} applications, all valid")
+    found = _read(settings)
+    _say("1 application, valid" if len(found) == 1 else f"{len(found)} applications, all valid")
+    for app in found:
+        _explain_policies(app)
+
+
+def _explain_policies(app: App) -> None:
+    """Print a line for each policy of the app's channels, and a hint for each that can never hold."""
+    from smartlink.server.apps.policies import describe, never_holds
+
+    if not app.channels:
+        return
+    _say(f"{app.id}: the first of these policies that matches a channel holds on it")
+    width = min(40, max(len(policy.pattern) for policy in app.channels))
+    for number, policy in enumerate(app.channels):
+        _say(f"  {policy.pattern:<{width}}  {describe(policy)}")
+        if (hint := never_holds(app.channels, number)) is not None:
+            _say(f"  {'':<{width}}  {hint}")
 
 
 @apps.command()

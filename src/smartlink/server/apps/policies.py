@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from smartlink.protocol.names import is_internal
+from smartlink.server.apps.patterns import covers, matches
 
 if TYPE_CHECKING:
     from smartlink.server.apps.base import AppManager
 
-__all__ = ["DEFAULT_POLICY", "ChannelPolicy", "PolicyTable", "matches"]
+__all__ = ["DEFAULT_POLICY", "ChannelPolicy", "PolicyTable", "describe", "never_holds"]
 
 MAX_REMEMBERED = 10_000
 """Channels per application whose policy is remembered."""
@@ -49,15 +49,48 @@ class ChannelPolicy:
 DEFAULT_POLICY: Final = ChannelPolicy("**")
 
 
-@lru_cache(maxsize=10_000)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    parts = re.split(r"(\*\*|\*)", pattern)
-    return re.compile("".join({"**": ".*", "*": "[^.]*"}.get(part, re.escape(part)) for part in parts) + r"\Z")
+def describe(policy: ChannelPolicy) -> str:
+    """Say in one line what a policy does."""
+    says = []
+    if policy.history is not None:
+        says.append(f"keeps {policy.history} events for {policy.history_ttl_s} s, at most {policy.history_bytes} bytes")
+    if policy.conflate_ms is not None:
+        says.append(f"sends each subscriber at most one event per name in {policy.conflate_ms} ms")
+    if policy.receipts:
+        says.append("reports who has received an event")
+    if policy.client_events is not None:
+        says.append(_CLIENT_EVENTS[policy.client_events])
+    if policy.client_events_per_s is not None:
+        says.append(f"takes {policy.client_events_per_s} client events a second from each connection")
+    if policy.max_subscribers is not None:
+        says.append(f"has at most {policy.max_subscribers} subscribers")
+    if policy.max_event_bytes is not None:
+        says.append(f"takes events of at most {policy.max_event_bytes} bytes")
+    if policy.presence_grace_s:
+        says.append(f"keeps lost members for {policy.presence_grace_s} s")
+    if policy.subscription_count is not None:
+        says.append("sends subscription counts" if policy.subscription_count else "sends no subscription counts")
+    if not policy.webhooks:
+        says.append("sends no webhooks")
+    return ", ".join(says) or "changes nothing"
 
 
-def matches(pattern: str, channel: str) -> bool:
-    """Whether a policy's pattern matches the whole name."""
-    return _compiled(pattern).match(channel) is not None
+_CLIENT_EVENTS: Final = {
+    "none": "takes no client events",
+    "members": "takes client events on private and presence channels",
+    "all": "takes client events, on public channels too",
+}
+
+
+def never_holds(policies: Sequence[ChannelPolicy], number: int) -> str | None:
+    """Why the policy at an index can hold on no channel; None if it can, or if that is too hard to tell."""
+    pattern, before = policies[number].pattern, [policy.pattern for policy in policies[:number]]
+    for earlier in before:
+        if covers([earlier], pattern):
+            return f"never holds: {earlier} comes first and matches the same channels"
+    if len(before) > 1 and covers(before, pattern):
+        return "never holds: the patterns before it match the same channels"
+    return None
 
 
 class PolicyTable:

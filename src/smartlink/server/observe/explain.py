@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import msgspec
 
 from smartlink.protocol.names import ChannelKind, is_cache, kind_of
+from smartlink.server.apps.patterns import matches
+from smartlink.server.apps.policies import DEFAULT_POLICY, ChannelPolicy, describe
 from smartlink.server.observe.records import AppRow, ChannelRow, ConnectionDetail, ConnectionRow
 from smartlink.server.runtime.feed import Entry
 
@@ -45,15 +47,8 @@ def of_channel(
         facts.append(f"It has {_counted(channel.subscriptions, 'subscription')}{users}, on {_nodes(subscribers)}.")
     else:
         facts.append("Nobody is subscribed: events published to it reach nobody.")
-    if kind is ChannelKind.ENCRYPTED:
-        facts.append("It takes no client events.")
-    elif not app.limits["accepts_client_events"]:
-        facts.append("The app accepts no client events (REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM).")
-    elif kind is ChannelKind.PUBLIC and not app.limits["accepts_public_client_events"]:
-        facts.append("Client events are refused here: the app accepts them on private and presence channels only.")
-    else:
-        rate = app.limits["client_events_per_s"]
-        facts.append(f"It takes client events, {rate} a second from each connection.")
+    policy, why = _policy(name, app)
+    facts += [why, _client_events(kind, app, policy)]
     if kind is ChannelKind.PRESENCE and (most := app.limits["max_presence_members"]) is not None:
         facts.append(f"It may have {most} members.")
     return Explanation(name, "channel", facts, problems, is_known=channel.subscriptions > 0 or bool(problems))
@@ -104,6 +99,32 @@ def of_user(user_id: str, app: AppRow, connections: Sequence[ConnectionRow], pro
 
 def _counted(count: int, what: str) -> str:
     return f"{count:,} {what if count == 1 else f'{what}s'}"
+
+
+def _policy(channel: str, app: AppRow) -> tuple[ChannelPolicy, str]:
+    """The policy that holds on a channel, and why."""
+    for number, policy in enumerate(app.channels):
+        if matches(policy.pattern, channel):
+            before = app.channels[0].pattern if number == 1 else f"{number} before it"
+            why = f", as {before} {'does' if number == 1 else 'do'} not match" if number else ""
+            return policy, f"The policy of {policy.pattern} holds{why}: it {describe(policy)}."
+    if app.channels:
+        return DEFAULT_POLICY, f"None of the app's {len(app.channels)} policies matches it: what the app says holds."
+    return DEFAULT_POLICY, "The app has no policies of channels: what the app says holds."
+
+
+def _client_events(kind: ChannelKind, app: AppRow, policy: ChannelPolicy) -> str:
+    allowed = policy.client_events
+    if kind is ChannelKind.ENCRYPTED or allowed == "none":
+        return "It takes no client events."
+    if allowed is None and not app.limits["accepts_client_events"]:
+        return "The app accepts no client events (REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM)."
+    on_public = app.limits["accepts_public_client_events"] if allowed is None else allowed == "all"
+    if kind is ChannelKind.PUBLIC and not on_public:
+        who = "the app" if allowed is None else "the policy"
+        return f"Client events are refused here: {who} accepts them on private and presence channels only."
+    rate = policy.client_events_per_s or app.limits["client_events_per_s"]
+    return f"It takes client events, {rate} a second from each connection."
 
 
 def _nodes(rows: Sequence[ConnectionRow]) -> str:

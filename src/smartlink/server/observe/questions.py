@@ -28,6 +28,7 @@ from smartlink.protocol.names import (
     kind_of,
 )
 from smartlink.server.apps.base import App, AppManager
+from smartlink.server.apps.policies import describe
 from smartlink.server.cluster.brokers.base import BrokerUnavailable
 from smartlink.server.core.client import ClientConnection
 from smartlink.server.core.health import Health
@@ -41,6 +42,7 @@ from smartlink.server.observe.records import (
     ConnectionDetail,
     ConnectionRow,
     Kind,
+    PolicyRow,
     ProcessReport,
     Question,
     WebhookTargetRow,
@@ -265,6 +267,8 @@ class Questions:
                     WebhookTargetRow(shown_address(hook.url), hook.events, hook.channel_prefixes)
                     for hook in app.webhooks
                 ],
+                channels=app.channels,
+                policies=[PolicyRow(policy.pattern, describe(policy)) for policy in app.channels],
             )
             for app in self._apps.all()
         ]

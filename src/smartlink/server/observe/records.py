@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from smartlink.server.apps.policies import ChannelPolicy
 from smartlink.server.runtime.feed import Batch, Filter
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "FailedWebhook",
     "FromNode",
     "Kind",
+    "PolicyRow",
     "ProcessReport",
     "Question",
     "Replies",
@@ -158,6 +160,13 @@ class WebhookTargetRow(msgspec.Struct):
     channel_prefixes: tuple[str, ...]
 
 
+class PolicyRow(msgspec.Struct):
+    """A policy of channels, in words."""
+
+    pattern: str
+    says: str
+
+
 class AppRow(msgspec.Struct):
     """An application: its public key and its limits, never its secret."""
 
@@ -167,6 +176,9 @@ class AppRow(msgspec.Struct):
     limits: dict[str, Any]
     allowed_origins: tuple[str, ...]
     webhooks: list[WebhookTargetRow]
+    channels: tuple[ChannelPolicy, ...] = ()
+    policies: list[PolicyRow] = []
+    """The same as `channels`, in words."""
 
 
 class FailedWebhook(msgspec.Struct):
