@@ -19,7 +19,7 @@ from kit.realtime import call
 from kit.receiver import receiver
 from kit.redis import redis_server
 from kit.reverb import Reverb, reverb
-from kit.serve import SMARTLINK
+from kit.serve import SMARTLINK, running
 from kit.waiting import LIMIT_S
 
 HOSTILE = "\x1b[31mred\x07\u202etxt"
@@ -170,3 +170,16 @@ async def test_tail_shows_webhooks_that_the_parent_delivers(tmp_path: Path) -> N
 
     assert (entry["kind"], entry["event"], entry["app_id"]) == ("webhook", "retried", "1001")
     assert "http://127.0.0.1/hook: " in entry["why"]
+
+
+def test_explain_reaches_the_server_of_smartlink_serve(tmp_path: Path) -> None:
+    with running(tmp_path, reverb_server_runtime_dir=tmp_path / "run") as system:
+        told = processes.run(
+            [SMARTLINK, "explain", "presence-online"],
+            cwd=tmp_path,
+            env=system.environment,
+            capture_output=True,
+            text=True,
+        )
+        assert "It is a presence channel" in told.stdout, told.stderr
+    assert list((tmp_path / "run").iterdir()) == []

@@ -83,6 +83,7 @@ async def test_a_connection_shows_client_address_and_channels(server: RealtimeSe
 
     assert (shown["client"], shown["address"], shown["transport"]) == ("js 8.4.0", "127.0.0.1", "websocket")
     assert (shown["channel_names"], shown["backlog_bytes"], shown["signed_in_as"]) == (["private-a"], 0, None)
+    assert shown["is_resumable"] is False
     assert (await api.request("GET", "connection", socket="1.1")).status_code == 404
 
 

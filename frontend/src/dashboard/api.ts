@@ -67,6 +67,7 @@ export interface ConnectionDetail extends ConnectionRow {
   is_pinged: boolean
   authorize_within_s: number | null
   waiting_messages: number
+  is_resumable: boolean
 }
 
 export interface ChannelRow {

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+import structlog
+
 from smartlink.safety import is_loopback
 from smartlink.server.observe.webhook_desk import Refused
+from smartlink.throttle import Throttle
 
 __all__ = ["Access", "Operator", "Request"]
 
+log = structlog.get_logger(__name__)
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 
 
@@ -44,6 +48,7 @@ class Access:
         self._is_local = is_loopback(host)
         self._token = token
         self._app_tokens = dict(app_tokens)
+        self._warnings = Throttle()
 
     def check(self, request: Request) -> Operator:
         """Return who asks. Raises Refused 401 or 403."""
@@ -63,6 +68,8 @@ class Access:
             if _is_same(given, token):
                 found = found or Operator(f"operator of app {app_id}", app_id)
         if found is None:
+            if self._warnings.allows():
+                log.warning("operator token refused", address=request.address)
             raise Refused(401, "This token is not valid")
         return found
 

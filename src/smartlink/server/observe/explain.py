@@ -72,6 +72,8 @@ def of_connection(socket_id: str, app: AppRow, found: ConnectionDetail | None, p
         facts.append("A ping waits for its answer: it is closed if none comes.")
     if found.authorize_within_s is not None:
         facts.append(f"It ends in {found.authorize_within_s} s unless it signs in or joins a private channel.")
+    if found.is_resumable:
+        facts.append("Its client may resume the session after a broken connection, and gets what it missed.")
     most = app.limits["max_channels"]
     facts.append(f"It is on {_counted(found.channels, 'channel')}{'' if most is None else f' of at most {most}'}.")
     if found.backlog_bytes:

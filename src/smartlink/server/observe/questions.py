@@ -126,7 +126,7 @@ class Questions:
         apps = {}
         for app in tuple(self._apps.all()):
             tenant = hub.tenant(app.id)
-            apps[app.id] = AppReport(len(tenant.connections), len(_public(tenant.channels)), tenant.subscriptions)
+            apps[app.id] = AppReport(len(tenant.connections), len(tenant.channels), tenant.subscriptions)
         return ProcessReport(
             node=self.name,
             host=self._host,
@@ -208,6 +208,7 @@ class Questions:
             is_pinged=connection.pinged_at > 0,
             authorize_within_s=connection.authorize_within_s,
             waiting_messages=connection.waiting_messages,
+            is_resumable=connection.client_session is not None,
         )
 
     # Channels

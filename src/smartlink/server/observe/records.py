@@ -141,6 +141,8 @@ class ConnectionDetail(ConnectionRow):
     authorize_within_s: float | None
     """It ends unless it is authorized by then."""
     waiting_messages: int
+    is_resumable: bool
+    """Its client may resume the session after a broken connection, and gets what it missed."""
 
 
 class ChannelRow(msgspec.Struct):
