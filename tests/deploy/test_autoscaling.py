@@ -1,4 +1,4 @@
-"""Nodes that come and go with the number of connections, as Kubernetes' HPA has it, and clients that miss nothing."""
+"""Autoscaling by connections, as Kubernetes' HPA does it: nodes are added and drained, and clients miss nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def connections(deployed: Deployment, number: int) -> int:
     return sum(int(float(value)) for value in re.findall(r"^smartlink_connections\{[^}]*\} (\S+)", text, re.MULTILINE))
 
 
-async def test_nodes_come_and_go_with_the_connections_and_nobody_misses_anything(deployed: Deployment) -> None:
+async def test_clients_miss_nothing_while_nodes_are_added_and_drained(deployed: Deployment) -> None:
     proxy = deployed.put(HAProxy)
     deployed.nodes[1].end()
     await eventually(lambda: "Server realtime/node2 is DOWN" in proxy.said, what="the proxy sees one node")
@@ -60,9 +60,9 @@ async def test_nodes_come_and_go_with_the_connections_and_nobody_misses_anything
         spread = [await connections(deployed, number) for number in (0, 1)]
         assert sum(spread) == 2 * ARRIVING
         assert spread[1] >= ARRIVING / 2
-        assert wanted_nodes(2, sum(spread) / 2) == 3, "the HPA would go on"
+        assert wanted_nodes(2, sum(spread) / 2) == 3, "the HPA would add another"
 
-        # Most leave, and the older node is drained in the midst of talk.
+        # Most leave, and the older node is drained while messages are written.
         await writer.said_more(3)
         await second.aclose()
         left = [await connections(deployed, number) for number in (0, 1)]

@@ -47,7 +47,7 @@ def image() -> Iterator[Image]:
 
 @pytest.fixture(scope="module")
 def layers(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Each layer's archive: what a later one deletes is still in an earlier one."""
+    """Each layer's archive: files that a later layer deletes are still in an earlier one."""
     folder = tmp_path_factory.mktemp("image")
     buildah("push", "localhost/smartlink", f"oci:{folder}")
     index = json.loads((folder / "index.json").read_text())
@@ -74,7 +74,7 @@ def test_it_is_small() -> None:
     assert float(number) * {"MB": 1e6, "GB": 1e9}[unit] <= SIZE_LIMIT, size
 
 
-def test_no_layer_holds_a_secret_or_what_builds_programs(layers: list[Path]) -> None:
+def test_no_layer_has_a_secret_or_a_compiler(layers: list[Path]) -> None:
     found = []
     for number, layer in enumerate(layers):
         for name, content in files(layer):
@@ -88,8 +88,8 @@ def test_no_layer_holds_a_secret_or_what_builds_programs(layers: list[Path]) -> 
     assert found == []
 
 
-def test_nothing_of_the_build_is_left(layers: list[Path]) -> None:
-    """The first layer is the base, which only stands for the official one."""
+def test_no_layer_has_leftovers_of_the_build(layers: list[Path]) -> None:
+    """Without the first layer: the base, which stands in for the official one."""
     left = [
         name
         for layer in layers[1:]
@@ -100,7 +100,7 @@ def test_nothing_of_the_build_is_left(layers: list[Path]) -> None:
     assert left == []
 
 
-def test_no_health_check_is_in_the_image_for_it_would_hold_for_one_command_only(image: Image) -> None:
+def test_each_service_has_a_health_check_and_the_image_has_none(image: Image) -> None:
     given = compose(VALUES)["services"]
 
     assert "HEALTHCHECK" not in (Path(__file__).parents[2] / "deploy" / "Dockerfile").read_text()
@@ -158,7 +158,7 @@ class Composed:
         return Container(name, self.network, address, command, environment | more, user=user)
 
     def _of_this_machine(self, name: str, service: dict[str, Any]) -> tuple[list[str], str, dict[str, str]]:
-        """The images of others are not to be had: their programs run from here, with the same settings."""
+        """Other images are not available here: their programs run from this machine, with the same settings."""
         data = self.folder / name
         data.mkdir(mode=0o777)
         data.chmod(0o777)
@@ -220,7 +220,7 @@ def test_every_service_gets_healthy(composed: Composed) -> None:
     assert order.index("smartlink-db") < order.index("smartlink-migrate") < order.index("smartlink-app")
 
 
-def test_each_runs_without_rights_on_a_read_only_root(composed: Composed) -> None:
+def test_each_service_has_no_capabilities_and_a_read_only_root(composed: Composed) -> None:
     for name in set(OURS) - {"smartlink-migrate"}:
         container = composed.running[name][0]
         status = Path(f"/proc/{container.pid}/status").read_text()
@@ -235,7 +235,7 @@ def test_each_runs_without_rights_on_a_read_only_root(composed: Composed) -> Non
         assert container.run(["sh", "-c", "touch /tmp/here && rm /tmp/here"]).returncode == 0
 
 
-def test_a_message_goes_through_all_of_them(composed: Composed) -> None:
+def test_a_message_passes_through_all_services(composed: Composed) -> None:
     done = composed.network.run(
         [sys.executable, str(CASE), VALUES["APP_URL"], VALUES["REVERB_APP_KEY"]], capture_output=True, text=True
     )
@@ -244,7 +244,7 @@ def test_a_message_goes_through_all_of_them(composed: Composed) -> None:
     assert done.stdout.strip() == "heard: Hello from the image"
 
 
-def test_an_operator_asks_the_doctor_and_takes_a_backup(composed: Composed) -> None:
+def test_doctor_and_backup_work_inside_the_image(composed: Composed) -> None:
     app = composed.running["smartlink-app"][0]
     checks = "settings,keys,database,redis,webhooks,realtime"
 
@@ -255,7 +255,7 @@ def test_an_operator_asks_the_doctor_and_takes_a_backup(composed: Composed) -> N
     assert backup.returncode == 0, backup.stdout + backup.stderr
 
 
-def test_each_stops_in_its_time(composed: Composed) -> None:
+def test_each_service_stops_within_its_grace_period(composed: Composed) -> None:
     for name in ("smartlink-worker", "smartlink-reverb", "smartlink-app"):
         service = composed.services[name]
         for container in composed.running[name]:

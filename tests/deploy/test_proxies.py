@@ -1,4 +1,4 @@
-"""Every configuration of deploy/proxy before two nodes and the portal: what passes, what does not, and a reload."""
+"""Every configuration of deploy/proxy, in front of two nodes and the portal: routing, streaming, reloads."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from kit.deployment import KEY, Deployment, deployment
 from kit.ports import free_port
 from kit.postgres import fresh_database
 from kit.proxies import PROXIES, HAProxy, Proxy
+from kit.readers import Reader, as_ana
 from kit.redis import redis_server
 from kit.talking import Writer, connected, heard, message, publish, say, sign_in
 from kit.waiting import LIMIT_S, eventually, eventually_told
@@ -28,13 +29,14 @@ from kit.waiting import LIMIT_S, eventually, eventually_told
 pytestmark = [pytest.mark.deploy, pytest.mark.browser, pytest.mark.timeout(600)]
 SESSION = "0123456789abcdef-0123_456789"
 APP = f"/app/{KEY}"
+READERS = 20
 LONGER_THAN_DEFAULTS_S = 65
-"""60 s is after how long nginx, lighttpd and Varnish give up on silence if nobody tells them otherwise."""
+"""nginx, lighttpd and Varnish close silent connections after 60 s by default."""
 
 
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterator[Deployment]:
-    """One deployment for all proxies, each of which is put into the same place. Its nodes hold their tongue."""
+    """One deployment for all proxies, which take turns on the same ports. Its nodes send no pings."""
     with (
         fresh_database(postgres_url) as database,
         redis_server() as redis,
@@ -91,7 +93,7 @@ async def test_it_passes_pages_sockets_and_the_fallback(proxy: Proxy, standing: 
 @pytest.mark.parametrize(
     "path", [f"/s/{SESSION}{APP}", f"/s/{SESSION}/pusher{APP}/1/abcdefgh/xhr", f"/pusher{APP}/info"]
 )
-async def test_it_gives_the_realtime_server_its_paths(path: str, proxy: Proxy, standing: Deployment) -> None:
+async def test_it_forwards_every_path_of_the_realtime_server(path: str, proxy: Proxy, standing: Deployment) -> None:
     async with browsing(standing) as client, httpx2.AsyncClient() as direct:
         answer = await client.get(path)
         of_the_node = await direct.get(f"http://127.0.0.1:{standing.node_ports[0]}{path}")
@@ -99,7 +101,7 @@ async def test_it_gives_the_realtime_server_its_paths(path: str, proxy: Proxy, s
     assert (answer.status_code, answer.text) == (of_the_node.status_code, of_the_node.text)
 
 
-async def test_what_is_internal_stays_inside(proxy: Proxy, standing: Deployment) -> None:
+async def test_internal_paths_get_404_from_outside(proxy: Proxy, standing: Deployment) -> None:
     async with browsing(standing) as client:
         for path in ("/webhooks/realtime", "/metrics", "/apps/77/channels", "/apps", "/users/1/terminate_connections",
                      "/up", "/%77ebhooks/realtime", "/x/../webhooks/realtime"):  # fmt: skip
@@ -113,7 +115,7 @@ async def test_what_is_internal_stays_inside(proxy: Proxy, standing: Deployment)
         assert (await inside.get("/api/realtime")).status_code == 404
 
 
-async def test_clients_are_told_apart_by_their_own_address(proxy: Proxy, standing: Deployment) -> None:
+async def test_the_client_address_cannot_be_forged(proxy: Proxy, standing: Deployment) -> None:
     form = {"email": f"{proxy.name}@example.com", "password": "wrong"}
 
     async def tries(address: str, number: int) -> int:
@@ -153,10 +155,13 @@ async def test_the_fallback_streams(proxy: Proxy, standing: Deployment) -> None:
             assert "by the stream" in await message_named("news")
 
 
-async def test_a_reload_in_the_midst_of_talk_loses_nothing(proxy: Proxy, standing: Deployment) -> None:
+async def test_a_reload_under_load_loses_no_message(proxy: Proxy, standing: Deployment) -> None:
     async with chromium() as browser:
         ana, ben = await sign_in(browser, standing, "ana"), await sign_in(browser, standing, "ben")
-        async with Writer(standing, proxy.name) as writer:
+        async with AsyncExitStack() as stack:
+            api = await stack.enter_async_context(as_ana(standing))
+            readers = [await stack.enter_async_context(Reader(standing, api)) for _ in range(READERS)]
+            writer = await stack.enter_async_context(Writer(standing, proxy.name))
             await say(ana, f"Hello through {proxy.name}")
             await expect(message(ben, f"Hello through {proxy.name}")).to_have_count(1, timeout=LIMIT_MS)
             for _ in range(2):
@@ -164,8 +169,12 @@ async def test_a_reload_in_the_midst_of_talk_loses_nothing(proxy: Proxy, standin
                 await asyncio.to_thread(proxy.reload)
             # Longer than old processes keep their sockets.
             await writer.said_more(20)
+            for reader in readers:
+                await eventually(lambda reader=reader: reader.has(writer.written[-1]), what="the last message arrives")
 
         assert writer.answers == {201}
+        for reader in readers:
+            reader.check(writer.written)
         for page in (ana, ben):
             await expect(connected(page)).to_be_visible(timeout=LIMIT_MS)
             await expect(message(page, writer.written[-1])).to_have_count(1, timeout=LIMIT_MS)
@@ -186,7 +195,7 @@ async def test_browsers_open_sockets_over_the_pages_http2_connection(standing: D
     await eventually(lambda: f'{APP} HTTP/2.0"' in proxy.said, what="a socket over HTTP/2 in HAProxy's log")
 
 
-async def test_a_dead_node_costs_no_client_its_place(proxy: Proxy, standing: Deployment) -> None:
+async def test_clients_of_a_dead_node_reach_the_other(proxy: Proxy, standing: Deployment) -> None:
     standing.nodes[0].kill()
     try:
 
@@ -196,17 +205,17 @@ async def test_a_dead_node_costs_no_client_its_place(proxy: Proxy, standing: Dep
                     await publish(standing, "still there")
                     return bool((await heard(socket, "news"))["data"] == '"still there"')
             except (InvalidMessage, InvalidStatus):
-                return proxy.tries_another_node and pytest.fail("the client was told of the dead node")
+                return proxy.tries_another_node and pytest.fail("a handshake failed")
 
         for _ in range(4):
-            await eventually_told(is_served, what="the other node takes the client")
+            await eventually_told(is_served, what="the other node serves the client")
     finally:
         standing.nodes[0].start()
         await asyncio.to_thread(standing.wait_until_up)
 
 
-async def test_silence_ends_no_socket(standing: Deployment) -> None:
-    """All proxies at once, each before the same two nodes, which send no pings."""
+async def test_silent_sockets_stay_open(standing: Deployment) -> None:
+    """All proxies at once, in front of the same two nodes."""
     async with AsyncExitStack() as stack:
         sockets: dict[str, ClientConnection] = {}
         for kind in PROXIES:
@@ -217,7 +226,7 @@ async def test_silence_ends_no_socket(standing: Deployment) -> None:
             await eventually_told(lambda port=ports["inside_port"]: accepts(port), what=f"{kind.name} is up")
             sockets[kind.name] = await stack.enter_async_context(subscribed(standing, ports["port"]))
 
-        await asyncio.sleep(LONGER_THAN_DEFAULTS_S)  # the silence itself
+        await asyncio.sleep(LONGER_THAN_DEFAULTS_S)  # the silence under test
 
         await publish(standing, "after silence")
         for name, socket in sockets.items():

@@ -27,7 +27,7 @@ from kit.waiting import eventually
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(420)]
 ROOT = Path(__file__).parents[2]
 EARLIER = "e1bbce1"
-"""The commit that brought revision 0010, the first that later versions run beside."""
+"""The commit that added revision 0010, the oldest version that can run beside this one."""
 
 
 def installed(sources: Path, folder: Path) -> str:
@@ -84,7 +84,7 @@ async def test_an_upgrade_node_by_node_loses_nothing(of_before: Deployment) -> N
         readers = [await stack.enter_async_context(Reader(deployed, api)) for _ in range(4)]
         await writer.said_more(3)
 
-        # First the tables: the earlier version goes on with them.
+        # First the tables; the earlier version keeps working with them.
         deployed.program = SMARTLINK
         upgraded = await asyncio.to_thread(deployed.command, "db", "upgrade")
         assert upgraded.returncode == 0, upgraded.stderr

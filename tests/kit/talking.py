@@ -79,7 +79,7 @@ class Writer:
         await eventually(lambda: len(self.written) >= now + count, what="the API goes on answering")
 
     async def _posted(self, text: str) -> int:
-        """The status; what broke on the way is sent again, as pages do, and written once."""
+        """The status; requests that fail are sent again with the same key, as the pages do."""
         key = {"Idempotency-Key": secrets.token_hex(8)}
         limit = time.monotonic() + LIMIT_S
         while True:
