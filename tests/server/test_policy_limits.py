@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kit.changing_apps import ChangingApps
 from kit.client import Client, connected
 from kit.cluster import cluster
-from kit.realtime import APP_ID, an_app, call, realtime_server
+from kit.realtime import APP_ID, KEY, SECRET, an_app, call, realtime_server
 from kit.receiver import receiver
 from kit.reverb import reverb
 from kit.simultaneous_joins import subscription
-from kit.waiting import eventually
+from kit.waiting import eventually, eventually_told
+from smartlink.protocol.signing import sign_channel
 from smartlink.server.apps.base import App, WebhookTarget
 from smartlink.server.apps.policies import ChannelPolicy
 
@@ -285,3 +288,67 @@ async def test_no_worker_sends_webhooks_of_a_channel_without(tmp_path: Path) -> 
                 await clients[0].subscribe("loud")
             await eventually(lambda: any(event["name"] == "channel_vacated" for event in target.events))
         assert {event["channel"] for event in target.events} == {"loud"}
+
+
+# Changes while the server runs
+
+
+async def test_new_policies_apply_at_once_to_clients_that_are_connected() -> None:
+    async with receiver() as target:
+        hooks = {"webhooks": (WebhookTarget(target.url, events=("client_event",)),)}
+        apps = ChangingApps([an_app(**hooks)])
+        async with realtime_server(apps) as server, connected(server.port) as ana, connected(server.port) as ben:
+            for client in (ana, ben):
+                await client.subscribe("private-a")
+            ana.send("client-x", "1", channel="private-a")
+            assert (await ben.receive())["data"] == "1"
+            await eventually(lambda: len(target.events) == 1)
+
+            limits = {"max_subscribers": 1, "max_event_bytes": 3, "webhooks": False, "subscription_count": True}
+            apps.become(with_policy("private-a", hooks, **limits))
+            ana.send("client-x", "2", channel="private-a")
+            assert (await ben.receive())["data"] == "2"
+            assert (await publish(server.port, "private-a", "large")).status_code == 413
+            async with connected(server.port) as cem:
+                auth = sign_channel(KEY, SECRET, cem.socket_id, "private-a")
+                cem.send("pusher:subscribe", {"channel": "private-a", "auth": auth})
+                assert (await cem.receive())["data"]["type"] == "LimitReached"
+            # Who was there before stays, and coming back counts as new.
+            ben.send("pusher:unsubscribe", {"channel": "private-a"})
+            assert await ben.is_quiet()
+            count = await ana.expect("pusher_internal:subscription_count")
+            assert json.loads(count["data"]) == {"subscription_count": 1}
+
+            apps.become(with_policy("private-a", hooks, client_events="none"))
+            ana.send("client-x", "3", channel="private-a")
+            assert "not allowed on this channel" in (await refusal(ana))["data"]["message"]
+            assert (await publish(server.port, "private-a", "large")).status_code == 200
+            apps.become(an_app(**hooks))
+            ana.send("client-x", "4", channel="private-a")
+            await eventually(lambda: len(target.events) == 2)
+        assert [json.loads(event["data"]) for event in target.events] == ["1", "4"]
+
+
+async def test_policies_of_a_file_are_read_again_when_it_changes_and_kept_when_they_are_wrong(tmp_path: Path) -> None:
+    file = tmp_path / "apps.toml"
+    app = f'[[apps]]\nid = "{APP_ID}"\nkey = "{KEY}"\nsecret = "{SECRET}"\n'
+    policy = '[[apps.channels]]\npattern = "**"\nmax_event_bytes = '
+    file.write_text(f"{app}{policy}3")
+
+    async def status(size: int) -> int:
+        return int((await publish(server.port, "chat", "x" * size)).status_code)
+
+    async with realtime_server(reverb_apps_file=file) as server:
+        assert [await status(3), await status(4)] == [200, 413]
+        file.write_text(f"{app}{policy}5")
+        server.reload()
+        await eventually_told(lambda: is_status(status(5), 200))
+        file.write_text(f"{app}{policy}-5")
+        server.reload()
+        assert [await status(5), await status(6)] == [200, 413]
+        file.write_text(app)
+        await eventually_told(lambda: is_status(status(6), 200))
+
+
+async def is_status(asked: Awaitable[int], expected: int) -> bool:
+    return await asked == expected
