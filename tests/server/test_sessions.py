@@ -42,7 +42,7 @@ async def resumed(client: Client, channel: str = "chat") -> list[int]:
 def confirmed(server: RealtimeServer) -> list[int]:
     """The positions that the server's sessions have confirmed."""
     sessions: Resumption = server.node.resumption
-    return [position for session in sessions._sessions.values() for position in session.channels.values()]
+    return [position for followers in sessions._followers.values() for position in followers.values()]
 
 
 async def until_confirmed(server: RealtimeServer, client: Client) -> None:

@@ -152,7 +152,8 @@ class ClientConnection:
             self._is_greeted = True
             node.connect(self)
             if self._token is not None:
-                await node.resumption.begin(self, self._token)
+                token, self._token = self._token, None
+                await node.resumption.begin(self, token)
             self.write(text_frame(self.session.opened().frame))
 
     # Called by the transport

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientSession", "Resumed", "Resumption", "SessionToken"]
 
-BARRIER_S = 1.0
-"""Time between two looks for positions to confirm; a session gets a barrier at most every second time."""
+BARRIER_S = 2.0
+"""Shortest time between two barriers of a session."""
 SAVE_S = 5.0
 MAX_REPORTS = 1_000
 """Events per channel to be reported that clients may not have confirmed yet."""
@@ -68,6 +68,8 @@ class _Content(msgspec.Struct, array_like=True):
     sockets: list[str]
 
 
+_NONE: Final[dict[str, Any]] = {}
+"""An empty dictionary that sessions share. Never written to."""
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Content).decode
 
@@ -110,11 +112,13 @@ def _report_of(publication: Publication) -> _Report | None:
 
 
 class ClientSession:
-    """One client's session while its socket is open."""
+    """One client's session while its socket is open. Small: most of its dictionaries are `_NONE`.
+
+    The confirmed positions are with the channels (`Resumption._followers`), where many sessions share one number.
+    """
 
     __slots__ = (
         "barriers",
-        "channels",
         "claims_to_be_known",
         "connection",
         "due",
@@ -134,31 +138,27 @@ class ClientSession:
         self.claims_to_be_known = claims_to_be_known
         """The client says that it had a socket before."""
         self.is_known = False
-        self.channels: dict[str, int] = {}
-        """The confirmed position on each channel it is on."""
-        self.former: dict[str, _Kept] = {}
+        self.former: dict[str, _Kept] = _NONE
         """Channels of former sockets to which it has not subscribed again."""
-        self.sockets: list[str] = []
+        self.sockets: Sequence[str] = ()
         """Ids of former sockets."""
-        self.signed_for: dict[str, str] = {}
+        self.signed_for: dict[str, str] = _NONE
         """By channel: the former socket id in its signature, where that is not the present one's."""
-        self.marks: dict[str, list[int]] = {}
+        self.marks: dict[str, list[int]] = _NONE
         """By channel, the marks there were when it subscribed, if any."""
-        self.replayed: dict[str, Collection[_Report]] = {}
+        self.replayed: dict[str, Collection[_Report]] = _NONE
         """By channel, events that were sent again and are to be reported."""
-        self.due: dict[str, int] = {}
+        self.due: dict[str, int] = _NONE
         """Positions written but not yet covered by a barrier."""
-        self.barriers: deque[tuple[float, dict[str, int]]] = deque()
+        self.barriers: list[tuple[float, dict[str, int]]] | None = None
         """When each unanswered ping was sent, and what it covers, oldest first; a mere sign of life covers nothing."""
         self.saved_at = 0.0
 
-    def content(self) -> bytes:
-        """What it holds now, to be stored."""
-        own = self.connection.session.socket_id
-        kept = dict(self.former)
-        for channel, position in self.channels.items():
-            kept[channel] = _Kept(position, self.signed_for.get(channel, own), self.marks.get(channel, []))
-        return _encode(_Content(kept, [*self.sockets, own][-MAX_SOCKETS:]))
+    def owe(self, channel: str, position: int) -> None:
+        """Note that everything up to a position has been written."""
+        if not self.due:
+            self.due = {}
+        self.due[channel] = max(position, self.due.get(channel, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +174,10 @@ class Resumed:
     is_complete: bool = False
     """The session was on the channel before, and now has everything."""
     reports: Collection[_Report] = ()
+
+
+_NO_FOLLOWERS: Final[dict[ClientSession, int]] = {}
+"""Never written to."""
 
 
 class Resumption:
@@ -197,9 +201,10 @@ class Resumption:
         self._tasks = tasks
         self._metrics = metrics
         self._ttl_s = ttl_s
-        self._sessions: dict[_Key, ClientSession] = {}
-        self._followers: dict[_Key, set[ClientSession]] = {}
-        """By channel."""
+        self._sessions: dict[str, dict[str, ClientSession]] = {}
+        """By app id and name."""
+        self._followers: dict[_Key, dict[ClientSession, int]] = {}
+        """By channel, the sessions on it and up to which position each has handled everything."""
         self._reports: dict[_Key, deque[_Report]] = {}
         """By channel, the last events to be reported."""
         self._active: set[_Key] = set()
@@ -213,7 +218,16 @@ class Resumption:
         self._retained_at = 0.0
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        return sum(map(len, self._sessions.values()))
+
+    def positions(self, session: ClientSession) -> dict[str, int]:
+        """Return the confirmed position on each channel that the session is on."""
+        app_id, found = session.connection.app.id, {}
+        for channel in session.connection.session.channels:
+            position = self._followers.get((app_id, channel), _NO_FOLLOWERS).get(session)
+            if position is not None:
+                found[channel] = position
+        return found
 
     async def begin(self, connection: Connection, token: SessionToken) -> None:
         """Give an open connection its session, taking it over from an earlier socket, wherever that is.
@@ -224,10 +238,11 @@ class Resumption:
         name = blake2b(f"{app_id}\n{token.token}".encode(), digest_size=16).hexdigest()
         session = ClientSession(name, connection, claims_to_be_known=not token.is_fresh)
         connection.client_session = session
-        former = self._sessions.get((app_id, name))
+        of_app = self._sessions.setdefault(app_id, {})
+        former = of_app.get(name)
         if former is not None:
             self._take_from(former, session)
-        self._sessions[app_id, name] = session
+        of_app[name] = session
         self._schedule()
         try:
             stored = await self._store.take(app_id, name, connection.session.socket_id)
@@ -270,7 +285,8 @@ class Resumption:
             if former is not None and not set(marks) <= set(former.marks):
                 former = None
                 session.former.pop(channel, None)
-            session.marks[channel] = marks
+            if marks or channel in session.marks:
+                session.marks = session.marks | {channel: marks}
             now = await self._broker.retain(app_id, channel, 1.5 * self._ttl_s)
             if former is not None:
                 replayed = await self._broker.replay(app_id, channel, former.position)
@@ -298,15 +314,14 @@ class Resumption:
         if session is None:
             return
         former = session.former.pop(channel, None)
-        session.channels[channel] = resumed.position
+        self._followers.setdefault((connection.app.id, channel), {})[session] = resumed.position
         tickets = connection.session.tickets
         if former is not None and tickets and tickets.get(channel) == former.signed_for:
-            session.signed_for[channel] = former.signed_for
-        self._followers.setdefault((connection.app.id, channel), set()).add(session)
+            session.signed_for = session.signed_for | {channel: former.signed_for}
         if resumed.reports:
-            session.replayed[channel] = resumed.reports
+            session.replayed = session.replayed | {channel: resumed.reports}
         if resumed.last > resumed.position:
-            session.due[channel] = resumed.last
+            session.owe(channel, resumed.last)
             self._owing.add(session)
         if not self._urgent:
             asyncio.get_running_loop().call_soon(self._save_urgent)
@@ -315,12 +330,11 @@ class Resumption:
     def left(self, connection: Connection, channel: str) -> None:
         """Note that the client has left a channel; coming back is a new beginning."""
         session = connection.client_session
-        if session is not None and session.channels.pop(channel, None) is not None:
+        if session is not None and self._unfollow(connection.app.id, channel, session):
             session.signed_for.pop(channel, None)
             session.marks.pop(channel, None)
             session.replayed.pop(channel, None)
             session.due.pop(channel, None)
-            self._unfollow(connection.app.id, channel, session)
             self._unsaved.add(session)
 
     async def revoke(self, app_id: str, subject: str) -> None:
@@ -341,19 +355,21 @@ class Resumption:
 
     def pinged(self, session: ClientSession) -> None:
         """Note a ping that only asks whether the peer lives: its answer confirms nothing."""
-        session.barriers.append((0.0, {}))
+        session.barriers = [*(session.barriers or ()), (0.0, _NONE)]
 
     def answered(self, session: ClientSession) -> None:
         """Confirm what the oldest unanswered ping covers."""
         if not session.barriers:
             return
-        sent_at, covered = session.barriers.popleft()
+        (sent_at, covered), *rest = session.barriers
+        session.barriers = rest or None
         if covered:
             self._metrics.confirm.observe(asyncio.get_running_loop().time() - sent_at)
         for channel, position in covered.items():
-            before = session.channels.get(channel, position)
+            followers = self._followers.get((session.connection.app.id, channel), _NO_FOLLOWERS)
+            before = followers.get(session, position)
             if before < position:
-                session.channels[channel] = position
+                followers[session] = position
                 self._unsaved.add(session)
                 self._report_handled(session, channel, before, position)
 
@@ -363,8 +379,7 @@ class Resumption:
         if session is None:
             return
         app_id = connection.app.id
-        if self._sessions.get((app_id, session.name)) is session:
-            del self._sessions[app_id, session.name]
+        if self._release(app_id, session):
             self._tasks.run(self._save(session, self._ttl_s))
         self._forget(session)
 
@@ -384,25 +399,45 @@ class Resumption:
                 self._report(session.connection, channel, report.event_id)
 
     def _take_from(self, former: ClientSession, session: ClientSession) -> None:
-        content = _decode(former.content())
+        content = self._content(former)
         session.former, session.sockets, session.is_known = content.channels, content.sockets, True
         former.connection.client_session = None
         self._forget(former)
 
     def _forget(self, session: ClientSession) -> None:
-        for channel in session.channels:
+        for channel in session.connection.session.channels:
             self._unfollow(session.connection.app.id, channel, session)
         self._owing.discard(session)
         self._unsaved.discard(session)
 
-    def _unfollow(self, app_id: str, channel: str, session: ClientSession) -> None:
+    def _release(self, app_id: str, session: ClientSession) -> bool:
+        """Forget that a session is here. Returns whether it was."""
+        of_app = self._sessions.get(app_id, {})
+        if of_app.get(session.name) is not session:
+            return False
+        del of_app[session.name]
+        if not of_app:
+            del self._sessions[app_id]
+        return True
+
+    def _content(self, session: ClientSession) -> _Content:
+        """What a session holds now, to be stored."""
+        own = session.connection.session.socket_id
+        kept = dict(session.former)
+        for channel, position in self.positions(session).items():
+            kept[channel] = _Kept(position, session.signed_for.get(channel, own), session.marks.get(channel, []))
+        return _Content(kept, [*session.sockets, own][-MAX_SOCKETS:])
+
+    def _unfollow(self, app_id: str, channel: str, session: ClientSession) -> bool:
+        """Take a session off a channel. Returns whether it was on it."""
         followers = self._followers.get((app_id, channel))
-        if followers is not None:
-            followers.discard(session)
-            if not followers:
-                del self._followers[app_id, channel]
-                self._reports.pop((app_id, channel), None)
-                self._active.discard((app_id, channel))
+        if followers is None or followers.pop(session, None) is None:
+            return False
+        if not followers:
+            del self._followers[app_id, channel]
+            self._reports.pop((app_id, channel), None)
+            self._active.discard((app_id, channel))
+        return True
 
     @staticmethod
     def _is_left_out(text: str | None, session: ClientSession, channel: str) -> bool:
@@ -433,7 +468,7 @@ class Resumption:
         if now - self._retained_at >= self._ttl_s / 2:
             self._retained_at = now
             self._tasks.run(self._retain())
-            for session in self._sessions.values():
+            for session in [each for of_app in self._sessions.values() for each in of_app.values()]:
                 if now - session.saved_at >= self._ttl_s:
                     self._save_now(session)
         self._schedule()
@@ -448,9 +483,9 @@ class Resumption:
             if subscribers is None:
                 continue
             written = subscribers.written_position
-            for session in self._followers.get(key, ()):
-                if session.channels.get(channel, written) < written:
-                    session.due[channel] = max(written, session.due.get(channel, 0))
+            for session, position in self._followers.get(key, _NO_FOLLOWERS).items():
+                if position < written:
+                    session.owe(channel, written)
                     self._owing.add(session)
 
     def _send_barriers(self) -> None:
@@ -458,8 +493,8 @@ class Resumption:
         for session in tuple(self._owing):
             if not session.barriers:
                 self._owing.discard(session)
-                due, session.due = session.due, {}
-                session.barriers.append((now, due))
+                due, session.due = session.due, _NONE
+                session.barriers = [(now, due)]
                 self._metrics.barriers += 1
                 session.connection.write(_PING)
 
@@ -485,7 +520,7 @@ class Resumption:
         connection = session.connection
         app_id, owner = connection.app.id, connection.session.socket_id
         try:
-            is_saved = await self._store.save(app_id, session.name, owner, session.content(), ttl_s)
+            is_saved = await self._store.save(app_id, session.name, owner, _encode(self._content(session)), ttl_s)
         except BrokerUnavailable:
             if connection.client_session is session:
                 self._unsaved.add(session)
@@ -493,5 +528,5 @@ class Resumption:
         if not is_saved and connection.client_session is session:
             # Its client has another socket, on another node: this one goes on without it.
             connection.client_session = None
-            self._sessions.pop((app_id, session.name), None)
+            self._release(app_id, session)
             self._forget(session)
