@@ -100,7 +100,9 @@ class Node:
         self._replayed = Newcomers()
         """Connections that were sent events again up to a position."""
         self._corrections = Corrections()
-        self.resumption = Resumption(hub, broker, sessions, tasks, metrics, session_ttl_s, self._on_handled)
+        self.resumption = Resumption(
+            hub, broker, sessions, tasks, metrics, session_ttl_s, self._on_handled, fanout.publish
+        )
         self._retention = Retention(ttl_s=session_ttl_s)
         self._graces = Graces(self._depart, tasks)
         self._grants = Grants(hub, self._revocations, self._expel)
@@ -266,7 +268,7 @@ class Node:
         frames = [session.joined(channel, member, state).frame]
         if resumed is not None:
             self.resumption.joined(connection, channel, resumed)
-            self._replayed.note(app.id, channel, resumed.last, connection)
+            self._replayed.note(app.id, channel, resumed.last if resumed.is_complete else 0, connection)
             came = [each for each in came if not 0 < each.position <= resumed.last]
             frames += resumed.frames
         if resumed is None or not resumed.is_complete:

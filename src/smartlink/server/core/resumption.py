@@ -192,8 +192,12 @@ class Resumption:
         metrics: Metrics,
         ttl_s: float,
         report: Callable[[Connection, str, str], None],
+        broadcast: Callable[[Subscribers, bytes], None],
     ) -> None:
-        """`report(connection, channel, event_id)` is called when a client has handled an event to be reported."""
+        """`report(connection, channel, event_id)` is called when a client has handled an event to be reported.
+        `broadcast(subscribers, frame)` sends a frame, encoded for the wire, to all.
+        """
+        self._broadcast = broadcast
         self._report = report
         self._hub = hub
         self._broker = broker
@@ -474,19 +478,38 @@ class Resumption:
         self._schedule()
 
     def _collect(self) -> None:
-        """Find the positions that have been written to sessions' sockets."""
+        """Find the positions that have been written to sessions' sockets, and send the cheap barriers.
+
+        A channel with none but sessions gets one barrier for all, which goes out with its next batch.
+        """
+        pinged: set[ClientSession] = set()
         for key in tuple(self._active):
             app_id, channel = key
-            subscribers = self._hub.channel(app_id, channel)
-            if subscribers is None or subscribers.written_position == subscribers.position:
-                self._active.discard(key)
+            subscribers, followers = self._hub.channel(app_id, channel), self._followers.get(key, _NO_FOLLOWERS)
             if subscribers is None:
+                self._active.discard(key)
+                continue
+            if len(followers) == len(subscribers) and pinged.isdisjoint(followers):
+                self._active.discard(key)
+                pinged.update(followers)
+                self._ping_all(channel, subscribers, followers)
                 continue
             written = subscribers.written_position
+            if written == subscribers.position:
+                self._active.discard(key)
             for session, position in self._followers.get(key, _NO_FOLLOWERS).items():
                 if position < written:
                     session.owe(channel, written)
                     self._owing.add(session)
+
+    def _ping_all(self, channel: str, subscribers: Subscribers, followers: Collection[ClientSession]) -> None:
+        now, position = asyncio.get_running_loop().time(), subscribers.position
+        self._broadcast(subscribers, _PING)
+        self._metrics.barriers += len(followers)
+        for session in followers:
+            due, session.due = session.due | {channel: position}, _NONE
+            self._owing.discard(session)
+            session.barriers = [*(session.barriers or ()), (now, due)]
 
     def _send_barriers(self) -> None:
         now = asyncio.get_running_loop().time()
