@@ -14,6 +14,7 @@ _EXTRAS = {
     "event": "server",
     "tail": "server",
     "explain": "server",
+    "bench": "server",
 }
 """The extra each command needs; those neither here nor in `_PORTALS` (`serve`, `doctor`) need all of them."""
 _PORTALS = ("app", "worker", "db", "failed", "channels", "user", "seed")
