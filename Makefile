@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup setup-dev pages run test test-lowest test-fast test-pythons coverage test-api test-kill test-deploy test-alerts test-chart test-images test-green test-peers test-browsers soak check format reference bench lock wheel sbom audit clean
+.PHONY: help setup setup-dev pages run test test-lowest test-fast test-pythons coverage test-api test-kill test-deploy test-alerts test-chart test-images test-green test-peers test-browsers test-resume soak check format reference bench lock wheel sbom audit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -75,6 +75,10 @@ test-browsers: ## Test the portal in Firefox and WebKit; installs both
 	@$(BIN)/pytest -q -rP -m other_browsers tests/browsers
 
 SOAK_SECONDS ?= 300
+RESUME_ROUNDS ?= 20
+test-resume: setup-dev ## Break what is between 200 clients and their events, RESUME_ROUNDS times each, and count what they miss
+	@SMARTLINK_RESUME_ROUNDS=$(RESUME_ROUNDS) $(BIN)/pytest -q -s --timeout 1800 tests/peers/test_resuming_through_faults.py
+
 soak: setup-dev ## Connect and disconnect for minutes (SOAK_SECONDS), and report memory growth
 	@SMARTLINK_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/pytest -q tests/server/test_churn.py
 
