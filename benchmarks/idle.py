@@ -25,7 +25,7 @@ from kit.services import Service
 from kit.waiting import LIMIT_S
 
 LIMIT_ALL, LIMIT_PART = 0.5, 0.3
-SETTLE_S = 10.0
+SETTLE_S, SETTLED_PERCENT, MAX_SETTLE_S = 5.0, 8.0, 180.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -89,9 +89,21 @@ def services(folder: Path, database: str, redis: str, label: str) -> list[Servic
     return found
 
 
+def settle(running: list[Service]) -> None:
+    """Wait until all have started: until none uses much for a while."""
+    until = time.monotonic() + MAX_SETTLE_S
+    while time.monotonic() < until:
+        before = [cpu_s(each.pid) for each in running]
+        time.sleep(SETTLE_S)
+        used = [cpu_s(each.pid) - at for each, at in zip(running, before, strict=True)]
+        if all(before) and max(used) < SETTLE_S * SETTLED_PERCENT / 100:
+            return
+    sys.exit("the services do not come to rest")
+
+
 def measure(running: list[Service], seconds: float) -> bool:
     """Print what each used; return whether all are within their limits."""
-    time.sleep(SETTLE_S)
+    settle(running)
     for each in running:
         assert each.is_running, f"{each.name} ended:\n{each.said[-2000:]}"
     before = {each: (cpu_s(each.pid), switches(each.pid), time.monotonic()) for each in running}

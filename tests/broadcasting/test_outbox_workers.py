@@ -7,11 +7,12 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from broadcasting.outbox_database import OutboxDatabase, envelope, relaying
+from broadcasting.outbox_database import OutboxDatabase, envelope, open_database, relaying
 from kit import processes
 from kit.ports import free_port
 from kit.waiting import LIMIT_S, eventually
@@ -22,6 +23,7 @@ from smartlink.broadcasting.outbox import (
     RedisBell,
     RedisListener,
     Schedule,
+    SqliteListener,
     Until,
     Wakeup,
     read_status,
@@ -132,6 +134,17 @@ async def test_notify_wakes_a_worker_in_another_process(postgresql: OutboxDataba
         for number in range(3):
             await postgresql.record(envelope(number))
             await eventually(lambda number=number: len(driver.sent) == number + 1)  # type: ignore[misc]
+
+
+async def test_a_change_of_the_file_wakes_a_worker_in_another_process(tmp_path: Path) -> None:
+    driver, file = FakeDriver(), tmp_path / "outbox.db"
+    async with open_database(f"sqlite+aiosqlite:///{file}") as database:
+        listeners = [SqliteListener(str(file))]
+        async with relaying(database, driver, wakeup=Wakeup(), listeners=listeners, sweep_s=3600) as [relay]:
+            await eventually(lambda: relay._leases.held)
+            for number in range(3):
+                await database.record(envelope(number))
+                await eventually(lambda number=number: len(driver.sent) == number + 1)  # type: ignore[misc]
 
 
 async def test_a_worker_whose_driver_lacks_notify_logs_it_and_sweeps(

@@ -10,7 +10,7 @@ from smartlink.broadcasting.outbox.relay import Relay, Until
 from smartlink.broadcasting.outbox.schedule import Schedule
 from smartlink.broadcasting.outbox.status import OutboxStatus, read_status
 from smartlink.broadcasting.outbox.tables import OutboxTables, define_tables
-from smartlink.broadcasting.outbox.wakeup import PostgresListener, RedisBell, RedisListener, Wakeup
+from smartlink.broadcasting.outbox.wakeup import PostgresListener, RedisBell, RedisListener, SqliteListener, Wakeup
 from smartlink.broadcasting.outbox.worker import run_worker
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "RedisListener",
     "Relay",
     "Schedule",
+    "SqliteListener",
     "Until",
     "Wakeup",
     "define_tables",

@@ -31,6 +31,7 @@ __all__ = ["LEASE_S", "Leases", "PartitionLeases", "database_clock"]
 LEASE_S = 2.4
 """How long a crashed worker's leases keep its parts from others."""
 _FORGOTTEN_AFTER_S = 3600.0
+_MARGIN_S = 0.01
 _ALL_QUEUES = "*"
 
 Part = tuple[str, int]
@@ -67,11 +68,11 @@ class Leases:
         """Renew the leases held. Returns their names."""
         return set((await connection.execute(self._renewal)).scalars())
 
-    async def held_by_others(self) -> set[str]:
-        """Return the names of leases that cannot be taken now."""
-        held = select(self._table.c.name).where(~self._is_ours, ~self._has_run_out)
-        async with self._engine.connect() as connection:
-            return set((await connection.execute(held)).scalars())
+    async def held_by_others(self, connection: AsyncConnection) -> dict[str, float]:
+        """Return the leases that cannot be taken now: by name, in how many seconds they expire."""
+        expires_in = self._table.c.expires_at - self._now
+        held = select(self._table.c.name, expires_in).where(~self._is_ours, ~self._has_run_out)
+        return {name: float(seconds) for name, seconds in await connection.execute(held)}
 
     async def take(self, names: Iterable[str]) -> set[str]:
         """Take those of `names` that are free. Returns them."""
@@ -111,6 +112,8 @@ class PartitionLeases:
         """Parts that another worker should have: to be released when nothing of them is under way."""
         self.queues: tuple[str, ...] = tuple(queues or (DEFAULT_QUEUE,))
         self.valid_until = 0.0
+        self.look_again_at = float("inf")
+        """When the next lease of another worker expires unless it is renewed, on the monotonic clock."""
         self.on_loss: Callable[[Collection[Part]], None] = lambda _: None
         """Called synchronously with parts that are lost or to be released."""
         self.losses = 0
@@ -159,9 +162,12 @@ class PartitionLeases:
         self._lose(before - self.held)
         stray = renewed - self.held
         self.valid_until = asked_at + self.lease_s
-        workers = await self._workers()
-        await self._find_queues()
-        taken = await self._leases.held_by_others()
+        async with self._engine.connect() as connection:
+            workers = await self._workers(connection)
+            await self._find_queues(connection)
+            taken = await self._leases.held_by_others(connection)
+        expiries = [seconds for name, seconds in taken.items() if _part(name) is not None]
+        self.look_again_at = time.monotonic() + min(expiries, default=float("inf")) + _MARGIN_S
         wanted: set[Part] = set(stray)
         surplus: set[Part] = set()
         for queue in self.queues:
@@ -222,32 +228,30 @@ class PartitionLeases:
             await connection.execute(delete(workers).where(workers.c.seen_at < self._now - _FORGOTTEN_AFTER_S))
         self._is_known = True
 
-    async def _workers(self) -> list[list[str]]:
+    async def _workers(self, connection: AsyncConnection) -> list[list[str]]:
         """Return the queues of each live worker, including us."""
         workers = self._tables.outbox_workers
         # As for leases, a time in the future dates from a clock that was turned back.
         alive = select(workers.c.queues).where(
             workers.c.seen_at > self._now - self.lease_s, workers.c.seen_at < self._now + 1
         )
-        async with self._engine.connect() as connection:
-            return [queues.split(",") for queues in (await connection.execute(alive)).scalars()]
+        return [queues.split(",") for queues in (await connection.execute(alive)).scalars()]
 
-    async def _find_queues(self) -> None:
+    async def _find_queues(self, connection: AsyncConnection) -> None:
         if self._given is not None:
             return
         # Skips from one queue's name to the next in the index, which is fast as there are few queues.
         events = self._tables.recorded_events
         is_pending = events.c.state == literal_column(f"'{PENDING}'")
         found: list[str] = []
-        async with self._engine.connect() as connection:
-            after = ""
-            while True:
-                following = select(events.c.queue).where(is_pending, events.c.queue > after)
-                name = await connection.scalar(following.order_by(events.c.queue).limit(1))
-                if name is None:
-                    break
-                found.append(name)
-                after = name
+        after = ""
+        while True:
+            following = select(events.c.queue).where(is_pending, events.c.queue > after)
+            name = await connection.scalar(following.order_by(events.c.queue).limit(1))
+            if name is None:
+                break
+            found.append(name)
+            after = name
         ours = {queue for queue, _ in self.held}
         self.queues = (DEFAULT_QUEUE, *sorted((ours | set(found)) - {DEFAULT_QUEUE}))
 

@@ -34,7 +34,7 @@ from smartlink.broadcasting.outbox.pruning import RETENTION, prune
 from smartlink.broadcasting.outbox.queue import PendingQueue
 from smartlink.broadcasting.outbox.service import Services
 from smartlink.broadcasting.outbox.tables import OutboxTables
-from smartlink.broadcasting.outbox.wakeup import Wakeup, WakeupListener
+from smartlink.broadcasting.outbox.wakeup import SqliteListener, Wakeup, WakeupListener
 from smartlink.prometheus import Histogram
 
 __all__ = ["MAX_FAILED_ATTEMPTS", "Relay", "Until"]
@@ -45,6 +45,10 @@ MAX_FAILED_ATTEMPTS = 5
 _ROOM = 500
 """The number of events of one queue to keep in memory."""
 _BEATS_PER_LEASE = 6
+_IDLE_BEATS_PER_LEASE = 2.4
+"""Fewer while nothing is sent: each is a write. Two may fail before a lease ends."""
+_IDLE_SWEEP_S = 2.0
+"""How often to sweep while all listeners work: wake-ups are then missed only if a process does not send them."""
 _LOOK_PAST_EVERY_S = 2.0
 """How often to look for events of other connections behind those of an unavailable one."""
 _LEASE_TRIES = 5
@@ -66,11 +70,12 @@ class Until:
 class Relay:
     """Sends recorded events through `driver`.
 
-    `wakeup` wakes it from an outbox in this process, `listeners` from elsewhere; a sweep every `sweep_s` finds all
-    other events. `send_timeout_s` bounds a call, even if the driver has no timeout. For each connection, it makes up
-    to `concurrency` calls at once, and as many again for suspects. `queues` are in order of priority; None means all,
-    with equal priority. `lease_s` is how long a crashed relay's leases keep others from its events. Raises ValueError
-    if `concurrency` is below 1, BroadcastConfigError for an invalid queue name.
+    `wakeup` wakes it from an outbox in this process, `listeners` from elsewhere; a sweep every `sweep_s`, or every two
+    seconds while the listeners work, finds all other events. `send_timeout_s` bounds a call, even if the driver has no
+    timeout. For each connection, it makes up to `concurrency` calls at once, and as many again for suspects. `queues`
+    are in order of priority; None means all, with equal priority. `lease_s` is how long a crashed relay's leases keep
+    others from its events. Raises ValueError if `concurrency` is below 1, BroadcastConfigError for an invalid queue
+    name.
     """
 
     def __init__(
@@ -151,7 +156,10 @@ class Relay:
         stopping.add_done_callback(lambda _: self._bell.set())
         queues = "all queues" if self._queues is None else ", ".join(self._queues)
         _log.info("outbox: worker %s started, for %s", self.worker_id, queues)
-        listening = [asyncio.create_task(each.listen(self._ring)) for each in self._listeners]
+        listening = [
+            asyncio.create_task(each.listen(self._look if isinstance(each, SqliteListener) else self._ring))
+            for each in self._listeners
+        ]
         try:
             with ExitStack() as stack:
                 stack.enter_context(self._wakeup.calling(self._ring))
@@ -224,6 +232,11 @@ class Relay:
     # One round: synchronous code that starts all tasks that can be started; each rings when it is done.
 
     def _ring(self) -> None:
+        # A beat finds queues that are new.
+        self._beat_at = min(self._beat_at, time.monotonic() + self._leases.lease_s / _BEATS_PER_LEASE)
+        self._look()
+
+    def _look(self) -> None:
         self._must_fetch = True
         self._bell.set()
 
@@ -236,13 +249,24 @@ class Relay:
             self._beating = self._spawn(self._to_database("lease", self._beat), "_beating")
         if self._calls.unmarked and self._marking is None:
             self._marking = self._spawn(self._to_database("mark", self._calls.mark), "_marking")
-        if now - self._swept_at >= self._sweep_s or any(self._has_room(*more) for more in self._has_more):
+        if now - self._swept_at >= self._sweep_every_s() or any(self._has_room(*more) for more in self._has_more):
             self._must_fetch = True
         if self._must_fetch and self._fetching is None and now >= self._may_fetch_at:
             self._must_fetch = False
             self._swept_at = now
             self._fetching = self._spawn(self._to_database("read", self._fetch), "_fetching")
         self._calls.start()
+
+    def _sweep_every_s(self) -> float:
+        is_woken = bool(self._listeners) and all(getattr(each, "is_listening", False) for each in self._listeners)
+        return max(self._sweep_s, _IDLE_SWEEP_S) if is_woken else self._sweep_s
+
+    def _rest_of_beats(self) -> None:
+        """Put the next beat off while nothing is sent, but not beyond the end of another worker's lease."""
+        is_busy = self._calls.under_way or self._calls.unmarked or len(self._lanes)
+        if not is_busy and self._leases.is_valid() and self._leases.held and not self._leases.surplus:
+            idle_at = time.monotonic() + self._leases.lease_s / _IDLE_BEATS_PER_LEASE
+            self._beat_at = max(self._beat_at, min(idle_at, self._leases.look_again_at))
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         def done(_: asyncio.Task[None]) -> None:
@@ -256,7 +280,7 @@ class Relay:
     async def _rest(self, ends_at: float) -> None:
         """Wait until someone rings or something is due."""
         now = time.monotonic()
-        due = [max(self._swept_at, now) + self._sweep_s, ends_at]
+        due = [max(self._swept_at, now) + self._sweep_every_s(), ends_at]
         if self._beating is None:
             due.append(self._beat_at)
         if self._leases.is_valid():
@@ -300,6 +324,7 @@ class Relay:
         await self._leases.beat(self.sent, self.failed)
         if self._leases.held - before:
             self._must_fetch = True
+        self._rest_of_beats()
         if self._leases.surplus:
             idle = [part for part in self._leases.surplus if self._lanes.is_idle(part)]
             if idle:

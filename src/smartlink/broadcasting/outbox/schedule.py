@@ -54,9 +54,11 @@ class Schedule:
         lease = Leases(self._engine, self._tables.outbox_lease, self._holder, seconds)
         pause_s = first_s
         while not await _is_set_within(stop, pause_s):
-            pause_s = max(0.5, seconds / 10)
+            pause_s = max(0.5, seconds / 2)
             try:
-                await self._within_its_time(_do(lease, name, job), stop)
+                if await self._within_its_time(_do(lease, name, job), stop):
+                    # The lease is ours until then: nobody can run it before.
+                    pause_s = seconds
             except Exception as error:  # noqa: BLE001 - an error must not stop the other jobs
                 said = hint(error) or error
                 _log.warning("scheduled job %s failed, will run again: %s: %s", name, type(error).__name__, said)
@@ -66,21 +68,24 @@ class Schedule:
         except Exception as error:  # noqa: BLE001 - the lease expires by itself
             _log.warning("scheduled job %s: could not release its lease: %s", name, type(error).__name__)
 
-    async def _within_its_time(self, work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
+    async def _within_its_time(self, work: Coroutine[Any, Any, bool], stop: asyncio.Event) -> bool:
         """Run `work`, for at most two more seconds once `stop` is set. Raises what it raises, and TimeoutError."""
         doing, stopping = asyncio.create_task(self._database.do(work)), asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
             async with asyncio.timeout(_GIVE_UP_S):
-                await doing
+                return await doing
         finally:
             doing.cancel()
             stopping.cancel()
 
 
-async def _do(lease: Leases, name: str, job: Job) -> None:
-    if await lease.take([f"job:{name}"]):
-        await job()
+async def _do(lease: Leases, name: str, job: Job) -> bool:
+    """Run a job if it is due; return whether it was."""
+    if not await lease.take([f"job:{name}"]):
+        return False
+    await job()
+    return True
 
 
 async def _is_set_within(stop: asyncio.Event, seconds: float) -> bool:

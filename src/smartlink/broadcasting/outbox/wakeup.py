@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 import threading
 from collections.abc import Awaitable, Callable
@@ -19,11 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from smartlink.broadcasting.errors import BroadcastConfigError
 from smartlink.broadcasting.outbox.statements import NOTIFY_CHANNEL
 
-__all__ = ["PostgresListener", "RedisBell", "RedisListener", "Wakeup", "WakeupListener"]
+__all__ = ["PostgresListener", "RedisBell", "RedisListener", "SqliteListener", "Wakeup", "WakeupListener"]
 
 _REDIS_CHANNEL = "smartlink:outbox"
 _TRY_AGAIN_S = 1.0
 _ASK_EVERY_S = 10.0
+_LOOK_EVERY_S = 0.25
 _TO_ONESELF = "hear:"
 _REDIS_TIMEOUT_S = 2.0
 
@@ -60,7 +62,10 @@ class Wakeup:
 
 
 class WakeupListener(Protocol):
-    """Receives wake-ups from other processes."""
+    """Receives wake-ups from other processes.
+
+    While an attribute `is_listening` is True, the relay sweeps less often.
+    """
 
     async def listen(self, on_wakeup: Callable[[], None]) -> None:
         """Call `on_wakeup` at each wake-up, until cancelled. Reconnects after errors."""
@@ -84,6 +89,8 @@ class PostgresListener:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self.is_listening = False
+        """Whether it has received what it sent to itself lately."""
 
     async def listen(self, on_wakeup: Callable[[], None]) -> None:
         """Call `on_wakeup` at each wake-up, until cancelled. Reconnects after errors."""
@@ -106,12 +113,17 @@ class PostgresListener:
                         on_wakeup()
 
                 await raw.add_listener(NOTIFY_CHANNEL, on_notify)
-                while not gone.is_set():
-                    # A connection that vanished, or one behind a pooler, never receives anything.
-                    await self._notify_self(own, has_received)
+                try:
+                    while not gone.is_set():
+                        # A connection that vanished, or one behind a pooler, never receives anything.
+                        await self._notify_self(own, has_received)
+                        self.is_listening = True
+                        on_wakeup()
+                        with contextlib.suppress(TimeoutError):
+                            await asyncio.wait_for(gone.wait(), _ASK_EVERY_S)
+                finally:
+                    self.is_listening = False
                     on_wakeup()
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(gone.wait(), _ASK_EVERY_S)
 
         await _for_ever("PostgreSQL", once)
 
@@ -132,6 +144,39 @@ class PostgresListener:
             ) from None
 
 
+class SqliteListener:
+    """Receives wake-ups from other processes on this machine: looks every 0.25 s whether the database's files changed.
+
+    Looking costs a few microseconds. Any change wakes; one within the same tick of the file system's clock as the one
+    before, and of the same size, is found by the sweep.
+    """
+
+    def __init__(self, file: str) -> None:
+        self._files = (file, f"{file}-wal")
+        self.is_listening = True
+
+    async def listen(self, on_wakeup: Callable[[], None]) -> None:
+        """Call `on_wakeup` at each change, until cancelled."""
+        seen = self._look()
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            before, seen = seen, self._look()
+            if seen != before:
+                on_wakeup()
+
+    def _look(self) -> tuple[tuple[int, int] | None, ...]:
+        return tuple(_changed_at(file) for file in self._files)
+
+
+def _changed_at(file: str) -> tuple[int, int] | None:
+    """When a file was changed in nanoseconds, and its size; None without the file."""
+    try:
+        found = os.stat(file)  # noqa: PTH116 - four times a second
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
 class RedisListener:
     """Receives the wake-ups of a `RedisBell`, for `queues` or for all."""
 
@@ -139,6 +184,8 @@ class RedisListener:
         self._url = url
         self._channels = [_REDIS_CHANNEL] if queues is None else [f"{_REDIS_CHANNEL}:{queue}" for queue in queues]
         self._takes_all = queues is None
+        self.is_listening = False
+        """Whether it is subscribed."""
 
     async def listen(self, on_wakeup: Callable[[], None]) -> None:
         """Call `on_wakeup` at each wake-up, until cancelled. Reconnects after errors."""
@@ -154,9 +201,12 @@ class RedisListener:
                         await subscription.psubscribe(f"{_REDIS_CHANNEL}:*")
                     else:
                         await subscription.subscribe(*self._channels)
+                    self.is_listening = True
                     on_wakeup()
                     await self._listen(subscription, on_wakeup)
             finally:
+                self.is_listening = False
+                on_wakeup()
                 await client.aclose()
 
         await _for_ever("Redis", once)

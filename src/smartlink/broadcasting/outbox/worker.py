@@ -17,7 +17,7 @@ from smartlink.broadcasting.outbox.pgbouncer import is_pooled
 from smartlink.broadcasting.outbox.relay import Relay, Until
 from smartlink.broadcasting.outbox.schedule import Schedule
 from smartlink.broadcasting.outbox.tables import OutboxTables
-from smartlink.broadcasting.outbox.wakeup import PostgresListener, RedisListener, Wakeup, WakeupListener
+from smartlink.broadcasting.outbox.wakeup import PostgresListener, RedisListener, SqliteListener, Wakeup, WakeupListener
 
 __all__ = ["run_worker"]
 
@@ -77,7 +77,10 @@ async def run_worker(
 def _listeners(engine: AsyncEngine, queues: Sequence[str] | None, redis_url: str | None) -> list[WakeupListener]:
     if redis_url is not None:
         return [RedisListener(redis_url, None if queues is None else tuple(queues))]
-    return [PostgresListener(engine)] if engine.dialect.name == "postgresql" and not is_pooled(engine) else []
+    if engine.dialect.name == "sqlite":
+        file = engine.url.database
+        return [] if not file or file == ":memory:" else [SqliteListener(file)]
+    return [] if is_pooled(engine) else [PostgresListener(engine)]
 
 
 @contextlib.contextmanager

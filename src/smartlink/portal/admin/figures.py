@@ -27,6 +27,8 @@ __all__ = ["FigureBoard"]
 log = logging.getLogger(__name__)
 
 LIVE_EVERY_S = 1.0
+LOOKS_EVERY_S = 5.0
+"""How often to look whether an admin is there; a page shows the figures that it fetched until then."""
 KEPT = dt.timedelta(hours=1)
 LATENCY_OF = 200
 LATENCY_WITHIN = dt.timedelta(minutes=1)
@@ -90,15 +92,20 @@ class FigureBoard:
         return answer
 
     async def show(self, stop: asyncio.Event) -> None:
-        """Send the figures every second while an admin is subscribed, until `stop` is set."""
+        """Send the figures every second while an admin is subscribed, until `stop` is set.
+
+        They begin at most five seconds after the admin came.
+        """
         while not stop.is_set():
+            pause_s = LOOKS_EVERY_S
             try:
                 if await self.has_viewer(LIVE_EVERY_S / 2):
+                    pause_s = LIVE_EVERY_S
                     self._announcer.say(AdminFigures(await self.collect()))
             except DatabaseAway as error:
                 log.warning("figures not sent: %s", error)
             try:
-                await asyncio.wait_for(stop.wait(), LIVE_EVERY_S)
+                await asyncio.wait_for(stop.wait(), pause_s)
             except TimeoutError:
                 continue
 

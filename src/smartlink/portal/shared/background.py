@@ -18,6 +18,7 @@ from smartlink.broadcasting.outbox import (
     RedisListener,
     Relay,
     Schedule,
+    SqliteListener,
     Until,
     Wakeup,
 )
@@ -83,4 +84,6 @@ def _listeners(database: Database, settings: BroadcastSettings, queues: Sequence
     url = redis_url(settings)
     if url is not None:
         return [RedisListener(url, None if queues is None else tuple(queues))]
-    return [] if database.is_sqlite or is_pooled(database.engine) else [PostgresListener(database.engine)]
+    if database.is_sqlite:
+        return [] if database.file is None else [SqliteListener(database.file)]
+    return [] if is_pooled(database.engine) else [PostgresListener(database.engine)]
