@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,14 @@ import pytest
 import yaml
 
 from kit import processes
+from kit.prometheus import RULES, needs_prometheus
 from smartlink.portal.observe import METRICS as PORTAL_METRICS
 from smartlink.server.observe.table import METRICS as SERVER_METRICS
 
 ROOT = Path(__file__).parents[2]
-RULES = ROOT / "deploy/prometheus/rules.yml"
 RUNBOOK = ROOT / "docs/howto/runbook.md"
 DASHBOARD = ROOT / "deploy/grafana/smartlink.json"
 KINDS = {metric.name: metric for metric in (*SERVER_METRICS, *PORTAL_METRICS)}
-
-needs_prometheus = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs Prometheus: make test-alerts")
 
 
 def alerts() -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import time
@@ -42,6 +43,8 @@ METRICS = (
 )
 """docs/reference/metrics.md is checked against it."""
 
+PATIENCE_S = 1.0
+"""How long a scrape waits for the database: Prometheus gives up after ten seconds and then knows nothing at all."""
 _OTHERS = "other"
 _OWN_PATHS = frozenset({"/broadcasting/auth", "/broadcasting/user-auth", "/up"})
 
@@ -115,6 +118,7 @@ class PortalObserver:
         self._background = background
         self._counts = counts
         self._errors = errors
+        self._checking: asyncio.Task[bool] | None = None
         self.app = Starlette(routes=[Route("/metrics", self._metrics), Route("/healthz", _is_alive)])
 
     async def samples(self) -> Samples:
@@ -132,16 +136,28 @@ class PortalObserver:
         if (file := self._database.file) is not None:
             free = shutil.disk_usage(Path(file).parent).free
             found[sample_name("smartlink_database_free_bytes", file=file)] = free
+        is_up = await self._is_up()
+        found["smartlink_database_up"] = int(is_up)
+        return found | await self._outbox() if is_up else found
+
+    async def _is_up(self) -> bool:
+        """Whether the database accepts writes. One that keeps a scrape waiting counts as one that does not."""
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(self._check())
+        await asyncio.wait({self._checking}, timeout=PATIENCE_S)
+        return self._checking.done() and self._checking.result()
+
+    async def _check(self) -> bool:
         try:
             await self._health.check()
-            found["smartlink_database_up"] = 1
         except DatabaseAway:
-            found["smartlink_database_up"] = 0
-        return found | await self._outbox()
+            return False
+        return True
 
     async def _outbox(self) -> Samples:
         try:
-            status = await read_status(self._database.engine, outbox_tables)
+            async with asyncio.timeout(PATIENCE_S):
+                status = await read_status(self._database.engine, outbox_tables)
         except (SQLAlchemyError, OSError, TimeoutError):
             return {}
         found: Samples = {

@@ -26,7 +26,19 @@ _OTHERS_SETTINGS = (
     "the portal is not set up here: DB_CONNECTION={} belongs to another application. To use the portal, set "
     "DATABASE_URL=sqlite:///var/smartlink.db, or postgresql://…"
 )
-CHECKS = ("settings", "keys", "pages", "database", "redis", "ports", "descriptors", "webhooks", "realtime", "proxy")
+CHECKS = (
+    "settings",
+    "keys",
+    "pages",
+    "database",
+    "redis",
+    "ports",
+    "descriptors",
+    "certificate",
+    "webhooks",
+    "realtime",
+    "proxy",
+)
 _MARKS = {CheckState.FINE: "✓", CheckState.WARNING: "!", CheckState.FAILED: "✗", CheckState.SKIPPED: "–"}
 _ASCII = {CheckState.FINE: "ok", CheckState.WARNING: "!!", CheckState.FAILED: "XX", CheckState.SKIPPED: "--"}
 
@@ -80,6 +92,8 @@ async def _examine(wanted: frozenset[str]) -> list[Finding]:
         found += machine.check_ports(server, portal)
     if "descriptors" in wanted:
         found.append(machine.check_descriptors(server))
+    if "certificate" in wanted:
+        found.append(machine.check_certificate(server))
     if "webhooks" in wanted:
         found += await webhooks.check_webhooks(server)
     if "realtime" in wanted:

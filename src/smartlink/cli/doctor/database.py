@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from smartlink.background import Background
 from smartlink.broadcasting.outbox import read_status
 from smartlink.cli.doctor.clock import compare
 from smartlink.cli.doctor.finding import Finding, failed, fine, skipped, warning
@@ -16,6 +17,7 @@ from smartlink.cli.wording import waiting
 from smartlink.portal import migrations
 from smartlink.portal.shared.db import Database, outbox_tables
 from smartlink.portal.shared.errors import DatabaseAway
+from smartlink.portal.shared.health import DatabaseHealth
 from smartlink.portal.shared.settings import PortalSettings
 
 __all__ = ["check_database"]
@@ -43,12 +45,24 @@ async def check_database(settings: PortalSettings) -> list[Finding]:
     kind = "SQLite" if database.is_sqlite else "PostgreSQL"
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            found = [fine("database", f"{kind}, revision {revision}"), await _clock(database), await _worker(database)]
+            if (problem := await _unwritable(database)) is not None:
+                return [problem]
+            found = [fine("database", f"{kind}, revision {revision}"), await _clock(database), *await _worker(database)]
             return [*found, *_files(settings)]
     except (DatabaseAway, SQLAlchemyError, TimeoutError) as error:
         return [failed("database", f"does not answer ({type(error).__name__})", f"check {where}")]
     finally:
         await database.aclose()
+
+
+async def _unwritable(database: Database) -> Finding | None:
+    """Say why the database accepts no writes: a lock, a full disk. It may still answer queries."""
+    try:
+        await DatabaseHealth(database, Background()).check()
+    except DatabaseAway as error:
+        fix = "free disk space, or end the program that holds a lock: see docs/howto/runbook.md"
+        return failed("database", error.message, fix)
+    return None
 
 
 def _files(settings: PortalSettings) -> list[Finding]:
@@ -69,8 +83,13 @@ async def _clock(database: Database) -> Finding:
     return compare("the database", float(there or 0) - before)
 
 
-async def _worker(database: Database) -> Finding:
+async def _worker(database: Database) -> list[Finding]:
     found = await read_status(database.engine, outbox_tables)
-    if found.has_worker:
-        return fine("worker", f"running, {waiting(found.waiting)}")
-    return warning("worker", f"none is running, {waiting(found.waiting)}", "smartlink worker start, or smartlink serve")
+    listed = [fine("worker", f"running, {waiting(found.waiting)}")]
+    if not found.has_worker:
+        said = f"none is running, {waiting(found.waiting)}"
+        listed = [warning("worker", said, "smartlink worker start, or smartlink serve")]
+    if found.failed:
+        fix = "smartlink failed list shows why; then smartlink failed retry all, or smartlink failed forget all"
+        listed.append(warning("failed events", f"{found.failed} set aside, not sent", fix))
+    return listed

@@ -1,4 +1,4 @@
-"""Checks this machine: ports and file descriptors."""
+"""Checks this machine: ports, file descriptors, and the server's certificate."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import errno
 import os
 import resource
 import socket
+import time
+from pathlib import Path
 
 import httpx2
 
-from smartlink.cli.doctor.finding import Finding, failed, fine, warning
+from smartlink.cli.doctor.finding import Finding, failed, fine, skipped, warning
 from smartlink.portal.shared.settings import PortalSettings
 from smartlink.protocol.addresses import netloc
+from smartlink.server.core.health import CERTIFICATE_S
+from smartlink.server.net.tls import ends_at
 from smartlink.server.settings.config import ServerSettings
 
-__all__ = ["check_descriptors", "check_ports"]
+__all__ = ["check_certificate", "check_descriptors", "check_ports"]
 
 TIMEOUT_S = 3.0
 KEPT = 128
@@ -38,6 +42,23 @@ def check_descriptors(server: ServerSettings) -> Finding:
         f"{hard} open files allowed, {wanted} needed for REVERB_APP_MAX_CONNECTIONS={wanted - KEPT}",
         f"set LimitNOFILE={wanted} in the systemd unit, ulimits in compose, or run: ulimit -Hn {wanted}",
     )
+
+
+def check_certificate(server: ServerSettings) -> Finding:
+    """Check that the certificate in the server's file is valid for two more weeks."""
+    chain, key = server.reverb_server_tls_cert, server.reverb_server_tls_key
+    if chain is None or key is None:
+        return skipped("certificate", "not used: REVERB_SERVER_TLS_CERT is not set, a proxy may have one")
+    fix = "renew it, then send the server SIGHUP: see docs/howto/runbook.md"
+    try:
+        left_s = ends_at(Path(chain), Path(key)) - time.time()
+    except OSError as error:
+        said = f"REVERB_SERVER_TLS_CERT={chain} cannot be used ({type(error).__name__})"
+        return failed("certificate", said, "check both files")
+    if left_s <= 0:
+        return failed("certificate", f"{chain} has ended: browsers refuse it", fix)
+    said = f"{chain} ends in {int(left_s / 86_400)} days"
+    return fine("certificate", said) if left_s > CERTIFICATE_S else warning("certificate", said, fix)
 
 
 def _check_port(variable: str, host: str, port: int) -> Finding:
