@@ -166,7 +166,7 @@ async def test_a_gap_with_a_failed_event_is_incomplete_until_the_state_is_reload
 async def test_a_retried_event_keeps_everything_but_its_id_and_attempts(database: OutboxDatabase) -> None:
     driver = FakeDriver()
     driver.fails_with = BroadcastRefused("answered 400: no")
-    kept = Envelope("private-b", "E", '{"a":"é"}', "1.2", Delivery.STATE, "high", None, "pusher", "7")
+    kept = Envelope("private-b", "E", '{"a":"é"}', "1.2", Delivery.STATE, "high", None, "pusher", "7", True)
     [before] = await database.record(kept)
     await database.relay(driver).run_once()
 
@@ -174,7 +174,17 @@ async def test_a_retried_event_keeps_everything_but_its_id_and_attempts(database
 
     [after] = await database.column("id")
     assert after > before
-    for name in ("channel", "name", "payload", "socket_id", "delivery", "queue", "connection", "except_user"):
+    for name in (
+        "channel",
+        "name",
+        "payload",
+        "socket_id",
+        "delivery",
+        "queue",
+        "connection",
+        "except_user",
+        "receipts",
+    ):
         assert await database.column(name) == [getattr(kept, name)]
     assert await database.column("state") == ["pending"]
     assert await database.column("attempts") == [0]

@@ -16,6 +16,7 @@ from smartlink.broadcasting.webhooks import (
     ChannelOccupied,
     ChannelVacated,
     ClientEvent,
+    EventDelivered,
     MemberAdded,
     MemberRemoved,
     SubscriptionCount,
@@ -52,6 +53,10 @@ def received(body: bytes, key: str = KEY, secret: str = SECRET) -> Webhook:
         ({"name": "cache_miss", "channel": "cache-a"}, CacheMiss("cache-a")),
         ({"name": "user_online", "user_id": "7"}, UserOnline("7")),
         ({"name": "user_offline", "user_id": "7"}, UserOffline("7")),
+        (
+            {"name": "event_delivered", "channel": "private-a", "id": "9-0123456789abcdef", "user_id": "7"},
+            EventDelivered("private-a", "9-0123456789abcdef", "7"),
+        ),
         ({"name": "subscription_count", "channel": "a", "subscription_count": 5}, SubscriptionCount("a", 5)),
         (
             {"name": "client_event", "channel": "private-a", "event": "client-x", "data": "{}", "socket_id": "1.2"},
@@ -228,3 +233,20 @@ def test_a_signature_in_another_notation_is_refused(change: Callable[[str], str]
 
 async def test_a_websocket_is_refused() -> None:
     assert await connect_websocket(WebhookReceiver({KEY: SECRET})) == [{"type": "websocket.close", "code": 1000}]
+
+
+@pytest.mark.parametrize(
+    ("event_id", "recorded"),
+    [
+        ("41-0123456789abcdef", 41),
+        ("41", None),
+        ("0-0123456789abcdef", None),
+        ("x-0123456789abcdef", None),
+        ("41-0123456789ABCDEF", None),
+        ("41-0123456789abcdef\n", None),
+        ("4\u0661-0123456789abcdef", None),
+        ("9" * 20 + "-0123456789abcdef", None),
+    ],
+)
+def test_a_delivered_event_of_an_outbox_names_its_record(event_id: str, recorded: int | None) -> None:
+    assert EventDelivered("private-a", event_id, "7").event_id == recorded

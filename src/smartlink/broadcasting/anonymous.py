@@ -68,6 +68,10 @@ class AnonymousBroadcast(Generic[Sent]):
         """Exclude all sockets of a user; see `Broadcaster.pack`."""
         return replace(self, _to_other_users=user_id)
 
+    def receipts(self) -> AnonymousBroadcast[Sent]:
+        """Have receipts reported when `event` is announced; `send` then raises, see `Broadcaster.pack`."""
+        return self._changed(broadcast_receipts=True)
+
     def rescue(self) -> AnonymousBroadcast[Sent]:
         """Report a failure instead of raising it."""
         return self._changed(broadcast_rescue=True)

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 from smartlink.broadcasting.anonymous import AnonymousBroadcast
 from smartlink.broadcasting.channels import Channel, PresenceChannel, PrivateChannel
 from smartlink.broadcasting.config import BroadcastSettings
-from smartlink.broadcasting.drivers.base import Driver, leaves_out_users
+from smartlink.broadcasting.drivers.base import Driver, leaves_out_users, reports_receipts
 from smartlink.broadcasting.drivers.connections import ConnectionRegistry
 from smartlink.broadcasting.encryption import ChannelEncryption, sealed_bytes
 from smartlink.broadcasting.envelope import Delivery, Envelope
@@ -114,20 +114,22 @@ class Broadcaster:
         socket_id: str | None = None,
         to_others: bool = False,
         to_other_users: str | int | None = None,
+        receipts: bool | None = None,
     ) -> tuple[Envelope, ...]:
         """Return one envelope for each connection and channel of `event`; none if `broadcast_when()` returns False.
 
         `socket_id` is the socket to exclude; `to_others` takes it from the current request (see `SocketIdMiddleware`).
         `to_other_users` is the id of a user whose sockets are all excluded. Only SmartLink's own server can do that:
-        the protocol can exclude one socket, not a user. Durable payloads leave room for the `eventId` that the outbox
-        adds.
+        the protocol can exclude one socket, not a user. `receipts` overrides the event's `broadcast_receipts`: with it,
+        SmartLink's server reports by webhook which users have received the event (see `EventDelivered`). Durable
+        payloads leave room for the `eventId` that the outbox adds.
 
         Raises InvalidChannel, InvalidEventName, UnserialisablePayload, and PayloadTooLarge with both sizes;
-        BroadcastConfigError for a connection that is unknown or cannot exclude users, and for an encrypted channel
-        without a master key; ValueError for an invalid `socket_id` or delivery; TypeError if `event` is not a
-        BroadcastEvent, or has async methods.
+        BroadcastConfigError for a connection that is unknown, or cannot exclude users or report receipts, for receipts
+        of a live event, and for an encrypted channel without a master key; ValueError for an invalid `socket_id` or
+        delivery; TypeError if `event` is not a BroadcastEvent, or has async methods.
         """
-        return self._pack(event, socket_id, to_others, to_other_users, EVENT_ID_BYTES)
+        return self._pack(event, socket_id, to_others, to_other_users, EVENT_ID_BYTES, receipts)
 
     def pack_to_send(
         self,
@@ -137,8 +139,11 @@ class Broadcaster:
         to_others: bool = False,
         to_other_users: str | int | None = None,
     ) -> tuple[Envelope, ...]:
-        """Pack like `pack`, but leave no room for an `eventId`: for envelopes that are not recorded."""
-        return self._pack(event, socket_id, to_others, to_other_users, 0)
+        """Pack like `pack`, but leave no room for an `eventId`: for envelopes that are not recorded.
+
+        Also raises BroadcastConfigError for an event with `broadcast_receipts`: without a record it has no id.
+        """
+        return self._pack(event, socket_id, to_others, to_other_users, 0, None)
 
     def _pack(
         self,
@@ -147,6 +152,7 @@ class Broadcaster:
         to_others: bool,
         to_other_users: str | int | None,
         event_id_bytes: int,
+        receipts: bool | None,
     ) -> tuple[Envelope, ...]:
         if not isinstance(event, BroadcastEvent):
             raise TypeError(f"{event!r:.80} is not an event: subclass BroadcastEvent, or start with on(channel)")
@@ -160,6 +166,12 @@ class Broadcaster:
             raise ValueError(f"not a socket id: {socket_id!r:.60}; it has the form digits.digits")
         except_user = None if to_other_users is None else str(to_other_users)
         delivery = Delivery(event.delivery)
+        receipts = event.broadcast_receipts if receipts is None else receipts
+        if receipts and (delivery is Delivery.LIVE or not event_id_bytes):
+            raise BroadcastConfigError(
+                f"{type(event).__name__} asks for receipts, which name an event by its id in the outbox: announce it, "
+                "as a durable event, instead of sending it now"
+            )
         envelopes: list[Envelope] = []
         for connection in dict.fromkeys(_connections(event)) or (None,):
             driver = self._connections.driver(connection)
@@ -167,6 +179,11 @@ class Broadcaster:
                 raise BroadcastConfigError(
                     f"{driver.name} cannot exclude all sockets of a user: its service supports to_others() only; "
                     "use the reverb driver with a SmartLink server, or have clients ignore their own events"
+                )
+            if receipts and not reports_receipts(driver):
+                raise BroadcastConfigError(
+                    f"the driver {driver.name} does not support receipts: only a SmartLink server reports them; use "
+                    "the driver reverb"
                 )
             payload = self._payload(
                 event, name, delivery, connection or self._connections.name, channels, event_id_bytes
@@ -181,6 +198,7 @@ class Broadcaster:
                     event.broadcast_queue,
                     connection=connection,
                     except_user=except_user,
+                    receipts=receipts,
                 )
                 for channel in channels
             )

@@ -28,7 +28,8 @@ class Envelope:
     `channel` is the channel's full name, `name` the event's, `payload` a JSON object as text. `socket_id` is a socket
     to exclude, `except_user` a user whose sockets are all excluded. `queue` is where it waits if it is recorded.
     `event_id` is set by the outbox, the same for each attempt, so that services can detect repeats. `connection`
-    names the driver; None means the default one.
+    names the driver; None means the default one. With `receipts`, the server reports by webhook which users have
+    received it.
     """
 
     channel: str
@@ -40,3 +41,4 @@ class Envelope:
     event_id: str | None = None
     connection: str | None = None
     except_user: str | None = None
+    receipts: bool = False

@@ -99,6 +99,7 @@ class BroadcastEvent(ABC):  # noqa: B024 - applications' own bases may have abst
     `delivery` is `Delivery.DURABLE` or `Delivery.LIVE`.
     `broadcast_queue` is the queue of a recorded event; a channel keeps its order within a queue.
     `broadcast_connections` names the drivers to send through, all of them; empty means the default one.
+    `broadcast_receipts` has the server report which users have received a recorded event: see `EventDelivered`.
     `broadcast_rescue` reports an event that cannot be sent instead of raising, so that it never fails its caller.
     Methods are called when the event is packed, and must not be async.
     """
@@ -108,6 +109,7 @@ class BroadcastEvent(ABC):  # noqa: B024 - applications' own bases may have abst
     broadcast_queue: ClassVar[str] = DEFAULT_QUEUE
     broadcast_connections: ClassVar[Sequence[str]] = ()
     broadcast_rescue: ClassVar[bool] = False
+    broadcast_receipts: ClassVar[bool] = False
 
     if not TYPE_CHECKING:  # Type checkers derive the constructor from the fields.
 
@@ -171,6 +173,7 @@ class AnonymousEvent(BroadcastEvent):
     # Class variables of other events, fields of this one.
     broadcast_connections: Sequence[str] = ()  # type: ignore[misc]
     broadcast_rescue: bool = False  # type: ignore[misc]
+    broadcast_receipts: bool = False  # type: ignore[misc]
 
     def broadcast_on(self) -> Sequence[Channel]:
         return self.channels

@@ -301,15 +301,17 @@ class Broadcasting(BaseBroadcasting):
         *,
         to_others: bool = False,
         to_other_users: str | int | None = None,
+        receipts: bool | None = None,
     ) -> None:
         """Record `event` in the session's transaction, and send it after the commit.
 
         It is sent at least once, and not after a rollback; an outage delays it. Works with every SQLAlchemy session,
         synchronous, async or scoped, and never blocks. Live events (`BroadcastNow`) are not recorded, and are sent
-        after the commit at most once. Raises BroadcastConfigError without `base`, and what `Broadcaster.pack` raises.
+        after the commit at most once. `receipts` overrides the event's `broadcast_receipts`. Raises
+        BroadcastConfigError without `base`, and what `Broadcaster.pack` raises.
         """
         recording = self._needed("announce")
-        recording.announce(session, event, to_others=to_others, to_other_users=to_other_users)
+        recording.announce(session, event, to_others=to_others, to_other_users=to_other_users, receipts=receipts)
         if self._thread is not None:
             self._thread.ensure()
         elif self._relays and not self._running and not self._has_warned:

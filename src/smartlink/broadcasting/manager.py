@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from smartlink.broadcasting.config import BroadcastSettings, host_name, required, revealed
 from smartlink.broadcasting.drivers.ably import AblyDriver
-from smartlink.broadcasting.drivers.base import Driver, leaves_out_users
+from smartlink.broadcasting.drivers.base import Driver, leaves_out_users, reports_receipts
 from smartlink.broadcasting.drivers.log import LogDriver
 from smartlink.broadcasting.drivers.null import NullDriver
 from smartlink.broadcasting.drivers.pusher import PusherDriver
@@ -72,6 +72,7 @@ class ManagedDriver:
         driver = manager.driver(asked)
         self.name = driver.name
         self.leaves_out_users = leaves_out_users(driver)
+        self.reports_receipts = reports_receipts(driver)
         self._manager = manager
         self._asked = asked
 

@@ -73,11 +73,17 @@ class Recording:
         self._send_timeout_s = timeout_s + _MORE_THAN_A_CALL_S
 
     def announce(
-        self, session: AnySession, event: BroadcastEvent, *, to_others: bool, to_other_users: str | int | None
+        self,
+        session: AnySession,
+        event: BroadcastEvent,
+        *,
+        to_others: bool,
+        to_other_users: str | int | None,
+        receipts: bool | None,
     ) -> None:
         """Announce like `SessionBroadcasts.announce`, in any session."""
         own = self.sessions.follow(session)
-        self.sessions.announce(own, event, to_others=to_others, to_other_users=to_other_users)
+        self.sessions.announce(own, event, to_others=to_others, to_other_users=to_other_users, receipts=receipts)
         if self._database is None:
             self._database = self.outbox.engine_of(own)
             self._database_found.set()

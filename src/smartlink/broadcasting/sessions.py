@@ -124,6 +124,7 @@ class SessionBroadcasts:
         *,
         to_others: bool = False,
         to_other_users: str | int | None = None,
+        receipts: bool | None = None,
     ) -> None:
         """Announce `what` if the session's transaction is committed; begins one if there is none.
 
@@ -139,7 +140,9 @@ class SessionBroadcasts:
         if what.delivery == Delivery.LIVE and self._send_live is None:
             raise BroadcastConfigError(f"{type(what).__name__} is live: give SessionBroadcasts a send_live")
         try:
-            envelopes = self._broadcaster.pack(what, to_others=to_others, to_other_users=to_other_users)
+            envelopes = self._broadcaster.pack(
+                what, to_others=to_others, to_other_users=to_other_users, receipts=receipts
+            )
         except BroadcastError as error:
             self._broadcaster.rescue(what, error)
             return

@@ -145,10 +145,13 @@ class SyncBroadcaster:
         socket_id: str | None = None,
         to_others: bool = False,
         to_other_users: str | int | None = None,
+        receipts: bool | None = None,
     ) -> tuple[Envelope, ...]:
         """Pack like `Broadcaster.pack`."""
         broadcaster = self._started().broadcaster
-        return broadcaster.pack(event, socket_id=socket_id, to_others=to_others, to_other_users=to_other_users)
+        return broadcaster.pack(
+            event, socket_id=socket_id, to_others=to_others, to_other_users=to_other_users, receipts=receipts
+        )
 
     def send_envelopes(self, envelopes: Sequence[Envelope]) -> None:
         """Send like `Broadcaster.send_envelopes`. Raises RuntimeError inside a loop."""

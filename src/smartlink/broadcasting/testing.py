@@ -62,6 +62,7 @@ class FakeDriver:
 
     name = "fake"
     leaves_out_users = True
+    reports_receipts = True
 
     def __init__(self) -> None:
         self.sent: list[Envelope] = []
@@ -123,14 +124,16 @@ class Broadcasts:
         to_others: bool | None = None,
         to_other_users: str | int | None = None,
         via: str | None = None,
+        receipts: bool | None = None,
         times: int | None = None,
         where: Callable[[Payload], bool] | None = None,
     ) -> None:
         """Raise AssertionError, listing what was sent, unless `event` was broadcast.
 
         `event` is a class or a wire name, `on` a channel or its wire name. `to_others` requires that the sender's
-        socket was, or was not, excluded; `to_other_users` that this user was. `via` is a connection. `where` is called
-        with the decoded payload. `times` counts envelopes, one for each channel.
+        socket was, or was not, excluded; `to_other_users` that this user was; `receipts` that they were, or were not,
+        asked for. `via` is a connection. `where` is called with the decoded payload. `times` counts envelopes, one for
+        each channel.
         """
         found = [
             envelope
@@ -140,6 +143,7 @@ class Broadcasts:
             and (to_others is None or self._was_to_others(envelope) is to_others)
             and (to_other_users is None or envelope.except_user == str(to_other_users))
             and (via is None or envelope.connection == via)
+            and (receipts is None or envelope.receipts is receipts)
             and (where is None or where(msgspec.json.decode(envelope.payload)))
         ]
         if (times is None and not found) or (times is not None and len(found) != times):
@@ -148,6 +152,7 @@ class Broadcasts:
             wanted += ["to others" if to_others else "to everyone"] if to_others is not None else []
             wanted += [f"but not to user {to_other_users}"] if to_other_users is not None else []
             wanted += [f"via {via}"] if via is not None else []
+            wanted += ["with receipts" if receipts else "without receipts"] if receipts is not None else []
             wanted += ["with a matching payload"] if where is not None else []
             expected = "at least once" if times is None else f"{times} times"
             raise AssertionError(f"expected {' '.join(wanted)} {expected}, found {len(found)}; sent: {self._listing()}")
@@ -213,7 +218,8 @@ class Broadcasts:
         to_others = " to others" if self._was_to_others(envelope) else ""
         without = f" but not to user {envelope.except_user}" if envelope.except_user is not None else ""
         via = f" via {envelope.connection}" if envelope.connection is not None else ""
-        return f"{envelope.name} on {envelope.channel}{to_others}{without}{via}"
+        receipts = " with receipts" if envelope.receipts else ""
+        return f"{envelope.name} on {envelope.channel}{to_others}{without}{via}{receipts}"
 
     def _listing(self) -> str:
         sent = ", ".join(map(self._described, self.sent)) or "nothing"
@@ -258,7 +264,7 @@ class Recorded(Broadcasts):
         return envelope.socket_id is not None
 
 
-_KEPT = ("channel", "name", "payload", "socket_id", "delivery", "queue", "connection", "except_user")
+_KEPT = ("channel", "name", "payload", "socket_id", "delivery", "queue", "connection", "except_user", "receipts")
 
 
 async def recorded_broadcasts(into: AsyncSession | AsyncConnection, tables: OutboxTables) -> Recorded:
@@ -283,9 +289,11 @@ def recorded_broadcasts_django(using: str = "default") -> Recorded:
 
 def _recorded(rows: Iterable[Sequence[Any]]) -> Recorded:
     recorded = Recorded()
-    for channel, name, payload, socket_id, delivery, queue, connection, except_user in rows:
+    for channel, name, payload, socket_id, delivery, queue, connection, except_user, receipts in rows:
         envelope = Envelope(channel, name, payload, socket_id, Delivery(delivery), queue)
-        recorded.fake_driver.sent.append(replace(envelope, connection=connection, except_user=except_user))
+        recorded.fake_driver.sent.append(
+            replace(envelope, connection=connection, except_user=except_user, receipts=bool(receipts))
+        )
     return recorded
 
 

@@ -12,6 +12,7 @@ raises, the webhook is sent again, so handlers must be idempotent.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ __all__ = [
     "ChannelOccupied",
     "ChannelVacated",
     "ClientEvent",
+    "EventDelivered",
     "MemberAdded",
     "MemberRemoved",
     "SubscriptionCount",
@@ -44,6 +46,7 @@ __all__ = [
     "WebhookRefused",
 ]
 
+_RECORDED = re.compile(r"([1-9][0-9]{0,18})-[0-9a-f]{16}")
 MAX_BODY_BYTES = 1024 * 1024
 
 
@@ -110,6 +113,23 @@ class SubscriptionCount(WebhookEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class EventDelivered(WebhookEvent):
+    """The first client of a user has received and handled an event that was sent with `receipts`.
+
+    `id` is the event's id in the call that published it. Sent once for each user and event, rarely twice.
+    """
+
+    id: str
+    user_id: str
+
+    @property
+    def event_id(self) -> int | None:
+        """The id in the outbox (`recorded_events.id`, clients' `eventId`); None if the event came from elsewhere."""
+        found = _RECORDED.fullmatch(self.id)
+        return None if found is None else int(found[1])
+
+
+@dataclass(frozen=True, slots=True)
 class UserEvent:
     """The base class of events about a signed-in user, regardless of channels."""
 
@@ -142,6 +162,7 @@ _KINDS: Final[Mapping[str, type[WebhookEvent | UserEvent]]] = {
     "client_event": ClientEvent,
     "cache_miss": CacheMiss,
     "subscription_count": SubscriptionCount,
+    "event_delivered": EventDelivered,
     "user_online": UserOnline,
     "user_offline": UserOffline,
 }

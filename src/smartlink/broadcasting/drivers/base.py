@@ -7,7 +7,7 @@ from typing import Protocol
 
 from smartlink.broadcasting.envelope import Envelope
 
-__all__ = ["MAX_BATCH", "Driver", "leaves_out_users"]
+__all__ = ["MAX_BATCH", "Driver", "leaves_out_users", "reports_receipts"]
 
 MAX_BATCH = 10
 """The number of envelopes in one call; the limit of the HTTP API."""
@@ -22,7 +22,8 @@ class Driver(Protocol):
 
     A failed call may have reached the service. `idempotency_key` lets the service detect a repeat of the same
     envelopes; a service without batches gets a key for each envelope, so that a repeat completes a partial call. A
-    driver that can exclude all sockets of a user has `leaves_out_users = True`.
+    driver that can exclude all sockets of a user has `leaves_out_users = True`, one whose service reports receipts
+    `reports_receipts = True`; one that can end subscriptions is a `RevokingDriver`.
     """
 
     @property
@@ -39,3 +40,8 @@ class Driver(Protocol):
 def leaves_out_users(driver: Driver) -> bool:
     """Return whether the driver's service can exclude all sockets of a user."""
     return getattr(driver, "leaves_out_users", False) is True
+
+
+def reports_receipts(driver: Driver) -> bool:
+    """Return whether the driver's service reports which users have received an event."""
+    return getattr(driver, "reports_receipts", False) is True

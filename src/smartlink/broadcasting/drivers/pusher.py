@@ -7,6 +7,7 @@ Source: Pusher Channels, "HTTP API reference".
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import quote
@@ -25,6 +26,7 @@ __all__ = ["MAX_CHANNELS", "PusherDriver"]
 MAX_CHANNELS = 100
 """The maximum number of channels for one event in one call; the limit of the HTTP API."""
 
+_log = logging.getLogger("smartlink.broadcasting")
 _REFUSED = frozenset({400, 413, 422})
 
 
@@ -33,8 +35,8 @@ class PusherDriver:
 
     `timeout_s` limits a whole call, connecting included. `trust_env` applies the environment's proxy variables; leave
     it off for a server on this host or network. `clock` returns seconds since 1970. With `is_smartlink`, calls carry
-    our own server's extensions of the API: each event's id, whether it is live, and the user to exclude; other Reverb
-    servers ignore them. Only then are calls retried that may have arrived.
+    our own server's extensions of the API: each event's id, whether it is live, the user to exclude, and receipts;
+    other Reverb servers ignore them. Only then are calls retried that may have arrived.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class PusherDriver:
         self._is_smartlink = is_smartlink
         self._abilities: frozenset[str] | None = None
         """What the server can do beyond Pusher's API; None until it has been asked."""
+        self._warned_of_receipts = False
         self._path = f"/apps/{app_id}"
         self._service = HttpService(
             host=host,
@@ -75,6 +78,11 @@ class PusherDriver:
         """Whether the server can exclude all sockets of a user; assumed true until the server has been asked."""
         return self._is_smartlink and (self._abilities is None or "except_user" in self._abilities)
 
+    @property
+    def reports_receipts(self) -> bool:
+        """Whether the server is expected to report which users have received an event."""
+        return self._is_smartlink
+
     async def send(self, envelopes: Sequence[Envelope], *, idempotency_key: str | None = None) -> None:
         """Send in order, in as few calls as the API allows. Raises BroadcastUnavailable or BroadcastRefused.
 
@@ -82,6 +90,8 @@ class PusherDriver:
         """
         if any(envelope.except_user is not None for envelope in envelopes):
             await self._check("except_user", "cannot exclude all sockets of a user", "use to_others() there")
+        if self._is_smartlink and any(envelope.receipts for envelope in envelopes):
+            await self._warn_without_receipts()
         for start, call in _calls(envelopes):
             key = f"{idempotency_key}.{start}" if idempotency_key and start else idempotency_key
             if len({envelope.channel for envelope in call}) == len(call) and _is_one_event(call):
@@ -109,6 +119,18 @@ class PusherDriver:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._service.aclose()
+
+    async def _warn_without_receipts(self) -> None:
+        """Say once that the server reports no receipts: the event itself must not fail for that."""
+        if self._warned_of_receipts:
+            return
+        self._warned_of_receipts = True
+        try:
+            await self._check("receipts", "reports no receipts", "the events are sent without")
+        except BroadcastRefused as lack:
+            _log.warning("%s", lack)
+        except BroadcastUnavailable:
+            self._warned_of_receipts = False  # Not asked: the send that follows fails for the same reason, or succeeds.
 
     async def _check(self, ability: str, lack: str, advice: str) -> None:
         """Raise BroadcastRefused unless the server has an ability; others ignore what they do not know."""
@@ -145,6 +167,8 @@ class PusherDriver:
                 event["live"] = True
             if envelope.except_user is not None:
                 event["except_user"] = envelope.except_user
+            if envelope.receipts:
+                event["receipts"] = True
         return event
 
 

@@ -141,7 +141,11 @@ class DjangoBroadcasting(BaseBroadcasting):
         return broadcasting_urls(self.authorizer, user_of, is_async=is_async)
 
     def announce(
-        self, *events: BroadcastEvent, to_others: bool = False, to_other_users: str | int | None = None
+        self,
+        *events: BroadcastEvent,
+        to_others: bool = False,
+        to_other_users: str | int | None = None,
+        receipts: bool | None = None,
     ) -> None:
         """Record `events` in the open transaction, or in one of their own, and send them after the commit.
 
@@ -153,7 +157,9 @@ class DjangoBroadcasting(BaseBroadcasting):
         durable: list[Envelope] = []
         for event in events:
             try:
-                packed = self.broadcaster.pack(event, to_others=to_others, to_other_users=to_other_users)
+                packed = self.broadcaster.pack(
+                    event, to_others=to_others, to_other_users=to_other_users, receipts=receipts
+                )
             except BroadcastError as error:
                 self.broadcaster.rescue(event, error)
                 continue

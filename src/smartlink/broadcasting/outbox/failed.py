@@ -23,7 +23,7 @@ __all__ = ["RETRIED_AT_ONCE", "FailedEvent", "FailedEvents"]
 RETRIED_AT_ONCE = 1000
 """The number of events that `retry_all` retries in one transaction, by default."""
 
-_KEPT = ("channel", "name", "payload", "socket_id", "delivery", "queue", "connection", "except_user")
+_KEPT = ("channel", "name", "payload", "socket_id", "delivery", "queue", "connection", "except_user", "receipts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,7 @@ def _envelope(
     queue: str,
     connection: str | None,
     except_user: str | None,
+    receipts: bool,
 ) -> Envelope:
     return Envelope(
         channel,
@@ -121,4 +122,5 @@ def _envelope(
         queue,
         connection=connection,
         except_user=except_user,
+        receipts=receipts,
     )

@@ -10,6 +10,10 @@ __all__ = ["hint"]
 
 _UNDEFINED_TABLE = "42P01"
 _NO_TABLE = "no such table"
+_UNDEFINED_COLUMN = "42703"
+_NO_COLUMN = ("no such column", "has no column named")
+_COLUMNS = ("receipts", "delivery")
+"""Columns that versions have added to or renamed in `recorded_events`."""
 _TABLES = ("recorded_events", "outbox_lease", "outbox_workers", "outbox_watermark")
 
 
@@ -25,5 +29,11 @@ def hint(error: BaseException) -> str:
             f"the table {table} does not exist; create the outbox's tables: migrate the metadata that "
             "Broadcasting(base=...) or define_tables(metadata) added them to, or run manage.py migrate in Django, or "
             "smartlink db upgrade for the portal"
+        )
+    lacks_column = state == _UNDEFINED_COLUMN or any(each in said for each in _NO_COLUMN)
+    if lacks_column and (column := next((each for each in _COLUMNS if each in said), None)):
+        return (
+            f"recorded_events lacks the column {column}, which this version needs: create a migration from the "
+            "metadata again, or run manage.py migrate in Django, or smartlink db upgrade for the portal"
         )
     return pooler_hint(error)

@@ -29,7 +29,9 @@ _FIRST_BACKOFF_S = 0.1
 _MAX_ERROR_CHARACTERS = 500
 # Naming the default connection is the same as naming none, so that both keep one order.
 _OWN = "NULLIF(connection, :default)"
-_COLUMNS = f"id, channel, name, payload, socket_id, delivery, {_OWN}, except_user, queue, part, attempts, strikes"
+_COLUMNS = (
+    f"id, channel, name, payload, socket_id, delivery, {_OWN}, except_user, receipts, queue, part, attempts, strikes"
+)
 _CONNECTION = f"COALESCE({_OWN}, '')"
 _PLACE = f"channel || ' ' || {_CONNECTION}"
 _LISTS = {"ids": BigInteger, "parts": SmallInteger, "passed_over": Text, "full": Text, "queues": Text}
@@ -51,6 +53,7 @@ class PendingEvent:
     delivery: str
     connection: str | None
     except_user: str | None
+    receipts: bool
     queue: str
     part: int
     attempts: int
@@ -71,6 +74,7 @@ class PendingEvent:
             self.event_id(),
             self.connection,
             self.except_user,
+            bool(self.receipts),
         )
 
     def event_id(self) -> str:

@@ -20,8 +20,8 @@ __all__ = ["NOTIFY_CHANNEL", "Recording", "Statements", "statements_for"]
 
 NOTIFY_CHANNEL = "smartlink_outbox"
 
-_COLUMNS = "channel, name, payload, socket_id, delivery, connection, except_user, queue, part"
-_TYPES = ("text", "text", "text", "text", "text", "text", "text", "text", "smallint")
+_COLUMNS = "channel, name, payload, socket_id, delivery, connection, except_user, receipts, queue, part"
+_TYPES = (*["text"] * 7, "boolean", "text", "smallint")
 _MARKS = {"named": ":p{}", "dollar": "${}", "format": "%s"}
 _SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"
 
@@ -129,6 +129,7 @@ def _row(envelope: Envelope) -> tuple[int, tuple[object, ...]]:
         envelope.delivery.value,
         envelope.connection,
         envelope.except_user,
+        envelope.receipts,
         check_queue(envelope.queue),
         part,
     )

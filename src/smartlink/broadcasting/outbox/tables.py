@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ColumnElement,
     DateTime,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    false,
     text,
     type_coerce,
 )
@@ -92,6 +94,7 @@ def define_tables(metadata: MetaData) -> OutboxTables:
         Column("attempts", Integer, nullable=False, server_default="0"),
         Column("connection", String(64)),
         Column("except_user", String(200)),
+        Column("receipts", Boolean, nullable=False, server_default=false()),
         Column("strikes", Integer, nullable=False, server_default="0"),
         Column("available_at", _Time),
         Column("error", Text),
