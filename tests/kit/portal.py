@@ -55,13 +55,17 @@ class World:
 
     url: str
     options: dict[str, Any] = field(default_factory=dict)
+    is_live: bool = False
+    """Whether what it broadcasts goes to the realtime server in `options`, instead of being kept."""
 
     def __post_init__(self) -> None:
         self.broadcaster = FakeBroadcaster()
         # The cheapest Argon2 there is: what is tried here is not how slow it is.
         passwords = Passwords(Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1))
         settings = PortalSettings(_env_file=None, database_url=self.url, **self.options)
-        self.portal: Portal = build(settings, broadcaster=self.broadcaster, passwords=passwords)
+        self.portal: Portal = build(
+            settings, broadcaster=None if self.is_live else self.broadcaster, passwords=passwords
+        )
         self._clients: list[httpx2.AsyncClient] = []
 
     def client(self, **headers: str) -> httpx2.AsyncClient:

@@ -125,7 +125,6 @@ async def test_a_token_that_has_not_expired_ends_nothing(sqlite_url: str) -> Non
 
 CHANGES = {
     "blocked": {"is_blocked": True},
-    "demoted": {"is_admin": False},
     "another password": None,
     "signed out everywhere": None,
 }
@@ -192,7 +191,7 @@ async def test_a_request_in_progress_during_an_ending_gets_no_signature(
     # Who changed the password keeps their session; the one signed for is refused by the realtime server.
     allowed = how == "another password"
     assert ("auth" in answer.json()) is allowed
-    assert answer.status_code == (200 if allowed else 403 if how == "demoted" else 401)
+    assert answer.status_code == (200 if allowed else 401)
 
 
 async def test_endings_are_sent_once_the_server_is_available_again(

@@ -48,6 +48,10 @@ export interface EventPayloads {
     user: Profile
     eventId: number
   }
+  /** The user has become an admin, or is one no more. */
+  RightsChanged: {
+    is_admin: boolean
+  }
   /** `user` has a new notification. */
   NotificationCreated: {
     notification: NotificationOut
@@ -140,7 +144,7 @@ export interface ChannelEvents {
   /** Who is online. Subscribers: Signed-in users. */
   'presence-chat': 'UserJoined' | 'UserLeft' | 'UserUpdated'
   /** A user's own events. Subscribers: That user. */
-  [channel: `private-user.${number}`]: 'MessageRead' | 'NotificationCreated' | '.Illuminate\\Notifications\\Events\\BroadcastNotificationCreated' | 'NotificationRead' | 'CampaignCreated' | 'CampaignDeleted'
+  [channel: `private-user.${number}`]: 'MessageRead' | 'RightsChanged' | 'NotificationCreated' | '.Illuminate\\Notifications\\Events\\BroadcastNotificationCreated' | 'NotificationRead' | 'CampaignCreated' | 'CampaignDeleted'
   /** A direct conversation. Subscribers: Those two users. */
   [channel: `private-chat.${number}.${number}`]: 'UserTyping' | 'PrivateMessageSent'
   /** A campaign. Subscribers: Its owner and admins. */

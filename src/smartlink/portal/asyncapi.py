@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from smartlink.broadcasting import Broadcaster, BroadcastEvent, Channel, Delivery
-from smartlink.portal.admin.events import AdminEvent, AdminFigures
+from smartlink.portal.admin.events import AdminEvent, AdminFigures, RightsChanged
 from smartlink.portal.admin.schemas import ConsoleEntry, Figures
 from smartlink.portal.campaigns.events import (
     BudgetChanged,
@@ -114,6 +114,7 @@ def samples() -> list[BroadcastEvent]:
         UserJoined(ana.id, ana.name),
         UserLeft(ana.id, ana.name),
         UserUpdated(ana),
+        RightsChanged(ana.id, is_admin=True),
         NotificationCreated(notification, ben),
         EchoNotification(notification, ben.id),
         NotificationRead(notification.root.id, ben),

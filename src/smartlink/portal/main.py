@@ -25,7 +25,7 @@ from smartlink.portal import asyncapi, openapi, pages
 from smartlink.portal.admin import routes as admin_routes
 from smartlink.portal.admin.console import Console
 from smartlink.portal.admin.figures import FigureBoard
-from smartlink.portal.admin.service import Admin
+from smartlink.portal.admin.service import Admin, admin_channels
 from smartlink.portal.campaigns import channels as campaign_channels
 from smartlink.portal.campaigns import routes as campaign_routes
 from smartlink.portal.campaigns.service import Campaigns
@@ -57,6 +57,7 @@ from smartlink.portal.shared.settings import PortalSettings
 from smartlink.portal.shared.unit_of_work import Announcer
 from smartlink.portal.users import channels as user_channels
 from smartlink.portal.users import routes as user_routes
+from smartlink.portal.users.channel_revocations import ChannelRevocations
 from smartlink.portal.users.endings import Endings
 from smartlink.portal.users.identity import Identity
 from smartlink.portal.users.principals import Principals
@@ -99,7 +100,8 @@ class Portal:
         typists = MemoryTypists() if self.shared is None else RedisTypists(self.shared)
         self.chat = Chat(self.announcer, self.presence, typists, self.limits)
         self.notifications = Notifications(self.announcer)
-        self.campaigns = Campaigns(self.announcer)
+        self.revocations = ChannelRevocations(self.database, self.broadcaster, endings, admin_channels, self.background)
+        self.campaigns = Campaigns(self.announcer, self.revocations)
         self.finance = Finance(self.announcer, self.limits)
         self.health = DatabaseHealth(self.database, self.background)
         self._errors = 0
@@ -109,7 +111,7 @@ class Portal:
         self.board = FigureBoard(self.announcer, self.realtime, lambda: self._errors)
         self.console = Console(self.announcer, self.board)
         self.announcer.listeners.append(self.console.envelopes)
-        self.admin = Admin(self.announcer, self.realtime, self.users, self.board, self.console)
+        self.admin = Admin(self.announcer, self.realtime, self.users, self.board, self.console, self.revocations)
         self.sweep = Sweep(self.presence, self.realtime)
         self.rules = channel_rules(self.database)
         self.authorizer = ChannelAuthorizer.from_settings(self.rules, user_channels.member_of, own)
@@ -127,6 +129,7 @@ class Portal:
         await self.console.aclose()
         await self.announcer.live.aclose()
         self.outbox.close()
+        await self.revocations.aclose()
         await self.users.endings.aclose()
         await self.realtime.aclose()
         await self._drivers.aclose()
@@ -141,6 +144,7 @@ class Portal:
         schedule = Schedule(self.database.engine, outbox_tables)
         schedule.every(SWEEP_EVERY_S, "presence sweep", self._sweep, first_s=2.0)
         schedule.every(END_EVERY_S, "connection endings", self.users.endings.run_once)
+        schedule.every(END_EVERY_S, "channel revocations", self.revocations.run_once)
         schedule.every(SWEEP_EVERY_S, "expired sessions", self.users.end_expired, first_s=3.0)
         schedule.every(PRUNE_EVERY_S, "prune", self.prune, first_s=30.0)
         schedule.every(SAMPLE_EVERY_S, "figures", self.board.sample, first_s=1.0)

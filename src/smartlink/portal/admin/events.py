@@ -1,4 +1,4 @@
-"""Live events for admins, and events written by admins."""
+"""Live events for admins, and events that admins cause."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 from smartlink.broadcasting import BroadcastEvent, Channel, Delivery, PrivateChannel
 from smartlink.portal.admin.schemas import ConsoleEntry, Figures
+from smartlink.portal.users.channels import user_channel
 
-__all__ = ["AdminEvent", "AdminFigures", "WrittenByHand", "admin_channel"]
+__all__ = ["AdminEvent", "AdminFigures", "RightsChanged", "WrittenByHand", "admin_channel"]
 
 
 def admin_channel() -> PrivateChannel:
@@ -39,6 +40,22 @@ class AdminEvent(BroadcastEvent):
 
     def broadcast_on(self) -> PrivateChannel:
         return admin_channel()
+
+
+@dataclass(frozen=True)
+class RightsChanged(BroadcastEvent):
+    """The user has become an admin, or is one no more."""
+
+    delivery: ClassVar[Delivery] = Delivery.STATE
+
+    user_id: int
+    is_admin: bool
+
+    def broadcast_on(self) -> PrivateChannel:
+        return user_channel(self.user_id)
+
+    def broadcast_with(self) -> Mapping[str, object]:
+        return {"is_admin": self.is_admin}
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Select, literal_column, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
+from smartlink.broadcasting import Channel
 from smartlink.broadcasting.channels import channel_of
 from smartlink.broadcasting.errors import BroadcastError
 from smartlink.broadcasting.outbox import RETRIED_AT_ONCE, FailedEvents
 from smartlink.broadcasting.outbox.tables import FAILED, in_utc
 from smartlink.portal.admin.console import Console
-from smartlink.portal.admin.events import WrittenByHand
+from smartlink.portal.admin.events import RightsChanged, WrittenByHand, admin_channel
 from smartlink.portal.admin.figures import FigureBoard
 from smartlink.portal.admin.model import AuditEntry
 from smartlink.portal.admin.schemas import (
@@ -30,6 +33,8 @@ from smartlink.portal.admin.schemas import (
     UserChange,
     Who,
 )
+from smartlink.portal.campaigns.channels import campaign_channel, viewers_channel
+from smartlink.portal.campaigns.model import Campaign
 from smartlink.portal.presence.model import UserPresence
 from smartlink.portal.presence.service import user_id_of
 from smartlink.portal.shared.db import outbox_tables
@@ -37,13 +42,16 @@ from smartlink.portal.shared.errors import Forbidden, Invalid, NotFound, Realtim
 from smartlink.portal.shared.paging import Page, ordered, within
 from smartlink.portal.shared.realtime import RealtimeApi, RealtimeAway
 from smartlink.portal.shared.unit_of_work import Announcer, UnitOfWork
+from smartlink.portal.users.channel_revocations import ChannelRevocations
 from smartlink.portal.users.model import User
 from smartlink.portal.users.service import Principal, Users
 
-__all__ = ["Admin", "audited", "failed_events", "listed_users", "recent_events"]
+__all__ = ["Admin", "admin_channels", "audited", "failed_events", "listed_users", "recent_events"]
 
 MAX_CHANNELS = 500
 MAX_PRESENCE_CHANNELS = 50
+MAX_REVOKED_CAMPAIGNS = 50
+"""With more campaigns, a former admin's connections are ended: one call instead of one for each campaign."""
 
 
 def listed_users(page: Page, search: str | None) -> Select[User, UserPresence]:
@@ -98,16 +106,38 @@ def audited(page: Page) -> Select[AuditEntry]:
     return found.order_by(ordered(AuditEntry.id, page)).limit(page.limit)
 
 
+async def admin_channels(session: AsyncSession, user_id: int) -> Sequence[Channel] | None:
+    """Return the channels that a user could be on only as an admin; None if there are too many to name.
+
+    Empty if the user is an admin, perhaps again.
+    """
+    if await session.scalar(select(User.is_admin).where(User.id == user_id)):
+        return ()
+    others = select(Campaign.id).where(Campaign.user_id != user_id).limit(MAX_REVOKED_CAMPAIGNS + 1)
+    campaigns = (await session.scalars(others)).all()
+    if len(campaigns) > MAX_REVOKED_CAMPAIGNS:
+        return None
+    of = [channel(campaign_id) for campaign_id in campaigns for channel in (campaign_channel, viewers_channel)]
+    return [admin_channel(), *of]
+
+
 class Admin:
     """The service for admins. Callers must have checked that the user is one."""
 
     def __init__(
-        self, announcer: Announcer, realtime: RealtimeApi, users: Users, board: FigureBoard, console: Console
+        self,
+        announcer: Announcer,
+        realtime: RealtimeApi,
+        users: Users,
+        board: FigureBoard,
+        console: Console,
+        revocations: ChannelRevocations,
     ) -> None:
         self._announcer = announcer
         self._database = announcer.database
         self._realtime = realtime
         self._users = users
+        self._revocations = revocations
         self._board = board
         self._console = console
         self._failed = FailedEvents(outbox_tables)
@@ -257,9 +287,7 @@ class Admin:
             if user is None:
                 raise NotFound
             if change.is_admin is not None:
-                if user.is_admin and not change.is_admin:
-                    # Permissions are checked on subscribing, so make the user subscribe again.
-                    await self._users.endings.record(work.session, user_id)
+                self._change_rights(work, user, is_admin=change.is_admin)
                 user.is_admin = change.is_admin
                 user.updated_at = dt.datetime.now(dt.UTC)
             if change.is_blocked is not None:
@@ -270,7 +298,16 @@ class Admin:
             presence = await work.session.scalar(select(UserPresence).where(UserPresence.user_id == user_id))
             answer = _user(user, presence)
         await self._users.ended(user_id)
+        self._revocations.begin()
         return answer
+
+    def _change_rights(self, work: UnitOfWork, user: User, *, is_admin: bool) -> None:
+        if user.is_admin == is_admin:
+            return
+        work.announce(RightsChanged(user.id, is_admin=is_admin))
+        if not is_admin:
+            # Rules decide on subscribing only.
+            self._revocations.former_admin(work.session, user.id, "You are no longer an admin")
 
     async def broadcast(self, caller: Principal, event: ManualEvent) -> None:
         """Announce an event as written. Raises Invalid for an invalid channel or payload."""

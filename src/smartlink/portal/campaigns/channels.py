@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from smartlink.broadcasting import ChannelRules, Member, PrivateChannel
+from smartlink.broadcasting import ChannelRules, Member, PresenceChannel, PrivateChannel
 from smartlink.portal.campaigns.model import Campaign
 from smartlink.portal.shared.db import Database
 from smartlink.portal.users.channels import member_of
 from smartlink.portal.users.service import Principal
 
-__all__ = ["add_rules", "campaign_channel"]
+__all__ = ["add_rules", "campaign_channel", "viewers_channel"]
 
 
 def campaign_channel(campaign_id: int) -> PrivateChannel:
     """Return the channel of a campaign's changes. Its viewers are on the presence channel of the same name."""
     return PrivateChannel(f"campaign.{campaign_id}")
+
+
+def viewers_channel(campaign_id: int) -> PresenceChannel:
+    """Return the channel whose members have the campaign open."""
+    return PresenceChannel(f"campaign.{campaign_id}")
 
 
 def add_rules(rules: ChannelRules, database: Database) -> None:

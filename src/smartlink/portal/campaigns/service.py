@@ -11,7 +11,7 @@ from sqlalchemy import Select, delete, select, update
 from sqlalchemy.orm import selectinload
 
 from smartlink.broadcasting import BroadcastEvent
-from smartlink.portal.campaigns.channels import campaign_channel
+from smartlink.portal.campaigns.channels import campaign_channel, viewers_channel
 from smartlink.portal.campaigns.events import (
     BudgetChanged,
     CampaignActivated,
@@ -27,6 +27,7 @@ from smartlink.portal.shared.errors import Conflict, Invalid, NotFound
 from smartlink.portal.shared.money import money_text
 from smartlink.portal.shared.paging import Page, ordered, within
 from smartlink.portal.shared.unit_of_work import Announcer, UnitOfWork
+from smartlink.portal.users.channel_revocations import ChannelRevocations
 from smartlink.portal.users.channels import user_channel
 from smartlink.portal.users.model import User
 from smartlink.portal.users.schemas import Profile
@@ -63,8 +64,14 @@ def activity_of(campaign_id: int, page: Page) -> Select[CampaignActivity]:
 class Campaigns:
     """The caller's campaigns, or everyone's for admins. All methods but `page` and `create` raise NotFound."""
 
-    def __init__(self, announcer: Announcer, now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)) -> None:
+    def __init__(
+        self,
+        announcer: Announcer,
+        revocations: ChannelRevocations,
+        now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+    ) -> None:
         self._announcer = announcer
+        self._revocations = revocations
         self._now = now
 
     async def page(self, caller: Principal, page: Page, status: str | None) -> tuple[list[CampaignOut], int]:
@@ -168,12 +175,15 @@ class Campaigns:
         return campaign
 
     async def delete(self, caller: Principal, campaign_id: int, meant: Versions = ()) -> None:
-        """Delete a campaign and its activity. Raises Conflict for an outdated version."""
+        """Delete a campaign and its activity; everyone leaves its channels. Raises Conflict for an outdated version."""
         async with self._announcer.work() as work:
             campaign = await self._current(work, caller, campaign_id, meant)
             await work.session.execute(delete(Campaign).where(Campaign.id == campaign_id))
             work.announce(CampaignDeleted(campaign))
             await self._notify_owner(work, caller, campaign, "deleted")
+            channels = (campaign_channel(campaign_id), viewers_channel(campaign_id))
+            self._revocations.everyone(work.session, channels, "This campaign was deleted")
+        self._revocations.begin()
 
     async def _current(self, work: UnitOfWork, caller: Principal, campaign_id: int, meant: Versions) -> CampaignOut:
         """Return the campaign, locked until the unit of work ends."""
