@@ -91,7 +91,7 @@ def test_kubernetes_takes_every_document(tmp_path: Path) -> None:
     known = [
         document for document in documents if document["kind"] != "ServiceMonitor"
     ]  # an operator brings its schema
-    assert len(known) == len(documents) - 1
+    assert len(known) == len(documents) - 3
     file = tmp_path / "rendered.yaml"
     file.write_text(yaml.safe_dump_all(known))
 
@@ -324,7 +324,8 @@ def test_the_network_lets_through_what_the_services_say_to_each_other() -> None:
     assert may("worker", "realtime", 8080)
     assert may("realtime", "app", 8000)
     assert not may("realtime", "worker", 8080)
-    assert policies["worker"]["spec"].get("ingress") is None
+    assert [rule["ports"] for rule in policies["worker"]["spec"]["ingress"]] == [[{"port": 9603, "protocol": "TCP"}]]
+    assert policies["migration"]["spec"].get("ingress") is None
 
 
 def test_the_ingress_sends_sockets_to_the_realtime_server() -> None:
