@@ -100,6 +100,16 @@ def test_no_layer_has_leftovers_of_the_build(layers: list[Path]) -> None:
     assert left == []
 
 
+@pytest.mark.parametrize("house", ["portal", "server/observe"])
+def test_the_built_pages_are_in_the_image(house: str, image: Image) -> None:
+    (index,) = image.root.glob(f"opt/smartlink/lib/python3*/site-packages/smartlink/{house}/static/index.html")
+
+    scripts = re.findall(r'src="(?:\./|/)?((?:\w[\w-]*/)*[\w.-]+\.js)"', index.read_text())
+    assert scripts
+    for script in scripts:
+        assert (index.parent / script).is_file(), script
+
+
 def test_each_service_has_a_health_check_and_the_image_has_none(image: Image) -> None:
     given = compose(VALUES)["services"]
 
