@@ -27,7 +27,7 @@ async def revoke_channel(node: Node, app: App, channel: str, body: bytes) -> Htt
         raise HttpError(400, f"Only private and presence channels can be revoked, and {channel[:40]!r} is not one")
     fields = _fields(body)
     named = [name for name in ("user_id", "socket_id", "all") if name in fields]
-    if len(named) != 1 or fields.get("all", True) is not True:
+    if len(named) != 1 or fields[named[0]] is None or fields.get("all", True) is not True:
         raise HttpError(400, 'The body must name one of {"user_id": …}, {"socket_id": …} and {"all": true}')
     await node.revoke(app, Revocation(channel, _user_id(fields), _socket_id(fields), **_reason(fields)))
     return HttpResponse()
