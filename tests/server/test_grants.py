@@ -148,6 +148,7 @@ async def test_who_signed_in_is_that_user_on_channels_whose_signature_names_nobo
 @pytest.mark.parametrize(
     "body",
     [b"", b"[]", b"{}", b'{"all":false}', b'{"all":true,"user_id":"7"}', b'{"user_id":""}', b'{"user_id":["7"]}',
+     b'{"user_id":null}', b'{"socket_id":null}',
      b'{"socket_id":"x"}', b'{"socket_id":7}', b'{"all":true,"reason":7}', b'{"all":true,"reason":""}',
      b'{"all":true,"reason":"' + b"x" * 201 + b'"}'],
 )  # fmt: skip
@@ -187,3 +188,53 @@ async def test_a_session_that_was_away_forgets_a_channel_that_was_revoked(how: s
                 await client.expect("pusher_internal:subscription_succeeded")
             else:
                 assert (await refusal(client))[:2] == ("AuthError", 401)
+
+
+@pytest.mark.parametrize("how", ["channel", "user", "terminate", "socket"])
+async def test_a_ticket_is_void_after_revocation_when_only_the_former_socket_was_signed_in(how: str) -> None:
+    async with realtime_server() as server:
+        async with connected(server.port, session=TOKEN) as client:
+            former = client.socket_id
+            await client.sign_in("7")
+            await joined(client, "private-room")
+        if how in ("channel", "socket"):
+            assert await revoke(server.port, {"user_id": "7"} if how == "channel" else {"socket_id": former}) == 200
+        else:
+            verb = "revoke" if how == "user" else "terminate_connections"
+            assert (await call(server.port, "POST", f"/apps/{APP_ID}/users/7/{verb}")).status_code == 200
+        await publish(server.port, 0, "private-room")
+        async with connected(server.port, session=TOKEN) as client:
+            subscribe(client, "private-room", signed_for=former)
+            assert (await refusal(client))[:2] == ("AuthError", 401)
+            await joined(client, "private-room")
+            assert json.loads((await client.expect("pusher:resume_failed"))["data"]) == {"reason": "gap"}
+            assert await client.is_quiet(), "nothing of the time without the right is replayed"
+
+
+async def test_another_user_of_the_same_page_gets_nothing_of_the_one_before() -> None:
+    async with realtime_server() as server:
+        async with connected(server.port, session=TOKEN) as client:
+            former = client.socket_id
+            await client.sign_in("7")
+            await joined(client, "private-room")
+        await publish(server.port, 0, "private-room")
+        async with connected(server.port, session=TOKEN) as client:
+            await client.sign_in("8")
+            subscribe(client, "private-room", signed_for=former)
+            assert (await refusal(client))[:2] == ("AuthError", 401)
+            await joined(client, "private-room")
+            await client.expect("pusher:resume_failed")
+            assert await client.is_quiet()
+
+
+async def test_a_ticket_holds_before_the_user_has_signed_in_again() -> None:
+    async with realtime_server() as server:
+        async with connected(server.port, session=TOKEN) as client:
+            former = client.socket_id
+            await client.sign_in("7")
+            await joined(client, "private-room")
+        for _ in range(2):
+            async with connected(server.port, session=TOKEN) as client:
+                subscribe(client, "private-room", signed_for=former)
+                await client.expect("pusher_internal:subscription_succeeded")
+                await client.expect("pusher:resume_success")

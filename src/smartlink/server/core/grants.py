@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 
 import msgspec
@@ -16,7 +16,7 @@ from smartlink.server.cluster.brokers.base import Control
 from smartlink.server.core.hub import Connection, Hub
 from smartlink.server.core.revocations import Revocations, Verdict
 
-__all__ = ["Grants", "Revocation", "subjects", "user_of"]
+__all__ = ["Grants", "Revocation", "names_another", "subjects", "user_of"]
 
 LONGEST_WAIT_S = 60.0
 """Expiries are in the time of day: look again now and then, for when the clock is set."""
@@ -61,6 +61,11 @@ def subjects(channel: str, user_id: str | None, socket_id: str) -> list[str]:
     if user_id is not None:
         found += [Revocation(channel, user_id).subject, Revocation(user_id=user_id).subject]
     return found
+
+
+def names_another(channel: str, user_id: str, about: Sequence[str]) -> bool:
+    """Whether `about`, as `subjects` returns it, names a user, and another than this one."""
+    return len(about) > len(subjects(channel, None, "")) and Revocation(channel, user_id).subject not in about
 
 
 class Grants:

@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from smartlink.protocol import encoding
+from smartlink.protocol.names import kind_of
 from smartlink.protocol.session import PresenceMember
 from smartlink.server.cluster.brokers.base import Broker, BrokerUnavailable, Publication, left_out_parts
 from smartlink.server.cluster.sessions.base import SessionStore
 from smartlink.server.core.conflation import last_of_each_name
+from smartlink.server.core.grants import names_another, subjects, user_of
 from smartlink.server.core.hub import Connection, Hub
 from smartlink.server.net.framing import text_frame
 from smartlink.server.runtime.eager import EagerTasks
@@ -59,6 +61,16 @@ class _Kept(msgspec.Struct, array_like=True):
     """The socket id in the signature that let the client subscribe."""
     marks: list[int] = []
     """Marks of what was revoked before that (`SessionStore.marks`)."""
+    user_id: str = ""
+    """As whom the client was on it, if that is known and the channel needs authorization."""
+
+    def own_subjects(self, channel: str) -> list[str]:
+        """What a revocation may be about that took place while the client was away (`grants.subjects`)."""
+        return subjects(channel, self.user_id or None, self.signed_for)
+
+    def is_of_another(self, channel: str, about: Sequence[str]) -> bool:
+        """Whether it was another user's than the one in `about`, who may be unknown."""
+        return bool(self.user_id) and names_another(channel, self.user_id, about)
 
 
 class _Content(msgspec.Struct, array_like=True):
@@ -130,6 +142,7 @@ class ClientSession:
         "saved_at",
         "signed_for",
         "sockets",
+        "users",
     )
 
     def __init__(self, name: str, connection: Connection, *, claims_to_be_known: bool) -> None:
@@ -146,6 +159,8 @@ class ClientSession:
         """By channel: the former socket id in its signature, where that is not the present one's."""
         self.marks: dict[str, list[int]] = _NONE
         """By channel, the marks there were when it subscribed, if any."""
+        self.users: dict[str, str] = _NONE
+        """By channel, as whom a former socket was on it."""
         self.replayed: dict[str, Collection[_Report]] = _NONE
         """By channel, events that were sent again and are to be reported."""
         self.due: dict[str, int] = _NONE
@@ -264,8 +279,10 @@ class Resumption:
         former = None if session is None else session.former.get(channel)
         if session is None or former is None:
             return False
+        if former.is_of_another(channel, about):
+            return False
         try:
-            marks = await self._store.marks(connection.app.id, about)
+            marks = await self._store.marks(connection.app.id, [*about, *former.own_subjects(channel)])
         except BrokerUnavailable:
             return False  # The application decides anew.
         return {mark for mark in marks if mark} <= set(former.marks)
@@ -285,14 +302,17 @@ class Resumption:
         app_id, former = connection.app.id, session.former.get(channel)
         replayed = None
         try:
-            marks = [mark for mark in await self._store.marks(app_id, about) if mark] if about else []
-            if former is not None and not set(marks) <= set(former.marks):
+            asked = [*about, *former.own_subjects(channel)] if former is not None and about else about
+            found = await self._store.marks(app_id, asked) if asked else ()
+            marks, known = [mark for mark in found if mark], set() if former is None else set(former.marks)
+            if former is not None and any(mark and mark not in known for mark in found[: len(about)]):
                 former = None
                 session.former.pop(channel, None)
             if marks or channel in session.marks:
                 session.marks = session.marks | {channel: marks}
             now = await self._broker.retain(app_id, channel, 1.5 * self._ttl_s)
-            if former is not None:
+            # What was revoked about the former socket or its user, or was another user's, is a gap.
+            if former is not None and set(marks) <= known and not former.is_of_another(channel, about):
                 replayed = await self._broker.replay(app_id, channel, former.position)
         except BrokerUnavailable:
             now = 0  # A position before all others: what it misses from here on is a gap.
@@ -322,6 +342,8 @@ class Resumption:
         tickets = connection.session.tickets
         if former is not None and tickets and tickets.get(channel) == former.signed_for:
             session.signed_for = session.signed_for | {channel: former.signed_for}
+        if former is not None and former.user_id:
+            session.users = session.users | {channel: former.user_id}
         if resumed.reports:
             session.replayed = session.replayed | {channel: resumed.reports}
         if resumed.last > resumed.position:
@@ -337,6 +359,7 @@ class Resumption:
         if session is not None and self._unfollow(connection.app.id, channel, session):
             session.signed_for.pop(channel, None)
             session.marks.pop(channel, None)
+            session.users.pop(channel, None)
             session.replayed.pop(channel, None)
             session.due.pop(channel, None)
             self._unsaved.add(session)
@@ -426,10 +449,19 @@ class Resumption:
 
     def _content(self, session: ClientSession) -> _Content:
         """What a session holds now, to be stored."""
-        own = session.connection.session.socket_id
+        connection = session.connection
+        own = connection.session.socket_id
         kept = dict(session.former)
         for channel, position in self.positions(session).items():
-            kept[channel] = _Kept(position, session.signed_for.get(channel, own), session.marks.get(channel, []))
+            user_id: str | None = None
+            if kind_of(channel).needs_authorization:
+                user_id = user_of(connection, channel, connection.session.channels[channel])
+            kept[channel] = _Kept(
+                position,
+                session.signed_for.get(channel, own),
+                session.marks.get(channel, []),
+                user_id or session.users.get(channel, ""),
+            )
         return _Content(kept, [*session.sockets, own][-MAX_SOCKETS:])
 
     def _unfollow(self, app_id: str, channel: str, session: ClientSession) -> bool:
