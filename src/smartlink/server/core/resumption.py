@@ -29,6 +29,7 @@ from smartlink.server.cluster.sessions.base import SessionStore
 from smartlink.server.core.conflation import last_of_each_name
 from smartlink.server.core.grants import names_another, subjects, user_of
 from smartlink.server.core.hub import Connection, Hub
+from smartlink.server.core.terminations import yield_now_and_then
 from smartlink.server.net.framing import text_frame
 from smartlink.server.runtime.eager import EagerTasks
 from smartlink.server.runtime.metrics import Metrics
@@ -235,6 +236,7 @@ class Resumption:
         """To be saved in this turn of the loop."""
         self._timer: asyncio.TimerHandle | None = None
         self._retained_at = 0.0
+        self._is_stopped = False
 
     def __len__(self) -> int:
         return sum(map(len, self._sessions.values()))
@@ -412,6 +414,7 @@ class Resumption:
 
     def stop(self) -> None:
         """Stop barriers."""
+        self._is_stopped = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -495,19 +498,26 @@ class Resumption:
             self._timer = asyncio.get_running_loop().call_later(BARRIER_S, self._tick)
 
     def _tick(self) -> None:
-        self._timer = None
+        self._tasks.run(self._round())
+
+    async def _round(self) -> None:
+        """Send barriers and save, in pieces: the loop has other work between them."""
         self._collect()
-        self._send_barriers()
+        await self._send_barriers()
         now = asyncio.get_running_loop().time()
-        for session in [each for each in self._unsaved if now - each.saved_at >= SAVE_S]:
-            self._save_now(session)
+        due = [each for each in self._unsaved if now - each.saved_at >= SAVE_S]
         if now - self._retained_at >= self._ttl_s / 2:
             self._retained_at = now
             self._tasks.run(self._retain())
-            for session in [each for of_app in self._sessions.values() for each in of_app.values()]:
-                if now - session.saved_at >= self._ttl_s:
-                    self._save_now(session)
-        self._schedule()
+            everybody = [each for of_app in self._sessions.values() for each in of_app.values()]
+            due += [each for each in everybody if now - each.saved_at >= self._ttl_s]
+        for number, session in enumerate(due, 1):
+            if session.connection.client_session is session:
+                self._save_now(session)
+            await yield_now_and_then(number)
+        self._timer = None
+        if not self._is_stopped:
+            self._schedule()
 
     def _collect(self) -> None:
         """Find the positions that have been written to sessions' sockets, and send the cheap barriers.
@@ -543,15 +553,16 @@ class Resumption:
             self._owing.discard(session)
             session.barriers = [*(session.barriers or ()), (now, due)]
 
-    def _send_barriers(self) -> None:
+    async def _send_barriers(self) -> None:
         now = asyncio.get_running_loop().time()
-        for session in tuple(self._owing):
-            if not session.barriers:
+        for number, session in enumerate(tuple(self._owing), 1):
+            if session in self._owing and not session.barriers:
                 self._owing.discard(session)
                 due, session.due = session.due, _NONE
                 session.barriers = [(now, due)]
                 self._metrics.barriers += 1
                 session.connection.write(_PING)
+            await yield_now_and_then(number)
 
     async def _retain(self) -> None:
         for app_id, channel in tuple(self._followers):
