@@ -183,3 +183,20 @@ def test_explain_reaches_the_server_of_smartlink_serve(tmp_path: Path) -> None:
         )
         assert "It is a presence channel" in told.stdout, told.stderr
     assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_server_that_stops_ends_the_tails_of_it(tmp_path: Path, workers: str) -> None:
+    with reverb(tmp_path, "--workers", workers) as server:
+        process = await processes.spawn(
+            SMARTLINK, "tail", cwd=tmp_path, env=server.environment,
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stderr is not None
+        async with asyncio.timeout(LIMIT_S):
+            assert b"Watching" in await process.stderr.readline()
+            server.signal(signal.SIGTERM)
+            assert await asyncio.to_thread(server.wait) == 0
+            said = await process.stderr.read()
+            assert await process.wait() == 1
+    assert b"ended the connection" in said

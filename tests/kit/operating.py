@@ -83,5 +83,5 @@ async def operated(
     try:
         yield OperatorClient(endpoint.port)
     finally:
-        await endpoint.stop()
         await operators.stop()
+        await endpoint.stop()

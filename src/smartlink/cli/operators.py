@@ -46,6 +46,7 @@ class OperatorApi:
                     yield json.loads(line.removeprefix("data: "))
                 elif line.startswith(": watching"):
                     yield {"watching": True, "entries": [], "dropped": 0}
+        fail(f"The server at {self._where} ended the connection")
 
     @contextlib.contextmanager
     def _faults(self) -> Iterator[None]:

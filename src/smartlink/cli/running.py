@@ -167,8 +167,8 @@ async def serve_all(
         stop_work.set()
         await asyncio.gather(work, return_exceptions=True)
         await server.stop()
-        await observed.stop()
         await operators.stop()
+        await observed.stop()
         await portal.stop()
     if not work.cancelled() and (error := work.exception()) is not None:
         raise error

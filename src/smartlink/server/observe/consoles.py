@@ -78,6 +78,7 @@ class Consoles:
         self._watched: dict[Filter, tuple[str, list[Console]]] = {}
         self._by_id: dict[str, Filter] = {}
         self._task: asyncio.Task[None] | None = None
+        self._is_stopping = False
         gateway.on_told = self._on_told
 
     def __len__(self) -> int:
@@ -112,10 +113,14 @@ class Consoles:
         del self._watched[console.shown], self._by_id[watch_id]
         if self._own_feed is not None:
             self._own_feed.unwatch(watch_id)
+        if self._is_stopping:
+            return
         with contextlib.suppress(Refused):  # its lease ends
             await self._gateway.ask(Question("unwatch", watch_id=watch_id))
 
     async def stop(self) -> None:
+        """Stop watching. Consoles that close later do not ask the nodes, which may have stopped."""
+        self._is_stopping = True
         await ended(self._task)
 
     async def _run(self) -> None:

@@ -115,8 +115,8 @@ class Machine:
         if self._server is not None:
             ends.append(self._server.stop())
         await asyncio.gather(*ends)
-        await self._observed.stop()
         await self._operators.stop()
+        await self._observed.stop()
         if self._retiring is not None:
             await self._retiring
         if self._delivers_webhooks:
