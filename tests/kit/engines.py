@@ -56,7 +56,7 @@ class Between:
         self.presence = SharedPresence(self)
         self.history = SharedHistory(self)
         self.idempotency = SharedIdempotency(self)
-        self.sessions = MemorySessions()
+        self.sessions = SharedSessions(self)
         self.log = ChannelLog()
 
     def engines(self) -> Engines:
@@ -116,6 +116,20 @@ class SharedBroker:
     async def stop(self) -> None:
         self._deliver = None
         self.subscribed.clear()
+
+
+class SharedSessions(MemorySessions):
+    def __init__(self, between: Between) -> None:
+        super().__init__()
+        self._between = between
+
+    async def take(self, app_id: str, name: str, owner: str) -> bytes | None:
+        self._between.check()
+        return await super().take(app_id, name, owner)
+
+    async def save(self, app_id: str, name: str, owner: str, content: bytes, ttl_s: float) -> bool:
+        self._between.check()
+        return await super().save(app_id, name, owner, content, ttl_s)
 
 
 class SharedPresence(MemoryPresence):

@@ -10,6 +10,7 @@ import pytest
 
 from kit.client import Client, connected
 from kit.cluster import cluster
+from kit.engines import Between
 from kit.realtime import APP_ID, KEY, SECRET, call, realtime_server
 from kit.waiting import eventually
 from smartlink.protocol.signing import sign_channel
@@ -256,6 +257,19 @@ async def test_a_socket_whose_session_went_to_another_node_goes_on_without_it() 
             await eventually(lambda: len(two.node.resumption) == 0)
         async with connected(one.port, session=token) as client:
             assert await resumed(client) == [0]
+
+
+async def test_while_nobody_can_tell_whether_a_session_is_known_its_client_is_told_to_load_anew() -> None:
+    between = Between()
+    async with realtime_server(engines=between.engines()) as server:
+        token = a_token()
+        async with connected(server.port, session=token) as client:
+            await client.subscribe("chat")
+        between.is_away = True
+        async with connected(server.port, session=token) as client:
+            await client.subscribe("chat")
+            assert json.loads((await client.expect("pusher:resume_failed"))["data"]) == {"reason": "unknown"}
+        between.is_away = False
 
 
 async def test_nothing_is_left_of_sessions_that_ended() -> None:

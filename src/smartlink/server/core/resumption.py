@@ -150,7 +150,7 @@ class ClientSession:
         self.name = name
         self.connection = connection
         self.claims_to_be_known = claims_to_be_known
-        """The client says that it had a socket before."""
+        """The client says that it had a socket before, or nobody can tell."""
         self.is_known = False
         self.former: dict[str, _Kept] = _NONE
         """Channels of former sockets to which it has not subscribed again."""
@@ -268,6 +268,7 @@ class Resumption:
         try:
             stored = await self._store.take(app_id, name, connection.session.socket_id)
         except BrokerUnavailable:
+            session.claims_to_be_known = former is None  # Perhaps it was: better load anew than miss something.
             return
         if stored is not None and former is None:
             content = _decode(stored)
