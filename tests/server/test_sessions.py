@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from typing import Any
@@ -14,6 +15,7 @@ from kit.engines import Between
 from kit.realtime import APP_ID, KEY, SECRET, call, realtime_server
 from kit.waiting import eventually
 from smartlink.protocol.signing import sign_channel
+from smartlink.server.cluster.presence.base import Departure
 from smartlink.server.core.resumption import Resumption
 from smartlink.server.run.lifecycle import RealtimeServer
 
@@ -281,3 +283,59 @@ async def test_nothing_is_left_of_sessions_that_ended() -> None:
         await eventually(lambda: len(server.node.resumption) == 0)
         sessions = server.node.resumption
         assert not any((sessions._followers, sessions._active, sessions._owing, sessions._unsaved))
+
+
+async def test_a_client_that_missed_much_on_many_channels_gets_all_of_it() -> None:
+    channels = [f"busy-{number}" for number in range(8)]
+    async with realtime_server() as server:
+        token = a_token()
+        async with connected(server.port, session=token) as client:
+            for channel in channels:
+                await client.subscribe(channel)
+        for channel in channels:
+            for number in range(100):
+                await publish(server.port, number, channel, data=f"{number} " + 9_000 * "x")
+        async with connected(server.port, session=token) as client:
+            for channel in channels:
+                client.send("pusher:subscribe", {"channel": channel})
+            for channel in channels:
+                await client.expect("pusher_internal:subscription_succeeded")
+                await client.expect("pusher:resume_success")
+                for number in range(100):
+                    message = await client.expect("news")
+                    assert (message["channel"], message["data"].split()[0]) == (channel, str(number))
+                    await asyncio.sleep(0)
+            assert await client.is_quiet()
+
+
+async def test_more_than_a_connection_may_be_behind_is_a_gap() -> None:
+    async with realtime_server(reverb_server_max_backlog_bytes=65_536) as server:
+        token = a_token()
+        async with connected(server.port, session=token) as client:
+            await client.subscribe("chat")
+        for number in range(8):
+            await publish(server.port, number, data=9_000 * "x")
+        async with connected(server.port, session=token) as client:
+            await client.subscribe("chat")
+            assert json.loads((await client.expect("pusher:resume_failed"))["data"]) == {"reason": "gap"}
+            assert await client.is_quiet()
+
+
+async def test_nothing_is_left_of_a_session_that_ended_while_it_left_channels() -> None:
+    async with cluster(1) as nodes:
+        server, leave = nodes.nodes[0], nodes.presence.leave
+
+        async def leave_slowly(app_id: str, channel: str, socket_id: str) -> Departure:
+            await asyncio.sleep(0)
+            return await leave(app_id, channel, socket_id)
+
+        nodes.presence.leave = leave_slowly  # type: ignore[method-assign]
+        async with connected(server.port, session=a_token()) as client:
+            for channel in ("presence-a", "presence-b"):
+                await client.subscribe(channel, {"user_id": "7"})
+            for channel in ("presence-a", "presence-b"):
+                client.send("pusher:unsubscribe", {"channel": channel})
+            client.send_frame(8, (1000).to_bytes(2, "big"))
+            await client.closed()
+        await eventually(lambda: len(server.node.resumption) == 0)
+        assert not server.node.resumption._followers

@@ -77,6 +77,7 @@ class ClientConnection:
         "_buckets",
         "_channel_buckets",
         "_deadline",
+        "_drained",
         "_is_busy",
         "_is_greeted",
         "_is_turn_over",
@@ -126,6 +127,8 @@ class ClientConnection:
         self._is_busy = self._is_greeted = self._is_turn_over = False
         self._waiting: deque[bytes] | None = None
         self._behind_since = 0.0
+        self._drained: asyncio.Future[None] | None = None
+        """Set when nothing is held back for the peer any more, or the connection has ended."""
         timeout_s = app.authorization_timeout_s
         self._deadline = 0.0 if timeout_s is None else self.heard_at + timeout_s
         """While open: until when it must be authorized, 0 once it is. After that: when lingering ends."""
@@ -216,6 +219,12 @@ class ClientConnection:
         self._behind_since = 0.0
         if self.is_open and self.descriptor >= 0:
             self._shared.node.hub.bring_back(self)
+        self._tell_drained()
+
+    def _tell_drained(self) -> None:
+        drained, self._drained = self._drained, None
+        if drained is not None:
+            drained.set_result(None)
 
     def _read_on(self) -> None:
         """Read on: no message of the peer waits for an engine any more."""
@@ -230,6 +239,10 @@ class ClientConnection:
     @property
     def backlog(self) -> int:
         return self._link.buffered
+
+    @property
+    def room(self) -> int:
+        return self._shared.max_backlog_bytes - self._link.buffered
 
     @property
     def address(self) -> str:
@@ -340,6 +353,10 @@ class ClientConnection:
 
     async def _join(self, effect: Join) -> None:
         channel, member = effect.channel, effect.member
+        while self._behind_since and self.client_session is not None and channel in self.client_session.former:
+            # One channel's missed events at a time, or all together are too much for a client that reads fast enough.
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
         left = None if self._leaving is None else self._leaving.get(channel)
         if self._leaving is not None and left is not None and member is not None:
             if (member.user_id, member.user_info) == (left.user_id, left.user_info):
@@ -359,6 +376,7 @@ class ClientConnection:
         When the client subscribes again as the same member by then, nothing is announced.
         """
         self._shared.node.hub.leave(self, channel, member, self.descriptor)
+        self._shared.node.resumption.left(self, channel)
         if self._leaving is None:
             self._leaving = {}
             asyncio.get_running_loop().call_soon(self._end_turn)
@@ -488,6 +506,8 @@ class ClientConnection:
         self.is_open = False
         if self._behind_since:
             self._shared.node.metrics.app(self.app.id).behind -= 1
+            self._behind_since = 0.0
+        self._tell_drained()
         if self._is_greeted:
             self._tell_operators(code, reason)
         if self._waiting is not None:

@@ -34,6 +34,10 @@ class Connection(Subscriber, Protocol):
     @property
     def is_open(self) -> bool: ...
 
+    @property
+    def room(self) -> int:
+        """Bytes that may be written now before it is cut as too slow."""
+
     def sweep(self, now: float) -> None:
         """Called each second."""
 

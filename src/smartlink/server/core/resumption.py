@@ -321,6 +321,8 @@ class Resumption:
             now = 0  # A position before all others: what it misses from here on is a gap.
         if former is None and (session.is_known or not session.claims_to_be_known):
             return Resumed(now, now, ())
+        if replayed is not None and sum(len(each.frame) for each in replayed) > connection.room:
+            replayed = None  # Sending it all would end the connection, and so again on the next one.
         if former is None or replayed is None:
             reason = "unknown" if former is None else "gap"
             self._metrics.sessions_failed[reason] += 1
