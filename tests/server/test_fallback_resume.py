@@ -74,12 +74,13 @@ async def test_what_the_page_has_handled_is_not_sent_again(is_poll: bool) -> Non
             await client.subscribe("private-room")
             await publish(server.port, 0)
             await client.expect("news")
-            sessions = server.node.resumption._sessions.values()
-            [before] = [session.channels["private-room"] for session in sessions]
+            resumption = server.node.resumption
+            [session] = [each for of_app in resumption._sessions.values() for each in of_app.values()]
+            before = resumption.positions(session)
             while "pusher:ping" not in (line := await client.line()):
                 assert "news" not in line
             await client.send("pusher:pong", {})
-            await eventually(lambda: [each.channels["private-room"] for each in sessions] != [before])
+            await eventually(lambda: resumption.positions(session) != before)
         await until_gone(server)
         async with XhrClient(server.port, is_poll=is_poll, path=path) as client:
             assert await replayed(client) == []
