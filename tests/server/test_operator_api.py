@@ -196,6 +196,19 @@ async def test_a_cache_channel_shows_its_last_event(server: RealtimeServer, api:
     assert [json.loads(entry["frame"])["data"] for entry in history] == ["2"]
 
 
+async def test_a_channel_shows_the_events_that_are_kept_for_sessions(
+    server: RealtimeServer, api: OperatorClient
+) -> None:
+    async with connected(server.port, session="a-session-token-of-the-tests") as client:
+        await client.subscribe("chat")
+        for number in range(25):
+            await publish(server, "chat", data=str(number))
+
+        history = (await api.get("channel", channel="chat"))["history"]
+
+        assert [json.loads(entry["frame"])["data"] for entry in history] == [str(n) for n in range(24, 4, -1)]
+
+
 async def test_explain_says_why_a_subscription_was_refused(server: RealtimeServer, api: OperatorClient) -> None:
     async with connected(server.port) as ana:
         ana.send("pusher:subscribe", {"channel": "private-x", "auth": "app-key:forged"})

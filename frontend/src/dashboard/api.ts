@@ -79,7 +79,7 @@ export interface ChannelRow {
 
 export interface ChannelDetail {
   channel: ChannelRow
-  history: { position: number; frame: string; ttl_s: number }[]
+  history: { position: number; frame: string; ttl_s: number | null }[]
 }
 
 export interface Page<Row> {

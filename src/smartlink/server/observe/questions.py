@@ -57,6 +57,7 @@ __all__ = ["MAX_PAGE", "Questions"]
 MAX_PAGE = 200
 MAX_CHANNELS_SHOWN = 200
 MAX_PROBLEMS = 50
+MAX_HISTORY = 20
 STEP = 2_000
 """Rows looked at before the loop handles other work."""
 
@@ -228,7 +229,14 @@ class Questions:
         return row
 
     async def _history(self, question: Question) -> list[dict[str, Any]]:
-        """The event that a cache channel keeps, if any: the server stores no others."""
+        """The last events that are kept for clients that come back, newest first, or that of a cache channel."""
+        app = self._apps.by_id(question.app_id)
+        kept, _ = ((), True) if app is None else await self._node.history_of(app, question.channel, None)
+        if kept:
+            return [
+                {"position": each.position, "frame": redact(each.frame.decode()), "ttl_s": None}
+                for each in reversed(kept[-MAX_HISTORY:])
+            ]
         if not is_cache(question.channel):
             return []
         latest = await self._node.history.latest(question.app_id, question.channel)
