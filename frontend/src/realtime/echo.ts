@@ -1,10 +1,11 @@
 /**
  * Builds Echo, here and nowhere else. Key and address come from the portal at run time. Channels are authorized
  * through our own API client, which handles the CSRF token, an ended session and a restarting portal as for every
- * other request.
+ * other request. After a lost connection the page resumes its session.
  */
 import Echo from 'laravel-echo'
 import Pusher from 'pusher-js'
+import { resumable } from '@smartlink/echo'
 import { RequestFailed, SignedOut } from '@/api/errors'
 import type { RealtimePlace } from '@/api/records'
 import { authenticateUser, authorizeChannel } from '@/api/realtime'
@@ -18,40 +19,42 @@ type SocketState = Extract<ConnectionEvent, { type: 'socket' }>['state']
 const RETRY_MS = [500, 1500, 4000, 8000]
 
 export function buildEcho(place: RealtimePlace): RealtimeEcho {
-  const echo: RealtimeEcho = new Echo({
-    broadcaster: 'reverb',
-    Pusher,
-    key: place.key,
-    wsHost: place.host,
-    wsPort: place.port,
-    wssPort: place.port,
-    forceTLS: place.scheme === 'https',
-    // Without TLS, wss is pointless: the content security policy would not even allow it.
-    enabledTransports: place.scheme === 'https' ? ['ws', 'wss'] : ['ws'],
-    enableStats: false,
-    withoutInterceptors: true,
-    channelAuthorization: {
-      customHandler: ({ socketId, channelName }, answer) => {
-        void answerWhenFinal(
-          () => authorizeChannel(socketId, channelName),
-          answer,
-          () => echo.socketId() === socketId,
-        )
+  const echo: RealtimeEcho = new Echo(
+    resumable({
+      broadcaster: 'reverb',
+      Pusher,
+      key: place.key,
+      wsHost: place.host,
+      wsPort: place.port,
+      wssPort: place.port,
+      forceTLS: place.scheme === 'https',
+      // Without TLS, wss is pointless: the content security policy would not even allow it.
+      enabledTransports: place.scheme === 'https' ? ['ws', 'wss'] : ['ws'],
+      enableStats: false,
+      withoutInterceptors: true,
+      channelAuthorization: {
+        customHandler: ({ socketId, channelName }, answer) => {
+          void answerWhenFinal(
+            () => authorizeChannel(socketId, channelName),
+            answer,
+            () => echo.socketId() === socketId,
+          )
+        },
       },
-    },
-    userAuthentication: {
-      // Required by Echo's types; the handler below decides.
-      endpoint: '/broadcasting/user-auth',
-      headers: {},
-      customHandler: ({ socketId }, answer) => {
-        void answerWhenFinal(
-          () => authenticateUser(socketId),
-          answer,
-          () => echo.socketId() === socketId,
-        )
+      userAuthentication: {
+        // Required by Echo's types; the handler below decides.
+        endpoint: '/broadcasting/user-auth',
+        headers: {},
+        customHandler: ({ socketId }, answer) => {
+          void answerWhenFinal(
+            () => authenticateUser(socketId),
+            answer,
+            () => echo.socketId() === socketId,
+          )
+        },
       },
-    },
-  })
+    }),
+  )
   // Signs in on the connection: the server counts the user as online, and closes it when the user is blocked.
   // pusher-js repeats this on every connection.
   echo.connector.signin()

@@ -2,9 +2,10 @@
  * Follows the durable events of one channel so that none is missed and none is applied twice.
  *
  * `after` is the event up to which the page includes everything. While connected, each event moves it. After a lost
- * connection it stays where it was, events that arrive in the meantime are remembered by id, and `close` fetches the
- * events in between. If the server no longer keeps them, the list is reloaded. Events that arrived while a list was
- * loading are applied again, because the list replaced their effect.
+ * connection it stays where it was. If the realtime server can send the missed events again, they arrive as all others
+ * do. Otherwise events that arrive in the meantime are remembered by id, and `close` fetches the events in between. If
+ * the portal no longer keeps them, the list is reloaded. Events that arrived while a list was loading are applied again,
+ * because the list replaced their effect.
  */
 import type { RecordedEvent, RecordedEvents } from '@/api/records'
 
@@ -23,6 +24,8 @@ export class Follower {
   private after = 0
   private hasPosition = false
   private hasGap = true
+  /** Whether the gap is only what the realtime server may send again. */
+  private isResumable = false
   private readonly receivedInGap = new Set<number>()
   private generation = 0
 
@@ -33,13 +36,30 @@ export class Follower {
     this.hasPosition = true
     this.after = eventId
     this.hasGap = true
+    this.isResumable = false
     this.receivedInGap.clear()
   }
 
   /** The connection was lost: events published from now on may be missed. */
   lost(): void {
+    if (!this.hasGap) this.isResumable = true
     this.hasGap = true
     this.generation += 1
+  }
+
+  /** The server sends again what was missed since the connection was lost. */
+  resumed(): void {
+    if (this.isResumable) this.closed()
+  }
+
+  /** The server cannot do that. */
+  notResumed(): void {
+    this.isResumable = false
+  }
+
+  /** Whether the server may still say that it sends again what was missed. */
+  get mayResume(): boolean {
+    return this.isResumable
   }
 
   /** An event arrived over the socket. False if it was applied before. */
@@ -66,6 +86,7 @@ export class Follower {
    */
   async close(): Promise<void> {
     if (!this.hasGapToClose) return
+    this.isResumable = false
     this.generation += 1
     const generation = this.generation
     for (let page = 0; page < MAX_PAGES; page += 1) {
@@ -82,13 +103,18 @@ export class Follower {
         if (!this.receivedInGap.delete(event.eventId)) this.feed.apply(event)
       }
       if (events.length === 0) {
-        this.hasGap = false
-        this.after = Math.max(this.after, ...this.receivedInGap)
-        this.receivedInGap.clear()
+        this.closed()
         return
       }
     }
     this.loaded(await this.feed.reload())
     await this.close()
+  }
+
+  private closed(): void {
+    this.hasGap = false
+    this.isResumable = false
+    this.after = Math.max(this.after, ...this.receivedInGap)
+    this.receivedInGap.clear()
   }
 }

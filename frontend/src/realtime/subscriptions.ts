@@ -41,6 +41,8 @@ export interface Subscription {
 
 /** After a reconnection all pages would send requests at once; they are spread over this time. */
 const SPREAD_MS = 3_000
+/** A server that resumes says so right behind the subscription; one that does not says nothing. */
+const ANSWER_MS = 2_000
 const RETRY_MS = 4_000
 
 type EchoChannel = ReturnType<RealtimeEcho['channel']>
@@ -62,6 +64,7 @@ class Listener {
   private isSubscribed = false
   /** Whether the next subscription is a reconnection, at the same time as all other pages. */
   private isReconnecting = false
+  private delayMs = 0
   private timer: ReturnType<typeof setTimeout> | undefined
 
   constructor({ channel, durable, reload }: DurableFeed<ChannelName>) {
@@ -75,10 +78,22 @@ class Listener {
   }
 
   subscribed(): void {
-    const delay = this.isReconnecting ? Math.random() * SPREAD_MS : 0
+    this.delayMs = this.isReconnecting ? Math.random() * SPREAD_MS : 0
     this.isSubscribed = true
     this.isReconnecting = true
-    this.closeGap(delay)
+    this.closeGap(this.follower.mayResume ? ANSWER_MS + this.delayMs : this.delayMs)
+  }
+
+  /** The server sends what was missed. */
+  resumed(): void {
+    this.follower.resumed()
+    if (!this.follower.hasGapToClose) clearTimeout(this.timer)
+  }
+
+  /** The server cannot send what was missed. */
+  notResumed(): void {
+    this.follower.notResumed()
+    this.closeGap(this.delayMs)
   }
 
   lost(): void {
@@ -174,7 +189,10 @@ export class Subscriptions {
     const channel = channelOf(this.echo, name)
     const listeners = new Set<Listener>()
     const shared: SharedChannel = { channel, listeners, subscriptions: 0 }
-    channel.subscribed(() => listeners.forEach((listener) => listener.subscribed()))
+    channel
+      .subscribed(() => listeners.forEach((listener) => listener.subscribed()))
+      .listen('.pusher:resume_success', () => listeners.forEach((listener) => listener.resumed()))
+      .listen('.pusher:resume_failed', () => listeners.forEach((listener) => listener.notResumed()))
     this.channels.set(name, shared)
     return shared
   }

@@ -110,3 +110,59 @@ it('has nothing to close before its list is loaded', async () => {
 
   expect(applied).toEqual([1])
 })
+
+it('asks for nothing when the server sends again what was missed', async () => {
+  const { follower, applied, receive } = following()
+  follower.loaded(0)
+  await follower.close()
+  receive(1, 2)
+  follower.lost()
+  follower.resumed()
+  receive(2, 3, 4)
+
+  expect(applied).toEqual([1, 2, 3, 4])
+  expect(follower.hasGapToClose).toBe(false)
+})
+
+it('still fetches what was missing before the connection was lost', async () => {
+  const { follower, applied, publish, receive } = following()
+  publish(1, 2)
+  follower.loaded(0)
+  follower.lost()
+  follower.resumed()
+  receive(3)
+  expect(follower.hasGapToClose).toBe(true)
+  publish(3)
+  await follower.close()
+
+  expect(applied.toSorted()).toEqual([1, 2, 3])
+})
+
+it('fetches what the server cannot send again, also after the next loss', async () => {
+  const { follower, applied, publish, receive } = following()
+  follower.loaded(0)
+  await follower.close()
+  follower.lost()
+  publish(1, 2)
+  follower.notResumed()
+  follower.lost()
+  follower.resumed()
+  receive(3)
+  publish(3)
+  expect(follower.hasGapToClose).toBe(true)
+  await follower.close()
+
+  expect(applied.toSorted()).toEqual([1, 2, 3])
+})
+
+it('applies once what arrived while the browser took itself for offline', async () => {
+  const { follower, applied, receive } = following()
+  follower.loaded(0)
+  await follower.close()
+  follower.lost()
+  receive(1, 2)
+  follower.resumed()
+  receive(1, 2, 3)
+
+  expect(applied).toEqual([1, 2, 3])
+})
