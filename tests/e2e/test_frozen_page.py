@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
 from kit.callers import Callers
-from kit.chromium import chromium
+from kit.chromium import chromium, frozen
 from kit.serve import Smartlink, running
 from kit.waiting import eventually_told
 
@@ -47,22 +44,6 @@ async def page_of(browser: Browser, smartlink: Smartlink, who: str) -> Page:
     await page.get_by_test_id("login-submit").click()
     await expect(page.get_by_test_id("connection-state").first).to_have_text("Connected")
     return page
-
-
-@asynccontextmanager
-async def frozen(browser: Browser) -> AsyncIterator[None]:
-    """The browser's pages and its network stand still: without the latter it answers WebSocket pings for its pages."""
-    devtools = await browser.new_browser_cdp_session()
-    processes = (await devtools.send("SystemInfo.getProcessInfo"))["processInfo"]
-    stopped = [int(one["id"]) for one in processes if one["type"] == "renderer" or "NetworkService" in one["type"]]
-    assert len(stopped) >= 2
-    for process in stopped:
-        os.kill(process, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process in stopped:
-            os.kill(process, signal.SIGCONT)
 
 
 async def test_a_frozen_page_is_disconnected_and_catches_up_on_waking(smartlink: Smartlink) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -30,3 +32,19 @@ async def chromium(*, keeps_left_pages: bool = False) -> AsyncIterator[Browser]:
         )
         yield browser
         await browser.close()
+
+
+@asynccontextmanager
+async def frozen(browser: Browser) -> AsyncIterator[None]:
+    """The browser's pages and its network stand still: without the latter it answers WebSocket pings for its pages."""
+    devtools = await browser.new_browser_cdp_session()
+    processes = (await devtools.send("SystemInfo.getProcessInfo"))["processInfo"]
+    stopped = [int(one["id"]) for one in processes if one["type"] == "renderer" or "NetworkService" in one["type"]]
+    assert len(stopped) >= 2
+    for process in stopped:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in stopped:
+            os.kill(process, signal.SIGCONT)

@@ -38,6 +38,10 @@ class FarAway:
     def release(self) -> None:
         self._flows.set()
 
+    def lead_to(self, target: int) -> None:
+        """Carry new connections to another port."""
+        self._target = target
+
     async def cut(self) -> None:
         """End every connection there is. New ones are taken."""
         await self._listener.cut()
