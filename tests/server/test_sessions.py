@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from kit.client import Client, connected
-from kit.cluster import cluster
+from kit.client import Client, connected, raw
+from kit.cluster import Cluster, cluster
 from kit.engines import Between
 from kit.realtime import APP_ID, KEY, SECRET, call, realtime_server
 from kit.waiting import eventually
@@ -339,3 +341,54 @@ async def test_nothing_is_left_of_a_session_that_ended_while_it_left_channels() 
             await client.closed()
         await eventually(lambda: len(server.node.resumption) == 0)
         assert not server.node.resumption._followers
+
+
+@asynccontextmanager
+async def slow_takeovers(nodes: Cluster) -> AsyncIterator[None]:
+    """The store's answers to new owners are on their way until the end."""
+    take, over = nodes.sessions.take, asyncio.Event()
+
+    async def take_slowly(app_id: str, name: str, owner: str) -> bytes | None:
+        content = await take(app_id, name, owner)
+        await over.wait()
+        return content
+
+    nodes.sessions.take = take_slowly  # type: ignore[method-assign]
+    yield
+    over.set()
+    nodes.sessions.take = take  # type: ignore[method-assign]
+
+
+async def test_a_socket_that_ends_before_it_has_its_session_takes_nothing_along() -> None:
+    async with cluster(1) as nodes:
+        [server], token = nodes.nodes, a_token()
+        async with connected(server.port, session=token) as client:
+            await client.subscribe("chat")
+        await eventually(lambda: not len(server.node.hub))
+        await publish(server.port, 0)
+        async with slow_takeovers(nodes):
+            async with raw(server.port) as client:
+                await client.handshake(f"/s/{token}/app/{KEY}?protocol=7")
+                await eventually(lambda: len(server.node.hub))
+            await eventually(lambda: not len(server.node.hub))
+        async with connected(server.port, session=token) as client:
+            assert await resumed(client) == [0]
+
+
+async def test_the_second_of_two_sockets_that_come_back_at_once_has_the_session() -> None:
+    async with cluster(1) as nodes:
+        [server], token = nodes.nodes, a_token()
+        async with connected(server.port, session=token) as client:
+            await client.subscribe("chat")
+        await eventually(lambda: not len(server.node.hub))
+        await publish(server.port, 0)
+        async with raw(server.port) as first, raw(server.port) as second:
+            async with slow_takeovers(nodes):
+                for number, client in enumerate((first, second), 1):
+                    await client.handshake(f"/s/{token}/app/{KEY}?protocol=7")
+                    await eventually(lambda expected=number: len(server.node.hub) == expected)
+            for client in (first, second):
+                await client.expect("pusher:connection_established")
+            assert await resumed(second) == [0]
+            await first.subscribe("chat")
+            assert await first.is_quiet()

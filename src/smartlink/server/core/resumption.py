@@ -12,6 +12,7 @@ and sends some frames twice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -137,6 +138,7 @@ class ClientSession:
         "due",
         "former",
         "is_known",
+        "is_loaded",
         "marks",
         "name",
         "replayed",
@@ -151,7 +153,8 @@ class ClientSession:
         self.connection = connection
         self.claims_to_be_known = claims_to_be_known
         """The client says that it had a socket before, or nobody can tell."""
-        self.is_known = False
+        self.is_known = self.is_loaded = False
+        """Whether something is known of former sockets, and whether the store, or a former socket here, was asked."""
         self.former: dict[str, _Kept] = _NONE
         """Channels of former sockets to which it has not subscribed again."""
         self.sockets: Sequence[str] = ()
@@ -268,11 +271,16 @@ class Resumption:
         try:
             stored = await self._store.take(app_id, name, connection.session.socket_id)
         except BrokerUnavailable:
-            session.claims_to_be_known = former is None  # Perhaps it was: better load anew than miss something.
+            # Perhaps it was: better load anew than miss something.
+            session.claims_to_be_known, session.is_loaded = not session.is_loaded, True
             return
-        if stored is not None and former is None:
+        if stored is not None and not session.is_loaded:
             content = _decode(stored)
             session.former, session.sockets, session.is_known = content.channels, content.sockets, True
+        session.is_loaded = True
+        if connection.client_session is not session and stored is not None:
+            # It ended meanwhile, and saved nothing. If another has taken the session, this saves nothing either.
+            await self._put_back(session, stored)
         if session.is_known:
             connection.session.tickets = {channel: kept.signed_for for channel, kept in session.former.items()}
 
@@ -432,8 +440,10 @@ class Resumption:
                 self._report(session.connection, channel, report.event_id)
 
     def _take_from(self, former: ClientSession, session: ClientSession) -> None:
-        content = self._content(former)
-        session.former, session.sockets, session.is_known = content.channels, content.sockets, True
+        if former.is_loaded:
+            content = self._content(former)
+            session.former, session.sockets, session.is_known = content.channels, content.sockets, True
+            session.is_loaded = True
         former.connection.client_session = None
         self._forget(former)
 
@@ -585,7 +595,14 @@ class Resumption:
         session.saved_at = asyncio.get_running_loop().time()
         self._tasks.run(self._save(session, 3 * self._ttl_s))
 
+    async def _put_back(self, session: ClientSession, content: bytes) -> None:
+        connection = session.connection
+        with contextlib.suppress(BrokerUnavailable):  # Then it is kept as long as one that was just taken.
+            await self._store.save(connection.app.id, session.name, connection.session.socket_id, content, self._ttl_s)
+
     async def _save(self, session: ClientSession, ttl_s: float) -> None:
+        if not session.is_loaded:
+            return  # It would overwrite what it has not read.
         connection = session.connection
         app_id, owner = connection.app.id, connection.session.socket_id
         try:
