@@ -236,7 +236,7 @@ def test_a_sample_secret_for_another_machine_logs_a_warning(
 ) -> None:
     Broadcaster.from_settings(BroadcastSettings(_env_file=None, reverb_host=host, reverb_app_secret=secret))
 
-    assert ("REVERB_APP_SECRET is a sample" in caplog.text) == is_warned
+    assert ("REVERB_APP_SECRET is a publicly known sample" in caplog.text) == is_warned
 
 
 @pytest.mark.parametrize(

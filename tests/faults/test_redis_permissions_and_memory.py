@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kit.client import connected
+from kit.observing import observed
 from kit.realtime import call, realtime_server
 from kit.redis import RedisServer, cluster, redis_server
 from kit.redis_engines import redis_engines
@@ -20,9 +21,7 @@ from smartlink.server.cluster.brokers.base import BrokerUnavailable, Publication
 from smartlink.server.cluster.presence.base import ChannelCount
 from smartlink.server.cluster.redis.connect import RedisRefused
 from smartlink.server.cluster.redis.permissions import COMMANDS
-from smartlink.server.observe.endpoint import ObserveEndpoint
 from smartlink.server.run import bootstrap
-from smartlink.server.run.lifecycle import RealtimeServer
 from smartlink.server.settings.config import ServerSettings
 
 HOWTO = Path(__file__).parents[2] / "docs/howto/redis.md"
@@ -127,12 +126,6 @@ async def test_each_missing_acl_rule_is_named_at_startup_and_by_doctor(
     assert "PASSWORD" not in found.said + found.fix
 
 
-async def answers(server: RealtimeServer, path: str) -> tuple[int, str]:
-    observed = ObserveEndpoint("127.0.0.1", 0, lambda: 0, server.rates.figures)
-    status, _, body = observed._find(path)
-    return status, body
-
-
 async def test_a_full_redis_is_reported_as_full() -> None:
     body = b'{"name":"e","channel":"a","data":"x"}'
     with redis_server() as redis:
@@ -149,7 +142,7 @@ async def test_a_full_redis_is_reported_as_full() -> None:
             assert "Redis is full" in up.json()["problems"][0]
             status = (await call(server.port, "GET", "/apps/1001/status")).json()
             assert (status["redis"], status["problems"]) == ("full", up.json()["problems"])
-            ready = await answers(server, "/readyz")
+            ready = await observed(server, "/readyz")
             assert ready == (503, "Redis is full: it accepts no writes until memory is freed\n")
             found = await check_redis(ServerSettings(_env_file=None, **settings), None)
             assert "out of memory" in next(each for each in found if each.state is CheckState.FAILED).said
@@ -216,6 +209,6 @@ async def test_an_evicting_redis_is_reported_everywhere_and_logged_once(
             assert told["health"] == "OK"
             assert "allkeys-lru" in told["warnings"][0]
             assert (await call(server.port, "GET", "/apps/1001/status")).json()["warnings"] == told["warnings"]
-            ready = await answers(server, "/readyz")
+            ready = await observed(server, "/readyz")
             assert ready == (200, "OK\nRedis may evict keys: set maxmemory-policy noeviction\n")
     assert capfd.readouterr().out.count("allkeys-lru") == 1

@@ -27,7 +27,8 @@ _ROWS = {
     "WHEN n % 20 = 15 THEN :a ELSE :first + (n * 7 + 1) % 10000 END, "
     f"'word' || n % 5000 || ' hello', n % 50 <> 15, {_NOW}, {_NOW} FROM generate_series(1, :n) n",
     "notifications": "INSERT INTO notifications (user_id, type, data, read_at, created_at) SELECT "
-    "CASE WHEN n % 100 = 1 THEN :a ELSE :first + n % 10000 END, 'test', '{}', "
+    "CASE WHEN n % 100 = 1 THEN :a ELSE :first + n % 10000 END, 'deposit', "
+    """'{"transaction_id": 1, "amount": "1.00", "currency": "EUR", "balance": "1.00"}', """
     f"CASE WHEN n % 500 = 1 THEN NULL ELSE {_NOW} END, {_NOW} FROM generate_series(1, :n) n",
     "campaigns": "INSERT INTO campaigns (user_id, name, status, budget, version, created_at, updated_at) SELECT "
     "CASE WHEN n % 100 = 1 THEN :a ELSE :first + n % 10000 END, 'C', CASE WHEN n % 100 < 2 THEN 'active' "

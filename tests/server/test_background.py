@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
+from kit.observing import observed
 from kit.realtime import call, realtime_server
 from kit.waiting import eventually
 from smartlink import background as module
 from smartlink.background import Background, ended
-from smartlink.server.observe.endpoint import ObserveEndpoint
 from smartlink.server.run.lifecycle import RealtimeServer
 
 
@@ -24,7 +24,7 @@ async def test_a_dead_task_is_an_error_in_the_log_in_up_and_in_readyz(
     async with realtime_server() as server:
         await eventually(lambda: died_in(server) == 1)
         up = await call(server.port, "GET", "/up")
-        status, _, body = ObserveEndpoint("127.0.0.1", 0, lambda: 0, server.rates.figures)._find("/readyz")
+        status, body = await observed(server, "/readyz")
 
     assert (up.status_code, up.json()["health"]) == (200, "degraded")
     assert up.json()["problems"] == ["Stopped: sweeping connections (ValueError: a bug)"]

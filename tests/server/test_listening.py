@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from smartlink.protocol import encoding
-from smartlink.server.core.listening import newer_frames
+from smartlink.server.core.listening import VersionedFrame, newer_frames
 
 STATE = encoding.presence_state([("1", b"{}"), (2, b"{}")])
 EVENT = encoding.event("e", "presence-a", "{}")
@@ -34,15 +34,20 @@ def removed(user_id: str) -> bytes:
     ],
 )
 def test_changes_included_in_the_state_are_dropped(frames: list[bytes], told: list[bytes]) -> None:
-    assert newer_frames([(frame, 0) for frame in frames], STATE, 0) == told
-    assert newer_frames([(frame, 5) for frame in frames], STATE, 0) == told
-    assert newer_frames([(frame, 0) for frame in frames], STATE, 9) == told
+    assert newer_frames([VersionedFrame(frame, 0) for frame in frames], STATE, 0) == told
+    assert newer_frames([VersionedFrame(frame, 5) for frame in frames], STATE, 0) == told
+    assert newer_frames([VersionedFrame(frame, 0) for frame in frames], STATE, 9) == told
 
 
 def test_version_numbers_decide_if_present() -> None:
     frames = [(removed("1"), 4), (EVENT, 0), (added("2"), 6), (removed("2"), 7), (added("2"), 8), (added("3"), 5)]
-    assert newer_frames(frames, STATE, 5) == [EVENT, added("2"), removed("2"), added("2")]
+    assert newer_frames([VersionedFrame(*each) for each in frames], STATE, 5) == [
+        EVENT,
+        added("2"),
+        removed("2"),
+        added("2"),
+    ]
 
 
 def test_non_presence_channels_keep_all_frames() -> None:
-    assert newer_frames([(EVENT, 0)], b"{}", 0) == [EVENT]
+    assert newer_frames([VersionedFrame(EVENT, 0)], b"{}", 0) == [EVENT]
