@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import httpx2
 import msgspec
 
+from smartlink import tracing
 from smartlink.broadcasting.drivers.loops import PerLoop
 from smartlink.broadcasting.errors import BroadcastUnavailable
 from smartlink.protocol.addresses import netloc
@@ -96,6 +97,8 @@ class HttpService:
         try:
             async with asyncio.timeout(self._timeout_s):
                 client = self._clients.here()
+                if (trace := tracing.current()) is not None:
+                    headers["traceparent"] = trace
                 request = client.build_request(method, url, content=body, headers=headers)
                 return await self._attempts(client, called, request, repeat=repeat)
         except TimeoutError:

@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from smartlink import tracing
 from smartlink.broadcasting.drivers.base import MAX_BATCH
 from smartlink.broadcasting.errors import BroadcastFailed, BroadcastRefused, BroadcastUnavailable
 from smartlink.broadcasting.outbox.database import RelayDatabase
@@ -157,7 +158,8 @@ class Calls:
         """Make one call and handle its outcome."""
         service, started_at = self._services.of(call.connection), time.monotonic()
         try:
-            await service.send([event.envelope() for event in call.events])
+            with tracing.publishing([event.trace for event in call.events], events=len(call.events)):
+                await service.send([event.envelope() for event in call.events])
         except BroadcastRefused as refusal:
             service.note_reached()
             await self._handle_refusal(service, call.events, str(refusal))
@@ -194,7 +196,8 @@ class Calls:
         for place, event in enumerate(events):
             started_at = time.monotonic()
             try:
-                await service.send([event.envelope()])
+                with tracing.publishing([event.trace], events=1):
+                    await service.send([event.envelope()])
             except BroadcastRefused as alone:
                 try:
                     await self._fail(event, str(alone))

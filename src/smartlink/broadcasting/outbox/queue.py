@@ -30,7 +30,8 @@ _MAX_ERROR_CHARACTERS = 500
 # Naming the default connection is the same as naming none, so that both keep one order.
 _OWN = "NULLIF(connection, :default)"
 _COLUMNS = (
-    f"id, channel, name, payload, socket_id, delivery, {_OWN}, except_user, receipts, queue, part, attempts, strikes"
+    f"id, channel, name, payload, socket_id, delivery, {_OWN}, except_user, receipts, queue, part, attempts, strikes, "
+    "trace"
 )
 _CONNECTION = f"COALESCE({_OWN}, '')"
 _PLACE = f"channel || ' ' || {_CONNECTION}"
@@ -58,6 +59,8 @@ class PendingEvent:
     part: int
     attempts: int
     failed_attempts: int
+    trace: str | None
+    """The `traceparent` of the span in which it was recorded."""
     created_at: str
 
     def envelope(self) -> Envelope:

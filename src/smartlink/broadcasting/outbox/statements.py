@@ -12,6 +12,7 @@ from itertools import count
 
 import msgspec
 
+from smartlink import tracing
 from smartlink.broadcasting.envelope import Delivery, Envelope
 from smartlink.broadcasting.errors import BroadcastConfigError
 from smartlink.broadcasting.outbox.partition import check_queue, lock_and_part
@@ -20,8 +21,8 @@ __all__ = ["NOTIFY_CHANNEL", "Recording", "Statements", "statements_for"]
 
 NOTIFY_CHANNEL = "smartlink_outbox"
 
-_COLUMNS = "channel, name, payload, socket_id, delivery, connection, except_user, receipts, queue, part"
-_TYPES = (*["text"] * 7, "boolean", "text", "smallint")
+_COLUMNS = "channel, name, payload, socket_id, delivery, connection, except_user, receipts, queue, part, trace"
+_TYPES = (*["text"] * 7, "boolean", "text", "smallint", "text")
 _MARKS = {"named": ":p{}", "dollar": "${}", "format": "%s"}
 _SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'"
 
@@ -132,4 +133,5 @@ def _row(envelope: Envelope) -> tuple[int, tuple[object, ...]]:
         envelope.receipts,
         check_queue(envelope.queue),
         part,
+        tracing.current(),
     )

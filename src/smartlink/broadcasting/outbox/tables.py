@@ -95,6 +95,7 @@ def define_tables(metadata: MetaData) -> OutboxTables:
         Column("connection", String(64)),
         Column("except_user", String(200)),
         Column("receipts", Boolean, nullable=False, server_default=false()),
+        Column("trace", String(55)),
         Column("strikes", Integer, nullable=False, server_default="0"),
         Column("available_at", _Time),
         Column("error", Text),

@@ -77,6 +77,7 @@ class Subscribers:
         "_position",
         "_written",
         "batch_since",
+        "batch_spans",
         "conflated",
         "descriptors",
         "is_queued",
@@ -86,6 +87,7 @@ class Subscribers:
         "pending_since",
         "position",
         "queued_at",
+        "spans",
         "waiters",
     )
 
@@ -110,6 +112,9 @@ class Subscribers:
         """When the first of the frames pending or under way was published."""
         self.pending_since = self.batch_since = 0.0
         """When the first of the pending frames, and of those in the batch, was published; 0 if unknown."""
+        self.spans: tuple[Any, ...] = ()
+        """Spans that end when the pending frames are written to all."""
+        self.batch_spans: tuple[Any, ...] = ()
         self.waiters: list[asyncio.Future[None]] = []
         self.position = self._batch_position = self._done_position = 0
         """Of the last event published, of the last in the newest batch, and of the last in the batch before that."""
@@ -210,6 +215,7 @@ class Subscribers:
         self.pending = []
         self.pending_bytes = 0
         self.batch_since = self.pending_since
+        self.batch_spans, self.spans = self.spans, ()
         self._batch = frames[0] if len(frames) == 1 else b"".join(frames)
         own: dict[Subscriber, bytes] = {}
         if late or left_out:
@@ -366,6 +372,8 @@ class FanOut:
                 now = time.perf_counter()
                 self._metrics.fanout.observe(now - channel.queued_at)
                 channel.queued_at = now
+                for span in channel.batch_spans:
+                    span.end()
                 if channel.batch_since:
                     # Clocks of two machines may differ.
                     self._metrics.delivery.observe(max(0.0, time.time() - channel.batch_since))

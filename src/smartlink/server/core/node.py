@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from smartlink import tracing
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
 from smartlink.protocol.names import ChannelKind, is_cache, kind_of
@@ -391,10 +392,13 @@ class Node:
         *,
         is_live: bool = False,
         report_id: str | None = None,
+        trace: str | None = None,
     ) -> None:
         """Send a frame's payload to every subscriber on every node; on a cache channel, keep it unless it is live.
 
         With a `report_id`, the event's, users whose clients have a session and handled it are reported by webhook.
+
+        `trace` is the `traceparent` of the span that publishes.
 
         Waits while too many bytes are on their way to the channel on this node. Raises BrokerUnavailable, except for
         live frames.
@@ -420,6 +424,7 @@ class Node:
                 is_live,
                 retention=retention,
                 report_id=report_id,
+                trace=trace,
                 published_at=time.time(),
             )
         )
@@ -537,6 +542,8 @@ class Node:
         self._sent(publication, subscribers, publication.position)
         frame, published_at = text_frame(publication.frame), publication.published_at
         self._fanout.publish(subscribers, frame, *left_out, is_live=publication.is_live, published_at=published_at)
+        if publication.trace is not None:
+            self._trace(publication, subscribers)
 
     def _send_waiting(self, subscribers: Subscribers, waiting: Waiting) -> None:
         """Send an event of a conflated channel."""
@@ -556,6 +563,18 @@ class Node:
     def policies_changed(self, app_id: str) -> None:
         """Apply an app's new policies to what it has here. Most are looked up whenever they matter."""
         self.tasks.run(self._conflation.apply(app_id))
+
+    def _trace(self, publication: Publication, subscribers: Subscribers) -> None:
+        """Trace the fan-out of what was just published, until it is written to all."""
+        span = tracing.begin(
+            "smartlink fan-out",
+            publication.trace,
+            app_id=publication.app_id,
+            channel=publication.channel,
+            receivers=len(subscribers),
+        )
+        if span is not None:
+            subscribers.spans = (*subscribers.spans, span)
 
     def _note_change(self, publication: Publication) -> int | None:
         """Note what a node, perhaps this one, announces on a channel, for a recheck (`rechecker`).

@@ -105,6 +105,7 @@ class ForwardedPublication(msgspec.Struct, array_like=True, tag=12):
     retention: Retention | None = None
     report_id: str | None = None
     published_at: float = 0.0
+    trace: str | None = None
 
 
 class ForwardedControl(msgspec.Struct, array_like=True, tag=13):
@@ -238,6 +239,7 @@ def forward_publication(publication: Publication, number: int = 0) -> ForwardedP
         publication.retention,
         publication.report_id,
         publication.published_at,
+        publication.trace,
     )
 
 
@@ -260,5 +262,6 @@ def forwarded_publication(record: ForwardedPublication) -> Publication:
         record.position,
         record.retention,
         record.report_id,
-        record.published_at,
+        published_at=record.published_at,
+        trace=record.trace,
     )

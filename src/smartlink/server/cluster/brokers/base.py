@@ -63,6 +63,8 @@ class Publication(msgspec.Struct, frozen=True):
     """Set by the publisher of a durable event that may be kept; None for live ones and the server's own frames."""
     report_id: str | None = None
     """The event's id, if the application wants to know which users have received it."""
+    trace: str | None = None
+    """The `traceparent` of the span that published it, if it is traced."""
     published_at: float = 0.0
     """When a publisher or client sent it, in seconds since 1970 by its node's clock; 0 for the server's own frames."""
 

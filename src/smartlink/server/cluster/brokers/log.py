@@ -76,6 +76,7 @@ class ChannelLog:
             publication.except_socket,
             position=log.last,
             report_id=publication.report_id,
+            trace=publication.trace,
             published_at=publication.published_at,
         )
         log.events.append((now + retention.ttl_s, kept))

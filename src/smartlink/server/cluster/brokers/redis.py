@@ -120,6 +120,7 @@ class _Message(msgspec.Struct):
     e: bool = False
     r: str | None = None
     t: float = 0.0
+    p: str | None = None
 
 
 class _Beat(msgspec.Struct):
@@ -245,6 +246,8 @@ class RedisBroker:
             event_field += b'"r":' + msgspec.json.encode(publication.report_id) + b","
         if publication.published_at:
             event_field += b'"t":%.6f,' % publication.published_at
+        if publication.trace is not None:
+            event_field += b'"p":' + msgspec.json.encode(publication.trace) + b","
         body_bytes = left_out_field + version_field + event_field + b'"f":' + publication.frame + b"}"
         if publication.is_live:
             await self._publish_live(publication, name, body_bytes)
@@ -605,5 +608,6 @@ def _checked(message: _Message, wanted: _Channel | None) -> Publication | Contro
         version=message.s,
         position=_as_position(*_parsed_id(message.i)) if message.i and message.e else 0,
         report_id=message.r,
+        trace=message.p,
         published_at=message.t,
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from smartlink import tracing
 from smartlink.protocol import encoding
 from smartlink.protocol.names import (
     ChannelKind,
@@ -72,21 +73,30 @@ class _Posting(msgspec.Struct, frozen=True):
 
 async def publish(node: Node, app: App, request: HttpRequest, charge: Charge) -> HttpResponse:
     """Publish one event to as many channels as the application allows, by default 100."""
-
-    if "idempotency-key" in request.headers:
-        return await _once(node, app, request, "events", partial(_publish, node, app, request.body, charge))
-    return await _publish(node, app, request.body, charge)
+    return await _traced(node, app, request, "events", partial(_publish, node, app, request.body, charge))
 
 
 async def publish_batch(node: Node, app: App, request: HttpRequest, charge: Charge) -> HttpResponse:
     """Publish several events, by default up to ten, each to one channel, in order, or none of them."""
-
-    if "idempotency-key" in request.headers:
-        return await _once(node, app, request, "batch_events", partial(_publish_batch, node, app, request.body, charge))
-    return await _publish_batch(node, app, request.body, charge)
+    return await _traced(node, app, request, "batch_events", partial(_publish_batch, node, app, request.body, charge))
 
 
-async def _publish(node: Node, app: App, body: bytes, charge: Charge) -> HttpResponse:
+async def _traced(
+    node: Node, app: App, request: HttpRequest, call: str, publish: Callable[[str | None], Awaitable[HttpResponse]]
+) -> HttpResponse:
+    """Carry out a call, in a span of the caller's trace if it has one."""
+    span = tracing.begin(f"POST {call}", request.headers.get("traceparent"), is_server=True, app_id=app.id)
+    carry_out = partial(publish, None if span is None else tracing.traceparent(span))
+    try:
+        if "idempotency-key" in request.headers:
+            return await _once(node, app, request, call, carry_out)
+        return await carry_out()
+    finally:
+        if span is not None:
+            span.end()
+
+
+async def _publish(node: Node, app: App, body: bytes, charge: Charge, trace: str | None) -> HttpResponse:
     event = _decode(_event_decoder, body)
     channels = event.channels if event.channels is not None else [event.channel] if event.channel else []
     if not channels:
@@ -95,14 +105,14 @@ async def _publish(node: Node, app: App, body: bytes, charge: Charge) -> HttpRes
         raise HttpError(400, f"{len(channels)} channels, more than {app.max_event_channels}")
     postings = _postings(node, app, event, channels)
     charge(len(postings))
-    infos = await _post(node, app, postings)
+    infos = await _post(node, app, postings, trace)
     if not postings[0].attributes:
         return _EMPTY
     named = {posting.channel: info for posting, info in zip(postings, infos, strict=True)}
     return HttpResponse(msgspec.json.encode({"channels": named}))
 
 
-async def _publish_batch(node: Node, app: App, body: bytes, charge: Charge) -> HttpResponse:
+async def _publish_batch(node: Node, app: App, body: bytes, charge: Charge, trace: str | None) -> HttpResponse:
     events = _decode(_batch_decoder, body).batch
     if not events:
         raise HttpError(400, "batch is empty")
@@ -114,7 +124,7 @@ async def _publish_batch(node: Node, app: App, body: bytes, charge: Charge) -> H
             raise HttpError(400, "each event of a batch must name one channel")
         postings += _postings(node, app, event, [event.channel])
     charge(len(postings))
-    infos = await _post(node, app, postings)
+    infos = await _post(node, app, postings, trace)
     is_asked = any(posting.attributes for posting in postings)
     return HttpResponse(msgspec.json.encode({"batch": infos})) if is_asked else _EMPTY
 
@@ -139,7 +149,7 @@ async def _once(
     return response
 
 
-async def _post(node: Node, app: App, postings: list[_Posting]) -> list[dict[str, Any]]:
+async def _post(node: Node, app: App, postings: list[_Posting], trace: str | None) -> list[dict[str, Any]]:
     """Publish what was not published before, in order; return the requested attributes of each.
 
     If publishing fails half-way, what was sent stays marked as published: a repeat sends the rest.
@@ -162,7 +172,13 @@ async def _post(node: Node, app: App, postings: list[_Posting]) -> list[dict[str
                 is_reported = event.receipts or (not event.live and node.policies.of(app.id, posting.channel).receipts)
                 report_id = event.id if is_reported else None
                 await node.publish(
-                    app, posting.channel, posting.frame, except_who, is_live=event.live, report_id=report_id
+                    app,
+                    posting.channel,
+                    posting.frame,
+                    except_who,
+                    is_live=event.live,
+                    report_id=report_id,
+                    trace=trace,
                 )
                 if (receipt := posting.receipt) is not None:
                     del claimed[receipt]
