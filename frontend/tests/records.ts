@@ -23,6 +23,7 @@ export function said({ id, by = ben, to, text = `message ${id}`, at, isRead = fa
     message: text,
     is_read: isRead,
     read_at: isRead ? '2026-05-01T10:00:00Z' : null,
+    delivered_at: isRead ? '2026-05-01T10:00:00Z' : null,
     created_at: time,
     updated_at: time,
     user: by,

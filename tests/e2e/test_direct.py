@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Awaitable, Callable
 
 import pytest
 from playwright.async_api import Locator, Page, WebSocketRoute, expect
 
+from kit import client
 from kit.callers import Callers
 from kit.serve import Smartlink
 from kit.waiting import eventually, eventually_told
@@ -57,7 +59,8 @@ async def test_reading_in_one_browser_updates_all_other_pages(
         await expect(badge(page, "bell")).to_have_text("2")
     walt = await sign_in("walt")
     await walt.goto(f"{smartlink.url}/direct/{reader}")
-    await expect(message(walt, "two").locator("[data-status=sent]")).to_have_count(1)
+    # Sent or, once a page of hers has confirmed it, delivered.
+    await expect(message(walt, "two").locator("[data-status=sent], [data-status=delivered]")).to_have_count(1)
 
     await pages[0].goto(f"{smartlink.url}/direct/{writer}")
     await expect(pages[0].get_by_role("log")).to_contain_text("New messages")
@@ -69,6 +72,49 @@ async def test_reading_in_one_browser_updates_all_other_pages(
     await expect(receipt).to_have_attribute("title", re.compile(r"^Read \d?\d:\d\d"))
     rows = await call("rita", "GET", "/api/notifications?unread=1")
     assert rows == []
+
+
+async def test_a_message_is_sent_then_delivered_then_read(call: Callers, sign_in: SignIn, smartlink: Smartlink) -> None:
+    reader = await call.register("dora")
+    writer = await call.register("dirk")
+    dirk = await sign_in("dirk")
+    await dirk.goto(f"{smartlink.url}/direct/{reader}")
+    await connected(dirk)
+    await write(call, "dirk", reader, "Are you there?")
+    own = message(dirk, "Are you there?")
+    await expect(own.locator("[data-status=sent]")).to_have_count(1)
+    await expect(own).to_contain_text("Sent")
+
+    # A device that receives and does not read: an application with a session.
+    async with client.connected(smartlink.realtime_port, session="a-session-token-of-the-tests") as device:
+        channel = f"private-user.{reader}"
+        asked = {"socket_id": device.socket_id, "channel_name": channel}
+        answer = await call("dora", "POST", "/broadcasting/auth", asked)
+        device.send("pusher:subscribe", {"channel": channel} | answer)
+        await device.expect("pusher_internal:subscription_succeeded")
+        await write(call, "dirk", reader, "Now you are.")
+        await handle_all(device)
+
+        now = message(dirk, "Now you are.")
+        receipt = now.locator("[data-status=delivered]")
+        await expect(receipt).to_have_attribute("title", re.compile(r"^Delivered \d?\d:\d\d"))
+        await expect(now).to_contain_text("Delivered")
+        await expect(own.locator("[data-status=sent]")).to_have_count(1)
+
+    await call("dora", "POST", f"/api/chat/messages/private/{writer}/read")
+    for each in (own, now):
+        await expect(each.locator("[data-status=read]")).to_have_count(1)
+    await dirk.reload()
+    await expect(message(dirk, "Now you are.").locator("[data-status=read]")).to_have_count(1)
+
+
+async def handle_all(device: client.Client) -> None:
+    """Answer the next ping, as a page does that has handled every event before it."""
+    while True:
+        opcode, payload = await device.frame()
+        if opcode == 1 and json.loads(payload)["event"] == "pusher:ping":
+            device.send("pusher:pong", {})
+            return
 
 
 async def test_messages_after_ones_own_newer_message_are_read_too(

@@ -18,7 +18,7 @@ from smartlink.portal import asyncapi
 from smartlink.portal.admin.events import WrittenByHand
 
 PROFILE = {"id", "name"}
-MESSAGE = {"id", "user_id", "recipient_id", "message", "is_read", "read_at", "created_at", "updated_at"}
+MESSAGE = {"id", "user_id", "recipient_id", "message", "is_read", "read_at", "delivered_at", "created_at", "updated_at"}
 CAMPAIGN = {
     "id", "user_id", "name", "description", "status", "budget", "starts_at", "ends_at", "version", "created_at",
     "updated_at",
@@ -38,6 +38,7 @@ OF_CAMPAIGN = {"": {"campaign"}, "campaign": CAMPAIGN}
 EVENTS: dict[str, tuple[set[str], str, dict[str, set[str]]]] = {
     "MessageSent": ({"chat"}, "durable", {"": {"message"}} | GENERAL),
     "UserTyping": ({"chat", "private-chat.7.9"}, "live", {"": {"user", "typing"}, "user": PROFILE}),
+    "MessageDelivered": ({"private-user.7"}, "durable", {"": {"message", "user"}, "user": PROFILE} | DIRECT),
     "MessageRead": ({"private-user.7"}, "durable", {"": {"message", "user"}, "user": PROFILE} | DIRECT),
     "PrivateMessageSent": ({"private-chat.7.9"}, "durable", {"": {"message"}} | DIRECT),
     "UserJoined": ({"presence-chat"}, "state", {"": PROFILE}),

@@ -27,6 +27,7 @@ def test_it_broadcasts_on_the_correct_private_channel() -> None:
         message="Hello",
         is_read=True,
         read_at=now,
+        delivered_at=now,
         created_at=now,
         updated_at=now,
         user=ANA,

@@ -22,6 +22,12 @@ export interface EventPayloads {
     user: Profile
     typing: boolean
   }
+  /** `user`'s page or application has received a direct message. Sent to the message's sender. */
+  MessageDelivered: {
+    message: DirectMessageOut
+    user: Profile
+    eventId: number
+  }
   /** `user` has read a direct message. Sent to the message's sender. */
   MessageRead: {
     message: DirectMessageOut
@@ -144,7 +150,7 @@ export interface ChannelEvents {
   /** Who is online. Subscribers: Signed-in users. */
   'presence-chat': 'UserJoined' | 'UserLeft' | 'UserUpdated'
   /** A user's own events. Subscribers: That user. */
-  [channel: `private-user.${number}`]: 'MessageRead' | 'RightsChanged' | 'NotificationCreated' | '.Illuminate\\Notifications\\Events\\BroadcastNotificationCreated' | 'NotificationRead' | 'CampaignCreated' | 'CampaignDeleted'
+  [channel: `private-user.${number}`]: 'MessageDelivered' | 'MessageRead' | 'RightsChanged' | 'NotificationCreated' | '.Illuminate\\Notifications\\Events\\BroadcastNotificationCreated' | 'NotificationRead' | 'CampaignCreated' | 'CampaignDeleted'
   /** A direct conversation. Subscribers: Those two users. */
   [channel: `private-chat.${number}.${number}`]: 'UserTyping' | 'PrivateMessageSent'
   /** A campaign. Subscribers: Its owner and admins. */
@@ -156,4 +162,4 @@ export interface ChannelEvents {
 }
 
 /** Recorded events: `GET /api/events` has those that a client missed. */
-export type DurableEvent = 'MessageSent' | 'MessageRead' | 'PrivateMessageSent' | 'UserUpdated' | 'NotificationCreated' | '.Illuminate\\Notifications\\Events\\BroadcastNotificationCreated' | 'NotificationRead' | 'CampaignCreated' | 'CampaignUpdated' | 'CampaignActivated' | 'CampaignDeactivated' | 'CampaignDeleted' | 'BudgetChanged' | 'DepositCompleted' | 'WithdrawalProcessed' | 'BalanceUpdated'
+export type DurableEvent = 'MessageSent' | 'MessageDelivered' | 'MessageRead' | 'PrivateMessageSent' | 'UserUpdated' | 'NotificationCreated' | '.Illuminate\\Notifications\\Events\\BroadcastNotificationCreated' | 'NotificationRead' | 'CampaignCreated' | 'CampaignUpdated' | 'CampaignActivated' | 'CampaignDeactivated' | 'CampaignDeleted' | 'BudgetChanged' | 'DepositCompleted' | 'WithdrawalProcessed' | 'BalanceUpdated'

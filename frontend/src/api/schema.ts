@@ -130,6 +130,7 @@ export interface DirectMessageOut {
   message: string
   is_read: boolean
   read_at: string | null
+  delivered_at: string | null
   created_at: string
   updated_at: string
   user: Profile
@@ -195,6 +196,7 @@ export interface FoundMessage {
   message: string
   is_read: boolean
   read_at: string | null
+  delivered_at: string | null
   created_at: string
   updated_at: string
   user: Profile
@@ -224,7 +226,7 @@ export interface MessageNotification {
   data: AboutMessage
 }
 
-/** A message and its author. */
+/** A message and its author. `delivered_at` and `read_at` are of direct messages only. */
 export interface MessageOut {
   id: number
   user_id: number
@@ -232,6 +234,7 @@ export interface MessageOut {
   message: string
   is_read: boolean
   read_at: string | null
+  delivered_at: string | null
   created_at: string
   updated_at: string
   user: Profile

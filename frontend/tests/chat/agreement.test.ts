@@ -19,7 +19,7 @@ const person = (id: number): Profile => ({ id, name: ['', 'Ana', 'Ben', 'Cyn'][i
 
 function message(id: number, from: number, to: number | null = null, text = `m${id}`): Message {
   const at = new Date(1_700_000_000_000 + id * 1000).toISOString()
-  const base = { id, user_id: from, recipient_id: to, message: text, is_read: false, read_at: null }
+  const base = { id, user_id: from, recipient_id: to, message: text, is_read: false, read_at: null, delivered_at: null }
   const made = { ...base, created_at: at, updated_at: at, user: person(from) }
   return to === null ? made : { ...made, recipient: person(to) }
 }
@@ -83,6 +83,24 @@ describe('receipts', () => {
     )
 
     expect(roomIn(state, roomWith(2)).messages[0]?.is_read).toBe(true)
+  })
+
+  it.each([true, false])('are the same in either order, the delivery first: %s', (isFirst) => {
+    const sent = message(5, ME, 2)
+    const delivered = { ...sent, delivered_at: '2026-05-01T10:00:00Z' }
+    const read = { ...delivered, is_read: true, read_at: '2026-05-01T10:01:00Z', updated_at: '2026-05-01T10:01:00Z' }
+    const events: ChatEvent[] = [
+      { type: 'messageWasDelivered', message: delivered },
+      { type: 'messageWasRead', message: read },
+    ]
+    const state = after(
+      initialChat(ME),
+      { type: 'roomLoaded', room: roomWith(2), messages: [sent], hasOlder: false },
+      ...(isFirst ? events : events.reverse()),
+      arrived(sent),
+    )
+
+    expect(roomIn(state, roomWith(2)).messages).toEqual([read])
   })
 
   const sent = message(5, ME, 2)

@@ -128,8 +128,8 @@ async def serve_all(
         }
         # The portal needs only these. Strangers can trigger any number of the others, so they are opt-in.
         if not server_settings.model_fields_set & {"reverb_webhook_events", "reverb_webhook_channel_prefixes"}:
-            update["reverb_webhook_events"] = ("member_added", "member_removed")
-            update["reverb_webhook_channel_prefixes"] = ("presence-",)
+            update["reverb_webhook_events"] = ("member_added", "member_removed", "event_delivered")
+            update["reverb_webhook_channel_prefixes"] = ("presence-", "private-user.", "private-chat.")
         server_settings = server_settings.model_copy(update=update)
     descriptors = raise_descriptor_limit() - KEPT
     # The portal gets up to a quarter: its requests are short, while the sockets of its pages stay open.

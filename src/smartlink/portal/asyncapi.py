@@ -26,7 +26,7 @@ from smartlink.portal.campaigns.events import (
     CampaignUpdated,
 )
 from smartlink.portal.campaigns.schemas import CampaignOut
-from smartlink.portal.chat.events import MessageRead, MessageSent, PrivateMessageSent, UserTyping
+from smartlink.portal.chat.events import MessageDelivered, MessageRead, MessageSent, PrivateMessageSent, UserTyping
 from smartlink.portal.chat.schemas import DirectMessageOut, MessageOut
 from smartlink.portal.finance.events import BalanceUpdated, DepositCompleted, WithdrawalProcessed
 from smartlink.portal.finance.schemas import TransactionOut
@@ -61,11 +61,11 @@ def samples() -> list[BroadcastEvent]:
     now = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC)
     ana, ben = Profile(id=7, name="Ana"), Profile(id=9, name="Ben")
     words: dict[str, Any] = {"message": "Hello, world!", "created_at": now, "updated_at": now, "user": ana}
-    said = MessageOut(id=41, user_id=ana.id, recipient_id=None, is_read=False, read_at=None, **words)
-    unread = DirectMessageOut(
-        id=42, user_id=ana.id, recipient_id=ben.id, is_read=False, read_at=None, recipient=ben, **words
-    )
-    read = unread.model_copy(update={"is_read": True, "read_at": now})
+    words |= {"is_read": False, "read_at": None, "delivered_at": None}
+    said = MessageOut(id=41, user_id=ana.id, recipient_id=None, **words)
+    unread = DirectMessageOut(id=42, user_id=ana.id, recipient_id=ben.id, recipient=ben, **words)
+    delivered = unread.model_copy(update={"delivered_at": now})
+    read = delivered.model_copy(update={"is_read": True, "read_at": now})
     about = {"message_id": 42, "sender": {"id": ana.id, "name": ana.name}, "excerpt": "Hello, world!"}
     notification = NotificationOut.model_validate(
         {"id": 5, "type": "private_message", "data": about, "read_at": None, "created_at": now}
@@ -109,6 +109,7 @@ def samples() -> list[BroadcastEvent]:
         MessageSent(said),
         UserTyping(ana, typing=True),
         UserTyping(ana, typing=True, recipient_id=ben.id),
+        MessageDelivered(delivered, ben),
         MessageRead(read, ben),
         PrivateMessageSent(unread),
         UserJoined(ana.id, ana.name),

@@ -32,6 +32,7 @@ from smartlink.portal.campaigns.service import Campaigns
 from smartlink.portal.chat import channels as chat_channels
 from smartlink.portal.chat import gaps
 from smartlink.portal.chat import routes as chat_routes
+from smartlink.portal.chat.delivery import Deliveries
 from smartlink.portal.chat.service import Chat
 from smartlink.portal.chat.typists import MemoryTypists, RedisTypists
 from smartlink.portal.finance import routes as finance_routes
@@ -215,6 +216,7 @@ class Portal:
         app.state.authorizer = self.authorizer
         app.state.trusted_proxies = TrustedProxies(settings.trusted)
         app.state.admin = self.admin
+        app.state.webhook_handlers = [Deliveries(self.announcer).apply]
         app.state.webhook_listeners = [self.console.webhooks]
         handle_errors(app, self._on_error)
         features = (

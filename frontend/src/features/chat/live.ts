@@ -51,6 +51,7 @@ export class LiveChannels {
       realtime.follow({
         channel: this.userChannel,
         durable: {
+          MessageDelivered: ({ message }) => ports.dispatch({ type: 'messageWasDelivered', message }),
           MessageRead: ({ message }) => ports.dispatch({ type: 'messageWasRead', message }),
           NotificationCreated: ({ notification }) => this.notified(notification),
           NotificationRead: () => ports.readElsewhere(),

@@ -60,6 +60,7 @@ export type ChatEvent =
   | { type: 'conversationOpened'; person: Profile }
   | { type: 'renamed'; person: Profile }
   | { type: 'messageArrived'; message: Message }
+  | { type: 'messageWasDelivered'; message: Message }
   | { type: 'messageWasRead'; message: Message }
   | { type: 'roomSeen'; room: RoomKey; upTo: number }
   | { type: 'trimmed'; room: RoomKey }
@@ -146,8 +147,9 @@ export function chatAfter(state: ChatState, event: ChatEvent): ChatState {
       return withName(state, event.person)
     case 'messageArrived':
       return withArrived(state, event.message)
+    case 'messageWasDelivered':
     case 'messageWasRead':
-      return withRead(state, event.message)
+      return withReceipt(state, event.message)
     case 'roomSeen':
       return withSeen(state, event.room, event.upTo)
     case 'trimmed':
@@ -219,15 +221,15 @@ function withOutgoing(state: ChatState, key: string, change: (one: Outgoing) => 
 /** Both lists merged in order of id; `newer` wins for ids in both. */
 export function union(older: readonly Message[], newer: readonly Message[]): Message[] {
   const byId = new Map(older.map((message) => [message.id, message]))
-  for (const message of newer) byId.set(message.id, keepRead(byId.get(message.id), message))
+  for (const message of newer) byId.set(message.id, keepReceipts(byId.get(message.id), message))
   return [...byId.values()].sort((one, other) => one.id - other.id)
 }
 
-/** A read message stays read, even if an older copy arrives late. */
-function keepRead(known: Message | undefined, message: Message): Message {
-  return known?.is_read && !message.is_read
-    ? { ...message, is_read: true, read_at: known.read_at, updated_at: known.updated_at }
-    : message
+/** A message stays delivered and read, even if an older copy arrives late. */
+function keepReceipts(known: Message | undefined, message: Message): Message {
+  if (!known) return message
+  const { is_read, read_at, updated_at } = known.is_read && !message.is_read ? known : message
+  return { ...message, is_read, read_at, updated_at, delivered_at: message.delivered_at ?? known.delivered_at }
 }
 
 /** Merges a reloaded page with the known messages if they overlap; otherwise the page replaces them. */
@@ -326,10 +328,12 @@ function withLastMessage(state: ChatState, message: Message): ChatState {
   return { ...state, conversations: sorted([changed, ...others]) }
 }
 
-function withRead(state: ChatState, message: Message): ChatState {
+/** Marks a message as what its receipt says: delivered, or read. */
+function withReceipt(state: ChatState, message: Message): ChatState {
   const key = roomOf(message, state.me)
+  const { is_read, read_at, delivered_at, updated_at } = message
   const mark = (one: Message): Message =>
-    one.id === message.id ? { ...one, is_read: true, read_at: message.read_at, updated_at: message.updated_at } : one
+    one.id === message.id ? keepReceipts(one, { ...one, is_read, read_at, delivered_at, updated_at }) : one
   const next = state.rooms[key]
     ? withRoom(state, key, (room) => ({ ...room, messages: room.messages.map(mark) }))
     : state
@@ -342,7 +346,7 @@ function withRead(state: ChatState, message: Message): ChatState {
   const { messages } = roomIn(marked, key)
   const isKnown = messages.some(({ id }) => id === message.id)
   const isHistory = message.id < (messages[0]?.id ?? 0)
-  // A read receipt arrives on another channel than its message, and may arrive first: then it adds the message.
+  // A receipt arrives on another channel than its message, and may arrive first: then it adds the message.
   return isKnown || isHistory ? marked : withArrived(marked, message)
 }
 

@@ -10,8 +10,8 @@ export interface MessageRow {
   isMine: boolean
   startsGroup: boolean
   endsGroup: boolean
-  /** For the user's own messages: whether the server or the recipient has it. */
-  mark: 'read' | 'sent' | null
+  /** For the user's own messages: whether the server has it, a page of the recipient, or the recipient has read it. */
+  mark: 'read' | 'delivered' | 'sent' | null
 }
 
 export interface OutgoingRow {
@@ -68,7 +68,6 @@ export function timeline(input: TimelineInput): TimelineRow[] {
 function sent({ me, messages, rowKeys }: TimelineInput): Placed[] {
   return messages.map((message) => {
     const isMine = message.user_id === me
-    const isRead = message.recipient_id !== null && message.is_read
     return {
       author: message.user_id,
       at: message.created_at,
@@ -79,10 +78,16 @@ function sent({ me, messages, rowKeys }: TimelineInput): Placed[] {
         isMine,
         startsGroup: true,
         endsGroup: true,
-        mark: isMine ? (isRead ? 'read' : 'sent') : null,
+        mark: isMine ? markOf(message) : null,
       },
     }
   })
+}
+
+function markOf({ recipient_id, is_read, delivered_at }: Message): MessageRow['mark'] {
+  if (recipient_id === null) return 'sent'
+  if (is_read) return 'read'
+  return delivered_at === null ? 'sent' : 'delivered'
 }
 
 function underWay({ me, outgoing }: TimelineInput): Placed[] {

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Self
 
-from smartlink.broadcasting.drivers.base import Driver
+from smartlink.broadcasting.drivers.base import Driver, reports_receipts
 from smartlink.broadcasting.envelope import Envelope
 from smartlink.broadcasting.errors import BroadcastConfigError, BroadcastFailed, BroadcastRefused
 from smartlink.broadcasting.revocation import Revocation, revoke_through
@@ -54,6 +54,11 @@ class ConnectionRegistry:
     def name(self) -> str:
         """The default connection's name."""
         return self._name
+
+    @property
+    def reports_receipts(self) -> bool:
+        """Whether the default connection's service reports which users have received an event."""
+        return reports_receipts(self._default)
 
     @property
     def can_seal(self) -> bool:

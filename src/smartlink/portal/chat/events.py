@@ -12,7 +12,7 @@ from smartlink.portal.chat.schemas import DirectMessageOut, MessageOut
 from smartlink.portal.users.channels import user_channel
 from smartlink.portal.users.schemas import Profile
 
-__all__ = ["MessageRead", "MessageSent", "PrivateMessageSent", "UserTyping"]
+__all__ = ["MessageDelivered", "MessageRead", "MessageSent", "PrivateMessageSent", "UserTyping"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,17 @@ class PrivateMessageSent(BroadcastEvent):
     def broadcast_on(self) -> PrivateChannel:
         recipient_id = self.message.recipient.id
         return conversation_channel(self.message.user_id, recipient_id)
+
+
+@dataclass(frozen=True)
+class MessageDelivered(BroadcastEvent):
+    """`user`'s page or application has received a direct message. Sent to the message's sender."""
+
+    message: DirectMessageOut
+    user: Profile
+
+    def broadcast_on(self) -> PrivateChannel:
+        return user_channel(self.message.user_id)
 
 
 @dataclass(frozen=True)

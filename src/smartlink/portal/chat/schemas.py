@@ -48,7 +48,7 @@ class Typing(BaseModel):
 
 
 class MessageOut(BaseModel):
-    """A message and its author."""
+    """A message and its author. `delivered_at` and `read_at` are of direct messages only."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -58,6 +58,7 @@ class MessageOut(BaseModel):
     message: str
     is_read: bool
     read_at: dt.datetime | None
+    delivered_at: dt.datetime | None
     created_at: dt.datetime
     updated_at: dt.datetime
     user: Profile

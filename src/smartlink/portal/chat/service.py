@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, literal, select, update
 
 from smartlink.portal.chat import queries
 from smartlink.portal.chat.channels import conversation_channel, general_channel
@@ -18,6 +18,7 @@ from smartlink.portal.chat.schemas import Conversation, DirectMessageOut, FoundM
 from smartlink.portal.chat.typists import Typists
 from smartlink.portal.notifications.service import mark_about, notify
 from smartlink.portal.presence.service import Presence
+from smartlink.portal.shared.db import UtcDateTime
 from smartlink.portal.shared.errors import Invalid, NotFound
 from smartlink.portal.shared.idempotency import Once, StoredResponse, once
 from smartlink.portal.shared.limits import RateLimits
@@ -110,10 +111,10 @@ class Chat:
             added = await _add(work, caller, text, recipient_id)
             message = DirectMessageOut(**added, user=_profile(caller), recipient=recipient)
             await self._end_typing(work, caller, recipient_id)
-            work.announce(PrivateMessageSent(message), to_others=True)
+            work.announce(PrivateMessageSent(message), to_others=True, receipts=True)
             sender = {"id": caller.id, "name": caller.name}
             data = {"message_id": message.id, "sender": sender, "excerpt": text[:EXCERPT_LENGTH]}
-            await notify(work, recipient, "private_message", data)
+            await notify(work, recipient, "private_message", data, receipts=True)
             await self._presence.touch(work, caller.id)
             done.response = answer = StoredResponse(201, message.model_dump_json())
         return answer
@@ -140,7 +141,7 @@ class Chat:
             first_time = await work.session.scalar(
                 update(ChatMessage)
                 .where(ChatMessage.id == message_id, queries.unread(caller.id))
-                .values(is_read=True, read_at=now, updated_at=now)
+                .values(**_read(now))
                 .returning(ChatMessage.id)
                 .execution_options(synchronize_session=False)
             )
@@ -162,7 +163,7 @@ class Chat:
             changed = await work.session.scalars(
                 update(ChatMessage)
                 .where(ChatMessage.user_id == peer_id, queries.unread(caller.id))
-                .values(is_read=True, read_at=now, updated_at=now)
+                .values(**_read(now))
                 .returning(ChatMessage.id)
                 .execution_options(synchronize_session=False)
             )
@@ -193,6 +194,12 @@ class Chat:
             work.announce(UserTyping(_profile(caller), typing=False, recipient_id=recipient_id), to_others=True)
 
 
+def _read(now: dt.datetime) -> dict[str, Any]:
+    """Return the values of a message that is read now; it has been delivered, too."""
+    delivered_at = func.coalesce(ChatMessage.delivered_at, literal(now, UtcDateTime()))
+    return {"is_read": True, "read_at": now, "delivered_at": delivered_at, "updated_at": now}
+
+
 def _ascending(rows: Sequence[ChatMessage], page: Page) -> Sequence[ChatMessage]:
     return rows[::-1] if page.after is None else rows
 
@@ -206,6 +213,7 @@ async def _add(work: UnitOfWork, caller: Principal, text: str, recipient_id: int
         "message": text,
         "is_read": False,
         "read_at": None,
+        "delivered_at": None,
         "created_at": now,
         "updated_at": now,
     }

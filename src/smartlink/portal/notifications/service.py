@@ -24,13 +24,18 @@ __all__ = ["NotificationPage", "Notifications", "listed", "mark_about", "notify"
 ABOUT_AT_ONCE = 500
 
 
-async def notify(work: UnitOfWork, user: Profile, kind: str, data: dict[str, Any]) -> NotificationOut:
-    """Create a notification for `user` and announce it, in the unit of work that causes it."""
+async def notify(
+    work: UnitOfWork, user: Profile, kind: str, data: dict[str, Any], *, receipts: bool = False
+) -> NotificationOut:
+    """Create a notification for `user` and announce it, in the unit of work that causes it.
+
+    With `receipts`, the realtime server reports when it was received.
+    """
     row = Notification(user_id=user.id, type=kind, data=data, created_at=dt.datetime.now(dt.UTC))
     work.session.add(row)
     await work.session.flush()
     notification = NotificationOut.model_validate(row)
-    work.announce(NotificationCreated(notification, user))
+    work.announce(NotificationCreated(notification, user), receipts=receipts)
     work.announce(EchoNotification(notification, user.id))
     return notification
 

@@ -44,9 +44,9 @@ _SIGNED = {
 
 @router.post("/webhooks/realtime", responses=raises(Unauthenticated, Invalid), openapi_extra=_SIGNED)
 async def realtime_webhook(request: Request) -> Status:
-    """Receive a signed batch of the realtime server's events, and apply it in one transaction.
+    """Receive a signed batch of the realtime server's events: who came and left, and what was delivered.
 
-    Batches older than ten minutes are refused with 422. Repeated and outdated batches do not change presence.
+    Batches older than ten minutes are refused with 422. Repeated and outdated batches change nothing.
     """
     settings: PortalSettings = request.app.state.settings
     presence: Presence = request.app.state.presence
@@ -62,6 +62,8 @@ async def realtime_webhook(request: Request) -> Status:
             raise Unauthenticated(refused.message) from None
         raise Invalid({"body": [refused.message]}) from None
     await presence.apply(member_events(webhook.events), webhook.time_ms)
+    for apply in request.app.state.webhook_handlers:
+        await apply(webhook.events)
     for listener in request.app.state.webhook_listeners:
         listener(webhook.events)
     return Status()

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from smartlink.background import Background, ended
 from smartlink.broadcasting import Broadcaster, BroadcastEvent, BroadcastFailed, Delivery, Envelope
+from smartlink.broadcasting.drivers.base import reports_receipts
 from smartlink.broadcasting.outbox import Outbox
 from smartlink.portal.shared.db import Database
 
@@ -36,12 +37,16 @@ class UnitOfWork:
         self._broadcaster = broadcaster
         self._envelopes: list[Envelope] = []
 
-    def announce(self, event: BroadcastEvent, *, to_others: bool = False) -> None:
+    def announce(self, event: BroadcastEvent, *, to_others: bool = False, receipts: bool = False) -> None:
         """Announce `event` if this work is committed. `to_others` excludes the request's own socket.
+
+        With `receipts`, the realtime server reports by webhook who has received it, if it can.
 
         Raises what `Broadcaster.pack` raises, which rolls the work back.
         """
-        self._envelopes += self._broadcaster.pack(event, to_others=to_others)
+        self._envelopes += self._broadcaster.pack(
+            event, to_others=to_others, receipts=receipts and reports_receipts(self._broadcaster.driver)
+        )
 
     def recorded(self) -> list[Envelope]:
         """Return the envelopes for the outbox, in order."""
