@@ -160,6 +160,18 @@ async def test_a_line_that_breaks(tmp_path: Path, how: str) -> None:
             await through(running_stage, clients, how, fault)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_restart_by_command(tmp_path: Path, workers: int) -> None:
+    with one_server(tmp_path, "--workers", str(workers)) as server:
+        async with stage([server]) as (running_stage, clients):
+
+            async def fault() -> None:
+                done = await asyncio.to_thread(server.command, "restart")
+                assert done.returncode == 0, done.stderr
+
+            await through(running_stage, clients, f"reverb restart, workers: {workers}", fault)
+
+
 async def test_a_worker_that_is_killed(tmp_path: Path) -> None:
     with one_server(tmp_path, "--workers", "2") as server:
         async with stage([server]) as (running_stage, clients):
