@@ -15,7 +15,7 @@ from kit.far import FarAway
 from kit.ports import free_port
 from kit.realtime import APP_ID, call, realtime_server
 from kit.redis import fresh_prefix, redis_server
-from peers.test_node_clients import Echo, running
+from peers.test_node_clients import MASTER_KEY, Echo, published, running
 from smartlink.server.run.lifecycle import RealtimeServer
 
 LIBRARIES = pytest.mark.parametrize("library", ["pusher", "echo", "vue", "react"])
@@ -58,7 +58,8 @@ class Events:
 def a_client(
     port: int, library: str = "pusher", *, helped: bool = True, authorization: str = "customHandler"
 ) -> AbstractAsyncContextManager[Echo]:
-    return running("resume.mjs", port=port, library=library, helped=helped, authorization=authorization)
+    options = {"library": library, "helped": helped, "authorization": authorization, "masterKey": MASTER_KEY}
+    return running("resume.mjs", port=port, **options)
 
 
 async def subscribe(client: Echo, *channels: str) -> list[str]:
@@ -136,6 +137,26 @@ async def test_every_way_to_authorize_is_asked_once(authorization: str) -> None:
 
         assert events.got == {channel: list(range(6)) for channel in CHANNELS}
         assert events.asked == []
+
+
+async def test_encrypted_events_are_told_apart_and_their_key_is_kept() -> None:
+    channel = "private-encrypted-room"
+    got = []
+    async with realtime_server() as server, line_to(server) as line, a_client(line.port) as client:
+        assert await subscribe(client, channel) == [channel]
+        for number in range(0, 20, 5):
+            events = [["trigger", channel, "news", {"n": number + each}] for each in range(5)]
+            await published(server.port, *events[:3])
+            got += [(await client.until("news"))["data"]["n"] for _ in range(3)]
+            await line.cut()
+            await published(server.port, *events[3:])
+            while len(got) < number + 5:
+                observation = await client.next()
+                assert observation["what"] != "asked"
+                if observation["what"] == "news":
+                    got.append(observation["data"]["n"])
+
+    assert got == list(range(20))
 
 
 async def test_a_restarted_node_loses_nothing() -> None:

@@ -132,14 +132,15 @@ class Session {
     if (ticket && ticket.socketId !== socketId && ticket.expiresAt > Date.now()) {
       ticket.socketId = socketId
       ticket.isShown = true
-      answer(null, ticket.authorization)
+      answer(null, { ...ticket.authorization })
       return
     }
     this.tickets.delete(channelName)
     ask(params, (error, authorization) => {
       if (!error && authorization) {
         const expiresAt = expiryOf(authorization)
-        this.tickets.set(channelName, { authorization, expiresAt, socketId, isShown: false })
+        // pusher-js takes the key of an encrypted channel out of what it is given.
+        this.tickets.set(channelName, { authorization: { ...authorization }, expiresAt, socketId, isShown: false })
       }
       answer(error, authorization)
     })

@@ -6,18 +6,21 @@ import { createInterface } from 'node:readline'
 import * as react from '@laravel/echo-react'
 import * as vue from '@laravel/echo-vue'
 import Echo from 'laravel-echo'
+import Server from 'pusher'
 import Pusher from 'pusher-js'
 import { resumable } from '../../../clients/js/dist/echo.js'
 
-const { port, key, secret, library, helped, authorization } = JSON.parse(process.argv[2])
+const { port, key, secret, library, helped, authorization, masterKey } = JSON.parse(process.argv[2])
 const tell = (what, more = {}) => console.log(JSON.stringify({ what, ...more }))
 const sign = (text) => `${key}:${createHmac('sha256', secret).update(text).digest('hex')}`
+const server = new Server({ appId: '1', key, secret, host: '127.0.0.1', encryptionMasterKeyBase64: masterKey })
 let member = { user_id: '7' }
 let isForbidden = false
 
 const authorize = (socketId, channel) => {
   tell('asked', { channel })
   if (isForbidden) return null
+  if (channel.startsWith('private-encrypted-')) return server.authorizeChannel(socketId, channel)
   if (channel.startsWith('presence-') || member.expires_at) {
     const channel_data = JSON.stringify(member)
     return { auth: sign(`${socketId}:${channel}:${channel_data}`), channel_data }
