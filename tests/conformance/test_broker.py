@@ -8,11 +8,15 @@ import pytest
 
 from kit.redis import RedisServer, shared_redis
 from kit.redis_engines import RedisEngines, redis_engines
-from kit.waiting import eventually
+from kit.waiting import eventually, eventually_told
 from smartlink.server.cluster.brokers.base import Broker, Control, Publication, Retention, left_out
+from smartlink.server.cluster.brokers.log import ChannelLog
 from smartlink.server.cluster.brokers.memory import MemoryBroker
 
 __all__ = ["shared_redis"]
+
+
+MAX_APP_BYTES = 1_000_000
 
 
 async def all_heard(broker: Broker, heard: list[Publication | Control]) -> list[Publication | Control]:
@@ -174,6 +178,38 @@ class BrokerPromises:
         assert [each.frame for each in replayed or ()] == [b"3"]
         await broker.stop()
 
+    async def test_an_app_over_its_budget_loses_only_its_own_oldest_events(self) -> None:
+        broker, _ = await self.started()
+        always = Retention(is_always=True)
+        await broker.publish(Publication("2", "chat", b'"kept"', retention=always))
+        for number in range(MAX_APP_BYTES // 10_000 + 20):
+            await broker.publish(Publication("1", f"chat-{number}", b'"%b"' % (b"x" * 10_000), retention=always))
+
+        async def has_gone() -> bool:
+            return not await broker.replay("1", "chat-0", None)
+
+        await eventually_told(has_gone)
+        assert len(await broker.replay("1", f"chat-{number}", None) or ()) == 1
+        assert [each.frame for each in await broker.replay("2", "chat", None) or ()] == [b'"kept"']
+        await broker.stop()
+
+    async def test_a_channel_over_the_budget_by_itself_is_bounded_and_tells_of_its_gap(self) -> None:
+        broker, _ = await self.started()
+        for number in range(200):
+            frame = b'"%d%b"' % (number, b"x" * 10_000)
+            await broker.publish(Publication("1", "chat", frame, retention=Retention(is_always=True)))
+        start = await broker.retain("1", "chat", 60)
+
+        async def is_bounded() -> bool:
+            kept = await broker.replay("1", "chat", None) or ()
+            return sum(len(each.frame) for each in kept) <= MAX_APP_BYTES
+
+        await eventually_told(is_bounded)
+        await broker.publish(event(1))
+        replayed = await broker.replay("1", "chat", start)
+        assert replayed is None or [each.frame for each in replayed] == [b"1"]
+        await broker.stop()
+
     async def test_nothing_arrives_after_a_stop(self) -> None:
         broker, heard = await self.started()
         await broker.subscribe("1", "chat")
@@ -185,13 +221,13 @@ class BrokerPromises:
 
 class TestMemoryBroker(BrokerPromises):
     def broker(self) -> Broker:
-        return MemoryBroker()
+        return MemoryBroker(ChannelLog(MAX_APP_BYTES))
 
 
 class TestRedisBroker(BrokerPromises):
     @pytest.fixture(autouse=True)
     async def _engines(self, shared_redis: RedisServer) -> AsyncIterator[None]:
-        async with redis_engines(shared_redis.url, is_started=False) as engines:
+        async with redis_engines(shared_redis.url, is_started=False, max_app_bytes=MAX_APP_BYTES) as engines:
             self._made: RedisEngines = engines
             yield
 

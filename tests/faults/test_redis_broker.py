@@ -145,6 +145,40 @@ async def test_a_gap_longer_than_the_stream_is_reported(
         assert one.heard == [Control("1", module.MISSED, "chat"), Publication("1", "quiet", b"{}")]
 
 
+async def test_a_gap_in_what_an_app_over_its_budget_has_lost_is_reported(shared_redis: RedisServer) -> None:
+    async with (
+        proxy(shared_redis.port) as between,
+        redis_engines(between.url) as one,
+        redis_engines(shared_redis.url, one.names.prefix, max_app_bytes=65_536) as two,
+    ):
+        for channel in ("chat", "quiet"):
+            await one.broker.subscribe("1", channel)
+        await one.broker.subscribe("2", "chat")
+        others = [Publication("1", "quiet", b"{}"), Publication("2", "chat", b"{}")]
+        await publish_all(two, others)
+        await eventually(lambda: one.heard == others)
+        between.swallow()
+        await publish_all(two, [Publication("1", "chat", b'"%b"' % (b"x" * 5_000)) for _ in range(30)])
+        await eventually(lambda: not shared_redis.call("EXISTS", one.names.log("1", "chat")))
+        await publish_all(two, others)
+        await eventually(lambda: not one.broker.is_available)
+        await between.heal()
+
+        await eventually(lambda: one.broker.is_available)
+        # The app's other channel may have been dropped too, and then it is told; another app's never is.
+        later = one.heard[len(others) :]
+        missed = [Control("1", module.MISSED, channel) for channel in ("chat", "quiet")]
+        assert later in ([*missed, others[1]], [missed[0], *others])
+
+
+async def test_an_app_over_its_budget_keeps_its_newest_streams(shared_redis: RedisServer) -> None:
+    async with redis_engines(shared_redis.url, max_app_bytes=65_536) as engines:
+        sent = [Publication("1", f"chat-{number}", b"{}") for number in range(300)]
+        await publish_all(engines, sent)
+        await eventually(lambda: not shared_redis.call("EXISTS", engines.names.log("1", "chat-0")))
+        assert shared_redis.call("XLEN", engines.names.log("1", "chat-299")) == 1
+
+
 async def test_unrecoverable_controls_are_reported_as_missed(
     shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from kit.redis import fresh_prefix
 from smartlink.server.cluster.brokers.base import Control, Publication
+from smartlink.server.cluster.brokers.kept_bytes import MAX_APP_BYTES
 from smartlink.server.cluster.brokers.redis import BROKER_SCRIPTS, RedisBroker
 from smartlink.server.cluster.history.redis import HISTORY_SCRIPTS, RedisHistory
 from smartlink.server.cluster.idempotency.redis import IDEMPOTENCY_SCRIPTS, RedisIdempotency
@@ -59,7 +60,7 @@ class RedisEngines:
         self.broker._deliver = None
 
 
-def make_engines(url: str, prefix: str | None = None) -> RedisEngines:
+def make_engines(url: str, prefix: str | None = None, *, max_app_bytes: int = MAX_APP_BYTES) -> RedisEngines:
     """Engines for `url`, not yet started."""
     address = parse_url(url)
     scripts = (*BROKER_SCRIPTS, *PRESENCE_SCRIPTS, *HISTORY_SCRIPTS, *IDEMPOTENCY_SCRIPTS, *SESSION_SCRIPTS)
@@ -67,7 +68,7 @@ def make_engines(url: str, prefix: str | None = None) -> RedisEngines:
     return RedisEngines(
         commands,
         names,
-        RedisBroker(commands, names, metrics, is_sharded=address.kind is Kind.CLUSTER),
+        RedisBroker(commands, names, metrics, is_sharded=address.kind is Kind.CLUSTER, max_app_bytes=max_app_bytes),
         RedisPresence(commands, names),
         RedisHistory(commands, names),
         RedisIdempotency(commands, names),
@@ -76,9 +77,11 @@ def make_engines(url: str, prefix: str | None = None) -> RedisEngines:
 
 
 @asynccontextmanager
-async def redis_engines(url: str, prefix: str | None = None, *, is_started: bool = True) -> AsyncIterator[RedisEngines]:
+async def redis_engines(
+    url: str, prefix: str | None = None, *, is_started: bool = True, max_app_bytes: int = MAX_APP_BYTES
+) -> AsyncIterator[RedisEngines]:
     """Engines for `url`, stopped at the end."""
-    engines = make_engines(url, prefix)
+    engines = make_engines(url, prefix, max_app_bytes=max_app_bytes)
     if is_started:
         await engines.start()
     try:

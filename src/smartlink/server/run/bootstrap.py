@@ -207,6 +207,7 @@ def engines_for(settings: ServerSettings, metrics: Metrics) -> Engines:
             metrics,
             is_sharded=address.kind is Kind.CLUSTER,
             kept_s=2 * settings.reverb_server_session_ttl,
+            max_app_bytes=settings.reverb_server_history_bytes,
         ),
         RedisPresence(commands, names),
         RedisHistory(commands, names, max_app_bytes=settings.reverb_server_cache_bytes),

@@ -1,9 +1,9 @@
 """Publications between nodes over Redis: one Redis channel per channel, subscribed only by nodes with subscribers.
 
 Durable publications are also written to a short stream per channel, by the script that publishes them. After a broken
-subscription a node first reads what it missed there, in order. If the gap is longer than the stream, the channel's
-subscribers on this node are told to reconnect (by the control "missed", delivered to this node only; without a channel
-it means that controls were missed).
+subscription a node first reads what it missed there, in order. If the gap is longer than the stream, or the stream was
+dropped meanwhile (`kept_bytes`), the channel's subscribers on this node are told to reconnect (by the control "missed",
+delivered to this node only; without a channel it means that controls were missed).
 
 While a slot of a Cluster is moving, the stream may be on one server and the subscribers on another. Then the stream is
 written on the former, and the subscribers on the latter are told to read it (`{"v":1,"n":true}`).
@@ -40,6 +40,7 @@ from smartlink.server.cluster.brokers.base import (
     Retention,
     is_left_out,
 )
+from smartlink.server.cluster.brokers.kept_bytes import KEPT_SCRIPTS, MAX_APP_BYTES, USED, KeptBytes
 from smartlink.server.cluster.redis.commands import RedisCommands, RedisUnavailable, Script
 from smartlink.server.cluster.redis.connect import LOST, Endpoint, RedisRefused, Topology, open_connection
 from smartlink.server.cluster.redis.naming import Names
@@ -71,18 +72,30 @@ _POSITIONS_SINCE_MS = 1_577_836_800_000
 _SERIAL_BITS = 14
 _NO_RETENTION = Retention(frames=0, ttl_s=0.0)
 
-_PUBLISH = Script("""
+_PUBLISH = Script(
+    """
 local id = redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[3], '*', 'm', ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[4])
-return redis.call(ARGV[1], ARGV[5], '{"v":1,"i":"' .. id .. '",' .. ARGV[2])
-""")
+redis.call(ARGV[1], ARGV[5], '{"v":1,"i":"' .. id .. '",' .. ARGV[2])
+"""
+    + USED
+    + """
+if redis.call('XLEN', KEYS[1]) == 1 then return -used end
+return used
+"""
+)
 # A stream that begins with an entry no newer than a position holds everything after it. So an empty one gets an entry
 # without content.
-_RETAIN = Script("""
+_RETAIN = Script(
+    """
 if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('XADD', KEYS[1], '*', 'm', '') end
 if redis.call('TTL', KEYS[1]) < tonumber(ARGV[1]) then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
-return redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1]
-""")
+"""
+    + USED
+    + """
+return {redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1], used}
+"""
+)
 _REPLAY = Script("""
 local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)
 if not first[1] then return {} end
@@ -97,7 +110,7 @@ local now = redis.call('TIME')
 local ms = now[1] .. string.format('%03d', math.floor(now[2] / 1000))
 return redis.call(ARGV[1], ARGV[2], '{"v":1,"t":' .. ms .. '}')
 """)
-BROKER_SCRIPTS = (_PUBLISH, _BEAT, _RETAIN, _REPLAY)
+BROKER_SCRIPTS = (_PUBLISH, _BEAT, _RETAIN, _REPLAY, *KEPT_SCRIPTS)
 
 log = structlog.get_logger(__name__)
 
@@ -159,9 +172,11 @@ class RedisBroker:
         *,
         is_sharded: bool = False,
         kept_s: int = KEPT_S,
+        max_app_bytes: int = MAX_APP_BYTES,
     ) -> None:
-        """`kept_s`: how long publications are kept, at least KEPT_S; the same on all nodes."""
+        """`kept_s`: how long publications are kept, at least KEPT_S; the same on all nodes, as is `max_app_bytes`."""
         self._kept_s = max(kept_s, KEPT_S)
+        self._kept_bytes = KeptBytes(commands, names, max_app_bytes, self._kept_s)
         self._commands = commands
         self._names = names
         self._metrics = metrics
@@ -212,6 +227,7 @@ class RedisBroker:
             return
         self._deliver = None
         await ended(self._task)
+        self._kept_bytes.stop()
         self._channels.clear()
         await self._commands.close()
 
@@ -253,14 +269,18 @@ class RedisBroker:
             await self._publish_live(publication, name, body_bytes)
         else:
             log_name = self._names.log(publication.app_id, publication.channel)
-            await self._keep(log_name, name, body_bytes, publication.retention or _NO_RETENTION)
+            retention = publication.retention or _NO_RETENTION
+            used = await self._keep(log_name, name, body_bytes, retention)
+            kept_s = self._kept_for(retention)
+            self._kept_bytes.note(publication.app_id, publication.channel, abs(used), kept_s, is_new=used < 0)
 
     async def retain(self, app_id: str, channel: str, ttl_s: float) -> int:
-        keys = (self._names.log(app_id, channel),)
+        keys, kept_s = (self._names.log(app_id, channel),), max(self._kept_s, math.ceil(ttl_s))
         try:
-            last = await self._commands.run(_RETAIN, keys, max(self._kept_s, math.ceil(ttl_s)))
+            last, used = await self._commands.run(_RETAIN, keys, kept_s)
         except RedisUnavailable as error:
             raise BrokerUnavailable(str(error)) from None
+        self._kept_bytes.note(app_id, channel, used, kept_s)
         return _as_position(*_parsed_id(last.decode()))
 
     async def replay(self, app_id: str, channel: str, after: int | None) -> Sequence[Publication] | None:
@@ -284,14 +304,19 @@ class RedisBroker:
                     kept.append(publication)
         return kept
 
-    async def _keep(self, log_name: str, name: str, body: bytes, retention: Retention = _NO_RETENTION) -> None:
-        count, kept_s = max(KEPT_PER_CHANNEL, retention.frames), max(self._kept_s, math.ceil(retention.ttl_s))
+    def _kept_for(self, retention: Retention) -> int:
+        return max(self._kept_s, math.ceil(retention.ttl_s))
+
+    async def _keep(self, log_name: str, name: str, body: bytes, retention: Retention = _NO_RETENTION) -> int:
+        """Publish, and write to a stream. Returns the stream's memory, negative if this is its only entry."""
+        count, kept_s = max(KEPT_PER_CHANNEL, retention.frames), self._kept_for(retention)
         try:
-            await self._commands.run(_PUBLISH, (log_name,), self._verb, body, count, kept_s, name)
+            used: int = await self._commands.run(_PUBLISH, (log_name,), self._verb, body, count, kept_s, name)
             if log_name in self._commands.detours:
                 await self._commands.ask(name, self._verb, name, _NEWS)
         except RedisUnavailable as error:
             raise BrokerUnavailable(str(error)) from None
+        return used
 
     async def _publish_live(self, publication: Publication, name: str, body: bytes) -> None:
         was_subscribed = bool(self._subscriptions)
@@ -408,10 +433,11 @@ class RedisBroker:
         for start in range(0, len(names), 1_000):
             group = names[start : start + 1_000]
             replies = await asyncio.gather(*(self._missed(name, since_ms) for name in group))
+            dropped = await self._dropped(group, since_ms)
             for name, entries in zip(group, replies, strict=True):
                 if isinstance(entries, RedisUnavailable):
                     raise entries
-                if is_too_late or len(entries) >= KEPT_PER_CHANNEL:
+                if is_too_late or name in dropped or len(entries) >= KEPT_PER_CHANNEL:
                     self._deliver_missed(name)
                     continue
                 if entries:
@@ -424,6 +450,28 @@ class RedisBroker:
             if body:
                 self._take(name, b'{"v":1,"i":"%b",%b' % (entry_id, body))
         return entries[-1][0].decode() if entries else ""
+
+    async def _dropped(self, names: Sequence[str], since_ms: int) -> set[str]:
+        """Return the channels of which something since then may have been dropped (`kept_bytes`)."""
+        wanted = {name: self._channels[name] for name in names if name in self._channels}
+        lost_at = await self._kept_bytes.lost_at({each.app_id for each in wanted.values()})
+        found = set()
+        for name, each in wanted.items():
+            start = self._missed_since(name, since_ms)
+            if lost_at.get(each.app_id, -1) < _parsed_id(start)[0]:
+                continue
+            log_name = self._names.log(each.app_id, each.channel)
+            first = await self._commands.ask(log_name, "XRANGE", log_name, "-", "+", "COUNT", 1)
+            if not first or _parsed_id(first[0][0].decode()) > _parsed_id(start):
+                found.add(name)
+        return found
+
+    def _missed_since(self, name: str, since_ms: int) -> str:
+        """The id after which a channel's messages may have been missed."""
+        if (heard := self._heard.get(name)) is not None:
+            return heard[0]
+        wanted = self._channels.get(name)
+        return f"{max(since_ms, wanted.since_ms if wanted is not None else 0, 0)}-0"
 
     def _missed(self, name: str, since_ms: int) -> asyncio.Future[Entries]:
         wanted = self._channels.get(name)

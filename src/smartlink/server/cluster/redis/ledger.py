@@ -16,7 +16,7 @@ from typing import Any
 from smartlink.server.cluster.redis.commands import RedisCommands, RedisUnavailable, Script
 from smartlink.server.cluster.redis.naming import Names
 
-__all__ = ["LEDGER_SCRIPTS", "RedisLedger"]
+__all__ = ["LEDGER_SCRIPTS", "PER_THING", "RedisLedger"]
 
 SETTLE_S = 0.25
 MAX_GROUP = 500
@@ -64,8 +64,16 @@ class RedisLedger:
     """Accounts for one kind of item. `key` returns the Redis key of an application's item."""
 
     def __init__(
-        self, commands: RedisCommands, names: Names, kind: str, max_bytes: int, key: Callable[[str, str], str]
+        self,
+        commands: RedisCommands,
+        names: Names,
+        kind: str,
+        max_bytes: int,
+        key: Callable[[str, str], str],
+        drop: Callable[[str, str], None] | None = None,
     ) -> None:
+        """`drop(app_id, name)` removes an item; by default its key is deleted."""
+        self._drop = drop or self._delete
         self._commands = commands
         self._names = names
         self._kind = kind
@@ -96,5 +104,8 @@ class RedisLedger:
         if answer.cancelled() or isinstance(names := answer.result(), RedisUnavailable):
             return
         for name in names:
-            key = self._key(app_id, name.decode())
-            self._commands.send(key, "DEL", key)
+            self._drop(app_id, name.decode())
+
+    def _delete(self, app_id: str, name: str) -> None:
+        key = self._key(app_id, name)
+        self._commands.send(key, "DEL", key)
