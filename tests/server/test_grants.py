@@ -12,6 +12,7 @@ from kit.client import Client, connected
 from kit.cluster import cluster
 from kit.realtime import APP_ID, KEY, SECRET, call, realtime_server
 from smartlink.protocol.signing import sign_channel
+from smartlink.server.core.grants import MIN_TIDIED
 
 TOKEN = "a-session-token-of-the-tests"
 
@@ -238,3 +239,22 @@ async def test_a_ticket_holds_before_the_user_has_signed_in_again() -> None:
                 subscribe(client, "private-room", signed_for=former)
                 await client.expect("pusher_internal:subscription_succeeded")
                 await client.expect("pusher:resume_success")
+
+
+async def test_expiries_of_subscriptions_that_ended_are_not_kept() -> None:
+    async with realtime_server() as server, connected(server.port) as client:
+        data = {"expires_at": time.time() + 86_400}
+        for _ in range(MIN_TIDIED + 10):
+            await joined(client, "private-room", data)
+            client.send("pusher:unsubscribe", {"channel": "private-room"})
+        assert len(server.node._grants._due) < 20
+
+
+async def test_the_expiry_of_an_earlier_subscription_in_the_same_turn_does_not_count() -> None:
+    async with realtime_server() as server, connected(server.port) as client:
+        await joined(client, "presence-room", {"user_id": "7", "expires_at": time.time() + 0.5})
+        client.send("pusher:unsubscribe", {"channel": "presence-room"})
+        subscribe(client, "presence-room", {"user_id": "7"})
+        await client.expect("pusher_internal:subscription_succeeded")
+        await joined(client, "private-other", {"expires_at": time.time() + 1})
+        assert (await client.expect("pusher:subscription_error"))["channel"] == "private-other"

@@ -18,6 +18,7 @@ from kit.realtime import APP_ID, KEY, SECRET, call, realtime_server
 from kit.waiting import eventually
 from smartlink.protocol.signing import sign_channel
 from smartlink.server.cluster.presence.base import Departure
+from smartlink.server.core import resumption
 from smartlink.server.core.resumption import Resumption
 from smartlink.server.run.lifecycle import RealtimeServer
 
@@ -392,3 +393,22 @@ async def test_the_second_of_two_sockets_that_come_back_at_once_has_the_session(
             assert await resumed(second) == [0]
             await first.subscribe("chat")
             assert await first.is_quiet()
+
+
+async def test_a_client_that_never_answers_barriers_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resumption, "BARRIER_S", 0.01)
+    monkeypatch.setattr(resumption, "MAX_UNANSWERED", 3)
+    async with realtime_server() as server, connected(server.port, session=a_token()) as client:
+        await client.subscribe("chat")
+        await publish(server.port, 0)
+        pings = 0
+        while True:
+            opcode, payload = await client.frame()
+            if opcode == 8:
+                assert int.from_bytes(payload[:2], "big") == 4201
+                break
+            if opcode == 1 and json.loads(payload)["event"] == "pusher:ping":
+                pings += 1
+                await publish(server.port, pings)
+        assert pings >= 3
+        await eventually(lambda: len(server.node.resumption) == 0)

@@ -18,6 +18,7 @@ from smartlink.server.core.revocations import Revocations, Verdict
 
 __all__ = ["Grants", "Revocation", "names_another", "subjects", "user_of"]
 
+MIN_TIDIED = 1_000
 LONGEST_WAIT_S = 60.0
 """Expiries are in the time of day: look again now and then, for when the clock is set."""
 
@@ -79,8 +80,10 @@ class Grants:
         self._expel = expel
         self._due: list[tuple[float, int, Connection, str]] = []
         """A heap."""
-        self._until: dict[Connection, dict[str, float]] = {}
-        """What holds now: entries of the heap that differ are outdated."""
+        self._until: dict[Connection, dict[str, int]] = {}
+        """The numbers of the entries that hold now: others in the heap are outdated."""
+        self._tidied_at = MIN_TIDIED
+        """How many entries the heap has when outdated ones are dropped."""
         self._serial = count()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -94,11 +97,21 @@ class Grants:
     def expire(self, connection: Connection, channel: str, at: float | None) -> None:
         """End the subscription at this Unix time; never for None."""
         if at is None:
+            self.left(connection, channel)
             return
-        self._until.setdefault(connection, {})[channel] = at
-        heapq.heappush(self._due, (at, next(self._serial), connection, channel))
+        number = next(self._serial)
+        self._until.setdefault(connection, {})[channel] = number
+        heapq.heappush(self._due, (at, number, connection, channel))
+        if len(self._due) > self._tidied_at:
+            self._tidy()
         if self._due[0][0] == at:
             self._wait()
+
+    def _tidy(self) -> None:
+        """Drop the entries of subscriptions that have ended: they would keep their connections until the expiry."""
+        self._due = [each for each in self._due if self._until.get(each[2], {}).get(each[3]) == each[1]]
+        heapq.heapify(self._due)
+        self._tidied_at = max(MIN_TIDIED, 2 * len(self._due))
 
     def left(self, connection: Connection, channel: str) -> None:
         """Forget the expiry of a subscription that has ended."""
@@ -153,8 +166,8 @@ class Grants:
         self._timer = None
         now = time.time()
         while self._due and self._due[0][0] <= now:
-            at, _, connection, channel = heapq.heappop(self._due)
-            if self._until.get(connection, {}).get(channel) == at:
+            _, number, connection, channel = heapq.heappop(self._due)
+            if self._until.get(connection, {}).get(channel) == number:
                 self._expel(connection, channel, "Expired", EXPIRED, 401)
         if self._due:
             self._wait()

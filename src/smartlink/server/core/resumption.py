@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from smartlink.protocol import encoding
+from smartlink.protocol.errors import Code
 from smartlink.protocol.names import kind_of
 from smartlink.protocol.session import PresenceMember
 from smartlink.server.cluster.brokers.base import Broker, BrokerUnavailable, Publication, left_out_parts
@@ -43,6 +44,10 @@ __all__ = ["ClientSession", "Resumed", "Resumption", "SessionToken"]
 BARRIER_S = 2.0
 """Shortest time between two barriers of a session."""
 SAVE_S = 5.0
+MAX_UNANSWERED = 100
+"""Pings that a client may leave unanswered while it shows other signs of life."""
+SAVED_AT_ONCE = 50
+"""A session with more channels is not saved at each subscription, but like its confirmed positions."""
 MAX_REPORTS = 1_000
 """Events per channel to be reported that clients may not have confirmed yet."""
 MAX_SOCKETS = 8
@@ -362,6 +367,9 @@ class Resumption:
         if resumed.last > resumed.position:
             session.owe(channel, resumed.last)
             self._owing.add(session)
+        if len(connection.session.channels) + len(session.former) > SAVED_AT_ONCE:
+            self._unsaved.add(session)
+            return
         if not self._urgent:
             asyncio.get_running_loop().call_soon(self._save_urgent)
         self._urgent.append(session)
@@ -395,7 +403,7 @@ class Resumption:
 
     def pinged(self, session: ClientSession) -> None:
         """Note a ping that only asks whether the peer lives: its answer confirms nothing."""
-        session.barriers = [*(session.barriers or ()), (0.0, _NONE)]
+        self._expect_pong(session, 0.0, _NONE)
 
     def answered(self, session: ClientSession) -> None:
         """Confirm what the oldest unanswered ping covers."""
@@ -504,6 +512,12 @@ class Resumption:
         users = {state.named.get(channel), member and member.user_id, state.user and state.user.id}
         return user_id is not None and user_id in users
 
+    @staticmethod
+    def _expect_pong(session: ClientSession, sent_at: float, covered: dict[str, int]) -> None:
+        session.barriers = [*(session.barriers or ()), (sent_at, covered)]
+        if len(session.barriers) > MAX_UNANSWERED:
+            session.connection.close(Code.NO_PONG, "No pong: the client does not answer pings")
+
     # In the background
 
     def _schedule(self) -> None:
@@ -561,10 +575,10 @@ class Resumption:
         now, position = asyncio.get_running_loop().time(), subscribers.position
         self._broadcast(subscribers, _PING)
         self._metrics.barriers += len(followers)
-        for session in followers:
+        for session in tuple(followers):
             due, session.due = session.due | {channel: position}, _NONE
             self._owing.discard(session)
-            session.barriers = [*(session.barriers or ()), (now, due)]
+            self._expect_pong(session, now, due)
 
     async def _send_barriers(self) -> None:
         now = asyncio.get_running_loop().time()
