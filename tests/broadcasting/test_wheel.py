@@ -66,6 +66,6 @@ def test_the_library_alone_installs_nothing_of_server_and_portal(tmp_path: Path)
     unwanted |= {"django", "flask", "redis", "nacl", "alembic", "typer", "httptools", "asyncpg"}
     assert unwanted & modules == set()
     assert {name.split(".")[1] for name in modules if name.startswith("smartlink.")} == {
-        "background", "broadcasting", "lost", "protocol", "safety"
+        "background", "broadcasting", "lost", "prometheus", "protocol", "safety", "tracing"
     }  # fmt: skip
     assert ["[redis]" in told["complaints"][0], "[encryption]" in told["complaints"][1]] == [True, True]
