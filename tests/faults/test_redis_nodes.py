@@ -155,6 +155,28 @@ async def test_the_limit_holds_for_simultaneous_connections(shared_redis: RedisS
         assert [bool(client.socket_id) for client in again] == [True, False]
 
 
+async def test_policies_hold_over_nodes_joined_by_redis(shared_redis: RedisServer) -> None:
+    policies = [{"pattern": "full", "max_subscribers": 3}, {"pattern": "prices", "conflate_ms": 50}]
+    async with nodes(shared_redis, reverb_app_channels=json.dumps(policies)) as (one, two), AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(node.port)) for _ in range(4) for node in (one, two)]
+        for client in clients:
+            client.send("pusher:subscribe", {"channel": "full"})
+        answers = [(await client.receive())["event"] for client in clients]
+        assert answers.count("pusher_internal:subscription_succeeded") == 3
+        assert answers.count("pusher:subscription_error") == 5
+
+        for client in clients[:2]:
+            await client.subscribe("prices")
+        for number in range(30):
+            assert await publish(one, "prices", str(number)) == 200
+        for client in clients[:2]:
+            got: list[int] = []
+            while 29 not in got:
+                got.append(int((await client.expect("e"))["data"]))
+            assert got[0] == 0
+            assert got == sorted(set(got))
+
+
 @pytest.mark.usefixtures("impatient")
 async def test_clients_stay_connected_during_an_outage_and_all_works_afterwards() -> None:
     with redis_server() as redis:
