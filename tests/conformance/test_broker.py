@@ -10,7 +10,7 @@ from kit.redis import RedisServer, shared_redis
 from kit.redis_engines import RedisEngines, redis_engines
 from kit.waiting import eventually, eventually_told
 from smartlink.server.cluster.brokers.base import Broker, Control, Publication, Retention, left_out
-from smartlink.server.cluster.brokers.log import ChannelLog
+from smartlink.server.cluster.brokers.log import PER_CHANNEL, ChannelLog
 from smartlink.server.cluster.brokers.memory import MemoryBroker
 
 __all__ = ["shared_redis"]
@@ -222,6 +222,15 @@ class BrokerPromises:
 class TestMemoryBroker(BrokerPromises):
     def broker(self) -> Broker:
         return MemoryBroker(ChannelLog(MAX_APP_BYTES))
+
+    async def test_channels_without_events_drive_out_no_events(self) -> None:
+        broker = self.broker()
+        await broker.start(lambda _: None)
+        before = await broker.retain("1", "busy", 60)
+        await broker.publish(Publication("1", "busy", b"0", retention=Retention()))
+        for number in range(MAX_APP_BYTES // PER_CHANNEL + 1):
+            await broker.retain("1", f"empty-{number}", 60)
+        assert len(await broker.replay("1", "busy", before) or ()) == 1
 
 
 class TestRedisBroker(BrokerPromises):

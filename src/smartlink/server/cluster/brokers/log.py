@@ -39,20 +39,22 @@ class ChannelLog:
     """What `Broker.retain` and `Broker.replay` promise, for the processes of one machine. Plain and synchronous.
 
     Positions begin at the time in microseconds: a log that is begun anew continues above those of its predecessor. An
-    application over its budget loses its own channels used longest ago.
+    application over its budget loses its own channels used longest ago. Those without events, which clients begin by
+    subscribing, have a budget of their own, so that no client can drive out events.
     """
 
     def __init__(self, max_app_bytes: int = MAX_APP_BYTES, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._logs: BoundedStore[str, _Log] = BoundedStore(max_app_bytes, now)
+        self._empty: BoundedStore[str, _Log] = BoundedStore(max_app_bytes // 4, now)
 
     def used(self, app_id: str) -> int:
         """Bytes currently used by the application's events."""
-        return self._logs.used(app_id)
+        return self._logs.used(app_id) + self._empty.used(app_id)
 
     def retain(self, app_id: str, channel: str, ttl_s: float) -> int:
         """As `Broker.retain`."""
-        log = self._logs.get(app_id, channel) or _Log(time.time_ns() // 1_000)
+        log = self._get(app_id, channel) or _Log(time.time_ns() // 1_000)
         log.retained_until = max(log.retained_until, self._now() + ttl_s)
         self._put(app_id, channel, log)
         return log.last
@@ -63,7 +65,7 @@ class ChannelLog:
         if retention is None:
             return publication
         app_id, channel = publication.app_id, publication.channel
-        now, log = self._now(), self._logs.get(app_id, channel)
+        now, log = self._now(), self._get(app_id, channel)
         if log is None:
             if not retention.is_always:
                 return publication
@@ -90,7 +92,7 @@ class ChannelLog:
 
     def replay(self, app_id: str, channel: str, after: int | None) -> Sequence[Publication] | None:
         """As `Broker.replay`."""
-        log = self._logs.get(app_id, channel)
+        log = self._get(app_id, channel)
         if log is None:
             return [] if after is None else None
         self._expire(log)
@@ -105,7 +107,12 @@ class ChannelLog:
         while log.events and log.events[0][0] <= now:
             log.drop_first()
 
+    def _get(self, app_id: str, channel: str) -> _Log | None:
+        return self._logs.get(app_id, channel) or self._empty.get(app_id, channel)
+
     def _put(self, app_id: str, channel: str, log: _Log) -> None:
         self._expire(log)
         ttl_s = log.retained_until - self._now()
-        self._logs.put(app_id, channel, log, PER_CHANNEL + len(channel) + log.size, ttl_s)
+        store, other = (self._logs, self._empty) if log.events else (self._empty, self._logs)
+        other.take(app_id, channel)
+        store.put(app_id, channel, log, PER_CHANNEL + len(channel) + log.size, ttl_s)
