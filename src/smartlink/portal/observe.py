@@ -61,6 +61,8 @@ class RequestCounts:
         route = getattr(scope.get("route"), "path", None)
         if route is None:
             route = scope["path"] if scope["path"] in _OWN_PATHS else _OTHERS
+        # Begins at 0, so that Prometheus sees the first one as an increase.
+        self._counts.setdefault((route, "5xx"), 0)
         key = (route, f"{status // 100}xx")
         self._counts[key] = self._counts.get(key, 0) + 1
         times = self._times.get(route)

@@ -7,15 +7,17 @@ in cursor events.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Executable
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from smartlink.broadcasting.outbox.statements import Recording
 
-__all__ = ["DIRECT"]
+__all__ = ["DIRECT", "fetched"]
 
 
 def _by_asyncpg(connection: Connection, recording: Recording) -> list[int]:
@@ -70,3 +72,29 @@ def _with_sqlalchemy_errors(
 
 DIRECT = {"asyncpg": _with_sqlalchemy_errors(_by_asyncpg), "aiosqlite": _with_sqlalchemy_errors(_by_aiosqlite)}
 """Functions by driver name that record in a connection's transaction and return the ids."""
+
+
+@lru_cache(maxsize=256)
+def _compiled(statement: Any, dialect: Any) -> Any:
+    return statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+
+
+async def fetched(connection: AsyncConnection, statement: Executable, **given: object) -> Sequence[Any]:
+    """Execute a statement with text and numbers, and return its rows. Raises what SQLAlchemy raises.
+
+    Build the statement once, and give its values by name. On SQLite this is one round trip to the connection's thread
+    instead of four.
+    """
+    if connection.dialect.driver != "aiosqlite":
+        result = await connection.execute(statement, given)
+        return result.all() if result.returns_rows else ()
+    compiled = _compiled(statement, connection.dialect)
+    all_values = compiled.construct_params(given)
+    values = [all_values[name] for name in compiled.positiontup]
+    raw: Any = (await connection.get_raw_connection()).driver_connection
+    try:
+        return list(await raw.execute_fetchall(str(compiled), values))
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise DBAPIError.instance(
+            str(compiled), values, error, connection.dialect.loaded_dbapi.Error, dialect=connection.dialect
+        ) from error

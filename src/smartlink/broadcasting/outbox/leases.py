@@ -15,13 +15,15 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
 
-from sqlalchemy import Float, Table, cast, delete, extract, func, literal_column, or_, select, true, update
+from sqlalchemy import Float, Table, bindparam, cast, delete, extract, func, literal_column, or_, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.elements import ColumnElement
 
 from smartlink.broadcasting.envelope import DEFAULT_QUEUE
+from smartlink.broadcasting.outbox.direct import fetched
 from smartlink.broadcasting.outbox.partition import PARTS
 from smartlink.broadcasting.outbox.pgbouncer import outside_transactions
 from smartlink.broadcasting.outbox.tables import PENDING, OutboxTables
@@ -64,15 +66,16 @@ class Leases:
             .returning(table.c.name)
         )
 
+        expires_in = expires_at - self._now
+        self._of_others = select(table.c.name, expires_in).where(~self._is_ours, ~self._has_run_out)
+
     async def renew(self, connection: AsyncConnection) -> set[str]:
         """Renew the leases held. Returns their names."""
-        return set((await connection.execute(self._renewal)).scalars())
+        return {name for (name,) in await fetched(connection, self._renewal)}
 
     async def held_by_others(self, connection: AsyncConnection) -> dict[str, float]:
         """Return the leases that cannot be taken now: by name, in how many seconds they expire."""
-        expires_in = self._table.c.expires_at - self._now
-        held = select(self._table.c.name, expires_in).where(~self._is_ours, ~self._has_run_out)
-        return {name: float(seconds) for name, seconds in await connection.execute(held)}
+        return {name: float(seconds) for name, seconds in await fetched(connection, self._of_others)}
 
     async def take(self, names: Iterable[str]) -> set[str]:
         """Take those of `names` that are free. Returns them."""
@@ -126,6 +129,28 @@ class PartitionLeases:
         self._now = database_clock(engine)
         self._insert = sqlite.insert if engine.dialect.name == "sqlite" else postgresql.insert
         self._is_known = False
+        self._sign_of_life = self._life_statement()
+        workers, events = tables.outbox_workers.c, tables.recorded_events.c
+        # As for leases, a time in the future dates from a clock that was turned back.
+        self._alive = select(workers.queues).where(
+            workers.seen_at > self._now - lease_s, workers.seen_at < self._now + 1
+        )
+        # Skips from one queue's name to the next in the index, which is fast as there are few queues.
+        is_pending = events.state == literal_column(f"'{PENDING}'")
+        after = select(events.queue).where(is_pending, events.queue > bindparam("after"))
+        self._next_queue = after.order_by(events.queue).limit(1)
+
+    def _life_statement(self) -> Any:
+        changing: dict[str, Any] = {"seen_at": self._now, "sent": bindparam("sent"), "failed": bindparam("failed")}
+        row = self._insert(self._tables.outbox_workers).values(
+            id=self.worker_id,
+            host=socket.gethostname()[:255],
+            pid=os.getpid(),
+            queues=",".join(self._given or (_ALL_QUEUES,)),
+            started_at=self._now,
+            **changing,
+        )
+        return row.on_conflict_do_update(index_elements=["id"], set_=changing)
 
     def is_valid(self) -> bool:
         """Return whether the parts in `held` are still ours."""
@@ -157,15 +182,14 @@ class PartitionLeases:
             # The first statement is a write: on SQLite, a transaction that reads first may fail to become a writer.
             renewed = {part for part in map(_part, await self._leases.renew(connection)) if part is not None}
             await self._show_life(connection, sent, failed)
+            workers = await self._workers(connection)
+            await self._find_queues(connection)
+            taken = await self._leases.held_by_others(connection)
         # A part whose lease expired may have been another worker's since: it starts over when it is taken again.
         before, self.held = self.held, renewed & self.held if self.is_valid() else set()
         self._lose(before - self.held)
         stray = renewed - self.held
         self.valid_until = asked_at + self.lease_s
-        async with self._engine.connect() as connection:
-            workers = await self._workers(connection)
-            await self._find_queues(connection)
-            taken = await self._leases.held_by_others(connection)
         expiries = [seconds for name, seconds in taken.items() if _part(name) is not None]
         self.look_again_at = time.monotonic() + min(expiries, default=float("inf")) + _MARGIN_S
         wanted: set[Part] = set(stray)
@@ -214,44 +238,26 @@ class PartitionLeases:
 
     async def _show_life(self, connection: AsyncConnection, sent: int, failed: int) -> None:
         workers = self._tables.outbox_workers
-        changing = {"seen_at": self._now, "sent": sent, "failed": failed}
-        row = self._insert(workers).values(
-            id=self.worker_id,
-            host=socket.gethostname()[:255],
-            pid=os.getpid(),
-            queues=",".join(self._given or (_ALL_QUEUES,)),
-            started_at=self._now,
-            **changing,
-        )
-        await connection.execute(row.on_conflict_do_update(index_elements=["id"], set_=changing))
+        await fetched(connection, self._sign_of_life, sent=sent, failed=failed)
         if not self._is_known:
             await connection.execute(delete(workers).where(workers.c.seen_at < self._now - _FORGOTTEN_AFTER_S))
         self._is_known = True
 
     async def _workers(self, connection: AsyncConnection) -> list[list[str]]:
         """Return the queues of each live worker, including us."""
-        workers = self._tables.outbox_workers
-        # As for leases, a time in the future dates from a clock that was turned back.
-        alive = select(workers.c.queues).where(
-            workers.c.seen_at > self._now - self.lease_s, workers.c.seen_at < self._now + 1
-        )
-        return [queues.split(",") for queues in (await connection.execute(alive)).scalars()]
+        return [queues.split(",") for (queues,) in await fetched(connection, self._alive)]
 
     async def _find_queues(self, connection: AsyncConnection) -> None:
         if self._given is not None:
             return
-        # Skips from one queue's name to the next in the index, which is fast as there are few queues.
-        events = self._tables.recorded_events
-        is_pending = events.c.state == literal_column(f"'{PENDING}'")
         found: list[str] = []
         after = ""
         while True:
-            following = select(events.c.queue).where(is_pending, events.c.queue > after)
-            name = await connection.scalar(following.order_by(events.c.queue).limit(1))
-            if name is None:
+            names = await fetched(connection, self._next_queue, after=after)
+            if not names:
                 break
-            found.append(name)
-            after = name
+            [(after,)] = names
+            found.append(after)
         ours = {queue for queue, _ in self.held}
         self.queues = (DEFAULT_QUEUE, *sorted((ours | set(found)) - {DEFAULT_QUEUE}))
 

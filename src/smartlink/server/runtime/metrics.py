@@ -1,5 +1,7 @@
 """One table of counters. Gauges are not counted but read from the hub, so that they cannot drift.
 
+Counters that alerts watch begin at 0: Prometheus sees no increase in one that appears with its first value.
+
 Counting costs one addition: no label look-ups or locks on a message's path. A process exports its counters as samples,
 plain numbers by name, which `merge` adds up over the workers of a machine.
 """
@@ -51,12 +53,12 @@ class AppMetrics:
     http_calls: int = 0
     http_bytes_received: int = 0
     http_bytes_sent: int = 0
-    http_errors: dict[str, int] = field(default_factory=dict)
+    http_errors: dict[str, int] = field(default_factory=lambda: {"4xx": 0, "5xx": 0})
     """HTTP calls that failed, by status class: `4xx`, `5xx`."""
     http: Histogram = field(default_factory=lambda: Histogram(Histogram.COARSE))
     """How long its admitted HTTP calls took."""
     publications: int = 0
-    limited: dict[str, int] = field(default_factory=dict)
+    limited: dict[str, int] = field(default_factory=lambda: {"message": 0, "client_event": 0, "http": 0})
     """What was over a rate: `message`, `client_event` or `http`."""
     behind: int = 0
     """Connections with a backlog now."""
@@ -107,7 +109,7 @@ class Metrics:
     internal_errors: int = 0
     loop_lag_s: float = 0.0
     """The loop's lag when last measured."""
-    refusals: dict[str, int] = field(default_factory=dict)
+    refusals: dict[str, int] = field(default_factory=lambda: {"over_capacity": 0})
     """Connections refused, by reason."""
     http_statuses: dict[str, int] = field(default_factory=dict)
     """HTTP responses by status class, such as `2xx`."""
