@@ -115,6 +115,8 @@ class PartitionLeases:
         """Parts that another worker should have: to be released when nothing of them is under way."""
         self.queues: tuple[str, ...] = tuple(queues or (DEFAULT_QUEUE,))
         self.valid_until = 0.0
+        self.is_empty = False
+        """Whether no event was waiting at the last beat."""
         self.look_again_at = float("inf")
         """When the next lease of another worker expires unless it is renewed, on the monotonic clock."""
         self.on_loss: Callable[[Collection[Part]], None] = lambda _: None
@@ -258,6 +260,7 @@ class PartitionLeases:
                 break
             [(after,)] = names
             found.append(after)
+        self.is_empty = not found
         ours = {queue for queue, _ in self.held}
         self.queues = (DEFAULT_QUEUE, *sorted((ours | set(found)) - {DEFAULT_QUEUE}))
 

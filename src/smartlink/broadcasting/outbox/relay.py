@@ -45,8 +45,8 @@ MAX_FAILED_ATTEMPTS = 5
 _ROOM = 500
 """The number of events of one queue to keep in memory."""
 _BEATS_PER_LEASE = 6
-_IDLE_BEATS_PER_LEASE = 2.4
-"""Fewer while nothing is sent: each is a write. Two may fail before a lease ends."""
+_IDLE_BEATS_PER_LEASE = 2
+"""Fewer while nothing is sent: each is a write."""
 _IDLE_SWEEP_S = 2.0
 """How often to sweep while all listeners work: wake-ups are then missed only if a process does not send them."""
 _LOOK_PAST_EVERY_S = 2.0
@@ -324,6 +324,13 @@ class Relay:
         await self._leases.beat(self.sent, self.failed)
         if self._leases.held - before:
             self._must_fetch = True
+        for listener in self._listeners:
+            if isinstance(listener, SqliteListener):
+                # Our own write is no reason to read. What another writes in this very moment waits for the next beat.
+                if self._leases.is_empty:
+                    listener.pass_over()
+                else:
+                    self._must_fetch = True
         self._rest_of_beats()
         if self._leases.surplus:
             idle = [part for part in self._leases.surplus if self._lanes.is_idle(part)]

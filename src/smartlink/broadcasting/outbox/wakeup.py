@@ -153,16 +153,22 @@ class SqliteListener:
 
     def __init__(self, file: str) -> None:
         self._files = (file, f"{file}-wal")
+        self._seen: tuple[tuple[int, int] | None, ...] = ()
         self.is_listening = True
 
     async def listen(self, on_wakeup: Callable[[], None]) -> None:
         """Call `on_wakeup` at each change, until cancelled."""
-        seen = self._look()
+        self.pass_over()
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
-            before, seen = seen, self._look()
-            if seen != before:
+            before = self._seen
+            self.pass_over()
+            if self._seen != before:
                 on_wakeup()
+
+    def pass_over(self) -> None:
+        """Take what the files are now as seen: the caller has just written, and seen what others wrote before."""
+        self._seen = self._look()
 
     def _look(self) -> tuple[tuple[int, int] | None, ...]:
         return tuple(_changed_at(file) for file in self._files)
