@@ -10,7 +10,7 @@ say() { printf '\033[2m· %s\033[0m\n' "$*" >&2; }
 sum=$(find frontend clients/js -type f -not -path '*/node_modules/*' -not -path '*/dist/*' -not -path '*/coverage/*' -not -name '*.tsbuildinfo' -print0 |
   sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1)
 if [ "${1:-}" = --if-changed ] && [ -f src/smartlink/portal/static/index.html ] &&
-  [ -f src/smartlink/server/observe/static/index.html ] &&
+  [ -f src/smartlink/server/observe/static/index.html ] && [ -f clients/js/dist/echo.js ] &&
   [ -d frontend/node_modules ] && [ "$(cat .stamps/pages 2>/dev/null)" = "$sum" ]; then
   exit 0
 fi

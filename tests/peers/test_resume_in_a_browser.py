@@ -39,7 +39,10 @@ window.start = (port, enabledTransports, channels) => {
   const pusher = new Pusher('KEY', resumable({
     cluster: '', wsHost: '127.0.0.1', wsPort: port, httpHost: '127.0.0.1', httpPort: port, forceTLS: false,
     enabledTransports,
-    onGap: (channel, reload, reason) => gaps.push([channel, reason]),
+    onGap: (channel, reload, reason) => {
+      gaps.push([channel, reason])
+      window.reload = reload
+    },
     channelAuthorization: { customHandler: ({ socketId, channelName }, done) => {
       asked += 1
       sign(socketId, channelName).then((auth) => done(null, { auth }))
@@ -163,3 +166,5 @@ async def test_a_server_that_forgot_the_session_is_a_gap(browser: Browser, origi
                 await line.cut()
                 await page.wait_for_function("gaps.length === 2")
                 assert sorted(await page.evaluate("gaps")) == [[name, "unknown"] for name in CHANNELS]
+                async with page.expect_navigation():
+                    await page.evaluate("reload()")
