@@ -190,8 +190,8 @@ async def answer_barrier(client: Client) -> None:
 
 
 def confirmed(server: RealtimeServer) -> list[int]:
-    sessions = server.node.resumption._sessions.values()
-    return [position for session in sessions for position in session.channels.values()]
+    followers = server.node.resumption._followers.values()
+    return [position for each in followers for position in each.values()]
 
 
 async def test_what_waited_when_a_client_was_lost_is_replayed_once_and_conflated() -> None:
@@ -237,7 +237,9 @@ async def test_a_replaced_event_counts_as_delivered_once_the_later_one_is() -> N
             assert subscribers is not None
             while confirmed(server) != [subscribers.position]:
                 await answer_barrier(client)
-                await eventually(lambda: not any(each.barriers for each in server.node.resumption._sessions.values()))
+                await eventually(
+                    lambda: not any(each.client_session and each.client_session.barriers for each in server.node.hub)
+                )
             await eventually(lambda: len(target.events) == 20)
         assert sorted(event["id"] for event in target.events) == sorted(names)
 
