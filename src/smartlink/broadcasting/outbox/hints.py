@@ -12,7 +12,7 @@ _UNDEFINED_TABLE = "42P01"
 _NO_TABLE = "no such table"
 _UNDEFINED_COLUMN = "42703"
 _NO_COLUMN = ("no such column", "has no column named")
-_COLUMNS = ("receipts", "delivery")
+_COLUMNS = ("receipts", "trace", "delivery")
 """Columns that versions have added to or renamed in `recorded_events`."""
 _TABLES = ("recorded_events", "outbox_lease", "outbox_workers", "outbox_watermark")
 
