@@ -168,6 +168,6 @@ async def test_a_server_alone_is_examined_without_the_portal(tmp_path: Path, mon
 
     assert code == 0, checks
     assert [check["check"] for check in checks if check["state"] == "skipped"] == [
-        "pages", "database", "redis", "webhooks", "proxy"
+        "pages", "database", "redis", "certificate", "webhooks", "proxy"
     ]  # fmt: skip
     assert {"an event arrived" in check["said"] for check in checks if check["check"] == "realtime"} == {True}
