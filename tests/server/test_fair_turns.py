@@ -13,8 +13,8 @@ from kit.client import connected, raw
 from kit.engines import Between
 from kit.realtime import an_app, call, realtime_server
 from kit.waiting import eventually
-from smartlink.server.core.terminations import AT_ONCE
 from smartlink.server.run.lifecycle import RealtimeServer
+from smartlink.server.runtime.eager import AT_ONCE
 from smartlink.server.runtime.pace import FRAMES_AT_ONCE
 from smartlink.server.transports.http.channels import list_channels
 from smartlink.server.transports.http.connection import MAX_PIPELINED, REQUESTS_AT_ONCE

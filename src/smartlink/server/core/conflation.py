@@ -20,7 +20,7 @@ from smartlink.protocol import encoding
 from smartlink.server.apps.policies import PolicyTable
 from smartlink.server.cluster.brokers.base import Publication
 from smartlink.server.core.hub import Connection, Hub
-from smartlink.server.core.terminations import yield_now_and_then
+from smartlink.server.runtime.eager import yield_now_and_then
 from smartlink.server.runtime.metrics import Metrics
 
 if TYPE_CHECKING:

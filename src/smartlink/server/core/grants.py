@@ -15,6 +15,7 @@ from smartlink.protocol.session import EXPIRED, PresenceMember
 from smartlink.server.cluster.brokers.base import Control
 from smartlink.server.core.hub import Connection, Hub
 from smartlink.server.core.revocations import Revocations, Verdict
+from smartlink.server.runtime.eager import EagerTasks, yield_now_and_then
 
 __all__ = ["Grants", "Revocation", "names_another", "subjects", "user_of"]
 
@@ -73,8 +74,13 @@ class Grants:
     """Ends subscriptions on this node. `expel(connection, channel, kind, message, status)` carries it out."""
 
     def __init__(
-        self, hub: Hub, revocations: Revocations, expel: Callable[[Connection, str, str, str, int], None]
+        self,
+        hub: Hub,
+        revocations: Revocations,
+        tasks: EagerTasks,
+        expel: Callable[[Connection, str, str, str, int], None],
     ) -> None:
+        self._tasks = tasks
         self._hub = hub
         self._revocations = revocations
         self._expel = expel
@@ -131,8 +137,12 @@ class Grants:
         oldest = self._hub.oldest(app_id)
         began_at = None if oldest is None else oldest.began_at
         self._revocations.revoke(app_id, revocation.subject, Verdict.VOID, began_at)
-        for connection, channel in list(self._concerned(app_id, revocation)):
-            self._expel(connection, channel, "Revoked", revocation.reason, 403)
+        self._tasks.run(self._expel_all(list(self._concerned(app_id, revocation)), revocation.reason))
+
+    async def _expel_all(self, concerned: list[tuple[Connection, str]], reason: str) -> None:
+        for number, (connection, channel) in enumerate(concerned, 1):
+            self._expel(connection, channel, "Revoked", reason, 403)
+            await yield_now_and_then(number)
 
     def stop(self) -> None:
         """Cancel what is scheduled."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from smartlink.protocol import encoding
-from smartlink.server.cluster.brokers.base import Broker, Publication
+from smartlink.server.cluster.brokers.base import Broker, Publication, left_out_parts
 from smartlink.server.core.fanout import MAX_PENDING_BYTES
 from smartlink.server.core.hub import Hub
 
@@ -69,10 +69,11 @@ def _without_known(frames: list[bytes], state: bytes) -> list[bytes]:
 class Arriving:
     """A connection that is joining a channel, and the durable frames that arrived meanwhile."""
 
-    __slots__ = ("_size", "frames", "socket_id")
+    __slots__ = ("_size", "frames", "socket_id", "user_id")
 
-    def __init__(self, socket_id: str) -> None:
+    def __init__(self, socket_id: str, user_id: str | None) -> None:
         self.socket_id = socket_id
+        self.user_id = user_id
         self.frames: list[VersionedFrame] = []
         self._size = 0
 
@@ -82,9 +83,13 @@ class Arriving:
         return self._size > MAX_PENDING_BYTES
 
     def take(self, publication: Publication) -> None:
-        """Keep a publication for the connection."""
+        """Keep a publication for the connection, unless it is live or leaves its client out."""
         self._size += len(publication.frame)
-        if not self.is_swamped and not publication.is_live and publication.except_socket != self.socket_id:
+        if publication.except_socket is not None:
+            socket_id, user_id = left_out_parts(publication.except_socket)
+            if socket_id == self.socket_id or (user_id is not None and user_id == self.user_id):
+                return
+        if not self.is_swamped and not publication.is_live:
             self.frames.append(VersionedFrame(publication.frame, publication.version, publication.position))
 
 
@@ -97,9 +102,9 @@ class Listening:
         self._arriving: dict[tuple[str, str], list[Arriving]] = {}
         self._handlers: dict[tuple[str, str], Callable[[bytes], None]] = {}
 
-    def expect(self, app_id: str, channel: str, socket_id: str) -> Arriving:
+    def expect(self, app_id: str, channel: str, socket_id: str, user_id: str | None = None) -> Arriving:
         """Keep what arrives on the channel for a connection, until `arrived`."""
-        arriving = Arriving(socket_id)
+        arriving = Arriving(socket_id, user_id)
         self._arriving.setdefault((app_id, channel), []).append(arriving)
         return arriving
 

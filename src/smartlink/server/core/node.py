@@ -46,11 +46,11 @@ from smartlink.server.core.noting import note_delivery, note_membership, note_pu
 from smartlink.server.core.places import Places
 from smartlink.server.core.resumption import Resumption
 from smartlink.server.core.revocations import Revocations
-from smartlink.server.core.terminations import Terminations, yield_now_and_then
+from smartlink.server.core.terminations import Terminations
 from smartlink.server.core.user_info import Infos
 from smartlink.server.core.users import SignedInUsers
 from smartlink.server.net.framing import text_frame
-from smartlink.server.runtime.eager import EagerTasks, in_one_turn
+from smartlink.server.runtime.eager import EagerTasks, in_one_turn, yield_now_and_then
 from smartlink.server.runtime.feed import Feed
 from smartlink.server.runtime.metrics import Metrics
 from smartlink.server.webhooks.base import OutgoingEvent, WebhookSink
@@ -106,7 +106,7 @@ class Node:
         )
         self._retention = Retention(ttl_s=session_ttl_s)
         self._graces = Graces(self._depart, tasks)
-        self._grants = Grants(hub, self._revocations, self._expel)
+        self._grants = Grants(hub, self._revocations, tasks, self._expel)
         self._terminations = Terminations(hub, self._revocations, tasks, self.feed)
         self._announcer = Announcer(broker, presence, apps, self.policies, webhooks, tasks, self.deliver)
         self._users = SignedInUsers(
@@ -235,7 +235,7 @@ class Node:
             return
         listening = self._listening
         is_receiving = self.hub.receives(connection, channel)
-        arriving = listening.expect(app.id, channel, session.socket_id)
+        arriving = listening.expect(app.id, channel, session.socket_id, user_of(connection, channel, member))
         cached: bytes | None = None
         try:
             await listening.begin(app.id, channel)

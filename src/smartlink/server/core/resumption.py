@@ -31,9 +31,8 @@ from smartlink.server.cluster.sessions.base import SessionStore
 from smartlink.server.core.conflation import last_of_each_name
 from smartlink.server.core.grants import names_another, subjects, user_of
 from smartlink.server.core.hub import Connection, Hub
-from smartlink.server.core.terminations import yield_now_and_then
 from smartlink.server.net.framing import text_frame
-from smartlink.server.runtime.eager import EagerTasks
+from smartlink.server.runtime.eager import EagerTasks, yield_now_and_then
 from smartlink.server.runtime.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -528,6 +527,14 @@ class Resumption:
         self._tasks.run(self._round())
 
     async def _round(self) -> None:
+        try:
+            await self._confirm_and_save()
+        finally:
+            self._timer = None
+            if not self._is_stopped:
+                self._schedule()
+
+    async def _confirm_and_save(self) -> None:
         """Send barriers and save, in pieces: the loop has other work between them."""
         self._collect()
         await self._send_barriers()
@@ -542,9 +549,6 @@ class Resumption:
             if session.connection.client_session is session:
                 self._save_now(session)
             await yield_now_and_then(number)
-        self._timer = None
-        if not self._is_stopped:
-            self._schedule()
 
     def _collect(self) -> None:
         """Find the positions that have been written to sessions' sockets, and send the cheap barriers.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from smartlink.protocol.errors import Code
 from smartlink.protocol.names import kind_of
 from smartlink.protocol.session import PresenceMember
@@ -12,19 +10,10 @@ from smartlink.server.core.grants import subjects, user_of
 from smartlink.server.core.hub import Connection, Hub
 from smartlink.server.core.revocations import Revocations, Verdict
 from smartlink.server.net.framing import text_frame
-from smartlink.server.runtime.eager import EagerTasks
+from smartlink.server.runtime.eager import EagerTasks, yield_now_and_then
 from smartlink.server.runtime.feed import Feed
 
-__all__ = ["AT_ONCE", "Terminations", "yield_now_and_then"]
-
-AT_ONCE = 100
-"""Channels left, or connections ended, before the loop handles other work."""
-
-
-async def yield_now_and_then(done: int) -> None:
-    """Yield to the loop, once in `AT_ONCE` times."""
-    if done % AT_ONCE == 0:
-        await asyncio.sleep(0)
+__all__ = ["Terminations"]
 
 
 class Terminations:

@@ -15,10 +15,20 @@ import structlog
 
 from smartlink.server.runtime.metrics import Metrics
 
-__all__ = ["EagerTasks", "in_one_turn"]
+__all__ = ["AT_ONCE", "EagerTasks", "in_one_turn", "yield_now_and_then"]
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
+
+
+AT_ONCE = 100
+"""Channels left, or connections ended, before the loop handles other work."""
+
+
+async def yield_now_and_then(done: int) -> None:
+    """Yield to the loop, once in `AT_ONCE` times."""
+    if done % AT_ONCE == 0:
+        await asyncio.sleep(0)
 
 
 class _Resume:
