@@ -123,7 +123,7 @@ async def test_a_connection_leaves_many_channels_a_few_per_turn(server: Realtime
 async def test_a_users_many_connections_are_closed_a_few_per_turn(
     server: RealtimeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smartlink.server.core.terminations.AT_ONCE", 2)
+    monkeypatch.setattr("smartlink.server.runtime.eager.AT_ONCE", 2)
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(connected(server.port)) for _ in range(9)]
         for client in clients:
