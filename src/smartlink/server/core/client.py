@@ -29,8 +29,8 @@ from smartlink.protocol.session import (
 )
 from smartlink.server.apps.base import App
 from smartlink.server.apps.policies import ChannelPolicy
+from smartlink.server.core.client_sessions import ClientSession, SessionToken
 from smartlink.server.core.node import Node
-from smartlink.server.core.resumption import ClientSession, SessionToken
 from smartlink.server.net.framing import PING, WireFault, close_frame, control_frame, text_frame
 from smartlink.server.net.link import Link, PlainLink
 from smartlink.server.net.tap import redact

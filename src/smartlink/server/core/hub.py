@@ -16,7 +16,7 @@ from smartlink.server.apps.base import App
 from smartlink.server.core.fanout import Subscriber, Subscribers
 
 if TYPE_CHECKING:
-    from smartlink.server.core.resumption import ClientSession
+    from smartlink.server.core.client_sessions import ClientSession
 
 __all__ = ["Connection", "Hub", "Tenant"]
 

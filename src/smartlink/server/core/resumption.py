@@ -13,14 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
-
-import msgspec
+from typing import TYPE_CHECKING, Final
 
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
@@ -28,8 +24,21 @@ from smartlink.protocol.names import kind_of
 from smartlink.protocol.session import PresenceMember
 from smartlink.server.cluster.brokers.base import Broker, BrokerUnavailable, Publication, left_out_parts
 from smartlink.server.cluster.sessions.base import SessionStore
+from smartlink.server.core.client_sessions import (
+    MAX_SOCKETS,
+    NONE,
+    ClientSession,
+    KeptChannel,
+    Report,
+    Resumed,
+    SessionContent,
+    SessionToken,
+    decode,
+    encode,
+    report_of,
+)
 from smartlink.server.core.conflation import last_of_each_name
-from smartlink.server.core.grants import names_another, subjects, user_of
+from smartlink.server.core.grants import user_of
 from smartlink.server.core.hub import Connection, Hub
 from smartlink.server.net.framing import text_frame
 from smartlink.server.runtime.eager import EagerTasks, yield_now_and_then
@@ -38,7 +47,7 @@ from smartlink.server.runtime.metrics import Metrics
 if TYPE_CHECKING:
     from smartlink.server.core.fanout import Subscribers
 
-__all__ = ["ClientSession", "Resumed", "Resumption", "SessionToken"]
+__all__ = ["Resumption"]
 
 BARRIER_S = 2.0
 """Shortest time between two barriers of a session."""
@@ -49,155 +58,10 @@ SAVED_AT_ONCE = 50
 """A session with more channels is not saved at each subscription, but like its confirmed positions."""
 MAX_REPORTS = 1_000
 """Events per channel to be reported that clients may not have confirmed yet."""
-MAX_SOCKETS = 8
-"""Former sockets of a session that are remembered, to leave out their own events."""
 
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{22,64}\Z")
 _PING: Final = text_frame(encoding.PING)
 _Key = tuple[str, str]
 """An app id, and a channel or the name of a session."""
-
-
-class _Kept(msgspec.Struct, array_like=True):
-    """One channel of a session."""
-
-    position: int
-    """Confirmed."""
-    signed_for: str = ""
-    """The socket id in the signature that let the client subscribe."""
-    marks: list[int] = []
-    """Marks of what was revoked before that (`SessionStore.marks`)."""
-    user_id: str = ""
-    """As whom the client was on it, if that is known and the channel needs authorization."""
-
-    def own_subjects(self, channel: str) -> list[str]:
-        """What a revocation may be about that took place while the client was away (`grants.subjects`)."""
-        return subjects(channel, self.user_id or None, self.signed_for)
-
-    def is_of_another(self, channel: str, about: Sequence[str]) -> bool:
-        """Whether it was another user's than the one in `about`, who may be unknown."""
-        return bool(self.user_id) and names_another(channel, self.user_id, about)
-
-
-class _Content(msgspec.Struct, array_like=True):
-    """What a session holds, as it is stored."""
-
-    channels: dict[str, _Kept]
-    sockets: list[str]
-
-
-_NONE: Final[dict[str, Any]] = {}
-"""An empty dictionary that sessions share. Never written to."""
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Content).decode
-
-
-class SessionToken(NamedTuple):
-    """The name that a client gave its session."""
-
-    token: str
-    is_fresh: bool = True
-    """False: the client says that it had a socket before."""
-
-    @classmethod
-    def parse(cls, path: str, query: str) -> tuple[SessionToken | None, str]:
-        """Split `/s/{token}` off a path. Raises ValueError for a malformed token.
-
-        `fresh=0` is a parameter of the query, or of the token, `/s/{token};fresh=0`: pusher-js cannot add to its query.
-        """
-        if not path.startswith("/s/"):
-            return None, path
-        segment, slash, rest = path.removeprefix("/s/").partition("/")
-        token, semicolon, parameter = segment.partition(";")
-        if not _TOKEN.match(token) or (semicolon and parameter != "fresh=0"):
-            raise ValueError("A session token has 22 to 64 of the characters A-Z a-z 0-9 _ -, and at most ;fresh=0")
-        is_fresh = not semicolon and "fresh=0" not in query.split("&")
-        return cls(token, is_fresh), slash + rest
-
-
-class _Report(NamedTuple):
-    """An event whose receipt the application wants to know of."""
-
-    position: int
-    event_id: str
-    except_socket: str | None
-
-
-def _report_of(publication: Publication) -> _Report | None:
-    if publication.report_id is None:
-        return None
-    return _Report(publication.position, publication.report_id, publication.except_socket)
-
-
-class ClientSession:
-    """One client's session while its socket is open. Small: most of its dictionaries are `_NONE`.
-
-    The confirmed positions are with the channels (`Resumption._followers`), where many sessions share one number.
-    """
-
-    __slots__ = (
-        "barriers",
-        "claims_to_be_known",
-        "connection",
-        "due",
-        "former",
-        "is_known",
-        "is_loaded",
-        "marks",
-        "name",
-        "replayed",
-        "saved_at",
-        "signed_for",
-        "sockets",
-        "users",
-    )
-
-    def __init__(self, name: str, connection: Connection, *, claims_to_be_known: bool) -> None:
-        self.name = name
-        self.connection = connection
-        self.claims_to_be_known = claims_to_be_known
-        """The client says that it had a socket before, or nobody can tell."""
-        self.is_known = self.is_loaded = False
-        """Whether something is known of former sockets, and whether the store, or a former socket here, was asked."""
-        self.former: dict[str, _Kept] = _NONE
-        """Channels of former sockets to which it has not subscribed again."""
-        self.sockets: Sequence[str] = ()
-        """Ids of former sockets."""
-        self.signed_for: dict[str, str] = _NONE
-        """By channel: the former socket id in its signature, where that is not the present one's."""
-        self.marks: dict[str, list[int]] = _NONE
-        """By channel, the marks there were when it subscribed, if any."""
-        self.users: dict[str, str] = _NONE
-        """By channel, as whom a former socket was on it."""
-        self.replayed: dict[str, Collection[_Report]] = _NONE
-        """By channel, events that were sent again and are to be reported."""
-        self.due: dict[str, int] = _NONE
-        """Positions written but not yet covered by a barrier."""
-        self.barriers: list[tuple[float, dict[str, int]]] | None = None
-        """When each unanswered ping was sent, and what it covers, oldest first; a mere sign of life covers nothing."""
-        self.saved_at = 0.0
-
-    def owe(self, channel: str, position: int) -> None:
-        """Note that everything up to a position has been written."""
-        if not self.due:
-            self.due = {}
-        self.due[channel] = max(position, self.due.get(channel, 0))
-
-
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """What a session that subscribes is to be told."""
-
-    position: int
-    """Everything up to it has been handled, or is not owed."""
-    last: int
-    """The last position in `frames`, or `position`. What arrives up to it has been sent."""
-    frames: Collection[bytes]
-    """Payloads to write after the confirmation, oldest first."""
-    is_complete: bool = False
-    """The session was on the channel before, and now has everything."""
-    reports: Collection[_Report] = ()
-
 
 _NO_FOLLOWERS: Final[dict[ClientSession, int]] = {}
 """Never written to."""
@@ -232,7 +96,7 @@ class Resumption:
         """By app id and name."""
         self._followers: dict[_Key, dict[ClientSession, int]] = {}
         """By channel, the sessions on it and up to which position each has handled everything."""
-        self._reports: dict[_Key, deque[_Report]] = {}
+        self._reports: dict[_Key, deque[Report]] = {}
         """By channel, the last events to be reported."""
         self._active: set[_Key] = set()
         """Channels with followers on which something was published that no barrier covers."""
@@ -279,7 +143,7 @@ class Resumption:
             session.claims_to_be_known, session.is_loaded = not session.is_loaded, True
             return
         if stored is not None and not session.is_loaded:
-            content = _decode(stored)
+            content = decode(stored)
             session.former, session.sockets, session.is_known = content.channels, content.sockets, True
         session.is_loaded = True
         if connection.client_session is not session and stored is not None:
@@ -340,7 +204,7 @@ class Resumption:
             self._metrics.sessions_failed[reason] += 1
             return Resumed(now, now, (encoding.resume_failed(channel, reason),))
         owed = [each for each in replayed if not self._is_left_out(each.except_socket, session, channel)]
-        reports = [report for each in owed if (report := _report_of(each)) is not None]
+        reports = [report for each in owed if (report := report_of(each)) is not None]
         if is_conflated:
             owed = last_of_each_name(owed)
         self._metrics.sessions_resumed += 1
@@ -391,7 +255,7 @@ class Resumption:
     def arrived(self, publication: Publication) -> None:
         """Note an event with a position, which may have to be reported."""
         key = (publication.app_id, publication.channel)
-        if (report := _report_of(publication)) is not None and key in self._followers:
+        if (report := report_of(publication)) is not None and key in self._followers:
             self._reports.setdefault(key, deque(maxlen=MAX_REPORTS)).append(report)
 
     def published(self, app_id: str, channel: str, subscribers: Subscribers, position: int) -> None:
@@ -402,7 +266,7 @@ class Resumption:
 
     def pinged(self, session: ClientSession) -> None:
         """Note a ping that only asks whether the peer lives: its answer confirms nothing."""
-        self._expect_pong(session, 0.0, _NONE)
+        self._expect_pong(session, 0.0, NONE)
 
     def answered(self, session: ClientSession) -> None:
         """Confirm what the oldest unanswered ping covers."""
@@ -470,7 +334,7 @@ class Resumption:
             del self._sessions[app_id]
         return True
 
-    def _content(self, session: ClientSession) -> _Content:
+    def _content(self, session: ClientSession) -> SessionContent:
         """What a session holds now, to be stored."""
         connection = session.connection
         own = connection.session.socket_id
@@ -479,13 +343,13 @@ class Resumption:
             user_id: str | None = None
             if kind_of(channel).needs_authorization:
                 user_id = user_of(connection, channel, connection.session.channels[channel])
-            kept[channel] = _Kept(
+            kept[channel] = KeptChannel(
                 position,
                 session.signed_for.get(channel, own),
                 session.marks.get(channel, []),
                 user_id or session.users.get(channel, ""),
             )
-        return _Content(kept, [*session.sockets, own][-MAX_SOCKETS:])
+        return SessionContent(kept, [*session.sockets, own][-MAX_SOCKETS:])
 
     def _unfollow(self, app_id: str, channel: str, session: ClientSession) -> bool:
         """Take a session off a channel. Returns whether it was on it."""
@@ -580,7 +444,7 @@ class Resumption:
         self._broadcast(subscribers, _PING)
         self._metrics.barriers += len(followers)
         for session in tuple(followers):
-            due, session.due = session.due | {channel: position}, _NONE
+            due, session.due = session.due | {channel: position}, NONE
             self._owing.discard(session)
             self._expect_pong(session, now, due)
 
@@ -589,7 +453,7 @@ class Resumption:
         for number, session in enumerate(tuple(self._owing), 1):
             if session in self._owing and not session.barriers:
                 self._owing.discard(session)
-                due, session.due = session.due, _NONE
+                due, session.due = session.due, NONE
                 session.barriers = [(now, due)]
                 self._metrics.barriers += 1
                 session.connection.write(_PING)
@@ -624,7 +488,7 @@ class Resumption:
         connection = session.connection
         app_id, owner = connection.app.id, connection.session.socket_id
         try:
-            is_saved = await self._store.save(app_id, session.name, owner, _encode(self._content(session)), ttl_s)
+            is_saved = await self._store.save(app_id, session.name, owner, encode(self._content(session)), ttl_s)
         except BrokerUnavailable:
             if connection.client_session is session:
                 self._unsaved.add(session)

@@ -8,7 +8,7 @@ from smartlink.protocol.errors import Code
 from smartlink.protocol.session import Session
 from smartlink.server.apps.base import App
 from smartlink.server.core.client import ClientConnection, ClientSettings
-from smartlink.server.core.resumption import SessionToken
+from smartlink.server.core.client_sessions import SessionToken
 from smartlink.server.transports.fallback.link import Outlet, XhrLink
 
 __all__ = ["XhrConnection"]

@@ -20,8 +20,8 @@ from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
 from smartlink.server.apps.base import App, AppManager
 from smartlink.server.cluster.brokers.base import BrokerUnavailable
+from smartlink.server.core.client_sessions import SessionToken
 from smartlink.server.core.node import Node
-from smartlink.server.core.resumption import SessionToken
 from smartlink.server.net.requests import HttpError, HttpRequest, HttpResponse, ResponseStream
 from smartlink.server.transports.admission import WRONG_ORIGIN, may_call
 from smartlink.server.transports.fallback.link import OPEN_LINE, close_line, message_line

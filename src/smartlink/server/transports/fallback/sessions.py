@@ -16,7 +16,7 @@ from smartlink.protocol.errors import Code
 from smartlink.server.apps.base import App
 from smartlink.server.cluster.brokers.base import Control
 from smartlink.server.core.client import ClientSettings
-from smartlink.server.core.resumption import SessionToken
+from smartlink.server.core.client_sessions import SessionToken
 from smartlink.server.net.requests import HttpError, HttpRequest, ResponseStream
 from smartlink.server.runtime.limits import AddressRate
 from smartlink.server.transports.admission import client_of, new_session, refusal

@@ -16,7 +16,7 @@ from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
 from smartlink.server.apps.base import AppManager
 from smartlink.server.core.client import ClientSettings
-from smartlink.server.core.resumption import SessionToken
+from smartlink.server.core.client_sessions import SessionToken
 from smartlink.server.net.framing import close_frame, text_frame
 from smartlink.server.net.link import Link
 from smartlink.server.net.requests import HttpError, HttpRequest
