@@ -7,50 +7,49 @@ be delivered.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 
-from smartlink import tracing
 from smartlink.protocol import encoding
 from smartlink.protocol.errors import Code
 from smartlink.protocol.names import ChannelKind, is_cache, kind_of
 from smartlink.protocol.session import PresenceMember, SignedInUser, Whisper
 from smartlink.server.apps.base import App, AppManager, ending
-from smartlink.server.apps.policies import ChannelPolicy, PolicyTable
+from smartlink.server.apps.policies import PolicyTable
 from smartlink.server.cluster.brokers.base import (
     Broker,
     BrokerUnavailable,
     Control,
     Publication,
     Retention,
-    left_out_parts,
 )
 from smartlink.server.cluster.history.base import History
-from smartlink.server.cluster.idempotency.base import CallUnderWay, IdempotencyStore
+from smartlink.server.cluster.idempotency.base import IdempotencyStore
 from smartlink.server.cluster.presence.base import Change, PresenceStore
 from smartlink.server.cluster.sessions.base import SessionStore
 from smartlink.server.core.announcer import Announcer
-from smartlink.server.core.conflation import Conflation, Waiting
+from smartlink.server.core.conflation import Conflation
 from smartlink.server.core.corrections import Corrections
-from smartlink.server.core.fanout import MAX_PENDING_BYTES, FanOut, Subscriber, Subscribers
+from smartlink.server.core.deliveries import Deliveries
+from smartlink.server.core.fanout import FanOut
 from smartlink.server.core.graces import Graces
 from smartlink.server.core.grants import Grants, Revocation, user_of
 from smartlink.server.core.hub import Connection, Hub
 from smartlink.server.core.listening import Listening, VersionedFrame, newer_frames
 from smartlink.server.core.members import Members
 from smartlink.server.core.newcomers import Newcomers
-from smartlink.server.core.noting import note_delivery, note_membership, note_publication
+from smartlink.server.core.noting import note_membership
 from smartlink.server.core.places import Places
+from smartlink.server.core.publishing import Publishing
+from smartlink.server.core.receipts import Receipts
 from smartlink.server.core.resumption import Resumption
 from smartlink.server.core.revocations import Revocations
 from smartlink.server.core.terminations import Terminations
 from smartlink.server.core.user_info import Infos
 from smartlink.server.core.users import SignedInUsers
 from smartlink.server.net.framing import text_frame
-from smartlink.server.runtime.eager import EagerTasks, in_one_turn, yield_now_and_then
+from smartlink.server.runtime.eager import EagerTasks, yield_now_and_then
 from smartlink.server.runtime.feed import Feed
 from smartlink.server.runtime.metrics import Metrics
 from smartlink.server.webhooks.base import OutgoingEvent, WebhookSink
@@ -88,27 +87,38 @@ class Node:
         self.idempotency = idempotency
         self.metrics = metrics
         self.tasks = tasks
-        self._fanout = fanout
         self._broker = broker
         self._apps = apps
         self._webhooks = webhooks
         self.policies = PolicyTable(apps)
         self._places = Places(presence, self.policies, self.feed)
-        self._conflation = Conflation(hub, self.policies, metrics, self._send_waiting)
         self._listening = Listening(hub, broker)
         self._revocations = Revocations()
         self._newcomers = Newcomers()
         self._replayed = Newcomers()
         """Connections that were sent events again up to a position."""
         self._corrections = Corrections()
+        self._announcer = Announcer(broker, presence, apps, self.policies, webhooks, tasks, self.deliver)
+        receipts = Receipts(idempotency, self._announcer.emit, tasks)
         self.resumption = Resumption(
-            hub, broker, sessions, tasks, metrics, session_ttl_s, self._on_handled, fanout.publish
+            hub, broker, sessions, tasks, metrics, session_ttl_s, receipts.report, fanout.publish
         )
-        self._retention = Retention(ttl_s=session_ttl_s)
+        self._deliveries = Deliveries(
+            hub,
+            fanout,
+            self._listening,
+            self._newcomers,
+            self._replayed,
+            self.resumption,
+            self.feed,
+            self._note_change,
+        )
+        self._conflation = Conflation(hub, self.policies, metrics, self._deliveries.send_waiting)
+        publishing = Publishing(hub, broker, history, self.policies, Retention(ttl_s=session_ttl_s), metrics, self.feed)
+        self.publish, self.history_of = publishing.publish, publishing.history_of
         self._graces = Graces(self._depart, tasks)
         self._grants = Grants(hub, self._revocations, tasks, self._expel)
         self._terminations = Terminations(hub, self._revocations, tasks, self.feed)
-        self._announcer = Announcer(broker, presence, apps, self.policies, webhooks, tasks, self.deliver)
         self._users = SignedInUsers(
             hub,
             presence,
@@ -383,91 +393,6 @@ class Node:
         if user is not None:
             await self._users.sign_out(app, session.socket_id, user.id)
 
-    async def publish(
-        self,
-        app: App,
-        channel: str,
-        frame: bytes,
-        except_socket: str | None = None,
-        *,
-        is_live: bool = False,
-        report_id: str | None = None,
-        trace: str | None = None,
-    ) -> None:
-        """Send a frame's payload to every subscriber on every node; on a cache channel, keep it unless it is live.
-
-        With a `report_id`, the event's, users whose clients have a session and handled it are reported by webhook.
-
-        `trace` is the `traceparent` of the span that publishes.
-
-        Waits while too many bytes are on their way to the channel on this node. Raises BrokerUnavailable, except for
-        live frames.
-        """
-        subscribers = self.hub.channel(app.id, channel)
-        while subscribers is not None and subscribers.pending_bytes > MAX_PENDING_BYTES:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            subscribers.waiters.append(waiter)
-            await waiter
-            subscribers = self.hub.channel(app.id, channel)
-        self.metrics.publications += 1
-        self.metrics.app(app.id).publications += 1
-        if self.feed.watches:
-            note_publication(self.feed, self.hub, app.id, channel, frame, except_socket)
-        began_at = time.perf_counter()
-        retention = None if is_live else self._retention_of(app, channel)
-        sending = self._broker.publish(
-            Publication(
-                app.id,
-                channel,
-                frame,
-                except_socket,
-                is_live,
-                retention=retention,
-                report_id=report_id,
-                trace=trace,
-                published_at=time.time(),
-            )
-        )
-        if is_cache(channel) and not is_live:
-            # Both in one turn, so that no other event comes between: the cached event is the last one sent to all.
-            await in_one_turn(self.history.append(app.id, channel, frame, app.cache_ttl_s), sending)
-        else:
-            await sending
-        self.metrics.publish.observe(time.perf_counter() - began_at)
-
-    def _on_handled(self, connection: Connection, channel: str, event_id: str) -> None:
-        """Report that a client has handled an event: the user's first client only."""
-        user_id = user_of(connection, channel, connection.session.channels.get(channel))
-        if user_id is not None and connection.app.webhooks:
-            self.tasks.run(self._report_once(connection.app, channel, event_id, user_id))
-
-    async def _report_once(self, app: App, channel: str, event_id: str, user_id: str) -> None:
-        key = f"delivered\n{channel}\n{event_id}\n{user_id}"
-        try:
-            if await self.idempotency.claim(app.id, key) is not None:
-                return
-            await self.idempotency.complete(app.id, key, b"reported")
-        except CallUnderWay:
-            return
-        except BrokerUnavailable:
-            pass  # Better twice than not at all.
-        self._announcer.emit(app, OutgoingEvent("event_delivered", channel, user_id, id=event_id))
-
-    def _retention_of(self, app: App, channel: str) -> Retention:
-        policy = self.policies.of(app.id, channel)
-        return self._retention if policy.history is None else _retention(policy)
-
-    async def history_of(self, app: App, channel: str, after: int | None) -> tuple[Sequence[Publication], bool]:
-        """Return the events kept after a position, all without one, and whether none is missing between.
-
-        Raises BrokerUnavailable.
-        """
-        found = await self._broker.replay(app.id, channel, after)
-        if found is not None:
-            return found, after is not None
-        kept = await self._broker.replay(app.id, channel, None) or ()
-        return [each for each in kept if after is None or each.position > after], False
-
     async def whisper(self, connection: Connection, event: Whisper) -> None:
         """Send a client event to the other subscribers. Never raises; while nodes are apart it stays on this one."""
         app, socket_id = connection.app, connection.session.socket_id
@@ -511,70 +436,14 @@ class Node:
 
     def deliver(self, publication: Publication | Control) -> None:
         """Send a publication to the subscribers here, or act on a control. The broker calls it; never raises."""
-        if isinstance(publication, Control):
-            if (act := self._on_control.get(publication.action)) is not None:
-                act(publication)
-            return
-        corrected = self._note_change(publication) if encoding.is_internal(publication.frame) else None
-        self._listening.take(publication)
-        subscribers = self.hub.channel(publication.app_id, publication.channel)
-        if subscribers is None:
-            return
-        left_out: Collection[Connection] = ()
-        if publication.except_socket is not None:
-            left_out = self._left_out(publication, publication.except_socket)
-        if publication.version:
-            aware = self._newcomers.aware_of(publication.app_id, publication.channel, publication.version)
-            left_out = {*left_out, *(each for each in aware if each in subscribers)}
-        if publication.position:
-            self.resumption.arrived(publication)
-            sent = self._replayed.aware_of(publication.app_id, publication.channel, publication.position)
-            left_out = {*left_out, *(each for each in sent if each in subscribers)}
-        if corrected is not None:
-            unaware = self._newcomers.aware_of(publication.app_id, publication.channel, corrected)
-            if not unaware:
-                return
-            here = self.hub.on_channel(publication.app_id, publication.channel)
-            left_out = {*left_out, *(each for each in here if each not in unaware)}
-        if subscribers.conflated is not None and not encoding.is_internal(publication.frame):
-            subscribers.conflated.publish(publication, left_out)
-            return
-        self._sent(publication, subscribers, publication.position)
-        frame, published_at = text_frame(publication.frame), publication.published_at
-        self._fanout.publish(subscribers, frame, *left_out, is_live=publication.is_live, published_at=published_at)
-        if publication.trace is not None:
-            self._trace(publication, subscribers)
-
-    def _send_waiting(self, subscribers: Subscribers, waiting: Waiting) -> None:
-        """Send an event of a conflated channel."""
-        self._sent(waiting.publication, subscribers, waiting.position)
-        instead: dict[Subscriber, bytes] = {
-            each: text_frame(frame) if frame else b"" for each, frame in waiting.instead.items()
-        }
-        frame = text_frame(waiting.publication.frame)
-        self._fanout.publish(subscribers, frame, is_live=waiting.is_live, instead=instead)
-
-    def _sent(self, publication: Publication, subscribers: Subscribers, position: int) -> None:
-        if position:
-            self.resumption.published(publication.app_id, publication.channel, subscribers, position)
-        if self.feed.taps:
-            note_delivery(self.feed, self.hub, publication)
+        if isinstance(publication, Publication):
+            self._deliveries.deliver(publication)
+        elif (act := self._on_control.get(publication.action)) is not None:
+            act(publication)
 
     def policies_changed(self, app_id: str) -> None:
         """Apply an app's new policies to what it has here. Most are looked up whenever they matter."""
         self.tasks.run(self._conflation.apply(app_id))
-
-    def _trace(self, publication: Publication, subscribers: Subscribers) -> None:
-        """Trace the fan-out of what was just published, until it is written to all."""
-        span = tracing.begin(
-            "smartlink fan-out",
-            publication.trace,
-            app_id=publication.app_id,
-            channel=publication.channel,
-            receivers=len(subscribers),
-        )
-        if span is not None:
-            subscribers.spans = (*subscribers.spans, span)
 
     def _note_change(self, publication: Publication) -> int | None:
         """Note what a node, perhaps this one, announces on a channel, for a recheck (`rechecker`).
@@ -598,16 +467,6 @@ class Node:
         elif (updated := encoding.member_updated_in(frame)) is not None:
             self.presence.note(app_id, channel, *updated)
         return None
-
-    def _left_out(self, publication: Publication, text: str) -> list[Connection]:
-        """Return the connections on the channel that must not receive a publication."""
-        app_id, channel = publication.app_id, publication.channel
-        socket_id, user_id = left_out_parts(text)
-        found = [] if user_id is None else self.hub.of_user(app_id, user_id)
-        connection = self.hub.connection(app_id, socket_id)
-        if connection is not None and connection not in found:
-            found.append(connection)
-        return [each for each in found if self.hub.receives(each, channel)]
 
     def _on_change(self, change: Change) -> None:
         """Announce what a dead node left behind, or what a node brings that is reached again."""
@@ -647,11 +506,6 @@ class Node:
     async def _depart(self, app: App, channel: str, socket_id: str, member: PresenceMember | None) -> None:
         departure = await self.presence.leave(app.id, channel, socket_id)
         await self._announcer.departed(app, channel, member, departure)
-
-
-@lru_cache(maxsize=1_024)
-def _retention(policy: ChannelPolicy) -> Retention:
-    return Retention(policy.history or 0, policy.history_ttl_s, policy.history_bytes, is_always=True)
 
 
 def _presence(members: Iterable[PresenceMember]) -> bytes:
