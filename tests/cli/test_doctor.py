@@ -3,50 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import os
 import socket
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 import pytest
-import typer
-from typer.testing import CliRunner
+import redis as redis_client
 
 from kit import processes
-from kit.ports import free_port
+from kit.examining import SECRET, examined, problems, warnings
+from kit.pgbouncer import pgbouncer
+from kit.postgres import fresh_database
+from kit.postgres import postgres_url as postgres_url
 from kit.realtime import KEY, realtime_server
 from kit.realtime import SECRET as SECRET_OF_SERVER
 from kit.redis import redis_server
 from kit.serve import SMARTLINK, Smartlink
 from smartlink.cli import main
-from smartlink.cli.doctor import command, configuration
-
-OURS = ("REVERB_", "APP_", "DB_", "DATABASE_", "REDIS_", "BROADCAST_")
-SECRET = "a-secret-of-the-tests-that-is-long-enough"
-
-
-def examined(folder: Path, *words: str, **settings: Any) -> tuple[int, list[dict[str, str]], str]:
-    """Exit code, what was found, and all that was said. In this process: an interpreter for each would take its time."""
-    own = {"APP_PORT": str(free_port()), "REVERB_SERVER_PORT": str(free_port()), "REVERB_PORT": str(free_port())}
-    given = own | {name.upper(): str(value) for name, value in settings.items()}
-    others = [name for name in os.environ if name.startswith(OURS)]
-    app = typer.Typer()
-    app.command()(command.doctor)
-    # How this process logs stays as it is.
-    with contextlib.chdir(folder), mock.patch.object(command, "configure"):
-        done = CliRunner().invoke(app, ["--json", *words], env=dict.fromkeys(others) | given)
-    assert isinstance(done.exception, SystemExit | None), done.exception
-    report = json.loads(done.stdout)
-    assert report["ok"] is (done.exit_code == 0)
-    return done.exit_code, report["checks"], done.output
-
-
-def problems(checks: list[dict[str, str]]) -> dict[str, str]:
-    """By check: what was said and what to do, of all that failed."""
-    return {check["check"]: f"{check['said']}: {check['fix']}" for check in checks if check["state"] == "failed"}
+from smartlink.cli.doctor import configuration
+from smartlink.portal import migrations
+from smartlink.portal.shared.settings import PortalSettings
 
 
 def test_doctor_passes_a_running_installation_and_skips_foreign_parts(tmp_path: Path) -> None:
@@ -140,6 +115,31 @@ def test_doctor_checks_redis(tmp_path: Path) -> None:
     assert code == 0
     assert [check["state"] for check in checks if check["check"] == "redis"] == ["fine", "warning"]
     assert [check["state"] for check in checks if check["check"] == "clock"] == ["fine"]
+
+
+def test_a_nearly_full_redis_is_reported(tmp_path: Path) -> None:
+    with redis_server() as redis:
+        with redis_client.Redis.from_url(redis.url) as client:
+            # Written by the server itself: a large command would count as used memory for a moment.
+            client.eval("for i = 1, 8000 do redis.call('SET', 'other' .. i, string.rep('x', 1000)) end", 0)
+            used = client.info("memory")["used_memory"]
+            client.config_set("maxmemory", int(used * 1.05))
+        code, checks, _ = examined(tmp_path, "--only", "redis", redis_url=redis.url)
+
+    assert code == 0
+    assert "nearly full" in warnings(checks)["redis"]
+    assert "raise its maxmemory" in warnings(checks)["redis"]
+
+
+def test_a_pooler_in_transaction_mode_is_named(tmp_path: Path, postgres_url: str) -> None:
+    with fresh_database(postgres_url) as url, pgbouncer(url) as pooled:
+        migrations.upgrade(PortalSettings(_env_file=None, database_url=url).url)
+        _, without, _ = examined(tmp_path, "--only", "database", database_url=pooled)
+        code, checks, _ = examined(tmp_path, "--only", "database", database_url=pooled, db_pgbouncer="true")
+
+    assert "DB_PGBOUNCER=true" in problems(without)["database"]
+    assert code == 0
+    assert checks[0]["said"].startswith("PostgreSQL behind PgBouncer, revision")
 
 
 def test_a_wrong_redis_password_is_reported_as_such(tmp_path: Path) -> None:

@@ -25,12 +25,12 @@ __all__ = ["Deployment", "certificate", "deployment"]
 KEY, SECRET = "key-of-the-test", "a-secret-of-the-tests-that-is-long-enough"
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """A self-signed one for 127.0.0.1."""
+def certificate(folder: Path, days: int = 1, name: str = "IP:127.0.0.1") -> tuple[Path, Path]:
+    """A self-signed one for 127.0.0.1, or another name."""
     cert, key = folder / "fullchain.pem", folder / "privkey.pem"
     processes.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
-         "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)],
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-days", str(days), "-subj", "/CN=127.0.0.1", "-addext", f"subjectAltName={name}", "-keyout", str(key), "-out", str(cert)],
         check=True, capture_output=True,
     )  # fmt: skip
     return cert, key

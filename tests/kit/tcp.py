@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 
 __all__ = ["Listener"]
@@ -21,9 +22,9 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._lines: set[asyncio.Task[None]] = set()
 
-    async def start(self, port: int = 0) -> None:
+    async def start(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         """Listen on `port`, or on a free one."""
-        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", port)
+        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", port, ssl=tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:

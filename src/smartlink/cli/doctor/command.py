@@ -46,6 +46,7 @@ _ASCII = {CheckState.FINE: "ok", CheckState.WARNING: "!!", CheckState.FAILED: "X
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     only: Annotated[str | None, typer.Option(help=f"Run only some checks: {', '.join(CHECKS)}.")] = None,
+    slow: Annotated[bool, typer.Option("--slow", help="Also check that the proxy keeps silent sockets open.")] = False,
 ) -> None:
     """Check this installation and say how to fix what is wrong. Exits with 1 if a check fails.
 
@@ -55,7 +56,7 @@ def doctor(
     wanted = CHECKS if only is None else tuple(name.strip() for name in only.split(","))
     if unknown := sorted(set(wanted) - set(CHECKS)):
         fail(f"--only: there is no check {unknown[0][:40]!r}; choose from {', '.join(CHECKS)}", 2)
-    found = asyncio.run(_examine(frozenset(wanted)))
+    found = asyncio.run(_examine(frozenset(wanted), is_slow=slow))
     is_well = all(finding.state is not CheckState.FAILED for finding in found)
     if as_json:
         listed = [dataclasses.asdict(finding) | {"state": finding.state.value} for finding in found]
@@ -67,9 +68,9 @@ def doctor(
         raise typer.Exit(1)
 
 
-async def _examine(wanted: frozenset[str]) -> list[Finding]:
+async def _examine(wanted: frozenset[str], *, is_slow: bool) -> list[Finding]:
     from smartlink.cli.apps import as_served, read_apps
-    from smartlink.cli.doctor import configuration, machine, realtime, redis, webhooks
+    from smartlink.cli.doctor import configuration, machine, public, realtime, redis, webhooks
     from smartlink.server.apps.base import AppsInvalid
 
     installed, found = configuration.read_settings()
@@ -85,21 +86,21 @@ async def _examine(wanted: frozenset[str]) -> list[Finding]:
         own = as_served(own, await read_apps(server)) or own
     found += _examine_installed(wanted, own, portal, no_portal)
     if "database" in wanted:
-        found += [skipped("database", no_portal)] if portal is None else await _examine_database(portal)
+        found += await _examine_database(portal, no_portal)
     if "redis" in wanted:
         found += await redis.check_redis(server, portal)
     if "ports" in wanted:
         found += machine.check_ports(server, portal)
-    if "descriptors" in wanted:
-        found.append(machine.check_descriptors(server))
-    if "certificate" in wanted:
-        found.append(machine.check_certificate(server))
+    found += [check(server) for name, check in machine.CHECKS.items() if name in wanted]
     if "webhooks" in wanted:
         found += await webhooks.check_webhooks(server)
     if "realtime" in wanted:
         found.append(await realtime.check_realtime(own, None if portal is None else portal.app_url, server))
     if "proxy" in wanted:
-        found += [skipped("proxy", no_portal)] if portal is None else await realtime.check_public(portal)
+        if portal is None:
+            found.append(skipped("proxy", no_portal))
+        else:
+            found += await public.check_public(portal, own, server, is_slow=is_slow)
     return found
 
 
@@ -114,7 +115,9 @@ def _examine_installed(
     return found
 
 
-async def _examine_database(portal: PortalSettings) -> list[Finding]:
+async def _examine_database(portal: PortalSettings | None, no_portal: str) -> list[Finding]:
+    if portal is None:
+        return [skipped("database", no_portal)]
     from smartlink.cli.doctor import database
 
     return await database.check_database(portal)

@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from smartlink.background import Background
 from smartlink.broadcasting.outbox import read_status
+from smartlink.broadcasting.outbox.pgbouncer import is_pooled, pooler_hint
 from smartlink.cli.doctor.clock import compare
 from smartlink.cli.doctor.finding import Finding, failed, fine, skipped, warning
 from smartlink.cli.wording import waiting
@@ -32,7 +33,7 @@ async def check_database(settings: PortalSettings) -> list[Finding]:
         revision = await asyncio.wait_for(asyncio.to_thread(migrations.current, settings.url), TIMEOUT_S)
     except (SQLAlchemyError, OSError, TimeoutError) as error:
         reason = type(getattr(error, "orig", None) or error).__name__
-        return [failed("database", f"unavailable ({reason})", f"start it; check {where}")]
+        return [failed("database", f"unavailable ({reason})", pooler_hint(error) or f"start it; check {where}")]
     if revision is None:
         return [failed("database", "it has no tables", "smartlink db upgrade")]
     if revision not in migrations.revisions():
@@ -43,14 +44,17 @@ async def check_database(settings: PortalSettings) -> list[Finding]:
         return [failed("database", said, "smartlink db upgrade")]
     database = Database(settings.url)
     kind = "SQLite" if database.is_sqlite else "PostgreSQL"
+    kind += " behind PgBouncer" if is_pooled(database.engine) else ""
     try:
         async with asyncio.timeout(TIMEOUT_S):
+            clock = await _clock(database)  # the first query: a pooler in the wrong mode refuses it
             if (problem := await _unwritable(database)) is not None:
                 return [problem]
-            found = [fine("database", f"{kind}, revision {revision}"), await _clock(database), *await _worker(database)]
+            found = [fine("database", f"{kind}, revision {revision}"), clock, *await _worker(database)]
             return [*found, *_files(settings)]
     except (DatabaseAway, SQLAlchemyError, TimeoutError) as error:
-        return [failed("database", f"does not answer ({type(error).__name__})", f"check {where}")]
+        fix = pooler_hint(error.__cause__ or error) or f"check {where}"
+        return [failed("database", f"does not answer ({type(error).__name__})", fix)]
     finally:
         await database.aclose()
 

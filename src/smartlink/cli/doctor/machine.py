@@ -8,6 +8,7 @@ import resource
 import socket
 import time
 from pathlib import Path
+from typing import Final
 
 import httpx2
 
@@ -18,7 +19,7 @@ from smartlink.server.core.health import CERTIFICATE_S
 from smartlink.server.net.tls import ends_at
 from smartlink.server.settings.config import ServerSettings
 
-__all__ = ["check_certificate", "check_descriptors", "check_ports"]
+__all__ = ["CHECKS", "check_certificate", "check_descriptors", "check_ports"]
 
 TIMEOUT_S = 3.0
 KEPT = 128
@@ -90,3 +91,7 @@ def _is_ours(host: str, port: int) -> bool:
         if isinstance(told, dict) and told.keys() & {"health", "status", "message"}:
             return True
     return False
+
+
+CHECKS: Final = {"descriptors": check_descriptors, "certificate": check_certificate}
+"""Checks of the server's settings on this machine, by name."""

@@ -19,6 +19,8 @@ __all__ = ["check_redis"]
 
 TIMEOUT_S = 10.0
 LEAST_REDIS = (6, 2)
+NEARLY_FULL = 0.9
+"""The part of `maxmemory` whose use is a warning."""
 
 
 async def check_redis(server: ServerSettings, portal: PortalSettings | None) -> list[Finding]:
@@ -75,6 +77,7 @@ async def _memory(address: RedisAddress, endpoint: Endpoint) -> dict[str, str]:
 
 def _of_memory(servers: list[dict[str, str]]) -> list[Finding]:
     found = []
+    fix = "raise its maxmemory, or find out what else fills it"
     policies = {told.get("maxmemory_policy", "noeviction") for told in servers}
     for policy in sorted(policies - {"noeviction"}):
         said = f"evicts keys when it runs out of memory (maxmemory-policy {policy})"
@@ -84,5 +87,7 @@ def _of_memory(servers: list[dict[str, str]]) -> list[Finding]:
         used = int(told.get("used_memory", 0)) - int(told.get("mem_not_counted_for_evict", 0))
         if most and used > most and told.get("maxmemory_policy") == "noeviction":
             said = f"out of memory: {used:,} of {most:,} bytes used; publishing is answered with 503"
-            found.append(failed("redis", said, "raise its maxmemory, or find out what else fills it"))
+            found.append(failed("redis", said, fix))
+        elif most and used > NEARLY_FULL * most and told.get("maxmemory_policy") == "noeviction":
+            found.append(warning("redis", f"nearly full: {used:,} of {most:,} bytes used", fix))
     return found

@@ -53,6 +53,12 @@ class Socket:
         self._writer.write(b"\x88\x82" + bytes(4) + (1000).to_bytes(2, "big"))
         self._writer.close()
 
+    @property
+    def certificate_ends_at(self) -> float | None:
+        """When the server's certificate ends, in seconds since 1970; None without TLS."""
+        told = self._writer.get_extra_info("peercert")
+        return ssl.cert_time_to_seconds(str(told["notAfter"])) if told else None
+
     async def send(self, message: Any) -> None:
         """Send `message` as JSON, up to 64 KiB."""
         payload = json.dumps(message).encode()
