@@ -15,7 +15,7 @@ import httpx2
 from smartlink.broadcasting import BroadcastSettings
 from smartlink.cli.doctor.clock import compare_date
 from smartlink.cli.doctor.finding import Finding, failed, fine, skipped, warning
-from smartlink.cli.doctor.realtime import Refused, next_message, origin_of, path_of, publish_and_receive
+from smartlink.cli.doctor.realtime import NotPublished, Refused, next_message, origin_of, path_of, publish_and_receive
 from smartlink.cli.doctor.socket import NoUpgrade, Socket
 from smartlink.portal.shared.settings import PortalSettings
 from smartlink.protocol.addresses import netloc
@@ -124,17 +124,18 @@ def _pages(settings: PortalSettings, url: str, answer: httpx2.Response) -> Findi
 
 async def _upgrade(place: _Place, own: BroadcastSettings) -> list[Finding]:
     """Connect as a client; for our own server also publish, and measure until the event arrives."""
-    where, problem = place.shown, None
+    where, arrived = place.shown, ""
+    certificate: list[Finding] = []
     publishes = own.driver == "reverb" and own.reverb_app_key == place.key
     try:
         async with asyncio.timeout(TIMEOUT_S), place.socket() as client:
             certificate = _certificate(place, client)
-            started = time.monotonic()
             if publishes:
-                problem = await publish_and_receive(own, client)
+                arrived = f"; an event arrived after {await publish_and_receive(own, client):.1f} ms"
             else:
                 await next_message(client, "pusher:connection_established")
-            took_ms = (time.monotonic() - started) * 1_000
+    except NotPublished as error:
+        return [failed("upgrade", f"{where}: {error}", error.fix), *certificate]
     except Refused as refused:
         return [failed("upgrade", f"{where} refused the connection: {refused}", refused.fix)]
     except NoUpgrade as error:
@@ -142,9 +143,6 @@ async def _upgrade(place: _Place, own: BroadcastSettings) -> list[Finding]:
     except (ssl.SSLError, OSError, EOFError, TimeoutError, ValueError) as error:
         fix = "check REVERB_PUBLIC_HOST, REVERB_PUBLIC_PORT, REVERB_PUBLIC_SCHEME and the certificate"
         return [failed("upgrade", f"{where} cannot be used ({_reason(error)})", _certificate_fix(error) or fix)]
-    if problem is not None:
-        return [failed("upgrade", f"{where}: {problem[0]}", problem[1]), *certificate]
-    arrived = f"; an event arrived after {took_ms:.0f} ms" if publishes else ""
     return [fine("upgrade", f"{where} lets WebSockets through{arrived}"), *certificate]
 
 

@@ -20,7 +20,7 @@ from smartlink.protocol.addresses import netloc
 from smartlink.protocol.signing import signed_query
 from smartlink.server.settings.config import ServerSettings
 
-__all__ = ["Refused", "check_realtime", "next_message", "origin_of", "path_of", "publish_and_receive"]
+__all__ = ["NotPublished", "Refused", "check_realtime", "next_message", "origin_of", "path_of", "publish_and_receive"]
 
 TIMEOUT_S = 10.0
 _REFUSED_FIX = {
@@ -41,6 +41,14 @@ class Refused(Exception):
         self.fix = _REFUSED_FIX.get(str(code), "smartlink reverb status")
 
 
+class NotPublished(Exception):
+    """The event could not be published. `fix` is what to do about it."""
+
+    def __init__(self, said: str, fix: str) -> None:
+        super().__init__(said)
+        self.fix = fix
+
+
 async def check_realtime(own: BroadcastSettings, app_url: str | None, server: ServerSettings) -> Finding:
     """Connect and subscribe as a client, publish a signed event, and check that it arrives."""
     if own.driver != "reverb":
@@ -49,10 +57,11 @@ async def check_realtime(own: BroadcastSettings, app_url: str | None, server: Se
     is_tls = own.reverb_scheme == "https"
     path = path_of(own.reverb_app_key)
     socket = Socket(own.reverb_host.strip("[]"), own.reverb_port, path, is_tls=is_tls, origin=origin_of(app_url))
-    started = time.monotonic()
     try:
         async with asyncio.timeout(TIMEOUT_S), socket as client:
-            problem = await publish_and_receive(own, client)
+            took_ms = await publish_and_receive(own, client)
+    except NotPublished as error:
+        return failed("realtime", str(error), error.fix)
     except Refused as refused:
         return failed("realtime", f"{where} refused the connection: {refused}", refused.fix)
     except NoUpgrade as error:
@@ -62,46 +71,48 @@ async def check_realtime(own: BroadcastSettings, app_url: str | None, server: Se
         elsewhere = await asyncio.to_thread(port_to_write, own, server)
         fix = elsewhere or "smartlink reverb start; check REVERB_HOST, REVERB_PORT, REVERB_SCHEME"
         return failed("realtime", f"{where} cannot be used ({type(error).__name__})", fix)
-    if problem is not None:
-        return failed("realtime", *problem)
-    return fine("realtime", f"{where}: an event arrived after {(time.monotonic() - started) * 1000:.0f} ms")
+    return fine("realtime", f"{where}: an event arrived after {took_ms:.1f} ms")
 
 
-async def publish_and_receive(own: BroadcastSettings, client: Socket) -> tuple[str, str] | None:
+async def publish_and_receive(own: BroadcastSettings, client: Socket) -> float:
     """Subscribe with `client`, publish to the address of publishers, wait for the event.
 
-    Returns what went wrong and what to do about it, or None. Raises what `Socket.receive` and `next_message` raise.
+    Returns the milliseconds from publishing to receiving. Raises NotPublished, and what `next_message` raises.
     """
     await next_message(client, "pusher:connection_established")
     channel = f"doctor-{secrets.token_hex(8)}"
     await client.send({"event": "pusher:subscribe", "data": {"channel": channel}})
     await next_message(client, "pusher_internal:subscription_succeeded")
+    async with httpx2.AsyncClient(timeout=TIMEOUT_S, trust_env=False, verify=ssl.create_default_context()) as http:
+        started = time.monotonic()
+        await _publish(own, channel, http)
+        await next_message(client, "examined")
+        return (time.monotonic() - started) * 1_000
+
+
+async def _publish(own: BroadcastSettings, channel: str, http: httpx2.AsyncClient) -> None:
     path = f"/apps/{quote(own.reverb_app_id, safe='')}/events"
     body = json.dumps({"name": "examined", "channel": channel, "data": "{}"}).encode()
     secret = own.reverb_app_secret.get_secret_value()
     query = signed_query(own.reverb_app_key, secret, "POST", path, body, timestamp=int(time.time()))
     base = f"{own.reverb_scheme}://{netloc(own.reverb_host, own.reverb_port)}"
-    context = ssl.create_default_context()
     try:
-        async with httpx2.AsyncClient(timeout=TIMEOUT_S, trust_env=False, verify=context) as http:
-            answer = await http.post(
-                f"{base}{path}?{query}", content=body, headers={"Content-Type": "application/json"}
-            )
+        answer = await http.post(f"{base}{path}?{query}", content=body, headers={"Content-Type": "application/json"})
     except httpx2.HTTPError as error:
-        return f"{base} cannot be used ({type(error).__name__})", "check REVERB_HOST, REVERB_PORT, REVERB_SCHEME"
+        fix = "check REVERB_HOST, REVERB_PORT, REVERB_SCHEME"
+        raise NotPublished(f"publishing to {base} failed ({type(error).__name__})", fix) from None
+    if answer.status_code == 200:
+        return
+    said = f"the server refused the event ({answer.status_code}): {answer.text[:120]}"
     if answer.status_code == 401 and "auth_timestamp" in answer.text:
-        return f"the server refused the event: {answer.text[:120]}", "run an NTP client on both machines"
+        raise NotPublished(said, "run an NTP client on both machines")
     if answer.status_code in (401, 403, 404):
-        same = "set REVERB_APP_ID, REVERB_APP_KEY and REVERB_APP_SECRET to the server's"
-        return f"the server refused the event ({answer.status_code}): {answer.text[:120]}", same
-    if answer.status_code != 200:
-        return f"publishing failed ({answer.status_code}): {answer.text[:120]}", "smartlink reverb status"
-    await next_message(client, "examined")
-    return None
+        raise NotPublished(said, "set REVERB_APP_ID, REVERB_APP_KEY and REVERB_APP_SECRET to the server's")
+    raise NotPublished(f"publishing failed ({answer.status_code}): {answer.text[:120]}", "smartlink reverb status")
 
 
 async def next_message(client: Socket, event: str) -> dict[str, Any]:
-    """Return the next message named `event`.
+    """Return the next message named `event`; answers the server's pings before it.
 
     Raises Refused, ValueError for malformed messages, and what `Socket.receive` raises.
     """
@@ -109,6 +120,8 @@ async def next_message(client: Socket, event: str) -> dict[str, Any]:
         message = await client.receive()
         if message.get("event") == event:
             return message
+        if message.get("event") == "pusher:ping":
+            await client.send({"event": "pusher:pong", "data": {}})
         if message.get("event") == "pusher:error":
             raise Refused(message.get("data"))
 
