@@ -46,7 +46,7 @@ _CERTIFICATE_FIX = {
     64: "use a certificate with this IP address",
 }
 _IDLE = {
-    "nginx": "nginx's default is 60 s: proxy_read_timeout 120s;",
+    "nginx": "nginx's default is 60 s: proxy_read_timeout 120s",
     "lighttpd": "lighttpd's default is 60 s without data from the client: server.max-read-idle = 120",
     "varnish": "Varnish's default is 60 s: -p pipe_timeout=120",
     "apache": "Apache's default is 300 s: raise ProxyTimeout",
