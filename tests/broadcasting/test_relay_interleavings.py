@@ -14,13 +14,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select, text
+from sqlalchemy import Executable, event, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.util import await_only
 
 from broadcasting.outbox_database import OutboxDatabase, envelope
 from kit.waiting import LIMIT_S, eventually
 from smartlink.broadcasting import BroadcastRefused, BroadcastUnavailable, Envelope
-from smartlink.broadcasting.outbox import Relay, Schedule, Until, relay, schedule
+from smartlink.broadcasting.outbox import Relay, Schedule, Until, leases, relay, schedule
+from smartlink.broadcasting.outbox.direct import fetched
 from smartlink.broadcasting.testing import FakeDriver
 
 STATEMENTS = {
@@ -34,6 +36,10 @@ STATEMENTS = {
 }
 
 
+gates: list[Gate] = []
+"""Those of the test that runs."""
+
+
 class Gate:
     """Holds the next statement that contains `text`, `after` it was carried out or before."""
 
@@ -42,6 +48,8 @@ class Gate:
         self._open = asyncio.Event()
         self._text = text
         self._is_armed = False
+        self._is_after = after
+        gates.append(self)
         when = "after_cursor_execute" if after else "before_cursor_execute"
         event.listen(database.engine.sync_engine, when, self._pass)
 
@@ -56,6 +64,13 @@ class Gate:
             self._is_armed = False
             self.reached.set()
             await_only(self._open.wait())
+
+    async def wait(self, statement: str, *, after: bool) -> None:
+        """As an event does, for statements that the relay executes past the engine's events."""
+        if self._is_armed and self._is_after == after and self._text in statement:
+            self._is_armed = False
+            self.reached.set()
+            await self._open.wait()
 
 
 class SickDriver(FakeDriver):
@@ -106,6 +121,18 @@ def lose_share(of: Relay) -> None:
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (relay, schedule):
         monkeypatch.setattr(module, "_GIVE_UP_S", 0.2)
+    gates.clear()
+
+    async def gated(connection: AsyncConnection, statement: Executable, **given: object) -> Sequence[Any]:
+        written = str(statement.compile(dialect=connection.dialect))  # type: ignore[attr-defined]
+        for gate in gates:
+            await gate.wait(written, after=False)
+        rows = await fetched(connection, statement, **given)
+        for gate in gates:
+            await gate.wait(written, after=True)
+        return rows
+
+    monkeypatch.setattr(leases, "fetched", gated)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])

@@ -11,7 +11,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from conformance.test_broker import BrokerPromises
+from conformance.test_broker import MAX_APP_BYTES, BrokerPromises
 from conformance.test_history import HistoryPromises
 from conformance.test_idempotency import IdempotencyPromises
 from conformance.test_presence import PresencePromises
@@ -37,7 +37,7 @@ ANA, BEN = PresenceMember("1", b'{"name":"Ana"}'), PresenceMember("2")
 
 @pytest.fixture
 async def machine() -> AsyncIterator[Workers]:
-    async with workers() as running:
+    async with workers(log_bytes=MAX_APP_BYTES) as running:
         yield running
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from kit.waiting import eventually
+from smartlink.server.cluster.brokers.log import ChannelLog
 from smartlink.server.cluster.history.memory import MemoryHistory
 from smartlink.server.cluster.idempotency.memory import MemoryIdempotency
 from smartlink.server.cluster.presence.memory import MemoryPresence
@@ -22,13 +23,14 @@ __all__ = ["Workers", "workers"]
 class Workers:
     """A hub, its workers, and the webhook events that they had sent."""
 
-    def __init__(self, max_app_bytes: int = 67_108_864) -> None:
+    def __init__(self, max_app_bytes: int = 67_108_864, log_bytes: int = 33_554_432) -> None:
         self.webhook_events: list[tuple[str, OutgoingEvent]] = []
         self.hub = WorkerHub(
             presence=MemoryPresence(),
             history=MemoryHistory(keep=3, max_app_bytes=max_app_bytes),
             idempotency=MemoryIdempotency(max_app_bytes=max_app_bytes),
             sessions=MemorySessions(max_app_bytes=max_app_bytes),
+            log=ChannelLog(log_bytes),
             emit=lambda app_id, event: self.webhook_events.append((app_id, event)),
         )
         self.peers: list[WorkerPeer] = []
@@ -51,8 +53,8 @@ class Workers:
 
 
 @asynccontextmanager
-async def workers(max_app_bytes: int = 67_108_864) -> AsyncIterator[Workers]:
-    running = Workers(max_app_bytes)
+async def workers(max_app_bytes: int = 67_108_864, log_bytes: int = 33_554_432) -> AsyncIterator[Workers]:
+    running = Workers(max_app_bytes, log_bytes)
     try:
         yield running
     finally:
