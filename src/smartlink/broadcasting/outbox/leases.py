@@ -46,6 +46,13 @@ def database_clock(engine: AsyncEngine) -> ColumnElement[float]:
     return cast(extract("epoch", func.clock_timestamp()), Float(53))
 
 
+def _seconds(value: float) -> ColumnElement[float]:
+    """A number in the statement itself. As a parameter it would be named after the clock's text, which older versions
+    of SQLAlchemy escape in one place and not in another.
+    """
+    return literal_column(repr(float(value)), Float)
+
+
 class Leases:
     """Named leases of `lease_s` seconds, for one holder."""
 
@@ -58,11 +65,11 @@ class Leases:
         self._now = database_clock(engine)
         self._insert = sqlite.insert if engine.dialect.name == "sqlite" else postgresql.insert
         expires_at = table.c.expires_at
-        self._has_run_out = or_(expires_at <= self._now, expires_at > self._now + lease_s + 1)
+        self._has_run_out = or_(expires_at <= self._now, expires_at > self._now + _seconds(lease_s + 1))
         self._renewal = (
             update(table)
             .where(self._is_ours, ~self._has_run_out)
-            .values(expires_at=self._now + lease_s)
+            .values(expires_at=self._now + _seconds(lease_s))
             .returning(table.c.name)
         )
 
@@ -81,7 +88,8 @@ class Leases:
         """Take those of `names` that are free. Returns them."""
         # Sorted, so that two workers that take leases at the same time do not deadlock.
         rows = [
-            {"name": name, "holder": self._holder, "expires_at": self._now + self._lease_s} for name in sorted(names)
+            {"name": name, "holder": self._holder, "expires_at": self._now + _seconds(self._lease_s)}
+            for name in sorted(names)
         ]
         if not rows:
             return set()
@@ -135,7 +143,7 @@ class PartitionLeases:
         workers, events = tables.outbox_workers.c, tables.recorded_events.c
         # As for leases, a time in the future dates from a clock that was turned back.
         self._alive = select(workers.queues).where(
-            workers.seen_at > self._now - lease_s, workers.seen_at < self._now + 1
+            workers.seen_at > self._now - _seconds(lease_s), workers.seen_at < self._now + _seconds(1)
         )
         # Skips from one queue's name to the next in the index, which is fast as there are few queues.
         is_pending = events.state == literal_column(f"'{PENDING}'")
