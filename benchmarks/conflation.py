@@ -27,6 +27,9 @@ from pathlib import Path
 
 from consoles import OPERATORS, PORT, connect, cpu_s, drain, server
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from kit import processes
 from smartlink.protocol.signing import signed_query
 
 BATCH = 10
@@ -66,7 +69,7 @@ async def read(subscribers: int) -> None:
 @contextlib.asynccontextmanager
 async def readers(subscribers: int) -> AsyncIterator[None]:
     arguments = ["--role", "read", "--subscribers", str(subscribers)]
-    process = await asyncio.create_subprocess_exec(
+    process = await processes.spawn(
         sys.executable, __file__, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )
     assert process.stdout is not None

@@ -21,6 +21,9 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from kit import processes
 from smartlink.cli.doctor.socket import Socket
 from smartlink.protocol.signing import signed_query
 
@@ -40,7 +43,7 @@ async def server(folder: Path) -> AsyncIterator[int]:
         "REVERB_WEBHOOK_QUEUE": "memory",
     }
     command = [str(Path(sys.executable).with_name("smartlink")), "reverb", "start", "--workers", "1"]
-    process = await asyncio.create_subprocess_exec(
+    process = await processes.spawn(
         *command, cwd=folder, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )
     assert process.stdout is not None
@@ -107,7 +110,7 @@ async def watch(consoles: int) -> None:
 @contextlib.asynccontextmanager
 async def apart(role: str, number: int) -> AsyncIterator[None]:
     """Run a role in a process of its own, so that it does not delay the pings."""
-    process = await asyncio.create_subprocess_exec(sys.executable, __file__, "--role", role, "--number", str(number))
+    process = await processes.spawn(sys.executable, __file__, "--role", role, "--number", str(number))
     try:
         yield
         assert process.returncode is None, f"{role} has ended"

@@ -27,7 +27,7 @@ from kit.xhr import XhrClient
 SECRET = "s3cret-that-nobody-may-read-0123456789"
 BODY = "what-they-said-to-each-other"
 CLOSED = f'smartlink_connections_closed_total{{app_id="{APP_ID}"}}'
-PUBLISHED = "smartlink_publications_total"
+PUBLISHED = f'smartlink_publications_total{{app_id="{APP_ID}"}}'
 TOKEN = re.compile(r"[0-9a-f]{64}")
 """What a signature looks like."""
 
@@ -97,7 +97,7 @@ async def test_a_busy_server_logs_json_and_no_secrets_and_is_scraped_as_one(
         await use(server.port, monkeypatch)
         samples = server.samples()
         # Each worker reports once a second on its own: none open may be said before any were.
-        while samples.get(CLOSED) != 3 or samples[PUBLISHED] != 2 or samples["smartlink_workers_ready"] != workers:
+        while samples.get(CLOSED) != 3 or samples.get(PUBLISHED) != 2 or samples["smartlink_workers_ready"] != workers:
             await asyncio.sleep(0.1)  # the test's own limit ends this
             samples = server.samples()
     finally:

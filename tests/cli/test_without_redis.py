@@ -41,5 +41,5 @@ async def test_status_names_redis_and_a_failed_event_is_not_reported_as_sent(tmp
             assert report["problems"][0].startswith("Other nodes are unreachable: Redis is unreachable (")
             assert sent.returncode == 1
             assert "Not sent" in sent.stderr
-            assert "Redis is unreachable" in sent.stderr
+            assert "Redis" in sent.stderr  # unreachable, or lost with this very call
             assert await ana.is_quiet()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-import subprocess
 import sys
 import sysconfig
 import venv
@@ -63,7 +62,7 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> str:
     archive = processes.run([git, "-C", str(ROOT), "archive", EARLIER], capture_output=True)
     if archive.returncode:
         pytest.skip(f"{EARLIER} is not in this clone's history")
-    subprocess.run(["tar", "-x", "-C", str(sources)], input=archive.stdout, check=True)
+    processes.run(["tar", "-x", "-C", str(sources)], input=archive.stdout, check=True)
     return installed(sources, folder)
 
 
