@@ -4,9 +4,9 @@ A client names its session in the path it connects to. Per channel the session h
 has handled everything. It moves by barriers: a `pusher:ping` is written behind frames, and its `pusher:pong` says that
 the page has handled them. Fan-out does nothing for it: a barrier covers the batches that a channel has finished.
 
-What a session holds is saved when it subscribes, at most `SAVE_S` after a barrier, and when its socket ends. Whichever
-node the client comes back to takes it over there; of a killed node's sessions it finds positions that are a little old,
-and sends some frames twice.
+What a session holds is saved when it subscribes (on more than `SAVED_AT_ONCE` channels, with the positions), within
+seconds of a confirmed barrier, and when its socket ends. Whichever node the client comes back to takes it over there;
+of a killed node's sessions it finds positions that are a little old, and sends some frames twice.
 """
 
 from __future__ import annotations
