@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# With it set, every process would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup setup-dev pages run test test-lowest test-fast test-pythons coverage test-api test-kill test-deploy test-alerts test-chart test-images test-green test-peers test-browsers test-resume soak check format reference bench lock wheel sbom audit clean
 
