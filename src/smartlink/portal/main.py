@@ -53,6 +53,7 @@ from smartlink.portal.shared.limits import MemoryCounter, RateLimits, RedisCount
 from smartlink.portal.shared.passwords import Passwords
 from smartlink.portal.shared.realtime import RealtimeApi
 from smartlink.portal.shared.redis import SharedRedis, redis_url
+from smartlink.portal.shared.routing import operation_id
 from smartlink.portal.shared.schemas import RealtimePlace, Up
 from smartlink.portal.shared.settings import PortalSettings
 from smartlink.portal.shared.unit_of_work import Announcer
@@ -195,7 +196,7 @@ class Portal:
             openapi_url="/openapi.json",
             # A redirect would contain the request's Host header, which is untrusted.
             redirect_slashes=False,
-            generate_unique_id_function=openapi.operation_id,
+            generate_unique_id_function=operation_id,
         )
         identity = Identity(
             self.users,
@@ -229,8 +230,8 @@ class Portal:
             finance_routes,
             admin_routes,
         )
-        for router in (feature.router for feature in features):
-            app.include_router(router)
+        for feature in features:
+            app.router.routes.extend(feature.router.routes)
         self._add_own_routes(app, identity)
         openapi.describe(app)
         app.router.default = pages.Pages(pages.STATIC, settings.asset_url)

@@ -13,7 +13,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
 
 from smartlink.portal.shared.answers import HEADERS
 from smartlink.portal.shared.errors import (
@@ -29,7 +28,7 @@ from smartlink.portal.shared.errors import (
 )
 from smartlink.portal.users.abilities import ABILITIES
 
-__all__ = ["MUTATING", "describe", "operation_id"]
+__all__ = ["MUTATING", "describe"]
 
 MUTATING = frozenset({"post", "put", "patch", "delete"})
 _TAGS = {
@@ -155,11 +154,6 @@ _FOUND = {
     "if-match": '"3"', "Idempotency-Key": "5b0e6f0c", "socket_id": "123.456", "channel_name": "private-user.7",
 }  # fmt: skip
 """Example values of fields and parameters, by name."""
-
-
-def operation_id(route: APIRoute) -> str:
-    """Return a name for generated clients: the feature and the action."""
-    return "_".join(str(part) for part in (*route.tags[:1], route.name))
 
 
 def describe(app: FastAPI) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response, Security
+from fastapi import Depends, Query, Request, Response, Security
 
 from smartlink.portal.admin.schemas import (
     AdminUser,
@@ -21,6 +21,7 @@ from smartlink.portal.admin.service import Admin
 from smartlink.portal.shared.answers import raises
 from smartlink.portal.shared.errors import Forbidden
 from smartlink.portal.shared.paging import PathId, WhichPage
+from smartlink.portal.shared.routing import feature_router
 from smartlink.portal.shared.schemas import Status
 from smartlink.portal.shared.text import PlainText
 from smartlink.portal.users.identity import AnyCaller, AnyChange
@@ -28,7 +29,7 @@ from smartlink.portal.users.service import Principal
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/api/admin", tags=["admin"], responses=raises(Forbidden))
+router = feature_router(prefix="/api/admin", tags=["admin"], responses=raises(Forbidden))
 
 
 async def _admin(request: Request) -> Admin:

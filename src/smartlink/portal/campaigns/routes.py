@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import Depends, Header, Query, Request, Response
 
 from smartlink.portal.campaigns.schemas import (
     ActivityOut,
@@ -20,6 +20,7 @@ from smartlink.portal.campaigns.service import Campaigns
 from smartlink.portal.shared.answers import raises, shows
 from smartlink.portal.shared.errors import Conflict, Invalid
 from smartlink.portal.shared.paging import EVENT_ID, PathId, WhichPage
+from smartlink.portal.shared.routing import feature_router
 from smartlink.portal.users.identity import able
 from smartlink.portal.users.service import Principal
 
@@ -28,7 +29,7 @@ __all__ = ["router"]
 _CHANGED = shows("ETag") | raises(Conflict)
 _ETAG = re.compile(r'(?:W/)?"?([1-9][0-9]{0,9})"?\Z')
 
-router = APIRouter(prefix="/api/campaigns", tags=["campaigns"])
+router = feature_router(prefix="/api/campaigns", tags=["campaigns"])
 
 
 async def _campaigns(request: Request) -> Campaigns:

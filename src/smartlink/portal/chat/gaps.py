@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from pydantic import WithJsonSchema
 
 from smartlink.broadcasting import ChannelAuthorizer
@@ -13,6 +13,7 @@ from smartlink.portal.chat.schemas import MissedEvents
 from smartlink.portal.shared.answers import raises
 from smartlink.portal.shared.errors import Forbidden
 from smartlink.portal.shared.paging import Cursor, Limit
+from smartlink.portal.shared.routing import feature_router
 from smartlink.portal.shared.unit_of_work import Announcer
 from smartlink.portal.users.identity import AnyCaller
 from smartlink.portal.users.service import Principal
@@ -20,7 +21,7 @@ from smartlink.protocol.names import ChannelKind, is_valid_channel, kind_of
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/api", tags=["realtime"])
+router = feature_router(prefix="/api", tags=["realtime"])
 
 
 class _Event(msgspec.Struct):

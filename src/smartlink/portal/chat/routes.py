@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from smartlink.portal.chat.schemas import (
@@ -23,6 +23,7 @@ from smartlink.portal.shared.answers import raises, shows
 from smartlink.portal.shared.errors import TooMany
 from smartlink.portal.shared.idempotency import KeyHeader, StoredResponse
 from smartlink.portal.shared.paging import EVENT_ID, PathId, WhichPage
+from smartlink.portal.shared.routing import feature_router
 from smartlink.portal.shared.schemas import Status
 from smartlink.portal.shared.text import PlainText
 from smartlink.portal.users.identity import able
@@ -31,7 +32,7 @@ from smartlink.portal.users.service import Principal
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/api/chat", tags=["chat"])
+router = feature_router(prefix="/api/chat", tags=["chat"])
 
 
 async def _chat(request: Request) -> Chat:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from smartlink.portal.finance.schemas import Movement, MovementType, TransactionOut, WalletOut
@@ -14,13 +14,14 @@ from smartlink.portal.shared.answers import raises, shows
 from smartlink.portal.shared.errors import Invalid, TooMany
 from smartlink.portal.shared.idempotency import KeyHeader
 from smartlink.portal.shared.paging import EVENT_ID, WhichPage
+from smartlink.portal.shared.routing import feature_router
 from smartlink.portal.shared.times import Moment
 from smartlink.portal.users.identity import able
 from smartlink.portal.users.service import Principal
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/api/wallet", tags=["wallet"], responses=raises(TooMany))
+router = feature_router(prefix="/api/wallet", tags=["wallet"], responses=raises(TooMany))
 
 
 async def _finance(request: Request) -> Finance:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 
 from smartlink.portal.notifications.schemas import NotificationOut
 from smartlink.portal.notifications.service import Notifications
 from smartlink.portal.shared.answers import shows
 from smartlink.portal.shared.paging import EVENT_ID, PathId, WhichPage
+from smartlink.portal.shared.routing import feature_router
 from smartlink.portal.shared.schemas import Status
 from smartlink.portal.users.identity import able
 from smartlink.portal.users.service import Principal
@@ -18,7 +19,7 @@ __all__ = ["router"]
 
 UNREAD = "X-Unread-Count"
 
-router = APIRouter(prefix="/api/notifications", tags=["notifications"])
+router = feature_router(prefix="/api/notifications", tags=["notifications"])
 
 
 async def _service(request: Request) -> Notifications:

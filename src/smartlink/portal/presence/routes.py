@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 
 from smartlink.broadcasting.webhooks import WebhookReceiver, WebhookRefused
 from smartlink.portal.presence.service import Presence, member_events
 from smartlink.portal.shared.answers import raises
 from smartlink.portal.shared.errors import Invalid, Unauthenticated
+from smartlink.portal.shared.routing import feature_router
 from smartlink.portal.shared.schemas import Status
 from smartlink.portal.shared.settings import PortalSettings
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["realtime"])
+router = feature_router(tags=["realtime"])
 
 MAX_AGE_S = 600.0
 """Twice as long as the realtime server retries. Intercepted webhooks cannot be replayed after that."""

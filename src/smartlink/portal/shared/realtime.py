@@ -65,7 +65,8 @@ class RealtimeApi:
         query = signed_query(own.reverb_app_key, secret, method, whole, body, timestamp=int(time.time()), params=params)
         url = f"{own.reverb_scheme}://{netloc(own.reverb_host, own.reverb_port)}{whole}?{query}"
         if self._client is None:
-            self._client = httpx2.AsyncClient(timeout=own.timeout_s, trust_env=False)
+            tls = httpx2.create_ssl_context() if own.reverb_scheme == "https" else False
+            self._client = httpx2.AsyncClient(timeout=own.timeout_s, verify=tls, trust_env=False)
         try:
             response = await self._client.request(method, url, content=body)
             response.raise_for_status()

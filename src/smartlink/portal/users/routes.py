@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Depends, Request, Response
 
 from smartlink.portal.shared.answers import raises, shows
 from smartlink.portal.shared.errors import Forbidden, TooMany
 from smartlink.portal.shared.limits import RateLimits
 from smartlink.portal.shared.paging import EVENT_ID, PathId, WhichPage
 from smartlink.portal.shared.passwords import asker_of
+from smartlink.portal.shared.routing import feature_router
 from smartlink.portal.users.identity import AnyChange, able, identity_of, session_cookie
 from smartlink.portal.users.model import User
 from smartlink.portal.users.schemas import (
@@ -30,7 +31,7 @@ from smartlink.portal.users.service import Principal, Users
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/api", tags=["users"])
+router = feature_router(prefix="/api", tags=["users"])
 
 
 async def _users(request: Request) -> Users:
