@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from kit.portal import Person, World
-from kit.postgres import fresh_database, postgres_url
+from kit.postgres import ReusedDatabase, fresh_database, postgres_url
 from smartlink.portal import migrations
 
 __all__ = ["postgres_url"]
@@ -35,6 +35,12 @@ def postgres_template(postgres_url: str) -> str:
     return TEMPLATE
 
 
+@pytest.fixture(scope="session")
+def reused_database(postgres_url: str, postgres_template: str) -> Iterator[ReusedDatabase]:
+    with fresh_database(postgres_url, postgres_template) as url:
+        yield ReusedDatabase(url)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A migrated database without data."""
@@ -43,9 +49,9 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
         shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
         yield f"sqlite+aiosqlite:///{path}"
         return
-    template = request.getfixturevalue("postgres_template")
-    with fresh_database(request.getfixturevalue("postgres_url"), template) as url:
-        yield url
+    reused: ReusedDatabase = request.getfixturevalue("reused_database")
+    reused.empty()
+    yield reused.url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -50,7 +50,7 @@ class Listener:
         return reader, writer
 
     async def get(self, path: str) -> httpx2.Response:
-        async with httpx2.AsyncClient(timeout=20) as client:
+        async with httpx2.AsyncClient(verify=False, timeout=20) as client:
             return await client.get(f"http://127.0.0.1:{self.port}{path}")
 
 

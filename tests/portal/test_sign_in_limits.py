@@ -181,7 +181,7 @@ async def test_abandoned_sign_ins_delay_no_others(
 
         monkeypatch.setattr(passwords, "_hash", real)
         held.may_end.set()
-        async with httpx2.AsyncClient(timeout=20) as client:
+        async with httpx2.AsyncClient(verify=False, timeout=20) as client:
             credentials = {"email": ana.email, "password": PASSWORD}
             answer = await client.post(f"http://127.0.0.1:{port}/api/login", json=credentials)
 
