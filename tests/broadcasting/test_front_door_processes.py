@@ -77,7 +77,9 @@ async def running(framework: str, url: str, realtime_port: int, folder: Path) ->
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=LIMIT_S) as client:
+        async with httpx2.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", verify=False, trust_env=False, timeout=LIMIT_S
+        ) as client:
 
             async def answers() -> bool:
                 assert process.returncode is None, (await process.stderr.read()).decode()  # type: ignore[union-attr]

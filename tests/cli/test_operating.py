@@ -158,7 +158,7 @@ async def test_short_of_descriptors_clients_are_refused_and_publishers_served(tm
 
 async def eventually_up(server: Reverb) -> None:
     """Wait until a client is taken again."""
-    async with asyncio.timeout(LIMIT_S), httpx2.AsyncClient(trust_env=False) as http:
+    async with asyncio.timeout(LIMIT_S), httpx2.AsyncClient(verify=False, trust_env=False) as http:
         while (await http.get(f"http://127.0.0.1:{server.port}/up")).status_code != 200:
             await asyncio.sleep(0.02)
     async with connected(server.port) as client:
@@ -281,7 +281,7 @@ async def test_metrics_and_status_cover_all_workers_and_their_parent(tmp_path: P
         }
 
         async def samples() -> dict[str, float]:
-            async with httpx2.AsyncClient(trust_env=False) as http:
+            async with httpx2.AsyncClient(verify=False, trust_env=False) as http:
                 text = (await http.get(f"http://127.0.0.1:{settings['reverb_metrics_port']}/metrics")).text
             lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
             return {name: float(value) for name, _, value in lines}

@@ -199,7 +199,7 @@ async def test_a_frozen_worker_is_replaced_within_ten_seconds(server: Reverb) ->
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_stop_tells_every_client_to_reconnect_and_exits_with_0(tmp_path: Path, how: int, workers: int) -> None:
     with reverb(tmp_path, "--workers", str(workers)) as server:
-        async with clients(server.port) as all_of_them, httpx2.AsyncClient(trust_env=False) as http:
+        async with clients(server.port) as all_of_them, httpx2.AsyncClient(verify=False, trust_env=False) as http:
             url = f"http://127.0.0.1:{server.port}/up"
             assert (await http.get(url)).status_code == 200
             server.signal(how)
@@ -223,7 +223,7 @@ async def test_a_second_signal_ends_at_once(tmp_path: Path, workers: int) -> Non
             server.signal(signal.SIGTERM)
             # A stop is told by 503, or by the end of the connection that asks.
             with contextlib.suppress(httpx2.ReadError, httpx2.RemoteProtocolError):
-                async with httpx2.AsyncClient(trust_env=False) as http:
+                async with httpx2.AsyncClient(verify=False, trust_env=False) as http:
                     while (await http.get(f"http://127.0.0.1:{server.port}/up")).status_code == 200:
                         await asyncio.sleep(0.01)
             server.signal(signal.SIGTERM)

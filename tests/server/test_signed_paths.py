@@ -26,7 +26,7 @@ async def terminate(server: RealtimeServer, signed_as: str, sent_as: str) -> int
     url = httpx2.URL(f"http://127.0.0.1:{server.port}").copy_with(
         raw_path=f"{path.format(sent_as)}?{query}".encode("ascii")
     )
-    async with httpx2.AsyncClient(trust_env=False, timeout=10) as client:
+    async with httpx2.AsyncClient(verify=False, trust_env=False, timeout=10) as client:
         return (await client.post(url, content=BODY)).status_code
 
 
