@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from kit.postgres import postgres_url
 from kit.processes import end_with_parent
+from kit.redis import shared_redis
+
+__all__ = ["postgres_url", "shared_redis"]
 
 HERE = str(Path(__file__).parent)
 

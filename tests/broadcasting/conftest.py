@@ -9,7 +9,6 @@ import pytest
 
 from broadcasting.outbox_database import OutboxDatabase, open_database
 from kit.postgres import fresh_database
-from kit.postgres import postgres_url as postgres_url
 from kit.pusher_service import PusherService, pusher_service
 
 

@@ -13,7 +13,6 @@ from kit import processes
 from kit.examining import SECRET, examined, problems, warnings
 from kit.pgbouncer import pgbouncer
 from kit.postgres import fresh_database
-from kit.postgres import postgres_url as postgres_url
 from kit.realtime import KEY, realtime_server
 from kit.realtime import SECRET as SECRET_OF_SERVER
 from kit.redis import redis_server

@@ -13,7 +13,6 @@ import pytest
 import sqlalchemy as sa
 
 from kit.postgres import fresh_database
-from kit.postgres import postgres_url as postgres_url
 from kit.waiting import eventually
 from smartlink.server.apps.base import App, AppChange, AppManager, AppsInvalid, WebhookTarget
 from smartlink.server.apps.database import DatabaseApps, realtime_apps, row_of

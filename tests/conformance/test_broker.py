@@ -6,15 +6,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kit.redis import RedisServer, shared_redis
+from kit.redis import RedisServer
 from kit.redis_engines import RedisEngines, redis_engines
 from kit.waiting import eventually, eventually_told
 from smartlink.server.cluster.brokers.base import Broker, Control, Publication, Retention, left_out
 from smartlink.server.cluster.brokers.log import PER_CHANNEL, ChannelLog
 from smartlink.server.cluster.brokers.memory import MemoryBroker
-
-__all__ = ["shared_redis"]
-
 
 MAX_APP_BYTES = 1_000_000
 

@@ -7,15 +7,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kit.redis import RedisServer, shared_redis
+from kit.redis import RedisServer
 from kit.redis_engines import RedisEngines, redis_engines
 from kit.waiting import LIMIT_S, eventually, eventually_told
 from smartlink.protocol import encoding
 from smartlink.server.cluster.history.base import MAX_APP_BYTES, History, HistoryEntry
 from smartlink.server.cluster.history.memory import MemoryHistory
 from smartlink.server.cluster.history.redis import RedisHistory
-
-__all__ = ["shared_redis"]
 
 
 class HistoryPromises:

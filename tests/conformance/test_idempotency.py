@@ -6,14 +6,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kit.redis import RedisServer, shared_redis
+from kit.redis import RedisServer
 from kit.redis_engines import RedisEngines, redis_engines
 from kit.waiting import eventually, eventually_told
 from smartlink.server.cluster.idempotency.base import KEPT_S, MAX_APP_BYTES, CallUnderWay, IdempotencyStore
 from smartlink.server.cluster.idempotency.memory import MemoryIdempotency
 from smartlink.server.cluster.idempotency.redis import RedisIdempotency
-
-__all__ = ["shared_redis"]
 
 
 class IdempotencyPromises:

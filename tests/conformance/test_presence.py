@@ -12,13 +12,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from kit.redis import RedisServer, shared_redis
+from kit.redis import RedisServer
 from kit.redis_engines import RedisEngines, redis_engines
 from smartlink.protocol.session import PresenceMember
 from smartlink.server.cluster.presence.base import Arrival, ChannelCount, ChannelState, Departure, PresenceStore
 from smartlink.server.cluster.presence.memory import MemoryPresence
-
-__all__ = ["shared_redis"]
 
 T = TypeVar("T")
 ANA, BEN = PresenceMember("1", b'{"name":"Ana"}'), PresenceMember("2")

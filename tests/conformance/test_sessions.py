@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kit.redis import RedisServer, shared_redis
+from kit.redis import RedisServer
 from kit.redis_engines import RedisEngines, redis_engines
 from kit.waiting import eventually_told
 from kit.worker_hub import workers
@@ -14,8 +14,6 @@ from smartlink.server.cluster.sessions.base import MAX_APP_BYTES, SessionStore
 from smartlink.server.cluster.sessions.memory import MemorySessions
 from smartlink.server.cluster.sessions.redis import RedisSessions
 from smartlink.server.workers.engines import WorkerSessions
-
-__all__ = ["shared_redis"]
 
 
 class SessionStorePromises:

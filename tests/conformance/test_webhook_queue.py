@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from kit.redis import RedisServer, fresh_prefix
-from kit.redis import shared_redis as shared_redis
 from kit.waiting import eventually_told
 from smartlink.server.cluster.redis.commands import RedisCommands
 from smartlink.server.cluster.redis.naming import Names

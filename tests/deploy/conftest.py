@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 
 from kit.deployment import Deployment, deployment
-from kit.postgres import fresh_database, postgres_url
+from kit.postgres import fresh_database
 from kit.redis import redis_server
-
-__all__ = ["postgres_url"]
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import pytest
 
 from broadcasting.conftest import database as database
 from broadcasting.conftest import outbox_postgres_url as outbox_postgres_url
-from broadcasting.conftest import postgres_url as postgres_url
-from kit.redis import shared_redis as shared_redis
 from smartlink.server.cluster.brokers import redis as broker
 from smartlink.server.cluster.presence import redis as presence
 from smartlink.server.cluster.redis import commands, connect, pubsub

@@ -10,9 +10,7 @@ import pytest
 
 from kit import processes
 from kit.chromium import chromium
-from kit.postgres import postgres_url as postgres_url
 from kit.redis import RedisServer
-from kit.redis import shared_redis as shared_redis
 from kit.reverb import reverb
 
 STANDS = Path(os.environ.get("SMARTLINK_TEST_STANDS", ""))

@@ -10,10 +10,8 @@ import psycopg
 import pytest
 
 from kit.portal import Person, World
-from kit.postgres import ReusedDatabase, fresh_database, postgres_url
+from kit.postgres import ReusedDatabase, fresh_database
 from smartlink.portal import migrations
-
-__all__ = ["postgres_url"]
 
 TEMPLATE = "smartlink_template"
 

@@ -11,7 +11,6 @@ from sqlalchemy import text
 
 from kit.pgbouncer import pgbouncer
 from kit.postgres import fresh_database
-from kit.postgres import postgres_url as postgres_url
 from smartlink.cli.failures import database_errors
 from smartlink.portal import migrations
 from smartlink.portal.shared.db import Database

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from kit.portal import PASSWORD, Person, World
-from kit.redis import RedisServer, redis_server, shared_redis
+from kit.redis import RedisServer, redis_server
 from kit.waiting import LIMIT_S, eventually, eventually_told
 from smartlink.portal.chat.typists import MemoryTypists, RedisTypists, Typists
 from smartlink.portal.shared import redis as module
@@ -20,8 +20,6 @@ from smartlink.portal.shared.limits import LIMITS, Counter, MemoryCounter, RateL
 from smartlink.portal.shared.redis import SharedRedis
 from smartlink.portal.users import principals as kept
 from smartlink.portal.users.principals import Principal, Principals
-
-__all__ = ["shared_redis"]
 
 
 @pytest.fixture
