@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -17,6 +16,7 @@ import msgspec
 
 from smartlink.broadcasting.config import BroadcastSettings
 from smartlink.broadcasting.errors import BroadcastConfigError
+from smartlink.protocol.signing import channel_secret
 
 __all__ = ["ChannelEncryption", "sealed_bytes"]
 
@@ -62,11 +62,11 @@ class ChannelEncryption:
 
     def shared_secret(self, channel: str) -> str:
         """Return the secret of a channel, by its full name, in base64: `shared_secret` of an authorization."""
-        return base64.b64encode(_secret(self._key, channel)).decode()
+        return base64.b64encode(channel_secret(self._key, channel)).decode()
 
     def seal(self, channel: str, payload: str) -> str:
         """Encrypt `payload` for a channel, by its full name. Returns the JSON text `{"nonce", "ciphertext"}`."""
-        sealed = self._box(_secret(self._key, channel)).encrypt(payload.encode())
+        sealed = self._box(channel_secret(self._key, channel)).encrypt(payload.encode())
         nonce, ciphertext = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
         encoded = _Sealed(base64.b64encode(nonce).decode(), base64.b64encode(ciphertext).decode())
         return msgspec.json.encode(encoded).decode()
@@ -81,7 +81,7 @@ class ChannelEncryption:
             raise ValueError("not a sealed payload: it has a nonce and a ciphertext in base64") from None
         for key in (self._key, *self._previous):
             try:
-                return self._box(_secret(key, channel)).decrypt(ciphertext, nonce).decode()
+                return self._box(channel_secret(key, channel)).decrypt(ciphertext, nonce).decode()
             except Exception as error:
                 if not _is_crypto_error(error):
                     raise
@@ -92,10 +92,6 @@ def sealed_bytes(payload_bytes: int) -> int:
     """Return the size of an encrypted payload of `payload_bytes`."""
     in_base64 = (payload_bytes + _TAG_BYTES + 2) // 3 * 4
     return len('{"nonce":"","ciphertext":""}') + _NONCE_BYTES // 3 * 4 + in_base64
-
-
-def _secret(master_key: bytes, channel: str) -> bytes:
-    return hashlib.sha256(channel.encode() + master_key).digest()
 
 
 def _decoded(text: str, variable: str) -> bytes:
