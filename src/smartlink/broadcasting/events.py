@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import inspect
 import threading
 import uuid
 from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, dataclass_transform
 from weakref import WeakSet
 
-from pydantic import BaseModel
+from pydantic import BaseModel, PydanticSchemaGenerationError, TypeAdapter
 
 from smartlink.broadcasting.channels import Channel
 from smartlink.broadcasting.envelope import DEFAULT_QUEUE, Delivery
@@ -30,6 +31,7 @@ NOTIFICATION_EVENT = "Illuminate\\Notifications\\Events\\BroadcastNotificationCr
 """The one event name that Echo's `.notification()` listens to."""
 
 
+_Event = TypeVar("_Event", bound="BroadcastEvent")
 _settled: WeakSet[type] = WeakSet()
 _settling = threading.Lock()
 
@@ -155,6 +157,31 @@ class BroadcastEvent(ABC):  # noqa: B024 - applications' own bases may have abst
         """Return whether to send the event."""
         return True
 
+    @classmethod
+    def broadcast_name(cls, namespace: str = "App\\Events\\") -> str:
+        """Return the name of the class's events on the wire, for those who receive them.
+
+        `namespace` is the broadcaster's. Raises TypeError if `broadcast_as` needs the fields of an event.
+        """
+        try:
+            own = own_name(object.__new__(cls))
+        except AttributeError as error:
+            raise TypeError(
+                f"{cls.__name__}.broadcast_as() depends on the event's fields, so the class alone has no name: {error}"
+            ) from error
+        return namespace + class_name(object.__new__(cls)) if own is None else own
+
+    @classmethod
+    def broadcast_from(cls, payload: str) -> Self:
+        """Return the event with a received payload, JSON as `broadcast_with` wrote it; other keys are ignored.
+
+        Raises ValueError if it does not fit the fields, and TypeError for a class with a constructor of its own, which
+        has to override this.
+        """
+        _make_dataclass(cls)
+        event: Self = _adapter(cls).validate_json(payload)
+        return event
+
 
 class BroadcastNow(BroadcastEvent):
     """An event that skips the queue: sent right after the commit, at most once, never recorded."""
@@ -205,6 +232,16 @@ class BroadcastNotification(BroadcastEvent):
 
     def broadcast_with(self) -> Mapping[str, object]:
         return {**self.data, "id": self.id, "type": self.type}
+
+
+@functools.cache
+def _adapter(kind: type[_Event]) -> TypeAdapter[_Event]:
+    try:
+        return TypeAdapter(kind)
+    except PydanticSchemaGenerationError as error:
+        raise TypeError(
+            f"{kind.__name__} has no fields to read a payload into: override broadcast_from(), or annotate its fields"
+        ) from error
 
 
 def own_name(event: BroadcastEvent) -> str | None:
