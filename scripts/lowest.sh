@@ -6,6 +6,7 @@ tests=(
   tests/protocol tests/server/test_channels.py tests/faults/test_redis_reset_connection.py
   tests/broadcasting/test_channels.py tests/broadcasting/test_packing.py tests/broadcasting/test_encryption.py
   tests/portal/test_pages.py tests/portal/test_wallet_api.py
+  tests/client/test_listening.py tests/client/test_nonsense.py tests/client/test_ways_to_the_server.py
 )
 uv=${UV:-.venv/bin/uv}
 place=$(mktemp -d)

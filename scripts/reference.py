@@ -1,4 +1,4 @@
-"""Writes docs/reference/broadcasting.md from the library's docstrings. With --check only says whether it is current."""
+"""Writes docs/reference/broadcasting.md and client.md from docstrings. With --check, says whether they are current."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-TARGET = Path(__file__).parents[1] / "docs" / "reference" / "broadcasting.md"
+FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 MODULES = (
     "smartlink.broadcasting",
     "smartlink.broadcasting.sessions",
@@ -30,17 +30,30 @@ MODULES = (
     "smartlink.broadcasting.integrations.flask",
 )
 _CODE = re.compile(r"    \S|@|class |with |async with |await |urlpatterns|app\.|[a-z_]+ = |[a-z_]+\.[a-z_]+\(")
-HEAD = """# The broadcasting library
+PAGES = {
+    "broadcasting.md": (
+        MODULES,
+        """# The broadcasting library
 
 Every public name, from its docstring (`make reference` writes this page). Errors are grouped by who must act: see
 `BroadcastError`. Settings are those of `BroadcastSettings`; `.env.example` lists their variables.
-"""
+""",
+    ),
+    "client.md": (
+        ("smartlink.client",),
+        """# The client
+
+Every public name, from its docstring (`make reference` writes this page). How to use it:
+[listening from Python](../howto/listen-from-python.md).
+""",
+    ),
+}
 
 
-def page() -> str:
+def page(modules: tuple[str, ...], head: str) -> str:
     """The whole page."""
-    parts = [HEAD]
-    for name in MODULES:
+    parts = [head]
+    for name in modules:
         try:
             module = importlib.import_module(name)
         except ModuleNotFoundError as error:
@@ -48,8 +61,8 @@ def page() -> str:
                 raise
             continue
         parts += [f"## `{name}`", _text(module)]
-        if name == MODULES[0]:
-            parts.append("```text\n" + _text(importlib.import_module("smartlink.broadcasting.errors")) + "\n```")
+        if name == modules[0]:
+            parts.append("```text\n" + _text(importlib.import_module(f"{name}.errors")) + "\n```")
         for public in sorted(module.__all__, key=str.lower):
             parts += _described(public, getattr(module, public))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -130,7 +143,9 @@ def _signature(value: object) -> str:
     if any(each.name == "args" and each.kind is each.VAR_POSITIONAL for each in parameters):
         return ""
     shown = str(signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
-    return re.sub(r"<factory>", "…", re.sub(r"smartlink\.broadcasting\.[a-z_.]+\.", "", shown.replace("'", "")))
+    return re.sub(
+        r"<factory>", "…", re.sub(r"smartlink\.(broadcasting|client)\.[a-z_.]+\.", "", shown.replace("'", ""))
+    )
 
 
 def _text(value: object, indent: str = "") -> str:
@@ -160,15 +175,15 @@ def _with_code(text: str) -> str:
 
 
 def main() -> int:
-    """Write or check the page."""
-    wanted = page()
-    if "--check" in sys.argv:
-        if not TARGET.exists() or TARGET.read_text() != wanted:
-            print(f"{TARGET.name} is not current: make reference", file=sys.stderr)
+    """Write or check the pages."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, (modules, head) in PAGES.items():
+        target, wanted = FOLDER / name, page(modules, head)
+        if "--check" not in sys.argv:
+            target.write_text(wanted)
+        elif not target.exists() or target.read_text() != wanted:
+            print(f"{name} is not current: make reference", file=sys.stderr)
             return 1
-        return 0
-    TARGET.parent.mkdir(parents=True, exist_ok=True)
-    TARGET.write_text(wanted)
     return 0
 
 

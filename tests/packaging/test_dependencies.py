@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
-HOUSES = {"server": "server", "portal": "portal", "broadcasting": "broadcasting", "cli": "cli"}
+HOUSES = {house: house for house in ("server", "portal", "broadcasting", "client", "cli")}
 BROUGHT_BY_ITS_USER = {"django", "fastapi", "flask", "werkzeug", "starlette"}
 """Frameworks the library fits into: whoever uses one has it."""
 ADDED_BY = {

@@ -45,6 +45,9 @@ class Stage:
     redis: RedisServer | None = None
     accepted: dict[str, list[int]] = field(default_factory=dict)
     count: int = 0
+    payload: Callable[[int], str] = str
+    repeated: set[str] = field(default_factory=set)
+    """Numbers that were posted again, because nobody answered: the server may have taken them twice."""
 
     async def publish_for(self, seconds: float) -> None:
         """Publish in batches of ten, each again until it is accepted. An event's number is its id."""
@@ -58,7 +61,9 @@ class Stage:
                     self.count += 1
                     channel = f"private-c{self.count % CHANNELS}"
                     self.accepted.setdefault(channel, []).append(self.count)
-                    batch.append({"name": "e", "channel": channel, "data": str(self.count), "id": str(self.count)})
+                    batch.append(
+                        {"name": "e", "channel": channel, "data": self.payload(self.count), "id": str(self.count)}
+                    )
                 await self._post(http, json.dumps({"batch": batch}).encode())
                 await asyncio.sleep(max(0.0, 10 / EVENTS_PER_S - (loop.time() - began_at)))
 
@@ -71,6 +76,7 @@ class Stage:
                     try:
                         answer = await http.post(f"http://127.0.0.1:{server.port}{path}?{query}", content=body)
                     except httpx2.HTTPError:
+                        self.repeated.update(event["id"] for event in json.loads(body)["batch"])
                         continue
                     if answer.status_code == 200:
                         return
