@@ -1,4 +1,4 @@
-"""The server's commands need only the `[server]` extra."""
+"""The server's commands need only the `[server]` extra, and `listen` only `[client,cli]`."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def named(extras: list[str]) -> set[str]:
     return {re.split(r"[\[<>=;]", text)[0] for text in texts} - {"smartlink-realtime"}
 
 
-def absent() -> list[str]:
-    """The modules that a machine with `[server]` alone does not have."""
-    others = named(list(EXTRAS)) - named(["cli", "server"])
+def absent(*extras: str) -> list[str]:
+    """The modules that a machine with these extras alone does not have."""
+    others = named(list(EXTRAS)) - named(list(extras))
     return [top for top, brought_by in packages_distributions().items() if brought_by[0].lower() in others]
 
 
@@ -53,7 +53,7 @@ def absent() -> list[str]:
 def test_the_servers_commands_need_only_the_server_extra(
     arguments: list[str], code: int, said: str, tmp_path: Path
 ) -> None:
-    missing = absent()
+    missing = absent("cli", "server")
     assert {"sqlalchemy", "fastapi", "uvicorn", "alembic"} <= set(missing)
     script = SCRIPT.format(absent=missing, arguments=arguments)
 
@@ -63,3 +63,21 @@ def test_the_servers_commands_need_only_the_server_extra(
 
     assert done.returncode == code, done.stderr
     assert said in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "extras"),
+    [
+        (SCRIPT.replace("{arguments!r}", '["listen", "not a channel"]'), ("cli", "client")),
+        ("import sys; sys.modules.update(dict.fromkeys({absent!r})); import smartlink.client", ("client",)),
+    ],
+)
+def test_the_client_and_its_command_need_nothing_else(script: str, extras: tuple[str, ...], tmp_path: Path) -> None:
+    missing = absent(*extras)
+    assert {"sqlalchemy", "pydantic_settings", "redis"} <= set(missing)
+
+    done = processes.run(
+        [sys.executable, "-c", script.format(absent=missing)], cwd=tmp_path, env={}, capture_output=True, text=True
+    )
+
+    assert (done.returncode, done.stderr) in ((1, "not a channel name: 'not a channel'\n"), (0, "")), done.stderr

@@ -15,6 +15,7 @@ _EXTRAS = {
     "tail": "server",
     "explain": "server",
     "bench": "server",
+    "listen": "client,cli",
 }
 """The extra each command needs; those neither here nor in `_PORTALS` (`serve`, `doctor`) need all of them."""
 _PORTALS = ("app", "worker", "db", "failed", "channels", "user", "seed")

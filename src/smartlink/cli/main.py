@@ -148,7 +148,7 @@ def _run(main: object) -> None:
 
 def main() -> None:
     """Run the command line."""
-    from smartlink.cli import apps, bench, data, queue_worker, realtime, tail, webhooks
+    from smartlink.cli import apps, bench, data, listen, queue_worker, realtime, tail, webhooks
     from smartlink.cli.doctor.command import doctor
 
     realtime.register(app)
@@ -157,6 +157,7 @@ def main() -> None:
     webhooks.register(app)
     tail.register(app)
     bench.register(app)
+    listen.register(app)
     data.register(app)
     app.command()(doctor)
     app()

@@ -246,7 +246,8 @@ class Client:
                 self._change(ConnectionState.REFUSED)
                 return
             if self._throttle.allows():
-                log.warning("no connection to %s: %s (%s)", self._address.url, end.reason, end.code)
+                code = "" if end.code is None else f" ({end.code})"
+                log.warning("no connection to %s, coming back: %s%s", self._address.url, end.reason, code)
             self._change(ConnectionState.WAITING)
             await asyncio.sleep(pause_s)
 
