@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from urllib.parse import quote
 
 from smartlink.protocol.names import is_valid_channel, is_valid_socket_id
@@ -35,14 +36,30 @@ __all__ = [
 
 AUTH_VERSION = "1.0"
 TIMESTAMP_WINDOW_S = 600
+_BLOCK_BYTES = 64
+"""Of SHA-256."""
+
+
+@lru_cache(maxsize=1_024)
+def _keyed(secret: str) -> tuple[hashlib._Hash, hashlib._Hash]:
+    """HMAC's two hashes with the key already in them (RFC 2104). To copy them costs a fifth of a new HMAC."""
+    key = secret.encode()
+    key = (key if len(key) <= _BLOCK_BYTES else hashlib.sha256(key).digest()).ljust(_BLOCK_BYTES, b"\0")
+    return hashlib.sha256(bytes(byte ^ 0x36 for byte in key)), hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
 
 
 def _hex(secret: str, message: bytes) -> str:
-    return hmac.digest(secret.encode(), message, "sha256").hex()
+    inner, outer = _keyed(secret)
+    inner, outer = inner.copy(), outer.copy()
+    inner.update(message)
+    outer.update(inner.digest())
+    return outer.hexdigest()
 
 
 def _is_same(expected: str, received: str) -> bool:
-    # As bytes: compare_digest rejects text outside ASCII, and the peer chooses this text.
+    if expected.isascii() and received.isascii():
+        return hmac.compare_digest(expected, received)
+    # As bytes: compare_digest rejects other text, and the peer chooses this text.
     return hmac.compare_digest(expected.encode(), received.encode("utf-8", "surrogatepass"))
 
 
@@ -115,7 +132,7 @@ def sign_request(secret: str, method: str, path: str, params: Iterable[tuple[str
     `path` excludes the server's own prefix and the query; `params` are the query's pairs, unescaped, without
     `auth_signature`. Keys are lowered and sorted; values are used as they are.
     """
-    query = "&".join(f"{key}={value}" for key, value in sorted((key.lower(), value) for key, value in params))
+    query = "&".join([f"{key}={value}" for key, value in sorted([(key.lower(), value) for key, value in params])])
     return _hex(secret, f"{method}\n{path}\n{query}".encode("utf-8", "surrogatepass"))
 
 
