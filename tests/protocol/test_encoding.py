@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from smartlink.protocol import encoding
 
@@ -61,3 +63,17 @@ def test_member_and_user_frames_can_be_decoded() -> None:
 )  # fmt: skip
 def test_no_count_is_decoded_from_other_frames(other: bytes) -> None:
     assert encoding.subscription_count_in(other) is None
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.one_of(st.none(), st.text(max_size=5)))))
+def test_a_kept_member_list_is_the_state_encoded_anew(changes: list[tuple[str, str | None]]) -> None:
+    kept, members = encoding.MemberList(), dict[str, bytes]()
+    for user_id, name in changes:
+        if name is not None:
+            members[user_id] = json.dumps({"name": name}, ensure_ascii=False).encode("utf-8", "replace")
+            kept.put(user_id, user_id, members[user_id])
+        elif members.pop(user_id, None) is not None:
+            kept.remove(user_id)
+
+        assert json.loads(kept.data()).encode() == encoding.presence_state(members.items())
+        assert encoding.present_in(kept.data()) == members.keys()

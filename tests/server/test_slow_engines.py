@@ -222,20 +222,22 @@ async def test_a_disconnected_node_keeps_serving_its_own_clients() -> None:
         assert (await ben.receive())["data"] == "after"
 
 
-async def test_a_join_of_a_large_channel_sends_one_state_and_one_member_added(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_join_of_a_large_channel_encodes_the_newcomer_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    for name in ("presence_state", "member_added"):
+    for name in ("presence_state", "member_entry", "member_added"):
         plain = getattr(encoding, name)
         monkeypatch.setattr(encoding, name, lambda *a, n=name, f=plain: (calls.append(n), f(*a))[1])
-    async with realtime_server() as server, connected(server.port) as client:
+    async with realtime_server() as server, connected(server.port) as client, connected(server.port) as other:
         for number in range(1_000):
             await server.node.presence.join("1001", "presence-a", f"9.{number}", PresenceMember(f"m{number}"))
-        data = await client.subscribe("presence-a", {"user_id": "new"})
+        await client.subscribe("presence-a", {"user_id": "new"})
+        await server.node.presence.leave("1001", "presence-a", "9.500")
+        calls.clear()
+        data = await other.subscribe("presence-a", {"user_id": "newer"})
 
         assert data["presence"]["count"] == 1_001
-        assert calls == ["presence_state", "member_added"]
+        assert data["presence"]["ids"] == [f"m{number}" for number in range(1_000) if number != 500] + ["new", "newer"]
+        assert calls == ["member_entry", "member_added"]
 
 
 async def test_too_many_events_during_a_join_end_the_connection() -> None:

@@ -16,6 +16,7 @@ from smartlink.protocol.names import MAX_CHANNEL_LENGTH
 __all__ = [
     "PING",
     "PONG",
+    "MemberList",
     "cache_miss",
     "client_event",
     "connection_established",
@@ -23,12 +24,14 @@ __all__ = [
     "event",
     "is_internal",
     "member_added",
+    "member_entry",
     "member_in",
     "member_removed",
     "member_updated",
     "member_updated_in",
     "name_of",
     "presence_state",
+    "present_in",
     "resume_failed",
     "resume_success",
     "signin_success",
@@ -76,6 +79,14 @@ class _Count(msgspec.Struct):
 
 class _User(msgspec.Struct):
     user_id: str | int
+
+
+class _Ids(msgspec.Struct):
+    ids: frozenset[str | int]
+
+
+class _State(msgspec.Struct):
+    presence: _Ids
 
 
 class _Update(msgspec.Struct):
@@ -131,19 +142,73 @@ def presence_state(members: Iterable[tuple[str | int, bytes]]) -> bytes:
     ids: list[bytes] = []
     hash_: list[bytes] = []
     for user_id, user_info in members:
-        encoded = _encode(user_id)
+        encoded, entry = member_entry(user_id, user_info)
         ids.append(encoded)
-        key = encoded if isinstance(user_id, str) else b'"%b"' % encoded
-        hash_.append(b"%b:%b" % (key, user_info))
+        hash_.append(entry)
     return b'{"presence":{"count":%d,"ids":[%b],"hash":{%b}}}' % (len(ids), b",".join(ids), b",".join(hash_))
 
 
+def member_entry(user_id: str | int, user_info: bytes) -> tuple[bytes, bytes]:
+    """A member in `ids` and in `hash` of a presence channel's state."""
+    encoded = _encode(user_id)
+    key = encoded if isinstance(user_id, str) else b'"%b"' % encoded
+    return encoded, b"%b:%b" % (key, user_info)
+
+
+class MemberList:
+    """What `presence_state` returns, as a JSON string, kept encoded while members come and go.
+
+    A join encodes the one who comes; a leave encodes nobody.
+    """
+
+    __slots__ = ("_entries", "_hash", "_ids")
+
+    def __init__(self) -> None:
+        self._entries: dict[str, tuple[bytes, bytes]] = {}
+        """By key, escaped."""
+        self._ids: bytearray | None = None
+        self._hash = bytearray()
+        """Both: the entries of all members; unless they must be joined anew."""
+
+    def put(self, key: str, user_id: str | int, user_info: bytes) -> None:
+        """Add a member at the end, or replace one where it is. `key` identifies them."""
+        id_, entry = (_text(part)[1:-1] for part in member_entry(user_id, user_info))
+        if key in self._entries:
+            self._ids = None
+        elif self._ids is not None:
+            if self._ids:
+                self._ids += b","
+                self._hash += b","
+            self._ids += id_
+            self._hash += entry
+        self._entries[key] = id_, entry
+
+    def remove(self, key: str) -> None:
+        """Remove a member, who is in the list."""
+        del self._entries[key]
+        self._ids = None
+
+    def data(self) -> bytes:
+        """The list, for `subscription_succeeded`."""
+        if self._ids is None:
+            self._ids = bytearray(b",".join([id_ for id_, _ in self._entries.values()]))
+            self._hash = bytearray(b",".join([entry for _, entry in self._entries.values()]))
+        head = b'"{\\"presence\\":{\\"count\\":%d,\\"ids\\":[' % len(self._entries)
+        return b"".join((head, self._ids, b'],\\"hash\\":{', self._hash, b'}}}"'))
+
+
 def subscription_succeeded(channel: str, data: bytes = b"{}") -> bytes:
-    """The reply to a subscription; `data` is from `presence_state` on presence channels."""
+    """The reply to a subscription; on presence channels `data` is from `presence_state` or a `MemberList`."""
     return b'{"event":"pusher_internal:subscription_succeeded","channel":%b,"data":%b}' % (
         _encode(channel),
-        _text(data),
+        data if data.startswith(b'"') else _text(data),
     )
+
+
+def present_in(data: bytes) -> frozenset[str]:
+    """The user ids in the state of a presence channel, from `presence_state` or a `MemberList`."""
+    json: bytes | str = msgspec.json.decode(data, type=str) if data.startswith(b'"') else data
+    return frozenset(map(str, msgspec.json.decode(json, type=_State).presence.ids))
 
 
 def subscription_error(channel: str, kind: str, message: str, status: int) -> bytes:

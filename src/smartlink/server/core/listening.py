@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import msgspec
-
 from smartlink.protocol import encoding
 from smartlink.server.cluster.brokers.base import Broker, Publication, left_out_parts
 from smartlink.server.core.fanout import MAX_PENDING_BYTES
@@ -25,17 +23,6 @@ class VersionedFrame(NamedTuple):
     frame: bytes
     version: int
     position: int = 0
-
-
-class _Ids(msgspec.Struct):
-    ids: frozenset[str | int]
-
-
-class _State(msgspec.Struct):
-    presence: _Ids
-
-
-_state = msgspec.json.Decoder(_State).decode
 
 
 def newer_frames(frames: list[VersionedFrame], state: bytes, version: int) -> list[bytes]:
@@ -57,7 +44,7 @@ def _without_known(frames: list[bytes], state: bytes) -> list[bytes]:
     changes = {frame: member for frame in frames if (member := encoding.member_in(frame)) is not None}
     if not changes:
         return frames
-    present = {str(user_id) for user_id in _state(state).presence.ids}
+    present = encoding.present_in(state)
     has_come = dict(changes[frame] for frame in frames if frame in changes)
     return [
         frame

@@ -26,7 +26,7 @@ from smartlink.server.cluster.brokers.base import (
 )
 from smartlink.server.cluster.history.base import History
 from smartlink.server.cluster.idempotency.base import IdempotencyStore
-from smartlink.server.cluster.presence.base import Change, PresenceStore
+from smartlink.server.cluster.presence.base import Arrival, Change, PresenceStore
 from smartlink.server.cluster.sessions.base import SessionStore
 from smartlink.server.core.announcer import Announcer
 from smartlink.server.core.conflation import Conflation
@@ -257,7 +257,7 @@ class Node:
             arrival = await self.presence.join(app.id, channel, session.socket_id, member)
             if member is not None and arrival.is_number is not None:
                 member = replace(member, is_number=arrival.is_number)
-            state = _presence(arrival.members) if kind_of(channel) is ChannelKind.PRESENCE else b"{}"
+            state = _state(channel, arrival)
         finally:
             listening.arrived(app.id, channel, arriving)
         came = [] if is_receiving else arriving.frames
@@ -506,6 +506,12 @@ class Node:
     async def _depart(self, app: App, channel: str, socket_id: str, member: PresenceMember | None) -> None:
         departure = await self.presence.leave(app.id, channel, socket_id)
         await self._announcer.departed(app, channel, member, departure)
+
+
+def _state(channel: str, arrival: Arrival) -> bytes:
+    if kind_of(channel) is not ChannelKind.PRESENCE:
+        return b"{}"
+    return _presence(arrival.members) if arrival.data is None else arrival.data()
 
 
 def _presence(members: Iterable[PresenceMember]) -> bytes:

@@ -329,7 +329,7 @@ class WorkerHub:
         if member is not None and arrival.is_number is not None:
             member = replace(member, is_number=arrival.is_number)
         peer.entries.setdefault((app_id, channel, socket_id), member)
-        return arrival
+        return replace(arrival, data=None)
 
     def _leave(self, peer: WorkerPeer, app_id: str, channel: str, socket_id: str) -> Departure:
         departure = _now(self.presence.leave(app_id, channel, socket_id))

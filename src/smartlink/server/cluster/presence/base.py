@@ -24,6 +24,8 @@ class Arrival:
     """See `ChannelState`."""
     members: tuple[PresenceMember, ...] = field(default=(), compare=False)
     """The members as of this join, if it was a member's."""
+    data: Callable[[], bytes] | None = field(default=None, compare=False, repr=False)
+    """The same encoded (`encoding.MemberList`), if the store keeps them so; to be called before anything else joins."""
 
 
 @dataclass(frozen=True, slots=True)

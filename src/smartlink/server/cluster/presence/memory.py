@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from smartlink.protocol.encoding import MemberList
 from smartlink.protocol.session import PresenceMember
 from smartlink.server.cluster.presence.base import Arrival, ChannelCount, ChannelState, Departure, OnChange
 
@@ -17,13 +18,35 @@ _NONE: Final[dict[Any, Any]] = {}
 
 
 class _Channel:
-    __slots__ = ("sockets", "tabs", "users")
+    __slots__ = ("_list", "sockets", "tabs", "users")
 
     def __init__(self) -> None:
         self.sockets: dict[str, PresenceMember | None] = {}
         self.users: dict[str, PresenceMember] = _NONE
         self.tabs: dict[str, int] = _NONE
         """Number of connections by user."""
+        self._list: MemberList | None = None
+        """The members encoded, since somebody asked for them."""
+
+    def put(self, member: PresenceMember) -> None:
+        """Add or replace a member."""
+        self.users[member.user_id] = member
+        if self._list is not None:
+            self._list.put(member.user_id, member.raw_id, member.user_info)
+
+    def remove(self, user_id: str) -> None:
+        """Remove a member."""
+        del self.users[user_id]
+        if self._list is not None:
+            self._list.remove(user_id)
+
+    def data(self) -> bytes:
+        """The members encoded."""
+        if self._list is None:
+            self._list = MemberList()
+            for member in self.users.values():
+                self._list.put(member.user_id, member.raw_id, member.user_info)
+        return self._list.data()
 
 
 _NOBODY = ChannelCount(0, 0)
@@ -47,7 +70,7 @@ class MemoryPresence:
             entry = channels[channel] = _Channel()
         if socket_id in entry.sockets:
             members = self._members(entry, member)
-            return Arrival(False, False, len(entry.sockets), version=self._version, members=members)
+            return Arrival(False, False, len(entry.sockets), None, self._version, members, entry.data)
         is_first_on_channel = not entry.sockets
         entry.sockets[socket_id] = member
         if member is None:
@@ -56,11 +79,14 @@ class MemoryPresence:
         if entry.tabs is _NONE:
             entry.tabs, entry.users = {}, {}
         tabs = entry.tabs[member.user_id] = entry.tabs.get(member.user_id, 0) + 1
-        known = entry.users.setdefault(member.user_id, member)
+        known = entry.users.get(member.user_id)
+        if known is None:
+            entry.put(known := member)
         is_number = None if known.is_number is member.is_number else known.is_number
         self._version += tabs == 1
         members = self._members(entry, member)
-        return Arrival(is_first_on_channel, tabs == 1, len(entry.sockets), is_number, self._version, members)
+        is_first = tabs == 1
+        return Arrival(is_first_on_channel, is_first, len(entry.sockets), is_number, self._version, members, entry.data)
 
     async def leave(self, app_id: str, channel: str, socket_id: str) -> Departure:
         channels = self._apps.get(app_id, {})
@@ -73,7 +99,8 @@ class MemoryPresence:
             entry.tabs[member.user_id] -= 1
             is_last_of_user = entry.tabs[member.user_id] == 0
             if is_last_of_user:
-                del entry.tabs[member.user_id], entry.users[member.user_id]
+                del entry.tabs[member.user_id]
+                entry.remove(member.user_id)
         self._version += is_last_of_user or not entry.sockets
         if entry.sockets:
             return Departure(False, is_last_of_user, len(entry.sockets), self._version)
@@ -130,7 +157,7 @@ class MemoryPresence:
         entry = self._apps.get(app_id, {}).get(channel)
         if entry is None or member.user_id not in entry.users:
             return False
-        entry.users[member.user_id] = member
+        entry.put(member)
         return True
 
     def occupied(self) -> list[tuple[str, str]]:
