@@ -161,7 +161,7 @@ def sender(own: BroadcastSettings, app_id: str | None) -> BroadcastSettings:
     They come from the file or database that defines the applications, if one is in use. Exits with 2 if there is no
     such application.
     """
-    if own.driver != "reverb" or find_spec("httptools") is None:  # the server is not installed here
+    if own.driver != "reverb" or find_spec("redis") is None:  # the server is not installed here
         described = None
     else:
         from smartlink.server.settings.config import ServerSettings

@@ -24,6 +24,7 @@ class HttpRequest(msgspec.Struct, frozen=True):
     body: bytes = b""
     client_address: str = ""
     """The client's own address, behind any trusted proxies; `unix` on a Unix socket."""
+    is_http_1_0: bool = False
 
 
 class HttpResponse(msgspec.Struct, frozen=True):

@@ -1,7 +1,6 @@
 """One HTTP connection: requests in, answers out in order, and the upgrade to WebSocket.
 
-A malformed request gets one answer, then the connection ends: nothing after it is read. Requests that the parser
-accepts, but that two servers could read differently, are refused here: RFC 9112, sections 3.2, 6.1 and 7.1.
+A malformed request gets one answer, then the connection ends: nothing after it is read.
 """
 
 from __future__ import annotations
@@ -11,9 +10,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NoReturn, Protocol
-
-import httptools
+from typing import Any, Protocol
 
 from smartlink.proxies import TrustedProxies
 from smartlink.server.net.capacity import IdleConnection
@@ -22,14 +19,13 @@ from smartlink.server.net.requests import HttpError, HttpRequest, HttpResponse, 
 from smartlink.server.runtime.eager import EagerTasks
 from smartlink.server.runtime.pace import Pace
 from smartlink.server.runtime.sweeper import Sweeper
-from smartlink.server.transports.http.head import Begun, fault_of_head, origin_form, without_offer
+from smartlink.server.transports.http.head import Head
+from smartlink.server.transports.http.reader import RequestReader
 from smartlink.server.transports.http.router import Router
 from smartlink.server.transports.http.stream import HttpStream
 
 __all__ = ["HttpConnection", "HttpSettings"]
 
-MAX_HEAD_BYTES = 16_384
-MAX_HEADERS = 100
 MAX_PIPELINED = 64
 HEAD_TIMEOUT_S = 10.0
 BODY_TIMEOUT_S = 30.0
@@ -40,24 +36,10 @@ REQUESTS_AT_ONCE = 8
 STALLED_S = 10.0
 """Longest time in which a peer reads nothing of its answers."""
 
-_GIVEN_ONCE = frozenset(
-    {"content-length", "expect", "host", "idempotency-key", "origin", "sec-websocket-key", "sec-websocket-version"}
-    | {"transfer-encoding"}
-)
 _SIGNED = ("/apps/", "/users/")
 """Paths where a request answered with 200 was signed."""
 
 Upgrade = Callable[[Link, HttpRequest], None]
-
-
-class RequestState(enum.Enum):
-    """How much of the next request has been read: IDLE → HEAD → BODY → IDLE."""
-
-    IDLE = enum.auto()
-    """Nothing of it."""
-    HEAD = enum.auto()
-    BODY = enum.auto()
-    """Its head is complete, its body is not."""
 
 
 class AnswerState(enum.Enum):
@@ -106,38 +88,57 @@ class HttpSettings:
     """Open connections that have made no signed request."""
 
 
+_Entry = tuple[HttpRequest, bool, bool]
+"""A complete request, whether the connection may go on after its answer, and whether it opens a WebSocket."""
+
+
 class HttpConnection:
     """The handler of a link from its start until it ends or is upgraded.
 
-    `RequestState` and `AnswerState` are the states of its two directions.
+    `AnswerState` is the state of its answers; how much of the next request has been read is the reader's.
     """
+
+    __slots__ = (
+        "_answer_state",
+        "_behind_since",
+        "_complete",
+        "_current",
+        "_deadline",
+        "_fault",
+        "_has_requested",
+        "_idle_since",
+        "_is_in_loop",
+        "_is_last",
+        "_link",
+        "_peer",
+        "_reader",
+        "_shared",
+        "_stream",
+    )
 
     def __init__(self, link: Link, shared: HttpSettings) -> None:
         self._link = link
         self._shared = shared
-        self._parser: Any = httptools.HttpRequestParser(self)
-        self._begun = Begun()
-        self._request_state = RequestState.IDLE
+        self._reader = RequestReader(shared.max_body_bytes)
         self._answer_state = AnswerState.READY
-        self._complete: deque[tuple[HttpRequest, bool]] = deque()
-        """Requests to be answered, each with whether the connection may go on after its answer."""
+        self._complete: deque[_Entry] = deque()
+        self._current: _Entry | None = None
+        """The request whose answer is under way."""
         self._fault: HttpError | None = None
         """Why nothing more is read; sent after the answers to the complete requests."""
-        self._head_bytes = 0
         self._has_requested = False
         """At least one request was complete."""
+        self._is_last = False
+        """No request follows the last complete one."""
         self._is_in_loop = False
         """Guards `_answer_next` against answers that are complete at once."""
-        self._is_http_1_0 = False
-        """The last head was of HTTP/1.0, as some proxies speak it: no chunked answers."""
         self._stream: HttpStream | None = None
         self._behind_since = 0.0
         """Since when the peer does not read its answers; 0 while it does."""
-        self._rest = b""
-        """Bytes after a handshake: the first ones of the WebSocket."""
         self._peer: str | None = None
-        self._deadline = shared.sweeper.now() + HEAD_TIMEOUT_S
-        self._idle_since = shared.sweeper.now()
+        now = shared.sweeper.now()
+        self._deadline = now + HEAD_TIMEOUT_S
+        self._idle_since = now
         shared.sweeper.add(self)
         shared.open.add(self)
         shared.evictable.add(self)
@@ -145,43 +146,56 @@ class HttpConnection:
     # What the link sees
 
     def on_bytes(self, data: bytes) -> None:
-        if self._answer_state is AnswerState.OVER:
+        if self._answer_state is AnswerState.OVER or self._fault is not None:
             return
-        if self._request_state is not RequestState.BODY:
-            self._head_bytes += len(data)
+        reader = self._reader
+        if self._is_last:
+            reader.feed(data)  # The first bytes of the WebSocket, if the last request is its handshake.
         else:
-            self._begun.raw_size += len(data)
-        while data and self._fault is None:
-            data = self._feed(data)
-        if self._begun.has_head and not self._begun.is_checked:
-            self._check_head()
-        if self._request_state is not RequestState.BODY and self._head_bytes > MAX_HEAD_BYTES:
-            self._fault = self._fault or HttpError(431, f"Headers larger than {MAX_HEAD_BYTES} bytes")
-        if self._begun.raw_size > 2 * self._shared.max_body_bytes + MAX_HEAD_BYTES:
-            self._fault = self._fault or HttpError(413, "More around the chunks of the body than in them")
-        if self._stream is not None and (self._fault is not None or len(self._complete) > 1):
+            had_begun, head = reader.has_begun, reader.head
+            reader.feed(data)
+            is_complete = self._read()
+            if reader.head is not None and reader.head is not head:
+                self._deadline = self._shared.sweeper.now() + BODY_TIMEOUT_S
+                self._check_head(reader.head)
+            elif is_complete and not reader.has_begun:
+                self._deadline = self._shared.sweeper.now() + IDLE_TIMEOUT_S
+            elif is_complete or not had_begun:
+                self._deadline = self._shared.sweeper.now() + HEAD_TIMEOUT_S
+        if self._stream is not None and (self._has_fault or self._is_last or len(self._complete) > 1):
             # The answer may never end: nothing after it can be answered.
             self._link.abort()
         else:
             self._answer_next()
 
-    def _feed(self, data: bytes) -> bytes:
-        """Parse `data`. Returns what is to be parsed again."""
+    @property
+    def _has_fault(self) -> bool:
+        return self._fault is not None
+
+    def _read(self) -> bool:
+        """Read the requests that are complete. Returns whether there are any."""
+        reader, complete = self._reader, self._complete
+        count = len(complete)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            rest = data[upgrade.args[0] :]
-            if self._is_socket(self._complete[-1][0]):
-                self._rest = rest
-                return b""
-            # Other upgrades may be ignored: RFC 9110, section 7.8. Java's client offers HTTP/2 this way. But the parser
-            # stops after the head, whatever body follows: let it read the request again, without the offer.
-            self._parser = httptools.HttpRequestParser(self)
-            return without_offer(self._complete.pop()[0]) + rest
-        except httptools.HttpParserError as error:
-            # A fault that our own callback raised is more specific than the parser's.
-            self._fault = self._fault or HttpError(400, f"Malformed request: {str(error)[:100]}")
-        return b""
+            while not self._is_last:
+                read = reader.read()
+                if read is not None:
+                    head, body = read
+                elif (unfinished := reader.head) is not None and self._is_socket(unfinished):
+                    head, body = unfinished, b""  # A handshake with a body is refused without it.
+                else:
+                    break
+                is_socket = self._is_socket(head)
+                complete.append((self._request(head, body), head.keeps_alive, is_socket))
+                self._is_last = is_socket or not head.keeps_alive
+        except HttpError as error:
+            self._fault = error
+        if len(complete) == count:
+            return False
+        self._has_requested = True
+        if len(complete) > MAX_PIPELINED:
+            self._fault = HttpError(429, f"More than {MAX_PIPELINED} requests at once on one connection")
+        return True
 
     def on_closed(self, descriptor: int) -> None:
         self._answer_state = AnswerState.OVER
@@ -212,7 +226,7 @@ class HttpConnection:
             return
         elif self._answer_state is AnswerState.OVER and self._link.buffered:
             self._behind_since = self._behind_since or now
-        elif self._answer_state is AnswerState.OVER or self._request_state is RequestState.IDLE:
+        elif self._answer_state is AnswerState.OVER or not self._reader.has_begun:
             self._link.abort()
         else:
             self._refuse(HttpError(408, "The request did not arrive in time"))
@@ -231,115 +245,42 @@ class HttpConnection:
 
         A peer that has requested nothing yet is about to: its request is answered.
         """
-        is_idle = (
-            self._request_state is RequestState.IDLE and self._answer_state is AnswerState.READY and not self._complete
-        )
+        is_idle = self._answer_state is AnswerState.READY and not (self._complete or self._reader.has_begun)
         if self._has_requested and is_idle:
             self._finish()
 
-    # What the parser sees
-
-    def on_message_begin(self) -> None:
-        self._request_state = RequestState.HEAD
-        self._deadline = self._shared.sweeper.now() + HEAD_TIMEOUT_S
-
-    def on_url(self, url: bytes) -> None:
-        self._begun.url += url
-        self._begun.head_bytes += len(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        begun = self._begun
-        begun.head_bytes += len(name) + len(value)
-        if begun.head_bytes > MAX_HEAD_BYTES:
-            self._fail(HttpError(431, f"Headers larger than {MAX_HEAD_BYTES} bytes"))
-        if begun.has_head:
-            return  # a trailer: it must not change what the head said
-        key = name.decode("latin-1").lower()
-        headers = begun.headers
-        text = value.decode("latin-1").strip(" \t")
-        if key in headers:
-            if key in _GIVEN_ONCE:
-                self._fail(HttpError(400, f"The header {key} is given twice"))
-            text = f"{headers[key]}, {text}"
-        if len(headers) >= MAX_HEADERS:
-            self._fail(HttpError(431, f"More than {MAX_HEADERS} headers"))
-        headers[key] = text
-
-    def on_headers_complete(self) -> None:
-        self._request_state = RequestState.BODY
-        self._begun.has_head = True
-        self._deadline = self._shared.sweeper.now() + BODY_TIMEOUT_S
-        headers = self._begun.headers
-        version = self._parser.get_http_version()
-        self._is_http_1_0 = version == "1.0"
-        fault = fault_of_head(headers, version, self._parser.get_method().decode("latin-1"))
-        if fault is not None:
-            self._fail(fault)
-        size = int(headers.get("content-length", "0"))
-        if size > self._shared.max_body_bytes:
-            self._fail(self._too_large(size))
-        # While earlier answers are under way, it would arrive instead of them; the peer sends its body anyway.
-        has_earlier = self._answer_state is AnswerState.ANSWERING or self._complete
-        if "expect" in headers and not (has_earlier or self._is_http_1_0):
-            self._check_head()
-            if self._fault is not None:
-                raise self._fault
-            self._link.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def on_body(self, body: bytes) -> None:
-        begun = self._begun
-        begun.size += len(body)
-        if begun.size > self._shared.max_body_bytes:
-            self._fail(self._too_large(begun.size))
-        begun.body.append(body)
-
-    def on_message_complete(self) -> None:
-        begun, self._begun = self._begun, Begun()
-        self._request_state = RequestState.IDLE
-        self._has_requested = True
-        self._head_bytes = 0
-        self._deadline = self._shared.sweeper.now() + IDLE_TIMEOUT_S
-        request = self._request(begun, b"".join(begun.body))
-        # Close after answers to HTTP/1.0, even if keep-alive was requested: its clients may wait for the close.
-        self._complete.append((request, self._parser.should_keep_alive() and not self._is_http_1_0))
-        if len(self._complete) > MAX_PIPELINED:
-            self._fail(HttpError(429, f"More than {MAX_PIPELINED} requests at once on one connection"))
-
-    def _request(self, begun: Begun, body: bytes = b"") -> HttpRequest:
-        try:
-            path, _, query = origin_form(begun).partition("?")
-        except HttpError as error:
-            self._fail(error)
+    def _path(self, head: Head) -> str:
         prefix = self._shared.path_prefix
-        if prefix and path.startswith(f"{prefix}/"):
-            path = path[len(prefix) :]
-        method = self._parser.get_method().decode("latin-1")
-        return HttpRequest(method, path, query, begun.headers, body, self._client(begun.headers))
+        return head.path[len(prefix) :] if prefix and head.path.startswith(f"{prefix}/") else head.path
 
-    def _check_head(self) -> None:
-        """Refuse now what will be refused whatever its body is."""
-        begun = self._begun
-        begun.is_checked = True
-        try:
-            head = self._request(begun)
-        except HttpError:
-            return  # it is `_fault` now
-        if self._shared.fallback.takes(head.path):
-            self._shared.tasks.run(self._shared.fallback.refusal(head), partial(self._on_checked, begun))
+    def _request(self, head: Head, body: bytes = b"") -> HttpRequest:
+        client = self._client(head.headers)
+        return HttpRequest(head.method, self._path(head), head.query, head.headers, body, client, head.is_http_1_0)
+
+    def _check_head(self, head: Head) -> None:
+        """Refuse now what will be refused whatever its body is; say that the body is wanted, if that was asked."""
+        request = self._request(head)
+        if self._shared.fallback.takes(request.path):
+            self._shared.tasks.run(self._shared.fallback.refusal(request), partial(self._on_checked, head))
         else:
-            self._fault = self._fault or self._shared.router.refusal(head)
+            self._fault = self._fault or self._shared.router.refusal(request)
             if self._fault is None:
                 self._shared.evictable.discard(self)
+        # While earlier answers are under way, it would arrive instead of them; the peer sends its body anyway.
+        has_earlier = self._answer_state is AnswerState.ANSWERING or self._complete
+        if "expect" in head.headers and self._fault is None and not (has_earlier or head.is_http_1_0):
+            self._link.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _on_checked(self, begun: Begun, refusal: HttpError | None) -> None:
-        if refusal is not None and begun is self._begun and self._answer_state is not AnswerState.OVER:
+    def _on_checked(self, head: Head, refusal: HttpError | None) -> None:
+        if refusal is not None and head is self._reader.head and self._answer_state is not AnswerState.OVER:
             self._fault = self._fault or refusal
             self._answer_next()
 
     def _client(self, headers: dict[str, str]) -> str:
-        if self._peer is None:
-            self._peer = self._link.peer
-        return self._shared.proxies.client(self._peer, headers.get("x-forwarded-for"))
+        peer = self._peer
+        if peer is None:
+            peer = self._peer = self._shared.proxies.client(self._link.peer, None)
+        return self._shared.proxies.client(peer, headers["x-forwarded-for"]) if "x-forwarded-for" in headers else peer
 
     # Answers
 
@@ -353,19 +294,12 @@ class HttpConnection:
                 self._wait_for_turn()
                 break
             left -= 1
-            request, keeps_alive = self._complete.popleft()
-            if self._is_socket(request):
+            self._current = request, _, is_socket = self._complete.popleft()
+            if is_socket:
                 self._upgrade(request)
                 return
             self._answer_state = AnswerState.ANSWERING
-            is_answered = self._shared.tasks.run(
-                self._answer(request, keeps_alive),
-                lambda response, request=request, keeps=keeps_alive: self._on_answer(  # type: ignore[misc]
-                    response, request, keeps
-                ),
-                self._on_failed,
-            )
-            if not is_answered:
+            if not self._shared.tasks.run(self._answer(request), self._on_answer, self._on_failed):
                 self._link.pause()
         self._is_in_loop = False
         if self._answer_state is not AnswerState.READY or self._behind_since:
@@ -386,21 +320,25 @@ class HttpConnection:
             self._answer_state = AnswerState.READY
             self._answer_next()
 
-    def _is_socket(self, request: HttpRequest) -> bool:
+    def _is_socket(self, head: Head) -> bool:
         """Whether the request opens a WebSocket, at any path: refusals of WebSockets are sent over them."""
-        headers = request.headers
-        is_offer = request.method == "GET" and "websocket" in headers.get("upgrade", "").lower()
+        headers = head.headers
+        is_offer = "upgrade" in headers and head.method == "GET" and "websocket" in headers["upgrade"].lower()
         if is_offer and "upgrade" in headers.get("connection", "").lower():
             return True
-        return request.path.startswith("/app/") and not self._shared.fallback.takes(request.path)
+        path = self._path(head)
+        return path.startswith("/app/") and not self._shared.fallback.takes(path)
 
-    def _answer(self, request: HttpRequest, keeps_alive: bool) -> Coroutine[Any, Any, HttpResponse | None]:
+    def _answer(self, request: HttpRequest) -> Coroutine[Any, Any, HttpResponse | None]:
         if self._shared.fallback.takes(request.path):
-            return self._fall_back(request, keeps_alive)
+            return self._fall_back(request)
         return self._shared.router.answer(request)
 
-    async def _fall_back(self, request: HttpRequest, keeps_alive: bool) -> HttpResponse | None:
-        stream = HttpStream(self._link, self._on_stream_end, is_chunked=not self._is_http_1_0, keeps_alive=keeps_alive)
+    async def _fall_back(self, request: HttpRequest) -> HttpResponse | None:
+        assert self._current is not None  # noqa: S101
+        _, keeps_alive, _ = self._current
+        is_chunked = not request.is_http_1_0
+        stream = HttpStream(self._link, self._on_stream_end, is_chunked=is_chunked, keeps_alive=keeps_alive)
         self._stream = stream
         answer = await self._shared.fallback.answer(request, stream)
         if answer is not None:
@@ -423,23 +361,24 @@ class HttpConnection:
             self.on_backlog(-1)
         self._answer_next()
 
-    def _on_answer(self, response: HttpResponse | None, request: HttpRequest, keeps_alive: bool) -> None:
+    def _on_answer(self, response: HttpResponse | None) -> None:
         if response is None:
             if self._stream is not None:
                 # Read on, to notice that the client leaves.
                 self._link.resume()
             return
-        if self._answer_state is AnswerState.OVER:
+        if self._answer_state is AnswerState.OVER or self._current is None:
             return
+        shared, (request, keeps_alive, _) = self._shared, self._current
         self._answer_state = AnswerState.READY
-        self._idle_since = self._shared.sweeper.now()
-        if response.status == 200 and request.method != "OPTIONS" and request.path.startswith(_SIGNED):
-            self._shared.evictable.discard(self)
-        keeps_alive = keeps_alive and self._shared.is_ready()
+        self._idle_since = shared.sweeper.now()
+        if response.status == 200 and request.path.startswith(_SIGNED) and request.method != "OPTIONS":
+            shared.evictable.discard(self)
+        keeps_alive = keeps_alive and shared.is_ready()
         self._link.write(encode(response, closes=not keeps_alive, with_body=request.method != "HEAD"))
         if not keeps_alive:
             self._finish()
-        else:
+        elif not self._is_in_loop:
             self._answer_next()
 
     def _on_failed(self) -> None:
@@ -448,33 +387,23 @@ class HttpConnection:
             self._refuse(HttpError(500, "Internal error"))
 
     def _upgrade(self, request: HttpRequest) -> None:
-        rest, self._rest = self._rest, b""
+        headers = request.headers
         try:
-            if int(request.headers.get("content-length", "0")) or "transfer-encoding" in request.headers:
+            if "transfer-encoding" in headers or int(headers.get("content-length", "0")):
                 raise HttpError(400, "A WebSocket handshake must not have a body")
-            if self._complete or self._fault is not None:
-                raise HttpError(400, "Only WebSocket frames may follow a WebSocket handshake")
             self._shared.upgrade(self._link, request)
         except HttpError as error:
             self._refuse(error)
             return
         self._answer_state = AnswerState.OVER
-        self._parser = None
         self._forget()
-        if rest:
+        if rest := self._reader.rest:
             self._link.handler.on_bytes(rest)
 
     def _forget(self) -> None:
         self._shared.sweeper.discard(self)
         self._shared.open.discard(self)
         self._shared.evictable.discard(self)
-
-    def _fail(self, error: HttpError) -> NoReturn:
-        self._fault = self._fault or error
-        raise error
-
-    def _too_large(self, size: int) -> HttpError:
-        return HttpError(413, f"The body is {size} bytes or more, larger than {self._shared.max_body_bytes}")
 
     def _refuse(self, error: HttpError) -> None:
         self._link.write(encode(error.response(), closes=True))
