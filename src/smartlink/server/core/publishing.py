@@ -68,37 +68,29 @@ class Publishing:
         Waits while too many bytes are on their way to the channel on this node. Raises BrokerUnavailable, except for
         live frames.
         """
-        subscribers = self._hub.channel(app.id, channel)
+        app_id = app.id
+        subscribers = self._hub.channel(app_id, channel)
         while subscribers is not None and subscribers.pending_bytes > MAX_PENDING_BYTES:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             subscribers.waiters.append(waiter)
             await waiter
-            subscribers = self._hub.channel(app.id, channel)
-        self._metrics.publications += 1
-        self._metrics.app(app.id).publications += 1
+            subscribers = self._hub.channel(app_id, channel)
+        metrics = self._metrics
+        metrics.publications += 1
+        metrics.app(app_id).publications += 1
         if self._feed.watches:
             note_publication(self._feed, self._hub, app.id, channel, frame, except_socket)
         began_at = time.perf_counter()
         retention = None if is_live else self._retention_of(app, channel)
         sending = self._broker.publish(
-            Publication(
-                app.id,
-                channel,
-                frame,
-                except_socket,
-                is_live,
-                retention=retention,
-                report_id=report_id,
-                trace=trace,
-                published_at=time.time(),
-            )
+            Publication(app_id, channel, frame, except_socket, is_live, 0, 0, retention, report_id, trace, time.time())
         )
-        if is_cache(channel) and not is_live:
+        if not is_live and is_cache(channel):
             # Both in one turn, so that no other event comes between: the cached event is the last one sent to all.
             await in_one_turn(self._history.append(app.id, channel, frame, app.cache_ttl_s), sending)
         else:
             await sending
-        self._metrics.publish.observe(time.perf_counter() - began_at)
+        metrics.publish.observe(time.perf_counter() - began_at)
 
     def _retention_of(self, app: App, channel: str) -> Retention:
         policy = self._policies.of(app.id, channel)

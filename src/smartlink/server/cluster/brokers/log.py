@@ -65,11 +65,12 @@ class ChannelLog:
         if retention is None:
             return publication
         app_id, channel = publication.app_id, publication.channel
-        now, log = self._now(), self._get(app_id, channel)
+        log = self._get(app_id, channel)
         if log is None:
             if not retention.is_always:
                 return publication
             log = _Log(time.time_ns() // 1_000)
+        now = self._now()
         log.last += 1
         kept = Publication(
             app_id,

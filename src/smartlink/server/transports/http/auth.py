@@ -6,6 +6,7 @@ import hmac
 import re
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from urllib.parse import quote, unquote, unquote_plus
 
 from smartlink.protocol.signing import AUTH_VERSION, TIMESTAMP_WINDOW_S, body_md5, verify_request
@@ -26,12 +27,15 @@ encodeURIComponent its marks, by others what RFC 3986 allows in a path.
 def parse_query(query: str) -> dict[str, str]:
     """A query's parameters, unescaped, names in lower case. Raises HttpError 400 if one is repeated."""
     parameters: dict[str, str] = {}
-    pairs = query.split("&") if query else []
+    if not query:
+        return parameters
+    pairs = query.split("&")
     if len(pairs) > MAX_PARAMETERS:
         raise HttpError(400, f"More than {MAX_PARAMETERS} parameters")
+    is_escaped = "%" in query or "+" in query
     for pair in pairs:
         name, _, value = pair.partition("=")
-        if "%" in pair or "+" in pair:
+        if is_escaped:
             name, value = unquote_plus(name), unquote_plus(value)
         name = name.lower()
         if name in parameters:
@@ -52,7 +56,7 @@ def authenticate(
 
     If its body is still to come, everything but the body is checked; the signature covers its MD5.
     """
-    if not hmac.compare_digest(parameters.get("auth_key", "").encode("utf-8", "replace"), app.key.encode()):
+    if not _is_same(parameters.get("auth_key", ""), app.key):
         raise HttpError(401, "auth_key is not the key of this application")
     if parameters.get("auth_version") != AUTH_VERSION:
         raise HttpError(401, f"auth_version must be {AUTH_VERSION}")
@@ -64,14 +68,23 @@ def authenticate(
     # Accept a checksum of the empty body on requests without one: an official client sends it.
     if is_whole and (request.body or "body_md5" in parameters) and parameters.get("body_md5") != body_md5(request.body):
         raise HttpError(401, "body_md5 is missing or not the MD5 of the body")
-    signed = [(name, value) for name, value in parameters.items() if name != "auth_signature"]
-    signature = parameters.get("auth_signature", "")
+    signed = parameters.copy()
+    signature = signed.pop("auth_signature", "")
     # Try all of them, so that the time taken does not reveal which matches.
-    right = [verify_request(app.secret, request.method, path, signed, signature) for path in _signable(request.path)]
-    if not any(right):
+    right = [
+        verify_request(app.secret, request.method, path, signed.items(), signature) for path in _signable(request.path)
+    ]
+    if True not in right:
         raise HttpError(401, "auth_signature does not match: check secret, method, path and parameters")
 
 
+def _is_same(received: str, expected: str) -> bool:
+    if received.isascii() and expected.isascii():
+        return hmac.compare_digest(received, expected)
+    return hmac.compare_digest(received.encode("utf-8", "replace"), expected.encode())
+
+
+@lru_cache(maxsize=256)
 def _signable(path: str) -> tuple[str, ...]:
     """The forms in which a publisher may have signed the path: as received, plain, or escaped.
 

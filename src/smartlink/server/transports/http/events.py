@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -29,7 +28,7 @@ from smartlink.server.cluster.brokers.base import left_out
 from smartlink.server.cluster.idempotency.base import CallUnderWay
 from smartlink.server.core.node import Node
 from smartlink.server.net.requests import HttpError, HttpRequest, HttpResponse
-from smartlink.server.transports.http.rates import Charge
+from smartlink.server.transports.http.rates import Rates
 
 __all__ = ["COUNTS", "channel_info", "parse_info", "publish", "publish_batch"]
 
@@ -37,6 +36,8 @@ MAX_EVENT_ID_LENGTH = 200
 COUNTS = frozenset({"user_count", "subscription_count"})
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,200}\Z")
 _PUBLISHED = b"published"
+_WRAPPED = frozenset({"idempotency-key", "traceparent"})
+_NO_ATTRIBUTES: frozenset[str] = frozenset()
 
 
 class _Event(msgspec.Struct):
@@ -71,40 +72,44 @@ class _Posting(msgspec.Struct, frozen=True):
     receipt: str | None
 
 
-async def publish(node: Node, app: App, request: HttpRequest, charge: Charge) -> HttpResponse:
+async def publish(node: Node, app: App, request: HttpRequest, rates: Rates) -> HttpResponse:
     """Publish one event to as many channels as the application allows, by default 100."""
-    return await _traced(node, app, request, "events", partial(_publish, node, app, request.body, charge))
+    if request.headers.keys() & _WRAPPED:
+        return await _wrapped(node, app, request, "events", lambda trace: _publish(node, app, request, rates, trace))
+    return await _publish(node, app, request, rates)
 
 
-async def publish_batch(node: Node, app: App, request: HttpRequest, charge: Charge) -> HttpResponse:
+async def publish_batch(node: Node, app: App, request: HttpRequest, rates: Rates) -> HttpResponse:
     """Publish several events, by default up to ten, each to one channel, in order, or none of them."""
-    return await _traced(node, app, request, "batch_events", partial(_publish_batch, node, app, request.body, charge))
+    return await _wrapped(
+        node, app, request, "batch_events", lambda trace: _publish_batch(node, app, request, rates, trace)
+    )
 
 
-async def _traced(
+async def _wrapped(
     node: Node, app: App, request: HttpRequest, call: str, publish: Callable[[str | None], Awaitable[HttpResponse]]
 ) -> HttpResponse:
-    """Carry out a call, in a span of the caller's trace if it has one."""
+    """Carry out a call once, in a span of the caller's trace, if its headers say so."""
     span = tracing.begin(f"POST {call}", request.headers.get("traceparent"), is_server=True, app_id=app.id)
-    carry_out = partial(publish, None if span is None else tracing.traceparent(span))
+    trace = None if span is None else tracing.traceparent(span)
     try:
         if "idempotency-key" in request.headers:
-            return await _once(node, app, request, call, carry_out)
-        return await carry_out()
+            return await _once(node, app, request, call, lambda: publish(trace))
+        return await publish(trace)
     finally:
         if span is not None:
             span.end()
 
 
-async def _publish(node: Node, app: App, body: bytes, charge: Charge, trace: str | None) -> HttpResponse:
-    event = _decode(_event_decoder, body)
+async def _publish(node: Node, app: App, request: HttpRequest, rates: Rates, trace: str | None = None) -> HttpResponse:
+    event = _decode(_event_decoder, request.body)
     channels = event.channels if event.channels is not None else [event.channel] if event.channel else []
     if not channels:
         raise HttpError(400, "channels (or channel) must name at least one channel")
     if len(channels) > app.max_event_channels:
         raise HttpError(400, f"{len(channels)} channels, more than {app.max_event_channels}")
     postings = _postings(node, app, event, channels)
-    charge(len(postings))
+    rates.publish(app, len(postings))
     infos = await _post(node, app, postings, trace)
     if not postings[0].attributes:
         return _EMPTY
@@ -112,8 +117,8 @@ async def _publish(node: Node, app: App, body: bytes, charge: Charge, trace: str
     return HttpResponse(msgspec.json.encode({"channels": named}))
 
 
-async def _publish_batch(node: Node, app: App, body: bytes, charge: Charge, trace: str | None) -> HttpResponse:
-    events = _decode(_batch_decoder, body).batch
+async def _publish_batch(node: Node, app: App, request: HttpRequest, rates: Rates, trace: str | None) -> HttpResponse:
+    events = _decode(_batch_decoder, request.body).batch
     if not events:
         raise HttpError(400, "batch is empty")
     if len(events) > app.max_batch:
@@ -123,7 +128,7 @@ async def _publish_batch(node: Node, app: App, body: bytes, charge: Charge, trac
         if event.channel is None:
             raise HttpError(400, "each event of a batch must name one channel")
         postings += _postings(node, app, event, [event.channel])
-    charge(len(postings))
+    rates.publish(app, len(postings))
     infos = await _post(node, app, postings, trace)
     is_asked = any(posting.attributes for posting in postings)
     return HttpResponse(msgspec.json.encode({"batch": infos})) if is_asked else _EMPTY
@@ -154,7 +159,6 @@ async def _post(node: Node, app: App, postings: list[_Posting], trace: str | Non
 
     If publishing fails half-way, what was sent stays marked as published: a repeat sends the rest.
     """
-    idempotency = node.idempotency
     claimed: dict[str, _Posting] = {}
     repeated: set[int] = set()
     infos: list[dict[str, Any]] = []
@@ -167,27 +171,28 @@ async def _post(node: Node, app: App, postings: list[_Posting], trace: str | Non
                     claimed[receipt] = posting
         for index, posting in enumerate(postings):
             if index not in repeated:
-                event = posting.event
+                event, channel = posting.event, posting.channel
                 except_who = left_out(event.socket_id, event.except_user)
-                is_reported = event.receipts or (not event.live and node.policies.of(app.id, posting.channel).receipts)
-                report_id = event.id if is_reported else None
+                is_reported = event.id is not None and (
+                    event.receipts or (not event.live and node.policies.of(app.id, channel).receipts)
+                )
                 await node.publish(
                     app,
-                    posting.channel,
+                    channel,
                     posting.frame,
                     except_who,
                     is_live=event.live,
-                    report_id=report_id,
+                    report_id=event.id if is_reported else None,
                     trace=trace,
                 )
                 if (receipt := posting.receipt) is not None:
                     del claimed[receipt]
-                    await idempotency.complete(app.id, receipt, _PUBLISHED)
+                    await node.idempotency.complete(app.id, receipt, _PUBLISHED)
             attributes = posting.attributes
             infos.append(await channel_info(node, app, posting.channel, attributes) if attributes else {})
     finally:
         for receipt in claimed:
-            await idempotency.release(app.id, receipt)
+            await node.idempotency.release(app.id, receipt)
     return infos
 
 
@@ -203,7 +208,7 @@ async def _claim(node: Node, app: App, receipt: str) -> bytes | None:
 def parse_info(info: str | None, known: frozenset[str] = COUNTS) -> frozenset[str]:
     """The attributes a caller requests. Raises HttpError 400 for an unknown one."""
     if not info:
-        return frozenset()
+        return _NO_ATTRIBUTES
     attributes = frozenset(part.strip() for part in info.split(","))
     if unknown := attributes - known:
         names = " and ".join(sorted(known, reverse=True))
@@ -255,13 +260,8 @@ def _postings(node: Node, app: App, event: _Event, channels: list[str]) -> list[
     if not isinstance(event.data, str):
         raise HttpError(400, "data must be a string: encode objects as JSON first")
     size = len(event.data) if event.data.isascii() else len(event.data.encode())
-    for channel in channels:
-        most = node.policies.of(app.id, channel).max_event_bytes
-        if size > (most or app.max_event_bytes):
-            where = "" if most is None else f" on {channel}"
-            most = most or app.max_event_bytes
-            why = f"The data content of this event has {size} bytes, more than the {most} it may have{where}"
-            raise HttpError(413, why)
+    if size > app.max_event_bytes or app.channels:
+        _check_size(node, app, channels, size)
     return [
         _Posting(
             channel,
@@ -272,3 +272,13 @@ def _postings(node: Node, app: App, event: _Event, channels: list[str]) -> list[
         )
         for channel in (channels if len(channels) == 1 else dict.fromkeys(channels))
     ]
+
+
+def _check_size(node: Node, app: App, channels: list[str], size: int) -> None:
+    for channel in channels:
+        most = node.policies.of(app.id, channel).max_event_bytes
+        if size > (most or app.max_event_bytes):
+            where = "" if most is None else f" on {channel}"
+            most = most or app.max_event_bytes
+            why = f"The data content of this event has {size} bytes, more than the {most} it may have{where}"
+            raise HttpError(413, why)

@@ -10,10 +10,7 @@ from smartlink.server.apps.base import App
 from smartlink.server.net.requests import HttpError
 from smartlink.server.runtime.limits import TokenBucket
 
-__all__ = ["Charge", "Rates"]
-
-Charge = Callable[[int], None]
-"""Charge for a number of events. Raises HttpError 429."""
+__all__ = ["Rates"]
 
 
 class Rates:
@@ -25,20 +22,20 @@ class Rates:
 
     def publish(self, app: App, events: int) -> None:
         """Charge for events, one per channel they go to. Raises HttpError 429 without charging."""
-        self._take(app, "publishes_per_s", app.publishes_per_s, events)
+        if app.publishes_per_s is not None:
+            self._take(app, "publishes_per_s", app.publishes_per_s, events)
 
     def read(self, app: App) -> None:
         """Charge for a call that does not publish. Raises HttpError 429."""
-        self._take(app, "reads_per_s", app.reads_per_s, 1)
+        if app.reads_per_s is not None:
+            self._take(app, "reads_per_s", app.reads_per_s, 1)
 
     def forget(self, app: App) -> None:
         """The app is gone, or its limits have changed."""
         for limit in ("publishes_per_s", "reads_per_s"):
             self._buckets.pop((app.id, limit), None)
 
-    def _take(self, app: App, limit: str, per_s: int | None, cost: int) -> None:
-        if per_s is None:
-            return
+    def _take(self, app: App, limit: str, per_s: int, cost: int) -> None:
         now = self._now()
         bucket = self._buckets.get((app.id, limit))
         if bucket is None or bucket.per_second != per_s:
