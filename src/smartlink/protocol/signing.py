@@ -132,7 +132,8 @@ def sign_request(secret: str, method: str, path: str, params: Iterable[tuple[str
     `path` excludes the server's own prefix and the query; `params` are the query's pairs, unescaped, without
     `auth_signature`. Keys are lowered and sorted; values are used as they are.
     """
-    query = "&".join([f"{key}={value}" for key, value in sorted([(key.lower(), value) for key, value in params])])
+    pairs = sorted([(key.lower(), value) for key, value in params])
+    query = "&".join(map("=".join, pairs))
     return _hex(secret, f"{method}\n{path}\n{query}".encode("utf-8", "surrogatepass"))
 
 

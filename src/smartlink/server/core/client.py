@@ -84,6 +84,7 @@ class ClientConnection:
         "_joins",
         "_leaving",
         "_link",
+        "_preface",
         "_shared",
         "_token",
         "_waiting",
@@ -125,6 +126,8 @@ class ClientConnection:
         self._leaving: dict[str, PresenceMember] | None = None
         """Presence channels left in this turn of the loop, and the member: announced at the end of the turn."""
         self._is_busy = self._is_greeted = self._is_turn_over = False
+        self._preface = b""
+        """What goes before the greeting."""
         self._waiting: deque[bytes] | None = None
         self._behind_since = 0.0
         self._drained: asyncio.Future[None] | None = None
@@ -133,11 +136,21 @@ class ClientConnection:
         self._deadline = 0.0 if timeout_s is None else self.heard_at + timeout_s
         """While open: until when it must be authorized, 0 once it is. After that: when lingering ends."""
 
-    def start(self, address: str, client: str = "") -> None:
-        """Greet the client at `address`, which names its library `client`. The transport is open."""
+    def start(self, address: str, client: str = "", answer: bytes = b"") -> None:
+        """Greet the client at `address`, which names its library `client`. The transport is open.
+
+        `answer` is written first: in one write with the greeting, unless that has to wait.
+        """
         self._address, self.client = address, client
         self._shared.addresses.take(self.app.id, address)
+        self._preface = answer
         self._run(self._greet())
+        self._write_preface()
+
+    def _write_preface(self) -> None:
+        preface, self._preface = self._preface, b""
+        if preface:
+            self._link.write(preface)
 
     async def _greet(self) -> None:
         node = self._shared.node
@@ -157,7 +170,8 @@ class ClientConnection:
             if self._token is not None:
                 token, self._token = self._token, None
                 await node.resumption.begin(self, token)
-            self.write(text_frame(self.session.opened().frame))
+            preface, self._preface = self._preface, b""
+            self.write(preface + text_frame(self.session.opened().frame))
 
     # Called by the transport
 
@@ -279,6 +293,7 @@ class ClientConnection:
         farewell = close_frame(code, reason)
         if code >= Code.TLS_ONLY:
             farewell = text_frame(encoding.error(reason, code)) + farewell
+        self._write_preface()
         self._link.write(farewell)
         # After other codes the client does not come back.
         self._leave(self.descriptor, linger_s, code, reason, is_lost=code >= Code.OVER_CAPACITY)

@@ -110,34 +110,22 @@ class Poller:
 class PlainLink:
     """A TCP or Unix socket in our own epoll."""
 
-    __slots__ = ("_descriptor", "_is_finishing", "_is_paused", "_outbox", "_poller", "buffered", "handler")
+    __slots__ = ("_descriptor", "_is_finishing", "_is_paused", "_outbox", "_poller", "buffered", "handler", "peer")
 
-    def __init__(self, poller: Poller, descriptor: int, handler: Handler) -> None:
+    def __init__(self, poller: Poller, descriptor: int, handler: Handler, peer: str | None = None) -> None:
+        """`peer` is the address of the peer, if it is known already."""
         self._poller = poller
         self._descriptor = descriptor
         self._outbox: deque[bytes] | None = None
         self._is_finishing = self._is_paused = False
         self.buffered = 0
         self.handler = handler
+        self.peer = _peer_of(descriptor) if peer is None else peer
         poller.add(self, descriptor)
 
     @property
     def descriptor(self) -> int:
         return self._descriptor if self._outbox is None and not self._is_finishing else -1
-
-    @property
-    def peer(self) -> str:
-        if self._descriptor < 0:
-            return "gone"
-        # Given the type, Python does not ask the kernel for it; the name shows the family.
-        view = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, self._descriptor)
-        try:
-            name = view.getpeername()
-        except OSError:
-            return "gone"
-        finally:
-            view.detach()
-        return str(name[0]) if isinstance(name, tuple) else "unix"
 
     def write(self, data: bytes) -> None:
         if self._descriptor < 0 or self._is_finishing:
@@ -259,6 +247,17 @@ class PlainLink:
         if self._outbox is not None:
             events |= select.EPOLLOUT
         self._poller.modify(self._descriptor, events)
+
+
+def _peer_of(descriptor: int) -> str:
+    view = socket.socket(fileno=descriptor)
+    try:
+        name = view.getpeername()
+    except OSError:
+        return "gone"
+    finally:
+        view.detach()
+    return str(name[0]) if isinstance(name, tuple) else "unix"
 
 
 class TransportLink(asyncio.Protocol):

@@ -67,6 +67,8 @@ class Listener:
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._handshakes: set[_Handshake] = set()
+        with contextlib.suppress(OSError):  # accepted sockets inherit it; a Unix socket has no such option
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._spare = os.open(os.devnull, os.O_RDONLY)
         self._throttle = Throttle(clock=self._loop.time)
         self._is_closed = False
@@ -86,7 +88,7 @@ class Listener:
     def _accept(self) -> None:
         for _ in range(ACCEPTS_PER_TURN):
             try:
-                accepted, _ = self._socket.accept()
+                accepted, address = self._socket.accept()
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
                 return
             except OSError as error:
@@ -98,10 +100,9 @@ class Listener:
                 self._refuse(accepted)
                 continue
             accepted.setblocking(False)
-            with contextlib.suppress(OSError):
-                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._context is None:
-                link = PlainLink(self._poller, accepted.detach(), _NOBODY)
+                peer = address[0] if isinstance(address, tuple) else "unix"
+                link = PlainLink(self._poller, accepted.detach(), _NOBODY, peer)
                 link.handler = self._handler(link)
             else:
                 _Handshake(self._handshakes, self._capacity, self._shake(accepted, self._context))

@@ -100,19 +100,30 @@ class EagerTasks:
         try:
             future = coroutine.send(None)
         except StopIteration as stop:
-            if done is not None:
-                done(stop.value)
-            return True
+            result: T = stop.value
         except Exception:  # the boundary: one connection's failure must not stop the loop
             self._metrics.internal_errors += 1
             log.exception("internal error")
             if failed is not None:
                 failed()
             return True
+        else:
+            self._go_on(coroutine, future, done, failed)
+            return False
+        if done is not None:
+            done(result)
+        return True
+
+    def _go_on(
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        future: Any,
+        done: Callable[[T], None] | None,
+        failed: Callable[[], None] | None,
+    ) -> None:
         task = asyncio.get_running_loop().create_task(_rest(_Resume(coroutine, future)))
         self._tasks.add(task)
         task.add_done_callback(lambda task: self._finish(task, done, failed))
-        return False
 
     def _finish(
         self,

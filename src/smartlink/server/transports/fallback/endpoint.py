@@ -57,7 +57,7 @@ class Fallback:
         self._sessions = sessions
 
     def takes(self, path: str) -> bool:
-        return _PATH.fullmatch(path) is not None
+        return not path.startswith("/apps/") and _PATH.fullmatch(path) is not None
 
     async def refusal(self, head: HttpRequest) -> HttpError | None:
         """The error to refuse a request with regardless of its body; None if that depends on the body."""

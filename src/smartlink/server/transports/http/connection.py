@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -100,15 +100,16 @@ class HttpConnection:
 
     __slots__ = (
         "_answer_state",
+        "_begun_at",
         "_behind_since",
         "_complete",
         "_current",
-        "_deadline",
         "_fault",
         "_has_requested",
         "_idle_since",
         "_is_in_loop",
         "_is_last",
+        "_lingers_until",
         "_link",
         "_peer",
         "_reader",
@@ -136,9 +137,9 @@ class HttpConnection:
         self._behind_since = 0.0
         """Since when the peer does not read its answers; 0 while it does."""
         self._peer: str | None = None
-        now = shared.sweeper.now()
-        self._deadline = now + HEAD_TIMEOUT_S
-        self._idle_since = now
+        self._idle_since = shared.sweeper.now()
+        self._begun_at = self._lingers_until = 0.0
+        """Since when the next request, or its body, is awaited, 0 if nothing of it has arrived; when lingering ends."""
         shared.sweeper.add(self)
         shared.open.add(self)
         shared.evictable.add(self)
@@ -149,19 +150,16 @@ class HttpConnection:
         if self._answer_state is AnswerState.OVER or self._fault is not None:
             return
         reader = self._reader
-        if self._is_last:
-            reader.feed(data)  # The first bytes of the WebSocket, if the last request is its handshake.
-        else:
-            had_begun, head = reader.has_begun, reader.head
-            reader.feed(data)
+        reader.feed(data)
+        if not self._is_last:  # else these are the first bytes of the WebSocket, if any
+            head = reader.head
             is_complete = self._read()
-            if reader.head is not None and reader.head is not head:
-                self._deadline = self._shared.sweeper.now() + BODY_TIMEOUT_S
-                self._check_head(reader.head)
-            elif is_complete and not reader.has_begun:
-                self._deadline = self._shared.sweeper.now() + IDLE_TIMEOUT_S
-            elif is_complete or not had_begun:
-                self._deadline = self._shared.sweeper.now() + HEAD_TIMEOUT_S
+            if not reader.has_begun:
+                self._begun_at = 0.0
+            elif is_complete or not self._begun_at or reader.head is not head:
+                self._begun_at = self._shared.sweeper.now()
+                if reader.head is not None and reader.head is not head:
+                    self._check_head(reader.head)
         if self._stream is not None and (self._has_fault or self._is_last or len(self._complete) > 1):
             # The answer may never end: nothing after it can be answered.
             self._link.abort()
@@ -181,12 +179,17 @@ class HttpConnection:
                 read = reader.read()
                 if read is not None:
                     head, body = read
-                elif (unfinished := reader.head) is not None and self._is_socket(unfinished):
-                    head, body = unfinished, b""  # A handshake with a body is refused without it.
+                    request = self._request(head, body)
+                    is_socket = self._is_socket(request)
+                elif (unfinished := reader.head) is not None:
+                    # A handshake with a body is refused without it.
+                    head, request = unfinished, self._request(unfinished)
+                    is_socket = self._is_socket(request)
+                    if not is_socket:
+                        break
                 else:
                     break
-                is_socket = self._is_socket(head)
-                complete.append((self._request(head, body), head.keeps_alive, is_socket))
+                complete.append((request, head.keeps_alive, is_socket))
                 self._is_last = is_socket or not head.keeps_alive
         except HttpError as error:
             self._fault = error
@@ -232,6 +235,15 @@ class HttpConnection:
             self._refuse(HttpError(408, "The request did not arrive in time"))
 
     @property
+    def _deadline(self) -> float:
+        """Until when the next step has time."""
+        if self._answer_state is AnswerState.OVER:
+            return self._lingers_until
+        if self._begun_at:
+            return self._begun_at + (HEAD_TIMEOUT_S if self._reader.head is None else BODY_TIMEOUT_S)
+        return self._idle_since + (IDLE_TIMEOUT_S if self._has_requested else HEAD_TIMEOUT_S)
+
+    @property
     def idle_since(self) -> float | None:
         """When the last answer was complete; None while one is under way."""
         return None if self._answer_state is AnswerState.ANSWERING else self._idle_since
@@ -249,13 +261,12 @@ class HttpConnection:
         if self._has_requested and is_idle:
             self._finish()
 
-    def _path(self, head: Head) -> str:
-        prefix = self._shared.path_prefix
-        return head.path[len(prefix) :] if prefix and head.path.startswith(f"{prefix}/") else head.path
-
     def _request(self, head: Head, body: bytes = b"") -> HttpRequest:
-        client = self._client(head.headers)
-        return HttpRequest(head.method, self._path(head), head.query, head.headers, body, client, head.is_http_1_0)
+        path, prefix = head.path, self._shared.path_prefix
+        if prefix and path.startswith(f"{prefix}/"):
+            path = path[len(prefix) :]
+        headers = head.headers
+        return HttpRequest(head.method, path, head.query, headers, body, self._client(headers), head.is_http_1_0)
 
     def _check_head(self, head: Head) -> None:
         """Refuse now what will be refused whatever its body is; say that the body is wanted, if that was asked."""
@@ -276,7 +287,7 @@ class HttpConnection:
             self._fault = self._fault or refusal
             self._answer_next()
 
-    def _client(self, headers: dict[str, str]) -> str:
+    def _client(self, headers: Mapping[str, str]) -> str:
         peer = self._peer
         if peer is None:
             peer = self._peer = self._shared.proxies.client(self._link.peer, None)
@@ -320,14 +331,13 @@ class HttpConnection:
             self._answer_state = AnswerState.READY
             self._answer_next()
 
-    def _is_socket(self, head: Head) -> bool:
+    def _is_socket(self, request: HttpRequest) -> bool:
         """Whether the request opens a WebSocket, at any path: refusals of WebSockets are sent over them."""
-        headers = head.headers
-        is_offer = "upgrade" in headers and head.method == "GET" and "websocket" in headers["upgrade"].lower()
+        headers = request.headers
+        is_offer = "upgrade" in headers and request.method == "GET" and "websocket" in headers["upgrade"].lower()
         if is_offer and "upgrade" in headers.get("connection", "").lower():
             return True
-        path = self._path(head)
-        return path.startswith("/app/") and not self._shared.fallback.takes(path)
+        return request.path.startswith("/app/") and not self._shared.fallback.takes(request.path)
 
     def _answer(self, request: HttpRequest) -> Coroutine[Any, Any, HttpResponse | None]:
         if self._shared.fallback.takes(request.path):
@@ -356,7 +366,6 @@ class HttpConnection:
         if not (stream.keeps_alive and self._shared.is_ready()):
             self._finish()
             return
-        self._deadline = self._shared.sweeper.now() + IDLE_TIMEOUT_S
         if self._link.buffered:
             self.on_backlog(-1)
         self._answer_next()
@@ -412,6 +421,6 @@ class HttpConnection:
     def _finish(self) -> None:
         self._answer_state = AnswerState.OVER
         self._complete.clear()
-        self._deadline = self._shared.sweeper.now() + LINGER_S
+        self._lingers_until = self._shared.sweeper.now() + LINGER_S
         self._link.resume()
         self._link.finish()

@@ -7,7 +7,8 @@ node, the call gets the same response and the event is not delivered again.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -36,8 +37,8 @@ MAX_EVENT_ID_LENGTH = 200
 COUNTS = frozenset({"user_count", "subscription_count"})
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,200}\Z")
 _PUBLISHED = b"published"
-_WRAPPED = frozenset({"idempotency-key", "traceparent"})
 _NO_ATTRIBUTES: frozenset[str] = frozenset()
+_NONE: frozenset[int] = frozenset()
 
 
 class _Event(msgspec.Struct):
@@ -72,9 +73,12 @@ class _Posting(msgspec.Struct, frozen=True):
     receipt: str | None
 
 
+_receipt_of = attrgetter("receipt")
+
+
 async def publish(node: Node, app: App, request: HttpRequest, rates: Rates) -> HttpResponse:
     """Publish one event to as many channels as the application allows, by default 100."""
-    if request.headers.keys() & _WRAPPED:
+    if "idempotency-key" in request.headers or "traceparent" in request.headers:
         return await _wrapped(node, app, request, "events", lambda trace: _publish(node, app, request, rates, trace))
     return await _publish(node, app, request, rates)
 
@@ -160,31 +164,12 @@ async def _post(node: Node, app: App, postings: list[_Posting], trace: str | Non
     If publishing fails half-way, what was sent stays marked as published: a repeat sends the rest.
     """
     claimed: dict[str, _Posting] = {}
-    repeated: set[int] = set()
     infos: list[dict[str, Any]] = []
     try:
-        for index, posting in enumerate(postings):
-            if (receipt := posting.receipt) is not None:
-                if receipt in claimed or await _claim(node, app, receipt) is not None:
-                    repeated.add(index)
-                else:
-                    claimed[receipt] = posting
+        repeated = await _claim_all(node, app, postings, claimed) if any(map(_receipt_of, postings)) else _NONE
         for index, posting in enumerate(postings):
             if index not in repeated:
-                event, channel = posting.event, posting.channel
-                except_who = left_out(event.socket_id, event.except_user)
-                is_reported = event.id is not None and (
-                    event.receipts or (not event.live and node.policies.of(app.id, channel).receipts)
-                )
-                await node.publish(
-                    app,
-                    channel,
-                    posting.frame,
-                    except_who,
-                    is_live=event.live,
-                    report_id=event.id if is_reported else None,
-                    trace=trace,
-                )
+                await _send(node, app, posting, trace)
                 if (receipt := posting.receipt) is not None:
                     del claimed[receipt]
                     await node.idempotency.complete(app.id, receipt, _PUBLISHED)
@@ -194,6 +179,29 @@ async def _post(node: Node, app: App, postings: list[_Posting], trace: str | Non
         for receipt in claimed:
             await node.idempotency.release(app.id, receipt)
     return infos
+
+
+async def _claim_all(node: Node, app: App, postings: list[_Posting], claimed: dict[str, _Posting]) -> set[int]:
+    """Claim the events with an id, into `claimed`. Returns the indexes of those that were published before."""
+    repeated: set[int] = set()
+    for index, posting in enumerate(postings):
+        if (receipt := posting.receipt) is not None:
+            if receipt in claimed or await _claim(node, app, receipt) is not None:
+                repeated.add(index)
+            else:
+                claimed[receipt] = posting
+    return repeated
+
+
+def _send(node: Node, app: App, posting: _Posting, trace: str | None) -> Coroutine[Any, Any, None]:
+    event, report_id = posting.event, posting.event.id
+    if report_id is not None and not event.receipts:
+        is_reported = not event.live and node.policies.of(app.id, posting.channel).receipts
+        report_id = report_id if is_reported else None
+    except_who = left_out(event.socket_id, event.except_user)
+    return node.publish(
+        app, posting.channel, posting.frame, except_who, is_live=event.live, report_id=report_id, trace=trace
+    )
 
 
 async def _claim(node: Node, app: App, receipt: str) -> bytes | None:

@@ -6,7 +6,7 @@ What two servers could read differently is refused: sections 2.2, 3.2, 5.1, 5.2,
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import msgspec
@@ -17,6 +17,8 @@ __all__ = ["MAX_HEAD_BYTES", "Head", "fields_of", "has_stray_newline", "lines_of
 
 MAX_HEAD_BYTES = 16_384
 MAX_HEADERS = 100
+MAX_SEEN_BYTES = 1_024
+"""Longer headers are not remembered."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"})
 _OTHER_METHODS = frozenset({"CONNECT", "SETUP", "SOURCE", "TRACE"})
@@ -39,15 +41,24 @@ def malformed(why: str) -> HttpError:
     return HttpError(400, f"Malformed request: {why}")
 
 
+class Fields(msgspec.Struct, frozen=True):
+    """The header lines of a request. Names are lower case; values of repeated headers are joined by commas."""
+
+    headers: Mapping[str, str]
+    length: int | None
+    """Bytes of the body; None if it comes in chunks."""
+    closes: bool
+    """Whether no request follows this one."""
+
+
 class Head(msgspec.Struct, frozen=True):
-    """A valid head. Header names are lower case; values of repeated headers are joined by commas."""
+    """A valid head. `length` and `headers` as in `Fields`."""
 
     method: str
     path: str
     query: str
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     length: int | None
-    """Bytes of the body; None if it comes in chunks."""
     is_http_1_0: bool
     """As some proxies speak it: no chunked answers, and no request after this one."""
     keeps_alive: bool
@@ -60,26 +71,38 @@ def has_stray_newline(data: bytes, start: int = 0) -> bool:
 
 def parse_head(block: bytes) -> Head:
     """Parse a head without its final blank line. Raises HttpError."""
-    lines = lines_of(block)
-    method, target, version = _request_line(lines.pop(0))
-    headers = fields_of(lines)
-    host = headers.get("host")
+    first, _, rest = block.partition(b"\r\n")
+    (line,) = lines_of(first)
+    # Publishers send the same headers again and again, behind ever new targets.
+    fields = _fields_of_seen(rest) if len(rest) <= MAX_SEEN_BYTES else _fields(rest)
+    method, target, version = _request_line(line)
+    headers = fields.headers
     is_http_1_0 = version != "HTTP/1.1"
-    if host is None and not is_http_1_0:
+    if is_http_1_0:
+        if "transfer-encoding" in headers or "upgrade" in headers:
+            why = "HTTP/1.0 has neither Transfer-Encoding nor Upgrade: configure the proxy to use HTTP/1.1"
+            raise HttpError(400, why)
+    elif "host" not in headers:
         raise HttpError(400, "The Host header is missing")
-    if host and not _is_host(host):
+    if not target.startswith("/"):
+        target = _origin_form(target, headers.get("host", ""))
+    path, _, query = target.partition("?")
+    # Close after answers to HTTP/1.0, even if keep-alive was requested: its clients may wait for the close.
+    keeps_alive = not (is_http_1_0 or fields.closes)
+    return Head(method, path, query, headers, fields.length, is_http_1_0, keeps_alive)
+
+
+def _fields(block: bytes) -> Fields:
+    headers = fields_of(lines_of(block)) if block else {}
+    if not _HOST.match(headers.get("host", "")):
         raise HttpError(400, "The Host header is not a host and port")
-    if is_http_1_0 and ("transfer-encoding" in headers or "upgrade" in headers):
-        raise HttpError(400, "HTTP/1.0 has neither Transfer-Encoding nor Upgrade: configure the proxy to use HTTP/1.1")
-    length = _length(headers)
     if "expect" in headers and headers["expect"].lower() != "100-continue":
         raise HttpError(417, "The only expectation supported here is 100-continue")
-    # Close after answers to HTTP/1.0, even if keep-alive was requested: its clients may wait for the close.
-    keeps_alive = not is_http_1_0 and ("connection" not in headers or not _closes(headers["connection"]))
-    if not target.startswith("/"):
-        target = _origin_form(target, host or "")
-    path, _, query = target.partition("?")
-    return Head(method, path, query, headers, length, is_http_1_0, keeps_alive)
+    closes = any(option.strip().lower() == "close" for option in headers.get("connection", "").split(","))
+    return Fields(headers, _length(headers), closes)
+
+
+_fields_of_seen = lru_cache(maxsize=256)(_fields)
 
 
 def lines_of(block: bytes) -> list[str]:
@@ -163,16 +186,6 @@ def _length(headers: dict[str, str]) -> int | None:
             raise malformed("chunked must be the last Transfer-Encoding, and given once")
         raise HttpError(501, "The only Transfer-Encoding supported here is chunked")
     return None
-
-
-@lru_cache(maxsize=256)
-def _is_host(host: str) -> bool:
-    return _HOST.match(host) is not None
-
-
-@lru_cache(maxsize=256)
-def _closes(connection: str) -> bool:
-    return any(option.strip().lower() == "close" for option in connection.split(","))
 
 
 def _origin_form(target: str, host: str) -> str:

@@ -6,10 +6,10 @@ Refusals that a client must see (unknown app, wrong origin, over capacity) are s
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 from collections.abc import Callable
+from functools import lru_cache
 from urllib.parse import unquote
 
 from smartlink.protocol import encoding
@@ -65,12 +65,12 @@ class Upgrader:
         app = self._apps.by_key(unquote(path.removeprefix("/app/"))) if is_path else None
         node, address = self._shared.node, request.client_address
         app_id = "" if app is None else app.id
-        link.write(_ANSWER % accept)
+        answer = _ANSWER % accept
         refused: tuple[Code, str] | None
         if app is not None and not may_call(app, request):
             origin = request.headers.get("origin", "")
             node.refuse("origin", f"{WRONG_ORIGIN}: {origin[:100]}", app_id, address)
-            _Refused(link, self._shared, Code.UNAUTHORIZED, WRONG_ORIGIN)
+            _Refused(link, self._shared, answer, Code.UNAUTHORIZED, WRONG_ORIGIN)
             return
         if self._is_replaced():
             refused = Code.RECONNECT, "The server was replaced: reconnect"
@@ -85,11 +85,11 @@ class Upgrader:
         if app is None or refused is not None:
             code, reason = refused or (Code.NO_SUCH_APP, "No application has this key")
             node.refuse(code.name.lower(), reason, app_id, address)
-            _Refused(link, self._shared, code, reason)
+            _Refused(link, self._shared, answer, code, reason)
             return
         connection = WebSocket(link, app, new_session(app), self._shared, token)
         link.handler = connection
-        connection.start(address, client_of(request.query))
+        connection.start(address, client_of(request.query), answer)
 
     def _turn_away(self) -> tuple[Code, str]:
         """Refuse a client while the server stops, over the WebSocket: after an HTTP error pusher-js waits for 15 s.
@@ -111,13 +111,13 @@ class Upgrader:
 class _Refused:
     """A refused connection that is still to read the reason; its input is ignored."""
 
-    def __init__(self, link: Link, shared: ClientSettings, code: Code, reason: str) -> None:
+    def __init__(self, link: Link, shared: ClientSettings, answer: bytes, code: Code, reason: str) -> None:
         self._link = link
         self._sweeper = shared.sweeper
         self._deadline = shared.sweeper.now() + 2.0
         link.handler = self
         shared.sweeper.add(self)
-        link.write(text_frame(encoding.error(reason, code)) + close_frame(code, reason))
+        link.write(answer + text_frame(encoding.error(reason, code)) + close_frame(code, reason))
         link.finish()
 
     def on_bytes(self, data: bytes) -> None:
@@ -142,17 +142,21 @@ def _accept(request: HttpRequest) -> bytes:
     headers = request.headers
     if request.method != "GET":
         raise HttpError(405, "A WebSocket handshake must use GET", {"Allow": "GET"})
-    upgrades = [part.strip().lower() for part in headers.get("upgrade", "").split(",")]
-    connection = [part.strip().lower() for part in headers.get("connection", "").split(",")]
-    if "websocket" not in upgrades or "upgrade" not in connection:
+    if not (_has(headers.get("upgrade", ""), "websocket") and _has(headers.get("connection", ""), "upgrade")):
         raise HttpError(426, "This is a WebSocket endpoint: connect with wss:// or ws://", {"Upgrade": "websocket"})
     if headers.get("sec-websocket-version") != "13":
         raise HttpError(426, "This server speaks WebSocket version 13", {"Sec-WebSocket-Version": "13"})
     key = headers.get("sec-websocket-key", "")
     try:
-        is_key = len(base64.b64decode(key, validate=True)) == 16
-    except (binascii.Error, ValueError):
+        is_key = len(binascii.a2b_base64(key, strict_mode=True)) == 16
+    except ValueError:
         is_key = False
     if not is_key:
         raise HttpError(400, "Sec-WebSocket-Key must be 16 bytes in base64")
-    return base64.b64encode(hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest())
+    digest = hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()
+    return binascii.b2a_base64(digest, newline=False)
+
+
+@lru_cache(maxsize=64)
+def _has(options: str, option: str) -> bool:
+    return option in [each.strip().lower() for each in options.split(",")]
