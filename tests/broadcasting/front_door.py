@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from kit.client import Client
 from smartlink.broadcasting import BroadcastEvent, BroadcastNow, BroadcastSettings, PrivateChannel
+
+if TYPE_CHECKING:
+    from kit.client import Client  # a shop in a process of its own needs no server
 
 __all__ = ["Base", "Order", "OrderShipped", "Typed", "User", "follow", "settings_for"]
 
