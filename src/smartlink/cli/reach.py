@@ -5,8 +5,6 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-import structlog
-
 from smartlink.safety import is_loopback
 
 if TYPE_CHECKING:
@@ -17,16 +15,16 @@ __all__ = ["port_to_write", "warn_of_port"]
 
 TIMEOUT_S = 2.0
 
-log = structlog.get_logger(__name__)
-
 
 def warn_of_port(settings: ServerSettings) -> None:
     """Log a warning if REVERB_PORT differs from the port of this machine that the server will listen on."""
+    import structlog
+
     from smartlink.broadcasting import BroadcastSettings
 
     own = BroadcastSettings()
     if _differs(own, settings):
-        log.warning(
+        structlog.get_logger(__name__).warning(
             "publishers connect to another port than the server's",
             reverb_port=own.reverb_port,
             fix=f"set REVERB_PORT={settings.reverb_server_port}, unless a proxy listens on {own.reverb_port}",

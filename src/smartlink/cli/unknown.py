@@ -7,8 +7,6 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import structlog
-
 __all__ = ["OF_OTHERS", "find_unknown", "warn_of_unknown"]
 
 PREFIX = "REVERB_"
@@ -16,8 +14,6 @@ OF_OTHERS = frozenset(
     {f"REVERB_{part}" for part in ("HOST", "PORT", "SCHEME", "PUBLIC_HOST", "PUBLIC_PORT", "PUBLIC_SCHEME")}
 )
 """Variables with our prefix that publishers and pages read, not the server."""
-
-log = structlog.get_logger(__name__)
 
 
 def find_unknown(names: Iterable[str], known: Iterable[str]) -> Mapping[str, str | None]:
@@ -34,11 +30,13 @@ def find_unknown(names: Iterable[str], known: Iterable[str]) -> Mapping[str, str
 
 def warn_of_unknown(env_file: Path = Path(".env")) -> None:
     """Log each unknown setting, without its value."""
+    import structlog  # it imports rich, which takes as long as all else that a short command needs
     from dotenv import dotenv_values
 
     from smartlink.server.settings.config import ServerSettings
 
     given = {name.upper() for name in (*os.environ, *(dotenv_values(env_file) if env_file.is_file() else ()))}
     known = {name.upper() for name in ServerSettings.model_fields} | OF_OTHERS
+    log = structlog.get_logger(__name__)
     for name, meant in find_unknown(given, known).items():
         log.warning("unknown setting", name=name, did_you_mean=meant)
