@@ -22,6 +22,8 @@ from smartlink.server.cluster.presence.base import ChannelCount
 from smartlink.server.cluster.redis.connect import RedisRefused
 from smartlink.server.cluster.redis.permissions import COMMANDS
 from smartlink.server.run import bootstrap
+from smartlink.server.run.engines import engines_for
+from smartlink.server.runtime.metrics import Metrics
 from smartlink.server.settings.config import ServerSettings
 
 HOWTO = Path(__file__).parents[2] / "docs/howto/redis.md"
@@ -56,7 +58,7 @@ async def start_and_stop(settings: ServerSettings) -> None:
 
 
 def test_every_command_of_a_script_is_probed() -> None:
-    scripts = bootstrap.engines_for(scaled_anywhere(), bootstrap.Metrics()).redis
+    scripts = engines_for(scaled_anywhere(), Metrics()).redis
     assert scripts is not None
     used = set(re.findall(r"redis\.call\('([A-Z]+)'", "".join(scripts._scripts)))
 

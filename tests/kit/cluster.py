@@ -14,7 +14,8 @@ from smartlink.server.cluster.idempotency.memory import MemoryIdempotency
 from smartlink.server.cluster.presence.base import OnChange
 from smartlink.server.cluster.presence.memory import MemoryPresence
 from smartlink.server.cluster.sessions.memory import MemorySessions
-from smartlink.server.run.bootstrap import Engines, build
+from smartlink.server.run.bootstrap import build
+from smartlink.server.run.engines import Engines
 from smartlink.server.run.lifecycle import RealtimeServer
 from smartlink.server.settings.config import ServerSettings
 

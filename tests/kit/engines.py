@@ -14,7 +14,7 @@ from smartlink.server.cluster.idempotency.memory import MemoryIdempotency
 from smartlink.server.cluster.presence.base import Arrival, ChannelCount, ChannelState
 from smartlink.server.cluster.presence.memory import MemoryPresence
 from smartlink.server.cluster.sessions.memory import MemorySessions
-from smartlink.server.run.bootstrap import Engines
+from smartlink.server.run.engines import Engines
 
 
 class Gate:

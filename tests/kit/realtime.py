@@ -14,7 +14,8 @@ from kit.waiting import LIMIT_S
 from smartlink.protocol.signing import signed_query
 from smartlink.server.apps.base import App, AppManager
 from smartlink.server.apps.static import StaticApps
-from smartlink.server.run.bootstrap import Engines, build
+from smartlink.server.run.bootstrap import build
+from smartlink.server.run.engines import Engines
 from smartlink.server.run.lifecycle import RealtimeServer
 from smartlink.server.settings.config import ServerSettings
 

@@ -90,7 +90,7 @@ def _report(count: int, batch: str, what: str) -> None:
 
 
 def _with_queue(work: Callable[[WebhookQueue], Awaitable[T]]) -> T:
-    from smartlink.server.run.bootstrap import webhook_queue_for
+    from smartlink.server.run.engines import webhook_queue_for
     from smartlink.server.settings.config import ServerSettings
 
     configure()

@@ -20,7 +20,8 @@ from smartlink.cli.frames import show_frame
 from smartlink.cli.logs import configure
 from smartlink.server.net.sockets import raise_descriptor_limit
 from smartlink.server.observe.gateway import serve_questions
-from smartlink.server.run.bootstrap import build, uses_redis, worker_engines
+from smartlink.server.run.bootstrap import build
+from smartlink.server.run.engines import uses_redis, worker_engines
 from smartlink.server.settings.config import ServerSettings
 from smartlink.server.webhooks.queue import QueueUnavailable
 from smartlink.server.workers import messages

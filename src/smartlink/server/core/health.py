@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from smartlink.background import Background
-from smartlink.server.cluster.redis.commands import FULL, RedisCommands
+
+if TYPE_CHECKING:
+    from smartlink.server.cluster.redis.commands import RedisCommands
 
 __all__ = ["CERTIFICATE_S", "Health"]
 
@@ -43,6 +46,8 @@ class Health:
         """Return why publishers get 503 or clients refuse TLS, and which background tasks have stopped."""
         found = [f"Stopped: {name} ({reason})" for name, reason in self.background.died.items()]
         if self.redis == "full":
+            from smartlink.server.cluster.redis.commands import FULL  # a server without Redis does not import redis-py
+
             found.append(FULL)
         elif not self._is_connected():
             reason = self._redis.problem if self._redis is not None else ""

@@ -1,4 +1,4 @@
-"""Builds and wires a realtime server: the only file that names engines."""
+"""Builds and wires a realtime server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.metadata
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from smartlink.background import Background
 from smartlink.prometheus import Samples
@@ -17,25 +17,6 @@ from smartlink.server.apps.base import App, AppManager, AppsInvalid, WebhookTarg
 from smartlink.server.apps.description import policies_from_json
 from smartlink.server.apps.file import FileApps
 from smartlink.server.apps.static import StaticApps
-from smartlink.server.cluster.brokers.base import Broker
-from smartlink.server.cluster.brokers.log import ChannelLog
-from smartlink.server.cluster.brokers.memory import MemoryBroker
-from smartlink.server.cluster.brokers.redis import BROKER_SCRIPTS, RedisBroker
-from smartlink.server.cluster.history.base import History
-from smartlink.server.cluster.history.memory import MemoryHistory
-from smartlink.server.cluster.history.redis import HISTORY_SCRIPTS, RedisHistory
-from smartlink.server.cluster.idempotency.base import IdempotencyStore
-from smartlink.server.cluster.idempotency.memory import MemoryIdempotency
-from smartlink.server.cluster.idempotency.redis import IDEMPOTENCY_SCRIPTS, RedisIdempotency
-from smartlink.server.cluster.presence.base import PresenceStore
-from smartlink.server.cluster.presence.lua import PRESENCE_SCRIPTS
-from smartlink.server.cluster.presence.memory import MemoryPresence
-from smartlink.server.cluster.presence.redis import RedisPresence
-from smartlink.server.cluster.redis.commands import RedisCommands
-from smartlink.server.cluster.redis.naming import Names
-from smartlink.server.cluster.sessions.base import SessionStore
-from smartlink.server.cluster.sessions.memory import MemorySessions
-from smartlink.server.cluster.sessions.redis import SESSION_SCRIPTS, RedisSessions
 from smartlink.server.core.client import ClientConnection, ClientSettings
 from smartlink.server.core.fanout import FanOut, Subscriber
 from smartlink.server.core.health import Health
@@ -53,6 +34,7 @@ from smartlink.server.observe.operators import Operators
 from smartlink.server.observe.questions import Questions
 from smartlink.server.observe.samples import Observer, webhook_backlog, webhook_samples
 from smartlink.server.observe.webhook_desk import WebhookDesk
+from smartlink.server.run.engines import Engines, engines_for, memory_stores, uses_redis, webhook_queue_for
 from smartlink.server.run.lifecycle import RealtimeServer
 from smartlink.server.runtime.eager import EagerTasks
 from smartlink.server.runtime.limits import AddressCount, AddressRate
@@ -60,48 +42,33 @@ from smartlink.server.runtime.metrics import Metrics
 from smartlink.server.runtime.rates import MachineOverview, ProcessOverview, RateSampler
 from smartlink.server.runtime.sweeper import Sweeper
 from smartlink.server.settings.config import MIN_SECRET_LENGTH, ServerSettings, is_safe_secret
-from smartlink.server.settings.redis_address import Kind, parse_url
 from smartlink.server.transports.fallback.endpoint import Fallback
 from smartlink.server.transports.fallback.sessions import Sessions
 from smartlink.server.transports.http.connection import HttpConnection, HttpSettings
 from smartlink.server.transports.http.router import Router
 from smartlink.server.transports.http.status import StatusEndpoint
-from smartlink.server.transports.ingest import RedisIngest
 from smartlink.server.transports.ws.upgrade import Upgrader
 from smartlink.server.webhooks.base import OutgoingEvent, WebhookSink
 from smartlink.server.webhooks.delivery import Webhooks, WebhookTimes
 from smartlink.server.webhooks.guard import Guard
-from smartlink.server.webhooks.memory import MemoryQueue
 from smartlink.server.webhooks.post import Poster
-from smartlink.server.webhooks.queue import QueueUnavailable, WebhookQueue
-from smartlink.server.webhooks.redis import WEBHOOK_SCRIPTS, RedisQueue
-from smartlink.server.webhooks.sqlite import SqliteQueue
-from smartlink.server.workers.engines import (
-    WorkerBroker,
-    WorkerHistory,
-    WorkerIdempotency,
-    WorkerPresence,
-    WorkerSessions,
-)
+from smartlink.server.webhooks.queue import QueueUnavailable
 from smartlink.server.workers.hub import WorkerHub
-from smartlink.server.workers.parent_link import ParentLink
 from smartlink.server.workers.single import SingleBroker, SinglePresence
 
+if TYPE_CHECKING:
+    from smartlink.server.transports.ingest import RedisIngest
+
 __all__ = [
-    "Engines",
     "Parent",
     "app_from",
     "apps_for",
     "build",
     "endpoint_for",
-    "engines_for",
     "guard_for",
     "operators_for",
     "parent_for",
-    "uses_redis",
-    "webhook_queue_for",
     "webhooks_for",
-    "worker_engines",
 ]
 
 
@@ -176,87 +143,11 @@ def apps_for(settings: ServerSettings, background: Background | None = None) -> 
     return StaticApps([app_from(settings)], prepare)
 
 
-@dataclass(frozen=True, slots=True)
-class Engines:
-    """The stores and broker of a node: shared with other nodes, or local when it runs alone."""
-
-    broker: Broker
-    presence: PresenceStore
-    history: History
-    idempotency: IdempotencyStore
-    sessions: SessionStore
-    redis: RedisCommands | None = None
-    """The shared connection when nodes are joined by Redis."""
-
-
-def engines_for(settings: ServerSettings, metrics: Metrics) -> Engines:
-    """The engines that `settings` select. Raises UnsafeSettings."""
-    if not uses_redis(settings):
-        log, history, idempotency, sessions = _memory_stores(settings)
-        return Engines(MemoryBroker(log), MemoryPresence(), history, idempotency, sessions)
-    address = settings.redis_address
-    stores = (*HISTORY_SCRIPTS, *IDEMPOTENCY_SCRIPTS, *SESSION_SCRIPTS)
-    scripts = (*BROKER_SCRIPTS, *PRESENCE_SCRIPTS, *stores, *WEBHOOK_SCRIPTS)
-    prefix = settings.reverb_scaling_channel
-    commands, names = RedisCommands(address, scripts, prefix), Names(prefix)
-    commands.round_trips = metrics.redis
-    return Engines(
-        RedisBroker(
-            commands,
-            names,
-            metrics,
-            is_sharded=address.kind is Kind.CLUSTER,
-            kept_s=2 * settings.reverb_server_session_ttl,
-            max_app_bytes=settings.reverb_server_history_bytes,
-        ),
-        RedisPresence(commands, names),
-        RedisHistory(commands, names, max_app_bytes=settings.reverb_server_cache_bytes),
-        RedisIdempotency(commands, names, settings.reverb_server_receipt_bytes),
-        RedisSessions(commands, names, settings.reverb_server_session_bytes),
-        commands,
-    )
-
-
-def _memory_stores(
-    settings: ServerSettings,
-) -> tuple[ChannelLog, MemoryHistory, MemoryIdempotency, MemorySessions]:
-    """In-memory stores for a machine without Redis."""
-    return (
-        ChannelLog(settings.reverb_server_history_bytes),
-        MemoryHistory(max_app_bytes=settings.reverb_server_cache_bytes),
-        MemoryIdempotency(max_app_bytes=settings.reverb_server_receipt_bytes),
-        MemorySessions(max_app_bytes=settings.reverb_server_session_bytes),
-    )
-
-
 def _version() -> str:
     try:
         return importlib.metadata.version("smartlink-realtime")
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
-
-
-def uses_redis(settings: ServerSettings) -> bool:
-    """Whether Redis joins the nodes."""
-    return settings.reverb_scaling_enabled
-
-
-def webhook_queue_for(settings: ServerSettings, shared: RedisCommands | None = None) -> WebhookQueue:
-    """The webhook queue that `settings` select, not started; uses `shared` when the queue is in the nodes' Redis.
-
-    Raises UnsafeSettings.
-    """
-    where = settings.webhook_queue
-    if where == "memory":
-        return MemoryQueue()
-    if where.startswith("sqlite:///"):
-        return SqliteQueue(Path(where.removeprefix("sqlite:///")))
-    if where != "redis":
-        address = parse_url(where, ca_file=settings.redis_ca_file)
-        shared = RedisCommands(address, WEBHOOK_SCRIPTS)
-    elif shared is None:
-        shared = RedisCommands(settings.redis_address, WEBHOOK_SCRIPTS)
-    return RedisQueue(shared, Names(settings.reverb_scaling_channel))
 
 
 def guard_for(settings: ServerSettings) -> Guard:
@@ -338,7 +229,7 @@ def parent_for(settings: ServerSettings) -> Parent:
         if app is not None:
             webhooks.emit(app, event)
 
-    log, history, idempotency, sessions = _memory_stores(settings)
+    log, history, idempotency, sessions = memory_stores(settings)
     worker_hub = WorkerHub(
         presence=presence, history=history, idempotency=idempotency, sessions=sessions, log=log, emit=emit
     )
@@ -352,6 +243,12 @@ def parent_for(settings: ServerSettings) -> Parent:
     )
     delivers = not uses_redis(settings)
     return Parent(worker_hub, engines, webhooks, apps, metrics, background, delivers)
+
+
+def _ingest_for(settings: ServerSettings, apps: AppManager, node: Node, background: Background) -> RedisIngest:
+    from smartlink.server.transports.ingest import RedisIngest
+
+    return RedisIngest(settings, apps, node, background)
 
 
 def endpoint_for(
@@ -371,13 +268,6 @@ def operators_for(parent: Parent, samples: Callable[[], Samples], local: Callabl
         return Operators(gateway, samples, background=parent.background)
     desk = WebhookDesk(parent.webhooks)
     return Operators(gateway, samples, own_feed=parent.webhooks.feed, webhooks=desk, background=parent.background)
-
-
-def worker_engines(link: ParentLink) -> Engines:
-    """The engines of a worker: each forwards to the parent."""
-    return Engines(
-        WorkerBroker(link), WorkerPresence(link), WorkerHistory(link), WorkerIdempotency(link), WorkerSessions(link)
-    )
 
 
 def build(
@@ -504,6 +394,6 @@ def build(
         retire=retire,
         observer=observer,
         agent=Agent(node, questions),
-        ingest=RedisIngest(settings, apps, node, background) if settings.reads_events_from_redis else None,
+        ingest=_ingest_for(settings, apps, node, background) if settings.reads_events_from_redis else None,
     )
     return server

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import socket
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -26,8 +27,10 @@ from smartlink.server.runtime.metrics import Metrics
 from smartlink.server.runtime.rates import RateSampler
 from smartlink.server.runtime.sweeper import Sweeper, Watched
 from smartlink.server.settings.config import ServerSettings
-from smartlink.server.transports.ingest import RedisIngest
 from smartlink.server.webhooks.delivery import Webhooks
+
+if TYPE_CHECKING:
+    from smartlink.server.transports.ingest import RedisIngest
 
 __all__ = ["RealtimeServer"]
 

@@ -19,8 +19,9 @@ from smartlink.prometheus import Samples
 from smartlink.server.apps.reloading import reload_apps
 from smartlink.server.net.sockets import open_listeners
 from smartlink.server.net.tls import Certificate
-from smartlink.server.run.bootstrap import build, endpoint_for, operators_for, parent_for, uses_redis
+from smartlink.server.run.bootstrap import build, endpoint_for, operators_for, parent_for
 from smartlink.server.run.control import CommandFailed, ControlSocket, control_path, listen_for_operators
+from smartlink.server.run.engines import uses_redis
 from smartlink.server.run.lifecycle import RealtimeServer
 from smartlink.server.run.supervisor import Supervisor, WorkersFailed
 from smartlink.server.settings.config import ServerSettings
