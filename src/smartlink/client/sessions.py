@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import OrderedDict
 from typing import Any
 
 import msgspec
@@ -53,7 +54,7 @@ class ClientSession:
         self.is_kept = is_kept
         self._token = secrets.token_urlsafe(24)
         self._was_connected = False
-        self._remembered: dict[tuple[Any, ...], None] = {}
+        self._remembered: OrderedDict[tuple[Any, ...], None] = OrderedDict()
         self._replayed: dict[str, int] = {}
         """By channel, how many of the next events are sent again."""
 
@@ -90,7 +91,7 @@ class ClientSession:
             return False
         is_known = key in self._remembered
         if not is_known and len(self._remembered) >= MAX_REMEMBERED:
-            del self._remembered[next(iter(self._remembered))]
+            self._remembered.popitem(last=False)
         self._remembered[key] = None
         return is_known and left > 0
 
