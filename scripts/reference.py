@@ -25,6 +25,7 @@ MODULES = (
     "smartlink.broadcasting.outbox",
     "smartlink.broadcasting.webhooks",
     "smartlink.broadcasting.testing",
+    "smartlink.broadcasting.described",
     "smartlink.broadcasting.integrations.fastapi",
     "smartlink.broadcasting.integrations.django",
     "smartlink.broadcasting.integrations.flask",

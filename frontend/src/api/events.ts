@@ -161,5 +161,5 @@ export interface ChannelEvents {
   'private-admin': 'AdminFigures' | 'AdminEvent'
 }
 
-/** Recorded events: `GET /api/events` has those that a client missed. */
+/** Recorded events: those with an `eventId`. */
 export type DurableEvent = 'MessageSent' | 'MessageDelivered' | 'MessageRead' | 'PrivateMessageSent' | 'UserUpdated' | 'NotificationCreated' | '.Illuminate\\Notifications\\Events\\BroadcastNotificationCreated' | 'NotificationRead' | 'CampaignCreated' | 'CampaignUpdated' | 'CampaignActivated' | 'CampaignDeactivated' | 'CampaignDeleted' | 'BudgetChanged' | 'DepositCompleted' | 'WithdrawalProcessed' | 'BalanceUpdated'

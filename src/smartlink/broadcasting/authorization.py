@@ -24,7 +24,7 @@ import inspect
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, Protocol, TypeVar
 from uuid import UUID
@@ -208,6 +208,10 @@ class ChannelRules:
     def __init__(self) -> None:
         self._rules: list[ChannelRule] = []
         self._loaders: dict[type, Callable[[Any], object]] = {}
+
+    def __iter__(self) -> Iterator[ChannelRule]:
+        """Iterate over the rules, in order."""
+        return iter(tuple(self._rules))
 
     @property
     def rules(self) -> tuple[ChannelRule, ...]:

@@ -60,7 +60,7 @@ def _own_fields(kind: type) -> set[str]:
     return {name for name, annotation in annotations.items() if "ClassVar" not in str(annotation)}
 
 
-def _templates(kind: type) -> tuple[Channel, ...]:
+def templates_of(kind: type) -> tuple[Channel, ...]:
     """Return the channels in a class's `channel` or `channels`."""
     channels: object = getattr(kind, "channel", None)
     if not isinstance(channels, Channel):
@@ -76,12 +76,12 @@ def _check_placeholders(kind: type[BroadcastEvent]) -> None:
         inspect.signature(kind.__init__).parameters
     )
     for name in _own_fields(kind) & {"channel", "channels"}:
-        if _templates(kind) and name in vars(kind):
+        if templates_of(kind) and name in vars(kind):
             raise TypeError(
                 f"{kind.__name__}: {name} is annotated, and so a field that travels with the event; leave the "
                 f"annotation out, or write {name}: ClassVar = ..."
             )
-    for channel in _templates(kind):
+    for channel in templates_of(kind):
         for name in channel.placeholders:
             if name not in known and not hasattr(kind, name):
                 raise TypeError(f"{kind.__name__}: {channel!r} needs a field {name}, which the class does not have")
@@ -117,7 +117,7 @@ class BroadcastEvent(ABC):  # noqa: B024 - applications' own bases may have abst
 
         def __new__(cls, *_: Any, **__: Any) -> Self:
             _make_dataclass(cls)
-            if cls.broadcast_on is BroadcastEvent.broadcast_on and not _templates(cls):
+            if cls.broadcast_on is BroadcastEvent.broadcast_on and not templates_of(cls):
                 raise TypeError(
                     f"{cls.__name__} has no channel: set channel = PrivateChannel(...), or override broadcast_on()"
                 )
@@ -132,7 +132,7 @@ class BroadcastEvent(ABC):  # noqa: B024 - applications' own bases may have abst
 
     def broadcast_on(self) -> Channel | Sequence[Channel]:
         """Return the channel or channels to send to, by default those of the class; an empty list sends nothing."""
-        return [channel.filled_by(self) for channel in _templates(type(self))]
+        return [channel.filled_by(self) for channel in templates_of(type(self))]
 
     def broadcast_as(self) -> str | enum.Enum:
         """Return the event's name on the wire.
@@ -178,8 +178,7 @@ class BroadcastEvent(ABC):  # noqa: B024 - applications' own bases may have abst
         Raises ValueError if it does not fit the fields, and TypeError for a class with a constructor of its own, which
         has to override this.
         """
-        _make_dataclass(cls)
-        event: Self = _adapter(cls).validate_json(payload)
+        event: Self = adapter_of(cls).validate_json(payload)
         return event
 
 
@@ -235,7 +234,9 @@ class BroadcastNotification(BroadcastEvent):
 
 
 @functools.cache
-def _adapter(kind: type[_Event]) -> TypeAdapter[_Event]:
+def adapter_of(kind: type[_Event]) -> TypeAdapter[_Event]:
+    """Return pydantic's reader and describer of an event's fields. Raises TypeError if the class has none."""
+    _make_dataclass(kind)
     try:
         return TypeAdapter(kind)
     except PydanticSchemaGenerationError as error:

@@ -16,6 +16,7 @@ _EXTRAS = {
     "explain": "server",
     "bench": "server",
     "listen": "client,cli",
+    "events": "broadcasting,cli",
 }
 """The extra each command needs; those neither here nor in `_PORTALS` (`serve`, `doctor`) need all of them."""
 _PORTALS = ("app", "worker", "db", "failed", "channels", "user", "seed")

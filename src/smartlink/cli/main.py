@@ -148,7 +148,7 @@ def _run(main: object) -> None:
 
 def main() -> None:
     """Run the command line."""
-    from smartlink.cli import apps, bench, data, listen, queue_worker, realtime, tail, webhooks
+    from smartlink.cli import apps, bench, data, event_types, listen, queue_worker, realtime, tail, webhooks
     from smartlink.cli.doctor.command import doctor
 
     realtime.register(app)
@@ -158,6 +158,7 @@ def main() -> None:
     tail.register(app)
     bench.register(app)
     listen.register(app)
+    event_types.register(app)
     data.register(app)
     app.command()(doctor)
     app()

@@ -180,7 +180,9 @@ def _channel(address: str) -> dict[str, Any]:
     channel: dict[str, Any] = {"address": address, "title": title, "description": f"Subscribers: {who}", "messages": {}}
     names = re.findall(r"{(\w+)}", address)
     if names:
-        channel["parameters"] = {name: {"description": "A canonical decimal id."} for name in names}
+        channel["parameters"] = {
+            name: {"description": "A canonical decimal id.", "x-type": "integer"} for name in names
+        }
     return channel
 
 
