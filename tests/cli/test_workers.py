@@ -139,6 +139,45 @@ async def test_a_repeated_call_is_executed_once_at_whichever_worker(server: Reve
         assert await client.is_quiet()
 
 
+async def test_members_of_a_killed_worker_come_back_within_their_grace_unnoticed(tmp_path: Path) -> None:
+    policies = '[{"pattern": "presence-*", "presence_grace_s": 300}]'
+    with reverb(tmp_path, "--workers", "2", reverb_app_channels=policies) as server:
+        async with AsyncExitStack() as stack:
+
+            async def member(number: int) -> Client:
+                session = f"a-session-token-of-the-tests-{number}"
+                client = await stack.enter_async_context(connected(server.port, session=session))
+                await client.subscribe("presence-chat", {"user_id": str(number)})
+                return client
+
+            members = [await member(number) for number in range(MANY)]
+            os.kill(server.workers()[0], signal.SIGKILL)
+
+            async def heard(client: Client, until: str) -> list[str] | None:
+                """The members' comings and goings before an event; None when the connection ended."""
+                changes: list[str] = []
+                try:
+                    while (message := await client.receive())["event"] != until:
+                        if message["event"] == "pusher_internal:member_removed":
+                            changes.append(message["data"])
+                except Closed:
+                    return None
+                return changes
+
+            listening = [asyncio.create_task(heard(client, "last")) for client in members]
+            await eventually(lambda: any(each.done() for each in listening))
+            lost = [number for number, each in enumerate(listening) if each.done()]
+            for number in lost:
+                await member(number)
+            await publish(server.port, "presence-chat", "last")
+            changes = [each for each in await asyncio.gather(*listening) if each is not None]
+
+            assert 0 < len(changes) < MANY
+            assert not any(changes)
+            users = await get(server.port, "/channels/presence-chat/users")
+            assert {user["id"] for user in users["users"]} == {str(number) for number in range(MANY)}
+
+
 async def test_a_killed_workers_members_leave_and_it_is_replaced(server: Reverb) -> None:
     victim, survivor = server.workers()
     async with clients(server.port) as all_of_them:

@@ -32,7 +32,7 @@ from smartlink.server.workers.parent_link import ParentLink
 
 APP_BYTES = 100_000
 """What the suites of the ports ask for where it matters; nowhere else do they keep as much."""
-ANA, BEN = PresenceMember("1", b'{"name":"Ana"}'), PresenceMember("2")
+ANA, BEN, CLEO, DAN = PresenceMember("1", b'{"name":"Ana"}'), *map(PresenceMember, "234")
 
 
 @pytest.fixture
@@ -186,6 +186,37 @@ async def test_a_dead_workers_entries_are_removed_and_one_other_worker_announces
     assert await stores[2].channels("1") == {"lobby": ChannelCount(1, 0), "presence-a": ChannelCount(1, 1)}
 
 
+async def test_members_with_a_grace_outlast_a_dead_worker(machine: Workers) -> None:
+    one, two = WorkerPresence(await machine.link()), WorkerPresence(await machine.link())
+    told: list[Change] = []
+    await two.start(told.append)
+    for user, grace_s in ((ANA, 5), (BEN, 60), (CLEO, 5), (DAN, 0)):
+        await one.join("1", "presence-a", f"1.{user.user_id}", user, grace_s)
+
+    machine.kill(machine.links[0])
+    await eventually(lambda: told)
+    await two.join("1", "presence-a", "2.3", CLEO, 5)
+    machine.hub.sweep(time.monotonic() + 4)
+    assert told == [Change("1", "presence-a", removed=(DAN,))]
+    machine.hub.sweep(time.monotonic() + 6)
+    await eventually(lambda: len(told) == 2)
+
+    assert told[1] == Change("1", "presence-a", removed=(ANA,))
+    assert set(await two.members("1", "presence-a")) == {BEN, CLEO}
+
+
+async def test_members_of_a_worker_that_stops_leave_at_once(machine: Workers) -> None:
+    one, two = WorkerPresence(await machine.link()), WorkerPresence(await machine.link())
+    told: list[Change] = []
+    await two.start(told.append)
+    await one.join("1", "presence-a", "1.1", ANA, 60)
+
+    await one.stop()
+    await eventually(lambda: told)
+
+    assert told == [Change("1", "presence-a", removed=(ANA,), is_vacated=True)]
+
+
 async def test_with_no_worker_left_only_webhooks_report_the_dead_ones_leaves(machine: Workers) -> None:
     presence = WorkerPresence(await machine.link())
     await presence.join("1", "presence-a", "1.1", ANA)
@@ -241,7 +272,7 @@ async def test_a_return_waits_until_the_leave_has_been_announced(machine: Worker
         leaver = FarEnd(there)
         await leaver.send(
             messages.Hello(messages.VERSION, 1),
-            call(1, "join", "1", "presence-a", "1.1", ANA),
+            call(1, "join", "1", "presence-a", "1.1", ANA, 0),
             call(2, "leave", "1", "presence-a", "1.1"),
         )
         joined, left = await leaver.reply(), await leaver.reply()
@@ -264,7 +295,7 @@ async def test_an_unsettled_turn_times_out(machine: Workers) -> None:
     machine.hub.peer(here)
     with there:
         stuck = FarEnd(there)
-        await stuck.send(messages.Hello(messages.VERSION, 1), call(1, "join", "1", "presence-a", "1.1", ANA))
+        await stuck.send(messages.Hello(messages.VERSION, 1), call(1, "join", "1", "presence-a", "1.1", ANA, 0))
         await stuck.received()
         joining = asyncio.ensure_future(other.join("1", "presence-a", "2.1", ANA))
         await other.join("1", "chat", "2.1", None)
@@ -283,7 +314,7 @@ async def test_publications_held_back_by_a_turn_are_dropped_with_their_worker(ma
     machine.hub.peer(here)
     with there:
         holder = FarEnd(there)
-        await holder.send(messages.Hello(messages.VERSION, 1), call(1, "join", "1", "presence-a", "1.1", ANA))
+        await holder.send(messages.Hello(messages.VERSION, 1), call(1, "join", "1", "presence-a", "1.1", ANA, 0))
         turn = (await holder.reply()).turn
         lost = asyncio.ensure_future(WorkerPresence(first).join("1", "presence-a", "2.1", BEN))
         joining = asyncio.ensure_future(WorkerPresence(second).join("1", "presence-a", "3.1", ANA))

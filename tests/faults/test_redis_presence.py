@@ -78,6 +78,47 @@ async def test_a_dead_nodes_entries_are_removed_within_ten_seconds_and_announced
 
 
 @impatient
+async def test_members_with_a_grace_outlast_a_dead_node(shared_redis: RedisServer) -> None:
+    async with (
+        redis_engines(shared_redis.url) as dying,
+        redis_engines(shared_redis.url, dying.names.prefix) as other,
+    ):
+        grace_s = int(presence.LEASE_MS / 1_000) + 2
+        await dying.presence.join(*ROOM, "1.1", ANA)
+        await dying.presence.join(*ROOM, "1.2", BEN, grace_s)
+        await dying.presence.join(*ROOM, "1.3", CLEO, grace_s)
+
+        await dying.die()
+        await eventually(lambda: other.changes)
+        assert other.changes == [gone(ANA)]
+        assert await other.presence.members(*ROOM) == [BEN, CLEO]
+        await other.presence.join(*ROOM, "2.2", BEN)
+        await eventually(lambda: len(other.changes) == 2)
+
+        assert other.changes[1] == gone(CLEO)
+        assert await other.presence.members(*ROOM) == [BEN]
+        await settled(other)
+
+
+@impatient
+async def test_a_grace_outlasts_a_flushed_redis() -> None:
+    with redis_server() as server:
+        async with redis_engines(server.url) as dying, redis_engines(server.url, dying.names.prefix) as other:
+            await dying.presence.join(*ROOM, "1.1", ANA)
+            await dying.presence.join(*ROOM, "1.2", BEN, 300)
+            former_id = dying.presence._node_id
+            server.call("FLUSHALL")
+            await eventually(lambda: dying.presence._node_id != former_id)
+            await settled(dying)
+
+            await dying.die()
+            await eventually(lambda: other.changes)
+
+            assert other.changes == [gone(ANA)]
+            assert await other.presence.members(*ROOM) == [BEN]
+
+
+@impatient
 async def test_a_flushed_redis_is_refilled_without_announcements(shared_redis: RedisServer) -> None:
     with redis_server() as server:
         async with redis_engines(server.url) as one, redis_engines(server.url, one.names.prefix) as two:

@@ -137,8 +137,10 @@ class SharedPresence(MemoryPresence):
         super().__init__()
         self._between = between
 
-    async def join(self, app_id: str, channel: str, socket_id: str, member: PresenceMember | None) -> Arrival:
-        arrival = await super().join(app_id, channel, socket_id, member)
+    async def join(
+        self, app_id: str, channel: str, socket_id: str, member: PresenceMember | None, grace_s: int = 0
+    ) -> Arrival:
+        arrival = await super().join(app_id, channel, socket_id, member, grace_s)
         await self._between.joining.passed()
         return arrival
 

@@ -254,7 +254,8 @@ class Node:
             if is_cache(channel):
                 cached = await self._cached(app, channel)
             # From here to the announcement there is no wait: it is in order.
-            arrival = await self.presence.join(app.id, channel, session.socket_id, member)
+            grace_s = 0 if connection.client_session is None else self._grace_s(app, channel, member)
+            arrival = await self.presence.join(app.id, channel, session.socket_id, member, grace_s)
             if member is not None and arrival.is_number is not None:
                 member = replace(member, is_number=arrival.is_number)
             state = _state(channel, arrival)
@@ -384,8 +385,7 @@ class Node:
             await self._listening.end(app.id, channel)
             await yield_now_and_then(number)
         for number, (channel, member) in enumerate(channels.items(), 1):
-            grace_s = self.policies.of(app.id, channel).presence_grace_s if name and member else 0
-            if name and member and grace_s:
+            if name and member and (grace_s := self._grace_s(app, channel, member)):
                 await self._graces.hold((app.id, name, channel), app, session.socket_id, member, grace_s)
             else:
                 await self._depart(app, channel, session.socket_id, member)
@@ -494,6 +494,10 @@ class Node:
         if await self._places.refuse_full(connection, channel, member):
             return True
         return self._terminations.refuse_void(connection, channel, member)
+
+    def _grace_s(self, app: App, channel: str, member: PresenceMember | None) -> int:
+        """How long a lost member whose client has a session stays."""
+        return 0 if member is None else self.policies.of(app.id, channel).presence_grace_s
 
     async def _cached(self, app: App, channel: str) -> bytes | None:
         """Return the last event on a cache channel, `_MISS` when there is none, None when it is unknown."""

@@ -110,10 +110,13 @@ class WorkerPresence:
     async def start(self, on_change: OnChange) -> None:
         self._link.on_change = on_change
 
-    async def join(self, app_id: str, channel: str, socket_id: str, member: PresenceMember | None) -> Arrival:
+    async def join(
+        self, app_id: str, channel: str, socket_id: str, member: PresenceMember | None, grace_s: int = 0
+    ) -> Arrival:
         # A parent that is merely slow still carries it out: giving up would leave an entry that nobody removes.
         absent = Arrival(False, False, 1)
-        return await self._call(absent, PresenceStore.join, app_id, channel, socket_id, member, answer_s=math.inf)
+        arguments = (app_id, channel, socket_id, member, grace_s)
+        return await self._call(absent, PresenceStore.join, *arguments, answer_s=math.inf)
 
     async def leave(self, app_id: str, channel: str, socket_id: str) -> Departure:
         absent = Departure(False, False, 0)

@@ -31,7 +31,7 @@ from smartlink.server.runtime.rates import MachineOverview, Totals
 from smartlink.server.webhooks.base import OutgoingEvent, vacated
 from smartlink.server.workers import messages
 from smartlink.server.workers.calls import ERRORS, Signature, UnknownCall, WebhookRelay, signature
-from smartlink.server.workers.peer import WorkerPeer
+from smartlink.server.workers.peer import Entry, WorkerPeer
 from smartlink.server.workers.turns import ChannelTurns
 
 __all__ = ["LocalNode", "WorkerHub"]
@@ -109,6 +109,8 @@ class WorkerHub:
         self._routes: dict[Key, dict[WorkerPeer, None]] = {}
         """By channel: the workers that subscribed to it."""
         self._turns: ChannelTurns[WorkerPeer, _Operation] = ChannelTurns(self._run_held, now)
+        self._held: list[tuple[float, WorkerPeer, Entry, PresenceMember | None]] = []
+        """Entries of dead workers, and until when they stay."""
         self._unsent: set[str] = set()
         """Apps whose connection counts changed in this turn of the loop."""
         self._actions: dict[type[Any], Callable[[WorkerPeer, Any], None]] = {
@@ -169,13 +171,15 @@ class WorkerHub:
             self._actions[type(message)](peer, message)
 
     def leave(self, peer: WorkerPeer) -> None:
-        """Remove a worker that is gone, with all its entries. One of the others announces that."""
+        """Remove a worker that is gone, with its entries, some after their grace. One of the others announces that."""
         if self.peers.pop(peer, 0) == 0:
             return
         self._past = merge((self._past, counters_only(peer.figures)))
         for key in peer.subscriptions:
             self._unroute(peer, key)
         peer.subscriptions.clear()
+        for entry, grace_s in peer.graces.items():
+            self._held.append((self._now() + grace_s, peer, entry, peer.entries.pop(entry)))
         self._withdraw(peer)
         self._turns.settle_all(peer)
         for app_id, claim in peer.claims:
@@ -222,8 +226,13 @@ class WorkerHub:
             self.local_figures = None
 
     def sweep(self, now: float) -> None:
-        """Called each second: end turns that no worker settles."""
+        """Called each second: end turns that no worker settles, and stays whose grace is over."""
         self._turns.expire(now)
+        due = [held for held in self._held if held[0] <= now]
+        if due:
+            self._held = [held for held in self._held if held[0] > now]
+        for _, peer, entry, member in due:
+            self._remove({entry: member}, but=peer)
 
     # Workers
 
@@ -323,17 +332,20 @@ class WorkerHub:
             self._carry_out(peer, operation)
 
     def _join(
-        self, peer: WorkerPeer, app_id: str, channel: str, socket_id: str, member: PresenceMember | None
+        self, peer: WorkerPeer, app_id: str, channel: str, socket_id: str, member: PresenceMember | None, grace_s: int
     ) -> Arrival:
         arrival = _now(self.presence.join(app_id, channel, socket_id, member))
         if member is not None and arrival.is_number is not None:
             member = replace(member, is_number=arrival.is_number)
         peer.entries.setdefault((app_id, channel, socket_id), member)
+        if grace_s:
+            peer.graces[app_id, channel, socket_id] = grace_s
         return replace(arrival, data=None)
 
     def _leave(self, peer: WorkerPeer, app_id: str, channel: str, socket_id: str) -> Departure:
         departure = _now(self.presence.leave(app_id, channel, socket_id))
         peer.entries.pop((app_id, channel, socket_id), None)
+        peer.graces.pop((app_id, channel, socket_id), None)
         return departure
 
     def _claim(self, peer: WorkerPeer, app_id: str, key: str) -> bytes | None:
@@ -371,7 +383,10 @@ class WorkerHub:
 
     def _withdraw(self, peer: WorkerPeer) -> None:
         """Take a worker's entries out of the presence store, and have the changes announced."""
-        entries, peer.entries = peer.entries, {}
+        entries, peer.entries, peer.graces = peer.entries, {}, {}
+        self._remove(entries, but=peer)
+
+    def _remove(self, entries: dict[Entry, PresenceMember | None], but: WorkerPeer) -> None:
         changes: dict[Key, tuple[list[PresenceMember], Departure]] = {}
         for (app_id, channel, socket_id), member in entries.items():
             departure = _now(self.presence.leave(app_id, channel, socket_id))
@@ -388,7 +403,7 @@ class WorkerHub:
                     is_vacated=last.is_last_on_channel,
                     version=last.version,
                 )
-                self._announce(change, but=peer)
+                self._announce(change, but)
 
     def _announce(self, change: Change, but: WorkerPeer) -> None:
         """Have one node announce a change; when none is left, notify webhooks only."""

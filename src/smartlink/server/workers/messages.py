@@ -47,7 +47,7 @@ __all__ = [
     "from_worker",
 ]
 
-VERSION: Final = 5
+VERSION: Final = 6
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Largest record; a larger one ends the connection."""
 

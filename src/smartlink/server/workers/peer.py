@@ -16,9 +16,11 @@ from smartlink.server.workers.calls import UnknownCall
 from smartlink.server.workers.stream import RecordStream
 from smartlink.server.workers.turns import TurnTaker
 
-__all__ = ["WorkerPeer"]
+__all__ = ["Entry", "WorkerPeer"]
 
 Key = tuple[str, str]
+Entry = tuple[str, str, str]
+"""App id, channel, socket id."""
 log = structlog.get_logger(__name__)
 
 
@@ -46,8 +48,10 @@ class WorkerPeer(TurnTaker):
         self.connections: dict[str, int] = {}
         """By app id."""
         self.subscriptions: set[Key] = set()
-        self.entries: dict[tuple[str, str, str], PresenceMember | None] = {}
-        """Its connections in the presence store: app id, channel, socket id."""
+        self.entries: dict[Entry, PresenceMember | None] = {}
+        """Its connections in the presence store."""
+        self.graces: dict[Entry, int] = {}
+        """How many seconds some of them stay if the worker dies."""
         self.claims: set[tuple[str, str]] = set()
         """Requests that it is carrying out: app id and idempotency key."""
         self._asked: dict[int, asyncio.Future[bytes]] = {}

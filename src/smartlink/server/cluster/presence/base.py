@@ -91,14 +91,18 @@ class PresenceStore(Protocol):
     cluster; each user is listed once regardless of connections, with the id and info announced first; first and
     last are reported exactly once; joining twice with one socket id, or leaving without having joined, changes
     nothing and is neither first nor last; states and changes are numbered in one order (`ChannelState`); a dead
-    node's entries vanish within 10 s, and one node is notified. While other nodes are unreachable, results cover
-    this node alone, and nothing raises or blocks for long; afterwards the node's entries are reconciled.
+    node's entries vanish within 10 s, or when their grace is over, and one node is notified. While other nodes are
+    unreachable, results cover this node alone, and nothing raises or blocks for long; afterwards the node's entries are
+    reconciled.
     """
 
     async def start(self, on_change: OnChange) -> None:
         """Start; `on_change` is synchronous and must not raise."""
 
-    async def join(self, app_id: str, channel: str, socket_id: str, member: PresenceMember | None) -> Arrival: ...
+    async def join(
+        self, app_id: str, channel: str, socket_id: str, member: PresenceMember | None, grace_s: int = 0
+    ) -> Arrival:
+        """Enter a connection. If the node dies, a member stays `grace_s` seconds longer than its connection."""
 
     async def leave(self, app_id: str, channel: str, socket_id: str) -> Departure: ...
 

@@ -1,7 +1,8 @@
 """The Lua scripts of the presence store in Redis, each atomic.
 
 Keys of a channel (they share a hash tag): `c` node → its connections; `r` user → number of nodes that have them; `o`
-users in order of arrival; `i` user → info, after a space if the id is a number; `m:<node>` that node's users → info;
+users in order of arrival; `i` user → info, after a space if the id is a number; `m:<node>` that node's users → the
+seconds for which each stays if the node dies;
 `t` the leaves announced within ten minutes ("" for the channel itself), so that two nodes do not announce the same, and
 a wrong one is reversed; `n` the number of the last join or leave, on numbered channels (see `ChannelState` in `base`).
 After ten minutes without any, it restarts from the clock, in microseconds.
@@ -89,16 +90,18 @@ JOIN = Script(
     _COMMON
     + """
 local node, count, user, info, lists = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6] == '1'
+local member, grace = ARGV[7], ARGV[8]
 local first_on_channel, first_of_user = 0, 0
 if total() == 0 then first_on_channel = 1; redis.call('HDEL', told, '') end
 redis.call('HSET', counts, node, count)
 if user ~= '' then
-  if redis.call('HSET', mine, user, info) == 1 and redis.call('HINCRBY', holders, user, 1) == 1 then
+  if redis.call('HSETNX', mine, user, '0') == 1 and redis.call('HINCRBY', holders, user, 1) == 1 then
     first_of_user = 1
     add(user, info)
   end
   redis.call('HDEL', told, user)
 end
+if grace ~= '0' then redis.call('HSET', mine, member, grace) end
 local at = (first_on_channel == 1 or first_of_user == 1) and changed() or version()
 local known = user ~= '' and is_number(user) or 0
 return {first_on_channel, first_of_user, total(), known, at, lists and members() or {}}
@@ -129,26 +132,41 @@ return {last_on_channel, last_of_user, left, (last_on_channel == 1 or last_of_us
 REMOVE = Script(
     _COMMON
     + """
-local node = ARGV[2]
-local result = {0, 0, 0}
-for _, user in ipairs(redis.call('HKEYS', mine)) do
-  if redis.call('HINCRBY', holders, user, -1) <= 0 then
-    result[#result + 1] = user
-    result[#result + 1] = is_number(user)
-    drop(user)
-    tell(user)
+local node, waited = ARGV[2], tonumber(ARGV[3])
+local result, stay, longest = {0, 0, 0, 0}, 0, 0
+local entries = redis.call('HGETALL', mine)
+for at = 1, #entries, 2 do
+  local user, left = entries[at], (tonumber(entries[at + 1]) or 0) - waited
+  if left > 0 then
+    stay = stay + 1
+    longest = math.max(longest, left)
+  else
+    redis.call('HDEL', mine, user)
+    if redis.call('HINCRBY', holders, user, -1) <= 0 then
+      result[#result + 1] = user
+      result[#result + 1] = is_number(user)
+      drop(user)
+      tell(user)
+    end
   end
 end
-redis.call('DEL', mine)
-if redis.call('HDEL', counts, node) == 1 then
+local before = redis.call('HGET', counts, node)
+if stay > 0 then
+  redis.call('HSET', counts, node, stay)
+else
+  redis.call('HDEL', counts, node)
+end
+if before and before ~= tostring(stay) then
   if total() == 0 then result[1] = 1; tell('') else result[2] = 1 end
 end
-if result[1] == 1 or #result > 3 then result[3] = changed() end
+if result[1] == 1 or #result > 4 then result[3] = changed() end
+result[4] = math.ceil(longest)
 return result
 """
 )
-"""Remove a node from a channel. Returns whether it is empty now, whether fewer are left, the number of the change, and
-the users who are gone: each id, and whether it is a number."""
+"""Remove a node that died `waited` seconds ago from a channel. Returns whether it is empty now, whether fewer are left,
+the number of the change, in how many seconds the last of those who stay are to be removed, and the users who are gone:
+each id, and whether it is a number."""
 
 SYNC = Script(
     _COMMON
@@ -179,11 +197,11 @@ else
 end
 local here, added, at = {}, {}, 8
 for _ = 1, users do
-  local user, info, is_new = ARGV[at], ARGV[at + 1], ARGV[at + 2] == '1'
-  at = at + 3
+  local user, info, is_new, grace = ARGV[at], ARGV[at + 1], ARGV[at + 2] == '1', ARGV[at + 3]
+  at = at + 4
   here[user] = true
   local holding
-  if redis.call('HSET', mine, user, info) == 1 then
+  if redis.call('HSET', mine, user, grace) == 1 then
     holding = redis.call('HINCRBY', holders, user, 1)
   else
     holding = tonumber(redis.call('HGET', holders, user))

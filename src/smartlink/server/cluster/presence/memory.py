@@ -63,7 +63,9 @@ class MemoryPresence:
     async def start(self, on_change: OnChange) -> None:
         """Nothing changes except by `join` and `leave`."""
 
-    async def join(self, app_id: str, channel: str, socket_id: str, member: PresenceMember | None) -> Arrival:
+    async def join(
+        self, app_id: str, channel: str, socket_id: str, member: PresenceMember | None, grace_s: int = 0
+    ) -> Arrival:
         channels = self._apps.setdefault(app_id, {})
         entry = channels.get(channel)
         if entry is None:

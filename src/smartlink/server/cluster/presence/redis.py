@@ -25,6 +25,7 @@ from smartlink.background import ended
 from smartlink.protocol.names import is_counted
 from smartlink.protocol.session import PresenceMember
 from smartlink.server.cluster.presence.base import Arrival, Change, ChannelCount, ChannelState, Departure, OnChange
+from smartlink.server.cluster.presence.dead import AT_ONCE, DeadNodes, channels_of, each
 from smartlink.server.cluster.presence.lua import (
     AUDIT,
     BEAT,
@@ -52,12 +53,12 @@ STALL_MS = 2_500
 """If no node was heard for this long, Redis was unreachable, not every node."""
 SETTLE_S = 3.0
 """How long an unannounced leave waits for other nodes that may still be reconnecting."""
-AT_ONCE = 250
-"""Channels processed at a time."""
 AUDITED_PER_TURN = 100
 START_S = 5.0
 STOP_S = 3.0
 
+_ALL_GRACES_S = 1e9
+"""Longer than any grace."""
 _NUMBERED = ("presence-", "#user-")
 _Key = tuple[str, str]
 log = structlog.get_logger(__name__)
@@ -99,7 +100,9 @@ class RedisPresence:
         self._is_joined = False
         self._dirty: dict[_Key, _Missed] = {}
         self._unsettled: list[tuple[float, _Key, list[Any], bool, int]] = []
-        self._dead: set[str] = set()
+        self._graces: dict[tuple[str, str, str], int] = {}
+        """By app id, channel and user: how many seconds a member stays if this node dies."""
+        self._dead = DeadNodes(commands, names, self._remove, LEASE_MS / 1_000)
         self._audit: list[_Key] = []
         self._places = ConnectionCounts(commands, names, lambda: self._node_id if self._is_joined else None)
         self._on_change: OnChange | None = None
@@ -140,8 +143,12 @@ class RedisPresence:
 
     # The port
 
-    async def join(self, app_id: str, channel: str, socket_id: str, member: PresenceMember | None) -> Arrival:
+    async def join(
+        self, app_id: str, channel: str, socket_id: str, member: PresenceMember | None, grace_s: int = 0
+    ) -> Arrival:
         local = await self._local.join(app_id, channel, socket_id, member)
+        if member is not None and grace_s:
+            self._graces[app_id, channel, member.user_id] = grace_s
         arrival = replace(local, version=0)
         key = (app_id, channel)
         user = member if member is not None and arrival.is_first_of_user else None
@@ -166,6 +173,8 @@ class RedisPresence:
                 user.user_id if user is not None else "",
                 _entry(user) if user is not None else b"",
                 int(member is not None),
+                member.user_id if member is not None else "",
+                grace_s if member is not None else 0,
                 lost=missed,
             )
         except RedisUnavailable:
@@ -191,6 +200,8 @@ class RedisPresence:
         if departure.subscriptions == before:
             return Departure(False, False, (await self.count(app_id, channel)).subscriptions)
         user = user_id if departure.is_last_of_user and user_id is not None else ""
+        if user:
+            self._graces.pop((app_id, channel, user), None)
 
         def missed() -> None:
             entry = self._dirty.setdefault(key, _Missed(was_on=True))
@@ -349,7 +360,7 @@ class RedisPresence:
             self._rebuild()
             reply = await self._send_beat()
         self._is_new = False
-        self._dead.update(node.decode() for node in reply[1])
+        self._dead.add(node.decode() for node in reply[1])
         self._places.on_reports(reply[2], self._node_id)
         was_with_others, self._is_joined = self._is_joined, self._commands.is_available
         if not was_with_others or is_anew:
@@ -376,7 +387,7 @@ class RedisPresence:
         while True:
             await self._work_now.wait()
             self._work_now.clear()
-            for chore in (self._reconcile, self._remove_dead, self._settle, self._audit_some):
+            for chore in (self._reconcile, self._dead.clear_up, self._settle, self._audit_some):
                 try:
                     await chore()
                 except RedisUnavailable:
@@ -387,7 +398,7 @@ class RedisPresence:
     async def _reconcile(self) -> None:
         while self._dirty and self._is_joined:
             keys = list(self._dirty)[:AT_ONCE]
-            await _each(self._sync(key) for key in keys)
+            await each(self._sync(key) for key in keys)
         if not self._dirty:
             self._former_id = ""
 
@@ -408,7 +419,8 @@ class RedisPresence:
             len(missed.left),
         ]
         for member in members:
-            arguments += (member.user_id, _entry(member), int(member.user_id in missed.joined))
+            grace_s = self._graces.get((*key, member.user_id), 0)
+            arguments += (member.user_id, _entry(member), int(member.user_id in missed.joined), grace_s)
         arguments += missed.left
 
         def lost() -> None:
@@ -433,30 +445,19 @@ class RedisPresence:
         if gone or vacated:
             self._unsettled.append((time.monotonic() + SETTLE_S, key, gone, vacated == 1, version))
 
-    async def _remove_dead(self) -> None:
-        """Remove the entries of dead nodes, and announce the changes."""
-        for node_id in tuple(self._dead):
-            self._dead.discard(node_id)
-            index = self._names.channels_of_node(node_id)
-            claimed = self._names.of_nodes("claimed")
-            channels = 0
-            async for keys in self._channels_of(node_id):
-                channels += len(keys)
-                await _each(self._remove(key, node_id) for key in keys)
-            await self._commands.ask(index, "DEL", index)
-            await self._commands.ask(claimed, "ZREM", claimed, node_id)
-            log.info("removed the entries of a dead node", channels=channels)
-
-    async def _remove(self, key: _Key, node_id: str) -> None:
-        keys = self._keys(key, node_id)
-        vacated, fewer, version, *users = await self._commands.run(REMOVE, keys, _is_numbered(key[1]), node_id)
+    async def _remove(self, key: _Key, node_id: str, waited_s: float) -> int:
+        """Remove a node's entries from a channel. Returns in how many seconds the last that stay are to be removed."""
+        arguments = (_is_numbered(key[1]), node_id, f"{waited_s:.1f}")
+        vacated, fewer, version, wait_s, *users = await self._commands.run(REMOVE, self._keys(key, node_id), *arguments)
         self._announce_gone(key, users, vacated == 1, version, fewer == 1 and is_counted(key[1]))
+        left: int = wait_s
+        return left
 
     async def _settle(self) -> None:
         now = time.monotonic()
         due = [entry for entry in self._unsettled if entry[0] <= now]
         self._unsettled = [entry for entry in self._unsettled if entry[0] > now]
-        await _each(self._settle_one(*entry) for entry in due)
+        await each(self._settle_one(*entry) for entry in due)
 
     async def _settle_one(self, due: float, key: _Key, users: list[Any], is_vacated: bool, version: int) -> None:
         def lost() -> None:
@@ -470,7 +471,7 @@ class RedisPresence:
         if not self._audit:
             self._audit = self._local.occupied()
         some, self._audit = self._audit[:AUDITED_PER_TURN], self._audit[AUDITED_PER_TURN:]
-        await _each(self._audit_one(key) for key in some)
+        await each(self._audit_one(key) for key in some)
 
     async def _audit_one(self, key: _Key) -> None:
         count, members = self._local.here(*key)
@@ -485,30 +486,23 @@ class RedisPresence:
         if self._is_joined:
             keys = [*self._local.occupied(), *self._dirty]
             for start in range(0, len(keys), AT_ONCE):
-                await _each(self._remove(key, self._node_id) for key in keys[start : start + AT_ONCE])
+                await each(self._remove_own(key) for key in keys[start : start + AT_ONCE])
             for kind, verb in (("alive", "ZREM"), ("connections", "HDEL")):
                 name = self._names.of_nodes(kind)
                 await self._commands.ask(name, verb, name, self._node_id)
             index = self._names.channels_of_node(self._node_id)
             await self._commands.ask(index, "DEL", index)
 
-    # Reading and announcing
+    async def _remove_own(self, key: _Key) -> None:
+        await self._remove(key, self._node_id, _ALL_GRACES_S)
 
-    async def _channels_of(self, node_id: str) -> Any:
-        """The channels on which a node has entries, in batches."""
-        index, cursor = self._names.channels_of_node(node_id), b"0"
-        while True:
-            cursor, entries = await self._commands.ask(index, "SSCAN", index, cursor, "COUNT", AT_ONCE)
-            parsed = (Names.parse_entry(entry.decode(errors="replace")) for entry in entries)
-            yield [key for key in parsed if key is not None]
-            if cursor == b"0":
-                return
+    # Reading and announcing
 
     async def _channels_of_all(self, app_id: str, prefix: str) -> dict[str, ChannelCount]:
         alive = self._names.of_nodes("alive")
         found: dict[str, ChannelCount] = {}
         for node_id in await self._commands.ask(alive, "ZRANGE", alive, 0, -1):
-            async for keys in self._channels_of(node_id.decode()):
+            async for keys in channels_of(self._commands, self._names, node_id.decode()):
                 names = [name for app, name in keys if app == app_id and name.startswith(prefix) and name not in found]
                 counts = await asyncio.gather(*(self.count(app_id, name) for name in names))
                 found.update((name, count) for name, count in zip(names, counts, strict=True) if count.subscriptions)
@@ -547,11 +541,3 @@ def _member(user_id: bytes, entry: bytes) -> PresenceMember:
 
 def _members(reply: list[bytes]) -> tuple[PresenceMember, ...]:
     return tuple(_member(reply[at], reply[at + 1]) for at in range(0, len(reply), 2))
-
-
-async def _each(work: Any) -> None:
-    """Run all to completion; then raise RedisUnavailable if any failed."""
-    outcomes = await asyncio.gather(*work, return_exceptions=True)
-    for outcome in outcomes:
-        if outcome is not None:
-            raise outcome
