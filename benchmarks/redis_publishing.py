@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from kit.redis import RedisServer, redis_server
 from smartlink.server.cluster.brokers.base import Publication, Retention
-from smartlink.server.cluster.brokers.redis import BROKER_SCRIPTS, RedisBroker
+from smartlink.server.cluster.brokers.redis import RedisBroker
+from smartlink.server.cluster.brokers.redis_scripts import BROKER_SCRIPTS
 from smartlink.server.cluster.redis.commands import RedisCommands
 from smartlink.server.cluster.redis.naming import Names
 from smartlink.server.runtime.metrics import Metrics

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 
 import pytest
 
-from kit.redis import RedisServer
+from kit.redis import cluster, redis_server, sentinel
 from kit.redis_engines import RedisEngines, redis_engines
 from kit.waiting import eventually, eventually_told
 from smartlink.server.cluster.brokers.base import Broker, Control, Publication, Retention, left_out
@@ -207,6 +208,37 @@ class BrokerPromises:
         assert replayed is None or [each.frame for each in replayed] == [b"1"]
         await broker.stop()
 
+    async def test_a_channel_keeps_no_more_bytes_than_its_policy_says(self) -> None:
+        broker, _ = await self.started()
+        always = Retention(max_bytes=20_000, is_always=True)
+        positions = []
+        for number in range(60):
+            await broker.publish(Publication("1", "chat", b'"%03d%b"' % (number, b"x" * 995), retention=always))
+            positions.append(await broker.retain("1", "chat", 60))
+            await broker.publish(Publication("1", "other", b'"%03d%b"' % (number, b"x" * 995), retention=always))
+
+        kept = await broker.replay("1", "chat", None) or ()
+        assert 10_000 < sum(len(each.frame) for each in kept) <= 20_000
+        assert [each.position for each in kept] == positions[-len(kept) :]
+        assert len(await broker.replay("1", "chat", positions[-len(kept) - 1]) or ()) == len(kept)
+        assert await broker.replay("1", "chat", positions[-len(kept) - 2]) is None
+        await broker.stop()
+
+    async def test_channels_without_events_drive_out_no_events(self) -> None:
+        broker, _ = await self.started()
+        before = await broker.retain("1", "busy", 60)
+        await broker.publish(Publication("1", "busy", b"0", retention=Retention()))
+        start = await broker.retain("1", "empty", 60)
+        for number in range(MAX_APP_BYTES // PER_CHANNEL + 1):
+            await broker.retain("1", f"empty-{number}", 60)
+
+        async def has_gone() -> bool:
+            return await broker.replay("1", "empty", start) is None
+
+        await eventually_told(has_gone)
+        assert len(await broker.replay("1", "busy", before) or ()) == 1
+        await broker.stop()
+
     async def test_nothing_arrives_after_a_stop(self) -> None:
         broker, heard = await self.started()
         await broker.subscribe("1", "chat")
@@ -220,20 +252,26 @@ class TestMemoryBroker(BrokerPromises):
     def broker(self) -> Broker:
         return MemoryBroker(ChannelLog(MAX_APP_BYTES))
 
-    async def test_channels_without_events_drive_out_no_events(self) -> None:
-        broker = self.broker()
-        await broker.start(lambda _: None)
-        before = await broker.retain("1", "busy", 60)
-        await broker.publish(Publication("1", "busy", b"0", retention=Retention()))
-        for number in range(MAX_APP_BYTES // PER_CHANNEL + 1):
-            await broker.retain("1", f"empty-{number}", 60)
-        assert len(await broker.replay("1", "busy", before) or ()) == 1
+
+@pytest.fixture(scope="module", params=["single", "sentinel", "cluster"])
+def redis_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of each form of Redis."""
+    with ExitStack() as stack:
+        if request.param == "cluster":
+            masters = stack.enter_context(cluster(3))
+            yield f"redis+cluster://127.0.0.1:{masters[0].port}"
+        elif request.param == "sentinel":
+            master = stack.enter_context(redis_server())
+            watching = stack.enter_context(sentinel(master.port))
+            yield f"redis+sentinel://127.0.0.1:{watching.port}/mymaster"
+        else:
+            yield request.getfixturevalue("shared_redis").url
 
 
 class TestRedisBroker(BrokerPromises):
     @pytest.fixture(autouse=True)
-    async def _engines(self, shared_redis: RedisServer) -> AsyncIterator[None]:
-        async with redis_engines(shared_redis.url, is_started=False, max_app_bytes=MAX_APP_BYTES) as engines:
+    async def _engines(self, redis_url: str) -> AsyncIterator[None]:
+        async with redis_engines(redis_url, is_started=False, max_app_bytes=MAX_APP_BYTES) as engines:
             self._made: RedisEngines = engines
             yield
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from kit.redis import fresh_prefix
 from smartlink.server.cluster.brokers.base import Control, Publication
 from smartlink.server.cluster.brokers.kept_bytes import MAX_APP_BYTES
-from smartlink.server.cluster.brokers.redis import BROKER_SCRIPTS, RedisBroker
+from smartlink.server.cluster.brokers.redis import RedisBroker
+from smartlink.server.cluster.brokers.redis_scripts import BROKER_SCRIPTS
 from smartlink.server.cluster.history.redis import HISTORY_SCRIPTS, RedisHistory
 from smartlink.server.cluster.idempotency.redis import IDEMPOTENCY_SCRIPTS, RedisIdempotency
 from smartlink.server.cluster.presence.base import Change

@@ -68,7 +68,8 @@ def engines_for(settings: ServerSettings, metrics: Metrics) -> Engines:
 
 
 def _redis_engines(settings: ServerSettings, metrics: Metrics) -> Engines:
-    from smartlink.server.cluster.brokers.redis import BROKER_SCRIPTS, RedisBroker
+    from smartlink.server.cluster.brokers.redis import RedisBroker
+    from smartlink.server.cluster.brokers.redis_scripts import BROKER_SCRIPTS
     from smartlink.server.cluster.history.redis import HISTORY_SCRIPTS, RedisHistory
     from smartlink.server.cluster.idempotency.redis import IDEMPOTENCY_SCRIPTS, RedisIdempotency
     from smartlink.server.cluster.presence.lua import PRESENCE_SCRIPTS

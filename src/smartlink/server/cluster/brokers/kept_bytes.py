@@ -3,6 +3,7 @@
 Each publication's script returns the memory of its stream. New streams are accounted for in groups of the same age, and
 by themselves once they grow: most get only one event, and entering each would cost as much as publishing it. The time
 of the last loss is noted per application, so that a node which must catch up learns that something may be missing.
+Streams without events have a budget of their own.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ SPARE = 1.25
 PER_GROUP = 50
 GROUP_S = 0.25
 """How long a group of new streams is open."""
+LOSS_NOTED_S = 2.0
+"""For how long a loss is noted in advance, where one follows another."""
 _BETWEEN = "\n"
 """Separates the channels of a group; no name contains it."""
 
@@ -38,9 +41,15 @@ if type(used) ~= 'number' then used = 0 end
 """Lua: the memory of the stream, 0 if Redis does not tell."""
 _NOTE = Script("""
 local now = redis.call('TIME')
-return redis.call('SET', KEYS[1], now[1] .. string.format('%03d', math.floor(now[2] / 1000)), 'EX', ARGV[1])
+local ms = now[1] * 1000 + math.floor(now[2] / 1000) + ARGV[2]
+return redis.call('SET', KEYS[1], string.format('%.0f', ms), 'EX', ARGV[1])
 """)
-KEPT_SCRIPTS = (_NOTE, *LEDGER_SCRIPTS)
+_DROP_EMPTY = Script("""
+local entries = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 2)
+if #entries == 1 and entries[1][2][2] == '' then return redis.call('DEL', KEYS[1]) end
+return 0
+""")
+KEPT_SCRIPTS = (_NOTE, _DROP_EMPTY, *LEDGER_SCRIPTS)
 
 
 @dataclass(slots=True)
@@ -59,6 +68,9 @@ class KeptBytes:
         self._commands = commands
         self._names = names
         self._ledger = RedisLedger(commands, names, "x", max_app_bytes, names.log, self._drop)
+        self._empty = RedisLedger(commands, names, "j", max_app_bytes, names.log, self._drop_empty)
+        self._lost_until: dict[str, float] = {}
+        """By app: until when a loss is noted."""
         self._entered: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
         """By app and channel: bytes, and until when they stand."""
         self._new: dict[tuple[str, int], _Group] = {}
@@ -84,6 +96,18 @@ class KeptBytes:
         if len(self._entered) > MAX_REMEMBERED:
             self._entered.popitem(last=False)
         self._ledger.enter(app_id, channel, size, ttl_s)
+
+    def note_empty(self, app_id: str, channel: str, used: int, ttl_s: int) -> None:
+        """Note a stream without events, which clients begin by subscribing: no client can drive out events by it."""
+        if used:
+            self._empty.enter(app_id, channel, used, ttl_s)
+
+    def note_loss(self, app_id: str) -> None:
+        """Note that the app has lost events, or may within a second."""
+        now = time.monotonic()
+        if self._lost_until.get(app_id, 0.0) <= now:
+            self._lost_until[app_id] = now + LOSS_NOTED_S / 2
+            self._note_lost(app_id, LOSS_NOTED_S)
 
     def stop(self) -> None:
         """Cancel the timer; what is not entered yet expires unaccounted."""
@@ -119,8 +143,15 @@ class KeptBytes:
                 self._entered.pop((app_id, channel), None)
                 key = self._names.log(app_id, channel)
                 self._commands.send(key, "DEL", key)
+        self._note_lost(app_id, 0.0)
+
+    def _drop_empty(self, app_id: str, channel: str) -> None:
+        key = self._names.log(app_id, channel)
+        self._commands.send(key, "EVALSHA", _DROP_EMPTY.sha, 1, key)
+
+    def _note_lost(self, app_id: str, ahead_s: float) -> None:
         key = self._names.of_app("xl", app_id)
-        self._commands.send(key, "EVALSHA", _NOTE.sha, 1, key, self._ttl_s)
+        self._commands.send(key, "EVALSHA", _NOTE.sha, 1, key, self._ttl_s, int(ahead_s * 1_000))
 
     async def lost_at(self, app_ids: Iterable[str]) -> dict[str, int]:
         """When each of the apps lost something last, in Redis time in ms; not those that lost nothing lately.

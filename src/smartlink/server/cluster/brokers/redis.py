@@ -8,10 +8,7 @@ delivered to this node only; without a channel it means that controls were misse
 While a slot of a Cluster is moving, the stream may be on one server and the subscribers on another. Then the stream is
 written on the former, and the subscribers on the latter are told to read it (`{"v":1,"n":true}`).
 
-On the bus: `{"v":1,"i":"<id in the stream>","x":"<excluded recipients>","f":<the frame>}`, for controls
-`{"v":1,"i":…,"c":{…}}`; joins and leaves carry their number as `"s"`, events that may be replayed `"e":true`, and those
-whose receipt is to be reported their id as `"r"`. Live publications have no id in the stream and are not stored.
-Anything else is dropped and counted.
+What travels is in `redis_messages`; anything else is dropped and counted.
 """
 
 from __future__ import annotations
@@ -25,7 +22,6 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import msgspec
 import structlog
 from redis.exceptions import MovedError
 
@@ -38,19 +34,31 @@ from smartlink.server.cluster.brokers.base import (
     Deliver,
     Publication,
     Retention,
-    is_left_out,
 )
-from smartlink.server.cluster.brokers.kept_bytes import KEPT_SCRIPTS, MAX_APP_BYTES, USED, KeptBytes
-from smartlink.server.cluster.redis.commands import RedisCommands, RedisUnavailable, Script
+from smartlink.server.cluster.brokers.kept_bytes import MAX_APP_BYTES, KeptBytes
+from smartlink.server.cluster.brokers.redis_messages import (
+    FAULTS,
+    NEWS,
+    Entries,
+    as_position,
+    body_of,
+    control_in,
+    decode,
+    decode_beat,
+    id_at,
+    parsed_id,
+    publication_in,
+)
+from smartlink.server.cluster.brokers.redis_scripts import BEAT, PUBLISH, REPLAY, RETAIN
+from smartlink.server.cluster.redis.commands import RedisCommands, RedisUnavailable
 from smartlink.server.cluster.redis.connect import LOST, Endpoint, RedisRefused, Topology, open_connection
 from smartlink.server.cluster.redis.naming import Names
 from smartlink.server.cluster.redis.pubsub import Moved, PubSubConnection
 from smartlink.server.runtime.metrics import Metrics
 from smartlink.throttle import Throttle
 
-__all__ = ["BROKER_SCRIPTS", "MISSED", "RedisBroker"]
+__all__ = ["MISSED", "RedisBroker"]
 
-VERSION = 1
 MISSED = "missed"
 """The control a node delivers to itself when publications on the channel `target` are lost."""
 
@@ -67,85 +75,9 @@ MARGIN_MS = 5_000
 ESTABLISH_S = 30.0
 START_S = 5.0
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.05, 1.0
-_POSITIONS_SINCE_MS = 1_577_836_800_000
-"""2020-01-01, in ms since 1970."""
-_SERIAL_BITS = 14
 _NO_RETENTION = Retention(frames=0, ttl_s=0.0)
 
-_PUBLISH = Script(
-    """
-local id = redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[3], '*', 'm', ARGV[2])
-redis.call('EXPIRE', KEYS[1], ARGV[4])
-redis.call(ARGV[1], ARGV[5], '{"v":1,"i":"' .. id .. '",' .. ARGV[2])
-"""
-    + USED
-    + """
-if redis.call('XLEN', KEYS[1]) == 1 then return -used end
-return used
-"""
-)
-# A stream that begins with an entry no newer than a position holds everything after it. So an empty one gets an entry
-# without content.
-_RETAIN = Script(
-    """
-if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('XADD', KEYS[1], '*', 'm', '') end
-if redis.call('TTL', KEYS[1]) < tonumber(ARGV[1]) then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
-"""
-    + USED
-    + """
-return {redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1], used}
-"""
-)
-_REPLAY = Script("""
-local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)
-if not first[1] then return {} end
-local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
-return {first[1][1], last[1][1], redis.call('XRANGE', KEYS[1], ARGV[1], '+')}
-""")
-# The channel is an argument, not a key: a moving slot would refuse a script with a key that does not exist.
-_NEWS = b'{"v":1,"n":true}'
-"""Announces that the channel's stream holds more."""
-_BEAT = Script("""
-local now = redis.call('TIME')
-local ms = now[1] .. string.format('%03d', math.floor(now[2] / 1000))
-return redis.call(ARGV[1], ARGV[2], '{"v":1,"t":' .. ms .. '}')
-""")
-BROKER_SCRIPTS = (_PUBLISH, _BEAT, _RETAIN, _REPLAY, *KEPT_SCRIPTS)
-
 log = structlog.get_logger(__name__)
-
-
-class _ControlBody(msgspec.Struct):
-    app_id: str
-    action: str
-    target: str
-    data: str = ""
-
-
-class _Message(msgspec.Struct):
-    v: int
-    i: str = ""
-    x: str | None = None
-    s: int = 0
-    f: msgspec.Raw = msgspec.Raw()
-    c: _ControlBody | None = None
-    n: bool = False
-    e: bool = False
-    r: str | None = None
-    t: float = 0.0
-    p: str | None = None
-
-
-class _Beat(msgspec.Struct):
-    v: int
-    t: int
-
-
-_message_decoder = msgspec.json.Decoder(_Message)
-_beat_decoder = msgspec.json.Decoder(_Beat)
-Entries = list[tuple[bytes, tuple[bytes, bytes]]]
-"""From a stream: ids, and the single field of each."""
-_FAULTS = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 @dataclass(slots=True)
@@ -250,73 +182,69 @@ class RedisBroker:
         if self._deliver is None:
             return
         if isinstance(publication, Control):
-            body = _ControlBody(publication.app_id, publication.action, publication.target, publication.data)
-            await self._keep(self._names.control_log, self._names.control, b'"c":' + msgspec.json.encode(body) + b"}")
+            await self._keep(self._names.control_log, self._names.control, body_of(publication))
             return
         name = self._names.publications(publication.app_id, publication.channel)
-        left_out = publication.except_socket
-        left_out_field = b"" if left_out is None else b'"x":' + msgspec.json.encode(left_out) + b","
-        version_field = b'"s":%d,' % publication.version if publication.version else b""
-        event_field = b"" if publication.retention is None else b'"e":true,'
-        if publication.report_id is not None:
-            event_field += b'"r":' + msgspec.json.encode(publication.report_id) + b","
-        if publication.published_at:
-            event_field += b'"t":%.6f,' % publication.published_at
-        if publication.trace is not None:
-            event_field += b'"p":' + msgspec.json.encode(publication.trace) + b","
-        body_bytes = left_out_field + version_field + event_field + b'"f":' + publication.frame + b"}"
+        body = body_of(publication)
         if publication.is_live:
-            await self._publish_live(publication, name, body_bytes)
+            await self._publish_live(publication, name, body)
         else:
             log_name = self._names.log(publication.app_id, publication.channel)
             retention = publication.retention or _NO_RETENTION
-            used = await self._keep(log_name, name, body_bytes, retention)
+            used, is_new, dropped = await self._keep(log_name, name, body, retention)
             kept_s = self._kept_for(retention)
-            self._kept_bytes.note(publication.app_id, publication.channel, abs(used), kept_s, is_new=used < 0)
+            self._kept_bytes.note(publication.app_id, publication.channel, used, kept_s, is_new=is_new == 1)
+            if dropped:
+                self._kept_bytes.note_loss(publication.app_id)
 
     async def retain(self, app_id: str, channel: str, ttl_s: float) -> int:
         keys, kept_s = (self._names.log(app_id, channel),), max(self._kept_s, math.ceil(ttl_s))
         try:
-            last, used = await self._commands.run(_RETAIN, keys, kept_s)
+            last, used, is_empty = await self._commands.run(RETAIN, keys, kept_s)
         except RedisUnavailable as error:
             raise BrokerUnavailable(str(error)) from None
-        self._kept_bytes.note(app_id, channel, used, kept_s)
-        return _as_position(*_parsed_id(last.decode()))
+        if is_empty:
+            self._kept_bytes.note_empty(app_id, channel, used, kept_s)
+        else:
+            self._kept_bytes.note(app_id, channel, used, kept_s)
+        return as_position(*parsed_id(last.decode()))
 
     async def replay(self, app_id: str, channel: str, after: int | None) -> Sequence[Publication] | None:
         keys = (self._names.log(app_id, channel),)
         try:
-            found = await self._commands.run(_REPLAY, keys, "-" if after is None else f"({_id_at(after)}")
+            found = await self._commands.run(REPLAY, keys, "-" if after is None else f"({id_at(after)}")
         except RedisUnavailable as error:
             raise BrokerUnavailable(str(error)) from None
         if not found:
             return [] if after is None else None
         if after is not None:
-            at = _parsed_id(_id_at(after))
-            if not _parsed_id(found[0].decode()) <= at <= _parsed_id(found[1].decode()):
+            at = parsed_id(id_at(after))
+            if not parsed_id(found[0].decode()) <= at <= parsed_id(found[1].decode()):
                 return None
-        wanted, kept = _Channel(app_id, channel, 0), []
+        kept = []
         for entry_id, (_, body) in found[2]:
             if body:
-                message = _message_decoder.decode(b'{"v":1,"i":"%b",%b' % (entry_id, body))
-                publication = _checked(message, wanted)
-                if message.e and isinstance(publication, Publication):
-                    kept.append(publication)
+                message = decode(b'{"v":1,"i":"%b",%b' % (entry_id, body))
+                if message.e:
+                    kept.append(publication_in(message, app_id, channel))
         return kept
 
     def _kept_for(self, retention: Retention) -> int:
         return max(self._kept_s, math.ceil(retention.ttl_s))
 
-    async def _keep(self, log_name: str, name: str, body: bytes, retention: Retention = _NO_RETENTION) -> int:
-        """Publish, and write to a stream. Returns the stream's memory, negative if this is its only entry."""
+    async def _keep(self, log_name: str, name: str, body: bytes, retention: Retention = _NO_RETENTION) -> list[int]:
+        """Publish, and write to a stream. Returns what `PUBLISH` does."""
         count, kept_s = max(KEPT_PER_CHANNEL, retention.frames), self._kept_for(retention)
+        most = retention.max_bytes if retention.is_always else 0
         try:
-            used: int = await self._commands.run(_PUBLISH, (log_name,), self._verb, body, count, kept_s, name)
+            kept: list[int] = await self._commands.run(
+                PUBLISH, (log_name,), self._verb, body, count, kept_s, name, most
+            )
             if log_name in self._commands.detours:
-                await self._commands.ask(name, self._verb, name, _NEWS)
+                await self._commands.ask(name, self._verb, name, NEWS)
         except RedisUnavailable as error:
             raise BrokerUnavailable(str(error)) from None
-        return used
+        return kept
 
     async def _publish_live(self, publication: Publication, name: str, body: bytes) -> None:
         was_subscribed = bool(self._subscriptions)
@@ -455,16 +383,15 @@ class RedisBroker:
         """Return the channels of which something since then may have been dropped (`kept_bytes`)."""
         wanted = {name: self._channels[name] for name in names if name in self._channels}
         lost_at = await self._kept_bytes.lost_at({each.app_id for each in wanted.values()})
-        found = set()
-        for name, each in wanted.items():
-            start = self._missed_since(name, since_ms)
-            if lost_at.get(each.app_id, -1) < _parsed_id(start)[0]:
-                continue
-            log_name = self._names.log(each.app_id, each.channel)
-            first = await self._commands.ask(log_name, "XRANGE", log_name, "-", "+", "COUNT", 1)
-            if not first or _parsed_id(first[0][0].decode()) > _parsed_id(start):
-                found.add(name)
-        return found
+        starts = {name: parsed_id(self._missed_since(name, since_ms)) for name in wanted}
+        doubtful = [name for name, each in wanted.items() if lost_at.get(each.app_id, -1) >= starts[name][0]]
+        logs = [self._names.log(wanted[name].app_id, wanted[name].channel) for name in doubtful]
+        firsts = await asyncio.gather(*(self._commands.ask(log, "XRANGE", log, "-", "+", "COUNT", 1) for log in logs))
+        return {
+            name
+            for name, first in zip(doubtful, firsts, strict=True)
+            if not first or parsed_id(first[0][0].decode()) > starts[name]
+        }
 
     def _missed_since(self, name: str, since_ms: int) -> str:
         """The id after which a channel's messages may have been missed."""
@@ -516,7 +443,7 @@ class RedisBroker:
                 for name in names:
                     self._commands.note_memory(name, await self._commands.send(name, "INFO", "memory"))
             for name in names:
-                self._commands.send(name, "EVALSHA", _BEAT.sha, 0, self._verb, name)
+                self._commands.send(name, "EVALSHA", BEAT.sha, 0, self._verb, name)
             await asyncio.sleep(BEAT_EVERY_S)
 
     async def _wait_for_move(self, subscriptions: dict[Endpoint, PubSubConnection], heartbeats: Iterable[str]) -> None:
@@ -568,8 +495,8 @@ class RedisBroker:
         if self._held is not None:
             return
         try:
-            beat = _beat_decoder.decode(payload)
-        except _FAULTS:
+            beat = decode_beat(payload)
+        except FAULTS:
             self._drop("no heartbeat")
             return
         self._beats[name] = beat.t
@@ -587,14 +514,16 @@ class RedisBroker:
         try:
             if len(payload) > MAX_MESSAGE_BYTES:
                 raise ValueError("too large")
-            message = _message_decoder.decode(payload)
+            message = decode(payload)
             if message.n or (message.i and name in self._in_news):  # the stream defines the order
                 self._news.add(name)
                 self._has_news.set()
                 return
-            publication = _checked(message, wanted)
-            is_heard = bool(message.i and _parsed_id(message.i) <= _parsed_id(after or "0-0"))
-        except _FAULTS as error:
+            publication = (
+                control_in(message) if wanted is None else publication_in(message, wanted.app_id, wanted.channel)
+            )
+            is_heard = bool(message.i and parsed_id(message.i) <= parsed_id(after or "0-0"))
+        except FAULTS as error:
             self._drop(type(error).__name__)
             return
         if is_heard:
@@ -612,50 +541,3 @@ class RedisBroker:
         """Log at most once a minute."""
         if self._throttle.allows(event):
             log.warning(event, reason=f"{type(error).__name__}: {str(error)[:200]}")
-
-
-def _parsed_id(entry_id: str) -> tuple[int, int]:
-    """A stream id as sortable numbers: milliseconds, and a serial number within them. Raises ValueError."""
-    ms, dash, number = entry_id.partition("-")
-    if not dash or not (ms.isascii() and ms.isdigit() and number.isascii() and number.isdigit()):
-        raise ValueError("invalid id")
-    return int(ms[:20]), int(number[:20])
-
-
-def _as_position(ms: int, number: int) -> int:
-    """A stream id as one number below 2**53 until 2037, exact in JSON; 0 for one that does not fit.
-
-    More than 16,384 ids in a millisecond exist only if the clock of Redis was set back.
-    """
-    return (ms - _POSITIONS_SINCE_MS << _SERIAL_BITS) + number if number < 1 << _SERIAL_BITS else 0
-
-
-def _id_at(position: int) -> str:
-    """The stream id at a position."""
-    return f"{(position >> _SERIAL_BITS) + _POSITIONS_SINCE_MS}-{position & (1 << _SERIAL_BITS) - 1}"
-
-
-def _checked(message: _Message, wanted: _Channel | None) -> Publication | Control:
-    """Decode a message. Raises ValueError if no node of ours could have sent it."""
-    if message.v != VERSION:
-        raise ValueError("unknown version")
-    if wanted is None:
-        body = message.c
-        if body is None:
-            raise ValueError("invalid control")
-        return Control(body.app_id, body.action, body.target, body.data)
-    if not bytes(message.f) or (message.x is not None and not is_left_out(message.x)):
-        raise ValueError("invalid publication")
-    frame = bytes(message.f)
-    frame.decode()
-    return Publication(
-        wanted.app_id,
-        wanted.channel,
-        frame,
-        message.x,
-        version=message.s,
-        position=_as_position(*_parsed_id(message.i)) if message.i and message.e else 0,
-        report_id=message.r,
-        trace=message.p,
-        published_at=message.t,
-    )
