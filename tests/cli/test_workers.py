@@ -185,29 +185,31 @@ async def test_a_killed_workers_members_leave_and_it_is_replaced(server: Reverb)
             await client.subscribe("presence-chat", {"user_id": str(number)})
         os.kill(victim, signal.SIGKILL)
 
-        async def listen(client: Client) -> set[str] | None:
-            """The users that were heard leaving before the last event; None when the connection ended."""
-            gone: set[str] = set()
+        async def are_there() -> set[str]:
+            answer = await get(server.port, "/channels/presence-chat/users")
+            return {user["id"] for user in answer["users"]}
+
+        async def is_noticed() -> bool:
+            return len(await are_there()) < MANY
+
+        await eventually_told(is_noticed)
+        ended = {str(number) for number in range(MANY)} - await are_there()
+        assert 0 < len(ended) < MANY
+
+        async def listen(client: Client) -> list[str] | None:
+            """The users that were heard leaving, as many as left; None when the connection ended."""
+            gone: list[str] = []
             try:
-                while (message := await client.receive())["event"] != "last":
-                    if message["event"] == "pusher_internal:member_removed":
-                        gone.add(json.loads(message["data"])["user_id"])
+                while len(gone) < len(ended):
+                    if (message := await client.receive())["event"] == "pusher_internal:member_removed":
+                        gone.append(json.loads(message["data"])["user_id"])
             except Closed:
                 return None
             return gone
 
-        async def is_noticed() -> bool:
-            answer = await get(server.port, "/channels/presence-chat/users")
-            return len(answer["users"]) < MANY
-
-        await eventually_told(is_noticed)
-        await publish(server.port, "presence-chat", "last")
         heard = await asyncio.gather(*(listen(client) for client in all_of_them))
-        ended = {str(number) for number, gone in enumerate(heard) if gone is None}
-        assert 0 < len(ended) < MANY
-        assert all(gone in (None, ended) for gone in heard)
-        users = await get(server.port, "/channels/presence-chat/users")
-        assert {user["id"] for user in users["users"]} == {str(number) for number in range(MANY)} - ended
+        assert {str(number) for number, gone in enumerate(heard) if gone is None} == ended
+        assert all(gone is None or set(gone) == ended for gone in heard)
     await eventually(lambda: len(server.workers()) == 2)
     assert survivor in server.workers()
 
