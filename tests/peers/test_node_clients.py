@@ -41,6 +41,9 @@ class Echo:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"do": what} | more).encode() + b"\n")
 
+    def signal(self, how: int) -> None:
+        self._process.send_signal(how)
+
     async def next(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         async with asyncio.timeout(LIMIT_S):

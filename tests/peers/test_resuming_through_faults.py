@@ -139,7 +139,7 @@ async def through(stage: Stage, clients: Echo, what: str, fault: Callable[[], Aw
 
 @contextmanager
 def one_server(folder: Path, *arguments: str, **settings: Any) -> Iterator[Reverb]:
-    with reverb(folder, *arguments, reverb_app_ping_interval=3600, **settings) as server:
+    with reverb(folder, *arguments, **({"reverb_app_ping_interval": 3600} | settings)) as server:
         yield server
 
 
@@ -164,6 +164,21 @@ async def test_a_line_that_breaks(tmp_path: Path, how: str) -> None:
                 await (balancer.cut() if how == "reset" else balancer.swallow(1.0))
 
             await through(running_stage, clients, how, fault)
+
+
+@pytest.mark.skipif(ROUNDS == 1, reason="a page that is frozen for 90 s")
+async def test_a_frozen_page(tmp_path: Path) -> None:
+    policies = '[{"pattern": "private-*", "history": 2000, "history_ttl_s": 300}]'
+    with one_server(tmp_path, reverb_app_ping_interval=30, reverb_app_channels=policies) as server:
+        async with stage([server]) as (running_stage, clients):
+            await running_stage.publish_for(2.5)
+            clients.signal(signal.SIGSTOP)
+            try:
+                await running_stage.publish_for(90)
+            finally:
+                clients.signal(signal.SIGCONT)
+            await running_stage.publish_for(1)
+            await judge(running_stage, clients, "frozen for 90 s")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
