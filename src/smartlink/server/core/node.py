@@ -274,6 +274,7 @@ class Node:
             await listening.end(app.id, channel)
             await self._depart(app, channel, session.socket_id, member)
             return
+        self._users.subscribed(connection, channel)
         self.hub.join(connection, channel, member)
         self._conflation.joined(connection, channel)
         self._grants.expire(connection, channel, expires_at)

@@ -91,8 +91,14 @@ class SignedInUsers:
             return
         success = session.signed_in(user)
         self._hub.sign_in(connection, user.id)
-        self._hub.watch(connection, (channel,))
-        connection.write(b"".join(map(text_frame, [success.frame, *(each.frame for each in arriving.frames)])))
+        frames = [success.frame]
+        if connection.client_session is not None and channel in connection.client_session.former:
+            # It will subscribe again, and is owed older events first.
+            await self._listening.end(app.id, channel)
+        else:
+            self._hub.watch(connection, (channel,))
+            frames += [each.frame for each in arriving.frames]
+        connection.write(b"".join(map(text_frame, frames)))
         if arriving.is_swamped:
             connection.close(Code.OVER_CAPACITY, f"More events arrived on {channel} at once than can be buffered")
         if not connection.is_open:
@@ -103,6 +109,12 @@ class SignedInUsers:
             connection.write(text_frame(session.watchlist_fault(user.watchlist_fault).frame))
         if user.watchlist and connection.is_open:
             await self._watch(connection, user.watchlist)
+
+    def subscribed(self, connection: Connection, channel: str) -> None:
+        """Let a connection that joins its user's own channel receive it from here on, subscribed or not."""
+        user = connection.session.user
+        if user is not None and channel == user_channel(user.id) and not self._hub.receives(connection, channel):
+            self._hub.watch(connection, (channel,))
 
     def _end_void(self, connection: Connection, user_id: str) -> bool:
         """End the connection when signatures naming the user are void on it. Returns whether they are."""
