@@ -14,6 +14,7 @@ from smartlink.server.cluster.sessions.base import MAX_APP_BYTES, SessionStore
 from smartlink.server.cluster.sessions.memory import MemorySessions
 from smartlink.server.cluster.sessions.redis import RedisSessions
 from smartlink.server.workers.engines import WorkerSessions
+from smartlink.server.workers.single import SingleSessions
 
 
 class SessionStorePromises:
@@ -109,6 +110,21 @@ class TestRedisSessions(SessionStorePromises):
         key = self._made.names.session("1", "s")
 
         assert 0 < await self._made.commands.send(key, "TTL", key) <= 60
+
+
+async def test_a_worker_takes_an_open_session_of_the_process_that_it_succeeds() -> None:
+    async with workers() as machine:
+        store = machine.hub.sessions
+        assert isinstance(store, MemorySessions)
+        single, worker = SingleSessions(machine.hub, store), WorkerSessions(await machine.link())
+        open_sessions = {"s": b"open"}
+        assert single.ask_for_open(lambda app_id, name: open_sessions.pop(name, None) if app_id == "1" else None)
+
+        assert await worker.take("2", "s", "b") is None
+        assert await worker.take("1", "s", "b") == b"open"
+        assert not await single.save("1", "s", "a", b"late", 60)
+        assert await worker.save("1", "s", "b", b"two", 60)
+        assert await single.take("1", "s", "c") == b"two"
 
 
 class TestWorkerSessions(SessionStorePromises):

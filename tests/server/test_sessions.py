@@ -18,7 +18,7 @@ from kit.realtime import APP_ID, KEY, SECRET, call, realtime_server
 from kit.waiting import eventually
 from smartlink.protocol.signing import sign_channel
 from smartlink.server.cluster.presence.base import Departure
-from smartlink.server.core import resumption
+from smartlink.server.core import client_sessions, resumption
 from smartlink.server.core.resumption import Resumption
 from smartlink.server.run.lifecycle import RealtimeServer
 
@@ -49,6 +49,37 @@ def confirmed(server: RealtimeServer) -> list[int]:
     """The positions that the server's sessions have confirmed."""
     sessions: Resumption = server.node.resumption
     return [position for followers in sessions._followers.values() for position in followers.values()]
+
+
+async def test_events_to_a_user_who_signs_in_again_come_after_those_that_were_missed() -> None:
+    token, channel = a_token(), "#server-to-user-7"
+    async with realtime_server() as server:
+        async with connected(server.port, session=token) as client:
+            await client.sign_in("7")
+            await client.subscribe(channel)
+        await publish(server.port, 1, channel)
+        async with connected(server.port, session=token) as client:
+            await client.sign_in("7")
+            await publish(server.port, 2, channel)
+            assert await resumed(client, channel) == [1, 2]
+            await publish(server.port, 3, channel)
+            assert await news(client, 1) == [3]
+            client.send("pusher:unsubscribe", {"channel": channel})
+            await publish(server.port, 4, channel)
+            assert await news(client, 1) == [4]
+
+
+async def test_a_session_too_large_to_be_kept_is_told_of_each_channel_that_is_not() -> None:
+    token = a_token()
+    channels = [f"{number:04d}-{'x' * 150}" for number in range(300)]
+    async with realtime_server() as server:
+        async with connected(server.port, session=token) as client:
+            for channel in channels:
+                await client.subscribe(channel)
+        async with connected(server.port, session=token) as client:
+            assert await resumed(client, channels[0]) == []
+            await client.subscribe(channels[-1])
+            assert json.loads((await client.expect("pusher:resume_failed"))["data"]) == {"reason": "unknown"}
 
 
 async def until_confirmed(server: RealtimeServer, client: Client) -> None:
@@ -397,7 +428,7 @@ async def test_the_second_of_two_sockets_that_come_back_at_once_has_the_session(
 
 async def test_a_client_that_never_answers_barriers_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resumption, "BARRIER_S", 0.01)
-    monkeypatch.setattr(resumption, "MAX_UNANSWERED", 3)
+    monkeypatch.setattr(client_sessions, "MAX_UNANSWERED", 3)
     async with realtime_server() as server, connected(server.port, session=a_token()) as client:
         await client.subscribe("chat")
         await publish(server.port, 0)

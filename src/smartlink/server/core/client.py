@@ -49,6 +49,8 @@ STALLED_S = 8.0
 """Longest time in which a connection reads nothing before it is cut."""
 
 _USUAL_ENDS = frozenset({1000, 1001, Code.RECONNECT})
+_PONG = b'{"event":"pusher:pong","data":{}}'
+"""As pusher-js writes it: the one message that clients with a session send all the time."""
 _HEARTBEAT = control_frame(PING) + text_frame(encoding.PING)
 
 
@@ -330,6 +332,9 @@ class ClientConnection:
             else:
                 self._say(_ignored(message))
             return
+        if message == _PONG:
+            self._answered()
+            return
         for effect in self.session.receive(message):
             self._carry_out(effect)
 
@@ -351,10 +356,13 @@ class ClientConnection:
         elif isinstance(effect, SignIn):
             self._run(self._sign_in(effect))
         elif isinstance(effect, Answered):
-            if self.client_session is not None:
-                self._shared.node.resumption.answered(self.client_session)
+            self._answered()
         elif isinstance(effect, Close):
             self.close(effect.code, effect.reason)
+
+    def _answered(self) -> None:
+        if self.client_session is not None:
+            self._shared.node.resumption.answered(self.client_session)
 
     def _say(self, frame: bytes) -> None:
         feed, session = self._shared.node.feed, self.session

@@ -5,8 +5,9 @@ has handled everything. It moves by barriers: a `pusher:ping` is written behind 
 the page has handled them. Fan-out does nothing for it: a barrier covers the batches that a channel has finished.
 
 What a session holds is saved when it subscribes (on more than `SAVED_AT_ONCE` channels, with the positions), within
-seconds of a confirmed barrier, and when its socket ends. Whichever node the client comes back to takes it over there;
-of a killed node's sessions it finds positions that are a little old, and sends some frames twice.
+seconds of a confirmed barrier, and when its socket ends; only then if the store asks for the sessions of open sockets.
+Whichever node the client comes back to takes it over there; of a killed node's sessions it finds positions that are a
+little old, and sends some frames twice.
 """
 
 from __future__ import annotations
@@ -19,16 +20,11 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from smartlink.protocol import encoding
-from smartlink.protocol.errors import Code
-from smartlink.protocol.names import kind_of
-from smartlink.protocol.session import PresenceMember
-from smartlink.server.cluster.brokers.base import Broker, BrokerUnavailable, Publication, left_out_parts
+from smartlink.server.cluster.brokers.base import Broker, BrokerUnavailable, Publication
 from smartlink.server.cluster.sessions.base import SessionStore
 from smartlink.server.core.client_sessions import (
-    MAX_SOCKETS,
     NONE,
     ClientSession,
-    KeptChannel,
     Report,
     Resumed,
     SessionContent,
@@ -38,7 +34,6 @@ from smartlink.server.core.client_sessions import (
     report_of,
 )
 from smartlink.server.core.conflation import last_of_each_name
-from smartlink.server.core.grants import user_of
 from smartlink.server.core.hub import Connection, Hub
 from smartlink.server.net.framing import text_frame
 from smartlink.server.runtime.eager import EagerTasks, yield_now_and_then
@@ -52,8 +47,6 @@ __all__ = ["Resumption"]
 BARRIER_S = 2.0
 """Shortest time between two barriers of a session."""
 SAVE_S = 5.0
-MAX_UNANSWERED = 100
-"""Pings that a client may leave unanswered while it shows other signs of life."""
 SAVED_AT_ONCE = 50
 """A session with more channels is not saved at each subscription, but like its confirmed positions."""
 MAX_REPORTS = 1_000
@@ -89,6 +82,8 @@ class Resumption:
         self._hub = hub
         self._broker = broker
         self._store = store
+        self._saves_open = not store.ask_for_open(self.give_up)
+        """Whether sessions are saved while their sockets are open."""
         self._tasks = tasks
         self._metrics = metrics
         self._ttl_s = ttl_s
@@ -145,6 +140,7 @@ class Resumption:
         if stored is not None and not session.is_loaded:
             content = decode(stored)
             session.former, session.sockets, session.is_known = content.channels, content.sockets, True
+            session.is_partial = content.is_partial
         session.is_loaded = True
         if connection.client_session is not session and stored is not None:
             # It ended meanwhile, and saved nothing. If another has taken the session, this saves nothing either.
@@ -195,7 +191,8 @@ class Resumption:
                 replayed = await self._broker.replay(app_id, channel, former.position)
         except BrokerUnavailable:
             now = 0  # A position before all others: what it misses from here on is a gap.
-        if former is None and (session.is_known or not session.claims_to_be_known):
+        is_new = not session.is_partial if session.is_known else not session.claims_to_be_known
+        if former is None and is_new:
             return Resumed(now, now, ())
         if replayed is not None and sum(len(each.frame) for each in replayed) > connection.room:
             replayed = None  # Sending it all would end the connection, and so again on the next one.
@@ -203,7 +200,7 @@ class Resumption:
             reason = "unknown" if former is None else "gap"
             self._metrics.sessions_failed[reason] += 1
             return Resumed(now, now, (encoding.resume_failed(channel, reason),))
-        owed = [each for each in replayed if not self._is_left_out(each.except_socket, session, channel)]
+        owed = [each for each in replayed if not session.is_left_out(each.except_socket, channel)]
         reports = [report for each in owed if (report := report_of(each)) is not None]
         if is_conflated:
             owed = last_of_each_name(owed)
@@ -230,6 +227,8 @@ class Resumption:
         if resumed.last > resumed.position:
             session.owe(channel, resumed.last)
             self._owing.add(session)
+        if not self._saves_open:
+            return
         if len(connection.session.channels) + len(session.former) > SAVED_AT_ONCE:
             self._unsaved.add(session)
             return
@@ -246,7 +245,7 @@ class Resumption:
             session.users.pop(channel, None)
             session.replayed.pop(channel, None)
             session.due.pop(channel, None)
-            self._unsaved.add(session)
+            self._changed(session)
 
     async def revoke(self, app_id: str, subject: str) -> None:
         """Void what sessions hold about a subject (`grants`), wherever they are. Raises BrokerUnavailable."""
@@ -266,14 +265,14 @@ class Resumption:
 
     def pinged(self, session: ClientSession) -> None:
         """Note a ping that only asks whether the peer lives: its answer confirms nothing."""
-        self._expect_pong(session, 0.0, NONE)
+        session.expect_pong(0.0, NONE)
 
     def answered(self, session: ClientSession) -> None:
         """Confirm what the oldest unanswered ping covers."""
         if not session.barriers:
             return
-        (sent_at, covered), *rest = session.barriers
-        session.barriers = rest or None
+        (sent_at, covered), *_ = session.barriers
+        session.barriers = session.barriers[1:]
         if covered:
             self._metrics.confirm.observe(asyncio.get_running_loop().time() - sent_at)
         for channel, position in covered.items():
@@ -281,7 +280,7 @@ class Resumption:
             before = followers.get(session, position)
             if before < position:
                 followers[session] = position
-                self._unsaved.add(session)
+                self._changed(session)
                 self._report_handled(session, channel, before, position)
 
     def ended(self, connection: Connection) -> None:
@@ -293,6 +292,15 @@ class Resumption:
         if self._release(app_id, session):
             self._tasks.run(self._save(session, self._ttl_s))
         self._forget(session)
+
+    def give_up(self, app_id: str, name: str) -> bytes | None:
+        """Return what an open session holds, if it is here: its client has another socket, on another node."""
+        session = self._sessions.get(app_id, {}).get(name)
+        if session is None or not session.is_loaded:
+            return None
+        content = encode(self._content(session))
+        self._go_on_without(session)
+        return content
 
     def stop(self) -> None:
         """Stop barriers."""
@@ -307,14 +315,25 @@ class Resumption:
         """Report the events that a client has now handled."""
         replayed = session.replayed.pop(channel, ())
         for report in (*replayed, *self._reports.get((session.connection.app.id, channel), ())):
-            if after < report.position <= until and not self._is_left_out(report.except_socket, session, channel):
+            if after < report.position <= until and not session.is_left_out(report.except_socket, channel):
                 self._report(session.connection, channel, report.event_id)
+
+    def _changed(self, session: ClientSession) -> None:
+        if self._saves_open:
+            self._unsaved.add(session)
+
+    def _go_on_without(self, session: ClientSession) -> None:
+        """Let a session's socket here go on without it."""
+        connection = session.connection
+        connection.client_session = None
+        self._release(connection.app.id, session)
+        self._forget(session)
 
     def _take_from(self, former: ClientSession, session: ClientSession) -> None:
         if former.is_loaded:
             content = self._content(former)
             session.former, session.sockets, session.is_known = content.channels, content.sockets, True
-            session.is_loaded = True
+            session.is_loaded, session.is_partial = True, former.is_partial
         former.connection.client_session = None
         self._forget(former)
 
@@ -336,20 +355,7 @@ class Resumption:
 
     def _content(self, session: ClientSession) -> SessionContent:
         """What a session holds now, to be stored."""
-        connection = session.connection
-        own = connection.session.socket_id
-        kept = dict(session.former)
-        for channel, position in self.positions(session).items():
-            user_id: str | None = None
-            if kind_of(channel).needs_authorization:
-                user_id = user_of(connection, channel, connection.session.channels[channel])
-            kept[channel] = KeptChannel(
-                position,
-                session.signed_for.get(channel, own),
-                session.marks.get(channel, []),
-                user_id or session.users.get(channel, ""),
-            )
-        return SessionContent(kept, [*session.sockets, own][-MAX_SOCKETS:])
+        return session.content(self.positions(session))
 
     def _unfollow(self, app_id: str, channel: str, session: ClientSession) -> bool:
         """Take a session off a channel. Returns whether it was on it."""
@@ -361,25 +367,6 @@ class Resumption:
             self._reports.pop((app_id, channel), None)
             self._active.discard((app_id, channel))
         return True
-
-    @staticmethod
-    def _is_left_out(text: str | None, session: ClientSession, channel: str) -> bool:
-        """Whether the publisher excluded the session's client, perhaps by a former socket (`left_out`)."""
-        if text is None:
-            return False
-        socket_id, user_id = left_out_parts(text)
-        state = session.connection.session
-        if socket_id == state.socket_id or socket_id in session.sockets:
-            return True
-        member: PresenceMember | None = state.channels.get(channel)
-        users = {state.named.get(channel), member and member.user_id, state.user and state.user.id}
-        return user_id is not None and user_id in users
-
-    @staticmethod
-    def _expect_pong(session: ClientSession, sent_at: float, covered: dict[str, int]) -> None:
-        session.barriers = [*(session.barriers or ()), (sent_at, covered)]
-        if len(session.barriers) > MAX_UNANSWERED:
-            session.connection.close(Code.NO_PONG, "No pong: the client does not answer pings")
 
     # In the background
 
@@ -407,8 +394,9 @@ class Resumption:
         if now - self._retained_at >= self._ttl_s / 2:
             self._retained_at = now
             self._tasks.run(self._retain())
-            everybody = [each for of_app in self._sessions.values() for each in of_app.values()]
-            due += [each for each in everybody if now - each.saved_at >= self._ttl_s]
+            if self._saves_open:
+                everybody = [each for of_app in self._sessions.values() for each in of_app.values()]
+                due += [each for each in everybody if now - each.saved_at >= self._ttl_s]
         for number, session in enumerate(due, 1):
             if session.connection.client_session is session:
                 self._save_now(session)
@@ -440,13 +428,19 @@ class Resumption:
                     self._owing.add(session)
 
     def _ping_all(self, channel: str, subscribers: Subscribers, followers: Collection[ClientSession]) -> None:
-        now, position = asyncio.get_running_loop().time(), subscribers.position
+        now, covered = asyncio.get_running_loop().time(), {channel: subscribers.position}
+        shared = ((now, covered),)
         self._broadcast(subscribers, _PING)
         self._metrics.barriers += len(followers)
         for session in tuple(followers):
-            due, session.due = session.due | {channel: position}, NONE
-            self._owing.discard(session)
-            self._expect_pong(session, now, due)
+            due, session.due = session.due, NONE
+            if due:
+                self._owing.discard(session)
+                session.expect_pong(now, due | covered)
+            elif session.barriers:
+                session.expect_pong(now, covered)
+            else:
+                session.barriers = shared
 
     async def _send_barriers(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -454,7 +448,7 @@ class Resumption:
             if session in self._owing and not session.barriers:
                 self._owing.discard(session)
                 due, session.due = session.due, NONE
-                session.barriers = [(now, due)]
+                session.barriers = ((now, due),)
                 self._metrics.barriers += 1
                 session.connection.write(_PING)
             await yield_now_and_then(number)
@@ -494,7 +488,5 @@ class Resumption:
                 self._unsaved.add(session)
             return
         if not is_saved and connection.client_session is session:
-            # Its client has another socket, on another node: this one goes on without it.
-            connection.client_session = None
-            self._release(app_id, session)
-            self._forget(session)
+            # Its client has another socket, on another node.
+            self._go_on_without(session)

@@ -54,7 +54,7 @@ from smartlink.server.webhooks.guard import Guard
 from smartlink.server.webhooks.post import Poster
 from smartlink.server.webhooks.queue import QueueUnavailable
 from smartlink.server.workers.hub import WorkerHub
-from smartlink.server.workers.single import SingleBroker, SinglePresence
+from smartlink.server.workers.single import SingleBroker, SinglePresence, SingleSessions
 
 if TYPE_CHECKING:
     from smartlink.server.transports.ingest import RedisIngest
@@ -234,7 +234,8 @@ def parent_for(settings: ServerSettings) -> Parent:
         presence=presence, history=history, idempotency=idempotency, sessions=sessions, log=log, emit=emit
     )
     presence.use(worker_hub)
-    engines = Engines(SingleBroker(worker_hub, presence), presence, history, idempotency, sessions)
+    own_sessions = SingleSessions(worker_hub, sessions)
+    engines = Engines(SingleBroker(worker_hub, presence), presence, history, idempotency, own_sessions)
     webhooks = webhooks_for(settings, apps, engines, metrics, background)
     worker_hub.own_figures = lambda: (
         webhook_samples(metrics)

@@ -198,6 +198,9 @@ class WorkerSessions:
     def __init__(self, parent_link: ParentLink) -> None:
         self._link = parent_link
 
+    def ask_for_open(self, give_up: Callable[[str, str], bytes | None]) -> bool:
+        return False
+
     async def take(self, app_id: str, name: str, owner: str) -> bytes | None:
         return await self._link.call(SessionStore.take, app_id, name, owner)
 

@@ -26,6 +26,7 @@ from smartlink.server.cluster.history.base import History
 from smartlink.server.cluster.idempotency.base import IdempotencyStore
 from smartlink.server.cluster.presence.base import Arrival, Change, Departure, PresenceStore
 from smartlink.server.cluster.sessions.base import SessionStore
+from smartlink.server.cluster.sessions.memory import TAKEN_S
 from smartlink.server.runtime.metrics import counters_only, merge
 from smartlink.server.runtime.rates import MachineOverview, Totals
 from smartlink.server.webhooks.base import OutgoingEvent, vacated
@@ -95,6 +96,8 @@ class WorkerHub:
         self.emit = emit
         self.local_node: LocalNode | None = None
         self.local_connections: dict[str, int] = {}
+        self.local_sessions: Callable[[str, str], bytes | None] = lambda _app_id, _name: None
+        """Gives up an open session of the local node."""
         self.local_figures: Callable[[], dict[str, float]] | None = None
         """The figures of the local node, if there is one."""
         self.own_figures: Callable[[], dict[str, float]] = dict
@@ -140,6 +143,7 @@ class WorkerHub:
             PresenceStore.nodes: lambda _: self.workers(),
             PresenceStore.report_connections: self._report_connections,
             PresenceStore.stop: self._withdraw,
+            SessionStore.take: self._take_session,
             IdempotencyStore.claim: self._claim,
             IdempotencyStore.complete: self._complete,
             IdempotencyStore.release: self._release,
@@ -347,6 +351,14 @@ class WorkerHub:
         peer.entries.pop((app_id, channel, socket_id), None)
         peer.graces.pop((app_id, channel, socket_id), None)
         return departure
+
+    def _take_session(self, _: WorkerPeer, app_id: str, name: str, owner: str) -> bytes | None:
+        held = self.local_sessions(app_id, name)
+        stored: bytes | None = _now(self.sessions.take(app_id, name, owner))
+        if held is None:
+            return stored
+        _now(self.sessions.save(app_id, name, owner, held, TAKEN_S))
+        return held
 
     def _claim(self, peer: WorkerPeer, app_id: str, key: str) -> bytes | None:
         answer = _now(self.idempotency.claim(app_id, key))

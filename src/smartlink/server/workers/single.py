@@ -6,14 +6,17 @@ successor: publications go both ways, counts and members include both.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from smartlink.server.cluster.brokers.base import Control, Deliver, Publication
 from smartlink.server.cluster.brokers.memory import MemoryBroker
 from smartlink.server.cluster.presence.base import Change, OnChange
 from smartlink.server.cluster.presence.memory import MemoryPresence
+from smartlink.server.cluster.sessions.memory import MemorySessions
 from smartlink.server.runtime.rates import Totals
 from smartlink.server.workers.hub import WorkerHub
 
-__all__ = ["SingleBroker", "SingleOverview", "SinglePresence"]
+__all__ = ["SingleBroker", "SingleOverview", "SinglePresence", "SingleSessions"]
 
 
 class SingleBroker(MemoryBroker):
@@ -85,6 +88,34 @@ class SinglePresence(MemoryPresence):
     async def stop(self) -> None:
         """Drop the callback: this node's entries left with its connections, and those of workers stay."""
         self._on_change = None
+
+
+class SingleSessions:
+    """The `SessionStore` of the hub's local node.
+
+    What an open session holds stays with it until it ends, or until a worker takes it: a copy would be lost with it.
+    """
+
+    def __init__(self, worker_hub: WorkerHub, sessions: MemorySessions) -> None:
+        """`sessions` are those of the hub."""
+        self._worker_hub = worker_hub
+        self._sessions = sessions
+
+    def ask_for_open(self, give_up: Callable[[str, str], bytes | None]) -> bool:
+        self._worker_hub.local_sessions = give_up
+        return True
+
+    async def take(self, app_id: str, name: str, owner: str) -> bytes | None:
+        return self._sessions.withdraw(app_id, name)
+
+    async def save(self, app_id: str, name: str, owner: str, content: bytes, ttl_s: float) -> bool:
+        return await self._sessions.save(app_id, name, owner, content, ttl_s)
+
+    async def revoke(self, app_id: str, subject: str, ttl_s: float) -> None:
+        await self._sessions.revoke(app_id, subject, ttl_s)
+
+    async def marks(self, app_id: str, subjects: Sequence[str]) -> Sequence[int]:
+        return await self._sessions.marks(app_id, subjects)
 
 
 class SingleOverview:

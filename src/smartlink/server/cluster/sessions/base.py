@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 __all__ = ["MAX_APP_BYTES", "SessionStore"]
@@ -20,6 +20,13 @@ class SessionStore(Protocol):
 
     `name` is a digest of the client's token; `owner` names one socket, and is new for each.
     """
+
+    def ask_for_open(self, give_up: Callable[[str, str], bytes | None]) -> bool:
+        """Offer to be asked for the sessions of open sockets. Returns whether the store will ask.
+
+        If it does, they need not be saved before they end: `give_up(app_id, name)` is called when another node takes
+        one, and returns what it holds; None if this node does not have it.
+        """
 
     async def take(self, app_id: str, name: str, owner: str) -> bytes | None:
         """Make `owner` the session's owner. Returns what was saved last, or None if nothing is stored."""

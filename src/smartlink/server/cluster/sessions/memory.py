@@ -29,6 +29,15 @@ class MemorySessions:
         """Bytes currently used by the application's sessions."""
         return self._kept.used(app_id)
 
+    def ask_for_open(self, give_up: Callable[[str, str], bytes | None]) -> bool:
+        return False
+
+    def withdraw(self, app_id: str, name: str) -> bytes | None:
+        """Remove a session and return what it holds."""
+        content = None if (kept := self._kept.get(app_id, name)) is None else kept[1]
+        self._kept.take(app_id, name)
+        return content
+
     async def take(self, app_id: str, name: str, owner: str) -> bytes | None:
         kept = self._kept.get(app_id, name)
         content = None if kept is None else kept[1]

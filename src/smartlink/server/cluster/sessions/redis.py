@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from smartlink.server.cluster.brokers.base import BrokerUnavailable
@@ -42,6 +42,9 @@ class RedisSessions:
         self._commands = commands
         self._names = names
         self._ledger = RedisLedger(commands, names, "y", max_app_bytes, names.session)
+
+    def ask_for_open(self, give_up: Callable[[str, str], bytes | None]) -> bool:
+        return False
 
     async def take(self, app_id: str, name: str, owner: str) -> bytes | None:
         content: bytes | None = await self._run(_TAKE, app_id, name, owner, TAKEN_S)
