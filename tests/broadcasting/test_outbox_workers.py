@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from broadcasting.outbox_database import OutboxDatabase, envelope, open_database, relaying
@@ -222,6 +223,37 @@ async def test_a_scheduled_job_runs_on_one_worker_only(database: OutboxDatabase)
     await asyncio.gather(*running)
 
     assert len(done) == 1
+
+
+async def test_a_job_that_is_not_needed_takes_no_lease(database: OutboxDatabase) -> None:
+    asked: list[bool] = []
+    done: list[int] = []
+    needed = False
+
+    async def is_needed() -> bool:
+        asked.append(needed)
+        return needed
+
+    async def work() -> None:
+        done.append(len(asked))
+
+    async def leases() -> int:
+        async with database.engine.connect() as connection:
+            return await connection.scalar(select(func.count()).select_from(database.tables.outbox_lease)) or 0
+
+    schedule = Schedule(database.engine, database.tables)
+    schedule.every(0.05, "catch up", work, first_s=0.01, is_needed=is_needed)
+    stop = asyncio.Event()
+    running = asyncio.create_task(schedule.run(stop))
+    await eventually(lambda: len(asked) >= 3)
+    before = (list(done), await leases())
+    needed = True
+    await eventually(lambda: done)
+    stop.set()
+    await running
+
+    assert before == ([], 0)
+    assert await leases() == 1
 
 
 async def test_the_status_reports_lag_counts_and_workers(database: OutboxDatabase) -> None:

@@ -22,7 +22,7 @@ from broadcasting.outbox_database import OutboxDatabase, envelope
 from kit.waiting import LIMIT_S, eventually
 from smartlink.broadcasting import BroadcastRefused, BroadcastUnavailable, Envelope
 from smartlink.broadcasting.outbox import Relay, Schedule, Until, leases, relay, schedule
-from smartlink.broadcasting.outbox.direct import fetched
+from smartlink.broadcasting.outbox.direct import written
 from smartlink.broadcasting.testing import FakeDriver
 
 STATEMENTS = {
@@ -123,16 +123,15 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "_GIVE_UP_S", 0.2)
     gates.clear()
 
-    async def gated(connection: AsyncConnection, statement: Executable, **given: object) -> Sequence[Any]:
-        written = str(statement.compile(dialect=connection.dialect))  # type: ignore[attr-defined]
+    async def gated(connection: AsyncConnection, statements: Sequence[Executable], **given: object) -> None:
+        text = "; ".join(str(each.compile(dialect=connection.dialect)) for each in statements)  # type: ignore[attr-defined]
         for gate in gates:
-            await gate.wait(written, after=False)
-        rows = await fetched(connection, statement, **given)
+            await gate.wait(text, after=False)
+        await written(connection, statements, **given)
         for gate in gates:
-            await gate.wait(written, after=True)
-        return rows
+            await gate.wait(text, after=True)
 
-    monkeypatch.setattr(leases, "fetched", gated)
+    monkeypatch.setattr(leases, "written", gated)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
@@ -277,7 +276,7 @@ def assert_in_order(driver: SickDriver) -> None:
 
 
 async def test_a_worker_that_stops_when_empty_reads_every_queue_first(database: OutboxDatabase) -> None:
-    gate = Gate(database, "SELECT outbox_workers.queues", after=False)
+    gate = Gate(database, STATEMENTS["say that it lives"], after=False)
     driver = FakeDriver()
     await database.record(replace(envelope(1), queue="high"))
 

@@ -28,6 +28,8 @@ __all__ = ["run", "serve_all", "serve_portal", "serve_realtime", "serve_worker"]
 log = structlog.get_logger(__name__)
 
 _SCRAPES_AT_ONCE = 16
+_DATE_EVERY_S = 1.0
+"""How often uvicorn writes the header `Date` anew."""
 KEPT = 64
 """Descriptors reserved for the portal's database, files and outgoing calls."""
 
@@ -174,11 +176,18 @@ async def serve_all(
         raise error
 
 
-def _quiet(config: uvicorn.Config, started: Callable[[], None] = lambda: None) -> uvicorn.Server:
-    """A server that leaves signals to us: several services must stop in order."""
+def _quiet(config: uvicorn.Config, stop: asyncio.Event, started: Callable[[], None] = lambda: None) -> uvicorn.Server:
+    """A server that serves until `stop` is set, and leaves signals to us: several services must stop in order."""
     import uvicorn
 
     class Quiet(uvicorn.Server):
+        async def main_loop(self) -> None:
+            # Its own looks ten times a second whether it should stop.
+            while not (stop.is_set() or await self.on_tick(0)):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_DATE_EVERY_S):
+                        await stop.wait()
+
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             started()
@@ -203,14 +212,14 @@ async def _observed(portal: Portal, port: int | None, variable: str) -> AsyncIte
         portal.observer.app, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
         limit_concurrency=_SCRAPES_AT_ONCE, timeout_keep_alive=5, timeout_graceful_shutdown=2,
     )  # fmt: skip
-    server = _quiet(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    stop = asyncio.Event()
+    serving = asyncio.create_task(_quiet(config, stop).serve(sockets=[listener]))
     host = netloc(portal.settings.app_metrics_host, listener.getsockname()[1])
     log.info("metrics listening", address=host)
     try:
         yield
     finally:
-        server.should_exit = True
+        stop.set()
         await serving
 
 
@@ -263,10 +272,4 @@ async def _serve_http(
         timeout_graceful_shutdown=5,
         proxy_headers=False,
     )
-    server = _quiet(config, lambda: started(port))
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    waiting = asyncio.create_task(stop.wait())
-    await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    server.should_exit = True
-    waiting.cancel()
-    await serving
+    await _quiet(config, stop, lambda: started(port)).serve(sockets=[listener])

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from redis.asyncio.connection import parse_url
-from sqlalchemy import text
+from sqlalchemy import or_, select, text
 from starlette.routing import Route
 
 from smartlink.background import Background, ended
@@ -72,7 +72,7 @@ __all__ = ["Portal", "build", "channel_rules", "check_broadcasting"]
 SWEEP_EVERY_S = 60.0
 END_EVERY_S = 5.0
 PRUNE_EVERY_S = 3600.0
-SAMPLE_EVERY_S = 10.0
+SAMPLE_EVERY_S = 30.0
 
 
 class Portal:
@@ -145,8 +145,7 @@ class Portal:
         options = options or WorkerOptions()
         schedule = Schedule(self.database.engine, outbox_tables)
         schedule.every(SWEEP_EVERY_S, "presence sweep", self._sweep, first_s=2.0)
-        schedule.every(END_EVERY_S, "connection endings", self.users.endings.run_once)
-        schedule.every(END_EVERY_S, "channel revocations", self.revocations.run_once)
+        schedule.every(END_EVERY_S, "endings and revocations", self._catch_up, is_needed=self._is_behind)
         schedule.every(SWEEP_EVERY_S, "expired sessions", self.users.end_expired, first_s=3.0)
         schedule.every(PRUNE_EVERY_S, "prune", self.prune, first_s=30.0)
         schedule.every(SAMPLE_EVERY_S, "figures", self.board.sample, first_s=1.0)
@@ -176,6 +175,16 @@ class Portal:
         await self.users.prune()
         async with self.database.writing() as session:
             await idempotency.prune(session)
+
+    async def _is_behind(self) -> bool:
+        """Return whether a process has left connections to end, or channels to revoke."""
+        is_left = or_(self.users.endings.left().exists(), self.revocations.left().exists())
+        async with self.database.reading() as session:
+            return bool(await session.scalar(select(is_left)))
+
+    async def _catch_up(self) -> None:
+        await self.users.endings.run_once()
+        await self.revocations.run_once()
 
     def _on_error(self, kind: str, where: str) -> None:
         self._errors += 1

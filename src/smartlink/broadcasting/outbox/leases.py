@@ -17,13 +17,28 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Float, Table, bindparam, cast, delete, extract, func, literal_column, or_, select, true, update
+from sqlalchemy import (
+    CTE,
+    Float,
+    Table,
+    bindparam,
+    cast,
+    delete,
+    extract,
+    func,
+    literal_column,
+    or_,
+    select,
+    true,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.sql.elements import ColumnElement
 
 from smartlink.broadcasting.envelope import DEFAULT_QUEUE
-from smartlink.broadcasting.outbox.direct import fetched
+from smartlink.broadcasting.outbox.direct import fetched, written
 from smartlink.broadcasting.outbox.partition import PARTS
 from smartlink.broadcasting.outbox.pgbouncer import outside_transactions
 from smartlink.broadcasting.outbox.tables import PENDING, OutboxTables
@@ -66,23 +81,18 @@ class Leases:
         self._insert = sqlite.insert if engine.dialect.name == "sqlite" else postgresql.insert
         expires_at = table.c.expires_at
         self._has_run_out = or_(expires_at <= self._now, expires_at > self._now + _seconds(lease_s + 1))
-        self._renewal = (
-            update(table)
-            .where(self._is_ours, ~self._has_run_out)
-            .values(expires_at=self._now + _seconds(lease_s))
-            .returning(table.c.name)
+        self.renewal = (
+            update(table).where(self._is_ours, ~self._has_run_out).values(expires_at=self._now + _seconds(lease_s))
         )
-
-        expires_in = expires_at - self._now
-        self._of_others = select(table.c.name, expires_in).where(~self._is_ours, ~self._has_run_out)
-
-    async def renew(self, connection: AsyncConnection) -> set[str]:
-        """Renew the leases held. Returns their names."""
-        return {name for (name,) in await fetched(connection, self._renewal)}
-
-    async def held_by_others(self, connection: AsyncConnection) -> dict[str, float]:
-        """Return the leases that cannot be taken now: by name, in how many seconds they expire."""
-        return {name: float(seconds) for name, seconds in await fetched(connection, self._of_others)}
+        """A statement that renews the leases held."""
+        expires_in = (expires_at - self._now).label("expires_in")
+        is_held = ~self._has_run_out
+        self.ours = select(literal_column("'ours'").label("kind"), table.c.name, expires_in).where(
+            self._is_ours, is_held
+        )
+        """A query for the leases held: their names, and in how many seconds they expire."""
+        self.of_others = select(literal_column("'others'"), table.c.name, expires_in).where(~self._is_ours, is_held)
+        """The same for leases that cannot be taken now."""
 
     async def take(self, names: Iterable[str]) -> set[str]:
         """Take those of `names` that are free. Returns them."""
@@ -140,15 +150,19 @@ class PartitionLeases:
         self._insert = sqlite.insert if engine.dialect.name == "sqlite" else postgresql.insert
         self._is_known = False
         self._sign_of_life = self._life_statement()
-        workers, events = tables.outbox_workers.c, tables.recorded_events.c
+        self._forget = delete(tables.outbox_workers).where(
+            tables.outbox_workers.c.seen_at < self._now - _seconds(_FORGOTTEN_AFTER_S)
+        )
+        workers = tables.outbox_workers.c
         # As for leases, a time in the future dates from a clock that was turned back.
-        self._alive = select(workers.queues).where(
+        alive = select(literal_column("'worker'"), workers.queues, literal_column("0.0")).where(
             workers.seen_at > self._now - _seconds(lease_s), workers.seen_at < self._now + _seconds(1)
         )
-        # Skips from one queue's name to the next in the index, which is fast as there are few queues.
-        is_pending = events.state == literal_column(f"'{PENDING}'")
-        after = select(events.queue).where(is_pending, events.queue > bindparam("after"))
-        self._next_queue = after.order_by(events.queue).limit(1)
+        waiting = _queues_with_waiting_events(tables.recorded_events)
+        found = select(literal_column("'queue'"), waiting.c.name, literal_column("0.0")).where(
+            waiting.c.name.is_not(None)
+        )
+        self._state = union_all(self._leases.ours, self._leases.of_others, alive, found)
 
     def _life_statement(self) -> Any:
         changing: dict[str, Any] = {"seen_at": self._now, "sent": bindparam("sent"), "failed": bindparam("failed")}
@@ -188,13 +202,16 @@ class PartitionLeases:
 
     async def _beat(self, sent: int, failed: int) -> None:
         asked_at = time.monotonic()
-        async with self._engine.begin() as connection:
-            # The first statement is a write: on SQLite, a transaction that reads first may fail to become a writer.
-            renewed = {part for part in map(_part, await self._leases.renew(connection)) if part is not None}
-            await self._show_life(connection, sent, failed)
-            workers = await self._workers(connection)
-            await self._find_queues(connection)
-            taken = await self._leases.held_by_others(connection)
+        beat = (self._leases.renewal, self._sign_of_life, *(() if self._is_known else (self._forget,)))
+        async with self._engine.connect() as connection:
+            await written(connection, beat, sent=sent, failed=failed)
+            state = _by_kind(await fetched(connection, self._state))
+            await connection.commit()
+        self._is_known = True
+        self._note_queues([name for name, _ in state["queue"]])
+        renewed = {part for name, _ in state["ours"] if (part := _part(name)) is not None}
+        workers = [queues.split(",") for queues, _ in state["worker"]]
+        taken = {name: float(seconds) for name, seconds in state["others"]}
         # A part whose lease expired may have been another worker's since: it starts over when it is taken again.
         before, self.held = self.held, renewed & self.held if self.is_valid() else set()
         self._lose(before - self.held)
@@ -246,31 +263,30 @@ class PartitionLeases:
             self.losses += 1
             self.on_loss(parts)
 
-    async def _show_life(self, connection: AsyncConnection, sent: int, failed: int) -> None:
-        workers = self._tables.outbox_workers
-        await fetched(connection, self._sign_of_life, sent=sent, failed=failed)
-        if not self._is_known:
-            await connection.execute(delete(workers).where(workers.c.seen_at < self._now - _FORGOTTEN_AFTER_S))
-        self._is_known = True
+    def _note_queues(self, waiting: Sequence[str]) -> None:
+        if self._given is None:
+            ours = {queue for queue, _ in self.held}
+            self.queues = (DEFAULT_QUEUE, *sorted((ours | set(waiting)) - {DEFAULT_QUEUE}))
+        self.is_empty = not set(waiting) & set(self.queues)
 
-    async def _workers(self, connection: AsyncConnection) -> list[list[str]]:
-        """Return the queues of each live worker, including us."""
-        return [queues.split(",") for (queues,) in await fetched(connection, self._alive)]
 
-    async def _find_queues(self, connection: AsyncConnection) -> None:
-        if self._given is not None:
-            return
-        found: list[str] = []
-        after = ""
-        while True:
-            names = await fetched(connection, self._next_queue, after=after)
-            if not names:
-                break
-            [(after,)] = names
-            found.append(after)
-        self.is_empty = not found
-        ours = {queue for queue, _ in self.held}
-        self.queues = (DEFAULT_QUEUE, *sorted((ours | set(found)) - {DEFAULT_QUEUE}))
+def _queues_with_waiting_events(recorded_events: Table) -> CTE:
+    """Return the queues' names, and None as the last one.
+
+    Skips from one queue's name to the next in the index, which is fast as there are few queues.
+    """
+    events = recorded_events.c
+    waiting = select(events.queue).where(events.state == literal_column(f"'{PENDING}'")).order_by(events.queue).limit(1)
+    queues = select(waiting.scalar_subquery().label("name")).cte("waiting_queues", recursive=True)
+    following = waiting.where(events.queue > queues.c.name).scalar_subquery().correlate(queues)
+    return queues.union_all(select(following).where(queues.c.name.is_not(None)))
+
+
+def _by_kind(rows: Iterable[Sequence[Any]]) -> dict[str, list[tuple[str, float]]]:
+    found: dict[str, list[tuple[str, float]]] = defaultdict(list)
+    for kind, name, seconds in rows:
+        found[kind].append((name, seconds))
+    return found
 
 
 def grouped(parts: Iterable[Part]) -> dict[str, list[int]]:

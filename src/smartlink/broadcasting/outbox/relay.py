@@ -320,10 +320,13 @@ class Relay:
             raise TimeoutError(f"the database takes longer than {self._leases.lease_s:g} s to renew a lease")
 
     async def _beat(self) -> None:
-        before = set(self._leases.held)
+        before, began_at = set(self._leases.held), time.monotonic()
         await self._leases.beat(self.sent, self.failed)
         if self._leases.held - before:
             self._must_fetch = True
+        if self._leases.is_empty:
+            # It has seen what a sweep would.
+            self._swept_at = max(self._swept_at, began_at)
         for listener in self._listeners:
             if isinstance(listener, SqliteListener):
                 # Our own write is no reason to read. What another writes in this very moment waits for the next beat.

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -26,7 +27,18 @@ __all__ = ["Schedule"]
 _GIVE_UP_S = 2.0
 _log = logging.getLogger("smartlink.broadcasting.outbox")
 
-Job = Callable[[], Awaitable[object]]
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    name: str
+    every_s: float
+    first_s: float
+    work: Callable[[], Awaitable[object]]
+    is_needed: Callable[[], Awaitable[bool]] | None
+
+    @property
+    def lease_name(self) -> str:
+        return f"job:{self.name}"
 
 
 class Schedule:
@@ -37,36 +49,47 @@ class Schedule:
         self._tables = tables
         self._holder = f"job-{secrets.token_hex(8)}"
         self._database = RelayDatabase(engine)
-        self._jobs: dict[str, tuple[float, float, Job]] = {}
+        self._jobs: dict[str, _Job] = {}
 
-    def every(self, seconds: float, name: str, job: Job, *, first_s: float = 1.0) -> None:
-        """Add a job to run every so many seconds, first `first_s` after the start unless another worker ran it."""
-        self._jobs[name] = (seconds, first_s, job)
+    def every(
+        self,
+        seconds: float,
+        name: str,
+        job: Callable[[], Awaitable[object]],
+        *,
+        first_s: float = 1.0,
+        is_needed: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
+        """Add a job to run every so many seconds, first `first_s` after the start unless another worker ran it.
+
+        With `is_needed`, each worker asks it that often, and takes the job's lease only if there is something to do.
+        """
+        self._jobs[name] = _Job(name, seconds, first_s, job, is_needed)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run the jobs until `stop` is set, then release their leases."""
         async with asyncio.TaskGroup() as group:
-            for name, (seconds, first_s, job) in self._jobs.items():
-                group.create_task(self._repeat(name, seconds, first_s, job, stop), name=name)
+            for job in self._jobs.values():
+                group.create_task(self._repeat(job, stop), name=job.name)
         await self._database.leave(_GIVE_UP_S)
 
-    async def _repeat(self, name: str, seconds: float, first_s: float, job: Job, stop: asyncio.Event) -> None:
-        lease = Leases(self._engine, self._tables.outbox_lease, self._holder, seconds)
-        pause_s = first_s
+    async def _repeat(self, job: _Job, stop: asyncio.Event) -> None:
+        lease = Leases(self._engine, self._tables.outbox_lease, self._holder, job.every_s)
+        pause_s = job.first_s
         while not await _is_set_within(stop, pause_s):
-            pause_s = max(0.5, seconds / 2)
+            pause_s = max(0.5, job.every_s / 2)
             try:
-                if await self._within_its_time(_do(lease, name, job), stop):
+                if await self._within_its_time(_do(lease, job), stop):
                     # The lease is ours until then: nobody can run it before.
-                    pause_s = seconds
+                    pause_s = job.every_s
             except Exception as error:  # noqa: BLE001 - an error must not stop the other jobs
                 said = hint(error) or error
-                _log.warning("scheduled job %s failed, will run again: %s: %s", name, type(error).__name__, said)
+                _log.warning("scheduled job %s failed, will run again: %s: %s", job.name, type(error).__name__, said)
         try:
             async with asyncio.timeout(_GIVE_UP_S):
-                await self._database.do(lease.release([f"job:{name}"]))
+                await self._database.do(lease.release([job.lease_name]))
         except Exception as error:  # noqa: BLE001 - the lease expires by itself
-            _log.warning("scheduled job %s: could not release its lease: %s", name, type(error).__name__)
+            _log.warning("scheduled job %s: could not release its lease: %s", job.name, type(error).__name__)
 
     async def _within_its_time(self, work: Coroutine[Any, Any, bool], stop: asyncio.Event) -> bool:
         """Run `work`, for at most two more seconds once `stop` is set. Raises what it raises, and TimeoutError."""
@@ -80,11 +103,13 @@ class Schedule:
             stopping.cancel()
 
 
-async def _do(lease: Leases, name: str, job: Job) -> bool:
-    """Run a job if it is due; return whether it was."""
-    if not await lease.take([f"job:{name}"]):
+async def _do(lease: Leases, job: _Job) -> bool:
+    """Run a job if it is due; return whether it need not be tried again before its period is over."""
+    if job.is_needed is not None and not await job.is_needed():
+        return True
+    if not await lease.take([job.lease_name]):
         return False
-    await job()
+    await job.work()
     return True
 
 

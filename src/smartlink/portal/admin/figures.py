@@ -27,7 +27,7 @@ __all__ = ["FigureBoard"]
 log = logging.getLogger(__name__)
 
 LIVE_EVERY_S = 1.0
-LOOKS_EVERY_S = 5.0
+LOOKS_EVERY_S = 10.0
 """How often to look whether an admin is there; a page shows the figures that it fetched until then."""
 KEPT = dt.timedelta(hours=1)
 LATENCY_OF = 200
@@ -94,7 +94,7 @@ class FigureBoard:
     async def show(self, stop: asyncio.Event) -> None:
         """Send the figures every second while an admin is subscribed, until `stop` is set.
 
-        They begin at most five seconds after the admin came.
+        They begin at most ten seconds after the admin came.
         """
         while not stop.is_set():
             pause_s = LOOKS_EVERY_S

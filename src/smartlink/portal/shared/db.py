@@ -25,6 +25,7 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from smartlink.broadcasting.outbox import define_tables
+from smartlink.broadcasting.outbox.direct import begin
 from smartlink.broadcasting.outbox.pgbouncer import engine_for, is_pooled, outside_transactions
 from smartlink.broadcasting.outbox.tables import UtcDateTime
 from smartlink.portal.shared.errors import DatabaseAway
@@ -169,7 +170,7 @@ def prepare_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_sqlite(connection: Any) -> None:
     writes = connection.get_execution_options().get(_WRITES)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    begin(connection, "BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _limit_transaction(connection: Any) -> None:

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from sqlalchemy import ColumnElement, ForeignKey, Select, String, delete, select
+from sqlalchemy import ForeignKey, Select, String, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -94,10 +94,16 @@ class ChannelRevocations:
         if self._task is None:
             self._task = self._background.start("revoke channels", self._run())
 
+    @staticmethod
+    def left() -> Select[ChannelRevocation]:
+        """Return a query for the revocations that are left to `run_once`."""
+        until = dt.datetime.now(dt.UTC) - LEFT_TO_WORKERS
+        return select(ChannelRevocation).where(ChannelRevocation.requested_at <= until)
+
     async def run_once(self) -> None:
         """Carry out what no process has within two seconds."""
         try:
-            await self._carry_out(ChannelRevocation.requested_at <= dt.datetime.now(dt.UTC) - LEFT_TO_WORKERS)
+            await self._carry_out(self.left())
         except BroadcastUnavailable as error:
             log.warning("channels could not be revoked yet: %s", error)
 
@@ -117,7 +123,7 @@ class ChannelRevocations:
             while self._again:
                 self._again = False
                 try:
-                    await self._carry_out()
+                    await self._carry_out(select(ChannelRevocation))
                 except BroadcastUnavailable as error:
                     if time.monotonic() > give_up:
                         log.warning("channels not revoked yet, workers keep trying: %s", error)
@@ -130,10 +136,10 @@ class ChannelRevocations:
             # In the same step as the last check, so that later requests start a new task.
             self._task = None
 
-    async def _carry_out(self, *which: ColumnElement[bool]) -> None:
-        """Carry out what is recorded, oldest first. Raises BroadcastUnavailable, DatabaseAway."""
-        found = select(ChannelRevocation).where(*which).order_by(ChannelRevocation.id).limit(TAKEN_AT_ONCE)
-        while rows := await self._read(found):
+    async def _carry_out(self, which: Select[ChannelRevocation]) -> None:
+        """Carry out `which`, oldest first. Raises BroadcastUnavailable, DatabaseAway."""
+        oldest = which.order_by(ChannelRevocation.id).limit(TAKEN_AT_ONCE)
+        while rows := await self._read(oldest):
             for row in rows:
                 await self._handle(row)
 

@@ -14,7 +14,7 @@ import secrets
 import time
 from typing import Any
 
-from sqlalchemy import ForeignKey, String, delete, select
+from sqlalchemy import ForeignKey, Select, String, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
@@ -73,13 +73,17 @@ class Endings:
         elif len(self._tasks) < MAX_AT_ONCE:
             self._tasks[user_id] = self._background.start("end connections", self._end(user_id))
 
+    @staticmethod
+    def left() -> Select[int]:
+        """Return a query for the users whose connections are left to `run_once`."""
+        until = dt.datetime.now(dt.UTC) - LEFT_TO_WORKERS
+        return select(ConnectionEnding.user_id).where(ConnectionEnding.requested_at <= until)
+
     async def run_once(self) -> None:
         """End all recorded connections that no process has handled within two seconds."""
-        old = select(ConnectionEnding.user_id).where(
-            ConnectionEnding.requested_at <= dt.datetime.now(dt.UTC) - LEFT_TO_WORKERS
-        )
+        oldest = self.left().order_by(ConnectionEnding.requested_at).limit(TAKEN_AT_ONCE)
         async with self._database.reading() as session:
-            waiting = (await session.scalars(old.order_by(ConnectionEnding.requested_at).limit(TAKEN_AT_ONCE))).all()
+            waiting = (await session.scalars(oldest)).all()
         for user_id in waiting:
             try:
                 await self._handle(user_id)
