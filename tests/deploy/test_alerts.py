@@ -21,6 +21,7 @@ from smartlink.server.observe.table import METRICS as SERVER_METRICS
 
 ROOT = Path(__file__).parents[2]
 RUNBOOK = ROOT / "docs/howto/runbook.md"
+RUNBOOK_BASE = '{{ or $externalLabels.smartlink_runbook "docs/howto/runbook.md" }}'
 DASHBOARD = ROOT / "deploy/grafana/smartlink.json"
 KINDS = {metric.name: metric for metric in (*SERVER_METRICS, *PORTAL_METRICS)}
 
@@ -49,7 +50,7 @@ def test_an_alert_uses_metrics_that_exist_and_names_its_section_of_the_runbook(r
     check_metrics(rule["expr"])
     assert rule["labels"]["severity"] in ("page", "ticket")
     assert rule["annotations"]["summary"]
-    assert rule["annotations"]["runbook_url"].endswith(f"/docs/howto/runbook.md#{rule['alert'].lower()}")
+    assert rule["annotations"]["runbook_url"] == f"{RUNBOOK_BASE}#{rule['alert'].lower()}"
 
 
 def test_the_runbook_has_one_section_per_alert_in_order_that_says_what_to_do() -> None:
@@ -188,3 +189,34 @@ def test_each_alert_fires_on_its_fault_and_on_no_other(tmp_path: Path) -> None:
     for command in (["check", "rules", str(RULES)], ["test", "rules", str(file)]):
         told = processes.run(["promtool", *command], capture_output=True, text=True)
         assert told.returncode == 0, told.stdout + told.stderr
+
+
+@needs_prometheus
+@pytest.mark.parametrize("base", [None, "https://wiki.example.com/smartlink"])
+def test_alerts_link_to_the_runbook_where_one_setting_says(tmp_path: Path, base: str | None) -> None:
+    alert = "SmartLinkNoWorker"
+    (rule,) = (each for each in alerts() if each["alert"] == alert)
+    linked = f"{base or 'docs/howto/runbook.md'}#{alert.lower()}"
+    case = {
+        "interval": "1m",
+        "external_labels": {} if base is None else {"smartlink_runbook": base},
+        "input_series": [{"series": 'smartlink_outbox_workers{instance="b"}', "values": "0x60"}],
+        "alert_rule_test": [
+            {
+                "eval_time": "30m",
+                "alertname": alert,
+                "exp_alerts": [
+                    {
+                        "exp_labels": rule["labels"],
+                        "exp_annotations": rule["annotations"] | {"runbook_url": linked},
+                    }
+                ],
+            }
+        ],
+    }
+    file = tmp_path / "links_test.yml"
+    file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": [case]}))
+
+    told = processes.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True)
+
+    assert told.returncode == 0, told.stdout + told.stderr

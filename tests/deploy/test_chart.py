@@ -22,6 +22,7 @@ KUBERNETES = "1.31.0"
 EVERYTHING = (
     "url=https://chat.example.com", "secrets.existing=of-ours", "app.autoscaling.enabled=true", "ingress.enabled=true",
     "ingress.tlsSecret=tls", "networkPolicy.enabled=true", "serviceMonitor.enabled=true",
+    "prometheusRule.enabled=true",
 )  # fmt: skip
 SECRETS = {
     "DATABASE_URL": "postgresql://smartlink:a-password@db/smartlink",
@@ -88,10 +89,9 @@ def test_helm_finds_nothing_to_complain_about(scaler: str) -> None:
 def test_kubernetes_takes_every_document(tmp_path: Path) -> None:
     validate = tool(str(TOOLS / "kubernetes-validate" / "bin" / "kubernetes-validate"), "kubernetes-validate")
     documents = rendered(*EVERYTHING, "realtime.autoscaling.kind=hpa")
-    known = [
-        document for document in documents if document["kind"] != "ServiceMonitor"
-    ]  # an operator brings its schema
-    assert len(known) == len(documents) - 3
+    # An operator brings the schemas of these.
+    known = [document for document in documents if document["kind"] not in ("ServiceMonitor", "PrometheusRule")]
+    assert len(known) == len(documents) - 4
     file = tmp_path / "rendered.yaml"
     file.write_text(yaml.safe_dump_all(known))
 
@@ -326,6 +326,44 @@ def test_the_network_lets_through_what_the_services_say_to_each_other() -> None:
     assert not may("realtime", "worker", 8080)
     assert [rule["ports"] for rule in policies["worker"]["spec"]["ingress"]] == [[{"port": 9603, "protocol": "TCP"}]]
     assert policies["migration"]["spec"].get("ingress") is None
+
+
+@pytest.mark.parametrize(
+    ("service", "host", "port"),
+    [
+        ("realtime", "REVERB_METRICS_HOST", "REVERB_METRICS_PORT"),
+        ("app", "APP_METRICS_HOST", "APP_METRICS_PORT"),
+        ("worker", "APP_METRICS_HOST", "WORKER_METRICS_PORT"),
+    ],
+)
+def test_the_metrics_of_each_service_are_where_they_are_scraped(service: str, host: str, port: str) -> None:
+    documents = rendered(*EVERYTHING)
+    (container,) = pods(documents)[service]["spec"]["containers"]
+    environment = {each["name"]: each.get("value") for each in container["env"]}
+    number = int(environment[port])
+
+    assert environment[host] == "0.0.0.0"
+    assert {"name": "metrics", "containerPort": number} in container["ports"]
+    (endpoint,) = of_kind(documents, "ServiceMonitor")[service]["spec"]["endpoints"]
+    offered = {each["name"]: each for each in of_kind(documents, "Service")[service]["spec"]["ports"]}
+    assert offered[endpoint["port"]]["targetPort"] == "metrics"
+    ingress = of_kind(documents, "NetworkPolicy")[service]["spec"]["ingress"]
+    assert {"port": number, "protocol": "TCP"} in [each for rule in ingress for each in rule["ports"]]
+
+
+def test_the_alerts_are_those_of_the_rules_and_link_to_the_runbook_that_is_named() -> None:
+    documents = rendered(*EVERYTHING, "prometheusRule.runbook=https://wiki.example.com/smartlink")
+    groups = of_kind(documents, "PrometheusRule")["rules"]["spec"]["groups"]
+    found = {rule["alert"]: rule for group in groups for rule in group["rules"]}
+    given = yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules.yml").read_text())["groups"]
+
+    assert list(found) == [rule["alert"] for group in given for rule in group["rules"]]
+    for name, rule in found.items():
+        assert rule["annotations"]["runbook_url"] == f"https://wiki.example.com/smartlink#{name.lower()}"
+    (jobs,) = re.findall(r'job=~"(.+)"', found["SmartLinkTargetDown"]["expr"])
+    services = of_kind(documents, "Service")
+    assert services.keys() == {"realtime", "app", "worker"}
+    assert all(re.fullmatch(jobs, service["metadata"]["name"]) for service in services.values())
 
 
 def test_the_ingress_sends_sockets_to_the_realtime_server() -> None:

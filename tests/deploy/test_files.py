@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from kit import processes
 from kit.compose import compose, seconds
@@ -256,3 +257,58 @@ def test_units_run_as_their_own_user(unit: str) -> None:
     assert "smartlink doctor --only settings,keys" in service["ExecStartPre"]
     assert seconds(service["TimeoutStopSec"]) >= 20
     assert int(service["LimitNOFILE"]) >= 16_384
+
+
+SCRAPED = {"smartlink-reverb": 9601, "smartlink-app": 9602, "smartlink-worker": 9603}
+
+
+def scrapes(file: str) -> dict[str, Any]:
+    """What is scraped, by job."""
+    jobs = yaml.safe_load((DEPLOY / "prometheus" / file).read_text())["scrape_configs"]
+    return {job.pop("job_name"): job for job in jobs}
+
+
+def test_prometheus_finds_the_metrics_of_each_service_of_the_compose_file() -> None:
+    found = services()
+    more = yaml.safe_load((DEPLOY / "prometheus" / "compose.yml").read_text())["services"]["smartlink-prometheus"]
+
+    for name, job in scrapes("compose.prometheus.yml").items():
+        ((source,),) = job.values()
+        assert source["names"] == [name]
+        assert source["port"] == SCRAPED[name] == metrics_port(name, found[name]["environment"])
+        host = "REVERB_METRICS_HOST" if name == "smartlink-reverb" else "APP_METRICS_HOST"
+        assert found[name]["environment"][host] == "0.0.0.0"
+        assert set(more["networks"]) & set(found[name]["networks"])
+        assert "ports" not in found[name]
+
+
+@pytest.mark.parametrize("name", SCRAPED)
+def test_prometheus_finds_the_metrics_of_each_unit(name: str) -> None:
+    unit = (DEPLOY / "systemd" / f"{name}.service").read_text()
+    environment = dict(re.findall(r"^Environment=(\w+)=(.*)$", unit, re.MULTILINE))
+
+    assert metrics_port(name, environment) == SCRAPED[name]
+    assert scrapes("prometheus.yml")[name]["static_configs"] == [{"targets": [f"127.0.0.1:{SCRAPED[name]}"]}]
+    # The last that names a variable wins, and that is the operator's file.
+    assert unit.index("Environment=") < unit.index("EnvironmentFile=")
+
+
+def metrics_port(service: str, environment: dict[str, str]) -> int | None:
+    """The port on which a service with these settings has its metrics."""
+    if service == "smartlink-reverb":
+        settings = ServerSettings(**{name.lower(): value for name, value in environment.items() if "METRICS" in name})
+        return settings.reverb_metrics_port if settings.reverb_metrics_enabled else None
+    own = PortalSettings(**{name.lower(): value for name, value in environment.items() if "METRICS" in name})
+    return own.app_metrics_port if service == "smartlink-app" else own.worker_metrics_port
+
+
+@pytest.mark.parametrize("file", ["prometheus.yml", "compose.prometheus.yml"])
+def test_prometheus_accepts_the_configuration(file: str) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("needs Prometheus: make test-alerts")
+    done = processes.run(
+        [promtool, "check", "config", str(DEPLOY / "prometheus" / file)], capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
