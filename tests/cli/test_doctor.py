@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import resource
 import socket
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import redis as redis_client
@@ -18,7 +21,7 @@ from kit.realtime import SECRET as SECRET_OF_SERVER
 from kit.redis import redis_server
 from kit.serve import SMARTLINK, Smartlink
 from smartlink.cli import main
-from smartlink.cli.doctor import configuration
+from smartlink.cli.doctor import configuration, realtime
 from smartlink.portal import migrations
 from smartlink.portal.shared.settings import PortalSettings
 
@@ -170,3 +173,16 @@ async def test_a_server_alone_is_examined_without_the_portal(tmp_path: Path, mon
         "pages", "database", "redis", "certificate", "webhooks", "proxy"
     ]  # fmt: skip
     assert {"an event arrived" in check["said"] for check in checks if check["check"] == "realtime"} == {True}
+    (descriptors,) = [check for check in checks if check["check"] == "open descriptors"]
+    used, limit = map(int, re.findall(r"(\d+) of (\d+) are open", descriptors["said"])[0])
+    assert descriptors["state"] == "fine"
+    assert 0 < used < limit == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+async def test_a_server_that_runs_out_of_descriptors_is_reported(tmp_path: Path) -> None:
+    async with realtime_server() as running:
+        where = {"reverb_port": running.port, "reverb_app_key": KEY, "reverb_app_secret": SECRET_OF_SERVER}
+        with mock.patch.object(realtime, "_MOST_OPEN", 0.0):
+            _, checks, _ = await asyncio.to_thread(examined, tmp_path, "--only", "descriptors", **where)
+
+    assert "or add a node" in warnings(checks)["open descriptors"]

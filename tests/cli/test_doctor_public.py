@@ -18,7 +18,7 @@ from kit.deployment import certificate
 from kit.examining import SECRET, examined, problems, warnings
 from kit.misconfigured_proxy import MisconfiguredProxy
 from kit.serve import Smartlink
-from smartlink.cli.doctor import public, realtime
+from smartlink.cli.doctor import configuration, public, realtime
 
 KEY = "of-the-test"
 Checks = list[dict[str, str]]
@@ -73,6 +73,21 @@ async def test_a_good_proxy_passes_every_check(running: Smartlink, tmp_path: Pat
     assert states(checks) == dict.fromkeys(("proxy", "clock", "upgrade", "sessions", "fallback", "idle"), "fine")
     said = {check["check"]: check["said"] for check in checks}
     assert "an event arrived after" in said["upgrade"]
+
+
+async def test_a_server_without_the_portal_is_examined_at_its_public_address(
+    running: Smartlink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(configuration, "has_portal", lambda: False)
+    async with proxied(running) as proxy:
+        checks = await examined_through(proxy, running, tmp_path, "--slow")
+    async with proxied(running, drops_upgrades=True) as proxy:
+        faulty = await examined_through(proxy, running, tmp_path)
+        nowhere = await examined_through(proxy, running, tmp_path, reverb_public_host="")
+
+    assert states(checks) == dict.fromkeys(("clock", "upgrade", "sessions", "fallback", "idle"), "fine")
+    assert problems(faulty).keys() == {"upgrade", "sessions"}
+    assert states(nowhere) == {"proxy": "skipped"}
 
 
 async def test_a_proxy_that_drops_upgrades_is_reported(running: Smartlink, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from smartlink.cli.logs import configure
 
 if TYPE_CHECKING:
     from smartlink.broadcasting import BroadcastSettings
+    from smartlink.cli.doctor.configuration import Installed
     from smartlink.portal.shared.settings import PortalSettings
 
 __all__ = ["doctor"]
@@ -70,7 +71,7 @@ def doctor(
 
 async def _examine(wanted: frozenset[str], *, is_slow: bool) -> list[Finding]:
     from smartlink.cli.apps import as_served, read_apps
-    from smartlink.cli.doctor import configuration, machine, public, realtime, redis, webhooks
+    from smartlink.cli.doctor import configuration, machine, realtime, redis, webhooks
     from smartlink.server.apps.base import AppsInvalid
 
     installed, found = configuration.read_settings()
@@ -92,15 +93,14 @@ async def _examine(wanted: frozenset[str], *, is_slow: bool) -> list[Finding]:
     if "ports" in wanted:
         found += machine.check_ports(server, portal)
     found += [check(server) for name, check in machine.CHECKS.items() if name in wanted]
+    if "descriptors" in wanted:
+        found.append(await realtime.check_open_descriptors(own))
     if "webhooks" in wanted:
         found += await webhooks.check_webhooks(server)
     if "realtime" in wanted:
         found.append(await realtime.check_realtime(own, None if portal is None else portal.app_url, server))
     if "proxy" in wanted:
-        if portal is None:
-            found.append(skipped("proxy", no_portal))
-        else:
-            found += await public.check_public(portal, own, server, is_slow=is_slow)
+        found += await _examine_public(installed, own, is_slow=is_slow, has_pages=portal is not None)
     return found
 
 
@@ -121,6 +121,20 @@ async def _examine_database(portal: PortalSettings | None, no_portal: str) -> li
     from smartlink.cli.doctor import database
 
     return await database.check_database(portal)
+
+
+async def _examine_public(
+    installed: Installed, own: BroadcastSettings, *, has_pages: bool, is_slow: bool
+) -> list[Finding]:
+    from smartlink.cli.doctor import public
+
+    settings, server = installed.public, installed.server
+    if settings is None or server is None:
+        return [skipped("proxy", "the settings of the public address are invalid")]
+    if not has_pages:
+        # Pages come from another application: what clients know of ours is the key.
+        settings = settings.model_copy(update={"broadcast": own})
+    return await public.check_public(settings, own, server, has_pages=has_pages, is_slow=is_slow)
 
 
 def _has_database(settings: object) -> bool:

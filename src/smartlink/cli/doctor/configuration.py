@@ -30,6 +30,8 @@ class Installed:
     server: ServerSettings | None
     broadcast: BroadcastSettings | None
     portal: PortalSettings | None
+    public: PortalSettings | None
+    """Those for the public address, which has a meaning without the portal too."""
 
 
 def has_portal() -> bool:
@@ -50,7 +52,7 @@ def read_settings() -> tuple[Installed, list[Finding]]:
         broadcast = None if portal is None else portal.broadcast
     else:
         broadcast, problem = _read(BroadcastSettings)
-    installed = Installed(server, broadcast, portal)
+    installed = Installed(server, broadcast, portal, portal if has_portal() else _read(PortalSettings)[0])
     problems = dict.fromkeys(filter(None, (server_problem, problem)))
     if not problems:
         return installed, [fine("settings", "valid")]

@@ -57,34 +57,33 @@ _IDLE_ELSE = "raise the proxy's idle timeout (HAProxy's default is 50 s in Debia
 
 
 async def check_public(
-    settings: PortalSettings, own: BroadcastSettings, server: ServerSettings, *, is_slow: bool
+    settings: PortalSettings, own: BroadcastSettings, server: ServerSettings, *, has_pages: bool, is_slow: bool
 ) -> list[Finding]:
-    """Check that browsers reach the pages and the realtime server, and that internal paths are not reachable.
+    """Check that browsers reach the realtime server; with pages also those, and that internal paths are closed.
 
-    Events are published with `own`. If `is_slow`, waits in silence for the server's ping, which takes
-    REVERB_APP_PING_INTERVAL.
+    Without pages, only the application's key and the public address of `settings` are used. Events are published with
+    `own`. If `is_slow`, waits in silence for the server's ping, which takes REVERB_APP_PING_INTERVAL.
     """
-    if settings.app_url is None:
+    if has_pages and settings.app_url is None:
         return [skipped("proxy", "not used: APP_URL is not set")]
-    url = settings.app_url.rstrip("/")
-    found = []
+    if not has_pages and settings.reverb_public_host is None:
+        return [skipped("proxy", "not used: REVERB_PUBLIC_HOST is not set")]
+    place = _Place(settings)
+    url = (settings.app_url or "").rstrip("/") if has_pages else place.base
     try:
         async with httpx2.AsyncClient(
             timeout=TIMEOUT_S, trust_env=False, verify=ssl.create_default_context()
         ) as client:
             asked_at = time.time()
-            answer = await client.get(f"{url}/api/realtime")
-            found.append(_pages(settings, url, answer))
-            found.append(compare_date(url, answer.headers.get("date"), asked_at))
-            reachable = [path for path in _INNER if (await client.get(url + path)).status_code != 404]
+            answer = await client.get(f"{url}/api/realtime" if has_pages else f"{url}/up")
+            found = [compare_date(url, answer.headers.get("date"), asked_at)]
+            if has_pages:
+                found = [_pages(settings, url, answer), *found, *await _inner(client, url)]
     except httpx2.HTTPError as error:
         said = f"{url} cannot be reached ({_reason(error)})"
-        fix = _certificate_fix(error) or "start the proxy; check APP_URL, its DNS name and its certificate"
+        address = "APP_URL" if has_pages else "REVERB_PUBLIC_HOST, REVERB_PUBLIC_PORT, REVERB_PUBLIC_SCHEME"
+        fix = _certificate_fix(error) or f"start the proxy; check {address}, its DNS name and its certificate"
         return [failed("proxy", said, fix)]
-    if reachable:
-        said = f"{', '.join(reachable)} can be reached from outside"
-        found.append(warning("proxy", said, "make the proxy answer 404 there: see deploy/proxy/nginx.conf"))
-    place = _Place(settings)
     found += await _upgrade(place, own)
     if own.driver != "reverb":
         return found
@@ -104,6 +103,7 @@ class _Place:
         self.origin = origin_of(settings.app_url)
         self.netloc = netloc(self.host, self.port)
         self.shown = f"{'wss' if self.is_tls else 'ws'}://{self.netloc}"
+        self.base = f"{'https' if self.is_tls else 'http'}://{self.netloc}"
 
     def socket(self, before: str = "") -> Socket:
         """Return a WebSocket; `before` is put before its path."""
@@ -120,6 +120,14 @@ def _pages(settings: PortalSettings, url: str, answer: httpx2.Response) -> Findi
     if key != settings.broadcast.reverb_app_key:
         return failed("proxy", f"{url} serves a different application key", "give all services the same REVERB_APP_KEY")
     return fine("proxy", f"{url} serves the pages")
+
+
+async def _inner(client: httpx2.AsyncClient, url: str) -> list[Finding]:
+    reachable = [path for path in _INNER if (await client.get(url + path)).status_code != 404]
+    if not reachable:
+        return []
+    said = f"{', '.join(reachable)} can be reached from outside"
+    return [warning("proxy", said, "make the proxy answer 404 there: see deploy/proxy/nginx.conf")]
 
 
 async def _upgrade(place: _Place, own: BroadcastSettings) -> list[Finding]:
@@ -174,7 +182,7 @@ async def _sessions(place: _Place) -> Finding:
 
 async def _fallback(place: _Place) -> Finding:
     """Open a stream as a client without WebSockets does, subscribe, and check that each line arrives at once."""
-    base = f"{'https' if place.is_tls else 'http'}://{place.netloc}/app/{quote(place.key, safe='')}"
+    base = f"{place.base}/app/{quote(place.key, safe='')}"
     session = f"{base}/{secrets.randbelow(1_000)}/{secrets.token_hex(4)}"
     headers = {} if place.origin is None else {"Origin": place.origin}
     query = path_of(place.key).partition("?")[2]

@@ -13,16 +13,27 @@ from urllib.parse import quote, urlsplit
 import httpx2
 
 from smartlink.broadcasting import BroadcastSettings
-from smartlink.cli.doctor.finding import Finding, failed, fine, skipped
+from smartlink.cli.doctor.finding import Finding, failed, fine, skipped, warning
 from smartlink.cli.doctor.socket import NoUpgrade, Socket
 from smartlink.cli.reach import port_to_write
 from smartlink.protocol.addresses import netloc
 from smartlink.protocol.signing import signed_query
 from smartlink.server.settings.config import ServerSettings
 
-__all__ = ["NotPublished", "Refused", "check_realtime", "next_message", "origin_of", "path_of", "publish_and_receive"]
+__all__ = [
+    "NotPublished",
+    "Refused",
+    "check_open_descriptors",
+    "check_realtime",
+    "next_message",
+    "origin_of",
+    "path_of",
+    "publish_and_receive",
+]
 
 TIMEOUT_S = 10.0
+_MOST_OPEN = 0.8
+"""The share of descriptors from which alerts fire too."""
 _REFUSED_FIX = {
     "4001": "set REVERB_APP_KEY to the server's",
     "4003": "enable the application in its file or table",
@@ -74,6 +85,25 @@ async def check_realtime(own: BroadcastSettings, app_url: str | None, server: Se
     return fine("realtime", f"{where}: an event arrived after {took_ms:.1f} ms")
 
 
+async def check_open_descriptors(own: BroadcastSettings) -> Finding:
+    """Ask the running server how many descriptors are open in the worker with the fewest left, and report 80 %."""
+    where = netloc(own.reverb_host, own.reverb_port)
+    if own.driver != "reverb":
+        return skipped("open descriptors", f"not used: events go through the {own.driver} driver")
+    try:
+        async with httpx2.AsyncClient(timeout=TIMEOUT_S, trust_env=False, verify=ssl.create_default_context()) as http:
+            answer = await http.get(_signed(own, "GET", "status", b""))
+            told = answer.raise_for_status().json()["descriptors"]
+        used, limit = int(told["open"]), int(told["limit"])
+    except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
+        return skipped("open descriptors", f"the server at {where} does not say ({type(error).__name__})")
+    said = f"{used} of {limit} are open in the fullest worker of {where}"
+    if used < _MOST_OPEN * limit:
+        return fine("open descriptors", said)
+    fix = "raise LimitNOFILE in the systemd unit or ulimits in compose, or add a node: see docs/howto/runbook.md"
+    return warning("open descriptors", said, fix)
+
+
 async def publish_and_receive(own: BroadcastSettings, client: Socket) -> float:
     """Subscribe with `client`, publish to the address of publishers, wait for the event.
 
@@ -91,16 +121,13 @@ async def publish_and_receive(own: BroadcastSettings, client: Socket) -> float:
 
 
 async def _publish(own: BroadcastSettings, channel: str, http: httpx2.AsyncClient) -> None:
-    path = f"/apps/{quote(own.reverb_app_id, safe='')}/events"
     body = json.dumps({"name": "examined", "channel": channel, "data": "{}"}).encode()
-    secret = own.reverb_app_secret.get_secret_value()
-    query = signed_query(own.reverb_app_key, secret, "POST", path, body, timestamp=int(time.time()))
-    base = f"{own.reverb_scheme}://{netloc(own.reverb_host, own.reverb_port)}"
+    url = _signed(own, "POST", "events", body)
     try:
-        answer = await http.post(f"{base}{path}?{query}", content=body, headers={"Content-Type": "application/json"})
+        answer = await http.post(url, content=body, headers={"Content-Type": "application/json"})
     except httpx2.HTTPError as error:
         fix = "check REVERB_HOST, REVERB_PORT, REVERB_SCHEME"
-        raise NotPublished(f"publishing to {base} failed ({type(error).__name__})", fix) from None
+        raise NotPublished(f"publishing to {_base(own)} failed ({type(error).__name__})", fix) from None
     if answer.status_code == 200:
         return
     said = f"the server refused the event ({answer.status_code}): {answer.text[:120]}"
@@ -109,6 +136,18 @@ async def _publish(own: BroadcastSettings, channel: str, http: httpx2.AsyncClien
     if answer.status_code in (401, 403, 404):
         raise NotPublished(said, "set REVERB_APP_ID, REVERB_APP_KEY and REVERB_APP_SECRET to the server's")
     raise NotPublished(f"publishing failed ({answer.status_code}): {answer.text[:120]}", "smartlink reverb status")
+
+
+def _base(own: BroadcastSettings) -> str:
+    return f"{own.reverb_scheme}://{netloc(own.reverb_host, own.reverb_port)}"
+
+
+def _signed(own: BroadcastSettings, method: str, call: str, body: bytes) -> str:
+    """Return the signed address of a call of the application's."""
+    path = f"/apps/{quote(own.reverb_app_id, safe='')}/{call}"
+    secret = own.reverb_app_secret.get_secret_value()
+    query = signed_query(own.reverb_app_key, secret, method, path, body, timestamp=int(time.time()))
+    return f"{_base(own)}{path}?{query}"
 
 
 async def next_message(client: Socket, event: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -43,7 +44,18 @@ async def status(node: Node, app: App, about: StatusEndpoint) -> HttpResponse:
         "problems": about.health.problems(),
         "warnings": about.health.warnings(),
         "uptime_s": int(totals.uptime_s),
+        "descriptors": _descriptors(totals.figures),
     }
     rates = {name: round(value, 1) for name, value in totals.figures.items() if name.endswith("_per_s")}
     webhooks = {f"webhooks_{outcome}": int(totals.figures.get(name, 0)) for outcome, name in WEBHOOK_SAMPLES.items()}
     return HttpResponse(msgspec.json.encode(report | rates | webhooks))
+
+
+def _descriptors(figures: Mapping[str, float]) -> dict[str, int]:
+    """Return how many file descriptors are open, and how many may be, in the worker with the fewest left."""
+    open_, limit = "smartlink_open_descriptors", "smartlink_descriptors_limit"
+    found = [
+        (figures[limit + name.removeprefix(open_)], used) for name, used in figures.items() if name.startswith(open_)
+    ]
+    most, used = min(found, key=lambda worker: worker[0] - worker[1])
+    return {"open": int(used), "limit": int(most)}
