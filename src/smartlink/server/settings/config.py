@@ -59,6 +59,7 @@ class ServerSettings(BaseSettings):
     # This process
     reverb_server_host: str = Field("127.0.0.1", description="Address to listen on")
     reverb_server_port: int = Field(8080, ge=0, le=65_535, description="Port to listen on; 0 picks a free one")
+    reverb_server_embedded: bool = Field(True, description="Run in applications that embed the server")
     reverb_server_workers: int | None = Field(
         None, ge=1, le=1_024, description="Worker processes of `smartlink reverb start`; one per core when unset"
     )

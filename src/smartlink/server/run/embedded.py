@@ -1,0 +1,67 @@
+"""The realtime server inside an application's own process: for development, tests and small installations.
+
+app = FastAPI(lifespan=embedded)
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+
+from smartlink.server.net.sockets import raise_descriptor_limit
+from smartlink.server.run.bootstrap import build
+from smartlink.server.run.lifecycle import RealtimeServer
+from smartlink.server.settings.config import ServerSettings
+
+__all__ = ["ServerRunsAlready", "embedded"]
+
+DRAIN_S = 0.5
+"""The default in place of the stand-alone server's: an application being developed restarts often."""
+
+log = structlog.get_logger(__name__)
+
+
+class ServerRunsAlready(RuntimeError):
+    """The port is taken: by a server of its own, or by another worker of the application."""
+
+
+@asynccontextmanager
+async def embedded(
+    app: object = None, *, settings: ServerSettings | None = None
+) -> AsyncIterator[RealtimeServer | None]:
+    """Run the server on its own port for as long as the application runs.
+
+    `lifespan=embedded` of FastAPI, Starlette or Litestar, or `async with embedded():` within your own lifespan, before
+    what publishes. Settings are those of `smartlink reverb start`, except that there is one process, no operators'
+    port, and half of the descriptors. With REVERB_SERVER_EMBEDDED=false it does nothing and yields None: that is how
+    to move to a server of its own.
+
+    Raises ServerRunsAlready, which a second worker of the application does too, and what `RealtimeServer.start` does.
+    """
+    del app
+    own = settings or ServerSettings()
+    if not own.reverb_server_embedded:
+        yield None
+        return
+    if "reverb_server_drain_seconds" not in own.model_fields_set:
+        own = own.model_copy(update={"reverb_server_drain_seconds": DRAIN_S})
+    if (own.reverb_server_workers or 1) > 1:
+        log.warning("embedded, the realtime server is one process", reverb_server_workers=own.reverb_server_workers)
+    server = build(own, descriptors=raise_descriptor_limit() // 2)
+    try:
+        await server.start()
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise ServerRunsAlready(
+            f"Port {own.reverb_server_port} is in use, by another server or another worker of this application. "
+            "Embedded, the realtime server needs an application of one worker; for more, run smartlink reverb start "
+            "and set REVERB_SERVER_EMBEDDED=false."
+        ) from error
+    try:
+        yield server
+    finally:
+        await server.stop()
