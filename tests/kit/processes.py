@@ -8,29 +8,24 @@ that and becomes the command, so the process id is the command's own. What a com
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
-import shutil
 import signal
 import subprocess
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kit import preloaded
+from kit.parents import SETPRIV, end_with_parent
 from kit.waiting import LIMIT_S
 
 __all__ = ["end_with_parent", "leashed", "needs_server", "popen", "run", "spawn"]
 
-_SETPRIV = shutil.which("setpriv")
-_PR_SET_PDEATHSIG = 1
-
-
-def end_with_parent() -> None:
-    """Have this very process killed when the one that started it is gone. Does nothing where there is no setpriv."""
-    if _SETPRIV is not None:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+_PRELOADED = {"cwd", "env", "capture_output", "text"}
+"""Options with which a command of ours may run in a process that has imported it already."""
 
 
 def needs_server(name: str) -> None:
@@ -39,16 +34,20 @@ def needs_server(name: str) -> None:
         pytest.skip(f"needs {name}")
 
 
+def _skip_in_fast_runs(command: Sequence[str]) -> None:
+    if os.environ.get("SMARTLINK_TEST_FAST"):
+        pytest.skip(f"starts {command[0]}")
+
+
 def leashed(command: Sequence[str], ends_by: signal.Signals = signal.SIGKILL) -> list[str]:
     """The command, sent `ends_by` when the thread that starts it is gone. On systems without setpriv, as it is.
 
     `make test-fast` skips the test.
     """
-    if os.environ.get("SMARTLINK_TEST_FAST"):
-        pytest.skip(f"starts {command[0]}")
-    if _SETPRIV is None:
+    _skip_in_fast_runs(command)
+    if SETPRIV is None:
         return list(command)
-    return [_SETPRIV, "--pdeathsig", ends_by.name.removeprefix("SIG"), *command]
+    return [SETPRIV, "--pdeathsig", ends_by.name.removeprefix("SIG"), *command]
 
 
 def popen(command: Sequence[str], *, ends_by: signal.Signals = signal.SIGKILL, **options: Any) -> subprocess.Popen[Any]:
@@ -60,6 +59,9 @@ def popen(command: Sequence[str], *, ends_by: signal.Signals = signal.SIGKILL, *
 
 def run(command: Sequence[str], *, timeout: float = LIMIT_S, **options: Any) -> subprocess.CompletedProcess[Any]:
     """As `subprocess.run`; `timeout` is in seconds."""
+    if command[0] == preloaded.SMARTLINK and options.keys() <= _PRELOADED and options.get("text"):
+        _skip_in_fast_runs(command)
+        return preloaded.run(command[1:], options.get("cwd", Path.cwd()), options.get("env", os.environ), timeout)
     return subprocess.run(leashed(command), timeout=timeout, check=options.pop("check", False), **options)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -16,9 +15,8 @@ from typing import Any
 
 from kit import processes
 from kit.ports import free_port
+from kit.preloaded import SMARTLINK as SMARTLINK
 from kit.waiting import LIMIT_S
-
-SMARTLINK = str(Path(sys.executable).with_name("smartlink"))
 
 
 class Smartlink:
