@@ -18,7 +18,7 @@ from kit.ports import free_port
 from kit.subscribers import a_client, taken
 from kit.waiting import LIMIT_S, eventually
 from smartlink.broadcasting import Broadcasting, BroadcastNow, BroadcastSettings, Channel
-from smartlink.server.run.embedded import ServerRunsAlready, embedded
+from smartlink.server.run.embedded import ServerRunsAlready, embedded, embedded_server
 from smartlink.server.settings.config import ServerSettings
 
 
@@ -73,25 +73,34 @@ async def test_an_application_brings_its_server_along(monkeypatch: pytest.Monkey
         await asyncio.open_connection("127.0.0.1", port)
 
 
+async def test_it_is_a_lifespan_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("REVERB_SERVER_PORT", str(port))
+    monkeypatch.setenv("REVERB_WEBHOOK_QUEUE", "memory")
+
+    async with served(FastAPI(lifespan=embedded)), a_client(port) as client:
+        await client.subscribe("chat")
+
+
 async def test_a_second_one_says_what_to_do() -> None:
-    async with embedded(settings=settings()) as first:
+    async with embedded_server(settings()) as first:
         assert first is not None
         with pytest.raises(ServerRunsAlready, match="REVERB_SERVER_EMBEDDED=false"):
-            async with embedded(settings=settings(reverb_server_port=first.port)):
+            async with embedded_server(settings(reverb_server_port=first.port)):
                 pass
         async with a_client(first.port) as client:
             await client.subscribe("chat")
 
 
 async def test_one_setting_moves_it_out() -> None:
-    async with embedded(settings=settings(reverb_server_embedded=False)) as server:
+    async with embedded_server(settings(reverb_server_embedded=False)) as server:
         assert server is None
 
 
 async def test_it_stops_at_once_unless_told_otherwise() -> None:
     async with (
-        embedded(settings=settings()) as quick,
-        embedded(settings=settings(reverb_server_drain_seconds=2)) as slow,
+        embedded_server(settings()) as quick,
+        embedded_server(settings(reverb_server_drain_seconds=2)) as slow,
     ):
         assert quick is not None
         assert slow is not None

@@ -16,7 +16,7 @@ from smartlink.server.run.bootstrap import build
 from smartlink.server.run.lifecycle import RealtimeServer
 from smartlink.server.settings.config import ServerSettings
 
-__all__ = ["ServerRunsAlready", "embedded"]
+__all__ = ["ServerRunsAlready", "embedded", "embedded_server"]
 
 DRAIN_S = 0.5
 """The default in place of the stand-alone server's: an application being developed restarts often."""
@@ -29,19 +29,24 @@ class ServerRunsAlready(RuntimeError):
 
 
 @asynccontextmanager
-async def embedded(
-    app: object = None, *, settings: ServerSettings | None = None
-) -> AsyncIterator[RealtimeServer | None]:
+async def embedded(app: object = None) -> AsyncIterator[None]:
     """Run the server on its own port for as long as the application runs.
 
     `lifespan=embedded` of FastAPI, Starlette or Litestar, or `async with embedded():` within your own lifespan, before
     what publishes. Settings are those of `smartlink reverb start`, except that there is one process, no operators'
-    port, and half of the descriptors. With REVERB_SERVER_EMBEDDED=false it does nothing and yields None: that is how
-    to move to a server of its own.
+    port, and half of the descriptors. With REVERB_SERVER_EMBEDDED=false it does nothing: that is how to move to a
+    server of its own.
 
     Raises ServerRunsAlready, which a second worker of the application does too, and what `RealtimeServer.start` does.
     """
     del app
+    async with embedded_server():
+        yield  # Nothing: frameworks take what a lifespan yields for their state.
+
+
+@asynccontextmanager
+async def embedded_server(settings: ServerSettings | None = None) -> AsyncIterator[RealtimeServer | None]:
+    """Run the server as `embedded` does, for tests and others that need its port; None where the settings forbid it."""
     own = settings or ServerSettings()
     if not own.reverb_server_embedded:
         yield None
