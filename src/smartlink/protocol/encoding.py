@@ -46,6 +46,7 @@ __all__ = [
 _T = TypeVar("_T")
 _encode = msgspec.json.Encoder().encode
 
+_NO_DATA: Final = b'"{}"'
 PING: Final = b'{"event":"pusher:ping","data":"{}"}'
 PONG: Final = b'{"event":"pusher:pong","data":"{}"}'
 _INTERNAL: Final = b'{"event":"pusher_internal:'
@@ -109,9 +110,9 @@ def _text(json: bytes) -> bytes:
 
 
 def connection_established(socket_id: str, activity_timeout_s: int) -> bytes:
-    """The first frame of a connection. `activity_timeout_s` is a positive integer."""
-    data = _text(_encode({"socket_id": socket_id, "activity_timeout": activity_timeout_s}))
-    return b'{"event":"pusher:connection_established","data":%b}' % data
+    """The first frame of a connection. `socket_id` has the form digits.digits."""
+    data = b'{\\"socket_id\\":\\"%b\\",\\"activity_timeout\\":%d}' % (socket_id.encode(), activity_timeout_s)
+    return b'{"event":"pusher:connection_established","data":"%b"}' % data
 
 
 def error(message: str, code: int | None, channel: str | None = None) -> bytes:
@@ -197,12 +198,10 @@ class MemberList:
         return b"".join((head, self._ids, b'],\\"hash\\":{', self._hash, b'}}}"'))
 
 
-def subscription_succeeded(channel: str, data: bytes = b"{}") -> bytes:
+def subscription_succeeded(channel: str, data: bytes = _NO_DATA) -> bytes:
     """The reply to a subscription; on presence channels `data` is from `presence_state` or a `MemberList`."""
-    return b'{"event":"pusher_internal:subscription_succeeded","channel":%b,"data":%b}' % (
-        _encode(channel),
-        data if data.startswith(b'"') else _text(data),
-    )
+    data = data if data.startswith(b'"') else _text(data)
+    return b'{"event":"pusher_internal:subscription_succeeded","channel":%b,"data":%b}' % (_encode(channel), data)
 
 
 def present_in(data: bytes) -> frozenset[str]:

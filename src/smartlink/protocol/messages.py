@@ -7,7 +7,6 @@ stays open.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import msgspec
@@ -40,8 +39,7 @@ _BRACKETS = re.compile(r"[\[{\]}]")
 _decoder = msgspec.json.Decoder()
 
 
-@dataclass(frozen=True, slots=True)
-class SubscribeMessage:
+class SubscribeMessage(msgspec.Struct, frozen=True, gc=False):
     """`pusher:subscribe`. `auth` and `channel_data` are as received, because signatures cover the exact text."""
 
     channel: str
@@ -49,33 +47,28 @@ class SubscribeMessage:
     channel_data: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class UnsubscribeMessage:
+class UnsubscribeMessage(msgspec.Struct, frozen=True, gc=False):
     """`pusher:unsubscribe`."""
 
     channel: str
 
 
-@dataclass(frozen=True, slots=True)
-class SignInMessage:
+class SignInMessage(msgspec.Struct, frozen=True, gc=False):
     """`pusher:signin`. Both fields are as received, because the signature covers the exact `user_data`."""
 
     auth: str
     user_data: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ping:
+class Ping(msgspec.Struct, frozen=True, gc=False):
     """`pusher:ping`, to be answered with `pusher:pong`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pong:
+class Pong(msgspec.Struct, frozen=True, gc=False):
     """`pusher:pong`: shows that the peer is alive; needs no answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClientEventMessage:
+class ClientEventMessage(msgspec.Struct, frozen=True, gc=False):
     """A `client-*` event for the other subscribers. `data` is JSON text, ready to be put into a frame."""
 
     event: str
@@ -83,8 +76,7 @@ class ClientEventMessage:
     data: str
 
 
-@dataclass(frozen=True, slots=True)
-class Malformed:
+class Malformed(msgspec.Struct, frozen=True, gc=False):
     """Not a valid frame; `reason` is sent back, with the channel it was for if it names one."""
 
     reason: str
@@ -141,11 +133,13 @@ def is_of_another_protocol(text: str | bytes) -> bool:
 
 
 def _is_too_deep(text: str | bytes) -> bool:
+    # Few opening brackets cannot be deep: decides the common case without a scan.
     if isinstance(text, bytes):
-        # Few opening brackets cannot be deep: decides the common case without a scan.
         if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
             return False
         text = text.decode("utf-8", "replace")
+    elif text.count("[") + text.count("{") <= MAX_DEPTH:
+        return False
     depth = 0
     for bracket in _BRACKETS.findall(_STRINGS.sub("", text)):
         depth += 1 if bracket in "[{" else -1

@@ -93,15 +93,13 @@ class SignedInUser:
         return self.member.user_id
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """Write this frame to the peer."""
 
     frame: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Join:
+class Join(msgspec.Struct, frozen=True):
     """Subscribe the connection; it is already authorized. Report success with `Session.joined`."""
 
     channel: str
@@ -112,16 +110,14 @@ class Join:
     """The signature is the one made for a former socket of the same client."""
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(msgspec.Struct, frozen=True):
     """Unsubscribe the connection; nothing of that channel may reach it afterwards. `member` is its former member."""
 
     channel: str
     member: PresenceMember | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Whisper:
+class Whisper(msgspec.Struct, frozen=True):
     """Relay this frame to the channel's other subscribers."""
 
     channel: str
@@ -131,20 +127,17 @@ class Whisper:
     user_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SignIn:
+class SignIn(msgspec.Struct, frozen=True):
     """Sign the user in; the signature is already verified. Report success with `Session.signed_in`."""
 
     user: SignedInUser
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """The client has answered the oldest unanswered `pusher:ping`: it has handled every frame sent before that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(msgspec.Struct, frozen=True):
     """Send the reason and close the connection."""
 
     code: Code
@@ -227,8 +220,8 @@ class Session:
             return (Send(encoding.error(frame.reason, frame.code, frame.channel)),)
         return _ANSWERED
 
-    def joined(self, channel: str, member: PresenceMember | None, state: bytes = b"{}") -> Send:
-        """The subscription succeeded; `state` is from `encoding.presence_state` on presence channels."""
+    def joined(self, channel: str, member: PresenceMember | None, state: bytes = b'"{}"') -> Send:
+        """The subscription succeeded; on presence channels `state` is as `encoding.subscription_succeeded` takes it."""
         # Share one string among all connections on the channel.
         self.channels[sys.intern(channel)] = member
         return Send(encoding.subscription_succeeded(channel, state))

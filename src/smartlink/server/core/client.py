@@ -203,7 +203,8 @@ class ClientConnection:
             feed.note(
                 "received", self.app.id, socket_id=self.session.socket_id, frame=redact(message.decode()).encode()
             )
-        self._depart_before(message)
+        if self._leaving:
+            self._depart_before(message)
         if self._is_busy:
             # An operation of this connection waits for an engine: keep the order of the client's messages.
             if self._waiting is None:
@@ -390,7 +391,12 @@ class ClientConnection:
         await self._shared.node.subscribe(
             self, channel, member, expires_at=effect.expires_at, is_by_ticket=effect.is_by_ticket
         )
-        if self.is_open and effect.channel in self.session.channels and kind_of(effect.channel).needs_authorization:
+        if (
+            self._deadline
+            and self.is_open
+            and channel in self.session.channels
+            and kind_of(channel).needs_authorization
+        ):
             self._deadline = 0.0
 
     def _leave_later(self, channel: str, member: PresenceMember) -> None:

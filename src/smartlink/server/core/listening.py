@@ -31,6 +31,8 @@ def newer_frames(frames: list[VersionedFrame], state: bytes, version: int) -> li
     Changes with a version are compared with the state's. Of the others, the last change of each user counts: when it
     agrees with the state, all of that user's changes are dropped.
     """
+    if not frames:
+        return []
     if version:
         frames = [each for each in frames if not 0 < each.version <= version]
     unnumbered = [each.frame for each in frames if not (each.version and version)]

@@ -492,7 +492,9 @@ class Node:
         if is_by_ticket and not await self.resumption.ticket_holds(connection, channel, about):
             connection.write(text_frame(connection.session.voided(channel).frame))
             return True
-        if await self._places.refuse_full(connection, channel, member):
+        if self._places.has_limit(connection.app, channel) and await self._places.refuse_full(
+            connection, channel, member
+        ):
             return True
         return self._terminations.refuse_void(connection, channel, member)
 
@@ -515,7 +517,7 @@ class Node:
 
 def _state(channel: str, arrival: Arrival) -> bytes:
     if kind_of(channel) is not ChannelKind.PRESENCE:
-        return b"{}"
+        return b'"{}"'
     return _presence(arrival.members) if arrival.data is None else arrival.data()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from smartlink.protocol.session import PresenceMember
+from smartlink.server.apps.base import App
 from smartlink.server.apps.policies import PolicyTable
 from smartlink.server.cluster.presence.base import Arrival, PresenceStore
 from smartlink.server.core.hub import Connection
@@ -19,6 +20,10 @@ class Places:
         self._presence = presence
         self._policies = policies
         self._feed = feed
+
+    def has_limit(self, app: App, channel: str) -> bool:
+        """Whether a connection may be one too many."""
+        return app.max_presence_members is not None or self._policies.of(app.id, channel).max_subscribers is not None
 
     async def refuse_full(self, connection: Connection, channel: str, member: PresenceMember | None) -> bool:
         """Refuse a connection that wants to join a full channel.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import final
+
+import msgspec
 
 from smartlink.protocol.errors import Code
 
@@ -41,8 +42,7 @@ class WireFault(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class ClientFrame:
+class ClientFrame(msgspec.Struct, frozen=True, gc=False):
     """One unmasked client frame; `end` is the offset of the next one."""
 
     opcode: int
