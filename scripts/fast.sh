@@ -5,5 +5,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python=$1
 shift
-[ $# != 0 ] || set -- tests/protocol tests/server tests/broadcasting tests/conformance
+[ $# != 0 ] || set -- tests/protocol tests/server tests/broadcasting tests/client tests/conformance
 SMARTLINK_TEST_FAST=1 exec "$python" -m pytest -q -n "${PYTEST_WORKERS:-$((3 * $(nproc)))}" --dist worksteal -r fE "$@"

@@ -45,6 +45,8 @@ class Stream(Generic[T]):
         self._on_gap = on_gap
         self._items: deque[Any] = deque()
         self._dropped = 0
+        self._is_uncounted = False
+        """Among what was dropped is a gap of unknown size."""
         self._waiter: asyncio.Future[None] | None = None
         self._is_closed = False
         self._error: BaseException | None = None
@@ -56,10 +58,17 @@ class Stream(Generic[T]):
         if self._is_closed:
             return
         if len(self._items) >= self._buffer:
-            oldest = self._items.popleft()
-            self._dropped += (oldest.missed or 0) if isinstance(oldest, Gap) else 1
+            self._drop()
         self._items.append(item)
         self._wake()
+
+    def _drop(self) -> None:
+        oldest = self._items.popleft()
+        if isinstance(oldest, Gap):
+            self._dropped += oldest.missed or 1
+            self._is_uncounted = self._is_uncounted or oldest.missed is None
+        else:
+            self._dropped += 1
 
     def put_all(self, items: Iterable[Any], dropped: int) -> None:
         """Take over what waited elsewhere, where `dropped` before it were lost."""
@@ -137,7 +146,8 @@ class Stream(Generic[T]):
 
     def _next(self) -> Any:
         if self._dropped:
-            missed, self._dropped = self._dropped, 0
+            missed = None if self._is_uncounted else self._dropped
+            self._dropped, self._is_uncounted = 0, False
             return Gap(self._channel, "overflow", missed)
         return self._items.popleft()
 
