@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import statistics
 import sys
 import tempfile
@@ -132,7 +133,7 @@ async def published() -> int:
     writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
     text = (await reader.read()).decode()
     writer.close()
-    return int(float(text.split("\nsmartlink_publications_total ")[1].split("\n")[0]))
+    return sum(map(int, re.findall(r"^smartlink_publications_total\{.*\} (\d+)$", text, re.MULTILINE)))
 
 
 async def pings(socket: Socket, seconds: float) -> list[float]:
