@@ -78,8 +78,9 @@ test-browsers: ## Test the portal in Firefox and WebKit; installs both
 
 SOAK_SECONDS ?= 300
 RESUME_ROUNDS ?= 20
-test-resume: setup-dev ## Break what is between 200 clients and their events, RESUME_ROUNDS times each, and count what they miss
-	@SMARTLINK_RESUME_ROUNDS=$(RESUME_ROUNDS) $(BIN)/pytest -q -s --timeout 1800 tests/peers/test_resuming_through_faults.py
+test-resume: setup-dev ## Break what is between clients and their events, RESUME_ROUNDS times each, and count what they miss
+	@SMARTLINK_RESUME_ROUNDS=$(RESUME_ROUNDS) $(BIN)/pytest -q -s --timeout 1800 tests/peers/test_resuming_through_faults.py \
+	  tests/client/test_server_restarts.py
 
 soak: setup-dev ## Connect and disconnect for minutes (SOAK_SECONDS), and report memory growth
 	@SMARTLINK_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/pytest -q tests/server/test_churn.py

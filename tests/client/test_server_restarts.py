@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 from kit.balancer import Balancer
@@ -43,7 +44,7 @@ async def test_nothing_is_lost_nor_doubled_over_faults(tmp_path: Path) -> None:
         stage = Stage(line, [server], payload=lambda number: json.dumps({"eventId": number}))
         async with a_client(line.port) as client:
             channels = [client.channel(f"private-c{number}") for number in range(CHANNELS)]
-            streams = {channel.name: channel.events() for channel in channels}
+            streams = {channel.name: channel.events(buffer=100_000) for channel in channels}
             await asyncio.gather(*map(_ready, channels))
             await stage.publish_for(0.3)
             for fault in (cut, dead_line, killed_worker, restart) * ROUNDS:
@@ -58,6 +59,7 @@ async def test_nothing_is_lost_nor_doubled_over_faults(tmp_path: Path) -> None:
                 twice = {str(number) for number in found if found.count(number) > 1}
                 assert twice <= stage.repeated
         await line.stop()
+    sys.stdout.write(f"{stage.count} events, {4 * ROUNDS} faults, lost 0, twice only what was posted twice\n")
 
 
 async def _ready(channel: Channel) -> None:
