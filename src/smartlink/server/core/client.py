@@ -28,21 +28,19 @@ from smartlink.protocol.session import (
     Whisper,
 )
 from smartlink.server.apps.base import App
-from smartlink.server.apps.policies import ChannelPolicy
+from smartlink.server.core.client_rates import ClientRates
 from smartlink.server.core.client_sessions import ClientSession, SessionToken
 from smartlink.server.core.node import Node
 from smartlink.server.net.framing import PING, WireFault, close_frame, control_frame, text_frame
 from smartlink.server.net.link import Link, PlainLink
 from smartlink.server.net.tap import redact
-from smartlink.server.runtime.limits import AddressCount, TokenBucket
+from smartlink.server.runtime.limits import AddressCount
 from smartlink.server.runtime.pace import Pace
 from smartlink.server.runtime.sweeper import Sweeper
 
 __all__ = ["ClientConnection", "ClientSettings"]
 
 MAX_WAITING_FRAMES = 256
-JOINS_AT_ONCE = 10
-"""Seconds' worth of presence joins that may arrive at once, as when a page loads."""
 LINGER_S = 2.0
 SLOW_LINGER_S = 15.0
 STALLED_S = 8.0
@@ -76,17 +74,15 @@ class ClientConnection:
     __slots__ = (
         "_address",
         "_behind_since",
-        "_buckets",
-        "_channel_buckets",
         "_deadline",
         "_drained",
         "_is_busy",
         "_is_greeted",
         "_is_turn_over",
-        "_joins",
         "_leaving",
         "_link",
         "_preface",
+        "_rates",
         "_shared",
         "_token",
         "_waiting",
@@ -120,11 +116,8 @@ class ClientConnection:
         self.heard_at = shared.sweeper.now()
         self.pinged_at = 0.0
         """When an unanswered ping was sent, or 0."""
-        self._buckets: tuple[TokenBucket | None, TokenBucket] | None = None
-        self._channel_buckets: dict[tuple[str, int], TokenBucket] | None = None
-        """By pattern and rate of a policy."""
+        self._rates: ClientRates | None = None
         self._address: str | None = None
-        self._joins: TokenBucket | None = None
         self._leaving: dict[str, PresenceMember] | None = None
         """Presence channels left in this turn of the loop, and the member: announced at the end of the turn."""
         self._is_busy = self._is_greeted = self._is_turn_over = False
@@ -326,7 +319,8 @@ class ClientConnection:
             self.write(_HEARTBEAT)
 
     def _act_on(self, message: bytes) -> None:
-        if self.app.message_rate is not None and not self._may_send(is_client_event=False):
+        rate = self.app.message_rate
+        if rate is not None and not self._limited().may_send(rate, self._shared.sweeper.now()):
             self._shared.node.metrics.app(self.app.id).limit("message")
             if self.app.ends_on_rate_limit:
                 self.close(Code.OVER_CAPACITY, "Too many messages")
@@ -448,7 +442,7 @@ class ClientConnection:
             reason = f"The data of this event has {size} bytes, more than the {most} it may have on this channel"
             self._say(encoding.error(reason, Code.CLIENT_EVENT_REFUSED, effect.channel))
             return
-        if not self._may_whisper(policy):
+        if not self._limited().may_whisper(policy, self._shared.sweeper.now()):
             metrics.app(self.app.id).limit("client_event")
             rate = policy.client_events_per_s or self.app.client_events_per_s
             reason = f"More than {rate} client events a second"
@@ -486,39 +480,17 @@ class ClientConnection:
 
     def _may_join(self, channel: str) -> bool:
         """Whether the client may join now; if not, tell it why. Only joins of presence channels are limited."""
-        if kind_of(channel) is not ChannelKind.PRESENCE:
+        if kind_of(channel) is not ChannelKind.PRESENCE or self._limited().may_join(self._shared.sweeper.now()):
             return True
-        now, rate = self._shared.sweeper.now(), self.app.presence_joins_per_s
-        if self._joins is None:
-            self._joins = TokenBucket(rate * JOINS_AT_ONCE, rate, now)
-        if self._joins.take(now):
-            return True
+        rate = self.app.presence_joins_per_s
         reason = f"More than {rate} joins of presence channels a second: try again in a moment"
         self._say(self.session.refused(channel, reason).frame)
         return False
 
-    def _may_send(self, *, is_client_event: bool) -> bool:
-        now = self._shared.sweeper.now()
-        if self._buckets is None:
-            rate = self.app.message_rate
-            events = self.app.client_events_per_s
-            self._buckets = (
-                None if rate is None else TokenBucket(rate[0], rate[0] / rate[1], now),
-                TokenBucket(events, events, now),
-            )
-        bucket = self._buckets[1] if is_client_event else self._buckets[0]
-        return bucket is None or bucket.take(now)
-
-    def _may_whisper(self, policy: ChannelPolicy) -> bool:
-        if (rate := policy.client_events_per_s) is None:
-            return self._may_send(is_client_event=True)
-        now, key = self._shared.sweeper.now(), (policy.pattern, rate)
-        if self._channel_buckets is None:
-            self._channel_buckets = {}
-        bucket = self._channel_buckets.get(key)
-        if bucket is None:
-            bucket = self._channel_buckets[key] = TokenBucket(rate, rate, now)
-        return bucket.take(now)
+    def _limited(self) -> ClientRates:
+        if self._rates is None:
+            self._rates = ClientRates(self.app)
+        return self._rates
 
     # Ends
 
