@@ -22,6 +22,8 @@ from smartlink.server.run.lifecycle import RealtimeServer
 NODE = Path(__file__).parent / "node"
 MASTER_KEY = base64.b64encode(b"an encryption key of 32 bytes ok").decode()
 EVENT = "App\\Events\\MessageSent"
+MAX_LINE_BYTES = 64 * 1024 * 1024
+"""Longest observation: what hundreds of clients were sent."""
 
 
 @pytest.fixture
@@ -68,6 +70,7 @@ async def running(script: str, **options: Any) -> AsyncIterator[Echo]:
     process = await processes.spawn(
         "node", script, json.dumps({"key": KEY, "secret": SECRET} | options), cwd=NODE,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        limit=MAX_LINE_BYTES,
     )  # fmt: skip
     client = Echo(process)
     try:
