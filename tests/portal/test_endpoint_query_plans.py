@@ -15,7 +15,7 @@ from kit.postgres import fresh_database
 ROWS = 100_000
 USER = [
     "/api/chat/messages", "/api/chat/messages?before=50000", "/api/chat/messages?after=50000",
-    "/api/chat/messages/private/{peer}", "/api/chat/conversations", "/api/chat/search?q=word77",
+    "/api/chat/messages/private/{peer}", "/api/chat/conversations", "/api/chat/unread", "/api/chat/search?q=word77",
     "/api/chat/users/online", "/api/notifications", "/api/notifications?unread=1", "/api/notifications?before=50000",
     "/api/campaigns", "/api/campaigns?status=active", "/api/campaigns/{campaign}/activity", "/api/wallet",
     "/api/wallet/transactions", "/api/wallet/transactions?type=withdrawal", "/api/tokens",

@@ -32,6 +32,7 @@ UNSAFE = [(method, path) for method, path in SIGNED_IN if method in MUTATING]
 # Whose record each id is: somebody else's. For admins, who may see all, there is only what is not there.
 OTHERS_ID = {
     "/api/chat/messages/{message_id}/read": "message",
+    "/api/chat/messages/{message_id}/unread": "message",
     "/api/chat/messages/private/{user_id}": "oneself",
     "/api/chat/messages/private/{user_id}/read": "oneself",
     "/api/tokens/{token_id}": "token",

@@ -8,7 +8,7 @@ import pytest
 
 from kit.portal import Person, World, payloads
 from smartlink.broadcasting import PrivateChannel
-from smartlink.portal.notifications.events import NotificationRead
+from smartlink.portal.notifications.events import NotificationRead, NotificationsRead
 
 KEYS = {"id", "type", "data", "read_at", "created_at"}
 
@@ -68,7 +68,19 @@ async def test_all_can_be_marked_as_read(world: World, ana: Person, ben: Person)
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
     assert (await ana.get("/api/notifications?unread=1")).headers["x-unread-count"] == "0"
     await ana.post("/api/notifications/read")
-    (await world.broadcasts()).assert_broadcast(NotificationRead, times=2)
+    (await world.broadcasts()).assert_broadcast(NotificationsRead, on=PrivateChannel(f"user.{ana.id}"), times=1)
+
+
+async def test_notifications_of_a_conversation_are_announced_together(world: World, ana: Person, ben: Person) -> None:
+    for text in ("one", "two"):
+        await world.direct_message(ben, ana, text)
+    unread = await listed(ana)
+
+    await ana.post(f"/api/chat/messages/private/{ben.id}/read")
+
+    (await world.broadcasts()).assert_broadcast(
+        NotificationsRead, times=1, where=lambda data: data["notificationIds"] == sorted(unread)
+    )
 
 
 @pytest.mark.parametrize("how", ["one", "all of the sender's"])
@@ -104,7 +116,7 @@ async def test_concurrent_marking_as_read_does_not_deadlock(world: World, ana: P
 
     assert {answer.status_code for answer in answers} == {200}
     assert await listed(ana, "?unread=1") == []
-    (await world.broadcasts()).assert_broadcast(NotificationRead, times=8)
+    (await world.broadcasts()).assert_broadcast(NotificationsRead, times=1)
 
 
 @pytest.mark.parametrize("odd", ["0", "-1", "abc", "01", "9223372036854775808", "999999"])

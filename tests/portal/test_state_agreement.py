@@ -30,6 +30,7 @@ class Scene:
     ben: Person
     admin: Person
     message_id: int = 0
+    general_id: int = 0
     campaign_id: int = 0
     notification_id: int = 0
 
@@ -45,6 +46,8 @@ ACTIONS: dict[str, Act] = {
     "POST /api/chat/messages/private/{user_id}/read": lambda s: s.ana.post(
         f"/api/chat/messages/private/{s.ben.id}/read"
     ),
+    "POST /api/chat/read": lambda s: s.ana.post("/api/chat/read", {"peer_id": s.ben.id, "last_read_id": s.message_id}),
+    "POST /api/chat/messages/{message_id}/unread": lambda s: s.ana.post(f"/api/chat/messages/{s.general_id}/unread"),
     "POST /api/notifications/read": lambda s: s.ana.post("/api/notifications/read"),
     "POST /api/notifications/{notification_id}/read": lambda s: s.ana.post(
         f"/api/notifications/{s.notification_id}/read"
@@ -97,7 +100,7 @@ async def _started_and_stopped(scene: Scene) -> Any:
 @pytest.fixture
 async def scene(world: World, ana: Person, ben: Person) -> Scene:
     scene = Scene(world, ana, ben, await world.person("Admin", is_admin=True))
-    await ben.post("/api/chat/messages", {"message": "Good morning"})
+    scene.general_id = (await ben.post("/api/chat/messages", {"message": "Good morning"})).json()["id"]
     await world.direct_message(ben, ana, "first")
     scene.message_id = await world.direct_message(ben, ana, "second")
     scene.campaign_id = (await ana.post("/api/campaigns", {"name": "Spring", "budget": "100"})).json()["id"]
@@ -171,6 +174,7 @@ async def fetched(scene: Scene, person: Person) -> State:
         "direct": {row["id"]: row for row in (await get(f"/api/chat/messages/private/{peer.id}")).json()},
         "conversations": {row["user"]["id"]: row for row in (await get("/api/chat/conversations")).json()},
         "notifications": {row["id"]: row for row in notifications.json()},
+        "rooms": {row["peer_id"]: row for row in (await get("/api/chat/unread")).json() if row["unread_count"]},
         "unread": int(notifications.headers["x-unread-count"]),
         "campaigns": {row["id"]: row for row in (await get("/api/campaigns")).json()},
         "wallet": (await get("/api/wallet")).json(),
@@ -204,19 +208,38 @@ def lived_through(before: State, heard: list[Envelope], me: int) -> State:
 def loaded_again(before: State, heard: list[Envelope]) -> set[str]:
     """The lists that pages ask for again, because of what they heard.
 
-    A receipt goes to who wrote. Who read hears, on all pages, that what told of the message was read.
+    A receipt goes to who wrote. Who read hears, on all pages, what is unread now.
     """
-    ids = [
-        json.loads(envelope.payload)["notificationId"]
+    of_direct = any(
+        room["peer_id"] is not None
         for envelope in heard
-        if envelope.name.endswith("\\NotificationRead")
-    ]
-    of_messages = any(before["notifications"][one]["type"] == "private_message" for one in ids)
-    return {"direct", "conversations"} if of_messages else set()
+        if envelope.name.endswith("\\UnreadChanged")
+        for room in json.loads(envelope.payload)["rooms"]
+    )
+    return {"direct", "conversations"} if of_direct else set()
 
 
-def _said(state: State, payload: State, _me: int) -> None:
-    state["general"].setdefault(payload["message"]["id"], payload["message"])
+def _said(state: State, payload: State, me: int) -> None:
+    message = payload["message"]
+    if message["id"] not in state["general"] and message["user_id"] != me:
+        _one_more(state, None, message["id"])
+    state["general"].setdefault(message["id"], message)
+
+
+def _one_more(state: State, peer_id: int | None, message_id: int) -> None:
+    known = state["rooms"].get(peer_id, {"unread_count": 0, "first_unread_id": message_id})
+    state["rooms"][peer_id] = known | {
+        "peer_id": peer_id,
+        "unread_count": known["unread_count"] + 1,
+        "last_message_id": message_id,
+    }
+
+
+def _unread_changed(state: State, payload: State, _me: int) -> None:
+    for room in payload["rooms"]:
+        state["rooms"].pop(room["peer_id"], None)
+        if room["unread_count"]:
+            state["rooms"][room["peer_id"]] = room
 
 
 def _said_to_one(state: State, payload: State, me: int) -> None:
@@ -225,6 +248,8 @@ def _said_to_one(state: State, payload: State, me: int) -> None:
         return
     state["direct"][message["id"]] = message
     peer = message["recipient"] if message["user_id"] == me else message["user"]
+    if message["user_id"] != me:
+        _one_more(state, peer["id"], message["id"])
     known = state["conversations"].get(peer["id"], {"unread_count": 0})
     unread = known["unread_count"] + (message["user_id"] != me)
     state["conversations"][peer["id"]] = {"user": peer, "last_message": message, "unread_count": unread}
@@ -250,6 +275,12 @@ def _notification_was_read(state: State, payload: State, _me: int) -> None:
     if not notification["read_at"]:
         notification["read_at"] = True
         state["unread"] -= 1
+
+
+def _notifications_were_read(state: State, payload: State, me: int) -> None:
+    up_to = [one for one in state["notifications"] if one <= payload["upTo"]]
+    for notification_id in payload["notificationIds"] or up_to:
+        _notification_was_read(state, {"notificationId": notification_id}, me)
 
 
 def _campaign_came(state: State, payload: State, _me: int) -> None:
@@ -309,6 +340,8 @@ MEANINGS: dict[str, Callable[[State, State, int], None]] = {
     "MessageRead": _was_read,
     "NotificationCreated": _was_notified,
     "NotificationRead": _notification_was_read,
+    "NotificationsRead": _notifications_were_read,
+    "UnreadChanged": _unread_changed,
     "CampaignCreated": _campaign_came,
     "CampaignUpdated": _campaign_changed,
     "CampaignActivated": _campaign_changed,

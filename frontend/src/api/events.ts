@@ -1,5 +1,5 @@
 /** The events that clients receive, written from their description: `make reference`. */
-import type { CampaignOut, DirectMessageOut, Figures, MessageOut, NotificationOut, Profile } from './schema'
+import type { CampaignOut, DirectMessageOut, Figures, MessageOut, NotificationOut, Profile, RoomUnread } from './schema'
 
 /** One line of the live console. */
 export interface ConsoleEntry {
@@ -31,6 +31,12 @@ export interface EventPayloads {
   /** `user` has read a direct message. Sent to the message's sender. */
   MessageRead: {
     message: DirectMessageOut
+    user: Profile
+    eventId: number
+  }
+  /** `user` has read messages, or marked some as unread: what is unread now in these rooms. */
+  UnreadChanged: {
+    rooms: RoomUnread[]
     user: Profile
     eventId: number
   }
@@ -76,6 +82,13 @@ export interface EventPayloads {
   /** `user` has read a notification. */
   NotificationRead: {
     notificationId: number
+    user: Profile
+    eventId: number
+  }
+  /** `user` has read several notifications: those listed, or all up to `upTo` if the list is empty. */
+  NotificationsRead: {
+    notificationIds: number[]
+    upTo: number
     user: Profile
     eventId: number
   }
@@ -150,7 +163,7 @@ export interface ChannelEvents {
   /** Who is online. Subscribers: Signed-in users. */
   'presence-chat': 'UserJoined' | 'UserLeft' | 'UserUpdated'
   /** A user's own events. Subscribers: That user. */
-  [channel: `private-user.${number}`]: 'MessageDelivered' | 'MessageRead' | 'RightsChanged' | 'NotificationCreated' | '.Illuminate\\Notifications\\Events\\BroadcastNotificationCreated' | 'NotificationRead' | 'CampaignCreated' | 'CampaignDeleted'
+  [channel: `private-user.${number}`]: 'MessageDelivered' | 'MessageRead' | 'UnreadChanged' | 'RightsChanged' | 'NotificationCreated' | '.Illuminate\\Notifications\\Events\\BroadcastNotificationCreated' | 'NotificationRead' | 'NotificationsRead' | 'CampaignCreated' | 'CampaignDeleted'
   /** A direct conversation. Subscribers: Those two users. */
   [channel: `private-chat.${number}.${number}`]: 'UserTyping' | 'PrivateMessageSent'
   /** A campaign. Subscribers: Its owner and admins. */
@@ -162,4 +175,4 @@ export interface ChannelEvents {
 }
 
 /** Recorded events: those with an `eventId`. */
-export type DurableEvent = 'MessageSent' | 'MessageDelivered' | 'MessageRead' | 'PrivateMessageSent' | 'UserUpdated' | 'NotificationCreated' | '.Illuminate\\Notifications\\Events\\BroadcastNotificationCreated' | 'NotificationRead' | 'CampaignCreated' | 'CampaignUpdated' | 'CampaignActivated' | 'CampaignDeactivated' | 'CampaignDeleted' | 'BudgetChanged' | 'DepositCompleted' | 'WithdrawalProcessed' | 'BalanceUpdated'
+export type DurableEvent = 'MessageSent' | 'MessageDelivered' | 'MessageRead' | 'UnreadChanged' | 'PrivateMessageSent' | 'UserUpdated' | 'NotificationCreated' | '.Illuminate\\Notifications\\Events\\BroadcastNotificationCreated' | 'NotificationRead' | 'NotificationsRead' | 'CampaignCreated' | 'CampaignUpdated' | 'CampaignActivated' | 'CampaignDeactivated' | 'CampaignDeleted' | 'BudgetChanged' | 'DepositCompleted' | 'WithdrawalProcessed' | 'BalanceUpdated'

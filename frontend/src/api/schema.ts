@@ -337,6 +337,12 @@ export interface ProfileChange {
   current_password?: string | null
 }
 
+/** How far you have read a room: general chat (`peer_id` null) or a direct conversation. */
+export interface ReadUpTo {
+  peer_id?: number | null
+  last_read_id: number
+}
+
 /** How browsers reach the realtime server. */
 export interface RealtimePlace {
   key: string
@@ -350,6 +356,19 @@ export interface Registration {
   name: string
   email: string
   password: string
+}
+
+/**
+ * What you have not read of a room: of general chat (`peer_id` null) or a direct conversation.
+ *
+ * `unread_count` is exact up to 100, which means 100 or more. `last_message_id` is the newest message that was
+ * considered: later ones are not counted.
+ */
+export interface RoomUnread {
+  peer_id: number | null
+  unread_count: number
+  first_unread_id: number | null
+  last_message_id: number
 }
 
 /** The figures at one time within the last hour. */

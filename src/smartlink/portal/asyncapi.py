@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from pydantic_core import to_jsonable_python
 
 from smartlink.broadcasting import Broadcaster, BroadcastEvent, Channel, Delivery
 from smartlink.portal.admin.events import AdminEvent, AdminFigures, RightsChanged
@@ -26,11 +27,23 @@ from smartlink.portal.campaigns.events import (
     CampaignUpdated,
 )
 from smartlink.portal.campaigns.schemas import CampaignOut
-from smartlink.portal.chat.events import MessageDelivered, MessageRead, MessageSent, PrivateMessageSent, UserTyping
-from smartlink.portal.chat.schemas import DirectMessageOut, MessageOut
+from smartlink.portal.chat.events import (
+    MessageDelivered,
+    MessageRead,
+    MessageSent,
+    PrivateMessageSent,
+    UnreadChanged,
+    UserTyping,
+)
+from smartlink.portal.chat.schemas import DirectMessageOut, MessageOut, RoomUnread
 from smartlink.portal.finance.events import BalanceUpdated, DepositCompleted, WithdrawalProcessed
 from smartlink.portal.finance.schemas import TransactionOut
-from smartlink.portal.notifications.events import EchoNotification, NotificationCreated, NotificationRead
+from smartlink.portal.notifications.events import (
+    EchoNotification,
+    NotificationCreated,
+    NotificationRead,
+    NotificationsRead,
+)
 from smartlink.portal.notifications.schemas import NotificationOut
 from smartlink.portal.presence.events import UserJoined, UserLeft
 from smartlink.portal.users.events import UserUpdated
@@ -111,6 +124,9 @@ def samples() -> list[BroadcastEvent]:
         UserTyping(ana, typing=True, recipient_id=ben.id),
         MessageDelivered(delivered, ben),
         MessageRead(read, ben),
+        UnreadChanged(
+            [RoomUnread(peer_id=None, unread_count=1, first_unread_id=said.id, last_message_id=said.id)], ben
+        ),
         PrivateMessageSent(unread),
         UserJoined(ana.id, ana.name),
         UserLeft(ana.id, ana.name),
@@ -119,6 +135,7 @@ def samples() -> list[BroadcastEvent]:
         NotificationCreated(notification, ben),
         EchoNotification(notification, ben.id),
         NotificationRead(notification.root.id, ben),
+        NotificationsRead([notification.root.id], notification.root.id, ben),
         CampaignCreated(campaign),
         CampaignUpdated(campaign),
         CampaignActivated(campaign),
@@ -234,13 +251,12 @@ def _schema(value: object, models: set[type[BaseModel]]) -> dict[str, Any]:
         return {"type": "integer"}
     if isinstance(value, Mapping):
         return {"type": "object"}
+    if isinstance(value, list):
+        return {"type": "array", "items": _schema(value[0], models)}
     if _MONEY.match(str(value)):
         return {"type": "string", "pattern": r"^-?[0-9]+\.[0-9]{2}$"}
     return {"type": "string"}
 
 
 def _shown(payload: Mapping[str, object]) -> dict[str, Any]:
-    return {
-        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-        for name, value in payload.items()
-    }
+    return {name: to_jsonable_python(value) for name, value in payload.items()}

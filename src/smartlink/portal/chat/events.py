@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from smartlink.broadcasting import BroadcastEvent, Channel, Delivery, PrivateChannel
 from smartlink.portal.chat.channels import conversation_channel, general_channel
-from smartlink.portal.chat.schemas import DirectMessageOut, MessageOut
+from smartlink.portal.chat.schemas import DirectMessageOut, MessageOut, RoomUnread
 from smartlink.portal.users.channels import user_channel
 from smartlink.portal.users.schemas import Profile
 
-__all__ = ["MessageDelivered", "MessageRead", "MessageSent", "PrivateMessageSent", "UserTyping"]
+__all__ = ["MessageDelivered", "MessageRead", "MessageSent", "PrivateMessageSent", "UnreadChanged", "UserTyping"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,17 @@ class MessageRead(BroadcastEvent):
 
     def broadcast_on(self) -> PrivateChannel:
         return user_channel(self.message.user_id)
+
+
+@dataclass(frozen=True)
+class UnreadChanged(BroadcastEvent):
+    """`user` has read messages, or marked some as unread: what is unread now in these rooms."""
+
+    rooms: Sequence[RoomUnread]
+    user: Profile
+
+    def broadcast_on(self) -> PrivateChannel:
+        return user_channel(self.user.id)
 
 
 @dataclass(frozen=True)

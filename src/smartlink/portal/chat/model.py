@@ -1,16 +1,19 @@
-"""The table of messages."""
+"""The tables of messages and of how far they were read."""
 
 from __future__ import annotations
 
 import datetime as dt
 
-from sqlalchemy import Boolean, ForeignKey, Index, Text, false, text
+from sqlalchemy import Boolean, ForeignKey, Index, String, Text, false, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from smartlink.portal.shared.db import Base, BigId, UtcDateTime
 from smartlink.portal.users.model import User
 
-__all__ = ["ChatMessage"]
+__all__ = ["GENERAL", "ChatMessage", "ReadPosition", "direct_room", "peer_of"]
+
+GENERAL = "general"
+"""The `room` of general chat."""
 
 _GENERAL = text("recipient_id IS NULL")
 _UNREAD = text("is_read = false")
@@ -45,3 +48,28 @@ class ChatMessage(Base):
 
     user: Mapped[User] = relationship(foreign_keys=[user_id], lazy="raise")
     recipient: Mapped[User | None] = relationship(foreign_keys=[recipient_id], lazy="raise")
+
+
+class ReadPosition(Base):
+    """How far a user has read a room: all up to `last_read_id` is read, all after it unread.
+
+    In a direct conversation, messages say themselves whether they were read. There a position exists only while
+    messages that were read are marked as unread again.
+    """
+
+    __tablename__ = "read_positions"
+
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    room: Mapped[str] = mapped_column(String(40), primary_key=True)
+    last_read_id: Mapped[int] = mapped_column(BigId)
+    updated_at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
+
+
+def direct_room(peer_id: int) -> str:
+    """Return the `room` of a user's direct conversation with another."""
+    return f"direct.{peer_id}"
+
+
+def peer_of(room: str) -> int:
+    """Return the other user of a direct conversation's `room`."""
+    return int(room.removeprefix("direct."))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, Select, and_, func, literal_column, or_, select, text, union_all
-from sqlalchemy.orm import selectinload
+from sqlalchemy.orm import aliased, selectinload
 
 from smartlink.portal.chat.model import ChatMessage
 from smartlink.portal.shared.paging import Page, ordered, within
@@ -64,9 +64,16 @@ def last_of_each(user_id: int, limit: int) -> Select[ChatMessage]:
     return _with_both(found).order_by(ChatMessage.id.desc()).limit(limit)
 
 
-def unread_of_each(user_id: int) -> Select[int, int]:
-    """Select the number of unread messages to this user, by sender."""
-    return select(ChatMessage.user_id, func.count()).where(unread(user_id)).group_by(ChatMessage.user_id)
+def unread_of_each(user_id: int) -> Select[int, int, int, int]:
+    """Select the number of unread messages to this user, the first of them and the newest message, by sender."""
+    received = aliased(ChatMessage)
+    newest = (
+        select(func.max(received.id))
+        .where(received.recipient_id == user_id, received.user_id == ChatMessage.user_id)
+        .scalar_subquery()
+    )
+    found = select(ChatMessage.user_id, func.count(), func.min(ChatMessage.id), newest).where(unread(user_id))
+    return found.group_by(ChatMessage.user_id)
 
 
 def unread(user_id: int) -> ColumnElement[bool]:

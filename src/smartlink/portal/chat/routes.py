@@ -14,6 +14,8 @@ from smartlink.portal.chat.schemas import (
     MessageOut,
     NewDirectMessage,
     NewMessage,
+    ReadUpTo,
+    RoomUnread,
     ToOneself,
     Typing,
 )
@@ -137,6 +139,29 @@ async def read_all(user_id: PathId, caller: Marker, chat: ChatService) -> Status
     """Mark all messages from a user to you as read."""
     await chat.read_all(caller, user_id)
     return Status()
+
+
+@router.get("/unread", responses=shows(EVENT_ID))
+async def list_unread(caller: Reader, chat: ChatService, response: Response) -> list[RoomUnread]:
+    """List what you have not read: general chat, and the direct conversations with unread messages.
+
+    X-Event-Id: the last event on your own channel that it includes.
+    """
+    found, event_id = await chat.unread(caller)
+    response.headers[EVENT_ID] = str(event_id)
+    return found
+
+
+@router.post("/read")
+async def read_up_to(body: ReadUpTo, caller: Marker, chat: ChatService) -> RoomUnread:
+    """Mark a room as read up to a message, and get what is unread then."""
+    return await chat.read_up_to(caller, body.peer_id, body.last_read_id)
+
+
+@router.post("/messages/{message_id}/unread")
+async def mark_unread(message_id: PathId, caller: Marker, chat: ChatService) -> RoomUnread:
+    """Mark a message and what follows it in its room as unread, for you only: others see that you have read it."""
+    return await chat.mark_unread(caller, message_id)
 
 
 @router.post("/messages/{message_id}/read")

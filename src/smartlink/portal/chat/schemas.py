@@ -20,6 +20,8 @@ __all__ = [
     "MissedEvents",
     "NewDirectMessage",
     "NewMessage",
+    "ReadUpTo",
+    "RoomUnread",
     "ToOneself",
     "Typing",
 ]
@@ -82,6 +84,26 @@ class Conversation(BaseModel):
     user: Profile
     last_message: DirectMessageOut
     unread_count: int
+
+
+class RoomUnread(BaseModel):
+    """What you have not read of a room: of general chat (`peer_id` null) or a direct conversation.
+
+    `unread_count` is exact up to 100, which means 100 or more. `last_message_id` is the newest message that was
+    considered: later ones are not counted.
+    """
+
+    peer_id: int | None
+    unread_count: Annotated[int, Field(ge=0, le=100)]
+    first_unread_id: int | None
+    last_message_id: int
+
+
+class ReadUpTo(BaseModel):
+    """How far you have read a room: general chat (`peer_id` null) or a direct conversation."""
+
+    peer_id: UserId | None = None
+    last_read_id: UserId
 
 
 class ToOneself(BaseModel):

@@ -8,21 +8,31 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import func, insert, literal, select, update
+from sqlalchemy import ColumnElement, func, insert, literal, select, update
 
 from smartlink.portal.chat import queries
 from smartlink.portal.chat.channels import conversation_channel, general_channel
 from smartlink.portal.chat.events import MessageRead, MessageSent, PrivateMessageSent, UserTyping
-from smartlink.portal.chat.model import ChatMessage
-from smartlink.portal.chat.schemas import Conversation, DirectMessageOut, FoundMessage, MessageOut
+from smartlink.portal.chat.model import GENERAL, ChatMessage, ReadPosition
+from smartlink.portal.chat.schemas import Conversation, DirectMessageOut, FoundMessage, MessageOut, RoomUnread
 from smartlink.portal.chat.typists import Typists
+from smartlink.portal.chat.unread import (
+    announcing_unread,
+    begin_general,
+    forget_position,
+    keep_position,
+    read_general,
+    unread_counts,
+    unread_in,
+    unread_rooms,
+)
 from smartlink.portal.notifications.service import mark_about, notify
 from smartlink.portal.presence.service import Presence
 from smartlink.portal.shared.db import UtcDateTime
 from smartlink.portal.shared.errors import Invalid, NotFound
 from smartlink.portal.shared.idempotency import Once, StoredResponse, once
 from smartlink.portal.shared.limits import RateLimits
-from smartlink.portal.shared.paging import Page
+from smartlink.portal.shared.paging import MAX_ID, Page
 from smartlink.portal.shared.unit_of_work import Announcer, UnitOfWork
 from smartlink.portal.users.channels import user_channel
 from smartlink.portal.users.model import User
@@ -82,9 +92,9 @@ class Chat:
         async with self._database.reading() as session:
             event_id = await self._announcer.outbox.latest_id(session, str(user_channel(caller.id)))
             rows = (await session.scalars(queries.last_of_each(caller.id, MAX_CONVERSATIONS))).all()
-            counts = (await session.execute(queries.unread_of_each(caller.id))).all()
+            counts = await unread_counts(session, caller.id)
             messages = [DirectMessageOut.model_validate(row) for row in rows]
-        return [_conversation(caller, message, dict(counts)) for message in messages], event_id
+        return [_conversation(caller, message, counts) for message in messages], event_id
 
     async def send(self, caller: Principal, text: str, key: str | None) -> StoredResponse:
         """Send a message to general chat. Raises TooMany."""
@@ -137,42 +147,62 @@ class Chat:
         Raises NotFound unless the message is to the caller.
         """
         async with self._announcer.work() as work:
-            now = dt.datetime.now(dt.UTC)
-            first_time = await work.session.scalar(
-                update(ChatMessage)
-                .where(ChatMessage.id == message_id, queries.unread(caller.id))
-                .values(**_read(now))
-                .returning(ChatMessage.id)
-                .execution_options(synchronize_session=False)
-            )
             row = await work.session.scalar(queries.direct(message_id, caller.id))
             if row is None:
                 raise NotFound
-            message = DirectMessageOut.model_validate(row)
-            if first_time is not None:
-                work.announce(MessageRead(message, _profile(caller)))
-            await mark_about(work, _profile(caller), "private_message", "message_id", [message_id])
-        return message
+            async with announcing_unread(work, _profile(caller), row.user_id):
+                await _mark_read(work, caller, ChatMessage.id == message_id)
+                await forget_position(work.session, caller.id, row.user_id, message_id)
+            await work.session.refresh(row)
+            return DirectMessageOut.model_validate(row)
 
     async def read_all(self, caller: Principal, peer_id: int) -> None:
         """Mark all messages from a user to the caller, and their notifications, as read. Announces each once."""
+        await self.read_up_to(caller, peer_id, MAX_ID)
+
+    async def read_up_to(self, caller: Principal, peer_id: int | None, last_read_id: int) -> RoomUnread:
+        """Mark a room as read up to a message: general chat (`peer_id` None), or like `read_all` a conversation.
+
+        Returns what is unread then. Raises NotFound for unknown users and the caller.
+        """
         async with self._announcer.work() as work:
-            if peer_id == caller.id or await work.session.get(User, peer_id) is None:
+            if peer_id is not None and (peer_id == caller.id or await work.session.get(User, peer_id) is None):
                 raise NotFound
-            now = dt.datetime.now(dt.UTC)
-            changed = await work.session.scalars(
-                update(ChatMessage)
-                .where(ChatMessage.user_id == peer_id, queries.unread(caller.id))
-                .values(**_read(now))
-                .returning(ChatMessage.id)
-                .execution_options(synchronize_session=False)
-            )
-            message_ids = sorted(changed)
-            for first in range(0, len(message_ids), READ_AT_ONCE):
-                rows = await work.session.scalars(queries.these(message_ids[first : first + READ_AT_ONCE]))
-                for row in rows:
-                    work.announce(MessageRead(DirectMessageOut.model_validate(row), _profile(caller)))
-            await mark_about(work, _profile(caller), "private_message", "message_id", message_ids)
+            async with announcing_unread(work, _profile(caller), peer_id):
+                if peer_id is None:
+                    await read_general(work.session, caller.id, last_read_id)
+                else:
+                    await _mark_read(work, caller, ChatMessage.user_id == peer_id, ChatMessage.id <= last_read_id)
+                    await forget_position(work.session, caller.id, peer_id, last_read_id)
+            return await unread_in(work.session, caller.id, peer_id)
+
+    async def unread(self, caller: Principal) -> tuple[list[RoomUnread], int]:
+        """Return general chat and the conversations with unread messages, and the last event they include.
+
+        In general chat everybody begins at the end, when they ask for the first time.
+        """
+        async with self._database.reading() as session:
+            has_begun = await session.get(ReadPosition, (caller.id, GENERAL)) is not None
+        if not has_begun:
+            async with self._database.writing() as session:
+                await begin_general(session, caller.id)
+        async with self._database.reading() as session:
+            event_id = await self._announcer.outbox.latest_id(session, str(user_channel(caller.id)))
+            return await unread_rooms(session, caller.id), event_id
+
+    async def mark_unread(self, caller: Principal, message_id: int) -> RoomUnread:
+        """Mark a message and what follows it in its room as unread, for the caller only; receipts stay.
+
+        Raises NotFound unless the message is in general chat or to the caller.
+        """
+        async with self._announcer.work() as work:
+            message = await work.session.get(ChatMessage, message_id)
+            if message is None or message.recipient_id not in (None, caller.id):
+                raise NotFound
+            peer_id = None if message.recipient_id is None else message.user_id
+            async with announcing_unread(work, _profile(caller), peer_id):
+                await keep_position(work.session, caller.id, peer_id, message_id - 1, only_forward=False)
+            return await unread_in(work.session, caller.id, peer_id)
 
     async def typing(self, caller: Principal, is_typing: bool, recipient_id: int | None) -> None:
         """Announce that the caller started or stopped typing. Raises Invalid, TooMany."""
@@ -192,6 +222,25 @@ class Chat:
     async def _end_typing(self, work: UnitOfWork, caller: Principal, recipient_id: int | None) -> None:
         if await self._typists.ended(caller.id, recipient_id):
             work.announce(UserTyping(_profile(caller), typing=False, recipient_id=recipient_id), to_others=True)
+
+
+async def _mark_read(work: UnitOfWork, caller: Principal, *which: ColumnElement[bool]) -> None:
+    """Mark unread direct messages to the caller, and their notifications, as read. Announces each to its sender."""
+    changed = await work.session.scalars(
+        update(ChatMessage)
+        .where(queries.unread(caller.id), *which)
+        .values(**_read(dt.datetime.now(dt.UTC)))
+        .returning(ChatMessage.id)
+        .execution_options(synchronize_session=False)
+    )
+    message_ids = sorted(changed)
+    for first in range(0, len(message_ids), READ_AT_ONCE):
+        rows = await work.session.scalars(
+            queries.these(message_ids[first : first + READ_AT_ONCE]).execution_options(populate_existing=True)
+        )
+        for row in rows:
+            work.announce(MessageRead(DirectMessageOut.model_validate(row), _profile(caller)))
+    await mark_about(work, _profile(caller), "private_message", "message_id", message_ids)
 
 
 def _read(now: dt.datetime) -> dict[str, Any]:

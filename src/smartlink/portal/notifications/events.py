@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from smartlink.broadcasting import BroadcastEvent, PrivateChannel
@@ -10,7 +10,7 @@ from smartlink.portal.notifications.schemas import NotificationOut
 from smartlink.portal.users.channels import user_channel
 from smartlink.portal.users.schemas import Profile
 
-__all__ = ["EchoNotification", "NotificationCreated", "NotificationRead"]
+__all__ = ["EchoNotification", "NotificationCreated", "NotificationRead", "NotificationsRead"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,18 @@ class NotificationRead(BroadcastEvent):
     """`user` has read a notification."""
 
     notificationId: int  # noqa: N815 - the payload's key
+    user: Profile
+
+    def broadcast_on(self) -> PrivateChannel:
+        return user_channel(self.user.id)
+
+
+@dataclass(frozen=True)
+class NotificationsRead(BroadcastEvent):
+    """`user` has read several notifications: those listed, or all up to `upTo` if the list is empty."""
+
+    notificationIds: Sequence[int]  # noqa: N815 - the payload's key
+    upTo: int  # noqa: N815 - the payload's key
     user: Profile
 
     def broadcast_on(self) -> PrivateChannel:

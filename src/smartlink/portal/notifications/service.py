@@ -9,7 +9,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, select, update
 
-from smartlink.portal.notifications.events import EchoNotification, NotificationCreated, NotificationRead
+from smartlink.portal.notifications.events import (
+    EchoNotification,
+    NotificationCreated,
+    NotificationRead,
+    NotificationsRead,
+)
 from smartlink.portal.notifications.model import Notification
 from smartlink.portal.notifications.schemas import NotificationOut
 from smartlink.portal.shared.errors import NotFound
@@ -41,16 +46,21 @@ async def notify(
 
 
 async def mark_about(work: UnitOfWork, user: Profile, kind: str, key: str, ids: Sequence[int]) -> None:
-    """Mark notifications of `user` about some records as read. Announces each once.
+    """Mark notifications of `user` about some records as read. Announces them once, `ABOUT_AT_ONCE` in an event.
 
     Selects notifications of the type `kind` whose `data[key]` is one of `ids`.
     """
     about = Notification.data[key].as_numeric(19, 0)
     for first in range(0, len(ids), ABOUT_AT_ONCE):
-        await _mark(work, user, Notification.type == kind, about.in_(ids[first : first + ABOUT_AT_ONCE]))
+        marked = await _mark(work, user, Notification.type == kind, about.in_(ids[first : first + ABOUT_AT_ONCE]))
+        if len(marked) == 1:
+            work.announce(NotificationRead(marked[0], user))
+        elif marked:
+            work.announce(NotificationsRead(marked, marked[-1], user))
 
 
-async def _mark(work: UnitOfWork, user: Profile, *which: ColumnElement[bool]) -> None:
+async def _mark(work: UnitOfWork, user: Profile, *which: ColumnElement[bool]) -> list[int]:
+    """Mark unread notifications as read. Returns the ids of those that were marked, in ascending order."""
     unread = (Notification.user_id == user.id, Notification.read_at.is_(None), *which)
     # Lock in one order, so that concurrent calls do not deadlock.
     locked = select(Notification.id).where(*unread).order_by(Notification.id).with_for_update()
@@ -61,8 +71,7 @@ async def _mark(work: UnitOfWork, user: Profile, *which: ColumnElement[bool]) ->
         .returning(Notification.id)
         .execution_options(synchronize_session=False)
     )
-    for notification_id in sorted(marked):
-        work.announce(NotificationRead(notification_id, user))
+    return sorted(marked)
 
 
 def listed(user_id: int, page: Page, *, unread: bool) -> Select[Notification]:
@@ -104,16 +113,19 @@ class Notifications:
     async def read(self, caller: Principal, notification_id: int) -> NotificationOut:
         """Mark a notification as read; announced once. Raises NotFound if it is not the caller's."""
         async with self._announcer.work() as work:
-            await _mark(work, _profile(caller), Notification.id == notification_id)
+            for marked in await _mark(work, _profile(caller), Notification.id == notification_id):
+                work.announce(NotificationRead(marked, _profile(caller)))
             row = await work.session.get(Notification, notification_id)
             if row is None or row.user_id != caller.id:
                 raise NotFound
             return NotificationOut.model_validate(row)
 
     async def read_all(self, caller: Principal) -> None:
-        """Mark all notifications as read; each is announced once."""
+        """Mark all notifications as read, and announce that in one event."""
         async with self._announcer.work() as work:
-            await _mark(work, _profile(caller))
+            marked = await _mark(work, _profile(caller))
+            if marked:
+                work.announce(NotificationsRead([], marked[-1], _profile(caller)))
 
 
 def _profile(caller: Principal) -> Profile:
