@@ -2,13 +2,14 @@ import { fileURLToPath } from 'node:url'
 import vue from '@vitejs/plugin-vue'
 import { defineConfig } from 'vitest/config'
 import { client } from './build/client'
+import { compressed } from './build/compressed'
 import { docsAssets } from './build/docs-assets'
 import { themeBoot } from './build/theme-boot'
 
 const portal = process.env['PORTAL_URL'] ?? 'http://127.0.0.1:8000'
 
 export default defineConfig({
-  plugins: [vue(), themeBoot(), docsAssets(), client()],
+  plugins: [vue(), themeBoot(), docsAssets(), client(), compressed()],
   resolve: {
     alias: {
       '@': fileURLToPath(new URL('./src', import.meta.url)),

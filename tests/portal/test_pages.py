@@ -22,9 +22,9 @@ def site(tmp_path: Path) -> Pages:
     return Pages(tmp_path)
 
 
-async def _get(site: Pages, path: str, accept: str = "text/html") -> httpx2.Response:
+async def _get(site: Pages, path: str, accept: str = "text/html", encodings: str = "gzip, br") -> httpx2.Response:
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=site), base_url="http://t") as client:
-        return await client.get(path, headers={"accept": accept})
+        return await client.get(path, headers={"accept": accept, "accept-encoding": encodings})
 
 
 async def test_hashed_files_are_cached_for_good_and_the_page_is_not(site: Pages) -> None:
@@ -37,6 +37,39 @@ async def test_hashed_files_are_cached_for_good_and_the_page_is_not(site: Pages)
     assert asset.headers["cache-control"] == "public, max-age=31536000, immutable"
     assert page.headers["cache-control"] == deep.headers["cache-control"] == "no-cache"
     assert deep.text == page.text == "<title>SmartLink</title>"
+
+
+@pytest.mark.parametrize(
+    ("accepted", "coding"),
+    [
+        ("gzip, deflate, br", "br"),
+        ("gzip;q=1.0", "gzip"),
+        ("br;q=0, gzip", "gzip"),
+        ("br;q=0.5", "br"),
+        ("identity", ""),
+    ],
+)
+@pytest.mark.parametrize("path", ["/assets/app-1a2b.js", "/", "/chat/general"])
+async def test_browsers_get_the_smallest_form_that_they_accept(
+    site: Pages, tmp_path: Path, accepted: str, coding: str, path: str
+) -> None:
+    """Of what was compressed when the pages were built; sizes stand for the content here."""
+    names = {"br": ".br", "gzip": ".gz", "": ""}
+    for original in (tmp_path / "assets" / "app-1a2b.js", tmp_path / "index.html"):
+        for ending in (".br", ".gz"):
+            original.with_name(original.name + ending).write_bytes(ending.encode())
+    plain = await _get(site, path, encodings="identity")
+
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=site), base_url="http://t") as client:
+        headers = {"accept": "text/html", "accept-encoding": accepted}
+        async with client.stream("GET", path, headers=headers) as answer:
+            content = b"".join([part async for part in answer.aiter_raw()])
+
+    assert answer.headers.get("content-encoding", "") == coding
+    assert content == (names[coding].encode() if coding else plain.content)
+    assert answer.headers["vary"] == "accept-encoding"
+    assert answer.headers["content-type"].partition(";")[0] == plain.headers["content-type"].partition(";")[0]
+    assert answer.headers["cache-control"] == plain.headers["cache-control"]
 
 
 @pytest.mark.parametrize("path", ["/api/nothing", "/assets/gone.js", "/broadcasting/x", "/webhooks/x"])

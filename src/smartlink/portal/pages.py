@@ -1,12 +1,15 @@
 """The built pages, their headers, and the API's documentation page.
 
 Files under `assets/` have a hash in their names and are cached for good; everything else is revalidated. If a browser
-asks for a page at a path that is not a file, it gets the single page, which routes by itself.
+asks for a page at a path that is not a file, it gets the single page, which routes by itself. The build compresses each
+file ahead of time, beside it; a browser gets the smallest form that it accepts.
 """
 
 from __future__ import annotations
 
+import mimetypes
 import posixpath
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,8 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_BODY_BYTES = 64 * 1024
 _FOR_EVER = "public, max-age=31536000, immutable"
+_CODINGS = (("br", ".br"), ("gzip", ".gz"))
+_REFUSED = re.compile(r"([\w*]+)\s*;\s*q=0(?:\.0*)?(?![.\d])")
 _NOT_PAGES = ("api/", "broadcasting/", "webhooks/", "assets/", "docs-assets/")
 
 DOCS_HTML = """<!doctype html>
@@ -95,23 +100,53 @@ class Pages:
         if scope["method"] not in ("GET", "HEAD") or "\x00" in path or path.startswith(_NOT_PAGES[:3]):
             return _not_found()
         if path in ("", "index.html"):
-            return self._index()
+            return self._index(scope)
         try:
-            response = await self._files.get_response(posixpath.normpath(path), scope)
+            response = await self._file(posixpath.normpath(path), scope)
         except (HTTPException, OSError, ValueError):
-            return self._index() if _wants_page(scope, path) else _not_found()
+            return self._index(scope) if _wants_page(scope, path) else _not_found()
         response.headers["cache-control"] = _FOR_EVER if path.startswith("assets/") else "no-cache"
         return response
 
-    def _index(self) -> Response:
+    async def _file(self, path: str, scope: Scope) -> Response:
+        """Return a file, compressed if the browser accepts it. Raises what StaticFiles raises."""
+        for coding, ending in _accepted(scope):
+            if (self._directory / (path + ending)).is_file():
+                response = await self._files.get_response(path + ending, scope)
+                # "Not modified" has neither body nor coding.
+                if response.status_code == 200:
+                    response.headers["content-encoding"] = coding
+                    response.headers["content-type"] = mimetypes.guess_type(path)[0] or "application/octet-stream"
+                break
+        else:
+            response = await self._files.get_response(path, scope)
+        response.headers["vary"] = "accept-encoding"
+        return response
+
+    def _index(self, scope: Scope) -> Response:
         index = self._directory / "index.html"
         if not index.is_file():
             return _unbuilt()
-        if not self._asset_url:
-            return FileResponse(index, headers={"cache-control": "no-cache"})
-        # Only the page contains absolute paths; scripts and styles refer to each other by relative ones.
-        page = index.read_text().replace('"/assets/', f'"{self._asset_url}/assets/')
-        return HTMLResponse(page, headers={"cache-control": "no-cache"})
+        headers = {"cache-control": "no-cache"}
+        if self._asset_url:
+            # Only the page contains absolute paths; scripts and styles refer to each other by relative ones.
+            page = index.read_text().replace('"/assets/', f'"{self._asset_url}/assets/')
+            return HTMLResponse(page, headers=headers)
+        headers["vary"] = "accept-encoding"
+        for coding, ending in _accepted(scope):
+            if (compressed := index.with_name(index.name + ending)).is_file():
+                return FileResponse(compressed, headers=headers | {"content-encoding": coding}, media_type="text/html")
+        return FileResponse(index, headers=headers)
+
+
+def _accepted(scope: Scope) -> list[tuple[str, str]]:
+    """Return the codings that a request accepts, with the ending of such files, the smallest first."""
+    if any(name == b"range" for name, _ in scope["headers"]):
+        return []
+    accept = b",".join(value for name, value in scope["headers"] if name == b"accept-encoding").decode("latin-1")
+    refused = _REFUSED.findall(accept.lower())
+    offered = re.findall(r"[\w*]+", _REFUSED.sub("", accept.lower()))
+    return [(coding, ending) for coding, ending in _CODINGS if coding in offered and coding not in refused]
 
 
 def _wants_page(scope: Scope, path: str) -> bool:
