@@ -1,5 +1,6 @@
 /** The address of the realtime server, authorisation for its channels, and missed events. */
 import { api } from './client'
+import { RequestFailed } from './errors'
 import type { RealtimePlace, RecordedEvents } from './records'
 
 export interface ChannelAuthorization {
@@ -12,12 +13,54 @@ export async function realtimePlace(): Promise<RealtimePlace> {
   return (await api.get<RealtimePlace>('/api/realtime')).body
 }
 
-export async function authorizeChannel(socketId: string, channel: string): Promise<ChannelAuthorization> {
-  const { body } = await api.post<ChannelAuthorization>('/broadcasting/auth', {
-    socket_id: socketId,
-    channel_name: channel,
+/** What the server answers about one of several channels. */
+interface ChannelAnswer {
+  status: number
+  data: ChannelAuthorization & { message?: string }
+}
+
+interface Asking {
+  channel: string
+  resolve(answer: ChannelAuthorization): void
+  reject(error: unknown): void
+}
+
+/** The most channels in one request. */
+const MOST_AT_ONCE = 100
+const asking = new Map<string, Asking[]>()
+
+/** Authorizes a channel. Those that are asked for in one go share a request. */
+export function authorizeChannel(socketId: string, channel: string): Promise<ChannelAuthorization> {
+  return new Promise((resolve, reject) => {
+    const waiting = asking.get(socketId)
+    if (waiting) waiting.push({ channel, resolve, reject })
+    else {
+      asking.set(socketId, [{ channel, resolve, reject }])
+      setTimeout(() => authorizeAll(socketId))
+    }
   })
-  return body
+}
+
+function authorizeAll(socketId: string): void {
+  const all = asking.get(socketId) ?? []
+  asking.delete(socketId)
+  for (let first = 0; first < all.length; first += MOST_AT_ONCE) {
+    const some = all.slice(first, first + MOST_AT_ONCE)
+    authorizeThese(socketId, some).catch((error: unknown) => some.forEach(({ reject }) => reject(error)))
+  }
+}
+
+async function authorizeThese(socketId: string, some: readonly Asking[]): Promise<void> {
+  const channels = some.map(({ channel }) => channel)
+  const { body } = await api.post<{ channels: Record<string, ChannelAnswer> }>('/broadcasting/auth', {
+    socket_id: socketId,
+    channels,
+  })
+  for (const { channel, resolve, reject } of some) {
+    const answer = body.channels[channel]
+    if (answer?.status === 200) resolve(answer.data)
+    else reject(new RequestFailed(answer?.data.message ?? 'Forbidden.', answer?.status ?? 403))
+  }
 }
 
 export interface UserAuthentication {
