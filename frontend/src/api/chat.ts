@@ -1,6 +1,6 @@
 /** The chat's endpoints. `personId` is the other person of a direct conversation, or null for the general chat. */
 import { api, lastEventId } from './client'
-import type { Conversation, FoundMessage, Message } from './records'
+import type { Conversation, FoundMessage, Message, RoomUnread } from './records'
 
 export const PAGE = 50
 
@@ -68,6 +68,18 @@ export async function conversations(): Promise<{ list: Conversation[]; eventId: 
   return { list: body, eventId: lastEventId(headers) }
 }
 
-export async function readAll(personId: number): Promise<void> {
-  await api.post(`/api/chat/messages/private/${personId}/read`)
+/** What is unread in General and in direct conversations. */
+export async function unread(): Promise<RoomUnread[]> {
+  return (await api.get<RoomUnread[]>('/api/chat/unread')).body
+}
+
+/** Marks a room as read up to a message; resolves to what is unread then. */
+export async function readUpTo(personId: number | null, messageId: number, isLeaving = false): Promise<RoomUnread> {
+  const body = { peer_id: personId, last_read_id: messageId }
+  return (await api.post<RoomUnread>('/api/chat/read', body, { keepalive: isLeaving })).body
+}
+
+/** Marks a message and what follows it as unread. */
+export async function markUnread(messageId: number): Promise<RoomUnread> {
+  return (await api.post<RoomUnread>(`/api/chat/messages/${messageId}/unread`)).body
 }

@@ -3,7 +3,7 @@ import type { ConsoleEntry } from './events'
 import type * as schema from './schema'
 
 export type { ConsoleEntry } from './events'
-export type { AdminUser, FailedJob, Figures, FoundMessage, Profile, RealtimePlace } from './schema'
+export type { AdminUser, FailedJob, Figures, FoundMessage, Profile, RealtimePlace, RoomUnread } from './schema'
 
 type Profile = schema.Profile
 
@@ -23,10 +23,10 @@ export type AuditEntry = schema.AuditOut
 /** `recipient_id` is null in the general chat; `recipient` is on direct messages only. */
 export type Message = schema.MessageOut & Partial<Pick<schema.DirectMessageOut, 'recipient'>>
 
+/** What is unread is asked for apart: `RoomUnread` also says where it begins. */
 export interface Conversation {
   user: Profile
   last_message: Message | null
-  unread_count: number
 }
 
 /** A durable event as the server recorded it. */

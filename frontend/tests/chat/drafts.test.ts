@@ -2,7 +2,6 @@ import { expect, it } from 'vitest'
 import { draftsAfter, keepDraft, loadDrafts } from '@/features/chat/drafts'
 import { keepQueue, loadQueue } from '@/features/chat/queue'
 import { GENERAL, roomWith } from '@/features/chat/rooms'
-import { keepSeen, loadSeen } from '@/features/chat/seen'
 import { shelf } from '../records'
 
 it('keeps a draft per room and person', () => {
@@ -27,11 +26,9 @@ it('bears a storage that was written by somebody else', () => {
   const kept = shelf()
   kept.setItem('smartlink.drafts.1', '[not json')
   kept.setItem('smartlink.outgoing.1', '{"a": 1}')
-  kept.setItem('smartlink.seen.1', 'soon')
 
   expect(loadDrafts(kept, 1)).toEqual({})
   expect(loadQueue(kept, 1)).toEqual([])
-  expect(loadSeen(kept, 1)).toBe(0)
 })
 
 it('waits again after a reload with what was under way, under the same key', () => {
@@ -50,12 +47,4 @@ it('waits again after a reload with what was under way, under the same key', () 
   ])
 
   expect(loadQueue(kept, 1)).toMatchObject([{ key: 'k', status: 'waiting', echo: null }])
-})
-
-it('never forgets what was seen', () => {
-  const kept = shelf()
-  keepSeen(kept, 1, 9)
-  keepSeen(kept, 1, 4)
-
-  expect(loadSeen(kept, 1)).toBe(9)
 })

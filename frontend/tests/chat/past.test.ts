@@ -1,9 +1,9 @@
 /** A piece of the past stands apart until nothing lies between it and the present. */
 import { describe, expect, it } from 'vitest'
 import { pastOf, touches, withMore } from '@/features/chat/past'
-import { GENERAL, roomWith } from '@/features/chat/rooms'
-import { chatAfter, initialChat, roomIn, unreadIn, type ChatEvent } from '@/features/chat/state'
-import { ana, ben, said } from '../records'
+import { GENERAL } from '@/features/chat/rooms'
+import { chatAfter, initialChat, roomIn, type ChatEvent } from '@/features/chat/state'
+import { ana, said } from '../records'
 
 const messages = (...ids: number[]) => ids.map((id) => said({ id }))
 const after = (...events: ChatEvent[]) => events.reduce(chatAfter, initialChat(ana.id))
@@ -40,19 +40,4 @@ describe('a piece of the past', () => {
     expect(roomIn(joined, GENERAL).messages.map(({ id }) => id)).toEqual([5, 6, 7, 8, 9])
     expect(roomIn(joined, GENERAL).hasOlder).toBe(false)
   })
-})
-
-it('what was read on another page is not new here any more', () => {
-  const room = roomWith(ben.id)
-  const [first, second] = [said({ id: 1, to: ana }), said({ id: 2, to: ana })]
-  const list = (unread: number) => [{ user: ben, last_message: second, unread_count: unread }]
-  const before = after(
-    { type: 'roomLoaded', room, messages: [first, second], hasOlder: false },
-    { type: 'conversationsLoaded', list: list(2) },
-  )
-
-  const again = chatAfter(before, { type: 'conversationsLoaded', list: list(0) })
-
-  expect([unreadIn(before, room), unreadIn(again, room)]).toEqual([2, 0])
-  expect(roomIn(again, room).seen).toBe(2)
 })

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import type { RoomUnread } from '@/api/records'
 import { GENERAL, roomWith } from '@/features/chat/rooms'
 import {
   chatAfter,
@@ -22,6 +23,14 @@ const loaded = (messages: ReturnType<typeof said>[], room = GENERAL, hasOlder = 
   room,
   messages,
   hasOlder,
+})
+
+const answer = (change: Partial<RoomUnread>): RoomUnread => ({
+  peer_id: null,
+  unread_count: 0,
+  first_unread_id: null,
+  last_message_id: 0,
+  ...change,
 })
 
 function outgoing(key: string, change: Partial<Outgoing> = {}): Outgoing {
@@ -58,7 +67,7 @@ describe('an old state and the events that followed', () => {
     const theirs = said({ id: 8, by: ben, to: ana })
     const conversations: ChatEvent = {
       type: 'conversationsLoaded',
-      list: [{ user: ben, last_message: mine, unread_count: 0 }],
+      list: [{ user: ben, last_message: mine }],
     }
     const old = after(start(), conversations, loaded([mine], room))
 
@@ -71,8 +80,13 @@ describe('an old state and the events that followed', () => {
     const read = { ...mine, is_read: true, read_at: '2026-05-01T10:00:00Z' }
     const again = after(
       start(),
-      { type: 'conversationsLoaded', list: [{ user: ben, last_message: theirs, unread_count: 1 }] },
+      { type: 'conversationsLoaded', list: [{ user: ben, last_message: theirs }] },
       loaded([read, theirs], room),
+      {
+        type: 'unreadLoaded',
+        list: [answer({ peer_id: ben.id, unread_count: 1, first_unread_id: 8, last_message_id: 8 })],
+        asked: {},
+      },
     )
     expect(followed).toEqual(again)
   })
@@ -162,14 +176,14 @@ describe('messages', () => {
 })
 
 describe('unread messages', () => {
-  it('are those of others that came after what one has seen', () => {
+  it('are those of others, from where the server counts on', () => {
     const state = after(start(), loaded([said({ id: 1 }), said({ id: 2, by: ana }), said({ id: 3 })]), {
-      type: 'roomSeen',
-      room: GENERAL,
-      upTo: 1,
+      type: 'unreadLoaded',
+      list: [answer({ unread_count: 0, first_unread_id: null, last_message_id: 1 })],
+      asked: {},
     })
 
-    expect(unreadIn(state, GENERAL)).toBe(1)
+    expect(state.unread[GENERAL]).toEqual({ count: 1, first: 3, upTo: 3 })
   })
 
   it('are counted once, even if the event comes twice', () => {
@@ -180,16 +194,36 @@ describe('unread messages', () => {
     expect(unreadTotal(state)).toBe(1)
   })
 
-  it('are gone when seen, and stay gone when the list from before is loaded', () => {
-    const message = said({ id: 4, by: ben, to: ana })
-    const state = after(
+  it('are gone when read, and stay so until more arrive', () => {
+    const room = roomWith(ben.id)
+    const read = after(
       start(),
-      { type: 'messageArrived', message },
-      { type: 'roomSeen', room: roomWith(ben.id), upTo: 4 },
-      { type: 'conversationsLoaded', list: [{ user: ben, last_message: message, unread_count: 1 }] },
+      { type: 'messageArrived', message: said({ id: 4, by: ben, to: ana }) },
+      { type: 'roomRead', room, upTo: 4 },
+      { type: 'messageArrived', message: said({ id: 4, by: ben, to: ana }) },
     )
+    expect(unreadIn(read, room)).toBe(0)
 
-    expect(unreadIn(state, roomWith(ben.id))).toBe(0)
+    const more = after(read, { type: 'messageArrived', message: said({ id: 6, by: ben, to: ana }) })
+    expect(more.unread[room]).toEqual({ count: 1, first: 6, upTo: 6 })
+  })
+
+  it('of which a part was read are what the server says, and what came later', () => {
+    const state = after(start(), loaded([said({ id: 7 }), said({ id: 8 }), said({ id: 9 })]), {
+      type: 'unreadChanged',
+      room: answer({ unread_count: 2, first_unread_id: 7, last_message_id: 8 }),
+    })
+
+    expect(state.unread[GENERAL]).toEqual({ count: 3, first: 7, upTo: 9 })
+  })
+
+  it('in a room that the server does not list are none, unless they arrived in the meantime', () => {
+    const old = after(start(), { type: 'messageArrived', message: said({ id: 4, by: ben, to: ana }) })
+    const late = after(old, { type: 'messageArrived', message: said({ id: 5, by: eve, to: ana }) })
+
+    const state = after(late, { type: 'unreadLoaded', list: [], asked: old.unread })
+
+    expect([unreadIn(state, roomWith(ben.id)), unreadIn(state, roomWith(eve.id))]).toEqual([0, 1])
   })
 })
 
@@ -211,11 +245,11 @@ describe('conversations', () => {
       { type: 'messageArrived', message: said({ id: 9, by: ben, to: ana }) },
       {
         type: 'conversationsLoaded',
-        list: [{ user: ben, last_message: said({ id: 8, by: ben, to: ana }), unread_count: 0 }],
+        list: [{ user: ben, last_message: said({ id: 8, by: ben, to: ana }) }],
       },
     )
 
-    expect(state.conversations[0]).toMatchObject({ unread_count: 1, last_message: { id: 9 } })
+    expect(state.conversations[0]).toMatchObject({ last_message: { id: 9 } })
   })
 })
 

@@ -17,6 +17,6 @@ export interface ChatCore {
   post(message: ChatTabMessage): void
 }
 
-/** What tabs send each other: how far General was read, which the server does not keep, and opened conversations. */
+/** What tabs send each other: how far a room was read, before the server says so, and opened conversations. */
 export type ChatTabMessage =
-  { type: 'seen'; me: number; room: RoomKey; upTo: number } | { type: 'opened'; me: number; person: Profile }
+  { type: 'read'; me: number; room: RoomKey; upTo: number } | { type: 'opened'; me: number; person: Profile }

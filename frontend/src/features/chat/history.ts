@@ -15,6 +15,8 @@ export function useHistory({ state, room, dispatch }: ChatCore, loadRoom: (key: 
   const target = shallowRef<{ room: RoomKey; id: number } | null>(null)
   /** Why the last jump failed. */
   const jumpProblem = ref<string | null>(null)
+  /** Whether the place where reading begins is on its way. */
+  const isOpening = ref(false)
   /** Counts jumps, so that a later one wins over an answer that is still on its way. */
   let jump = 0
 
@@ -42,6 +44,30 @@ export function useHistory({ state, room, dispatch }: ChatCore, loadRoom: (key: 
       }
     } else past.value = null
     target.value = { room: key, id }
+  }
+
+  /** Shows the first unread message of the open room, after what was read before. Resolves to whether it could. */
+  async function openAt(key: RoomKey, id: number): Promise<boolean> {
+    const current = begin()
+    isOpening.value = true
+    try {
+      const person = personIn(key)
+      const [before, from] = await Promise.all([http.messages(person, id), http.messagesAfter(person, id - 1)])
+      if (current !== jump || room.value !== key) return true
+      showPast(pastOf(key, [...before.messages, ...from.messages], before.hasOlder), from.isEnd)
+      return true
+    } catch (error) {
+      if (current === jump) jumpProblem.value = sentence(error)
+      return false
+    } finally {
+      if (current === jump) isOpening.value = false
+    }
+  }
+
+  /** The reader is further up than what arrives can be kept: what they read becomes a piece of the past. */
+  function detach(key: RoomKey): void {
+    const { messages, hasOlder, rowKeys } = roomIn(state.value, key)
+    past.value = { ...pastOf(key, messages, hasOlder), rowKeys }
   }
 
   /** Once nothing lies between them, the past and the present are one. */
@@ -75,6 +101,7 @@ export function useHistory({ state, room, dispatch }: ChatCore, loadRoom: (key: 
   /** Back to the present. */
   function leavePast(): void {
     begin()
+    isOpening.value = false
     past.value = null
   }
 
@@ -83,5 +110,5 @@ export function useHistory({ state, room, dispatch }: ChatCore, loadRoom: (key: 
     if (shown) past.value = { ...shown, messages: shown.messages.map((message) => namedIn(message, person)) }
   }
 
-  return { past, target, jumpProblem, reveal, loadPast, leavePast, renamed }
+  return { past, target, jumpProblem, isOpening, openAt, detach, reveal, loadPast, leavePast, renamed }
 }

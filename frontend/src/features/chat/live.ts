@@ -13,8 +13,6 @@ export interface LivePorts {
   renamed(person: Profile): void
   /** A direct message arrived. */
   directMessage(sender: Profile, messageId: number): void
-  /** A notification of a message was read, maybe on another page. */
-  readElsewhere(): void
   /** Reload a list; resolve to the last event it includes. */
   reloadRoom(room: RoomKey): Promise<number>
   reloadConversations(): Promise<number>
@@ -54,7 +52,7 @@ export class LiveChannels {
           MessageDelivered: ({ message }) => ports.dispatch({ type: 'messageWasDelivered', message }),
           MessageRead: ({ message }) => ports.dispatch({ type: 'messageWasRead', message }),
           NotificationCreated: ({ notification }) => this.notified(notification),
-          NotificationRead: () => ports.readElsewhere(),
+          UnreadChanged: ({ rooms }) => rooms.forEach((room) => ports.dispatch({ type: 'unreadChanged', room })),
         },
         reload: () => ports.reloadConversations(),
       }),

@@ -8,8 +8,6 @@ import type { LiveChannels } from './live'
 import { personIn, type RoomKey } from './rooms'
 import { roomIn } from './state'
 
-/** Several receipts in a row are answered by one request. */
-const RECEIPTS_MS = 300
 /** Messages that arrive together are answered by one request. */
 const MESSAGES_MS = 400
 
@@ -26,15 +24,26 @@ export function useLoading({ state, dispatch }: ChatCore, live: () => LiveChanne
   }
 
   async function fetchConversations(): Promise<number> {
-    const { list, eventId } = await http.conversations()
+    const [{ list, eventId }] = await Promise.all([http.conversations(), fetchUnread()])
     dispatch({ type: 'conversationsLoaded', list })
     return eventId
+  }
+
+  async function fetchUnread(): Promise<void> {
+    const asked = state.value.unread
+    dispatch({ type: 'unreadLoaded', list: await http.unread(), asked })
   }
 
   async function fetchRoom(key: RoomKey): Promise<number> {
     const page = await http.messages(personIn(key))
     dispatch({ type: 'roomLoaded', room: key, messages: page.messages, hasOlder: page.hasOlder })
     return page.eventId
+  }
+
+  /** Loads a room again after events of it were missed for good. */
+  async function reloadRoom(key: RoomKey): Promise<number> {
+    const [eventId] = await Promise.all([fetchRoom(key), fetchUnread()])
+    return eventId
   }
 
   /** Read receipts arrive on the same channel as conversations; the messages contain their effect. */
@@ -121,14 +130,9 @@ export function useLoading({ state, dispatch }: ChatCore, live: () => LiveChanne
     if ((known?.last_message?.id ?? 0) < messageId) refreshIn(known ? MESSAGES_MS : 0)
   }
 
-  /** Something was read on another page: only the server knows what is still unread. */
-  function readElsewhere(): void {
-    if (state.value.conversations.some(({ unread_count }) => unread_count > 0)) refreshIn(RECEIPTS_MS)
-  }
-
   return {
     reset,
-    fetchRoom,
+    reloadRoom,
     reloadConversations,
     reloadNames,
     loadConversations,
@@ -136,6 +140,5 @@ export function useLoading({ state, dispatch }: ChatCore, live: () => LiveChanne
     loadOlder,
     loadFailed,
     directMessage,
-    readElsewhere,
   }
 }

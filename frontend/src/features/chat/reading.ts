@@ -1,108 +1,140 @@
-/** What the reader has seen: the line above new messages, and read marks, reported to the server and other tabs. */
+/** How far the reader has read: the line above new messages, and what is reported to the server and the other tabs. */
 import { ref } from 'vue'
 import * as http from '@/api/chat'
 import { Unreachable } from '@/api/errors'
 import type { Message } from '@/api/records'
 import type { ChatCore } from './core'
-import { GENERAL, personIn, roomWith, type RoomKey } from './rooms'
-import { keepSeen } from './seen'
-import { roomIn } from './state'
+import { personIn, type RoomKey } from './rooms'
+import { roomIn, unreadIn } from './state'
+import { NOTHING_UNREAD } from './unread'
 
-export function useReading({ state, room, me, apply, post }: ChatCore) {
+/** Several steps through unread messages are reported together. */
+const STEP_MS = 700
+/** What arrives in General while one looks at it is unread nowhere for long enough to matter: reported rarely. */
+const LIVE_MS = 20_000
+
+export function useReading({ state, room, me, apply, dispatch, post }: ChatCore) {
   /** The message in the open room that the line above new messages stands before. */
   const firstNew = ref<number | null>(null)
-  /** Whether the reader is looking at the end of the open room right now. */
-  const isReadingEnd = ref(false)
-  /** Direct messages reported to the server as read. */
-  const reportedRead = new Set<number>()
+  /** Up to where the reader sees the open room right now; null while they do not look. */
+  let sees: number | null = null
+  /** The open room stays unread, because the reader marked it so. */
+  let isHeld = false
+  /** The first message that arrived while the reader was looking, if nothing was unread before it. */
+  let liveFrom = 0
+  const reported = new Map<RoomKey, number>()
+  let waiting: { key: RoomKey; upTo: number; at: number; timer: ReturnType<typeof setTimeout> } | null = null
 
   function reset(): void {
-    reportedRead.clear()
-    firstNew.value = null
+    report()
+    reported.clear()
+    firstNew.value = sees = null
+    isHeld = false
   }
 
-  function firstUnread(key: RoomKey): number | null {
-    const { messages, seen } = roomIn(state.value, key)
-    const isDirect = personIn(key) !== null
-    const found = messages.find(
-      ({ id, user_id, is_read }) => user_id !== me.value && id > seen && !(isDirect && is_read),
-    )
-    return found?.id ?? null
+  /** Another room is open, and what is unread in it is known: reading begins there. */
+  function begin(key: RoomKey): number | null {
+    firstNew.value = (state.value.unread[key] ?? NOTHING_UNREAD).first
+    return firstNew.value
   }
 
-  /** Another room is open. */
-  function opened(key: RoomKey | null): void {
-    isReadingEnd.value = false
-    firstNew.value = key === null ? null : firstUnread(key)
+  function leave(): void {
+    report()
+    firstNew.value = sees = null
+    isHeld = false
   }
 
   /** The first message that the reader misses gets a line above it. Call it before the message is in the state. */
   function arriving(key: RoomKey, message: Message): void {
-    const isMissed = key === room.value && !isReadingEnd.value && message.user_id !== me.value
-    if (isMissed && firstUnread(key) === null) firstNew.value = message.id
-  }
-
-  /** A room was loaded for the first time. On a first visit, everything in General counts as read. */
-  function loaded(key: RoomKey): void {
-    const { seen, messages } = roomIn(state.value, key)
-    const last = messages.at(-1)
-    if (key === GENERAL && seen === 0 && last) {
-      apply({ type: 'roomSeen', room: GENERAL, upTo: last.id })
-      keepSeen(localStorage, me.value, last.id)
+    if (key === room.value && message.user_id !== me.value && unreadIn(state.value, key) === 0) {
+      if (sees === null) firstNew.value = message.id
+      else liveFrom = message.id
     }
-    if (key === room.value) firstNew.value = firstUnread(key)
+    // A reply may arrive before an earlier message of its sender.
+    if (message.id <= (reported.get(key) ?? 0)) reported.delete(key)
   }
 
-  function setReadingEnd(isReading: boolean): void {
-    isReadingEnd.value = isReading
+  /** Reading could not begin where it should: the room stays as unread as it is. */
+  function hold(): void {
+    isHeld = true
+  }
+
+  /** Where the reader looks. */
+  function setSeen(upTo: number | null): void {
+    sees = upTo
     markSeen()
   }
 
-  /** Marks the open room as read while the reader is looking at its end. */
+  /** Marks the open room as read up to where the reader sees it. */
   function markSeen(): void {
     const key = room.value
-    if (key === null || !isReadingEnd.value) return
-    const { messages, seen, phase } = roomIn(state.value, key)
-    if (phase !== 'ready') return
-    const last = messages.at(-1)?.id ?? 0
-    if (last > seen) {
-      apply({ type: 'trimmed', room: key })
-      noteSeen(key, last)
-    }
-    const person = personIn(key)
-    if (person !== null) reportRead(person, messages)
+    if (key === null || sees === null || isHeld) return
+    const known = state.value.unread[key] ?? NOTHING_UNREAD
+    const isNews = known.first !== null && sees >= known.first
+    const isLate = personIn(key) !== null && isUnreadBefore(key, sees)
+    const isTold = sees <= (reported.get(key) ?? 0) || (waiting?.key === key && sees <= waiting.upTo)
+    if ((!isNews && !isLate) || isTold) return
+    const upTo = sees
+    apply({ type: 'roomRead', room: key, upTo })
+    post({ type: 'read', me: me.value, room: key, upTo })
+    const isDirect = personIn(key) !== null
+    if (isDirect) plan(key, upTo, waiting ? STEP_MS : 0)
+    else plan(key, upTo, known.first === liveFrom ? LIVE_MS : STEP_MS)
   }
 
-  /** Messages before the last seen one count too: a reply may arrive before an earlier message of its sender. */
-  function reportRead(person: number, messages: readonly Message[]): void {
-    const unread = messages.filter(
-      ({ id, user_id, is_read }) => user_id === person && !is_read && !reportedRead.has(id),
+  function isUnreadBefore(key: RoomKey, upTo: number): boolean {
+    const person = personIn(key)
+    const from = roomIn(state.value, key).messages.findLast(({ user_id, id }) => user_id === person && id <= upTo)
+    return from !== undefined && !from.is_read && from.id > (reported.get(key) ?? 0)
+  }
+
+  function plan(key: RoomKey, upTo: number, delayMs: number): void {
+    if (waiting && waiting.key !== key) report()
+    const at = Math.min(Date.now() + delayMs, waiting?.at ?? Infinity)
+    clearTimeout(waiting?.timer)
+    waiting = { key, upTo, at, timer: setTimeout(report, at - Date.now()) }
+    if (delayMs === 0) report()
+  }
+
+  /** Tells the server what waits to be told. */
+  function report(isLeaving = false): void {
+    if (!waiting) return
+    const { key, upTo, timer } = waiting
+    clearTimeout(timer)
+    waiting = null
+    reported.set(key, upTo)
+    http.readUpTo(personIn(key), upTo, isLeaving).then(
+      (answer) => me.value !== 0 && dispatch({ type: 'unreadChanged', room: answer }),
+      (error: unknown) => {
+        // Told again if the server was unreachable; if it refused, with the next message.
+        if (error instanceof Unreachable && reported.get(key) === upTo) reported.delete(key)
+      },
     )
-    if (unread.length === 0) return
-    for (const { id } of unread) reportedRead.add(id)
-    http.readAll(person).catch((error: unknown) => {
-      // Sent again if the server was unreachable; if it refused, they stay unread until the next message.
-      if (error instanceof Unreachable) for (const { id } of unread) reportedRead.delete(id)
-    })
+  }
+
+  /** Marks a message and what follows it as unread, for as long as the room stays open. */
+  async function markUnread(messageId: number): Promise<void> {
+    report()
+    isHeld = true
+    try {
+      const answer = await http.markUnread(messageId)
+      if (room.value !== null) reported.delete(room.value)
+      dispatch({ type: 'unreadChanged', room: answer })
+      firstNew.value = messageId
+    } catch (error) {
+      isHeld = false
+      throw error
+    }
   }
 
   /** Marks all rooms as read. Raises what the server answers; rooms before the one that failed stay read. */
   async function markAllRead(): Promise<void> {
-    const last = roomIn(state.value, GENERAL).messages.at(-1)
-    if (last) noteSeen(GENERAL, last.id)
-    for (const { user, last_message, unread_count } of state.value.conversations) {
-      if (unread_count === 0 || last_message === null) continue
-      await http.readAll(user.id)
-      noteSeen(roomWith(user.id), last_message.id)
+    for (const key of Object.keys(state.value.unread) as RoomKey[]) {
+      const { count, upTo } = state.value.unread[key] ?? NOTHING_UNREAD
+      if (count > 0) dispatch({ type: 'unreadChanged', room: await http.readUpTo(personIn(key), upTo) })
     }
     firstNew.value = null
   }
 
-  function noteSeen(key: RoomKey, upTo: number): void {
-    apply({ type: 'roomSeen', room: key, upTo })
-    post({ type: 'seen', me: me.value, room: key, upTo })
-    if (key === GENERAL) keepSeen(localStorage, me.value, upTo)
-  }
-
-  return { firstNew, reset, opened, arriving, loaded, setReadingEnd, markSeen, markAllRead }
+  return { firstNew, reset, begin, hold, leave, arriving, setSeen, markSeen, report, markUnread, markAllRead }
 }

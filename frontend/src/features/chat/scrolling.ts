@@ -3,9 +3,10 @@
  * older messages come in above without a jump, and new ones are counted.
  */
 import { computed, nextTick, onBeforeUnmount, onMounted, ref, watch, type Ref } from 'vue'
+import type { VirtualizerHandle } from 'virtua/vue'
 import type { Past } from './past'
 import type { RoomKey } from './rooms'
-import { roomIn, type Room } from './state'
+import type { Room } from './state'
 import { useChat } from './store'
 import type { TimelineRow } from './timeline'
 
@@ -18,25 +19,22 @@ export interface ScrolledRoom {
   key: RoomKey
   scroller: Readonly<Ref<HTMLElement | null>>
   content: Readonly<Ref<HTMLElement | null>>
+  /** Renders the rows that are in view. */
+  list: Readonly<Ref<VirtualizerHandle | null>>
   /** What is shown: the present of the room, or a piece of its past. */
   shown: Readonly<Ref<Room | Past>>
   isPast: Readonly<Ref<boolean>>
   rows: Readonly<Ref<readonly TimelineRow[]>>
 }
 
-export function useScrolling({ key, scroller, content, shown, isPast, rows }: ScrolledRoom) {
+export function useScrolling({ key, scroller, content, list, shown, isPast, rows }: ScrolledRoom) {
   const chat = useChat()
   const isAtEnd = ref(true)
   /** Whether the reader has been placed where they begin. */
   const isPlaced = ref(false)
-  /** The newest message when the reader was last at the end, or had seen everything. */
-  const endId = ref(0)
+  const isLooking = ref(false)
 
-  const missed = computed(() =>
-    isAtEnd.value || isPast.value
-      ? 0
-      : shown.value.messages.filter(({ id, user_id }) => id > endId.value && user_id !== chat.me).length,
-  )
+  const missed = computed(() => (isAtEnd.value && !isPast.value ? 0 : chat.unreadOf(key)))
   const staysAtEnd = computed(() => isPlaced.value && isAtEnd.value && !isPast.value)
 
   function below(box: HTMLElement): number {
@@ -45,9 +43,17 @@ export function useScrolling({ key, scroller, content, shown, isPast, rows }: Sc
 
   function measure(): void {
     const box = scroller.value
-    if (!box) return
+    if (!box || !isPlaced.value) return
     isAtEnd.value = below(box) < END_PX
-    if (isAtEnd.value && !isPast.value) endId.value = shown.value.messages.at(-1)?.id ?? 0
+    chat.setSeen(isLooking.value ? lastSeen(box) : null, isAtEnd.value && !isPast.value)
+  }
+
+  /** The newest message in view. */
+  function lastSeen(box: HTMLElement): number | null {
+    const all = rows.value
+    const last = isAtEnd.value ? all.length - 1 : (list.value?.findItemIndex(box.scrollTop + box.clientHeight) ?? 0)
+    const found = all.slice(0, last + 1).findLast((row) => row.kind === 'message')
+    return found?.kind === 'message' ? found.message.id : null
   }
 
   /** Goes to the end of the present. */
@@ -55,8 +61,7 @@ export function useScrolling({ key, scroller, content, shown, isPast, rows }: Sc
     if (isPast.value) chat.leavePast()
     isAtEnd.value = true
     void nextTick(() => {
-      const box = scroller.value
-      if (box) box.scrollTop = box.scrollHeight
+      list.value?.scrollToIndex(rows.value.length - 1, { align: 'end' })
       measure()
     })
   }
@@ -64,6 +69,10 @@ export function useScrolling({ key, scroller, content, shown, isPast, rows }: Sc
   function onScroll(): void {
     if (!isPlaced.value) return
     measure()
+    loadNear()
+  }
+
+  function loadNear(): void {
     const box = scroller.value
     if (!box) return
     if (box.scrollTop < EDGE_PX && shown.value.older === 'idle') void loadOlder()
@@ -74,33 +83,10 @@ export function useScrolling({ key, scroller, content, shown, isPast, rows }: Sc
     return isPast.value ? chat.loadPast('older') : chat.loadOlder(key)
   }
 
-  // Before the rows change, the distance to the end is noted; afterwards it is restored if messages came in above.
-  let fromEnd = 0
-  let firstId: number | undefined
   watch(
     rows,
     () => {
-      const box = scroller.value
-      if (box) fromEnd = box.scrollHeight - box.scrollTop
-      firstId = shown.value.messages[0]?.id
-    },
-    { flush: 'pre' },
-  )
-  let shownFirstId: number | undefined
-  let shownPast = false
-  watch(
-    rows,
-    () => {
-      const box = scroller.value
-      if (!box || !isPlaced.value) return
-      // A jump between past and present has its own place.
-      const isSame = shownPast === isPast.value
-      shownPast = isPast.value
-      if (staysAtEnd.value && isSame) box.scrollTop = box.scrollHeight
-      else if (shownFirstId !== undefined && firstId !== undefined && firstId < shownFirstId) {
-        box.scrollTop = box.scrollHeight - fromEnd
-      }
-      shownFirstId = firstId
+      if (staysAtEnd.value) list.value?.scrollToIndex(rows.value.length - 1, { align: 'end' })
       measure()
     },
     { flush: 'post' },
@@ -111,43 +97,50 @@ export function useScrolling({ key, scroller, content, shown, isPast, rows }: Sc
     await nextTick()
     const box = scroller.value
     if (!box || isPlaced.value) return
-    const line = box.querySelector<HTMLElement>('[data-new]')
-    box.scrollTop = box.scrollHeight
-    if (line) box.scrollTop = Math.min(box.scrollTop, line.offsetTop - box.clientHeight / 4)
+    const line = rows.value.findIndex(({ kind }) => kind === 'new')
+    if (line < 0) list.value?.scrollToIndex(rows.value.length - 1, { align: 'end' })
+    else list.value?.scrollToIndex(line, { align: 'start', offset: -box.clientHeight / 4 })
+    isAtEnd.value = line < 0
     isPlaced.value = true
-    endId.value = chat.firstNew === null ? (roomIn(chat.state, key).messages.at(-1)?.id ?? 0) : chat.firstNew - 1
+    await settled()
     measure()
-    onScroll()
+    loadNear()
   }
 
   /** Shows the message that was jumped to in the middle. */
   async function goTo(id: number): Promise<void> {
     await place()
     await nextTick()
-    const found = scroller.value?.querySelector<HTMLElement>(`[data-message="${id}"]`)
-    found?.scrollIntoView({ block: 'center' })
-    found?.focus({ preventScroll: true })
+    const at = rows.value.findIndex((row) => row.kind === 'message' && row.message.id === id)
+    if (at < 0) return
+    isAtEnd.value = false
+    list.value?.scrollToIndex(at, { align: 'center' })
+    await settled()
+    scroller.value?.querySelector<HTMLElement>(`[data-message="${id}"]`)?.focus({ preventScroll: true })
     measure()
   }
+
+  /** Rows that came into view have been measured, and the position corrected. */
+  async function settled(): Promise<void> {
+    for (let frame = 0; frame < 3; frame += 1) await new Promise((then) => requestAnimationFrame(then))
+  }
+
   watch(
     () => chat.target,
     (target) => target?.room === key && void goTo(target.id),
     { immediate: true, flush: 'post' },
   )
   watch(
-    () => shown.value.phase,
-    (phase) => phase === 'ready' && void place(),
-    { immediate: true },
+    () => chat.hasBegun && !chat.isOpening && (rows.value.length === 0 || list.value !== null),
+    (canBegin) => canBegin && void place(),
+    { immediate: true, flush: 'post' },
   )
 
-  const isLooking = ref(false)
   function look(): void {
     isLooking.value = document.visibilityState === 'visible' && document.hasFocus()
+    if (document.visibilityState === 'hidden') chat.leaving()
+    measure()
   }
-  watch(
-    () => isLooking.value && staysAtEnd.value,
-    (isReading) => chat.setReadingEnd(isReading),
-  )
 
   let sizes: ResizeObserver | undefined
   onMounted(() => {
@@ -167,7 +160,7 @@ export function useScrolling({ key, scroller, content, shown, isPast, rows }: Sc
     window.removeEventListener('focus', look)
     window.removeEventListener('blur', look)
     sizes?.disconnect()
-    chat.setReadingEnd(false)
+    chat.setSeen(null, true)
   })
 
   return { isAtEnd, isPlaced, missed, toEnd, onScroll, loadOlder }

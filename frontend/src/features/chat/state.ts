@@ -4,9 +4,18 @@
  * Invariant: an old state plus the events since then equals the state fetched again.
  * Messages are kept once per id and ordered by id, so duplicates and late arrivals change nothing.
  */
-import type { Conversation, Message, Profile } from '@/api/records'
+import type { Conversation, Message, Profile, RoomUnread } from '@/api/records'
 import { named } from '@/features/users/names'
-import { GENERAL, personIn, roomOf, roomWith, type RoomKey } from './rooms'
+import { roomOf, type RoomKey } from './rooms'
+import {
+  NOTHING_UNREAD,
+  roomOfUnread,
+  unreadAfterAnswer,
+  unreadAfterArrival,
+  unreadAfterReading,
+  unreadRoomsAfterList,
+  type UnreadRooms,
+} from './unread'
 
 /** A message on its way to the server. */
 export interface Outgoing {
@@ -30,8 +39,6 @@ export interface Room {
   messages: readonly Message[]
   hasOlder: boolean
   older: 'idle' | 'loading' | 'failed'
-  /** The id of the newest message that was read. */
-  seen: number
   /** The outgoing key of each sent message, so that its row stays the same. */
   rowKeys: Readonly<Record<number, string>>
 }
@@ -42,6 +49,7 @@ export interface ChatState {
   /** Newest first. */
   conversations: readonly Conversation[]
   conversationsPhase: 'empty' | 'loading' | 'ready' | 'failed'
+  unread: UnreadRooms
   outgoing: readonly Outgoing[]
 }
 
@@ -62,7 +70,10 @@ export type ChatEvent =
   | { type: 'messageArrived'; message: Message }
   | { type: 'messageWasDelivered'; message: Message }
   | { type: 'messageWasRead'; message: Message }
-  | { type: 'roomSeen'; room: RoomKey; upTo: number }
+  /** `asked`: what was known when the list was asked for. */
+  | { type: 'unreadLoaded'; list: readonly RoomUnread[]; asked: UnreadRooms }
+  | { type: 'unreadChanged'; room: RoomUnread }
+  | { type: 'roomRead'; room: RoomKey; upTo: number }
   | { type: 'trimmed'; room: RoomKey }
   | { type: 'queued'; outgoing: Outgoing }
   | { type: 'sending'; key: string }
@@ -73,7 +84,7 @@ export type ChatEvent =
   | { type: 'discarded'; key: string }
 
 /** The most messages a room keeps in memory; older ones are fetched again on demand. */
-const MAX_KEPT = 400
+export const MAX_KEPT = 400
 const KEPT_AFTER_TRIM = 200
 
 export const EMPTY_ROOM: Room = {
@@ -82,12 +93,11 @@ export const EMPTY_ROOM: Room = {
   messages: [],
   hasOlder: true,
   older: 'idle',
-  seen: 0,
   rowKeys: {},
 }
 
 export function initialChat(me: number): ChatState {
-  return { me, rooms: {}, conversations: [], conversationsPhase: 'empty', outgoing: [] }
+  return { me, rooms: {}, conversations: [], conversationsPhase: 'empty', unread: {}, outgoing: [] }
 }
 
 export function roomIn(state: ChatState, room: RoomKey): Room {
@@ -138,10 +148,7 @@ export function chatAfter(state: ChatState, event: ChatEvent): ChatState {
         ? state
         : {
             ...state,
-            conversations: sorted([
-              ...state.conversations,
-              { user: event.person, last_message: null, unread_count: 0 },
-            ]),
+            conversations: sorted([...state.conversations, { user: event.person, last_message: null }]),
           }
     case 'renamed':
       return withName(state, event.person)
@@ -150,14 +157,22 @@ export function chatAfter(state: ChatState, event: ChatEvent): ChatState {
     case 'messageWasDelivered':
     case 'messageWasRead':
       return withReceipt(state, event.message)
-    case 'roomSeen':
-      return withSeen(state, event.room, event.upTo)
+    case 'unreadLoaded': {
+      const newerIn = (key: RoomKey, than: number) => fromOthers(state, key, than)
+      return { ...state, unread: unreadRoomsAfterList(state.unread, event.asked, event.list, newerIn) }
+    }
+    case 'unreadChanged': {
+      const key = roomOfUnread(event.room)
+      const newer = fromOthers(state, key, event.room.last_message_id)
+      return { ...state, unread: { ...state.unread, [key]: unreadAfterAnswer(state.unread[key], event.room, newer) } }
+    }
+    case 'roomRead':
+      return {
+        ...state,
+        unread: { ...state.unread, [event.room]: unreadAfterReading(state.unread[event.room], event.upTo) },
+      }
     case 'trimmed':
-      return withRoom(state, event.room, (room) =>
-        room.messages.length > MAX_KEPT
-          ? { ...room, messages: room.messages.slice(-KEPT_AFTER_TRIM), hasOlder: true }
-          : room,
-      )
+      return roomIn(state, event.room).messages.length > MAX_KEPT ? withRoom(state, event.room, trimmed) : state
     case 'queued':
       return { ...state, outgoing: [...state.outgoing, event.outgoing] }
     case 'sending':
@@ -187,16 +202,22 @@ export function chatAfter(state: ChatState, event: ChatEvent): ChatState {
 
 /** The number of unread messages in a room. */
 export function unreadIn(state: ChatState, room: RoomKey): number {
-  const person = personIn(room)
-  if (person !== null) {
-    return state.conversations.find(({ user }) => user.id === person)?.unread_count ?? 0
-  }
-  const { messages, seen } = roomIn(state, room)
-  return messages.filter(({ id, user_id }) => id > seen && user_id !== state.me).length
+  return (state.unread[room] ?? NOTHING_UNREAD).count
 }
 
 export function unreadTotal(state: ChatState): number {
-  return state.conversations.reduce((sum, { unread_count }) => sum + unread_count, unreadIn(state, GENERAL))
+  return Object.values(state.unread).reduce((sum, one) => sum + (one?.count ?? 0), 0)
+}
+
+/** The loaded messages of others in a room after one. */
+function fromOthers(state: ChatState, room: RoomKey, after: number): Message[] {
+  return roomIn(state, room).messages.filter(({ id, user_id }) => id > after && user_id !== state.me)
+}
+
+function trimmed(room: Room): Room {
+  const messages = room.messages.slice(-KEPT_AFTER_TRIM)
+  const rowKeys = Object.fromEntries(messages.flatMap(({ id }) => (room.rowKeys[id] ? [[id, room.rowKeys[id]]] : [])))
+  return { ...room, messages, rowKeys, hasOlder: true }
 }
 
 /** Outgoing messages of a room that have not arrived as a message yet. */
@@ -255,21 +276,12 @@ function sorted(list: readonly Conversation[]): Conversation[] {
 
 function withConversations(state: ChatState, list: readonly Conversation[]): ChatState {
   const known = new Map(state.conversations.map((one) => [one.user.id, one]))
-  let next = state
-  for (const fetched of list) {
-    const have = known.get(fetched.user.id)
+  for (const { user, last_message } of list) {
     // An event may have brought a message that is newer than the list.
-    const isNewer = (have?.last_message?.id ?? 0) > (fetched.last_message?.id ?? 0)
-    if (isNewer) continue
-    const seen = state.rooms[roomWith(fetched.user.id)]?.seen ?? 0
-    const isSeen = seen >= (fetched.last_message?.id ?? 0)
-    known.set(fetched.user.id, isSeen ? { ...fetched, unread_count: 0 } : fetched)
-    // Read elsewhere: the loaded messages are no longer new.
-    const upTo = fetched.unread_count === 0 ? (fetched.last_message?.id ?? 0) : 0
-    const key = roomWith(fetched.user.id)
-    if (state.rooms[key] && upTo > seen) next = withRoom(next, key, (room) => ({ ...room, seen: upTo }))
+    const isNewer = (known.get(user.id)?.last_message?.id ?? 0) > (last_message?.id ?? 0)
+    if (!isNewer) known.set(user.id, { user, last_message })
   }
-  return { ...next, conversations: sorted([...known.values()]), conversationsPhase: 'ready' }
+  return { ...state, conversations: sorted([...known.values()]), conversationsPhase: 'ready' }
 }
 
 /** A message with a person's present name. */
@@ -302,6 +314,9 @@ function withArrived(state: ChatState, message: Message): ChatState {
     ? withRoom(state, key, (room) => ({ ...room, messages: union(room.messages, [message]) }))
     : state
   if (message.recipient_id !== null) next = withLastMessage(next, message)
+  if (message.user_id !== state.me) {
+    next = { ...next, unread: { ...next.unread, [key]: unreadAfterArrival(next.unread[key], message) } }
+  }
   if (message.user_id === state.me && !isKnown) {
     const twin = next.outgoing.find(
       (one) => one.room === key && one.tries > 0 && one.echo === null && one.text === message.message,
@@ -317,13 +332,7 @@ function withLastMessage(state: ChatState, message: Message): ChatState {
   if (!person) return state
   const known = state.conversations.find(({ user }) => user.id === person.id)
   if (known?.last_message && known.last_message.id >= message.id) return state
-  const seen = state.rooms[roomWith(person.id)]?.seen ?? 0
-  const counts = !isMine && !message.is_read && message.id > seen
-  const changed: Conversation = {
-    user: person,
-    last_message: message,
-    unread_count: (known?.unread_count ?? 0) + (counts ? 1 : 0),
-  }
+  const changed: Conversation = { user: person, last_message: message }
   const others = state.conversations.filter(({ user }) => user.id !== person.id)
   return { ...state, conversations: sorted([changed, ...others]) }
 }
@@ -348,18 +357,6 @@ function withReceipt(state: ChatState, message: Message): ChatState {
   const isHistory = message.id < (messages[0]?.id ?? 0)
   // A receipt arrives on another channel than its message, and may arrive first: then it adds the message.
   return isKnown || isHistory ? marked : withArrived(marked, message)
-}
-
-function withSeen(state: ChatState, key: RoomKey, upTo: number): ChatState {
-  const next = withRoom(state, key, (room) => ({ ...room, seen: Math.max(room.seen, upTo) }))
-  const person = personIn(key)
-  if (person === null) return next
-  return {
-    ...next,
-    conversations: next.conversations.map((one) =>
-      one.user.id === person && (one.last_message?.id ?? 0) <= upTo ? { ...one, unread_count: 0 } : one,
-    ),
-  }
 }
 
 function withSent(state: ChatState, key: string, message: Message): ChatState {

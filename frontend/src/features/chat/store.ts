@@ -13,9 +13,17 @@ import { LiveChannels } from './live'
 import { useLoading } from './loading'
 import { useReading } from './reading'
 import { GENERAL, roomOf, roomWith, type RoomKey } from './rooms'
-import { loadSeen } from './seen'
 import { useSending } from './sending'
-import { chatAfter, initialChat, roomIn, unreadIn, unreadTotal, type ChatEvent, type ChatState } from './state'
+import {
+  chatAfter,
+  initialChat,
+  MAX_KEPT,
+  roomIn,
+  unreadIn,
+  unreadTotal,
+  type ChatEvent,
+  type ChatState,
+} from './state'
 import { useTypists } from './typists'
 
 const SWEEP_MS = 500
@@ -27,11 +35,16 @@ export const useChat = defineStore('chat', () => {
   const room = ref<RoomKey | null>(null)
   /** The name of the open room. */
   const title = ref('Chat')
+  /** Whether it is known where reading begins in the open room. */
+  const hasBegun = ref(false)
+  let knowsUnread = false
 
   const me = computed(() => state.value.me)
   const unread = computed(() => unreadTotal(state.value))
   const onlineIds = computed(() => new Set(members.value.map(({ id }) => id)))
 
+  /** Whether the reader is at the end of the open room. */
+  let isAtEnd = true
   let live: LiveChannels | null = null
   let tabs: TabChannel<ChatTabMessage> | null = null
   let sweeping: ReturnType<typeof setInterval> | undefined
@@ -56,10 +69,29 @@ export const useChat = defineStore('chat', () => {
     }
     const before = state.value
     apply(event)
-    if (event.type === 'roomLoaded' && roomIn(before, event.room).phase !== 'ready') reading.loaded(event.room)
+    if (event.type === 'messageArrived') keepShort(roomOf(event.message, me.value))
+    if (event.type === 'unreadLoaded' || event.type === 'conversationsFailed') knowsUnread = true
     if (state.value.outgoing !== before.outgoing) sending.keep()
     if (state.value.conversations !== before.conversations) listenToConversations()
-    reading.markSeen()
+    if (hasBegun.value) reading.markSeen()
+    else void beginReading()
+  }
+
+  /** Forgets messages that can be fetched again. A reader further up keeps theirs, apart from what arrives. */
+  function keepShort(key: RoomKey): void {
+    if (roomIn(state.value, key).messages.length <= MAX_KEPT) return
+    if (key === room.value && !isAtEnd && history.past.value === null) history.detach(key)
+    apply({ type: 'trimmed', room: key })
+  }
+
+  /** Once the open room and what is unread are known: opens it at the first unread message. */
+  async function beginReading(): Promise<void> {
+    const key = room.value
+    if (key === null || hasBegun.value || !knowsUnread || roomIn(state.value, key).phase !== 'ready') return
+    hasBegun.value = true
+    const first = reading.begin(key)
+    const isLoaded = first === null || roomIn(state.value, key).messages.some(({ id }) => id === first)
+    if (!isLoaded && !(await history.openAt(key, first))) reading.hold()
   }
 
   /** Starts for an account that signed in. Lists loaded from now on contain all renames up to event `namesUpTo`. */
@@ -67,7 +99,6 @@ export const useChat = defineStore('chat', () => {
     stop()
     state.value = initialChat(account.id)
     sending.start()
-    apply({ type: 'roomSeen', room: GENERAL, upTo: loadSeen(localStorage, account.id) })
     tabs = openTabChannel('chat', onTabMessage)
     sweeping = setInterval(sweep, SWEEP_MS)
     live = new LiveChannels(
@@ -78,8 +109,7 @@ export const useChat = defineStore('chat', () => {
         typing: typists.receive,
         members: (event: MembersEvent) => (members.value = membersAfter(members.value, event)),
         directMessage: loading.directMessage,
-        readElsewhere: loading.readElsewhere,
-        reloadRoom: loading.fetchRoom,
+        reloadRoom: loading.reloadRoom,
         reloadConversations: loading.reloadConversations,
         renamed,
         reloadNames: loading.reloadNames,
@@ -102,6 +132,7 @@ export const useChat = defineStore('chat', () => {
     members.value = []
     typists.clear()
     room.value = null
+    hasBegun.value = knowsUnread = false
     history.leavePast()
     loading.reset()
     reading.reset()
@@ -128,7 +159,7 @@ export const useChat = defineStore('chat', () => {
 
   function onTabMessage(message: ChatTabMessage): void {
     if (message.me !== me.value) return
-    if (message.type === 'seen') dispatch({ type: 'roomSeen', room: message.room, upTo: message.upTo })
+    if (message.type === 'read') dispatch({ type: 'roomRead', room: message.room, upTo: message.upTo })
     else dispatch({ type: 'conversationOpened', person: message.person })
   }
 
@@ -144,7 +175,11 @@ export const useChat = defineStore('chat', () => {
     if (room.value === key) return
     room.value = key
     history.leavePast()
-    reading.opened(key)
+    reading.leave()
+    hasBegun.value = false
+    isAtEnd = true
+    if (key !== null) keepShort(key)
+    void beginReading()
     const isMissing = key !== null && ['empty', 'failed'].includes(roomIn(state.value, key).phase)
     if (isMissing && live) void loading.loadRoom(key)
   }
@@ -153,6 +188,12 @@ export const useChat = defineStore('chat', () => {
   function openWith({ id, name }: Profile): void {
     dispatch({ type: 'conversationOpened', person: { id, name } })
     tabs?.post({ type: 'opened', me: me.value, person: { id, name } })
+  }
+
+  /** Where the reader of the open room is: up to which message they look, null while they do not, and at which end. */
+  function setSeen(upTo: number | null, atEnd: boolean): void {
+    isAtEnd = atEnd
+    reading.setSeen(upTo)
   }
 
   function send(text: string): void {
@@ -174,8 +215,8 @@ export const useChat = defineStore('chat', () => {
   const unreadOf = (key: RoomKey): number => unreadIn(state.value, key)
 
   const { loadConversations, loadRoom, loadOlder } = loading
-  const { past, target, jumpProblem, reveal, loadPast, leavePast } = history
-  const { firstNew, setReadingEnd, markAllRead } = reading
+  const { past, target, jumpProblem, isOpening, reveal, loadPast, leavePast } = history
+  const { firstNew, markUnread, markAllRead } = reading
   const { typing, sendTyping } = typists
   const { drafts, slowedUntil, retry, discard, draft } = sending
   return {
@@ -198,11 +239,15 @@ export const useChat = defineStore('chat', () => {
     past,
     target,
     jumpProblem,
+    isOpening,
     reveal,
     loadPast,
     leavePast,
     firstNew,
-    setReadingEnd,
+    hasBegun,
+    setSeen,
+    leaving: () => reading.report(true),
+    markUnread,
     markAllRead,
     typing,
     sendTyping,

@@ -23,7 +23,11 @@ export interface OutgoingRow {
 }
 
 export type TimelineRow =
-  { kind: 'day'; key: string; at: string } | { kind: 'new'; key: string } | MessageRow | OutgoingRow
+  | { kind: 'edge'; key: 'older' | 'newer' }
+  | { kind: 'day'; key: string; at: string }
+  | { kind: 'new'; key: string }
+  | MessageRow
+  | OutgoingRow
 
 export interface TimelineInput {
   me: number

@@ -17,6 +17,8 @@ export type NotificationEvent =
   | { type: 'olderLoaded'; list: readonly Notification[]; hasOlder: boolean }
   | { type: 'created'; notification: Notification }
   | { type: 'read'; id: number; at: string }
+  /** All up to this one were read. */
+  | { type: 'allRead'; upTo: number; at: string }
   /** It was marked here, but the server did not accept that. */
   | { type: 'unreadAfterAll'; id: number }
 
@@ -52,6 +54,12 @@ export function notificationsAfter(state: NotificationState, event: Notification
         unread: Math.max(0, state.unread - 1),
         list: state.list.map((one) => (one.id === event.id ? { ...one, read_at: event.at } : one)),
       }
+    }
+    case 'allRead': {
+      const list = state.list.map((one) =>
+        one.id <= event.upTo && one.read_at === null ? { ...one, read_at: event.at } : one,
+      )
+      return { ...state, list, unread: list.filter(({ id, read_at }) => id > event.upTo && read_at === null).length }
     }
     case 'unreadAfterAll':
       return {

@@ -48,6 +48,7 @@ export const useNotifications = defineStore('notifications', () => {
       durable: {
         NotificationCreated: ({ notification }) => created(notification),
         NotificationRead: ({ notificationId }) => wasRead(notificationId),
+        NotificationsRead: ({ notificationIds, upTo }) => wereRead(notificationIds, upTo),
       },
       reload: fetchList,
     })
@@ -105,6 +106,17 @@ export const useNotifications = defineStore('notifications', () => {
     dispatch({ type: 'read', id, at: new Date().toISOString() })
     dismiss(id)
     browser?.close(id)
+  }
+
+  /** Several were read: these, or all up to one if none is named. */
+  function wereRead(ids: readonly number[], upTo: number): void {
+    if (ids.length > 0) {
+      ids.forEach(wasRead)
+      return
+    }
+    for (const { id } of state.value.list) if (id <= upTo) browser?.close(id)
+    toasts.value = toasts.value.filter(({ id }) => id > upTo)
+    dispatch({ type: 'allRead', upTo, at: new Date().toISOString() })
   }
 
   function created(notification: Note): void {
