@@ -10,7 +10,7 @@ import smartlink.portal
 
 STATIC = Path(smartlink.portal.__file__).parent / "static"
 #: Bytes of compressed JavaScript until the first page works.
-MOST = 150_000
+MOST = 85_000
 IMPORTED = re.compile(r"""(?:from|import)\s*["']\./([\w.-]+\.js)["']""")
 
 

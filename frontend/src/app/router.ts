@@ -1,12 +1,12 @@
 import { createRouter, createWebHistory, type Router } from 'vue-router'
 import { ADMIN_PAGES } from '@/features/admin/tabs'
 import ChatPage from '@/features/chat/ChatPage.vue'
-import SignInPage from '@/features/users/SignInPage.vue'
 import { safeNext } from '@/features/users/next'
 import { useSession } from '@/features/users/session'
 
 /** Pages that are loaded on demand. */
 const PAGES = {
+  signIn: () => import('@/features/users/SignInPage.vue'),
   notifications: () => import('@/features/notifications/NotificationsPage.vue'),
   campaigns: () => import('@/features/campaigns/CampaignsPage.vue'),
   campaign: () => import('@/features/campaigns/CampaignPage.vue'),
@@ -32,8 +32,8 @@ export function buildRouter(): Router {
   const router = createRouter({
     history: createWebHistory(),
     routes: [
-      { path: '/sign-in', name: 'sign-in', component: SignInPage, meta: { isOpen: true } },
-      { path: '/register', name: 'register', component: SignInPage, meta: { isOpen: true } },
+      { path: '/sign-in', name: 'sign-in', component: PAGES.signIn, meta: { isOpen: true } },
+      { path: '/register', name: 'register', component: PAGES.signIn, meta: { isOpen: true } },
       { path: '/', name: 'home', component: ChatPage },
       { path: '/general', name: 'general', component: ChatPage },
       { path: '/direct/:id([1-9]\\d{0,15})', name: 'direct', component: ChatPage },

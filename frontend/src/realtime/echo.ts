@@ -127,9 +127,3 @@ export function watchConnection(
     window.removeEventListener('offline', onNetwork)
   }
 }
-
-/** Ends a wait of pusher-js: it tries at once. */
-export function retryNow(echo: RealtimeEcho): void {
-  echo.connector.pusher.disconnect()
-  echo.connector.pusher.connect()
-}

@@ -5,7 +5,7 @@ import { provideSocketId } from '@/api/client'
 import type { Profile } from '@/api/records'
 import { realtimePlace } from '@/api/realtime'
 import { connectionAfter, initialConnection, isUp, viewOf, type ConnectionEvent } from './connection'
-import { buildEcho, retryNow, watchConnection, type RealtimeEcho } from './echo'
+import type { RealtimeEcho } from './echo'
 import { Reconnector } from './reconnector'
 import { Subscriptions, type ChannelName, type Feed, type Subscription } from './subscriptions'
 
@@ -41,7 +41,7 @@ export const useRealtime = defineStore('realtime', () => {
 
   const reconnector = new Reconnector({
     checkSession: () => checkSession(),
-    connect: () => echo.value && retryNow(echo.value),
+    connect: retryNow,
     retryIn: (ms) => report({ type: 'retryIn', seconds: ms / 1000, now: Date.now() }),
   })
 
@@ -68,7 +68,8 @@ export const useRealtime = defineStore('realtime', () => {
     const current = generation
     for (;;) {
       try {
-        const place = await realtimePlace()
+        // Messages are shown before the connection is up, and do not wait for its code.
+        const [place, { buildEcho, watchConnection }] = await Promise.all([realtimePlace(), import('./echo')])
         if (current !== generation) return
         const built = buildEcho(place)
         echo.value = built
@@ -171,9 +172,15 @@ export const useRealtime = defineStore('realtime', () => {
     })
   }
 
+  /** Ends a wait of pusher-js: it tries at once. */
+  function retryNow(): void {
+    echo.value?.connector.pusher.disconnect()
+    echo.value?.connector.pusher.connect()
+  }
+
   function retry(): void {
     if (echo.value && connection.value.socket === 'disconnected') reconnector.now()
-    else if (echo.value) retryNow(echo.value)
+    else if (echo.value) retryNow()
     else endWait?.()
   }
 
