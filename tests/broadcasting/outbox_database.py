@@ -113,7 +113,12 @@ def _use_wal(connection: Any, _: object) -> None:
 
 @asynccontextmanager
 async def relaying(database: OutboxDatabase, *drivers: Driver, **options: Any) -> AsyncIterator[Sequence[Relay]]:
-    """A relay at work for each driver; stopped and closed at the end."""
+    """A relay at work for each driver; stopped and closed at the end.
+
+    One alone keeps its leases for long: on a machine that is too busy to renew them it would send events again.
+    """
+    if len(drivers) == 1:
+        options.setdefault("lease_s", 60.0)
     stop = asyncio.Event()
     relays = [database.relay(driver, **options) for driver in drivers]
     tasks = [asyncio.create_task(relay.run(stop)) for relay in relays]

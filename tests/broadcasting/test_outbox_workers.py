@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from smartlink.broadcasting.outbox import (
     read_status,
     run_worker,
 )
-from smartlink.broadcasting.outbox.leases import LEASE_S
+from smartlink.broadcasting.outbox.leases import LEASE_S, Leases
 from smartlink.broadcasting.outbox.partition import PARTS
 from smartlink.broadcasting.outbox.relay import _BEATS_PER_LEASE
 from smartlink.broadcasting.testing import FakeBroadcaster, FakeDriver
@@ -204,9 +204,20 @@ async def test_without_redis_the_sweep_finds_events(database: OutboxDatabase) ->
     outbox.close()
 
 
-async def test_a_scheduled_job_runs_on_one_worker_only(database: OutboxDatabase) -> None:
+async def test_a_scheduled_job_runs_on_one_worker_only(
+    database: OutboxDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done: list[int] = []
+    taken: list[bool] = []
     stop = asyncio.Event()
+    take = Leases.take
+
+    async def told(self: Leases, names: Iterable[str]) -> set[str]:
+        got = await take(self, names)
+        taken.append(bool(got))
+        return got
+
+    monkeypatch.setattr(Leases, "take", told)
 
     def job(worker: int) -> Schedule:
         async def note() -> None:
@@ -217,12 +228,12 @@ async def test_a_scheduled_job_runs_on_one_worker_only(database: OutboxDatabase)
         return schedule
 
     running = [asyncio.create_task(job(worker).run(stop)) for worker in range(4)]
-    await eventually(lambda: done)
-    await asyncio.sleep(0.3)
+    # Who stops releases its lease: nobody may still be about to ask for it.
+    await eventually(lambda: len(taken) == 4)
     stop.set()
     await asyncio.gather(*running)
 
-    assert len(done) == 1
+    assert (len(done), sum(taken)) == (1, 1)
 
 
 async def test_a_job_that_is_not_needed_takes_no_lease(database: OutboxDatabase) -> None:

@@ -12,7 +12,7 @@ from smartlink.server.core.fanout import MAX_LIVE_BACKLOG_BYTES
 
 async def test_a_slow_subscriber_loses_live_events_but_no_durable_one() -> None:
     async with (
-        realtime_server() as server,
+        realtime_server(reverb_app_ping_interval=600) as server,
         connected(server.port) as slow,
         connected(server.port) as quick,
         connected(server.port) as typist,
