@@ -71,8 +71,8 @@ export class RequestFailed extends ApiError {
   }
 }
 
-/** One sentence for the user about anything that was thrown. */
-export function sentence(error: unknown): string {
+/** Returns a sentence for the user about anything that was thrown. */
+export function describeError(error: unknown): string {
   if (error instanceof RateLimited) return `Too many requests. Try again in ${error.retryAfterS} s.`
   if (error instanceof ValidationFailed) return Object.values(error.errors)[0]?.[0] ?? error.message
   if (error instanceof ApiError) return error.message

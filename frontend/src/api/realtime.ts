@@ -1,7 +1,7 @@
 /** The address of the realtime server, authorisation for its channels, and missed events. */
 import { api } from './client'
 import { RequestFailed } from './errors'
-import type { RealtimePlace, RecordedEvents } from './records'
+import type { RealtimeEndpoint, RecordedEvents } from './records'
 
 export interface ChannelAuthorization {
   auth: string
@@ -9,8 +9,8 @@ export interface ChannelAuthorization {
   shared_secret?: string
 }
 
-export async function realtimePlace(): Promise<RealtimePlace> {
-  return (await api.get<RealtimePlace>('/api/realtime')).body
+export async function realtimeEndpoint(): Promise<RealtimeEndpoint> {
+  return (await api.get<RealtimeEndpoint>('/api/realtime')).body
 }
 
 /** What the server answers about one of several channels. */

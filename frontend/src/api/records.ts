@@ -3,7 +3,7 @@ import type { ConsoleEntry } from './events'
 import type * as schema from './schema'
 
 export type { ConsoleEntry } from './events'
-export type { AdminUser, FailedJob, Figures, FoundMessage, Profile, RealtimePlace, RoomUnread } from './schema'
+export type { AdminUser, FailedJob, Figures, FoundMessage, Profile, RealtimeEndpoint, RoomUnread } from './schema'
 
 type Profile = schema.Profile
 

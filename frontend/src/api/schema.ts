@@ -344,7 +344,7 @@ export interface ReadUpTo {
 }
 
 /** How browsers reach the realtime server. */
-export interface RealtimePlace {
+export interface RealtimeEndpoint {
   key: string
   host: string
   port: number

@@ -7,7 +7,7 @@ import Echo from 'laravel-echo'
 import Pusher from 'pusher-js'
 import { resumable } from '@smartlink/echo'
 import { RequestFailed, SignedOut } from '@/api/errors'
-import type { RealtimePlace } from '@/api/records'
+import type { RealtimeEndpoint } from '@/api/records'
 import { authenticateUser, authorizeChannel } from '@/api/realtime'
 import type { ConnectionEvent } from './connection'
 
@@ -18,7 +18,7 @@ type SocketState = Extract<ConnectionEvent, { type: 'socket' }>['state']
 /** Waits between attempts to authorize, in milliseconds; the last one repeats. */
 const RETRY_MS = [500, 1500, 4000, 8000]
 
-export function buildEcho(place: RealtimePlace): RealtimeEcho {
+export function buildEcho(place: RealtimeEndpoint): RealtimeEcho {
   const echo: RealtimeEcho = new Echo(
     resumable({
       broadcaster: 'reverb',

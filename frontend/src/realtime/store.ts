@@ -3,7 +3,7 @@ import { defineStore } from 'pinia'
 import { computed, ref, shallowRef } from 'vue'
 import { provideSocketId } from '@/api/client'
 import type { Profile } from '@/api/records'
-import { realtimePlace } from '@/api/realtime'
+import { realtimeEndpoint } from '@/api/realtime'
 import { connectionAfter, initialConnection, isUp, viewOf, type ConnectionEvent } from './connection'
 import type { RealtimeEcho } from './echo'
 import { Reconnector } from './reconnector'
@@ -69,7 +69,7 @@ export const useRealtime = defineStore('realtime', () => {
     for (;;) {
       try {
         // Messages are shown before the connection is up, and do not wait for its code.
-        const [place, { buildEcho, watchConnection }] = await Promise.all([realtimePlace(), import('./echo')])
+        const [place, { buildEcho, watchConnection }] = await Promise.all([realtimeEndpoint(), import('./echo')])
         if (current !== generation) return
         const built = buildEcho(place)
         echo.value = built

@@ -54,7 +54,7 @@ from smartlink.portal.shared.passwords import Passwords
 from smartlink.portal.shared.realtime import RealtimeApi
 from smartlink.portal.shared.redis import SharedRedis, redis_url
 from smartlink.portal.shared.routing import operation_id
-from smartlink.portal.shared.schemas import RealtimePlace, Up
+from smartlink.portal.shared.schemas import RealtimeEndpoint, Up
 from smartlink.portal.shared.settings import PortalSettings
 from smartlink.portal.shared.unit_of_work import Announcer
 from smartlink.portal.users import channels as user_channels
@@ -273,9 +273,9 @@ class Portal:
             return Up(status="degraded", problems=problems) if problems else Up()
 
         @app.get("/api/realtime", tags=["realtime"])
-        async def realtime() -> RealtimePlace:
+        async def realtime() -> RealtimeEndpoint:
             """Show how browsers reach the realtime server."""
-            return RealtimePlace.model_validate(settings.realtime)
+            return RealtimeEndpoint.model_validate(settings.realtime)
 
 
 def build(

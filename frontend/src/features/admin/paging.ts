@@ -5,7 +5,7 @@ import { pagedAfter, type Paged, type PagedEvent } from './pages'
 
 export function usePaging<T extends { id: number }>(pageSize: number, fetchPage: (before?: number) => Promise<T[]>) {
   const state = shallowRef<Paged<T>>({ phase: 'loading', list: [], hasOlder: false })
-  const trouble = shallowRef<unknown>(null)
+  const failure = shallowRef<unknown>(null)
   const isLoading = ref(false)
   let round = 0
 
@@ -20,11 +20,11 @@ export function usePaging<T extends { id: number }>(pageSize: number, fetchPage:
     try {
       const list = await fetchPage(before)
       if (asked !== round) return
-      trouble.value = null
+      failure.value = null
       dispatch({ type, list, hasOlder: list.length === pageSize })
     } catch (error) {
       if (asked !== round) return
-      trouble.value = error
+      failure.value = error
       dispatch({ type: 'failed' })
     } finally {
       if (asked === round) isLoading.value = false
@@ -43,5 +43,5 @@ export function usePaging<T extends { id: number }>(pageSize: number, fetchPage:
 
   onReconnected(() => state.value.phase === 'failed' && void load())
 
-  return { state, list: computed(() => state.value.list), trouble, isLoading, dispatch, load, loadOlder }
+  return { state, list: computed(() => state.value.list), failure, isLoading, dispatch, load, loadOlder }
 }

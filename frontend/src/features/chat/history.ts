@@ -1,7 +1,7 @@
 /** Jumps to a message of the open room, which may lie in a piece of the past that is not loaded. */
 import { ref, shallowRef } from 'vue'
 import * as http from '@/api/chat'
-import { sentence } from '@/api/errors'
+import { describeError } from '@/api/errors'
 import type { Profile } from '@/api/records'
 import type { ChatCore } from './core'
 import { pastOf, touches, withMore, type Past } from './past'
@@ -39,7 +39,7 @@ export function useHistory({ state, room, dispatch }: ChatCore, loadRoom: (key: 
         if (current !== jump || room.value !== key) return
         showPast(pastOf(key, [...upTo.messages, ...after.messages], upTo.hasOlder), after.isEnd)
       } catch (error) {
-        if (current === jump) jumpProblem.value = sentence(error)
+        if (current === jump) jumpProblem.value = describeError(error)
         return
       }
     } else past.value = null
@@ -57,7 +57,7 @@ export function useHistory({ state, room, dispatch }: ChatCore, loadRoom: (key: 
       showPast(pastOf(key, [...before.messages, ...from.messages], before.hasOlder), from.isEnd)
       return true
     } catch (error) {
-      if (current === jump) jumpProblem.value = sentence(error)
+      if (current === jump) jumpProblem.value = describeError(error)
       return false
     } finally {
       if (current === jump) isOpening.value = false

@@ -1,6 +1,6 @@
 /** Loads conversations and rooms, and follows the channel of each. */
 import * as http from '@/api/chat'
-import { RequestFailed, sentence } from '@/api/errors'
+import { RequestFailed, describeError } from '@/api/errors'
 import type { Profile } from '@/api/records'
 import { currentSession } from '@/api/session'
 import type { ChatCore } from './core'
@@ -95,7 +95,7 @@ export function useLoading({ state, dispatch }: ChatCore, live: () => LiveChanne
       channels?.loaded(channels.wireName(key), eventId)
     } catch (error) {
       const isGone = error instanceof RequestFailed && error.status === 404
-      dispatch({ type: 'roomFailed', room: key, problem: isGone ? null : sentence(error) })
+      dispatch({ type: 'roomFailed', room: key, problem: isGone ? null : describeError(error) })
     }
   }
 

@@ -5,7 +5,7 @@
  * accepts more. A message that the server refuses fails, and the user decides. Every attempt uses the message's own
  * idempotency key.
  */
-import { ValidationFailed, RequestFailed, SignedOut, RateLimited, Unreachable, sentence } from '@/api/errors'
+import { ValidationFailed, RequestFailed, SignedOut, RateLimited, Unreachable, describeError } from '@/api/errors'
 import type { Message } from '@/api/records'
 import { nextToSend, type ChatEvent, type ChatState, type Outgoing } from './state'
 
@@ -75,7 +75,7 @@ export class Sender {
     } else {
       const isKnown =
         error instanceof ValidationFailed || error instanceof RequestFailed || error instanceof Unreachable
-      dispatch({ type: 'sendFailed', key, problem: isKnown ? sentence(error) : 'Something went wrong.' })
+      dispatch({ type: 'sendFailed', key, problem: isKnown ? describeError(error) : 'Something went wrong.' })
     }
   }
 

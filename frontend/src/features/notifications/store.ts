@@ -1,7 +1,7 @@
 /** The notifications of the signed-in account: list, badge and toasts. */
 import { defineStore } from 'pinia'
 import { computed, ref, shallowRef } from 'vue'
-import { sentence } from '@/api/errors'
+import { describeError } from '@/api/errors'
 import * as http from '@/api/notifications'
 import type { Account, Notification as Note } from '@/api/records'
 import type { Subscription } from '@/realtime/subscriptions'
@@ -16,7 +16,7 @@ export const useNotifications = defineStore('notifications', () => {
   const realtime = useRealtime()
   const state = shallowRef(initialNotifications)
   const toasts = shallowRef<readonly Note[]>([])
-  const trouble = ref(false)
+  const failure = ref(false)
   const isLoadingOlder = ref(false)
   /** Why older notifications could not be loaded. */
   const olderTrouble = ref<string | null>(null)
@@ -81,7 +81,7 @@ export const useNotifications = defineStore('notifications', () => {
   }
 
   onReconnected(() => {
-    trouble.value = false
+    failure.value = false
     olderTrouble.value = null
     if (subscription !== null && (state.value.phase === 'failed' || !isSure)) void load()
   })
@@ -95,7 +95,7 @@ export const useNotifications = defineStore('notifications', () => {
       dispatch({ type: 'olderLoaded', list: page.notifications, hasOlder: page.hasOlder })
       olderTrouble.value = null
     } catch (error) {
-      olderTrouble.value = sentence(error)
+      olderTrouble.value = describeError(error)
     } finally {
       isLoadingOlder.value = false
     }
@@ -152,9 +152,9 @@ export const useNotifications = defineStore('notifications', () => {
   async function attempt(act: () => Promise<void>, undo: () => void = () => undefined): Promise<void> {
     try {
       await act()
-      trouble.value = false
+      failure.value = false
     } catch {
-      trouble.value = true
+      failure.value = true
       isSure = false
       undo()
       await load()
@@ -170,7 +170,7 @@ export const useNotifications = defineStore('notifications', () => {
     unread,
     unreadElsewhere,
     toasts,
-    trouble,
+    failure,
     permission,
     isLoadingOlder,
     olderTrouble,

@@ -1,6 +1,6 @@
 /** The errors of a form: those of its fields, and one that belongs to none. */
 import { nextTick, ref } from 'vue'
-import { ValidationFailed, sentence, RateLimited } from '@/api/errors'
+import { ValidationFailed, describeError, RateLimited } from '@/api/errors'
 
 export type FieldErrors = Readonly<Record<string, string>>
 
@@ -21,7 +21,7 @@ export function nameProblem(name: string): string | null {
 
 export function useForm(form: () => HTMLElement | null) {
   const errors = ref<FieldErrors>({})
-  const trouble = ref<string | null>(null)
+  const failure = ref<string | null>(null)
   const isBusy = ref(false)
 
   async function show(found: FieldErrors): Promise<void> {
@@ -33,7 +33,7 @@ export function useForm(form: () => HTMLElement | null) {
   /** Runs `act` unless something is missing. Resolves to whether it succeeded. */
   async function submit(missing: FieldErrors, act: () => Promise<void>): Promise<boolean> {
     if (isBusy.value) return false
-    trouble.value = null
+    failure.value = null
     errors.value = {}
     if (Object.keys(missing).length > 0) {
       await show(missing)
@@ -45,7 +45,7 @@ export function useForm(form: () => HTMLElement | null) {
       return true
     } catch (error) {
       const found = fieldErrors(error)
-      if (error instanceof RateLimited || Object.keys(found).length === 0) trouble.value = sentence(error)
+      if (error instanceof RateLimited || Object.keys(found).length === 0) failure.value = describeError(error)
       else await show(found)
       return false
     } finally {
@@ -53,5 +53,5 @@ export function useForm(form: () => HTMLElement | null) {
     }
   }
 
-  return { errors, trouble, isBusy, submit }
+  return { errors, failure, isBusy, submit }
 }

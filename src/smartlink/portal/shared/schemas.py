@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-__all__ = ["RealtimePlace", "Status", "Up"]
+__all__ = ["RealtimeEndpoint", "Status", "Up"]
 
 
 class Status(BaseModel):
@@ -22,7 +22,7 @@ class Up(BaseModel):
     problems: list[str] | None = None
 
 
-class RealtimePlace(BaseModel):
+class RealtimeEndpoint(BaseModel):
     """How browsers reach the realtime server."""
 
     key: str
