@@ -284,6 +284,7 @@ async def looking(admin: Person, port: int) -> AsyncIterator[None]:
         auth = (await admin.post("/broadcasting/auth", asked)).json()
         socket.send("pusher:subscribe", {"channel": "private-admin"} | auth)
         await socket.expect("pusher_internal:subscription_succeeded")
+        assert (await admin.get("/api/admin/overview")).status_code == 200
         yield
 
 

@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import logging
 import time
+from asyncio import FIRST_COMPLETED
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 LIVE_EVERY_S = 1.0
 LOOKS_EVERY_S = 10.0
 """How often to look whether an admin is there; a page shows the figures that it fetched until then."""
+EXPECTED_S = 10.0
+"""How long after a page has fetched the figures to look every second whether it is subscribed too."""
 KEPT = dt.timedelta(hours=1)
 LATENCY_OF = 200
 LATENCY_WITHIN = dt.timedelta(minutes=1)
@@ -46,6 +49,8 @@ class FigureBoard:
         self._realtime = realtime
         self._errors = errors
         self._looked_at: tuple[float, bool] = (-1e9, False)
+        self._expected_until = -1e9
+        self._expects_viewer = asyncio.Event()
 
     async def collect(self) -> Figures:
         """Return the current figures. Raises DatabaseAway."""
@@ -91,23 +96,36 @@ class FigureBoard:
             self._looked_at = (time.monotonic(), answer)
         return answer
 
+    def expect_viewer(self) -> None:
+        """Look every second for a while: an admin's page has fetched the figures and is about to subscribe."""
+        self._expected_until = time.monotonic() + EXPECTED_S
+        self._expects_viewer.set()
+
     async def show(self, stop: asyncio.Event) -> None:
         """Send the figures every second while an admin is subscribed, until `stop` is set.
 
-        They begin at most ten seconds after the admin came.
+        They begin about a second after the admin came; at most ten if another process answers the page's requests.
         """
-        while not stop.is_set():
-            pause_s = LOOKS_EVERY_S
-            try:
-                if await self.has_viewer(LIVE_EVERY_S / 2):
-                    pause_s = LIVE_EVERY_S
-                    self._announcer.say(AdminFigures(await self.collect()))
-            except DatabaseAway as error:
-                log.warning("figures not sent: %s", error)
-            try:
-                await asyncio.wait_for(stop.wait(), pause_s)
-            except TimeoutError:
-                continue
+        stopping = asyncio.ensure_future(stop.wait())
+        try:
+            while not stop.is_set():
+                self._expects_viewer.clear()
+                waking = asyncio.ensure_future(self._expects_viewer.wait())
+                await asyncio.wait({stopping, waking}, timeout=await self._show_once(), return_when=FIRST_COMPLETED)
+                waking.cancel()
+        finally:
+            stopping.cancel()
+
+    async def _show_once(self) -> float:
+        """Send the figures if an admin is subscribed. Returns for how many seconds to pause."""
+        pause_s = LIVE_EVERY_S if time.monotonic() < self._expected_until else LOOKS_EVERY_S
+        try:
+            if await self.has_viewer(LIVE_EVERY_S / 2):
+                pause_s = LIVE_EVERY_S
+                self._announcer.say(AdminFigures(await self.collect()))
+        except DatabaseAway as error:
+            log.warning("figures not sent: %s", error)
+        return pause_s
 
     async def _ask_realtime(self) -> dict[str, Any] | None:
         try:

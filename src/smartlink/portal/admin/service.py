@@ -146,6 +146,7 @@ class Admin:
 
     async def overview(self) -> Overview:
         """Return the figures, now and over the last hour."""
+        self._board.expect_viewer()
         samples = [Sample.model_validate(row) for row in await self._board.history()]
         return Overview(now=await self._board.collect(), history=samples)
 
