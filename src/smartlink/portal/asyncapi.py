@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
-from pydantic_core import to_jsonable_python
 
 from smartlink.broadcasting import Broadcaster, BroadcastEvent, Channel, Delivery
 from smartlink.portal.admin.events import AdminEvent, AdminFigures, RightsChanged
@@ -66,6 +65,7 @@ _DELIVERIES = {
     Delivery.LIVE: "Sent at once, at most once.",
     Delivery.STATE: "Recorded to keep its order, then sent at least once; clients that missed it query the state.",
 }
+_ANY: TypeAdapter[Any] = TypeAdapter(Any)
 _MONEY = re.compile(r"-?[0-9]+\.[0-9]{2}\Z")
 
 
@@ -259,4 +259,4 @@ def _schema(value: object, models: set[type[BaseModel]]) -> dict[str, Any]:
 
 
 def _shown(payload: Mapping[str, object]) -> dict[str, Any]:
-    return {name: to_jsonable_python(value) for name, value in payload.items()}
+    return {name: _ANY.dump_python(value, mode="json") for name, value in payload.items()}

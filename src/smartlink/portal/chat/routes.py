@@ -22,7 +22,7 @@ from smartlink.portal.chat.schemas import (
 from smartlink.portal.chat.service import Chat
 from smartlink.portal.presence.service import Presence
 from smartlink.portal.shared.answers import raises, shows
-from smartlink.portal.shared.errors import TooMany
+from smartlink.portal.shared.errors import NotFound, TooMany
 from smartlink.portal.shared.idempotency import KeyHeader, StoredResponse
 from smartlink.portal.shared.paging import EVENT_ID, PathId, WhichPage
 from smartlink.portal.shared.routing import feature_router
@@ -152,7 +152,7 @@ async def list_unread(caller: Reader, chat: ChatService, response: Response) -> 
     return found
 
 
-@router.post("/read")
+@router.post("/read", responses=raises(NotFound))
 async def read_up_to(body: ReadUpTo, caller: Marker, chat: ChatService) -> RoomUnread:
     """Mark a room as read up to a message, and get what is unread then."""
     return await chat.read_up_to(caller, body.peer_id, body.last_read_id)
