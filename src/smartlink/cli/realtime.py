@@ -151,7 +151,9 @@ def status(
 
 
 def _shown(value: object) -> str:
-    """Return a value as people write it; sentences on lines of their own, words with commas."""
+    """Return a value as people write it; sentences on lines of their own, words and named figures with commas."""
+    if isinstance(value, dict):
+        return ", ".join(f"{_words(name)} {_shown(each)}" for name, each in value.items())
     if isinstance(value, list):
         return ("\n" if any(" " in str(each) for each in value) else ", ").join(map(str, value))
     return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
