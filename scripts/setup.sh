@@ -17,6 +17,8 @@ install_packages() {
   [ "$(id -u)" = 0 ] || die "missing: $*. As root: apt-get install $*"
   say "installing Debian packages: $*"
   apt-get update -qq >/dev/null
+  # Older releases have the whole browser only.
+  apt-cache show chromium-headless-shell >/dev/null 2>&1 || set -- "${@/#chromium-headless-shell/chromium}"
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
@@ -48,7 +50,7 @@ if [ "$want" != run ]; then
   command -v redis-server >/dev/null || missing+=(redis-server)
   command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
   command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing+=(nginx-light)
-  command -v chromium >/dev/null || missing+=(chromium)
+  { command -v chromium-headless-shell || command -v chromium; } >/dev/null || missing+=(chromium-headless-shell)
   command -v gcc >/dev/null || missing+=(gcc libc6-dev)
   [ -e /usr/include/openssl/hmac.h ] || missing+=(libssl-dev)
 fi

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page
 
-from kit.chromium import LIMIT_MS
+from kit.chromium import LIMIT_MS, chromium
 from kit.client import connected
 from kit.realtime import KEY, SECRET, call, realtime_server
 from kit.waiting import LIMIT_S, eventually
@@ -24,7 +24,6 @@ from smartlink.server.run.lifecycle import RealtimeServer
 pytestmark = pytest.mark.browser
 TRANSPORTS = pytest.mark.parametrize("transport", ["xhr_streaming", "xhr_polling"])
 PUSHER_JS = Path(__file__).parents[2] / "frontend/node_modules/pusher-js/dist/web/pusher.js"
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 PAGE = """<!doctype html><script src="pusher.js"></script><script>
 const heard = [];
 function start(port, transport, path) {
@@ -63,15 +62,12 @@ def origin(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 async def page(origin: str) -> AsyncIterator[Page]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+    async with chromium() as browser:
         opened = await browser.new_page()
         opened.set_default_timeout(LIMIT_MS)
         await opened.expose_function("sign", lambda socket_id, name: sign_channel(KEY, SECRET, socket_id, name))
         await opened.goto(origin)
         yield opened
-        await browser.close()
 
 
 async def hears(page: Page, event: str, count: int = 1) -> list[Any]:

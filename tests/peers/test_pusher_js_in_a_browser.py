@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser
 
+from kit.chromium import chromium
 from kit.client import connected
 from kit.realtime import APP_ID, KEY, SECRET, call, realtime_server
 from kit.waiting import LIMIT_S
@@ -26,13 +26,6 @@ pytestmark = pytest.mark.browser
 
 WEB_BUILDS = Path(__file__).parent / "node" / "node_modules" / "pusher-js" / "dist" / "web"
 PUSHER_JS = WEB_BUILDS / "pusher.js"
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-dev-shm-usage",
-]
 CLIENT = """
 (port) => {
   window.pusher = new Pusher('app-key', {
@@ -60,11 +53,8 @@ CLIENT = """
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    async with async_playwright() as playwright:
-        started = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+    async with chromium() as started:
         yield started
-        await started.close()
 
 
 class Page:
