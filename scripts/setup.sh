@@ -17,8 +17,9 @@ install_packages() {
   [ "$(id -u)" = 0 ] || die "missing: $*. As root: apt-get install $*"
   say "installing Debian packages: $*"
   apt-get update -qq >/dev/null
-  # Older releases have the whole browser only.
-  apt-cache show chromium-headless-shell >/dev/null 2>&1 || set -- "${@/#chromium-headless-shell/chromium}"
+  for name in "${optional[@]}"; do
+    if apt-cache show "$name" >/dev/null 2>&1; then set -- "$@" "$name"; fi
+  done
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
@@ -45,12 +46,15 @@ fi
 scripts/pages.sh --if-changed
 
 missing=()
+optional=()
 if [ "$want" != run ]; then
   ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || missing+=(postgresql)
   command -v redis-server >/dev/null || missing+=(redis-server)
   command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
   command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing+=(nginx-light)
-  { command -v chromium-headless-shell || command -v chromium; } >/dev/null || missing+=(chromium-headless-shell)
+  command -v chromium >/dev/null || missing+=(chromium)
+  # The same without windows. Older releases do not have it.
+  command -v chromium-headless-shell >/dev/null || optional+=(chromium-headless-shell)
   command -v gcc >/dev/null || missing+=(gcc libc6-dev)
   [ -e /usr/include/openssl/hmac.h ] || missing+=(libssl-dev)
 fi

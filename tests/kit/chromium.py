@@ -12,8 +12,9 @@ from playwright.async_api import Browser, async_playwright
 
 from kit.waiting import LIMIT_S
 
-BINARIES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-"""The first starts in half the time: it has no windows of its own."""
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+SHELL = "chromium-headless-shell"
+"""The same without windows, which starts in half the time. It keeps no page that was left."""
 LIMIT_MS = LIMIT_S * 1_000
 """How long pages may take to show what they must: for `expect` and as a page's default."""
 ARGUMENTS = [
@@ -25,9 +26,10 @@ ARGUMENTS = [
 @asynccontextmanager
 async def chromium(*, keeps_left_pages: bool = False) -> AsyncIterator[Browser]:
     """Started and ended. Browsers keep a page that was left, to go back to it; Playwright switches that off."""
+    binaries = BROWSERS if keeps_left_pages else (SHELL, *BROWSERS)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=next(filter(None, map(shutil.which, BINARIES)), None),
+            executable_path=next(filter(None, map(shutil.which, binaries)), None),
             args=ARGUMENTS,
             ignore_default_args=["--disable-back-forward-cache"] if keeps_left_pages else None,
         )
