@@ -13,4 +13,4 @@ ruff format --check -q .
 mypy --no-error-summary
 lint-imports > /dev/null || { lint-imports; exit 1; }
 (cd frontend && npm run --silent check && npm run --silent test)
-exec pytest -q -n "${PYTEST_WORKERS:-2}" --dist worksteal "$@"
+exec pytest -q -n "${PYTEST_WORKERS:-3}" --dist worksteal "$@"
