@@ -87,13 +87,20 @@ async def test_a_restart_under_load_refuses_no_client_and_loses_no_event(tmp_pat
         publishers = [asyncio.create_task(load.publish()), asyncio.create_task(load.publish_over_one_connection())]
         await eventually(lambda: load.published > 20 and len(load.sessions) == CLIENTS)
         first = server.workers()
+
+        def all_are_back(turn: int) -> bool:
+            for listener in listeners:
+                if listener.done():
+                    listener.result()
+            return load.reconnects >= turn * CLIENTS and len(load.sessions) >= (turn + 1) * CLIENTS
+
         for turn in (1, 2):
             before = load.published
             done = await asyncio.to_thread(server.command, "restart")
             assert done.returncode == 0, done.stderr
             assert f"process {server.process.pid}" in done.stdout
             # Everybody was told to come back, has done so, and publishing went on.
-            await eventually(lambda turn=turn: load.reconnects >= turn * CLIENTS)
+            await eventually(lambda turn=turn: all_are_back(turn))
             await eventually(lambda before=before: load.published > before + 20)
         await eventually(lambda: len(server.workers()) == workers)
         assert not set(first) & set(server.workers())
