@@ -68,7 +68,7 @@ async def test_a_dead_workers_parts_are_taken_over_within_three_seconds(database
     await database.relay(FakeDriver()).run_once()  # it holds everything, and never says a word again
     await database.record(*(envelope(number, f"private-{number}") for number in range(40)))
 
-    async with relaying(database, driver):
+    async with relaying(database, driver, lease_s=LEASE_S):
         await eventually(lambda: len(driver.sent) == 40)
 
     assert LEASE_S + LEASE_S / _BEATS_PER_LEASE <= 3

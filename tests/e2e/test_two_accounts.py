@@ -35,9 +35,10 @@ async def connected(page: Page) -> None:
 
 
 async def apart(browser: Browser) -> BrowserContext:
-    """A browser whose tabs do not hear of each other."""
+    """A browser whose tabs do not hear of each other, nor by what a page reports by itself while it is looked at."""
     context = await browser.new_context(viewport={"width": 1280, "height": 800})
     await context.add_init_script("delete window.BroadcastChannel")
+    await context.route("**/api/chat/read", lambda route: route.abort())
     return context
 
 
