@@ -210,6 +210,7 @@ async def test_a_killed_workers_members_leave_and_it_is_replaced(server: Reverb)
         heard = await asyncio.gather(*(listen(client) for client in all_of_them))
         assert {str(number) for number, gone in enumerate(heard) if gone is None} == ended
         assert all(gone is None or set(gone) == ended for gone in heard)
+        assert await are_there() == {str(number) for number in range(MANY)} - ended
     await eventually(lambda: len(server.workers()) == 2)
     assert survivor in server.workers()
 

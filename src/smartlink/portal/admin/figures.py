@@ -106,15 +106,15 @@ class FigureBoard:
 
         They begin about a second after the admin came; at most ten if another process answers the page's requests.
         """
-        stopping = asyncio.ensure_future(stop.wait())
-        try:
-            while not stop.is_set():
-                self._expects_viewer.clear()
-                waking = asyncio.ensure_future(self._expects_viewer.wait())
-                await asyncio.wait({stopping, waking}, timeout=await self._show_once(), return_when=FIRST_COMPLETED)
-                waking.cancel()
-        finally:
-            stopping.cancel()
+        while not stop.is_set():
+            self._expects_viewer.clear()
+            pause_s = await self._show_once()
+            waits = {asyncio.create_task(event.wait()) for event in (stop, self._expects_viewer)}
+            try:
+                await asyncio.wait(waits, timeout=pause_s, return_when=FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
 
     async def _show_once(self) -> float:
         """Send the figures if an admin is subscribed. Returns for how many seconds to pause."""
