@@ -81,6 +81,7 @@ async def test_a_client_that_leaves_is_removed_at_once(server: RealtimeServer, i
 
 async def test_a_client_that_stops_requesting_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smartlink.server.transports.fallback.link.REOPENED_S", 0.5)
+    monkeypatch.setattr("smartlink.server.transports.fallback.link.FIRST_REOPENED_S", 0.5)
     async with realtime_server() as server, XhrClient(server.port, is_poll=True):
         await eventually(lambda: server.metrics.connections_closed == 1)
 

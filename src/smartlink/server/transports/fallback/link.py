@@ -121,9 +121,12 @@ class XhrLink:
     def resume(self) -> None: ...
 
     def finish(self) -> None:
-        if not self._is_closed:
-            self._is_finishing = True
-            self._flush()
+        if self._is_closed:
+            return
+        self._is_finishing = True
+        self._flush()
+        if self._outlet is None and not self._messages and not self._close:
+            self.abort()  # a poll has just ended with the last of it
 
     def abort(self) -> None:
         if self._is_closed:
