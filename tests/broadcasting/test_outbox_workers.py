@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from broadcasting.outbox_database import OutboxDatabase, envelope, open_database
 from kit import processes
 from kit.ports import free_port
 from kit.waiting import LIMIT_S, eventually
+from smartlink.background import ended
 from smartlink.broadcasting import BroadcastConfigError, Envelope
 from smartlink.broadcasting.outbox import (
     Outbox,
@@ -137,7 +139,15 @@ async def test_notify_wakes_a_worker_in_another_process(postgresql: OutboxDataba
             await eventually(lambda number=number: len(driver.sent) == number + 1)  # type: ignore[misc]
 
 
-async def test_a_change_of_the_file_wakes_a_worker_in_another_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reports", [True, False], ids=["the system reports changes", "it has no instance left"])
+async def test_a_change_of_the_file_wakes_a_worker_in_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reports: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no watches left")
+
+    if not reports:
+        monkeypatch.setattr("asyncinotify.Inotify.add_watch", refuse)
     driver, file = FakeDriver(), tmp_path / "outbox.db"
     async with open_database(f"sqlite+aiosqlite:///{file}") as database:
         listeners = [SqliteListener(str(file))]
@@ -146,6 +156,26 @@ async def test_a_change_of_the_file_wakes_a_worker_in_another_process(tmp_path: 
             for number in range(3):
                 await database.record(envelope(number))
                 await eventually(lambda number=number: len(driver.sent) == number + 1)  # type: ignore[misc]
+
+
+async def test_a_write_of_ones_own_wakes_nobody_and_one_of_others_does(tmp_path: Path) -> None:
+    file = tmp_path / "outbox.db"
+    file.write_text("empty")
+    listener, woken = SqliteListener(str(file)), asyncio.Event()
+    listening = asyncio.create_task(listener.listen(woken.set))
+    try:
+        await asyncio.sleep(0)
+        with listener.held():
+            file.write_text("ours")
+            listener.pass_over()
+        await asyncio.sleep(0.05)
+        assert not woken.is_set()
+
+        with listener.held():
+            file.write_text("another's, which the holder did not see")
+        await asyncio.wait_for(woken.wait(), LIMIT_S)
+    finally:
+        await ended(listening)
 
 
 async def test_a_worker_whose_driver_lacks_notify_logs_it_and_sweeps(

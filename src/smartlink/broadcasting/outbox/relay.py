@@ -321,19 +321,20 @@ class Relay:
 
     async def _beat(self) -> None:
         before, began_at = set(self._leases.held), time.monotonic()
-        await self._leases.beat(self.sent, self.failed)
-        if self._leases.held - before:
+        files = [each for each in self._listeners if isinstance(each, SqliteListener)]
+        with ExitStack() as stack:
+            for listener in files:
+                stack.enter_context(listener.held())
+            await self._leases.beat(self.sent, self.failed)
+            if self._leases.is_empty:
+                # Our own write is no reason to read. What another writes in this very moment waits for the next beat.
+                for listener in files:
+                    listener.pass_over()
+        if self._leases.held - before or (files and not self._leases.is_empty):
             self._must_fetch = True
         if self._leases.is_empty:
             # It has seen what a sweep would.
             self._swept_at = max(self._swept_at, began_at)
-        for listener in self._listeners:
-            if isinstance(listener, SqliteListener):
-                # Our own write is no reason to read. What another writes in this very moment waits for the next beat.
-                if self._leases.is_empty:
-                    listener.pass_over()
-                else:
-                    self._must_fetch = True
         self._rest_of_beats()
         if self._leases.surplus:
             idle = [part for part in self._leases.surplus if self._lanes.is_idle(part)]

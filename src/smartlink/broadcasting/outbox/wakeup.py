@@ -11,7 +11,8 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from sqlalchemy import func, select
@@ -26,6 +27,7 @@ _REDIS_CHANNEL = "smartlink:outbox"
 _TRY_AGAIN_S = 1.0
 _ASK_EVERY_S = 10.0
 _LOOK_EVERY_S = 0.25
+_GATHER_S = 0.005
 _TO_ONESELF = "hear:"
 _REDIS_TIMEOUT_S = 2.0
 
@@ -145,26 +147,41 @@ class PostgresListener:
 
 
 class SqliteListener:
-    """Receives wake-ups from other processes on this machine: looks every 0.25 s whether the database's files changed.
+    """Receives wake-ups from other processes on this machine: waits until the database's files change.
 
-    Looking costs a few microseconds. Any change wakes; one within the same tick of the file system's clock as the one
-    before, and of the same size, is found by the sweep.
+    On Linux, inotify reports changes at once; elsewhere, or if the system has no instance left, it compares times and
+    sizes every 0.25 s. Any change wakes; one within the same tick of the file system's clock as the one before, and of
+    the same size, is found by the sweep. Source: inotify(7).
     """
 
     def __init__(self, file: str) -> None:
         self._files = (file, f"{file}-wal")
         self._seen: tuple[tuple[int, int] | None, ...] = ()
+        self._is_free = asyncio.Event()
+        self._is_free.set()
         self.is_listening = True
 
     async def listen(self, on_wakeup: Callable[[], None]) -> None:
         """Call `on_wakeup` at each change, until cancelled."""
         self.pass_over()
-        while True:
-            await asyncio.sleep(_LOOK_EVERY_S)
-            before = self._seen
-            self.pass_over()
-            if self._seen != before:
-                on_wakeup()
+        async with contextlib.aclosing(_changes(self._files)) as changes:
+            async for _ in changes:
+                await self._is_free.wait()
+                before = self._seen
+                self.pass_over()
+                if self._seen != before:
+                    on_wakeup()
+                    # Combine the changes of a busy moment into one.
+                    await asyncio.sleep(_GATHER_S)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Wake nobody within this block: the caller writes, and then calls `pass_over` or reads itself."""
+        self._is_free.clear()
+        try:
+            yield
+        finally:
+            self._is_free.set()
 
     def pass_over(self) -> None:
         """Take what the files are now as seen: the caller has just written, and seen what others wrote before."""
@@ -172,6 +189,32 @@ class SqliteListener:
 
     def _look(self) -> tuple[tuple[int, int] | None, ...]:
         return tuple(_changed_at(file) for file in self._files)
+
+
+async def _changes(files: Sequence[str]) -> AsyncGenerator[None]:
+    """Yield when one of `files`, all in one folder, may have changed."""
+    try:
+        async with contextlib.aclosing(_reported_changes(files)) as changes:
+            async for _ in changes:
+                yield
+    except (ImportError, OSError) as error:
+        _log.info("outbox: looking for changes of the database every %g s: %s", _LOOK_EVERY_S, error)
+    while True:
+        await asyncio.sleep(_LOOK_EVERY_S)
+        yield
+
+
+async def _reported_changes(files: Sequence[str]) -> AsyncGenerator[None]:
+    """Raises ImportError or OSError where the system does not report changes."""
+    from asyncinotify import Inotify, Mask
+
+    names = {Path(file).name for file in files}
+    with Inotify() as reports:
+        # The folder, as SQLite deletes and creates its write-ahead log.
+        reports.add_watch(Path(files[0]).parent, Mask.MODIFY | Mask.CREATE | Mask.MOVED_TO)
+        async for report in reports:
+            if str(report.name) in names:
+                yield
 
 
 def _changed_at(file: str) -> tuple[int, int] | None:

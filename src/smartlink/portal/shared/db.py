@@ -77,10 +77,17 @@ class Database:
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self.file = parsed.database if self.is_sqlite and parsed.database != ":memory:" else None
         if self.is_sqlite:
-            self.engine = engine_for(url, pool_timeout=WAIT_S, connect_args={"timeout": WAIT_S})
+            self.engine = engine_for(
+                url,
+                pool_timeout=WAIT_S,
+                pool_use_lifo=True,
+                pool_reset_on_return=None,
+                connect_args={"timeout": WAIT_S},
+            )
             event.listen(self.engine.sync_engine, "do_connect", lambda *_: make_file(parsed.database))
             event.listen(self.engine.sync_engine, "connect", prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+            event.listen(self.engine.sync_engine, "reset", _reset_sqlite)
         else:
             self.engine = engine_for(
                 url,
@@ -171,6 +178,12 @@ def prepare_sqlite(connection: Any, _record: object) -> None:
 def _begin_sqlite(connection: Any) -> None:
     writes = connection.get_execution_options().get(_WRITES)
     begin(connection, "BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _reset_sqlite(connection: Any, _entry: ConnectionPoolEntry, _state: object) -> None:
+    """Roll back what is left of a transaction. A rollback without one is a round trip to the connection's thread."""
+    if connection.driver_connection.in_transaction:
+        connection.rollback()
 
 
 def _limit_transaction(connection: Any) -> None:
