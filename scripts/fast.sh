@@ -6,4 +6,4 @@ cd "$(dirname "$0")/.."
 python=$1
 shift
 [ $# != 0 ] || set -- tests/protocol tests/server tests/broadcasting tests/client tests/conformance
-SMARTLINK_TEST_FAST=1 exec "$python" -m pytest -q -n "${PYTEST_WORKERS:-$((3 * $(nproc)))}" --dist worksteal -r fE "$@"
+SMARTLINK_TEST_FAST=1 exec "$python" -m pytest -q -p no:schemathesis -p no:cov -n "${PYTEST_WORKERS:-$((4 * $(nproc)))}" --dist worksteal -r fE "$@"

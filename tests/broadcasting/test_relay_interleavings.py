@@ -142,7 +142,7 @@ async def test_stopping_during_a_statement_leaves_nothing_behind_and_loses_nothi
     gate = Gate(database, STATEMENTS[statement], after=after)
     driver = SickDriver()
     stop = asyncio.Event()
-    first = database.relay(driver, lease_s=0.6)
+    first = database.relay(driver, lease_s=0.6, send_timeout_s=1.0)
     await database.record(*wave(0))
 
     async with nothing_left_behind(database):

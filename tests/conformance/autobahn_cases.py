@@ -8,8 +8,9 @@ RFC 6455: binary messages are refused with 1003, and messages over the configure
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 PONG_EVENT, ERROR_EVENT = "pusher:pong", "pusher:error"
@@ -18,19 +19,23 @@ Answer = str | tuple[int, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`parts` are written one after the other, each on its own; `code` is the close code that ends the connection.
+    """`parts` are written one after the other, each on its own; large ones are made when they are needed. `code` is the
+    close code that ends the connection.
 
     `code` None: the connection is as good as before. `early`: the fault shows before the last part, which is held back.
     """
 
     number: str
-    parts: tuple[bytes, ...]
+    parts: tuple[bytes, ...] | Callable[[], tuple[bytes, ...]]
     answers: tuple[Answer, ...] = ()
     code: int | None = None
     early: bool = False
 
     def __str__(self) -> str:
         return self.number
+
+    def made(self) -> tuple[bytes, ...]:
+        return self.parts if isinstance(self.parts, tuple) else self.parts()
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, masked: bool = True) -> bytes:
@@ -304,25 +309,39 @@ def closing() -> Iterator[Case]:
 KIB, MIB = 1 << 10, 1 << 20
 
 
+def _whole(opcode: int, payload: Callable[[int], bytes], size: int) -> tuple[bytes, ...]:
+    return (frame(opcode, payload(size)),)
+
+
+def _fragmented(whole: int, size: int) -> tuple[bytes, ...]:
+    return (b"".join(fragments(chopped(ping_event(whole), size))),)
+
+
+def _chopped(whole: int, size: int) -> tuple[bytes, ...]:
+    return chopped(frame(TEXT, ping_event(whole)), size)
+
+
+def _bytes(size: int) -> bytes:
+    return b"\xfe" * size
+
+
 def limits() -> Iterator[Case]:
     """9: large messages, for a server whose limit is 1 MiB; what is over it is refused by its header alone."""
     for number, size in enumerate((64 * KIB, 256 * KIB, MIB), 1):
-        yield Case(f"9.1.{number}", (frame(TEXT, ping_event(size)),), (PONG_EVENT,))
+        yield Case(f"9.1.{number}", partial(_whole, TEXT, ping_event, size), (PONG_EVENT,))
     for number, size in enumerate((4 * MIB, 8 * MIB, 16 * MIB), 4):
-        yield Case(f"9.1.{number}", (frame(TEXT, ping_event(size)),), code=1009)
+        yield Case(f"9.1.{number}", partial(_whole, TEXT, ping_event, size), code=1009)
     for number, size in enumerate((64 * KIB, 256 * KIB, MIB), 1):
-        yield Case(f"9.2.{number}", (frame(BINARY, b"\xfe" * size),), code=1003)
+        yield Case(f"9.2.{number}", partial(_whole, BINARY, _bytes, size), code=1003)
     for number, size in enumerate((4 * MIB, 8 * MIB, 16 * MIB), 4):
-        yield Case(f"9.2.{number}", (frame(BINARY, b"\xfe" * size),), code=1009)
-    text = ping_event(MIB)
+        yield Case(f"9.2.{number}", partial(_whole, BINARY, _bytes, size), code=1009)
     for number, size in enumerate((64, 256), 1):
-        yield Case(f"9.3.{number} in 1 MiB", (b"".join(fragments(chopped(text, size))),), code=1009)
+        yield Case(f"9.3.{number} in 1 MiB", partial(_fragmented, MIB, size), code=1009)
     for number, size in enumerate((KIB, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB), 3):
-        yield Case(f"9.3.{number} in 1 MiB", (b"".join(fragments(chopped(text, size))),), (PONG_EVENT,))
-    yield Case("9.3.9", (b"".join(fragments(chopped(ping_event(4 * MIB), 256 * KIB))),), code=1009)
+        yield Case(f"9.3.{number} in 1 MiB", partial(_fragmented, MIB, size), (PONG_EVENT,))
+    yield Case("9.3.9", partial(_fragmented, 4 * MIB, 256 * KIB), code=1009)
     for number, size in enumerate((64, 128, 256, 512, KIB, 2 * KIB), 1):
-        chops = chopped(frame(TEXT, ping_event(MIB if size >= 512 else 64 * KIB)), size)
-        yield Case(f"9.5.{number}", chops, (PONG_EVENT,))
+        yield Case(f"9.5.{number}", partial(_chopped, MIB if size >= 512 else 64 * KIB, size), (PONG_EVENT,))
     for number, size in enumerate((0, 16, 64, 256, KIB, 4 * KIB), 1):
         message, answer = (
             (frame(TEXT, b"x" * size), ERROR_EVENT) if size < 64 else (frame(TEXT, ping_event(size)), PONG_EVENT)

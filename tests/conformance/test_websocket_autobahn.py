@@ -55,10 +55,11 @@ async def next_answer(client: Client) -> Answer | None:
 
 
 async def carry_out(client: Client, case: Case) -> None:
-    *first, last = case.parts
+    parts = case.made()
+    *first, last = parts
     for part in first:
         client.writer.write(part)
-        if len(case.parts) <= 64:
+        if len(parts) <= 64:
             # Gives the server its turn, so that it reads part by part; how many it reads at once must not matter.
             await asyncio.sleep(0)
     if not case.early:

@@ -42,7 +42,7 @@ async def nothing_is_left(scene: Stage) -> None:
 
 async def test_nothing_is_kept_of_connections_that_ended() -> None:
     async with stage() as scene:
-        churn = Churn(scene.server.port, for_s=4)
+        churn = Churn(scene.server.port, for_s=2)
         await churn.run()
 
         assert churn.visits > churn.workers
