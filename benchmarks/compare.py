@@ -1,8 +1,9 @@
-"""Compares this checkout with another one: CPU time per publication, per connection and per join, in one run.
+"""Compares this checkout with another one, in one run: what fan-out, publications, connections and joins cost.
 
-Both servers stay up, one worker each, and take turns, so that other load on the machine counts for both alike.
+Both servers stay up and take turns, so that other load on the machine counts for both alike; `memory` starts fresh
+ones. All rows but two are CPU time: `full_speed` is elapsed time, `memory` kilobytes.
 
-usage: benchmarks/compare.py --before /path/to/another/checkout [--rounds 5] [NAME …]
+usage: benchmarks/compare.py --before /path/to/another/checkout [--rounds 5] [--workers 1] [NAME …]
 """
 
 from __future__ import annotations
@@ -10,13 +11,39 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
+from crowd import Crowd, Publisher, cpu_s
 from run import HERE, SMARTLINK, children, compile_tools, free_port, load, running
 
 SOURCES = HERE.parent / "src"
 Measure = Callable[[int, list[int]], float]
+
+
+def delivery(port: int, pids: list[int]) -> float:
+    """An event to one of a thousand subscribers, at 50 events a second."""
+    return _delivered(load(port, pids, clients=1_000, messages=200, rate=50, payload=200))["cpu_s_per_M"] / 1e6
+
+
+def full_speed(port: int, pids: list[int]) -> float:
+    """The time that a delivery takes to a thousand subscribers, as fast as publications are answered."""
+    return 1 / _delivered(load(port, pids, clients=1_000, messages=2_000, rate=0, payload=200))["deliv_per_s"]
+
+
+def batch(port: int, pids: list[int]) -> float:
+    """A delivery to a thousand subscribers, ten events in each call."""
+    crowd, publisher = Crowd(port), Publisher(port)
+    crowd.connect(1_000, lambda _: ["bench"])
+    before = cpu_s(pids)
+    for number in range(1, 31):
+        publisher.publish_batch("bench", ["@@" + "a" * 198] * 10)
+        crowd.drain(number * 10_000)
+    spent = cpu_s(pids) - before
+    crowd.close()
+    return spent / crowd.marks
 
 
 def publish(port: int, pids: list[int]) -> float:
@@ -35,6 +62,17 @@ def join(port: int, pids: list[int]) -> float:
     return _connect(port, pids, 500, "presence")
 
 
+def memory(port: int, pids: list[int]) -> float:
+    """Kilobytes for an idle connection with one subscription, of 5,000, in millionths."""
+    return _delivered(load(port, pids, clients=5_000, messages=3, rate=1, payload=200))["rss_kb_per_conn"] / 1e6
+
+
+def _delivered(got: dict[str, Any]) -> dict[str, Any]:
+    if not got["all"]:
+        raise SystemExit(f"not everything was delivered: {got}")
+    return got
+
+
 def _connect(port: int, pids: list[int], clients: int, kind: str) -> float:
     got = load(port, pids, clients=clients, messages=1, rate=1, payload=200, settle_ms=0, channel_type=kind)
     if got["ready"] != clients:
@@ -42,7 +80,9 @@ def _connect(port: int, pids: list[int], clients: int, kind: str) -> float:
     return float(got["cpu_ms_per_conn"] / 1_000)
 
 
-MEASURES: dict[str, Measure] = {each.__name__: each for each in (publish, handshake, join)}
+MEASURES: dict[str, Measure] = {
+    each.__name__: each for each in (delivery, full_speed, batch, publish, handshake, join, memory)
+}
 
 
 def main() -> None:
@@ -50,24 +90,46 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(MEASURES))
     parser.add_argument("--before", type=Path, required=True, help="the checkout to compare with")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     compile_tools()
-    command = [SMARTLINK, "reverb", "start", "--workers", "1"]
-    ports = free_port(), free_port()
-    os.environ["PYTHONPATH"] = str(options.before / "src")
-    with running(command, ports[0]) as before:
-        os.environ["PYTHONPATH"] = str(SOURCES)
-        with running(command, ports[1]) as after:
-            servers = [(ports[0], children(before)), (ports[1], children(after))]
-            print(f"{'':<12}{'before, us':>12}{'after, us':>12}{'after/before':>14}  median of {options.rounds}")
-            for name in options.names or MEASURES:
-                measure = MEASURES[name]
-                for port, pids in servers:
-                    measure(port, pids)
-                rounds = [[measure(port, pids) for port, pids in servers] for _ in range(options.rounds)]
-                old, new = (statistics.median(column) * 1e6 for column in zip(*rounds, strict=True))
-                ratio = statistics.median(b / a for a, b in rounds)
-                print(f"{name:<12}{old:>12.1f}{new:>12.1f}{ratio:>14.2f}", flush=True)
+    print(f"{'':<12}{'before':>12}{'after':>12}{'after/before':>14}  us, kB; median of {options.rounds}")
+    names = options.names or list(MEASURES)
+    with pair(options.before, options.workers) as servers:
+        for name in names:
+            if name != memory.__name__:
+                for server in servers:
+                    MEASURES[name](*server)
+                report(name, [[MEASURES[name](*server) for server in servers] for _ in range(options.rounds)])
+    if memory.__name__ in names:
+        rounds = []
+        for _ in range(options.rounds):
+            with pair(options.before, options.workers) as servers:
+                rounds.append([memory(*server) for server in servers])
+        report(memory.__name__, rounds)
+
+
+@contextmanager
+def pair(before: Path, workers: int) -> Iterator[list[tuple[int, list[int]]]]:
+    """A server of each checkout: its port and its processes."""
+    command = [SMARTLINK, "reverb", "start", "--workers", str(workers)]
+    ports, own = (free_port(), free_port()), os.environ.get("PYTHONPATH")
+    with ExitStack() as stack:
+        pids = []
+        for port, sources in zip(ports, (before / "src", SOURCES), strict=True):
+            os.environ["PYTHONPATH"] = str(sources)
+            pids.append(stack.enter_context(running(command, port, pinned=workers == 1)))
+        if own is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = own
+        yield [(port, children(pid)) for port, pid in zip(ports, pids, strict=True)]
+
+
+def report(name: str, rounds: list[list[float]]) -> None:
+    old, new = (statistics.median(column) * 1e6 for column in zip(*rounds, strict=True))
+    ratio = statistics.median(b / a for a, b in rounds)
+    print(f"{name:<12}{old:>12.2f}{new:>12.2f}{ratio:>14.2f}", flush=True)
 
 
 if __name__ == "__main__":
