@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 from hypothesis import given, settings
@@ -93,7 +94,9 @@ class World:
         self.clock, self.hub, self.metrics = FakeClock(), Hub(), Metrics()
         self.connections = [FakeConnection(app, self.clock, number) for number in range(5)]
         self.due: list[Callable[[], None]] = []
-        self.fanout = FanOut(self.due.append, lambda _: None, self.metrics)
+        self.fanout = FanOut(
+            self.due.append, lambda _, *later: self.due.append(partial(*later)), lambda _: None, self.metrics
+        )
         self.sent: list[Waiting] = []
         policies = PolicyTable(StaticApps([app]))
         self.conflation = Conflation(self.hub, policies, self.metrics, self._send, self.clock)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Callable
+from functools import partial
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -66,6 +69,7 @@ ACTIONS = st.lists(
         st.tuples(st.just("publish live"), st.integers(-1, 7)),
         st.tuples(st.just("pile up"), st.integers(0, 7)),
         st.tuples(st.just("turn"), st.just(0)),
+        st.tuples(st.just("end of a rest"), st.just(0)),
     ),
     max_size=60,
 )
@@ -74,14 +78,16 @@ ACTIONS = st.lists(
 @settings(max_examples=300)
 @given(ACTIONS)
 def test_every_subscriber_gets_exactly_the_frames_published_while_subscribed(actions: list[tuple[str, int]]) -> None:
-    turns: list[object] = []
+    turns: list[Callable[[], object]] = []
+    rests: list[Callable[[], object]] = []
     subscribers = [FakeSubscriber() for _ in range(8)]
     expected = [b""] * 8
     got = [b""] * 8
     channel = Subscribers()
     metrics = Metrics()
-    fan = FanOut(turns.append, lambda _: None, metrics)
+    fan = FanOut(turns.append, lambda _, *later: rests.append(partial(*later)), lambda _: None, metrics)
     slice_before, fanout.SLICE = fanout.SLICE, 3
+    rest_before, fanout.MIN_REST_S = fanout.MIN_REST_S, 0.0
     number = 0
     here: set[int] = set()
     try:
@@ -121,9 +127,11 @@ def test_every_subscriber_gets_exactly_the_frames_published_while_subscribed(act
             elif action == "pile up":
                 subscribers[who].backlog ^= MAX_LIVE_BACKLOG_BYTES + 1
             elif action == "turn" and turns:
-                turns.pop(0)()  # type: ignore[operator]
-        while turns:
-            turns.pop(0)()  # type: ignore[operator]
+                turns.pop(0)()
+            elif action == "end of a rest" and rests:
+                rests.pop(0)()
+        while turns or rests:
+            (turns or rests).pop(0)()
         for index, subscriber in enumerate(subscribers):
             got[index] += subscriber.got()
         assert [without_live(frames) for frames in got] == [without_live(frames) for frames in expected]
@@ -136,6 +144,43 @@ def test_every_subscriber_gets_exactly_the_frames_published_while_subscribed(act
         assert not channel.is_under_way
         assert len(channel) == len(here)
     finally:
-        fanout.SLICE = slice_before
+        fanout.SLICE, fanout.MIN_REST_S = slice_before, rest_before
         for subscriber in subscribers:
             subscriber.close()
+
+
+def test_a_channel_rests_after_a_batch_of_several_frames_and_joins_what_follows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fanout, "MIN_REST_S", 0.0)
+    turns: list[Callable[[], object]] = []
+    rests: list[Callable[[], object]] = []
+    fan = FanOut(turns.append, lambda _, *later: rests.append(partial(*later)), lambda _: None, Metrics())
+    channel, subscriber = Subscribers(), FakeSubscriber()
+    channel.add(subscriber)
+
+    def turn() -> None:
+        while turns:
+            turns.pop(0)()
+
+    try:
+        fan.publish(channel, b"<1>")
+        turn()
+        assert (subscriber.got(), rests) == (b"<1>", [])
+        for frame in (b"<2>", b"<3>"):
+            fan.publish(channel, frame)
+        turn()
+        assert (subscriber.got(), len(rests)) == (b"<2><3>", 1)
+        for frame in (b"<4>", b"<5>"):
+            fan.publish(channel, frame)
+        turn()
+        assert subscriber.got() == b""
+        rests.pop()()
+        turn()
+        assert subscriber.got() == b"<4><5>"
+        rests.pop()()
+        fan.publish(channel, b"<6>")
+        turn()
+        assert (subscriber.got(), rests) == (b"<6>", [])
+    finally:
+        subscriber.close()

@@ -5,6 +5,9 @@ A channel keeps the descriptors of its subscribers in an array. Frames published
 handles its other sockets, then the next slice follows. Beyond the write there is no object, counter or branch per
 receiver.
 
+A channel on which one batch follows another rests after each, for as long as it took to write: the next batch joins
+more frames, and costs less per frame. A batch of one frame is never followed by a rest.
+
 While a batch is under way the array has three parts: [0, written) have it, [written, end) wait for it, [end, …) joined
 later. A removed descriptor's place is filled from the end of its own part, so no subscriber is skipped or written to
 twice, and a descriptor number that the kernel reuses for a new connection is never in an old batch.
@@ -33,6 +36,10 @@ __all__ = ["MAX_PENDING_BYTES", "FanOut", "Subscriber", "Subscribers"]
 SLICE = 250
 MAX_PENDING_BYTES = 262_144
 """Bytes that may wait on a channel before its publishers have to wait."""
+MAX_REST_S = 0.005
+MAX_REST_BYTES = MAX_PENDING_BYTES // 4
+MIN_REST_S = 0.001
+"""Event loops keep time in milliseconds; less is not worth a timer."""
 MAX_LIVE_BACKLOG_BYTES = 131_072
 """Bytes that may wait for a subscriber before live frames are dropped for it."""
 
@@ -76,8 +83,10 @@ class Subscribers:
         "_own",
         "_position",
         "_written",
+        "batch_frames",
         "batch_since",
         "batch_spans",
+        "begun_at",
         "conflated",
         "descriptors",
         "is_queued",
@@ -108,6 +117,10 @@ class Subscribers:
         """By descriptor: what a subscriber gets instead of the batch."""
         self._written = self._end = 0
         self.is_queued = False
+        self.batch_frames = 0
+        """How many frames the newest batch holds."""
+        self.begun_at = 0.0
+        """When the newest batch was begun."""
         self.queued_at = 0.0
         """When the first of the frames pending or under way was published."""
         self.pending_since = self.batch_since = 0.0
@@ -314,10 +327,12 @@ class FanOut:
     def __init__(
         self,
         call_soon: Callable[[Callable[[], None]], object],
+        call_later: Callable[[float, Callable[[Subscribers], None], Subscribers], object],
         by_descriptor: Callable[[int], Subscriber | None],
         metrics: Metrics,
     ) -> None:
         self._call_soon = call_soon
+        self._call_later = call_later
         self._by_descriptor = by_descriptor
         self._metrics = metrics
         self._queue: deque[Subscribers] = deque()
@@ -341,10 +356,13 @@ class FanOut:
         if not channel.is_queued:
             channel.is_queued = True
             channel.queued_at = time.perf_counter()
-            self._queue.append(channel)
-            if not self._is_scheduled:
-                self._is_scheduled = True
-                self._call_soon(self._turn)
+            self._enqueue(channel)
+
+    def _enqueue(self, channel: Subscribers) -> None:
+        self._queue.append(channel)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._call_soon(self._turn)
 
     def _turn(self) -> None:
         budget = SLICE
@@ -357,7 +375,9 @@ class FanOut:
                     channel.is_queued = False
                     continue
                 receivers = len(channel)
+                channel.begun_at = time.perf_counter()
                 frames, dropped = channel.begin()
+                channel.batch_frames = frames
                 self._metrics.deliveries += frames * receivers - dropped
                 self._metrics.live_dropped += dropped
                 # Bytes to `others` are counted where they are written.
@@ -377,6 +397,11 @@ class FanOut:
                 if channel.batch_since:
                     # Clocks of two machines may differ.
                     self._metrics.delivery.observe(max(0.0, time.time() - channel.batch_since))
+                rest_s = min(now - channel.begun_at, MAX_REST_S)
+                if channel.batch_frames > 1 and rest_s >= MIN_REST_S and channel.pending_bytes < MAX_REST_BYTES:
+                    queue.popleft()
+                    self._call_later(rest_s, self._enqueue, channel)
+                    continue
             if len(queue) > 1:
                 queue.rotate(-1)
         if queue:

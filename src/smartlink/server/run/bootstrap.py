@@ -312,7 +312,7 @@ def build(
         webhooks = own_webhooks = webhooks_for(settings, apps, engines, metrics, background)
     node = Node(
         hub=hub,
-        fanout=FanOut(loop.call_soon, by_descriptor, metrics),
+        fanout=FanOut(loop.call_soon, loop.call_later, by_descriptor, metrics),
         broker=engines.broker,
         presence=engines.presence,
         history=engines.history,
