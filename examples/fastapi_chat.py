@@ -1,4 +1,4 @@
-"""Chat in 40 lines: start `smartlink reverb start` and this, then open http://127.0.0.1:9000 twice."""
+"""Chat in 40 lines: run this, then open http://127.0.0.1:9000 twice."""
 
 import os
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 
 from smartlink.broadcasting import Broadcasting, BroadcastNow, Channel
 
-broadcasting = Broadcasting.from_env()
+broadcasting = Broadcasting.from_env(embedded=True)
 
 
 @dataclass(frozen=True)  # FastAPI reads it as a request's body

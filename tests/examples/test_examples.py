@@ -35,7 +35,7 @@ async def server() -> AsyncIterator[RealtimeServer]:
 
 async def start(name: str, folder: Path, server: RealtimeServer, **more: str) -> asyncio.subprocess.Process:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("REVERB_", "BROADCAST_", "PUSHER_"))}
-    environment |= {"REVERB_PORT": str(server.port), **more}
+    environment |= {"REVERB_PORT": str(server.port), "REVERB_SERVER_EMBEDDED": "false", **more}
     return await processes.spawn(
         sys.executable, str(EXAMPLES / name), cwd=folder, env=environment,
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
@@ -98,6 +98,16 @@ async def test_the_chat_reaches_all_but_the_sender(tmp_path: Path, server: Realt
         told = await ben.expect("App\\Events\\MessageSent")
         assert json.loads(told["data"]) == {"text": "hello"}
         assert await ana.is_quiet()
+
+
+async def test_the_chat_needs_no_other_server(tmp_path: Path, server: RealtimeServer) -> None:
+    port = free_port()
+    own = {"REVERB_SERVER_EMBEDDED": "true", "REVERB_PORT": str(port), "REVERB_SERVER_PORT": str(port)}
+    async with running("fastapi_chat.py", tmp_path, server, **own) as client, connected(port) as ana:
+        await ana.subscribe("chat")
+        await client.post("/messages", json={"text": "hello"})
+
+        assert json.loads((await ana.expect("App\\Events\\MessageSent"))["data"]) == {"text": "hello"}
 
 
 def test_the_chat_has_no_more_than_fifty_lines() -> None:

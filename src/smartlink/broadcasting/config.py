@@ -75,6 +75,10 @@ class BroadcastSettings(BaseSettings):
         default=None, ge=0, le=65535, validation_alias=_named("reverb_server_port", "REVERB_SERVER_PORT")
     )
     """The port that a server with the same settings listens on."""
+    reverb_server_embedded: bool = Field(
+        default=True, validation_alias=_named("reverb_server_embedded", "REVERB_SERVER_EMBEDDED")
+    )
+    """Whether `Broadcasting(embedded=True)` runs the server; false where it has a process of its own."""
     reverb_scheme: Scheme = Field(default="http", validation_alias=_named("reverb_scheme", "REVERB_SCHEME"))
 
     pusher_app_id: str | None = Field(default=None, validation_alias=_named("pusher_app_id", "PUSHER_APP_ID"))

@@ -27,7 +27,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-from uuid import UUID
 
 from smartlink.broadcasting.authorization import ChannelRules, Member, Rule
 from smartlink.broadcasting.authorizer import ChannelAuthorizer
@@ -41,6 +40,8 @@ from smartlink.broadcasting.events import BroadcastEvent
 from smartlink.broadcasting.manager import DriverFactory, DriverManager, ManagedDriver
 from smartlink.broadcasting.revocation import Revocation, revocation
 from smartlink.broadcasting.sync import SyncBroadcaster
+from smartlink.broadcasting.users import check_user_function
+from smartlink.broadcasting.users import member_of as member_by_id
 
 if TYPE_CHECKING:
     from smartlink.broadcasting.outbox import Outbox, OutboxTables, Until
@@ -75,7 +76,7 @@ class BaseBroadcasting:
     ) -> None:
         self.settings = settings or BroadcastSettings()
         self.rules = ChannelRules()
-        self._member_of = member_of or _member_of
+        self._member_of = member_of or member_by_id
         self._drivers = dict(drivers or {})
         self._report = report or _log_failure
         self._manager = self._new_manager()
@@ -231,6 +232,9 @@ class Broadcasting(BaseBroadcasting):
     `engine` is the database of the recorded events: an engine, async or not, or a URL. Without it the relay starts when
     the first session announces, and events left by an earlier process wait until then.
 
+    With `embedded`, the realtime server runs in this process, too, on REVERB_SERVER_PORT, while `lifespan` runs; it
+    needs the extra `server`. REVERB_SERVER_EMBEDDED=false moves it out: run `smartlink reverb start` instead.
+
     Raises BroadcastConfigError if the driver is unknown or lacks a setting, if `base` has no metadata, and for `engine`
     without `base`.
     """
@@ -242,6 +246,7 @@ class Broadcasting(BaseBroadcasting):
         base: Base | None = None,
         engine: Database | None = None,
         relay: bool = True,
+        embedded: bool = False,
         member_of: Callable[[Any], Member] | None = None,
         drivers: Mapping[str, DriverFactory] | None = None,
         report: Report | None = None,
@@ -258,6 +263,7 @@ class Broadcasting(BaseBroadcasting):
         elif engine is not None:
             raise BroadcastConfigError(f"an engine alone records nothing: {_NEEDS_BASE}")
         self._relays = relay and base is not None
+        self._embeds = embedded
         self._running = 0
         self._thread: RelayThread | None = None
         self._has_warned = False
@@ -269,6 +275,7 @@ class Broadcasting(BaseBroadcasting):
         base: Base | None = None,
         engine: Database | None = None,
         relay: bool = True,
+        embedded: bool = False,
         member_of: Callable[[Any], Member] | None = None,
         drivers: Mapping[str, DriverFactory] | None = None,
         report: Report | None = None,
@@ -279,6 +286,7 @@ class Broadcasting(BaseBroadcasting):
             base=base,
             engine=engine,
             relay=relay,
+            embedded=embedded,
             member_of=member_of,
             drivers=drivers,
             report=report,
@@ -339,9 +347,31 @@ class Broadcasting(BaseBroadcasting):
     async def lifespan(self, _: Any = None) -> AsyncIterator[None]:
         """Run the relay and keep connections while the application runs: `FastAPI(lifespan=broadcasting.lifespan)`.
 
-        Within your own lifespan: `async with broadcasting.lifespan(): yield`. Raises BroadcastConfigError at the start
-        if the relay cannot use the database.
+        With `embedded`, run the realtime server around that. Within your own lifespan:
+        `async with broadcasting.lifespan(): yield`. Raises at the start: BroadcastConfigError if the relay cannot use
+        the database or the server's packages are missing; ServerRunsAlready in a second worker of the application.
         """
+        if not self._embeds:
+            async with self._relaying():
+                yield
+            return
+        from smartlink.broadcasting.embedding import server_beside
+
+        async with server_beside(self.settings) as port:
+            if port is not None and self.settings.reverb_server_port == 0:
+                await self._reach(port)
+            async with self._relaying():
+                yield
+
+    async def _reach(self, port: int) -> None:
+        """Publish to the port that the system has picked for the embedded server."""
+        self.settings = self.settings.model_copy(update={"reverb_port": port})
+        self._manager.use(self.settings)
+        await self.aclose()  # what was built for another port
+        await asyncio.to_thread(self.close)
+
+    @asynccontextmanager
+    async def _relaying(self) -> AsyncIterator[None]:
         stop = asyncio.Event()
         relay = None
         if self._relays and self._recording is not None:
@@ -376,7 +406,7 @@ class Broadcasting(BaseBroadcasting):
         only public channels work. Raises TypeError if `user` is not a function, and for another kind of application;
         mount `BroadcastingAuth` or `BroadcastingAuthWsgi` there.
         """
-        _check_user(user)
+        check_user_function(user)
         if user is None and self.rules.rules:
             _log.warning("channels have rules, and nobody can subscribe to them: install(app, user=...) is missing")
         kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(app).__mro__}
@@ -389,6 +419,10 @@ class Broadcasting(BaseBroadcasting):
 
             install_in_starlette(app, self.authorizer if user else None, user, prefix)
         elif "flask.Flask" in kinds:
+            if self._embeds:
+                raise BroadcastConfigError(
+                    "embedded=True needs an application with an event loop: with Flask, run smartlink reverb start"
+                )
             from smartlink.broadcasting.integrations.flask import install as install_in_flask
 
             install_in_flask(app, self.authorizer if user else None, user, prefix, self._relay_in_a_thread())
@@ -411,6 +445,12 @@ class Broadcasting(BaseBroadcasting):
             await recording.relay(None, is_own_loop=True, queues=queues, concurrency=concurrency, until=until)
         finally:
             await self.aclose()
+
+    def _handle_failure(self, event: BroadcastEvent, error: BroadcastError) -> bool:
+        if self._embeds and self.settings.reverb_server_embedded and not self._running and not self._has_warned:
+            self._has_warned = True
+            _log.warning("the embedded server does not run: use FastAPI(lifespan=broadcasting.lifespan)")
+        return super()._handle_failure(event, error)
 
     def _relay_in_a_thread(self) -> Callable[[], None] | None:
         """Return a function to call on each request, which starts the relay's thread in the process that serves it."""
@@ -442,28 +482,6 @@ class Broadcasting(BaseBroadcasting):
             self.sync.send_envelopes(envelopes)
             return None
         return self.broadcaster.send_envelopes(envelopes)
-
-
-def _member_of(user: Any) -> Member:
-    if isinstance(user, Member):
-        return user
-    if isinstance(user, str | int) and not isinstance(user, bool):
-        return Member(user)
-    found = getattr(user, "pk", None) or getattr(user, "id", None)
-    if isinstance(found, UUID):
-        found = str(found)
-    if not isinstance(found, str | int) or isinstance(found, bool):
-        raise BroadcastConfigError(
-            f"{type(user).__name__} has no id that is a string or a number: pass Broadcasting "
-            "member_of=lambda user: Member(user.id)"
-        )
-    return Member(found)
-
-
-def _check_user(user: object) -> None:
-    given = list(user.values()) if isinstance(user, Mapping) else [user]
-    if user is not None and not (given and all(callable(each) for each in given)):
-        raise TypeError(f"install(user=...) takes the function that gives the current user, not {user!r:.80}")
 
 
 def _log_failure(event: BroadcastEvent, error: BroadcastError) -> None:

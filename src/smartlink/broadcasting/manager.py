@@ -54,6 +54,10 @@ class DriverManager:
             self._built[chosen] = factory(self._settings)
         return self._built[chosen]
 
+    def use(self, settings: BroadcastSettings) -> None:
+        """Build drivers from other settings from now on. Drivers that were already built stay until `aclose`."""
+        self._settings = settings
+
     def extend(self, name: str, factory: DriverFactory) -> None:
         """Add a driver, or replace a built-in one. A driver that was already built stays."""
         self._factories[name] = factory

@@ -45,7 +45,7 @@ async def current_user() -> User:
 engine = create_async_engine("sqlite+aiosqlite:///shop.db")
 sessions = async_sessionmaker(engine)
 broadcasting = Broadcasting.from_env(base=Base, engine=engine, member_of=lambda user: Member(user.id))
-by_metadata = Broadcasting.from_env(base=MetaData(), engine="sqlite:///shop.db", relay=False)
+by_metadata = Broadcasting.from_env(base=MetaData(), engine="sqlite:///shop.db", relay=False, embedded=True)
 
 
 class OrderShipped(BroadcastEvent):

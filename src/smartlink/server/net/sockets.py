@@ -66,15 +66,17 @@ def open_unix_socket(path: Path, mode: int, backlog: int) -> socket.socket:
     return listener
 
 
-def open_listeners(settings: ServerSettings, workers: int = 1) -> list[list[socket.socket]]:
+def open_listeners(settings: ServerSettings, workers: int = 1, *, is_shared: bool = False) -> list[list[socket.socket]]:
     """Open the sockets of each worker: one of its own on the port, and the Unix socket, which all share.
+
+    With `is_shared`, other processes that say so too may listen on the same port.
 
     The caller keeps them open, so that connections queued on a dead worker's socket are accepted by its successor.
     Raises OSError if the port is unavailable, and SocketUnusable.
     """
     host, port, backlog = settings.reverb_server_host, settings.reverb_server_port, settings.reverb_server_backlog
     if workers == 1:
-        listeners = [[open_socket(host, port, backlog)]]
+        listeners = [[open_socket(host, port, backlog, is_shared=is_shared)]]
     else:
         # SO_REUSEPORT would also share the port with another server: make sure that there is none.
         with open_socket(host, port, backlog) as probe:

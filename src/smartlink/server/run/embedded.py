@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from smartlink.server.net.sockets import raise_descriptor_limit
+from smartlink.server.net.sockets import open_listeners, raise_descriptor_limit
 from smartlink.server.run.bootstrap import build
 from smartlink.server.run.lifecycle import RealtimeServer
 from smartlink.server.settings.config import ServerSettings
@@ -21,11 +21,13 @@ __all__ = ["ServerRunsAlready", "embedded", "embedded_server"]
 DRAIN_S = 0.5
 """The default in place of the stand-alone server's: an application being developed restarts often."""
 
+_ports_here: set[int] = set()
+
 log = structlog.get_logger(__name__)
 
 
 class ServerRunsAlready(RuntimeError):
-    """The port is taken: by a server of its own, or by another worker of the application."""
+    """The port is taken: by a server of its own, another worker of the application, or the application itself."""
 
 
 @asynccontextmanager
@@ -37,7 +39,8 @@ async def embedded(app: object = None) -> AsyncIterator[None]:
     port, and half of the descriptors. With REVERB_SERVER_EMBEDDED=false it does nothing: that is how to move to a
     server of its own.
 
-    Raises ServerRunsAlready, which a second worker of the application does too, and what `RealtimeServer.start` does.
+    Raises what `RealtimeServer.start` raises, and ServerRunsAlready: in a second worker of the application, too, unless
+    Redis joins them.
     """
     del app
     async with embedded_server():
@@ -55,18 +58,27 @@ async def embedded_server(settings: ServerSettings | None = None) -> AsyncIterat
         own = own.model_copy(update={"reverb_server_drain_seconds": DRAIN_S})
     if (own.reverb_server_workers or 1) > 1:
         log.warning("embedded, the realtime server is one process", reverb_server_workers=own.reverb_server_workers)
+    if own.reverb_server_port and own.reverb_server_port in _ports_here:
+        raise ServerRunsAlready(
+            f"This process embeds the realtime server on port {own.reverb_server_port} already. Embed it once: with "
+            "Broadcasting(embedded=True) or with a lifespan of `embedded`, and in one application."
+        )
     server = build(own, descriptors=raise_descriptor_limit() // 2)
     try:
-        await server.start()
+        # Nodes that Redis joins may share the port: each worker of the application is one.
+        await server.start(open_listeners(own, is_shared=own.reverb_scaling_enabled)[0])
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
         raise ServerRunsAlready(
             f"Port {own.reverb_server_port} is in use, by another server or another worker of this application. "
-            "Embedded, the realtime server needs an application of one worker; for more, run smartlink reverb start "
-            "and set REVERB_SERVER_EMBEDDED=false."
-        ) from error
+            "Embedded, the realtime server needs an application of one worker, or workers joined by Redis "
+            "(REVERB_SCALING_ENABLED=true); or run smartlink reverb start and set REVERB_SERVER_EMBEDDED=false."
+        ) from None
+    port = server.port
+    _ports_here.add(port)
     try:
         yield server
     finally:
+        _ports_here.discard(port)
         await server.stop()
