@@ -56,23 +56,34 @@ class HttpService:
 
     `timeout_s` limits a whole call, including connecting and retries; `connect_timeout_s` limits connecting.
     `trust_env` applies the environment's proxy variables; leave it off for a server on this host or network.
+    `unix_socket` is the path of a socket to connect to instead.
     """
 
     def __init__(
-        self, *, host: str, port: int, scheme: str, timeout_s: float, connect_timeout_s: float, trust_env: bool
+        self,
+        *,
+        host: str,
+        port: int,
+        scheme: str,
+        timeout_s: float,
+        connect_timeout_s: float,
+        trust_env: bool,
+        unix_socket: str | None = None,
     ) -> None:
         self.origin = f"{scheme}://{netloc(host, port)}"
         self._timeout_s = timeout_s
         self._closed = False
 
         def build() -> httpx2.AsyncClient:
+            limits = httpx2.Limits(max_connections=20, max_keepalive_connections=20, keepalive_expiry=30)
             return httpx2.AsyncClient(
+                transport=None if unix_socket is None else httpx2.AsyncHTTPTransport(uds=unix_socket, limits=limits),
                 timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, connect_timeout_s)),
                 trust_env=trust_env,
                 # SSL_CERT_FILE names the trusted certificates, whether proxies apply or not.
                 verify=httpx2.create_ssl_context() if scheme == "https" else False,
                 headers={"content-type": "application/json", "accept-encoding": "identity"},
-                limits=httpx2.Limits(max_connections=20, max_keepalive_connections=20, keepalive_expiry=30),
+                limits=limits,
             )
 
         self._clients = PerLoop(build)

@@ -34,9 +34,10 @@ class PusherDriver:
     """Sends to one app of one service.
 
     `timeout_s` limits a whole call, connecting included. `trust_env` applies the environment's proxy variables; leave
-    it off for a server on this host or network. `clock` returns seconds since 1970. With `is_smartlink`, calls carry
-    our own server's extensions of the API: each event's id, whether it is live, the user to exclude, and receipts;
-    other Reverb servers ignore them. Only then are calls retried that may have arrived.
+    it off for a server on this host or network. `unix_socket` is the path of a socket to connect to instead of `host`
+    and `port`. `clock` returns seconds since 1970. With `is_smartlink`, calls carry our own server's extensions of the
+    API: each event's id, whether it is live, the user to exclude, and receipts; other Reverb servers ignore them. Only
+    then are calls retried that may have arrived.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class PusherDriver:
         connect_timeout_s: float = 3.0,
         trust_env: bool = False,
         is_smartlink: bool = False,
+        unix_socket: str | None = None,
         name: str = "pusher",
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -71,6 +73,7 @@ class PusherDriver:
             timeout_s=timeout_s,
             connect_timeout_s=connect_timeout_s,
             trust_env=trust_env,
+            unix_socket=unix_socket,
         )
 
     @property
