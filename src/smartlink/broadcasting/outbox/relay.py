@@ -45,7 +45,7 @@ MAX_FAILED_ATTEMPTS = 5
 _ROOM = 500
 """The number of events of one queue to keep in memory."""
 _BEATS_PER_LEASE = 6
-_IDLE_BEATS_PER_LEASE = 2
+_IDLE_BEATS_PER_LEASE = 1.5
 """Fewer while nothing is sent: each is a write."""
 _IDLE_SWEEP_S = 2.0
 """How often to sweep while all listeners work: wake-ups are then missed only if a process does not send them."""
