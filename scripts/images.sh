@@ -18,7 +18,7 @@ buildah() {
 
 install_tools() {
   local missing=()
-  command -v buildah >/dev/null || missing+=(buildah)
+  type -P buildah >/dev/null || missing+=(buildah)
   command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
   # What the tests need too.
   command -v ip >/dev/null || missing+=(iproute2)
