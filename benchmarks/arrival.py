@@ -13,10 +13,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from playwright.async_api import async_playwright
-
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from kit.chromium import chromium
 from kit.serve import Smartlink
 
 MESSAGES = 60
@@ -42,8 +41,7 @@ POST = """async text => {
 
 
 async def measure(smartlink: Smartlink) -> list[float]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+    async with chromium() as browser:
         reader, writer = await (await browser.new_context()).new_page(), await (await browser.new_context()).new_page()
         for page, name in ((reader, "ben"), (writer, "ana")):
             await page.goto(smartlink.url)

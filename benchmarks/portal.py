@@ -1,6 +1,6 @@
 """What the portal's API costs: requests a second of its own CPU, and how long they take, on a real PostgreSQL.
 
-    python benchmarks/portal.py [post] [typing] [read] [redis] [profile]
+    python benchmarks/portal.py [who] [post] [typing] [read] [sign] [sign50] [redis] [profile]
 
 The API is `smartlink app start` in a process of its own; its CPU time is read from /proc. The load comes over kept
 connections, a few requests at a time, in turns from many users so that no rate limit is met. `redis` does all of it
@@ -180,11 +180,27 @@ async def who(client: Client, token: str, _turn: int) -> tuple[int, bytes]:
     return await client.request("GET", "/api/user", token)
 
 
+async def sign(client: Client, token: str, _turn: int) -> tuple[int, bytes]:
+    """A signature for one's own channel."""
+    body = {"socket_id": "1.1", "channel_name": f"private-user.{token.removeprefix('token-')}"}
+    return await client.request("POST", "/broadcasting/auth", token, body)
+
+
+async def sign_batch(client: Client, token: str, _turn: int) -> tuple[int, bytes]:
+    """Signatures for fifty channels in one call."""
+    own = int(token.removeprefix("token-"))
+    names = [f"private-user.{own}", *(f"private-chat.{min(own, n)}.{max(own, n)}" for n in range(1, 51) if n != own)]
+    body = {"socket_id": "1.1", "channels": names[:50]}
+    return await client.request("POST", "/broadcasting/auth", token, body)
+
+
 PARTS: dict[str, tuple[str, Ask]] = {
     "who": ("GET /api/user", who),
     "post": ("POST /api/chat/messages", post),
     "typing": ("POST /api/chat/typing", typing),
     "read": ("GET /api/chat/messages (50)", read),
+    "sign": ("POST /broadcasting/auth", sign),
+    "sign50": ("POST /broadcasting/auth (50)", sign_batch),
 }
 
 
