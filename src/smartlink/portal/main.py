@@ -239,9 +239,13 @@ class Portal:
             finance_routes,
             admin_routes,
         )
+        signing = Signing(self.authorizer, identity, self.limits)
+        # Routes are tried in turn: signatures, which are asked for most, first.
+        for path in ("/broadcasting/auth", "/broadcasting/user-auth"):
+            app.router.routes.append(Route(path, signing, include_in_schema=False))
         for feature in features:
             app.router.routes.extend(feature.router.routes)
-        self._add_own_routes(app, identity)
+        self._add_own_routes(app)
         openapi.describe(app)
         app.router.default = pages.Pages(pages.STATIC, settings.asset_url)
         app.add_middleware(SocketIdMiddleware)
@@ -254,11 +258,8 @@ class Portal:
             self._asyncapi = asyncapi.document(self.broadcaster)
         return JSONResponse(self._asyncapi)
 
-    def _add_own_routes(self, app: FastAPI, identity: Identity) -> None:
+    def _add_own_routes(self, app: FastAPI) -> None:
         settings = self.settings
-        signing = Signing(self.authorizer, identity, self.limits)
-        for path in ("/broadcasting/auth", "/broadcasting/user-auth"):
-            app.router.routes.append(Route(path, signing, include_in_schema=False))
         app.router.routes.append(Route("/asyncapi.json", self._events_described, include_in_schema=False))
         app.router.routes.append(Route("/docs", pages.docs, include_in_schema=False))
 

@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from sqlalchemy import BigInteger, Dialect, Integer, MetaData, event, make_url
+from sqlalchemy import BigInteger, Dialect, Integer, MetaData, Select, event, make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import greenlet_spawn
 
 from smartlink.broadcasting.outbox import define_tables
 from smartlink.broadcasting.outbox.direct import begin
@@ -30,7 +32,17 @@ from smartlink.broadcasting.outbox.pgbouncer import engine_for, is_pooled, outsi
 from smartlink.broadcasting.outbox.tables import UtcDateTime
 from smartlink.portal.shared.errors import DatabaseAway
 
-__all__ = ["Base", "BigId", "Database", "UtcDateTime", "is_away", "make_file", "outbox_tables", "prepare_sqlite"]
+__all__ = [
+    "Base",
+    "BigId",
+    "Database",
+    "Fetch",
+    "UtcDateTime",
+    "is_away",
+    "make_file",
+    "outbox_tables",
+    "prepare_sqlite",
+]
 
 WAIT_S = 5.0
 MAX_LOG_BYTES = 16 * 1024 * 1024
@@ -115,6 +127,23 @@ class Database:
                 yield session
 
     @asynccontextmanager
+    async def fetching(self) -> AsyncIterator[Fetch]:
+        """Open a connection for queries that cost less than those of `reading`: they return plain rows, no objects.
+
+        On SQLite they share one snapshot.
+        """
+        with _database_away():
+            if self.is_sqlite or is_pooled(self.engine):
+                async with self._reader.connect() as connection:
+                    yield _SlowFetch(connection)
+                return
+            held = await self.engine.raw_connection()
+            try:
+                yield _DriverFetch(held.driver_connection, self.engine.dialect)
+            finally:
+                await greenlet_spawn(held.close)
+
+    @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncSession]:
         """Open a session that is committed when the block ends, or rolled back when it raises."""
         with _database_away():
@@ -130,6 +159,52 @@ class Database:
     async def aclose(self) -> None:
         """Close all connections."""
         await self.engine.dispose()
+
+
+class Fetch(Protocol):
+    """Executes queries on one connection. Build statements once, and give their values by name."""
+
+    async def __call__(self, statement: Select[*tuple[Any, ...]], **values: object) -> Sequence[Sequence[Any]]:
+        """Return the rows, each with the columns in the statement's order. Raises DatabaseAway within `fetching`."""
+
+
+class _SlowFetch:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def __call__(self, statement: Select[*tuple[Any, ...]], **values: object) -> Sequence[Sequence[Any]]:
+        return (await self._connection.execute(statement, values)).all()
+
+
+class _DriverFetch:
+    """Bypasses SQLAlchemy, which costs more than a query. Compiles statements once, and converts values as it would."""
+
+    def __init__(self, driver: Any, dialect: Dialect) -> None:
+        self._driver = driver
+        self._dialect = dialect
+
+    async def __call__(self, statement: Select[*tuple[Any, ...]], **values: object) -> Sequence[Sequence[Any]]:
+        sql, parameters, processors = _prepared(statement, self._dialect)
+        given = [values[name] if bound is None else bound for name, bound in parameters]
+        rows: Sequence[Sequence[Any]] = await self._driver.fetch(sql, *given)
+        return [_processed(row, processors) for row in rows] if processors else rows
+
+
+@lru_cache(maxsize=256)
+def _prepared(statement: Any, dialect: Any) -> tuple[str, list[tuple[str, Any]], list[tuple[int, Any]]]:
+    """Return a statement's text, its parameters with the values it has itself, and the columns to convert."""
+    compiled = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+    own = compiled.construct_params(_check=False)
+    columns = enumerate(column.type for column in statement.selected_columns)
+    processors = [(at, kind.dialect_impl(dialect).result_processor(dialect, None)) for at, kind in columns]
+    return compiled.string, [(name, own[name]) for name in compiled.positiontup], [p for p in processors if p[1]]
+
+
+def _processed(row: Sequence[Any], processors: Sequence[tuple[int, Any]]) -> list[Any]:
+    values = list(row)
+    for at, process in processors:
+        values[at] = process(values[at])
+    return values
 
 
 class _database_away:  # noqa: N801 - reads as a statement
@@ -151,10 +226,12 @@ def is_away(error: BaseException) -> bool:
     """Return whether `error` means that the database is unavailable, rather than that the statement is wrong."""
     if isinstance(error, OperationalError | InterfaceError | PoolTimeout | ConnectionError | TimeoutError | OSError):
         return True
-    if isinstance(error, DBAPIError):
-        state = getattr(error.orig, "sqlstate", None) or ""
-        return error.connection_invalidated or state.startswith(_AWAY_STATES)
-    return False
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    told = error.orig if isinstance(error, DBAPIError) else error
+    # asyncpg's own InterfaceError, which has no state: the connection was lost.
+    is_lost = type(told).__name__ == "InterfaceError" and type(told).__module__.startswith("asyncpg")
+    return is_lost or (getattr(told, "sqlstate", None) or "").startswith(_AWAY_STATES)
 
 
 def prepare_sqlite(connection: Any, _record: object) -> None:

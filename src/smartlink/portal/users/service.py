@@ -30,13 +30,14 @@ __all__ = ["Principal", "Users", "create", "find", "listed_tokens"]
 TOUCH_EVERY = dt.timedelta(minutes=5)
 LOOKED_BACK = dt.timedelta(days=1)
 KEPT_EXPIRED = dt.timedelta(days=7)
+_CALLER = (User.id, User.name, User.email, User.is_admin, User.created_at)
 _BY_TOKEN = (
-    select(User, Token.id, Token.abilities, Token.last_used_at, Token.expires_at)
+    select(*_CALLER, Token.id, Token.abilities, Token.last_used_at, Token.expires_at)
     .join(Token, Token.user_id == User.id)
     .where(Token.token == bindparam("key"), User.blocked_at.is_(None))
 )
 _BY_SESSION = (
-    select(User, WebSession.id, WebSession.expires_at)
+    select(*_CALLER, WebSession.id, WebSession.expires_at)
     .join(WebSession, WebSession.user_id == User.id)
     .where(WebSession.id == bindparam("key"), WebSession.expires_at > bindparam("now"), User.blocked_at.is_(None))
 )
@@ -137,15 +138,19 @@ class Users:
         if known is not None:
             return known
         now, revocations = _now(), self.principals.revocations
-        async with self._database.reading() as session:
-            row = (await session.execute(_BY_TOKEN, {"key": key})).one_or_none()
-        if row is None or (row.expires_at is not None and row.expires_at <= now):
+        async with self._database.fetching() as fetch:
+            found = await fetch(_BY_TOKEN, key=key)
+        if not found:
             return None
-        if row.last_used_at is None or now - row.last_used_at >= TOUCH_EVERY:
+        user_id, name, email, is_admin, created_at, token_id, abilities, last_used_at, expires_at = found[0]
+        if expires_at is not None and expires_at <= now:
+            return None
+        if last_used_at is None or now - last_used_at >= TOUCH_EVERY:
             async with self._database.writing() as session:
-                await session.execute(update(Token).where(Token.id == row.id).values(last_used_at=now))
-        principal = _of_token(row)
-        self.principals.keep(key, principal, row.expires_at, revocations)
+                await session.execute(update(Token).where(Token.id == token_id).values(last_used_at=now))
+        user = (user_id, name, email, is_admin, created_at)
+        principal = Principal(*user, token_id, None, frozenset(abilities), expires_at)
+        self.principals.keep(key, principal, expires_at, revocations)
         return principal
 
     async def by_session(self, cookie: str, *, is_fresh: bool = False) -> Principal | None:
@@ -155,12 +160,13 @@ class Users:
         if known is not None:
             return known
         now, revocations = _now(), self.principals.revocations
-        async with self._database.reading() as session:
-            row = (await session.execute(_BY_SESSION, {"key": key, "now": now})).one_or_none()
-        if row is None:
+        async with self._database.fetching() as fetch:
+            found = await fetch(_BY_SESSION, key=key, now=now)
+        if not found:
             return None
-        principal = _of_session(row)
-        self.principals.keep(key, principal, row.expires_at, revocations)
+        user_id, name, email, is_admin, created_at, session_id, expires_at = found[0]
+        principal = Principal(user_id, name, email, is_admin, created_at, None, session_id)
+        self.principals.keep(key, principal, expires_at, revocations)
         return principal
 
     async def sign_in(self, user: User) -> str:
@@ -422,17 +428,3 @@ def _check_not_wider(caller: Principal, new: NewToken) -> None:
         raise Forbidden(f"A token cannot create another with abilities it lacks: {', '.join(more)}.")
     if caller.expires_at is not None and (new.expires_at is None or new.expires_at > caller.expires_at):
         raise Forbidden("A token cannot create another that expires later than itself.")
-
-
-def _of_token(row: Any) -> Principal:
-    user: User = row.User
-    abilities = frozenset(row.abilities)
-    return Principal(
-        user.id, user.name, user.email, user.is_admin, user.created_at,
-        token_id=row.id, abilities=abilities, expires_at=row.expires_at,
-    )  # fmt: skip
-
-
-def _of_session(row: Any) -> Principal:
-    user: User = row.User
-    return Principal(user.id, user.name, user.email, user.is_admin, user.created_at, session_id=row.id)
