@@ -140,6 +140,11 @@ class Database:
             held = await self.engine.raw_connection()
             try:
                 yield _DriverFetch(held.driver_connection, self.engine.dialect)
+            except BaseException as error:
+                # A cancelled caller leaves a query running.
+                if not isinstance(error, Exception):
+                    held.invalidate(error)
+                raise
             finally:
                 await greenlet_spawn(held.close)
 
