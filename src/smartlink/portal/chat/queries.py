@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, func, literal_column, or_, select, text, union_all
 from sqlalchemy.orm import aliased, selectinload
@@ -48,20 +49,27 @@ def these(message_ids: Sequence[int]) -> Select[ChatMessage]:
 
 def last_of_each(user_id: int, limit: int) -> Select[ChatMessage]:
     """Select the last message of each of a user's conversations, newest first."""
-    sent = (
-        select(ChatMessage.recipient_id.label("peer"), func.max(ChatMessage.id).label("id"))
-        .where(ChatMessage.user_id == user_id, ChatMessage.recipient_id.is_not(None))
-        .group_by(ChatMessage.recipient_id)
-    )
-    received = (
-        select(ChatMessage.user_id.label("peer"), func.max(ChatMessage.id).label("id"))
-        .where(ChatMessage.recipient_id == user_id)
-        .group_by(ChatMessage.user_id)
-    )
-    both = union_all(sent, received).subquery()
+    both = union_all(
+        _last_by_peer(ChatMessage.user_id, ChatMessage.recipient_id, user_id),
+        _last_by_peer(ChatMessage.recipient_id, ChatMessage.user_id, user_id),
+    ).subquery()
     last = select(func.max(both.c.id).label("id")).group_by(both.c.peer).subquery()
     found = select(ChatMessage).join(last, last.c.id == ChatMessage.id)
     return _with_both(found).order_by(ChatMessage.id.desc()).limit(limit)
+
+
+def _last_by_peer(own: Any, other: Any, user_id: int) -> Select[int, int]:
+    """Select the peers on the `other` side of a user's messages, and the last message to or from each.
+
+    Steps from peer to peer in the index, so it costs as much as there are peers, not messages.
+    """
+    peers = select(select(func.min(other)).where(own == user_id, other.is_not(None)).scalar_subquery().label("id")).cte(
+        f"peers_by_{own.key}", recursive=True
+    )
+    following = select(func.min(other)).where(own == user_id, other > peers.c.id).scalar_subquery()
+    peers = peers.union_all(select(following.correlate(peers)).where(peers.c.id.is_not(None)))
+    last = select(func.max(ChatMessage.id)).where(own == user_id, other == peers.c.id).scalar_subquery()
+    return select(peers.c.id.label("peer"), last.correlate(peers).label("id")).where(peers.c.id.is_not(None))
 
 
 def unread_of_each(user_id: int) -> Select[int, int, int, int]:
