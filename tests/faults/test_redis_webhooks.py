@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from kit.client import connected
 from kit.ports import free_port
@@ -15,7 +16,7 @@ from kit.realtime import realtime_server
 from kit.receiver import Receiver, receiver
 from kit.redis import RedisServer, fresh_prefix, redis_server
 from kit.reverb import reverb
-from kit.waiting import eventually
+from kit.waiting import eventually, eventually_told
 from smartlink.server.settings.config import ServerSettings, UnsafeSettings
 
 ANA, BEN = {"user_id": "1"}, {"user_id": "2"}
@@ -44,7 +45,13 @@ async def test_two_servers_post_each_event_once_also_for_a_killed_one(
     for folder in folders:
         folder.mkdir()
     async with receiver() as target:
-        shared = settings(shared_redis.url, target, fresh_prefix())
+        prefix = fresh_prefix()
+        shared = settings(shared_redis.url, target, prefix)
+
+        async def is_queue_empty() -> bool:
+            async with Redis.from_url(shared_redis.url) as redis:
+                return not await redis.keys(f"*{prefix}*wait:*")
+
         with (
             reverb(folders[0], "--workers", "1", **shared) as one,
             reverb(folders[1], "--workers", "1", **shared) as two,
@@ -59,6 +66,8 @@ async def test_two_servers_post_each_event_once_also_for_a_killed_one(
                 await eventually(lambda: told(target, "user_online", "2") == 1)
                 ana.send("client-hi", {}, channel="presence-a")
                 await eventually(lambda: "client_event" in target.names)
+                # What a killed node has posted without having noted it is posted again.
+                await eventually_told(is_queue_empty)
                 os.kill(two.process.pid, signal.SIGKILL)
                 await eventually(lambda: told(target, "member_removed", "2"))
                 await eventually(lambda: told(target, "user_offline", "2"))
