@@ -2,9 +2,10 @@
 
     python benchmarks/embedded.py [--clients 300] [--events 2000] [--rounds 3]
 
-Both are one process: `smartlink reverb start --workers 1`, and uvicorn with a FastAPI application whose lifespan is
-`embedded`. Clients are bare sockets in this process. Figures are per CPU second of the server's process, so that other
-load on the machine matters little; memory is its resident memory, before and with the clients.
+Each is one process: `smartlink reverb start --workers 1`; uvicorn with a FastAPI application whose lifespan is
+`embedded`; and applications with `RealtimeApp` at the ASGI server's own port. Clients are bare sockets in this process.
+Figures are per CPU second of the server's process, so that other load on the machine matters little; memory is its
+resident memory, before and with the clients.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from pathlib import Path
 
 import httpx2
@@ -27,6 +28,7 @@ import httpx2
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from kit import processes
+from kit.asgi_servers import ASGI_SERVERS, command_of
 from kit.client import Client, connected
 from kit.ports import free_port
 from kit.realtime import APP_ID, KEY, SECRET
@@ -42,6 +44,14 @@ from fastapi import FastAPI
 from smartlink.server.run.embedded import embedded
 uvicorn.run(FastAPI(lifespan=embedded), uds="app.sock", log_level="warning")
 """
+MOUNTED = """
+from fastapi import FastAPI
+from smartlink.server.run.mounted import RealtimeApp
+realtime = RealtimeApp()
+app = FastAPI(lifespan=realtime.lifespan)
+app.mount("/", realtime)
+"""
+Place = Callable[[Path], AbstractContextManager[tuple[int, int]]]
 
 
 @contextmanager
@@ -63,6 +73,34 @@ def within(folder: Path) -> Iterator[tuple[int, int]]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+def mounted(server: str) -> Place:
+    """A server mounted in an application that `server` serves."""
+
+    @contextmanager
+    def place(folder: Path) -> Iterator[tuple[int, int]]:
+        port = free_port()
+        (folder / "main.py").write_text(MOUNTED)
+        environment = os.environ | {"REVERB_WEBHOOK_QUEUE": "memory"}
+        process = processes.popen(command_of(server, port), cwd=folder, env=environment)
+        try:
+            wait_until(lambda: is_up(port))
+            yield worker_of(process.pid), port
+        finally:
+            process.terminate()
+            process.wait(30)
+
+    return place
+
+
+def worker_of(pid: int) -> int:
+    """The process that serves: the last child that is Python's, or the process itself."""
+    serving = pid
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        if "resource_tracker" not in Path(f"/proc/{child}/cmdline").read_text():
+            serving = int(child)
+    return serving
 
 
 def cpu_s(pid: int) -> float:
@@ -123,9 +161,11 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    found: dict[str, list[tuple[float, float, int, float]]] = {"stand-alone": [], "embedded": []}
+    places: dict[str, Place] = {"stand-alone": alone, "embedded": within}
+    places |= {f"in {server}": mounted(server) for server in ASGI_SERVERS}
+    found: dict[str, list[tuple[float, float, int, float]]] = {name: [] for name in places}
     for _ in range(given.rounds):
-        for name, place in (("stand-alone", alone), ("embedded", within)):
+        for name, place in places.items():
             with tempfile.TemporaryDirectory() as folder, place(Path(folder)) as (pid, port):
                 wait_until(lambda: is_up(port))
                 found[name].append(asyncio.run(measure(pid, port, given.clients, given.events)))

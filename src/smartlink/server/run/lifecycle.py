@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -98,7 +98,7 @@ class RealtimeServer:
         self._is_stopping = False
 
     async def start(self, listeners: Sequence[socket.socket] | None = None) -> None:
-        """Start listening. Takes ownership of `listeners` if given.
+        """Start listening. Takes ownership of `listeners` if given; without any, connections come by `attached`.
 
         Raises OSError if the port is unavailable, UnsafeSettings if the settings are unsafe or Redis rejects our
         credentials, BadCertificate, AppsInvalid, and QueueUnavailable.
@@ -134,12 +134,31 @@ class RealtimeServer:
         # These objects live as long as the process: exempt them from garbage collection.
         gc.collect()
         gc.freeze()
-        log.info("realtime server listening", host=settings.reverb_server_host, port=self.port)
+        if sockets:
+            log.info("realtime server listening", host=settings.reverb_server_host, port=self.port)
+        else:
+            log.info("realtime server started within an application")
 
     @property
     def certificate(self) -> Certificate | None:
         """The certificate for clients, if this server terminates TLS."""
         return self._certificate
+
+    @contextlib.contextmanager
+    def attached(self, link: Link) -> Iterator[bool]:
+        """Serve a connection that another server has accepted, within the block. Yields whether there is room for it;
+        if so, the link's handler is set.
+        """
+        if not self._capacity.make_room():
+            yield False
+            return
+        link.handler = self._handler(link)
+        self._capacity.over_tls.add(link)
+        try:
+            yield True
+        finally:
+            self._capacity.over_tls.discard(link)
+            link.abort()
 
     def reload(self) -> None:
         """Reload applications and certificate. Errors are logged, and the old values stay in use."""
