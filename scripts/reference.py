@@ -24,6 +24,7 @@ MODULES = (
     "smartlink.broadcasting.models",
     "smartlink.broadcasting.outbox",
     "smartlink.broadcasting.webhooks",
+    "smartlink.broadcasting.server_api",
     "smartlink.broadcasting.testing",
     "smartlink.broadcasting.described",
     "smartlink.broadcasting.integrations.fastapi",

@@ -22,6 +22,7 @@ from smartlink.broadcasting import (
     PresenceChannel,
     PrivateChannel,
 )
+from smartlink.broadcasting.server_api import ServerApi, SyncServerApi
 
 
 class Base(DeclarativeBase):
@@ -170,3 +171,15 @@ async def mistakes() -> None:
     Broadcasting.from_env(member_of=lambda user: user.name.upper() + 1, relay="no")  # error: arg-type
     PrivateChannel(7)  # error: arg-type
     may_follow(7, 7)  # error: arg-type, unused-coroutine
+
+
+async def ask_the_server() -> None:
+    async with ServerApi.from_settings(broadcasting.settings) as api:
+        counted = await api.channels("presence-", info=["user_count"])
+        await api.channels(info=["users"])  # error: list-item
+        most: int = max(channel.user_count or 0 for channel in counted.values())
+        most = (await api.members("presence-rooms.1"))[0].id  # error: assignment
+        api.terminate(7)  # error: unused-coroutine
+    with SyncServerApi.from_settings() as blocking:
+        blocking.publish(PrivateChannel("typing"), "typed", {"room": most})
+        blocking.history("typing", after="7")  # error: arg-type

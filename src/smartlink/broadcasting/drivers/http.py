@@ -27,7 +27,7 @@ _NO_VERDICT = (httpx2.ReadError, httpx2.ReadTimeout, httpx2.RemoteProtocolError)
 
 @dataclass(frozen=True, slots=True)
 class ServiceResponse:
-    """A service's response; `body` is cut off after 64 KiB."""
+    """A service's response; `body` is cut off after the call's limit, by default 64 KiB."""
 
     called: str
     status: int
@@ -99,7 +99,15 @@ class HttpService:
         return await self._call("POST", path, query, body, dict(headers or {}), repeat=repeat)
 
     async def _call(
-        self, method: str, path: str, query: str, body: bytes, headers: dict[str, str], *, repeat: bool
+        self,
+        method: str,
+        path: str,
+        query: str,
+        body: bytes,
+        headers: dict[str, str],
+        *,
+        repeat: bool,
+        max_bytes: int = _MAX_ANSWER_BYTES,
     ) -> ServiceResponse:
         called = f"{self.origin}{path}"
         if self._closed:
@@ -111,7 +119,7 @@ class HttpService:
                 if (trace := tracing.current()) is not None:
                     headers["traceparent"] = trace
                 request = client.build_request(method, url, content=body, headers=headers)
-                return await self._attempts(client, called, request, repeat=repeat)
+                return await self._attempts(client, called, request, repeat=repeat, max_bytes=max_bytes)
         except TimeoutError:
             raise BroadcastUnavailable(f"{called}: no answer within {self._timeout_s:g} s", answered=True) from None
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
@@ -120,9 +128,9 @@ class HttpService:
             said = f"{called}: {type(error).__name__}: {error}{advice}"
             raise BroadcastUnavailable(said, answered=reached) from None
 
-    async def get(self, path: str, *, query: str = "") -> ServiceResponse:
+    async def get(self, path: str, *, query: str = "", max_bytes: int = _MAX_ANSWER_BYTES) -> ServiceResponse:
         """Get `path`, without retries. Raises BroadcastUnavailable if there is no response."""
-        return await self._call("GET", path, query, b"", {}, repeat=False)
+        return await self._call("GET", path, query, b"", {}, repeat=False, max_bytes=max_bytes)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -131,12 +139,12 @@ class HttpService:
             await client.aclose()
 
     async def _attempts(
-        self, client: httpx2.AsyncClient, called: str, request: httpx2.Request, *, repeat: bool
+        self, client: httpx2.AsyncClient, called: str, request: httpx2.Request, *, repeat: bool, max_bytes: int
     ) -> ServiceResponse:
         for attempt in range(1, _ATTEMPTS + 1):
             is_last = attempt == _ATTEMPTS
             try:
-                answer = await self._once(client, called, request)
+                answer = await self._once(client, called, request, max_bytes)
             except _NOT_REACHED:
                 if is_last:
                     raise
@@ -149,13 +157,15 @@ class HttpService:
             await asyncio.sleep(_random.uniform(0.02, 0.1))
         raise AssertionError("the last attempt returns or raises")
 
-    async def _once(self, client: httpx2.AsyncClient, called: str, request: httpx2.Request) -> ServiceResponse:
+    async def _once(
+        self, client: httpx2.AsyncClient, called: str, request: httpx2.Request, max_bytes: int
+    ) -> ServiceResponse:
         response = await client.send(request, stream=True)
         try:
             answer = bytearray()
             async for chunk in response.aiter_raw():
                 answer += chunk
-                if len(answer) > _MAX_ANSWER_BYTES:
+                if len(answer) > max_bytes:
                     break
             return ServiceResponse(
                 called, response.status_code, response.headers.get("content-type", ""), bytes(answer)

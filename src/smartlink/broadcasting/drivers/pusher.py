@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from urllib.parse import quote
 
 import msgspec
@@ -138,9 +138,7 @@ class PusherDriver:
     async def _check(self, ability: str, lack: str, advice: str) -> None:
         """Raise BroadcastRefused unless the server has an ability; others ignore what they do not know."""
         if self._is_smartlink and ability not in (self._abilities or ()):
-            path = f"{self._path}/status"
-            query = signed_query(self._key, self._secret, "GET", path, timestamp=int(self._clock()))
-            answer = await self._service.get(path, query=query)
+            answer = await self._get("/status")
             if answer.status != 404:
                 _check_response(answer)
             said = answer.json()
@@ -149,15 +147,39 @@ class PusherDriver:
         if ability not in (self._abilities or ()):
             raise BroadcastRefused(f"{self._service.origin} {lack}: only a SmartLink server can; {advice}")
 
+    async def read(self, endpoint: str, params: Mapping[str, str] | None = None, *, max_bytes: int) -> bytes:
+        """Return the answer to a signed GET of an endpoint below `/apps/{app_id}`, as JSON of at most `max_bytes`.
+
+        Raises BroadcastUnavailable or BroadcastRefused.
+        """
+        answer = await self._get(endpoint, params, max_bytes + 1)
+        if len(answer.body) > max_bytes:
+            raise BroadcastRefused(f"{answer.called}: the answer is larger than {max_bytes} bytes")
+        _check_response(answer)
+        return answer.body
+
+    async def call(self, endpoint: str, message: object) -> bytes:
+        """Return the answer to a signed POST, as JSON; for calls that may be repeated. Raises like `read`."""
+        return await self._call(endpoint, message, None, may_repeat=True)
+
+    async def _get(
+        self, endpoint: str, params: Mapping[str, str] | None = None, max_bytes: int = 65_536
+    ) -> ServiceResponse:
+        path = self._path + endpoint
+        query = signed_query(self._key, self._secret, "GET", path, timestamp=int(self._clock()), params=params)
+        return await self._service.get(path, query=query, max_bytes=max_bytes)
+
     async def _call(
         self, endpoint: str, message: object, idempotency_key: str | None, *, may_repeat: bool = False
-    ) -> None:
+    ) -> bytes:
         path = self._path + endpoint
         body = msgspec.json.encode(message)
         query = signed_query(self._key, self._secret, "POST", path, body, timestamp=int(self._clock()))
         headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
         repeat = may_repeat or (self._is_smartlink and idempotency_key is not None)
-        _check_response(await self._service.post(path, body, query=query, headers=headers, repeat=repeat))
+        answer = await self._service.post(path, body, query=query, headers=headers, repeat=repeat)
+        _check_response(answer)
+        return answer.body
 
     def _event(self, envelope: Envelope) -> dict[str, object]:
         event: dict[str, object] = {"name": envelope.name, "data": envelope.payload}
