@@ -11,6 +11,7 @@ from playwright.async_api import Locator, Page, WebSocketRoute, expect
 
 from kit import client
 from kit.callers import Callers
+from kit.scrolling import read_back_to
 from kit.serve import Smartlink
 from kit.waiting import eventually, eventually_told
 
@@ -219,22 +220,7 @@ async def test_a_search_result_opens_at_its_place(call: Callers, sign_in: SignIn
     await expect(message(ana, "said meanwhile")).to_be_in_viewport()
     # Up again by scrolling: the whole room, without a gap.
     wanted = [row["message"] for row in await call("ana", "GET", "/api/chat/messages?limit=100")]
-    seen: dict[int, str] = {}
-
-    async def has_seen_all() -> bool:
-        """Scroll up, and note what comes into view."""
-        for message_id, text in await ana.get_by_role("log").evaluate(
-            """log => {
-            log.scrollBy(0, -log.clientHeight / 2)
-            return [...log.querySelectorAll('[data-message]')]
-                .map((one) => [one.dataset.message, one.querySelector('.words').innerText])
-            }"""
-        ):
-            seen[int(message_id)] = text
-        return wanted[0] in seen.values()
-
-    await eventually_told(has_seen_all)
-    assert [seen[message_id] for message_id in sorted(seen)][-100:] == wanted
+    assert await read_back_to(ana, wanted[0]) == wanted
 
 
 async def test_a_search_shows_no_results_and_failures(sign_in: SignIn) -> None:
