@@ -29,6 +29,7 @@ MODULES = (
     "smartlink.broadcasting.described",
     "smartlink.broadcasting.integrations.fastapi",
     "smartlink.broadcasting.integrations.django",
+    "smartlink.broadcasting.integrations.django_models",
     "smartlink.broadcasting.integrations.flask",
 )
 _CODE = re.compile(r"    \S|@|class |with |async with |await |urlpatterns|app\.|[a-z_]+ = |[a-z_]+\.[a-z_]+\(")

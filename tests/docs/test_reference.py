@@ -23,7 +23,7 @@ def test_the_reference_is_current(script: str) -> None:
     assert checked.returncode == 0, checked.stderr
 
 
-@pytest.mark.parametrize("name", ["", ".outbox", ".webhooks", ".testing", ".sessions", ".models"])
+@pytest.mark.parametrize("name", ["", ".outbox", ".webhooks", ".testing", ".sessions", ".models", ".server_api"])
 def test_every_public_name_is_described(name: str) -> None:
     module = importlib.import_module(f"smartlink.broadcasting{name}")
     undescribed = [

@@ -23,10 +23,11 @@ from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction, scoped_s
 from sqlalchemy.orm.exc import DetachedInstanceError, ObjectDeletedError
 
 from smartlink.broadcasting.broadcaster import Broadcaster
+from smartlink.broadcasting.changes import Change, ModelChanged
 from smartlink.broadcasting.envelope import Delivery, Envelope
 from smartlink.broadcasting.errors import BroadcastConfigError, BroadcastError
 from smartlink.broadcasting.events import BroadcastEvent
-from smartlink.broadcasting.models import BroadcastsChanges, Change, ModelChanged
+from smartlink.broadcasting.models import BroadcastsChanges
 from smartlink.broadcasting.outbox import Outbox
 
 __all__ = ["SessionBroadcasts"]

@@ -32,6 +32,7 @@ from smartlink.broadcasting.authorizer import (
     RequestRefused,
 )
 from smartlink.broadcasting.broadcaster import Report
+from smartlink.broadcasting.changes import Change, ChangingModel, ModelChanged
 from smartlink.broadcasting.config import BroadcastSettings
 from smartlink.broadcasting.envelope import Delivery, Envelope
 from smartlink.broadcasting.errors import BroadcastConfigError, BroadcastError
@@ -170,6 +171,20 @@ class DjangoBroadcasting(BaseBroadcasting):
         if durable:
             self.outbox.record(durable)
             transaction.on_commit(self._start_relay, using=self._using)
+
+    def announce_model_changes(self) -> None:
+        """Announce the changes of models with `BroadcastsChanges` from now on; see `integrations.django_models`.
+
+        Call it once Django is ready, in `AppConfig.ready` or your module of channel rules; again, it does nothing. A
+        change is recorded in the open transaction: without `transaction.atomic`, a crash right after a `save` may lose
+        it. On PostgreSQL each change holds a lock for its channel until the commit.
+        """
+        from smartlink.broadcasting.integrations.django_models import follow_changes
+
+        def announce(model: ChangingModel, change: Change) -> None:
+            self.announce(ModelChanged.of(model, change), to_others=model.broadcast_to_others)
+
+        follow_changes(announce, self._using, self)
 
     def close(self) -> None:
         """Close the connections of `send_now_sync`, and stop the relay's thread. A later use starts again."""

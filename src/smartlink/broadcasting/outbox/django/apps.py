@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.core.checks import register
 
 __all__ = ["OutboxConfig"]
 
@@ -13,3 +14,10 @@ class OutboxConfig(AppConfig):  # type: ignore[misc] # Django has no types
     name = "smartlink.broadcasting.outbox.django"
     label = "smartlink_outbox"
     verbose_name = "SmartLink outbox"
+
+    def ready(self) -> None:
+        """Register the system checks."""
+        from smartlink.broadcasting.outbox.django.checks import CHECKS
+
+        for check, tag, is_for_deployment in CHECKS:
+            register(check, tag, deploy=is_for_deployment)
