@@ -25,6 +25,7 @@ _OTHER_METHODS = frozenset({"CONNECT", "SETUP", "SOURCE", "TRACE"})
 """Of proxies, RTSP and Icecast: told apart from nonsense."""
 _OTHER_VERSIONS = frozenset({"HTTP/0.9", "HTTP/2.0"})
 _HOST = re.compile(r"(?:[-A-Za-z0-9._~!$&'()*+,;=%]+|\[[0-9A-Fa-f:.]+\])?(?::[0-9]{0,5})?\Z")
+_URL = re.compile(r"https?://([^/?#]*)(.*)\Z", re.IGNORECASE)
 _TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+\Z")
 _LENGTH_DIGITS = 19
 """Of the largest 64-bit number."""
@@ -190,8 +191,8 @@ def _length(headers: dict[str, str]) -> int | None:
 
 def _origin_form(target: str, host: str) -> str:
     """The request target from its path on. RFC 9112, section 3.2.2: absolute URLs must be accepted too."""
-    scheme, _, rest = target.partition("://")
-    authority, slash, path = rest.partition("/")
-    if scheme.lower() not in ("http", "https") or authority.lower() != host.lower():
+    url = _URL.match(target)
+    if url is None or url[1].lower() != host.lower():
         raise HttpError(400, "The request target must be a path, or a URL whose host matches the Host header")
-    return slash + path
+    rest = url[2]
+    return rest if rest.startswith("/") else f"/{rest}"

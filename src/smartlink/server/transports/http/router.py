@@ -191,9 +191,9 @@ class Router:
 def _route(path: str) -> _Route | None:
     """What a path means; None if nothing. Applications send the same paths again and again."""
     parts = path.split("/")[1:]
-    if parts[0] == "apps" and len(parts) >= 3:
+    if len(parts) >= 3 and parts[0] == "apps":
         return _Route(unquote(parts[1]), *(_find(parts[2:]) or ()))
-    if parts[0] == "users" and len(parts) == 3 and parts[2] in _ENDINGS:
+    if len(parts) == 3 and parts[0] == "users" and parts[2] in _ENDINGS:
         # An official client omits the application from this path; the key identifies it.
         return _Route(None, *_ending(parts[1], parts[2]))
     return None

@@ -1,0 +1,53 @@
+"""What a request is answered does not depend on how its bytes were split, or on what else is under way."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from kit.client import Client, raw
+from kit.realtime import KEY, SECRET, realtime_server
+from kit.waiting import LIMIT_S, eventually
+from smartlink.protocol.signing import signed_query
+from smartlink.server.run.lifecycle import RealtimeServer
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CLOSE = b"Host: x\r\nConnection: close\r\n"
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def server() -> AsyncIterator[RealtimeServer]:
+    async with realtime_server() as running:
+        yield running
+        assert running.metrics.internal_errors == 0
+
+
+def signed(method: str, path: str, body: bytes = b"", **params: str) -> bytes:
+    query = signed_query(KEY, SECRET, method, path, body, timestamp=int(time.time()), params=params)
+    return f"{method} {path}?{query} HTTP/1.1\r\nHost: x\r\n".encode()
+
+
+async def everything(client: Client) -> bytes:
+    """What comes until the end of the stream."""
+    async with asyncio.timeout(LIMIT_S):
+        return await client.reader.read()
+
+
+def answers(received: bytes) -> list[int]:
+    """The status of each answer."""
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 ([0-9]{3}) ", received)]
+
+
+@pytest.mark.parametrize("target", [b"http://x", b"http://x?a=b", b"HTTP://X/", b"/", b"//", b"/?", b"?a"])
+async def test_a_url_without_a_path_is_answered(server: RealtimeServer, target: bytes) -> None:
+    """RFC 9112, section 3.2.2; 9110, section 4.2.3: an empty path is `/`."""
+    async with raw(server.port) as client:
+        client.writer.write(b"GET %b HTTP/1.1\r\n%b\r\n" % (target, CLOSE))
+
+        assert answers(await everything(client)) == [400 if target == b"?a" else 404]
