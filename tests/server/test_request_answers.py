@@ -51,3 +51,24 @@ async def test_a_url_without_a_path_is_answered(server: RealtimeServer, target: 
         client.writer.write(b"GET %b HTTP/1.1\r\n%b\r\n" % (target, CLOSE))
 
         assert answers(await everything(client)) == [400 if target == b"?a" else 404]
+
+
+BODILESS: dict[str, tuple[bytes, int]] = {
+    "of a WebSocket": (b"HEAD /app/app-key HTTP/1.1\r\nHost: x\r\n\r\n", 405),
+    "whose body is awaited": (b"HEAD /up HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n", 413),
+    "whose body is too large": (b"HEAD /up HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n\r\n", 413),
+    "whose chunks are malformed": (b"HEAD /up HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n", 400),
+}
+
+
+@pytest.mark.parametrize("name", BODILESS)
+async def test_a_refusal_of_head_has_no_body(server: RealtimeServer, name: str) -> None:
+    """RFC 9110, section 9.3.2: a proxy would read it as the beginning of another answer."""
+    request, status = BODILESS[name]
+    async with raw(server.port) as client:
+        client.writer.write(request)
+        head, _, body = (await everything(client)).partition(b"\r\n\r\n")
+
+    assert answers(head) == [status]
+    assert b"\r\nContent-Length: " in head
+    assert body == b""

@@ -158,7 +158,8 @@ class HttpConnection:
                 self._begun_at = 0.0
             elif is_complete or not self._begun_at or reader.head is not head:
                 self._begun_at = self._shared.sweeper.now()
-                if reader.head is not None and reader.head is not head:
+                is_open = not (self._has_fault or self._is_last)
+                if is_open and reader.head is not None and reader.head is not head:
                     self._check_head(reader.head)
         if self._stream is not None and (self._has_fault or self._is_last or len(self._complete) > 1):
             # The answer may never end: nothing after it can be answered.
@@ -393,7 +394,8 @@ class HttpConnection:
     def _on_failed(self) -> None:
         if self._answer_state is not AnswerState.OVER:
             self._answer_state = AnswerState.READY
-            self._refuse(HttpError(500, "Internal error"))
+            method = None if self._current is None else self._current[0].method
+            self._refuse(HttpError(500, "Internal error"), method)
 
     def _upgrade(self, request: HttpRequest) -> None:
         headers = request.headers
@@ -402,7 +404,7 @@ class HttpConnection:
                 raise HttpError(400, "A WebSocket handshake must not have a body")
             self._shared.upgrade(self._link, request)
         except HttpError as error:
-            self._refuse(error)
+            self._refuse(error, request.method)
             return
         self._answer_state = AnswerState.OVER
         self._forget()
@@ -414,8 +416,11 @@ class HttpConnection:
         self._shared.open.discard(self)
         self._shared.evictable.discard(self)
 
-    def _refuse(self, error: HttpError) -> None:
-        self._link.write(encode(error.response(), closes=True))
+    def _refuse(self, error: HttpError, method: str | None = None) -> None:
+        """Answer and end. `method` is that of the refused request; None for the one that is being read."""
+        if method is None and self._reader.head is not None:
+            method = self._reader.head.method
+        self._link.write(encode(error.response(), closes=True, with_body=method != "HEAD"))
         self._finish()
 
     def _finish(self) -> None:

@@ -34,7 +34,7 @@ class RequestReader:
         self._skipped = 0
         """Bytes of blank lines before the head."""
         self.head: Head | None = None
-        """Of the request whose body is incomplete."""
+        """Of the request whose body is incomplete or refused."""
         self._parts: list[bytes] = []
         self._missing = 0
         """Bytes missing of the body, or of the chunk under way."""
@@ -64,7 +64,6 @@ class RequestReader:
             head = self._read_head()
             if head is None:
                 return None
-            self.head = head
         if self._chunks is not None:
             body = self._read_chunks(self._chunks)
         elif self._missing:
@@ -93,6 +92,7 @@ class RequestReader:
         head = parse_head(data[start:end])
         self._position = end + 4
         self._skipped = 0
+        self.head = head
         if head.length is None:
             self._chunks = _Chunks(len(data) - self._position)
         elif head.length > self._max_body_bytes:
