@@ -24,13 +24,25 @@ _NOT_IN_TRAILERS = frozenset({"content-length", "transfer-encoding"})
 class RequestReader:
     """Takes bytes with `feed`, and gives whole requests with `read`. After an HttpError nothing more may be read."""
 
-    __slots__ = ("_chunks", "_data", "_max_body_bytes", "_missing", "_parts", "_position", "_skipped", "head")
+    __slots__ = (
+        "_chunks",
+        "_data",
+        "_looked_to",
+        "_max_body_bytes",
+        "_missing",
+        "_parts",
+        "_position",
+        "_skipped",
+        "head",
+    )
 
     def __init__(self, max_body_bytes: int) -> None:
         self._max_body_bytes = max_body_bytes
         self._data = b""
         self._position = 0
         """Where what has not been read begins in `_data`."""
+        self._looked_to = 0
+        """Up to where `_data` has been looked through in vain for the end of what is read."""
         self._skipped = 0
         """Bytes of blank lines before the head."""
         self.head: Head | None = None
@@ -52,10 +64,8 @@ class RequestReader:
 
     def feed(self, data: bytes) -> None:
         """Add what arrived."""
-        self._data = data if self._position == len(self._data) else self._data[self._position :] + data
-        self._position = 0
-        if self._chunks is not None:
-            self._chunks.raw_bytes += len(data)
+        self._keep_rest()
+        self._data = self._data + data if self._data else data
 
     def read(self) -> tuple[Head, bytes] | None:
         """The next request's head and body; None if it is incomplete. Raises HttpError."""
@@ -75,26 +85,50 @@ class RequestReader:
         self.head = None
         return head, body
 
+    def _keep_rest(self) -> None:
+        """Keep no bytes that have been read: most connections are idle, for more than a minute."""
+        if self._position:
+            self._data = self.rest
+            self._looked_to = max(0, self._looked_to - self._position)
+            self._position = 0
+
+    def _find(self, mark: bytes) -> int:
+        """Where the first `mark` begins; -1 until it has arrived. Raises HttpError for a line feed by itself before it.
+
+        Looks at each byte once, however many segments bring them.
+        """
+        data = self._data
+        end = data.find(mark, max(self._position, self._looked_to - len(mark) + 1))
+        if end >= 0:
+            self._looked_to = 0
+            return end
+        begin = max(self._position, self._looked_to)
+        if data[begin - 1 : begin] == b"\r" and begin > self._position:
+            begin -= 1
+        self._looked_to = len(data)
+        if has_stray_newline(data, begin):
+            raise malformed("a line that does not end in CR LF")
+        return -1
+
     def _read_head(self) -> Head | None:
-        data, start = self._data, self._position
-        while data.startswith(b"\r\n", start):
-            start += 2
+        data = self._data
+        while data.startswith(b"\r\n", self._position):
+            self._position += 2
             self._skipped += 2
-        end = data.find(b"\r\n\r\n", start)
-        size = self._skipped + (end if end >= 0 else len(data)) - start
+        start, end = self._position, self._find(b"\r\n\r\n")
+        # Of an incomplete head, the last three bytes may belong to the blank line behind it.
+        size = self._skipped + (end if end >= 0 else len(data) - 3) - start
         if size > MAX_HEAD_BYTES:
             raise HttpError(431, f"Headers larger than {MAX_HEAD_BYTES} bytes")
         if end < 0:
-            self._position = start
-            if has_stray_newline(data, start):
-                raise malformed("a line that does not end in CR LF")
+            self._keep_rest()
             return None
         head = parse_head(data[start:end])
         self._position = end + 4
         self._skipped = 0
         self.head = head
         if head.length is None:
-            self._chunks = _Chunks(len(data) - self._position)
+            self._chunks = _Chunks()
         elif head.length > self._max_body_bytes:
             raise self._too_large(head.length)
         else:
@@ -110,6 +144,7 @@ class RequestReader:
         if self._missing:
             if part:
                 self._parts.append(part)
+            self._keep_rest()
             return None
         if self._parts:
             self._parts.append(part)
@@ -118,8 +153,6 @@ class RequestReader:
         return part
 
     def _read_chunks(self, chunks: _Chunks) -> bytes | None:
-        if chunks.raw_bytes > 2 * self._max_body_bytes + MAX_HEAD_BYTES:
-            raise HttpError(413, "More around the chunks of the body than in them")
         while not chunks.is_last:
             if self._missing:
                 if (part := self._read_part()) is None:
@@ -134,7 +167,7 @@ class RequestReader:
                     return None
                 self._position += 2
                 chunks.is_open = False
-            if (size := self._read_size()) is None:
+            if (size := self._read_size(chunks)) is None:
                 return None
             chunks.size += size
             if chunks.size > self._max_body_bytes:
@@ -146,15 +179,18 @@ class RequestReader:
         self._chunks = None
         return b"".join(chunks.parts)
 
-    def _read_size(self) -> int | None:
-        data, start = self._data, self._position
-        end = data.find(b"\r\n", start)
-        if end < 0 and not has_stray_newline(data, start):
+    def _read_size(self, chunks: _Chunks) -> int | None:
+        data, start, end = self._data, self._position, self._find(b"\r\n")
+        length = (end if end >= 0 else len(data) - 1) - start
+        if length > MAX_HEAD_BYTES or chunks.around + length > 2 * self._max_body_bytes + MAX_HEAD_BYTES:
+            raise HttpError(413, "More around the chunks of the body than in them")
+        if end < 0:
             return None
-        found = _CHUNK.fullmatch(data, start, end) if end >= 0 else None
+        found = _CHUNK.fullmatch(data, start, end)
         if found is None:
             raise malformed("a chunk without a valid size")
         self._position = end + 2
+        chunks.around += length + len(b"\r\n" * 2)
         return int(found[1], 16)
 
     def _read_trailers(self) -> bool:
@@ -163,12 +199,10 @@ class RequestReader:
         if data.startswith(b"\r\n", start):
             self._position = start + 2
             return True
-        end = data.find(b"\r\n\r\n", start)
-        if (end if end >= 0 else len(data)) - start > MAX_HEAD_BYTES:
+        end = self._find(b"\r\n\r\n")
+        if (end if end >= 0 else len(data) - 3) - start > MAX_HEAD_BYTES:
             raise HttpError(431, f"Trailers larger than {MAX_HEAD_BYTES} bytes")
         if end < 0:
-            if has_stray_newline(data, start):
-                raise malformed("a line that does not end in CR LF")
             return False
         if not _NOT_IN_TRAILERS.isdisjoint(fields_of(lines_of(data[start:end]))):
             raise malformed("a length among the trailers")
@@ -182,13 +216,13 @@ class RequestReader:
 class _Chunks:
     """A body that comes in chunks."""
 
-    __slots__ = ("is_last", "is_open", "parts", "raw_bytes", "size")
+    __slots__ = ("around", "is_last", "is_open", "parts", "size")
 
-    def __init__(self, raw_bytes: int) -> None:
+    def __init__(self) -> None:
         self.parts: list[bytes] = []
         self.size = 0
-        self.raw_bytes = raw_bytes
-        """Bytes read since the head, with sizes and trailers."""
+        self.around = 0
+        """Bytes read since the head that are not of the body: sizes, extensions, ends of lines."""
         self.is_open = False
         """The chunk has all its bytes, but not yet the end of its line."""
         self.is_last = False
