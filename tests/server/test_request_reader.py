@@ -84,6 +84,18 @@ def test_an_endless_chunk_line_is_refused_before_it_is_long() -> None:
     assert taken([CHUNKED, b"1;" + b"x" * MAX_HEAD_BYTES], max_body=10**9) == [413]
 
 
+NO_BEGINNINGS = {
+    "a TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "NUL": b"\0", "a blank": b" GET", "UTF-8": b"\xc5\xbe",
+    "CR and no LF": b"\rG", "blank lines before": b"\r\n\r\n\x80",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_BEGINNINGS)
+def test_what_cannot_become_a_request_is_refused_before_a_head_ends(name: str) -> None:
+    """A TLS client at a port without TLS would otherwise wait until it times out."""
+    assert taken([NO_BEGINNINGS[name]]) == taken(bytewise(NO_BEGINNINGS[name])) == [400]
+
+
 @pytest.mark.parametrize("end", [b"", b"\r\n"])
 def test_nothing_is_kept_of_requests_that_were_read(end: bytes) -> None:
     """Thousands of idle connections would each keep the segment that came last."""

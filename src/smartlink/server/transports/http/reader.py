@@ -18,6 +18,8 @@ from smartlink.server.transports.http.head import (
 __all__ = ["RequestReader"]
 
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?")
+_BEGINNING = re.compile(rb"[!-~]|\r?\Z")
+"""Of a head. A TLS client at a port without TLS is told at once: its first message has no end of a head to wait for."""
 _NOT_IN_TRAILERS = frozenset({"content-length", "transfer-encoding"})
 
 
@@ -121,6 +123,8 @@ class RequestReader:
         if size > MAX_HEAD_BYTES:
             raise HttpError(431, f"Headers larger than {MAX_HEAD_BYTES} bytes")
         if end < 0:
+            if not _BEGINNING.match(data, start):
+                raise malformed("it does not begin with a method")
             self._keep_rest()
             return None
         head = parse_head(data[start:end])
