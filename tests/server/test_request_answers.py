@@ -72,3 +72,16 @@ async def test_a_refusal_of_head_has_no_body(server: RealtimeServer, name: str) 
     assert answers(head) == [status]
     assert b"\r\nContent-Length: " in head
     assert body == b""
+
+
+async def test_expect_100_continue_is_answered_behind_earlier_requests(server: RealtimeServer) -> None:
+    """RFC 9110, section 10.1.1: the client waits for it, and would time out."""
+    body = b'{"name":"e","channel":"chat","data":""}'
+    head = signed("POST", "/apps/1001/events", body) + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
+    async with raw(server.port) as client, asyncio.timeout(LIMIT_S):
+        client.writer.write(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n" * 20 + head)
+        received = await client.reader.readuntil(b" 100 Continue\r\n\r\n")
+        assert answers(received) == [404] * 20 + [100]
+        client.writer.write(body + b"GET /up HTTP/1.1\r\n%b\r\n" % CLOSE)
+
+        assert answers(await everything(client)) == [200, 200]

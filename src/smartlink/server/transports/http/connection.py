@@ -104,6 +104,7 @@ class HttpConnection:
         "_behind_since",
         "_complete",
         "_current",
+        "_expecting",
         "_fault",
         "_has_requested",
         "_idle_since",
@@ -127,6 +128,8 @@ class HttpConnection:
         """The request whose answer is under way."""
         self._fault: HttpError | None = None
         """Why nothing more is read; sent after the answers to the complete requests."""
+        self._expecting: Head | None = None
+        """Of the request that waits for `100 Continue` before it sends its body."""
         self._has_requested = False
         """At least one request was complete."""
         self._is_last = False
@@ -270,7 +273,7 @@ class HttpConnection:
         return HttpRequest(head.method, path, head.query, headers, body, self._client(headers), head.is_http_1_0)
 
     def _check_head(self, head: Head) -> None:
-        """Refuse now what will be refused whatever its body is; say that the body is wanted, if that was asked."""
+        """Refuse now what will be refused whatever its body is; note whether it asks if its body is wanted."""
         request = self._request(head)
         if self._shared.fallback.takes(request.path):
             self._shared.tasks.run(self._shared.fallback.refusal(request), partial(self._on_checked, head))
@@ -278,10 +281,8 @@ class HttpConnection:
             self._fault = self._fault or self._shared.router.refusal(request)
             if self._fault is None:
                 self._shared.evictable.discard(self)
-        # While earlier answers are under way, it would arrive instead of them; the peer sends its body anyway.
-        has_earlier = self._answer_state is AnswerState.ANSWERING or self._complete
-        if "expect" in head.headers and self._fault is None and not (has_earlier or head.is_http_1_0):
-            self._link.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if "expect" in head.headers and not head.is_http_1_0:
+            self._expecting = head
 
     def _on_checked(self, head: Head, refusal: HttpError | None) -> None:
         if refusal is not None and head is self._reader.head and self._answer_state is not AnswerState.OVER:
@@ -318,8 +319,12 @@ class HttpConnection:
             return
         if self._fault is not None:
             self._refuse(self._fault)
-        else:
-            self._link.resume()
+            return
+        self._link.resume()
+        # Not before: it would arrive instead of an earlier answer.
+        expecting, self._expecting = self._expecting, None
+        if expecting is not None and expecting is self._reader.head:
+            self._link.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _wait_for_turn(self) -> None:
         self._answer_state = AnswerState.PACED
