@@ -40,7 +40,7 @@ REFUSED = {
     "an unknown call": ("/apps/1001/nothing", 404),
     "an unknown path": ("/nothing", 404),
     "a call that is read": ("/apps/1001/channels", 405),
-    "the probe": ("/up", 413),
+    "the probe": ("/up", 405),
     "an unknown session": (f"/pusher/app/{KEY}/1/abcdefgh/xhr_send", 404),
     "a session of an unknown application": ("/app/none/1/abcdefgh/xhr_send", 404),
 }

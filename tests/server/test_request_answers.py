@@ -85,3 +85,23 @@ async def test_expect_100_continue_is_answered_behind_earlier_requests(server: R
         client.writer.write(body + b"GET /up HTTP/1.1\r\n%b\r\n" % CLOSE)
 
         assert answers(await everything(client)) == [200, 200]
+
+
+@pytest.mark.parametrize("line", [b"GET /up", b"HEAD /up", b"OPTIONS /apps/1001/events", b"OPTIONS /up", b"POST /up"])
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [(b"Content-Length: 2\r\n", b"{}"), (b"Transfer-Encoding: chunked\r\n", b"2\r\n{}\r\n0\r\n\r\n")],
+    ids=["length", "chunks"],
+)
+async def test_a_body_that_is_not_taken_is_refused_whenever_it_comes(
+    server: RealtimeServer, line: bytes, framing: bytes, body: bytes
+) -> None:
+    head = b"%b HTTP/1.1\r\n%b%b\r\n" % (line, CLOSE, framing)
+    async with raw(server.port) as client:
+        client.writer.write(head + body)
+        at_once = answers(await everything(client))
+    async with raw(server.port) as client:
+        client.writer.write(head)
+        awaited = answers(await everything(client))
+
+    assert at_once == awaited == [413 if line in (b"GET /up", b"HEAD /up", b"OPTIONS /apps/1001/events") else 405]

@@ -83,7 +83,7 @@ class Router:
         return self._to_origin(request, response) if "origin" in request.headers else response
 
     def _probed(self, request: HttpRequest) -> HttpResponse:
-        _allow(request, "GET", "HEAD")
+        _check_probe(request)
         return self._up() if self._is_ready() else _DRAINING
 
     def _up(self) -> HttpResponse:
@@ -98,8 +98,8 @@ class Router:
     def refusal(self, head: HttpRequest) -> HttpError | None:
         """The error to refuse a request with regardless of its body; None if that depends on the body."""
         try:
-            if head.path == "/up" or head.method == "OPTIONS":
-                raise HttpError(413, "This request takes no body")
+            if head.path == "/up":
+                _check_probe(head, is_whole=False)
             self._admitted(head, is_whole=False)
         except HttpError as error:
             metrics = self.node.metrics
@@ -134,6 +134,8 @@ class Router:
         """Find what is called, and check that the caller may. Raises HttpError for faults of the head and, if whole,
         of the body's MD5.
         """
+        if request.method == "OPTIONS":
+            _check_empty(request, is_whole=is_whole)
         route = _route(request.path)
         if route is None:
             raise HttpError(404, "No such path: the HTTP API is below /apps/{id}, WebSockets are at /app/{key}")
@@ -269,6 +271,17 @@ def _change_info(router: Router, app: App, request: HttpRequest, _: Parameters, 
 def _allow(request: HttpRequest, *methods: str) -> None:
     if request.method not in methods:
         raise HttpError(405, f"Use {' or '.join(methods)}", {"Allow": ", ".join(methods)})
+
+
+def _check_probe(request: HttpRequest, *, is_whole: bool = True) -> None:
+    _allow(request, "GET", "HEAD")
+    _check_empty(request, is_whole=is_whole)
+
+
+def _check_empty(request: HttpRequest, *, is_whole: bool) -> None:
+    """Refuse a body, whether it came with the head or is awaited."""
+    if not is_whole or request.body or "transfer-encoding" in request.headers:
+        raise HttpError(413, "This request takes no body")
 
 
 def _preflight(app: App, request: HttpRequest) -> HttpResponse:
