@@ -3,7 +3,10 @@
 Both servers stay up and take turns, so that other load on the machine counts for both alike; `memory` starts fresh
 ones. All rows but two are CPU time: `full_speed` is elapsed time, `memory` kilobytes.
 
-usage: benchmarks/compare.py --before /path/to/another/checkout [--rounds 5] [--workers 1] [NAME …]
+With `--before-workers` and this checkout as `--before`, two numbers of workers are compared. One worker has core 0
+to itself, several share both cores with the load client.
+
+usage: benchmarks/compare.py --before /path/to/another/checkout [--rounds 5] [--workers 1] [--before-workers 1] [NAME …]
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -91,11 +95,13 @@ def main() -> None:
     parser.add_argument("--before", type=Path, required=True, help="the checkout to compare with")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--before-workers", type=int, help="as many as --workers, if not given")
     options = parser.parse_args()
+    workers = (options.before_workers or options.workers, options.workers)
     compile_tools()
     print(f"{'':<12}{'before':>12}{'after':>12}{'after/before':>14}  us, kB; median of {options.rounds}")
     names = options.names or list(MEASURES)
-    with pair(options.before, options.workers) as servers:
+    with pair(options.before, workers) as servers:
         for name in names:
             if name != memory.__name__:
                 for server in servers:
@@ -104,26 +110,39 @@ def main() -> None:
     if memory.__name__ in names:
         rounds = []
         for _ in range(options.rounds):
-            with pair(options.before, options.workers) as servers:
+            with pair(options.before, workers) as servers:
                 rounds.append([memory(*server) for server in servers])
         report(memory.__name__, rounds)
 
 
 @contextmanager
-def pair(before: Path, workers: int) -> Iterator[list[tuple[int, list[int]]]]:
-    """A server of each checkout: its port and its processes."""
-    command = [SMARTLINK, "reverb", "start", "--workers", str(workers)]
+def pair(before: Path, workers: tuple[int, int]) -> Iterator[list[tuple[int, list[int]]]]:
+    """A server of each checkout, with so many workers: its port and its processes."""
     ports, own = (free_port(), free_port()), os.environ.get("PYTHONPATH")
     with ExitStack() as stack:
-        pids = []
-        for port, sources in zip(ports, (before / "src", SOURCES), strict=True):
+        servers = []
+        for port, sources, count in zip(ports, (before / "src", SOURCES), workers, strict=True):
             os.environ["PYTHONPATH"] = str(sources)
-            pids.append(stack.enter_context(running(command, port, pinned=workers == 1)))
+            command = [SMARTLINK, "reverb", "start", "--workers", str(count)]
+            pid = stack.enter_context(running(command, port, pinned=count == 1))
+            # The port is open before the workers have started.
+            wanted = 1 if count == 1 else 1 + count
+            await_that(lambda pid=pid, wanted=wanted: len(children(pid)) == wanted)
+            servers.append((port, children(pid)))
         if own is None:
             del os.environ["PYTHONPATH"]
         else:
             os.environ["PYTHONPATH"] = own
-        yield [(port, children(pid)) for port, pid in zip(ports, pids, strict=True)]
+        yield servers
+
+
+def await_that(is_true: Callable[[], bool]) -> None:
+    """Return when `is_true()` is; SystemExit if it is not in 15 s."""
+    until = time.monotonic() + 15
+    while not is_true():
+        if time.monotonic() > until:
+            raise SystemExit("the workers have not started")
+        time.sleep(0.05)
 
 
 def report(name: str, rounds: list[list[float]]) -> None:

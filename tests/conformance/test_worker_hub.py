@@ -28,6 +28,7 @@ from smartlink.server.workers.engines import (
     WorkerIdempotency,
     WorkerPresence,
 )
+from smartlink.server.workers.order import ordering_pair
 from smartlink.server.workers.parent_link import ParentLink
 
 APP_BYTES = 100_000
@@ -332,7 +333,8 @@ async def test_publications_held_back_by_a_turn_are_dropped_with_their_worker(ma
 async def test_records_after_a_reply_are_handled_after_its_caller_ran() -> None:
     """So that between the state a join learned and the first event it hears, nothing is missed."""
     here, there = socket.socketpair()
-    link, hub = ParentLink(here), FarEnd(there)
+    ordered, order = ordering_pair()
+    link, hub = ParentLink(here, order), FarEnd(there)
     broker, presence = WorkerBroker(link), WorkerPresence(link)
     log: list[str] = []
     await broker.start(lambda publication: log.append(getattr(publication, "frame", b"").decode()))
@@ -341,15 +343,20 @@ async def test_records_after_a_reply_are_handled_after_its_caller_ran() -> None:
         arrival = await presence.join("1", "presence-a", f"1.{number}", ANA)
         log.append(f"joined, {len(arrival.members)} there")
 
-    joins = [asyncio.ensure_future(join(number)) for number in range(3)]
-    for kind in (messages.Hello, messages.Call, messages.Call, messages.Call):
+    subscribing = asyncio.ensure_future(broker.subscribe("1", "presence-a"))
+    for kind in (messages.Hello, messages.Call):
         assert isinstance(messages.from_worker(await hub.received()), kind)
+    await hub.send(messages.Reply(1, raw(None)))
+    await subscribing
+    joins = [asyncio.ensure_future(join(number)) for number in range(3)]
+    for _ in joins:
+        assert isinstance(messages.from_worker(await hub.received()), messages.Call)
     await hub.send(
         messages.ForwardedPublication(0, "1", "presence-a", b"before", None, False),
-        messages.Reply(1, raw(Arrival(True, True, 1, members=(ANA,))), 1),
+        messages.Reply(2, raw(Arrival(True, True, 1, members=(ANA,))), 1),
         messages.ForwardedPublication(0, "1", "presence-a", b"between", None, False),
-        messages.Reply(2, raw(Arrival(False, True, 2, members=(ANA, BEN))), 2),
-        messages.Reply(3, raw(Arrival(False, False, 3, members=(ANA, BEN)))),
+        messages.Reply(3, raw(Arrival(False, True, 2, members=(ANA, BEN))), 2),
+        messages.Reply(4, raw(Arrival(False, False, 3, members=(ANA, BEN)))),
         messages.ForwardedPublication(0, "1", "presence-a", b"after", None, False),
     )
     await asyncio.gather(*joins)
@@ -360,6 +367,7 @@ async def test_records_after_a_reply_are_handled_after_its_caller_ran() -> None:
     turns = [messages.from_worker(await hub.received()) for _ in range(2)]
     assert turns == [messages.Settled(1), messages.Settled(2)]
     await link.close()
+    ordered.close()
     there.close()
 
 

@@ -40,7 +40,7 @@ class Workers:
         """Add a worker, and return its link when it is ready."""
         here, there = socket.socketpair()
         peer = self.hub.peer(here)
-        link = ParentLink(there)
+        link = ParentLink(there, self.hub.order_end().dup())
         self.peers.append(peer)
         self.links.append(link)
         link.ready(dict)
@@ -62,3 +62,4 @@ async def workers(max_app_bytes: int = 67_108_864, log_bytes: int = 33_554_432) 
             await link.close()
         for peer in running.peers:
             peer.close()
+        running.hub.close()

@@ -1,6 +1,6 @@
 """One worker process of the realtime server, started by its parent.
 
-Run as `python -m smartlink.cli.worker --line=5 --listen=6,7`, where the numbers are inherited descriptors.
+Run as `python -m smartlink.cli.worker --line=5 --order=6 --listen=7,8`, where the numbers are inherited descriptors.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     # Parents of every version start workers with this name.
     parser.add_argument("--line", type=int, required=True)
+    parser.add_argument("--order", type=int)
     parser.add_argument("--listen", required=True)
     parser.add_argument("--settings", default="{}")
     parser.add_argument("--debug", action="store_true")
@@ -50,6 +51,9 @@ def main() -> int:
     configure(verbose=given.debug)
     raise_descriptor_limit()
     end = socket.socket(fileno=given.line)
+    if given.order is None:
+        return _fail(end, "the parent is of an older version")
+    order = socket.socket(fileno=given.order)
     listeners = [socket.socket(fileno=int(descriptor)) for descriptor in given.listen.split(",")]
     try:
         settings = ServerSettings(**json.loads(given.settings))
@@ -60,7 +64,7 @@ def main() -> int:
         return _fail(end, str(error))
     import uvloop
 
-    return uvloop.run(_serve(settings, end, listeners, debug=given.debug))
+    return uvloop.run(_serve(settings, end, order, listeners, debug=given.debug))
 
 
 def _fail(end: socket.socket, reason: str) -> int:
@@ -72,9 +76,11 @@ def _fail(end: socket.socket, reason: str) -> int:
     return 1
 
 
-async def _serve(settings: ServerSettings, end: socket.socket, listeners: list[socket.socket], *, debug: bool) -> int:
+async def _serve(
+    settings: ServerSettings, end: socket.socket, order: socket.socket, listeners: list[socket.socket], *, debug: bool
+) -> int:
     loop = asyncio.get_running_loop()
-    parent_link, stop = ParentLink(end), asyncio.Event()
+    parent_link, stop = ParentLink(end, order), asyncio.Event()
     is_replaced = False
 
     def drain(replaced: bool) -> None:

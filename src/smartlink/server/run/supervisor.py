@@ -135,6 +135,7 @@ class Supervisor:
             await asyncio.wait(tuple(self._leaving))
         await ended(self._ticker)
         self._workers = []
+        self._worker_hub.close()
 
     def _check_stop(self) -> None:
         if self._is_stopping:
@@ -144,13 +145,15 @@ class Supervisor:
         here, there = socket.socketpair()
         with there:
             listeners = [listener.fileno() for listener in self._slots[slot]]
+            order = self._worker_hub.order_end().fileno()
             try:
                 process = await asyncio.create_subprocess_exec(
                     *self._command,
                     f"--line={there.fileno()}",
+                    f"--order={order}",
                     f"--listen={','.join(map(str, listeners))}",
                     stdin=asyncio.subprocess.DEVNULL,
-                    pass_fds=(there.fileno(), *listeners),
+                    pass_fds=(there.fileno(), order, *listeners),
                     # Terminal signals go to the parent alone, which tells the workers what to do.
                     start_new_session=True,
                 )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar, TypeVarTuple
 
+from smartlink.protocol.names import is_cache
 from smartlink.protocol.session import PresenceMember
 from smartlink.server.apps.base import App
 from smartlink.server.cluster.brokers.base import Broker, BrokerUnavailable, Control, Deliver, Publication
@@ -23,6 +25,7 @@ from smartlink.server.cluster.sessions.base import SessionStore
 from smartlink.server.runtime.rates import MachineOverview, Totals
 from smartlink.server.webhooks.base import OutgoingEvent
 from smartlink.server.workers.calls import WebhookRelay
+from smartlink.server.workers.order import TooLarge
 from smartlink.server.workers.parent_link import ANSWER_S, ParentLink
 
 __all__ = [
@@ -51,12 +54,19 @@ class WorkerBroker:
         return self._link.is_up
 
     async def start(self, deliver: Deliver) -> None:
-        self._link.deliver = deliver
+        def take(publication: Publication | Control) -> None:
+            # Some may have been on their way when the channel was left.
+            if isinstance(publication, Control) or (publication.app_id, publication.channel) in self._subscribed:
+                deliver(publication)
+
+        self._link.deliver = take
 
     async def subscribe(self, app_id: str, channel: str) -> None:
         if (app_id, channel) not in self._subscribed:
             self._subscribed.add((app_id, channel))
-            self._link.notify(Broker.subscribe, app_id, channel)
+            # Publications go another way, on which they could overtake this.
+            with suppress(BrokerUnavailable):
+                await self._link.call(Broker.subscribe, app_id, channel)
 
     async def unsubscribe(self, app_id: str, channel: str) -> None:
         if (app_id, channel) in self._subscribed:
@@ -64,18 +74,37 @@ class WorkerBroker:
             self._link.notify(Broker.unsubscribe, app_id, channel)
 
     async def publish(self, publication: Publication | Control) -> None:
-        """Wait until the hub has accepted a durable publication or a control: what any worker publishes then is later.
+        """Return when a durable publication or a control has its place: what any worker publishes then is later.
 
         A live publication is not waited for, and is dropped while the hub does not keep up.
         """
         link = self._link
-        if isinstance(publication, Control) or not publication.is_live:
+        if isinstance(publication, Control):
             await link.publish(publication)
-        elif link.is_up:
-            if not link.is_swamped:
-                link.publish_live(publication)
-        elif link.deliver is not None:
-            link.deliver(publication)
+        elif not link.is_up:
+            if not publication.is_live:
+                raise BrokerUnavailable("The parent process is gone")
+            if link.deliver is not None:
+                link.deliver(publication)
+        elif not (publication.is_live and link.is_swamped):
+            await self._order(publication)
+
+    async def _order(self, publication: Publication) -> None:
+        link, is_live = self._link, publication.is_live
+        # Events of cache channels go the way that calls go: they are kept and published in one step.
+        if not is_cache(publication.channel):
+            try:
+                place = link.order(publication)
+            except TooLarge:
+                is_live = False
+            else:
+                if place is not None and not is_live:
+                    await place
+                return
+        if is_live:
+            link.publish_live(publication)
+        else:
+            await link.publish(publication)
 
     async def retain(self, app_id: str, channel: str, ttl_s: float) -> int:
         return await self._link.call(Broker.retain, app_id, channel, ttl_s)

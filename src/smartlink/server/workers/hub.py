@@ -32,6 +32,7 @@ from smartlink.server.runtime.rates import MachineOverview, Totals
 from smartlink.server.webhooks.base import OutgoingEvent, vacated
 from smartlink.server.workers import messages
 from smartlink.server.workers.calls import ERRORS, Signature, UnknownCall, WebhookRelay, signature
+from smartlink.server.workers.order import Ordered, ordering_pair
 from smartlink.server.workers.peer import Entry, WorkerPeer
 from smartlink.server.workers.turns import ChannelTurns
 
@@ -112,6 +113,8 @@ class WorkerHub:
         self._routes: dict[Key, dict[WorkerPeer, None]] = {}
         """By channel: the workers that subscribed to it."""
         self._turns: ChannelTurns[WorkerPeer, _Operation] = ChannelTurns(self._run_held, now)
+        self._ordered: tuple[Ordered, socket.socket] | None = None
+        """Where publications of all workers arrive in order, and the end that workers inherit."""
         self._held: list[tuple[float, WorkerPeer, Entry, PresenceMember | None]] = []
         """Entries of dead workers, and until when they stay."""
         self._unsent: set[str] = set()
@@ -158,6 +161,26 @@ class WorkerHub:
         self.peers[peer] = None
         return peer
 
+    def order_end(self) -> socket.socket:
+        """Return the end of the socket that orders publications, for a worker to inherit. It stays the hub's."""
+        if self._ordered is None:
+            here, there = ordering_pair()
+            self._ordered = Ordered(here, self._take), there
+        return self._ordered[1]
+
+    def take_ordered(self) -> None:
+        """Forward what workers have published by now."""
+        if self._ordered is not None:
+            self._ordered[0].read()
+
+    def close(self) -> None:
+        """Close the socket that orders publications. No worker may be left."""
+        if self._ordered is not None:
+            ordered, end = self._ordered
+            self._ordered = None
+            ordered.close()
+            end.close()
+
     def act(self, peer: WorkerPeer, message: messages.FromWorker, record: bytes) -> None:
         """Carry out a worker's record. Raises UnknownCall, and DecodeError for the arguments of a call."""
         if isinstance(message, messages.ForwardedPublication):
@@ -178,6 +201,7 @@ class WorkerHub:
         """Remove a worker that is gone, with its entries, some after their grace. One of the others announces that."""
         if self.peers.pop(peer, 0) == 0:
             return
+        self.take_ordered()
         self._past = merge((self._past, counters_only(peer.figures)))
         for key in peer.subscriptions:
             self._unroute(peer, key)
@@ -192,7 +216,7 @@ class WorkerHub:
             self._count_changed(app_id)
 
     def route(self, publication: Publication | Control) -> None:
-        """Send the workers what the local node publishes."""
+        """Send the workers what the local node publishes. What they have published before must have been taken."""
         if isinstance(publication, Control):
             peers = self.peers
         else:
@@ -268,6 +292,16 @@ class WorkerHub:
             self.on_told(told.told)
 
     # Publications
+
+    def _take(self, record: bytes) -> None:
+        """Forward a record of the socket that orders publications."""
+        try:
+            message = messages.from_worker(record)
+        except msgspec.DecodeError as error:
+            log.error("invalid publication of a worker: dropped", problem=str(error)[:200])
+            return
+        if isinstance(message, messages.ForwardedPublication):
+            self._forward(message, record)
 
     def _forward(self, message: messages.ForwardedPublication, record: bytes) -> None:
         if message.retention is not None:

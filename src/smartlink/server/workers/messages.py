@@ -47,7 +47,7 @@ __all__ = [
     "from_worker",
 ]
 
-VERSION: Final = 6
+VERSION: Final = 7
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Largest record; a larger one ends the connection."""
 
@@ -91,7 +91,8 @@ class OperatorTold(msgspec.Struct, array_like=True, tag=6):
 class ForwardedPublication(msgspec.Struct, array_like=True, tag=12):
     """A publication, in either direction; the hub forwards the record unchanged unless it gives it a position.
 
-    The sender gets `Accepted` unless `number` is 0.
+    Most come to the hub through the socket that orders them (`order`), with the `number` 0. For others the sender gets
+    `Accepted`.
     """
 
     number: int

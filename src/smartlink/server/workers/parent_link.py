@@ -18,6 +18,7 @@ from smartlink.server.cluster.brokers.base import BrokerUnavailable, Control, De
 from smartlink.server.cluster.presence.base import OnChange, PresenceStore
 from smartlink.server.workers import messages
 from smartlink.server.workers.calls import ERRORS, signature_of
+from smartlink.server.workers.order import Ordering
 from smartlink.server.workers.stream import RecordStream
 
 __all__ = ["ANSWER_S", "ParentLink"]
@@ -42,8 +43,13 @@ class ParentLink:
     is the state at exactly that point.
     """
 
-    def __init__(self, end: socket.socket) -> None:
-        self._stream = RecordStream(end, self._on_record, self._on_end)
+    def __init__(self, end: socket.socket, order: socket.socket) -> None:
+        """`order` is the workers' end of the socket that orders publications (`order.ordering_pair`)."""
+        self._stream = RecordStream(
+            end, self._on_record, self._on_end, may_flush=lambda: not self._ordering.waiting_bytes
+        )
+        # What a record says about a publication, such as that it was announced, must not overtake it.
+        self._ordering = Ordering(order, self._stream.flush)
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[int, tuple[asyncio.Future[Any], float]] = {}
         """By number: who awaits a reply, and until when."""
@@ -77,7 +83,7 @@ class ParentLink:
     @property
     def is_swamped(self) -> bool:
         """Whether so much waits for the hub that live publications should be dropped."""
-        return self._stream.waiting_bytes > MAX_LIVE_BYTES
+        return self._stream.waiting_bytes + self._ordering.waiting_bytes > MAX_LIVE_BYTES
 
     def send(self, message: msgspec.Struct) -> None:
         """Send a record that has no reply."""
@@ -104,6 +110,13 @@ class ParentLink:
         """Call a method of a port in the parent without waiting; its result is dropped."""
         signature = signature_of(method)
         self.send(messages.Call(0, signature.port, signature.method, _encoded(arguments)))
+
+    def order(self, publication: Publication) -> asyncio.Future[None] | None:
+        """Give a publication its place among those of all workers: None if it has it, else a future.
+
+        Raises TooLarge for one that must be forwarded by `publish`, and BrokerUnavailable.
+        """
+        return self._ordering.send(messages.encode(messages.forward_publication(publication)))
 
     def publish(self, publication: Publication | Control) -> asyncio.Future[None]:
         """Forward a publication; the future is done when the hub has accepted it, or raises BrokerUnavailable."""
@@ -141,6 +154,7 @@ class ParentLink:
         await self._stream.drained()
         waiting.cancel()
         self._stream.close()
+        self._ordering.close()
 
     def _expect(self, answer_s: float) -> tuple[int, asyncio.Future[Any]]:
         """Return a number and the future of its reply; 0 and a failed future when the parent is gone."""

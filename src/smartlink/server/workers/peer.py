@@ -29,6 +29,8 @@ class _Hub(Protocol):
 
     def leave(self, peer: WorkerPeer) -> None: ...
 
+    def take_ordered(self) -> None: ...
+
 
 class WorkerPeer(TurnTaker):
     """One worker, as the hub sees it."""
@@ -36,7 +38,7 @@ class WorkerPeer(TurnTaker):
     def __init__(self, hub: _Hub, end: socket.socket) -> None:
         super().__init__()
         self._hub = hub
-        self.stream = RecordStream(end, self._on_record, self._on_end)
+        self.stream = RecordStream(end, self._on_record, self._on_end, hub.take_ordered)
         self.pid = 0
         self.is_ready = False
         self.is_leaving = False

@@ -33,6 +33,7 @@ class SingleBroker(MemoryBroker):
 
     async def publish(self, publication: Publication | Control) -> None:
         if self._worker_hub.peers:
+            self._worker_hub.take_ordered()
             if isinstance(publication, Publication):
                 publication = self.log.append(publication)
             self._worker_hub.route(publication)

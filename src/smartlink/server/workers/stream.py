@@ -10,7 +10,7 @@ from smartlink.server.workers.messages import MAX_BYTES
 
 __all__ = ["RecordStream"]
 
-READ_BYTES = 262_144
+READ_BYTES = 65_536
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Bytes that may wait for a peer; beyond, the stream is closed."""
 
@@ -18,12 +18,25 @@ MAX_WAITING_BYTES = 64 * 1024 * 1024
 class RecordStream:
     """One end. `on_record` is called with each record, `on_end` once after the last; neither may raise."""
 
-    def __init__(self, end: socket.socket, on_record: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        end: socket.socket,
+        on_record: Callable[[bytes], None],
+        on_end: Callable[[], None],
+        before_records: Callable[[], None] | None = None,
+        may_flush: Callable[[], bool] | None = None,
+    ) -> None:
+        """`before_records` is called before what was read is handed on. While `may_flush` is false nothing is written;
+        call `flush` when that changes.
+        """
         end.setblocking(False)
         self._socket = end
         self._on_record = on_record
         self._on_end = on_end
+        self._before_records = before_records
+        self._may_flush = may_flush
         self._loop = asyncio.get_running_loop()
+        self._chunk = bytearray(READ_BYTES)
         self._read_buffer = bytearray()
         self._pieces: list[bytes] = []
         self._waiting = memoryview(b"")
@@ -50,6 +63,8 @@ class RecordStream:
         """Write as much as the kernel takes."""
         self._is_scheduled = False
         if not self._pieces or self._waiting or not self.is_open:
+            return
+        if self._may_flush is not None and not self._may_flush():
             return
         self._waiting = memoryview(b"".join(self._pieces))
         self._pieces.clear()
@@ -80,16 +95,18 @@ class RecordStream:
 
     def _read(self) -> None:
         try:
-            data = self._socket.recv(READ_BYTES)
+            size = self._socket.recv_into(self._chunk)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            data = b""
-        if not data:
+            size = 0
+        if self._before_records is not None:
+            self._before_records()
+        if not size:
             self.close()
             return
         buffer = self._read_buffer
-        buffer += data
+        buffer += memoryview(self._chunk)[:size]
         position, size = 0, len(buffer)
         while size - position >= 4 and self.is_open:
             length = int.from_bytes(buffer[position : position + 4], "big")
