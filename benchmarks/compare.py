@@ -37,6 +37,11 @@ def full_speed(port: int, pids: list[int]) -> float:
     return 1 / _delivered(load(port, pids, clients=1_000, messages=2_000, rate=0, payload=200))["deliv_per_s"]
 
 
+def busy(port: int, pids: list[int]) -> float:
+    """A delivery to a thousand subscribers, as fast as publications are answered."""
+    return _delivered(load(port, pids, clients=1_000, messages=2_000, rate=0, payload=200))["cpu_s_per_M"] / 1e6
+
+
 def batch(port: int, pids: list[int]) -> float:
     """A delivery to a thousand subscribers, ten events in each call."""
     crowd, publisher = Crowd(port), Publisher(port)
@@ -85,7 +90,7 @@ def _connect(port: int, pids: list[int], clients: int, kind: str) -> float:
 
 
 MEASURES: dict[str, Measure] = {
-    each.__name__: each for each in (delivery, full_speed, batch, publish, handshake, join, memory)
+    each.__name__: each for each in (delivery, full_speed, busy, batch, publish, handshake, join, memory)
 }
 
 
