@@ -14,8 +14,10 @@ from typing import Any
 
 import httpx2
 import pytest
+from playwright.async_api import expect
 
 from kit import processes
+from kit.chromium import LIMIT_MS, chromium
 from kit.client import Client, connected
 from kit.ports import free_port
 from kit.realtime import realtime_server
@@ -108,6 +110,24 @@ async def test_the_chat_needs_no_other_server(tmp_path: Path, server: RealtimeSe
         await client.post("/messages", json={"text": "hello"})
 
         assert json.loads((await ana.expect("App\\Events\\MessageSent"))["data"]) == {"text": "hello"}
+
+
+@pytest.mark.browser
+async def test_a_message_shows_in_two_browsers(tmp_path: Path, server: RealtimeServer) -> None:
+    port = free_port()
+    own = {"REVERB_SERVER_EMBEDDED": "true", "REVERB_PORT": str(port), "REVERB_SERVER_PORT": str(port)}
+    async with running("fastapi_chat.py", tmp_path, server, **own) as client, chromium() as browser:
+        ana, ben = [await (await browser.new_context()).new_page() for _ in range(2)]
+        for page in (ana, ben):
+            async with page.expect_websocket(timeout=LIMIT_MS) as opening:
+                await page.goto(str(client.base_url))
+            socket = await opening.value
+            await socket.wait_for_event("framereceived", lambda text: "subscription_succeeded" in text)
+        for page, text in ((ana, "hello"), (ben, "hi")):
+            await page.fill("#text", text)
+            await page.press("#text", "Enter")
+            for shown in (ana, ben):
+                await expect(shown.locator("li", has_text=text)).to_have_count(1, timeout=LIMIT_MS)
 
 
 def test_the_chat_has_no_more_than_fifty_lines() -> None:
