@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from kit.client import Client, raw
+from kit.engines import Between
 from kit.realtime import KEY, SECRET, realtime_server
 from kit.waiting import LIMIT_S, eventually
 from smartlink.protocol.signing import signed_query
@@ -105,3 +106,25 @@ async def test_a_body_that_is_not_taken_is_refused_whenever_it_comes(
         awaited = answers(await everything(client))
 
     assert at_once == awaited == [413 if line in (b"GET /up", b"HEAD /up", b"OPTIONS /apps/1001/events") else 405]
+
+
+async def test_a_request_is_not_late_because_the_one_before_it_waited() -> None:
+    """Nothing is read meanwhile: its own time begins with the answer."""
+    between = Between()
+    path, body = "/apps/1001/channels/chat", b'{"name":"e","channel":"chat","data":""}'
+    async with realtime_server(engines=between.engines()) as server, raw(server.port) as client:
+        between.reading.shut()
+        head = signed("POST", "/apps/1001/events", body) + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(
+            body
+        )
+        client.writer.write(signed("GET", path, info="subscription_count") + b"\r\n" + head)
+        await eventually(lambda: between.reading.waiting)
+        server._sweeper.now = lambda: time.monotonic() + 40  # type: ignore[method-assign]
+        server._sweeper.turn()
+        between.reading.open()
+        async with asyncio.timeout(LIMIT_S):
+            received = await client.reader.readuntil(b"}")
+        server._sweeper.turn()
+        client.writer.write(body)
+
+        assert answers(received + await everything(client)) == [200, 200]

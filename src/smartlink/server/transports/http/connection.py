@@ -363,7 +363,7 @@ class HttpConnection:
 
     def _on_stream_end(self) -> None:
         stream, self._stream = self._stream, None
-        self._idle_since = self._shared.sweeper.now()
+        self._note_answered()
         if self._answer_state is AnswerState.OVER:
             return
         self._answer_state = AnswerState.READY
@@ -386,7 +386,7 @@ class HttpConnection:
             return
         shared, (request, keeps_alive, _) = self._shared, self._current
         self._answer_state = AnswerState.READY
-        self._idle_since = shared.sweeper.now()
+        self._note_answered()
         if response.status == 200 and request.path.startswith(_SIGNED) and request.method != "OPTIONS":
             shared.evictable.discard(self)
         keeps_alive = keeps_alive and shared.is_ready()
@@ -395,6 +395,11 @@ class HttpConnection:
             self._finish()
         elif not self._is_in_loop:
             self._answer_next()
+
+    def _note_answered(self) -> None:
+        now = self._idle_since = self._shared.sweeper.now()
+        if self._begun_at:
+            self._begun_at = now  # nothing of the next request was read meanwhile
 
     def _on_failed(self) -> None:
         if self._answer_state is not AnswerState.OVER:
