@@ -79,4 +79,15 @@ describe('notifications', () => {
   ])('lead to what they are about: %s', (to, about) => {
     expect(notificationText({ ...one(1), ...about } as Notification).to).toBe(to)
   })
+
+  it('about a deleted message say so', () => {
+    const about = { message_id: 3, sender: { id: 2, name: 'Ben' }, excerpt: 'A secret' }
+    const note: Notification = { id: 1, type: 'private_message', data: about, read_at: null, created_at: at }
+    const gone: Notification = { ...note, data: { ...about, excerpt: '' } }
+
+    const lived = after(initialNotifications, loaded([note]), { type: 'changed', notification: gone })
+
+    expect(lived).toEqual(after(initialNotifications, loaded([gone])))
+    expect(notificationText(gone).text).toBe('This message was deleted.')
+  })
 })

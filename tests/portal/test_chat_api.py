@@ -12,7 +12,8 @@ from smartlink.portal.chat.events import MessageRead, MessageSent, PrivateMessag
 from smartlink.portal.notifications.events import NotificationCreated
 
 MESSAGE_KEYS = {
-    "id", "user_id", "recipient_id", "message", "is_read", "read_at", "delivered_at", "created_at", "updated_at", "user",
+    "id", "user_id", "recipient_id", "message", "version", "edited_at", "deleted_at", "is_read", "read_at",
+    "delivered_at", "created_at", "updated_at", "user",
 }  # fmt: skip
 
 

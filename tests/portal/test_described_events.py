@@ -18,7 +18,10 @@ from smartlink.portal import asyncapi
 from smartlink.portal.admin.events import WrittenByHand
 
 PROFILE = {"id", "name"}
-MESSAGE = {"id", "user_id", "recipient_id", "message", "is_read", "read_at", "delivered_at", "created_at", "updated_at"}
+MESSAGE = {
+    "id", "user_id", "recipient_id", "message", "version", "edited_at", "deleted_at", "is_read", "read_at",
+    "delivered_at", "created_at", "updated_at",
+}  # fmt: skip
 CAMPAIGN = {
     "id", "user_id", "name", "description", "status", "budget", "starts_at", "ends_at", "version", "created_at",
     "updated_at",
@@ -38,6 +41,8 @@ OF_CAMPAIGN = {"": {"campaign"}, "campaign": CAMPAIGN}
 EVENTS: dict[str, tuple[set[str], str, dict[str, set[str]]]] = {
     "MessageSent": ({"chat"}, "durable", {"": {"message"}} | GENERAL),
     "UserTyping": ({"chat", "private-chat.7.9"}, "live", {"": {"user", "typing"}, "user": PROFILE}),
+    "MessageUpdated": ({"chat", "private-chat.7.9"}, "durable", {"": {"message"}} | GENERAL),
+    "MessageDeleted": ({"chat", "private-chat.7.9"}, "durable", {"": {"message"}} | GENERAL),
     "MessageDelivered": ({"private-user.7"}, "durable", {"": {"message", "user"}, "user": PROFILE} | DIRECT),
     "MessageRead": ({"private-user.7"}, "durable", {"": {"message", "user"}, "user": PROFILE} | DIRECT),
     "UnreadChanged": ({"private-user.9"}, "durable", {"": {"rooms", "user"}, "user": PROFILE}),
@@ -47,6 +52,9 @@ EVENTS: dict[str, tuple[set[str], str, dict[str, set[str]]]] = {
     "UserUpdated": ({"presence-chat"}, "durable", {"": {"user"}, "user": PROFILE}),
     "RightsChanged": ({"private-user.7"}, "state", {"": {"is_admin"}}),
     "NotificationCreated": ({"private-user.9"}, "durable", {
+        "": {"notification", "user"}, "user": PROFILE, "notification": {"id", "type", "data", "read_at", "created_at"},
+        "notification.data": ABOUT, "notification.data.sender": PROFILE}),
+    "NotificationChanged": ({"private-user.9"}, "durable", {
         "": {"notification", "user"}, "user": PROFILE, "notification": {"id", "type", "data", "read_at", "created_at"},
         "notification.data": ABOUT, "notification.data.sender": PROFILE}),
     "EchoNotification": ({"private-user.9"}, "durable", {"": {"id", "type"} | ABOUT, "sender": PROFILE}),

@@ -23,7 +23,7 @@ USER = [
 ]  # fmt: skip
 ADMIN = [
     "/api/admin/users", "/api/admin/users?before=50000", "/api/admin/events", "/api/admin/events?channel=chat",
-    "/api/admin/failed-jobs", "/api/admin/audit", "/api/campaigns", "/api/campaigns?status=active",
+    "/api/admin/messages/{general}/versions", "/api/admin/failed-jobs", "/api/admin/audit", "/api/campaigns", "/api/campaigns?status=active",
 ]  # fmt: skip
 SCAN = re.compile(rf"Seq Scan on ({'|'.join(BIG)})\b")
 
@@ -37,12 +37,13 @@ async def test_no_list_scans_a_table(postgres_url: str, postgres_template: str) 
             peer = (await world.rows("SELECT user_id FROM chat_messages WHERE recipient_id = :a LIMIT 1", a=ana.id))[0][
                 0
             ]
+            general = (await world.rows("SELECT min(id) FROM chat_messages WHERE recipient_id IS NULL"))[0][0]
             campaign = (await world.rows("SELECT id FROM campaigns WHERE user_id = :a LIMIT 1", a=ana.id))[0][0]
             scans = []
             for person, paths in ((ana, USER), (root, ADMIN)):
                 for path in paths:
                     async with asked(world) as statements:
-                        asks = path.format(peer=peer, campaign=campaign, id=ana.id)
+                        asks = path.format(peer=peer, campaign=campaign, id=ana.id, general=general)
                         answer = await person.get(asks)
                     assert answer.status_code == 200, (path, answer.text)
                     assert statements

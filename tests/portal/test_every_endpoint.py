@@ -31,6 +31,8 @@ UNSAFE = [(method, path) for method, path in SIGNED_IN if method in MUTATING]
 
 # Whose record each id is: somebody else's. For admins, who may see all, there is only what is not there.
 OTHERS_ID = {
+    "/api/admin/messages/{message_id}/versions": "admin",
+    "/api/chat/messages/{message_id}": "message",
     "/api/chat/messages/{message_id}/read": "message",
     "/api/chat/messages/{message_id}/unread": "message",
     "/api/chat/messages/private/{user_id}": "oneself",
@@ -47,7 +49,7 @@ OTHERS_ID = {
     "/api/admin/failed-jobs/{event_id}": "admin",
     "/api/admin/failed-jobs/{event_id}/retry": "admin",
 }
-BODIES = {"budget": {"budget": "1.00"}}
+BODIES = {"budget": {"budget": "1.00"}, "{message_id}": {"message": "x"}}
 
 
 @pytest.fixture
@@ -89,7 +91,7 @@ async def test_other_users_records_are_404(world: World, ana: Person, ben: Perso
         "notification": (await ben.get("/api/notifications")).json()[0]["id"],
         "campaign": campaign,
     }
-    before = await world.rows("SELECT * FROM campaigns"), await world.rows("SELECT id, is_read FROM chat_messages")
+    before = await world.rows("SELECT * FROM campaigns"), await world.rows("SELECT * FROM chat_messages")
 
     for method, path in BY_ID:
         if (whose := OTHERS_ID[path]) == "admin":
@@ -101,7 +103,7 @@ async def test_other_users_records_are_404(world: World, ana: Person, ben: Perso
 
     assert before == (
         await world.rows("SELECT * FROM campaigns"),
-        await world.rows("SELECT id, is_read FROM chat_messages"),
+        await world.rows("SELECT * FROM chat_messages"),
     )
     assert (await ben.post(f"/api/notifications/{ids['notification']}/read")).json()["read_at"] is not None
 
@@ -289,6 +291,7 @@ LIMITED = {
     "typing": (5, "POST", "/api/chat/typing", {"typing": True}),
     "posting": (20, "POST", "/api/chat/messages", {"message": "x"}),
     "direct posting": (20, "POST", "/api/chat/messages/private", {"message": "x", "recipient_id": 999}),
+    "editing": (20, "PATCH", "/api/chat/messages/{message_id}", {"message": "x"}),
     "wallet": (60, "GET", "/api/wallet", None),
     "ledger": (60, "GET", "/api/wallet/transactions", None),
     "search": (30, "GET", "/api/chat/search?q=x", None),
@@ -312,7 +315,7 @@ async def test_a_rate_limit_is_429_with_retry_after(world: World, ana: Person, w
         sent = body
         if what == "register":
             sent = {"name": "N", "email": f"n{number}@example.com", "password": PASSWORD}
-        answers.append(await ana.client.request(method, path, json=sent))
+        answers.append(await ana.client.request(method, _url(path), json=sent))
 
     assert all(answer.status_code != 429 for answer in answers[:-1])
     assert answers[-1].status_code == 429
@@ -341,6 +344,7 @@ async def test_every_changing_endpoint_is_429_beyond_its_limit(world: World, met
     bodies = {
         "/api/chat/messages": {"message": "x"},
         "/api/chat/messages/private": {"message": "x", "recipient_id": 999},
+        "/api/chat/messages/{message_id}": {"message": "x"},
         "/api/chat/typing": {"typing": True},
         "/api/user/password": {"current_password": "wrong", "password": "long enough"},
     }

@@ -20,10 +20,12 @@ async def test_odd_ids_are_not_found(ana: Person, odd: str) -> None:
         await ana.post(f"/api/chat/messages/{odd}/read"),
         await ana.get(f"/api/chat/messages/private/{odd}"),
         await ana.post(f"/api/chat/messages/private/{odd}/read"),
+        await ana.patch(f"/api/chat/messages/{odd}", {"message": "x"}),
+        await ana.delete(f"/api/chat/messages/{odd}"),
         await ana.delete(f"/api/tokens/{odd}"),
     ]
 
-    assert [answer.status_code for answer in answers] == [404] * 4
+    assert [answer.status_code for answer in answers] == [404] * 6
     assert all(set(answer.json()) == {"message"} for answer in answers)
 
 
@@ -47,13 +49,17 @@ async def test_odd_ids_are_not_found(ana: Person, odd: str) -> None:
     ],
 )
 async def test_an_invalid_message_is_refused(world: World, ana: Person, ben: Person, message: object) -> None:
+    said = (await ana.post("/api/chat/messages", {"message": "x"})).json()["id"]
+    before = len((await world.broadcasts()).sent)
+
     answers = [
+        await ana.patch(f"/api/chat/messages/{said}", {"message": message}),
         await ana.post("/api/chat/messages", {"message": message}),
         await ana.post("/api/chat/messages/private", {"message": message, "recipient_id": ben.id}),
     ]
 
-    assert [(answer.status_code, set(answer.json()["errors"])) for answer in answers] == [(422, {"message"})] * 2
-    (await world.broadcasts()).assert_nothing_broadcast()
+    assert [(answer.status_code, set(answer.json()["errors"])) for answer in answers] == [(422, {"message"})] * 3
+    assert len((await world.broadcasts()).sent) == before
 
 
 @pytest.mark.parametrize(

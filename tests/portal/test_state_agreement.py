@@ -48,6 +48,14 @@ ACTIONS: dict[str, Act] = {
     ),
     "POST /api/chat/read": lambda s: s.ana.post("/api/chat/read", {"peer_id": s.ben.id, "last_read_id": s.message_id}),
     "POST /api/chat/messages/{message_id}/unread": lambda s: s.ana.post(f"/api/chat/messages/{s.general_id}/unread"),
+    "PATCH /api/chat/messages/{message_id}": lambda s: s.ben.patch(
+        f"/api/chat/messages/{s.message_id}", {"message": "second thoughts"}
+    ),
+    "PATCH /api/chat/messages/{message_id}: general": lambda s: s.ben.patch(
+        f"/api/chat/messages/{s.general_id}", {"message": "Good evening"}
+    ),
+    "DELETE /api/chat/messages/{message_id}": lambda s: s.ben.delete(f"/api/chat/messages/{s.message_id}"),
+    "DELETE /api/chat/messages/{message_id}: general": lambda s: s.ben.delete(f"/api/chat/messages/{s.general_id}"),
     "POST /api/notifications/read": lambda s: s.ana.post("/api/notifications/read"),
     "POST /api/notifications/{notification_id}/read": lambda s: s.ana.post(
         f"/api/notifications/{s.notification_id}/read"
@@ -255,6 +263,20 @@ def _said_to_one(state: State, payload: State, me: int) -> None:
     state["conversations"][peer["id"]] = {"user": peer, "last_message": message, "unread_count": unread}
 
 
+def _text_changed(state: State, payload: State, _me: int) -> None:
+    message = payload["message"]
+    last = [conversation["last_message"] for conversation in state["conversations"].values()]
+    for known in (*state["general"].values(), *state["direct"].values(), *last):
+        if known["id"] == message["id"] and known["version"] < message["version"]:
+            known |= {part: message[part] for part in ("message", "version", "edited_at", "deleted_at")}
+
+
+def _notification_changed(state: State, payload: State, _me: int) -> None:
+    notification = payload["notification"]
+    if notification["id"] in state["notifications"]:
+        state["notifications"][notification["id"]]["data"] = notification["data"]
+
+
 def _was_read(state: State, payload: State, _me: int) -> None:
     message = payload["message"]
     state["direct"][message["id"]] = message
@@ -337,8 +359,11 @@ def _renamed(state: State, payload: State, _me: int) -> None:
 MEANINGS: dict[str, Callable[[State, State, int], None]] = {
     "MessageSent": _said,
     "PrivateMessageSent": _said_to_one,
+    "MessageUpdated": _text_changed,
+    "MessageDeleted": _text_changed,
     "MessageRead": _was_read,
     "NotificationCreated": _was_notified,
+    "NotificationChanged": _notification_changed,
     "NotificationRead": _notification_was_read,
     "NotificationsRead": _notifications_were_read,
     "UnreadChanged": _unread_changed,

@@ -1,6 +1,6 @@
 /** The chat's endpoints. `personId` is the other person of a direct conversation, or null for the general chat. */
 import { api, lastEventId } from './client'
-import type { Conversation, FoundMessage, Message, RoomUnread } from './records'
+import type { Conversation, FoundMessage, Message, MessageVersion, RoomUnread } from './records'
 
 export const PAGE = 50
 
@@ -82,4 +82,19 @@ export async function readUpTo(personId: number | null, messageId: number, isLea
 /** Marks a message and what follows it as unread. */
 export async function markUnread(messageId: number): Promise<RoomUnread> {
   return (await api.post<RoomUnread>(`/api/chat/messages/${messageId}/unread`)).body
+}
+
+/** Changes the text of one's own message. */
+export async function edit(messageId: number, text: string, idempotencyKey: string): Promise<FoundMessage> {
+  return (await api.patch<FoundMessage>(`/api/chat/messages/${messageId}`, { message: text }, { idempotencyKey })).body
+}
+
+/** Deletes one's own message; resolves to what remains. */
+export async function remove(messageId: number): Promise<FoundMessage> {
+  return (await api.delete<FoundMessage>(`/api/chat/messages/${messageId}`)).body
+}
+
+/** The texts that a message of General has had, oldest first; for admins. */
+export async function versions(messageId: number): Promise<MessageVersion[]> {
+  return (await api.get<MessageVersion[]>(`/api/admin/messages/${messageId}/versions`)).body
 }

@@ -151,7 +151,7 @@ export const api = {
   post: <T>(path: string, body?: unknown, options?: RequestOptions) => request<T>('POST', path, { ...options, body }),
   put: <T>(path: string, body?: unknown, options?: RequestOptions) => request<T>('PUT', path, { ...options, body }),
   patch: <T>(path: string, body?: unknown, options?: RequestOptions) => request<T>('PATCH', path, { ...options, body }),
-  delete: (path: string) => request<undefined>('DELETE', path),
+  delete: <T = undefined>(path: string) => request<T>('DELETE', path),
   /** A whole file. A plain link could not send the account that the page shows. */
   file: async (path: string): Promise<Blob> => {
     const response = await send('GET', path, {})

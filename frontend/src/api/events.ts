@@ -22,6 +22,16 @@ export interface EventPayloads {
     user: Profile
     typing: boolean
   }
+  /** A message was edited. `version` rises with each change, so that clients can ignore older events. */
+  MessageUpdated: {
+    message: MessageOut
+    eventId: number
+  }
+  /** A message was deleted by its author; its text is empty. */
+  MessageDeleted: {
+    message: MessageOut
+    eventId: number
+  }
   /** `user`'s page or application has received a direct message. Sent to the message's sender. */
   MessageDelivered: {
     message: DirectMessageOut
@@ -77,6 +87,12 @@ export interface EventPayloads {
     excerpt: string
     id: number
     type: string
+    eventId: number
+  }
+  /** What a notification of `user` is about was edited or deleted: this is the notification now. */
+  NotificationChanged: {
+    notification: NotificationOut
+    user: Profile
     eventId: number
   }
   /** `user` has read a notification. */
@@ -159,13 +175,13 @@ export interface EventPayloads {
 /** The names of the events on each channel. */
 export interface ChannelEvents {
   /** General chat. Subscribers: Everyone with the app's key. */
-  chat: 'MessageSent' | 'UserTyping'
+  chat: 'MessageSent' | 'UserTyping' | 'MessageUpdated' | 'MessageDeleted'
   /** Who is online. Subscribers: Signed-in users. */
   'presence-chat': 'UserJoined' | 'UserLeft' | 'UserUpdated'
   /** A user's own events. Subscribers: That user. */
-  [channel: `private-user.${number}`]: 'MessageDelivered' | 'MessageRead' | 'UnreadChanged' | 'RightsChanged' | 'NotificationCreated' | '.Illuminate\\Notifications\\Events\\BroadcastNotificationCreated' | 'NotificationRead' | 'NotificationsRead' | 'CampaignCreated' | 'CampaignDeleted'
+  [channel: `private-user.${number}`]: 'MessageDelivered' | 'MessageRead' | 'UnreadChanged' | 'RightsChanged' | 'NotificationCreated' | '.Illuminate\\Notifications\\Events\\BroadcastNotificationCreated' | 'NotificationChanged' | 'NotificationRead' | 'NotificationsRead' | 'CampaignCreated' | 'CampaignDeleted'
   /** A direct conversation. Subscribers: Those two users. */
-  [channel: `private-chat.${number}.${number}`]: 'UserTyping' | 'PrivateMessageSent'
+  [channel: `private-chat.${number}.${number}`]: 'UserTyping' | 'MessageUpdated' | 'MessageDeleted' | 'PrivateMessageSent'
   /** A campaign. Subscribers: Its owner and admins. */
   [channel: `private-campaign.${number}`]: 'CampaignUpdated' | 'CampaignActivated' | 'CampaignDeactivated' | 'BudgetChanged'
   /** A user's wallet. Subscribers: That user. */
@@ -175,4 +191,4 @@ export interface ChannelEvents {
 }
 
 /** Recorded events: those with an `eventId`. */
-export type DurableEvent = 'MessageSent' | 'MessageDelivered' | 'MessageRead' | 'UnreadChanged' | 'PrivateMessageSent' | 'UserUpdated' | 'NotificationCreated' | '.Illuminate\\Notifications\\Events\\BroadcastNotificationCreated' | 'NotificationRead' | 'NotificationsRead' | 'CampaignCreated' | 'CampaignUpdated' | 'CampaignActivated' | 'CampaignDeactivated' | 'CampaignDeleted' | 'BudgetChanged' | 'DepositCompleted' | 'WithdrawalProcessed' | 'BalanceUpdated'
+export type DurableEvent = 'MessageSent' | 'MessageUpdated' | 'MessageDeleted' | 'MessageDelivered' | 'MessageRead' | 'UnreadChanged' | 'PrivateMessageSent' | 'UserUpdated' | 'NotificationCreated' | '.Illuminate\\Notifications\\Events\\BroadcastNotificationCreated' | 'NotificationChanged' | 'NotificationRead' | 'NotificationsRead' | 'CampaignCreated' | 'CampaignUpdated' | 'CampaignActivated' | 'CampaignDeactivated' | 'CampaignDeleted' | 'BudgetChanged' | 'DepositCompleted' | 'WithdrawalProcessed' | 'BalanceUpdated'

@@ -19,9 +19,10 @@ export type NewToken = schema.NewTokenOut
 export type ConnectionsNow = schema.ConnectionsOut
 export type ChannelCount = schema.ChannelOut
 export type ListedEvent = schema.Event
+export type MessageVersion = schema.MessageVersionOut
 export type AuditEntry = schema.AuditOut
 /** `recipient_id` is null in the general chat; `recipient` is on direct messages only. */
-export type Message = schema.MessageOut & Partial<Pick<schema.DirectMessageOut, 'recipient'>>
+export type Message = schema.MessageOut & { recipient?: Profile | null }
 
 /** What is unread is asked for apart: `RoomUnread` also says where it begins. */
 export interface Conversation {

@@ -8,7 +8,7 @@ export interface AboutCampaign {
   by: Profile
 }
 
-/** A direct message that was received; `excerpt` is how it begins. */
+/** A direct message that was received; `excerpt` is how it begins, empty once it was deleted. */
 export interface AboutMessage {
   message_id: number
   sender: Profile
@@ -89,6 +89,11 @@ export interface CampaignOut {
   updated_at: string
 }
 
+/** The new text of a message. */
+export interface ChangedMessage {
+  message: string
+}
+
 /** An occupied channel. `user_count` on presence channels only. */
 export interface ChannelOut {
   name: string
@@ -128,6 +133,9 @@ export interface DirectMessageOut {
   user_id: number
   recipient_id: number | null
   message: string
+  version: number
+  edited_at: string | null
+  deleted_at: string | null
   is_read: boolean
   read_at: string | null
   delivered_at: string | null
@@ -194,6 +202,9 @@ export interface FoundMessage {
   user_id: number
   recipient_id: number | null
   message: string
+  version: number
+  edited_at: string | null
+  deleted_at: string | null
   is_read: boolean
   read_at: string | null
   delivered_at: string | null
@@ -226,18 +237,32 @@ export interface MessageNotification {
   data: AboutMessage
 }
 
-/** A message and its author. `delivered_at` and `read_at` are of direct messages only. */
+/**
+ * A message and its author. `delivered_at` and `read_at` are of direct messages only.
+ *
+ * `version` rises when it is edited or deleted; the text of a deleted message is empty.
+ */
 export interface MessageOut {
   id: number
   user_id: number
   recipient_id: number | null
   message: string
+  version: number
+  edited_at: string | null
+  deleted_at: string | null
   is_read: boolean
   read_at: string | null
   delivered_at: string | null
   created_at: string
   updated_at: string
   user: Profile
+}
+
+/** The text that a message had until `replaced_at`; null for the present one. */
+export interface MessageVersionOut {
+  version: number
+  message: string
+  replaced_at: string | null
 }
 
 /** An event of a channel; `event` is its name, `data` its payload. */

@@ -19,7 +19,8 @@ const person = (id: number): Profile => ({ id, name: ['', 'Ana', 'Ben', 'Cyn'][i
 
 function message(id: number, from: number, to: number | null = null, text = `m${id}`): Message {
   const at = new Date(1_700_000_000_000 + id * 1000).toISOString()
-  const base = { id, user_id: from, recipient_id: to, message: text, is_read: false, read_at: null, delivered_at: null }
+  const content = { message: text, version: 1, edited_at: null, deleted_at: null }
+  const base = { ...content, id, user_id: from, recipient_id: to, is_read: false, read_at: null, delivered_at: null }
   const made = { ...base, created_at: at, updated_at: at, user: person(from) }
   return to === null ? made : { ...made, recipient: person(to) }
 }

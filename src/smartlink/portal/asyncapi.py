@@ -27,9 +27,11 @@ from smartlink.portal.campaigns.events import (
 )
 from smartlink.portal.campaigns.schemas import CampaignOut
 from smartlink.portal.chat.events import (
+    MessageDeleted,
     MessageDelivered,
     MessageRead,
     MessageSent,
+    MessageUpdated,
     PrivateMessageSent,
     UnreadChanged,
     UserTyping,
@@ -39,6 +41,7 @@ from smartlink.portal.finance.events import BalanceUpdated, DepositCompleted, Wi
 from smartlink.portal.finance.schemas import TransactionOut
 from smartlink.portal.notifications.events import (
     EchoNotification,
+    NotificationChanged,
     NotificationCreated,
     NotificationRead,
     NotificationsRead,
@@ -74,9 +77,14 @@ def samples() -> list[BroadcastEvent]:
     now = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC)
     ana, ben = Profile(id=7, name="Ana"), Profile(id=9, name="Ben")
     words: dict[str, Any] = {"message": "Hello, world!", "created_at": now, "updated_at": now, "user": ana}
+    words |= {"version": 1, "edited_at": None, "deleted_at": None}
     words |= {"is_read": False, "read_at": None, "delivered_at": None}
     said = MessageOut(id=41, user_id=ana.id, recipient_id=None, **words)
     unread = DirectMessageOut(id=42, user_id=ana.id, recipient_id=ben.id, recipient=ben, **words)
+    edited = [
+        MessageOut.model_validate(message.model_dump() | {"version": 2, "edited_at": now}) for message in (said, unread)
+    ]
+    deletion = {"message": "", "version": 3, "deleted_at": now}
     delivered = unread.model_copy(update={"delivered_at": now})
     read = delivered.model_copy(update={"is_read": True, "read_at": now})
     about = {"message_id": 42, "sender": {"id": ana.id, "name": ana.name}, "excerpt": "Hello, world!"}
@@ -122,6 +130,8 @@ def samples() -> list[BroadcastEvent]:
         MessageSent(said),
         UserTyping(ana, typing=True),
         UserTyping(ana, typing=True, recipient_id=ben.id),
+        *(MessageUpdated(message) for message in edited),
+        *(MessageDeleted(message.model_copy(update=deletion)) for message in edited),
         MessageDelivered(delivered, ben),
         MessageRead(read, ben),
         UnreadChanged(
@@ -134,6 +144,7 @@ def samples() -> list[BroadcastEvent]:
         RightsChanged(ana.id, is_admin=True),
         NotificationCreated(notification, ben),
         EchoNotification(notification, ben.id),
+        NotificationChanged(notification, ben),
         NotificationRead(notification.root.id, ben),
         NotificationsRead([notification.root.id], notification.root.id, ben),
         CampaignCreated(campaign),

@@ -32,6 +32,7 @@ from smartlink.portal.campaigns.service import Campaigns
 from smartlink.portal.chat import channels as chat_channels
 from smartlink.portal.chat import gaps
 from smartlink.portal.chat import routes as chat_routes
+from smartlink.portal.chat.changes import Changes
 from smartlink.portal.chat.delivery import Deliveries
 from smartlink.portal.chat.service import Chat
 from smartlink.portal.chat.typists import MemoryTypists, RedisTypists
@@ -100,6 +101,7 @@ class Portal:
         self.presence = Presence(self.announcer)
         self.limits = RateLimits(MemoryCounter() if self.shared is None else RedisCounter(self.shared))
         typists = MemoryTypists() if self.shared is None else RedisTypists(self.shared)
+        self.changes = Changes(self.announcer, self.limits)
         self.chat = Chat(self.announcer, self.presence, typists, self.limits)
         self.notifications = Notifications(self.announcer)
         self.revocations = ChannelRevocations(self.database, self.broadcaster, endings, admin_channels, self.background)
@@ -220,6 +222,7 @@ class Portal:
         app.state.limits = self.limits
         app.state.presence = self.presence
         app.state.chat = self.chat
+        app.state.changes = self.changes
         app.state.notifications = self.notifications
         app.state.campaigns = self.campaigns
         app.state.finance = self.finance

@@ -2,7 +2,8 @@
 import { ref, shallowRef } from 'vue'
 import * as http from '@/api/chat'
 import { describeError } from '@/api/errors'
-import type { Profile } from '@/api/records'
+import type { Message, Profile } from '@/api/records'
+import { upToDate, withContent } from './content'
 import type { ChatCore } from './core'
 import { pastOf, touches, withMore, type Past } from './past'
 import { personIn, type RoomKey } from './rooms'
@@ -74,7 +75,7 @@ export function useHistory({ state, room, dispatch }: ChatCore, loadRoom: (key: 
   function showPast(shown: Past, isEnd: boolean): void {
     const present = roomIn(state.value, shown.key)
     const isWhole = touches(shown.messages, present) || (isEnd && present.phase === 'ready')
-    past.value = isWhole ? null : shown
+    past.value = isWhole ? null : { ...shown, messages: upToDate(shown.messages, state.value.changes) }
     if (isWhole) dispatch({ type: 'pastJoined', room: shown.key, messages: shown.messages, hasOlder: shown.hasOlder })
   }
 
@@ -88,7 +89,11 @@ export function useHistory({ state, room, dispatch }: ChatCore, loadRoom: (key: 
       if (side === 'older') {
         const page = await http.messages(personIn(from.key), at.id)
         if (past.value === begun)
-          past.value = { ...withMore(begun, page.messages), hasOlder: page.hasOlder, older: 'idle' }
+          past.value = {
+            ...withMore(begun, upToDate(page.messages, state.value.changes)),
+            hasOlder: page.hasOlder,
+            older: 'idle',
+          }
       } else {
         const page = await http.messagesAfter(personIn(from.key), at.id)
         if (past.value === begun) showPast({ ...withMore(begun, page.messages), newer: 'idle' }, page.isEnd)
@@ -110,5 +115,11 @@ export function useHistory({ state, room, dispatch }: ChatCore, loadRoom: (key: 
     if (shown) past.value = { ...shown, messages: shown.messages.map((message) => namedIn(message, person)) }
   }
 
-  return { past, target, jumpProblem, isOpening, openAt, detach, reveal, loadPast, leavePast, renamed }
+  function changed(message: Message): void {
+    const shown = past.value
+    const change = (one: Message): Message => (one.id === message.id ? withContent(one, message) : one)
+    if (shown) past.value = { ...shown, messages: shown.messages.map(change) }
+  }
+
+  return { past, target, jumpProblem, isOpening, openAt, detach, reveal, loadPast, leavePast, renamed, changed }
 }

@@ -39,7 +39,7 @@ export class LiveChannels {
       'chat',
       realtime.follow({
         channel: 'chat',
-        durable: { MessageSent: ({ message }) => this.arrived(message) },
+        durable: { MessageSent: ({ message }) => this.arrived(message), ...this.changes },
         live: { UserTyping: (event) => ports.typing(GENERAL, event) },
         reload: () => ports.reloadRoom(GENERAL),
       }),
@@ -102,11 +102,17 @@ export class LiveChannels {
       channel,
       this.realtime.follow({
         channel,
-        durable: { PrivateMessageSent: ({ message }) => this.arrived(message) },
+        durable: { PrivateMessageSent: ({ message }) => this.arrived(message), ...this.changes },
         live: { UserTyping: (event) => this.ports.typing(room, event) },
         reload: () => this.ports.reloadRoom(room),
       }),
     )
+  }
+
+  /** What happens to a message of a room after it was sent. */
+  private get changes() {
+    const changed = ({ message }: { message: Message }) => this.ports.dispatch({ type: 'messageChanged', message })
+    return { MessageUpdated: changed, MessageDeleted: changed }
   }
 
   private arrived(message: Message): void {

@@ -48,6 +48,11 @@ export function useScrolling({ key, scroller, content, list, shown, isPast, rows
     chat.setSeen(isLooking.value ? lastSeen(box) : null, isAtEnd.value && !isPast.value)
   }
 
+  /** The newest message in view, for what does not depend on whether the reader looks. */
+  function lastInView(): number | null {
+    return scroller.value ? lastSeen(scroller.value) : null
+  }
+
   /** The newest message in view. */
   function lastSeen(box: HTMLElement): number | null {
     const all = rows.value
@@ -120,6 +125,12 @@ export function useScrolling({ key, scroller, content, list, shown, isPast, rows
     measure()
   }
 
+  /** Renders a row, and shows it. */
+  async function bringIntoView(index: number): Promise<void> {
+    list.value?.scrollToIndex(index, { align: 'nearest' })
+    await settled()
+  }
+
   /** Rows that came into view have been measured, and the position corrected. */
   async function settled(): Promise<void> {
     for (let frame = 0; frame < 3; frame += 1) await new Promise((then) => requestAnimationFrame(then))
@@ -163,5 +174,5 @@ export function useScrolling({ key, scroller, content, list, shown, isPast, rows
     chat.setSeen(null, true)
   })
 
-  return { isAtEnd, isPlaced, missed, toEnd, onScroll, loadOlder }
+  return { isAtEnd, isPlaced, missed, toEnd, onScroll, loadOlder, lastInView, bringIntoView }
 }

@@ -6,6 +6,7 @@
  */
 import type { Conversation, Message, Profile, RoomUnread } from '@/api/records'
 import { named } from '@/features/users/names'
+import { remembered, upToDate, withContent } from './content'
 import { roomOf, type RoomKey } from './rooms'
 import {
   NOTHING_UNREAD,
@@ -51,6 +52,8 @@ export interface ChatState {
   conversationsPhase: 'empty' | 'loading' | 'ready' | 'failed'
   unread: UnreadRooms
   outgoing: readonly Outgoing[]
+  /** Messages whose text changed lately. */
+  changes: readonly Message[]
 }
 
 export type ChatEvent =
@@ -68,6 +71,8 @@ export type ChatEvent =
   | { type: 'conversationOpened'; person: Profile }
   | { type: 'renamed'; person: Profile }
   | { type: 'messageArrived'; message: Message }
+  /** Its author edited or deleted it. */
+  | { type: 'messageChanged'; message: Message }
   | { type: 'messageWasDelivered'; message: Message }
   | { type: 'messageWasRead'; message: Message }
   /** `asked`: what was known when the list was asked for. */
@@ -97,14 +102,19 @@ export const EMPTY_ROOM: Room = {
 }
 
 export function initialChat(me: number): ChatState {
-  return { me, rooms: {}, conversations: [], conversationsPhase: 'empty', unread: {}, outgoing: [] }
+  return { me, rooms: {}, conversations: [], conversationsPhase: 'empty', unread: {}, outgoing: [], changes: [] }
 }
 
 export function roomIn(state: ChatState, room: RoomKey): Room {
   return state.rooms[room] ?? EMPTY_ROOM
 }
 
+/** The state after an event. Lists that were asked for before a change may not undo it. */
 export function chatAfter(state: ChatState, event: ChatEvent): ChatState {
+  return after(state, 'messages' in event ? { ...event, messages: upToDate(event.messages, state.changes) } : event)
+}
+
+function after(state: ChatState, event: ChatEvent): ChatState {
   switch (event.type) {
     case 'roomLoading':
       return withRoom(state, event.room, (room) => ({
@@ -154,6 +164,8 @@ export function chatAfter(state: ChatState, event: ChatEvent): ChatState {
       return withName(state, event.person)
     case 'messageArrived':
       return withArrived(state, event.message)
+    case 'messageChanged':
+      return withChanged(state, event.message)
     case 'messageWasDelivered':
     case 'messageWasRead':
       return withReceipt(state, event.message)
@@ -246,9 +258,10 @@ export function union(older: readonly Message[], newer: readonly Message[]): Mes
   return [...byId.values()].sort((one, other) => one.id - other.id)
 }
 
-/** A message stays delivered and read, even if an older copy arrives late. */
-function keepReceipts(known: Message | undefined, message: Message): Message {
-  if (!known) return message
+/** A message stays changed, delivered and read, even if an older copy arrives late. */
+function keepReceipts(known: Message | undefined, copy: Message): Message {
+  if (!known) return copy
+  const message = withContent(copy, known)
   const { is_read, read_at, updated_at } = known.is_read && !message.is_read ? known : message
   return { ...message, is_read, read_at, updated_at, delivered_at: message.delivered_at ?? known.delivered_at }
 }
@@ -279,7 +292,8 @@ function withConversations(state: ChatState, list: readonly Conversation[]): Cha
   for (const { user, last_message } of list) {
     // An event may have brought a message that is newer than the list.
     const isNewer = (known.get(user.id)?.last_message?.id ?? 0) > (last_message?.id ?? 0)
-    if (!isNewer) known.set(user.id, { user, last_message })
+    const [last = null] = last_message ? upToDate([last_message], state.changes) : []
+    if (!isNewer) known.set(user.id, { user, last_message: last })
   }
   return { ...state, conversations: sorted([...known.values()]), conversationsPhase: 'ready' }
 }
@@ -307,7 +321,8 @@ function withName(state: ChatState, person: Profile): ChatState {
   }
 }
 
-function withArrived(state: ChatState, message: Message): ChatState {
+function withArrived(state: ChatState, arrived: Message): ChatState {
+  const [message = arrived] = upToDate([arrived], state.changes)
   const key = roomOf(message, state.me)
   const isKnown = roomIn(state, key).messages.some(({ id }) => id === message.id)
   let next = state.rooms[key]
@@ -335,6 +350,19 @@ function withLastMessage(state: ChatState, message: Message): ChatState {
   const changed: Conversation = { user: person, last_message: message }
   const others = state.conversations.filter(({ user }) => user.id !== person.id)
   return { ...state, conversations: sorted([changed, ...others]) }
+}
+
+/** Changes the text of a message wherever it is shown. */
+function withChanged(state: ChatState, message: Message): ChatState {
+  const key = roomOf(message, state.me)
+  const change = (one: Message): Message => (one.id === message.id ? withContent(one, message) : one)
+  const next = { ...state, changes: remembered(state.changes, message) }
+  return {
+    ...(state.rooms[key] ? withRoom(next, key, (room) => ({ ...room, messages: room.messages.map(change) })) : next),
+    conversations: state.conversations.map((one) =>
+      one.last_message?.id === message.id ? { ...one, last_message: change(one.last_message) } : one,
+    ),
+  }
 }
 
 /** Marks a message as what its receipt says: delivered, or read. */

@@ -1,13 +1,14 @@
 /** The chat of the signed-in account: joins its parts, and connects them to the channels and the other tabs. */
 import { defineStore } from 'pinia'
 import { computed, ref, shallowRef } from 'vue'
-import type { Account, Profile } from '@/api/records'
+import type { Account, Message, Profile } from '@/api/records'
 import { membersAfter, type Member, type MembersEvent } from '@/features/presence/members'
 import { announceRename } from '@/features/users/names'
 import { onReconnected } from '@/realtime/reconnected'
 import { useRealtime } from '@/realtime/store'
 import { openTabChannel, type TabChannel } from '@/shared/tabs'
 import type { ChatCore, ChatTabMessage } from './core'
+import { useEditing } from './editing'
 import { useHistory } from './history'
 import { LiveChannels } from './live'
 import { useLoading } from './loading'
@@ -38,6 +39,8 @@ export const useChat = defineStore('chat', () => {
   /** Whether it is known where reading begins in the open room. */
   const hasBegun = ref(false)
   let knowsUnread = false
+  /** The message that was edited or deleted last. */
+  const lastChange = shallowRef<Message | null>(null)
 
   const me = computed(() => state.value.me)
   const unread = computed(() => unreadTotal(state.value))
@@ -53,6 +56,7 @@ export const useChat = defineStore('chat', () => {
   const loading = useLoading(core, () => live)
   const history = useHistory(core, loading.loadRoom)
   const reading = useReading(core)
+  const editing = useEditing(core)
   const typists = useTypists(core, () => live !== null && realtime.isConnected)
   const sending = useSending(core, () => realtime.isConnected)
   onReconnected(loading.loadFailed)
@@ -70,6 +74,7 @@ export const useChat = defineStore('chat', () => {
     const before = state.value
     apply(event)
     if (event.type === 'messageArrived') keepShort(roomOf(event.message, me.value))
+    if (event.type === 'messageChanged') changed(event.message)
     if (event.type === 'unreadLoaded' || event.type === 'conversationsFailed') knowsUnread = true
     if (state.value.outgoing !== before.outgoing) sending.keep()
     if (state.value.conversations !== before.conversations) listenToConversations()
@@ -134,6 +139,7 @@ export const useChat = defineStore('chat', () => {
     room.value = null
     hasBegun.value = knowsUnread = false
     history.leavePast()
+    editing.stopEditing()
     loading.reset()
     reading.reset()
     state.value = initialChat(0)
@@ -171,8 +177,15 @@ export const useChat = defineStore('chat', () => {
     announceRename(person)
   }
 
+  function changed(message: Message): void {
+    history.changed(message)
+    editing.changed(message)
+    lastChange.value = message
+  }
+
   function open(key: RoomKey | null): void {
     if (room.value === key) return
+    editing.stopEditing()
     room.value = key
     history.leavePast()
     reading.leave()
@@ -217,6 +230,7 @@ export const useChat = defineStore('chat', () => {
   const { loadConversations, loadRoom, loadOlder } = loading
   const { past, target, jumpProblem, isOpening, reveal, loadPast, leavePast } = history
   const { firstNew, markUnread, markAllRead } = reading
+  const { isChangeable, edit, editLast, stopEditing, saveEdit, remove } = editing
   const { typing, sendTyping } = typists
   const { drafts, slowedUntil, retry, discard, draft } = sending
   return {
@@ -249,6 +263,14 @@ export const useChat = defineStore('chat', () => {
     leaving: () => reading.report(true),
     markUnread,
     markAllRead,
+    lastChange,
+    editing: editing.editing,
+    isChangeable,
+    edit,
+    editLast,
+    stopEditing,
+    saveEdit,
+    remove,
     typing,
     sendTyping,
     drafts,

@@ -16,6 +16,8 @@ export type NotificationEvent =
   | { type: 'loaded'; list: readonly Notification[]; unread: number; hasOlder: boolean }
   | { type: 'olderLoaded'; list: readonly Notification[]; hasOlder: boolean }
   | { type: 'created'; notification: Notification }
+  /** What it is about was changed. */
+  | { type: 'changed'; notification: Notification }
   | { type: 'read'; id: number; at: string }
   /** All up to this one were read. */
   | { type: 'allRead'; upTo: number; at: string }
@@ -45,6 +47,11 @@ export function notificationsAfter(state: NotificationState, event: Notification
       if (state.list.some(({ id }) => id === notification.id)) return state
       const list = [notification, ...state.list].sort((one, other) => other.id - one.id)
       return { ...state, list, unread: state.unread + (notification.read_at === null ? 1 : 0) }
+    }
+    case 'changed': {
+      const { id, data } = event.notification
+      const list = state.list.map((one) => (one.id === id ? ({ ...one, data } as Notification) : one))
+      return { ...state, list }
     }
     case 'read': {
       const known = state.list.find(({ id }) => id === event.id)

@@ -47,6 +47,7 @@ export const useNotifications = defineStore('notifications', () => {
       channel: `private-user.${account.id}`,
       durable: {
         NotificationCreated: ({ notification }) => created(notification),
+        NotificationChanged: ({ notification }) => changed(notification),
         NotificationRead: ({ notificationId }) => wasRead(notificationId),
         NotificationsRead: ({ notificationIds, upTo }) => wereRead(notificationIds, upTo),
       },
@@ -125,6 +126,13 @@ export const useNotifications = defineStore('notifications', () => {
     if (!isNew || notification.read_at !== null) return
     if (!isSeen(notification)) toasts.value = [...toasts.value, notification].slice(-MAX_TOASTS)
     browser?.received(notification, permission.value === 'granted')
+  }
+
+  /** What a notification is about was changed. The browser's own one keeps no text that is gone. */
+  function changed(notification: Note): void {
+    dispatch({ type: 'changed', notification })
+    toasts.value = toasts.value.map((one) => (one.id === notification.id ? notification : one))
+    browser?.close(notification.id)
   }
 
   function dismiss(id: number): void {

@@ -22,7 +22,12 @@ export function notificationText(notification: Notification): NotificationText {
   switch (notification.type) {
     case 'private_message': {
       const { sender, excerpt } = notification.data
-      return { title: sender.name, text: excerpt, icon: 'chat', to: `/direct/${sender.id}` }
+      return {
+        title: sender.name,
+        text: excerpt || 'This message was deleted.',
+        icon: 'chat',
+        to: `/direct/${sender.id}`,
+      }
     }
     case 'campaign_changed': {
       const { campaign_id, name, action, by } = notification.data

@@ -14,6 +14,7 @@ from smartlink.portal.admin.schemas import (
     Event,
     FailedJob,
     ManualEvent,
+    MessageVersionOut,
     Overview,
     UserChange,
 )
@@ -150,3 +151,9 @@ async def broadcast(body: ManualEvent, caller: Writer, service: Service) -> Stat
 async def audit(_caller: Reader, which: WhichPage, service: Service) -> list[AuditOut]:
     """List the actions of admins, newest first."""
     return await service.audit(which)
+
+
+@router.get("/messages/{message_id}/versions")
+async def message_versions(message_id: PathId, _caller: Reader, service: Service) -> list[MessageVersionOut]:
+    """List the texts that a message of general chat has had, oldest first. 404 for direct messages."""
+    return await service.message_versions(message_id)

@@ -23,6 +23,7 @@ __all__ = [
     "FailedJob",
     "Figures",
     "ManualEvent",
+    "MessageVersionOut",
     "Overview",
     "Sample",
     "UserChange",
@@ -188,3 +189,13 @@ class ManualEvent(BaseModel):
     channel: Annotated[PlainText, AfterValidator(_channel)]
     event: Annotated[PlainText, AfterValidator(_event_name)]
     data: dict[str, Any] = Field(default_factory=dict)
+
+
+class MessageVersionOut(BaseModel):
+    """The text that a message had until `replaced_at`; null for the present one."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    version: int
+    message: str
+    replaced_at: dt.datetime | None

@@ -28,6 +28,7 @@ from smartlink.portal.admin.schemas import (
     Event,
     FailedJob,
     ManualEvent,
+    MessageVersionOut,
     Overview,
     Sample,
     UserChange,
@@ -35,6 +36,8 @@ from smartlink.portal.admin.schemas import (
 )
 from smartlink.portal.campaigns.channels import campaign_channel, viewers_channel
 from smartlink.portal.campaigns.model import Campaign
+from smartlink.portal.chat.model import ChatMessage
+from smartlink.portal.chat.queries import versions
 from smartlink.portal.presence.model import UserPresence
 from smartlink.portal.presence.service import user_id_of
 from smartlink.portal.shared.db import outbox_tables
@@ -221,6 +224,16 @@ class Admin:
         async with self._database.reading() as session:
             rows = (await session.scalars(audited(page))).all()
             return [AuditOut.model_validate(row) for row in rows]
+
+    async def message_versions(self, message_id: int) -> list[MessageVersionOut]:
+        """Return the texts that a message of general chat has had, oldest first. Raises NotFound."""
+        async with self._database.reading() as session:
+            message = await session.get(ChatMessage, message_id)
+            if message is None or message.recipient_id is not None:
+                raise NotFound
+            earlier = (await session.scalars(versions(message_id))).all()
+        now = MessageVersionOut(version=message.version, message=message.message, replaced_at=None)
+        return [*map(MessageVersionOut.model_validate, earlier), now]
 
     # Changes
 

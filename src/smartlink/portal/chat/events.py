@@ -12,7 +12,16 @@ from smartlink.portal.chat.schemas import DirectMessageOut, MessageOut, RoomUnre
 from smartlink.portal.users.channels import user_channel
 from smartlink.portal.users.schemas import Profile
 
-__all__ = ["MessageDelivered", "MessageRead", "MessageSent", "PrivateMessageSent", "UnreadChanged", "UserTyping"]
+__all__ = [
+    "MessageDeleted",
+    "MessageDelivered",
+    "MessageRead",
+    "MessageSent",
+    "MessageUpdated",
+    "PrivateMessageSent",
+    "UnreadChanged",
+    "UserTyping",
+]
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,26 @@ class PrivateMessageSent(BroadcastEvent):
     def broadcast_on(self) -> PrivateChannel:
         recipient_id = self.message.recipient.id
         return conversation_channel(self.message.user_id, recipient_id)
+
+
+@dataclass(frozen=True)
+class MessageUpdated(BroadcastEvent):
+    """A message was edited. `version` rises with each change, so that clients can ignore older events."""
+
+    message: MessageOut
+
+    def broadcast_on(self) -> Channel:
+        return _channel_of(self.message)
+
+
+@dataclass(frozen=True)
+class MessageDeleted(BroadcastEvent):
+    """A message was deleted by its author; its text is empty."""
+
+    message: MessageOut
+
+    def broadcast_on(self) -> Channel:
+        return _channel_of(self.message)
 
 
 @dataclass(frozen=True)
@@ -86,3 +115,9 @@ class UserTyping(BroadcastEvent):
 
     def broadcast_with(self) -> Mapping[str, object]:
         return {"user": self.user, "typing": self.typing}
+
+
+def _channel_of(message: MessageOut) -> Channel:
+    if message.recipient_id is None:
+        return general_channel()
+    return conversation_channel(message.user_id, message.recipient_id)

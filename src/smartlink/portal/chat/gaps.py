@@ -9,6 +9,7 @@ from fastapi import Query, Request, Response
 from pydantic import WithJsonSchema
 
 from smartlink.broadcasting import ChannelAuthorizer
+from smartlink.portal.chat.redaction import without_deleted_texts
 from smartlink.portal.chat.schemas import MissedEvents
 from smartlink.portal.shared.answers import raises
 from smartlink.portal.shared.errors import Forbidden
@@ -49,6 +50,8 @@ async def events_after(
 
     The channel must be one you may subscribe to; a token needs the channel's ability, `chat:read` on public ones.
 
+    The text of messages that have been deleted since is empty.
+
     Without `after`, lists all stored events. `complete` is false if events after `after` have been deleted or could
     not be sent: reload the state then. If the list has `limit` events, ask again after the last one.
     """
@@ -60,14 +63,15 @@ async def events_after(
         raise Forbidden
     async with announcer.database.reading() as session:
         found, complete = await announcer.outbox.events_after(session, channel, after, limit)
+        payloads = await without_deleted_texts(session, [event.payload for event in found])
     listed: list[Any] = [
         _Event(
             event.id,
             event.name,
             event.channel,
-            msgspec.Raw(event.payload.encode()),
+            msgspec.Raw(payload.encode()),
             event.created_at.isoformat().replace("+00:00", "Z"),
         )
-        for event in found
+        for event, payload in zip(found, payloads, strict=True)
     ]
     return Response(msgspec.json.encode(_Events(listed, complete)), media_type="application/json")

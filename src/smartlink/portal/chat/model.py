@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 
-from sqlalchemy import Boolean, ForeignKey, Index, String, Text, false, text
+from sqlalchemy import Boolean, ForeignKey, Index, Integer, String, Text, false, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from smartlink.portal.shared.db import Base, BigId, UtcDateTime
 from smartlink.portal.users.model import User
 
-__all__ = ["GENERAL", "ChatMessage", "ReadPosition", "direct_room", "peer_of"]
+__all__ = ["GENERAL", "ChatMessage", "MessageVersion", "ReadPosition", "direct_room", "peer_of"]
 
 GENERAL = "general"
 """The `room` of general chat."""
@@ -39,6 +39,11 @@ class ChatMessage(Base):
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     recipient_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     message: Mapped[str] = mapped_column(Text)
+    """The present text; empty once it was deleted."""
+    version: Mapped[int] = mapped_column(Integer, default=1, server_default=text("1"))
+    """Rises with each change of the text, so that everybody applies changes in one order."""
+    edited_at: Mapped[dt.datetime | None] = mapped_column(UtcDateTime)
+    deleted_at: Mapped[dt.datetime | None] = mapped_column(UtcDateTime)
     is_read: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     read_at: Mapped[dt.datetime | None] = mapped_column(UtcDateTime)
     delivered_at: Mapped[dt.datetime | None] = mapped_column(UtcDateTime)
@@ -48,6 +53,19 @@ class ChatMessage(Base):
 
     user: Mapped[User] = relationship(foreign_keys=[user_id], lazy="raise")
     recipient: Mapped[User | None] = relationship(foreign_keys=[recipient_id], lazy="raise")
+
+
+class MessageVersion(Base):
+    """The text that a message had before it was edited or deleted."""
+
+    __tablename__ = "message_versions"
+
+    message_id: Mapped[int] = mapped_column(
+        BigId, ForeignKey("chat_messages.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    version: Mapped[int] = mapped_column(Integer, primary_key=True)
+    message: Mapped[str] = mapped_column(Text)
+    replaced_at: Mapped[dt.datetime] = mapped_column(UtcDateTime)
 
 
 class ReadPosition(Base):

@@ -8,10 +8,21 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, func, literal_column, or_, select, text, union_all
 from sqlalchemy.orm import aliased, selectinload
 
-from smartlink.portal.chat.model import ChatMessage
+from smartlink.portal.chat.model import ChatMessage, MessageVersion
 from smartlink.portal.shared.paging import Page, ordered, within
 
-__all__ = ["between", "direct", "general", "last_of_each", "search", "these", "unread", "unread_of_each"]
+__all__ = [
+    "between",
+    "direct",
+    "general",
+    "last_of_each",
+    "search",
+    "seen_by",
+    "these",
+    "unread",
+    "unread_of_each",
+    "versions",
+]
 
 
 def general(page: Page) -> Select[ChatMessage]:
@@ -40,6 +51,17 @@ def direct(message_id: int, recipient_id: int) -> Select[ChatMessage]:
     """Select a direct message to this user."""
     found = select(ChatMessage).where(ChatMessage.id == message_id, ChatMessage.recipient_id == recipient_id)
     return _with_both(found)
+
+
+def seen_by(user_id: int, message_id: int) -> Select[ChatMessage]:
+    """Select a message if this user may see it."""
+    return _with_both(select(ChatMessage).where(ChatMessage.id == message_id, _may_see(user_id)))
+
+
+def versions(message_id: int) -> Select[MessageVersion]:
+    """Select the earlier texts of a message, oldest first."""
+    found = select(MessageVersion).where(MessageVersion.message_id == message_id)
+    return found.order_by(MessageVersion.version)
 
 
 def these(message_ids: Sequence[int]) -> Select[ChatMessage]:
@@ -104,11 +126,12 @@ def search(user_id: int, words: str, page: Page, *, is_sqlite: bool) -> Select[C
         match = " & ".join(f"{word}:*" for word in words.split())
         vector = func.to_tsvector(literal_column("'simple'"), ChatMessage.message)
         found = select(ChatMessage).where(vector.op("@@")(func.to_tsquery(literal_column("'simple'"), match)))
-    may_see = or_(
-        ChatMessage.recipient_id.is_(None), ChatMessage.recipient_id == user_id, ChatMessage.user_id == user_id
-    )
-    found = found.where(may_see, *within(ChatMessage.id, page))
+    found = found.where(_may_see(user_id), *within(ChatMessage.id, page))
     return _with_both(found).order_by(ordered(ChatMessage.id, page)).limit(page.limit)
+
+
+def _may_see(user_id: int) -> ColumnElement[bool]:
+    return or_(ChatMessage.recipient_id.is_(None), ChatMessage.recipient_id == user_id, ChatMessage.user_id == user_id)
 
 
 def _with_both(found: Select[ChatMessage]) -> Select[ChatMessage]:

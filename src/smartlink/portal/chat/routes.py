@@ -7,7 +7,9 @@ from typing import Annotated
 from fastapi import Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 
+from smartlink.portal.chat.changes import Changes
 from smartlink.portal.chat.schemas import (
+    ChangedMessage,
     Conversation,
     DirectMessageOut,
     FoundMessage,
@@ -22,7 +24,7 @@ from smartlink.portal.chat.schemas import (
 from smartlink.portal.chat.service import Chat
 from smartlink.portal.presence.service import Presence
 from smartlink.portal.shared.answers import raises, shows
-from smartlink.portal.shared.errors import NotFound, TooMany
+from smartlink.portal.shared.errors import Conflict, NotFound, TooMany
 from smartlink.portal.shared.idempotency import KeyHeader, StoredResponse
 from smartlink.portal.shared.paging import EVENT_ID, PathId, WhichPage
 from smartlink.portal.shared.routing import feature_router
@@ -42,12 +44,18 @@ async def _chat(request: Request) -> Chat:
     return chat
 
 
+async def _changes(request: Request) -> Changes:
+    changes: Changes = request.app.state.changes
+    return changes
+
+
 async def _presence(request: Request) -> Presence:
     presence: Presence = request.app.state.presence
     return presence
 
 
 ChatService = Annotated[Chat, Depends(_chat)]
+ChangesService = Annotated[Changes, Depends(_changes)]
 Reader = Annotated[Principal, able("chat:read")]
 Writer = Annotated[Principal, able("chat:write")]
 Marker = Annotated[Principal, able("chat:write", limit="change")]
@@ -168,3 +176,24 @@ async def mark_unread(message_id: PathId, caller: Marker, chat: ChatService) -> 
 async def read_message(message_id: PathId, caller: Marker, chat: ChatService) -> DirectMessageOut:
     """Mark a message to you as read."""
     return await chat.read(caller, message_id)
+
+
+@router.patch("/messages/{message_id}", response_model=FoundMessage, responses=raises(Conflict, TooMany))
+async def edit_message(
+    message_id: PathId,
+    body: ChangedMessage,
+    caller: Writer,
+    changes: ChangesService,
+    idempotency_key: KeyHeader = None,
+) -> Response:
+    """Edit a message of yours. 403 for others' messages; 409 if it was deleted.
+
+    Edits of a message have one order, by `version`: the last one wins. Admins can see earlier texts in general chat.
+    """
+    return _respond(await changes.edit(caller, message_id, body.message, idempotency_key))
+
+
+@router.delete("/messages/{message_id}")
+async def delete_message(message_id: PathId, caller: Marker, changes: ChangesService) -> FoundMessage:
+    """Delete a message of yours. 403 for others' messages. What remains has `deleted_at`, and an empty text."""
+    return await changes.delete(caller, message_id)

@@ -12,6 +12,7 @@ from smartlink.portal.shared.text import MessageText
 from smartlink.portal.users.schemas import Profile
 
 __all__ = [
+    "ChangedMessage",
     "Conversation",
     "DirectMessageOut",
     "FoundMessage",
@@ -35,6 +36,12 @@ class NewMessage(BaseModel):
     message: MessageText
 
 
+class ChangedMessage(BaseModel):
+    """The new text of a message."""
+
+    message: MessageText
+
+
 class NewDirectMessage(BaseModel):
     """A message to one user."""
 
@@ -50,7 +57,10 @@ class Typing(BaseModel):
 
 
 class MessageOut(BaseModel):
-    """A message and its author. `delivered_at` and `read_at` are of direct messages only."""
+    """A message and its author. `delivered_at` and `read_at` are of direct messages only.
+
+    `version` rises when it is edited or deleted; the text of a deleted message is empty.
+    """
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -58,6 +68,9 @@ class MessageOut(BaseModel):
     user_id: int
     recipient_id: int | None
     message: str
+    version: int
+    edited_at: dt.datetime | None
+    deleted_at: dt.datetime | None
     is_read: bool
     read_at: dt.datetime | None
     delivered_at: dt.datetime | None

@@ -11,9 +11,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, insert, literal, select, update
 
 from smartlink.portal.chat import queries
+from smartlink.portal.chat.changes import EXCERPT_LENGTH
 from smartlink.portal.chat.channels import conversation_channel, general_channel
 from smartlink.portal.chat.events import MessageRead, MessageSent, PrivateMessageSent, UserTyping
 from smartlink.portal.chat.model import GENERAL, ChatMessage, ReadPosition
+from smartlink.portal.chat.redaction import without_deleted_text
 from smartlink.portal.chat.schemas import Conversation, DirectMessageOut, FoundMessage, MessageOut, RoomUnread
 from smartlink.portal.chat.typists import Typists
 from smartlink.portal.chat.unread import (
@@ -42,7 +44,6 @@ from smartlink.portal.users.service import Principal
 __all__ = ["Chat"]
 
 MAX_CONVERSATIONS = 200
-EXCERPT_LENGTH = 100
 READ_AT_ONCE = 500
 MAX_WORDS = 10
 _TABLE: Any = ChatMessage.__table__
@@ -100,7 +101,7 @@ class Chat:
         """Send a message to general chat. Raises TooMany."""
         async with self._sending(caller, "chat.messages", key, text) as (work, done):
             if done.response is not None:
-                return done.response
+                return await without_deleted_text(work.session, done.response)
             message = MessageOut(**await _add(work, caller, text, None), user=_profile(caller))
             await self._end_typing(work, caller, None)
             work.announce(MessageSent(message), to_others=True)
@@ -113,7 +114,7 @@ class Chat:
         content = f"{recipient_id}\n{text}"
         async with self._sending(caller, "chat.messages.private", key, content) as (work, done):
             if done.response is not None:
-                return done.response
+                return await without_deleted_text(work.session, done.response)
             found = await work.session.get(User, recipient_id)
             if found is None:
                 raise _unknown_recipient()
@@ -260,6 +261,9 @@ async def _add(work: UnitOfWork, caller: Principal, text: str, recipient_id: int
         "user_id": caller.id,
         "recipient_id": recipient_id,
         "message": text,
+        "version": 1,
+        "edited_at": None,
+        "deleted_at": None,
         "is_read": False,
         "read_at": None,
         "delivered_at": None,

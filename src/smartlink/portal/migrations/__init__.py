@@ -20,7 +20,7 @@ from smartlink.portal.shared.settings import async_url
 
 __all__ = ["HEAD", "current", "downgrade", "revisions", "upgrade"]
 
-HEAD = "0015"
+HEAD = "0016"
 _LOCK = 5_127_004_918
 """The PostgreSQL advisory lock that makes concurrent migrations run one after the other."""
 

@@ -10,12 +10,29 @@ from smartlink.portal.notifications.schemas import NotificationOut
 from smartlink.portal.users.channels import user_channel
 from smartlink.portal.users.schemas import Profile
 
-__all__ = ["EchoNotification", "NotificationCreated", "NotificationRead", "NotificationsRead"]
+__all__ = [
+    "EchoNotification",
+    "NotificationChanged",
+    "NotificationCreated",
+    "NotificationRead",
+    "NotificationsRead",
+]
 
 
 @dataclass(frozen=True)
 class NotificationCreated(BroadcastEvent):
     """`user` has a new notification."""
+
+    notification: NotificationOut
+    user: Profile
+
+    def broadcast_on(self) -> PrivateChannel:
+        return user_channel(self.user.id)
+
+
+@dataclass(frozen=True)
+class NotificationChanged(BroadcastEvent):
+    """What a notification of `user` is about was edited or deleted: this is the notification now."""
 
     notification: NotificationOut
     user: Profile

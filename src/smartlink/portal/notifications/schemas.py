@@ -13,7 +13,7 @@ __all__ = ["CampaignNotification", "MessageNotification", "NotificationOut", "Tr
 
 
 class AboutMessage(BaseModel):
-    """A direct message that was received; `excerpt` is how it begins."""
+    """A direct message that was received; `excerpt` is how it begins, empty once it was deleted."""
 
     message_id: int
     sender: Profile

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Select, func, select, update
 
 from smartlink.portal.notifications.events import (
     EchoNotification,
+    NotificationChanged,
     NotificationCreated,
     NotificationRead,
     NotificationsRead,
@@ -24,7 +25,7 @@ from smartlink.portal.users.channels import user_channel
 from smartlink.portal.users.schemas import Profile
 from smartlink.portal.users.service import Principal
 
-__all__ = ["NotificationPage", "Notifications", "listed", "mark_about", "notify", "unread_count"]
+__all__ = ["NotificationPage", "Notifications", "change_about", "listed", "mark_about", "notify", "unread_count"]
 
 ABOUT_AT_ONCE = 500
 
@@ -57,6 +58,21 @@ async def mark_about(work: UnitOfWork, user: Profile, kind: str, key: str, ids: 
             work.announce(NotificationRead(marked[0], user))
         elif marked:
             work.announce(NotificationsRead(marked, marked[-1], user))
+
+
+async def change_about(
+    work: UnitOfWork, user: Profile, kind: str, key: str, about: int, change: dict[str, Any]
+) -> None:
+    """Change the data of the notifications of `user` about a record, and announce each that is changed.
+
+    Selects notifications of the type `kind` whose `data[key]` is `about`.
+    """
+    which = (Notification.user_id == user.id, Notification.type == kind)
+    found = select(Notification).where(*which, Notification.data[key].as_numeric(19, 0) == about)
+    for row in await work.session.scalars(found.order_by(Notification.id).with_for_update()):
+        if (data := row.data | change) != row.data:
+            row.data = data
+            work.announce(NotificationChanged(NotificationOut.model_validate(row), user))
 
 
 async def _mark(work: UnitOfWork, user: Profile, *which: ColumnElement[bool]) -> list[int]:
