@@ -11,8 +11,8 @@ from playwright.async_api import Browser, expect
 
 from kit.chromium import LIMIT_MS, chromium
 from kit.deployment import Deployment
-from kit.scrolling import read_back_to
-from kit.talking import Writer, connected, message, say, sign_in
+from kit.scrolling import arrives, read_back_to
+from kit.talking import Writer, connected, say, sign_in
 
 pytestmark = [pytest.mark.deploy, pytest.mark.browser, pytest.mark.timeout(420)]
 
@@ -29,9 +29,9 @@ async def test_a_day_of_the_five_services(deployed: Deployment, browser: Browser
         assert cookie["secure"], cookie["name"]
     async with Writer(deployed) as writer:
         await say(ana, "Hello from Ana")
-        await expect(message(ben, "Hello from Ana")).to_have_count(1)
+        await arrives(ben, "Hello from Ana")
         await say(ben, "Hello from Ben")
-        await expect(message(ana, "Hello from Ben")).to_have_count(1)
+        await arrives(ana, "Hello from Ben")
 
         # One realtime node is gone without a word, and comes back later.
         deployed.nodes[0].kill()
@@ -39,7 +39,7 @@ async def test_a_day_of_the_five_services(deployed: Deployment, browser: Browser
         for page in (ana, ben):
             await expect(connected(page)).to_be_visible(timeout=LIMIT_MS)
         await say(ana, "After the kill")
-        await expect(message(ben, "After the kill")).to_have_count(1, timeout=LIMIT_MS)
+        await arrives(ben, "After the kill")
         deployed.nodes[0].start()
         await asyncio.to_thread(deployed.wait_until_up)
 
@@ -52,7 +52,7 @@ async def test_a_day_of_the_five_services(deployed: Deployment, browser: Browser
         deployed.nodes[1].start()
         await asyncio.to_thread(deployed.wait_until_up)
         await say(ben, "After the drain")
-        await expect(message(ana, "After the drain")).to_have_count(1, timeout=LIMIT_MS)
+        await arrives(ana, "After the drain")
 
         # Redis begins anew, empty.
         deployed.redis.kill()
@@ -60,10 +60,10 @@ async def test_a_day_of_the_five_services(deployed: Deployment, browser: Browser
         await asyncio.to_thread(deployed.redis.start)
         await writer.said_more(5)
         await say(ana, "After Redis")
-        await expect(message(ben, "After Redis")).to_have_count(1, timeout=LIMIT_MS)
+        await arrives(ben, "After Redis")
 
     assert writer.answers == {201}
     for page in (ana, ben):
-        await expect(message(page, writer.written[-1])).to_have_count(1, timeout=LIMIT_MS)
+        await arrives(page, writer.written[-1])
         assert [one for one in await read_back_to(page, writer.written[0]) if one in writer.written] == writer.written
     assert "Traceback" not in deployed.app.said

@@ -23,8 +23,8 @@ from kit.postgres import fresh_database
 from kit.proxies import PROXIES, HAProxy, Proxy
 from kit.readers import Reader, as_ana
 from kit.redis import redis_server
-from kit.scrolling import read_back_to
-from kit.talking import Writer, connected, heard, message, publish, say, sign_in
+from kit.scrolling import arrives, read_back_to
+from kit.talking import Writer, connected, heard, publish, say, sign_in
 from kit.waiting import LIMIT_S, eventually, eventually_told
 
 pytestmark = [pytest.mark.deploy, pytest.mark.browser, pytest.mark.timeout(600)]
@@ -178,7 +178,7 @@ async def test_a_reload_under_load_loses_no_message(proxy: Proxy, standing: Depl
             readers = [await stack.enter_async_context(Reader(standing, api)) for _ in range(READERS)]
             writer = await stack.enter_async_context(Writer(standing, proxy.name))
             await say(ana, f"Hello through {proxy.name}")
-            await expect(message(ben, f"Hello through {proxy.name}")).to_have_count(1, timeout=LIMIT_MS)
+            await arrives(ben, f"Hello through {proxy.name}")
             for _ in range(2):
                 await writer.said_more(3)
                 await asyncio.to_thread(proxy.reload)
@@ -192,7 +192,7 @@ async def test_a_reload_under_load_loses_no_message(proxy: Proxy, standing: Depl
             reader.check(writer.written)
         for page in (ana, ben):
             await expect(connected(page)).to_be_visible(timeout=LIMIT_MS)
-            await expect(message(page, writer.written[-1])).to_have_count(1, timeout=LIMIT_MS)
+            await arrives(page, writer.written[-1])
             assert [
                 one for one in await read_back_to(page, writer.written[0]) if one in writer.written
             ] == writer.written
@@ -204,7 +204,7 @@ async def test_browsers_open_sockets_over_the_pages_http2_connection(standing: D
     async with chromium() as browser:
         page = await sign_in(browser, standing, "ana")
         await say(page, "Hello over HTTP/2")
-        await expect(message(page, "Hello over HTTP/2")).to_have_count(1, timeout=LIMIT_MS)
+        await arrives(page, "Hello over HTTP/2")
         await page.close()
 
     # A socket is logged when it ends.

@@ -6,13 +6,37 @@ from playwright.async_api import Page
 
 from kit.waiting import eventually_told
 
-__all__ = ["read_back_to"]
+__all__ = ["arrives", "read_back_to"]
 
 _SCROLL_UP = """log => {
   log.scrollBy(0, -log.clientHeight / 2);
   return [...log.querySelectorAll('[data-message]')]
     .map((one) => [Number(one.dataset.message), one.querySelector('.words').innerText]);
 }"""
+
+_LOOK_BACK = """async (log, text) => {
+  const frame = () => new Promise(requestAnimationFrame);
+  const toEnd = () => (log.scrollTop = log.scrollHeight);
+  toEnd();
+  for (let step = 0; step < 20; step++) {
+    await frame();
+    await frame();
+    if ([...log.querySelectorAll('[data-message] .words')].some((one) => one.innerText === text)) return toEnd(), true;
+    log.scrollBy(0, -log.clientHeight / 2);
+  }
+  return toEnd(), false;
+}"""
+
+
+async def arrives(page: Page, text: str) -> None:
+    """Wait until the message `text` is in the room: others may have come with it, so that it is already out of view."""
+
+    async def is_here() -> bool:
+        # A click by Playwright would wait for a button that has just gone.
+        await page.evaluate("document.querySelector('[data-testid=to-end]')?.click()")
+        return bool(await page.get_by_role("log").evaluate(_LOOK_BACK, text))
+
+    await eventually_told(is_here, what=f"{text} arrives")
 
 
 async def read_back_to(page: Page, text: str) -> list[str]:
