@@ -128,11 +128,7 @@ async def test_bodies_are_limited_and_may_come_in_chunks(port: int) -> None:
 
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=LIMIT_S) as http:
         for body, status in ((b"x" * 300_000, 413), (chunks(300_000), 413), (chunks(2_000), 401), (b"{}", 401)):
-            try:
-                answer = await http.post(f"/apps/{APP_ID}/events", content=body)
-            except (httpx2.ReadError, httpx2.WriteError):
-                assert status == 413  # hypercorn may end a connection whose body was not read before its answer is
-                continue
+            answer = await http.post(f"/apps/{APP_ID}/events", content=body)
             assert answer.status_code == status
             assert "error" in answer.json()
 

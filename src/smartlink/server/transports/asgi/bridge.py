@@ -21,6 +21,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 NO_STATUS, LOST = 1005, 1006
+LINGER_S = 2.0
+"""How long an early answer waits for the rest of its request: ASGI servers cut off those who still send."""
 _OWN = frozenset({b"connection", b"keep-alive", b"upgrade", b"transfer-encoding", b"content-length", b"expect", b"te"})
 """Headers of the connection to the ASGI server, not of the request."""
 _HANDSHAKE = (
@@ -45,7 +47,9 @@ async def bridge_websocket(link: ScopeLink, scope: Scope, receive: Receive, send
 
 async def bridge_http(link: ScopeLink, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
     """Serve one request. Bodies above `max_body_bytes` are refused by the handler, unread. Raises HttpError."""
-    await _joined(link, _read_request(link, scope, receive, max_body_bytes), _write_response(link, send))
+    is_read = asyncio.Event()
+    reading = _read_request(link, scope, receive, max_body_bytes, is_read)
+    await _joined(link, reading, _write_response(link, send, is_read))
 
 
 async def _joined(link: ScopeLink, reading: Coroutine[Any, Any, None], writing: Coroutine[Any, Any, None]) -> None:
@@ -150,8 +154,10 @@ def _masked(opcode: int, payload: bytes) -> bytes:
 # HTTP
 
 
-async def _read_request(link: ScopeLink, scope: Scope, receive: Receive, max_body_bytes: int) -> None:
-    """Pass on the request: as HTTP/1.0, whose answers end with the link."""
+async def _read_request(
+    link: ScopeLink, scope: Scope, receive: Receive, max_body_bytes: int, is_read: asyncio.Event
+) -> None:
+    """Pass on the request: as HTTP/1.0, whose answers end with the link. Sets `is_read` once its body has come."""
     declared = next((value for name, value in scope["headers"] if name.lower() == b"content-length"), None)
     message = await receive()
     if declared is None:
@@ -162,8 +168,11 @@ async def _read_request(link: ScopeLink, scope: Scope, receive: Receive, max_bod
     while message["type"] == "http.request":
         if message.get("body"):
             link.handler.on_bytes(message["body"])
+        if not message.get("more_body", False):
+            is_read.set()
         await link.readable()
         message = await receive()
+    is_read.set()
 
 
 async def _collected(message: Message, receive: Receive, max_body_bytes: int) -> tuple[bytes, Message]:
@@ -177,11 +186,13 @@ async def _collected(message: Message, receive: Receive, max_body_bytes: int) ->
     return bytes(body), message
 
 
-async def _write_response(link: ScopeLink, send: Send) -> None:
+async def _write_response(link: ScopeLink, send: Send, is_read: asyncio.Event) -> None:
     is_begun = False
     async for data in link.output():
         body = data
         if not is_begun:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(is_read.wait(), LINGER_S)
             head, _, body = data.partition(b"\r\n\r\n")
             status, *lines = head.split(b"\r\n")
             pairs = (line.split(b": ", 1) for line in lines)

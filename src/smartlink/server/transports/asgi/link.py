@@ -52,7 +52,8 @@ class ScopeLink:
         self._queue.clear()
 
     def pause(self) -> None:
-        self._may_read.clear()
+        if not self._is_finishing:
+            self._may_read.clear()
 
     def resume(self) -> None:
         self._may_read.set()
@@ -60,6 +61,7 @@ class ScopeLink:
     def finish(self) -> None:
         self._is_finishing = True
         self._has_output.set()
+        self._may_read.set()  # what still comes is ignored
 
     def abort(self) -> None:
         if self.aborted.is_set():
