@@ -79,6 +79,47 @@ async def test_closing_a_workers_end_fails_what_waits() -> None:
     here.close()
 
 
+async def test_what_waited_too_long_is_dropped_and_its_publishers_are_told() -> None:
+    here, ordering, places, _ = await filled()
+
+    ordering.give_up(60)
+    assert not any(place.done() for place in places)
+    ordering.give_up(-60)
+
+    for place in places:
+        with pytest.raises(BrokerUnavailable):
+            await place
+    heard: list[bytes] = []
+    ordered = Ordered(here, heard.append)
+    await eventually(lambda: heard)
+    assert ordering.send(record(0)) is None
+    await eventually(lambda: heard[-1] == record(0))
+    assert heard[:-1] == [record(number) for number in range(len(heard) - 1)]
+    ordering.close()
+    ordered.close()
+
+
+async def test_live_publications_that_wait_are_sent_in_order_too() -> None:
+    here, there = socket.socketpair()
+    parent, order = ordering_pair()
+    link = ParentLink(there, order)
+    broker, number = WorkerBroker(link), 0
+    while not link._ordering.waiting_bytes:
+        await broker.publish(Publication("1", "chat", record(number), is_live=True))
+        number += 1
+    await broker.publish(Publication("1", "chat", record(number), is_live=True))
+
+    heard: list[bytes] = []
+    ordered = Ordered(parent, heard.append)
+    await eventually(lambda: len(heard) == number + 1)
+
+    frames = [message.frame for message in map(messages.from_worker, heard) if hasattr(message, "frame")]
+    assert frames == [record(each) for each in range(number + 1)]
+    await link.close()
+    ordered.close()
+    here.close()
+
+
 async def test_too_large_a_record_is_refused() -> None:
     here, there = ordering_pair()
     ordering = Ordering(there, lambda: None)

@@ -98,8 +98,11 @@ class WorkerBroker:
             except TooLarge:
                 is_live = False
             else:
-                if place is not None and not is_live:
-                    await place
+                if place is not None:
+                    if is_live:
+                        place.cancel()  # nobody waits for it; it is sent all the same
+                    else:
+                        await place
                 return
         if is_live:
             link.publish_live(publication)

@@ -47,7 +47,8 @@ class Ordering:
         self._socket = end
         self._on_drained = on_drained
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[tuple[bytes, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[bytes, asyncio.Future[None], float]] = deque()
+        """Records, who awaits their places, and since when."""
         self.waiting_bytes = 0
         """Bytes that the kernel has not taken."""
 
@@ -66,9 +67,15 @@ class Ordering:
             else:
                 return None
         place: asyncio.Future[None] = self._loop.create_future()
-        self._waiting.append((record, place))
+        self._waiting.append((record, place, self._loop.time()))
         self.waiting_bytes += len(record)
         return place
+
+    def give_up(self, wait_s: float) -> None:
+        """Drop what has waited for longer than this, and tell who awaits it."""
+        before = self._loop.time() - wait_s
+        while self._waiting and self._waiting[0][2] < before:
+            self._settle(BrokerUnavailable("The parent process does not reply"))
 
     def close(self) -> None:
         """Close this worker's end; what waits is lost."""
@@ -92,7 +99,7 @@ class Ordering:
         self._on_drained()
 
     def _settle(self, failure: Exception | None) -> None:
-        record, place = self._waiting.popleft()
+        record, place, _ = self._waiting.popleft()
         self.waiting_bytes -= len(record)
         if place.done():
             return

@@ -173,7 +173,8 @@ class ParentLink:
             self._give_up(time.monotonic())
 
     def _give_up(self, now: float) -> None:
-        """Fail the calls that got no reply in time."""
+        """Fail the calls that got no reply in time, and the publications that got no place."""
+        self._ordering.give_up(ANSWER_S)
         late = [number for number, (_, until) in self._waiting.items() if until < now]
         if late:
             log.error("the parent process does not reply", calls=len(late))
