@@ -40,12 +40,18 @@ def test_an_event_is_sent_when_send_returns(fake: FakeBroadcaster, broadcaster: 
     assert fake.sent == (Envelope("news", "news.out", '{"n":1}'),)
 
 
+def own_threads() -> set[threading.Thread]:
+    """Those of every broadcaster in this process."""
+    return {thread for thread in threading.enumerate() if thread.name == "smartlink-broadcasting"}
+
+
 def test_many_threads_may_send_at_once(fake: FakeBroadcaster, broadcaster: SyncBroadcaster) -> None:
+    before = own_threads()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: broadcaster.private(f"room.{n}").send(), range(200)))
 
     assert len(fake.sent) == 200
-    assert [thread.name for thread in threading.enumerate()].count("smartlink-broadcasting") == 1
+    assert len(own_threads() - before) == 1
 
 
 def test_failures_are_raised_to_the_caller(fake: FakeBroadcaster, broadcaster: SyncBroadcaster) -> None:
@@ -62,12 +68,14 @@ async def test_inside_a_running_loop_the_error_says_what_to_use(broadcaster: Syn
 
 
 def test_closing_ends_the_thread_and_a_later_use_starts_a_new_one(fake: FakeBroadcaster) -> None:
+    before = own_threads()
     broadcaster = SyncBroadcaster(lambda: Broadcaster(fake.fake_driver))
     broadcaster.on(Channel("news")).send()
+    assert own_threads() - before
     broadcaster.close()
     broadcaster.close()
 
-    assert "smartlink-broadcasting" not in [thread.name for thread in threading.enumerate()]
+    assert not own_threads() - before
     broadcaster.on(Channel("news")).send()
     broadcaster.close()
     assert len(fake.sent) == 2
