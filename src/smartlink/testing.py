@@ -149,6 +149,8 @@ def realtime_server(broadcasting: Sender | None = None, **settings: Any) -> Iter
         if broadcasting is not None:
             driver = PusherDriver(*app, host=HOST, port=80, scheme="http", is_smartlink=True, unix_socket=path)
             stack.callback(lambda: thread.submit(driver.aclose()).result())
+            if known is not None:
+                stack.callback(known.sync.close)  # a thread, which a later use starts again
             for broadcaster in _broadcasters(broadcasting):
                 beside = _ThereDriver(thread, driver, broadcaster.encryption)
                 stack.enter_context(broadcaster.driven_by(beside))
