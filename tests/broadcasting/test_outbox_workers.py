@@ -158,6 +158,22 @@ async def test_a_change_of_the_file_wakes_a_worker_in_another_process(
                 await eventually(lambda number=number: len(driver.sent) == number + 1)  # type: ignore[misc]
 
 
+async def test_a_change_of_a_database_behind_a_symbolic_link_wakes(tmp_path: Path) -> None:
+    """SQLite keeps the write-ahead log beside the file itself, not beside the link."""
+    (tmp_path / "volume").mkdir()
+    file, link = tmp_path / "volume" / "outbox.db", tmp_path / "outbox.db"
+    file.write_text("empty")
+    link.symlink_to(file)
+    listener, woken = SqliteListener(str(link)), asyncio.Event()
+    listening = asyncio.create_task(listener.listen(woken.set))
+    try:
+        await asyncio.sleep(0)
+        file.with_name("outbox.db-wal").write_text("one page")
+        await asyncio.wait_for(woken.wait(), LIMIT_S)
+    finally:
+        await ended(listening)
+
+
 async def test_a_write_of_ones_own_wakes_nobody_and_one_of_others_does(tmp_path: Path) -> None:
     file = tmp_path / "outbox.db"
     file.write_text("empty")

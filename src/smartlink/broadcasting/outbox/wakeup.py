@@ -155,6 +155,7 @@ class SqliteListener:
     """
 
     def __init__(self, file: str) -> None:
+        file = os.path.realpath(file)  # where SQLite keeps its log
         self._files = (file, f"{file}-wal")
         self._seen: tuple[tuple[int, int] | None, ...] = ()
         self._is_free = asyncio.Event()
