@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kit.client import connected, raw
+from kit.client import Client, connected, raw
 from kit.realtime import call, realtime_server
 from kit.waiting import LIMIT_S
 from smartlink.server.observe.diagnosis import Diagnosis
@@ -224,3 +224,28 @@ async def test_clients_that_come_during_a_stop_are_sent_on_at_once_but_not_for_e
                 codes.append(client.refusal["code"])  # type: ignore[attr-defined]
 
         assert codes == [4200] * MIN_SENT_ON + [4100] * 2
+
+
+async def test_a_kept_connection_in_use_is_answered_once_more_when_the_server_stops(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("smartlink.server.transports.http.connection.RESTED_S", 60.0)
+    request = b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with realtime_server() as server, raw(server.port) as busy, raw(server.port) as resting:
+
+        async def ask(client: Client) -> bytes:
+            client.writer.write(request)
+            async with asyncio.timeout(LIMIT_S):
+                head = await client.reader.readuntil(b"\r\n\r\n")
+                length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+                await client.reader.readexactly(int(length.partition(b":")[2]))
+            return head
+
+        await ask(resting)
+        server._sweeper.now, now = lambda: now() + 60.0, server._sweeper.now
+        assert b"Connection: close" not in await ask(busy)
+        stopping = asyncio.create_task(server.stop())
+        async with asyncio.timeout(LIMIT_S):
+            assert await resting.reader.read() == b""
+        assert b"Connection: close" in await ask(busy)
+        await stopping

@@ -187,7 +187,8 @@ class RealtimeServer:
             await self._ingest.stop()
         await self._close_connections()
         self._close_listeners()
-        await self._answer_last()
+        # A client whose handshake is cut off comes back late: answer those that were accepted last.
+        await self._until_all_have_left(LAST_ANSWERS_S)
         await self._tasks.stop()
         if self._webhooks is not None:
             await self._webhooks.stop()
@@ -228,16 +229,13 @@ class RealtimeServer:
             for connection in connections[start : start + step]:
                 connection.close(Code.RECONNECT, "The server is restarting: reconnect")
             await asyncio.sleep(PACE_S)
-        # HTTP connections with pending calls end with their responses.
-        self._retire()
         # Peers answer the close; those that do not in time are ended with the poller.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._sweeper.wait_empty(), FAREWELL_S)
+        await self._until_all_have_left(FAREWELL_S)
 
-    async def _answer_last(self) -> None:
-        """Answer those that were accepted last: a client whose handshake is cut off comes back late."""
+    async def _until_all_have_left(self, within_s: float) -> None:
+        """Retire HTTP connections, those with pending calls after their responses, and wait for all to end."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_ANSWERS_S):
+            async with asyncio.timeout(within_s):
                 while self._retire():  # noqa: ASYNC110 — nobody tells of requests that end
                     await asyncio.sleep(PACE_S)
                 await self._sweeper.wait_empty()

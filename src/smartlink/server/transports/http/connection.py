@@ -30,6 +30,8 @@ MAX_PIPELINED = 64
 HEAD_TIMEOUT_S = 10.0
 BODY_TIMEOUT_S = 30.0
 IDLE_TIMEOUT_S = 75.0
+RESTED_S = 0.25
+"""How long after an answer the next request may be on its way to a server that stops."""
 LINGER_S = 1.0
 REQUESTS_AT_ONCE = 8
 """Requests of one connection that are answered before other connections get their turn."""
@@ -257,12 +259,13 @@ class HttpConnection:
         self._link.abort()
 
     def retire(self) -> None:
-        """End now when nothing is under way, otherwise with the answer.
+        """End when nothing is under way, otherwise with the answer. Called again until it has ended.
 
-        A peer that has requested nothing yet is about to: its request is answered.
+        A peer that has requested nothing yet is about to, and so may be one that was answered just now: its next
+        request is answered, and told that it is the last.
         """
         is_idle = self._answer_state is AnswerState.READY and not (self._complete or self._reader.has_begun)
-        if self._has_requested and is_idle:
+        if self._has_requested and is_idle and self._shared.sweeper.now() - self._idle_since >= RESTED_S:
             self._finish()
 
     def _request(self, head: Head, body: bytes = b"") -> HttpRequest:
