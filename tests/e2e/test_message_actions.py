@@ -170,6 +170,7 @@ async def test_a_long_press_opens_the_actions_on_a_phone(call: Callers, sign_in:
     await long_press(page, own.get_by_test_id("message-text"))
     await axe_is_clean(page)
     await page.get_by_test_id("menu-edit").tap()
+    await expect(page.get_by_test_id("composer-input")).to_have_value("Typed in a hury")
     await page.get_by_test_id("composer-input").fill("Typed in a hurry")
     await page.get_by_test_id("send").tap()
 

@@ -1,7 +1,7 @@
 /** Edits and deletions have one order, whatever order their events, answers and lists arrive in. */
 import { describe, expect, it } from 'vitest'
 import type { Message } from '@/api/records'
-import { summary, upToDate } from '@/features/chat/content'
+import { complete, summary, upToDate } from '@/features/chat/content'
 import { GENERAL, roomWith } from '@/features/chat/rooms'
 import { chatAfter, initialChat, roomIn, type ChatEvent, type ChatState } from '@/features/chat/state'
 import { ana, ben, said } from '../records'
@@ -77,5 +77,15 @@ describe('changes of a message', () => {
 
     expect(state.changes).toHaveLength(200)
     expect(upToDate([said({ id: 499 })], state.changes)[0]?.message).toBe('')
+  })
+
+  it('is not deleted in an event that was recorded before messages could change', () => {
+    const recorded = said({ id: 7 })
+    for (const later of ['version', 'edited_at', 'deleted_at']) Reflect.deleteProperty(recorded, later)
+    const message = complete(recorded)
+
+    expect(summary(message)).toBe(recorded.message)
+    expect(message).toMatchObject({ version: 1, edited_at: null })
+    expect(complete(edited(message, 2)).version).toBe(2)
   })
 })

@@ -15,6 +15,11 @@ export function withContent<T extends Message>(message: T, other: Message | unde
   return { ...message, message: text, version, edited_at, deleted_at }
 }
 
+/** A message of an event, which may have been recorded before messages could change. */
+export function complete<T extends Message>(message: T): T {
+  return Object.assign({ version: 1, edited_at: null, deleted_at: null }, message)
+}
+
 export function remembered(changes: readonly Message[], changed: Message): Message[] {
   return [...changes.filter(({ id }) => id !== changed.id), changed].slice(-REMEMBERED)
 }

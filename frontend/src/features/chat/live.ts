@@ -3,6 +3,7 @@ import type { Message, Notification, Profile } from '@/api/records'
 import type { MembersEvent } from '@/features/presence/members'
 import type { Subscription } from '@/realtime/subscriptions'
 import type { useRealtime } from '@/realtime/store'
+import { complete } from './content'
 import { conversationChannel, GENERAL, personIn, roomWith, type RoomKey } from './rooms'
 import type { ChatEvent } from './state'
 
@@ -49,8 +50,9 @@ export class LiveChannels {
       realtime.follow({
         channel: this.userChannel,
         durable: {
-          MessageDelivered: ({ message }) => ports.dispatch({ type: 'messageWasDelivered', message }),
-          MessageRead: ({ message }) => ports.dispatch({ type: 'messageWasRead', message }),
+          MessageDelivered: ({ message }) =>
+            ports.dispatch({ type: 'messageWasDelivered', message: complete(message) }),
+          MessageRead: ({ message }) => ports.dispatch({ type: 'messageWasRead', message: complete(message) }),
           NotificationCreated: ({ notification }) => this.notified(notification),
           UnreadChanged: ({ rooms }) => rooms.forEach((room) => ports.dispatch({ type: 'unreadChanged', room })),
         },
@@ -116,7 +118,7 @@ export class LiveChannels {
   }
 
   private arrived(message: Message): void {
-    this.ports.dispatch({ type: 'messageArrived', message })
+    this.ports.dispatch({ type: 'messageArrived', message: complete(message) })
   }
 
   private notified({ type, data }: Notification): void {
