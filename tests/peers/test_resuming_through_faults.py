@@ -67,6 +67,21 @@ class Stage:
                 await self._post(http, json.dumps({"batch": batch}).encode())
                 await asyncio.sleep(max(0.0, 10 / EVENTS_PER_S - (loop.time() - began_at)))
 
+    async def publish_until_all_are_back(self) -> None:
+        """A fault that meets a handshake keeps pusher-js away for 15 s, longer than what is kept without a policy."""
+        async with httpx2.AsyncClient(trust_env=False, timeout=5) as http, asyncio.timeout(LIMIT_S):
+            while await self._connections(http) < CLIENTS:
+                await self.publish_for(0.5)
+
+    async def _connections(self, http: httpx2.AsyncClient) -> int:
+        path = f"/apps/{APP_ID}/connections"
+        query = signed_query(KEY, SECRET, "GET", path, timestamp=int(time.time()))
+        try:
+            answer = await http.get(f"http://127.0.0.1:{self.servers[0].port}{path}?{query}")
+        except httpx2.HTTPError:
+            return 0
+        return int(answer.json()["connections"]) if answer.status_code == 200 else 0
+
     async def _post(self, http: httpx2.AsyncClient, body: bytes) -> None:
         path = f"/apps/{APP_ID}/batch_events"
         async with asyncio.timeout(LIMIT_S):
@@ -134,6 +149,7 @@ async def through(stage: Stage, clients: Echo, what: str, fault: Callable[[], Aw
         await asyncio.sleep(0.5)
         await fault()
         await publishing
+        await stage.publish_until_all_are_back()
     await judge(stage, clients, what)
 
 
